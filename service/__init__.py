@@ -1,0 +1,19 @@
+"""saccade's server.
+
+A request's life
+1. `http/vision_routes.py` speaks HTTP: key, model, parameters, body; every end is counted once.
+2. `scheduling/admission.py` gives it a permit and a slot, or 429.
+3. `vision/image_decoder.py` and `models/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
+4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
+5. `workers/worker.py` queues it (`scheduling/queue.py`); when the device is free, `scheduling/batching.py` decides.
+6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
+7. `vision/{classification,detection,segmentation}.py` render it in source coordinates.
+
+`predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes.
+`repository/` lists, checks and picks versions; `rollout/` decides which version answers; `catalog.py` is what an API
+process knows of them. `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.
+
+Import direction: models <- service <- export. Nothing here imports torch or export.
+"""
+
+__version__ = "0.1.0"

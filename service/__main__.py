@@ -1,0 +1,5 @@
+"""`python -m service` is `saccade`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,130 @@
+"""An API process: uvicorn over the shared port, one control line, one worker line. Promises: stops in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from models.manifest import Manifest, ManifestError, read_manifest
+from service.app import Api, build_api
+from service.core import VersionKey
+from service.logs import configure_logs
+from service.workers import messages
+from service.workers.child import ControlConnection, ignore_terminal_signals
+
+log = structlog.get_logger()
+
+_KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the supervisor."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ApiProcess:
+    """Follows the supervisor's catalog while uvicorn serves."""
+
+    def __init__(self, api: Api, control: ControlConnection, server: uvicorn.Server) -> None:
+        self._api = api
+        self._control = control
+        self._server = server
+        self._catalogs: asyncio.Queue[messages.Catalog] = asyncio.Queue()
+        self._manifests: dict[tuple[str, str], Manifest] = {}  # by version directory and digest
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serves until told to stop; requests in flight are finished."""
+        self._control.start(self._receive, self._stop)
+        self._control.send(messages.ApiReady(os.getpid()))
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(self._follow_catalogs())
+            connecting = tasks.create_task(self._api.worker.run())
+            await self._server.serve(sockets=[listener])
+            following.cancel()
+            connecting.cancel()
+        self._api.pool.shutdown()
+
+    def _receive(self, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.Catalog():
+                self._catalogs.put_nowait(message)
+            case messages.StopAdmitting():
+                self._stop()
+
+    def _stop(self) -> None:
+        self._api.switch.shut()
+        self._server.should_exit = True
+
+    async def _follow_catalogs(self) -> None:
+        while True:
+            catalog = await self._catalogs.get()
+            for device in catalog.devices:
+                self._api.worker.follow(device.socket_path)
+            manifests = {
+                VersionKey(status.model, status.version): manifest
+                for status in catalog.versions
+                if (manifest := await self._manifest(status)) is not None
+            }
+            self._api.catalog.apply(catalog, manifests)
+
+    async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
+        """The manifest the supervisor verified, or None when it is unreadable or not that one."""
+        known = (status.version_dir, status.manifest_sha256)
+        if status.manifest_sha256 and known not in self._manifests:
+            try:
+                manifest, sha256 = await asyncio.to_thread(read_manifest, Path(status.version_dir))
+            except ManifestError as error:
+                log.warning("manifest_unreadable", version_dir=status.version_dir, error=str(error))
+                return None
+            if sha256 != status.manifest_sha256:
+                log.warning("manifest_changed", version_dir=status.version_dir)
+                return None
+            self._manifests[known] = manifest
+        return self._manifests.get(known)
+
+
+async def _main(control_descriptor: int, listen_descriptor: int) -> None:
+    control = await ControlConnection.open(control_descriptor)
+    identity = await control.identity()
+    settings = identity.settings
+    configure_logs(settings.log_format, identity.name)
+    api = build_api(settings, lambda generation: control.send(messages.CatalogApplied(generation)))
+    config = uvicorn.Config(
+        api.app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
+    )
+    listener = socket.socket(fileno=listen_descriptor)
+    await ApiProcess(api, control, _Server(config)).run(listener)
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    ignore_terminal_signals()
+    uvloop.run(_main(arguments.control_fd, arguments.listen_fd))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The runtime seam: load, infer, close. Promises: whatever is behind it takes uint8 batches, gives final answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.specs import TensorSpec
+
+UInt8Array = NDArray[np.uint8]
+Outputs = Sequence[NDArray[Any]]  # one array per output tensor, each with the batch as leading dimension
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """Everything a backend needs to open one variant."""
+
+    file: Path
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    device: str  # "cpu" or "cuda:<index>"
+    threads: int  # intra-op threads on a CPU device
+    allow_spinning: bool  # busy-wait between batches: lower latency when the cores are otherwise idle
+    sha256: str | None = None  # of the file's bytes; None only while exporting, when they are not published yet
+
+
+class Backend(Protocol):
+    """One loaded variant on one device. Not thread-safe: the device loop is its only caller."""
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs it."""
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        """Answers for `images` (n, height, width, 3), one output array per tensor, rows in request order.
+
+        Raises BackendError when the run failed; the backend stays usable.
+        """
+
+    def close(self) -> None:
+        """Frees device memory; no call may follow."""

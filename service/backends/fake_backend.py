@@ -1,0 +1,67 @@
+"""Answers from the pixels alone, in microseconds. Promises: deterministic per image, so mixed-up rows are seen.
+
+For development, tests and documentation: the first pixel decides the answer, and magic values make it misbehave.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.backends.base import LoadRequest, Outputs, UInt8Array
+from service.errors import BackendError
+from service.repository.verify import verified_bytes
+
+POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a real kernel error would
+CRASH = (3, 2, 1)  # kills the process mid-batch
+SLOW = (9, 9, 9)  # takes SLOW_S
+HANG = (8, 8, 8)  # never comes back
+SLOW_S = 0.4
+
+
+class FakeBackend:
+    """Every output row holds the first pixel's red value, scaled to what its tensor means."""
+
+    def __init__(self, request: LoadRequest) -> None:
+        verified_bytes(request.file, request.sha256)
+        self._outputs = request.outputs
+
+    @property
+    def provider(self) -> str:
+        return "FakeExecutionProvider"
+
+    def infer(self, images: UInt8Array) -> Outputs:
+        first_pixels = [tuple(int(value) for value in image[0, 0]) for image in images]
+        if POISON in first_pixels:
+            raise BackendError("the fake backend was asked to fail")
+        if CRASH in first_pixels:
+            os._exit(13)
+        if HANG in first_pixels:
+            time.sleep(3600)
+        if SLOW in first_pixels:
+            time.sleep(SLOW_S)
+        red = images[:, 0, 0, 0]
+        return [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
+
+    def _tensors(self) -> list[tuple[str, tuple[int, ...], str]]:
+        return [(spec.name, spec.shape, spec.dtype) for spec in self._outputs]
+
+    def _fill(self, name: str, shape: tuple[int, ...], dtype: str, red: NDArray[np.uint8]) -> NDArray[Any]:
+        rows = red.reshape((-1,) + (1,) * len(shape))
+        full: NDArray[Any] = np.broadcast_to(rows, (len(red), *shape)).astype(dtype)
+        if name == "scores":
+            full = full / np.array(255, dtype)
+        elif name == "class_ids":
+            full = np.broadcast_to(np.arange(shape[0], dtype=dtype), full.shape).copy()
+        elif name == "counts":
+            full = np.ones_like(full)
+        elif name == "mask":
+            full = (full > 127).astype(dtype)
+        return full
+
+    def close(self) -> None:
+        self._outputs = ()

@@ -1,0 +1,20 @@
+"""Which backends exist. Promises: a backend's runtime is imported only when it is chosen."""
+
+from __future__ import annotations
+
+from service.backends.base import Backend, LoadRequest
+from service.errors import BackendError
+
+
+def load_backend(name: str, request: LoadRequest) -> Backend:
+    """Opens one variant. Raises BackendError or RepositoryError with what to change."""
+    # Imported here because each pulls in a runtime of its own, and a worker needs exactly one of them.
+    if name == "onnxruntime":
+        from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(request)
+    if name == "fake":
+        from service.backends.fake_backend import FakeBackend
+
+        return FakeBackend(request)
+    raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime")

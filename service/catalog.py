@@ -1,0 +1,144 @@
+"""What an API process knows of models: which version answers, and where. Promises: one snapshot per request.
+
+The supervisor sends the whole catalog on every change. A snapshot is applied at once, and acknowledged when no
+request of this process can reach an instance any more that the snapshot does not list as ready.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from models.manifest import Manifest
+from service.core import VersionKey, VersionState
+from service.errors import BadParameter, NotFound, NotReady
+from service.metrics import Metrics, VersionMetrics
+from service.rollout.policy import default_version, labels_of
+from service.workers.messages import Catalog, VersionStatus
+from service.workers.tensor_slots import SlotLayout, layout_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request goes: a ready instance and all that is needed to speak to it."""
+
+    key: VersionKey
+    variant: str
+    instance_id: int
+    manifest: Manifest
+    layout: SlotLayout
+    metrics: VersionMetrics
+
+
+EMPTY_CATALOG = Catalog(0, (), (), False)
+
+
+class ServingCatalog:
+    """The current snapshot, and the requests that still use it or an older one."""
+
+    def __init__(self, metrics: Metrics, acknowledge: Callable[[int], None]) -> None:
+        self.snapshot = EMPTY_CATALOG
+        self._metrics = metrics
+        self._acknowledge = acknowledge
+        self._targets: dict[VersionKey, Target] = {}
+        self._manifests: dict[VersionKey, Manifest] = {}
+        self._in_flight: Counter[int] = Counter()
+        self._unacknowledged: int | None = None
+
+    def manifest(self, key: VersionKey) -> Manifest | None:
+        return self._manifests.get(key)
+
+    def apply(self, snapshot: Catalog, manifests: Mapping[VersionKey, Manifest]) -> None:
+        """Replaces the snapshot; `manifests` holds those of all its versions that have a readable one."""
+        self.snapshot = snapshot
+        self._manifests = dict(manifests)
+        self._targets = {
+            _key(status): self._target(status, manifests[_key(status)])
+            for status in snapshot.versions
+            if status.state == VersionState.READY and _key(status) in manifests
+        }
+        self._unacknowledged = snapshot.generation
+        self._acknowledge_if_settled()
+
+    def _target(self, status: VersionStatus, manifest: Manifest) -> Target:
+        previous = self._targets.get(_key(status))
+        if previous is not None and previous.instance_id == status.instance_id:
+            return previous
+        return Target(
+            _key(status),
+            status.variant,
+            status.instance_id,
+            manifest,
+            layout_of(manifest.input, manifest.outputs),
+            VersionMetrics(self._metrics, status.model, str(status.version)),
+        )
+
+    def resolve(self, model: str, version: str | None, label: str | None) -> Target:
+        """The instance that answers. Raises NotFound or NotReady, naming what there is."""
+        statuses = [status for status in self.snapshot.versions if status.model == model]
+        if not statuses:
+            names = sorted({status.model for status in self.snapshot.versions})
+            raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
+        ready = {key.version: target for key, target in self._targets.items() if key.model == model}
+        if label is not None:
+            labels = labels_of(ready)
+            if label not in labels:
+                raise NotFound(f"model {model!r} has no label {label!r}; there are: {', '.join(labels) or 'none yet'}")
+            return ready[labels[label]]
+        if version is not None:
+            return self._resolve_version(model, version, statuses, ready)
+        chosen = default_version(ready)
+        if chosen is None:
+            raise NotReady(f"no version of {model!r} is ready: {_states(statuses)}")
+        return ready[chosen]
+
+    def _resolve_version(
+        self, model: str, version: str, statuses: list[VersionStatus], ready: Mapping[int, Target]
+    ) -> Target:
+        status = next((status for status in statuses if str(status.version) == version), None)
+        if status is None:
+            known = ", ".join(str(status.version) for status in statuses)
+            raise NotFound(
+                f"model {model!r} has no version {version!r} loaded; there are: {known} "
+                "(SACCADE_VERSIONS_PER_MODEL bounds how many)"
+            )
+        target = ready.get(status.version)
+        if target is None:
+            raise NotReady(f"version {version} of {model!r} is not ready: {_states([status])}")
+        return target
+
+    def begin(self, target: Target, variant: str | None) -> None:
+        """Counts a request in. Raises BadParameter for a variant that is not loaded."""
+        if variant is not None and variant != target.variant:
+            raise BadParameter(
+                f"variant {variant!r} of {target.key.model}/{target.key.version} is not loaded; loaded: "
+                f"{target.variant!r} (SACCADE_VARIANT chooses)"
+            )
+        self._in_flight[target.instance_id] += 1
+
+    def end(self, target: Target) -> None:
+        """Counts a request out."""
+        self._in_flight[target.instance_id] -= 1
+        if self._in_flight[target.instance_id] == 0:
+            del self._in_flight[target.instance_id]
+            self._acknowledge_if_settled()
+
+    def _acknowledge_if_settled(self) -> None:
+        if self._unacknowledged is None:
+            return
+        reachable = {target.instance_id for target in self._targets.values()}
+        if self._in_flight.keys() <= reachable:
+            self._acknowledge(self._unacknowledged)
+            self._unacknowledged = None
+
+
+def _key(status: VersionStatus) -> VersionKey:
+    return VersionKey(status.model, status.version)
+
+
+def _states(statuses: list[VersionStatus]) -> str:
+    return "; ".join(
+        f"version {status.version} is {status.state}" + (f" ({status.reason})" if status.reason else "")
+        for status in statuses
+    )

@@ -1,0 +1,107 @@
+"""Every failure the service can name; no HTTP in here (http/error_responses.py maps these once).
+
+SaccadeError
+├── BadRequest              the request itself is malformed
+│   ├── UnsupportedMedia    a content type or image format we do not take
+│   ├── PayloadTooLarge     more bytes than allowed
+│   └── Unprocessable       well-formed, but cannot be worked on
+│       ├── BadImage        undecodable, or more pixels than allowed
+│       └── BadParameter    unknown, or outside its range
+├── NotFound                model, version, label or path; the text names those that exist
+├── Overloaded              no permit free; carries when to retry
+├── Unavailable             cannot serve now; carries when to retry
+│   ├── NotReady            still loading, or failed to load
+│   ├── Draining            shutting down
+│   └── WorkerLost          the device worker died with the request
+├── DeadlineExceeded        the deadline cannot be, or was not, met
+├── ClientLeft              nobody waits for the answer any more
+├── InferenceFailed         the backend refused this batch
+├── BackendError            a backend could not load or run
+├── RepositoryError         a version that must not be served
+└── SettingsError           refuses to start
+"""
+
+from __future__ import annotations
+
+
+class SaccadeError(Exception):
+    """Root of all named failures. The message is written for the reader of the answer."""
+
+
+class BadRequest(SaccadeError):
+    pass
+
+
+class UnsupportedMedia(BadRequest):
+    pass
+
+
+class PayloadTooLarge(BadRequest):
+    pass
+
+
+class Unprocessable(BadRequest):
+    pass
+
+
+class BadImage(Unprocessable):
+    pass
+
+
+class BadParameter(Unprocessable):
+    pass
+
+
+class NotFound(SaccadeError):
+    pass
+
+
+class Overloaded(SaccadeError):
+    """`what` ran out: a name from metrics.SHED_REASONS."""
+
+    def __init__(self, message: str, retry_after_s: float, what: str) -> None:
+        super().__init__(message)
+        self.what = what
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(SaccadeError):
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(Unavailable):
+    pass
+
+
+class Draining(Unavailable):
+    pass
+
+
+class WorkerLost(Unavailable):
+    pass
+
+
+class DeadlineExceeded(SaccadeError):
+    pass
+
+
+class ClientLeft(SaccadeError):
+    pass
+
+
+class InferenceFailed(SaccadeError):
+    pass
+
+
+class BackendError(SaccadeError):
+    pass
+
+
+class RepositoryError(SaccadeError):
+    pass
+
+
+class SettingsError(SaccadeError):
+    pass

@@ -1,0 +1,80 @@
+"""Health endpoints. Promises: live = this loop turns; ready = a probed worker serves every settled model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Response
+
+from service.core import VersionState
+from service.http.schemas import Health
+from service.workers.messages import Catalog
+
+_SETTLED = (VersionState.READY, VersionState.FAILED)
+
+
+def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
+    """Why this process must get no traffic; None when it may.
+
+    Ready means the worker answers probes, every model is settled (a version ready, or all of them failed) and at
+    least one model answers.
+    """
+    if catalog.draining:
+        return "draining: shutting down"
+    if not catalog.devices:
+        return "starting: no device worker yet"
+    down = [device.device for device in catalog.devices if not device.up]
+    if down:
+        return f"device worker not answering: {', '.join(down)}"
+    if not is_worker_connected:
+        return "no connection to the device worker"
+    if not catalog.versions:
+        return "the model repository holds no version"
+    return _unsettled_reason(catalog)
+
+
+def _unsettled_reason(catalog: Catalog) -> str | None:
+    states_by_model: dict[str, set[str]] = {}
+    for status in catalog.versions:
+        states_by_model.setdefault(status.model, set()).add(status.state)
+    waiting = [
+        model
+        for model, states in states_by_model.items()
+        if VersionState.READY not in states and not states <= set(_SETTLED)
+    ]
+    if waiting:
+        return f"loading: {', '.join(sorted(waiting))}"
+    if not any(VersionState.READY in states for states in states_by_model.values()):
+        return "no model could be loaded; /v1/models has the reasons"
+    return None
+
+
+def health_router(catalog: Callable[[], Catalog], is_worker_connected: Callable[[], bool]) -> APIRouter:
+    """`/health/live`, `/health/ready`, `/health/startup`."""
+    router = APIRouter(tags=["health"])
+    was_ready = False
+
+    def answer(reason: str | None, response: Response) -> Health:
+        response.status_code = 200 if reason is None else 503
+        return Health(status="ok" if reason is None else "unavailable", reason=reason or "")
+
+    def current_reason() -> str | None:
+        nonlocal was_ready
+        reason = not_ready_reason(catalog(), is_worker_connected())
+        was_ready = was_ready or reason is None
+        return reason
+
+    @router.get("/health/live", responses={503: {"model": Health}})
+    async def live(response: Response) -> Health:
+        return answer(None, response)
+
+    @router.get("/health/ready", responses={503: {"model": Health}})
+    async def ready(response: Response) -> Health:
+        return answer(current_reason(), response)
+
+    @router.get("/health/startup", responses={503: {"model": Health}})
+    async def startup(response: Response) -> Health:
+        reason = current_reason()
+        return answer(None if was_ready else reason, response)
+
+    return router

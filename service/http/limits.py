@@ -1,0 +1,100 @@
+"""Reads request bodies. Promises: limits before work; a slow, large or broken-off upload costs only its own bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    max_body_bytes: int
+    max_buffered_bytes: int
+    timeout_s: float
+
+
+class UploadBudget:
+    """Bytes of request bodies that one process holds. Belongs to its event loop."""
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self._limits = limits
+        self.buffered_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Raises Overloaded when the process would hold too much."""
+        if self.buffered_bytes + size_bytes > self._limits.max_buffered_bytes:
+            raise Overloaded(
+                f"{self.buffered_bytes:,} bytes of uploads are being held, the limit is "
+                f"{self._limits.max_buffered_bytes:,}; retry later, or raise SACCADE_MAX_BUFFERED_BYTES",
+                1.0,
+                "uploads",
+            )
+        self.buffered_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        self.buffered_bytes -= size_bytes
+
+
+class Body:
+    """One request's body; give it back with `release`."""
+
+    def __init__(self, budget: UploadBudget, limits: BodyLimits) -> None:
+        self._budget = budget
+        self._limits = limits
+        self._taken_bytes = 0
+
+    async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
+        """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
+        self._ensure_allowed(_declared_bytes(content_length))
+        first = await receive()
+        if first["type"] == "http.request" and not first.get("more_body", False):
+            content: bytes = first.get("body", b"")  # the usual case: one message, no copy
+            self._take(len(content))
+            return content
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                return await self._read_on(first, receive)
+        except TimeoutError as error:
+            raise BadRequest(f"the body did not arrive within {self._limits.timeout_s:g} s") from error
+
+    async def _read_on(self, message: MutableMapping[str, Any], receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientLeft("the client closed the connection during the upload")
+            chunk = message.get("body", b"")
+            self._take(len(chunk))
+            self._ensure_allowed(self._taken_bytes)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+            message = await receive()
+
+    def release(self) -> None:
+        self._budget.give_back(self._taken_bytes)
+        self._taken_bytes = 0
+
+    def _take(self, size_bytes: int) -> None:
+        self._budget.take(size_bytes)
+        self._taken_bytes += size_bytes
+
+    def _ensure_allowed(self, size_bytes: int) -> None:
+        if size_bytes > self._limits.max_body_bytes:
+            raise PayloadTooLarge(
+                f"the body has {size_bytes:,} bytes or more, at most {self._limits.max_body_bytes:,} are allowed: "
+                "send smaller images, or raise SACCADE_MAX_BODY_BYTES"
+            )
+
+
+def _declared_bytes(content_length: bytes | None) -> int:
+    if content_length is None:
+        return 0
+    if not content_length.isdigit():
+        raise BadRequest("Content-Length is not a number")
+    return int(content_length)

@@ -1,0 +1,67 @@
+"""GET /v1/models. Promises: states as the supervisor knows them, figures as the manifest measured them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from service.catalog import ServingCatalog
+from service.core import VersionKey, VersionState
+from service.errors import NotFound
+from service.http.schemas import BatchFigure, Figure, ModelInfo, ModelList, VersionInfo
+from service.rollout.policy import default_version, labels_of
+from service.workers.messages import VersionStatus
+
+
+def model_router(catalog: ServingCatalog) -> APIRouter:
+    """Routes over the current snapshot."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/v1/models")
+    async def list_models() -> ModelList:
+        names = sorted({status.model for status in catalog.snapshot.versions})
+        return ModelList(models=[_model_info(catalog, name) for name in names])
+
+    @router.get("/v1/models/{model}")
+    async def show_model(model: str) -> ModelInfo:
+        names = sorted({status.model for status in catalog.snapshot.versions})
+        if model not in names:
+            raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
+        return _model_info(catalog, model)
+
+    return router
+
+
+def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
+    statuses = sorted(
+        (status for status in catalog.snapshot.versions if status.model == model), key=lambda item: -item.version
+    )
+    ready = [status.version for status in statuses if status.state == VersionState.READY]
+    default = default_version(ready)
+    shown = default if default is not None else statuses[0].version
+    manifest = catalog.manifest(VersionKey(model, shown))
+    return ModelInfo(
+        name=model,
+        task=manifest.task.task.value if manifest else None,
+        labels={label: str(version) for label, version in labels_of(ready).items()},
+        class_labels=list(manifest.labels) if manifest else [],
+        default_version=None if default is None else str(default),
+        versions=[_version_info(catalog, status) for status in statuses],
+    )
+
+
+def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo:
+    manifest = catalog.manifest(VersionKey(status.model, status.version))
+    variant = manifest.variant(status.variant) if manifest else None
+    return VersionInfo(
+        version=str(status.version),
+        state=VersionState(status.state).value,
+        reason=status.reason,
+        variant=status.variant,
+        device=status.device,
+        digest=status.manifest_sha256,
+        metric=Figure(**variant.metric.model_dump(include=set(Figure.model_fields))) if variant else None,
+        latency=[
+            BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
+            for figure in (variant.latency if variant else ())
+        ],
+    )

@@ -1,0 +1,248 @@
+"""POST …/predict. Promises: one answer or one problem per request, counted once, whatever happens on the way.
+
+A plain ASGI endpoint: FastAPI's per-request machinery costs as much as decoding a small image. Its schema is
+written down in schemas.py and merged into the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from service.catalog import ServingCatalog, Target
+from service.core import Outcome
+from service.errors import (
+    BadParameter,
+    ClientLeft,
+    DeadlineExceeded,
+    Draining,
+    NotReady,
+    Overloaded,
+    SaccadeError,
+)
+from service.http.auth import ApiKeys
+from service.http.client_watch import DisconnectWatch
+from service.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
+from service.http.image_bodies import images_from, media_type_of
+from service.http.limits import Body, BodyLimits, UploadBudget
+from service.metrics import Metrics
+from service.parameters import DeadlineRule, GivenParameters, complete, merged, parse_given
+from service.predictor import ImageAnswer, Predictor
+
+log = structlog.get_logger()
+
+_JSON = b"application/json"
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+Headers = MutableMapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictLimits:
+    body: BodyLimits
+    deadline: DeadlineRule
+    max_images: int
+
+
+class AdmissionSwitch:
+    """Open while the process takes requests."""
+
+    def __init__(self) -> None:
+        self._is_open = True
+
+    def shut(self) -> None:
+        self._is_open = False
+
+    def ensure_open(self) -> None:
+        """Raises Draining."""
+        if not self._is_open:
+            raise Draining("this server is shutting down; send the request to another replica")
+
+
+class PredictEndpoint:
+    """Serves predict by model, by version and by label."""
+
+    def __init__(
+        self,
+        catalog: ServingCatalog,
+        predictor: Predictor,
+        limits: PredictLimits,
+        keys: ApiKeys,
+        metrics: Metrics,
+        switch: AdmissionSwitch,
+    ) -> None:
+        self._catalog = catalog
+        self._predictor = predictor
+        self._limits = limits
+        self._keys = keys
+        self._metrics = metrics
+        self._switch = switch
+        self._budget = UploadBudget(limits.body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start_s = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = request_id_of(headers)
+        target: Target | None = None
+        body = Body(self._budget, self._limits.body)
+        watch = DisconnectWatch(receive)
+        try:
+            self._keys.ensure(headers.get(b"authorization"))
+            self._switch.ensure_open()
+            path = scope["path_params"]
+            resolved = self._catalog.resolve(path["model"], path.get("version"), path.get("label"))
+            query = _query_parameters(scope["query_string"])
+            media_type = media_type_of(headers.get(b"content-type"))
+            self._catalog.begin(resolved, query.variant)
+            target = resolved
+            content = await body.read(receive, headers.get(b"content-length"))
+            given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
+            parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
+            deadline_s = time.monotonic() + parameters.deadline_ms / 1000
+            answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
+            if len(answers) == 1 and answers[0].error is not None:
+                raise answers[0].error
+            encode_s = time.perf_counter()
+            document, timing = _render(target, request_id, answers, encode_s - start_s)
+            self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
+            await _send(send, 200, _JSON, document, request_id, timing)
+        except SaccadeError as error:
+            self._count_error(scope, target, error)
+            if not isinstance(error, ClientLeft):
+                await _send_problem(send, error, request_id)
+        except Exception as error:  # the last stop: logged with its trace, answered without it
+            log.exception("request_failed", request_id=request_id, path=scope["path"])
+            failure = SaccadeError(type(error).__name__)
+            self._count_error(scope, target, failure)
+            await _send_problem(send, failure, request_id)
+        finally:
+            watch.close()
+            body.release()
+            if target is not None:
+                self._catalog.end(target)
+
+    def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
+        counted = target.metrics
+        counted.outcomes[Outcome.OK].inc()
+        counted.duration.observe(total_s)
+        for answer in answers:
+            if answer.error is None:
+                counted.stages["decode"].observe(answer.times.decode_s)
+                counted.stages["queue"].observe(answer.times.queue_s)
+                counted.stages["infer"].observe(answer.times.infer_s)
+                counted.stages["postprocess"].observe(answer.times.postprocess_s)
+        counted.stages["encode"].observe(encode_s)
+
+    def _count_error(self, scope: Scope, target: Target | None, error: SaccadeError) -> None:
+        outcome = status_of(error)[2]
+        if target is not None:
+            target.metrics.outcomes[outcome].inc()
+        else:
+            self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
+        reason = _shed_reason(error)
+        if reason is not None:
+            # Only known models become labels: clients must not be able to invent them.
+            model = target.key.model if target else "unknown"
+            self._metrics.shed_total.labels(model, reason).inc()
+
+
+def request_id_of(headers: Headers) -> str:
+    """The client's own id when it is short and printable, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _query_parameters(query: bytes) -> GivenParameters:
+    if not query:
+        return _NOTHING_GIVEN
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise BadParameter("a parameter appears twice in the query")
+    return parse_given(values, is_text=True)
+
+
+_NOTHING_GIVEN = GivenParameters()
+
+
+def _render(target: Target, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
+    """The answer document and the Server-Timing header. With several images each stage shows the slowest."""
+    stages = {
+        "decode": max(answer.times.decode_s for answer in answers),
+        "queue": max(answer.times.queue_s for answer in answers),
+        "infer": max(answer.times.infer_s for answer in answers),
+        "postprocess": max(answer.times.postprocess_s for answer in answers),
+        "total": total_s,
+    }
+    timings_ms = {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
+    document = orjson.dumps(
+        {
+            "model": target.key.model,
+            "version": str(target.key.version),
+            "variant": target.variant,
+            "request_id": request_id,
+            "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
+            "timings_ms": timings_ms,
+        }
+    )
+    return document, ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+
+
+def _prediction_or_error(answer: ImageAnswer, request_id: str) -> dict[str, Any] | None:
+    if answer.error is not None:
+        return {"error": problem_of(answer.error, request_id)}
+    return answer.prediction
+
+
+def _shed_reason(error: SaccadeError) -> str | None:
+    match error:
+        case Overloaded():
+            return error.what
+        case DeadlineExceeded():
+            return "deadline"
+        case Draining():
+            return "draining"
+        case NotReady():
+            return "not_ready"
+        case _:
+            return None
+
+
+async def _send_problem(send: Send, error: SaccadeError, request_id: str) -> None:
+    document = problem_of(error, request_id)
+    extra = []
+    retry = retry_after(error)
+    if retry is not None:
+        extra.append((b"retry-after", retry.encode()))
+    if isinstance(error, Draining):
+        extra.append((b"connection", b"close"))
+    await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)
+
+
+async def _send(
+    send: Send,
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    request_id: str,
+    server_timing: str | None,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *(extra or ()),
+    ]
+    if server_timing is not None:
+        headers.append((b"server-timing", server_timing.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,156 @@
+"""All metrics, with units and labels. Promises: labels come from small fixed sets; processes add up at one scrape.
+
+Each process writes its own values into PROMETHEUS_MULTIPROC_DIR when the supervisor set it; the process that is
+scraped adds them up. What only the supervisor knows (workers, versions) is rendered from its last catalog.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
+from prometheus_client.registry import Collector
+
+from service.core import Outcome, VersionState
+from service.workers.messages import Catalog
+
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+STAGES = ("decode", "queue", "infer", "postprocess", "encode")
+SHED_REASONS = ("slots", "uploads", "deadline", "draining", "not_ready")
+
+# 0.5 ms is a small network on one image, 10 s the default deadline.
+_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """One per process, made in its composition root."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.requests_total = Counter(
+            "saccade_requests_total",
+            "Requests by outcome",
+            ("model", "version", "outcome"),
+            registry=registry,
+        )
+        self.request_duration_seconds = Histogram(
+            "saccade_request_duration_seconds",
+            "From the first byte of the body to the rendered answer",
+            ("model", "version"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_duration_seconds = Histogram(
+            "saccade_stage_duration_seconds",
+            "Time of one image in one stage",
+            ("model", "version", "stage"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "saccade_batch_size",
+            "Images per executed batch",
+            ("model", "version"),
+            buckets=_BATCHES,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "saccade_queue_depth",
+            "Images waiting for the device",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queue_wait_estimate_seconds = Gauge(
+            "saccade_queue_wait_estimate_seconds",
+            "Expected time to run everything that waits",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.shed_total = Counter(
+            "saccade_shed_total",
+            "Requests refused before compute",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.slots_in_use = Gauge(
+            "saccade_slots_in_use",
+            "Requests that hold a slot",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def exposition(self, catalog: Callable[[], Catalog]) -> bytes:
+        """Prometheus text of all processes. Reads files in multi-process mode: call it off the event loop."""
+        scrape = CollectorRegistry()
+        if MULTIPROCESS_DIR in os.environ:
+            MultiProcessCollector(scrape)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
+        else:
+            scrape.register(_Registered(self._registry))
+        scrape.register(_CatalogCollector(catalog))
+        return generate_latest(scrape)
+
+
+class VersionMetrics:
+    """The children of one model version, looked up once: `labels()` costs more than the observation."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        self.duration = metrics.request_duration_seconds.labels(model, version)
+        self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
+        self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
+
+
+class _Registered(Collector):
+    """Forwards to the process's own registry when there is only one process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        return self._registry.collect()
+
+
+class _CatalogCollector(Collector):
+    """Renders the supervisor's view of devices and versions."""
+
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self._catalog = catalog
+
+    def collect(self) -> Iterator[Metric]:
+        catalog = self._catalog()
+        up = GaugeMetricFamily("saccade_worker_up", "Worker answers probes", labels=["device"])
+        restarts = CounterMetricFamily("saccade_worker_restarts", "Times a worker was replaced", labels=["device"])
+        for device in catalog.devices:
+            up.add_metric([device.device], float(device.up))
+            restarts.add_metric([device.device], device.restarts)
+        state = GaugeMetricFamily(
+            "saccade_model_state", "1 for the current state", labels=["model", "version", "state"]
+        )
+        info = GaugeMetricFamily(
+            "saccade_model_info", "What a version serves", labels=["model", "version", "variant", "digest"]
+        )
+        for item in catalog.versions:
+            for name in VersionState:
+                state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
+            if item.variant:
+                info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
+        yield from (up, restarts, state, info)
+
+
+def mark_process_dead(pid: int, metrics_dir: Path) -> None:
+    """Drops a dead process's live gauges; its counters stay in the sums."""
+    prometheus_mark_process_dead(pid, str(metrics_dir))  # type: ignore[no-untyped-call]  # untyped upstream

@@ -1,0 +1,209 @@
+"""The request's story: admit, prepare, infer, finish. Promises: one outcome per image, by its deadline.
+
+Pixels are decoded and resized in a thread, straight into the slot; answers are read from the slot. Whoever may
+touch the slot holds the permit, so nothing here frees it early: not a deadline, not a client that left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from models.preprocessing import Geometry, preprocess_into
+from models.specs import Task
+from service.catalog import Target
+from service.core import StageTimes
+from service.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    SaccadeError,
+    WorkerLost,
+)
+from service.parameters import Parameters
+from service.scheduling.admission import Admission, Permit
+from service.vision.classification import classes_json
+from service.vision.detection import detections_json
+from service.vision.image_decoder import ImageLimits, decode_image
+from service.vision.segmentation import segments_json
+from service.workers import messages
+from service.workers.worker_client import WorkerClient
+
+_GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
+# Masks up to this many source pixels are encoded in about a millisecond; larger ones leave the event loop.
+_INLINE_MASK_PIXELS = 80_000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAnswer:
+    """One image's prediction or its error, and the time it took."""
+
+    prediction: dict[str, Any] | None
+    error: SaccadeError | None
+    times: StageTimes
+
+
+NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
+ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Calls back when the client has left, until the context ends."""
+
+
+class Predictor:
+    """Turns encoded images into predictions, through one worker."""
+
+    def __init__(
+        self, admission: Admission, worker: WorkerClient, pool: ThreadPoolExecutor, limits: ImageLimits
+    ) -> None:
+        self._admission = admission
+        self._worker = worker
+        self._pool = pool
+        self._limits = limits
+
+    async def predict(
+        self,
+        images: Sequence[bytes | SaccadeError],
+        target: Target,
+        parameters: Parameters,
+        deadline_s: float,
+        client_leaves: ClientWatch,
+    ) -> list[ImageAnswer]:
+        """One answer per image, in order. Raises Overloaded before any work, or ClientLeft."""
+        permits = self._admission.admit(len(images), self._retry_after_s())
+        if len(images) == 1:
+            return [await self._answer(images[0], permits[0], target, parameters, deadline_s, client_leaves)]
+        async with asyncio.TaskGroup() as tasks:
+            answers = [
+                tasks.create_task(self._answer(image, permit, target, parameters, deadline_s, client_leaves))
+                for image, permit in zip(images, permits, strict=True)
+            ]
+        return [answer.result() for answer in answers]
+
+    def _retry_after_s(self) -> float:
+        return 1.0
+
+    async def _answer(
+        self,
+        image: bytes | SaccadeError,
+        permit: Permit,
+        target: Target,
+        parameters: Parameters,
+        deadline_s: float,
+        client_leaves: ClientWatch,
+    ) -> ImageAnswer:
+        start_s = time.perf_counter()
+        try:
+            if isinstance(image, SaccadeError):
+                raise image
+            place = await self._prepare(image, permit, target)
+            decoded_s = time.perf_counter()
+            done = await self._infer(permit, target, deadline_s, client_leaves)
+            inferred_s = time.perf_counter()
+            prediction = await self._finish(permit, place, target, parameters)
+        except SaccadeError as error:
+            return ImageAnswer(None, error, NO_TIMES)
+        finally:
+            permit.let_go()
+        times = StageTimes(decoded_s - start_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
+        return ImageAnswer(prediction, None, times)
+
+    async def _prepare(self, image: bytes, permit: Permit, target: Target) -> Geometry:
+        """Decodes and resizes into the slot."""
+        pixels_out = permit.arena.tensor(permit.slot, target.layout.input)
+        spec = target.manifest.preprocess
+
+        def work() -> Geometry:
+            return preprocess_into(decode_image(image, self._limits), spec, pixels_out)
+
+        permit.hold()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # Also when this request gives up: the thread may still be writing into the slot.
+        future.add_done_callback(lambda _: permit.let_go())
+        return await future
+
+    async def _infer(
+        self, permit: Permit, target: Target, deadline_s: float, client_leaves: ClientWatch
+    ) -> messages.Done:
+        loop = asyncio.get_running_loop()
+        request_id, answer = self._worker.submit(permit, target.instance_id, deadline_s)
+
+        def give_up(error: SaccadeError) -> None:
+            if not answer.done():
+                answer.set_exception(error)
+                self._worker.cancel(request_id)
+
+        late = loop.call_later(
+            max(0.0, deadline_s - time.monotonic()) + _GRACE_S,
+            lambda: give_up(DeadlineExceeded("the deadline passed before the answer was ready")),
+        )
+        with client_leaves(lambda: give_up(ClientLeft("the client closed the connection"))):
+            try:
+                done = await answer
+            except asyncio.CancelledError:
+                self._worker.cancel(request_id)
+                raise
+            finally:
+                late.cancel()
+        _ensure_ok(done.status)
+        return done
+
+    async def _finish(self, permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:
+        is_heavy = (
+            target.manifest.task.task is Task.SEGMENT and place.source_width * place.source_height > _INLINE_MASK_PIXELS
+        )
+        if not is_heavy:
+            return _prediction(permit, place, target, parameters)
+        permit.hold()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, _prediction, permit, place, target, parameters)
+        future.add_done_callback(lambda _: permit.let_go())
+        return await future
+
+
+def _prediction(permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:
+    """Source size and task answer, from the slot's outputs."""
+    outputs = [permit.arena.tensor(permit.slot, output) for output in target.layout.outputs]
+    labels = target.manifest.labels
+    spec = target.manifest.task
+    answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
+    match spec.task:
+        case Task.CLASSIFY:
+            scores, class_ids = outputs
+            answer |= classes_json(scores, class_ids, labels, parameters.top_k)
+        case Task.DETECT:
+            boxes, scores, class_ids, count = outputs
+            answer |= detections_json(
+                boxes,
+                scores,
+                class_ids,
+                int(count[()]),
+                place,
+                labels,
+                parameters.score_threshold,
+                parameters.max_detections,
+            )
+        case Task.SEGMENT:
+            answer |= segments_json(outputs[0], place, labels, spec.background_id, parameters.mask_format)
+    return answer
+
+
+def _ensure_ok(status: int) -> None:
+    match status:
+        case messages.DONE_OK:
+            return
+        case messages.DONE_EXPIRED:
+            raise DeadlineExceeded(
+                "the deadline cannot be met with the requests ahead; ask for a longer deadline_ms or send less"
+            )
+        case messages.DONE_CANCELLED:
+            raise ClientLeft("the request was cancelled")
+        case messages.DONE_UNKNOWN_INSTANCE:
+            raise NotReady("the version was unloaded while the request waited; retry")
+        case messages.DONE_FAILED:
+            raise InferenceFailed("the model failed on this image")
+        case _:
+            raise WorkerLost(f"the worker answered with an unknown status {status}")

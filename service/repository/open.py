@@ -1,0 +1,53 @@
+"""Lists a model repository. Promises: reads names only, ignores what is not a version, never writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.core import VersionKey
+from service.errors import RepositoryError
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVersion:
+    """A version directory and a fingerprint that changes when any of its files does."""
+
+    key: VersionKey
+    path: Path
+    fingerprint: tuple[tuple[str, int, int], ...]  # name, size, mtime in ns
+
+
+def list_versions(repository: Path) -> list[FoundVersion]:
+    """All `<model>/<integer>/` directories. Names that start with a dot are work in progress or samples.
+
+    Raises RepositoryError when the repository itself cannot be read.
+    """
+    try:
+        models = sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot read the model repository {repository}: {error.strerror}; "
+            "publish with `saccade-export run RECIPE.yaml --repository DIR` or set SACCADE_REPOSITORY"
+        ) from error
+    return [found for model in models for found in _versions_of(model)]
+
+
+def _versions_of(model_dir: Path) -> list[FoundVersion]:
+    found = []
+    for path in model_dir.iterdir():
+        if path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir():
+            key = VersionKey(model_dir.name, int(path.name))
+            found.append(FoundVersion(key, path, _fingerprint(path)))
+    return sorted(found, key=lambda version: version.key.version)
+
+
+def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    entries = []
+    for file in sorted(path.rglob("*")):
+        try:
+            stat = file.stat()
+        except FileNotFoundError:  # being replaced right now; the next look sees the outcome
+            continue
+        entries.append((str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns))
+    return tuple(entries)

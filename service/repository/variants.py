@@ -1,0 +1,34 @@
+"""Chooses the variant a device serves. Promises: pure; by measured figures, among those whose gate passed."""
+
+from __future__ import annotations
+
+from models.manifest import Manifest, Variant
+from service.errors import RepositoryError
+
+_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "trt")}
+
+
+def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
+    """The variant named by `wanted`, or for "auto" the one with the most measured images per second.
+
+    Figures count only when measured on the same kind of device; a variant without them comes last.
+    Raises RepositoryError when nothing fits, saying what there is.
+    """
+    kind = device.partition(":")[0]
+    runnable = [item for item in manifest.accepted_variants() if item.target in _TARGETS_BY_DEVICE_KIND[kind]]
+    if wanted != "auto":
+        runnable = [item for item in runnable if item.name == wanted]
+    if not runnable:
+        known = ", ".join(
+            f"{item.name} ({item.target}, gate {'passed' if item.gate.accepted else 'denied'})"
+            for item in manifest.variants
+        )
+        raise RepositoryError(f"no variant for device {device!r} and variant setting {wanted!r}; there are: {known}")
+    return max(runnable, key=lambda item: images_per_s(item, kind))
+
+
+def images_per_s(variant: Variant, device_kind: str) -> float:
+    """Best measured throughput on this kind of device, 0 when none was measured."""
+    if variant.measured_on.kind != device_kind:
+        return 0.0
+    return max((figure.images_per_s for figure in variant.latency), default=0.0)

@@ -1,0 +1,66 @@
+"""Checks a version before it may be served. Promises: every byte the manifest lists is the byte that was gated."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.manifest import Manifest, ManifestError, read_manifest
+from service.errors import RepositoryError
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedVersion:
+    manifest: Manifest
+    manifest_sha256: str
+    path: Path
+
+
+def verified_bytes(path: Path, sha256: str | None) -> bytes:
+    """A file's bytes, their digest checked when one is given. Raises RepositoryError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RepositoryError(f"cannot read {path}: {error.strerror}") from error
+    if sha256 is not None:
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise RepositoryError(
+                f"{path.name} has SHA-256 {found[:12]}…, the manifest says {sha256[:12]}…: "
+                "the file changed after its gate; publish the version again"
+            )
+    return content
+
+
+def verify_version(version_dir: Path, manifest_sha256: str | None = None) -> VerifiedVersion:
+    """Reads and checks one version directory, file by file. Raises RepositoryError with the reason."""
+    try:
+        manifest, found = read_manifest(version_dir)
+    except ManifestError as error:
+        raise RepositoryError(str(error)) from error
+    if manifest_sha256 is not None and found != manifest_sha256:
+        raise RepositoryError(f"{version_dir}: the manifest changed under a published version; publish a new one")
+    if (manifest.model, str(manifest.version)) != (version_dir.parent.name, version_dir.name):
+        raise RepositoryError(
+            f"{version_dir} holds the manifest of {manifest.model}/{manifest.version}; directories keep their names"
+        )
+    for entry in manifest.files:
+        _verify_file(version_dir / entry.path, entry.sha256)
+    if next(manifest.accepted_variants(), None) is None:
+        raise RepositoryError("no variant passed its gate; export the model again")
+    return VerifiedVersion(manifest, found, version_dir)
+
+
+def _verify_file(path: Path, sha256: str) -> None:
+    """Hashes in pieces, so that a large network is not held in memory for it."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RepositoryError(f"cannot read {path.name}: {error.strerror}") from error
+    if found != sha256:
+        raise RepositoryError(
+            f"{path.name} has SHA-256 {found[:12]}…, the manifest says {sha256[:12]}…: "
+            "the file changed after its gate; publish the version again"
+        )

@@ -1,0 +1,67 @@
+"""Decides which versions to load and unload. Promises: pure; old versions stay until newer ones answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from service.core import VersionKey, VersionState
+from service.repository.open import FoundVersion
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """What the server already knows of a version it has tried to load."""
+
+    state: VersionState
+    fingerprint: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPlan:
+    load: tuple[FoundVersion, ...]
+    unload: tuple[VersionKey, ...]
+    forget: tuple[VersionKey, ...]  # failed ones that are gone, or will be tried again
+
+
+def plan_versions(
+    found: Iterable[FoundVersion], known: Mapping[VersionKey, KnownVersion], versions_per_model: int
+) -> RepositoryPlan:
+    """Keeps the newest `versions_per_model` versions of each model that do not fail.
+
+    A failed version does not count, so the one before it goes on answering; it is tried again when its files
+    change. An older version is unloaded only once as many newer ones as wanted are ready.
+    """
+    load: list[FoundVersion] = []
+    unload: list[VersionKey] = []
+    forget: list[VersionKey] = []
+    by_model: dict[str, list[FoundVersion]] = {}
+    for version in found:
+        by_model.setdefault(version.key.model, []).append(version)
+    present = {version.key for versions in by_model.values() for version in versions}
+    for key, entry in known.items():
+        if key not in present:
+            (forget if entry.state is VersionState.FAILED else unload).append(key)
+    for versions in by_model.values():
+        wanted = 0
+        ready = 0
+        for version in sorted(versions, key=lambda item: -item.key.version):
+            tried = known.get(version.key)
+            if tried is not None and tried.state is VersionState.FAILED:
+                if tried.fingerprint == version.fingerprint:
+                    continue
+                forget.append(version.key)
+                tried = None
+            if wanted < versions_per_model:
+                wanted += 1
+                if tried is None:
+                    load.append(version)
+                elif tried.state is VersionState.READY:
+                    ready += 1
+            elif tried is not None and ready >= versions_per_model:
+                unload.append(version.key)
+    return RepositoryPlan(tuple(load), tuple(key for key in unload if _can_unload(known[key])), tuple(forget))
+
+
+def _can_unload(entry: KnownVersion) -> bool:
+    return entry.state is not VersionState.UNLOADING

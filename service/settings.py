@@ -1,0 +1,97 @@
+"""All settings. Promises: read once, frozen, complete; an unknown key or a bad value refuses to start, named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import SettingsError
+
+PREFIX = "SACCADE_"
+MIB = 1024 * 1024
+
+
+class Settings(BaseModel):
+    """Durations in milliseconds here and in headers; seconds inside. 0 means "choose for this machine" where said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repository: Path = Field(Path("repository"), description="model repository to serve")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
+    backend: Literal["onnxruntime", "fake"] = Field("onnxruntime", description="runtime of the device workers")
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] = Field("cpu", description="device of the worker")
+    device_threads: int = Field(0, ge=0, le=256, description="intra-op threads on a CPU device; 0: one per core")
+    allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
+    api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores")
+    decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
+    slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process")
+    max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
+    max_batch_size: int = Field(0, ge=0, description="upper bound on batches; 0: what the manifest allows")
+    max_queue_delay_ms: float = Field(0.0, ge=0.0, le=1000.0, description="longest wait to fill a batch")
+    default_deadline_ms: float = Field(10_000.0, gt=0.0, description="deadline of requests that name none")
+    max_deadline_ms: float = Field(60_000.0, gt=0.0, description="longest deadline a request may ask for")
+    max_body_bytes: int = Field(32 * MIB, ge=1, description="largest request body")
+    max_buffered_bytes: int = Field(256 * MIB, ge=1, description="request bodies held at once per HTTP process")
+    body_timeout_ms: float = Field(20_000.0, gt=0.0, description="longest time a body may take to arrive")
+    max_images_per_request: int = Field(16, ge=1, description="images in one request")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
+    variant: str = Field("auto", description="variant to serve; auto: the fastest measured one that passed its gate")
+    versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
+    repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
+    hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")
+    drain_delay_ms: float = Field(0.0, ge=0.0, description="SIGTERM: not ready, still serving, for so long")
+    shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
+    api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")
+    log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Settings:
+        if self.default_deadline_ms > self.max_deadline_ms:
+            raise ValueError("default_deadline_ms must not exceed max_deadline_ms")
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise ValueError("max_body_bytes must not exceed max_buffered_bytes")
+        return self
+
+
+def settings_from(environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from `SACCADE_*` variables, then `overrides` (command-line options). Raises SettingsError."""
+    values: dict[str, Any] = {}
+    for name, value in environment.items():
+        if not name.startswith(PREFIX):
+            continue
+        field = name.removeprefix(PREFIX).lower()
+        if field not in Settings.model_fields:
+            known = ", ".join(PREFIX + known_field.upper() for known_field in Settings.model_fields)
+            raise SettingsError(f"unknown setting {name}; known settings: {known}")
+        values[field] = value
+    values.update(overrides or {})
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{_setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise SettingsError("; ".join(lines)) from error
+
+
+def _setting_name(location: tuple[int | str, ...]) -> str:
+    return PREFIX + str(location[0]).upper() if location else "settings"
+
+
+def core_count() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def resolved(settings: Settings, cores: int) -> Settings:
+    """Settings with every "choose for this machine" replaced by a number."""
+    return settings.model_copy(
+        update={
+            "device_threads": settings.device_threads or cores,
+            "api_processes": settings.api_processes or max(1, cores // 4),
+            "decode_threads": settings.decode_threads or max(2, cores // max(1, cores // 4)),
+        }
+    )

@@ -1,0 +1,360 @@
+"""Owns the port and all processes. Promises: children come back, versions follow the repository, SIGTERM drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from models.manifest import Manifest
+from service.core import VersionState
+from service.errors import RepositoryError, SettingsError
+from service.metrics import MULTIPROCESS_DIR, mark_process_dead
+from service.repository.open import FoundVersion, list_versions
+from service.repository.variants import choose_variant
+from service.repository.verify import verify_version
+from service.settings import Settings
+from service.version_table import VersionTable
+from service.workers import messages
+from service.workers.child_process import BackOff, ChildProcess, ChildSpec
+from service.workers.tensor_slots import layout_of
+
+log = structlog.get_logger()
+
+_PROBE_PERIOD_S = 1.0
+_PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
+_LISTEN_BACKLOG = 2048
+
+
+class Supervisor:
+    """One device worker and some API processes around one version table."""
+
+    def __init__(self, settings: Settings, runtime_dir: Path, listener: socket.socket) -> None:
+        self._settings = settings
+        self._runtime_dir = runtime_dir
+        self._listener = listener
+        self._table = VersionTable(settings.device)
+        self._apis: dict[str, ChildProcess] = {}
+        self._acknowledged: dict[str, int] = {}
+        self._worker: ChildProcess | None = None
+        self._worker_socket = ""
+        self._worker_restarts = 0
+        self._probe_sent_s: float | None = None
+        self._generation = 0
+        self._is_draining = False
+        self._was_ready = False
+        self._started_s = time.monotonic()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with asyncio.TaskGroup() as tasks:
+            worker = tasks.create_task(self._keep_worker())
+            names = [f"api-{index}" for index in range(self._settings.api_processes)]
+            apis = [tasks.create_task(self._keep_api(name)) for name in names]
+            watching = [tasks.create_task(self._watch_repository()), tasks.create_task(self._probe_worker())]
+            await self._stop.wait()
+            await self._shut_down(apis, worker)
+            for task in (*watching, *apis, worker):
+                task.cancel()
+
+    # Children
+
+    async def _keep_api(self, name: str) -> None:
+        back_off = BackOff()
+        while not self._is_draining:
+            started_s = time.monotonic()
+            spec = ChildSpec(
+                "service.api_process",
+                name,
+                ("--listen-fd", str(self._listener.fileno())),
+                (self._listener.fileno(),),
+                self._child_environment(),
+                "",
+            )
+            api = await ChildProcess.start(spec, self._settings, lambda message: self._from_api(name, message))
+            self._apis[name] = api
+            self._acknowledged[name] = 0
+            code = await api.wait()
+            self._apis.pop(name)
+            self._acknowledged.pop(name)
+            mark_process_dead(api.pid, self._metrics_dir)
+            self._unload_settled()
+            if not self._is_draining:
+                log.error("api_process_died", name=name, exit_code=code)
+                await asyncio.sleep(back_off.after_life_of(time.monotonic() - started_s))
+
+    async def _keep_worker(self) -> None:
+        back_off = BackOff()
+        while True:
+            started_s = time.monotonic()
+            socket_path = str(self._runtime_dir / f"worker-{self._worker_restarts}.sock")
+            spec = ChildSpec(
+                "service.workers.worker",
+                f"worker-{self._settings.device}",
+                (),
+                (),
+                self._child_environment(),
+                socket_path,
+            )
+            worker = await ChildProcess.start(spec, self._settings, self._from_worker)
+            self._worker = worker
+            code = await worker.wait()
+            self._worker = None
+            self._worker_socket = ""
+            self._probe_sent_s = None
+            mark_process_dead(worker.pid, self._metrics_dir)
+            if self._is_draining:
+                return
+            log.error("worker_died", device=self._settings.device, exit_code=code)
+            self._worker_restarts += 1
+            self._table.worker_lost()
+            self._publish()
+            await asyncio.sleep(back_off.after_life_of(time.monotonic() - started_s))
+
+    def _child_environment(self) -> dict[str, str]:
+        return {MULTIPROCESS_DIR: str(self._metrics_dir)}
+
+    @property
+    def _metrics_dir(self) -> Path:
+        return self._runtime_dir / "metrics"
+
+    # Messages
+
+    def _from_api(self, name: str, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.ApiReady():
+                self._apis[name].send(self._catalog())
+            case messages.CatalogApplied():
+                self._acknowledged[name] = message.generation
+                self._unload_settled()
+                self._announce()
+
+    def _from_worker(self, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.WorkerReady():
+                self._worker_socket = message.socket_path
+                self._publish()
+                self._load_next()
+            case messages.InstanceState():
+                self._report(message)
+            case messages.Unloaded():
+                self._table.unloaded(message.instance_id)
+                self._publish()
+            case messages.Alive():
+                was_up = self._is_worker_up()
+                self._probe_sent_s = None
+                if not was_up:
+                    self._publish()
+
+    def _report(self, update: messages.InstanceState) -> None:
+        entry = self._table.report(update)
+        if entry is None:
+            return
+        key = entry.found.key
+        fields = {"model": key.model, "version": key.version, "variant": entry.variant}
+        if entry.state is VersionState.READY:
+            log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
+        elif entry.state is VersionState.FAILED:
+            log.error("version_failed", **fields, reason=entry.reason)
+        self._publish()
+        if entry.state is not VersionState.WARMING:
+            self._load_next()
+
+    def _load_next(self) -> None:
+        if self._worker is None or not self._worker_socket:
+            return
+        load = self._table.next_load()
+        if load is not None:
+            self._worker.send(load)
+            self._publish()
+
+    def _unload_settled(self) -> None:
+        """Unloads what no API process can reach any more."""
+        acknowledged = min(self._acknowledged.values(), default=self._generation)
+        for instance_id in self._table.to_unload(acknowledged):
+            if self._worker is not None:
+                self._worker.send(messages.Unload(instance_id))
+
+    # Catalog
+
+    def _catalog(self) -> messages.Catalog:
+        device = messages.DeviceStatus(
+            self._settings.device, self._is_worker_up(), self._worker_restarts, self._worker_socket
+        )
+        return messages.Catalog(self._generation, (device,), self._table.statuses(), self._is_draining)
+
+    def _publish(self) -> None:
+        """Sends the whole catalog to every API process."""
+        self._generation += 1
+        catalog = self._catalog()
+        for api in self._apis.values():
+            api.send(catalog)
+
+    def _announce(self) -> None:
+        """Says once that all processes know of all models."""
+        is_known = len(self._acknowledged) == self._settings.api_processes and all(
+            generation == self._generation for generation in self._acknowledged.values()
+        )
+        if self._was_ready or not is_known or not self._worker_socket or not self._table.is_settled():
+            return
+        self._was_ready = True
+        host, port = self._listener.getsockname()[:2]
+        seconds = round(time.monotonic() - self._started_s, 2)
+        log.info("serving", url=f"http://{host}:{port}", docs="/docs", seconds=seconds)
+
+    def _is_worker_up(self) -> bool:
+        is_stale = self._probe_sent_s is not None and time.monotonic() - self._probe_sent_s > _PROBE_STALE_S
+        return bool(self._worker_socket) and not is_stale
+
+    async def _probe_worker(self) -> None:
+        """Asks for a sign of life that passes the device loop; a worker that hangs is killed and so restarted."""
+        sequence = 0
+        while True:
+            await asyncio.sleep(_PROBE_PERIOD_S)
+            if self._worker is None or not self._worker_socket:
+                continue
+            if self._probe_sent_s is None:
+                sequence += 1
+                self._probe_sent_s = time.monotonic()
+                self._worker.send(messages.Probe(sequence))
+                continue
+            waited_s = time.monotonic() - self._probe_sent_s
+            if waited_s > self._settings.hang_timeout_ms / 1000:
+                log.error("worker_hangs", device=self._settings.device, waited_s=round(waited_s, 1))
+                self._worker.kill()
+            elif waited_s > _PROBE_STALE_S:
+                self._publish()
+
+    # Repository
+
+    async def _watch_repository(self) -> None:
+        last_error = ""
+        while True:
+            try:
+                await self._follow_repository()
+                last_error = ""
+            except RepositoryError as error:  # it may come back; what is loaded goes on
+                if str(error) != last_error:
+                    log.error("repository_unreadable", reason=str(error))
+                last_error = str(error)
+            await asyncio.sleep(self._settings.repository_poll_ms / 1000)
+
+    async def _follow_repository(self) -> None:
+        found = await asyncio.to_thread(list_versions, self._settings.repository)
+        plan = self._table.plan(found, self._settings.versions_per_model)
+        for key in plan.forget:
+            self._table.forget(key)
+        for version in plan.load:
+            self._table.add(version)
+        for key in plan.unload:
+            log.info("version_unloading", model=key.model, version=key.version)
+            self._table.begin_unload(key, self._generation + 1)
+        if plan.load or plan.unload or plan.forget:
+            self._publish()
+        for version in plan.load:
+            await self._verify(version)
+
+    async def _verify(self, version: FoundVersion) -> None:
+        key = version.key
+        try:
+            verified = await asyncio.to_thread(verify_version, version.path)
+            variant = choose_variant(verified.manifest, self._settings.device, self._settings.variant)
+            _ensure_fits_slot(verified.manifest, self._settings)
+        except RepositoryError as error:
+            self._table.fail(key, str(error))
+            log.error("version_refused", model=key.model, version=key.version, reason=str(error))
+            self._publish()
+            return
+        self._table.verified(key, verified, variant.name, _batch_sizes(verified.manifest, self._settings))
+        self._load_next()
+
+    # Shutdown
+
+    async def _shut_down(self, apis: list[asyncio.Task[None]], worker: asyncio.Task[None]) -> None:
+        """Named steps, one timeout: not ready, stop admitting, finish, stop the worker."""
+        settings = self._settings
+        log.info("draining", in_s=settings.drain_delay_ms / 1000)
+        self._is_draining = True
+        self._publish()
+        await asyncio.sleep(settings.drain_delay_ms / 1000)
+        deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
+        for api in self._apis.values():
+            api.send(messages.StopAdmitting())
+        await asyncio.wait(apis, timeout=deadline_s - time.monotonic())
+        if self._worker is not None:
+            self._worker.send(messages.Stop())
+        await asyncio.wait([worker], timeout=max(0.0, deadline_s - time.monotonic()))
+        for child in (*self._apis.values(), self._worker):
+            if child is not None:
+                log.error("killed_after_timeout", name=child.name)
+                child.kill()
+        log.info("stopped")
+
+
+def _ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
+    size_bytes = layout_of(manifest.input, manifest.outputs).size_bytes
+    if size_bytes > settings.max_slot_bytes:
+        raise RepositoryError(
+            f"an image and its answer take {size_bytes:,} bytes, a slot has {settings.max_slot_bytes:,}: "
+            "raise SACCADE_MAX_SLOT_BYTES"
+        )
+
+
+def _batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
+    limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
+    return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
+
+
+@contextlib.contextmanager
+def _runtime_dir() -> Iterator[Path]:
+    """Sockets and metric files live in memory; removed at the end."""
+    shared_memory = Path("/dev/shm")
+    parent = shared_memory if os.access(shared_memory, os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="saccade-", dir=parent))
+    (path / "metrics").mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Raises SettingsError when the port is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; set SACCADE_PORT"
+        ) from error
+    listener.listen(_LISTEN_BACKLOG)
+    return listener
+
+
+def serve(settings: Settings) -> None:
+    """Serves until a signal. Raises SettingsError when it cannot start."""
+    if not settings.repository.is_dir():
+        raise SettingsError(
+            f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
+            "`saccade-export run RECIPE.yaml --repository DIR`"
+        )
+    with _listen(settings) as listener, _runtime_dir() as runtime_dir:
+        sys.stdout.flush()
+        asyncio.run(Supervisor(settings, runtime_dir, listener).run())

@@ -1,0 +1,34 @@
+"""Detector answers. Promises: boxes in source pixels, best first, inside the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.preprocessing import Geometry, boxes_to_source
+
+
+def detections_json(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    class_ids: NDArray[np.int32],
+    count: int,
+    place: Geometry,
+    labels: Sequence[str],
+    score_threshold: float,
+    max_detections: int,
+) -> dict[str, Any]:
+    """`boxes` (k, 4) x1 y1 x2 y2 in model pixels, `scores` (k,), `class_ids` (k,); `count` rows are real."""
+    rows = np.flatnonzero(scores[:count] >= score_threshold)
+    rows = rows[np.argsort(-scores[rows], kind="stable")][:max_detections]
+    source = boxes_to_source(boxes[rows], place).astype(np.float64).round(2)
+    answers = zip(class_ids[rows].tolist(), scores[rows].tolist(), source.tolist(), strict=True)
+    return {
+        "detections": [
+            {"label": labels[class_id], "class_id": class_id, "score": round(score, 6), "box": box}
+            for class_id, score, box in answers
+        ]
+    }

@@ -1,0 +1,113 @@
+"""Decodes encoded images to RGB. Promises: header limits before pixels, typed errors, runs without the GIL.
+
+Every colour kind ends as 8-bit RGB the way training libraries read it (`convert("RGB")`): alpha is dropped,
+palettes and greys are expanded, CMYK is converted, 16-bit samples keep their high byte, EXIF rotation is applied.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from service.errors import BadImage
+
+UInt8Array = NDArray[np.uint8]
+
+_PILLOW_FORMAT_BY_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"))
+_JPEG_MAGIC = b"\xff\xd8\xff"
+# Cameras write EXIF first; a JPEG segment holds at most 64 KiB, so it ends within two of them.
+_EXIF_SEARCH_BYTES = 128 * 1024
+_MAX_SIDE = 65_500  # what JPEG itself allows
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    max_pixels: int = 50_000_000
+
+    def ensure(self, width: int, height: int) -> None:
+        """Raises BadImage before anything is decoded."""
+        if width * height > self.max_pixels or max(width, height) > _MAX_SIDE:
+            raise BadImage(
+                f"the image is {width}x{height} = {width * height:,} pixels, at most {self.max_pixels:,} are "
+                "allowed: send a smaller image or raise SACCADE_MAX_PIXELS"
+            )
+
+
+def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
+    """Pixels (height, width, 3) RGB, upright. Raises BadImage with the reason."""
+    if not data:
+        raise BadImage("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
+    if data.startswith(_JPEG_MAGIC):
+        return _decode_jpeg(data, limits)
+    for magic, image_format in _PILLOW_FORMAT_BY_MAGIC:
+        if data.startswith(magic):
+            return _decode_with_pillow(data, image_format, limits)
+    raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
+
+
+def _decode_jpeg(data: bytes, limits: ImageLimits) -> UInt8Array:
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise BadImage(f"the JPEG header is damaged: {error}") from error
+    limits.ensure(width, height)
+    if colorspace in ("CMYK", "YCCK"):  # libjpeg-turbo does not convert these
+        return _decode_with_pillow(data, "JPEG", limits)
+    try:
+        pixels: UInt8Array = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        raise BadImage(f"the JPEG is damaged or truncated: {error}") from error
+    turn = _UPRIGHT.get(_jpeg_orientation(data))
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """EXIF orientation 1-8; 1 when there is none or it cannot be read."""
+    start = data.find(b"Exif\x00\x00", 0, _EXIF_SEARCH_BYTES)
+    if start < 0:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(data[start : start + 65_536])
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except (ValueError, SyntaxError, OSError, KeyError, TypeError):  # damaged metadata is no reason to refuse pixels
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+_UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: pixels.transpose(1, 0, 2)[:, ::-1],
+    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
+}
+
+
+def _decode_with_pillow(data: bytes, image_format: str, limits: ImageLimits) -> UInt8Array:
+    try:
+        with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
+            limits.ensure(*image.size)
+            upright = ImageOps.exif_transpose(image)
+            return _rgb_from(upright)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"the {image_format} image is too large: {error}") from error
+    except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
+        raise BadImage(f"the {image_format} image is damaged or truncated: {error}") from error
+
+
+def _rgb_from(image: Image.Image) -> UInt8Array:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip instead of scale
+        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    return np.asarray(image.convert("RGB"))

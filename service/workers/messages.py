@@ -1,0 +1,263 @@
+"""Every message between processes, and its wire form. Promises: frozen values; a frame is a length and a msgpack list.
+
+Rules
+1. Only ids and numbers travel; pixels and answers stay in the slot arena.
+2. A `Submit` is answered by exactly one `Done`, unless the connection ends: then every open request is lost.
+3. Times are seconds on CLOCK_MONOTONIC, shared by all processes of the machine.
+4. An instance is one variant of one version on one worker; the supervisor numbers them, never twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages; the tag is the class name."""
+
+
+# API process -> worker
+
+
+class Hello(Message, frozen=True):
+    """First message on a connection; the arena's descriptor travels with it as ancillary data."""
+
+    slot_count: int
+    slot_bytes: int
+
+
+class Submit(Message, frozen=True):
+    request_id: int
+    slot: int
+    instance_id: int
+    deadline_s: float
+    submitted_s: float
+
+
+class Cancel(Message, frozen=True):
+    """Nobody waits for this request any more; it still gets its `Done`, so that the slot comes back."""
+
+    request_id: int
+
+
+class Probe(Message, frozen=True):
+    """Asks for a sign of life that passes through the device loop."""
+
+    sequence: int
+
+
+# worker -> API process
+
+
+class Done(Message, frozen=True):
+    """`status` is one of DONE_*; the answer is in the slot only for DONE_OK."""
+
+    request_id: int
+    status: int
+    queue_s: float
+    infer_s: float
+    batch_size: int
+
+
+class Alive(Message, frozen=True):
+    sequence: int
+
+
+DONE_OK = 0
+DONE_EXPIRED = 1
+DONE_CANCELLED = 2
+DONE_FAILED = 3
+DONE_UNKNOWN_INSTANCE = 4
+
+
+# supervisor -> worker
+
+
+class Load(Message, frozen=True):
+    """Load one variant, warm it at every allowed size, then report `ready`."""
+
+    instance_id: int
+    model: str
+    version: int
+    variant: str
+    version_dir: str
+    allowed_batch_sizes: tuple[int, ...]
+
+
+class Unload(Message, frozen=True):
+    instance_id: int
+
+
+class Stop(Message, frozen=True):
+    """Finish what is queued, then exit 0."""
+
+
+# worker -> supervisor
+
+
+class WorkerReady(Message, frozen=True):
+    """The socket for API processes is open."""
+
+    socket_path: str
+    pid: int
+
+
+class InstanceState(Message, frozen=True):
+    """`state` is a VersionState; `reason` says why it failed; `seconds` since the load began."""
+
+    instance_id: int
+    state: str
+    reason: str
+    provider: str
+    seconds: float
+
+
+class Unloaded(Message, frozen=True):
+    instance_id: int
+
+
+# supervisor -> API process
+
+
+class DeviceStatus(Message, frozen=True):
+    device: str
+    up: bool
+    restarts: int
+    socket_path: str
+
+
+class VersionStatus(Message, frozen=True):
+    model: str
+    version: int
+    version_dir: str
+    manifest_sha256: str
+    state: str
+    reason: str
+    variant: str
+    instance_id: int  # 0: none
+    device: str
+
+
+class Catalog(Message, frozen=True):
+    """All that is known of models and devices. Replaces the previous one as a whole."""
+
+    generation: int
+    devices: tuple[DeviceStatus, ...]
+    versions: tuple[VersionStatus, ...]
+    draining: bool
+
+
+class StopAdmitting(Message, frozen=True):
+    """Finish requests in flight, refuse new ones, then exit 0."""
+
+
+# API process -> supervisor
+
+
+class ApiReady(Message, frozen=True):
+    pid: int
+
+
+class CatalogApplied(Message, frozen=True):
+    """No request of this process can reach an instance that this catalog does not list as ready."""
+
+    generation: int
+
+
+class Configure(Message, frozen=True):
+    """First message to every child: the resolved settings as JSON."""
+
+    settings_json: bytes
+    name: str
+    socket_path: str  # worker: where to listen; API process: empty
+
+
+AnyMessage = (
+    Hello
+    | Submit
+    | Cancel
+    | Probe
+    | Done
+    | Alive
+    | Load
+    | Unload
+    | Stop
+    | WorkerReady
+    | InstanceState
+    | Unloaded
+    | Catalog
+    | StopAdmitting
+    | ApiReady
+    | CatalogApplied
+    | Configure
+)
+
+_LENGTH = struct.Struct("<I")
+_MAX_FRAME_BYTES = 16 * 1024 * 1024  # a catalog of thousands of versions is far below; more is a broken peer
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[AnyMessage])
+
+
+def frame_of(messages: Sequence[AnyMessage]) -> bytes:
+    """One wire frame."""
+    body = _encoder.encode(messages)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameProtocol(asyncio.Protocol):
+    """Turns a byte stream into messages and batches what is sent within one turn of the loop into one frame."""
+
+    def __init__(self, on_message: Callable[[AnyMessage], None], on_lost: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._received = bytearray()
+        self._outgoing: list[AnyMessage] = []
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        start = 0
+        while len(received) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(received, start)
+            if length > _MAX_FRAME_BYTES:
+                self.close()
+                return
+            end = start + _LENGTH.size + length
+            if len(received) < end:
+                break
+            messages = _decoder.decode(memoryview(received)[start + _LENGTH.size : end])
+            start = end
+            for message in messages:
+                self._on_message(message)
+        if start:
+            del received[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost()
+
+    def send(self, message: AnyMessage) -> None:
+        """Queues a message; all of one loop turn leave as one write. Dropped when the connection is gone."""
+        if self._transport is None:
+            return
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(message)
+
+    def _flush(self) -> None:
+        messages, self._outgoing = self._outgoing, []
+        if self._transport is not None:
+            self._transport.write(frame_of(messages))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,95 @@
+"""Writes published versions for tests, as the exporter would. The files are real; the figures are made up."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from models.manifest import (
+    Device,
+    FileEntry,
+    GateCheck,
+    GateDecision,
+    LatencyFigure,
+    Lineage,
+    Manifest,
+    MetricFigure,
+    Variant,
+    manifest_bytes,
+)
+from models.specs import PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
+
+SIDE = 32  # of the model input, pixels
+DIGITS = tuple("0123456789")
+
+_SPECS = {
+    Task.CLASSIFY: TaskSpec(task=Task.CLASSIFY, top_k=10),
+    Task.DETECT: TaskSpec(task=Task.DETECT, max_detections=8, score_threshold=0.25),
+    Task.SEGMENT: TaskSpec(task=Task.SEGMENT, background_id=0),
+}
+_METRICS = {Task.CLASSIFY: "top1", Task.DETECT: "map", Task.SEGMENT: "miou"}
+
+
+def manifest_for(
+    model: str,
+    version: int,
+    task: Task = Task.CLASSIFY,
+    *,
+    content: bytes = b"weights",
+    accepted: bool = True,
+    allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8),
+) -> Manifest:
+    """A manifest with one variant, fp32 in model.onnx."""
+    preprocess = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch" if task is Task.CLASSIFY else "letterbox")
+    metric = MetricFigure(name=_METRICS[task], value=0.9, ci_low=0.88, ci_high=0.92, split="test", images=100)
+    variant = Variant(
+        name="fp32",
+        precision="fp32",
+        sparsity="dense",
+        target="any",
+        file="model.onnx",
+        metric=metric,
+        latency=(LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.1, p99_ms=1.2, images_per_s=1000.0),),
+        measured_on=Device(kind="cpu", name="test", threads=2),
+        detail={},
+        gate=GateDecision(
+            accepted=accepted,
+            checks=(GateCheck(name="parity", passed=accepted, value=0.0, limit=1e-4, detail="relative L2"),),
+        ),
+    )
+    return Manifest(
+        model=model,
+        version=version,
+        created="2026-01-01T00:00:00Z",
+        source="test",
+        weights="random",
+        task=_SPECS[task],
+        labels=("background", *DIGITS) if task is Task.SEGMENT else DIGITS,
+        preprocess=preprocess,
+        input=input_tensor(preprocess),
+        outputs=output_tensors(_SPECS[task], preprocess),
+        allowed_batch_sizes=allowed_batch_sizes,
+        reference_metric=metric,
+        variants=(variant,),
+        files=(FileEntry(path="model.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),),
+        lineage=(Lineage(step="wrap", digest="0" * 64, tool="test"),),
+    )
+
+
+def publish(repository: Path, manifest: Manifest, content: bytes = b"weights") -> Path:
+    """Writes a version directory in one rename, as the exporter does."""
+    building = repository / manifest.model / f".building-{manifest.version}"
+    building.mkdir(parents=True)
+    (building / "model.onnx").write_bytes(content)
+    (building / "manifest.json").write_bytes(manifest_bytes(manifest))
+    final = repository / manifest.model / str(manifest.version)
+    building.rename(final)
+    return final
+
+
+def remove(version_dir: Path) -> None:
+    """Deletes a version in one rename, so that a server never sees half of it."""
+    gone = version_dir.parent / f".gone-{version_dir.name}"
+    version_dir.rename(gone)
+    shutil.rmtree(gone)
