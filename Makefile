@@ -1,0 +1,60 @@
+# Every target sets up .venv by itself. CI calls `check` and `test`.
+SHELL := /bin/bash
+export SACCADE_REPOSITORY ?= repository
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+RECIPES := $(sort $(wildcard models/recipes/*.yaml))
+
+.PHONY: setup demo export serve serve-fake test test-quick check fix train evaluate bench golden-update constrain clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt .ci/setup
+	.ci/setup
+	touch $@
+
+demo: export ## export, gate, publish, serve, predict: the whole job; exits 0
+	$(PYTHON) -m export.demo --repository $(SACCADE_REPOSITORY)
+
+export: $(READY) ## the three reference networks into $(SACCADE_REPOSITORY)
+	.venv/bin/saccade-export run $(RECIPES) --repository $(SACCADE_REPOSITORY)
+
+serve: export ## keep serving on port 8000
+	.venv/bin/saccade serve
+
+serve-fake: $(READY) ## the HTTP side without any runtime, for work on clients
+	SACCADE_BACKEND=fake .venv/bin/saccade serve
+
+test: $(READY) ## everything but what needs a GPU
+	$(PYTHON) -m pytest -m "not gpu"
+
+test-quick: $(READY) ## unit, contract and architecture tests: seconds
+	$(PYTHON) -m pytest -m "not gpu and not slow" tests/unit tests/contract tests/architecture
+
+check: $(READY) ## format, lint, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+fix: $(READY)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+train: $(READY) ## the three checkpoints in models/checkpoints from scratch
+	$(PYTHON) -m models.training.all
+
+evaluate: $(READY) ## the checkpoints' figures on the test split
+	$(PYTHON) -m models.training.evaluate
+
+bench: export ## start-up, memory, deploy against bare graph, served against limit
+	$(PYTHON) -m tests.load.bench --repository $(SACCADE_REPOSITORY)
+
+golden-update: $(READY) ## rewrites goldens; read the diff
+	$(PYTHON) -m pytest tests --golden-update -k golden
+
+constrain: $(READY) ## new pins and hashes in constraints.txt
+	.ci/constrain
+
+clean: ## environment, caches and work files; published versions stay
+	rm -rf .venv .saccade .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
