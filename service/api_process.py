@@ -102,7 +102,8 @@ async def _main(control_descriptor: int, listen_descriptor: int) -> None:
     configure_logs(settings.log_format, identity.name)
     api = build_api(settings, lambda generation: control.send(messages.CatalogApplied(generation)))
     config = uvicorn.Config(
-        api.app,
+        api.front_door,
+        proxy_headers=False,
         http="httptools",
         loop="none",
         lifespan="off",

@@ -19,9 +19,11 @@ from service.catalog import ServingCatalog
 from service.errors import SaccadeError
 from service.http.auth import ApiKeys
 from service.http.error_responses import PROBLEM_TYPE, problem, problem_of
+from service.http.front_door import FrontDoor
 from service.http.health import health_router
 from service.http.limits import BodyLimits
 from service.http.model_routes import model_router
+from service.http.playground import playground_router
 from service.http.schemas import PredictAnswer, Problem, predict_operation
 from service.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
 from service.metrics import Metrics
@@ -44,6 +46,7 @@ class Api:
     """The parts a process needs to run and to stop."""
 
     app: FastAPI
+    front_door: FrontDoor
     catalog: ServingCatalog
     worker: WorkerClient
     switch: AdmissionSwitch
@@ -67,9 +70,10 @@ def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
     app.include_router(model_router(catalog))
     app.include_router(health_router(lambda: catalog.snapshot, lambda: worker.is_connected))
     _add_metrics_route(app, metrics, catalog)
+    app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return Api(app, catalog, worker, switch, pool)
+    return Api(app, FrontDoor(endpoint, app), catalog, worker, switch, pool)
 
 
 def _limits(settings: Settings) -> PredictLimits:

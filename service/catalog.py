@@ -30,6 +30,14 @@ class Target:
     layout: SlotLayout
     metrics: VersionMetrics
 
+    def ensure_variant(self, variant: str | None) -> None:
+        """Raises BadParameter for a variant that is not loaded; None is content with any."""
+        if variant is not None and variant != self.variant:
+            raise BadParameter(
+                f"variant {variant!r} of {self.key.model}/{self.key.version} is not loaded; loaded: "
+                f"{self.variant!r} (SACCADE_VARIANT chooses)"
+            )
+
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
 
@@ -110,11 +118,7 @@ class ServingCatalog:
 
     def begin(self, target: Target, variant: str | None) -> None:
         """Counts a request in. Raises BadParameter for a variant that is not loaded."""
-        if variant is not None and variant != target.variant:
-            raise BadParameter(
-                f"variant {variant!r} of {target.key.model}/{target.key.version} is not loaded; loaded: "
-                f"{target.variant!r} (SACCADE_VARIANT chooses)"
-            )
+        target.ensure_variant(variant)
         self._in_flight[target.instance_id] += 1
 
     def end(self, target: Target) -> None:

@@ -105,5 +105,5 @@ def _number(name: str, given: float | None, default: float, low: float, high: fl
     if given is None:
         return default
     if not low <= given <= high:  # also refuses NaN
-        raise BadParameter(f"{name} is {given:g}, allowed are {low:g} to {high:g}")
+        raise BadParameter(f"{name} is {given!r:.20}, allowed are {low:g} to {high:g}")
     return given

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 class Settings(BaseModel):
     """Durations in milliseconds here and in headers; seconds inside. 0 means "choose for this machine" where said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     repository: Path = Field(Path("repository"), description="model repository to serve")
     host: str = Field("127.0.0.1", description="address to listen on")

@@ -115,6 +115,8 @@ async def _from_multipart(body: bytes, content_type: bytes, max_images: int) -> 
     try:
         form = await parser.parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            _ensure_count(max_images + 1, max_images)
         raise BadRequest(f"the multipart body is damaged: {error.message}") from error
     images: list[bytes | BadRequest] = []
     fields: dict[str, str] = {}

@@ -52,13 +52,14 @@ class Body:
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
         self._ensure_allowed(_declared_bytes(content_length))
-        first = await receive()
-        if first["type"] == "http.request" and not first.get("more_body", False):
-            content: bytes = first.get("body", b"")  # the usual case: one message, no copy
-            self._take(len(content))
-            return content
         try:
             async with asyncio.timeout(self._limits.timeout_s):
+                first = await receive()
+                if first["type"] == "http.request" and not first.get("more_body", False):
+                    content: bytes = first.get("body", b"")  # the usual case: one message, no copy
+                    self._take(len(content))
+                    self._ensure_allowed(len(content))
+                    return content
                 return await self._read_on(first, receive)
         except TimeoutError as error:
             raise BadRequest(f"the body did not arrive within {self._limits.timeout_s:g} s") from error

@@ -6,6 +6,7 @@ written down in schemas.py and merged into the OpenAPI document.
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -41,6 +42,8 @@ from service.predictor import ImageAnswer, Predictor
 log = structlog.get_logger()
 
 _JSON = b"application/json"
+_PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
+_REQUEST_NUMBERS = itertools.count(1)
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 Headers = MutableMapping[bytes, bytes]
 
@@ -106,6 +109,7 @@ class PredictEndpoint:
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
+            target.ensure_variant(parameters.variant)  # the body may name one too
             deadline_s = time.monotonic() + parameters.deadline_ms / 1000
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
             if len(answers) == 1 and answers[0].error is not None:
@@ -156,8 +160,10 @@ class PredictEndpoint:
 
 def request_id_of(headers: Headers) -> str:
     """The client's own id when it is short and printable, else a new one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
 
 
 def _query_parameters(query: bytes) -> GivenParameters:

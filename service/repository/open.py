@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,24 +22,29 @@ class FoundVersion:
 def list_versions(repository: Path) -> list[FoundVersion]:
     """All `<model>/<integer>/` directories. Names that start with a dot are work in progress or samples.
 
-    Raises RepositoryError when the repository itself cannot be read.
+    Raises RepositoryError when the repository cannot be read.
     """
     try:
         models = sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [found for model in models for found in _versions_of(model)]
     except OSError as error:
         raise RepositoryError(
             f"cannot read the model repository {repository}: {error.strerror}; "
             "publish with `saccade-export run RECIPE.yaml --repository DIR` or set SACCADE_REPOSITORY"
         ) from error
-    return [found for model in models for found in _versions_of(model)]
 
 
 def _versions_of(model_dir: Path) -> list[FoundVersion]:
+    try:
+        paths = list(model_dir.iterdir())
+    except (PermissionError, FileNotFoundError):  # a volume's lost+found, or a model removed right now
+        return []
     found = []
-    for path in model_dir.iterdir():
+    for path in paths:
         if path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir():
             key = VersionKey(model_dir.name, int(path.name))
-            found.append(FoundVersion(key, path, _fingerprint(path)))
+            with suppress(FileNotFoundError):  # removed right now; the next look will not see it
+                found.append(FoundVersion(key, path, _fingerprint(path)))
     return sorted(found, key=lambda version: version.key.version)
 
 

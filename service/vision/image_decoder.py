@@ -21,8 +21,7 @@ UInt8Array = NDArray[np.uint8]
 
 _PILLOW_FORMAT_BY_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"))
 _JPEG_MAGIC = b"\xff\xd8\xff"
-# Cameras write EXIF first; a JPEG segment holds at most 64 KiB, so it ends within two of them.
-_EXIF_SEARCH_BYTES = 128 * 1024
+_APP1, _START_OF_SCAN = 0xE1, 0xDA  # JPEG markers
 _MAX_SIDE = 65_500  # what JPEG itself allows
 
 
@@ -69,16 +68,30 @@ def _decode_jpeg(data: bytes, limits: ImageLimits) -> UInt8Array:
 
 def _jpeg_orientation(data: bytes) -> int:
     """EXIF orientation 1-8; 1 when there is none or it cannot be read."""
-    start = data.find(b"Exif\x00\x00", 0, _EXIF_SEARCH_BYTES)
-    if start < 0:
+    segment = _exif_segment(data)
+    if segment is None:
         return 1
     exif = Image.Exif()
     try:
-        exif.load(data[start : start + 65_536])
+        exif.load(segment)
         orientation = exif.get(ExifTags.Base.Orientation, 1)
     except (ValueError, SyntaxError, OSError, KeyError, TypeError):  # damaged metadata is no reason to refuse pixels
         return 1
     return orientation if isinstance(orientation, int) else 1
+
+
+def _exif_segment(data: bytes) -> bytes | None:
+    """The EXIF application segment, found by walking the few segments before the scan."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _APP1 and data.startswith(b"Exif\x00\x00", position + 4):
+            return data[position + 4 : position + 2 + length]
+        if marker == _START_OF_SCAN or length < 2:
+            return None
+        position += 2 + length
+    return None
 
 
 _UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
@@ -110,4 +123,5 @@ def _rgb_from(image: Image.Image) -> UInt8Array:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip instead of scale
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    image.info.pop("transparency", None)  # alpha is dropped anyway; Pillow would warn for each palette with some
     return np.asarray(image.convert("RGB"))

@@ -59,6 +59,7 @@ class Instance:
         self.layout = layout
         self.limits = limits
         self.latency = latency
+        self.is_closed = False
         self._batch = np.empty((limits.allowed_sizes[-1], *layout.input.shape), layout.input.dtype)
 
     def gather(self, batch: Sequence[Work]) -> NDArray[Any]:
@@ -107,6 +108,7 @@ class DeviceLoop:
         self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in orphans])
         if instance is not None:
             with self._device:
+                instance.is_closed = True
                 instance.backend.close()
 
     def submit(self, work: Work) -> None:
@@ -172,6 +174,8 @@ class DeviceLoop:
         start_s = time.monotonic()
         try:
             with self._device:
+                if instance.is_closed:  # removed after the batch was taken; its clients had given up
+                    return [_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch]
                 outputs = instance.backend.infer(instance.gather(batch))
         except BackendError:
             if len(batch) > 1:

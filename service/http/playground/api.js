@@ -1,0 +1,106 @@
+// Talks to the server. Promises: every failure is a ProblemError; the key leaves only in the Authorization header.
+
+const RAW_TYPES = ["image/jpeg", "image/png", "image/webp", "image/bmp"];
+
+/** A problem document (RFC 9457), from the server or made here when there was no answer. */
+export class ProblemError extends Error {
+  constructor(problem) {
+    super(problem.detail);
+    this.problem = problem;
+  }
+}
+
+export function listModels(key) {
+  return fetchJson("/v1/models", { headers: authorization(key), cache: "no-store" });
+}
+
+/** Readiness with its reason; 503 is an answer here, not a failure. */
+export async function readiness() {
+  try {
+    const response = await fetch("/health/ready", { cache: "no-store" });
+    return await response.json();
+  } catch {
+    return { status: "unreachable", reason: "the server does not answer" };
+  }
+}
+
+/** The answer document and the time it took to arrive, in milliseconds. */
+export async function predict(ask, key, signal) {
+  const headers = authorization(key);
+  let body;
+  if (ask.files.length === 1) {
+    body = ask.files[0];
+    headers["Content-Type"] = contentTypeOf(body);
+  } else {
+    body = new FormData();
+    for (const file of ask.files) body.append("image", file, file.name);
+  }
+  const startMs = performance.now();
+  const answer = await fetchJson(predictPath(ask.target, ask.parameters), { method: "POST", headers, body, signal });
+  return { answer, roundTripMs: performance.now() - startMs };
+}
+
+/** `target` is {model, kind: "policy" | "label" | "version", name}. */
+export function predictPath(target, parameters) {
+  const within = { policy: "", label: "/labels/", version: "/versions/" }[target.kind];
+  const name = target.kind === "policy" ? "" : encodeURIComponent(target.name);
+  const query = new URLSearchParams(parameters).toString();
+  return `/v1/models/${encodeURIComponent(target.model)}${within}${name}/predict${query ? `?${query}` : ""}`;
+}
+
+/** A POSIX shell command for the same request; the key is a variable, never its value. */
+export function curlCommand(origin, ask, hasKey) {
+  const lines = [`curl ${quoted(origin + predictPath(ask.target, ask.parameters))}`];
+  if (hasKey) lines.push('-H "Authorization: Bearer $SACCADE_API_KEY"');
+  if (ask.files.length === 1) {
+    const [file] = ask.files;
+    lines.push(`-H ${quoted(`Content-Type: ${contentTypeOf(file)}`)}`, `--data-binary ${quoted(`@${file.name}`)}`);
+  } else {
+    for (const file of ask.files) lines.push(`-F ${quoted(`image=@"${file.name}"`)}`);
+  }
+  return lines.join(" \\\n  ");
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function contentTypeOf(file) {
+  return RAW_TYPES.includes(file.type) ? file.type : "application/octet-stream";
+}
+
+function authorization(key) {
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+async function fetchJson(url, options) {
+  let response;
+  let text;
+  try {
+    response = await fetch(url, options);
+    text = await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ProblemError({
+      title: "No answer",
+      detail: `The server could not be reached (${error.message}). Is it still running at ${location.origin}?`,
+    });
+  }
+  const document_ = parsed(text);
+  if (response.ok && document_ !== null) return document_;
+  throw new ProblemError({
+    title: document_?.title ?? (response.statusText || "Unexpected answer"),
+    status: document_?.status ?? response.status,
+    detail: document_?.detail ?? (text.slice(0, 400) || "The answer was empty."),
+    request_id: document_?.request_id ?? response.headers.get("X-Request-Id"),
+    retry_after_s: response.headers.get("Retry-After"),
+  });
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

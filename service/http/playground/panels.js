@@ -1,0 +1,224 @@
+// Builds the parts of the page from answers. Promises: text from the server is only ever text, never markup.
+
+import { classColour } from "/playground/drawing.js";
+
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU" };
+const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
+
+/** An element with attributes and children; `null` and `false` children are left out. */
+export function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") node.className = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (typeof value === "boolean") node.toggleAttribute(name, value);
+    else if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== false));
+  return node;
+}
+
+/** One radio button per model. */
+export function modelChoices(models, chosen, onChoose) {
+  return models.map((model) => {
+    const shown = shownVersion(model);
+    const input = element("input", { type: "radio", name: "model", id: `model-${model.name}`, value: model.name });
+    input.checked = model.name === chosen;
+    input.addEventListener("change", () => onChoose(model.name));
+    return element(
+      "label",
+      { class: "model" },
+      input,
+      element("span", { class: "model-name" }, model.name),
+      element("span", { class: "task" }, model.task ?? "unknown task"),
+      shown && element("span", { class: "model-version" }, stateChip(shown.state), `version ${shown.version} · ${shown.variant || "no variant"}`),
+    );
+  });
+}
+
+function shownVersion(model) {
+  return model.versions.find((version) => version.version === model.default_version) ?? model.versions[0];
+}
+
+function stateChip(state) {
+  return element("span", { class: `state state-${state}` }, state);
+}
+
+/** Ways to ask a model: by its traffic policy, by label, by version. Each is {value, text, isReady}. */
+export function targetChoices(model) {
+  const policy = model.default_version ? `By traffic policy (now ${model.default_version})` : "By traffic policy (none ready)";
+  return [
+    { value: "policy:", text: policy, isReady: true },
+    ...Object.entries(model.labels).map(([label, version]) => ({
+      value: `label:${label}`,
+      text: `Label ${label} (now ${version})`,
+      isReady: true,
+    })),
+    ...model.versions.map(({ version, variant, state }) => ({
+      value: `version:${version}`,
+      text: `Version ${version}${variant ? `, ${variant}` : ""}${state === "ready" ? "" : ` (${state})`}`,
+      isReady: state === "ready",
+    })),
+  ];
+}
+
+/** State and measured figures of every version of a model. */
+export function versionFigures(model) {
+  return model.versions.map((version) => {
+    const fastest = version.latency.reduce((best, item) => (!best || item.images_per_s > best.images_per_s ? item : best), null);
+    const single = version.latency.find((item) => item.batch_size === 1);
+    return element(
+      "section",
+      { class: "version", "aria-label": `Version ${version.version}` },
+      element("h3", {}, `Version ${version.version}`, stateChip(version.state)),
+      version.reason && element("p", { class: "reason" }, version.reason),
+      element(
+        "dl",
+        {},
+        ...pair("variant", [version.variant, version.device].filter(Boolean).join(" on ")),
+        ...(version.metric ? metricPair(version.metric) : []),
+        ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s at batch ${fastest.batch_size}`) : []),
+        ...(single ? pair("latency", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99, batch 1`) : []),
+      ),
+    );
+  });
+}
+
+function metricPair({ name, value, ci_low, ci_high, split, images }) {
+  const interval = `${ci_low.toFixed(3)} to ${ci_high.toFixed(3)}`;
+  return pair(METRIC_NAMES[name] ?? name, element("span", {}, element("strong", {}, value.toFixed(3)), ` (${interval}), ${images} ${split} images`));
+}
+
+function pair(term, description) {
+  return description ? [element("dt", {}, term), element("dd", {}, description)] : [];
+}
+
+/** The rows of one prediction; `onHighlight` gets a row's index, or null when it loses attention. */
+export function resultRows(prediction, { threshold, onHighlight }) {
+  if (prediction.error) return [problemCard(prediction.error)];
+  if (prediction.classes) return [rows(prediction.classes.map((item) => scoreRow(item)), "No class in the answer.")];
+  if (prediction.detections) return detectionRows(prediction.detections, threshold, onHighlight);
+  return [segmentRows(prediction, onHighlight)];
+}
+
+function detectionRows(detections, threshold, onHighlight) {
+  const shown = detections.map((item, index) => ({ item, index })).filter(({ item }) => item.score >= threshold);
+  const hidden = detections.length - shown.length;
+  const empty = hidden ? "No box reaches the threshold." : "Nothing was found in this image.";
+  return [
+    element("p", { class: "help" }, `${counted(shown.length, "box", "boxes")} shown${hidden ? `, ${hidden} below the threshold` : ""}`),
+    rows(shown.map(({ item, index }) => scoreRow(item, index, onHighlight)), empty),
+  ];
+}
+
+function segmentRows({ width, height, segments }, onHighlight) {
+  const pixels = width * height;
+  return rows(
+    segments.map((segment, index) => {
+      const share = segment.area / pixels;
+      const text = `${percent(share)} · ${segment.area.toLocaleString("en")} px`;
+      return barRow(segment, share, text, index, onHighlight);
+    }),
+    "No segment but background in this image.",
+  );
+}
+
+function scoreRow(item, index, onHighlight) {
+  return barRow(item, item.score, percent(item.score), index, onHighlight);
+}
+
+function barRow(item, share, text, index, onHighlight) {
+  const bar = element("span", { class: "bar" });
+  const fill = element("span", { class: "bar-fill" });
+  fill.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
+  fill.style.background = classColour(item.class_id);
+  bar.append(fill);
+  const swatch = element("span", { class: "swatch" });
+  swatch.style.background = classColour(item.class_id);
+  const parts = [swatch, element("span", { class: "row-label" }, item.label), bar, element("span", { class: "row-figure" }, text)];
+  if (!onHighlight) return element("li", { class: "row" }, ...parts);
+  const attention = () => onHighlight(index);
+  const leave = () => onHighlight(null);
+  return element(
+    "li",
+    {},
+    element(
+      "button",
+      { type: "button", class: "row", onmouseenter: attention, onmouseleave: leave, onfocus: attention, onblur: leave },
+      ...parts,
+    ),
+  );
+}
+
+function rows(items, emptyText) {
+  return items.length ? element("ul", { class: "rows" }, ...items) : element("p", { class: "empty" }, emptyText);
+}
+
+/** Where the time went: a bar over all stages, and their figures. */
+export function timingPanel(timings, roundTripMs, imageCount) {
+  const known = STAGES.slice(0, -1).reduce((sum, stage) => sum + timings[stage], 0);
+  // With several images each stage is that of the slowest one, so together they can exceed the total.
+  const durations = { ...timings, rest: Math.max(0, timings.total - known) };
+  const sum = known + durations.rest;
+  const bar = element("div", { class: "timing-bar", role: "img", "aria-label": STAGES.map((stage) => `${stage} ${milliseconds(durations[stage])}`).join(", ") });
+  for (const stage of STAGES) {
+    const part = element("span", { class: `stage-${stage}`, title: `${stage} ${milliseconds(durations[stage])}` });
+    part.style.flexGrow = String(sum > 0 ? durations[stage] / sum : 0);
+    bar.append(part);
+  }
+  const figures = STAGES.map((stage) =>
+    element("div", {}, element("dt", {}, element("span", { class: `swatch stage-${stage}` }), stage), element("dd", {}, milliseconds(durations[stage]))),
+  );
+  const notes = [`${milliseconds(roundTripMs)} until the answer was in this browser.`];
+  if (imageCount > 1) notes.push("Each stage is that of the slowest image; images run side by side.");
+  return [
+    element("p", { class: "total" }, element("strong", {}, milliseconds(timings.total)), " in the server"),
+    bar,
+    element("dl", { class: "stages" }, ...figures),
+    element("p", { class: "help" }, notes.join(" ")),
+  ];
+}
+
+/** A problem document for a reader. */
+export function problemCard({ title, status, detail, request_id: requestId, retry_after_s: retryAfterS }) {
+  return element(
+    "div",
+    { class: "problem" },
+    element("h3", {}, title, status ? element("span", { class: "status" }, String(status)) : null),
+    element("p", {}, detail),
+    retryAfterS ? element("p", {}, `The server asks to wait ${retryAfterS} s before the next try.`) : null,
+    requestId ? element("p", { class: "help" }, "Request id ", element("code", {}, requestId)) : null,
+  );
+}
+
+/** One sentence on a prediction, for those who hear the page. */
+export function summaryOf(prediction, threshold) {
+  if (!prediction) return "Image without an answer yet";
+  if (prediction.error) return `${prediction.error.title}: ${prediction.error.detail}`;
+  if (prediction.classes) {
+    const [best] = prediction.classes;
+    return best ? `Class ${best.label}, ${percent(best.score)}` : "No class";
+  }
+  if (prediction.detections) {
+    const shown = prediction.detections.filter((item) => item.score >= threshold);
+    return `${counted(shown.length, "box", "boxes")}${shown.length ? `: ${shown.map((item) => item.label).join(", ")}` : ""}`;
+  }
+  const labels = prediction.segments.map((segment) => segment.label);
+  return `${counted(labels.length, "segment", "segments")}${labels.length ? `: ${labels.join(", ")}` : ""}`;
+}
+
+function counted(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+function percent(share) {
+  return `${(share * 100).toFixed(1)} %`;
+}
+
+function milliseconds(value) {
+  return `${value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)} ms`;
+}
+
+function compact(value) {
+  return value >= 100 ? Math.round(value).toLocaleString("en") : value.toFixed(1);
+}

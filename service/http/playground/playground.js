@@ -1,0 +1,366 @@
+// The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
+
+import { curlCommand, listModels, predict, ProblemError, readiness } from "/playground/api.js";
+import { drawScene, maskLayers, sampleImage } from "/playground/drawing.js";
+import {
+  element, modelChoices, problemCard, resultRows, summaryOf, targetChoices, timingPanel, versionFigures,
+} from "/playground/panels.js";
+
+const MODELS_POLL_MS = 5000;
+const RAW_SHOWN_CHARACTERS = 200_000; // a browser lays out more only slowly; curl gives all of it
+
+const byId = (id) => document.getElementById(id);
+
+const state = {
+  models: [],
+  modelName: null,
+  images: [], // {file, url, bitmap}; bitmap is null for a file this browser cannot show
+  current: 0,
+  answer: null, // {document, ask, roundTripMs, layersByImage}
+  highlight: null,
+  asking: null, // AbortController of the request on its way
+};
+
+// --- models -------------------------------------------------------------------------------------------------------
+
+async function refreshModels() {
+  const { status, reason } = await readiness();
+  byId("server-state").className = `server-state is-${status}`;
+  setText(byId("server-state"), status === "ok" ? "ready" : reason);
+  try {
+    const { models } = await listModels(byId("key").value);
+    if (byId("problem").dataset.from === "models") showProblem(null);
+    if (JSON.stringify(models) !== JSON.stringify(state.models)) showModels(models);
+  } catch (error) {
+    showProblem(error, "models");
+  }
+}
+
+function showModels(models) {
+  state.models = models;
+  if (!currentModel()) state.modelName = models[0]?.name ?? null;
+  const focusedId = document.activeElement?.id;
+  byId("models").replaceChildren(
+    ...(models.length
+      ? modelChoices(models, state.modelName, chooseModel)
+      : [element("p", { class: "empty" }, "The model repository holds no model yet.")]),
+  );
+  if (focusedId?.startsWith("model-")) byId(focusedId)?.focus();
+  showModel();
+}
+
+function chooseModel(name) {
+  state.modelName = name;
+  byId("target").value = "policy:";
+  showModel();
+  ask();
+}
+
+function showModel() {
+  const model = currentModel();
+  const chosen = byId("target").value;
+  const choices = model ? targetChoices(model) : [];
+  byId("target").replaceChildren(
+    ...choices.map(({ value, text, isReady }) => element("option", { value, disabled: !isReady }, text)),
+  );
+  byId("target").value = choices.some(({ value, isReady }) => isReady && value === chosen) ? chosen : "policy:";
+  byId("figures").replaceChildren(...(model ? versionFigures(model) : []));
+  byId("target-field").hidden = byId("figures-fold").hidden = !model;
+  for (const field of document.querySelectorAll("[data-task]")) {
+    field.hidden = ![model?.task, "any"].includes(field.dataset.task);
+  }
+  showSendButton();
+}
+
+function currentModel() {
+  return state.models.find((model) => model.name === state.modelName);
+}
+
+// --- images -------------------------------------------------------------------------------------------------------
+
+async function takeImages(files) {
+  if (files.length === 0) return;
+  for (const { url, bitmap } of state.images) {
+    URL.revokeObjectURL(url);
+    bitmap?.close();
+  }
+  forgetAnswer();
+  state.images = await Promise.all(files.map(imageOf));
+  state.current = 0;
+  byId("prompt").hidden = true;
+  byId("canvas-frame").hidden = false;
+  showImages();
+  ask();
+}
+
+async function imageOf(file) {
+  let bitmap = null;
+  try {
+    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+  } catch {
+    // Not every format the server takes, nor every damaged file, can be shown; it is sent all the same.
+  }
+  return { file, url: URL.createObjectURL(file), bitmap };
+}
+
+function showImages() {
+  byId("thumbnails").hidden = state.images.length < 2;
+  byId("thumbnails").replaceChildren(
+    ...state.images.map(({ file, url, bitmap }, index) => {
+      const hasFailed = Boolean(state.answer?.document.predictions[index]?.error);
+      const button = element(
+        "button",
+        {
+          type: "button",
+          class: hasFailed ? "thumbnail has-failed" : "thumbnail",
+          "aria-pressed": String(index === state.current),
+          "aria-label": `Image ${index + 1}: ${file.name}${hasFailed ? ", failed" : ""}`,
+          title: file.name,
+          onclick: () => showImage(index),
+        },
+        bitmap ? element("img", { src: url, alt: "" }) : element("span", {}, "?"),
+      );
+      return element("li", {}, button);
+    }),
+  );
+  showSendButton();
+  showScene();
+}
+
+function showImage(index) {
+  state.current = index;
+  state.highlight = null;
+  [...byId("thumbnails").querySelectorAll("button")].forEach((button, position) => {
+    button.setAttribute("aria-pressed", String(position === index));
+  });
+  showAnswer();
+}
+
+function showSendButton() {
+  byId("send").disabled = state.images.length === 0 || !currentModel();
+  byId("choose").textContent = state.images.length ? "Other images" : "Choose images";
+}
+
+// --- asking -------------------------------------------------------------------------------------------------------
+
+async function ask() {
+  const model = currentModel();
+  if (!model || state.images.length === 0) return;
+  state.asking?.abort();
+  const asking = (state.asking = new AbortController());
+  setBusy(true);
+  try {
+    const [kind, name] = splitOnce(byId("target").value);
+    const request = {
+      task: model.task,
+      target: { model: model.name, kind, name },
+      files: state.images.map(({ file }) => file),
+      parameters: parametersOf(model.task),
+    };
+    const { answer, roundTripMs } = await predict(request, byId("key").value, asking.signal);
+    const layersByImage = await Promise.all(answer.predictions.map(maskLayers));
+    if (asking.signal.aborted) return;
+    state.answer = { document: answer, ask: request, roundTripMs, layersByImage };
+    state.highlight = null;
+    showProblem(null);
+    showImages();
+    showAnswer();
+    byId("announcement").textContent = summaryOf(answer.predictions[state.current], threshold());
+  } catch (error) {
+    if (asking.signal.aborted) return;
+    forgetAnswer();
+    showProblem(error, "predict");
+  } finally {
+    if (state.asking === asking) setBusy(false);
+  }
+}
+
+function splitOnce(text) {
+  const at = text.indexOf(":");
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Only what applies to the task and was filled in; the server refuses the rest. */
+function parametersOf(task) {
+  const parameters = {};
+  const add = (name, id) => {
+    if (byId(id).value !== "") parameters[name] = byId(id).value;
+  };
+  if (task === "classify") add("top_k", "top-k");
+  if (task === "detect") {
+    parameters.score_threshold = "0"; // all of them: the slider then filters without asking again
+    add("max_detections", "max-detections");
+  }
+  if (task === "segment") add("mask_format", "mask-format");
+  add("deadline_ms", "deadline");
+  return parameters;
+}
+
+function setBusy(isBusy) {
+  byId("drop").setAttribute("aria-busy", String(isBusy));
+  byId("send").textContent = isBusy ? "Predicting…" : "Predict";
+}
+
+// --- showing ------------------------------------------------------------------------------------------------------
+
+function threshold() {
+  return Number(byId("threshold").value);
+}
+
+function currentPrediction() {
+  return state.answer?.document.predictions[state.current] ?? null;
+}
+
+function forgetAnswer() {
+  state.answer = null;
+  state.highlight = null;
+  byId("answer").hidden = byId("reproduce").hidden = true;
+  showScene();
+}
+
+function showScene() {
+  const image = state.images[state.current];
+  if (!image) return;
+  const prediction = currentPrediction();
+  byId("canvas").hidden = !image.bitmap;
+  byId("no-preview").hidden = Boolean(image.bitmap);
+  byId("no-preview").textContent = `This browser cannot show ${image.file.name}.`;
+  byId("canvas").setAttribute("aria-label", `${image.file.name}. ${summaryOf(prediction, threshold())}`);
+  if (!image.bitmap) return;
+  drawScene(byId("canvas"), image.bitmap, prediction, state.answer?.layersByImage[state.current] ?? [], {
+    room: { width: byId("canvas-frame").clientWidth, height: Math.max(260, window.innerHeight * 0.62) },
+    threshold: threshold(),
+    opacity: Number(byId("opacity").value),
+    highlight: state.highlight,
+  });
+}
+
+function showAnswer() {
+  showScene();
+  if (!state.answer) return;
+  const { document: answer, ask: request, roundTripMs } = state.answer;
+  byId("answer").hidden = byId("reproduce").hidden = false;
+  byId("answer-source").textContent = `${answer.model}, version ${answer.version}, ${answer.variant} · request ${answer.request_id}`;
+  showResults();
+  byId("timings").replaceChildren(...timingPanel(answer.timings_ms, roundTripMs, request.files.length));
+  showRaw();
+}
+
+function showResults() {
+  const prediction = currentPrediction();
+  if (!prediction) return;
+  byId("results").replaceChildren(...resultRows(prediction, { threshold: threshold(), onHighlight: highlight }));
+  const { ask: request } = state.answer;
+  const asShown = request.task === "detect" ? { score_threshold: byId("threshold").value } : {};
+  const shown = { ...request, parameters: { ...request.parameters, ...asShown } };
+  byId("curl").textContent = curlCommand(location.origin, shown, byId("key").value !== "");
+}
+
+function showRaw() {
+  if (!byId("raw-fold").open || !state.answer) return;
+  const text = JSON.stringify(state.answer.document, null, 2);
+  byId("raw").textContent = text.slice(0, RAW_SHOWN_CHARACTERS);
+  const notes = [];
+  if (state.answer.ask.task === "detect") notes.push("The page asks with score_threshold=0 and filters by itself.");
+  if (text.length > RAW_SHOWN_CHARACTERS) notes.push("Cut here; the curl command gives all of it.");
+  byId("raw-help").textContent = notes.join(" ");
+}
+
+function highlight(index) {
+  state.highlight = index;
+  showScene();
+}
+
+function showProblem(error, from = "") {
+  byId("problem").dataset.from = from;
+  if (error === null) return byId("problem").replaceChildren();
+  const problem = error instanceof ProblemError ? error.problem : { title: "The answer could not be shown", detail: error.message };
+  const card = problemCard(problem);
+  // The models are asked for again and again; saying the same again would be read aloud each time.
+  if (card.textContent !== byId("problem").textContent) byId("problem").replaceChildren(card);
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function showSliders() {
+  byId("threshold-value").textContent = threshold().toFixed(2);
+  byId("opacity-value").textContent = `${Math.round(byId("opacity").value * 100)} %`;
+}
+
+// --- wiring -------------------------------------------------------------------------------------------------------
+
+async function copyCurl() {
+  const text = byId("curl").textContent;
+  try {
+    await navigator.clipboard.writeText(text); // only where the page is served over HTTPS or from this machine
+    byId("copy").textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(byId("curl"));
+    byId("copy").textContent = "Selected";
+  }
+  setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+}
+
+async function takeSample() {
+  await takeImages([await sampleImage(currentModel()?.task === "classify" ? 1 : 6)]);
+}
+
+function filesIn(transfer) {
+  return [...(transfer?.files ?? [])];
+}
+
+function wire() {
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+  for (const id of ["target", "top-k", "max-detections", "mask-format", "deadline"]) byId(id).addEventListener("change", ask);
+  byId("key").addEventListener("change", async () => {
+    await refreshModels();
+    ask();
+  });
+  byId("threshold").addEventListener("input", () => {
+    showSliders();
+    showScene();
+    showResults();
+  });
+  byId("opacity").addEventListener("input", () => {
+    showSliders();
+    showScene();
+  });
+  for (const id of ["choose", "prompt"]) byId(id).addEventListener("click", () => byId("files").click());
+  byId("files").addEventListener("change", async (event) => {
+    const files = [...event.target.files];
+    event.target.value = ""; // so that the same file can be chosen again
+    await takeImages(files);
+  });
+  byId("sample").addEventListener("click", takeSample);
+  byId("send").addEventListener("click", ask);
+  byId("copy").addEventListener("click", copyCurl);
+  byId("raw-fold").addEventListener("toggle", showRaw);
+
+  // The whole window takes drops: an image dropped beside the frame would replace the page.
+  window.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    byId("drop").classList.add("is-over");
+  });
+  window.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) byId("drop").classList.remove("is-over");
+  });
+  window.addEventListener("drop", (event) => {
+    event.preventDefault();
+    byId("drop").classList.remove("is-over");
+    takeImages(filesIn(event.dataTransfer));
+  });
+  window.addEventListener("paste", (event) => takeImages(filesIn(event.clipboardData)));
+  new ResizeObserver(showScene).observe(byId("drop"));
+}
+
+async function pollModels() {
+  if (!document.hidden) await refreshModels();
+  setTimeout(pollModels, MODELS_POLL_MS);
+}
+
+wire();
+showSliders();
+showModel();
+pollModels();
