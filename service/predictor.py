@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from models.preprocessing import Geometry, preprocess_into
 from models.specs import Task
@@ -35,6 +37,8 @@ from service.vision.segmentation import segments_json
 from service.workers import messages
 from service.workers.worker_client import WorkerClient
 
+log = structlog.get_logger()
+
 _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
 # Masks up to this many source pixels are encoded in about a millisecond; larger ones leave the event loop.
 _INLINE_MASK_PIXELS = 80_000
@@ -50,6 +54,7 @@ class ImageAnswer:
 
 
 NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
+Result = TypeVar("Result")
 ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Calls back when the client has left, until the context ends."""
 
@@ -107,6 +112,9 @@ class Predictor:
             prediction = await self._finish(permit, place, target, parameters)
         except SaccadeError as error:
             return ImageAnswer(None, error, NO_TIMES)
+        except Exception as error:  # logged with its trace; the other images of the request go on
+            log.exception("image_failed", model=target.key.model)
+            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES)
         finally:
             permit.let_go()
         times = StageTimes(decoded_s - start_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
@@ -120,11 +128,7 @@ class Predictor:
         def work() -> Geometry:
             return preprocess_into(decode_image(image, self._limits), spec, pixels_out)
 
-        permit.hold()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        # Also when this request gives up: the thread may still be writing into the slot.
-        future.add_done_callback(lambda _: permit.let_go())
-        return await future
+        return await self._in_pool(permit, work)
 
     async def _infer(
         self, permit: Permit, target: Target, deadline_s: float, client_leaves: ClientWatch
@@ -153,15 +157,24 @@ class Predictor:
         return done
 
     async def _finish(self, permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:
-        is_heavy = (
-            target.manifest.task.task is Task.SEGMENT and place.source_width * place.source_height > _INLINE_MASK_PIXELS
-        )
-        if not is_heavy:
+        """Renders the answer; large masks leave the event loop."""
+
+        def work() -> dict[str, Any]:
             return _prediction(permit, place, target, parameters)
+
+        pixels = place.source_width * place.source_height
+        is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
+        if target.manifest.task.task is not Task.SEGMENT or is_cheap_mask:
+            return work()
+        return await self._in_pool(permit, work)
+
+    async def _in_pool(self, permit: Permit, work: Callable[[], Result]) -> Result:
+        """Runs `work` in a pixel thread, which holds the permit until it is done with the slot."""
         permit.hold()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, _prediction, permit, place, target, parameters)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         future.add_done_callback(lambda _: permit.let_go())
-        return await future
+        # Shielded: a request that gives up must not make the thread look finished while it still uses the slot.
+        return await asyncio.shield(future)
 
 
 def _prediction(permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:

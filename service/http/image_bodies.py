@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from service.parameters import GivenParameters, parse_given
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
 # What HTTP clients send when nobody told them; curl's --data-binary does.
 _UNTOLD_TYPES = ("", "application/x-www-form-urlencoded")
+_INLINE_BYTES = 256 * 1024  # parsed in under a millisecond; larger bodies leave the event loop
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 
@@ -56,7 +58,8 @@ def media_type_of(content_type: bytes | None) -> str:
 async def images_from(body: bytes, media_type: str, content_type: bytes | None, max_images: int) -> GivenImages:
     """The images of a request, in order, at least one. Raises BadRequest or one of its kind."""
     if media_type == _JSON:
-        given = _from_json(body, max_images)
+        is_small = len(body) <= _INLINE_BYTES
+        given = _from_json(body, max_images) if is_small else await asyncio.to_thread(_from_json, body, max_images)
     elif media_type == _MULTIPART:
         given = await _from_multipart(body, content_type or b"", max_images)
     else:
@@ -99,11 +102,16 @@ def _image_from_entry(entry: _ImageEntry, index: int) -> bytes | BadRequest:
 
 async def _from_multipart(body: bytes, content_type: bytes, max_images: int) -> GivenImages:
     _, options = parse_options_header(content_type)
-    if not options.get(b"boundary"):
+    boundary = options.get(b"boundary")
+    if not boundary:
         raise BadRequest("multipart/form-data without a boundary")
+    if b"--" + boundary + b"--" not in body:  # the parser would drop the unfinished part without a word
+        raise BadRequest("the multipart body is damaged: it ends before its closing boundary")
 
     async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+        for start in range(0, len(body), _INLINE_BYTES):
+            yield body[start : start + _INLINE_BYTES]
+            await asyncio.sleep(0)  # other requests get their turn while a large body is parsed
 
     parser = MultiPartParser(
         Headers(raw=[(b"content-type", content_type)]),

@@ -112,8 +112,7 @@ class PredictEndpoint:
             target.ensure_variant(parameters.variant)  # the body may name one too
             deadline_s = time.monotonic() + parameters.deadline_ms / 1000
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
-            if len(answers) == 1 and answers[0].error is not None:
-                raise answers[0].error
+            _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
             document, timing = _render(target, request_id, answers, encode_s - start_s)
             self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
@@ -177,6 +176,13 @@ def _query_parameters(query: bytes) -> GivenParameters:
 
 
 _NOTHING_GIVEN = GivenParameters()
+
+
+def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
+    """A single image's error is the request's; among several it takes its place, unless the client left."""
+    for answer in answers:
+        if answer.error is not None and (len(answers) == 1 or isinstance(answer.error, ClientLeft)):
+            raise answer.error
 
 
 def _render(target: Target, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:

@@ -114,7 +114,10 @@ def _decode_with_pillow(data: bytes, image_format: str, limits: ImageLimits) -> 
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
-        raise BadImage(f"the {image_format} image is too large: {error}") from error
+        raise BadImage(
+            f"the {image_format} image is too large: {error} At most {limits.max_pixels:,} pixels are allowed: send a "
+            "smaller image or raise SACCADE_MAX_PIXELS"
+        ) from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
         raise BadImage(f"the {image_format} image is damaged or truncated: {error}") from error
 

@@ -60,7 +60,13 @@ class Instance:
         self.limits = limits
         self.latency = latency
         self.is_closed = False
+        self.is_closed = False
         self._batch = np.empty((limits.allowed_sizes[-1], *layout.input.shape), layout.input.dtype)
+
+    def close(self) -> None:
+        """Frees the backend; the device must be held."""
+        self.is_closed = True
+        self.backend.close()
 
     def gather(self, batch: Sequence[Work]) -> NDArray[Any]:
         """The pixels of a batch, in order; a single image is used where it lies."""
