@@ -116,7 +116,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _problem_response(document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), document["status"], media_type=PROBLEM_TYPE.decode())
+    headers = {"X-Request-Id": document["request_id"]}
+    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

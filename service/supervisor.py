@@ -19,6 +19,7 @@ import structlog
 from models.manifest import Manifest
 from service.core import VersionState
 from service.errors import RepositoryError, SettingsError
+from service.http.auth import ApiKeys
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.repository.open import FoundVersion, list_versions
 from service.repository.variants import choose_variant
@@ -75,7 +76,7 @@ class Supervisor:
 
     async def _keep_api(self, name: str) -> None:
         back_off = BackOff()
-        while not self._is_draining:
+        while not self._stop.is_set():
             started_s = time.monotonic()
             spec = ChildSpec(
                 "service.api_process",
@@ -88,6 +89,8 @@ class Supervisor:
             api = await ChildProcess.start(spec, self._settings, lambda message: self._from_api(name, message))
             self._apis[name] = api
             self._acknowledged[name] = 0
+            if self._is_draining:  # it was being started when the others were told
+                api.send(messages.StopAdmitting())
             code = await api.wait()
             self._apis.pop(name)
             self._acknowledged.pop(name)
@@ -95,11 +98,11 @@ class Supervisor:
             self._unload_settled()
             if not self._is_draining:
                 log.error("api_process_died", name=name, exit_code=code)
-                await asyncio.sleep(back_off.after_life_of(time.monotonic() - started_s))
+                await self._pause(back_off.after_life_of(time.monotonic() - started_s))
 
     async def _keep_worker(self) -> None:
         back_off = BackOff()
-        while True:
+        while not self._stop.is_set():
             started_s = time.monotonic()
             socket_path = str(self._runtime_dir / f"worker-{self._worker_restarts}.sock")
             spec = ChildSpec(
@@ -112,6 +115,8 @@ class Supervisor:
             )
             worker = await ChildProcess.start(spec, self._settings, self._from_worker)
             self._worker = worker
+            if self._is_draining:
+                worker.send(messages.Stop())
             code = await worker.wait()
             self._worker = None
             self._worker_socket = ""
@@ -123,7 +128,12 @@ class Supervisor:
             self._worker_restarts += 1
             self._table.worker_lost()
             self._publish()
-            await asyncio.sleep(back_off.after_life_of(time.monotonic() - started_s))
+            await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+
+    async def _pause(self, seconds: float) -> None:
+        """A back-off, cut short by the order to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _child_environment(self) -> dict[str, str]:
         return {MULTIPROCESS_DIR: str(self._metrics_dir)}
@@ -209,7 +219,8 @@ class Supervisor:
         is_known = len(self._acknowledged) == self._settings.api_processes and all(
             generation == self._generation for generation in self._acknowledged.values()
         )
-        if self._was_ready or not is_known or not self._worker_socket or not self._table.is_settled():
+        is_serving = is_known and bool(self._worker_socket) and self._table.is_settled()
+        if self._was_ready or self._is_draining or not is_serving:
             return
         self._was_ready = True
         host, port = self._listener.getsockname()[:2]
@@ -294,6 +305,7 @@ class Supervisor:
         deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
         for api in self._apis.values():
             api.send(messages.StopAdmitting())
+        self._listener.close()  # or new connections would wait in its queue for nobody
         await asyncio.wait(apis, timeout=deadline_s - time.monotonic())
         if self._worker is not None:
             self._worker.send(messages.Stop())
@@ -355,6 +367,7 @@ def serve(settings: Settings) -> None:
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
             "`saccade-export run RECIPE.yaml --repository DIR`"
         )
+    ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
     with _listen(settings) as listener, _runtime_dir() as runtime_dir:
         sys.stdout.flush()
         asyncio.run(Supervisor(settings, runtime_dir, listener).run())

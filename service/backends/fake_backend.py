@@ -20,6 +20,7 @@ POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a r
 CRASH = (3, 2, 1)  # kills the process mid-batch
 SLOW = (9, 9, 9)  # takes SLOW_S
 HANG = (8, 8, 8)  # never comes back
+CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
 SLOW_S = 0.4
 
 
@@ -27,7 +28,8 @@ class FakeBackend:
     """Every output row holds the first pixel's red value, scaled to what its tensor means."""
 
     def __init__(self, request: LoadRequest) -> None:
-        verified_bytes(request.file, request.sha256)
+        if verified_bytes(request.file, request.sha256).startswith(CRASH_ON_LOAD):
+            os._exit(13)
         self._outputs = request.outputs
 
     @property

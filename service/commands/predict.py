@@ -10,6 +10,7 @@ import click
 import httpx
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -39,7 +40,7 @@ def predict(
     query = dict(_pair(parameter) for parameter in parameters)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     path = predict_path(model, version, label)
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S) as client:
+    with _client(url, headers) as client:
         shown = track(images, "predicting", console=Console(stderr=True), disable=as_json or not sys.stderr.isatty())
         answers = [{"image": str(image), **_answer(client, path, query, image)} for image in shown]
     if as_json:
@@ -67,6 +68,13 @@ def _pair(parameter: str) -> tuple[str, str]:
     return name, value
 
 
+def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    try:
+        return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
+    except httpx.InvalidURL as error:
+        raise click.UsageError(f"{url!r} is not a URL: {error}") from error
+
+
 def _answer(client: httpx.Client, path: str, query: dict[str, str], image: Path) -> dict[str, Any]:
     try:
         response = client.post(
@@ -74,7 +82,12 @@ def _answer(client: httpx.Client, path: str, query: dict[str, str], image: Path)
         )
     except httpx.HTTPError as error:
         raise click.ClickException(f"cannot reach {client.base_url}: {error}; is `saccade serve` running?") from error
-    document: dict[str, Any] = response.json()
+    try:
+        document: dict[str, Any] = orjson.loads(response.content)
+    except orjson.JSONDecodeError as error:
+        raise click.ClickException(
+            f"{client.base_url} answered {response.status_code}, but not with JSON; is it a saccade server?"
+        ) from error
     return document if response.is_success else {"problem": document}
 
 
@@ -84,9 +97,10 @@ def _table(answers: list[dict[str, Any]]) -> Table:
         name = Path(answer["image"]).name
         if "problem" in answer:
             problem = answer["problem"]
-            table.add_row(name, "", "", f"[red]{problem['status']} {problem['title']}: {problem['detail']}", "")
+            text = escape(f"{problem['status']} {problem['title']}: {problem['detail']}")
+            table.add_row(name, "", "", f"[red]{text}", "")
         else:
-            summary = summary_of(answer["predictions"][0])
+            summary = escape(summary_of(answer["predictions"][0]))
             table.add_row(name, answer["version"], answer["variant"], summary, f"{answer['timings_ms']['total']:.1f}")
     return table
 

@@ -82,7 +82,7 @@ def _from_json(body: bytes, max_images: int) -> GivenImages:
         parsed = _json_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise BadRequest(f"the JSON body is not as expected: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     _ensure_count(len(parsed.images), max_images)
     images = [_image_from_entry(entry, index) for index, entry in enumerate(parsed.images)]

@@ -30,7 +30,7 @@ from service.errors import (
     Overloaded,
     SaccadeError,
 )
-from service.http.auth import ApiKeys
+from service.http.auth import ApiKeys, Unauthorized
 from service.http.client_watch import DisconnectWatch
 from service.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
 from service.http.image_bodies import images_from, media_type_of
@@ -234,6 +234,8 @@ async def _send_problem(send: Send, error: SaccadeError, request_id: str) -> Non
     retry = retry_after(error)
     if retry is not None:
         extra.append((b"retry-after", retry.encode()))
+    if isinstance(error, Unauthorized):
+        extra.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, Draining):
         extra.append((b"connection", b"close"))
     await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)

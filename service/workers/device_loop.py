@@ -60,7 +60,6 @@ class Instance:
         self.limits = limits
         self.latency = latency
         self.is_closed = False
-        self.is_closed = False
         self._batch = np.empty((limits.allowed_sizes[-1], *layout.input.shape), layout.input.dtype)
 
     def close(self) -> None:
@@ -114,8 +113,7 @@ class DeviceLoop:
         self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in orphans])
         if instance is not None:
             with self._device:
-                instance.is_closed = True
-                instance.backend.close()
+                instance.close()
 
     def submit(self, work: Work) -> None:
         with self._wake:

@@ -32,8 +32,19 @@ export function modelChoices(models, chosen, onChoose) {
       element("span", { class: "model-name" }, model.name),
       element("span", { class: "task" }, model.task ?? "unknown task"),
       shown && element("span", { class: "model-version" }, stateChip(shown.state), `version ${shown.version} · ${shown.variant || "no variant"}`),
+      shown?.metric && element("span", { class: "model-version" }, headline(shown)),
     );
   });
+}
+
+function headline({ metric, latency }) {
+  const figures = [`${METRIC_NAMES[metric.name] ?? metric.name} ${metric.value.toFixed(3)}`];
+  if (latency.length) figures.push(`${compact(fastestOf(latency).images_per_s)} images/s`);
+  return figures.join(" · ");
+}
+
+function fastestOf(latency) {
+  return latency.reduce((best, item) => (item.images_per_s > best.images_per_s ? item : best));
 }
 
 function shownVersion(model) {
@@ -65,7 +76,7 @@ export function targetChoices(model) {
 /** State and measured figures of every version of a model. */
 export function versionFigures(model) {
   return model.versions.map((version) => {
-    const fastest = version.latency.reduce((best, item) => (!best || item.images_per_s > best.images_per_s ? item : best), null);
+    const fastest = version.latency.length ? fastestOf(version.latency) : null;
     const single = version.latency.find((item) => item.batch_size === 1);
     return element(
       "section",
@@ -77,16 +88,19 @@ export function versionFigures(model) {
         {},
         ...pair("variant", [version.variant, version.device].filter(Boolean).join(" on ")),
         ...(version.metric ? metricPair(version.metric) : []),
-        ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s at batch ${fastest.batch_size}`) : []),
-        ...(single ? pair("latency", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99, batch 1`) : []),
+        ...(single ? pair("one by one", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99`) : []),
+        ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s in batches of ${fastest.batch_size}`) : []),
       ),
     );
   });
 }
 
 function metricPair({ name, value, ci_low, ci_high, split, images }) {
-  const interval = `${ci_low.toFixed(3)} to ${ci_high.toFixed(3)}`;
-  return pair(METRIC_NAMES[name] ?? name, element("span", {}, element("strong", {}, value.toFixed(3)), ` (${interval}), ${images} ${split} images`));
+  const interval = ` (${ci_low.toFixed(3)} to ${ci_high.toFixed(3)})`;
+  return [
+    ...pair(METRIC_NAMES[name] ?? name, element("span", {}, element("strong", {}, value.toFixed(3)), interval)),
+    ...pair("measured on", counted(images, `${split} image`, `${split} images`)),
+  ];
 }
 
 function pair(term, description) {
@@ -104,7 +118,9 @@ export function resultRows(prediction, { threshold, onHighlight }) {
 function detectionRows(detections, threshold, onHighlight) {
   const shown = detections.map((item, index) => ({ item, index })).filter(({ item }) => item.score >= threshold);
   const hidden = detections.length - shown.length;
-  const empty = hidden ? "No box reaches the threshold." : "Nothing was found in this image.";
+  const empty = hidden
+    ? `No box reaches the threshold; the best score is ${percent(detections[0].score)}.`
+    : "Nothing was found in this image.";
   return [
     element("p", { class: "help" }, `${counted(shown.length, "box", "boxes")} shown${hidden ? `, ${hidden} below the threshold` : ""}`),
     rows(shown.map(({ item, index }) => scoreRow(item, index, onHighlight)), empty),

@@ -69,6 +69,8 @@ function showModel() {
   for (const field of document.querySelectorAll("[data-task]")) {
     field.hidden = ![model?.task, "any"].includes(field.dataset.task);
   }
+  // The sample shows digits; a model of anything else has nothing to say about it.
+  byId("sample").hidden = ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
   showSendButton();
 }
 
@@ -80,15 +82,17 @@ function currentModel() {
 
 async function takeImages(files) {
   if (files.length === 0) return;
-  for (const { url, bitmap } of state.images) {
+  const images = await Promise.all(files.map(imageOf));
+  const previous = state.images;
+  state.images = images;
+  state.current = 0;
+  forgetAnswer();
+  for (const { url, bitmap } of previous) {
     URL.revokeObjectURL(url);
     bitmap?.close();
   }
-  forgetAnswer();
-  state.images = await Promise.all(files.map(imageOf));
-  state.current = 0;
   byId("prompt").hidden = true;
-  byId("canvas-frame").hidden = false;
+  byId("canvas-frame").hidden = byId("view").hidden = false;
   showImages();
   ask();
 }
@@ -361,6 +365,8 @@ async function pollModels() {
 }
 
 wire();
+// Beside the image there is room; on a phone the image comes first.
+byId("figures-fold").open = byId("parameters-fold").open = matchMedia("(min-width: 821px)").matches;
 showSliders();
 showModel();
 pollModels();
