@@ -10,7 +10,7 @@ from service.core import VersionState
 from service.http.schemas import Health
 from service.workers.messages import Catalog
 
-_SETTLED = (VersionState.READY, VersionState.FAILED)
+_ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 
 
 def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
@@ -40,7 +40,7 @@ def _unsettled_reason(catalog: Catalog) -> str | None:
     waiting = [
         model
         for model, states in states_by_model.items()
-        if VersionState.READY not in states and not states <= set(_SETTLED)
+        if VersionState.READY not in states and not states.isdisjoint(_ON_THE_WAY)
     ]
     if waiting:
         return f"loading: {', '.join(sorted(waiting))}"

@@ -24,6 +24,8 @@ from service.scheduling.queue import RequestQueue
 from service.workers import messages
 from service.workers.tensor_slots import SlotArena, SlotLayout
 
+_TRIAL_REST = 5  # trials take a fifth of an otherwise idle device at most
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
@@ -60,6 +62,7 @@ class Instance:
         self.limits = limits
         self.latency = latency
         self.is_closed = False
+        self.last_run_s = time.monotonic()  # warm-up has just measured it
         self._batch = np.empty((limits.allowed_sizes[-1], *layout.input.shape), layout.input.dtype)
 
     def close(self) -> None:
@@ -169,13 +172,31 @@ class DeviceLoop:
                 instance = self._instances.get(decision.batch[0].instance_id) if decision.batch else None
             for answer in probes:
                 self._answer_probe(answer)
+            trial = None if decision.batch else self._trial(decision.expired)
             if decision.expired:
-                self._report([_unrun(work, messages.DONE_EXPIRED) for work in decision.expired])
+                self._report([_unrun(work, messages.DONE_EXPIRED) for work in decision.expired if work is not trial])
             if instance is not None:
                 self._report(self._run_batch(instance, decision.batch))
+            elif trial is not None and (tried := self._instances.get(trial.instance_id)) is not None:
+                self._report(self._run_batch(tried, [trial]))
+
+    def _trial(self, refused: Sequence[Work]) -> Work | None:
+        """A refused request that runs all the same, because nothing measured its instance for a while.
+
+        Estimates are renewed by runs only. Without a trial, one slow spell could refuse every later request for ever.
+        """
+        now_s = time.monotonic()
+        for work in refused:
+            instance = self._instances.get(work.instance_id)
+            if instance is None or work.deadline_s <= now_s:
+                continue
+            if now_s - instance.last_run_s > _TRIAL_REST * instance.latency.batch_s(1):
+                return work
+        return None
 
     def _run_batch(self, instance: Instance, batch: Sequence[Work]) -> list[Finished]:
         start_s = time.monotonic()
+        instance.last_run_s = start_s
         try:
             with self._device:
                 if instance.is_closed:  # removed after the batch was taken; its clients had given up

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 from models.manifest import (
     Device,
@@ -86,6 +87,13 @@ def publish(repository: Path, manifest: Manifest, content: bytes = b"weights") -
     final = repository / manifest.model / str(manifest.version)
     building.rename(final)
     return final
+
+
+def publish_fake(
+    repository: Path, model: str, version: int, task: Task = Task.CLASSIFY, content: bytes = b"weights", **options: Any
+) -> Path:
+    """Publishes what the fake backend serves; `options` go to manifest_for."""
+    return publish(repository, manifest_for(model, version, task, content=content, **options), content)
 
 
 def remove(version_dir: Path) -> None:

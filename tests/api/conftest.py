@@ -1,0 +1,31 @@
+"""One real server for all tests of the HTTP contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.specs import Task
+from tests.support.server import Server, running_server
+from tests.support.versions import publish_fake
+
+BATCH_DELAY_MS = 15  # requests sent together share a batch
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier, a detector and a segmenter."""
+    root = tmp_path_factory.mktemp("repository")
+    publish_fake(root, "classifier", 1)
+    publish_fake(root, "classifier", 2)
+    publish_fake(root, "detector", 1, Task.DETECT)
+    publish_fake(root, "segmenter", 1, Task.SEGMENT)
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(repository, tmp_path_factory.mktemp("server"), max_queue_delay_ms=BATCH_DELAY_MS) as running:
+        yield running

@@ -1,0 +1,276 @@
+"""The playground in a real browser, driven over the DevTools protocol; skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.images import red_png
+from tests.support.server import Server, wait_until
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")]
+
+
+class Page:
+    """One tab. What the browser complained about is in `complaints`."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._ids = itertools.count(1)
+        self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "DOM"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        call_id = next(self._ids)
+        self._connection.send(json.dumps({"id": call_id, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._connection.recv(timeout=30))
+            if message.get("id") == call_id:
+                assert "error" not in message, f"{method}: {message['error']}"
+                result: dict[str, Any] = message["result"]
+                return result
+            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.complaints.append(json.dumps(message["params"]))
+
+    def evaluate(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        wait_until(lambda: self.evaluate(expression), what=expression)
+
+    def text(self, element_id: str) -> str:
+        return str(self.evaluate(f"document.getElementById({json.dumps(element_id)}).textContent"))
+
+    def set_value(self, element_id: str, value: str) -> None:
+        """As a user would, with the events of one."""
+        self.evaluate(
+            f"""(() => {{
+                const field = document.getElementById({json.dumps(element_id)});
+                field.value = {json.dumps(value)};
+                for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, {{ bubbles: true }}));
+            }})()"""
+        )
+
+    def choose_model(self, name: str) -> None:
+        self.evaluate(f"document.getElementById('model-{name}').click()")
+
+    def choose_files(self, *files: Path) -> None:
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=field, files=[str(file) for file in files])
+
+    def predict_count(self) -> int:
+        return int(
+            self.evaluate("performance.getEntriesByType('resource').filter((e) => e.name.includes('/predict')).length")
+        )
+
+    def centre_pixel(self) -> list[int]:
+        pixel: list[int] = self.evaluate(
+            """(() => {
+                const canvas = document.getElementById("canvas");
+                const context = canvas.getContext("2d");
+                return [...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].slice(0, 3);
+            })()"""
+        )
+        return pixel
+
+
+@contextlib.contextmanager
+def running_chromium(profile: Path) -> Iterator[int]:
+    """A headless browser with a profile of its own. Yields its DevTools port."""
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
+        "--disable-component-update --disable-sync --no-first-run --remote-debugging-port=0"
+    )
+    assert CHROMIUM is not None
+    process = subprocess.Popen(
+        [CHROMIUM, *options.split(), f"--user-data-dir={profile}", "about:blank"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    port_file = profile / "DevToolsActivePort"
+
+    def port() -> int | None:
+        lines = port_file.read_text("ascii").splitlines() if port_file.exists() else []
+        return int(lines[0]) if lines else None
+
+    try:
+        found = wait_until(port, 30.0, "Chromium opens its DevTools port")
+        assert found is not None
+        yield found
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def chromium_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running_chromium(tmp_path_factory.mktemp("profile")) as port:
+        yield port
+
+
+@pytest.fixture
+def page(chromium_port: int, server: Server) -> Iterator[Page]:
+    """The playground of the test server, its models shown."""
+    devtools = f"http://127.0.0.1:{chromium_port}"
+    tab = httpx.put(f"{devtools}/json/new").json()
+    with connect(tab["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
+        opened = Page(connection)
+        opened.call("Page.navigate", url=server.base_url)
+        opened.wait_for("document.querySelector('.model') !== null")
+        yield opened
+    httpx.get(f"{devtools}/json/close/{tab['id']}")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """What the fake backend answers to with 200 / 255 = 78.4 %."""
+    path = tmp_path / "red.png"
+    path.write_bytes(red_png(200))
+    return path
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    path = tmp_path / "damaged.png"
+    path.write_bytes(b"no image")
+    return path
+
+
+ANSWERED = "!document.getElementById('answer').hidden"
+
+
+def test_page_lists_models_without_a_complaint_or_a_foreign_request(page: Page, server: Server) -> None:
+    names = page.evaluate("[...document.querySelectorAll('.model-name')].map((node) => node.textContent)")
+    urls = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+
+    assert names == ["classifier", "detector", "segmenter"]
+    assert "0.900" in page.text("figures")
+    assert "1,000 images/s" in page.text("figures")
+    assert {url.startswith(server.base_url) for url in urls} == {True}
+    assert page.complaints == []
+
+
+def test_chosen_image_is_classified_with_timings_and_a_command(page: Page, image: Path) -> None:
+    page.choose_model("classifier")
+    page.set_value("top-k", "3")
+
+    page.choose_files(image)
+    page.wait_for(ANSWERED)
+
+    assert page.evaluate("document.querySelectorAll('#results li').length") == 3
+    assert "78.4 %" in page.text("results")
+    assert "infer" in page.text("timings")
+    assert "/v1/models/classifier/predict?top_k=3" in page.text("curl")
+    assert "--data-binary '@red.png'" in page.text("curl")
+    assert page.complaints == []
+
+
+def test_threshold_filters_without_asking_again(page: Page, image: Path) -> None:
+    page.choose_model("detector")
+    page.choose_files(image)
+    page.wait_for(ANSWERED)
+    asked = page.predict_count()
+
+    page.set_value("threshold", "0.5")
+    shown = page.evaluate("document.querySelectorAll('#results li').length")
+    page.set_value("threshold", "0.9")
+    left = page.evaluate("document.querySelectorAll('#results li').length")
+
+    assert (shown, left) == (1, 0)
+    assert "score_threshold=0.9" in page.text("curl")
+    assert page.predict_count() == asked
+
+
+@pytest.mark.parametrize("mask_format", ["rle", "png", "polygon"])
+def test_mask_is_drawn_in_the_colour_of_its_legend(page: Page, image: Path, mask_format: str) -> None:
+    page.choose_model("segmenter")
+    page.set_value("mask-format", mask_format)
+    page.choose_files(image)
+    page.wait_for(ANSWERED)
+
+    page.set_value("opacity", "1")
+
+    legend = page.evaluate("getComputedStyle(document.querySelector('#results .swatch')).backgroundColor")
+    assert legend == "rgb({}, {}, {})".format(*page.centre_pixel())
+
+
+def test_damaged_image_is_explained_with_its_request_id(page: Page, damaged: Path) -> None:
+    page.choose_files(damaged)
+    page.wait_for("document.querySelector('#problem .problem') !== null")
+
+    assert "Image cannot be used" in page.text("problem")
+    assert "Request id" in page.text("problem")
+    assert not page.evaluate(ANSWERED)
+
+
+def test_damaged_image_among_others_leaves_their_answers(page: Page, image: Path, damaged: Path) -> None:
+    page.choose_model("classifier")
+    page.choose_files(image, damaged)
+    page.wait_for(ANSWERED)
+    first = page.text("results")
+
+    page.evaluate("document.querySelectorAll('.thumbnail')[1].click()")
+
+    assert "78.4 %" in first
+    assert "Image cannot be used" in page.text("results")
+    assert page.evaluate("document.querySelectorAll('.thumbnail.has-failed').length") == 1
+
+
+def test_key_is_sent_but_never_shown(page: Page, image: Path) -> None:
+    page.choose_files(image)
+    page.wait_for(ANSWERED)
+
+    page.set_value("key", "very-secret")
+    page.wait_for("document.getElementById('curl').textContent.includes('Authorization')")
+
+    assert "$SACCADE_API_KEY" in page.text("curl")
+    assert "very-secret" not in page.evaluate("document.documentElement.outerHTML")
+
+
+def test_page_fits_a_narrow_phone(page: Page, image: Path) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=320, height=640, deviceScaleFactor=2, mobile=True)
+    page.choose_files(image)
+    page.wait_for(ANSWERED)
+
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them(page: Page) -> None:
+    masks = [np.random.default_rng(seed).random((37, 53)) < density for seed, density in enumerate((0, 0.02, 0.5, 1))]
+    blocks = np.zeros((600, 800), bool)
+    blocks[:, 200:] = True
+    blocks[100:300, 250:700] = False
+    masks.append(blocks)
+    for mask in masks:
+        encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        rle = {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+        height, width = mask.shape
+
+        read = page.evaluate(
+            f"""import("/playground/masks.js").then(({{ maskFromRle }}) =>
+                maskFromRle({json.dumps(rle)}, {width}, {height}).join(""))"""
+        )
+
+        assert read == "".join("01"[int(inside)] for inside in mask.ravel())

@@ -1,0 +1,181 @@
+"""Processes that die or hang. Each loss costs only the requests it held, and the server is back by itself."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.images import CRASH_PNG, HANG_PNG, SLOW_PNG, json_body, red_of, red_png
+from tests.support.requests import Background, hold_slots
+from tests.support.server import Server, running_server, wait_until
+
+HANG_TIMEOUT_MS = 1500
+GRACE_S = 0.05
+SLACK_S = 1.5  # threads of this test wait for cores that a training may use
+
+
+@pytest.fixture(scope="module")
+def running(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Heals itself, so all tests share it."""
+    with running_server(
+        three_models,
+        tmp_path_factory.mktemp("server"),
+        hang_timeout_ms=HANG_TIMEOUT_MS,
+        max_batch_size=4,
+        max_queue_delay_ms=30,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.wait_ready()
+    running.wait_idle()
+    return running
+
+
+def restarts(server: Server) -> float:
+    return server.metric("saccade_worker_restarts_total", device="cpu")
+
+
+def is_replaced(server: Server, before: float) -> bool:
+    """Readiness is back and one restart more is counted."""
+    return server.is_ready() and restarts(server) == before + 1
+
+
+def test_all_three_models_are_ready(server: Server) -> None:
+    for model in ("classifier", "detector", "segmenter"):
+        version = server.version(model, 1)
+        assert version is not None
+        assert version["state"] == "ready"
+        assert server.predict(model, red_png(200)).status_code == 200
+
+
+def test_a_killed_worker_costs_only_its_requests_and_comes_back(server: Server) -> None:
+    before = restarts(server)
+    worker = server.worker()
+    with Background() as background:
+        waiting = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 3)
+        worker.send_signal(signal.SIGKILL)
+        reasons = wait_until(lambda: not_ready_reason(server), what="not ready")
+        answers = [future.result() for future in waiting]
+    assert "worker" in reasons
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert all("retry shortly" in answer.json()["detail"] for answer in answers)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+    wait_until(lambda: is_replaced(server, before), what="a new worker serves")
+    assert server.worker().pid != worker.pid
+    assert red_of(server.predict("classifier", red_png(70)).json()["predictions"][0]) == 70
+    server.wait_idle()
+
+
+def not_ready_reason(server: Server) -> str:
+    response = server.readiness()
+    return "" if response.status_code == 200 else str(response.json()["reason"])
+
+
+def test_requests_meet_503_while_the_worker_is_away(server: Server) -> None:
+    before = restarts(server)
+    server.worker().kill()
+    wait_until(lambda: not_ready_reason(server), what="not ready")
+    statuses = set()
+    while not is_replaced(server, before):
+        response = server.predict("classifier", red_png(1))
+        statuses.add(response.status_code)
+        if response.status_code == 503:
+            assert "retry-after" in response.headers
+    assert statuses <= {200, 503}
+    assert 503 in statuses
+    assert server.client.get("/health/live").status_code == 200
+
+
+def test_a_crash_in_the_middle_of_a_batch_is_answered_and_healed(server: Server) -> None:
+    before = restarts(server)
+    images = [red_png(1), CRASH_PNG, red_png(2)]
+    response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+    errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
+    assert errors == [503] * 3
+    wait_until(lambda: is_replaced(server, before), what="a new worker serves")
+    assert red_of(server.predict("detector", red_png(200)).json()["predictions"][0]) == 200
+    server.wait_idle()
+
+
+def test_a_hung_worker_is_replaced_and_every_request_has_one_outcome_in_time(server: Server) -> None:
+    before = restarts(server)
+    worker = server.worker()
+    deadline_ms = 600
+
+    def timed(image: bytes) -> tuple[httpx.Response, float]:
+        start_s = time.monotonic()
+        response = server.predict("classifier", image, params={"deadline_ms": str(deadline_ms)})
+        return response, time.monotonic() - start_s
+
+    with Background() as background:
+        hung = background.start(lambda: timed(HANG_PNG))
+        others = [background.start(lambda: timed(red_png(5))) for _ in range(6)]
+        patient = background.start(lambda: server.predict("classifier", red_png(6), params={"deadline_ms": "50000"}))
+        answers = [future.result() for future in (hung, *others)]
+        assert patient.result().status_code in (200, 503), "held by the hung worker, or answered before it hung"
+    assert answers[0][0].status_code == 504
+    for response, seconds in answers:
+        assert response.status_code in (200, 504)
+        assert seconds < deadline_ms / 1000 + GRACE_S + SLACK_S
+    wait_until(lambda: is_replaced(server, before), what="a new worker serves")
+    assert not worker.is_running()
+    assert server.events("worker_hangs")
+    assert red_of(server.predict("classifier", red_png(71)).json()["predictions"][0]) == 71
+    server.wait_idle()
+
+
+def test_a_killed_api_process_is_replaced_and_the_port_keeps_answering(server: Server) -> None:
+    (api,) = server.api_processes()
+    worker = server.worker()
+    assert server.predict("classifier", red_png(1)).status_code == 200
+    answered = server.outcomes("ok")
+    api.kill()
+    with httpx.Client(base_url=server.base_url, timeout=30) as fresh:
+        # The supervisor holds the port, so the connection waits for the next process instead of being refused.
+        response = wait_until(lambda: _answer_or_none(fresh), what="the port answers")
+    assert response.status_code == 200
+    (replacement,) = server.api_processes()
+    assert replacement.pid != api.pid
+    assert server.worker().pid == worker.pid, "the worker stays"
+    assert server.outcomes("ok") == answered + 1, "counters survive their process"
+    assert server.metric("saccade_slots_in_use") == 0
+
+
+def _answer_or_none(client: httpx.Client) -> httpx.Response | None:
+    """None while the new process does not know the models yet."""
+    response = client.post("/v1/models/classifier/predict", content=red_png(3))
+    return response if response.status_code == 200 else None
+
+
+def test_an_api_process_killed_with_requests_in_flight_frees_the_worker(server: Server) -> None:
+    (api,) = server.api_processes()
+    with Background() as background:
+        lost = hold_slots(server, background, lambda: server.predict("classifier", SLOW_PNG), 4)
+        api.kill()
+        assert all(isinstance(future.exception(), httpx.TransportError) for future in lost)
+    wait_until(server.is_ready, what="a new API process serves")
+    assert red_of(server.predict("classifier", red_png(72)).json()["predictions"][0]) == 72
+    wait_until(lambda: server.metric("saccade_queue_depth") == 0, what="nothing of the dead process waits")
+
+
+def test_when_the_supervisor_is_killed_its_children_leave(three_models: Path, tmp_path: Path) -> None:
+    with running_server(three_models, tmp_path) as server:
+        family = server.family()
+        assert len(family) == 2
+        runtime_dir = server.runtime_dir()
+        server.process.kill()
+        server.process.wait()
+        gone, alive = psutil.wait_procs(family, timeout=15)
+        assert (len(gone), alive) == (2, [])
+        for path in sorted(runtime_dir.rglob("*"), reverse=True):  # nobody is left to do it
+            path.rmdir() if path.is_dir() else path.unlink()
+        runtime_dir.rmdir()
