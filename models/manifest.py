@@ -18,6 +18,8 @@ from models.specs import (
     TaskSpec,
     TensorSpec,
     VariantName,
+    input_tensor,
+    output_tensors,
 )
 
 SCHEMA_VERSION = 1
@@ -148,6 +150,11 @@ class Manifest(Frozen):
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"variant names repeat: {names}")
+        if self.input != input_tensor(self.preprocess):
+            raise ValueError("input must be the uint8 image that preprocess describes")
+        answer = output_tensors(self.task, self.preprocess)
+        if self.outputs[: len(answer)] != answer:
+            raise ValueError(f"outputs must begin with the {self.task.task} answer: {[item.name for item in answer]}")
         sizes = self.allowed_batch_sizes
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")

@@ -80,7 +80,7 @@ def _limits(settings: Settings) -> PredictLimits:
     return PredictLimits(
         BodyLimits(settings.max_body_bytes, settings.max_buffered_bytes, settings.body_timeout_ms / 1000),
         DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms),
-        settings.max_images_per_request,
+        min(settings.max_images_per_request, settings.slots),
     )
 
 

@@ -105,11 +105,14 @@ class Predictor:
         try:
             if isinstance(image, SaccadeError):
                 raise image
-            place = await self._prepare(image, permit, target)
-            decoded_s = time.perf_counter()
-            done = await self._infer(permit, target, deadline_s, client_leaves)
-            inferred_s = time.perf_counter()
-            prediction = await self._finish(permit, place, target, parameters)
+            async with asyncio.timeout(deadline_s - time.monotonic() + _GRACE_S):
+                place = await self._prepare(image, permit, target)
+                decoded_s = time.perf_counter()
+                done = await self._infer(permit, target, deadline_s, client_leaves)
+                inferred_s = time.perf_counter()
+                prediction = await self._finish(permit, place, target, parameters)
+        except TimeoutError:
+            return ImageAnswer(None, DeadlineExceeded("the deadline passed before the answer was ready"), NO_TIMES)
         except SaccadeError as error:
             return ImageAnswer(None, error, NO_TIMES)
         except Exception as error:  # logged with its trace; the other images of the request go on
@@ -133,26 +136,19 @@ class Predictor:
     async def _infer(
         self, permit: Permit, target: Target, deadline_s: float, client_leaves: ClientWatch
     ) -> messages.Done:
-        loop = asyncio.get_running_loop()
         request_id, answer = self._worker.submit(permit, target.instance_id, deadline_s)
 
-        def give_up(error: SaccadeError) -> None:
+        def give_up() -> None:
             if not answer.done():
-                answer.set_exception(error)
+                answer.set_exception(ClientLeft("the client closed the connection"))
                 self._worker.cancel(request_id)
 
-        late = loop.call_later(
-            max(0.0, deadline_s - time.monotonic()) + _GRACE_S,
-            lambda: give_up(DeadlineExceeded("the deadline passed before the answer was ready")),
-        )
-        with client_leaves(lambda: give_up(ClientLeft("the client closed the connection"))):
+        with client_leaves(give_up):
             try:
                 done = await answer
-            except asyncio.CancelledError:
+            except asyncio.CancelledError:  # the deadline, or the end of the process
                 self._worker.cancel(request_id)
                 raise
-            finally:
-                late.cancel()
         _ensure_ok(done.status)
         return done
 

@@ -331,12 +331,21 @@ def _batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
     return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
 
 
+def _sweep(parent: Path) -> None:
+    """Removes what supervisors that were killed left behind."""
+    for path in parent.glob("saccade-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and int(pid) != os.getpid() and not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def _runtime_dir() -> Iterator[Path]:
     """Sockets and metric files live in memory; removed at the end."""
     shared_memory = Path("/dev/shm")
     parent = shared_memory if os.access(shared_memory, os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="saccade-", dir=parent))
+    _sweep(Path(tempfile.gettempdir()) if parent is None else parent)
+    path = Path(tempfile.mkdtemp(prefix=f"saccade-{os.getpid()}-", dir=parent))
     (path / "metrics").mkdir()
     try:
         yield path

@@ -87,6 +87,7 @@ class VersionTable:
             entry.found.key.version,
             entry.variant,
             str(entry.found.path),
+            entry.manifest_sha256,
             entry.allowed_batch_sizes,
         )
 

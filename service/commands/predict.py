@@ -24,7 +24,7 @@ _TIMEOUT_S = 70.0  # beyond the longest deadline a server grants by default
 @click.option("--version", "version", help="a version instead of the one that answers by default")
 @click.option("--label", help="a traffic label instead of a version")
 @click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="such as top_k=3")
-@click.option("--key", envvar="SACCADE_KEY_FOR_PREDICT", help="bearer key, where the server asks for one")
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="file with a bearer key")
 @click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
 def predict(
     url: str,
@@ -33,12 +33,13 @@ def predict(
     version: str | None,
     label: str | None,
     parameters: tuple[str, ...],
-    key: str | None,
+    key_file: Path | None,
     as_json: bool,
 ) -> None:
     """Sends IMAGES one by one to MODEL at URL and prints the answers."""
     query = dict(_pair(parameter) for parameter in parameters)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    # From a file: a key on the command line is in every process list.
+    headers = {"Authorization": f"Bearer {key_file.read_text('utf-8').strip()}"} if key_file else {}
     path = predict_path(model, version, label)
     with _client(url, headers) as client:
         shown = track(images, "predicting", console=Console(stderr=True), disable=as_json or not sys.stderr.isatty())

@@ -20,10 +20,13 @@ class DisconnectWatch:
         self._receive = receive
         self._callbacks: list[Callable[[], None]] = []
         self._asking: asyncio.Task[None] | None = None
+        self._has_left = False
 
     @contextmanager
     def __call__(self, on_leave: Callable[[], None]) -> Iterator[None]:
         """`on_leave` is called if the client leaves before the context ends."""
+        if self._has_left:  # another image of the same request noticed it
+            on_leave()
         timer = asyncio.get_running_loop().call_later(_ASK_AFTER_S, self._ask)
         self._callbacks.append(on_leave)
         try:
@@ -39,6 +42,7 @@ class DisconnectWatch:
     async def _wait_for_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._has_left = True
         for on_leave in list(self._callbacks):
             on_leave()
 

@@ -73,7 +73,7 @@ def _ensure_count(count: int, max_images: int) -> None:
     if count > max_images:
         raise Unprocessable(
             f"{count} images in one request, at most {max_images} are allowed: send several requests, or raise "
-            "SACCADE_MAX_IMAGES_PER_REQUEST"
+            "SACCADE_MAX_IMAGES_PER_REQUEST (and SACCADE_SLOTS, which bounds it)"
         )
 
 
@@ -131,6 +131,8 @@ async def _from_multipart(body: bytes, content_type: bytes, max_images: int) -> 
     try:
         for name, value in form.multi_items():
             if isinstance(value, str):
+                if name in fields:
+                    raise BadParameter(f"field {name!r} appears twice")
                 fields[name] = value
             elif name == "image":
                 images.append(value.file.read())

@@ -28,6 +28,7 @@ from service.errors import (
     Draining,
     NotReady,
     Overloaded,
+    PayloadTooLarge,
     SaccadeError,
 )
 from service.http.auth import ApiKeys, Unauthorized
@@ -236,7 +237,7 @@ async def _send_problem(send: Send, error: SaccadeError, request_id: str) -> Non
         extra.append((b"retry-after", retry.encode()))
     if isinstance(error, Unauthorized):
         extra.append((b"www-authenticate", b"Bearer"))
-    if isinstance(error, Draining):
+    if isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
         extra.append((b"connection", b"close"))
     await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)
 

@@ -33,14 +33,12 @@ def verified_bytes(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def verify_version(version_dir: Path, manifest_sha256: str | None = None) -> VerifiedVersion:
+def verify_version(version_dir: Path) -> VerifiedVersion:
     """Reads and checks one version directory, file by file. Raises RepositoryError with the reason."""
     try:
         manifest, found = read_manifest(version_dir)
     except ManifestError as error:
         raise RepositoryError(str(error)) from error
-    if manifest_sha256 is not None and found != manifest_sha256:
-        raise RepositoryError(f"{version_dir}: the manifest changed under a published version; publish a new one")
     if (manifest.model, str(manifest.version)) != (version_dir.parent.name, version_dir.name):
         raise RepositoryError(
             f"{version_dir} holds the manifest of {manifest.model}/{manifest.version}; directories keep their names"

@@ -15,11 +15,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from service.errors import BadImage
+from service.errors import BadImage, UnsupportedMedia
 
 UInt8Array = NDArray[np.uint8]
 
 _PILLOW_FORMAT_BY_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"))
+_OTHER_FORMATS = ((0, b"GIF8", "GIF"), (0, b"II*\x00", "TIFF"), (0, b"MM\x00*", "TIFF"), (4, b"ftyp", "HEIF or AVIF"))
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _APP1, _START_OF_SCAN = 0xE1, 0xDA  # JPEG markers
 _MAX_SIDE = 65_500  # what JPEG itself allows
@@ -39,7 +40,7 @@ class ImageLimits:
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
-    """Pixels (height, width, 3) RGB, upright. Raises BadImage with the reason."""
+    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason."""
     if not data:
         raise BadImage("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
     if data.startswith(_JPEG_MAGIC):
@@ -47,6 +48,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
     for magic, image_format in _PILLOW_FORMAT_BY_MAGIC:
         if data.startswith(magic):
             return _decode_with_pillow(data, image_format, limits)
+    for offset, magic, name in _OTHER_FORMATS:
+        if data.startswith(magic, offset):
+            raise UnsupportedMedia(f"{name} images are not taken: send JPEG, PNG, WebP or BMP")
     raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
 
 

@@ -31,9 +31,11 @@ def load_instance(
 ) -> tuple[Instance, str]:
     """A warmed instance and its execution provider. Raises BackendError or RepositoryError with the reason."""
     try:
-        manifest, _ = read_manifest(Path(message.version_dir))
+        manifest, found = read_manifest(Path(message.version_dir))
     except ManifestError as error:
         raise BackendError(str(error)) from error
+    if found != message.manifest_sha256:
+        raise BackendError("the manifest changed after it was verified; publish a new version instead")
     backend = load_backend(settings.backend, _request_for(message, manifest, settings))
     on_warming()
     latency = LatencyModel()

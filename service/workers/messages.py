@@ -86,6 +86,7 @@ class Load(Message, frozen=True):
     version: int
     variant: str
     version_dir: str
+    manifest_sha256: str
     allowed_batch_sizes: tuple[int, ...]
 
 

@@ -191,10 +191,11 @@ class Worker:
 
     async def _publish_depths(self) -> None:
         while True:
-            depth_by_model: dict[str, tuple[int, float]] = {}
+            # Every model ever loaded, so that an unloaded one shows nothing waiting.
+            depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
             for instance_id, waiting, drain_s in self._device_loop.depths():
                 model = self._names[instance_id][0]
-                depth, total_s = depth_by_model.get(model, (0, 0.0))
+                depth, total_s = depth_by_model[model]
                 depth_by_model[model] = (depth + waiting, total_s + drain_s)
             for model, (depth, total_s) in depth_by_model.items():
                 self._metrics.queue_depth.labels(model).set(depth)

@@ -86,6 +86,8 @@ class WorkerClient:
         self._lost.clear()
         protocol = messages.FrameProtocol(self._receive, self._connection_lost)
         await loop.create_unix_connection(lambda: protocol, sock=connection)
+        if self._lost.is_set():  # it went while it was being made
+            return False
         self._protocol = protocol
         self._admission.adopt(arena)
         log.info("worker_connected", socket=self._socket_path)

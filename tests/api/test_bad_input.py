@@ -37,7 +37,7 @@ BAD_IMAGES: dict[str, tuple[bytes, int, str]] = {
     "png-bomb-one-side": (png_bomb(2_000_000_000, 1), 422, "pixels"),
     "text": (b"this is not an image at all", 422, "not a JPEG, PNG, WebP or BMP"),
     "html": (b"<!doctype html><img src=x>", 422, "not a JPEG"),
-    "gif": (encoded(image_of((1, 1, 1)), "GIF"), 422, "not a JPEG"),
+    "gif": (encoded(image_of((1, 1, 1)), "GIF"), 415, "GIF images are not taken"),
     "magic-only-jpeg": (b"\xff\xd8\xff", 422, "JPEG"),
     "magic-only-png": (b"\x89PNG\r\n\x1a\n", 422, "PNG"),
     "magic-only-bmp": (b"BM", 422, "BMP"),

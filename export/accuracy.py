@@ -1,0 +1,68 @@
+"""Measures a variant's task metric. Promises: the serving backend, decoding, resizing and geometry; nothing re-made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.datasets import ImageSplit, batches
+from export.detection_evidence import Detections, detect_evidence
+from export.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from models.digit_scenes import CropSample, SceneSample
+from models.metrics import confusion_matrix
+from models.preprocessing import boxes_to_source, mask_to_source
+from models.specs import Task
+
+Answer = Sequence[NDArray[Any]]  # one array per output tensor
+Infer = Callable[[NDArray[np.uint8]], Answer]
+
+
+def evaluate(infer: Infer, split: ImageSplit, task: Task, classes: int, batch_size: int) -> Evidence:
+    """Runs every image of a split once, in batches, and keeps what each contributes to the metric."""
+    parts = [infer(batch) for batch in batches(split.images, batch_size)]
+    answer = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return evidence_of(answer, split, task, classes)
+
+
+def evidence_of(answer: Answer, split: ImageSplit, task: Task, classes: int) -> Evidence:
+    """Evidence from the answers to all images of a split."""
+    match task:
+        case Task.CLASSIFY:
+            truth = np.array([_crop(sample).class_id for sample in split.samples], np.int64)
+            return ClassifyEvidence(answer[1][:, 0] == truth, truth, classes)
+        case Task.DETECT:
+            return _detect_evidence(answer, split, classes)
+        case Task.SEGMENT:
+            return _segment_evidence(answer[0], split, classes)
+
+
+def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
+    found: list[Detections] = []
+    truth: list[Detections] = []
+    for boxes, scores, class_ids, count, sample, geometry in zip(*answer, split.samples, split.geometries, strict=True):
+        scene = _scene(sample)
+        source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
+        found.append(Detections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
+        truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, np.ones(len(scene.class_ids))))
+    return detect_evidence(found, truth, classes)
+
+
+def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int) -> Evidence:
+    confusions = [
+        confusion_matrix(mask_to_source(mask, geometry), _scene(sample).mask, classes)
+        for mask, sample, geometry in zip(masks, split.samples, split.geometries, strict=True)
+    ]
+    return SegmentEvidence(np.stack(confusions))
+
+
+def _crop(sample: CropSample | SceneSample) -> CropSample:
+    assert isinstance(sample, CropSample)
+    return sample
+
+
+def _scene(sample: CropSample | SceneSample) -> SceneSample:
+    assert isinstance(sample, SceneSample)
+    return sample

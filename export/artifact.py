@@ -1,0 +1,131 @@
+"""Stores what steps made. Promises: named by content, finished atomically, a tampered artifact is never reused."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+Detail = Mapping[str, str | float | int | bool]
+RECORD_NAME = "step.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished step's directory."""
+
+    directory: Path
+    digest: str  # identity of the step that made it
+    content: str  # SHA-256 over the names and digests of its files
+    detail: Detail
+    seconds: float
+
+    def file(self, name: str) -> Path:
+        return self.directory / name
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step made and whether it is good."""
+
+    step: str
+    status: Literal["done", "cached", "failed"]
+    artifact: Artifact | None
+    seconds: float
+    detail: Detail
+
+
+@dataclass(frozen=True, slots=True)
+class StepIdentity:
+    """Everything a step's outcome may depend on; equal identities may share one artifact."""
+
+    step: str
+    config: object  # JSON-ready
+    inputs: Mapping[str, str]  # content digest by input name
+    tools: Mapping[str, str]  # version by tool name
+    sources: str  # digest of the step's own source text
+
+
+def digest_of(identity: StepIdentity) -> str:
+    """SHA-256 of the canonical JSON of an identity."""
+    document = {
+        "step": identity.step,
+        "config": identity.config,
+        "inputs": dict(identity.inputs),
+        "tools": dict(identity.tools),
+        "sources": identity.sources,
+    }
+    return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def sources_digest(module_names: Sequence[str]) -> str:
+    """SHA-256 over the source text of the named modules, in the order given."""
+    digest = hashlib.sha256()
+    for name in module_names:
+        digest.update(f"{name}\0".encode())
+        digest.update(inspect.getsource(import_module(name)).encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def finished_artifact(directory: Path, digest: str) -> Artifact | None:
+    """The artifact in `directory`, or None when it is missing, of another step, or its files have changed."""
+    try:
+        record = orjson.loads((directory / RECORD_NAME).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(record, dict) or record.get("digest") != digest:
+        return None
+    files = _file_digests(directory)
+    if files != record["files"]:
+        return None
+    return Artifact(directory, digest, _content_digest(files), record["detail"], record["seconds"])
+
+
+@contextmanager
+def building(directory: Path) -> Iterator[Path]:
+    """A scratch directory beside `directory`, removed when the body raises.
+
+    Call `finish` on it as the last thing; what was in `directory` before is replaced then.
+    """
+    scratch = directory.with_name(f".{directory.name}.{os.getpid()}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def finish(scratch: Path, directory: Path, digest: str, detail: Detail, seconds: float) -> Artifact:
+    """Writes the record and renames `scratch` to `directory`."""
+    files = _file_digests(scratch)
+    record = {"digest": digest, "files": files, "detail": dict(detail), "seconds": seconds}
+    (scratch / RECORD_NAME).write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    if directory.exists():
+        shutil.rmtree(directory)
+    scratch.rename(directory)
+    return Artifact(directory, digest, _content_digest(files), detail, seconds)
+
+
+def _file_digests(directory: Path) -> dict[str, str]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != RECORD_NAME)
+    return {path.relative_to(directory).as_posix(): file_sha256(path) for path in paths}
+
+
+def _content_digest(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

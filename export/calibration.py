@@ -1,0 +1,95 @@
+"""Observes activations on calibration images. Promises: one pass for all calibrators, and real images only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.datasets import batches
+from export.recipe import CalibrationSpec
+from export.thresholds import BINS, Histogram, Range, entropy_range, minmax_range, percentile_range
+
+_BATCH = 8  # every activation of a batch is in memory at once: about 0.5 GB for the reference segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """A named way from histogram to range."""
+
+    name: str
+    choose: Callable[[Histogram], Range]
+
+
+def calibrators_of(spec: CalibrationSpec) -> tuple[Calibrator, ...]:
+    """The candidates a recipe asks for, cheapest idea first (ties are decided in this order)."""
+    chosen: list[Calibrator] = []
+    if spec.minmax:
+        chosen.append(Calibrator("minmax", minmax_range))
+    if spec.entropy:
+        chosen.append(Calibrator("entropy", entropy_range))
+    chosen.extend(_percentile(value) for value in spec.percentiles)
+    return tuple(chosen)
+
+
+def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.uint8]) -> dict[str, Histogram]:
+    """Histograms of the named float tensors over all images (n, height, width, 3).
+
+    Runs the graph twice: extremes first, so that the bins fit.
+    """
+    names = list(tensors)
+    session = _observing_session(model, names)
+    lows = dict.fromkeys(names, np.inf)
+    highs = dict.fromkeys(names, -np.inf)
+    for name, values in _activations(session, names, images):
+        lows[name] = min(lows[name], float(values.min()))
+        highs[name] = max(highs[name], float(values.max()))
+    counts = {name: np.zeros(BINS, np.int64) for name in names}
+    for name, values in _activations(session, names, images):
+        counts[name] += _bin_counts(values, lows[name], highs[name])
+    return {name: Histogram(lows[name], highs[name], counts[name]) for name in names}
+
+
+def ranges_of(
+    histograms: Mapping[str, Histogram], calibrator: Calibrator, unclipped: Collection[str] = ()
+) -> dict[str, Range]:
+    """The calibrator's range of every tensor; those in `unclipped` keep their extremes."""
+    return {
+        name: minmax_range(histogram) if name in unclipped else calibrator.choose(histogram)
+        for name, histogram in histograms.items()
+    }
+
+
+def _percentile(value: float) -> Calibrator:
+    return Calibrator(f"percentile-{value:g}", lambda histogram: percentile_range(histogram, value))
+
+
+def _bin_counts(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.int64]:
+    scale = BINS / max(high - low, 1e-12)
+    bins = ((values.ravel() - np.float32(low)) * np.float32(scale)).astype(np.int32)
+    np.clip(bins, 0, BINS - 1, out=bins)
+    return np.bincount(bins, minlength=BINS)
+
+
+def _activations(
+    session: onnxruntime.InferenceSession, names: list[str], images: NDArray[np.uint8]
+) -> Iterable[tuple[str, NDArray[Any]]]:
+    for batch in batches(images, _BATCH):
+        yield from zip(names, session.run(names, {"images": batch}), strict=True)
+
+
+def _observing_session(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
+    """The same graph with the named tensors as extra outputs."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,168 @@
+"""The `saccade-export` program. Promises: exit code 0 done, 1 the work failed, 2 wrong usage; one JSON document."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from export.artifact import StepResult, file_sha256
+from export.datasets import DataStore
+from export.errors import ExportError, RecipeError
+from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from export.gate import denial_text, gate_decision
+from export.pipeline import RunSettings, planned_steps, run_pipeline
+from export.progress import progress_listener
+from export.recipe import LoadedRecipe, load_recipe
+from export.report import markdown, write_report
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+RepositoryOption = Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository to publish to")]
+WorkOption = Annotated[Path, typer.Option(help="where steps keep what they made")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Exports, gates and publishes trained networks.",
+)
+
+
+@app.command()
+def run(
+    recipes: Annotated[list[Path], typer.Argument(help="recipe.yaml, one or more")],
+    repository: RepositoryOption = Path("repository"),
+    work: WorkOption = Path(".saccade/export"),
+    as_json: JsonOption = False,
+) -> None:
+    """Exports each recipe: wrap, convert, quantize, qualify, gate, publish."""
+    loaded = [load_recipe(path) for path in recipes]
+    settings = RunSettings(work, repository)
+    outcomes = _run_all(loaded, settings, as_json)
+    raise typer.Exit(DONE if all(_is_good(results) for results in outcomes) else FAILED)
+
+
+@app.command()
+def step(
+    recipe: Annotated[Path, typer.Argument(help="recipe.yaml")],
+    name: Annotated[str, typer.Argument(help="step to run again, such as wrap or precision.int8-cpu")],
+    repository: RepositoryOption = Path("repository"),
+    work: WorkOption = Path(".saccade/export"),
+    as_json: JsonOption = False,
+) -> None:
+    """Runs one step again; what it builds on is taken from the work directory, or made first."""
+    loaded = load_recipe(recipe)
+    outcomes = _run_all([loaded], RunSettings(work, repository, redo=name, until=name), as_json)
+    raise typer.Exit(DONE if _is_good(outcomes[0]) else FAILED)
+
+
+@app.command()
+def gate(
+    report: Annotated[Path, typer.Argument(help="report.json of an export or a version directory")],
+    as_json: JsonOption = False,
+) -> None:
+    """Judges a report again with the thresholds it holds; files beside it are hashed again."""
+    found = read_report(report)
+    verdicts = [_judged_again(found, variant, report.parent) for variant in found.variants]
+    if as_json:
+        _print_json({v.qualify.variant: v.gate.model_dump(mode="json") for v in verdicts})
+    else:
+        for verdict in verdicts:
+            name = verdict.qualify.variant
+            print(f"{name} accepted" if verdict.gate.accepted else denial_text(name, verdict.gate))
+    raise typer.Exit(DONE if any(verdict.gate.accepted for verdict in verdicts) else FAILED)
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(help="recipe.yaml, version directory or report.json")],
+    out: Annotated[Path | None, typer.Option(help="write report and plots here instead of printing the text")] = None,
+    work: WorkOption = Path(".saccade/export"),
+    as_json: JsonOption = False,
+) -> None:
+    """Renders a report again, from a version directory or from the newest finished gate step of a recipe."""
+    found = read_report(_report_path(source, work))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        paths = write_report(found, out)
+        _print_json([str(path) for path in paths]) if as_json else print(*paths, sep="\n")
+    elif as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print(markdown(found, []), end="")
+
+
+def main() -> None:
+    """Entry point: known failures end as one line on stderr."""
+    try:
+        app(standalone_mode=True)
+    except RecipeError as error:
+        print(f"saccade-export: {error}", file=sys.stderr)
+        raise SystemExit(USAGE) from error
+    except ExportError as error:
+        print(f"saccade-export: {error}", file=sys.stderr)
+        raise SystemExit(FAILED) from error
+
+
+def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) -> list[list[StepResult]]:
+    """Every recipe runs, whatever became of the ones before it."""
+    console = Console(stderr=as_json, highlight=False)
+    data = DataStore()
+    outcomes: list[list[StepResult]] = []
+    for loaded in recipes:
+        count = len(planned_steps(loaded))
+        with progress_listener(console, loaded.recipe.model, loaded.path, count) as listener:
+            outcomes.append(run_pipeline(loaded, settings, data, listener))
+    if as_json:
+        _print_json({one.recipe.model: _summary(results) for one, results in zip(recipes, outcomes, strict=True)})
+    return outcomes
+
+
+def _summary(results: list[StepResult]) -> dict[str, Any]:
+    return {
+        "ok": _is_good(results),
+        "steps": [
+            {
+                "step": result.step,
+                "status": result.status,
+                "seconds": round(result.seconds, 3),
+                "artifact": str(result.artifact.directory) if result.artifact else None,
+                "detail": dict(result.detail),
+            }
+            for result in results
+        ],
+    }
+
+
+def _is_good(results: list[StepResult]) -> bool:
+    return all(result.status != "failed" for result in results)
+
+
+def _judged_again(report: ExportReport, variant: VariantReport, directory: Path) -> VariantReport:
+    file = directory / f"{variant.qualify.variant}.onnx"
+    digest = file_sha256(file) if file.exists() else variant.qualify.file_sha256
+    decision = gate_decision(variant.qualify, report.thresholds, digest)
+    return VariantReport(qualify=variant.qualify, gate=decision)
+
+
+def _report_path(source: Path, work: Path) -> Path:
+    """Raises RecipeError when there is no report to be found."""
+    if source.is_dir():
+        return source / REPORT_JSON
+    if source.suffix == ".json":
+        return source
+    model = load_recipe(source).recipe.model
+    finished = sorted((work / model).glob(f"gate-*/{REPORT_JSON}"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise RecipeError(f"no report of {model!r} in {work}; run `saccade-export run {source}` first")
+    return finished[-1]
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

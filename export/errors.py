@@ -1,0 +1,37 @@
+"""Every failure the exporter can name.
+
+Promises: the text says what was given, what is allowed and what to change.
+
+ExportError
+├── RecipeError        the recipe cannot be used; wrong usage, exit code 2
+├── SourceError        the network or its weights cannot be loaded as the recipe says
+├── DataRefused        calibration or evaluation data is missing, too small, or overlaps
+├── GraphError         an ONNX graph lacks what the next step needs
+└── PublishError       the repository cannot take the version
+"""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Root of all named failures; the program prints the text and exits with 1."""
+
+
+class RecipeError(ExportError):
+    pass
+
+
+class SourceError(ExportError):
+    pass
+
+
+class DataRefused(ExportError):
+    pass
+
+
+class GraphError(ExportError):
+    pass
+
+
+class PublishError(ExportError):
+    pass

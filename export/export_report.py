@@ -1,0 +1,71 @@
+"""The whole report of one export. Promises: report.json reads back into this; the gate can be re-evaluated from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from export.errors import RecipeError
+from export.qualify_report import QualifyReport
+from export.recipe import GateThresholds
+from models.manifest import GateDecision, MetricFigure
+from models.specs import Frozen, Task
+
+REPORT_JSON = "report.json"
+REPORT_MARKDOWN = "report.md"
+
+
+class CalibratorFigure(Frozen):
+    """What one calibrator reached on the tuning split."""
+
+    calibrator: str
+    tuning_metric: float
+
+
+class CalibrationTable(Frozen):
+    variant: str
+    tuning_images: int
+    candidates: tuple[CalibratorFigure, ...]
+
+
+class StepFigure(Frozen):
+    """One step's identity and cost."""
+
+    step: str
+    digest: str
+    seconds: float  # of the run that made it, even when it was reused
+
+
+class VariantReport(Frozen):
+    qualify: QualifyReport
+    gate: GateDecision
+
+
+class ExportReport(Frozen):
+    """Everything measured about one model."""
+
+    schema_version: int = 1
+    model: str
+    task: Task
+    labels: tuple[str, ...]
+    source: str
+    weights: str
+    created: str  # ISO 8601, UTC
+    reference: MetricFigure  # eager fp32
+    network: dict[str, str | float | int | bool]
+    variants: tuple[VariantReport, ...]
+    calibration: tuple[CalibrationTable, ...]
+    thresholds: GateThresholds
+    steps: tuple[StepFigure, ...]
+    environment: dict[str, str]
+
+
+def read_report(path: Path) -> ExportReport:
+    """Raises RecipeError when `path` holds no export report."""
+    try:
+        return ExportReport.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path} is not a report of this schema: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,106 @@
+"""Step `gate`: judges all variants and reports. Promises: a denied variant is reported like an accepted one."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import orjson
+
+from export.artifact import Artifact, Detail, file_sha256
+from export.benchmark import cpu_name
+from export.bootstrap import CONFIDENCE
+from export.export_report import CalibrationTable, ExportReport, StepFigure, VariantReport
+from export.gate import denial_text, gate_decision
+from export.onnx_graph import MODEL_FILE
+from export.precision import CALIBRATION_FILE
+from export.qualify import REPORT_FILE
+from export.qualify_report import QualifyReport
+from export.recipe import LoadedRecipe
+from export.reference import reference_interval, reference_metric_name
+from export.report import write_report
+from export.repository import newest_manifest
+from export.sources.module_source import weights_sha256
+from export.steps import StepContext, qualified_name
+from export.wrap import read_wrap_facts
+from models.manifest import MetricFigure
+
+_REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
+
+
+def run_gate(context: StepContext) -> Detail:
+    """Writes report.json, report.md and plots with every variant's verdict."""
+    report = _report(context)
+    write_report(report, context.out)
+    denials = [
+        denial_text(variant.qualify.variant, variant.gate) for variant in report.variants if not variant.gate.accepted
+    ]
+    accepted = [variant.qualify.variant for variant in report.variants if variant.gate.accepted]
+    detail: dict[str, str | float | int | bool] = {"accepted": len(accepted), "variants": ", ".join(accepted)}
+    return detail | ({"denied": " | ".join(denials)} if denials else {})
+
+
+def weights_identity(loaded: LoadedRecipe) -> str:
+    path = loaded.weights_path
+    return "random" if path is None else f"sha256:{weights_sha256(path)}"
+
+
+def reference_figure(artifact: Artifact) -> MetricFigure:
+    """The eager network's metric as the manifest and the report state it."""
+    interval = reference_interval(artifact)
+    return MetricFigure(
+        name=reference_metric_name(artifact),
+        value=interval.value,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        confidence=CONFIDENCE,
+        split="test",
+        images=int(artifact.detail["images"]),
+    )
+
+
+def _report(context: StepContext) -> ExportReport:
+    recipe = context.recipe
+    previous = newest_manifest(context.repository, recipe.model)
+    variants: list[VariantReport] = []
+    calibration: list[CalibrationTable] = []
+    for name in recipe.variants:
+        measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE).read_bytes()
+        made = context.inputs[qualified_name("precision", name)]
+        qualify = QualifyReport.model_validate_json(measured)
+        before = previous.variant(name) if previous else None
+        decision = gate_decision(
+            qualify, recipe.gate, file_sha256(made.file(MODEL_FILE)), before.metric if before else None
+        )
+        variants.append(VariantReport(qualify=qualify, gate=decision))
+        if made.file(CALIBRATION_FILE).exists():
+            table = orjson.loads(made.file(CALIBRATION_FILE).read_bytes())
+            calibration.append(
+                CalibrationTable(
+                    variant=name, tuning_images=table["tuning_images"], candidates=tuple(table["candidates"])
+                )
+            )
+    return ExportReport(
+        model=recipe.model,
+        task=recipe.task.task,
+        labels=recipe.labels,
+        source=recipe.source.factory,
+        weights=weights_identity(context.loaded),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        reference=reference_figure(context.inputs["reference"]),
+        network=read_wrap_facts(context.inputs["wrap"].directory)
+        | {"nodes": int(context.inputs["onnx_optimization"].detail["nodes_after"])},
+        variants=tuple(variants),
+        calibration=tuple(calibration),
+        thresholds=recipe.gate,
+        steps=tuple(
+            StepFigure(step=name, digest=artifact.digest, seconds=round(artifact.seconds, 3))
+            for name, artifact in context.inputs.items()
+        ),
+        environment={
+            "cpu": cpu_name(),
+            "python": platform.python_version(),
+            **{tool: version(tool) for tool in _REPORTED_TOOLS},
+        },
+    )

@@ -1,0 +1,129 @@
+"""Step `precision`: one variant's file. Promises: the calibrator with the best tuning metric wins; all are reported."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import orjson
+
+from export.accuracy import evaluate
+from export.artifact import Detail
+from export.bare_graph import bare_graph
+from export.calibration import Calibrator, calibrators_of, observe, ranges_of
+from export.datasets import ImageSplit, ensure_calibration_allowed, ensure_instances_disjoint
+from export.evidence import point_value
+from export.graph_rewrites import read_interleaved_pixels, use_depthwise_for_batch_norm
+from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, ensure_contract, op_counts, weighted_part
+from export.quantization import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
+from export.recipe import VariantKind
+from export.serving import open_backend
+from export.steps import StepContext
+
+BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping, for comparison only
+CALIBRATION_FILE = "calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One calibrator's file and what it reached on the tuning split."""
+
+    calibrator: str
+    metric: float
+    file: Path
+
+
+def run_precision(context: StepContext) -> Detail:
+    """Writes `model.onnx` in the variant's precision."""
+    assert context.variant is not None
+    return _MAKERS[context.variant](context)
+
+
+def best_candidate(candidates: list[Candidate]) -> Candidate:
+    """Highest tuning metric; the earlier of equals, since that one clips less."""
+    return max(candidates, key=lambda candidate: candidate.metric)
+
+
+def _make_fp32(context: StepContext) -> Detail:
+    model = onnx.load(context.inputs["onnx_optimization"].file(MODEL_FILE))
+    onnx.save(bare_graph(model), context.out / BARE_FILE)
+    is_interleaved = read_interleaved_pixels(model)
+    onnx.checker.check_model(model)
+    onnx.save(model, context.out / MODEL_FILE)
+    return {"precision": "fp32", "interleaved_first_convolution": is_interleaved}
+
+
+def _make_int8_cpu(context: StepContext) -> Detail:
+    recipe, spec = context.recipe, context.recipe.calibration
+    calibration, tuning, test = (context.data.split(context.loaded, name) for name in ("calibration", "tuning", "test"))
+    ensure_calibration_allowed(calibration, [tuning, test], spec.min_images)
+    ensure_instances_disjoint("calibration", "test")
+    model = onnx.load(context.inputs["onnx_optimization"].file(MODEL_FILE))
+    use_depthwise_for_batch_norm(model)
+    names = nodes_to_quantize(model, spec.keep_float)
+    context.note("observing activations")
+    histograms = observe(model, observed_tensors(model, names), calibration.images)
+    with tempfile.TemporaryDirectory(dir=context.out) as scratch:
+        candidates: list[Candidate] = []
+        for calibrator in calibrators_of(spec):
+            context.note(f"trying {calibrator.name}")
+            ranges = ranges_of(histograms, calibrator, unclipped=last_tensors(model, names))
+            candidate = quantized(model, names, ranges, has_vnni())
+            onnx.checker.check_model(candidate)
+            ensure_contract(candidate, recipe.task, recipe.preprocess)
+            candidates.append(_measured(context, candidate, calibrator, tuning, Path(scratch)))
+        chosen = best_candidate(candidates)
+        shutil.copy(chosen.file, context.out / MODEL_FILE)
+        onnx.save(bare_graph(onnx.load(chosen.file)), context.out / BARE_FILE)
+        kernels = optimised_ops(context.out / MODEL_FILE, Path(scratch))
+    weighted = [node.name for node in weighted_part(model) if node.op_type in WEIGHTED_OPS]
+    detail: dict[str, str | float | int | bool] = {
+        "precision": "int8",
+        "calibrator": chosen.calibrator,
+        "calibration_images": len(calibration.samples),
+        "calibration_sha256": calibration.sha256,
+        "tuning_metric": chosen.metric,
+        "reduce_range": not has_vnni(),
+        "quantized_nodes": len(names),
+        "quantized_weighted_nodes": len(set(weighted) & set(names)),
+        "weighted_nodes": len(weighted),
+        "float_weighted_kernels": sum(kernels.get(op, 0) for op in _FLOAT_KERNELS),
+        "runtime_kernels": ", ".join(f"{op} {count}" for op, count in sorted(kernels.items())),
+    }
+    table = [{"calibrator": candidate.calibrator, "tuning_metric": candidate.metric} for candidate in candidates]
+    document = {"candidates": table, "tuning_images": len(tuning.samples), "tuning_sha256": tuning.sha256}
+    (context.out / CALIBRATION_FILE).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    return detail
+
+
+def optimised_ops(file: Path, scratch: Path) -> dict[str, int]:
+    """How often each kernel occurs after ONNX Runtime's own fusions: whether Q/DQ pairs really became int8 kernels."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(scratch / "optimised.onnx")
+    options.log_severity_level = 4  # it warns that such a file fits this machine only, which is the point
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return op_counts(onnx.load(options.optimized_model_filepath).graph.node)
+
+
+_FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "ConvTranspose")
+
+
+def _measured(
+    context: StepContext, model: onnx.ModelProto, calibrator: Calibrator, tuning: ImageSplit, scratch: Path
+) -> Candidate:
+    recipe = context.recipe
+    file = scratch / f"{calibrator.name}.onnx"
+    onnx.save(model, file)
+    backend = open_backend(file, recipe)
+    size = recipe.qualify.evaluate_batch_size
+    evidence = evaluate(backend.infer, tuning, recipe.task.task, len(recipe.labels), size)
+    backend.close()
+    return Candidate(calibrator.name, point_value(evidence), file)
+
+
+_MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {"fp32": _make_fp32, "int8-cpu": _make_int8_cpu}

@@ -1,0 +1,66 @@
+"""Shows a run's progress. Promises: bars on a terminal, plain lines elsewhere; stdout stays free for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from export.artifact import StepResult
+from export.pipeline import Listener, rerun_command
+
+_LONGEST = 60  # characters of a fact that still fits beside others
+_STYLES = {"done": "green", "cached": "cyan", "failed": "red"}
+
+
+@contextmanager
+def progress_listener(console: Console, model: str, recipe: Path, step_count: int) -> Iterator[Listener]:
+    """Reports one recipe's steps on `console`."""
+    if not console.is_terminal:
+        yield Listener(
+            started=lambda name: None,
+            noted=lambda text: None,
+            finished=lambda result: console.print(_line(model, recipe, result), markup=False, soft_wrap=True),
+        )
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(model, total=step_count)
+        current = {"step": ""}
+
+        def started(name: str) -> None:
+            current["step"] = name
+            progress.update(bar, description=f"{model} [bold]{name}[/bold]")
+
+        def noted(text: str) -> None:
+            progress.update(bar, description=f"{model} [bold]{current['step']}[/bold] {text}")
+
+        def finished(result: StepResult) -> None:
+            progress.advance(bar)
+            progress.console.print(
+                _line(model, recipe, result), style=_STYLES[result.status], markup=False, soft_wrap=True
+            )
+
+        yield Listener(started, noted, finished)
+
+
+def _line(model: str, recipe: Path, result: StepResult) -> str:
+    return (
+        f"{model}  {result.step:<20} {result.status:<6} {result.seconds:6.2f} s  {_facts(result.detail)}"
+        f"\n    again: {rerun_command(recipe, result.step)}"
+    )
+
+
+def _facts(detail: Mapping[str, str | float | int | bool]) -> str:
+    """The short facts of a step; lists of operators stay in the report."""
+    shown = {
+        key: value for key, value in detail.items() if key == "error" or len(str(value)) <= _LONGEST or key == "denied"
+    }
+    return " ".join(f"{key}={_short(value)}" for key, value in shown.items())
+
+
+def _short(value: str | float | int | bool) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

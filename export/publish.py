@@ -1,0 +1,168 @@
+"""Step `publish`: the version directory. Promises: accepted variants only, files hashed, equal content only once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from export.artifact import Artifact, Detail, file_sha256
+from export.errors import PublishError
+from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from export.judge import reference_figure, weights_identity
+from export.onnx_graph import MODEL_FILE
+from export.recipe import VariantKind
+from export.repository import add_version, readable_manifests
+from export.samples import write_samples
+from export.steps import StepContext, qualified_name
+from models.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Lineage,
+    Manifest,
+    Variant,
+    manifest_bytes,
+)
+from models.specs import input_tensor, output_tensors
+from service import __version__
+
+LABELS_FILE = "labels.txt"
+_PRECISIONS = {"fp32": ("fp32", "any"), "int8-cpu": ("int8", "cpu")}
+
+
+def run_publish(context: StepContext) -> Detail:
+    """Adds a version to the repository, or finds that the newest equal one is already there."""
+    judged = context.inputs["gate"]
+    report = read_report(judged.file(REPORT_JSON))
+    accepted = [variant for variant in report.variants if variant.gate.accepted]
+    if not accepted:
+        raise PublishError(f"no variant of {report.model} passed the gate; see {judged.file('report.md')}")
+    model_dir = context.repository / report.model
+    model_dir.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
+    try:
+        scratch.chmod(0o755)
+        _fill(scratch, context, report, accepted)
+        files = _file_entries(scratch)
+
+        def manifest(number: int) -> Manifest:
+            return _manifest(context, report, accepted, files, number)
+
+        existing = _equal_version(context.repository, manifest(1))
+        number = existing or add_version(
+            model_dir,
+            scratch,
+            lambda number: _write(scratch / MANIFEST_NAME, manifest_bytes(manifest(number))),
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
+    return {
+        "version": number,
+        "is_new": existing is None,
+        "path": str(model_dir / str(number)),
+        "variants": ", ".join(variant.qualify.variant for variant in accepted),
+    }
+
+
+def publication_identity(manifest: Manifest) -> tuple[object, ...]:
+    """What makes two versions the same publication: bytes, contract and lineage, not the time or the stopwatch."""
+    return (
+        manifest.source,
+        manifest.weights,
+        manifest.task,
+        manifest.labels,
+        manifest.preprocess,
+        manifest.allowed_batch_sizes,
+        tuple((variant.name, _sha256_of(manifest, variant.file)) for variant in manifest.variants),
+        manifest.lineage,
+    )
+
+
+def _equal_version(repository: Path, manifest: Manifest) -> int | None:
+    identity = publication_identity(manifest)
+    for existing in reversed(readable_manifests(repository, manifest.model)):
+        if publication_identity(existing) == identity:
+            return existing.version
+    return None
+
+
+def _fill(scratch: Path, context: StepContext, report: ExportReport, accepted: list[VariantReport]) -> None:
+    for variant in accepted:
+        source = _made(context, variant).file(MODEL_FILE)
+        target = scratch / f"{variant.qualify.variant}.onnx"
+        shutil.copyfile(source, target)
+        if file_sha256(target) != variant.qualify.file_sha256:
+            raise PublishError(f"{source} changed after it was measured; run qualify again")
+    for path in context.inputs["gate"].directory.iterdir():
+        if path.name != "step.json":
+            shutil.copyfile(path, scratch / path.name)
+    _write(scratch / LABELS_FILE, "".join(f"{label}\n" for label in report.labels).encode())
+
+
+def _manifest(
+    context: StepContext, report: ExportReport, accepted: list[VariantReport], files: tuple[FileEntry, ...], number: int
+) -> Manifest:
+    recipe = context.recipe
+    return Manifest(
+        model=recipe.model,
+        version=number,
+        created=report.created,
+        source=recipe.source.factory,
+        weights=weights_identity(context.loaded),
+        task=recipe.task,
+        labels=recipe.labels,
+        preprocess=recipe.preprocess,
+        input=input_tensor(recipe.preprocess),
+        outputs=output_tensors(recipe.task, recipe.preprocess),
+        allowed_batch_sizes=recipe.allowed_batch_sizes,
+        reference_metric=reference_figure(context.inputs["reference"]),
+        variants=tuple(_variant(context, variant) for variant in accepted),
+        files=files,
+        lineage=_lineage(context),
+    )
+
+
+def _variant(context: StepContext, variant: VariantReport) -> Variant:
+    name = variant.qualify.variant
+    precision, target = _PRECISIONS[name]
+    return Variant.model_validate(
+        {
+            "name": name,
+            "precision": precision,
+            "sparsity": "dense",
+            "target": target,
+            "file": f"{name}.onnx",
+            "metric": variant.qualify.metric,
+            "latency": variant.qualify.latency,
+            "measured_on": variant.qualify.measured_on,
+            "detail": dict(_made(context, variant).detail),
+            "gate": variant.gate,
+        }
+    )
+
+
+def _lineage(context: StepContext) -> tuple[Lineage, ...]:
+    tool = f"saccade {__version__}"
+    return tuple(Lineage(step=name, digest=made.digest, tool=tool) for name, made in context.inputs.items())
+
+
+def _made(context: StepContext, variant: VariantReport) -> Artifact:
+    names: dict[str, VariantKind] = {name: name for name in context.recipe.variants}
+    return context.inputs[qualified_name("precision", names[variant.qualify.variant])]
+
+
+def _file_entries(directory: Path) -> tuple[FileEntry, ...]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path))
+        for path in paths
+    )
+
+
+def _sha256_of(manifest: Manifest, file: str) -> str:
+    return next(entry.sha256 for entry in manifest.files if entry.path == file)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,157 @@
+"""Static int8 for CPUs. Promises: u8s8 Q/DQ, per-channel weights, float decoding, and bytes fed in without a Quantize.
+
+Activations are uint8 with a zero point, weights int8 symmetric: what ONNX Runtime's VNNI kernels multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from export.errors import GraphError
+from export.onnx_graph import weighted_part
+from export.thresholds import Range
+
+# Operators with an int8 kernel, or that only move bytes. Softmax and products of two activations (attention) stay
+# float: they are a per cent of the time and most of the error.
+_WEIGHTED_OPS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_ARITHMETIC_OPS = {"Add", "Mul", "Relu", "Clip", "LeakyRelu", "Sigmoid", "AveragePool", "GlobalAveragePool", "MaxPool"}
+_MOVING_OPS = {"Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Resize", "Pad"}
+_QUANTIZED_OPS = frozenset(_WEIGHTED_OPS | _ARITHMETIC_OPS | _MOVING_OPS)
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def nodes_to_quantize(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> list[str]:
+    """Names of the nodes up to the last weighted ones that have an int8 form, except those the recipe keeps float."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    floats = float_tensors(model)
+    return [
+        node.name
+        for node in weighted_part(model)
+        if node.op_type in _QUANTIZED_OPS
+        and node.output[0] in floats
+        and not _feeds_from_bytes(model, node)
+        and (node.op_type not in ("MatMul", "Mul") or _is_quantizable_product(node, constants))
+        and not node.name.startswith(keep_float or ("\0",))
+    ]
+
+
+def observed_tensors(model: onnx.ModelProto, names: list[str]) -> list[str]:
+    """Activations that the named nodes read or write: those that need a range."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    floats = float_tensors(model) - constants
+    chosen = set(names)
+    return list(
+        dict.fromkeys(
+            name
+            for node in model.graph.node
+            if node.name in chosen
+            for name in (*node.input, *node.output)
+            if name in floats
+        )
+    )
+
+
+def last_tensors(model: onnx.ModelProto, names: list[str]) -> set[str]:
+    """What quantized nodes hand to the float rest: logits, whose largest values decide and must not be clipped."""
+    chosen = set(names)
+    inside = {name for node in model.graph.node if node.name in chosen for name in node.input}
+    return {name for node in model.graph.node if node.name in chosen for name in node.output} - inside
+
+
+def float_tensors(model: onnx.ModelProto) -> set[str]:
+    """Names of all float32 tensors; shape arithmetic in between is integer and stays as it is."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+
+
+def quantized(model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Range], has_vnni: bool) -> onnx.ModelProto:
+    """A Q/DQ copy of `model` whose uint8 input feeds DequantizeLinear directly."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    pixels = pixel_cast(copy).output[0]
+    known = {name: _tensor_data(chosen) for name, chosen in ranges.items()}
+    known[pixels] = _tensor_data(Range(0.0, 255.0))  # scale exactly 1, zero point 0
+    quantizer = QDQQuantizer(
+        copy,
+        True,  # per channel
+        not has_vnni,  # without VNNI the 16-bit sums of u8s8 products saturate, so weights get 7 bits
+        QuantType.QInt8,
+        QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax, known),
+        names,
+        [],
+        sorted(_QUANTIZED_OPS),
+        {
+            "ActivationSymmetric": False,
+            "WeightSymmetric": True,
+            "QuantizeBias": True,
+            "ForceQuantizeNoInputCheck": False,
+        },
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()  # it appends Q/DQ nodes at the end
+    result: onnx.ModelProto = quantizer.model.model
+    feed_pixels_directly(result)
+    return result
+
+
+def feed_pixels_directly(model: onnx.ModelProto) -> None:
+    """Cast → Quantize (scale 1, zero 0) → Dequantize becomes Dequantize: the bytes already are the quantized values."""
+    cast = pixel_cast(model)
+    readers = [node for node in model.graph.node if cast.output[0] in node.input]
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        raise GraphError(f"pixels feed {[node.op_type for node in readers]}; the first convolution must be quantized")
+    quantize = readers[0]
+    scale, zero_point = constants[quantize.input[1]], constants[quantize.input[2]]
+    if float(scale) != 1.0 or int(zero_point) != 0:
+        raise GraphError(f"pixels would be quantized with scale {scale} and zero point {zero_point}, not 1 and 0")
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == quantize.output[0]:
+                node.input[index] = cast.input[0]
+    model.graph.node.remove(cast)
+    model.graph.node.remove(quantize)
+
+
+def pixel_cast(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The Cast that turns transposed bytes into floats at the graph's front. Raises GraphError when there is none."""
+    transposed = [name for node in model.graph.node if "images" in node.input for name in node.output]
+    casts: list[onnx.NodeProto] = [node for node in model.graph.node if node.op_type == "Cast"]
+    for node in casts:
+        if node.input[0] in transposed:
+            return node
+    raise GraphError("the graph does not begin with Transpose and Cast of its uint8 images")
+
+
+def has_vnni(cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether this CPU multiplies u8s8 into 32 bits; True where the question does not arise (no /proc, not x86)."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return True
+    flags = {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
+    return not flags or bool(flags & {"avx512_vnni", "avx_vnni"})
+
+
+def _feeds_from_bytes(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """The transpose of the uint8 images: already bytes."""
+    return any(value.name in node.input for value in model.graph.input)
+
+
+def _is_quantizable_product(node: onnx.NodeProto, constants: set[str]) -> bool:
+    """MatMul needs a constant side; Mul must not have one (a scale belongs into its neighbour)."""
+    has_constant = any(name in constants for name in node.input)
+    return has_constant if node.op_type == "MatMul" else not has_constant
+
+
+def _tensor_data(chosen: Range) -> TensorData:
+    return TensorData(lowest=np.array(chosen.low, np.float32), highest=np.array(chosen.high, np.float32))

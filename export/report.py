@@ -1,0 +1,157 @@
+"""Renders an export report as Markdown, with plots. Promises: measured figures only, denials included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.export_report import REPORT_JSON, REPORT_MARKDOWN, ExportReport, VariantReport
+from export.plots import write_plots
+
+Row = tuple[str, ...]
+
+
+def write_report(report: ExportReport, directory: Path) -> list[Path]:
+    """Writes report.json, report.md and the plots; returns the paths."""
+    plots = write_plots(report, directory)
+    json_path, markdown_path = directory / REPORT_JSON, directory / REPORT_MARKDOWN
+    json_path.write_text(report.model_dump_json(indent=2) + "\n")
+    markdown_path.write_text(markdown(report, [plot.name for plot in plots]))
+    return [json_path, markdown_path, *plots]
+
+
+def markdown(report: ExportReport, plot_names: list[str]) -> str:
+    """The report as text."""
+    reference = report.reference
+    lines = [
+        f"# {report.model}",
+        "",
+        f"{report.task.value}, {len(report.labels)} classes, source `{report.source}`, "
+        f"weights `{report.weights[:19]}`, {report.created}.",
+        f"Eager fp32 on {reference.images} test images: {reference.name} {reference.value:.4f} "
+        f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] (95 % bootstrap interval).",
+        "",
+        "## Variants",
+        *_table(
+            ("variant", "gate", "metric", "interval", "drop (upper end)", "MiB", "ms at batch 1", "best images/s"),
+            [_variant_row(variant) for variant in report.variants],
+        ),
+        "",
+        *_gates(report),
+        *_latency(report),
+        *_speed(report),
+        *_calibration(report),
+        "## Per class",
+        *_per_class(report),
+        "",
+        "## How it was made",
+        *_table(("fact", "value"), [(key, str(value)) for key, value in report.network.items()]),
+        "",
+        *_table(
+            ("step", "digest", "seconds"),
+            [(step.step, step.digest[:12], f"{step.seconds:.2f}") for step in report.steps],
+        ),
+        "",
+        *_table(("environment", "value"), list(report.environment.items())),
+        "",
+        *(f"![{name}]({name})" for name in plot_names),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _variant_row(variant: VariantReport) -> Row:
+    figures = variant.qualify
+    return (
+        figures.variant,
+        "accepted" if variant.gate.accepted else "**denied**",
+        f"{figures.metric.value:.4f}",
+        f"[{figures.metric.ci_low:.4f}, {figures.metric.ci_high:.4f}]",
+        f"{figures.drop.value:+.4f} ({figures.drop.ci_high:+.4f})",
+        f"{figures.file_bytes / 2**20:.2f}",
+        f"{figures.latency[0].p50_ms:.2f}" if figures.latency else "-",
+        f"{max((latency.images_per_s for latency in figures.latency), default=0.0):.0f}",
+    )
+
+
+def _gates(report: ExportReport) -> list[str]:
+    lines: list[str] = []
+    for variant in report.variants:
+        rows = [
+            (check.name, "pass" if check.passed else "**fail**", str(check.value), str(check.limit), check.detail)
+            for check in variant.gate.checks
+        ]
+        lines += [
+            f"## Gate: {variant.qualify.variant} {'accepted' if variant.gate.accepted else 'denied, not published'}",
+            *_table(("check", "verdict", "value", "limit", "detail"), rows),
+            "",
+        ]
+    return lines
+
+
+def _latency(report: ExportReport) -> list[str]:
+    rows = [
+        (
+            variant.qualify.variant,
+            str(figure.batch_size),
+            f"{figure.p50_ms:.2f}",
+            f"{figure.p90_ms:.2f}",
+            f"{figure.p99_ms:.2f}",
+            f"{figure.images_per_s:.0f}",
+        )
+        for variant in report.variants
+        for figure in variant.qualify.latency
+    ]
+    device = report.variants[0].qualify.measured_on
+    return [
+        f"## Latency on {device.name}, {device.threads} threads",
+        *_table(("variant", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s"), rows),
+        "",
+    ]
+
+
+def _speed(report: ExportReport) -> list[str]:
+    rows = [
+        (
+            variant.qualify.variant,
+            str(figure.batch_size),
+            f"{figure.deploy_images_per_s:.0f}",
+            f"{figure.bare_images_per_s:.0f}",
+            f"{figure.ratio:.3f} [{figure.ci_low:.3f}, {figure.ci_high:.3f}]",
+        )
+        for variant in report.variants
+        for figure in variant.qualify.speed
+    ]
+    return [
+        "## Deploy graph (uint8) against bare graph (normalised float), images/s, measured in turns",
+        *_table(("variant", "batch", "deploy", "bare", "ratio"), rows),
+        "",
+    ]
+
+
+def _calibration(report: ExportReport) -> list[str]:
+    lines: list[str] = []
+    for table in report.calibration:
+        rows = [(figure.calibrator, f"{figure.tuning_metric:.4f}") for figure in table.candidates]
+        lines += [
+            f"## Calibrators of {table.variant}, on {table.tuning_images} tuning images",
+            *_table(("calibrator", report.reference.name), rows),
+            "",
+        ]
+    return lines
+
+
+def _per_class(report: ExportReport) -> list[str]:
+    names = tuple(variant.qualify.variant for variant in report.variants)
+    rows = [
+        (label, *(_figure(variant.qualify.per_class[index]) for variant in report.variants))
+        for index, label in enumerate(report.labels)
+    ]
+    return _table(("class", *names), rows)
+
+
+def _table(header: Row, rows: Sequence[Row]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

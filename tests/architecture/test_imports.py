@@ -1,0 +1,130 @@
+"""Imports point one way: models ← service ← export. Nothing heavy gets where it must not."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING_LIBRARIES = {"torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "sklearn", "matplotlib"}
+MAY_NOT_IMPORT = {
+    "models": {"service", "export", "tests"},
+    "service": {"export", "tests", *TRAINING_LIBRARIES},
+    "export": {"tests"},
+}
+CONTRACT = ("models/specs.py", "models/manifest.py", "models/preprocessing.py")
+# What reads the environment: settings enter at these doors, and children inherit theirs.
+ENVIRONMENT_READERS = {
+    "service/commands/serve.py",
+    "service/commands/doctor.py",
+    "service/metrics.py",
+    "service/workers/child_process.py",
+}
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Full names of all modules a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top_level(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported_modules(path)}
+
+
+@pytest.mark.parametrize("package", list(MAY_NOT_IMPORT))
+def test_imports_point_one_way(package: str) -> None:
+    found = {
+        str(path.relative_to(ROOT)): sorted(top_level(path) & MAY_NOT_IMPORT[package])
+        for path in sources(package)
+        if top_level(path) & MAY_NOT_IMPORT[package]
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_contract_imports_neither_training_libraries_nor_the_service(name: str) -> None:
+    path = ROOT / name
+
+    assert top_level(path) & {*TRAINING_LIBRARIES, "service", "export"} == set()
+    ours = {module for module in imported_modules(path) if module.startswith("models.")}
+    assert {".".join(module.split(".")[:2]) for module in ours} <= {"models.specs"}
+
+
+def test_data_and_contract_of_models_do_not_import_torch() -> None:
+    found = [path.name for path in (ROOT / "models").glob("*.py") if "torch" in top_level(path)]
+
+    assert found == []
+
+
+def test_nouns_import_nothing_of_ours() -> None:
+    for name in ("service/core.py", "service/errors.py"):
+        assert top_level(ROOT / name) & {"service", "models", "export"} == set()
+
+
+def test_decisions_import_neither_http_nor_processes() -> None:
+    # The pure parts stay pure: no web framework, no event loop, no files.
+    for name in ("batching", "latency_model", "queue"):
+        found = top_level(ROOT / "service" / "scheduling" / f"{name}.py")
+        assert found & {"fastapi", "starlette", "asyncio", "os", "pathlib", "time"} == set()
+    assert not top_level(ROOT / "service" / "repository" / "watch.py") & {"os", "pathlib", "time", "asyncio"}
+
+
+def test_only_http_knows_http() -> None:
+    allowed = {"service/app.py", "service/api_process.py"}
+    found = {str(path.relative_to(ROOT)) for path in sources("service") if top_level(path) & {"fastapi", "starlette"}}
+    outside = {name for name in found if not name.startswith("service/http/")}
+
+    assert outside <= allowed
+
+
+def test_environment_is_read_in_one_place() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sources("service")
+        if "os.environ" in path.read_text("utf-8") or "getenv" in path.read_text("utf-8")
+    }
+    assert found <= ENVIRONMENT_READERS
+
+
+# In a fresh interpreter: what a process really loads
+
+HEAVY = ("torch", "torchvision", "timm", "transformers", "onnx", "sklearn", "scipy", "matplotlib", "pandas", "export")
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("service.api_process", (*HEAVY, "onnxruntime", "tensorrt", "httpx")),
+        ("service.cli", (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy")),
+        (
+            "service.workers.worker",
+            (*HEAVY, "onnxruntime", "tensorrt", "fastapi", "starlette", "uvicorn", "simplejpeg"),
+        ),
+        ("models.manifest", (*HEAVY, "service", "numpy", "PIL")),
+    ],
+)
+def test_module_imports_lean_in_a_fresh_interpreter(module: str, unwanted: tuple[str, ...]) -> None:
+    program = f"import sys, {module}; print(*sorted(set({unwanted!r}) & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, timeout=60
+    )
+
+    assert result.stdout.split() == []

@@ -1,0 +1,54 @@
+"""The wire form of every message between processes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import get_args
+
+import msgspec
+
+from service.workers import messages
+from service.workers.messages import AnyMessage, Catalog, DeviceStatus, VersionStatus, frame_of
+
+DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
+VERSION = VersionStatus("digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", 7, "cpu")
+
+EXAMPLES: tuple[AnyMessage, ...] = (
+    messages.Hello(64, 33_554_432),
+    messages.Submit(1, 2, 7, 1000.5, 999.25),
+    messages.Cancel(1),
+    messages.Probe(4),
+    messages.Done(1, messages.DONE_OK, 0.5, 0.25, 8),
+    messages.Alive(4),
+    messages.Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4, 8)),
+    messages.Unload(7),
+    messages.Stop(),
+    messages.WorkerReady("/run/worker.sock", 4242),
+    messages.InstanceState(7, "failed", "no memory", "", 1.5),
+    messages.Unloaded(7),
+    Catalog(12, (DEVICE,), (VERSION,), False),
+    messages.StopAdmitting(),
+    messages.ApiReady(4243),
+    messages.CatalogApplied(12),
+    messages.Configure(b'{"port":8000}', "api-0", ""),
+)
+
+
+def _example(message: AnyMessage) -> str:
+    frame = frame_of([message])
+    plain = msgspec.json.encode(msgspec.msgpack.decode(frame[4:])).decode()
+    return f"{plain}\n  {frame.hex()}\n"
+
+
+def _statuses() -> str:
+    names = [name for name in vars(messages) if re.fullmatch(r"DONE_[A-Z_]+", name)]
+    return "".join(f"{name} = {getattr(messages, name)}\n" for name in names)
+
+
+def test_every_message_has_an_example() -> None:
+    assert {type(message) for message in EXAMPLES} == set(get_args(AnyMessage))
+
+
+def test_wire_form_of_messages_is_as_stored(check_golden: Callable[[str, str], None]) -> None:
+    check_golden("messages.txt", "".join(_example(message) for message in EXAMPLES) + _statuses())

@@ -1,0 +1,100 @@
+"""The program around the pipeline. Promises: exit codes and texts of wrong usage, gate and report commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from export.cli import app, main
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.fixture
+def version_dir(write_recipe: WriteRecipe, tmp_path: Path) -> Path:
+    """A published toy version."""
+    arguments = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, ["run", str(write_recipe(variants=["fp32"])), *arguments])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "repository" / "tiny-classifier" / "1"
+
+
+def test_gate_judges_a_published_report_again(version_dir: Path) -> None:
+    result = CliRunner().invoke(app, ["gate", str(version_dir / "report.json")])
+
+    assert (result.exit_code, result.output) == (0, "fp32 accepted\n")
+
+
+def test_gate_denies_a_file_that_was_changed_after_measuring(version_dir: Path) -> None:
+    with (version_dir / "fp32.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    result = CliRunner().invoke(app, ["gate", str(version_dir / "report.json")])
+
+    assert result.exit_code == 1
+    assert "file_hash" in result.output
+
+
+def test_report_renders_again_from_a_version_directory(version_dir: Path, tmp_path: Path) -> None:
+    text = CliRunner().invoke(app, ["report", str(version_dir)]).output
+    written = CliRunner().invoke(app, ["report", str(version_dir), "--out", str(tmp_path / "again")])
+
+    assert "## Gate: fp32 accepted" in text
+    assert written.exit_code == 0
+    assert (tmp_path / "again" / "report.json").read_bytes() == (version_dir / "report.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "absent.yaml"], "cannot read absent.yaml"),
+        (["gate", "absent.json"], "cannot read absent.json"),
+        (["run"], "Missing argument"),
+        (["polish"], "No such command"),
+    ],
+)
+def test_wrong_usage_ends_with_code_2(
+    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["saccade-export", *arguments])
+
+    with pytest.raises(SystemExit) as stopped:
+        main()
+
+    assert stopped.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_unknown_step_is_wrong_usage_and_names_the_steps(
+    write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["saccade-export", "step", str(write_recipe()), "polish"])
+
+    with pytest.raises(SystemExit) as stopped:
+        main()
+
+    assert stopped.value.code == 2
+    assert "precision.int8-cpu" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_fail_the_wrap_step(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    source = {"kind": "module", "factory": "tiny_networks:TinyClassifier", "weights": "absent.safetensors"}
+    result = CliRunner().invoke(app, ["run", str(write_recipe(source=source)), "--work", str(tmp_path / "work")])
+
+    assert result.exit_code == 1
+    assert "train the model or fix source.weights" in result.output
+
+
+def test_network_that_cannot_be_traced_fails_its_step_with_the_reason(
+    write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    source = {"kind": "module", "factory": "tiny_networks:Untraceable"}
+    result = CliRunner().invoke(app, ["run", str(write_recipe(source=source)), "--work", str(tmp_path / "work")])
+
+    assert result.exit_code == 1
+    assert "error=" in result.output
+    assert "again: saccade-export step" in result.output

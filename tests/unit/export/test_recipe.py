@@ -1,0 +1,86 @@
+"""Recipes. Promises: what cannot be meant is refused with the key's name, and the shipped ones load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from export.errors import RecipeError
+from export.recipe import load_recipe
+from models.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
+from models.specs import Task
+
+SHIPPED = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("*.yaml"))
+MINIMAL: dict[str, object] = {
+    "model": "m",
+    "source": {"kind": "module", "factory": "package.module:factory"},
+    "task": {"task": "classify", "top_k": 2},
+    "labels": ["a", "b"],
+    "preprocess": {"width": 8, "height": 8, "fit": "stretch"},
+    "data": {"dataset": "digit_scenes", "images": {"calibration": 1, "tuning": 1, "test": 1}},
+}
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipe_fits_its_data(path: Path) -> None:
+    recipe = load_recipe(path).recipe
+
+    is_crop = recipe.task.task is Task.CLASSIFY
+    assert recipe.preprocess == (CROP_PREPROCESS if is_crop else SCENE_PREPROCESS)
+    assert recipe.labels == (SEGMENT_CLASS_NAMES if recipe.task.task is Task.SEGMENT else CLASS_NAMES)
+    assert recipe.model == path.stem
+    assert recipe.gate.max_metric_drop <= 0.005
+
+
+def test_minimal_recipe_gets_both_variants_and_default_thresholds(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "r.yaml", MINIMAL)).recipe
+
+    assert recipe.variants == ("fp32", "int8-cpu")
+    assert recipe.gate.max_metric_drop == 0.005
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"gate": {"max_drop": 0.1}}, "gate.max_drop"),
+        ({"qualify": {"threads": -1}}, "qualify.threads"),
+        ({"variants": ["fp64"]}, "variants.0"),
+        ({"variants": ["fp32", "fp32"]}, "variants repeat"),
+        ({"allowed_batch_sizes": [2, 4]}, "allowed_batch_sizes"),
+        ({"source": {"kind": "pickle", "factory": "a:b"}}, "source.kind"),
+        ({"source": {"kind": "module", "factory": "no colon"}}, "source.factory"),
+        ({"task": {"task": "classify", "top_k": 3}}, "top_k"),
+        ({"data": {"dataset": "digit_scenes", "images": {"test": 1}}}, "calibration, tuning"),
+        ({"calibration": {"minmax": False, "entropy": False, "percentiles": []}}, "at least one calibrator"),
+    ],
+)
+def test_bad_recipe_is_refused_with_the_name_of_the_key(tmp_path: Path, changed: dict[str, object], text: str) -> None:
+    path = write(tmp_path / "r.yaml", MINIMAL | changed)
+
+    with pytest.raises(RecipeError, match=text):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("content", ["- a list", "a: [unclosed"])
+def test_text_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r.yaml").write_text(content)
+
+    with pytest.raises(RecipeError):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_weights_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    source = {"kind": "module", "factory": "a:b", "weights": "../w.safetensors"}
+    (tmp_path / "recipes").mkdir()
+
+    loaded = load_recipe(write(tmp_path / "recipes" / "r.yaml", MINIMAL | {"source": source}))
+
+    assert loaded.weights_path == tmp_path / "w.safetensors"

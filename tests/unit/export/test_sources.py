@@ -1,0 +1,92 @@
+"""Module sources and samples. Promises: what does not fit is named, and truth speaks the API's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pycocotools import mask as coco_mask
+from safetensors.torch import save_file
+from torch import nn
+
+from export.errors import SourceError
+from export.recipe import LoadedRecipe, load_recipe
+from export.samples import sample_truth
+from export.sources import load_network, source_digest
+from models.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES, Split, crop_sample, scene_sample
+from models.specs import Task
+
+RESNET = "models.networks.resnet:digits_classifier"
+
+
+def recipe(tmp_path: Path, **source: object) -> LoadedRecipe:
+    document = {
+        "model": "m",
+        "source": {"kind": "module", "factory": RESNET} | source,
+        "task": {"task": "classify", "top_k": 2},
+        "labels": list(CLASS_NAMES),
+        "preprocess": {"width": 8, "height": 8, "fit": "stretch"},
+        "data": {"dataset": "digit_scenes", "images": {"calibration": 1, "tuning": 1, "test": 1}},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(document))
+    return load_recipe(tmp_path / "r.yaml")
+
+
+def test_weights_are_loaded_and_change_the_digest(tmp_path: Path) -> None:
+    random = recipe(tmp_path)
+    network = load_network(random)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
+    save_file(zeros, tmp_path / "w.safetensors")
+    before = source_digest(random)
+
+    loaded = recipe(tmp_path, weights="w.safetensors")
+
+    assert not any(parameter.any() for parameter in load_network(loaded).parameters())
+    assert source_digest(loaded) != before
+
+
+def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
+    first, second = (load_network(recipe(tmp_path)) for _ in range(2))
+
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not first.training
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ({"factory": "models.absent:factory"}, "cannot import 'models.absent'"),
+        ({"factory": "models.networks.resnet:absent"}, "has no 'absent'"),
+        ({"arguments": {"colour": 3}}, "source.arguments do not fit"),
+        ({"factory": "models.networks.layers:divisible", "arguments": {"channels": 3}}, "not a torch module"),
+        ({"method": "absent"}, "no method 'absent'"),
+        ({"weights": "absent.safetensors"}, "cannot read weights"),
+        ({"weights": "other.safetensors"}, "do not fit the network"),
+        ({"weights": "r.yaml"}, "cannot read weights"),
+    ],
+)
+def test_source_that_does_not_fit_is_named(tmp_path: Path, source: dict[str, object], text: str) -> None:
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "other.safetensors")
+
+    with pytest.raises(SourceError, match=text):
+        load_network(recipe(tmp_path, **source))
+
+
+# pycocotools' own array class does not know numpy 2's copy keyword yet.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_truth_of_samples_uses_the_words_of_the_answer() -> None:
+    crop, scene = crop_sample(Split.TEST, 0, 0), scene_sample(Split.TEST, 0, 0)
+
+    classes = sample_truth(crop, Task.CLASSIFY, CLASS_NAMES)["classes"]
+    detections = sample_truth(scene, Task.DETECT, CLASS_NAMES)["detections"]
+    segments = sample_truth(scene, Task.SEGMENT, SEGMENT_CLASS_NAMES)["segments"]
+
+    assert classes == [{"label": str(crop.class_id), "class_id": crop.class_id}]
+    assert [each["box"] for each in detections] == scene.boxes.tolist()
+    for segment in segments:
+        mask = coco_mask.decode(segment["rle"])
+        np.testing.assert_array_equal(mask, scene.mask == segment["class_id"])
+        assert segment["area"] == int(mask.sum())

@@ -1,0 +1,187 @@
+"""The `saccade` program: exit codes, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+
+from service import __version__, cli
+from service.commands.predict import predict_path, summary_of
+from service.settings import PREFIX, Settings
+from tests.support.versions import manifest_for, publish
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    publish(tmp_path, manifest_for("digits", 1))
+    publish(tmp_path, manifest_for("digits", 2))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.saccade, arguments)
+
+
+def exit_code_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Of the whole program, with errors turned into codes."""
+    monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_version_is_the_packages_own() -> None:
+    assert __version__ in run("--version").output
+
+
+def test_repository_list_shows_measured_figures(repository: Path) -> None:
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+
+    assert [row["version"] for row in rows] == [1, 2]
+    assert rows[0]["metric"] == "top1 0.9000"
+    assert rows[0]["gate"] == "passed"
+
+
+def test_repository_list_names_what_cannot_be_read(repository: Path) -> None:
+    (repository / "digits" / "3").mkdir()
+
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+
+    assert rows[2]["gate"].startswith("unreadable: cannot read")
+
+
+def test_repository_show_prints_the_newest_manifest(repository: Path) -> None:
+    shown = orjson.loads(run("repository", "show", "digits", "--repository", str(repository)).output)
+
+    assert shown["version"] == 2
+
+
+def test_repository_verify_fails_when_any_version_must_not_be_served(repository: Path) -> None:
+    assert run("repository", "verify", "--repository", str(repository)).exit_code == 0
+    (repository / "digits" / "1" / "model.onnx").write_bytes(b"other")
+
+    result = run("repository", "verify", "--repository", str(repository))
+
+    assert result.exit_code == 1
+    assert "digits/1: model.onnx has SHA-256" in result.output
+    assert "digits/2: verified" in result.output
+
+
+def test_unknown_version_is_a_failure_and_names_those_that_exist(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(monkeypatch, "repository", "show", "digits", "9", "--repository", str(repository)) == 1
+    assert "there are: digits/1, digits/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("repository", "show"), ("serve", "--prot", "1"), ("predict",)])
+def test_wrong_usage_exits_2(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    assert exit_code_of(monkeypatch, *arguments) == 2
+
+
+@pytest.mark.parametrize("name", ["SACCADE_PROT", "SACCADE_SLOT"])
+def test_serve_refuses_an_unknown_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    assert exit_code_of(monkeypatch, "serve") == 2
+    assert f"unknown setting {name}" in capsys.readouterr().err
+
+
+def test_serve_refuses_a_bad_option_by_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(monkeypatch, "serve", "--slots", "none") == 2
+    assert "SACCADE_SLOTS: " in capsys.readouterr().err
+
+
+def test_serve_refuses_a_repository_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert exit_code_of(monkeypatch, "serve", "--repository", str(tmp_path / "absent")) == 2
+    assert "SACCADE_REPOSITORY: " in capsys.readouterr().err
+
+
+def test_every_setting_is_an_option_of_serve() -> None:
+    help_text = run("serve", "--help").output
+
+    options = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
+    assert [option for option in options if option not in help_text] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "label", "path"),
+    [
+        (None, None, "/v1/models/digits/predict"),
+        ("3", None, "/v1/models/digits/versions/3/predict"),
+        (None, "stable", "/v1/models/digits/labels/stable/predict"),
+    ],
+)
+def test_predict_path_says_who_is_asked(version: str | None, label: str | None, path: str) -> None:
+    assert predict_path("digits", version, label) == path
+
+
+def test_predict_refuses_version_and_label_together() -> None:
+    with pytest.raises(click.UsageError, match="not both"):
+        predict_path("digits", "1", "stable")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "line"),
+    [
+        ({"classes": [{"label": "7", "score": 0.98}, {"label": "1", "score": 0.01}]}, "7 0.98, 1 0.01"),
+        ({"detections": [{"label": "7", "score": 0.9, "box": [1.2, 2, 3, 4.6]}]}, "7 0.90 [1, 2, 3, 5]"),
+        ({"detections": []}, "nothing found"),
+        ({"segments": [{"label": "7", "area": 12}]}, "7 12 px"),
+        ({"segments": []}, "background only"),
+    ],
+)
+def test_prediction_is_summed_up_in_one_line(prediction: dict[str, Any], line: str) -> None:
+    assert summary_of(prediction) == line
+
+
+def test_predict_without_a_server_fails_with_what_to_do(tmp_path: Path) -> None:
+    image = tmp_path / "image.jpg"
+    image.write_bytes(b"jpeg")
+
+    result = run("predict", "http://127.0.0.1:9", "digits", str(image))
+
+    assert result.exit_code == 1
+    assert "cannot reach" in result.output
+
+
+def test_doctor_reports_an_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_PROT", "1")
+
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 1
+    (finding,) = orjson.loads(result.output)
+    assert finding["is_ok"] is False
+    assert "unknown setting SACCADE_PROT" in finding["detail"]
+
+
+def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    monkeypatch.setenv("SACCADE_REPOSITORY", str(repository))
+    monkeypatch.setenv("SACCADE_PORT", "0")
+
+    findings = {item["what"]: item for item in orjson.loads(run("doctor", "--json").output)}
+
+    assert findings["settings"]["is_ok"] is True
+    assert "digits/1, digits/2" in findings["repository"]["detail"]
+    assert findings["port"]["is_ok"] is True
+    assert {"python", "cores", "cpu", "onnxruntime", "tensorrt", "shared memory", "open files"} <= set(findings)

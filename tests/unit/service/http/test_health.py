@@ -1,0 +1,45 @@
+"""Why a process must get no traffic, as a pure function of its catalog."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.http.health import not_ready_reason
+from service.workers.messages import Catalog, DeviceStatus
+from tests.unit.service.catalogs import WORKER_UP, catalog, status
+
+DOWN = DeviceStatus("cpu", False, 1, "")
+
+
+def test_ready_when_a_version_of_every_model_answers() -> None:
+    assert not_ready_reason(catalog(status(1), status(1, model="letters")), True) is None
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "is_connected", "reason"),
+    [
+        (Catalog(0, (), (), False), False, "starting: no device worker yet"),
+        (Catalog(1, (DOWN,), (status(1),), False), True, "device worker not answering: cpu"),
+        (Catalog(1, (WORKER_UP,), (status(1),), False), False, "no connection to the device worker"),
+        (catalog(), True, "the model repository holds no version"),
+        (catalog(status(1, "loading")), True, "loading: digits"),
+        (catalog(status(1, "warming"), status(2, "failed")), True, "loading: digits"),
+        (catalog(status(1), status(1, "loading", model="letters")), True, "loading: letters"),
+        (catalog(status(1, "failed")), True, "no model could be loaded"),
+        (catalog(status(1, "unloading")), True, "no model could be loaded"),
+        (catalog(status(1), draining=True), True, "draining"),
+    ],
+)
+def test_reason_names_what_is_missing(snapshot: Catalog, is_connected: bool, reason: str) -> None:
+    found = not_ready_reason(snapshot, is_connected)
+
+    assert found is not None
+    assert found.startswith(reason)
+
+
+def test_failed_model_does_not_keep_the_others_from_traffic() -> None:
+    assert not_ready_reason(catalog(status(1), status(1, "failed", model="letters")), True) is None
+
+
+def test_new_version_on_its_way_does_not_take_the_old_one_from_traffic() -> None:
+    assert not_ready_reason(catalog(status(1), status(2, "warming")), True) is None

@@ -1,0 +1,93 @@
+"""Listing a repository: names only, nothing but versions, and no neighbour suffers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.core import VersionKey
+from service.errors import RepositoryError
+from service.repository.open import list_versions
+
+
+def keys_in(repository: Path) -> list[VersionKey]:
+    return [found.key for found in list_versions(repository)]
+
+
+def make(repository: Path, *names: str) -> None:
+    for name in names:
+        (repository / name).mkdir(parents=True)
+
+
+def test_versions_are_listed_by_model_and_number(tmp_path: Path) -> None:
+    make(tmp_path, "b/1", "a/10", "a/9")
+
+    assert keys_in(tmp_path) == [VersionKey("a", 9), VersionKey("a", 10), VersionKey("b", 1)]
+
+
+@pytest.mark.parametrize("name", ["a/.building-1", ".samples/1", "a/latest", "a/01", "a/-1", "a/1.0", "a/²"])
+def test_what_is_not_a_version_is_ignored(tmp_path: Path, name: str) -> None:
+    make(tmp_path, name)
+
+    assert keys_in(tmp_path) == []
+
+
+def test_file_with_a_number_for_a_name_is_ignored(tmp_path: Path) -> None:
+    make(tmp_path, "a")
+    (tmp_path / "a" / "1").write_bytes(b"")
+    (tmp_path / "2").write_bytes(b"")
+
+    assert keys_in(tmp_path) == []
+
+
+def test_missing_repository_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"cannot read the model repository .*SACCADE_REPOSITORY"):
+        list_versions(tmp_path / "absent")
+
+
+def test_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
+    make(tmp_path, "a/1/engines")
+    file = tmp_path / "a" / "1" / "engines" / "plan"
+    file.write_bytes(b"1")
+    (before,) = list_versions(tmp_path)
+    (again,) = list_versions(tmp_path)
+    file.write_bytes(b"12")
+    (after,) = list_versions(tmp_path)
+
+    assert before.fingerprint == again.fingerprint
+    assert before.fingerprint != after.fingerprint
+
+
+@pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])
+def test_directory_that_cannot_be_listed_does_not_hide_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    # given a volume's lost+found, or a model that is removed between two looks (root may read all, so it is played)
+    make(tmp_path, "digits/1", "lost+found")
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "lost+found":
+            raise error(13, "no")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+    assert keys_in(tmp_path) == [VersionKey("digits", 1)]
+
+
+def test_storage_error_is_not_mistaken_for_an_empty_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "digits/1")
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "digits":
+            raise OSError(5, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+    with pytest.raises(RepositoryError, match="Input/output error"):
+        list_versions(tmp_path)

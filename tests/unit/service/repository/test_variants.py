@@ -1,0 +1,74 @@
+"""The variant a device serves: the fastest measured one whose gate passed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from service.errors import RepositoryError
+from service.repository.variants import choose_variant, images_per_s
+from tests.support.versions import manifest_for
+
+
+def variant(name: str, **changes: Any) -> Variant:
+    base = manifest_for("digits", 1).variants[0]
+    rate = changes.pop("images_per_s", None)
+    if rate is not None:
+        changes["latency"] = (LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.0, p99_ms=1.0, images_per_s=rate),)
+    if changes.pop("denied", False):
+        check = GateCheck(name="accuracy", passed=False, value=0.5, limit=0.9, detail="")
+        changes["gate"] = GateDecision(accepted=False, checks=(check,))
+    return base.model_copy(update={"name": name, **changes})
+
+
+def manifest_with(*variants: Variant) -> Manifest:
+    return manifest_for("digits", 1).model_copy(update={"variants": variants})
+
+
+def test_auto_takes_the_most_images_per_second() -> None:
+    manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0))
+
+    assert choose_variant(manifest, "cpu", "auto").name == "int8-cpu"
+
+
+def test_auto_never_takes_a_variant_whose_gate_was_denied() -> None:
+    manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0, denied=True))
+
+    assert choose_variant(manifest, "cpu", "auto").name == "fp32"
+
+
+def test_figures_of_another_device_do_not_count() -> None:
+    gpu = Device(kind="cuda", name="H200", threads=1)
+    manifest = manifest_with(
+        variant("fast-elsewhere", images_per_s=9000.0, measured_on=gpu), variant("fp32", images_per_s=100.0)
+    )
+
+    assert choose_variant(manifest, "cpu", "auto").name == "fp32"
+    assert choose_variant(manifest, "cuda:0", "auto").name == "fast-elsewhere"
+
+
+def test_targets_of_other_devices_are_left_out() -> None:
+    manifest = manifest_with(variant("int8-cpu", target="cpu"), variant("fp16-trt", target="trt"))
+
+    assert choose_variant(manifest, "cpu", "auto").name == "int8-cpu"
+    assert choose_variant(manifest, "cuda:1", "auto").name == "fp16-trt"
+
+
+def test_named_variant_is_taken_even_when_slower() -> None:
+    manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0))
+
+    assert choose_variant(manifest, "cpu", "fp32").name == "fp32"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "int8-cpu", "fp32"])
+def test_refusal_names_what_there_is(wanted: str) -> None:
+    manifest = manifest_with(variant("fp32", denied=True), variant("fp16-trt", target="trt"))
+
+    with pytest.raises(RepositoryError, match=r"fp32 \(any, gate denied\), fp16-trt \(trt, gate passed\)"):
+        choose_variant(manifest, "cpu", wanted)
+
+
+def test_variant_without_figures_comes_last() -> None:
+    assert images_per_s(variant("bare", latency=()), "cpu") == 0.0

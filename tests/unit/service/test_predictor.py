@@ -1,0 +1,272 @@
+"""The request's story: one answer per image on every path, and no slot lost or handed on too early."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import structlog
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from models.specs import Task
+from service import predictor as predictor_module
+from service.catalog import Target
+from service.core import VersionKey
+from service.errors import (
+    BadImage,
+    BadRequest,
+    ClientLeft,
+    DeadlineExceeded,
+    InferenceFailed,
+    NotReady,
+    Overloaded,
+    SaccadeError,
+    WorkerLost,
+)
+from service.metrics import Metrics, VersionMetrics
+from service.parameters import DeadlineRule, GivenParameters, complete
+from service.predictor import ImageAnswer, Predictor
+from service.scheduling.admission import Admission, Permit
+from service.vision.image_decoder import ImageLimits
+from service.workers import messages
+from service.workers.tensor_slots import SlotArena, layout_of
+from tests.support.versions import manifest_for
+
+FAR_S = 3600.0
+
+
+class NoGauge:
+    def set(self, value: float) -> None:
+        pass
+
+
+class ScriptedWorker:
+    """Stands where the worker client stands; the test decides when and how it answers."""
+
+    def __init__(self) -> None:
+        self.submitted: asyncio.Queue[int] = asyncio.Queue()
+        self.cancelled: list[int] = []
+        self.refusal: SaccadeError | None = None
+        self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
+
+    def submit(self, permit: Permit, instance_id: int, deadline_s: float) -> tuple[int, asyncio.Future[messages.Done]]:
+        if self.refusal is not None:
+            raise self.refusal
+        permit.hold()
+        request_id = len(self._open)
+        answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
+        self._open[request_id] = (permit, answer)
+        self.submitted.put_nowait(request_id)
+        return request_id, answer
+
+    def cancel(self, request_id: int) -> None:
+        self.cancelled.append(request_id)
+
+    async def answer(self, request_id: int, status: int = messages.DONE_OK) -> None:
+        """Replies as the client would: the answer first, then the slot."""
+        permit, answer = self._open[request_id]
+        if not answer.done():
+            answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1))
+        permit.let_go()
+        await asyncio.sleep(0)
+
+
+class Story:
+    """A predictor with two slots."""
+
+    def __init__(self, arena: SlotArena, pool: ThreadPoolExecutor) -> None:
+        self.admission = Admission(NoGauge())
+        self.admission.adopt(arena)
+        self.worker = ScriptedWorker()
+        self.leave: list[Callable[[], None]] = []
+        self._predictor = Predictor(self.admission, self.worker, pool, ImageLimits(10_000))  # type: ignore[arg-type]  # same methods
+        manifest = manifest_for("digits", 1, Task.CLASSIFY)
+        counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
+        self._target = Target(
+            VersionKey("digits", 1), "fp32", 7, manifest, layout_of(manifest.input, manifest.outputs), counted
+        )
+        self._parameters = complete(GivenParameters(), manifest, DeadlineRule(1000.0, 1000.0))
+
+    @contextmanager
+    def _client(self, on_leave: Callable[[], None]) -> Iterator[None]:
+        self.leave.append(on_leave)
+        try:
+            yield
+        finally:
+            self.leave.remove(on_leave)
+
+    def start(self, *images: bytes | SaccadeError, deadline_s: float | None = None) -> asyncio.Task[list[ImageAnswer]]:
+        until_s = time.monotonic() + FAR_S if deadline_s is None else deadline_s
+        return asyncio.create_task(
+            self._predictor.predict(images, self._target, self._parameters, until_s, self._client)
+        )
+
+
+@pytest.fixture
+async def story() -> AsyncIterator[Story]:
+    arena = SlotArena.create(2, 16_384)
+    with ThreadPoolExecutor(2) as pool, structlog.testing.capture_logs():
+        yield Story(arena, pool)
+    arena.close()
+
+
+def image(width: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+async def test_answer_is_rendered_with_its_times_and_the_slot_comes_back(story: Story) -> None:
+    answering = story.start(image())
+    request_id = await story.worker.submitted.get()
+    assert story.admission.in_use == 1
+    await story.worker.answer(request_id)
+
+    (answer,) = await answering
+
+    assert answer.error is None
+    assert answer.prediction is not None
+    assert (answer.prediction["width"], answer.prediction["height"]) == (8, 6)
+    assert len(answer.prediction["classes"]) == 5
+    assert (answer.times.queue_s, answer.times.infer_s) == (0.25, 0.5)
+    assert answer.times.decode_s > 0
+    assert story.admission.in_use == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (messages.DONE_EXPIRED, DeadlineExceeded),
+        (messages.DONE_CANCELLED, ClientLeft),
+        (messages.DONE_FAILED, InferenceFailed),
+        (messages.DONE_UNKNOWN_INSTANCE, NotReady),
+        (99, WorkerLost),
+    ],
+)
+async def test_every_status_of_the_worker_is_a_named_error(
+    story: Story, status: int, error: type[SaccadeError]
+) -> None:
+    answering = story.start(image())
+    await story.worker.answer(await story.worker.submitted.get(), status)
+
+    (answer,) = await answering
+
+    assert type(answer.error) is error
+    assert story.admission.in_use == 0
+
+
+async def test_bad_image_never_reaches_the_worker_and_gives_its_slot_back(story: Story) -> None:
+    (answer,) = await story.start(b"no image")
+
+    assert isinstance(answer.error, BadImage)
+    assert story.worker.submitted.empty()
+    assert story.admission.in_use == 0
+
+
+async def test_bad_image_among_several_fails_alone_and_order_is_kept(story: Story) -> None:
+    answering = story.start(BadRequest("images[0] has no b64"), image(width=9))
+    await story.worker.answer(await story.worker.submitted.get())
+
+    bad, good = await answering
+
+    assert str(bad.error) == "images[0] has no b64"
+    assert good.prediction is not None
+    assert good.prediction["width"] == 9
+    assert story.admission.in_use == 0
+
+
+async def test_more_images_than_slots_are_refused_before_any_work(story: Story) -> None:
+    with pytest.raises(Overloaded, match="3 of 2 slots"):
+        await story.start(image(), image(), image())
+    assert story.admission.in_use == 0
+
+
+async def test_worker_that_cannot_take_it_is_an_answer_too(story: Story) -> None:
+    story.worker.refusal = NotReady("restarting")
+
+    (answer,) = await story.start(image())
+
+    assert answer.error is story.worker.refusal
+    assert story.admission.in_use == 0
+
+
+async def test_deadline_ends_the_request_but_not_the_slot(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a worker that does not answer
+    monkeypatch.setattr(predictor_module, "_GRACE_S", 0.0)
+    answering = story.start(image(), deadline_s=time.monotonic() + 0.3)
+    request_id = await story.worker.submitted.get()
+
+    (answer,) = await answering
+
+    assert isinstance(answer.error, DeadlineExceeded)
+    assert story.worker.cancelled == [request_id]
+    assert story.admission.in_use == 1  # the worker may still be reading it
+    await story.worker.answer(request_id, messages.DONE_CANCELLED)
+    assert story.admission.in_use == 0
+
+
+async def test_deadline_that_has_passed_costs_the_worker_nothing(story: Story) -> None:
+    (answer,) = await story.start(image(), deadline_s=0.0)
+
+    assert isinstance(answer.error, DeadlineExceeded)
+    assert story.worker.submitted.empty()
+
+
+async def test_client_that_leaves_cancels_its_request_but_keeps_the_slot_taken(story: Story) -> None:
+    answering = story.start(image())
+    request_id = await story.worker.submitted.get()
+
+    story.leave[0]()
+    (answer,) = await answering
+
+    assert isinstance(answer.error, ClientLeft)
+    assert story.worker.cancelled == [request_id]
+    assert story.admission.in_use == 1
+    await story.worker.answer(request_id)
+    assert story.admission.in_use == 0
+
+
+async def test_client_that_leaves_after_the_answer_changes_nothing(story: Story) -> None:
+    answering = story.start(image())
+    request_id = await story.worker.submitted.get()
+    leave = story.leave[0]
+    await story.worker.answer(request_id)
+    leave()
+
+    (answer,) = await answering
+
+    assert answer.error is None
+    assert story.worker.cancelled == []
+
+
+async def test_cancelled_task_tells_the_worker(story: Story) -> None:
+    answering = story.start(image())
+    request_id = await story.worker.submitted.get()
+
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+
+    assert story.worker.cancelled == [request_id]
+    assert story.admission.in_use == 1
+    await story.worker.answer(request_id)
+    assert story.admission.in_use == 0
+
+
+async def test_unforeseen_failure_stays_with_its_image(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(data: bytes, limits: ImageLimits) -> object:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(predictor_module, "decode_image", decode)
+
+    (answer,) = await story.start(image())
+
+    assert type(answer.error) is SaccadeError
+    assert "secret" not in str(answer.error)
+    assert story.admission.in_use == 0

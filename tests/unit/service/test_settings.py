@@ -1,0 +1,105 @@
+"""Settings: read once, complete; an unknown name or a bad value refuses to start and is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import PREFIX, Settings, core_count, resolved, settings_from
+
+
+def test_defaults_are_valid_without_any_environment() -> None:
+    assert settings_from({}) == Settings()
+
+
+def test_values_are_read_by_their_prefixed_names() -> None:
+    settings = settings_from({"SACCADE_PORT": "0", "SACCADE_REPOSITORY": "/models", "SACCADE_ALLOW_SPINNING": "true"})
+
+    assert (settings.port, settings.repository, settings.allow_spinning) == (0, Path("/models"), True)
+
+
+def test_option_wins_over_the_environment() -> None:
+    assert settings_from({"SACCADE_PORT": "9000"}, {"port": "9001"}).port == 9001
+
+
+def test_names_of_other_programs_are_left_alone() -> None:
+    assert settings_from({"PATH": "/bin", "saccade_port": "1"}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["SACCADE_PROT", "SACCADE_", "SACCADE_SLOTS_"])
+def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"unknown setting {name}; known settings: .*SACCADE_PORT"):
+        settings_from({name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("BACKEND", "tensorflow"),
+        ("DEVICE", "gpu"),
+        ("DEVICE", "cuda"),
+        ("DEVICE", "cpu:0"),
+        ("SLOTS", "0"),
+        ("MAX_SLOT_BYTES", "100"),
+        ("MAX_QUEUE_DELAY_MS", "-1"),
+        ("MAX_QUEUE_DELAY_MS", "nan"),
+        ("HANG_TIMEOUT_MS", "inf"),
+        ("DEFAULT_DEADLINE_MS", "0"),
+        ("VERSIONS_PER_MODEL", "0"),
+        ("REPOSITORY_POLL_MS", "10"),
+        ("ALLOW_SPINNING", "maybe"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_bad_value_names_its_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{PREFIX}{name}: "):
+        settings_from({PREFIX + name: value})
+
+
+def test_all_bad_values_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"SACCADE_PORT: .*; SACCADE_SLOTS: "):
+        settings_from({"SACCADE_PORT": "x", "SACCADE_SLOTS": "0"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"SACCADE_DEFAULT_DEADLINE_MS": "70000"}, "default_deadline_ms must not exceed max_deadline_ms"),
+        ({"SACCADE_MAX_BODY_BYTES": "900000000"}, "max_body_bytes must not exceed max_buffered_bytes"),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_from(values)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]  # the point of the test
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(("cores", "processes", "decode"), [(1, 1, 2), (2, 1, 2), (4, 1, 4), (16, 4, 4)])
+def test_numbers_left_to_the_machine_are_filled_in(cores: int, processes: int, decode: int) -> None:
+    settings = resolved(Settings(), cores)
+
+    assert (settings.device_threads, settings.api_processes, settings.decode_threads) == (cores, processes, decode)
+
+
+def test_numbers_that_were_given_stay() -> None:
+    given = Settings(device_threads=3, api_processes=2, decode_threads=5)
+
+    assert resolved(given, 16) == given
+
+
+def test_core_count_is_what_this_process_may_use() -> None:
+    assert core_count() >= 1

@@ -1,0 +1,303 @@
+"""The device thread: one outcome per request, a bad image fails alone, removal and stop leave nothing behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from models.specs import TensorSpec
+from service.scheduling.batching import BatchLimits
+from service.scheduling.latency_model import LatencyModel
+from service.workers import messages
+from service.workers.device_loop import DeviceLoop, Finished, Instance, Work
+from service.workers.tensor_slots import SlotArena, layout_of
+from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S, ScriptedBackend
+
+LAYOUT = layout_of(
+    TensorSpec(name="images", dtype="uint8", shape=(4,)), (TensorSpec(name="answer", dtype="int32", shape=(1,)),)
+)
+FAR_S = 3600.0
+
+
+class Worker:
+    """A running device loop with one instance, number 1, and everything it reported."""
+
+    def __init__(self, arena: SlotArena) -> None:
+        self._arena = arena
+        self._changed = threading.Condition()
+        self._reports: list[Finished] = []
+        self.observed: list[tuple[int, int]] = []
+        self.backend = ScriptedBackend()
+        self.latency = LatencyModel()
+        self.loop = DeviceLoop(self._report, lambda answer: answer(), self._observe)
+        self.loop.add(1, Instance(self.backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency))
+        self._thread = threading.Thread(target=self.loop.run)
+        self._ids = iter(range(100))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Waits for the loop's end."""
+        self.backend.gate.set()
+        self.loop.stop()
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
+
+    def _report(self, batch: list[Finished]) -> None:
+        with self._changed:
+            self._reports.extend(batch)
+            self._changed.notify_all()
+
+    def _observe(self, instance_id: int, batch_size: int) -> None:
+        self.observed.append((instance_id, batch_size))
+
+    def submit(self, value: int, *, instance_id: int = 1, allowed_s: float = FAR_S, connection: object = "api") -> int:
+        """Submits an image of one value; returns the request id, which is also its slot."""
+        request_id = next(self._ids)
+        self._arena.tensor(request_id, LAYOUT.input)[...] = value
+        now_s = time.monotonic()
+        self.loop.submit(Work(connection, self._arena, request_id, request_id, instance_id, now_s + allowed_s, now_s))
+        return request_id
+
+    def hold_with(self, value: int) -> int:
+        """Submits an image and returns once the device runs it and stays at it."""
+        self.backend.gate.clear()
+        request_id = self.submit(value)
+        assert self.backend.started.acquire(timeout=TIMEOUT_S)
+        return request_id
+
+    def outcomes(self, count: int) -> dict[int, Finished]:
+        """All reports, once there are `count`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._reports) >= count, TIMEOUT_S)
+            found = list(self._reports)
+        by_id = {finished.work.request_id: finished for finished in found}
+        assert len(by_id) == len(found) == count, "a request was reported more than once"
+        return by_id
+
+    def statuses(self, count: int) -> dict[int, int]:
+        return {request_id: finished.status for request_id, finished in self.outcomes(count).items()}
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    arena = SlotArena.create(100, 4096)
+    made = Worker(arena)
+    yield made
+    if made._thread.is_alive():
+        made.stop()
+    arena.close()
+
+
+@pytest.fixture
+def running(worker: Worker) -> Worker:
+    worker.start()
+    return worker
+
+
+def answer_of(finished: Finished) -> int:
+    assert finished.outputs is not None
+    return int(finished.outputs[0][0])
+
+
+def test_answer_belongs_to_its_request(running: Worker) -> None:
+    # given a device that is busy while four requests gather
+    first = running.hold_with(1)
+    ids = [running.submit(value) for value in (10, 20, 30, 40)]
+    running.backend.gate.set()
+
+    outcomes = running.outcomes(5)
+
+    assert answer_of(outcomes[first]) == 2
+    assert [answer_of(outcomes[request_id]) for request_id in ids] == [20, 40, 60, 80]
+    assert [outcomes[request_id].batch_size for request_id in ids] == [4] * 4
+    assert running.backend.batches == [[1], [10, 20, 30, 40]]
+
+
+def test_times_and_batches_are_observed(running: Worker) -> None:
+    request_id = running.submit(1)
+
+    finished = running.outcomes(1)[request_id]
+    running.stop()
+
+    assert finished.queue_s >= 0
+    assert finished.infer_s >= 0
+    assert finished.layout is LAYOUT
+    assert running.observed == [(1, 1)]
+    assert running.latency.batch_s(1) == finished.infer_s
+
+
+def test_poison_image_fails_alone(running: Worker) -> None:
+    running.hold_with(1)
+    ids = [running.submit(value) for value in (10, POISON, 30, 40)]
+    running.backend.gate.set()
+
+    outcomes = running.outcomes(5)
+
+    statuses = [outcomes[request_id].status for request_id in ids]
+    assert statuses == [messages.DONE_OK, messages.DONE_FAILED, messages.DONE_OK, messages.DONE_OK]
+    assert answer_of(outcomes[ids[3]]) == 80
+    assert running.backend.batches[1:] == [[10, POISON, 30, 40], [10], [POISON], [30], [40]]
+
+
+def test_loop_goes_on_after_a_failed_batch(running: Worker) -> None:
+    bad = running.submit(POISON)
+    running.outcomes(1)
+    good = running.submit(5)
+
+    assert running.statuses(2) == {bad: messages.DONE_FAILED, good: messages.DONE_OK}
+
+
+def test_cancelled_request_is_not_run(running: Worker) -> None:
+    held = running.hold_with(1)
+    gone, kept = running.submit(2), running.submit(3)
+
+    running.loop.cancel("api", gone)
+    running.backend.gate.set()
+
+    assert running.statuses(3) == {
+        held: messages.DONE_OK,
+        gone: messages.DONE_CANCELLED,
+        kept: messages.DONE_OK,
+    }
+    assert running.backend.batches == [[1], [3]]
+
+
+def test_lost_connection_cancels_only_its_own_requests(running: Worker) -> None:
+    held = running.hold_with(1)
+    gone = [running.submit(2, connection="lost"), running.submit(3, connection="lost")]
+    kept = running.submit(4)
+
+    running.loop.cancel("lost", None)
+    running.backend.gate.set()
+
+    expected = {held: messages.DONE_OK, kept: messages.DONE_OK, **dict.fromkeys(gone, messages.DONE_CANCELLED)}
+    assert running.statuses(4) == expected
+
+
+def test_request_that_is_already_running_cannot_be_cancelled(running: Worker) -> None:
+    held = running.hold_with(1)
+
+    running.loop.cancel("api", held)
+    running.backend.gate.set()
+
+    assert running.statuses(1) == {held: messages.DONE_OK}
+
+
+def test_request_that_cannot_make_its_deadline_expires_without_compute(running: Worker) -> None:
+    running.latency.observe(1, 10.0)
+
+    late = running.submit(1, allowed_s=1.0)
+
+    assert running.statuses(1) == {late: messages.DONE_EXPIRED}
+    assert running.backend.batches == []
+
+
+def test_request_for_an_unknown_instance_is_answered_at_once(worker: Worker) -> None:
+    request_id = worker.submit(1, instance_id=9)
+
+    assert worker.statuses(1) == {request_id: messages.DONE_UNKNOWN_INSTANCE}
+
+
+def test_removed_instance_answers_what_waits_and_is_closed(worker: Worker) -> None:
+    waiting = worker.submit(1)
+
+    worker.loop.remove(1)
+    after = worker.submit(2)
+
+    assert worker.statuses(2) == dict.fromkeys((waiting, after), messages.DONE_UNKNOWN_INSTANCE)
+    assert worker.backend.is_closed
+    worker.loop.remove(1)  # twice does no harm
+
+
+def test_instance_is_closed_only_after_its_running_batch(running: Worker) -> None:
+    held = running.hold_with(1)
+    remover = threading.Thread(target=running.loop.remove, args=(1,))
+    remover.start()
+    assert not running.backend.is_closed
+
+    running.backend.gate.set()
+    remover.join(TIMEOUT_S)
+
+    assert running.statuses(1) == {held: messages.DONE_OK}
+    assert running.backend.is_closed
+
+
+def test_batch_taken_just_before_its_instance_is_removed_is_answered_and_not_run(worker: Worker) -> None:
+    # given a probe, which the loop answers between taking a batch and running it
+    request_id = worker.submit(1)
+    worker.loop.probe(lambda: worker.loop.remove(1))
+
+    worker.start()
+
+    assert worker.statuses(1) == {request_id: messages.DONE_UNKNOWN_INSTANCE}
+    assert worker.backend.batches == []
+
+
+def test_probe_is_answered_by_an_idle_loop(running: Worker) -> None:
+    answered = threading.Event()
+
+    running.loop.probe(answered.set)
+
+    assert answered.wait(TIMEOUT_S)
+
+
+def test_probe_is_not_answered_while_the_device_hangs(running: Worker) -> None:
+    running.hold_with(1)
+    answered = threading.Event()
+    running.loop.probe(answered.set)
+    assert not answered.is_set()
+
+    running.backend.gate.set()
+
+    assert answered.wait(TIMEOUT_S)
+
+
+def test_stop_finishes_what_is_queued_first(running: Worker) -> None:
+    ids = [running.hold_with(1), *(running.submit(value) for value in (2, 3, 4))]
+
+    running.stop()
+
+    assert running.statuses(4) == dict.fromkeys(ids, messages.DONE_OK)
+
+
+def test_exclusive_keeps_batches_from_the_device(running: Worker) -> None:
+    with running.loop.exclusive():
+        request_id = running.submit(1)
+        probed = threading.Event()
+        running.loop.probe(probed.set)
+        assert running.backend.batches == []
+
+    assert running.statuses(1) == {request_id: messages.DONE_OK}
+
+
+def test_depths_say_how_much_waits_and_for_how_long(worker: Worker) -> None:
+    for size, seconds in ((1, 0.1), (4, 0.2)):
+        worker.latency.observe(size, seconds)
+    for value in range(5):
+        worker.submit(value)
+
+    assert worker.loop.depths() == [(1, 5, pytest.approx(0.3))]
+
+
+def test_single_image_is_run_where_it_lies(worker: Worker) -> None:
+    request_id = worker.submit(6)
+    instance = Instance(worker.backend, LAYOUT, BatchLimits((1, 2), 0.0), worker.latency)
+    works = [Work("api", worker._arena, request_id, request_id, 1, FAR_S, 0.0)] * 2
+
+    slot = worker._arena.tensor(request_id, LAYOUT.input)
+    assert np.shares_memory(instance.gather(works[:1]), slot)
+    assert not np.shares_memory(instance.gather(works), slot)
+    assert instance.gather(works)[:, 0].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("wake", [lambda worker: worker.loop.stop(), lambda worker: worker.submit(1)])
+def test_waiting_loop_wakes_for_news(running: Worker, wake: Callable[[Worker], object]) -> None:
+    wake(running)
+
+    running.stop()

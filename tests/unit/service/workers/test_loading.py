@@ -1,0 +1,117 @@
+"""Loading: every allowed batch size is warmed, and what does not keep its word is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.manifest import Manifest
+from models.specs import TensorSpec
+from service.backends.fake_backend import FakeBackend
+from service.errors import BackendError, RepositoryError
+from service.settings import Settings
+from service.workers.loading import load_instance
+from service.workers.messages import Load
+from tests.support.versions import manifest_for, publish
+
+SETTINGS = Settings(backend="fake", device_threads=1)
+
+
+def digest_of(version_dir: Path) -> str:
+    manifest = version_dir / "manifest.json"
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else ""
+
+
+def load(
+    version_dir: Path, settings: Settings = SETTINGS, variant: str = "fp32", manifest_sha256: str = ""
+) -> tuple[Any, str, list[str]]:
+    """The instance, its provider, and the events on the way."""
+    events: list[str] = []
+
+    def exclusive() -> Any:
+        events.append("run")
+        return nullcontext(True)
+
+    message = Load(1, "digits", 1, variant, str(version_dir), manifest_sha256 or digest_of(version_dir), (1, 2, 4))
+    instance, provider = load_instance(message, settings, exclusive, lambda: events.append("warming"))
+    return instance, provider, events
+
+
+@pytest.fixture
+def version_dir(tmp_path: Path) -> Path:
+    return publish(tmp_path, manifest_for("digits", 1))
+
+
+def test_every_allowed_size_is_warmed_and_measured_while_the_device_is_held(version_dir: Path) -> None:
+    instance, provider, events = load(version_dir)
+
+    assert provider == "FakeExecutionProvider"
+    assert events == ["warming"] + ["run"] * 9
+    assert instance.limits.allowed_sizes == (1, 2, 4)
+    assert all(instance.latency.batch_s(size) > 0 for size in (1, 2, 4))
+
+
+def test_queue_delay_is_converted_once(version_dir: Path) -> None:
+    instance, _, _ = load(version_dir, Settings(backend="fake", max_queue_delay_ms=20.0))
+
+    assert instance.limits.max_queue_delay_s == pytest.approx(0.02)
+
+
+def test_tampered_file_is_refused(version_dir: Path) -> None:
+    (version_dir / "model.onnx").write_bytes(b"other")
+
+    with pytest.raises(RepositoryError, match="SHA-256"):
+        load(version_dir)
+
+
+def test_missing_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="cannot read"):
+        load(tmp_path)
+
+
+def test_unknown_variant_is_refused(version_dir: Path) -> None:
+    with pytest.raises(BackendError, match="no variant 'int8'"):
+        load(version_dir, variant="int8")
+
+
+@pytest.mark.parametrize("fault", ["shape", "dtype"])
+def test_output_that_is_not_as_declared_is_refused_at_warm_up(
+    version_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def infer(self: FakeBackend, images: Any) -> list[Any]:
+        scores = np.zeros((len(images), 9 if fault == "shape" else 10), np.float32 if fault == "shape" else np.float64)
+        return [scores, np.zeros((len(images), 10), np.int32)]
+
+    monkeypatch.setattr(FakeBackend, "infer", infer)
+
+    with pytest.raises(BackendError, match=r"output 'scores' is float.* at batch 1, the manifest declares float32"):
+        load(version_dir)
+
+
+def test_backend_that_fails_at_warm_up_is_closed(version_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    def infer(self: FakeBackend, images: Any) -> list[Any]:
+        raise BackendError("no kernel")
+
+    monkeypatch.setattr(FakeBackend, "infer", infer)
+    monkeypatch.setattr(FakeBackend, "close", lambda self: closed.append(True))
+
+    with pytest.raises(BackendError, match="no kernel"):
+        load(version_dir)
+    assert closed == [True]
+
+
+def manifest_like(name: str) -> Manifest:
+    manifest = manifest_for("digits", 1)
+    return manifest.model_copy(update={"outputs": (TensorSpec(name=name, dtype="float32", shape=(1,)),)})
+
+
+def test_manifest_that_changed_since_it_was_verified_is_refused(version_dir: Path) -> None:
+    with pytest.raises(BackendError, match="changed after it was verified"):
+        load(version_dir, manifest_sha256="0" * 64)
