@@ -13,6 +13,7 @@ from service.errors import SettingsError
 
 PREFIX = "SACCADE_"
 MIB = 1024 * 1024
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Settings(BaseModel):
@@ -82,8 +83,19 @@ def _setting_name(location: tuple[int | str, ...]) -> str:
 
 
 def core_count() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: its affinity, or the container's CPU limit where that is less."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        limit = cores_of_quota(_CPU_QUOTA.read_text("ascii"))
+    except OSError:  # not in a cgroup of the second version
+        return cores
+    return cores if limit is None else min(cores, limit)
+
+
+def cores_of_quota(cpu_max: str) -> int | None:
+    """Whole cores of a cgroup's `cpu.max` ("200000 100000" is two), at least one; None for no limit."""
+    quota, _, period = cpu_max.partition(" ")
+    return None if quota == "max" else max(1, round(int(quota) / int(period)))
 
 
 def resolved(settings: Settings, cores: int) -> Settings:

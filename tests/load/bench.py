@@ -122,6 +122,27 @@ def newest(repository: Path) -> list[Served]:
     return result
 
 
+def exported(served: Served) -> list[dict[str, Any]]:
+    """What the export measured on each variant's published file: metric, drop, deploy graph against bare graph."""
+    report = orjson.loads((served.path / "report.json").read_bytes())
+    rows = []
+    for item in report["variants"]:
+        qualify = item["qualify"]
+        metric, drop = qualify["metric"], qualify["drop"]
+        rows.append(
+            {
+                "model": f"{served.manifest.model}/{served.manifest.version}",
+                "variant": qualify["variant"],
+                "gate": "passed" if item["gate"]["accepted"] else "denied",
+                "metric": f"{metric['name']} {metric['value']:.4f} [{metric['ci_low']:.4f}, {metric['ci_high']:.4f}]",
+                "below eager": f"{drop['value']:+.4f} (upper end {drop['ci_high']:+.4f})",
+                "best images/s": round(max(figure["images_per_s"] for figure in qualify["latency"])),
+                "deploy/bare": ", ".join(f"{pair['ratio']:.2f} at {pair['batch_size']}" for pair in qualify["speed"]),
+            }
+        )
+    return rows
+
+
 def measure(served: Served, server: Server, bodies: list[bytes], rounds: int, seconds: float) -> dict[str, Any]:
     """Rounds of limit and server in turn; medians, and the median of the ratios."""
     path = f"/v1/models/{served.manifest.model}/predict"
@@ -178,6 +199,7 @@ def main() -> None:
         "resident_mib": {kind: round(value, 1) for kind, value in idle.items()},
         "resident_mib_after_load": {kind: round(value, 1) for kind, value in loaded.items()},
         "served": rows,
+        "exported": [row for item in newest(arguments.repository) for row in exported(item)],
     }
     if arguments.json:
         print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
@@ -186,17 +208,18 @@ def main() -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(f"ready with all models after {report['ready_s']} s on {report['cores']} cores")
     for kind, value in report["resident_mib"].items():
         console.print(f"{kind} process: {value} MiB resident, {report['resident_mib_after_load'][kind]} MiB after load")
     console.print(
         f"JPEG of {report['body_bytes']} bytes, {report['connections']} connections, client on the same cores"
     )
-    table = Table(*report["served"][0])
-    for row in report["served"]:
-        table.add_row(*[str(value) for value in row.values()])
-    console.print(table)
+    for title in ("served", "exported"):
+        table = Table(*[name.replace("_", " ") for name in report[title][0]], title=title)
+        for row in report[title]:
+            table.add_row(*[str(value) for value in row.values()])
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import SettingsError
-from service.settings import PREFIX, Settings, core_count, resolved, settings_from
+from service.settings import PREFIX, Settings, core_count, cores_of_quota, resolved, settings_from
 
 
 def test_defaults_are_valid_without_any_environment() -> None:
@@ -103,3 +103,11 @@ def test_numbers_that_were_given_stay() -> None:
 
 def test_core_count_is_what_this_process_may_use() -> None:
     assert core_count() >= 1
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"),
+    [("max 100000\n", None), ("200000 100000\n", 2), ("50000 100000\n", 1), ("350000 100000\n", 4)],
+)
+def test_containers_cpu_limit_is_whole_cores(cpu_max: str, cores: int | None) -> None:
+    assert cores_of_quota(cpu_max) == cores
