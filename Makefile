@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick check fix train evaluate bench golden-update constrain clean
+.PHONY: setup demo export serve serve-fake test test-quick check fix train evaluate bench golden-update constrain image image-check clean
 
 setup: $(READY)
 
@@ -51,6 +51,12 @@ bench: export ## start-up, memory, deploy against bare graph, served against lim
 
 golden-update: $(READY) ## rewrites goldens; read the diff
 	$(PYTHON) -m pytest tests --golden-update -k golden
+
+image: ## the serving image, without a daemon (root, Debian's buildah and debootstrap)
+	k8s/image/build_image.sh serve-cpu
+
+image-check: image ## runs it confined as in Kubernetes
+	k8s/image/check_image.sh serve-cpu $(SACCADE_REPOSITORY)
 
 constrain: $(READY) ## new pins and hashes in constraints.txt
 	.ci/constrain

@@ -19,3 +19,8 @@ Beside them
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """
+
+import os
+
+# onnxruntime reads it while it is imported, and it is imported all over this package: no device id is written.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

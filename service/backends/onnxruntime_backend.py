@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from service.backends.base import LoadRequest, Outputs, UInt8Array
@@ -14,13 +17,20 @@ if TYPE_CHECKING:
 _PROVIDER_BY_DEVICE = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+def import_onnxruntime() -> ModuleType:
+    """The runtime, imported late: it is heavy, and API processes must never hold it.
+
+    Side effect: turns its telemetry off, which otherwise writes a device id below the home directory.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, while it is imported
+    return importlib.import_module("onnxruntime")
+
+
 class OnnxRuntimeBackend:
     """One ONNX Runtime session."""
 
     def __init__(self, request: LoadRequest) -> None:
-        # Heavy, and API processes must never import it; only the worker and the exporter come here.
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         kind, _, index = request.device.partition(":")
         self._provider = _PROVIDER_BY_DEVICE[kind]
         available = onnxruntime.get_available_providers()
@@ -63,8 +73,7 @@ class OnnxRuntimeBackend:
 
 
 def _session_options(request: LoadRequest) -> onnxruntime.SessionOptions:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -17,6 +16,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from service.backends.onnxruntime_backend import import_onnxruntime
 from service.errors import RepositoryError, SettingsError
 from service.repository.open import list_versions
 from service.settings import Settings, core_count, resolved, settings_from
@@ -87,7 +87,7 @@ def _cpu_instructions() -> Finding:
 def _onnxruntime(settings: Settings) -> Finding:
     if importlib.util.find_spec("onnxruntime") is None:
         return Finding("onnxruntime", False, "not installed: pip install 'saccade[cpu]' (or 'saccade[gpu]')")
-    runtime = importlib.import_module("onnxruntime")
+    runtime = import_onnxruntime()
     providers = ", ".join(runtime.get_available_providers())
     wanted = "CPUExecutionProvider" if settings.device == "cpu" else "CUDAExecutionProvider"
     is_there = wanted in runtime.get_available_providers()

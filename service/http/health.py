@@ -10,6 +10,7 @@ from service.core import VersionState
 from service.http.schemas import Health
 from service.workers.messages import Catalog
 
+EMPTY_REPOSITORY = "the model repository holds no version"
 _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 
 
@@ -29,7 +30,7 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
     if not is_worker_connected:
         return "no connection to the device worker"
     if not catalog.versions:
-        return "the model repository holds no version"
+        return EMPTY_REPOSITORY
     return _unsettled_reason(catalog)
 
 
@@ -74,7 +75,8 @@ def health_router(catalog: Callable[[], Catalog], is_worker_connected: Callable[
 
     @router.get("/health/startup", responses={503: {"model": Health}})
     async def startup(response: Response) -> Health:
+        # An empty repository is a wait for the first version, not a start that failed: a restart would not help.
         reason = current_reason()
-        return answer(None if was_ready else reason, response)
+        return answer(None if was_ready or reason == EMPTY_REPOSITORY else reason, response)
 
     return router

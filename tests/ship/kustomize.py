@@ -1,0 +1,170 @@
+"""Renders the part of kustomize that k8s/ uses. Promises: an unknown field, directive or list is an error.
+
+Known: resources (files and folders), namespace, images (newName, newTag), patches (strategic merge, JSON 6902).
+`test_renderer_agrees_with_kustomize` compares it with the real program where that is installed.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Resource = dict[str, Any]
+
+_FIELDS = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
+_NAMESPACED = {
+    "ConfigMap",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "Service",
+    "ServiceAccount",
+}
+_CLUSTER_WIDE = {"Namespace"}
+# How Kubernetes merges lists of objects: by this key, or (None) the patch's list replaces the old one.
+_MERGE_KEY_BY_LIST = {
+    "containers": "name",
+    "initContainers": "name",
+    "env": "name",
+    "volumes": "name",
+    "volumeMounts": "mountPath",
+    "tolerations": None,
+}
+
+
+class KustomizeError(Exception):
+    """The folder uses something this renderer does not know, or does not fit together."""
+
+
+def render(folder: Path) -> list[Resource]:
+    """What `kubectl apply --kustomize FOLDER` would send. Raises KustomizeError."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    unknown = set(kustomization) - _FIELDS
+    if unknown:
+        raise KustomizeError(f"{folder}: unknown fields {sorted(unknown)}")
+    resources = [resource for name in kustomization["resources"] for resource in _load(folder / name)]
+    for patch in kustomization.get("patches", []):
+        resources = _patched(resources, patch, folder)
+    if "namespace" in kustomization:
+        for resource in resources:
+            _set_namespace(resource, kustomization["namespace"])
+    for image in kustomization.get("images", []):
+        _set_image(resources, image)
+    return resources
+
+
+def identity(resource: Resource) -> tuple[str, str]:
+    return resource["kind"], resource["metadata"]["name"]
+
+
+def _load(path: Path) -> list[Resource]:
+    if path.is_dir():
+        return render(path)
+    return [document for document in yaml.safe_load_all(path.read_text("utf-8")) if document is not None]
+
+
+def _set_namespace(resource: Resource, namespace: str) -> None:
+    kind, name = identity(resource)
+    if kind in _NAMESPACED:
+        resource["metadata"]["namespace"] = namespace
+    elif kind not in _CLUSTER_WIDE:
+        raise KustomizeError(f"is {kind} namespaced? say so in {__name__}")
+    elif name != namespace:
+        raise KustomizeError(f"namespace {name} is not the {namespace} everything else goes to")
+
+
+def _set_image(resources: list[Resource], image: dict[str, str]) -> None:
+    unknown = set(image) - {"name", "newName", "newTag"}
+    if unknown:
+        raise KustomizeError(f"images: unknown fields {sorted(unknown)}")
+    pods = [resource["spec"]["template"]["spec"] for resource in resources if resource["kind"] == "Deployment"]
+    for pod in pods:
+        for container in (*pod["containers"], *pod.get("initContainers", [])):
+            name, _, tag = container["image"].partition(":")
+            if name == image["name"]:
+                container["image"] = f"{image.get('newName', name)}:{image.get('newTag', tag)}"
+
+
+def _patched(resources: list[Resource], entry: dict[str, Any], folder: Path) -> list[Resource]:
+    unknown = set(entry) - {"path", "patch", "target"}
+    if unknown or ("path" in entry) == ("patch" in entry):
+        raise KustomizeError(f"{folder}: a patch has one of path and patch, and maybe target: {entry}")
+    text = (folder / entry["path"]).read_text("utf-8") if "path" in entry else entry["patch"]
+    patch = yaml.safe_load(text)
+    if isinstance(patch, list):
+        target = entry["target"]
+        if set(target) != {"kind", "name"}:
+            raise KustomizeError(f"{folder}: a target is a kind and a name: {target}")
+        return _changed(resources, (target["kind"], target["name"]), lambda old: _operated(old, patch))
+    if "target" in entry:
+        raise KustomizeError(f"{folder}: a merge patch names its resource itself")
+    return _changed(resources, identity(patch), lambda old: _merged_resource(old, patch))
+
+
+def _changed(resources: list[Resource], target: tuple[str, str], change: Any) -> list[Resource]:
+    if [identity(resource) for resource in resources].count(target) != 1:
+        raise KustomizeError(f"patch: there is not one {target[0]} {target[1]}")
+    results = [change(resource) if identity(resource) == target else resource for resource in resources]
+    return [result for result in results if result is not None]
+
+
+def _operated(resource: Resource, operations: list[dict[str, Any]]) -> Resource:
+    """JSON 6902 `replace` of a path that exists."""
+    result = copy.deepcopy(resource)
+    for operation in operations:
+        if operation["op"] != "replace":
+            raise KustomizeError(f"operation {operation['op']} is not known here")
+        *parents, last = operation["path"].removeprefix("/").split("/")
+        place: Any = result
+        for part in parents:
+            place = place[int(part) if isinstance(place, list) else part]
+        if last not in place:
+            raise KustomizeError(f"nothing to replace at {operation['path']}")
+        place[last] = operation["value"]
+    return result
+
+
+def _merged_resource(old: Resource, patch: Resource) -> Resource | None:
+    if patch["apiVersion"] != old["apiVersion"]:
+        raise KustomizeError(f"{identity(old)} is {old['apiVersion']}, its patch is {patch['apiVersion']}")
+    if patch.get("$patch") == "delete":
+        return None
+    return _merged_object(old, patch)
+
+
+def _merged_object(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    result = dict(old)
+    for key, value in patch.items():
+        if key.startswith("$"):
+            raise KustomizeError(f"directive {key} is not known here")
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(old.get(key), dict):
+            result[key] = _merged_object(old[key], value)
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            result[key] = _merged_list(key, old.get(key, []), value)
+        else:
+            result[key] = value
+    return result
+
+
+def _merged_list(key: str, old: list[Any], patch: list[Any]) -> list[Any]:
+    if key not in _MERGE_KEY_BY_LIST:
+        raise KustomizeError(f"how is the list {key} merged? say so in {__name__}")
+    merge_key = _MERGE_KEY_BY_LIST[key]
+    if merge_key is None:
+        return patch
+    result = list(old)
+    places = {item[merge_key]: place for place, item in enumerate(old)}
+    for item in patch:
+        place = places.get(item[merge_key])
+        if place is None:
+            result.append(item)
+        else:
+            result[place] = _merged_object(result[place], item)
+    return result

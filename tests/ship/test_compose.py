@@ -1,0 +1,114 @@
+"""docker-compose.yml: what it mounts exists, the server is confined, Prometheus and Grafana find what they need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings, settings_from
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+IGNORED = ("./repository",)  # made by the export, not part of the repository
+
+
+def mounts(service: str) -> dict[str, str]:
+    """Container path by host path of the short and the long form."""
+    found = {}
+    for volume in SERVICES[service].get("volumes", []):
+        source, target = (volume["source"], volume["target"]) if isinstance(volume, dict) else volume.split(":")[:2]
+        found[source] = target
+    return found
+
+
+def settings() -> Settings:
+    return settings_from(SERVICES["saccade"]["environment"])
+
+
+def seconds(duration: str) -> int:
+    return int(duration.removesuffix("s"))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_mounted_files_exist(service: str) -> None:
+    paths = [source for source in mounts(service) if source.startswith(".") and source not in IGNORED]
+
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_named_volumes_are_declared(service: str) -> None:
+    named = {source for source in mounts(service) if not source.startswith((".", "/"))}
+
+    assert named <= set(COMPOSE.get("volumes", {}))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_images_are_pinned(service: str) -> None:
+    if "build" not in SERVICES[service]:
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", SERVICES[service]["image"])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_ports_are_for_this_machine_only(service: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service]["ports"])
+
+
+def test_server_is_confined() -> None:
+    service = SERVICES["saccade"]
+    (repository,) = service["volumes"]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert repository["read_only"] is True
+    assert repository["target"] == "/repository"
+
+
+def test_health_check_is_python_that_asks_for_ready() -> None:
+    *_, program = SERVICES["saccade"]["healthcheck"]["test"]
+
+    compile(program, "healthcheck", "exec")
+    assert '"/health/ready"' in program
+
+
+def test_grace_period_leaves_time_to_finish() -> None:
+    drain_s = (settings().drain_delay_ms + settings().shutdown_timeout_ms) / 1000
+
+    assert seconds(SERVICES["saccade"]["stop_grace_period"]) >= drain_s + 5
+
+
+def test_bounds_are_those_of_kubernetes() -> None:
+    """They were sized together with the same memory limit."""
+    data = yaml.safe_load((ROOT / "k8s/base/config-map.yaml").read_text("utf-8"))["data"]
+
+    assert SERVICES["saccade"]["environment"].items() <= data.items()
+    assert SERVICES["saccade"]["mem_limit"] == "4g"
+
+
+def test_prometheus_scrapes_the_server_by_its_name_and_port() -> None:
+    prometheus = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yml").read_text("utf-8"))
+    targets = [
+        target for job in prometheus["scrape_configs"] for part in job["static_configs"] for target in part["targets"]
+    ]
+
+    assert targets == [f"saccade:{settings().port}"]
+    assert "saccade" in SERVICES
+    assert set(prometheus["rule_files"]) <= {Path(target).name for target in mounts("prometheus").values()}
+
+
+def test_grafana_reads_dashboards_where_they_are_mounted() -> None:
+    provider = yaml.safe_load((ROOT / "k8s/monitoring/grafana/provisioning/dashboards/saccade.yml").read_text("utf-8"))
+    (entry,) = provider["providers"]
+    source = yaml.safe_load(
+        (ROOT / "k8s/monitoring/grafana/provisioning/datasources/prometheus.yml").read_text("utf-8")
+    )
+
+    assert entry["options"]["path"] == mounts("grafana")["./k8s/monitoring/grafana/dashboards"]
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    assert "prometheus" in SERVICES

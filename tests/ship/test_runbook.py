@@ -1,0 +1,86 @@
+"""k8s/README.md: a section for each alert, paths and settings that exist, an example that renders."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+from service.settings import PREFIX, Settings, settings_from
+from tests.ship.kustomize import render
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNBOOK = (ROOT / "k8s/README.md").read_text("utf-8")
+PROJECT_PATH = re.compile(
+    r"\b(?:(?:k8s|tests|service(?!/saccade\b)|export|models)/[\w./-]*\w/?|Dockerfile|docker-compose\.yml|constraints\.txt)"
+)
+# Variables that look like settings and are spoken of as a family.
+FAMILIES = {"SACCADE_"}
+
+
+def headings() -> list[str]:
+    return re.findall(r"^#+ (.*)$", RUNBOOK, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_path_exists() -> None:
+    paths = set(PROJECT_PATH.findall(RUNBOOK))
+
+    assert len(paths) > 10
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+def test_every_alert_has_a_section_and_no_section_outlives_its_alert() -> None:
+    alerts = [
+        rule["alert"]
+        for group in yaml.safe_load((ROOT / "k8s/monitoring/alerts.yml").read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+    ]
+
+    assert [heading for heading in headings() if heading.startswith("Saccade")] == alerts
+
+
+def test_every_link_leads_to_a_heading() -> None:
+    links = set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK))
+
+    assert links - {anchor(heading) for heading in headings()} == set()
+
+
+def test_every_setting_it_names_exists() -> None:
+    named = set(re.findall(r"\bSACCADE_[A-Z_]*", RUNBOOK)) - FAMILIES
+
+    assert {name.removeprefix(PREFIX).lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_figures_it_repeats_are_those_of_the_manifests() -> None:
+    (deployment,) = [item for item in render(ROOT / "k8s/base") if item["kind"] == "Deployment"]
+    (config_map,) = [item for item in render(ROOT / "k8s/base") if item["kind"] == "ConfigMap"]
+    pod = deployment["spec"]["template"]["spec"]
+    settings = settings_from(config_map["data"])
+
+    assert f"grace period ({pod['terminationGracePeriodSeconds']} s)" in RUNBOOK
+    assert f"`SACCADE_DRAIN_DELAY_MS`, {settings.drain_delay_ms / 1000:g} s" in RUNBOOK
+    assert f"`SACCADE_SHUTDOWN_TIMEOUT_MS`, {settings.shutdown_timeout_ms / 1000:g} s" in RUNBOOK
+    assert f"limit is {pod['containers'][0]['resources']['limits']['memory'].removesuffix('Gi')} GiB" in RUNBOOK
+    assert f"`SACCADE_HANG_TIMEOUT_MS` ({settings.hang_timeout_ms / 1000:g} s)" in RUNBOOK
+
+
+def test_api_key_example_renders_and_names_a_setting(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", RUNBOOK, re.DOTALL)
+    shutil.copytree(ROOT / "k8s/base", tmp_path / "base")
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(f"resources: [../base]\n{example}", "utf-8")
+
+    (deployment,) = [item for item in render(overlay) if item["kind"] == "Deployment"]
+    kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    settings = settings_from({item["name"]: item["value"] for item in container["env"] if "value" in item})
+    assert str(settings.api_keys_file).startswith(container["volumeMounts"][-1]["mountPath"])
+    assert len(container["volumeMounts"]) == 3

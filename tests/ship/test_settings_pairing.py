@@ -1,0 +1,53 @@
+"""Every setting is decided in Kubernetes: in the ConfigMap, or left at its default for a reason written here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX, Settings, resolved, settings_from
+from tests.ship.kustomize import render
+
+K8S = Path(__file__).resolve().parents[2] / "k8s"
+LEFT_AT_DEFAULT = {
+    "backend": "onnxruntime is the only runtime for production",
+    "device_threads": "deployment.yaml takes it from the CPU limit",
+    "allow_spinning": "helps some networks and hurts others; to be decided by measuring",
+    "max_slot_bytes": "only address space; pages count once touched",
+    "max_batch_size": "the manifest says what was measured",
+    "max_queue_delay_ms": "late batching needs no delay",
+    "body_timeout_ms": "a property of clients, not of the cluster",
+    "max_images_per_request": "a property of clients, not of the cluster",
+    "hang_timeout_ms": "fits the start-up probe; a test compares them",
+    "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",
+}
+
+
+def config_map(folder: str) -> dict[str, str]:
+    (resource,) = [item for item in render(K8S / folder) if item["kind"] == "ConfigMap"]
+    data: dict[str, str] = resource["data"]
+    return data
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/gpu"])
+def test_config_map_starts_a_server(folder: str) -> None:
+    """Raises on an unknown key and on a bad value."""
+    settings = settings_from(config_map(folder))
+
+    assert resolved(settings, cores=64).api_processes == settings.api_processes
+
+
+def test_every_setting_is_decided() -> None:
+    in_config_map = {name.removeprefix(PREFIX).lower() for name in config_map("base")}
+
+    assert set(Settings.model_fields) - in_config_map == set(LEFT_AT_DEFAULT)
+
+
+@pytest.mark.parametrize(("folder", "cores"), [("base", 4), ("overlays/dev", 1), ("overlays/gpu", 4)])
+def test_processes_and_threads_are_what_these_cores_would_choose(folder: str, cores: int) -> None:
+    """Cores are the CPU limit, which the server cannot see."""
+    settings = settings_from(config_map(folder))
+    chosen = resolved(settings.model_copy(update={"api_processes": 0, "decode_threads": 0}), cores)
+
+    assert (settings.api_processes, settings.decode_threads) == (chosen.api_processes, chosen.decode_threads)
