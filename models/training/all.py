@@ -1,0 +1,15 @@
+"""Trains all three networks one after the other. Promises: a network that finished is not trained again by a rerun."""
+
+from __future__ import annotations
+
+from models.training import classifier, detector, segmenter
+from models.training.command import parse_options
+from models.training.runs import execute
+
+RUNS = (classifier.RUN, detector.RUN, segmenter.RUN)
+
+if __name__ == "__main__":
+    options = parse_options(__doc__)
+    figures = [execute(run, options) for run in RUNS]
+    wall, core = sum(figure.seconds for figure in figures), sum(figure.core_seconds for figure in figures)
+    print(f"all: {wall:.0f} s of training, {core:.0f} core-seconds", flush=True)

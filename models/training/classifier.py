@@ -1,0 +1,84 @@
+"""Trains the digit classifier. Promises: writes digits-classifier.safetensors and its top-1 on unseen digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from models.digit_scenes import CROP_SIZE, Split
+from models.networks.layers import as_float
+from models.networks.resnet import digits_classifier
+from models.training.augmentation import recoloured, shifted
+from models.training.command import autocast, parse_options
+from models.training.evaluation import classifier_top1
+from models.training.loop import Schedule
+from models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from models.training.samples import CropSet, crop_set
+
+TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 24_000, 1_000, 2_000
+_LABEL_SMOOTHING = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifierTrainee:
+    """Cross-entropy over recoloured, shifted crops."""
+
+    training: CropSet
+    tuning: CropSet
+
+    @property
+    def examples(self) -> int:
+        return len(self.training.images)
+
+    def loss(self, network: nn.Module, indices: Tensor, rng: Generator) -> Tensor:
+        rows = indices.numpy()
+        images = recoloured(as_float(torch.from_numpy(self.training.images[rows])), rng)
+        images, _, _ = shifted(images, None, 3, rng)
+        truth = torch.from_numpy(self.training.class_ids[rows])
+        with autocast():
+            logits = network(images.contiguous(memory_format=torch.channels_last))
+        return functional.cross_entropy(logits.float(), truth, label_smoothing=_LABEL_SMOOTHING)
+
+    def tuning_metric(self, network: nn.Module) -> float:
+        return classifier_top1(network, self.tuning)
+
+
+def _trainee() -> ClassifierTrainee:
+    return ClassifierTrainee(
+        crop_set(Split.TRAIN, TRAIN_SEED, TRAIN_IMAGES), crop_set(Split.TUNING, TUNING_SEED, TUNING_IMAGES)
+    )
+
+
+def test_top1(network: nn.Module) -> float:
+    """Top-1 on the test split's fixed samples."""
+    return classifier_top1(network, crop_set(Split.TEST, TEST_SEED, TEST_IMAGES))
+
+
+RUN = Run(
+    name="digits-classifier",
+    metric="top1",
+    command="python -m models.training.classifier",
+    network=digits_classifier,
+    trainee=_trainee,
+    test_metric=test_top1,
+    schedule=Schedule(
+        steps=3_000,
+        batch_size=96,
+        peak_lr=3e-3,
+        warmup_steps=200,
+        weight_decay=0.05,
+        average_decay=0.998,
+        evaluate_every=500,
+        seed=1,
+    ),
+    image_size=CROP_SIZE,
+    train_images=TRAIN_IMAGES,
+    tuning_images=TUNING_IMAGES,
+    test_images=TEST_IMAGES,
+)
+
+if __name__ == "__main__":
+    execute(RUN, parse_options(__doc__))
