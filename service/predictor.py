@@ -40,8 +40,8 @@ from service.workers.worker_client import WorkerClient
 log = structlog.get_logger()
 
 _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
-# Masks up to this many source pixels are encoded in about a millisecond; larger ones leave the event loop.
-_INLINE_MASK_PIXELS = 80_000
+# Masks up to this many source pixels are encoded in a third of a millisecond; larger ones leave the event loop.
+_INLINE_MASK_PIXELS = 300_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -29,14 +30,15 @@ def segments_json(
 ) -> dict[str, Any]:
     """`mask` (model height, model width) class ids. Heavy for large sources: call it off the event loop."""
     source = mask_to_source(mask, place)
-    areas = np.bincount(source.ravel(), minlength=len(labels))
-    present = [class_id for class_id in np.flatnonzero(areas).tolist() if class_id != background_id]
+    runs = _runs_of(source, len(labels))
     segments: list[dict[str, Any]] = [
-        {"label": labels[class_id], "class_id": class_id, "area": int(areas[class_id])} for class_id in present
+        {"label": labels[class_id], "class_id": class_id, "area": runs.area_of(class_id)}
+        for class_id in runs.present()
+        if class_id != background_id
     ]
     for segment in segments:
         if mask_format == "rle":
-            segment["rle"] = rle_of(source == segment["class_id"])
+            segment["rle"] = runs.rle_of(segment["class_id"])
         elif mask_format == "polygon":
             segment["polygons"] = polygons_of(source == segment["class_id"])
     answer: dict[str, Any] = {"segments": segments}
@@ -45,10 +47,46 @@ def segments_json(
     return answer
 
 
-def rle_of(is_inside: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO compressed run lengths of a mask (height, width)."""
-    encoded = coco_mask.encode(np.asfortranarray(is_inside, np.uint8))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """A class mask as runs of equal ids down its columns, which is the order COCO counts in."""
+
+    size: tuple[int, int]  # height, width
+    class_ids: UInt8Array  # (runs,)
+    starts: NDArray[np.int64]  # (runs + 1,): first pixel of each run, then the number of pixels
+    areas: NDArray[np.int64]  # (classes,) pixels
+
+    def present(self) -> list[int]:
+        found: list[int] = np.flatnonzero(self.areas).tolist()
+        return found
+
+    def area_of(self, class_id: int) -> int:
+        return int(self.areas[class_id])
+
+    def rle_of(self, class_id: int) -> dict[str, Any]:
+        """COCO compressed run lengths: pixels outside, inside, outside, … beginning with outside."""
+        rows = np.flatnonzero(self.class_ids == class_id)
+        edges = np.empty(2 * len(rows) + 2, np.int64)
+        edges[0], edges[-1] = 0, self.starts[-1]
+        edges[1:-1:2] = self.starts[rows]
+        edges[2:-1:2] = self.starts[rows + 1]
+        counts = np.diff(edges)
+        if len(counts) > 1 and counts[-1] == 0:  # the last pixel is inside
+            counts = counts[:-1]
+        height, width = self.size
+        encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+
+
+def _runs_of(mask: UInt8Array, classes: int) -> _Runs:
+    """One pass over the mask, whatever the number of classes."""
+    columns = mask.T.ravel()
+    changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
+    starts = np.concatenate(([0], changes, [columns.size]))
+    class_ids = columns[starts[:-1]]
+    areas = np.bincount(class_ids, np.diff(starts), classes).astype(np.int64)
+    height, width = mask.shape
+    return _Runs((height, width), class_ids, starts, areas)
 
 
 def polygons_of(is_inside: NDArray[np.bool_]) -> list[dict[str, Any]]:

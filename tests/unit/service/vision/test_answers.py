@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from models.preprocessing import Geometry
 from service.vision.classification import classes_json
 from service.vision.detection import detections_json
-from service.vision.segmentation import MaskFormat, polygons_of, rle_of, segments_json
+from service.vision.segmentation import MaskFormat, polygons_of, segments_json
 
 # pycocotools' decoder is older than NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -104,11 +104,19 @@ _MASKS = st.builds(
 @settings(max_examples=80, deadline=None)
 @given(is_inside=_MASKS)
 def test_run_lengths_decode_to_the_mask(is_inside: NDArray[np.bool_]) -> None:
-    rle = rle_of(is_inside)
+    mask = np.where(is_inside, 2, 1).astype(np.uint8)
+    place = Geometry(mask.shape[1], mask.shape[0], 0, 0, mask.shape[1], mask.shape[0])
 
-    assert rle["size"] == list(is_inside.shape)
-    assert np.array_equal(coco_mask.decode(rle), is_inside)
-    assert coco_mask.area(rle) == is_inside.sum()
+    segments = segments_json(mask, place, ("background", "outside", "inside"), 0, "rle")["segments"]
+
+    assert [segment["class_id"] for segment in segments] == np.unique(mask).tolist()
+    for segment in segments:
+        rle = segment["rle"]
+        expected = mask == segment["class_id"]
+        assert rle["size"] == list(mask.shape)
+        assert np.array_equal(coco_mask.decode(rle), expected)
+        assert rle["counts"] == coco_mask.encode(np.asfortranarray(expected, np.uint8))["counts"].decode()
+        assert segment["area"] == coco_mask.area(rle) == expected.sum()
 
 
 def rasterised(regions: list[dict[str, Any]], shape: tuple[int, int], scale: int = 8) -> NDArray[np.bool_]:
