@@ -25,6 +25,7 @@ ENVIRONMENT_READERS = {
     "service/commands/doctor.py",
     "service/metrics.py",
     "service/workers/child_process.py",
+    "service/backends/onnxruntime_backend.py",  # only sets what onnxruntime reads
 }
 
 
