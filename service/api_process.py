@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +17,14 @@ import uvloop
 from models.manifest import Manifest, ManifestError, read_manifest
 from service.app import Api, build_api
 from service.core import VersionKey
+from service.http.listening import listen
 from service.logs import configure_logs
 from service.workers import messages
 from service.workers.child import ControlConnection, ignore_terminal_signals
 
 log = structlog.get_logger()
 
+_WORKER_WITHIN_S = 2.0  # health must be answered soon, with a worker or without
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
 
 
@@ -37,24 +39,38 @@ class _Server(uvicorn.Server):
 class ApiProcess:
     """Follows the supervisor's catalog while uvicorn serves."""
 
-    def __init__(self, api: Api, control: ControlConnection, server: uvicorn.Server) -> None:
+    def __init__(self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str) -> None:
+        self._host = host
+        self._informed = asyncio.Event()
         self._api = api
         self._control = control
         self._server = server
         self._catalogs: asyncio.Queue[messages.Catalog] = asyncio.Queue()
         self._manifests: dict[tuple[str, str], Manifest] = {}  # by version directory and digest
 
-    async def run(self, listener: socket.socket) -> None:
-        """Serves until told to stop; requests in flight are finished."""
+    async def run(self, port: int) -> None:
+        """Serves until told to stop; requests in flight are finished.
+
+        Listens only once the catalog is here and the worker, if there is one, connected: a process that replaces a
+        dead one must not answer its first requests with "no such model".
+        """
         self._control.start(self._receive, self._stop)
         self._control.send(messages.ApiReady(os.getpid()))
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.worker.run())
-            await self._server.serve(sockets=[listener])
+            await self._informed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._api.worker.connected.wait(), self._patience_s())
+            if not self._server.should_exit:
+                await self._server.serve(sockets=[listen(self._host, port)])
             following.cancel()
             connecting.cancel()
         self._api.pool.shutdown()
+
+    def _patience_s(self) -> float:
+        has_worker = any(device.socket_path for device in self._api.catalog.snapshot.devices)
+        return _WORKER_WITHIN_S if has_worker else 0.0
 
     def _receive(self, message: messages.AnyMessage) -> None:
         match message:
@@ -66,6 +82,7 @@ class ApiProcess:
     def _stop(self) -> None:
         self._api.switch.shut()
         self._server.should_exit = True
+        self._informed.set()
 
     async def _follow_catalogs(self) -> None:
         while True:
@@ -78,6 +95,7 @@ class ApiProcess:
                 if (manifest := await self._manifest(status)) is not None
             }
             self._api.catalog.apply(catalog, manifests)
+            self._informed.set()
 
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
         """The manifest the supervisor verified, or None when it is unreadable or not that one."""
@@ -95,7 +113,7 @@ class ApiProcess:
         return self._manifests.get(known)
 
 
-async def _main(control_descriptor: int, listen_descriptor: int) -> None:
+async def _main(control_descriptor: int, port: int) -> None:
     control = await ControlConnection.open(control_descriptor)
     identity = await control.identity()
     settings = identity.settings
@@ -113,18 +131,17 @@ async def _main(control_descriptor: int, listen_descriptor: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
     )
-    listener = socket.socket(fileno=listen_descriptor)
-    await ApiProcess(api, control, _Server(config)).run(listener)
+    await ApiProcess(api, control, _Server(config), settings.host).run(port)
 
 
 def main() -> None:
     """Entry point of the child process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
-    parser.add_argument("--listen-fd", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     ignore_terminal_signals()
-    uvloop.run(_main(arguments.control_fd, arguments.listen_fd))
+    uvloop.run(_main(arguments.control_fd, arguments.port))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Settings(BaseModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] = Field("cpu", description="device of the worker")
     device_threads: int = Field(0, ge=0, le=256, description="intra-op threads on a CPU device; 0: one per core")
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
-    api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores")
+    api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
     slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process")
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
@@ -100,10 +100,12 @@ def cores_of_quota(cpu_max: str) -> int | None:
 
 def resolved(settings: Settings, cores: int) -> Settings:
     """Settings with every "choose for this machine" replaced by a number."""
+    # Two at least: a second interpreter decodes while the first one speaks HTTP.
+    api_processes = settings.api_processes or max(min(2, cores), cores // 4)
     return settings.model_copy(
         update={
             "device_threads": settings.device_threads or cores,
-            "api_processes": settings.api_processes or max(1, cores // 4),
-            "decode_threads": settings.decode_threads or max(2, cores // max(1, cores // 4)),
+            "api_processes": api_processes,
+            "decode_threads": settings.decode_threads or max(2, cores // api_processes),
         }
     )

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from models.manifest import Manifest
 from service.core import VersionState
 from service.errors import RepositoryError, SettingsError
 from service.http.auth import ApiKeys
+from service.http.listening import reserve
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.repository.open import FoundVersion, list_versions
 from service.repository.variants import choose_variant
@@ -34,7 +34,6 @@ log = structlog.get_logger()
 
 _PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
-_LISTEN_BACKLOG = 2048
 # glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
 # decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
@@ -43,10 +42,10 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": 
 class Supervisor:
     """One device worker and some API processes around one version table."""
 
-    def __init__(self, settings: Settings, runtime_dir: Path, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, runtime_dir: Path, reservation: socket.socket) -> None:
         self._settings = settings
         self._runtime_dir = runtime_dir
-        self._listener = listener
+        self._reservation = reservation
         self._table = VersionTable(settings.device)
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
@@ -84,8 +83,7 @@ class Supervisor:
             spec = ChildSpec(
                 "service.api_process",
                 name,
-                ("--listen-fd", str(self._listener.fileno())),
-                (self._listener.fileno(),),
+                ("--port", str(self._reservation.getsockname()[1])),
                 self._child_environment(),
                 "",
             )
@@ -111,7 +109,6 @@ class Supervisor:
             spec = ChildSpec(
                 "service.workers.worker",
                 f"worker-{self._settings.device}",
-                (),
                 (),
                 self._child_environment(),
                 socket_path,
@@ -226,7 +223,7 @@ class Supervisor:
         if self._was_ready or self._is_draining or not is_serving:
             return
         self._was_ready = True
-        host, port = self._listener.getsockname()[:2]
+        host, port = self._reservation.getsockname()[:2]
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("serving", url=f"http://{host}:{port}", docs="/docs", seconds=seconds)
 
@@ -308,7 +305,6 @@ class Supervisor:
         deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
         for api in self._apis.values():
             api.send(messages.StopAdmitting())
-        self._listener.close()  # or new connections would wait in its queue for nobody
         await asyncio.wait(apis, timeout=deadline_s - time.monotonic())
         if self._worker is not None:
             self._worker.send(messages.Stop())
@@ -356,22 +352,6 @@ def _runtime_dir() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Raises SettingsError when the port is taken."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise SettingsError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; set SACCADE_PORT"
-        ) from error
-    listener.listen(_LISTEN_BACKLOG)
-    return listener
-
-
 def serve(settings: Settings) -> None:
     """Serves until a signal. Raises SettingsError when it cannot start."""
     if not settings.repository.is_dir():
@@ -380,6 +360,7 @@ def serve(settings: Settings) -> None:
             "`saccade-export run RECIPE.yaml --repository DIR`"
         )
     ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
-    with _listen(settings) as listener, _runtime_dir() as runtime_dir:
-        sys.stdout.flush()
-        asyncio.run(Supervisor(settings, runtime_dir, listener).run())
+    with reserve(settings.host, settings.port) as reservation, _runtime_dir() as runtime_dir:
+        host, port = reservation.getsockname()[:2]
+        log.info("starting", host=host, port=port, pid=os.getpid())
+        asyncio.run(Supervisor(settings, runtime_dir, reservation).run())

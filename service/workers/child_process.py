@@ -21,7 +21,6 @@ class ChildSpec:
     module: str
     name: str
     arguments: Sequence[str]
-    pass_descriptors: Sequence[int]
     environment: Mapping[str, str]
     socket_path: str
 
@@ -47,7 +46,7 @@ class ChildProcess:
                 str(theirs.fileno()),
                 *spec.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *spec.pass_descriptors),
+                pass_fds=(theirs.fileno(),),
                 env={**os.environ, **spec.environment},
             )
         finally:

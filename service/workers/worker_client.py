@@ -44,6 +44,7 @@ class WorkerClient:
         self._socket_path = ""
         self._path_changed = asyncio.Event()
         self._lost = asyncio.Event()
+        self.connected = asyncio.Event()  # set by the first connection
 
     @property
     def is_connected(self) -> bool:
@@ -90,6 +91,7 @@ class WorkerClient:
             return False
         self._protocol = protocol
         self._admission.adopt(arena)
+        self.connected.set()
         log.info("worker_connected", socket=self._socket_path)
         return True
 

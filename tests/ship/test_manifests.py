@@ -259,7 +259,7 @@ def test_memory_limit_holds_the_worst_the_settings_allow(container: dict[str, An
     decoding = settings.decode_threads * settings.max_pixels * bytes_per_pixel / 2**20
     slots = settings.slots * 1  # an image and its answers; the reference models touch less
     api_process = settings.max_buffered_bytes / 2**20 + decoding + slots
-    interpreters, models, shared_memory = 250, 256, 64
+    interpreters, models, shared_memory = 165 + 110 * settings.api_processes, 256, 64
     cuda = 2048 if settings.device != "cpu" else 0
     needed = settings.api_processes * api_process + interpreters + models + shared_memory + cuda
 

@@ -88,18 +88,16 @@ class Server:
         self.port = self._await_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.base_url, timeout=30.0)
+        wait_until(self.is_live, START_TIMEOUT_S, "an API process listens")
 
     def _await_port(self) -> int:
-        """The supervisor listens before anything else; its socket says where."""
+        """The supervisor says where before anything else."""
 
         def port() -> int | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.logs()}")
-            with contextlib.suppress(psutil.Error):
-                for connection in psutil.Process(self.process.pid).net_connections("tcp"):
-                    if connection.status == psutil.CONN_LISTEN:
-                        return int(connection.laddr.port)
-            return None
+            started = self.events("starting")
+            return int(started[0]["port"]) if started else None
 
         found = wait_until(port, START_TIMEOUT_S, "the server listens")
         assert found is not None
@@ -119,6 +117,11 @@ class Server:
                 if document.get("event") == name:
                     found.append(document)
         return found
+
+    def is_live(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get("/health/live").is_success
+        return False
 
     def readiness(self) -> httpx.Response:
         return self.client.get("/health/ready")
@@ -238,6 +241,7 @@ def running_server(repository: Path, workspace: Path, *, wait: bool = True, **se
         "backend": "fake",
         "repository_poll_ms": 100,
         "device_threads": 1,
+        "api_processes": 1,
         "log_format": "json",
         **settings,
     }

@@ -88,7 +88,7 @@ def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-@pytest.mark.parametrize(("cores", "processes", "decode"), [(1, 1, 2), (2, 1, 2), (4, 1, 4), (16, 4, 4)])
+@pytest.mark.parametrize(("cores", "processes", "decode"), [(1, 1, 2), (2, 2, 2), (4, 2, 2), (16, 4, 4)])
 def test_numbers_left_to_the_machine_are_filled_in(cores: int, processes: int, decode: int) -> None:
     settings = resolved(Settings(), cores)
 

@@ -1,0 +1,44 @@
+"""The port. Promises: the supervisor owns it, every API process listens for itself, the kernel spreads connections.
+
+Each API process has a listening socket of its own (SO_REUSEPORT): with a single shared one, whichever process wakes
+first takes whole bursts of connections and the others idle. A process that dies takes its socket with it, so the
+kernel stops sending it anybody; the supervisor's reservation, which never listens, keeps the port in the meantime.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from service.errors import SettingsError
+
+_BACKLOG = 2048
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Binds the port without listening on it; port 0 takes a free one. Raises SettingsError when it is taken."""
+    # Without SO_REUSEPORT first: with it, two servers of one user would share the port and never notice.
+    try:
+        with _socket_for(host) as probe:
+            probe.bind((host, port))
+            port = int(probe.getsockname()[1])
+        reservation = _socket_for(host)
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reservation.bind((host, port))
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set SACCADE_PORT") from error
+    return reservation
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """One process's own listening socket on a reserved port."""
+    listener = _socket_for(host)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _socket_for(host: str) -> socket.socket:
+    created = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return created
