@@ -117,7 +117,7 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
     outcomes: list[list[StepResult]] = []
     for loaded in recipes:
         count = len(planned_steps(loaded))
-        with progress_listener(console, loaded.recipe.model, loaded.path, count) as listener:
+        with progress_listener(console, loaded.recipe.model, loaded.path, settings, count) as listener:
             outcomes.append(run_pipeline(loaded, settings, data, listener))
     if as_json:
         _print_json({one.recipe.model: _summary(results) for one, results in zip(recipes, outcomes, strict=True)})

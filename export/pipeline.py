@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -205,9 +206,10 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
     return results
 
 
-def rerun_command(recipe: Path, step: str) -> str:
-    """The command that runs one step again, alone."""
-    return f"saccade-export step {recipe} {step}"
+def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
+    """The command that runs one step again, alone, with the same directories, ready to paste."""
+    words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", settings.repository]
+    return shlex.join(str(word) for word in words)
 
 
 def _run_step(

@@ -10,20 +10,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from export.artifact import StepResult
-from export.pipeline import Listener, rerun_command
+from export.pipeline import Listener, RunSettings, rerun_command
 
 _LONGEST = 60  # characters of a fact that still fits beside others
 _STYLES = {"done": "green", "cached": "cyan", "failed": "red"}
 
 
 @contextmanager
-def progress_listener(console: Console, model: str, recipe: Path, step_count: int) -> Iterator[Listener]:
+def progress_listener(
+    console: Console, model: str, recipe: Path, settings: RunSettings, step_count: int
+) -> Iterator[Listener]:
     """Reports one recipe's steps on `console`."""
     if not console.is_terminal:
         yield Listener(
             started=lambda name: None,
             noted=lambda text: None,
-            finished=lambda result: console.print(_line(model, recipe, result), markup=False, soft_wrap=True),
+            finished=lambda result: console.print(_line(model, recipe, settings, result), markup=False, soft_wrap=True),
         )
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -41,16 +43,16 @@ def progress_listener(console: Console, model: str, recipe: Path, step_count: in
         def finished(result: StepResult) -> None:
             progress.advance(bar)
             progress.console.print(
-                _line(model, recipe, result), style=_STYLES[result.status], markup=False, soft_wrap=True
+                _line(model, recipe, settings, result), style=_STYLES[result.status], markup=False, soft_wrap=True
             )
 
         yield Listener(started, noted, finished)
 
 
-def _line(model: str, recipe: Path, result: StepResult) -> str:
+def _line(model: str, recipe: Path, settings: RunSettings, result: StepResult) -> str:
     return (
         f"{model}  {result.step:<20} {result.status:<6} {result.seconds:6.2f} s  {_facts(result.detail)}"
-        f"\n    again: {rerun_command(recipe, result.step)}"
+        f"\n    again: {rerun_command(recipe, settings, result.step)}"
     )
 
 
