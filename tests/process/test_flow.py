@@ -95,21 +95,27 @@ def test_work_of_a_client_that_left_is_not_run(narrow: Server) -> None:
     def run() -> float:
         return narrow.metric("saccade_batch_size_sum", model="detector")
 
-    before = run()
-    path = "/v1/models/detector/predict"
-    with Background() as background:
-        (slow,) = hold_slots(narrow, background, lambda: narrow.predict("classifier", SLOW_PNG), 1)
-        left = narrow.outcomes("client_left")
-        with RawClient(narrow.port) as client:
-            client.send_head(path, f"Content-Length: {len(SLOW_PNG)}")
-            client.send(SLOW_PNG)
-            wait_until(lambda: narrow.metric("saccade_slots_in_use") == SLOTS or slow.done())
-        if slow.done():
-            pytest.skip("this machine is too slow to leave while the device is busy")
-        wait_until(lambda: narrow.outcomes("client_left") == left + 1, what="the leaver is counted")
-        assert slow.result().status_code == 200
-    narrow.wait_idle()
-    assert run() == before
+    def leave_while_the_device_is_busy() -> bool:
+        """False when the device was free again before the server had noticed: that proves nothing."""
+        with Background() as background:
+            (slow,) = hold_slots(narrow, background, lambda: narrow.predict("classifier", SLOW_PNG), 1)
+            left = narrow.outcomes("client_left")
+            with RawClient(narrow.port) as client:
+                client.send_head("/v1/models/detector/predict", f"Content-Length: {len(SLOW_PNG)}")
+                client.send(SLOW_PNG)
+                wait_until(lambda: narrow.metric("saccade_slots_in_use") == SLOTS or slow.done())
+            wait_until(lambda: narrow.outcomes("client_left") == left + 1 or slow.done(), what="the leaver is counted")
+            was_busy = not slow.done()
+            assert slow.result().status_code == 200
+        narrow.wait_idle()
+        return was_busy
+
+    for _ in range(5):
+        before = run()
+        if leave_while_the_device_is_busy():
+            assert run() == before
+            return
+    pytest.skip("this machine is too slow to leave while the device is busy")
 
 
 def test_estimates_recover_from_a_slow_spell(narrow: Server) -> None:
