@@ -126,7 +126,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
 ENTRYPOINT ["saccade"]
 CMD ["serve"]
 
-# Mount the repository read-write at /repository; work files stay in /work.
+# Mount the repository read-write at /repository; work files stay in /var/lib/saccade.
 FROM ${BASE_IMAGE} AS export
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -135,16 +135,16 @@ LABEL org.opencontainers.image.title="saccade export" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-RUN useradd --uid 10001 --user-group --create-home --home-dir /work --shell /usr/sbin/nologin saccade
+RUN useradd --uid 10001 --user-group --create-home --home-dir /var/lib/saccade --shell /usr/sbin/nologin saccade
 COPY --from=packages-export /opt/saccade /opt/saccade
 # The reference recipes and checkpoints, as `models/recipes/…` like in the source tree.
-RUN ln -s "$(/opt/saccade/bin/python -c 'import pathlib, models; print(pathlib.Path(models.__file__).parent)')" /work/models
+RUN ln -s "$(/opt/saccade/bin/python -c 'import pathlib, models; print(pathlib.Path(models.__file__).parent)')" /var/lib/saccade/models
 ENV PATH=/opt/saccade/bin:${PATH} \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \
     SACCADE_REPOSITORY=/repository
 USER 10001:10001
-WORKDIR /work
+WORKDIR /var/lib/saccade
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["saccade-export"]
 CMD ["--help"]
