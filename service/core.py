@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,20 +33,6 @@ class Outcome(StrEnum):
 class VersionKey:
     model: str
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A point on CLOCK_MONOTONIC, which all processes of one machine share."""
-
-    at_s: float
-
-    @classmethod
-    def after_ms(cls, milliseconds: float) -> Deadline:
-        return cls(time.monotonic() + milliseconds / 1000)
-
-    def remaining_s(self, now_s: float) -> float:
-        return self.at_s - now_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from service.workers.worker_client import WorkerClient
 
 log = structlog.get_logger()
 
+_RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
 # Masks up to this many source pixels are encoded in a third of a millisecond; larger ones leave the event loop.
 _INLINE_MASK_PIXELS = 300_000
@@ -79,7 +80,7 @@ class Predictor:
         client_leaves: ClientWatch,
     ) -> list[ImageAnswer]:
         """One answer per image, in order. Raises Overloaded before any work, or ClientLeft."""
-        permits = self._admission.admit(len(images), self._retry_after_s())
+        permits = self._admission.admit(len(images), _RETRY_AFTER_S)
         if len(images) == 1:
             return [await self._answer(images[0], permits[0], target, parameters, deadline_s, client_leaves)]
         async with asyncio.TaskGroup() as tasks:
@@ -88,9 +89,6 @@ class Predictor:
                 for image, permit in zip(images, permits, strict=True)
             ]
         return [answer.result() for answer in answers]
-
-    def _retry_after_s(self) -> float:
-        return 1.0
 
     async def _answer(
         self,

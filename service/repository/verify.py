@@ -24,12 +24,7 @@ def verified_bytes(path: Path, sha256: str | None) -> bytes:
     except OSError as error:
         raise RepositoryError(f"cannot read {path}: {error.strerror}") from error
     if sha256 is not None:
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise RepositoryError(
-                f"{path.name} has SHA-256 {found[:12]}…, the manifest says {sha256[:12]}…: "
-                "the file changed after its gate; publish the version again"
-            )
+        _ensure_digest(path, hashlib.sha256(content).hexdigest(), sha256)
     return content
 
 
@@ -57,6 +52,10 @@ def _verify_file(path: Path, sha256: str) -> None:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RepositoryError(f"cannot read {path.name}: {error.strerror}") from error
+    _ensure_digest(path, found, sha256)
+
+
+def _ensure_digest(path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise RepositoryError(
             f"{path.name} has SHA-256 {found[:12]}…, the manifest says {sha256[:12]}…: "
