@@ -147,7 +147,8 @@ def _is_good(results: list[StepResult]) -> bool:
 def _judged_again(report: ExportReport, variant: VariantReport, directory: Path) -> VariantReport:
     file = directory / f"{variant.qualify.variant}.onnx"
     digest = file_sha256(file) if file.exists() else variant.qualify.file_sha256
-    decision = gate_decision(variant.qualify, report.thresholds, digest)
+    is_trained = report.weights != "random"
+    decision = gate_decision(variant.qualify, report.thresholds, digest, is_trained=is_trained)
     return VariantReport(qualify=variant.qualify, gate=decision)
 
 

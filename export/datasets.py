@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import DataRefused
-from export.recipe import DataSpec, LoadedRecipe, Split
+from export.recipe import DataSpec, DigitScenes, FolderData, LoadedRecipe, Split
 from models.digit_scenes import (
     CropSample,
     SceneSample,
@@ -55,12 +55,14 @@ class DataStore:
         kind = "crops" if recipe.task.task is Task.CLASSIFY else "scenes"
         key = f"{kind} {name} {recipe.data.model_dump_json()} {recipe.preprocess.model_dump_json()}"
         if key not in self._loaded:
+            if isinstance(recipe.data, FolderData):
+                raise DataRefused("data.dataset: folder is not read yet")
             samples = digit_samples(recipe.task.task, recipe.data, name)
             self._loaded[key] = prepare_split(name, samples, recipe.preprocess)
         return self._loaded[key]
 
 
-def digit_samples(task: Task, data: DataSpec, name: Split) -> list[Sample]:
+def digit_samples(task: Task, data: DigitScenes, name: Split) -> list[Sample]:
     """Samples of the digit scenes: crops for classification, whole scenes for the other tasks."""
     count = data.images[name]
     if task is Task.CLASSIFY:

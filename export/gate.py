@@ -8,7 +8,12 @@ from models.manifest import GateCheck, GateDecision, MetricFigure
 
 
 def gate_decision(
-    report: QualifyReport, thresholds: GateThresholds, file_sha256: str, previous: MetricFigure | None = None
+    report: QualifyReport,
+    thresholds: GateThresholds,
+    file_sha256: str,
+    previous: MetricFigure | None = None,
+    *,
+    is_trained: bool = True,
 ) -> GateDecision:
     """The verdict on one variant.
 
@@ -17,6 +22,7 @@ def gate_decision(
     """
     checks = (
         _file_hash(report, file_sha256),
+        *_trained_weights(is_trained, thresholds),
         _parity(report, thresholds),
         _metric_floor(report, thresholds),
         _metric_drop(report, thresholds),
@@ -40,6 +46,22 @@ def _file_hash(report: QualifyReport, file_sha256: str) -> GateCheck:
     detail = "the measured file is the published one" if is_same else "the file changed after it was measured"
     return GateCheck(
         name="file_hash", passed=is_same, value=file_sha256[:12], limit=report.file_sha256[:12], detail=detail
+    )
+
+
+def _trained_weights(is_trained: bool, thresholds: GateThresholds) -> tuple[GateCheck, ...]:
+    """Nothing to say about trained weights; random ones pass only where the recipe insists."""
+    if is_trained:
+        return ()
+    return (
+        GateCheck(
+            name="trained_weights",
+            passed=thresholds.allow_random_weights,
+            value="random",
+            limit=None,
+            detail="the network has random weights: its answers mean nothing. Name `weights` in the recipe, or set "
+            "gate.allow_random_weights to publish it anyway",
+        ),
     )
 
 

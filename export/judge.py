@@ -21,7 +21,8 @@ from export.recipe import LoadedRecipe
 from export.reference import reference_interval, reference_metric_name
 from export.report import write_report
 from export.repository import newest_manifest
-from export.sources.module_source import weights_sha256
+from export.sources.specs import source_name
+from export.sources.weights import weights_digest
 from export.steps import StepContext, qualified_name
 from export.wrap import read_wrap_facts
 from models.manifest import MetricFigure
@@ -43,7 +44,7 @@ def run_gate(context: StepContext) -> Detail:
 
 def weights_identity(loaded: LoadedRecipe) -> str:
     path = loaded.weights_path
-    return "random" if path is None else f"sha256:{weights_sha256(path)}"
+    return "random" if path is None else f"sha256:{weights_digest(path)}"
 
 
 def reference_figure(artifact: Artifact) -> MetricFigure:
@@ -71,7 +72,11 @@ def _report(context: StepContext) -> ExportReport:
         qualify = QualifyReport.model_validate_json(measured)
         before = previous.variant(name) if previous else None
         decision = gate_decision(
-            qualify, recipe.gate, file_sha256(made.file(MODEL_FILE)), before.metric if before else None
+            qualify,
+            recipe.gate,
+            file_sha256(made.file(MODEL_FILE)),
+            before.metric if before else None,
+            is_trained=recipe.weights is not None,
         )
         variants.append(VariantReport(qualify=qualify, gate=decision))
         if made.file(CALIBRATION_FILE).exists():
@@ -85,7 +90,7 @@ def _report(context: StepContext) -> ExportReport:
         model=recipe.model,
         task=recipe.task.task,
         labels=recipe.labels,
-        source=recipe.source.factory,
+        source=source_name(recipe.source),
         weights=weights_identity(context.loaded),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         reference=reference_figure(context.inputs["reference"]),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import GraphError
-from export.recipe import Normalisation
+from models.specs import Normalisation
 
 FoldMethod = Literal["first_convolution", "depthwise_convolution"]
 PROOF_LIMIT = 1e-5  # relative L2 in float64; what is left is the rounding of the folded weights to float32

@@ -64,9 +64,9 @@ STEPS: tuple[Step, ...] = (
         inputs=(),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation"),
-            "source": source_digest(loaded),
+            "source": source_digest(loaded.network_request()),
         },
-        modules=("export.wrap", "export.sources.module_source", *_HEADS),
+        modules=("export.wrap", *_HEADS),
         tools=("torch",),
     ),
     Step(
@@ -75,7 +75,7 @@ STEPS: tuple[Step, ...] = (
         inputs=(),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
-            "source": source_digest(loaded),
+            "source": source_digest(loaded.network_request()),
             "resamples": loaded.recipe.qualify.bootstrap_resamples,
         },
         modules=("export.reference", *_HEADS, *_DATA, *_METRIC),

@@ -14,6 +14,7 @@ from export.onnx_graph import MODEL_FILE
 from export.recipe import VariantKind
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
+from export.sources.specs import source_name
 from export.steps import StepContext, qualified_name
 from models.manifest import (
     MANIFEST_NAME,
@@ -73,6 +74,7 @@ def publication_identity(manifest: Manifest) -> tuple[object, ...]:
         manifest.task,
         manifest.labels,
         manifest.preprocess,
+        manifest.normalisation,
         manifest.allowed_batch_sizes,
         tuple((variant.name, _sha256_of(manifest, variant.file)) for variant in manifest.variants),
         manifest.lineage,
@@ -108,11 +110,12 @@ def _manifest(
         model=recipe.model,
         version=number,
         created=report.created,
-        source=recipe.source.factory,
+        source=source_name(recipe.source),
         weights=weights_identity(context.loaded),
         task=recipe.task,
         labels=recipe.labels,
         preprocess=recipe.preprocess,
+        normalisation=recipe.normalisation,
         input=input_tensor(recipe.preprocess),
         outputs=output_tensors(recipe.task, recipe.preprocess),
         allowed_batch_sizes=recipe.allowed_batch_sizes,

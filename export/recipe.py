@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from export.errors import RecipeError
-from models.specs import Frozen, ModelName, PreprocessSpec, TaskSpec
+from export.network import NetworkRequest, SourceFacts
+from export.sources.specs import SourceSpec, source_name
+from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 VariantKind = Literal["fp32", "int8-cpu"]
 Split = Literal["calibration", "tuning", "test"]
@@ -18,36 +23,45 @@ BatchSize = Annotated[int, Field(ge=1, le=1024)]
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
-class ModuleSource(Frozen):
-    """A network built by calling `module:factory`, with weights from a safetensors file."""
-
-    kind: Literal["module"]
-    factory: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    method: Annotated[str, Field(pattern=r"^[a-z_]\w*$")] = "forward"  # what inference calls, where it is not forward
-    weights: str | None = None  # relative to the recipe; null keeps the factory's own (random) weights
-
-
-class Normalisation(Frozen):
-    """What the network expects: (pixel / 255 - mean) / std, per channel."""
-
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-
-class DataSpec(Frozen):
-    """Where images come from; the three splits share no digit."""
+class DigitScenes(Frozen):
+    """Generated pictures of handwritten digits; the three splits share no digit."""
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
     images: dict[Split, Annotated[int, Field(ge=1)]]
 
     @model_validator(mode="after")
-    def _every_split_counted(self) -> DataSpec:
+    def _every_split_counted(self) -> DigitScenes:
         missing = {"calibration", "tuning", "test"} - set(self.images)
         if missing:
             raise ValueError(f"images needs a count for {', '.join(sorted(missing))}")
         return self
+
+
+class FolderData(Frozen):
+    """Your own pictures, `path/<split>/`: a folder per label, COCO's annotations.json, or masks beside images."""
+
+    dataset: Literal["folder"]
+    path: str  # relative to the recipe
+    max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # per split; absent: all
+
+
+def _data_from_text(value: object) -> object:
+    """`data: ./pictures` is short for a folder."""
+    return {"dataset": "folder", "path": value} if isinstance(value, str) else value
+
+
+DataSpec = Annotated[
+    Annotated[DigitScenes | FolderData, Field(discriminator="dataset")], BeforeValidator(_data_from_text)
+]
+
+
+class FoldingSpec(Frozen):
+    """What is folded into weights before conversion; each fold is proven equal or the export stops."""
+
+    batch_norm: bool = True  # into the convolution or linear layer in front of it
+    hooks: bool = True  # reparameterize, fuse, switch_to_deploy and their like, found by name
+    method: Annotated[str, Field(pattern=r"^[a-z_]\w*$")] | None = None  # one more hook, on any submodule
 
 
 class OnnxSpec(Frozen):
@@ -96,19 +110,23 @@ class GateThresholds(Frozen):
     min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
     speed_ratio_gates: bool = False  # timing on a shared machine informs unless the recipe insists
     max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
+    allow_random_weights: bool = False  # an untrained network is published only where the recipe insists
 
 
 class Recipe(Frozen):
-    """One model's way from checkpoint to version directory."""
+    """One model's way from checkpoint to version directory, with every fact settled."""
 
     model: ModelName
-    source: ModuleSource
+    source: SourceSpec
+    weights: str | None = None  # a file or directory, relative to the recipe; null: random
     task: TaskSpec
     labels: tuple[str, ...] = Field(min_length=1)
     preprocess: PreprocessSpec
     normalisation: Normalisation = Normalisation()
+    extra_outputs: tuple[Literal["logits", "features"], ...] = ()  # behind the answer, for clients of the bare file
     data: DataSpec
     variants: tuple[VariantKind, ...] = Field(default=("fp32", "int8-cpu"), min_length=1)
+    folding: FoldingSpec = FoldingSpec()
     onnx: OnnxSpec = OnnxSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     qualify: QualifySpec = QualifySpec()
@@ -117,8 +135,9 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if len(set(self.variants)) != len(self.variants):
-            raise ValueError(f"variants repeat: {self.variants}")
+        for name, values in (("variants", self.variants), ("extra_outputs", self.extra_outputs)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} repeat: {values}")
         sizes = self.allowed_batch_sizes
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
@@ -128,7 +147,7 @@ class Recipe(Frozen):
 
 
 class LoadedRecipe(Frozen):
-    """A recipe, where it lies (weights are relative to it), and the digest of its text."""
+    """A recipe, where it lies (weights and data are relative to it), and the digest of its text."""
 
     path: Path
     recipe: Recipe
@@ -136,12 +155,33 @@ class LoadedRecipe(Frozen):
 
     @property
     def weights_path(self) -> Path | None:
-        weights = self.recipe.source.weights
-        return None if weights is None else (self.path.parent / weights).resolve()
+        weights = self.recipe.weights
+        return None if weights is None else self.beside(weights)
+
+    def beside(self, path: str) -> Path:
+        """A path of the recipe, absolute."""
+        return (self.path.parent / path).resolve()
+
+    def network_request(self) -> NetworkRequest:
+        recipe = self.recipe
+        return NetworkRequest(
+            source=recipe.source,
+            weights=self.weights_path,
+            task=recipe.task,
+            classes=len(recipe.labels),
+            preprocess=recipe.preprocess,
+            normalisation=recipe.normalisation,
+            extra_outputs=recipe.extra_outputs,
+        )
 
 
 def load_recipe(path: Path) -> LoadedRecipe:
-    """Raises RecipeError naming the key that is unknown, missing or out of range."""
+    """Reads a recipe and asks its source for whatever it leaves out.
+
+    Raises RecipeError naming the key that is unknown, missing or out of range, SourceError for an unknown network.
+    """
+    from export.sources import source_facts  # the libraries behind it take seconds to import
+
     try:
         raw = path.read_bytes()
         document = yaml.safe_load(raw)
@@ -151,13 +191,87 @@ def load_recipe(path: Path) -> LoadedRecipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{path} must hold a mapping of keys, found {type(document).__name__}")
+    _ensure_known_keys(path, document)
+    weights = document.get("weights")
     try:
-        recipe = Recipe.model_validate(document)
+        source: SourceSpec = _SOURCE.validate_python(document.get("source"))
+        facts = source_facts(source, (path.parent / weights).resolve() if isinstance(weights, str) else None)
+        recipe = Recipe.model_validate(completed(document, source, facts))
     except ValidationError as error:
-        lines = [f"{_where(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        prefix = "source." if error.title not in ("Recipe",) else ""
+        lines = [f"{prefix}{_where(problem['loc'])}: {_what(problem)}" for problem in error.errors()]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest())
 
 
+def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
+    """The document with the source's facts where it says nothing; given sections win key by key."""
+    whole = dict(document)
+    whole.setdefault("model", _model_name(source))
+    if facts.labels is not None:
+        whole.setdefault("labels", facts.labels)
+    for name, fact in (
+        ("task", facts.task),
+        ("preprocess", facts.preprocess),
+        ("normalisation", facts.normalisation),
+    ):
+        if fact is None:
+            continue
+        given = whole.get(name, {})
+        if isinstance(given, dict):
+            whole[name] = _merged(fact, given)
+    return whole
+
+
+def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
+    """A section that changes the kind of resize starts afresh: the other kind's sizes would contradict it."""
+    known = fact.model_dump()
+    if "fit" in given and given["fit"] != known.get("fit"):
+        known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
+    return known | given
+
+
+def _model_name(source: SourceSpec) -> str:
+    slug = re.sub(r"[^a-z0-9._-]+", "-", source_name(source).lower().rpartition("/")[2].rpartition(":")[2])
+    return slug.strip("-._") or source.kind
+
+
+def _ensure_known_keys(path: Path, document: dict[str, Any]) -> None:
+    unknown = [str(key) for key in document if key not in Recipe.model_fields]
+    if unknown:
+        raise RecipeError(f"{path}: {'; '.join(_unknown_key(key, Recipe) for key in unknown)}")
+
+
+def _unknown_key(key: str, model: type[BaseModel]) -> str:
+    near = difflib.get_close_matches(key, model.model_fields, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}{hint} (allowed: {', '.join(sorted(model.model_fields))})"
+
+
 def _where(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "recipe"
+
+
+def _what(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        model = _section_model(problem["loc"][:-1])
+        if model is not None:
+            return _unknown_key(str(problem["loc"][-1]), model)
+    if problem["type"] == "missing" and len(problem["loc"]) == 1:
+        return "required; the source does not say it"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model of a nested section, where the recipe's type says it plainly."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = None if field is None else field.annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model
+
+
+_SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)

@@ -30,7 +30,7 @@ METRIC_FILE = "metric.json"
 def run_reference(context: StepContext) -> Detail:
     """Writes the eager answers on the test split and their metric."""
     recipe = context.recipe
-    network = load_network(context.loaded)
+    network = load_network(context.loaded.network_request()).module
     split = context.data.split(context.loaded, "test")
     arrays = eager_answers(network, recipe, split.images)
     evidence = evidence_of(arrays, split, recipe.task.task, len(recipe.labels))

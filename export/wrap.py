@@ -45,7 +45,7 @@ def run_wrap(context: StepContext) -> Detail:
     """Writes the traced deploy module and what is known about it."""
     recipe = context.recipe
     with torch.no_grad():
-        network = load_network(context.loaded)
+        network = load_network(context.loaded.network_request()).module
         folded = fold_normalisation(network, recipe.normalisation, recipe.preprocess.height, recipe.preprocess.width)
         module = DeployModule(folded.network, _answer_head(folded, recipe)).eval()
         example = torch.zeros(_EXAMPLE_BATCH, *input_tensor(recipe.preprocess).shape, dtype=torch.uint8)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from models.specs import (
     Frozen,
     ModelName,
+    Normalisation,
     PreprocessSpec,
     Sha256,
     TaskSpec,
@@ -105,6 +106,7 @@ class Variant(Frozen):
     sparsity: Literal["dense", "two_four"]
     target: Literal["any", "cpu", "trt"]
     file: str  # one of Manifest.files
+    external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure
     latency: tuple[LatencyFigure, ...]
     measured_on: Device
@@ -120,6 +122,15 @@ class Lineage(Frozen):
     tool: str
 
 
+class TargetSupport(Frozen):
+    """Whether a runtime can take this network as it is, and what serves it where it cannot."""
+
+    target: Literal["tensorrt"]
+    supported: bool
+    reason: str  # the operator and the layer that stop it; empty when supported
+    fallback: Literal["onnxruntime"] | None  # set when not supported
+
+
 class Manifest(Frozen):
     """One published version. `schema_version` comes first so that a newer file is recognised before it is parsed."""
 
@@ -132,9 +143,12 @@ class Manifest(Frozen):
     task: TaskSpec
     labels: tuple[str, ...]  # class_id is the index
     preprocess: PreprocessSpec
+    normalisation: Normalisation = Normalisation()  # carried out inside the graph; recorded for people
     input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]  # the task's answer, then what the recipe asked for besides
     batchable: bool = True
+    not_batchable_reason: str = ""
+    targets: tuple[TargetSupport, ...] = ()
     allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...]
     reference_metric: MetricFigure  # eager fp32 on the same split
     variants: tuple[Variant, ...]
@@ -145,8 +159,9 @@ class Manifest(Frozen):
     def _consistent(self) -> Manifest:
         listed = {entry.path for entry in self.files}
         for variant in self.variants:
-            if variant.file not in listed:
-                raise ValueError(f"variant {variant.name!r} names {variant.file!r}, which `files` does not list")
+            for file in (variant.file, *variant.external_data):
+                if file not in listed:
+                    raise ValueError(f"variant {variant.name!r} names {file!r}, which `files` does not list")
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"variant names repeat: {names}")

@@ -33,15 +33,44 @@ class TensorSpec(Frozen):
 
 
 class PreprocessSpec(Frozen):
-    """How a decoded RGB image becomes the network's uint8 input; the same rule in training, evaluation and serving."""
+    """How a decoded RGB image becomes the network's uint8 input; the same rule in training, evaluation and serving.
+
+    The image is first resized, then placed on a canvas of width x height:
+    - stretch: resized to exactly width x height;
+    - letterbox: resized by one factor so that it fits into width x height, with bars of `pad_value`;
+    - crop: resized so that its shorter side is `shortest_edge` (or to exactly `resize_to`), then the centre is cut out;
+      what lies outside the resized image is `pad_value`.
+    """
 
     width: int = Field(gt=0, le=8192)
     height: int = Field(gt=0, le=8192)
-    fit: Literal["stretch", "letterbox"]
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    antialias: Literal[True] = True  # the support of the filter grows with the downscale factor, as in Pillow
-    pad_value: int = Field(default=114, ge=0, le=255)  # grey of the letterbox bars, all three channels
-    channel_order: Literal["rgb"] = "rgb"
+    fit: Literal["stretch", "letterbox", "crop"]
+    shortest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox: the shorter side never grows beyond it
+    longest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox: the longer side never grows beyond it
+    resize_to: tuple[int, int] | None = None  # crop: (width, height) before the cut, whatever the image's shape
+    rounding: Literal["round", "floor"] = "round"  # of the side that follows from the other one
+    anchor: Literal["center", "top_left"] = "center"  # letterbox: where the image lies
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
+    antialias: bool = True  # the support of the filter grows with the downscale factor, as in Pillow
+    pad_value: int = Field(default=114, ge=0, le=255)  # grey of the bars, all three channels
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> PreprocessSpec:
+        if self.fit == "crop" and (self.shortest_edge is None) == (self.resize_to is None):
+            raise ValueError("fit: crop needs exactly one of shortest_edge and resize_to")
+        if self.fit != "crop" and self.resize_to is not None:
+            raise ValueError("resize_to belongs to fit: crop")
+        if self.fit == "stretch" and (self.shortest_edge or self.longest_edge):
+            raise ValueError("fit: stretch resizes to width x height; shortest_edge and longest_edge do not apply")
+        return self
+
+
+class Normalisation(Frozen):
+    """What the network expects: (pixel / 255 - mean) / std, per channel in the order that `preprocess` gives them."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class TaskSpec(Frozen):

@@ -1,32 +1,71 @@
-"""Where networks come from: one file per source kind. Promises: an eval-mode float network, weights loaded strictly."""
+"""Where networks come from: one file per library. Promises: facts without building, then an eval-mode float network.
+
+A library is imported when a recipe first names it: each takes seconds, and an exporter without it still works.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
 
-from torch import nn
-
-from export.recipe import LoadedRecipe
-from export.sources.module_source import load_module_source, module_source_digest
-
-
-@dataclass(frozen=True, slots=True)
-class SourceKind:
-    """How one `source.kind` of a recipe is loaded, and what its identity covers besides the weights file."""
-
-    load: Callable[[LoadedRecipe], nn.Module]
-    digest: Callable[[LoadedRecipe], str]
+from export.errors import SourceError
+from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from export.sources.specs import SourceSpec
+from export.sources.weights import weights_digest
 
 
-SOURCE_KINDS: dict[str, SourceKind] = {"module": SourceKind(load_module_source, module_source_digest)}
+class Source(Protocol):
+    """What each file of this package offers as module-level functions."""
+
+    def facts(self, source: SourceSpec, weights: Path | None) -> SourceFacts:
+        """What the library says without building the network. Raises SourceError."""
+
+    def load(self, request: NetworkRequest) -> Network:
+        """The network with its weights. Raises SourceError."""
+
+    def digest(self, source: SourceSpec) -> str:
+        """Changes whenever the network's code changes: library version, or source text; weights apart."""
+
+    def library_transform(self, request: NetworkRequest) -> LibraryTransform | None:
+        """The library's own preprocessing, to be compared with; None where there is none."""
 
 
-def load_network(loaded: LoadedRecipe) -> nn.Module:
-    """The recipe's network: float NCHW in, raw outputs out. Raises SourceError."""
-    return SOURCE_KINDS[loaded.recipe.source.kind].load(loaded)
+_MODULES = {
+    "torchvision": "export.sources.torchvision_source",
+    "timm": "export.sources.timm_source",
+    "transformers": "export.sources.transformers_source",
+    "module": "export.sources.module_source",
+    "pt2": "export.sources.pt2_source",
+    "onnx": "export.sources.onnx_source",
+}
 
 
-def source_digest(loaded: LoadedRecipe) -> str:
+def source_of(spec: SourceSpec) -> Source:
+    """The functions of one library. Raises SourceError when it is not installed."""
+    try:
+        module: Source = import_module(_MODULES[spec.kind])
+    except ModuleNotFoundError as error:
+        raise SourceError(f"source {spec.kind!r} needs {error.name!r}: install the export extra") from error
+    return module
+
+
+def source_facts(spec: SourceSpec, weights: Path | None) -> SourceFacts:
+    return source_of(spec).facts(spec, weights)
+
+
+def load_network(request: NetworkRequest) -> Network:
+    """The recipe's network in the form its task's head takes. Raises SourceError."""
+    return source_of(request.source).load(request)
+
+
+def source_digest(request: NetworkRequest) -> str:
     """Changes whenever the network's code, arguments or weights change."""
-    return SOURCE_KINDS[loaded.recipe.source.kind].digest(loaded)
+    text = f"{source_of(request.source).digest(request.source)} {request.source.model_dump_json()}"
+    weights = "random" if request.weights is None else weights_digest(request.weights)
+    return hashlib.sha256(f"{text} {weights}".encode()).hexdigest()
+
+
+def library_transform(request: NetworkRequest) -> LibraryTransform | None:
+    return source_of(request.source).library_transform(request)

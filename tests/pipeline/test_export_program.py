@@ -82,11 +82,12 @@ def test_unknown_step_is_wrong_usage_and_names_the_steps(
 
 
 def test_weights_that_do_not_fit_fail_the_wrap_step(write_recipe: WriteRecipe, tmp_path: Path) -> None:
-    source = {"kind": "module", "factory": "tiny_networks:TinyClassifier", "weights": "absent.safetensors"}
-    result = CliRunner().invoke(app, ["run", str(write_recipe(source=source)), "--work", str(tmp_path / "work")])
+    source = {"kind": "module", "factory": "tiny_networks:TinyClassifier"}
+    recipe = write_recipe(source=source, weights="absent.safetensors")
+    result = CliRunner().invoke(app, ["run", str(recipe), "--work", str(tmp_path / "work")])
 
     assert result.exit_code == 1
-    assert "train the model or fix source.weights" in result.output
+    assert "train the model or fix `weights`" in result.output
 
 
 def test_network_that_cannot_be_traced_fails_its_step_with_the_reason(

@@ -36,7 +36,7 @@ def test_task_without_its_size_is_refused(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"width": 0}, {"height": 8193}, {"fit": "crop"}, {"pad_value": 256}, {"antialias": False}, {"new": 1}]
+    "changes", [{"width": 0}, {"height": 8193}, {"fit": "crop"}, {"pad_value": 256}, {"shortest_edge": 8}, {"new": 1}]
 )
 def test_preprocessing_outside_the_contract_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from export.answer_heads import ClassifyHead, DetectHead, SegmentHead, plain_answer
 from export.errors import GraphError
 from export.normalisation import fold_normalisation
-from export.recipe import Normalisation
-from models.specs import PreprocessSpec, Task, TaskSpec
+from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 PREPROCESS = PreprocessSpec(width=32, height=24, fit="letterbox")
 SHIFTED = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

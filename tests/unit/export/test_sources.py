@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from models.specs import Task
 RESNET = "models.networks.resnet:digits_classifier"
 
 
-def recipe(tmp_path: Path, **source: object) -> LoadedRecipe:
+def recipe(tmp_path: Path, weights: str | None = None, **source: object) -> LoadedRecipe:
     document = {
+        "weights": weights,
         "model": "m",
         "source": {"kind": "module", "factory": RESNET} | source,
         "task": {"task": "classify", "top_k": 2},
@@ -37,19 +39,19 @@ def recipe(tmp_path: Path, **source: object) -> LoadedRecipe:
 
 def test_weights_are_loaded_and_change_the_digest(tmp_path: Path) -> None:
     random = recipe(tmp_path)
-    network = load_network(random)
+    network = load_network(random.network_request()).module
     zeros = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
     save_file(zeros, tmp_path / "w.safetensors")
-    before = source_digest(random)
+    before = source_digest(random.network_request())
 
     loaded = recipe(tmp_path, weights="w.safetensors")
 
-    assert not any(parameter.any() for parameter in load_network(loaded).parameters())
-    assert source_digest(loaded) != before
+    assert not any(parameter.any() for parameter in load_network(loaded.network_request()).module.parameters())
+    assert source_digest(loaded.network_request()) != before
 
 
 def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
-    first, second = (load_network(recipe(tmp_path)) for _ in range(2))
+    first, second = (load_network(recipe(tmp_path).network_request()).module for _ in range(2))
 
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not first.training
@@ -68,11 +70,11 @@ def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
         ({"weights": "r.yaml"}, "cannot read weights"),
     ],
 )
-def test_source_that_does_not_fit_is_named(tmp_path: Path, source: dict[str, object], text: str) -> None:
+def test_source_that_does_not_fit_is_named(tmp_path: Path, source: dict[str, Any], text: str) -> None:
     save_file(nn.Linear(2, 2).state_dict(), tmp_path / "other.safetensors")
 
     with pytest.raises(SourceError, match=text):
-        load_network(recipe(tmp_path, **source))
+        load_network(recipe(tmp_path, **source).network_request())
 
 
 # pycocotools' own array class does not know numpy 2's copy keyword yet.
