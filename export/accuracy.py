@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from export.datasets import ImageSplit, batches
 from export.detection_evidence import Detections, detect_evidence
 from export.evidence import ClassifyEvidence, Evidence, SegmentEvidence
-from models.digit_scenes import CropSample, SceneSample
+from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
 from models.metrics import confusion_matrix
 from models.preprocessing import boxes_to_source, mask_to_source
 from models.specs import Task
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 Infer = Callable[[NDArray[np.uint8]], Answer]
+Kind = TypeVar("Kind", ClassSample, DetectSample, SegmentSample)
 
 
 def evaluate(infer: Infer, split: ImageSplit, task: Task, classes: int, batch_size: int) -> Evidence:
@@ -31,7 +32,7 @@ def evidence_of(answer: Answer, split: ImageSplit, task: Task, classes: int) -> 
     """Evidence from the answers to all images of a split."""
     match task:
         case Task.CLASSIFY:
-            truth = np.array([_crop(sample).class_id for sample in split.samples], np.int64)
+            truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
             return ClassifyEvidence(answer[1][:, 0] == truth, truth, classes)
         case Task.DETECT:
             return _detect_evidence(answer, split, classes)
@@ -43,7 +44,7 @@ def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidenc
     found: list[Detections] = []
     truth: list[Detections] = []
     for boxes, scores, class_ids, count, sample, geometry in zip(*answer, split.samples, split.geometries, strict=True):
-        scene = _scene(sample)
+        scene = _truth(sample, DetectSample)
         source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
         found.append(Detections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
         truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, np.ones(len(scene.class_ids))))
@@ -52,17 +53,19 @@ def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidenc
 
 def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int) -> Evidence:
     confusions = [
-        confusion_matrix(mask_to_source(mask, geometry), _scene(sample).mask, classes)
+        _confusion(mask_to_source(mask, geometry), _truth(sample, SegmentSample).mask, classes)
         for mask, sample, geometry in zip(masks, split.samples, split.geometries, strict=True)
     ]
     return SegmentEvidence(np.stack(confusions))
 
 
-def _crop(sample: CropSample | SceneSample) -> CropSample:
-    assert isinstance(sample, CropSample)
-    return sample
+def _confusion(found: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    labelled = truth != IGNORED
+    if classes <= IGNORED and not labelled.all():
+        return confusion_matrix(found[labelled], truth[labelled], classes)
+    return confusion_matrix(found, truth, classes)
 
 
-def _scene(sample: CropSample | SceneSample) -> SceneSample:
-    assert isinstance(sample, SceneSample)
+def _truth(sample: Sample, kind: type[Kind]) -> Kind:
+    assert isinstance(sample, kind)
     return sample

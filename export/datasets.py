@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.benchmark import usable_threads
+from export.digit_data import digit_samples, ensure_instances_disjoint
 from export.errors import DataRefused
-from export.recipe import DataSpec, DigitScenes, FolderData, LoadedRecipe, Split
-from models.digit_scenes import (
-    CropSample,
-    SceneSample,
-    crop_samples,
-    instance_digests,
-    scene_samples,
-)
-from models.digit_scenes import Split as SceneSplit
+from export.folder_data import folder_samples
+from export.labelled_images import Sample
+from export.recipe import FolderData, LoadedRecipe, Split
 from models.preprocessing import Geometry, UInt8Array, preprocess_into
-from models.specs import PreprocessSpec, Task
+from models.specs import PreprocessSpec
+from service.errors import SaccadeError
 from service.vision.image_decoder import ImageLimits, decode_image
 
-Sample = CropSample | SceneSample
-SampleSource = Callable[[Task, DataSpec, Split], list[Sample]]
+_IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +33,12 @@ class ImageSplit:
     samples: Sequence[Sample]
     images: UInt8Array  # (n, height, width, 3) model input
     geometries: Sequence[Geometry]
-    jpeg_sha256: tuple[str, ...]
+    image_sha256: tuple[str, ...]
 
     @property
     def sha256(self) -> str:
-        """Digest of all JPEGs, in order."""
-        return hashlib.sha256("".join(self.jpeg_sha256).encode()).hexdigest()
+        """Digest of all encoded images, in order."""
+        return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -50,59 +48,65 @@ class DataStore:
     _loaded: dict[str, ImageSplit] = field(default_factory=dict)
 
     def split(self, loaded: LoadedRecipe, name: Split) -> ImageSplit:
-        """Side effect: the first call for a split renders and decodes its images."""
+        """Side effect: the first call for a split reads or renders its images and decodes them."""
         recipe = loaded.recipe
-        kind = "crops" if recipe.task.task is Task.CLASSIFY else "scenes"
-        key = f"{kind} {name} {recipe.data.model_dump_json()} {recipe.preprocess.model_dump_json()}"
+        # Equal keys mean equal images and truth: ids depend on the labels, a folder's place on the recipe's.
+        parts = (recipe.task.task.value, name, recipe.data, recipe.preprocess, recipe.labels, loaded.path.parent)
+        key = repr(parts)
         if key not in self._loaded:
-            if isinstance(recipe.data, FolderData):
-                raise DataRefused("data.dataset: folder is not read yet")
-            samples = digit_samples(recipe.task.task, recipe.data, name)
-            self._loaded[key] = prepare_split(name, samples, recipe.preprocess)
+            self._loaded[key] = prepare_split(name, labelled_images(loaded, name), recipe.preprocess)
         return self._loaded[key]
 
 
-def digit_samples(task: Task, data: DigitScenes, name: Split) -> list[Sample]:
-    """Samples of the digit scenes: crops for classification, whole scenes for the other tasks."""
-    count = data.images[name]
-    if task is Task.CLASSIFY:
-        return list(crop_samples(SceneSplit(name), data.seed, count))
-    return list(scene_samples(SceneSplit(name), data.seed, count))
+def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
+    """The split's encoded images with their truth. Raises DataRefused."""
+    recipe = loaded.recipe
+    if isinstance(recipe.data, FolderData):
+        root = loaded.beside(recipe.data.path)
+        return folder_samples(recipe.task.task, recipe.labels, recipe.data, root, name)[0]
+    if name == "calibration":
+        ensure_instances_disjoint("calibration", "test")
+    return digit_samples(recipe.task, recipe.labels, recipe.data, name)
 
 
 def prepare_split(name: Split, samples: Sequence[Sample], preprocess: PreprocessSpec) -> ImageSplit:
-    """Decodes and resizes with the functions that serve requests."""
-    images = np.empty((len(samples), preprocess.height, preprocess.width, 3), np.uint8)
+    """Decodes and resizes with the functions that serve requests. Raises DataRefused for a damaged image."""
+    images = _image_array((len(samples), preprocess.height, preprocess.width, 3))
     limits = ImageLimits()
-    geometries = [
-        preprocess_into(decode_image(sample.jpeg, limits), preprocess, image)
-        for sample, image in zip(samples, images, strict=True)
-    ]
-    digests = tuple(hashlib.sha256(sample.jpeg).hexdigest() for sample in samples)
+
+    def prepare(index: int) -> Geometry:
+        try:
+            return preprocess_into(decode_image(samples[index].encoded, limits), preprocess, images[index])
+        except SaccadeError as error:
+            raise DataRefused(f"image {index} of split {name!r} would be refused when served: {error}") from error
+
+    with ThreadPoolExecutor(usable_threads(0)) as pool:
+        geometries = list(pool.map(prepare, range(len(samples))))
+    digests = tuple(hashlib.sha256(sample.encoded).hexdigest() for sample in samples)
     return ImageSplit(name, samples, images, geometries, digests)
+
+
+def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:
+    if int(np.prod(shape, dtype=np.int64)) <= _IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the descriptor
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSplit], min_images: int) -> None:
     """Raises DataRefused when calibration data is missing, too small, repeated, or shared with another split."""
-    count = len(calibration.jpeg_sha256)
+    count = len(calibration.image_sha256)
     if count < min_images:
         raise DataRefused(f"calibration has {count} images, the recipe asks for at least {min_images}")
-    unique = set(calibration.jpeg_sha256)
+    unique = set(calibration.image_sha256)
     if len(unique) < min_images:
         raise DataRefused(f"calibration has {len(unique)} different images among {count}; {min_images} are needed")
     for other in others:
-        shared = unique.intersection(other.jpeg_sha256)
+        shared = unique.intersection(other.image_sha256)
         if shared:
             raise DataRefused(
                 f"{len(shared)} calibration images are also in split {other.name!r}; figures on it would be flattered"
             )
-
-
-def ensure_instances_disjoint(first: Split, second: Split) -> None:
-    """Raises DataRefused when a handwritten digit occurs in both splits, however it was rendered."""
-    shared = set(instance_digests(SceneSplit(first))) & set(instance_digests(SceneSplit(second)))
-    if shared:
-        raise DataRefused(f"{len(shared)} digits occur in both {first!r} and {second!r}")
 
 
 def batches(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:

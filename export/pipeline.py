@@ -40,6 +40,9 @@ from service.errors import SaccadeError
 _log = logging.getLogger(__name__)
 _DATA = (
     "export.datasets",
+    "export.digit_data",
+    "export.folder_data",
+    "export.labelled_images",
     "models.digit_scenes",
     "models.digit_sources",
     "models.digit_strokes",

@@ -11,9 +11,8 @@ import orjson
 from pycocotools import mask as coco_mask
 
 from export.datasets import ImageSplit
+from export.labelled_images import ClassSample, DetectSample, Sample
 from export.recipe import Recipe
-from models.digit_scenes import CropSample, SceneSample
-from models.specs import Task
 
 SAMPLES_DIR = ".samples"
 TRUTH_FILE = "truth.json"
@@ -26,32 +25,35 @@ def write_samples(repository: Path, recipe: Recipe, split: ImageSplit) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     truth: dict[str, Any] = {}
     for index, sample in enumerate(split.samples[:_SAMPLE_COUNT]):
-        name = f"{index:03d}.jpg"
-        _replace(directory / name, sample.jpeg)
+        name = f"{index:03d}{_suffix(sample.encoded)}"
+        _replace(directory / name, sample.encoded)
         geometry = split.geometries[index]
         size = {"width": geometry.source_width, "height": geometry.source_height}
-        truth[name] = size | sample_truth(sample, recipe.task.task, recipe.labels)
+        truth[name] = size | sample_truth(sample, recipe.labels)
     document = {"task": recipe.task.task.value, "images": truth}
     _replace(directory / TRUTH_FILE, orjson.dumps(document, option=orjson.OPT_INDENT_2))
     return directory
 
 
-def sample_truth(sample: CropSample | SceneSample, task: Task, labels: tuple[str, ...]) -> dict[str, Any]:
+def _suffix(encoded: bytes) -> str:
+    """The file name's end by the format's first bytes."""
+    magics = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
+    return next((suffix for magic, suffix in magics if encoded.startswith(magic)), ".jpg")
+
+
+def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
     """The truth in the words of the API's answer: `classes`, `detections` or `segments`."""
-    if isinstance(sample, CropSample):
+    if isinstance(sample, ClassSample):
         return {"classes": [{"label": labels[sample.class_id], "class_id": sample.class_id}]}
-    if task is Task.DETECT:
+    if isinstance(sample, DetectSample):
         return {
             "detections": [
                 {"label": labels[class_id], "class_id": class_id, "box": box}
                 for class_id, box in zip(sample.class_ids.tolist(), sample.boxes.tolist(), strict=True)
             ]
         }
-    return {
-        "segments": [
-            _segment(sample.mask == class_id, class_id, labels) for class_id in np.unique(sample.mask).tolist()
-        ]
-    }
+    class_ids = [class_id for class_id in np.unique(sample.mask).tolist() if class_id < len(labels)]
+    return {"segments": [_segment(sample.mask == class_id, class_id, labels) for class_id in class_ids]}
 
 
 def _segment(mask: Any, class_id: int, labels: tuple[str, ...]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 from onnx import helper
 
 from export.calibration import calibrators_of, observe, ranges_of
-from export.datasets import ImageSplit, ensure_calibration_allowed, ensure_instances_disjoint
+from export.datasets import ImageSplit, ensure_calibration_allowed
+from export.digit_data import ensure_instances_disjoint
 from export.errors import DataRefused
 from export.precision import Candidate, best_candidate
 from export.recipe import CalibrationSpec, Split
@@ -39,7 +40,7 @@ def test_too_few_images_are_refused() -> None:
 
 def test_repeated_images_do_not_count() -> None:
     one = split("calibration", range(20))
-    doubled = ImageSplit("calibration", [], one.images, [], one.jpeg_sha256 * 2)
+    doubled = ImageSplit("calibration", [], one.images, [], one.image_sha256 * 2)
 
     with pytest.raises(DataRefused, match="20 different images among 40"):
         ensure_calibration_allowed(doubled, [], 32)

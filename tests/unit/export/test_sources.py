@@ -1,24 +1,20 @@
-"""Module sources and samples. Promises: what does not fit is named, and truth speaks the API's words."""
+"""Module sources. Promises: what does not fit is named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from pycocotools import mask as coco_mask
 from safetensors.torch import save_file
 from torch import nn
 
 from export.errors import SourceError
 from export.recipe import LoadedRecipe, load_recipe
-from export.samples import sample_truth
 from export.sources import load_network, source_digest
-from models.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES, Split, crop_sample, scene_sample
-from models.specs import Task
+from models.digit_scenes import CLASS_NAMES
 
 RESNET = "models.networks.resnet:digits_classifier"
 
@@ -75,20 +71,3 @@ def test_source_that_does_not_fit_is_named(tmp_path: Path, source: dict[str, Any
 
     with pytest.raises(SourceError, match=text):
         load_network(recipe(tmp_path, **source).network_request())
-
-
-# pycocotools' own array class does not know numpy 2's copy keyword yet.
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
-def test_truth_of_samples_uses_the_words_of_the_answer() -> None:
-    crop, scene = crop_sample(Split.TEST, 0, 0), scene_sample(Split.TEST, 0, 0)
-
-    classes = sample_truth(crop, Task.CLASSIFY, CLASS_NAMES)["classes"]
-    detections = sample_truth(scene, Task.DETECT, CLASS_NAMES)["detections"]
-    segments = sample_truth(scene, Task.SEGMENT, SEGMENT_CLASS_NAMES)["segments"]
-
-    assert classes == [{"label": str(crop.class_id), "class_id": crop.class_id}]
-    assert [each["box"] for each in detections] == scene.boxes.tolist()
-    for segment in segments:
-        mask = coco_mask.decode(segment["rle"])
-        np.testing.assert_array_equal(mask, scene.mask == segment["class_id"])
-        assert segment["area"] == int(mask.sum())
