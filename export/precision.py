@@ -16,7 +16,7 @@ from export.accuracy import evaluate
 from export.artifact import Detail
 from export.bare_graph import bare_graph
 from export.calibration import Calibrator, calibrators_of, observe, ranges_of
-from export.datasets import ImageSplit, ensure_calibration_allowed, ensure_instances_disjoint
+from export.datasets import ImageSplit, ensure_calibration_allowed
 from export.evidence import point_value
 from export.graph_rewrites import read_interleaved_pixels, use_depthwise_for_batch_norm
 from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, ensure_contract, op_counts, weighted_part
@@ -62,7 +62,6 @@ def _make_int8_cpu(context: StepContext) -> Detail:
     recipe, spec = context.recipe, context.recipe.calibration
     calibration, tuning, test = (context.data.split(context.loaded, name) for name in ("calibration", "tuning", "test"))
     ensure_calibration_allowed(calibration, [tuning, test], spec.min_images)
-    ensure_instances_disjoint("calibration", "test")
     model = onnx.load(context.inputs["onnx_optimization"].file(MODEL_FILE))
     use_depthwise_for_batch_norm(model)
     names = nodes_to_quantize(model, spec.keep_float)

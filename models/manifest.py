@@ -173,9 +173,14 @@ class Manifest(Frozen):
         sizes = self.allowed_batch_sizes
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
-        if not self.batchable and sizes != (1,):
-            raise ValueError("a model that must not batch allows batch size 1 only")
+        if not self.batchable and (sizes != (1,) or not self.not_batchable_reason):
+            raise ValueError("a model that must not batch allows batch size 1 only, and says why")
         return self
+
+    @property
+    def answer(self) -> tuple[TensorSpec, ...]:
+        """The outputs that the server reads; what follows them in `outputs` is for other clients of the file."""
+        return self.outputs[: len(output_tensors(self.task, self.preprocess))]
 
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)

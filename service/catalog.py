@@ -78,7 +78,7 @@ class ServingCatalog:
             status.variant,
             status.instance_id,
             manifest,
-            layout_of(manifest.input, manifest.outputs),
+            layout_of(manifest.input, manifest.answer),
             VersionMetrics(self._metrics, status.model, str(status.version)),
         )
 

@@ -317,7 +317,7 @@ class Supervisor:
 
 
 def _ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
-    size_bytes = layout_of(manifest.input, manifest.outputs).size_bytes
+    size_bytes = layout_of(manifest.input, manifest.answer).size_bytes
     if size_bytes > settings.max_slot_bytes:
         raise RepositoryError(
             f"an image and its answer take {size_bytes:,} bytes, a slot has {settings.max_slot_bytes:,}: "

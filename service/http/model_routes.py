@@ -59,6 +59,8 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         variant=status.variant,
         device=status.device,
         digest=status.manifest_sha256,
+        weights=manifest.weights if manifest else None,
+        batchable=manifest.batchable if manifest else True,
         metric=Figure(**variant.metric.model_dump(include=set(Figure.model_fields))) if variant else None,
         latency=[
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))

@@ -119,6 +119,8 @@ class VersionInfo(BaseModel):
     variant: str
     device: str
     digest: str = Field(description="SHA-256 of the manifest")
+    weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
+    batchable: bool = Field(description="false: images are never run together, because they would change each other")
     metric: Figure | None
     latency: list[BatchFigure]
 

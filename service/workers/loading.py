@@ -46,7 +46,7 @@ def load_instance(
         backend.close()
         raise
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
-    return Instance(backend, layout_of(manifest.input, manifest.outputs), limits, latency), backend.provider
+    return Instance(backend, layout_of(manifest.input, manifest.answer), limits, latency), backend.provider
 
 
 def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadRequest:
@@ -57,7 +57,7 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
     return LoadRequest(
         file=Path(message.version_dir) / variant.file,
         input=manifest.input,
-        outputs=manifest.outputs,
+        outputs=manifest.answer,
         device=settings.device,
         threads=settings.device_threads,
         allow_spinning=settings.allow_spinning,
@@ -83,7 +83,7 @@ def _warm_up(
 
 
 def _ensure_shapes(outputs: Outputs, manifest: Manifest, batch_size: int) -> None:
-    for spec, output in zip(manifest.outputs, outputs, strict=True):
+    for spec, output in zip(manifest.answer, outputs, strict=True):
         if output.shape != (batch_size, *spec.shape) or output.dtype != np.dtype(spec.dtype):
             raise BackendError(
                 f"output {spec.name!r} is {output.dtype}{output.shape} at batch {batch_size}, "

@@ -14,6 +14,7 @@ from tests.support.images import POISON_PNG, SLOW_PNG, image_files, json_body, r
 from tests.support.problems import is_problem
 from tests.support.requests import Background, RawClient, at_once, hold_slots
 from tests.support.server import Server, running_server, wait_until
+from tests.support.versions import publish_fake
 
 PREDICT = "/v1/models/classifier/predict"
 SLOTS = 2
@@ -30,6 +31,7 @@ def narrow(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def wide(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two API processes that share a worker, and batches that wait a little for each other."""
+    publish_fake(three_models, "coupled", 1, batchable=False)
     with running_server(
         three_models, tmp_path_factory.mktemp("wide"), api_processes=2, max_queue_delay_ms=15, slots=256
     ) as server:
@@ -155,6 +157,17 @@ def test_rows_of_shared_batches_are_never_mixed_up(wide: Server) -> None:
     batches = wide.metric("saccade_batch_size_count") - before[1]
     assert images == len(reds)
     assert batches < images / 1.5, "batches were shared"
+
+
+def test_model_that_must_not_batch_never_does(wide: Server) -> None:
+    reds = list(range(40))
+
+    def seen(red: int) -> int:
+        return red_of(wide.predict("coupled", red_png(red)).json()["predictions"][0])
+
+    assert at_once(seen, reds, 16) == reds
+    assert wide.metric("saccade_batch_size_sum", model="coupled") == len(reds)
+    assert wide.metric("saccade_batch_size_count", model="coupled") == len(reds)
 
 
 def test_api_processes_share_the_port_and_metrics_add_up(wide: Server) -> None:

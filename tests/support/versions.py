@@ -40,6 +40,7 @@ def manifest_for(
     content: bytes = b"weights",
     accepted: bool = True,
     allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8),
+    batchable: bool = True,
 ) -> Manifest:
     """A manifest with one variant, fp32 in model.onnx."""
     preprocess = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch" if task is Task.CLASSIFY else "letterbox")
@@ -70,7 +71,9 @@ def manifest_for(
         preprocess=preprocess,
         input=input_tensor(preprocess),
         outputs=output_tensors(_SPECS[task], preprocess),
-        allowed_batch_sizes=allowed_batch_sizes,
+        batchable=batchable,
+        not_batchable_reason="" if batchable else "rows of a batch change each other",
+        allowed_batch_sizes=allowed_batch_sizes if batchable else (1,),
         reference_metric=metric,
         variants=(variant,),
         files=(FileEntry(path="model.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),),

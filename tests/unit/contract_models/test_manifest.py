@@ -103,6 +103,23 @@ def test_file_outside_the_version_directory_is_refused(path: str) -> None:
         manifest_from_bytes(changed(files=[entry]))
 
 
+def test_answer_is_what_the_server_reads_and_the_rest_is_for_others() -> None:
+    features = {"name": "features", "dtype": "float32", "shape": [8]}
+    outputs = [*orjson.loads(manifest_bytes(FULL))["outputs"], features]
+
+    manifest = manifest_from_bytes(changed(outputs=outputs))
+
+    assert manifest.answer == FULL.outputs
+    assert manifest.outputs[-1].name == "features"
+
+
+def test_external_weights_must_be_listed() -> None:
+    variant = orjson.loads(manifest_bytes(FULL))["variants"][0] | {"external_data": ["weights.bin"]}
+
+    with pytest.raises(ManifestError, match="names 'weights.bin', which `files` does not list"):
+        manifest_from_bytes(changed(variants=[variant]))
+
+
 def test_repeated_variant_names_are_refused() -> None:
     variant = orjson.loads(manifest_bytes(FULL))["variants"][0]
 
