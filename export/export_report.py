@@ -14,6 +14,7 @@ from models.specs import Frozen, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
+_MOST_CLASSES, _WORST_CLASSES = 50, 20  # a table or plot that nobody can read helps nobody
 
 
 class CalibratorFigure(Frozen):
@@ -59,6 +60,15 @@ class ExportReport(Frozen):
     thresholds: GateThresholds
     steps: tuple[StepFigure, ...]
     environment: dict[str, str]
+
+    def shown_classes(self) -> list[int]:
+        """All classes, or of many only those that the first variant does least well."""
+        every = list(range(len(self.labels)))
+        if len(every) <= _MOST_CLASSES:
+            return every
+        figures = self.variants[0].qualify.per_class
+        counted = sorted((figure, index) for index, figure in enumerate(figures) if figure is not None)
+        return [index for _, index in counted[:_WORST_CLASSES]]
 
 
 def read_report(path: Path) -> ExportReport:

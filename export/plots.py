@@ -75,13 +75,16 @@ def _calibrators(axes: Axes, report: ExportReport) -> None:
 
 
 def _per_class(axes: Axes, report: ExportReport) -> None:
-    positions = np.arange(len(report.labels))
+    shown = report.shown_classes()
+    labels = [report.labels[index] for index in shown]
+    positions = np.arange(len(shown))
     width = 0.8 / len(report.variants)
     for index, variant in enumerate(report.variants):
-        values = [value if value is not None else 0.0 for value in variant.qualify.per_class]
+        values = [variant.qualify.per_class[class_id] or 0.0 for class_id in shown]
         axes.bar(
             positions + (index - (len(report.variants) - 1) / 2) * width, values, width, label=variant.qualify.variant
         )
-    axes.set_xticks(positions, list(report.labels), rotation=45 if max(map(len, report.labels)) > 3 else 0)
-    axes.set(ylabel=report.reference.name, title=f"{report.model}: per class", ylim=(0, 1.02))
+    axes.set_xticks(positions, labels, rotation=45 if max(map(len, labels), default=0) > 3 else 0)
+    title = "per class" if len(shown) == len(report.labels) else f"the worst {len(shown)} classes"
+    axes.set(ylabel=report.reference.name, title=f"{report.model}: {title}", ylim=(0, 1.02))
     axes.legend(loc="lower right")

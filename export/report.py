@@ -31,6 +31,7 @@ def markdown(report: ExportReport, plot_names: list[str]) -> str:
         f"Eager fp32 on {reference.images} test images: {reference.name} {reference.value:.4f} "
         f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] (95 % bootstrap interval).",
         "",
+        *_untrained(report),
         "## Variants",
         *_table(
             ("variant", "gate", "metric", "interval", "drop (upper end)", "MiB", "ms at batch 1", "best images/s"),
@@ -41,7 +42,6 @@ def markdown(report: ExportReport, plot_names: list[str]) -> str:
         *_latency(report),
         *_speed(report),
         *_calibration(report),
-        "## Per class",
         *_per_class(report),
         "",
         "## How it was made",
@@ -57,6 +57,12 @@ def markdown(report: ExportReport, plot_names: list[str]) -> str:
         *(f"![{name}]({name})" for name in plot_names),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _untrained(report: ExportReport) -> list[str]:
+    if report.weights != "random":
+        return []
+    return ["**The weights are random: this network was never trained, and its answers mean nothing.**", ""]
 
 
 def _variant_row(variant: VariantReport) -> Row:
@@ -142,11 +148,13 @@ def _calibration(report: ExportReport) -> list[str]:
 
 def _per_class(report: ExportReport) -> list[str]:
     names = tuple(variant.qualify.variant for variant in report.variants)
+    shown = report.shown_classes()
+    title = "## Per class" if len(shown) == len(report.labels) else f"## Per class: the worst {len(shown)}"
     rows = [
-        (label, *(_figure(variant.qualify.per_class[index]) for variant in report.variants))
-        for index, label in enumerate(report.labels)
+        (report.labels[index], *(_figure(variant.qualify.per_class[index]) for variant in report.variants))
+        for index in shown
     ]
-    return _table(("class", *names), rows)
+    return [title, *_table(("class", *names), rows)]
 
 
 def _table(header: Row, rows: Sequence[Row]) -> list[str]:
