@@ -50,6 +50,8 @@ class Network:
     extra_outputs: tuple[str, ...] = ()
     # True: bars of a letterbox are zero *after* normalisation, and `module` takes (images, mask (n, h, w) bool).
     takes_padding_mask: bool = False
+    # Set: `module` takes exactly one image, and why.
+    not_batchable_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class SourceFacts:
     labels: tuple[str, ...] | None = None  # class_id is the index
     preprocess: PreprocessSpec | None = None
     normalisation: Normalisation | None = None
+    # fit: crop: the share of the shortest edge that the cut keeps, for a recipe that changes width and height only.
+    crop_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -220,7 +221,37 @@ def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) 
         given = whole.get(name, {})
         if isinstance(given, dict):
             whole[name] = _merged(fact, given)
+    _fit_crop_to_size(whole, facts, document.get("preprocess"))
+    _fit_top_k_to_labels(whole, document.get("task"))
     return whole
+
+
+def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
+    """A recipe that changes only the size keeps the share of the picture that the source cuts out."""
+    fact = facts.preprocess
+    if fact is None or not isinstance(given, dict) or not {"width", "height"} & set(given):
+        return
+    if {"shortest_edge", "resize_to", "fit"} & set(given):
+        return
+    width, height = whole["preprocess"]["width"], whole["preprocess"]["height"]
+    if not (isinstance(width, int) and isinstance(height, int)):
+        return  # validation names it
+    if fact.shortest_edge is not None and fact.fit == "crop":
+        share = facts.crop_share or min(fact.width, fact.height) / fact.shortest_edge
+        whole["preprocess"]["shortest_edge"] = math.floor(min(width, height) / share + 1e-9)
+    elif fact.resize_to is not None:
+        share_x = facts.crop_share or fact.width / fact.resize_to[0]
+        share_y = facts.crop_share or fact.height / fact.resize_to[1]
+        whole["preprocess"]["resize_to"] = (math.floor(width / share_x + 1e-9), math.floor(height / share_y + 1e-9))
+
+
+def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:
+    """A network with three classes answers three, unless the recipe insists on a number."""
+    task, labels = whole.get("task"), whole.get("labels")
+    if not isinstance(task, dict) or not isinstance(labels, list | tuple) or not isinstance(task.get("top_k"), int):
+        return
+    if not (isinstance(given, dict) and "top_k" in given):
+        task["top_k"] = min(task["top_k"], len(labels)) if labels else task["top_k"]
 
 
 def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
