@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick check fix train evaluate bench golden-update constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train evaluate bench golden-update constrain image image-check clean
 
 setup: $(READY)
 
@@ -25,8 +25,14 @@ serve: export ## keep serving on port 8000
 serve-fake: $(READY) ## the HTTP side without any runtime, for work on clients
 	SACCADE_BACKEND=fake .venv/bin/saccade serve
 
-test: $(READY) ## everything but what needs a GPU
-	$(PYTHON) -m pytest -m "not gpu"
+test: $(READY) ## everything but what needs a GPU or many minutes
+	$(PYTHON) -m pytest -m "not gpu and not matrix"
+
+test-matrix: $(READY) ## a dozen networks of every kind through the whole product: minutes
+	$(PYTHON) -m pytest -m matrix tests/matrix
+
+matrix: $(READY) ## every network of the seeds into export/matrix/RESULTS.md: an hour, resumable
+	.venv/bin/saccade-export matrix
 
 test-quick: $(READY) ## unit, contract and architecture tests: seconds
 	$(PYTHON) -m pytest -m "not gpu and not slow" tests/unit tests/contract tests/architecture

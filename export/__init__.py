@@ -15,6 +15,7 @@ Beside them
 - `artifact.py` stores what steps made, by content. `onnx_graph.py` answers questions about graphs.
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
+- `matrix/` takes every network of the seeds through all of it and keeps the table.
 - `cli.py` is the program, `progress.py` its lines and bars, `errors.py` every failure it can name.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.

@@ -14,30 +14,30 @@ from export.evidence import ClassifyEvidence, Evidence, SegmentEvidence
 from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
 from models.metrics import confusion_matrix
 from models.preprocessing import boxes_to_source, mask_to_source
-from models.specs import Task
+from models.specs import Task, TaskSpec
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 Infer = Callable[[NDArray[np.uint8]], Answer]
 Kind = TypeVar("Kind", ClassSample, DetectSample, SegmentSample)
 
 
-def evaluate(infer: Infer, split: ImageSplit, task: Task, classes: int, batch_size: int) -> Evidence:
+def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batch_size: int) -> Evidence:
     """Runs every image of a split once, in batches, and keeps what each contributes to the metric."""
     parts = [infer(batch) for batch in batches(split.images, batch_size)]
     answer = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     return evidence_of(answer, split, task, classes)
 
 
-def evidence_of(answer: Answer, split: ImageSplit, task: Task, classes: int) -> Evidence:
+def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
     """Evidence from the answers to all images of a split."""
-    match task:
+    match task.task:
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
             return ClassifyEvidence(answer[1][:, 0] == truth, truth, classes)
         case Task.DETECT:
             return _detect_evidence(answer, split, classes)
         case Task.SEGMENT:
-            return _segment_evidence(answer[0], split, classes)
+            return _segment_evidence(answer[0], split, classes, task.background_id or 0)
 
 
 def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
@@ -51,9 +51,9 @@ def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidenc
     return detect_evidence(found, truth, classes)
 
 
-def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int) -> Evidence:
+def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int, outside: int) -> Evidence:
     confusions = [
-        _confusion(mask_to_source(mask, geometry), _truth(sample, SegmentSample).mask, classes)
+        _confusion(mask_to_source(mask, geometry, outside), _truth(sample, SegmentSample).mask, classes)
         for mask, sample, geometry in zip(masks, split.samples, split.geometries, strict=True)
     ]
     return SegmentEvidence(np.stack(confusions))

@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from export.errors import GraphError
+from export.graph_rewrites import attribute
 from models.specs import PreprocessSpec, TensorSpec
 
 BARE_SCALE = 1.0 / 255.0  # the bare graph takes pixels / 255
@@ -35,7 +37,7 @@ def bare_graph(deploy: onnx.ModelProto) -> onnx.ModelProto:
     """
     model = onnx.ModelProto()
     model.CopyFrom(deploy)
-    transpose = _only(model, lambda node: "images" in node.input, "Transpose")
+    transpose = _only(model, lambda node: "images" in node.input and not _counts_images(node), "Transpose")
     front = _only(model, lambda node: transpose.output[0] in node.input, "Cast", "DequantizeLinear")
     if front.op_type == "Cast":
         _take_normalised_floats(model, front)
@@ -50,10 +52,17 @@ def bare_graph(deploy: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _counts_images(node: onnx.NodeProto) -> bool:
+    """The batch comes first in both layouts, so whoever asks for it only may go on."""
+    return node.op_type == "Shape" and attribute(node, "start", 0) == 0 and attribute(node, "end", None) == 1
+
+
 def _take_normalised_floats(model: onnx.ModelProto, cast: onnx.NodeProto) -> None:
     convolution = _only(model, lambda node: cast.output[0] in node.input, "Conv")
     for tensor in model.graph.initializer:
         if tensor.name == convolution.input[1]:
+            if uses_external_data(tensor):
+                raise GraphError("the first convolution's weights lie beside the graph")
             weight = numpy_helper.to_array(tensor) / np.float32(BARE_SCALE)
             tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float32), tensor.name))
     convolution.input[0] = "images"

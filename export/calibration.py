@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.datasets import batches
+from export.graph_rewrites import tensor_shapes
 from export.recipe import CalibrationSpec
 from export.thresholds import BINS, Histogram, Range, entropy_range, minmax_range, percentile_range
 
-_BATCH = 8  # every activation of a batch is in memory at once: about 0.5 GB for the reference segmenter
+LARGEST_BATCH = 8
+_MEMORY_BYTES = 512 << 20  # of observed activations at once; large networks are observed part by part
+_UNKNOWN_BYTES = 1 << 20  # assumed for a tensor whose shape no inference tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,14 @@ class Calibrator:
 
     name: str
     choose: Callable[[Histogram], Range]
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationPart:
+    """Tensors that are observed in one pass over the images."""
+
+    tensors: tuple[str, ...]
+    batch_size: int
 
 
 def calibrators_of(spec: CalibrationSpec) -> tuple[Calibrator, ...]:
@@ -37,20 +49,54 @@ def calibrators_of(spec: CalibrationSpec) -> tuple[Calibrator, ...]:
     return tuple(chosen)
 
 
-def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.uint8]) -> dict[str, Histogram]:
+def observe(
+    model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.uint8], largest_batch: int = LARGEST_BATCH
+) -> dict[str, Histogram]:
     """Histograms of the named float tensors over all images (n, height, width, 3).
 
-    Runs the graph twice: extremes first, so that the bins fit.
+    Runs the graph twice per part: extremes first, so that the bins fit.
     """
-    names = list(tensors)
+    histograms: dict[str, Histogram] = {}
+    for part in observation_parts(model, list(tensors), largest_batch):
+        histograms |= _observed(model, part, images)
+    return histograms
+
+
+def observation_parts(
+    model: onnx.ModelProto, names: list[str], largest_batch: int = LARGEST_BATCH, memory_bytes: int = _MEMORY_BYTES
+) -> list[ObservationPart]:
+    """Splits tensors so that a batch of each part fits into memory: smaller batches first, then fewer tensors."""
+    shapes = tensor_shapes(model)
+    sizes = {name: _image_bytes(shapes.get(name)) for name in names}
+    total = sum(sizes.values())
+    batch = max(1, min(largest_batch, memory_bytes // max(total, 1)))
+    parts: list[list[str]] = [[]]
+    used = 0
+    for name in names:
+        if parts[-1] and used + sizes[name] * batch > memory_bytes:
+            parts.append([])
+            used = 0
+        parts[-1].append(name)
+        used += sizes[name] * batch
+    return [ObservationPart(tuple(part), batch) for part in parts if part]
+
+
+def _image_bytes(shape: tuple[int | str, ...] | None) -> int:
+    if shape is None or any(side == 0 for side in shape):
+        return _UNKNOWN_BYTES
+    return 4 * math.prod(side for side in shape if isinstance(side, int))
+
+
+def _observed(model: onnx.ModelProto, part: ObservationPart, images: NDArray[np.uint8]) -> dict[str, Histogram]:
+    names = list(part.tensors)
     session = _observing_session(model, names)
     lows = dict.fromkeys(names, np.inf)
     highs = dict.fromkeys(names, -np.inf)
-    for name, values in _activations(session, names, images):
+    for name, values in _activations(session, part, images):
         lows[name] = min(lows[name], float(values.min()))
         highs[name] = max(highs[name], float(values.max()))
     counts = {name: np.zeros(BINS, np.int64) for name in names}
-    for name, values in _activations(session, names, images):
+    for name, values in _activations(session, part, images):
         counts[name] += _bin_counts(values, lows[name], highs[name])
     return {name: Histogram(lows[name], highs[name], counts[name]) for name in names}
 
@@ -77,10 +123,10 @@ def _bin_counts(values: NDArray[np.float32], low: float, high: float) -> NDArray
 
 
 def _activations(
-    session: onnxruntime.InferenceSession, names: list[str], images: NDArray[np.uint8]
+    session: onnxruntime.InferenceSession, part: ObservationPart, images: NDArray[np.uint8]
 ) -> Iterable[tuple[str, NDArray[Any]]]:
-    for batch in batches(images, _BATCH):
-        yield from zip(names, session.run(names, {"images": batch}), strict=True)
+    for batch in batches(images, part.batch_size):
+        yield from zip(part.tensors, session.run(part.tensors, {"images": batch}), strict=True)
 
 
 def _observing_session(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:

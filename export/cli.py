@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 
 from export.artifact import StepResult, file_sha256
+from export.cli_matrix import matrix
+from export.cli_sources import register_sources
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
 from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
@@ -32,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Exports, gates and publishes trained networks.",
 )
+register_sources(app)
+app.command()(matrix)
 
 
 @app.command()

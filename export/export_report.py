@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from export.errors import RecipeError
+from export.fidelity import FidelityReport
 from export.qualify_report import QualifyReport
 from export.recipe import GateThresholds
-from models.manifest import GateDecision, MetricFigure
+from models.manifest import GateDecision, MetricFigure, TargetSupport
 from models.specs import Frozen, Task
 
 REPORT_JSON = "report.json"
@@ -43,6 +44,22 @@ class VariantReport(Frozen):
     gate: GateDecision
 
 
+class ConversionFigure(Frozen):
+    """Difference of one raw output between the ONNX file and the eager network."""
+
+    output: str
+    batch_size: int
+    relative_l2: float
+
+
+class FoldFigure(Frozen):
+    """Layers folded into others, and how far the result is from the original (relative L2)."""
+
+    name: str
+    layers: int
+    relative_error: float
+
+
 class ExportReport(Frozen):
     """Everything measured about one model."""
 
@@ -58,6 +75,11 @@ class ExportReport(Frozen):
     variants: tuple[VariantReport, ...]
     calibration: tuple[CalibrationTable, ...]
     thresholds: GateThresholds
+    fidelity: FidelityReport | None = None  # None: the source has no transform to compare with
+    conversion: tuple[ConversionFigure, ...] = ()
+    folds: tuple[FoldFigure, ...] = ()
+    targets: tuple[TargetSupport, ...] = ()
+    not_batchable_reason: str = ""
     steps: tuple[StepFigure, ...]
     environment: dict[str, str]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from export.fidelity import FidelityReport
 from export.qualify_report import QualifyReport
 from export.recipe import GateThresholds
 from models.manifest import GateCheck, GateDecision, MetricFigure
@@ -14,15 +15,17 @@ def gate_decision(
     previous: MetricFigure | None = None,
     *,
     is_trained: bool = True,
+    fidelity: FidelityReport | None = None,
 ) -> GateDecision:
     """The verdict on one variant.
 
     `file_sha256` is the digest of the file about to be published, `previous` the metric of the newest published
-    version of the same variant.
+    version of the same variant, `fidelity` how the server's pixels compare with the library's where it has a transform.
     """
     checks = (
         _file_hash(report, file_sha256),
         *_trained_weights(is_trained, thresholds),
+        *_preprocess(fidelity, thresholds),
         _parity(report, thresholds),
         _metric_floor(report, thresholds),
         _metric_drop(report, thresholds),
@@ -61,6 +64,25 @@ def _trained_weights(is_trained: bool, thresholds: GateThresholds) -> tuple[Gate
             limit=None,
             detail="the network has random weights: its answers mean nothing. Name `weights` in the recipe, or set "
             "gate.allow_random_weights to publish it anyway",
+        ),
+    )
+
+
+def _preprocess(fidelity: FidelityReport | None, thresholds: GateThresholds) -> tuple[GateCheck, ...]:
+    """A network that is fed other pixels than it was trained on is another network."""
+    if fidelity is None:
+        return ()
+    worst = f"worst image {fidelity.worst_image} {fidelity.worst_image_share:.5f}"
+    larger = f"; {len(fidelity.beyond_canvas)} would be larger than the input" if fidelity.beyond_canvas else ""
+    missed = f"; not comparable: {fidelity.failures[0]}" if fidelity.failures else ""
+    return (
+        GateCheck(
+            name="preprocess",
+            passed=fidelity.reaches(thresholds.min_preprocess_agreement),
+            value=fidelity.share_within_one_level,
+            limit=thresholds.min_preprocess_agreement,
+            detail=f"pixels within one level of {fidelity.transform} on {fidelity.images} images; {worst}, at most "
+            f"{fidelity.max_difference:.1f} levels{larger}{missed}",
         ),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 _CHANNELS = 3
 
@@ -136,7 +137,12 @@ def read_interleaved_pixels(model: onnx.ModelProto) -> bool:
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    """Those inside the graph; weights beside it are too large to be looked at."""
+    return {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if not uses_external_data(tensor)
+    }
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import orjson
 
 from export.artifact import Artifact, Detail, file_sha256
+from export.batching import not_batchable_reason
 from export.benchmark import cpu_name
 from export.bootstrap import CONFIDENCE
-from export.export_report import CalibrationTable, ExportReport, StepFigure, VariantReport
+from export.conversion_proof import read_proof
+from export.export_report import (
+    CalibrationTable,
+    ConversionFigure,
+    ExportReport,
+    FoldFigure,
+    StepFigure,
+    VariantReport,
+)
 from export.gate import denial_text, gate_decision
 from export.onnx_graph import MODEL_FILE
 from export.precision import CALIBRATION_FILE
+from export.preprocess_check import read_fidelity
 from export.qualify import REPORT_FILE
 from export.qualify_report import QualifyReport
 from export.recipe import LoadedRecipe
@@ -24,7 +35,8 @@ from export.repository import newest_manifest
 from export.sources.specs import source_name
 from export.sources.weights import weights_digest
 from export.steps import StepContext, qualified_name
-from export.wrap import read_wrap_facts
+from export.targets import read_targets
+from export.wrap import read_folds, read_wrap_facts
 from models.manifest import MetricFigure
 
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
@@ -61,9 +73,18 @@ def reference_figure(artifact: Artifact) -> MetricFigure:
     )
 
 
+def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
+    """The conversion's proof as the report states it."""
+    return tuple(
+        ConversionFigure(output=each.output, batch_size=each.batch_size, relative_l2=each.relative_l2)
+        for each in read_proof(directory).figures
+    )
+
+
 def _report(context: StepContext) -> ExportReport:
     recipe = context.recipe
     previous = newest_manifest(context.repository, recipe.model)
+    fidelity = read_fidelity(context.inputs["preprocess"])
     variants: list[VariantReport] = []
     calibration: list[CalibrationTable] = []
     for name in recipe.variants:
@@ -77,6 +98,7 @@ def _report(context: StepContext) -> ExportReport:
             file_sha256(made.file(MODEL_FILE)),
             before.metric if before else None,
             is_trained=recipe.weights is not None,
+            fidelity=fidelity,
         )
         variants.append(VariantReport(qualify=qualify, gate=decision))
         if made.file(CALIBRATION_FILE).exists():
@@ -99,6 +121,11 @@ def _report(context: StepContext) -> ExportReport:
         variants=tuple(variants),
         calibration=tuple(calibration),
         thresholds=recipe.gate,
+        fidelity=fidelity,
+        conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),
+        folds=tuple(FoldFigure.model_validate(fold) for fold in read_folds(context.inputs["wrap"].directory)),
+        targets=read_targets(context.inputs["targets"]),
+        not_batchable_reason=not_batchable_reason(context.inputs),
         steps=tuple(
             StepFigure(step=name, digest=artifact.digest, seconds=round(artifact.seconds, 3))
             for name, artifact in context.inputs.items()

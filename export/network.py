@@ -48,8 +48,13 @@ class Network:
     suppression: Suppression | None = None
     # Outputs of `module` after those of `form`, by name: logits or features, when the recipe asks for them.
     extra_outputs: tuple[str, ...] = ()
-    # True: bars of a letterbox are zero *after* normalisation, and `module` takes (images, mask (n, h, w) bool).
+    # True: bars of a letterbox are zero *after* normalisation.
+    zero_bars: bool = False
+    # True: as `zero_bars`, and `module` takes (images, mask (n, h, w) bool); the mask is False on bars.
     takes_padding_mask: bool = False
+    # Outputs of `module` after the extra ones: tensors before sorting and decoding. Where there are any, they mark the
+    # network's end for proofs and quantisation, because sorted rows swap places at the smallest rounding.
+    dense_outputs: int = 0
     # Set: `module` takes exactly one image, and why.
     not_batchable_reason: str = ""
 

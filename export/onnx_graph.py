@@ -75,27 +75,51 @@ def ensure_unique_names(model: onnx.ModelProto) -> None:
             node.name = f"{node.op_type}_{index}"
 
 
-def ensure_contract(model: onnx.ModelProto, task: TaskSpec, preprocess: PreprocessSpec) -> None:
-    """Raises GraphError unless the tensors are the contract's, with a dynamic leading batch dimension."""
-    _ensure_tensors("inputs", model.graph.input, (input_tensor(preprocess),))
-    _ensure_tensors("outputs", model.graph.output, output_tensors(task, preprocess))
+def layer_of(node_name: str) -> str:
+    """The torch layer that a node came from, as `onnx_from_torch` wrote it into its name; empty when it did not."""
+    return node_name.rpartition("/")[0]
+
+
+def ensure_contract(
+    model: onnx.ModelProto, task: TaskSpec, preprocess: PreprocessSpec, extra_outputs: Sequence[str] = ()
+) -> None:
+    """Raises GraphError unless the tensors are the contract's, with one leading batch dimension for all."""
+    batch = batch_dimension(model)
+    answers = output_tensors(task, preprocess)
+    _ensure_tensors("inputs", model.graph.input, (input_tensor(preprocess),), batch)
+    _ensure_tensors("outputs", model.graph.output[: len(answers)], answers, batch)
+    extras = tuple(output.name for output in model.graph.output[len(answers) :])
+    if extras != tuple(extra_outputs):
+        raise GraphError(f"the graph answers {extras} behind {[spec.name for spec in answers]}, not {extra_outputs}")
+
+
+def batch_dimension(model: onnx.ModelProto) -> str | int:
+    """The symbol of the batch, or 1 where the network takes one image only."""
+    dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return 1 if dimension.dim_value == 1 else dimension.dim_param
 
 
 def rename_batch_dimension(model: onnx.ModelProto, name: str = "batch") -> None:
-    """One readable symbol for the batch in every input and output."""
+    """One readable symbol for the batch in every input and output; a fixed batch of one stays."""
+    is_fixed = batch_dimension(model) == 1
     for value in (*model.graph.input, *model.graph.output):
         dimension = value.type.tensor_type.shape.dim[0]
         dimension.Clear()
-        dimension.dim_param = name
+        if is_fixed:
+            dimension.dim_value = 1
+        else:
+            dimension.dim_param = name
 
 
 def op_counts(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
     return dict(Counter(node.op_type for node in nodes))
 
 
-def _ensure_tensors(kind: str, values: Sequence[onnx.ValueInfoProto], specs: Sequence[TensorSpec]) -> None:
+def _ensure_tensors(
+    kind: str, values: Sequence[onnx.ValueInfoProto], specs: Sequence[TensorSpec], batch: str | int
+) -> None:
     found = [_describe(value) for value in values]
-    wanted = [(spec.name, _ELEMENT_TYPES[spec.dtype], ("batch", *spec.shape)) for spec in specs]
+    wanted = [(spec.name, _ELEMENT_TYPES[spec.dtype], (batch, *spec.shape)) for spec in specs]
     if found != wanted:
         raise GraphError(f"graph {kind} are {found}, the contract asks for {wanted}")
 

@@ -22,22 +22,26 @@ from export.artifact import (
     finished_artifact,
     sources_digest,
 )
+from export.batching import settled
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
 from export.judge import run_gate
 from export.onnx_from_torch import run_onnx_from_torch
 from export.onnx_optimization import run_onnx_optimization
 from export.precision import run_precision
+from export.preprocess_check import run_preprocess
 from export.publish import run_publish
 from export.qualify import run_qualify
 from export.recipe import LoadedRecipe, VariantKind
 from export.reference import run_reference
 from export.sources import source_digest
 from export.steps import Step, StepContext, qualified_name
+from export.targets import installed_tensorrt, run_targets
 from export.wrap import run_wrap
 from service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
+_PIXELS = ("models.preprocessing", "models.resampling", "service.vision.image_decoder")
 _DATA = (
     "export.datasets",
     "export.digit_data",
@@ -47,8 +51,7 @@ _DATA = (
     "models.digit_sources",
     "models.digit_strokes",
     "models.backgrounds",
-    "models.preprocessing",
-    "service.vision.image_decoder",
+    *_PIXELS,
 )
 _METRIC = (
     "export.accuracy",
@@ -58,7 +61,29 @@ _METRIC = (
     "models.metrics",
     "models.specs",
 )
-_HEADS = ("export.answer_heads", "export.normalisation", "models.specs")
+_HEADS = (
+    "export.answer_heads",
+    "export.detection_heads",
+    "export.suppression",
+    "export.normalisation",
+    "export.padding",
+    "models.specs",
+)
+_FOLDING = (
+    "export.folding",
+    "export.folding_hooks",
+    "export.layer_pairs",
+    "export.rewrites.torch_modules",
+    "export.rewrites.cond_conv",
+    "export.rewrites.standardised_conv",
+)
+_REWRITES = (
+    "export.graph_rewrites",
+    "export.rewrites.patches_to_image",
+    "export.rewrites.fourier",
+    "export.rewrites.antialiased_resize",
+)
+_WHOLE = ("wrap", "preprocess", "onnx_from_torch", "reference", "onnx_optimization", "targets")
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -66,11 +91,41 @@ STEPS: tuple[Step, ...] = (
         run_wrap,
         inputs=(),
         config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "extra_outputs", "folding"),
+            "source": source_digest(loaded.network_request()),
+            "classes": len(loaded.recipe.labels),
+        },
+        modules=("export.wrap", "export.trace", *_HEADS, *_FOLDING),
+        tools=("torch",),
+    ),
+    Step(
+        "preprocess",
+        run_preprocess,
+        inputs=(),
+        config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation"),
             "source": source_digest(loaded.network_request()),
         },
-        modules=("export.wrap", *_HEADS),
-        tools=("torch",),
+        modules=("export.preprocess_check", "export.fidelity", *_PIXELS),
+        tools=("numpy", "pillow", "torch", "cykooz-resizer"),
+    ),
+    Step(
+        "onnx_from_torch",
+        run_onnx_from_torch,
+        inputs=("wrap",),
+        config=lambda loaded: (
+            _parts(loaded, "onnx", "preprocess") | {"batch_error": loaded.recipe.gate.max_batch_error}
+        ),
+        modules=(
+            "export.onnx_from_torch",
+            "export.onnx_graph",
+            "export.conversion_proof",
+            "export.large_files",
+            "export.layer_names",
+            "export.splice",
+            "export.suppression",
+        ),
+        tools=("torch", "onnx", "onnxscript", "onnxruntime"),
     ),
     Step(
         "reference",
@@ -80,31 +135,35 @@ STEPS: tuple[Step, ...] = (
             **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
             "source": source_digest(loaded.network_request()),
             "resamples": loaded.recipe.qualify.bootstrap_resamples,
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
         },
-        modules=("export.reference", *_HEADS, *_DATA, *_METRIC),
+        modules=("export.reference", "export.plain_answers", *_HEADS, *_DATA, *_METRIC),
         tools=("torch", "numpy", "pillow", "simplejpeg"),
-    ),
-    Step(
-        "onnx_from_torch",
-        run_onnx_from_torch,
-        inputs=("wrap",),
-        config=lambda loaded: _parts(loaded, "onnx"),
-        modules=("export.onnx_from_torch", "export.onnx_graph"),
-        tools=("torch", "onnx", "onnxscript"),
     ),
     Step(
         "onnx_optimization",
         run_onnx_optimization,
         inputs=("onnx_from_torch",),
-        config=lambda loaded: _parts(loaded, "task", "preprocess"),
-        modules=("export.onnx_optimization", "export.onnx_graph", "export.graph_rewrites"),
+        config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs"),
+        modules=("export.onnx_optimization", "export.onnx_graph", "export.large_files", *_REWRITES),
         tools=("onnx", "onnxslim", "onnxruntime"),
+    ),
+    Step(
+        "targets",
+        run_targets,
+        inputs=("onnx_optimization",),
+        config=lambda loaded: {"tensorrt": installed_tensorrt()},
+        modules=("export.targets", "export.operator_support", "export.tensorrt_from_onnx"),
+        tools=("onnx",),
     ),
     Step(
         "precision",
         run_precision,
         inputs=("onnx_optimization",),
-        config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "calibration"),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
+        },
         modules=(
             "export.precision",
             "export.quantization",
@@ -113,6 +172,7 @@ STEPS: tuple[Step, ...] = (
             "export.onnx_graph",
             "export.graph_rewrites",
             "export.bare_graph",
+            "export.large_files",
             *_DATA,
             *_METRIC,
         ),
@@ -141,7 +201,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "gate",
         run_gate,
-        inputs=("wrap", "reference", "onnx_from_torch", "onnx_optimization", "precision", "qualify"),
+        inputs=(*_WHOLE, "precision", "qualify"),
         config=lambda loaded: _parts(loaded, "gate", "variants"),
         modules=("export.gate",),
         tools=(),
@@ -152,7 +212,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "publish",
         run_publish,
-        inputs=("wrap", "reference", "onnx_from_torch", "onnx_optimization", "precision", "qualify", "gate"),
+        inputs=(*_WHOLE, "precision", "qualify", "gate"),
         config=lambda loaded: {},
         modules=("export.publish",),
         tools=(),
@@ -199,7 +259,7 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
     for step, variant in planned_steps(loaded):
         name = qualified_name(step.name, variant)
         listener.started(name)
-        result = _run_step(step, variant, loaded, settings, made, data, listener)
+        result = _run_step(step, variant, settled(loaded, made), settings, made, data, listener)
         listener.finished(result)
         results.append(result)
         if result.artifact is not None:

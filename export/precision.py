@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +16,21 @@ import orjson
 from export.accuracy import evaluate
 from export.artifact import Detail
 from export.bare_graph import bare_graph
-from export.calibration import Calibrator, calibrators_of, observe, ranges_of
+from export.calibration import LARGEST_BATCH, Calibrator, calibrators_of, observe, ranges_of
 from export.datasets import ImageSplit, ensure_calibration_allowed
+from export.errors import GraphError
 from export.evidence import point_value
 from export.graph_rewrites import read_interleaved_pixels, use_depthwise_for_batch_norm
+from export.large_files import WEIGHTS_SUFFIX, hand_on_weights, load_graph, save_graph, weight_files
 from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, ensure_contract, op_counts, weighted_part
 from export.quantization import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
 from export.recipe import VariantKind
 from export.serving import open_backend
 from export.steps import StepContext
 
-BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping, for comparison only
+BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping; absent where the front has no such form
 CALIBRATION_FILE = "calibration.json"
+_MAX_QUANTIZED_BYTES = 1_900_000_000  # the graph is one message in memory meanwhile, which protobuf ends at 2 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,13 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
 
 
 def _make_fp32(context: StepContext) -> Detail:
-    model = onnx.load(context.inputs["onnx_optimization"].file(MODEL_FILE))
-    onnx.save(bare_graph(model), context.out / BARE_FILE)
+    source = context.inputs["onnx_optimization"].file(MODEL_FILE)
+    model = load_graph(source)
+    hand_on_weights(model, source.parent, context.out, _weights_name(context))
+    _write_bare(model, context.out)
     is_interleaved = read_interleaved_pixels(model)
-    onnx.checker.check_model(model)
-    onnx.save(model, context.out / MODEL_FILE)
+    save_graph(model, context.out / MODEL_FILE)
+    onnx.checker.check_model(os.fspath(context.out / MODEL_FILE))  # by its path: weights may lie beside it
     return {"precision": "fp32", "interleaved_first_convolution": is_interleaved}
 
 
@@ -62,11 +68,12 @@ def _make_int8_cpu(context: StepContext) -> Detail:
     recipe, spec = context.recipe, context.recipe.calibration
     calibration, tuning, test = (context.data.split(context.loaded, name) for name in ("calibration", "tuning", "test"))
     ensure_calibration_allowed(calibration, [tuning, test], spec.min_images)
-    model = onnx.load(context.inputs["onnx_optimization"].file(MODEL_FILE))
+    model = _whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE))
     use_depthwise_for_batch_norm(model)
     names = nodes_to_quantize(model, spec.keep_float)
     context.note("observing activations")
-    histograms = observe(model, observed_tensors(model, names), calibration.images)
+    largest_batch = min(LARGEST_BATCH, recipe.qualify.evaluate_batch_size)
+    histograms = observe(model, observed_tensors(model, names), calibration.images, largest_batch)
     with tempfile.TemporaryDirectory(dir=context.out) as scratch:
         candidates: list[Candidate] = []
         for calibrator in calibrators_of(spec):
@@ -74,11 +81,13 @@ def _make_int8_cpu(context: StepContext) -> Detail:
             ranges = ranges_of(histograms, calibrator, unclipped=last_tensors(model, names))
             candidate = quantized(model, names, ranges, has_vnni())
             onnx.checker.check_model(candidate)
-            ensure_contract(candidate, recipe.task, recipe.preprocess)
+            ensure_contract(candidate, recipe.task, recipe.preprocess, recipe.extra_outputs)
             candidates.append(_measured(context, candidate, calibrator, tuning, Path(scratch)))
         chosen = best_candidate(candidates)
-        shutil.copy(chosen.file, context.out / MODEL_FILE)
-        onnx.save(bare_graph(onnx.load(chosen.file)), context.out / BARE_FILE)
+        made = load_graph(chosen.file)
+        hand_on_weights(made, chosen.file.parent, context.out, _weights_name(context))
+        save_graph(made, context.out / MODEL_FILE)
+        _write_bare(made, context.out)
         kernels = optimised_ops(context.out / MODEL_FILE, Path(scratch))
     weighted = [node.name for node in weighted_part(model) if node.op_type in WEIGHTED_OPS]
     detail: dict[str, str | float | int | bool] = {
@@ -100,6 +109,28 @@ def _make_int8_cpu(context: StepContext) -> Detail:
     return detail
 
 
+def _whole_graph(file: Path) -> onnx.ModelProto:
+    """A graph with its weights in it, as quantization needs it. Raises GraphError for one that is too large."""
+    size = file.stat().st_size + sum((file.parent / name).stat().st_size for name in weight_files(file))
+    if size > _MAX_QUANTIZED_BYTES:
+        raise GraphError(
+            f"the float network has {size / 1e9:.1f} GB, int8-cpu takes up to "
+            f"{_MAX_QUANTIZED_BYTES / 1e9:.1f} GB: leave int8-cpu out of the recipe's variants"
+        )
+    return onnx.load(file)
+
+
+def _write_bare(model: onnx.ModelProto, directory: Path) -> None:
+    """No file when the front has no bare form: the speed ratio cannot be measured then."""
+    with contextlib.suppress(GraphError):
+        save_graph(bare_graph(model), directory / BARE_FILE)
+
+
+def _weights_name(context: StepContext) -> str:
+    """Variants lie in one directory when published, so each names its own weights."""
+    return f"{context.variant}.onnx{WEIGHTS_SUFFIX}"
+
+
 def optimised_ops(file: Path, scratch: Path) -> dict[str, int]:
     """How often each kernel occurs after ONNX Runtime's own fusions: whether Q/DQ pairs really became int8 kernels."""
     options = onnxruntime.SessionOptions()
@@ -117,10 +148,10 @@ def _measured(
 ) -> Candidate:
     recipe = context.recipe
     file = scratch / f"{calibrator.name}.onnx"
-    onnx.save(model, file)
+    save_graph(model, file)
     backend = open_backend(file, recipe)
     size = recipe.qualify.evaluate_batch_size
-    evidence = evaluate(backend.infer, tuning, recipe.task.task, len(recipe.labels), size)
+    evidence = evaluate(backend.infer, tuning, recipe.task, len(recipe.labels), size)
     backend.close()
     return Candidate(calibrator.name, point_value(evidence), file)
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from export.artifact import Artifact, Detail, file_sha256
+from export.batching import not_batchable_reason
 from export.errors import PublishError
 from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from export.judge import reference_figure, weights_identity
@@ -16,6 +17,8 @@ from export.repository import add_version, readable_manifests
 from export.samples import write_samples
 from export.sources.specs import source_name
 from export.steps import StepContext, qualified_name
+from export.targets import read_targets
+from export.wrap import read_extra_outputs
 from models.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -76,7 +79,10 @@ def publication_identity(manifest: Manifest) -> tuple[object, ...]:
         manifest.preprocess,
         manifest.normalisation,
         manifest.allowed_batch_sizes,
-        tuple((variant.name, _sha256_of(manifest, variant.file)) for variant in manifest.variants),
+        tuple(
+            (variant.name, *(_sha256_of(manifest, file) for file in (variant.file, *variant.external_data)))
+            for variant in manifest.variants
+        ),
         manifest.lineage,
     )
 
@@ -96,6 +102,10 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, accepted: l
         shutil.copyfile(source, target)
         if file_sha256(target) != variant.qualify.file_sha256:
             raise PublishError(f"{source} changed after it was measured; run qualify again")
+        for name, digest in variant.qualify.external_sha256.items():
+            shutil.copyfile(source.parent / name, scratch / name)
+            if file_sha256(scratch / name) != digest:
+                raise PublishError(f"{source.parent / name} changed after it was measured; run qualify again")
     for path in context.inputs["gate"].directory.iterdir():
         if path.name != "step.json":
             shutil.copyfile(path, scratch / path.name)
@@ -106,6 +116,7 @@ def _manifest(
     context: StepContext, report: ExportReport, accepted: list[VariantReport], files: tuple[FileEntry, ...], number: int
 ) -> Manifest:
     recipe = context.recipe
+    reason = not_batchable_reason(context.inputs)
     return Manifest(
         model=recipe.model,
         version=number,
@@ -117,7 +128,13 @@ def _manifest(
         preprocess=recipe.preprocess,
         normalisation=recipe.normalisation,
         input=input_tensor(recipe.preprocess),
-        outputs=output_tensors(recipe.task, recipe.preprocess),
+        outputs=(
+            *output_tensors(recipe.task, recipe.preprocess),
+            *read_extra_outputs(context.inputs["wrap"].directory),
+        ),
+        batchable=not reason,
+        not_batchable_reason=reason,
+        targets=read_targets(context.inputs["targets"]),
         allowed_batch_sizes=recipe.allowed_batch_sizes,
         reference_metric=reference_figure(context.inputs["reference"]),
         variants=tuple(_variant(context, variant) for variant in accepted),
@@ -136,6 +153,7 @@ def _variant(context: StepContext, variant: VariantReport) -> Variant:
             "sparsity": "dense",
             "target": target,
             "file": f"{name}.onnx",
+            "external_data": tuple(variant.qualify.external_sha256),
             "metric": variant.qualify.metric,
             "latency": variant.qualify.latency,
             "measured_on": variant.qualify.measured_on,

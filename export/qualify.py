@@ -13,6 +13,7 @@ from export.bare_graph import bare_images
 from export.benchmark import cpu_device, latency_figure, seconds_per_run, speed_ratio, usable_threads
 from export.bootstrap import CONFIDENCE
 from export.evidence import Accuracy, accuracy_of
+from export.large_files import weight_files
 from export.onnx_graph import MODEL_FILE
 from export.parity import answer_difference, hostile_figure, hostile_images
 from export.precision import BARE_FILE
@@ -42,13 +43,14 @@ def run_qualify(context: StepContext) -> Detail:
     recipe = context.recipe
     made = context.inputs[qualified_name("precision", context.variant)]
     file = made.file(MODEL_FILE)
+    weights = [file.parent / name for name in weight_files(file)]
     split = context.data.split(context.loaded, "test")
     expected = reference_answers(context.inputs["reference"], recipe)
-    reference = evidence_of(expected, split, recipe.task.task, len(recipe.labels))
+    reference = evidence_of(expected, split, recipe.task, len(recipe.labels))
     backend = open_backend(file, recipe)
     context.note("task metric")
     size = recipe.qualify.evaluate_batch_size
-    evidence = evaluate(backend.infer, split, recipe.task.task, len(recipe.labels), size)
+    evidence = evaluate(backend.infer, split, recipe.task, len(recipe.labels), size)
     accuracy = accuracy_of(evidence, reference, recipe.qualify.bootstrap_resamples)
     context.note("parity, batch invariance, hostile inputs")
     parity = _parity(backend, recipe, split.images, expected)
@@ -58,12 +60,15 @@ def run_qualify(context: StepContext) -> Detail:
     context.note("latency")
     latency = _latency(backend, recipe, split.images)
     backend.close()
-    context.note("deploy graph against bare graph")
-    speed = _speed(file, made.file(BARE_FILE), recipe, split.images)
+    speed: tuple[SpeedRatio, ...] = ()
+    if made.file(BARE_FILE).exists():
+        context.note("deploy graph against bare graph")
+        speed = _speed(file, made.file(BARE_FILE), recipe, split.images)
     report = QualifyReport(
         variant=context.variant,
         file_sha256=file_sha256(file),
-        file_bytes=file.stat().st_size,
+        file_bytes=file.stat().st_size + sum(path.stat().st_size for path in weights),
+        external_sha256={path.name: file_sha256(path) for path in weights},
         metric=_metric_figure(accuracy),
         drop=MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high),
         per_class=accuracy.per_class,

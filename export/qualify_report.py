@@ -55,7 +55,8 @@ class QualifyReport(Frozen):
 
     variant: str
     file_sha256: Sha256
-    file_bytes: int
+    file_bytes: int  # with its external weights
+    external_sha256: dict[str, Sha256] = Field(default_factory=dict)  # weight files beside it, by name
     metric: MetricFigure
     drop: MetricDrop
     per_class: tuple[float | None, ...]

@@ -16,6 +16,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export.errors import GraphError
 from export.onnx_graph import weighted_part
+from export.rewrites.patches_to_image import NODE_PREFIX
 from export.thresholds import Range
 
 # Operators with an int8 kernel, or that only move bytes. Softmax and products of two activations (attention) stay
@@ -38,7 +39,7 @@ def nodes_to_quantize(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> li
         and node.output[0] in floats
         and not _feeds_from_bytes(model, node)
         and (node.op_type not in ("MatMul", "Mul") or _is_quantizable_product(node, constants))
-        and not node.name.startswith(keep_float or ("\0",))
+        and not node.name.startswith((NODE_PREFIX, *keep_float))
     ]
 
 
@@ -73,12 +74,13 @@ def float_tensors(model: onnx.ModelProto) -> set[str]:
 
 
 def quantized(model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Range], has_vnni: bool) -> onnx.ModelProto:
-    """A Q/DQ copy of `model` whose uint8 input feeds DequantizeLinear directly."""
+    """A Q/DQ copy of `model` whose uint8 input feeds DequantizeLinear directly where its first layer is quantized."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    pixels = pixel_cast(copy).output[0]
+    cast = pixel_cast(copy)
     known = {name: _tensor_data(chosen) for name, chosen in ranges.items()}
-    known[pixels] = _tensor_data(Range(0.0, 255.0))  # scale exactly 1, zero point 0
+    if cast is not None:
+        known[cast.output[0]] = _tensor_data(Range(0.0, 255.0))  # scale exactly 1, zero point 0
     quantizer = QDQQuantizer(
         copy,
         True,  # per channel
@@ -99,19 +101,22 @@ def quantized(model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Ran
     quantizer.quantize_model()
     quantizer.model.topological_sort()  # it appends Q/DQ nodes at the end
     result: onnx.ModelProto = quantizer.model.model
-    feed_pixels_directly(result)
+    if cast is not None:
+        feed_pixels_directly(result, next(node for node in result.graph.node if cast.output[0] in node.output))
     return result
 
 
-def feed_pixels_directly(model: onnx.ModelProto) -> None:
-    """Cast → Quantize (scale 1, zero 0) → Dequantize becomes Dequantize: the bytes already are the quantized values."""
-    cast = pixel_cast(model)
+def feed_pixels_directly(model: onnx.ModelProto, cast: onnx.NodeProto) -> bool:
+    """Cast → Quantize (scale 1, zero 0) → Dequantize becomes Dequantize: the bytes already are the quantized values.
+
+    False, and nothing changed, when anything but one such Quantize reads the pixels.
+    """
     readers = [node for node in model.graph.node if cast.output[0] in node.input]
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
-        raise GraphError(f"pixels feed {[node.op_type for node in readers]}; the first convolution must be quantized")
+        return False
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     quantize = readers[0]
-    scale, zero_point = constants[quantize.input[1]], constants[quantize.input[2]]
+    scale, zero_point = (onnx.numpy_helper.to_array(constants[name]) for name in quantize.input[1:3])
     if float(scale) != 1.0 or int(zero_point) != 0:
         raise GraphError(f"pixels would be quantized with scale {scale} and zero point {zero_point}, not 1 and 0")
     for node in model.graph.node:
@@ -120,16 +125,14 @@ def feed_pixels_directly(model: onnx.ModelProto) -> None:
                 node.input[index] = cast.input[0]
     model.graph.node.remove(cast)
     model.graph.node.remove(quantize)
+    return True
 
 
-def pixel_cast(model: onnx.ModelProto) -> onnx.NodeProto:
-    """The Cast that turns transposed bytes into floats at the graph's front. Raises GraphError when there is none."""
+def pixel_cast(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The Cast that turns transposed bytes into floats at the graph's front; None for a front of another form."""
     transposed = [name for node in model.graph.node if "images" in node.input for name in node.output]
     casts: list[onnx.NodeProto] = [node for node in model.graph.node if node.op_type == "Cast"]
-    for node in casts:
-        if node.input[0] in transposed:
-            return node
-    raise GraphError("the graph does not begin with Transpose and Cast of its uint8 images")
+    return next((node for node in casts if node.input[0] in transposed), None)
 
 
 def has_vnni(cpuinfo: Path = _CPUINFO) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from export.errors import RecipeError
 from export.network import NetworkRequest, SourceFacts
+from export.sources.crop_rule import crop_at_size
 from export.sources.specs import SourceSpec, source_name
 from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
@@ -111,6 +111,7 @@ class GateThresholds(Frozen):
     min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
     speed_ratio_gates: bool = False  # timing on a shared machine informs unless the recipe insists
     max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
+    min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)  # pixels within one level of the library's own
     allow_random_weights: bool = False  # an untrained network is published only where the recipe insists
 
 
@@ -199,8 +200,8 @@ def load_recipe(path: Path) -> LoadedRecipe:
         facts = source_facts(source, (path.parent / weights).resolve() if isinstance(weights, str) else None)
         recipe = Recipe.model_validate(completed(document, source, facts))
     except ValidationError as error:
-        prefix = "source." if error.title not in ("Recipe",) else ""
-        lines = [f"{prefix}{_where(problem['loc'])}: {_what(problem)}" for problem in error.errors()]
+        section = ("source",) if error.title != "Recipe" else ()
+        lines = [f"{_where((*section, *problem['loc']))}: {_what(problem)}" for problem in error.errors()]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest())
 
@@ -229,20 +230,13 @@ def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) 
 def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
     """A recipe that changes only the size keeps the share of the picture that the source cuts out."""
     fact = facts.preprocess
-    if fact is None or not isinstance(given, dict) or not {"width", "height"} & set(given):
+    if fact is None or fact.fit != "crop" or not isinstance(given, dict):
         return
-    if {"shortest_edge", "resize_to", "fit"} & set(given):
+    if not {"width", "height"} & set(given) or {"shortest_edge", "resize_to", "cover", "fit"} & set(given):
         return
     width, height = whole["preprocess"]["width"], whole["preprocess"]["height"]
-    if not (isinstance(width, int) and isinstance(height, int)):
-        return  # validation names it
-    if fact.shortest_edge is not None and fact.fit == "crop":
-        share = facts.crop_share or min(fact.width, fact.height) / fact.shortest_edge
-        whole["preprocess"]["shortest_edge"] = math.floor(min(width, height) / share + 1e-9)
-    elif fact.resize_to is not None:
-        share_x = facts.crop_share or fact.width / fact.resize_to[0]
-        share_y = facts.crop_share or fact.height / fact.resize_to[1]
-        whole["preprocess"]["resize_to"] = (math.floor(width / share_x + 1e-9), math.floor(height / share_y + 1e-9))
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:  # else validation names it
+        whole["preprocess"] |= crop_at_size(fact, facts.crop_share, width, height)
 
 
 def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:

@@ -8,16 +8,16 @@ import numpy as np
 import orjson
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from export.accuracy import Answer, evidence_of
-from export.answer_heads import plain_answer
 from export.artifact import Artifact, Detail
 from export.benchmark import usable_threads
 from export.bootstrap import Interval
 from export.datasets import batches
 from export.evidence import MetricName, accuracy_of
-from export.normalisation import normalise
+from export.network import Network
+from export.padding import plain_input
+from export.plain_answers import plain_answer
 from export.recipe import Recipe
 from export.sources import load_network
 from export.steps import StepContext
@@ -30,10 +30,10 @@ METRIC_FILE = "metric.json"
 def run_reference(context: StepContext) -> Detail:
     """Writes the eager answers on the test split and their metric."""
     recipe = context.recipe
-    network = load_network(context.loaded.network_request()).module
+    network = load_network(context.loaded.network_request())
     split = context.data.split(context.loaded, "test")
     arrays = eager_answers(network, recipe, split.images)
-    evidence = evidence_of(arrays, split, recipe.task.task, len(recipe.labels))
+    evidence = evidence_of(arrays, split, recipe.task, len(recipe.labels))
     names = [spec.name for spec in output_tensors(recipe.task, recipe.preprocess)]
     np.savez_compressed(context.out / ANSWERS_FILE, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]  # numpy's stub takes no dict of arrays
     accuracy = accuracy_of(evidence, evidence, recipe.qualify.bootstrap_resamples)
@@ -50,24 +50,24 @@ def run_reference(context: StepContext) -> Detail:
     return facts
 
 
-def eager_answers(network: nn.Module, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
+def eager_answers(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
     """Answers to all images (n, height, width, 3), one batch per core at a time.
 
     Every batch runs on one thread: that is faster than sharing each layer out, and gives the same bits on any machine
     of this kind, however many cores it has.
     """
-    groups = batches(images, recipe.qualify.evaluate_batch_size)
+    groups = batches(images, 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size)
     with ThreadPoolExecutor(usable_threads(0), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts = list(pool.map(lambda group: eager_answer(network, recipe, group), groups))
     return [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
 
 
-def eager_answer(network: nn.Module, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
+def eager_answer(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
     """The network on normalised float input, and its answer written the textbook way."""
     with torch.inference_mode():
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float()
-        raw = network(normalise(pixels, recipe.normalisation))
-        return [tensor.numpy() for tensor in plain_answer(recipe.task, recipe.preprocess, raw)]
+        inputs = plain_input(network, torch.from_numpy(images), recipe.normalisation, recipe.preprocess)
+        raw = network.module(*inputs)
+        return [tensor.numpy() for tensor in plain_answer(network, recipe.task, recipe.preprocess, raw)]
 
 
 def reference_answers(artifact: Artifact, recipe: Recipe) -> Answer:

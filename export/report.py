@@ -42,6 +42,9 @@ def markdown(report: ExportReport, plot_names: list[str]) -> str:
         *_latency(report),
         *_speed(report),
         *_calibration(report),
+        *_fidelity(report),
+        *_conversion(report),
+        *_targets(report),
         *_per_class(report),
         "",
         "## How it was made",
@@ -144,6 +147,41 @@ def _calibration(report: ExportReport) -> list[str]:
             "",
         ]
     return lines
+
+
+def _fidelity(report: ExportReport) -> list[str]:
+    found = report.fidelity
+    if found is None:
+        return []
+    rows = [
+        ("images", str(found.images)),
+        ("pixels within one level", f"{found.share_within_one_level:.6f}"),
+        ("worst image", f"{found.worst_image}: {found.worst_image_share:.6f}"),
+        ("largest difference, levels", f"{found.max_difference:.2f}"),
+        *(("not comparable", text) for text in found.failures),
+        *(("larger than the graph's input", text) for text in found.beyond_canvas),
+    ]
+    return [f"## Preprocessing: the server's pixels against {found.transform}", *_table(("", "figure"), rows), ""]
+
+
+def _conversion(report: ExportReport) -> list[str]:
+    rows = [(each.output, str(each.batch_size), f"{each.relative_l2:.1e}") for each in report.conversion]
+    lines = [
+        "## Conversion: the ONNX file against the eager network",
+        *_table(("output", "batch", "relative L2"), rows),
+    ]
+    if report.folds:
+        folds = [(fold.name, str(fold.layers), f"{fold.relative_error:.1e}") for fold in report.folds]
+        lines += ["", "## Folded before conversion", *_table(("fold", "layers", "relative L2"), folds)]
+    return [*lines, ""]
+
+
+def _targets(report: ExportReport) -> list[str]:
+    verdicts = ["yes" if each.supported else f"no, {each.reason}; {each.fallback} serves" for each in report.targets]
+    lines = [f"TensorRT takes this network: {verdict}." for verdict in verdicts]
+    if report.not_batchable_reason:
+        lines.append(f"**Images never share a batch**: {report.not_batchable_reason}.")
+    return [*lines, ""] if lines else []
 
 
 def _per_class(report: ExportReport) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from export.bare_graph import bare_input
 from export.benchmark import usable_threads
+from export.large_files import weight_files
 from export.recipe import Recipe
 from models.specs import TensorSpec, input_tensor, output_tensors
 from service.backends.base import LoadRequest
@@ -35,5 +36,6 @@ def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) 
             device="cpu",
             threads=usable_threads(recipe.qualify.threads),
             allow_spinning=allow_spinning,
+            external_data=tuple((file.parent / name, None) for name in weight_files(file)),
         )
     )

@@ -3,6 +3,7 @@
     specs.py              tasks, tensors, preprocessing: nouns that export and service share
     manifest.py           the contract between export and service, versioned
     preprocessing.py      decoded image → network input, the same in training, evaluation and serving
+    resampling.py         the part of a resized image that is asked for, within one level of Pillow and torch
 
     digit_sources.py      handwritten digits and photographs, split so that nothing is in two splits
     digit_strokes.py      one digit at any size and pose
@@ -13,6 +14,7 @@
     detection_metrics.py  mAP@[.50:.95] for any selection of images
 
     networks/             resnet.py · yolov10.py (yolov10_body.py, yolov10_blocks.py) · ddrnet.py (dappm.py) · layers.py
+                          unireplknet.py · evit.py
     training/             python -m models.training.all; see its own map
     checkpoints/          trained weights and figures.json, what they reach on the test split
 

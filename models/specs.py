@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Side = Annotated[int, Field(gt=0, le=8192)]  # pixels
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,30}$")]
 
 
@@ -32,37 +33,62 @@ class TensorSpec(Frozen):
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # () for one number per image
 
 
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
 class PreprocessSpec(Frozen):
     """How a decoded RGB image becomes the network's uint8 input; the same rule in training, evaluation and serving.
 
-    The image is first resized, then placed on a canvas of width x height:
-    - stretch: resized to exactly width x height;
-    - letterbox: resized by one factor so that it fits into width x height, with bars of `pad_value`;
-    - crop: resized so that its shorter side is `shortest_edge` (or to exactly `resize_to`), then the centre is cut out;
-      what lies outside the resized image is `pad_value`.
+    The image is resized, then placed on a canvas of width x height. `fit` says to which size:
+    - stretch: exactly width x height;
+    - letterbox: by one factor, the largest that fits into width x height and, where they are given, keeps the shorter
+      side within `shortest_edge` and the longer one within `longest_edge`; the rest of the canvas is `pad_value`;
+    - crop: the shorter side becomes `shortest_edge`, or the image becomes exactly `resize_to`, or it is resized by one
+      factor until it covers `cover`; then the centre is cut out. Outside of a smaller image is `pad_value`.
+
+    `rounding` says how sides become whole numbers:
+    - round: each side is round(side x factor), as timm's ResizeKeepRatio does;
+    - floor: the shorter side is exact and the longer one is cut down, int(edge x long / short): torchvision's and
+      transformers' shortest edge. With `longest_edge`: transformers' rule for detectors (DETR and its like);
+    - floor_each: each side is int(side x factor): torchvision's detectors, transformers' max_height and max_width.
     """
 
     width: int = Field(gt=0, le=8192)
     height: int = Field(gt=0, le=8192)
     fit: Literal["stretch", "letterbox", "crop"]
-    shortest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox: the shorter side never grows beyond it
-    longest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox: the longer side never grows beyond it
-    resize_to: tuple[int, int] | None = None  # crop: (width, height) before the cut, whatever the image's shape
-    rounding: Literal["round", "floor"] = "round"  # of the side that follows from the other one
+    shortest_edge: int | None = Field(default=None, gt=0, le=8192)
+    longest_edge: int | None = Field(default=None, gt=0, le=8192)  # letterbox only
+    resize_to: tuple[Side, Side] | None = None  # crop: (width, height) before the cut, whatever the image's shape
+    cover: tuple[Side, Side] | None = None  # crop: (width, height) that the resized image covers
+    rounding: Literal["round", "floor", "floor_each"] = "round"
+    multiple_of: int = Field(default=1, gt=0, le=256)  # letterbox: sides are then cut down to multiples (YOLOS: 16)
     anchor: Literal["center", "top_left"] = "center"  # letterbox: where the image lies
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
-    antialias: bool = True  # the support of the filter grows with the downscale factor, as in Pillow
+    crop_offset: Literal["round", "floor"] = "round"  # of half the overhang: torchvision, timm | transformers
+    resample: Resample = "bilinear"
+    # True: the filter's support grows with the downscale factor, as in Pillow; nearest takes the pixel at the centre.
+    # False: torch's interpolate without antialiasing; nearest takes the pixel at the corner. Not for other filters.
+    antialias: bool = True
     pad_value: int = Field(default=114, ge=0, le=255)  # grey of the bars, all three channels
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> PreprocessSpec:
-        if self.fit == "crop" and (self.shortest_edge is None) == (self.resize_to is None):
-            raise ValueError("fit: crop needs exactly one of shortest_edge and resize_to")
-        if self.fit != "crop" and self.resize_to is not None:
-            raise ValueError("resize_to belongs to fit: crop")
-        if self.fit == "stretch" and (self.shortest_edge or self.longest_edge):
-            raise ValueError("fit: stretch resizes to width x height; shortest_edge and longest_edge do not apply")
+        cuts = {"shortest_edge": self.shortest_edge, "resize_to": self.resize_to, "cover": self.cover}
+        given = [name for name, value in cuts.items() if value is not None]
+        if self.fit == "crop" and len(given) != 1:
+            raise ValueError(f"fit: crop needs exactly one of {', '.join(cuts)}")
+        if self.fit != "crop" and (self.resize_to or self.cover):
+            raise ValueError("resize_to and cover belong to fit: crop")
+        if self.fit == "stretch" and self.shortest_edge:
+            raise ValueError("fit: stretch resizes to width x height; shortest_edge does not apply")
+        if self.fit != "letterbox" and (self.longest_edge or self.multiple_of > 1 or self.anchor != "center"):
+            raise ValueError("longest_edge, multiple_of and anchor belong to fit: letterbox")
+        if self.fit == "letterbox" and self.rounding == "floor" and self.shortest_edge is None:
+            raise ValueError("rounding: floor starts from shortest_edge; for a letterbox without it say floor_each")
+        if self.cover and self.rounding != "round":
+            raise ValueError("cover rounds each side; say rounding: round")
+        if not self.antialias and self.resample not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(f"antialias: false exists for nearest, bilinear and bicubic, not for {self.resample}")
         return self
 
 

@@ -27,6 +27,7 @@ class LoadRequest:
     threads: int  # intra-op threads on a CPU device
     allow_spinning: bool  # busy-wait between batches: lower latency when the cores are otherwise idle
     sha256: str | None = None  # of the file's bytes; None only while exporting, when they are not published yet
+    external_data: tuple[tuple[Path, str | None], ...] = ()  # weight files beside `file`, each with its digest
 
 
 class Backend(Protocol):

@@ -42,9 +42,10 @@ class OnnxRuntimeBackend:
         options = {"device_id": index} if kind == "cuda" else {}
         # The session is made from the very bytes whose digest was checked, not from a path read a second time.
         model_bytes = verified_bytes(request.file, request.sha256)
+        weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
         try:
             self._session = onnxruntime.InferenceSession(
-                model_bytes, _session_options(request), providers=[(self._provider, options)]
+                model_bytes, _session_options(request, weights), providers=[(self._provider, options)]
             )
         except Exception as error:  # ORT raises a family of its own without a public root
             raise BackendError(f"onnxruntime cannot load {request.file.name}: {_first_line(error)}") from error
@@ -72,7 +73,7 @@ class OnnxRuntimeBackend:
         del self._session
 
 
-def _session_options(request: LoadRequest) -> onnxruntime.SessionOptions:
+def _session_options(request: LoadRequest, weights: list[tuple[str, bytes]]) -> onnxruntime.SessionOptions:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request.threads
@@ -81,6 +82,9 @@ def _session_options(request: LoadRequest) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(request.allow_spinning)))
     options.log_severity_level = 3
+    if weights:
+        names, contents = [name for name, _ in weights], [content for _, content in weights]
+        options.add_external_initializers_from_files_in_memory(names, contents, [len(each) for each in contents])
     return options
 
 

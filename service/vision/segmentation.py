@@ -28,8 +28,11 @@ def segments_json(
     background_id: int | None,
     mask_format: MaskFormat,
 ) -> dict[str, Any]:
-    """`mask` (model height, model width) class ids. Heavy for large sources: call it off the event loop."""
-    source = mask_to_source(mask, place)
+    """`mask` (model height, model width) class ids. Heavy for large sources: call it off the event loop.
+
+    What a crop cut away is background, or class 0 where there is no background: a PNG has an id for every pixel.
+    """
+    source = mask_to_source(mask, place, outside=background_id or 0)
     runs = _runs_of(source, len(labels))
     segments: list[dict[str, Any]] = [
         {"label": labels[class_id], "class_id": class_id, "area": runs.area_of(class_id)}

@@ -62,6 +62,7 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
         threads=settings.device_threads,
         allow_spinning=settings.allow_spinning,
         sha256=digests[variant.file],
+        external_data=tuple((Path(message.version_dir) / name, digests[name]) for name in variant.external_data),
     )
 
 

@@ -29,7 +29,7 @@ class Limit:
         self._batch_size = manifest.allowed_batch_sizes[-1]
         self._pool = ThreadPoolExecutor(threads)
         self._backend = OnnxRuntimeBackend(
-            LoadRequest(version_dir / variant.file, manifest.input, manifest.outputs, "cpu", threads, False)
+            LoadRequest(version_dir / variant.file, manifest.input, manifest.answer, "cpu", threads, False)
         )
 
     def images_per_s(self, bodies: Sequence[bytes], seconds: float) -> dict[str, float]:

@@ -116,7 +116,7 @@ def test_answer_is_what_the_server_reads_and_the_rest_is_for_others() -> None:
 def test_external_weights_must_be_listed() -> None:
     variant = orjson.loads(manifest_bytes(FULL))["variants"][0] | {"external_data": ["weights.bin"]}
 
-    with pytest.raises(ManifestError, match="names 'weights.bin', which `files` does not list"):
+    with pytest.raises(ManifestError, match=r"names 'weights.bin', which `files` does not list"):
         manifest_from_bytes(changed(variants=[variant]))
 
 

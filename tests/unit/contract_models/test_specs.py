@@ -35,12 +35,29 @@ def test_task_without_its_size_is_refused(task: Task) -> None:
         TaskSpec(task=task)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"width": 0}, {"height": 8193}, {"fit": "crop"}, {"pad_value": 256}, {"shortest_edge": 8}, {"new": 1}]
-)
+@pytest.mark.parametrize("changes", [{"width": 0}, {"height": 8193}, {"pad_value": 256}, {"new": 1}, {"fit": "fill"}])
 def test_preprocessing_outside_the_contract_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PreprocessSpec.model_validate({"width": 8, "height": 8, "fit": "stretch", **changes})
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"fit": "crop"}, "exactly one of shortest_edge, resize_to, cover"),
+        ({"fit": "crop", "shortest_edge": 9, "resize_to": (9, 9)}, "exactly one of"),
+        ({"fit": "letterbox", "resize_to": (9, 9)}, "belong to fit: crop"),
+        ({"fit": "stretch", "shortest_edge": 9}, "shortest_edge does not apply"),
+        ({"fit": "crop", "shortest_edge": 9, "longest_edge": 9}, "belong to fit: letterbox"),
+        ({"fit": "stretch", "anchor": "top_left"}, "belong to fit: letterbox"),
+        ({"fit": "letterbox", "rounding": "floor"}, "say floor_each"),
+        ({"fit": "crop", "cover": (9, 9), "rounding": "floor"}, "say rounding: round"),
+        ({"fit": "stretch", "resample": "lanczos", "antialias": False}, "not for lanczos"),
+    ],
+)
+def test_preprocessing_that_contradicts_itself_says_what_to_change(section: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        PreprocessSpec.model_validate({"width": 8, "height": 8, **section})
 
 
 def test_specs_are_frozen() -> None:

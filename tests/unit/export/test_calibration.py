@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.calibration import calibrators_of, observe, ranges_of
+from export.calibration import calibrators_of, observation_parts, observe, ranges_of
 from export.datasets import ImageSplit, ensure_calibration_allowed
 from export.digit_data import ensure_instances_disjoint
 from export.errors import DataRefused
@@ -105,6 +106,34 @@ def test_observed_histograms_hold_every_value_of_every_image() -> None:
 
     assert (found.low, found.high) == (float(images.min()), float(images.max()))
     assert found.counts.sum() == images.size
+
+
+def chain(count: int, side: int) -> onnx.ModelProto:
+    """Images through `count` negations; every activation has side * side * 3 floats per image."""
+    shape = ["batch", side, side, 3]
+    names = ["floats", *(f"t{index}" for index in range(count))]
+    nodes = [helper.make_node("Cast", ["images"], ["floats"], to=onnx.TensorProto.FLOAT)]
+    nodes += [helper.make_node("Neg", [before], [after]) for before, after in itertools.pairwise(names)]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info(names[-1], onnx.TensorProto.FLOAT, shape)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_observation_fits_into_memory_by_smaller_batches_then_by_parts() -> None:
+    model, names = chain(3, side=10), ["t0", "t1", "t2"]
+    image_bytes = 10 * 10 * 3 * 4
+
+    everything = observation_parts(model, names, memory_bytes=100 * image_bytes)
+    small_batch = observation_parts(model, names, memory_bytes=7 * image_bytes)
+    parts = observation_parts(model, names, memory_bytes=2 * image_bytes)
+
+    assert [(part.tensors, part.batch_size) for part in everything] == [(("t0", "t1", "t2"), 8)]
+    assert [(part.tensors, part.batch_size) for part in small_batch] == [(("t0", "t1", "t2"), 2)]
+    assert [(part.tensors, part.batch_size) for part in parts] == [(("t0", "t1"), 1), (("t2",), 1)]
 
 
 def test_every_calibrator_of_the_recipe_competes() -> None:

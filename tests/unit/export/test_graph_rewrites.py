@@ -175,12 +175,37 @@ def test_pixels_feed_the_quantized_convolution_unchanged(int8_model: onnx.ModelP
     assert network_outputs(int8_model) == ("raw",)
 
 
-def test_pixels_of_a_float_first_convolution_are_refused() -> None:
+def test_float_first_convolution_keeps_its_cast() -> None:
     model = network()
     names = [name for name in nodes_to_quantize(model, ()) if name == "Conv_4"]
 
-    with pytest.raises(GraphError, match="first convolution must be quantized"):
-        quantized(model, names, {"active": Range(0.0, 9.0), "second": Range(-9.0, 9.0)}, has_vnni=True)
+    made = quantized(model, names, {"active": Range(0.0, 9.0), "second": Range(-9.0, 9.0)}, has_vnni=True)
+
+    assert op_counts(made.graph.node)["Cast"] == 1
+    assert abs(run(made) - run(network())).max() < 1.0
+
+
+def test_graph_that_begins_otherwise_is_quantized_too() -> None:
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["floats", "w"], ["raw"]),
+        helper.make_node("Neg", ["raw"], ["answer"]),
+    ]
+    model = graph(nodes, [constant("w", RNG.normal(0, 0.01, (3, 4)))], "answer")
+    mark_network_outputs(model, ["raw"])
+    ranges = {"floats": Range(0.0, 255.0), "raw": Range(-9.0, 9.0)}
+
+    made = quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=True)
+
+    assert op_counts(made.graph.node)["QuantizeLinear"] >= 1
+    assert abs(run(made) - run(model)).max() < 0.2
+
+
+def test_bare_graph_of_another_front_is_refused() -> None:
+    model = graph([helper.make_node("Cast", ["images"], ["answer"], to=TensorProto.FLOAT)], [], "answer")
+
+    with pytest.raises(GraphError, match="at the graph's front"):
+        bare_graph(model)
 
 
 def test_bare_graphs_answer_the_same_on_normalised_floats(int8_model: onnx.ModelProto) -> None:

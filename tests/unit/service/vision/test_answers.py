@@ -90,6 +90,18 @@ def test_boxes_are_in_source_pixels_and_inside_the_image() -> None:
     assert [item["label"] for item in answer["detections"]] == ["seven", "eight"]
 
 
+def test_boxes_of_a_cropped_image_are_in_source_pixels() -> None:
+    # given a 300x100 image resized to 120x40, of which the input shows columns 40 to 80
+    place = Geometry(300, 100, -40, 0, 120, 40)
+    boxes = np.array([[0, 0, 40, 40], [10, 20, 30, 40]], np.float32)
+
+    answer = detections_json(
+        boxes, np.array([0.9, 0.8], np.float32), np.array([1, 2], np.int32), 2, place, LABELS, 0.1, 5
+    )
+
+    assert [item["box"] for item in answer["detections"]] == [[100.0, 0.0, 200.0, 100.0], [125.0, 50.0, 175.0, 100.0]]
+
+
 # Segmentation
 
 _MASKS = st.builds(
@@ -235,6 +247,22 @@ def test_segments_of_a_letterboxed_image_are_in_source_pixels() -> None:
     assert segment["area"] == 100 * 100
     assert coco_mask.decode(segment["rle"])[:, :100].all()
     assert segment["rle"]["size"] == [100, 200]
+
+
+@pytest.mark.parametrize(("background_id", "unseen"), [(2, 2), (None, 0)])
+def test_what_a_crop_cut_away_is_background(background_id: int | None, unseen: int) -> None:
+    # given a 300x100 image resized to 120x40, of which the input shows columns 40 to 80: all of them class 1
+    place = Geometry(300, 100, -40, 0, 120, 40)
+    mask = np.full((40, 40), 1, np.uint8)
+
+    answer = segments_json(mask, place, LABELS, background_id, "png")
+
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["mask_png"]))))
+    assert pixels.shape == (100, 300)
+    assert (pixels[:, 100:200] == 1).all()
+    assert (pixels[:, :100] == unseen).all()
+    assert (pixels[:, 200:] == unseen).all()
+    assert {item["class_id"]: item["area"] for item in answer["segments"]}[1] == 100 * 100
 
 
 def test_background_only_is_an_empty_list() -> None:

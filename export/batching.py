@@ -1,0 +1,28 @@
+"""Whether images of this network may go together. Promises: one that must not batch is measured and served alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from export.artifact import Artifact
+from export.recipe import LoadedRecipe
+
+_FACT = "not_batchable_reason"  # of the steps that can find out: wrap by tracing, onnx_from_torch by trying
+
+
+def not_batchable_reason(made: Mapping[str, Artifact]) -> str:
+    """Why, from the first finished step that found out; empty when images may share a batch."""
+    return next((str(artifact.detail[_FACT]) for artifact in made.values() if artifact.detail.get(_FACT)), "")
+
+
+def settled(loaded: LoadedRecipe, made: Mapping[str, Artifact]) -> LoadedRecipe:
+    """The recipe with every batch size at one where images must not share a batch."""
+    if not not_batchable_reason(made):
+        return loaded
+    recipe = loaded.recipe
+    qualify = recipe.qualify.model_copy(
+        update={"parity_batch_sizes": (1,), "compare_batch_sizes": (1,), "evaluate_batch_size": 1}
+    )
+    return loaded.model_copy(
+        update={"recipe": recipe.model_copy(update={"qualify": qualify, "allowed_batch_sizes": (1,)})}
+    )

@@ -1,0 +1,10 @@
+"""The matrix: every network of the seeds through the whole product, one row each, figures and failures alike.
+
+1. `entries.py` says which networks, as data; `documents.py` turns an entry into a recipe.
+2. `weights.py` writes seeded random weights with real spread, so that rows also exercise loading them.
+3. `probe.py` is the child process of one entry: pipeline, plans (`plans.py`), a served answer (`served.py`).
+4. `runner.py` starts children, bounds their time and merges what they say; `rows.py` is the form of a row.
+5. `table.py` renders the rows as Markdown.
+
+Beside it: `export/cli_matrix.py` is the command.
+"""

@@ -1,0 +1,85 @@
+"""Recipes of matrix entries. Promises: the product's own keys, a few digit scenes as data, quick figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from export.matrix.entries import Entry
+from export.recipe import VariantKind
+from models.digit_scenes import CLASS_NAMES
+from models.specs import Task
+
+Document = dict[str, Any]
+ALLOWED_BATCH_SIZES = (1, 3, 8)
+VARIANTS: tuple[VariantKind, ...] = ("fp32", "int8-cpu")
+
+_QUICK: Document = {
+    "data": {"dataset": "digit_scenes", "images": {"calibration": 8, "tuning": 4, "test": 8}},
+    "allowed_batch_sizes": list(ALLOWED_BATCH_SIZES),
+    "calibration": {"minmax": True, "entropy": False, "percentiles": [], "min_images": 8},
+    "qualify": {
+        "parity_batch_sizes": list(ALLOWED_BATCH_SIZES),
+        "latency_repeats": 3,
+        "latency_budget_s": 0.05,
+        "compare_batch_sizes": [1],
+        "compare_repeats": 3,
+        "compare_budget_s": 0.05,
+        "threads": 1,
+        "allow_spinning": False,
+        "evaluate_batch_size": 8,
+        "bootstrap_resamples": 20,
+    },
+    # Untrained networks recognise nothing: what counts is the way through, and that answers stay what they are.
+    "gate": {"max_metric_drop": 1.0, "allow_random_weights": True},
+}
+_TASKS: dict[Task, Document] = {
+    Task.CLASSIFY: {"task": "classify", "top_k": 5},
+    Task.DETECT: {"task": "detect", "max_detections": 100},
+    Task.SEGMENT: {"task": "segment", "background_id": 0},
+}
+
+
+def labels_of(entry: Entry) -> tuple[str, ...]:
+    """The digits, behind a background where the library's networks of that kind have one."""
+    if entry.task is Task.SEGMENT:
+        return ("background", *CLASS_NAMES)
+    if entry.task is Task.DETECT and entry.source.startswith("torchvision/"):
+        return ("__background__", *CLASS_NAMES)
+    return tuple(CLASS_NAMES)
+
+
+def recipe_document(entry: Entry, weights: str | None, variants: Sequence[VariantKind] = VARIANTS) -> Document:
+    """`weights` as the recipe names them, relative to itself."""
+    document: Document = {
+        **_QUICK,
+        "model": entry.id,
+        "source": source_document(entry),
+        "weights": weights,
+        "task": _TASKS[entry.task],
+        "labels": list(labels_of(entry)),
+        "variants": list(variants),
+    }
+    return document | ({"preprocess": dict(entry.preprocess)} if entry.preprocess else {})
+
+
+def resized(document: Document, size: tuple[int, int]) -> Document:
+    """The same recipe at another input size (width, height)."""
+    width, height = size
+    return {**document, "preprocess": {**document.get("preprocess", {}), "width": width, "height": height}}
+
+
+def source_document(entry: Entry) -> Document:
+    """The recipe's `source`, with the number of classes where the library's own differs."""
+    kind, _, name = entry.source.partition("/")
+    arguments = dict(entry.arguments)
+    match kind:
+        case "timm" | "torchvision":
+            return {"kind": kind, "name": name, "arguments": arguments | {"num_classes": len(labels_of(entry))}}
+        case "transformers":
+            # The directory of weights says the rest.
+            return {"kind": kind, "task": entry.task.value}
+        case "module":
+            return {"kind": kind, "factory": name, "arguments": arguments}
+        case _:
+            return {"kind": kind}

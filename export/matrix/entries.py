@@ -1,0 +1,204 @@
+"""Which networks the matrix takes. Promises: every network of the seed tables A and B, as data, one entry each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.specs import Task
+
+Sections = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row. Class counts follow from the data (digit scenes) and are not written here."""
+
+    seed: str  # row of the seed tables
+    source: str  # as in a recipe
+    task: Task = Task.CLASSIFY
+    arguments: Sections = field(default_factory=dict)  # of the source, besides the number of classes
+    preprocess: Sections = field(default_factory=dict)  # where the library's own size is needlessly heavy
+    saved_from: str = ""  # source whose network is saved as the .onnx or .pt2 file of this one
+    plan_size: tuple[int, int] | None = None  # width, height of the plan, where it differs from the parity's
+    is_dozen: bool = False  # one of those that CI runs
+    time_limit_s: float = 900.0
+
+    @property
+    def id(self) -> str:
+        """`timm-resnet50`; also the model's name in the repository."""
+        name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
+        slug = name.lower().replace("module/models.networks.", "ours-").replace("/", "-").replace(":", "-")
+        return slug.replace("_", "-")
+
+
+def _timm(seed: str, *names: str, **more: Any) -> list[Entry]:
+    return [Entry(seed=seed, source=f"timm/{name}", **more) for name in names]
+
+
+def _torchvision(seed: str, *names: str, **more: Any) -> list[Entry]:
+    return [Entry(seed=seed, source=f"torchvision/{name}", **more) for name in names]
+
+
+def _transformers(seed: str, name: str, **more: Any) -> Entry:
+    return Entry(seed=seed, source=f"transformers/{name}", **more)
+
+
+def _ours(seed: str, factory: str, **more: Any) -> Entry:
+    return Entry(seed=seed, source=f"module/models.networks.{factory}", **more)
+
+
+def _square(side: int) -> Sections:
+    return {"width": side, "height": side, "fit": "stretch"}
+
+
+def _boxed(side: int) -> Sections:
+    return {"width": side, "height": side, "shortest_edge": side, "longest_edge": side}
+
+
+# Untrained scores crowd around the 300th best anchor: which one is the last query would be decided by rounding.
+_FEW_QUERIES: Sections = {"num_queries": 100}
+_DETR_AT_320: dict[str, Any] = {"task": Task.DETECT, "preprocess": _square(320), "time_limit_s": 1200.0}
+
+_RESNET = "ResNet, Wide ResNet, Identity Mappings"
+_DENSE = "DenseNet, DenseNets Reloaded"
+_INCEPTION = "Inception v3, v4, ResNet-v2"
+_MOBILE = "MobileNet v1, v2"
+_WINDOWS = "DaViT, Swin"
+_VITS = "DeiT, CaiT, ConViT, CvT, CoAtNet"
+_MIXERS = "MLP-Mixer, Sequencer"
+_EFFICIENT = "EfficientNet, CondConv"
+_BOXES = "SSD, Faster R-CNN"
+_DETR = "DETR family"
+_DENSE_HEADS = "DPT, Mask2Former, SegFormer, UPerNet"
+_REPARAM = "Reparametrisation"
+
+_CLASSIFIERS: tuple[Entry, ...] = (
+    *_torchvision(_RESNET, "resnet18", is_dozen=True),
+    *_timm(_RESNET, "resnet50", "wide_resnet50_2", "resnetv2_50x1_bit"),
+    *_torchvision("VGG", "vgg16"),
+    *_timm(_DENSE, "densenet121", is_dozen=True),
+    *_timm(_DENSE, "rdnet_tiny"),
+    *_timm(_INCEPTION, "inception_v3", "inception_v4", "inception_resnet_v2"),
+    *_timm("NASNet, PNASNet", "nasnetalarge", "pnasnet5large", time_limit_s=1500.0),
+    *_timm(_MOBILE, "mobilenetv1_100"),
+    *_timm(_MOBILE, "mobilenetv2_100", is_dozen=True),
+    *_timm(_MOBILE, "mobilenetv3_large_100"),
+    *_torchvision(_MOBILE, "mobilenet_v2"),
+    *_timm("ConvNeXt, InceptionNeXt", "convnext_tiny", "inception_next_tiny"),
+    *_torchvision("ConvNeXt, InceptionNeXt", "convnext_tiny"),
+    *_timm(_WINDOWS, "davit_tiny", "swin_tiny_patch4_window7_224"),
+    *_torchvision(_WINDOWS, "swin_t", is_dozen=True),
+    *_timm("LeViT", "levit_128s", is_dozen=True),
+    _transformers("LeViT", "levit"),
+    *_timm(_VITS, "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "cait_xxs24_224", "convit_tiny"),
+    *_timm(_VITS, "coatnet_0_rw_224"),
+    _transformers(_VITS, "cvt", preprocess=_square(224)),
+    _transformers(_VITS, "vit", arguments={"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}),
+    *_timm("VOLO", "volo_d1_224", is_dozen=True),
+    *_timm(_MIXERS, "mixer_s32_224", "mixer_b16_224"),
+    *_timm(_MIXERS, "sequencer2d_s", is_dozen=True),
+    *_timm(_EFFICIENT, "efficientnet_b0"),
+    *_timm(_EFFICIENT, "tf_efficientnet_cc_b0_4e", is_dozen=True),
+    *_timm(_REPARAM, "mobileone_s0", "repvit_m1", "starnet_s1"),
+    _transformers(_MOBILE, "mobilevit", task=Task.CLASSIFY),
+)
+
+_DETECTORS: tuple[Entry, ...] = (
+    *_torchvision(_BOXES, "ssd300_vgg16", task=Task.DETECT),
+    *_torchvision(_BOXES, "ssdlite320_mobilenet_v3_large", task=Task.DETECT, is_dozen=True),
+    *_torchvision(
+        _BOXES,
+        "retinanet_resnet50_fpn",
+        "fcos_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn",
+        task=Task.DETECT,
+        preprocess=_boxed(320),
+        time_limit_s=1200.0,
+    ),
+    *_torchvision(_BOXES, "fasterrcnn_mobilenet_v3_large_320_fpn", task=Task.DETECT, preprocess=_boxed(320)),
+    _transformers(_DETR, "detr", task=Task.DETECT, preprocess=_boxed(320)),
+    _transformers(_DETR, "rt_detr", arguments=_FEW_QUERIES, **_DETR_AT_320),
+    _transformers(_DETR, "rt_detr_v2", arguments=_FEW_QUERIES, **_DETR_AT_320),
+    _transformers(
+        _DETR,
+        "yolos",
+        task=Task.DETECT,
+        arguments={
+            "hidden_size": 192,
+            "num_attention_heads": 3,
+            "intermediate_size": 768,
+            "image_size": [256, 256],
+            "use_mid_position_embeddings": False,
+        },
+        preprocess=_boxed(256),
+        is_dozen=True,
+    ),
+)
+
+_SEGMENTERS: tuple[Entry, ...] = (
+    *_torchvision(
+        "FCN, DeepLabV3",
+        "fcn_resnet50",
+        "deeplabv3_mobilenet_v3_large",
+        task=Task.SEGMENT,
+        preprocess={"width": 256, "height": 256},
+    ),
+    *_torchvision(
+        _MOBILE,
+        "lraspp_mobilenet_v3_large",
+        task=Task.SEGMENT,
+        preprocess={"width": 256, "height": 256},
+        is_dozen=True,
+    ),
+    _transformers(_DENSE_HEADS, "segformer", task=Task.SEGMENT, preprocess=_square(256), is_dozen=True),
+    _transformers(_DENSE_HEADS, "dpt", task=Task.SEGMENT, arguments={"image_size": 224}, preprocess=_square(224)),
+    _transformers(_DENSE_HEADS, "upernet", task=Task.SEGMENT, preprocess=_square(256)),
+    _transformers(_DENSE_HEADS, "mask2former", task=Task.SEGMENT, preprocess=_square(256), time_limit_s=1200.0),
+)
+
+_OURS: tuple[Entry, ...] = (
+    _ours("ResNet-style classifier", "resnet:digits_classifier", preprocess=_square(64)),
+    _ours(
+        "YOLOv10-style detector",
+        "yolov10:yolov10_s",
+        task=Task.DETECT,
+        arguments={"classes": 10, "image_size": 640},
+        preprocess={"width": 640, "height": 640, "fit": "letterbox"},
+    ),
+    _ours(
+        "DDRNet-23-slim segmenter",
+        "ddrnet:ddrnet23_slim",
+        task=Task.SEGMENT,
+        arguments={"classes": 11},
+        preprocess={"width": 512, "height": 256, "fit": "letterbox"},
+        plan_size=(2048, 1024),
+    ),
+    _ours("UniRepLKNet block", "unireplknet:digits_unireplknet", preprocess=_square(64)),
+    _ours("EViT on a timm DeiT", "evit:evit_deit_tiny", preprocess=_square(224)),
+)
+
+_FILES: tuple[Entry, ...] = (
+    Entry(
+        seed="Files",
+        source="onnx",
+        saved_from="timm/mobilenetv3_small_050",
+        preprocess=_square(224),
+        is_dozen=True,
+    ),
+    Entry(
+        seed="Files",
+        source="pt2",
+        saved_from="timm/mobilenetv3_small_050",
+        preprocess=_square(224),
+        is_dozen=True,
+    ),
+)
+
+ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES)
+
+
+def entry_of(entry_id: str) -> Entry:
+    """Raises KeyError for an id that is not in the matrix."""
+    return {entry.id: entry for entry in ENTRIES}[entry_id]

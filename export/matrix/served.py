@@ -1,0 +1,134 @@
+"""A served answer beside the published file's. Promises: a real server, real HTTP, the runtime alone as the truth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime
+
+from export.demo import DemoFailed, Sample, read_samples, running_server
+from export.matrix.rows import Served
+from models.manifest import Manifest
+from models.preprocessing import Geometry, preprocess_into
+from models.specs import Task
+from service.vision.classification import classes_json
+from service.vision.detection import detections_json
+from service.vision.image_decoder import ImageLimits, decode_image
+from service.vision.segmentation import segments_json
+
+TOLERANCE = 1e-4  # of numbers, relative to the larger of them and 1
+_SHOWN_IMAGES = 2
+_TIMEOUT_S = 120.0
+_SETTINGS = {
+    "SACCADE_VARIANT": "fp32",
+    "SACCADE_API_PROCESSES": "1",
+    "SACCADE_DEVICE_THREADS": "1",
+    "SACCADE_DEFAULT_DEADLINE_MS": "60000",
+    "SACCADE_HANG_TIMEOUT_MS": "300000",  # the largest networks warm up for half a minute on one core
+}
+
+
+def served_answer(repository: Path, manifest: Manifest) -> Served:
+    """Sends sample images to a server on `repository` and compares its answers with the fp32 file's."""
+    samples = read_samples(repository, manifest.task.task)[:_SHOWN_IMAGES]
+    expected = [expected_answer(repository, manifest, sample.jpeg) for sample in samples]
+    try:
+        with _environment(_SETTINGS), running_server(repository) as url:
+            found = [_asked(url, manifest, sample) for sample in samples]
+    except (DemoFailed, httpx.HTTPError) as error:
+        return Served(images=len(samples), items=0, largest_difference=None, problem=str(error) or repr(error))
+    gap = Comparison()
+    for one, other in zip(expected, found, strict=True):
+        gap.compare(one, other, "answer")
+    difference = gap.largest if np.isfinite(gap.largest) else None
+    if not gap.problem and gap.largest > TOLERANCE:
+        gap.problem = f"numbers differ by {gap.largest:.2g}"
+    return Served(images=len(samples), items=gap.items, largest_difference=difference, problem=gap.problem)
+
+
+def expected_answer(repository: Path, manifest: Manifest, jpeg: bytes) -> dict[str, Any]:
+    """What onnxruntime and the service's rendering make of one image, without any server."""
+    variant = manifest.variant("fp32")
+    assert variant is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    file = repository / manifest.model / str(manifest.version) / variant.file
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    spec = manifest.preprocess
+    pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
+    place = preprocess_into(decode_image(jpeg, ImageLimits()), spec, pixels[0])
+    names = [output.name for output in manifest.outputs]
+    outputs = dict(zip(names, session.run(names, {manifest.input.name: pixels}), strict=True))
+    return _rendered({name: array[0] for name, array in outputs.items()}, manifest, place)
+
+
+class Comparison:
+    """Walks two JSON documents; `largest` is the difference of their numbers, `problem` the first other one."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.largest = 0.0
+        self.problem = ""
+
+    def compare(self, expected: Any, found: Any, where: str) -> None:
+        if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() <= found.keys():
+            for name, value in expected.items():
+                self.compare(value, found[name], f"{where}.{name}")
+        elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+            for index, (one, other) in enumerate(zip(expected, found, strict=True)):
+                self.compare(one, other, f"{where}[{index}]")
+        elif isinstance(expected, float | int) and isinstance(found, float | int):
+            self.items += 1
+            self.largest = max(self.largest, abs(expected - found) / max(1.0, abs(expected)))
+        elif isinstance(expected, str) and expected == found:
+            self.items += 1
+        elif not self.problem:
+            self.problem = f"{where} is {str(found)[:60]!r} instead of {str(expected)[:60]!r}"
+
+
+def _rendered(outputs: dict[str, Any], manifest: Manifest, place: Geometry) -> dict[str, Any]:
+    task, labels = manifest.task, manifest.labels
+    match task.task:
+        case Task.CLASSIFY:
+            return classes_json(outputs["scores"], outputs["class_ids"], labels, task.top_k)
+        case Task.DETECT:
+            rows = (outputs["boxes"], outputs["scores"], outputs["class_ids"], int(outputs["counts"]))
+            return detections_json(*rows, place, labels, 0.0, task.max_detections)
+        case Task.SEGMENT:
+            return segments_json(outputs["mask"], place, labels, task.background_id, "rle")
+
+
+def _asked(url: str, manifest: Manifest, sample: Sample) -> dict[str, Any]:
+    """Raises DemoFailed when the answer is not 200."""
+    # Every row counts: untrained detectors are seldom sure.
+    query = {Task.CLASSIFY: {"top_k": str(manifest.task.top_k)}, Task.DETECT: {"score_threshold": "0"}}
+    response = httpx.post(
+        f"{url}/v1/models/{manifest.model}/predict",
+        content=sample.jpeg,
+        params=query.get(manifest.task.task, {}),
+        headers={"Content-Type": "image/jpeg"},
+        timeout=_TIMEOUT_S,
+    )
+    if not response.is_success:
+        raise DemoFailed(f"the server answered {response.status_code}: {response.text[:200]}")
+    prediction: dict[str, Any] = response.json()["predictions"][0]
+    return prediction
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,13 @@
+"""Networks said in operators that every target has. Promises: the same function, proven where it is applied.
+
+Before tracing, on modules (`export/folding.py` applies and proves them)
+- `torch_modules.py` knows which classes have a replacement.
+- `cond_conv.py` runs K convolutions and mixes their outputs, where kernels were mixed per sample.
+- `standardised_conv.py` puts standardised weights into a plain convolution.
+
+After conversion, on graphs (`export/onnx_optimization.py` applies and proves them)
+- `patches_to_image.py` turns Col2Im into a transposed convolution.
+- `fourier.py` turns DFT of a fixed length into matrix products.
+- `antialiased_resize.py` turns antialiased Resize of a fixed size into two matrix products.
+- `byte_input.py` lets TensorRT read uint8 images.
+"""

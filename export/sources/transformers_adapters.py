@@ -1,0 +1,144 @@
+"""transformers' networks in the forms that heads take. Promises: the scores of the library's own post-processing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.errors import SourceError
+from export.network import Network, NetworkRequest
+from export.sources.class_features import WithFeatures
+from export.sources.transformers_checkpoint import Checkpoint
+from export.sources.transformers_patches import QueriesInOrder, make_traceable
+from models.specs import Task
+
+_ONE_CLASS_PER_QUERY = ("detr", "table-transformer", "yolos")  # a softmax with a class for nothing
+_TAKES_PIXEL_MASK = ("detr", "table-transformer", "conditional_detr", "deformable_detr", "dab-detr")
+_MOST_DETECTIONS = 300
+_MASK2FORMER_SIDE = 384  # its post-processing enlarges masks to this side, whatever the image's size
+
+
+def adapted(model: nn.Module, checkpoint: Checkpoint, request: NetworkRequest) -> Network:
+    """Raises SourceError for extra outputs that the network does not have."""
+    make_traceable(model)
+    model_type = checkpoint.config.model_type
+    match checkpoint.task:
+        case Task.CLASSIFY:
+            module: nn.Module = Logits(model)
+            if "features" not in request.extra_outputs:
+                return Network(module.eval(), "logits")
+            return Network(WithFeatures(module, request.classes).eval(), "logits", extra_outputs=("features",))
+        case Task.SEGMENT:
+            _refuse(request, "features")
+            if hasattr(checkpoint.config, "num_queries") or model_type in _MASKS_PER_QUERY:
+                return Network(MaskedClasses(model, model_type).eval(), "dense_logits", zero_bars=True)
+            return Network(Logits(model).eval(), "dense_logits")
+        case Task.DETECT:
+            _refuse(request, "features")
+            return _detector(model, model_type, request)
+
+
+_MASKS_PER_QUERY = ("detr", "mask2former", "maskformer", "oneformer", "eomt", "eomt_dinov3", "videomt")
+
+
+def detections_of(config: Any) -> int:
+    """Rows of the answer: one per query where each names one class, else as many as the library keeps."""
+    queries = int(getattr(config, "num_queries", 0) or getattr(config, "num_detection_tokens", 0) or _MOST_DETECTIONS)
+    return min(queries, _MOST_DETECTIONS)
+
+
+class Logits(nn.Module):
+    """`model(images).logits`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+
+class MaskedClasses(nn.Module):
+    """Masks and classes of queries as scores (n, classes, h, w): their product, summed over queries."""
+
+    def __init__(self, model: nn.Module, model_type: str) -> None:
+        super().__init__()
+        self.model = model
+        self.enlarges = model_type == "mask2former"
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs = self.model(pixel_values=images)
+        if "pred_masks" in outputs:
+            classes, masks = outputs.logits, outputs.pred_masks
+        else:
+            classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
+        if self.enlarges:
+            side = (_MASK2FORMER_SIDE, _MASK2FORMER_SIDE)
+            masks = functional.interpolate(masks, size=side, mode="bilinear", align_corners=False)
+        shares = classes.softmax(dim=-1)[..., :-1]  # without the class for nothing
+        scores: Tensor = torch.matmul(shares.transpose(1, 2), masks.sigmoid().flatten(2))
+        return scores.reshape(masks.shape[0], -1, masks.shape[2], masks.shape[3])
+
+
+class SetPrediction(nn.Module):
+    """Boxes of queries in model pixels and their scores, with no suppression to do.
+
+    Boxes are shares of what lies inside the bars, as in the library's post-processing.
+    """
+
+    def __init__(self, model: Any, model_type: str, gives_logits: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.is_exclusive = model_type in _ONE_CLASS_PER_QUERY
+        self.takes_pixel_mask = model_type in _TAKES_PIXEL_MASK
+        self.gives_logits = gives_logits
+        self.queries = int(getattr(model.config, "num_queries", 0))
+
+    def forward(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, ...]:
+        if inside is None:
+            inside = torch.ones_like(images[:, 0], dtype=torch.bool)
+        masks = {"pixel_mask": inside.to(torch.int64)} if self.takes_pixel_mask else {}
+        with QueriesInOrder(self.queries):
+            outputs = self.model(pixel_values=images, **masks)
+        logits, shares = outputs.logits, outputs.pred_boxes
+        boxes = _corners(shares) * _content_sizes(inside, images.dtype).unsqueeze(1)
+        extras = (logits,) if self.gives_logits else ()
+        if self.is_exclusive:
+            scores, class_ids = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
+            return boxes, scores, class_ids, *extras, logits, shares
+        return boxes, logits.sigmoid(), *extras
+
+
+def _detector(model: nn.Module, model_type: str, request: NetworkRequest) -> Network:
+    gives_logits = "logits" in request.extra_outputs
+    module = SetPrediction(model, model_type, gives_logits)
+    pads = module.takes_pixel_mask or model_type == "yolos"
+    return Network(
+        module.eval(),
+        "candidates" if module.is_exclusive else "boxes",
+        extra_outputs=("logits",) if gives_logits else (),
+        zero_bars=pads,
+        takes_padding_mask=pads,
+        dense_outputs=2 if module.is_exclusive else 0,
+    )
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """Centre x, centre y, width, height to x1 y1 x2 y2."""
+    centres, sizes = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([centres - 0.5 * sizes, centres + 0.5 * sizes], dim=-1)
+
+
+def _content_sizes(inside: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, 4) width, height, width, height of what is not bar."""
+    heights, widths = inside.any(dim=2).sum(dim=1), inside.any(dim=1).sum(dim=1)
+    return torch.stack([widths, heights, widths, heights], dim=1).to(dtype)
+
+
+def _refuse(request: NetworkRequest, name: str) -> None:
+    if name in request.extra_outputs:
+        raise SourceError(f"extra_outputs: {name} come from classifiers; this network offers logits")

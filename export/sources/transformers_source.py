@@ -1,0 +1,101 @@
+"""Networks of transformers. Promises: local safetensors only, no remote code, labels and preprocessing as published.
+
+With `weights: DIR` everything comes from the directory; with a model type alone the network is random. Adapters to
+the forms of `export.network` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from export.artifact import sources_digest
+from export.errors import SourceError
+from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from export.sources.specs import SourceSpec, TransformersSource
+from export.sources.transformers_adapters import adapted, detections_of
+from export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model
+from export.sources.transformers_pixels import (
+    is_exact,
+    normalisation_of,
+    pixels_of,
+    processor_of,
+    transform_of,
+)
+from models.specs import PreprocessSpec, Task, TaskSpec
+
+_TOP_K = 5
+_BACKGROUND = ("background", "__background__", "unlabeled")
+
+
+def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
+    """Raises SourceError for an unknown model type, a task that is not clear, or a directory that does not fit."""
+    assert isinstance(source, TransformersSource)
+    checkpoint = checkpoint_of(source, weights)
+    processor = processor_of(checkpoint.config.model_type, weights)
+    labels = checkpoint.labels
+    return SourceFacts(
+        task=_task_spec(checkpoint, labels),
+        labels=labels,
+        preprocess=_pixels(source, checkpoint, processor),
+        normalisation=None if processor is None else normalisation_of(processor),
+    )
+
+
+def load(request: NetworkRequest) -> Network:
+    """Raises SourceError when configuration, weights or the recipe's task do not fit each other."""
+    source = request.source
+    assert isinstance(source, TransformersSource)
+    checkpoint = checkpoint_of(source, request.weights)
+    if checkpoint.task is not request.task.task:
+        raise SourceError(
+            f"{checkpoint.model_class} is for {checkpoint.task}, the recipe's task is {request.task.task}; "
+            f"set source.task: {request.task.task}, if {checkpoint.config.model_type} serves that"
+        )
+    if len(checkpoint.labels) != request.classes:
+        raise SourceError(
+            f"{checkpoint.model_class} has {len(checkpoint.labels)} classes, the recipe has {request.classes} labels; "
+            "leave `labels` out, or set source.arguments: {num_labels: …} for a network without weights"
+        )
+    return adapted(loaded_model(checkpoint, request.weights), checkpoint, request)
+
+
+def digest(source: SourceSpec) -> str:
+    """Covers transformers' version and its adapters."""
+    names = ("source", "adapters", "checkpoint", "pixels", "patches")
+    modules = [f"export.sources.transformers_{name}" for name in names]
+    return f"transformers {version('transformers')} {sources_digest(modules)}"
+
+
+def library_transform(request: NetworkRequest) -> LibraryTransform | None:
+    """The image processor; None where the recipe chose another rule."""
+    source = request.source
+    assert isinstance(source, TransformersSource)
+    checkpoint = checkpoint_of(source, request.weights)
+    processor = processor_of(checkpoint.config.model_type, request.weights)
+    if processor is None or not is_exact(processor):
+        return None
+    if request.preprocess != pixels_of(processor) or request.normalisation != normalisation_of(processor):
+        return None
+    return transform_of(processor)
+
+
+def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...]) -> TaskSpec:
+    match checkpoint.task:
+        case Task.CLASSIFY:
+            return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, len(labels)))
+        case Task.DETECT:
+            return TaskSpec(task=Task.DETECT, max_detections=detections_of(checkpoint.config))
+        case Task.SEGMENT:
+            background = next((index for index, label in enumerate(labels) if label.lower() in _BACKGROUND), None)
+            return TaskSpec(task=Task.SEGMENT, background_id=background)
+
+
+def _pixels(source: TransformersSource, checkpoint: Checkpoint, processor: Any) -> PreprocessSpec | None:
+    """`arguments: {image_size: …}` of a network without weights also says how large its images are."""
+    if processor is None:
+        return None
+    side = source.arguments.get("image_size")
+    fixed = (side, side) if isinstance(side, int) else None
+    return pixels_of(processor, fixed)

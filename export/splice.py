@@ -1,0 +1,167 @@
+"""Users' ONNX graphs inside deploy graphs. Promises: one torch operator stands for the file until it is put in place.
+
+`saccade::onnx_network(images, path)` runs the file in eager mode and is one node in a traced program; the converter
+writes it as one placeholder, which `splice_onnx_networks` replaces by the file's own nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnx.inliner
+import onnx.version_converter
+import onnxscript
+import torch
+from onnx.defs import OpSchema
+from torch import Tensor
+
+from export.errors import SourceError
+from export.sources.onnx_files import close_sessions, read_model, run, signature_of
+
+_DOMAIN = "saccade"
+_OP_TYPE = "OnnxNetwork"
+_PATH = "path"
+
+
+@torch.library.custom_op("saccade::onnx_network", mutates_args=())
+def onnx_network(images: Tensor, path: str) -> list[Tensor]:
+    """Outputs of the ONNX file at `path` for normalised images (n, 3, height, width) float32."""
+    pixels = np.ascontiguousarray(images.detach().numpy())
+    return [torch.from_numpy(np.array(output)) for output in run(Path(path), pixels)]
+
+
+@onnx_network.register_fake
+def _shapes(images: Tensor, path: str) -> list[Tensor]:
+    sizes = output_shapes(Path(path), int(images.shape[2]), int(images.shape[3]))
+    return [images.new_empty((images.shape[0], *shape), dtype=dtype) for shape, dtype in sizes]
+
+
+def output_shapes(path: Path, height: int, width: int) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    """Shape without the batch, and type, of each output, found by running one black image.
+
+    Raises SourceError for an output whose first dimension is not the batch.
+    """
+    return _output_shapes(path, path.stat().st_mtime_ns, height, width)
+
+
+@lru_cache(maxsize=4)
+def _output_shapes(path: Path, stamp: int, height: int, width: int) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    outputs = run(path, np.zeros((1, 3, height, width), np.float32))
+    for tensor, output in zip(signature_of(path).outputs, outputs, strict=True):
+        if output.ndim == 0 or len(output) != 1:
+            raise SourceError(f"{path.name}: output {tensor} has no row per image: {output.shape} for one image")
+    return tuple((output.shape[1:], torch.from_numpy(output).dtype) for output in outputs)
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For `torch.onnx.export(custom_translation_table=...)`."""
+    return {torch.ops.saccade.onnx_network.default: _placeholder}
+
+
+def _placeholder(images: Any, path: str) -> Any:
+    """One node of our own domain, with the file's path and as many outputs as the file has."""
+    parameter, count = OpSchema.FormalParameter, len(signature_of(Path(path)).outputs)
+    schema = OpSchema(
+        _OP_TYPE,
+        _DOMAIN,
+        1,
+        inputs=[parameter("images", "T")],
+        outputs=[parameter(f"output_{index}", "T") for index in range(count)],
+        type_constraints=[("T", ["tensor(float)"], "")],
+        attributes=[OpSchema.Attribute(_PATH, OpSchema.AttrType.STRING, required=True)],
+    )
+    outputs = onnxscript.values.Op(onnxscript.values.Opset(_DOMAIN, 1), _OP_TYPE, schema)(images, path=path)
+    return outputs if isinstance(outputs, Sequence) else [outputs]
+
+
+def splice_onnx_networks(model: onnx.ModelProto) -> None:
+    """Replaces every placeholder by the graph it names; does nothing to a model without any.
+
+    Raises SourceError when a graph cannot be brought to the model's opset.
+    """
+    nodes = list(model.graph.node)
+    if not any(_is_placeholder(node) for node in nodes):
+        return
+    close_sessions()  # the graph is about to be in memory as well
+    opset = _opset(model)
+    spliced: list[onnx.NodeProto] = []
+    for index, node in enumerate(nodes):
+        if not _is_placeholder(node):
+            spliced.append(node)
+            continue
+        (path,) = (Path(attribute.s.decode()) for attribute in node.attribute if attribute.name == _PATH)
+        inner = onnx.compose.add_prefix(_at_opset(path, opset), f"onnx_{index}/")
+        spliced.extend(_joined(node, inner.graph))
+        model.graph.initializer.extend(inner.graph.initializer)
+        model.graph.sparse_initializer.extend(inner.graph.sparse_initializer)
+        _import_domains(model, inner, path)
+    del model.graph.node[:]
+    model.graph.node.extend(spliced)
+    _forget_placeholders(model)
+
+
+def _is_placeholder(node: onnx.NodeProto) -> bool:
+    return bool(node.domain == _DOMAIN and node.op_type == _OP_TYPE)
+
+
+def _joined(placeholder: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The graph's nodes between Identity nodes that carry the placeholder's tensor names; slimming removes those."""
+    constants = {tensor.name for tensor in graph.initializer}
+    (entry,) = (value.name for value in graph.input if value.name not in constants)
+    exits = zip(graph.output, placeholder.output, strict=False)  # outputs that nobody reads may be left out
+    return [
+        onnx.helper.make_node("Identity", [placeholder.input[0]], [entry], name=f"{entry}/in"),
+        *graph.node,
+        *(
+            onnx.helper.make_node("Identity", [value.name], [name], name=f"{value.name}/out")
+            for value, name in exits
+            if name
+        ),
+    ]
+
+
+def _at_opset(path: Path, opset: int) -> onnx.ModelProto:
+    """The file's model with its functions inlined, in the opset of the graph it goes into."""
+    model = read_model(path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    found = _opset(model)
+    if found == opset:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter raises RuntimeError, ConvertError and what its C++ side calls them
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{path.name} is opset {found} and cannot be converted to {opset} ({reason}); "
+            f"set onnx.opset: {found} in the recipe, or export the file again with opset {opset}"
+        ) from error
+
+
+def _import_domains(model: onnx.ModelProto, inner: onnx.ModelProto, path: Path) -> None:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    for entry in inner.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            continue
+        if versions.setdefault(entry.domain, entry.version) != entry.version:
+            raise SourceError(
+                f"{path.name} uses {entry.domain!r} version {entry.version}, the deploy graph {versions[entry.domain]}"
+            )
+        if entry.domain not in {known.domain for known in model.opset_import}:
+            model.opset_import.append(onnx.helper.make_opsetid(entry.domain, entry.version))
+
+
+def _forget_placeholders(model: onnx.ModelProto) -> None:
+    kept = [entry for entry in model.opset_import if entry.domain != _DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

@@ -1,0 +1,73 @@
+"""EViT token reorganisation (Liang et al., arXiv 2202.07800) on timm's DeiT. Promises: static counts, timm's weights.
+
+At some layers the patch tokens that the class token attends to most stay; the others are fused into one token. How many
+stay follows from the image size and the keep rate alone, so that the graph exports with a dynamic batch. Every keep
+rate has the same parameters under timm's own names: one checkpoint serves them all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+REORGANISED_LAYERS = (3, 6, 9)  # of the twelve, counted from 0; as published
+
+
+class TokenReorganisation(nn.Module):
+    """A block of timm's VisionTransformer that drops tokens between its attention and its MLP."""
+
+    def __init__(self, block: Any, keep_rate: float) -> None:
+        """Takes over the children of `block`, under the same names."""
+        super().__init__()
+        self.keep_rate = keep_rate
+        self.norm1, self.attn, self.ls1, self.drop_path1 = block.norm1, block.attn, block.ls1, block.drop_path1
+        self.norm2, self.mlp, self.ls2, self.drop_path2 = block.norm2, block.mlp, block.ls2, block.drop_path2
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (n, 1 + count, channels), class token first, to (n, 2 + kept, channels)."""
+        attended, class_attention = self._attention(self.norm1(tokens))
+        tokens = tokens + self.drop_path1(self.ls1(attended))
+        tokens = reorganised(tokens, class_attention, kept_count(tokens.shape[1] - 1, self.keep_rate))
+        out: Tensor = tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
+        return out
+
+    def _attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What timm's Attention computes, and the class token's attention (n, count) to the others, over all heads."""
+        attn = self.attn
+        batch, count, _ = x.shape
+        query, key, value = attn.qkv(x).reshape(batch, count, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key = attn.q_norm(query), attn.k_norm(key)
+        weights = ((query * attn.scale) @ key.transpose(-2, -1)).softmax(-1)
+        mixed = (attn.attn_drop(weights) @ value).transpose(1, 2).reshape(batch, count, -1)
+        return attn.proj_drop(attn.proj(attn.norm(mixed))), weights[:, :, 0, 1:].mean(1)
+
+
+def kept_count(count: int, keep_rate: float) -> int:
+    """Tokens that stay of `count`, the class token apart."""
+    return math.ceil(keep_rate * count)
+
+
+def reorganised(tokens: Tensor, class_attention: Tensor, kept: int) -> Tensor:
+    """The class token, the `kept` most attended tokens, and the attention-weighted sum of the rest."""
+    count = class_attention.shape[1]
+    attention, order = class_attention.topk(count, dim=1)
+    ranked = tokens[:, 1:].gather(1, order[..., None].expand(-1, -1, tokens.shape[2]))
+    fused = (ranked[:, kept:] * attention[:, kept:, None]).sum(1, keepdim=True)
+    return torch.cat([tokens[:, :1], ranked[:, :kept], fused], 1)
+
+
+def evit_deit_tiny(classes: int = 10, keep_rate: float = 0.7, image_size: int = 224) -> nn.Module:
+    """DeiT-tiny with tokens dropped at layers 3, 6 and 9; keep rate 1 is timm's network itself. Needs timm."""
+    from timm import create_model  # the reference networks work where timm is not installed
+
+    if not 0.0 < keep_rate <= 1.0:
+        raise ValueError(f"keep_rate must be in (0, 1], got {keep_rate}")
+    network: Any = create_model("deit_tiny_patch16_224", num_classes=classes, img_size=image_size)
+    if keep_rate < 1.0:
+        for layer in REORGANISED_LAYERS:
+            network.blocks[layer] = TokenReorganisation(network.blocks[layer], keep_rate)
+    module: nn.Module = network
+    return module
