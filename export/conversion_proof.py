@@ -20,7 +20,7 @@ from export.errors import GraphError
 from export.large_files import plain_session
 from export.parity import relative_l2
 from export.recipe import Recipe
-from models.specs import Task, output_tensors
+from models.specs import output_tensors
 
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
@@ -112,12 +112,9 @@ def prove_conversion(
     return proof
 
 
-def raw_outputs(names: Sequence[str], recipe: Recipe) -> RawOutputs:
+def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
     """What follows the answer among a deploy graph's outputs: the recipe's extras and the network's own."""
-    extras = len(recipe.extra_outputs)
-    raw = tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :])
-    has_scores = recipe.task.task is Task.DETECT and len(raw) > extras + 1
-    return RawOutputs(raw, raw[extras + 1] if has_scores else "")
+    return RawOutputs(tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :]), scores)
 
 
 def write_proof(proof: ConversionProof, directory: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+_IMAGE_RANK = 4  # (n, channels, height, width)
 _CHANNELS = 3
 
 
@@ -71,10 +72,12 @@ def use_elementwise_vector_product(model: onnx.ModelProto) -> None:
 
 def use_depthwise_for_batch_norm(model: onnx.ModelProto) -> None:
     """A BatchNormalization that follows no convolution becomes a depthwise 1x1 one, which has an int8 kernel."""
-    constants = constants_of(model)
+    constants, shapes = constants_of(model), tensor_shapes(model)
     for node in list(model.graph.node):
         if node.op_type != "BatchNormalization" or any(name not in constants for name in node.input[1:]):
             continue
+        if len(shapes.get(node.input[0], ())) != _IMAGE_RANK:
+            continue  # vectors and sequences have no convolution over height and width
         scale, shift, mean, variance = (constants[name].astype(np.float64) for name in node.input[1:])
         factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         weight = numpy_helper.from_array(factor.astype(np.float32).reshape(-1, 1, 1, 1), f"{node.name}_weight")

@@ -37,7 +37,8 @@ def run_onnx_from_torch(context: StepContext) -> Detail:
     program = load_deploy_program(wrapped)
     model = converted(program, names, recipe.onnx.opset, context.out / MODEL_FILE)
     context.note("comparing with eager")
-    outputs = raw_outputs(names, recipe)
+    scores = str(facts["scores_output"])
+    outputs = raw_outputs(names, recipe, scores)
     is_batchable = bool(facts.get("batchable", True))
     proof = prove_conversion(
         eager_outputs(program, len(names) - len(outputs.names)),
@@ -51,6 +52,7 @@ def run_onnx_from_torch(context: StepContext) -> Detail:
     return {
         "opset": model.opset_import[0].version,
         "nodes": len(model.graph.node),
+        "scores_output": scores,
         "ops": ", ".join(f"{op} {count}" for op, count in sorted(op_counts(model.graph.node).items())),
         **_proof_facts(proof, recipe.gate.max_batch_error, str(facts.get("not_batchable_reason", ""))),
     }

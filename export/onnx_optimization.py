@@ -33,11 +33,12 @@ _MAX_ERROR = 1e-5  # relative L2 on raw network outputs; fusing rounds, it must 
 def run_onnx_optimization(context: StepContext) -> Detail:
     """Writes the slimmed `model.onnx`. Raises GraphError when it answers differently."""
     recipe = context.recipe
-    original = context.inputs["onnx_from_torch"].file(MODEL_FILE)
+    converted = context.inputs["onnx_from_torch"]
+    original = converted.file(MODEL_FILE)
     file = context.out / MODEL_FILE
     model = load_graph(original)
     before = len(model.graph.node)
-    outputs = raw_outputs([output.name for output in model.graph.output], recipe)
+    outputs = raw_outputs([each.name for each in model.graph.output], recipe, str(converted.detail["scores_output"]))
     with weights_as_inputs(model):
         slimmed = slim(model)
         model.CopyFrom(slimmed)

@@ -16,6 +16,8 @@ from export.onnx_graph import MODEL_FILE
 _EXPORT_STEPS = ("wrap", "onnx_from_torch", "onnx_optimization")
 _INT8 = "precision.int8-cpu"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # converters write for terminals
+WORK_PREFIX = "saccade-matrix-"  # of work directories, whose place says nothing to a reader
+_WORK_PATH = re.compile(rf"(?:/[\w.-]+)*/{WORK_PREFIX}\w+/")
 _LONGEST_REASON = 400  # characters; the whole text is in the step's log
 
 
@@ -37,7 +39,7 @@ class Run:
 def reason_of(result: StepResult) -> str:
     """One line."""
     text = str(result.detail.get("error") or result.detail.get("denied") or "not good")
-    return " ".join(_COLOUR.sub("", text).split())[:_LONGEST_REASON]
+    return " ".join(_WORK_PATH.sub("", _COLOUR.sub("", text)).split())[:_LONGEST_REASON]
 
 
 def denial_of(run: Run) -> str:

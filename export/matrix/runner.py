@@ -17,6 +17,7 @@ from pathlib import Path
 
 from export.matrix.entries import ENTRIES, Entry
 from export.matrix.probe import ROW_NAME
+from export.matrix.readings import WORK_PREFIX
 from export.matrix.rows import Row, read_rows, replace_file, row_key, write_rows
 from export.matrix.table import TABLE_NAME, markdown
 
@@ -111,7 +112,7 @@ class _Children:
     def run(self, entry: Entry, core: int | None) -> Row:
         """Runs one entry to its end, or to the end of its time, in a directory that is gone afterwards."""
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="saccade-matrix-") as name:
+        with tempfile.TemporaryDirectory(prefix=WORK_PREFIX) as name:
             work = Path(name)
             with (work / _LOG_NAME).open("wb") as log:
                 process = subprocess.Popen(

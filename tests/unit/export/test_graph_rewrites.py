@@ -147,6 +147,19 @@ def test_free_standing_batch_norm_becomes_a_depthwise_convolution() -> None:
     np.testing.assert_allclose(run(model), before, rtol=1e-5, atol=1e-3)
 
 
+def test_batch_norm_of_vectors_stays_as_it_is() -> None:
+    values = [constant(name, RNG.uniform(0.5, 2.0, 3)) for name in ("scale", "shift", "mean", "variance")]
+    pool = helper.make_node("ReduceMax", ["floats"], ["pooled"], keepdims=0)
+    axes = helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(np.array([2, 3], np.int64)))
+    pool.input.append("axes")
+    norm = helper.make_node("BatchNormalization", ["pooled", *(v.name for v in values)], ["answer"])
+    model = graph([*front(), axes, pool, norm], values, "answer")
+
+    use_depthwise_for_batch_norm(model)
+
+    assert "Conv" not in op_counts(model.graph.node)
+
+
 def test_only_nodes_up_to_the_last_weighted_one_are_quantized() -> None:
     model = network()
 
