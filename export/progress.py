@@ -13,6 +13,7 @@ from export.artifact import StepResult
 from export.pipeline import Listener, RunSettings, rerun_command
 
 _LONGEST = 60  # characters of a fact that still fits beside others
+_ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # what went wrong is never too long
 _STYLES = {"done": "green", "cached": "cyan", "failed": "red"}
 
 
@@ -58,10 +59,8 @@ def _line(model: str, recipe: Path, settings: RunSettings, result: StepResult) -
 
 def _facts(detail: Mapping[str, str | float | int | bool]) -> str:
     """The short facts of a step; lists of operators stay in the report."""
-    shown = {
-        key: value for key, value in detail.items() if key == "error" or len(str(value)) <= _LONGEST or key == "denied"
-    }
-    return " ".join(f"{key}={_short(value)}" for key, value in shown.items())
+    shown = {key: value for key, value in detail.items() if key in _ALWAYS or len(str(value)) <= _LONGEST}
+    return " ".join(f"{key}={_short(value)}" for key, value in shown.items() if value != "")
 
 
 def _short(value: str | float | int | bool) -> str:
