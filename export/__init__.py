@@ -3,12 +3,12 @@
 A recipe's way (`pipeline.py` lists the steps as data and runs them; `steps.py` says what a step is)
 1. `sources/` loads the network of a library or file as a `network.py` Network, and says what the library knows of it.
 2. `wrap.py` builds the deploy module and `trace.py` traces it: `folding.py` merges layers (`folding_hooks.py`,
-   `layer_pairs.py`), `normalisation.py` or `padding.py` prepares pixels, `answer_heads.py` and `detection_heads.py` give
-   the answer, `suppression.py` is non-maximum suppression as one operator.
+   `layer_pairs.py`), `normalisation.py` or `padding.py` prepares pixels, `answer_heads.py` and `detection_heads.py`
+   give the answer, `suppression.py` is non-maximum suppression as one operator.
 3. `preprocess_check.py` compares the server's pixels with the library's own (`fidelity.py`).
 4. `onnx_from_torch.py` converts: `splice.py` puts users' ONNX graphs in place, `layer_names.py` names nodes after
-   layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and finds
-   networks whose images must not share a batch (`batching.py`).
+   layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and
+   finds networks whose images must not share a batch (`batching.py`).
 5. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
 6. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
 7. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.
@@ -25,8 +25,8 @@ Beside them
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program, with `cli_sources.py` and `cli_matrix.py`; `progress.py` its lines and bars, `errors.py` every
-  failure it can name. `demo.py` is `make demo`.
+- `cli.py` is the program, with `cli_sources.py` and `cli_matrix.py`; `progress.py` its lines and bars, `errors.py`
+  every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+_SMALLEST = np.finfo(np.float32).tiny  # 1e-38
 _IMAGE_RANK = 4  # (n, channels, height, width)
 _CHANNELS = 3
 
@@ -68,6 +69,27 @@ def use_elementwise_vector_product(model: onnx.ModelProto) -> None:
         model.graph.node.remove(node)
         model.graph.node.insert(position, total)
         model.graph.node.insert(position, product)
+
+
+def keep_zeros_around_max_pool(model: onnx.ModelProto) -> None:
+    """Pads with the smallest number instead of zero where MaxPool reads the result.
+
+    ONNX Runtime merges a Pad with zeros into MaxPool, whose own padding is minus infinity: another function wherever a
+    whole window is negative (pre-activation networks; seen in 1.31). It leaves Pad alone when the value is not zero.
+    """
+    constants = constants_of(model)
+    pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
+    for pool in model.graph.node:
+        pad = pads.get(pool.input[0]) if pool.op_type == "MaxPool" else None
+        if pad is None or attribute(pad, "mode", b"constant") != b"constant":
+            continue
+        value = pad.input[2] if len(pad.input) > 2 else ""
+        if value and (value not in constants or constants[value] != 0):
+            continue
+        smallest = numpy_helper.from_array(np.array(_SMALLEST, np.float32), f"{pad.name}_smallest")
+        model.graph.initializer.append(smallest)
+        pad.input.extend([""] * (3 - len(pad.input)))
+        pad.input[2] = smallest.name
 
 
 def use_depthwise_for_batch_norm(model: onnx.ModelProto) -> None:

@@ -98,8 +98,15 @@ def summary(loaded: LoadedRecipe) -> dict[str, str]:
     }
 
 
+def _line(key: str, value: object) -> str:
+    """One key, one line, however long."""
+    inline = not isinstance(value, str)
+    text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
+    return f"{text.strip()[1:-1]}\n" if inline else text
+
+
 def _written(document: dict[str, Any], out: Path) -> NewRecipe:
-    text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None)
+    text = "".join(_line(key, value) for key, value in document.items())
     out.write_text(text)
     return NewRecipe(load_recipe(out), text)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.artifact import Detail
 from export.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
+from export.graph_rewrites import keep_zeros_around_max_pool
 from export.large_files import load_graph, save_graph, saved_program
 from export.layer_names import name_nodes_after_layers
 from export.onnx_graph import MODEL_FILE, op_counts, rename_batch_dimension
@@ -76,6 +77,7 @@ def converted(program: Any, output_names: list[str], opset: int, file: Path) -> 
     model = load_graph(file)
     splice_onnx_networks(model)
     name_nodes_after_layers(model)
+    keep_zeros_around_max_pool(model)
     rename_batch_dimension(model)
     _drop_provenance(model)
     save_graph(model, file)

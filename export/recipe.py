@@ -21,6 +21,7 @@ from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskS
 VariantKind = Literal["fp32", "int8-cpu"]
 Split = Literal["calibration", "tuning", "test"]
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
+_LONGEST_NAME = 63  # as models.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
@@ -209,7 +210,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
 def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
     """The document with the source's facts where it says nothing; given sections win key by key."""
     whole = dict(document)
-    whole.setdefault("model", _model_name(source))
+    whole.setdefault("model", _model_name(source, document.get("weights")))
     if facts.labels is not None:
         whole.setdefault("labels", facts.labels)
     for name, fact in (
@@ -256,9 +257,12 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
     return known | given
 
 
-def _model_name(source: SourceSpec) -> str:
-    slug = re.sub(r"[^a-z0-9._-]+", "-", source_name(source).lower().rpartition("/")[2].rpartition(":")[2])
-    return slug.strip("-._") or source.kind
+def _model_name(source: SourceSpec, weights: object) -> str:
+    """The network's own name; a checkpoint's where the source has none."""
+    name = source_name(source).lower().rpartition("/")[2].rpartition(":")[2]
+    if name == source.kind and isinstance(weights, str):
+        name = Path(weights).stem.lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind
 
 
 def _ensure_known_keys(path: Path, document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.bare_graph import bare_graph, bare_images
 from export.errors import GraphError
 from export.graph_rewrites import (
+    keep_zeros_around_max_pool,
     read_interleaved_pixels,
     use_constant_scales,
     use_depthwise_for_batch_norm,
@@ -145,6 +146,25 @@ def test_free_standing_batch_norm_becomes_a_depthwise_convolution() -> None:
 
     assert op_counts(model.graph.node)["Conv"] == 1
     np.testing.assert_allclose(run(model), before, rtol=1e-5, atol=1e-3)
+
+
+def test_zeros_around_a_max_pool_stay_zeros_in_onnx_runtime() -> None:
+    below_zero = constant("offset", -300.0)
+    pads = constant("pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+    nodes = [
+        *front(),
+        helper.make_node("Add", ["floats", "offset"], ["negative"]),
+        helper.make_node("Pad", ["negative", "pads"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["answer"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    model = graph(nodes, [below_zero, pads], "answer")
+
+    keep_zeros_around_max_pool(model)
+
+    found = run(model)
+    np.testing.assert_allclose(found[:, :, 0, :], 0.0, atol=1e-30)
+    np.testing.assert_allclose(found[:, :, :, 0], 0.0, atol=1e-30)
+    assert (found[:, :, 1:-1, 1:-1] < 0).all()
 
 
 def test_batch_norm_of_vectors_stays_as_it_is() -> None:

@@ -69,7 +69,7 @@ def test_default_class_count_needs_no_arguments(tmp_path: Path, pictures: Path) 
 
     write_recipe(tmp_path / "w.safetensors", f"timm/{NAME}", pictures, tmp_path / "r.yaml")
 
-    assert (tmp_path / "r.yaml").read_text() == f"{{source: timm/{NAME}, weights: w.safetensors, data: pictures}}\n"
+    assert (tmp_path / "r.yaml").read_text() == f"source: timm/{NAME}\nweights: w.safetensors\ndata: pictures\n"
 
 
 @pytest.mark.parametrize("split", ["", "test"])

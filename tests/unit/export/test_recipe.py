@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from export.errors import RecipeError
-from export.recipe import load_recipe
+from export.network import SourceFacts
+from export.recipe import completed, load_recipe
+from export.sources.specs import SourceSpec
 from models.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
 from models.specs import Task
 
@@ -83,3 +86,13 @@ def test_weights_are_relative_to_the_recipe(tmp_path: Path) -> None:
     loaded = load_recipe(write(tmp_path / "recipes" / "r.yaml", MINIMAL | {"weights": "../w.safetensors"}))
 
     assert loaded.weights_path == tmp_path / "w.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "name"),
+    [("timm/ResNet50.a1_in1k", "w.safetensors", "resnet50.a1_in1k"), ("onnx", "nets/My Net.onnx", "my-net")],
+)
+def test_model_is_named_after_the_network_or_its_checkpoint(source: str, weights: str, name: str) -> None:
+    spec: SourceSpec = TypeAdapter(SourceSpec).validate_python(source)
+
+    assert completed({"weights": weights}, spec, SourceFacts())["model"] == name
