@@ -186,7 +186,7 @@ def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
 def drop_dead_nodes(model: onnx.ModelProto) -> None:
     """Removes nodes and constants that no output needs."""
     while True:
-        used = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
+        used = _names_read(model.graph) | {out.name for out in model.graph.output}
         dead = [node for node in model.graph.node if not used.intersection(node.output)]
         for node in dead:
             model.graph.node.remove(node)
@@ -196,9 +196,19 @@ def drop_dead_nodes(model: onnx.ModelProto) -> None:
 
 
 def drop_unused_constants(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
+    used = _names_read(model.graph)
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
         model.graph.initializer.remove(tensor)
+
+
+def _names_read(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that some node reads; bodies of loops and branches read those around them, too."""
+    names = {name for node in graph.node for name in node.input}
+    for node in graph.node:
+        for each in node.attribute:
+            if each.HasField("g"):
+                names |= _names_read(each.g) | {output.name for output in each.g.output}
+    return names
 
 
 def _spatial_target(model: onnx.ModelProto, sizes: str, constants: dict[str, NDArray[Any]]) -> tuple[int, int] | None:

@@ -153,7 +153,13 @@ STEPS: tuple[Step, ...] = (
         run_targets,
         inputs=("onnx_optimization",),
         config=lambda loaded: {"tensorrt": installed_tensorrt()},
-        modules=("export.targets", "export.operator_support", "export.tensorrt_from_onnx"),
+        modules=(
+            "export.targets",
+            "export.operator_support",
+            "export.tensorrt_from_onnx",
+            "export.rewrites.byte_input",
+            "export.rewrites.suppression_for_tensorrt",
+        ),
         tools=("onnx",),
     ),
     Step(

@@ -20,6 +20,7 @@ import onnx
 from export.errors import GraphError
 from export.onnx_graph import layer_of
 from export.rewrites.byte_input import cast_bytes_first
+from export.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
 
 DEFAULT_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")  # A100, consumer Ampere, Ada, Blackwell
 _RUNTIMES = ("tensorrt", "tensorrt_rtx")
@@ -117,13 +118,14 @@ class _Parsed:
 
 
 def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
-    """The graph with bytes read as TensorRT can, and the path that its external weights are relative to."""
+    """The graph in operators that TensorRT has, and the path that its external weights are relative to."""
     if isinstance(model, bytes):
         proto, origin = onnx.load_model_from_string(model), ""
     else:
         proto, origin = onnx.load(model, load_external_data=False), str(model)
     if any(value.type.tensor_type.elem_type == onnx.TensorProto.UINT8 for value in proto.graph.input):
         cast_bytes_first(proto, proto.graph.input[0].name)
+    use_rounds_for_suppression(proto)
     return proto, origin
 
 

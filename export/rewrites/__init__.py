@@ -9,5 +9,8 @@ After conversion, on graphs (`export/onnx_optimization.py` applies and proves th
 - `patches_to_image.py` turns Col2Im into a transposed convolution.
 - `fourier.py` turns DFT of a fixed length into matrix products.
 - `antialiased_resize.py` turns antialiased Resize of a fixed size into two matrix products.
-- `byte_input.py` lets TensorRT read uint8 images.
+
+For TensorRT only (`export/tensorrt_from_onnx.py` applies them to what it parses)
+- `byte_input.py` lets it read uint8 images.
+- `suppression_for_tensorrt.py` turns NonMaxSuppression into rounds of matrix products.
 """

@@ -141,7 +141,7 @@ def _from_directory(model_class: Any, checkpoint: Checkpoint, weights: Path) -> 
             f"Convert it where you trust it: {checkpoint.model_class}.from_pretrained(DIR).save_pretrained(DIR)"
         )
     _forget_pretrained_backbones(checkpoint.config)
-    transformers.utils.logging.disable_progress_bar()  # it would draw over ours
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped; it would draw over ours
     try:
         model, loading = model_class.from_pretrained(
             weights,

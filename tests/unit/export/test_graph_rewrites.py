@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.bare_graph import bare_graph, bare_images
 from export.errors import GraphError
 from export.graph_rewrites import (
+    drop_dead_nodes,
     keep_zeros_around_max_pool,
     read_interleaved_pixels,
     use_constant_scales,
@@ -165,6 +166,18 @@ def test_zeros_around_a_max_pool_stay_zeros_in_onnx_runtime() -> None:
     np.testing.assert_allclose(found[:, :, 0, :], 0.0, atol=1e-30)
     np.testing.assert_allclose(found[:, :, :, 0], 0.0, atol=1e-30)
     assert (found[:, :, 1:-1, 1:-1] < 0).all()
+
+
+def test_constant_that_only_a_branch_reads_is_not_dropped() -> None:
+    value = helper.make_tensor_value_info("chosen", onnx.TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Add", ["floats", "offset"], ["chosen"])], "branch", [], [value])
+    condition = constant("condition", True, np.bool_)
+    nodes = [*front(), helper.make_node("If", ["condition"], ["answer"], then_branch=branch, else_branch=branch)]
+    model = graph(nodes, [condition, constant("offset", 1.0), constant("unread", 1.0)], "answer")
+
+    drop_dead_nodes(model)
+
+    assert {tensor.name for tensor in model.graph.initializer} == {"condition", "offset"}
 
 
 def test_batch_norm_of_vectors_stays_as_it_is() -> None:

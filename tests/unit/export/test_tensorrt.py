@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from export import operator_support
+from export.detection_heads import CandidatesHead
 from export.errors import GraphError
+from export.network import Suppression
+from export.onnx_optimization import slim
 from export.operator_support import tensorrt_refusals, tensorrt_support
 from export.rewrites.byte_input import cast_bytes_first
-from export.tensorrt_from_onnx import build_plan, find_tensorrt
+from export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, build_plan, find_tensorrt
+from tests.support.conversion import ConvertedModule
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
 
@@ -55,6 +61,40 @@ def refused() -> onnx.ModelProto:
         helper.make_node("Det", ["maps"], ["volumes"], name="network.stage.2/Det"),
     ]
     return graph(nodes, {"volumes": TensorProto.FLOAT})
+
+
+class Detector(nn.Module):
+    """64 boxes of three classes per image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 7, 3, padding=1)
+        self.head = CandidatesHead(20, 3, Suppression(iou_threshold=0.5, score_threshold=0.05))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        rows = self.stem(images.permute(0, 3, 1, 2).float()).flatten(2).transpose(1, 2)
+        boxes = torch.cat([rows[:, :, :2], rows[:, :, :2] + rows[:, :, 2:4].abs()], 2)
+        best, class_ids = rows[:, :, 4:].softmax(2).max(2)
+        answer: tuple[Tensor, ...] = self.head((boxes, best, class_ids))
+        return answer
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", DEFAULT_CAPABILITIES)
+def test_plan_of_a_detector_builds_though_nothing_runs_its_suppression(capability: str, detector: bytes) -> None:
+    report = build_plan(detector, (capability,), (1, 4, 8))
+
+    assert report.errors == ()
+    assert report.plan_bytes > 10_000
+    assert tensorrt_refusals(detector) == ()
+
+
+@pytest.fixture(scope="module")
+def detector() -> bytes:
+    model = slim(ConvertedModule(Detector(), (torch.zeros(2, 8, 8, 3, dtype=torch.uint8),)).model)
+    assert sum(node.op_type == "NonMaxSuppression" for node in model.graph.node) == 1
+    return model.SerializeToString()
 
 
 @needs_rtx
