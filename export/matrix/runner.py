@@ -67,8 +67,8 @@ def run_entries(entries: Sequence[Entry], results: Path, budget: Budget, told: T
                     save(results, rows)
                     told(entry_by_future[future], row)
         except BaseException:
-            children.stop()
             pool.shutdown(wait=False, cancel_futures=True)
+            children.stop()
             raise
     return rows
 
@@ -108,6 +108,7 @@ class _Children:
     """Processes that are running now."""
 
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    is_stopping: bool = False
 
     def run(self, entry: Entry, core: int | None) -> Row:
         """Runs one entry to its end, or to the end of its time, in a directory that is gone afterwards."""
@@ -124,6 +125,8 @@ class _Children:
                     start_new_session=True,  # so that its server goes with it
                 )
             self.running.add(process)
+            if self.is_stopping:  # it was on its way when the others were ended
+                _end(process)
             try:
                 code = process.wait(entry.time_limit_s)
                 how = _how_it_ended(code, (work / _LOG_NAME).read_text("utf-8", "replace"))
@@ -138,6 +141,7 @@ class _Children:
             return Row.model_validate_json((work / ROW_NAME).read_bytes())
 
     def stop(self) -> None:
+        self.is_stopping = True
         for process in tuple(self.running):
             _end(process)
 
