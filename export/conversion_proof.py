@@ -25,7 +25,7 @@ from models.specs import output_tensors
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
 MAX_ERROR = 1e-4  # relative L2 per output; conversion reorders sums, it must not do more
-_MAX_MATCHED_ROWS = 1000  # beyond it outputs are dense anchors, whose order nothing decides
+_MAX_MATCHED_ROWS = 2048  # what enters suppression; beyond it outputs are dense anchors, whose order nothing decides
 
 Arrays = Sequence[NDArray[Any]]
 Eager = Callable[[NDArray[np.uint8]], Arrays]
