@@ -20,7 +20,7 @@ from export.errors import GraphError
 from export.large_files import plain_session
 from export.parity import relative_l2
 from export.recipe import Recipe
-from models.specs import output_tensors
+from models.specs import Task, output_tensors
 
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
@@ -37,6 +37,7 @@ class RawOutputs:
 
     names: tuple[str, ...]
     scores: str = ""
+    have_rows: bool = False  # a detector's: (n, rows, ...), whose order near ties decide
 
     def floored(self, arrays: Arrays) -> Arrays:
         """Scores that nobody asks for count as equal: ONNX Runtime's sigmoid ends near 1e-7, torch's does not."""
@@ -114,7 +115,8 @@ def prove_conversion(
 
 def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
     """What follows the answer among a deploy graph's outputs: the recipe's extras and the network's own."""
-    return RawOutputs(tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :]), scores)
+    raw = tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :])
+    return RawOutputs(raw, scores, have_rows=recipe.task.task is Task.DETECT)
 
 
 def write_proof(proof: ConversionProof, directory: Path) -> None:
@@ -147,13 +149,20 @@ def seeded_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
 def compared(
     outputs: RawOutputs, size: int, found: Arrays, expected: Arrays, limit: float = MAX_ERROR
 ) -> list[ProofFigure]:
-    """One figure per output; rows of candidates are paired first when that is what makes the difference."""
+    """One figure per output; a detector's rows are paired first where that is what makes the difference."""
     found, expected = outputs.floored(found), outputs.floored(expected)
     errors = [_error(*pair) for pair in zip(found, expected, strict=True)]
-    is_matched = max(errors) > limit and _are_candidates(expected)
-    if is_matched:
-        errors = [_error(*pair) for pair in zip(_matched(found, expected), expected, strict=True)]
-    return [ProofFigure(name, size, error, is_matched) for name, error in zip(outputs.names, errors, strict=True)]
+    matched: set[int] = set()
+    for group in _row_groups(expected) if outputs.have_rows else ():
+        if max(errors[index] for index in group) > limit:
+            paired = _matched([found[index] for index in group], [expected[index] for index in group])
+            matched.update(group)
+            for index, array in zip(group, paired, strict=True):
+                errors[index] = _error(array, expected[index])
+    return [
+        ProofFigure(name, size, error, index in matched)
+        for index, (name, error) in enumerate(zip(outputs.names, errors, strict=True))
+    ]
 
 
 def _coupling(
@@ -182,17 +191,13 @@ def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float((found != expected).mean()) if expected.size else 0.0
 
 
-def _are_candidates(arrays: Arrays) -> bool:
-    """Boxes and what belongs to them, one row per candidate."""
-    rows = {array.shape[1:2] for array in arrays if array.ndim >= 2}
-    return (
-        len(arrays) >= 2
-        and arrays[0].ndim == 3
-        and arrays[0].shape[2] == 4
-        and len(rows) == 1
-        and all(array.ndim >= 2 for array in arrays)
-        and arrays[0].shape[1] <= _MAX_MATCHED_ROWS
-    )
+def _row_groups(arrays: Arrays) -> list[list[int]]:
+    """Positions of outputs that describe the same few rows: boxes, scores and classes, or what proposals lead to."""
+    groups: dict[int, list[int]] = {}
+    for index, array in enumerate(arrays):
+        if array.ndim in (2, 3) and array.shape[1] <= _MAX_MATCHED_ROWS:
+            groups.setdefault(array.shape[1], []).append(index)
+    return [group for group in groups.values() if any(arrays[index].ndim == 3 for index in group)]
 
 
 def _matched(found: Arrays, expected: Arrays) -> list[NDArray[Any]]:

@@ -103,7 +103,7 @@ def candidates() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.i
     return boxes.astype(np.float32), scores.astype(np.float32), rng.integers(0, 5, (2, 7))
 
 
-DETECTIONS = RawOutputs(("boxes", "scores", "class_ids"), scores="scores")
+DETECTIONS = RawOutputs(("boxes", "scores", "class_ids"), scores="scores", have_rows=True)
 
 
 def swapped(array: NDArray[Any]) -> NDArray[Any]:
@@ -124,6 +124,26 @@ def test_candidates_may_not_change_their_boxes() -> None:
     figures = compared(DETECTIONS, 2, (boxes + 1, scores, class_ids), (boxes, scores, class_ids))
 
     assert figures[0].relative_l2 > 1e-3
+
+
+def test_proposals_may_change_places_beside_dense_outputs_that_may_not() -> None:
+    outputs = RawOutputs(("objectness", "logits", "regression"), have_rows=True)
+    rng = np.random.default_rng(0)
+    dense, logits, regression = (
+        rng.normal(0, 1, (2, *shape)).astype(np.float32) for shape in ((5000, 1), (7, 3), (7, 12))
+    )
+
+    moved = compared(outputs, 2, (dense, swapped(logits), swapped(regression)), (dense, logits, regression))
+    wrong = compared(outputs, 2, (dense[:, ::-1], logits, regression), (dense, logits, regression))
+
+    assert [(figure.is_matched, figure.relative_l2) for figure in moved] == [(False, 0.0), (True, 0.0), (True, 0.0)]
+    assert wrong[0].relative_l2 > 1.0
+
+
+def test_classes_of_a_classifier_may_not_change_places() -> None:
+    logits = np.arange(14, dtype=np.float32).reshape(2, 7)
+
+    assert compared(LOGITS, 2, [swapped(logits)], [logits])[0].relative_l2 > 0.01
 
 
 def test_scores_that_nobody_asks_for_count_as_equal() -> None:
