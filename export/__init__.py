@@ -1,6 +1,7 @@
 """saccade's exporter: from a checkpoint to a published, gated version.
 
-A recipe's way (`pipeline.py` lists the steps as data and runs them; `steps.py` says what a step is)
+A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them, `steps.py` says what a step is,
+`variants.py` what a variant's name means: a form of the weights in a precision)
 1. `sources/` loads the network of a library or file as a `network.py` Network, and says what the library knows of it.
 2. `wrap.py` builds the deploy module and `trace.py` traces it: `folding.py` merges layers (`folding_hooks.py`,
    `layer_pairs.py`), `normalisation.py` or `padding.py` prepares pixels, `answer_heads.py` and `detection_heads.py`
@@ -9,6 +10,7 @@ A recipe's way (`pipeline.py` lists the steps as data and runs them; `steps.py` 
 4. `onnx_from_torch.py` converts: `splice.py` puts users' ONNX graphs in place, `layer_names.py` names nodes after
    layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and
    finds networks whose images must not share a batch (`batching.py`).
+   `compress.py` makes other forms of the weights, which are converted the same way (`compression_spec.py`).
 5. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
 6. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
 7. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.

@@ -1,7 +1,7 @@
 """Your own pictures as labelled images. Promises: file formats of the field, splits disjoint, misfits named.
 
-Below `path`, either one folder per split (`calibration`, `tuning`, `test`) or one set, which is divided by the
-digest of each file (a fifth to calibrate, a fifth to tune, the rest to test). A set looks like this:
+Below `path`, either one folder per split (`calibration`, `tuning`, `test`, and `train` for recovery) or one set, which
+is divided by the digest of each file (a fifth to calibrate, a fifth to tune, the rest to test). A set looks like this:
 
 - classify: a folder per label; where no folder is named like a label, sorted folders are class 0, 1, ... as in
   torchvision's ImageFolder
@@ -30,7 +30,12 @@ from models.specs import Task
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 ANNOTATIONS_FILE = "annotations.json"
 _SPLITS: tuple[Split, ...] = ("calibration", "tuning", "test")
-_DEFAULT_IMAGES: dict[Split, int] = {"calibration": 256, "tuning": 500, "test": 2000}  # a few minutes per variant
+_DEFAULT_IMAGES: dict[Split, int] = {
+    "calibration": 256,
+    "tuning": 500,
+    "test": 2000,
+    "train": 4000,
+}  # a few minutes per variant
 _CALIBRATION_SHARE, _TUNING_SHARE = 51, 102  # of 256, by the first byte of a file's digest
 
 

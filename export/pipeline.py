@@ -1,4 +1,4 @@
-"""The export pipeline: steps as data, and their loop. Promises: a finished step is reused, a changed one redone."""
+"""The export pipeline: the loop over `step_table.py`. Promises: a finished step is reused, a changed one redone."""
 
 from __future__ import annotations
 
@@ -25,206 +25,13 @@ from export.artifact import (
 from export.batching import settled
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
-from export.judge import run_gate
-from export.onnx_from_torch import run_onnx_from_torch
-from export.onnx_optimization import run_onnx_optimization
-from export.precision import run_precision
-from export.preprocess_check import run_preprocess
-from export.publish import run_publish
-from export.qualify import run_qualify
-from export.recipe import LoadedRecipe, VariantKind
-from export.reference import run_reference
-from export.sources import source_digest
+from export.recipe import LoadedRecipe
+from export.step_table import STEPS
 from export.steps import Step, StepContext, qualified_name
-from export.targets import installed_tensorrt, run_targets
-from export.wrap import run_wrap
+from export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
 from service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
-_PIXELS = ("models.preprocessing", "models.resampling", "service.vision.image_decoder")
-_DATA = (
-    "export.datasets",
-    "export.digit_data",
-    "export.folder_data",
-    "export.labelled_images",
-    "models.digit_scenes",
-    "models.digit_sources",
-    "models.digit_strokes",
-    "models.backgrounds",
-    *_PIXELS,
-)
-_METRIC = (
-    "export.accuracy",
-    "export.evidence",
-    "export.detection_evidence",
-    "export.bootstrap",
-    "models.metrics",
-    "models.specs",
-)
-_HEADS = (
-    "export.answer_heads",
-    "export.detection_heads",
-    "export.suppression",
-    "export.normalisation",
-    "export.padding",
-    "models.specs",
-)
-_FOLDING = (
-    "export.folding",
-    "export.folding_hooks",
-    "export.layer_pairs",
-    "export.rewrites.torch_modules",
-    "export.rewrites.cond_conv",
-    "export.rewrites.standardised_conv",
-)
-_REWRITES = (
-    "export.graph_rewrites",
-    "export.rewrites.patches_to_image",
-    "export.rewrites.fourier",
-    "export.rewrites.antialiased_resize",
-)
-_WHOLE = ("wrap", "preprocess", "onnx_from_torch", "reference", "onnx_optimization", "targets")
-
-STEPS: tuple[Step, ...] = (
-    Step(
-        "wrap",
-        run_wrap,
-        inputs=(),
-        config=lambda loaded: {
-            **_parts(loaded, "task", "preprocess", "normalisation", "extra_outputs", "folding"),
-            "source": source_digest(loaded.network_request()),
-            "classes": len(loaded.recipe.labels),
-        },
-        modules=("export.wrap", "export.trace", *_HEADS, *_FOLDING),
-        tools=("torch",),
-    ),
-    Step(
-        "preprocess",
-        run_preprocess,
-        inputs=(),
-        config=lambda loaded: {
-            **_parts(loaded, "task", "preprocess", "normalisation"),
-            "source": source_digest(loaded.network_request()),
-        },
-        modules=("export.preprocess_check", "export.fidelity", *_PIXELS),
-        tools=("numpy", "pillow", "torch", "cykooz-resizer"),
-    ),
-    Step(
-        "onnx_from_torch",
-        run_onnx_from_torch,
-        inputs=("wrap",),
-        config=lambda loaded: (
-            _parts(loaded, "onnx", "preprocess") | {"batch_error": loaded.recipe.gate.max_batch_error}
-        ),
-        modules=(
-            "export.onnx_from_torch",
-            "export.onnx_graph",
-            "export.conversion_proof",
-            "export.large_files",
-            "export.layer_names",
-            "export.splice",
-            "export.suppression",
-        ),
-        tools=("torch", "onnx", "onnxscript", "onnxruntime"),
-    ),
-    Step(
-        "reference",
-        run_reference,
-        inputs=(),
-        config=lambda loaded: {
-            **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
-            "source": source_digest(loaded.network_request()),
-            "resamples": loaded.recipe.qualify.bootstrap_resamples,
-            "batch": loaded.recipe.qualify.evaluate_batch_size,
-        },
-        modules=("export.reference", "export.plain_answers", *_HEADS, *_DATA, *_METRIC),
-        tools=("torch", "numpy", "pillow", "simplejpeg"),
-    ),
-    Step(
-        "onnx_optimization",
-        run_onnx_optimization,
-        inputs=("onnx_from_torch",),
-        config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs"),
-        modules=("export.onnx_optimization", "export.onnx_graph", "export.large_files", *_REWRITES),
-        tools=("onnx", "onnxslim", "onnxruntime"),
-    ),
-    Step(
-        "targets",
-        run_targets,
-        inputs=("onnx_optimization",),
-        config=lambda loaded: {"tensorrt": installed_tensorrt()},
-        modules=(
-            "export.targets",
-            "export.operator_support",
-            "export.tensorrt_from_onnx",
-            "export.rewrites.byte_input",
-            "export.rewrites.suppression_for_tensorrt",
-        ),
-        tools=("onnx",),
-    ),
-    Step(
-        "precision",
-        run_precision,
-        inputs=("onnx_optimization",),
-        config=lambda loaded: {
-            **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
-            "batch": loaded.recipe.qualify.evaluate_batch_size,
-        },
-        modules=(
-            "export.precision",
-            "export.quantization",
-            "export.calibration",
-            "export.thresholds",
-            "export.onnx_graph",
-            "export.graph_rewrites",
-            "export.bare_graph",
-            "export.large_files",
-            *_DATA,
-            *_METRIC,
-        ),
-        tools=("onnx", "onnxruntime", "numpy", "pillow", "simplejpeg"),
-        is_per_variant=True,
-    ),
-    Step(
-        "qualify",
-        run_qualify,
-        inputs=("reference", "precision"),
-        config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
-        modules=(
-            "export.qualify",
-            "export.benchmark",
-            "export.parity",
-            "export.bare_graph",
-            "export.serving",
-            "service.backends.onnxruntime_backend",
-            *_DATA,
-            *_METRIC,
-        ),
-        tools=("onnxruntime", "numpy", "pillow", "simplejpeg"),
-        is_per_variant=True,
-        is_measured=True,
-    ),
-    Step(
-        "gate",
-        run_gate,
-        inputs=(*_WHOLE, "precision", "qualify"),
-        config=lambda loaded: _parts(loaded, "gate", "variants"),
-        modules=("export.gate",),
-        tools=(),
-        is_reusable=False,
-        is_measured=True,
-        is_good=lambda detail: bool(detail["accepted"]),
-    ),
-    Step(
-        "publish",
-        run_publish,
-        inputs=(*_WHOLE, "precision", "qualify", "gate"),
-        config=lambda loaded: {},
-        modules=("export.publish",),
-        tools=(),
-        is_reusable=False,
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,26 +53,36 @@ class Listener:
     finished: Callable[[StepResult], None]
 
 
-def planned_steps(loaded: LoadedRecipe) -> list[tuple[Step, VariantKind | None]]:
-    """Every step with every variant it runs for, in order."""
-    plan: list[tuple[Step, VariantKind | None]] = []
-    for step in STEPS:
-        plan.extend([(step, variant) for variant in loaded.recipe.variants] if step.is_per_variant else [(step, None)])
-    return plan
+Part = VariantKind | Form | None
+
+
+def planned_steps(loaded: LoadedRecipe) -> list[tuple[Step, Part]]:
+    """Every step with every form or variant it runs for, in order."""
+    return [(step, part) for step in STEPS for part in _parts_of(step, loaded)]
+
+
+def _parts_of(step: Step, loaded: LoadedRecipe) -> tuple[Part, ...]:
+    match step.scope:
+        case "model":
+            return (None,)
+        case "form":
+            return tuple(form for form in forms_of(loaded.recipe.variants) if form != "dense" or not step.skips_dense)
+        case "variant":
+            return loaded.recipe.variants
 
 
 def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, listener: Listener) -> list[StepResult]:
     """Runs the steps until one fails or `settings.until` is done. Raises RecipeError for an unknown step name."""
-    names = [qualified_name(step.name, variant) for step, variant in planned_steps(loaded)]
+    names = [qualified_name(step.name, part) for step, part in planned_steps(loaded)]
     for name in (settings.redo, settings.until):
         if name is not None and name not in names:
             raise RecipeError(f"no step {name!r}; this recipe has: {', '.join(names)}")
     results: list[StepResult] = []
     made: dict[str, Artifact] = {}
-    for step, variant in planned_steps(loaded):
-        name = qualified_name(step.name, variant)
+    for step, part in planned_steps(loaded):
+        name = qualified_name(step.name, part)
         listener.started(name)
-        result = _run_step(step, variant, settled(loaded, made), settings, made, data, listener)
+        result = _run_step(step, part, settled(loaded, made), settings, made, data, listener)
         listener.finished(result)
         results.append(result)
         if result.artifact is not None:
@@ -283,25 +100,27 @@ def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
 
 def _run_step(
     step: Step,
-    variant: VariantKind | None,
+    part: Part,
     loaded: LoadedRecipe,
     settings: RunSettings,
     made: dict[str, Artifact],
     data: DataStore,
     listener: Listener,
 ) -> StepResult:
-    name = qualified_name(step.name, variant)
+    name = qualified_name(step.name, part)
     start = time.perf_counter()
     try:
-        inputs = {key: made[key] for key in _input_names(step, variant, loaded)}
-        digest = digest_of(_identity(step, variant, loaded, inputs))
+        inputs = {key: made[name_made] for key, name_made in _input_names(step, part, loaded)}
+        digest = digest_of(_identity(step, part, loaded, inputs))
         directory = settings.work / loaded.recipe.model / f"{name}-{digest[:12]}"
         if step.is_reusable and name != settings.redo:
             artifact = finished_artifact(directory, digest)
             if artifact is not None:
                 return StepResult(name, "cached", artifact, time.perf_counter() - start, artifact.detail)
         with building(directory) as out:
-            context = StepContext(loaded, variant, out, inputs, data, settings.repository, listener.noted)
+            context = StepContext(
+                loaded, _variant(part), _form(part), out, inputs, data, settings.repository, listener.noted
+            )
             detail = step.run(context)
             seconds = time.perf_counter() - start
             artifact = finish(out, directory, digest, detail, seconds)
@@ -314,24 +133,42 @@ def _run_step(
     return StepResult(name, "done" if step.is_good(detail) else "failed", artifact, seconds, detail)
 
 
-def _input_names(step: Step, variant: VariantKind | None, loaded: LoadedRecipe) -> Iterator[str]:
-    """A per-variant step reads its own variant of per-variant inputs; a whole-model step reads all of them."""
-    per_variant = {candidate.name for candidate in STEPS if candidate.is_per_variant}
+def _input_names(step: Step, part: Part, loaded: LoadedRecipe) -> Iterator[tuple[str, str]]:
+    """What a step calls each input, and the name it was made under.
+
+    A step of a variant or form reads what belongs to it, a step of the model reads all parts. Compression takes the
+    place of `wrap` for what follows in its form.
+    """
+    steps = {candidate.name: candidate for candidate in STEPS}
     for name in step.inputs:
-        if name not in per_variant:
-            yield name
-        elif step.is_per_variant:
-            yield qualified_name(name, variant)
+        source = steps[name]
+        if step.scope == "model":
+            yield from ((made, made) for made in (qualified_name(name, each) for each in _parts_of(source, loaded)))
+        elif source.scope == "variant":
+            yield qualified_name(name, part), qualified_name(name, part)
+        elif source.scope == "form":
+            yield name, qualified_name(name, _form(part))
+        elif name == "wrap" and step.name != "compress" and _form(part) != "dense":
+            yield name, qualified_name("compress", _form(part))
         else:
-            yield from (qualified_name(name, each) for each in loaded.recipe.variants)
+            yield name, name
 
 
-def _identity(
-    step: Step, variant: VariantKind | None, loaded: LoadedRecipe, inputs: dict[str, Artifact]
-) -> StepIdentity:
+def _variant(part: Part) -> VariantKind | None:
+    return next((variant for variant in TRAITS if variant == part), None)
+
+
+def _form(part: Part) -> Form:
+    variant = _variant(part)
+    if variant is not None:
+        return TRAITS[variant].form
+    return next((form for form in FORMS if form == part), "dense")
+
+
+def _identity(step: Step, part: Part, loaded: LoadedRecipe, inputs: dict[str, Artifact]) -> StepIdentity:
     measured = {candidate.name for candidate in STEPS if candidate.is_measured}
     return StepIdentity(
-        step=qualified_name(step.name, variant),
+        step=qualified_name(step.name, part),
         config=step.config(loaded),
         inputs={
             name: artifact.digest if name.partition(".")[0] in measured else artifact.content
@@ -346,9 +183,3 @@ def _identity(
 @cache
 def _sources(modules: tuple[str, ...]) -> str:
     return sources_digest(modules)
-
-
-def _parts(loaded: LoadedRecipe, *names: str) -> dict[str, object]:
-    """The named sections of a recipe, JSON-ready."""
-    document = loaded.recipe.model_dump(mode="json")
-    return {name: document[name] for name in names}

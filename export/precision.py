@@ -24,9 +24,9 @@ from export.graph_rewrites import read_interleaved_pixels, use_depthwise_for_bat
 from export.large_files import WEIGHTS_SUFFIX, hand_on_weights, load_graph, save_graph, weight_files
 from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, ensure_contract, op_counts, weighted_part
 from export.quantization import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
-from export.recipe import VariantKind
 from export.serving import open_backend
 from export.steps import StepContext
+from export.variants import VariantKind
 
 BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping; absent where the front has no such form
 CALIBRATION_FILE = "calibration.json"

@@ -12,12 +12,12 @@ from export.errors import PublishError
 from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from export.judge import reference_figure, weights_identity
 from export.onnx_graph import MODEL_FILE
-from export.recipe import VariantKind
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
 from export.sources.specs import source_name
 from export.steps import StepContext, qualified_name
 from export.targets import read_targets
+from export.variants import TRAITS, VariantKind
 from export.wrap import read_extra_outputs
 from models.manifest import (
     MANIFEST_NAME,
@@ -31,7 +31,7 @@ from models.specs import input_tensor, output_tensors
 from service import __version__
 
 LABELS_FILE = "labels.txt"
-_PRECISIONS = {"fp32": ("fp32", "any"), "int8-cpu": ("int8", "cpu")}
+_SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}
 
 
 def run_publish(context: StepContext) -> Detail:
@@ -144,14 +144,14 @@ def _manifest(
 
 
 def _variant(context: StepContext, variant: VariantReport) -> Variant:
-    name = variant.qualify.variant
-    precision, target = _PRECISIONS[name]
+    name = _kind(context, variant)
+    traits = TRAITS[name]
     return Variant.model_validate(
         {
             "name": name,
-            "precision": precision,
-            "sparsity": "dense",
-            "target": target,
+            "precision": traits.precision,
+            "sparsity": _SPARSITY[traits.form],
+            "target": traits.target,
             "file": f"{name}.onnx",
             "external_data": tuple(variant.qualify.external_sha256),
             "metric": variant.qualify.metric,
@@ -169,8 +169,12 @@ def _lineage(context: StepContext) -> tuple[Lineage, ...]:
 
 
 def _made(context: StepContext, variant: VariantReport) -> Artifact:
+    return context.inputs[qualified_name("precision", _kind(context, variant))]
+
+
+def _kind(context: StepContext, variant: VariantReport) -> VariantKind:
     names: dict[str, VariantKind] = {name: name for name in context.recipe.variants}
-    return context.inputs[qualified_name("precision", names[variant.qualify.variant])]
+    return names[variant.qualify.variant]
 
 
 def _file_entries(directory: Path) -> tuple[FileEntry, ...]:

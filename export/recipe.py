@@ -12,21 +12,22 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from export.compression_spec import PruningSpec, SparsitySpec
 from export.errors import RecipeError
 from export.network import NetworkRequest, SourceFacts
 from export.sources.crop_rule import crop_at_size
 from export.sources.specs import SourceSpec, source_name
+from export.variants import VariantKind
 from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
-VariantKind = Literal["fp32", "int8-cpu"]
-Split = Literal["calibration", "tuning", "test"]
+Split = Literal["calibration", "tuning", "test", "train"]
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
 _LONGEST_NAME = 63  # as models.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
 class DigitScenes(Frozen):
-    """Generated pictures of handwritten digits; the three splits share no digit."""
+    """Generated pictures of handwritten digits; splits share no digit. `train` is for recovery and may be left out."""
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
@@ -131,6 +132,8 @@ class Recipe(Frozen):
     variants: tuple[VariantKind, ...] = Field(default=("fp32", "int8-cpu"), min_length=1)
     folding: FoldingSpec = FoldingSpec()
     onnx: OnnxSpec = OnnxSpec()
+    sparsity: SparsitySpec = SparsitySpec()
+    pruning: PruningSpec = PruningSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     qualify: QualifySpec = QualifySpec()
     gate: GateThresholds = GateThresholds()
@@ -160,6 +163,12 @@ class LoadedRecipe(Frozen):
     def weights_path(self) -> Path | None:
         weights = self.recipe.weights
         return None if weights is None else self.beside(weights)
+
+    @property
+    def recovered_path(self) -> Path | None:
+        """Weights of an earlier 2:4 recovery, where the recipe names them."""
+        recovered = self.recipe.sparsity.recovered
+        return None if recovered is None else self.beside(recovered)
 
     def beside(self, path: str) -> Path:
         """A path of the recipe, absolute."""

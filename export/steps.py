@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from export.artifact import Artifact, Detail
-from export.recipe import LoadedRecipe, Recipe, VariantKind
+from export.recipe import LoadedRecipe, Recipe
+from export.variants import Form, VariantKind
 
 if TYPE_CHECKING:
     from export.datasets import DataStore
@@ -22,8 +23,10 @@ class StepContext:
 
     loaded: LoadedRecipe
     variant: VariantKind | None  # set for steps that run once per variant
+    form: Form  # of the weights: the variant's, or the one that a step of a form makes
     out: Path  # empty; what the step writes here becomes its artifact
-    inputs: Mapping[str, Artifact]  # by step name as in `qualified_name`
+    # By step name as in `qualified_name`; steps of a form come without the form, as `wrap` or `onnx_optimization`.
+    inputs: Mapping[str, Artifact]
     data: DataStore
     repository: Path
     note: Note
@@ -43,12 +46,13 @@ class Step:
     config: Callable[[LoadedRecipe], object]
     modules: tuple[str, ...]
     tools: tuple[str, ...]  # packages whose version decides the outcome
-    is_per_variant: bool = False
+    scope: Literal["model", "form", "variant"] = "model"  # runs once, once per form of the weights, once per variant
+    skips_dense: bool = False  # a step of forms that has nothing to do for the dense one
     is_reusable: bool = True  # False: cheap or about the outside world, so always run
     is_measured: bool = False  # figures vary from run to run, so dependents are keyed by its identity, not its content
     is_good: Callable[[Detail], bool] = lambda detail: True
 
 
-def qualified_name(step_name: str, variant: VariantKind | None) -> str:
-    """`precision.int8-cpu` for one variant's run, `wrap` for the model's."""
-    return step_name if variant is None else f"{step_name}.{variant}"
+def qualified_name(step_name: str, part: VariantKind | Form | None) -> str:
+    """`precision.int8-cpu` for one variant's run, `onnx_optimization.sparse24` for a form's, `wrap` for the model's."""
+    return step_name if part is None or part == "dense" else f"{step_name}.{part}"

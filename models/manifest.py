@@ -70,16 +70,19 @@ class LatencyFigure(Frozen):
 
 
 class GateCheck(Frozen):
-    """One named line of the gate's decision."""
+    """One named line of the gate's decision. `pending`: needs a device that was not there, so it did not pass yet."""
 
     name: str
     passed: bool
+    pending: bool = False
     value: float | str | bool | None
     limit: float | str | bool | None
     detail: str
 
 
 class GateDecision(Frozen):
+    """Accepted: everything passed. Pending: nothing failed, and what is left needs a device that was not there."""
+
     accepted: bool
     checks: tuple[GateCheck, ...]
 
@@ -87,7 +90,13 @@ class GateDecision(Frozen):
     def _accepted_means_all_passed(self) -> GateDecision:
         if self.accepted != all(check.passed for check in self.checks):
             raise ValueError("accepted must be true exactly when every check passed")
+        if any(check.passed and check.pending for check in self.checks):
+            raise ValueError("a check that passed is not pending")
         return self
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.accepted and all(check.passed or check.pending for check in self.checks)
 
 
 class Device(Frozen):
@@ -104,7 +113,7 @@ class Variant(Frozen):
     name: VariantName
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     sparsity: Literal["dense", "two_four"]
-    target: Literal["any", "cpu", "trt"]
+    target: Literal["any", "cpu", "gpu", "trt"]  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure
@@ -187,6 +196,10 @@ class Manifest(Frozen):
 
     def accepted_variants(self) -> Iterator[Variant]:
         return (variant for variant in self.variants if variant.gate.accepted)
+
+    def pending_variants(self) -> Iterator[Variant]:
+        """Those that no server chooses until a device has settled their last checks."""
+        return (variant for variant in self.variants if variant.gate.is_pending)
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.matrix.entries import Entry
-from export.recipe import VariantKind
+from export.variants import VariantKind
 from models.digit_scenes import CLASS_NAMES
 from models.specs import Task
 

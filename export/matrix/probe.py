@@ -28,9 +28,10 @@ from export.matrix.served import served_answer
 from export.matrix.weights import write_weights
 from export.onnx_graph import MODEL_FILE
 from export.pipeline import Listener, RunSettings, run_pipeline
-from export.recipe import VariantKind, load_recipe
+from export.recipe import load_recipe
 from export.sources import source_facts
 from export.sources.specs import SourceSpec
+from export.variants import VariantKind
 from models.manifest import read_manifest
 from service.errors import SaccadeError
 

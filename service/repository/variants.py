@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.manifest import Manifest, Variant
 from service.errors import RepositoryError
 
-_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "trt")}
+_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu", "trt")}
 
 
 def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:

@@ -1,0 +1,33 @@
+"""Step `compress`: another form of the weights. Promises: it stands in for `wrap`, with the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from export.artifact import Detail, file_sha256
+from export.errors import RecipeError
+from export.recipe import LoadedRecipe
+from export.steps import StepContext
+from export.variants import Form
+
+
+def run_compress(context: StepContext) -> Detail:
+    """Writes the traced deploy module of one form of the weights."""
+    maker = _MAKERS.get(context.form)
+    if maker is None:
+        raise RecipeError(f"nothing makes the form {context.form!r}")
+    return maker(context)
+
+
+def recovered_digest(loaded: LoadedRecipe) -> str:
+    """Digest of the weights of an earlier recovery; empty where the recipe names none. Raises RecipeError."""
+    path = loaded.recovered_path
+    if path is None:
+        return ""
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise RecipeError(f"sparsity.recovered: cannot read {path}: {error.strerror}") from error
+
+
+_MAKERS: dict[Form, Callable[[StepContext], Detail]] = {}

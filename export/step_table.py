@@ -1,0 +1,229 @@
+"""The steps, as data. Promises: each says what decides its outcome, so that a change redoes it and nothing else."""
+
+from __future__ import annotations
+
+from export.compress import recovered_digest, run_compress
+from export.judge import run_gate
+from export.onnx_from_torch import run_onnx_from_torch
+from export.onnx_optimization import run_onnx_optimization
+from export.precision import run_precision
+from export.preprocess_check import run_preprocess
+from export.publish import run_publish
+from export.qualify import run_qualify
+from export.recipe import LoadedRecipe
+from export.reference import run_reference
+from export.sources import source_digest
+from export.steps import Step
+from export.targets import installed_tensorrt, run_targets
+from export.wrap import run_wrap
+
+_PIXELS = ("models.preprocessing", "models.resampling", "service.vision.image_decoder")
+_DATA = (
+    "export.datasets",
+    "export.digit_data",
+    "export.folder_data",
+    "export.labelled_images",
+    "models.digit_scenes",
+    "models.digit_sources",
+    "models.digit_strokes",
+    "models.backgrounds",
+    *_PIXELS,
+)
+_METRIC = (
+    "export.accuracy",
+    "export.evidence",
+    "export.detection_evidence",
+    "export.bootstrap",
+    "models.metrics",
+    "models.specs",
+)
+_HEADS = (
+    "export.answer_heads",
+    "export.detection_heads",
+    "export.suppression",
+    "export.normalisation",
+    "export.padding",
+    "models.specs",
+)
+_FOLDING = (
+    "export.folding",
+    "export.folding_hooks",
+    "export.layer_pairs",
+    "export.rewrites.torch_modules",
+    "export.rewrites.cond_conv",
+    "export.rewrites.standardised_conv",
+)
+_REWRITES = (
+    "export.graph_rewrites",
+    "export.rewrites.patches_to_image",
+    "export.rewrites.fourier",
+    "export.rewrites.antialiased_resize",
+)
+_WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "targets")
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        "wrap",
+        run_wrap,
+        inputs=(),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "extra_outputs", "folding"),
+            "source": source_digest(loaded.network_request()),
+            "classes": len(loaded.recipe.labels),
+        },
+        modules=("export.wrap", "export.trace", *_HEADS, *_FOLDING),
+        tools=("torch",),
+    ),
+    Step(
+        "preprocess",
+        run_preprocess,
+        inputs=(),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation"),
+            "source": source_digest(loaded.network_request()),
+        },
+        modules=("export.preprocess_check", "export.fidelity", *_PIXELS),
+        tools=("numpy", "pillow", "torch", "cykooz-resizer"),
+    ),
+    Step(
+        "compress",
+        run_compress,
+        inputs=("wrap",),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels", "sparsity", "pruning"),
+            "recovered": recovered_digest(loaded),
+            "source": source_digest(loaded.network_request()),
+        },
+        modules=(
+            "export.compress",
+            "export.trace",
+            *_DATA,
+        ),
+        tools=("torch", "numpy", "pillow", "simplejpeg"),
+        scope="form",
+        skips_dense=True,
+    ),
+    Step(
+        "onnx_from_torch",
+        run_onnx_from_torch,
+        inputs=("wrap",),
+        config=lambda loaded: (
+            _parts(loaded, "onnx", "preprocess") | {"batch_error": loaded.recipe.gate.max_batch_error}
+        ),
+        modules=(
+            "export.onnx_from_torch",
+            "export.onnx_graph",
+            "export.conversion_proof",
+            "export.large_files",
+            "export.layer_names",
+            "export.splice",
+            "export.suppression",
+        ),
+        tools=("torch", "onnx", "onnxscript", "onnxruntime"),
+        scope="form",
+    ),
+    Step(
+        "reference",
+        run_reference,
+        inputs=(),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
+            "source": source_digest(loaded.network_request()),
+            "resamples": loaded.recipe.qualify.bootstrap_resamples,
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
+        },
+        modules=("export.reference", "export.plain_answers", *_HEADS, *_DATA, *_METRIC),
+        tools=("torch", "numpy", "pillow", "simplejpeg"),
+    ),
+    Step(
+        "onnx_optimization",
+        run_onnx_optimization,
+        inputs=("onnx_from_torch",),
+        config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs"),
+        modules=("export.onnx_optimization", "export.onnx_graph", "export.large_files", *_REWRITES),
+        tools=("onnx", "onnxslim", "onnxruntime"),
+        scope="form",
+    ),
+    Step(
+        "targets",
+        run_targets,
+        inputs=("onnx_optimization",),
+        config=lambda loaded: {"tensorrt": installed_tensorrt()},
+        modules=(
+            "export.targets",
+            "export.operator_support",
+            "export.tensorrt_from_onnx",
+            "export.rewrites.byte_input",
+            "export.rewrites.suppression_for_tensorrt",
+        ),
+        tools=("onnx",),
+    ),
+    Step(
+        "precision",
+        run_precision,
+        inputs=("onnx_optimization",),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
+        },
+        modules=(
+            "export.precision",
+            "export.quantization",
+            "export.calibration",
+            "export.thresholds",
+            "export.onnx_graph",
+            "export.graph_rewrites",
+            "export.bare_graph",
+            "export.large_files",
+            *_DATA,
+            *_METRIC,
+        ),
+        tools=("onnx", "onnxruntime", "numpy", "pillow", "simplejpeg"),
+        scope="variant",
+    ),
+    Step(
+        "qualify",
+        run_qualify,
+        inputs=("reference", "precision"),
+        config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
+        modules=(
+            "export.qualify",
+            "export.benchmark",
+            "export.parity",
+            "export.bare_graph",
+            "export.serving",
+            "service.backends.onnxruntime_backend",
+            *_DATA,
+            *_METRIC,
+        ),
+        tools=("onnxruntime", "numpy", "pillow", "simplejpeg"),
+        scope="variant",
+        is_measured=True,
+    ),
+    Step(
+        "gate",
+        run_gate,
+        inputs=(*_WHOLE, "precision", "qualify"),
+        config=lambda loaded: _parts(loaded, "gate", "variants"),
+        modules=("export.gate",),
+        tools=(),
+        is_reusable=False,
+        is_measured=True,
+        is_good=lambda detail: bool(detail["accepted"]),
+    ),
+    Step(
+        "publish",
+        run_publish,
+        inputs=(*_WHOLE, "precision", "qualify", "gate"),
+        config=lambda loaded: {},
+        modules=("export.publish",),
+        tools=(),
+        is_reusable=False,
+    ),
+)
+
+
+def _parts(loaded: LoadedRecipe, *names: str) -> dict[str, object]:
+    """The named sections of a recipe, JSON-ready."""
+    document = loaded.recipe.model_dump(mode="json")
+    return {name: document[name] for name in names}

@@ -1,0 +1,63 @@
+"""The variants that a recipe may ask for. Promises: one row each; a variant is a form of the weights in a precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Form = Literal["dense", "sparse24", "pruned"]
+"""What became of the weights before precision: nothing, 2:4 structured sparsity, or whole channels removed."""
+
+FORMS: tuple[Form, ...] = get_args(Form)
+VariantKind = Literal[
+    "fp32",
+    "fp16",
+    "bf16",
+    "int8-cpu",
+    "int8-trt",
+    "fp8-trt",
+    "fp16-sparse24",
+    "int8-trt-sparse24",
+    "fp32-pruned",
+    "fp16-pruned",
+    "int8-cpu-pruned",
+    "int8-trt-pruned",
+]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+Target = Literal["any", "cpu", "gpu", "trt"]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTraits:
+    """What a variant's name means."""
+
+    precision: Precision
+    target: Target  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT; trt: TensorRT
+    form: Form = "dense"
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.target in ("gpu", "trt")
+
+
+# 2:4 exists for tensor cores only: CPUs gain nothing from it, so there is no fp32 or int8-cpu row of that form.
+TRAITS: dict[VariantKind, VariantTraits] = {
+    "fp32": VariantTraits("fp32", "any"),
+    "fp16": VariantTraits("fp16", "gpu"),
+    "bf16": VariantTraits("bf16", "gpu"),
+    "int8-cpu": VariantTraits("int8", "cpu"),
+    "int8-trt": VariantTraits("int8", "trt"),
+    "fp8-trt": VariantTraits("fp8", "trt"),
+    "fp16-sparse24": VariantTraits("fp16", "gpu", "sparse24"),
+    "int8-trt-sparse24": VariantTraits("int8", "trt", "sparse24"),
+    "fp32-pruned": VariantTraits("fp32", "any", "pruned"),
+    "fp16-pruned": VariantTraits("fp16", "gpu", "pruned"),
+    "int8-cpu-pruned": VariantTraits("int8", "cpu", "pruned"),
+    "int8-trt-pruned": VariantTraits("int8", "trt", "pruned"),
+}
+
+
+def forms_of(variants: tuple[VariantKind, ...]) -> tuple[Form, ...]:
+    """The forms that these variants need, dense first and always: the others are made from it."""
+    used = dict.fromkeys(TRAITS[variant].form for variant in variants)
+    return ("dense", *(form for form in used if form != "dense"))
