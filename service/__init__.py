@@ -10,8 +10,9 @@ A request's life
 7. `vision/{classification,detection,segmentation}.py` render it in source coordinates.
 
 `predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes.
-`repository/` lists, checks and picks versions; `rollout/` decides which version answers; `catalog.py` is what an API
-process knows of them. `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.
+`repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
+`rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
+`errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.
 `cli.py` is the `saccade` program, `commands/` its parts.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.

@@ -18,6 +18,11 @@ SaccadeError
 ├── InferenceFailed         the backend refused this batch
 ├── BackendError            a backend could not load or run
 ├── RepositoryError         a version that must not be served
+│   └── SignatureRefused    nobody who is trusted vouches for it
+│       ├── UnsignedVersion     it has no manifest.sig
+│       ├── UnknownSigner       the key is not among the trusted ones
+│       ├── BadSignature        it is not of this manifest, or not by this key
+│       └── DamagedSignature    manifest.sig cannot be read
 └── SettingsError           refuses to start
 """
 
@@ -100,6 +105,26 @@ class BackendError(SaccadeError):
 
 
 class RepositoryError(SaccadeError):
+    pass
+
+
+class SignatureRefused(RepositoryError):
+    pass
+
+
+class UnsignedVersion(SignatureRefused):
+    pass
+
+
+class UnknownSigner(SignatureRefused):
+    pass
+
+
+class BadSignature(SignatureRefused):
+    pass
+
+
+class DamagedSignature(SignatureRefused):
     pass
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from service.errors import SettingsError
 
 PREFIX = "SACCADE_"
+# The exporter's own: one shell may publish and serve, so a server leaves them alone.
+EXPORT_ONLY = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD"})
 MIB = 1024 * 1024
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -48,7 +50,21 @@ class Settings(BaseModel):
     drain_delay_ms: float = Field(0.0, ge=0.0, description="SIGTERM: not ready, still serving, for so long")
     shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")
+    require_signature: bool = Field(False, description="refuse versions that no trusted key has signed")
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="public keys whose signatures count: PEM files or directories of them, separated by ':'"
+    )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
+
+    @field_validator("trusted_keys", mode="before")
+    @classmethod
+    def _separate_paths(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        paths = value.split(os.pathsep)
+        if not all(paths):
+            raise ValueError(f"{value!r} names an empty path; leave it out to trust no key")
+        return paths
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Settings:
@@ -56,6 +72,10 @@ class Settings(BaseModel):
             raise ValueError("default_deadline_ms must not exceed max_deadline_ms")
         if self.max_body_bytes > self.max_buffered_bytes:
             raise ValueError("max_body_bytes must not exceed max_buffered_bytes")
+        if self.require_signature and not self.trusted_keys:
+            raise ValueError(
+                "SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS: the public keys of who may sign versions"
+            )
         return self
 
 
@@ -63,7 +83,7 @@ def settings_from(environment: Mapping[str, str], overrides: Mapping[str, Any] |
     """Settings from `SACCADE_*` variables, then `overrides` (command-line options). Raises SettingsError."""
     values: dict[str, Any] = {}
     for name, value in environment.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name in EXPORT_ONLY:
             continue
         field = name.removeprefix(PREFIX).lower()
         if field not in Settings.model_fields:

@@ -22,6 +22,7 @@ from service.http.auth import ApiKeys
 from service.http.listening import reserve
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.repository.open import FoundVersion, list_versions
+from service.repository.trusted_keys import SignaturePolicy, signature_policy
 from service.repository.variants import choose_variant
 from service.repository.verify import verify_version
 from service.settings import MIB, Settings
@@ -42,8 +43,11 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": 
 class Supervisor:
     """One device worker and some API processes around one version table."""
 
-    def __init__(self, settings: Settings, runtime_dir: Path, reservation: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
+    ) -> None:
         self._settings = settings
+        self._signatures = signatures
         self._runtime_dir = runtime_dir
         self._reservation = reservation
         self._table = VersionTable(settings.device)
@@ -282,7 +286,7 @@ class Supervisor:
     async def _verify(self, version: FoundVersion) -> None:
         key = version.key
         try:
-            verified = await asyncio.to_thread(verify_version, version.path)
+            verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
             variant = choose_variant(verified.manifest, self._settings.device, self._settings.variant)
             _ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
@@ -290,6 +294,8 @@ class Supervisor:
             log.error("version_refused", model=key.model, version=key.version, reason=str(error))
             self._publish()
             return
+        if verified.signed_by is not None:
+            log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         self._table.verified(key, verified, variant.name, _batch_sizes(verified.manifest, self._settings))
         self._load_next()
 
@@ -360,7 +366,8 @@ def serve(settings: Settings) -> None:
             "`saccade-export run RECIPE.yaml --repository DIR`"
         )
     ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
+    signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
     with reserve(settings.host, settings.port) as reservation, _runtime_dir() as runtime_dir:
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
-        asyncio.run(Supervisor(settings, runtime_dir, reservation).run())
+        asyncio.run(Supervisor(settings, signatures, runtime_dir, reservation).run())

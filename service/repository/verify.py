@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.manifest import Manifest, ManifestError, read_manifest
+from models.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
 from service.errors import RepositoryError
+from service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class VerifiedVersion:
     manifest: Manifest
     manifest_sha256: str
     path: Path
+    signed_by: str | None = None  # id of the trusted key; None where none was asked for
 
 
 def verified_bytes(path: Path, sha256: str | None) -> bytes:
@@ -28,10 +30,15 @@ def verified_bytes(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def verify_version(version_dir: Path) -> VerifiedVersion:
-    """Reads and checks one version directory, file by file. Raises RepositoryError with the reason."""
+def verify_version(version_dir: Path, policy: SignaturePolicy = NO_SIGNATURES) -> VerifiedVersion:
+    """Checks one version directory: its signature before anything is parsed, then file by file.
+
+    Raises RepositoryError with the reason.
+    """
+    raw = verified_bytes(version_dir / MANIFEST_NAME, None)
+    signed_by = policy.signer_of(version_dir, raw)
     try:
-        manifest, found = read_manifest(version_dir)
+        manifest = manifest_from_bytes(raw)
     except ManifestError as error:
         raise RepositoryError(str(error)) from error
     if (manifest.model, str(manifest.version)) != (version_dir.parent.name, version_dir.name):
@@ -42,7 +49,7 @@ def verify_version(version_dir: Path) -> VerifiedVersion:
         _verify_file(version_dir / entry.path, entry.sha256)
     if next(manifest.accepted_variants(), None) is None:
         raise RepositoryError("no variant passed its gate; export the model again")
-    return VerifiedVersion(manifest, found, version_dir)
+    return VerifiedVersion(manifest, hashlib.sha256(raw).hexdigest(), version_dir, signed_by)
 
 
 def _verify_file(path: Path, sha256: str) -> None:

@@ -111,12 +111,13 @@ HEAVY = ("torch", "torchvision", "timm", "transformers", "onnx", "sklearn", "sci
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("service.api_process", (*HEAVY, "onnxruntime", "tensorrt", "httpx")),
-        ("service.cli", (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy")),
+        ("service.api_process", (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography")),
+        ("service.cli", (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography")),
         (
             "service.workers.worker",
-            (*HEAVY, "onnxruntime", "tensorrt", "fastapi", "starlette", "uvicorn", "simplejpeg"),
+            (*HEAVY, "onnxruntime", "tensorrt", "fastapi", "starlette", "uvicorn", "simplejpeg", "cryptography"),
         ),
+        ("service.supervisor", (*HEAVY, "onnxruntime", "tensorrt", "cryptography")),  # until keys are to be trusted
         ("models.manifest", (*HEAVY, "service", "numpy", "PIL")),
     ],
 )

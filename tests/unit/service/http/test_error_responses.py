@@ -13,7 +13,9 @@ from service.errors import (
     BadImage,
     BadParameter,
     BadRequest,
+    BadSignature,
     ClientLeft,
+    DamagedSignature,
     DeadlineExceeded,
     Draining,
     InferenceFailed,
@@ -24,8 +26,11 @@ from service.errors import (
     RepositoryError,
     SaccadeError,
     SettingsError,
+    SignatureRefused,
     Unavailable,
+    UnknownSigner,
     Unprocessable,
+    UnsignedVersion,
     UnsupportedMedia,
     WorkerLost,
 )
@@ -53,7 +58,17 @@ EXPECTED: dict[type[SaccadeError], tuple[int, Outcome]] = {
     ClientLeft: (499, Outcome.CLIENT_LEFT),
     InferenceFailed: (500, Outcome.ERROR),
 }
-OURS = (SaccadeError, BackendError, RepositoryError, SettingsError)
+OURS = (
+    SaccadeError,
+    BackendError,
+    RepositoryError,
+    SignatureRefused,
+    UnsignedVersion,
+    UnknownSigner,
+    BadSignature,
+    DamagedSignature,
+    SettingsError,
+)
 
 
 def instance_of(kind: type[SaccadeError], text: str = "what was given") -> SaccadeError:
