@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from export.errors import RecipeError
 from export.fidelity import FidelityReport
+from export.gate_thresholds import GateThresholds
 from export.qualify_report import QualifyReport
-from export.recipe import GateThresholds
 from models.manifest import GateDecision, MetricFigure, TargetSupport
 from models.specs import Frozen, Task
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from export.fidelity import FidelityReport
+from export.gate_thresholds import GateThresholds
 from export.qualify_report import QualifyReport
-from export.recipe import GateThresholds
 from models.manifest import GateCheck, GateDecision, MetricFigure
 
 

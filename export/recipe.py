@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from export.compression_spec import PruningSpec, SparsitySpec
 from export.errors import RecipeError
+from export.gate_thresholds import GateThresholds
 from export.network import NetworkRequest, SourceFacts
 from export.sources.crop_rule import crop_at_size
 from export.sources.specs import SourceSpec, source_name
@@ -100,21 +101,6 @@ class QualifySpec(Frozen):
     allow_spinning: bool = True
     evaluate_batch_size: BatchSize = 16
     bootstrap_resamples: int = Field(default=200, ge=20)
-
-
-class GateThresholds(Frozen):
-    """What a variant must reach. Shares and drops are fractions: 0.005 is half a point."""
-
-    min_metric: float = Field(default=0.0, ge=0)  # lower end of the bootstrap interval; keeps untrained weights out
-    max_metric_drop: float = Field(default=0.005, ge=0)  # upper end of the paired bootstrap interval
-    max_parity_error: float = Field(default=1e-4, gt=0)  # relative L2 against eager; fp32 only
-    max_mask_disagreement: float = Field(default=1e-3, ge=0, le=1)  # share of pixels
-    max_batch_error: float = Field(default=1e-4, ge=0)  # relative L2, alone against in a batch
-    min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
-    speed_ratio_gates: bool = False  # timing on a shared machine informs unless the recipe insists
-    max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
-    min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)  # pixels within one level of the library's own
-    allow_random_weights: bool = False  # an untrained network is published only where the recipe insists
 
 
 class Recipe(Frozen):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
+from export.gate_thresholds import Agreement
 from export.matrix.entries import Entry
 from export.variants import VariantKind
 from models.digit_scenes import CLASS_NAMES
@@ -31,7 +32,14 @@ _QUICK: Document = {
         "bootstrap_resamples": 20,
     },
     # Untrained networks recognise nothing: what counts is the way through, and that answers stay what they are.
-    "gate": {"max_metric_drop": 1.0, "allow_random_weights": True},
+    "gate": {
+        "max_metric_drop": 1.0,
+        "max_class_drop": 1.0,
+        "min_agreement": dict.fromkeys(get_args(Agreement), 0.0),
+        "min_precision_share": {"int8": 0.0},
+        "allow_loose_thresholds": True,
+        "allow_random_weights": True,
+    },
 }
 _TASKS: dict[Task, Document] = {
     Task.CLASSIFY: {"task": "classify", "top_k": 5},

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+
+from export.gate_thresholds import Agreement
 
 Document = dict[str, Any]
 WriteRecipe = Callable[..., Path]
@@ -28,7 +30,14 @@ _QUICK: Document = {
         "allow_spinning": False,
     },
     # Random weights recognise nothing: what is tested is the way through, not the network.
-    "gate": {"max_metric_drop": 1.0, "allow_random_weights": True},
+    "gate": {
+        "max_metric_drop": 1.0,
+        "max_class_drop": 1.0,
+        "min_agreement": dict.fromkeys(get_args(Agreement), 0.0),
+        "min_precision_share": {"int8": 0.0},
+        "allow_loose_thresholds": True,
+        "allow_random_weights": True,
+    },
 }
 _TASKS: dict[str, Document] = {
     "classify": {

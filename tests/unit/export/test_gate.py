@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from export.gate import denial_text, gate_decision
+from export.gate_thresholds import GateThresholds
 from export.qualify_report import (
     BatchInvariance,
     HostileFigure,
@@ -13,7 +14,6 @@ from export.qualify_report import (
     QualifyReport,
     SpeedRatio,
 )
-from export.recipe import GateThresholds
 from models.manifest import Device, GateDecision, LatencyFigure, MetricFigure
 
 DIGEST = "a" * 64

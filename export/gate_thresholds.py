@@ -1,0 +1,109 @@
+"""The recipe's section `gate`. Promises: every limit of the gate is here, and none can be loosened out of sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from export.variants import Precision, VariantKind
+from models.specs import Frozen
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Agreement = Literal["top1", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
+
+# What agreement with the eager network must reach where the recipe names no limit; names as in `agreement.py`.
+# A variant that is as good as the network may still answer otherwise where both are unsure, and sparse weights do so
+# more often: these limits catch nonsense, the metric's budget catches loss.
+MIN_AGREEMENT: Mapping[Agreement, float] = {
+    "top1": 0.97,
+    "box_f1": 0.85,
+    "box_iou": 0.85,
+    "mask_iou": 0.85,
+    "pixels": 0.97,
+    "boundary_iou": 0.60,
+}
+# Share of multiply-adds that a file must do in the precision it is named after; small layers may stay out of eight bits.
+MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
+
+
+class GateThresholds(Frozen):
+    """What a variant must reach. Shares and drops are fractions: 0.005 is half a point."""
+
+    min_metric: float = Field(default=0.0, ge=0)  # lower end of the bootstrap interval; keeps untrained weights out
+    max_metric_drop: float = Field(default=0.005, ge=0)  # upper end of the paired bootstrap interval
+    max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    max_class_drop: float = Field(default=0.05, ge=0)  # the same of the class that may have lost most
+    min_agreement: dict[Agreement, Share] = Field(default_factory=dict)  # by name as in MIN_AGREEMENT, which fills the rest
+    max_parity_error: float = Field(default=1e-4, gt=0)  # relative L2 against eager; fp32 only
+    max_half_parity_error: float = Field(default=2e-2, gt=0)  # the same of fp16 and bf16
+    max_mask_disagreement: Share = 1e-3  # share of pixels
+    max_half_mask_disagreement: Share = 1e-2
+    max_batch_error: float = Field(default=1e-4, ge=0)  # relative L2, alone against in a batch
+    min_precision_share: dict[Precision, Share] = Field(default_factory=dict)  # MIN_PRECISION_SHARE fills the rest
+    min_sparse_gain: float = Field(default=1.03, gt=0)  # images per second, 2:4 / dense; lower end of its interval
+    min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
+    speed_ratio_gates: bool = False  # timing on a shared machine informs unless the recipe insists
+    max_p99_ms_batch_1: float | None = Field(default=None, gt=0)
+    min_images_per_s: float | None = Field(default=None, gt=0)  # at the best batch size
+    max_memory_mb: float | None = Field(default=None, gt=0)  # of one process that opened the file and ran a batch
+    max_latency_regression: float | None = Field(default=None, ge=0)  # share, p50 at batch 1, against the newest version
+    max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
+    min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)  # pixels within one level of the library's own
+    allow_random_weights: bool = False  # an untrained network is published only where the recipe insists
+    allow_loose_thresholds: bool = False  # limits beyond LOOSEST count only where the recipe insists, and it shows
+
+    def metric_drop_limit(self, variant: str) -> float:
+        """A variant's own budget, or the common one."""
+        own: Mapping[str, float] = {name: limit for name, limit in self.max_metric_drop_by_variant.items()}
+        return own.get(variant, self.max_metric_drop)
+
+    def agreement_limits(self) -> dict[Agreement, float]:
+        return {**MIN_AGREEMENT, **self.min_agreement}
+
+    def precision_limit(self, precision: Precision) -> float:
+        return {**MIN_PRECISION_SHARE, **self.min_precision_share}[precision]
+
+
+# The loosest limit that still says something, whatever the network. A recipe may go further, but not silently.
+LOOSEST: Mapping[str, float] = {
+    "max_metric_drop": 0.05,
+    "max_class_drop": 0.25,
+    "max_parity_error": 1e-2,
+    "max_half_parity_error": 1e-1,
+    "max_mask_disagreement": 5e-2,
+    "max_half_mask_disagreement": 5e-2,
+    "max_batch_error": 1e-2,
+    "min_agreement": 0.5,
+    "min_precision_share": 0.5,
+    "min_preprocess_agreement": 0.95,
+    "min_sparse_gain": 1.0,
+}
+
+
+def loose_limits(thresholds: GateThresholds) -> list[str]:
+    """The limits that lie beyond LOOSEST, each with both numbers."""
+    return [
+        f"{name} {value:g} (at {'most' if name.startswith('max') else 'least'} {limit:g})"
+        for name, value, limit in _bounded(thresholds)
+        if (value > limit if name.startswith("max") else value < limit)
+    ]
+
+
+def changed_limits(found: GateThresholds, agreed: GateThresholds) -> list[str]:
+    """How the thresholds that were used differ from the agreed ones."""
+    left, right = found.model_dump(mode="json"), agreed.model_dump(mode="json")
+    return [f"{name} {left[name]} instead of {right[name]}" for name in left if left[name] != right[name]]
+
+
+def _bounded(thresholds: GateThresholds) -> Iterator[tuple[str, float, float]]:
+    """Name, value and loosest sensible value of every limit that has one."""
+    for name, limit in LOOSEST.items():
+        value = getattr(thresholds, name)
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", each, limit) for key, each in value.items())
+        else:
+            yield name, value, limit
+    for variant, value in thresholds.max_metric_drop_by_variant.items():
+        yield f"max_metric_drop_by_variant.{variant}", value, LOOSEST["max_metric_drop"]
