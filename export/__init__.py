@@ -16,6 +16,7 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 7. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.
 8. `precision.py` makes each variant's file; int8: `calibration.py` observes, `thresholds.py` picks ranges,
    `quantization.py` places Q/DQ, the tuning split's metric picks the calibrator.
+   `effective_precision.py` reads from a graph what it really multiplies in.
 9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
 10. `judge.py` asks `gate.py` (a pure function) and writes the report: `report.py`, `plots.py`.
 11. `publish.py` adds the version through `repository.py`, and sample images through `samples.py`.

@@ -7,6 +7,7 @@ same where this file uses it.
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -34,6 +35,16 @@ class ParserError:
     node: str
     layer: str  # of the torch network; empty when the graph does not come from one
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLayer:
+    """One layer of the strongly typed network, before it is built: its types are those that the plan computes in."""
+
+    node: str  # of the graph; several layers may come from one node, and some from none
+    kind: str  # TensorRT's layer type in lower case, as `convolution`
+    inputs: tuple[str, ...]  # TensorRT's element types in lower case, as `half`
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,15 @@ def parser_errors(model: bytes | Path, tensorrt: ModuleType) -> tuple[ParserErro
     """The nodes of a graph that TensorRT cannot take, without building."""
     session = _Parsed(model, tensorrt)
     return session.errors
+
+
+def network_layers(model: bytes | Path, tensorrt: ModuleType) -> tuple[NetworkLayer, ...]:
+    """The parsed network, layer by layer. Raises GraphError naming the first node that TensorRT refuses."""
+    parsed = _Parsed(model, tensorrt)
+    if parsed.errors:
+        error = parsed.errors[0]
+        raise GraphError(f"{tensorrt.__name__} refuses {error.operator} {error.node!r}: {error.reason}")
+    return tuple(_network_layer(parsed.network.get_layer(index)) for index in range(parsed.network.num_layers))
 
 
 def build_plan(
@@ -161,6 +181,21 @@ def _dtypes(network: Any) -> dict[str, int]:
     layers = (network.get_layer(index) for index in range(network.num_layers))
     kinds = (layer.get_output(0).dtype.name.lower() for layer in layers if layer.num_outputs)
     return dict(Counter(kinds))
+
+
+def _network_layer(layer: Any) -> NetworkLayer:
+    inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+    outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+    origin = _ORIGIN.search(str(layer.metadata or ""))
+    return NetworkLayer(
+        node=origin.group(1) if origin else str(layer.name),
+        kind=layer.type.name.lower(),
+        inputs=tuple(tensor.dtype.name.lower() for tensor in inputs if tensor is not None),
+        outputs=tuple(tensor.dtype.name.lower() for tensor in outputs),
+    )
+
+
+_ORIGIN = re.compile(r"\[ONNX Layer: (.*?)\]")
 
 
 def _build_error(parsed: _Parsed) -> ParserError:
