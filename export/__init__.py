@@ -18,6 +18,7 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    `quantization.py` places Q/DQ, the tuning split's metric picks the calibrator.
    `effective_precision.py` reads from a graph what it really multiplies in.
 9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
+   `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
 10. `judge.py` asks `gate.py` (a pure function) and writes the report: `report.py`, `plots.py`.
 11. `publish.py` adds the version through `repository.py`, and sample images through `samples.py`.
 

@@ -23,9 +23,13 @@ Kind = TypeVar("Kind", ClassSample, DetectSample, SegmentSample)
 
 def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batch_size: int) -> Evidence:
     """Runs every image of a split once, in batches, and keeps what each contributes to the metric."""
+    return evidence_of(answers_of(infer, split, batch_size), split, task, classes)
+
+
+def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
+    """The answers to all images of a split, in order."""
     parts = [infer(batch) for batch in batches(split.images, batch_size)]
-    answer = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    return evidence_of(answer, split, task, classes)
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
@@ -33,7 +37,7 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
     match task.task:
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
-            return ClassifyEvidence(answer[1][:, 0] == truth, truth, classes)
+            return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)
         case Task.DETECT:
             return _detect_evidence(answer, split, classes)
         case Task.SEGMENT:

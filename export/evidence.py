@@ -26,24 +26,43 @@ class Evidence(Protocol):
     def values(self, weights: Weights) -> NDArray[np.float64]:
         """The metric for each row of `weights`."""
 
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
+        """The metric of each class (resamples, classes); NaN where a class does not occur among the images drawn."""
+
     def per_class(self) -> NDArray[np.float64]:
         """The metric of each class on all images; NaN where a class does not occur."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassifyEvidence:
-    correct: NDArray[np.bool_]  # (n,)
+    predicted: NDArray[np.int64]  # (n,) the first class of each answer
     class_ids: NDArray[np.int64]  # (n,) truth
     classes: int
     metric: MetricName = "top1"
 
     @property
     def images(self) -> int:
-        return len(self.correct)
+        return len(self.class_ids)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        is_equal: NDArray[np.bool_] = self.predicted == self.class_ids
+        return is_equal
+
+    def confusion(self) -> NDArray[np.int64]:
+        """(classes, classes) images; row = truth, column = predicted. An id beyond the labels is in no column."""
+        known = (self.predicted >= 0) & (self.predicted < self.classes)
+        places = self.class_ids[known] * self.classes + self.predicted[known]
+        counts = np.bincount(places, minlength=self.classes**2)
+        return counts.reshape(self.classes, self.classes).astype(np.int64)
 
     def values(self, weights: Weights) -> NDArray[np.float64]:
         result: NDArray[np.float64] = weights @ self.correct.astype(np.float64) / weights.sum(1)
         return result
+
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
+        is_class = (self.class_ids[:, None] == np.arange(self.classes)).astype(np.float64)
+        return _ratio(weights @ (is_class * self.correct[:, None]), weights @ is_class)
 
     def per_class(self) -> NDArray[np.float64]:
         hits = np.bincount(self.class_ids, self.correct, self.classes)
@@ -61,15 +80,14 @@ class SegmentEvidence:
         return len(self.confusions)
 
     def values(self, weights: Weights) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = np.nanmean(self._class_iou(weights), axis=1)
+        result: NDArray[np.float64] = np.nanmean(self.class_values(weights), axis=1)
         return result
 
     def per_class(self) -> NDArray[np.float64]:
-        figures: NDArray[np.float64] = self._class_iou(np.ones((1, self.images), np.int64))[0]
+        figures: NDArray[np.float64] = self.class_values(np.ones((1, self.images), np.int64))[0]
         return figures
 
-    def _class_iou(self, weights: Weights) -> NDArray[np.float64]:
-        """(resamples, classes)."""
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
         totals = np.einsum("ri,ikl->rkl", weights, self.confusions, optimize=True)
         hits = np.diagonal(totals, axis1=1, axis2=2)
         return _ratio(hits, totals.sum(1) + totals.sum(2) - hits)
@@ -84,6 +102,15 @@ class Accuracy:
     value: Interval
     drop: Interval  # reference - variant, same resamples
     per_class: tuple[float | None, ...]
+    worst_class: ClassDrop | None  # None: no class occurs
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDrop:
+    """What the class that may have lost most lost."""
+
+    class_id: int
+    drop: Interval  # reference - variant, paired resamples
 
 
 def point_value(evidence: Evidence) -> float:
@@ -104,7 +131,23 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
         interval_of(value, found),
         interval_of(reference_value - value, expected - found),
         tuple(None if np.isnan(figure) else float(figure) for figure in evidence.per_class()),
+        worst_class(evidence, reference, weights),
     )
+
+
+def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> ClassDrop | None:
+    """The class whose drop has the highest upper end: a loss in one class hides in the mean of many."""
+    drops = reference.per_class() - evidence.per_class()
+    resampled = reference.class_values(weights) - evidence.class_values(weights)
+    counted = [index for index, drop in enumerate(drops) if not np.isnan(drop)]
+    figures = [ClassDrop(index, interval_of(float(drops[index]), _known(resampled[:, index]))) for index in counted]
+    return max(figures, key=lambda figure: figure.drop.high, default=None)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Without the resamples that drew no image of a class."""
+    known: NDArray[np.float64] = values[~np.isnan(values)]
+    return known
 
 
 def _ratio(parts: NDArray[np.number], totals: NDArray[np.number]) -> NDArray[np.float64]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.accuracy import Answer, evaluate, evidence_of
+from export.accuracy import Answer, answers_of, evidence_of
+from export.answer_pictures import write_examples
 from export.artifact import Detail, file_sha256
 from export.bare_graph import bare_images
 from export.benchmark import cpu_device, latency_figure, seconds_per_run, speed_ratio, usable_threads
 from export.bootstrap import CONFIDENCE
+from export.curves import curves_of
 from export.evidence import Accuracy, accuracy_of
 from export.large_files import weight_files
 from export.onnx_graph import MODEL_FILE
@@ -38,7 +40,7 @@ _INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch 
 
 
 def run_qualify(context: StepContext) -> Detail:
-    """Writes `qualify.json`."""
+    """Writes `qualify.json` and pictures of images that it answers differently from the reference."""
     assert context.variant is not None
     recipe = context.recipe
     made = context.inputs[qualified_name("precision", context.variant)]
@@ -49,8 +51,8 @@ def run_qualify(context: StepContext) -> Detail:
     reference = evidence_of(expected, split, recipe.task, len(recipe.labels))
     backend = open_backend(file, recipe)
     context.note("task metric")
-    size = recipe.qualify.evaluate_batch_size
-    evidence = evaluate(backend.infer, split, recipe.task, len(recipe.labels), size)
+    answers = answers_of(backend.infer, split, recipe.qualify.evaluate_batch_size)
+    evidence = evidence_of(answers, split, recipe.task, len(recipe.labels))
     accuracy = accuracy_of(evidence, reference, recipe.qualify.bootstrap_resamples)
     context.note("parity, batch invariance, hostile inputs")
     parity = _parity(backend, recipe, split.images, expected)
@@ -80,6 +82,8 @@ def run_qualify(context: StepContext) -> Detail:
         speed=speed,
         measured_on=cpu_device(usable_threads(recipe.qualify.threads)),
         detail=dict(made.detail),
+        curves=curves_of(evidence),
+        disagreements=write_examples(expected, answers, split, recipe.task, recipe.labels, context.out),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from export.curves import Curves
+from export.disagreements import Disagreements
 from models.manifest import Device, LatencyFigure, MetricFigure
 from models.specs import Frozen, Sha256
 
@@ -68,3 +70,5 @@ class QualifyReport(Frozen):
     speed: tuple[SpeedRatio, ...]
     measured_on: Device
     detail: dict[str, str | float | int | bool]
+    curves: Curves | None = None
+    disagreements: Disagreements | None = None

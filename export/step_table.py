@@ -188,6 +188,9 @@ STEPS: tuple[Step, ...] = (
         config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
         modules=(
             "export.qualify",
+            "export.curves",
+            "export.disagreements",
+            "export.answer_pictures",
             "export.benchmark",
             "export.parity",
             "export.bare_graph",

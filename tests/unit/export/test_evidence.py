@@ -18,7 +18,7 @@ from models.metrics import mean_iou
 
 
 def classify(correct: NDArray[np.bool_]) -> ClassifyEvidence:
-    return ClassifyEvidence(correct, np.zeros(len(correct), np.int64), 2)
+    return ClassifyEvidence(np.where(correct, 0, 1), np.zeros(len(correct), np.int64), 2)
 
 
 def test_resamples_are_repeatable_and_draw_every_image_count() -> None:
