@@ -20,7 +20,7 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
 10. `judge.py` asks `gate.py` (a pure function) and writes the report: `report.py`, `plots.py`.
-11. `publish.py` adds the version through `repository.py`, and sample images through `samples.py`.
+11. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`); `signing.py` signs it.
 
 Beside them
 - `recipe.py` validates recipe.yaml and completes it from its source; `init.py` writes the recipe of a checkpoint.
@@ -29,8 +29,8 @@ Beside them
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program, with `cli_sources.py` and `cli_matrix.py`; `progress.py` its lines and bars, `errors.py`
-  every failure it can name. `demo.py` is `make demo`.
+- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`; `progress.py` its lines and bars,
+  `errors.py` every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from export.artifact import StepResult, file_sha256
 from export.cli_matrix import matrix
+from export.cli_signing import SignKeyOption, register_signing, signer_from
 from export.cli_sources import register_sources
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
@@ -35,6 +36,7 @@ app = typer.Typer(
     help="Exports, gates and publishes trained networks.",
 )
 register_sources(app)
+register_signing(app)
 app.command()(matrix)
 
 
@@ -43,11 +45,12 @@ def run(
     recipes: Annotated[list[Path], typer.Argument(help="recipe.yaml, one or more")],
     repository: RepositoryOption = Path("repository"),
     work: WorkOption = Path(".saccade/export"),
+    sign_key: SignKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Exports each recipe: wrap, convert, quantize, qualify, gate, publish."""
     loaded = [load_recipe(path) for path in recipes]
-    settings = RunSettings(work, repository)
+    settings = RunSettings(work, repository, signer=signer_from(sign_key))
     outcomes = _run_all(loaded, settings, as_json)
     raise typer.Exit(DONE if all(_is_good(results) for results in outcomes) else FAILED)
 
@@ -58,11 +61,13 @@ def step(
     name: Annotated[str, typer.Argument(help="step to run again, such as wrap or precision.int8-cpu")],
     repository: RepositoryOption = Path("repository"),
     work: WorkOption = Path(".saccade/export"),
+    sign_key: SignKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Runs one step again; what it builds on is taken from the work directory, or made first."""
     loaded = load_recipe(recipe)
-    outcomes = _run_all([loaded], RunSettings(work, repository, redo=name, until=name), as_json)
+    settings = RunSettings(work, repository, redo=name, until=name, signer=signer_from(sign_key))
+    outcomes = _run_all([loaded], settings, as_json)
     raise typer.Exit(DONE if _is_good(outcomes[0]) else FAILED)
 
 

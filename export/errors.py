@@ -7,7 +7,8 @@ ExportError
 ├── SourceError        the network or its weights cannot be loaded as the recipe says
 ├── DataRefused        calibration or evaluation data is missing, too small, or overlaps
 ├── GraphError         an ONNX graph lacks what the next step needs
-└── PublishError       the repository cannot take the version
+├── PublishError       the repository cannot take the version
+└── SigningError       a key cannot be used, or a version must not be signed
 """
 
 from __future__ import annotations
@@ -34,4 +35,8 @@ class GraphError(ExportError):
 
 
 class PublishError(ExportError):
+    pass
+
+
+class SigningError(ExportError):
     pass

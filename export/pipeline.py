@@ -26,6 +26,7 @@ from export.batching import settled
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
 from export.recipe import LoadedRecipe
+from export.signing import Signer
 from export.step_table import STEPS
 from export.steps import Step, StepContext, qualified_name
 from export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
@@ -42,6 +43,7 @@ class RunSettings:
     repository: Path
     redo: str | None = None  # qualified name of a step to run again although it is finished
     until: str | None = None  # qualified name of the last step to run
+    signer: Signer | None = None  # signs what is published
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
 def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
     """The command that runs one step again, alone, with the same directories, ready to paste."""
     words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", settings.repository]
+    if settings.signer is not None:
+        words += ["--sign-key", settings.signer.path]
     return shlex.join(str(word) for word in words)
 
 
@@ -119,7 +123,15 @@ def _run_step(
                 return StepResult(name, "cached", artifact, time.perf_counter() - start, artifact.detail)
         with building(directory) as out:
             context = StepContext(
-                loaded, _variant(part), _form(part), out, inputs, data, settings.repository, listener.noted
+                loaded,
+                _variant(part),
+                _form(part),
+                out,
+                inputs,
+                data,
+                settings.repository,
+                listener.noted,
+                settings.signer,
             )
             detail = step.run(context)
             seconds = time.perf_counter() - start

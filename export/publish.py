@@ -14,6 +14,7 @@ from export.judge import reference_figure, weights_identity
 from export.onnx_graph import MODEL_FILE
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
+from export.signing import sign_version
 from export.sources.specs import source_name
 from export.steps import StepContext, qualified_name
 from export.targets import read_targets
@@ -29,6 +30,7 @@ from models.manifest import (
 )
 from models.specs import input_tensor, output_tensors
 from service import __version__
+from service.repository.signature import SIGNATURE_NAME, sign_manifest
 
 LABELS_FILE = "labels.txt"
 _SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}
@@ -54,18 +56,19 @@ def run_publish(context: StepContext) -> Detail:
 
         existing = _equal_version(context.repository, manifest(1))
         number = existing or add_version(
-            model_dir,
-            scratch,
-            lambda number: _write(scratch / MANIFEST_NAME, manifest_bytes(manifest(number))),
+            model_dir, scratch, lambda number: _write_manifest(scratch, manifest(number), context)
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if context.signer is not None and existing is not None:
+        sign_version(model_dir / str(existing), context.signer)
     write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
     return {
         "version": number,
         "is_new": existing is None,
         "path": str(model_dir / str(number)),
         "variants": ", ".join(variant.qualify.variant for variant in accepted),
+        "signed_by": context.signer.key_id if context.signer is not None else "",
     }
 
 
@@ -187,6 +190,14 @@ def _file_entries(directory: Path) -> tuple[FileEntry, ...]:
 
 def _sha256_of(manifest: Manifest, file: str) -> str:
     return next(entry.sha256 for entry in manifest.files if entry.path == file)
+
+
+def _write_manifest(scratch: Path, manifest: Manifest, context: StepContext) -> None:
+    """With its signature, so that a server that asks for one never sees the version without."""
+    content = manifest_bytes(manifest)
+    _write(scratch / MANIFEST_NAME, content)
+    if context.signer is not None:
+        _write(scratch / SIGNATURE_NAME, sign_manifest(content, context.signer.key))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ from export.variants import Form, VariantKind
 
 if TYPE_CHECKING:
     from export.datasets import DataStore
+    from export.signing import Signer
 
 Note = Callable[[str], None]  # shown beside the progress bar
 
@@ -30,6 +31,7 @@ class StepContext:
     data: DataStore
     repository: Path
     note: Note
+    signer: Signer | None = None  # signs what is published
 
     @property
     def recipe(self) -> Recipe:

@@ -1,1 +1,1 @@
-"""One file per subcommand of `saccade`."""
+"""One file per subcommand of `saccade`; `verification.py` is what `repository verify` checks of one version."""

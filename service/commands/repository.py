@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from models.manifest import Manifest, ManifestError, read_manifest
-from service.errors import RepositoryError
+from models.manifest import ManifestError, read_manifest
+from service.commands.verification import verification_of
+from service.errors import RepositoryError, SignatureRefused
 from service.repository.open import FoundVersion, list_versions
-from service.repository.verify import verify_version
+from service.repository.signature import read_signature
+from service.repository.trusted_keys import signature_policy
 
 _repository_option = click.option(
     "--repository",
@@ -42,7 +45,9 @@ def list_command(root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
         return
-    table = Table("model", "version", "variant", "gate", "metric", "95 % interval", "best images/s", "measured on")
+    table = Table(
+        "model", "version", "variant", "gate", "metric", "95 % interval", "best images/s", "measured on", "key id"
+    )
     for row in rows:
         table.add_row(*[str(value) for value in row.values()])
     Console().print(table)
@@ -62,8 +67,10 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
                 "interval": "",
                 "images_per_s": "",
                 "measured_on": "",
+                "key_id": "",
             }
         ]
+    key_id = _claimed_key_id(found.path)
     return [
         {
             "model": manifest.model,
@@ -74,9 +81,18 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
             "interval": f"{variant.metric.ci_low:.4f} - {variant.metric.ci_high:.4f}",
             "images_per_s": round(max((item.images_per_s for item in variant.latency), default=0.0), 1),
             "measured_on": f"{variant.measured_on.name}, {variant.measured_on.threads} threads",
+            "key_id": key_id,
         }
         for variant in manifest.variants
     ]
+
+
+def _claimed_key_id(version_dir: Path) -> str:
+    """Who says to have signed it; only `verify` checks."""
+    try:
+        return read_signature(version_dir).key_id
+    except SignatureRefused:
+        return ""
 
 
 @repository.command("show")
@@ -85,40 +101,68 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
 @_repository_option
 def show_command(model: str, version: str | None, root: Path) -> None:
     """The manifest of a version (the newest one when none is named)."""
-    click.echo(orjson.dumps(_manifest_of(root, model, version).model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+    path = _version_dir(root, model, version)
+    try:
+        document = read_manifest(path)[0].model_dump(mode="json")
+    except ManifestError as error:
+        raise RepositoryError(str(error)) from error
+    key_id = _claimed_key_id(path)
+    signed = {"signature_key_id": key_id} if key_id else {}
+    click.echo(orjson.dumps({**document, **signed}, option=orjson.OPT_INDENT_2))
 
 
-def _manifest_of(root: Path, model: str, version: str | None) -> Manifest:
+def _version_dir(root: Path, model: str, version: str | None) -> Path:
     found = [item for item in list_versions(root) if item.key.model == model]
     wanted = [item for item in found if version is None or str(item.key.version) == version]
     if not wanted:
-        known = ", ".join(f"{item.key.model}/{item.key.version}" for item in list_versions(root)) or "none"
-        raise RepositoryError(f"no such version in {root}; there are: {known}")
-    try:
-        return read_manifest(wanted[-1].path)[0]
-    except ManifestError as error:
-        raise RepositoryError(str(error)) from error
+        raise _no_such_version(root)
+    return wanted[-1].path
+
+
+def _no_such_version(root: Path) -> RepositoryError:
+    known = ", ".join(f"{item.key.model}/{item.key.version}" for item in list_versions(root)) or "none"
+    return RepositoryError(f"no such version in {root}; there are: {known}")
 
 
 @repository.command("verify")
+@click.argument("wanted", metavar="[MODEL[/VERSION]]", required=False)
 @_repository_option
+@click.option(
+    "--trusted-keys",
+    envvar="SACCADE_TRUSTED_KEYS",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="public key, or directory of them, whose signatures count; may be given again",
+)
+@click.option(
+    "--require-signature",
+    envvar="SACCADE_REQUIRE_SIGNATURE",
+    is_flag=True,
+    help="a version without a signature fails, too",
+)
 @_json_option
-def verify_command(root: Path, as_json: bool) -> None:
-    """Hashes every file of every version against its manifest."""
-    results = [_verification(found) for found in list_versions(root)]
+def verify_command(
+    wanted: str | None, root: Path, trusted_keys: tuple[Path, ...], require_signature: bool, as_json: bool
+) -> None:
+    """Hashes every file against its manifest and checks who signed: what a server does before it loads."""
+    if require_signature and not trusted_keys:
+        raise click.UsageError("--require-signature needs --trusted-keys: the public keys of who may sign versions")
+    policy = signature_policy(trusted_keys, is_required=require_signature)
+    results = [verification_of(found, policy) for found in _wanted_versions(root, wanted)]
     if as_json:
-        click.echo(orjson.dumps(results, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps([asdict(result) for result in results], option=orjson.OPT_INDENT_2))
     else:
         for result in results:
-            click.echo(f"{result['model']}/{result['version']}: {result['reason'] or 'verified'}")
-    if not results or any(result["reason"] for result in results):
+            click.echo(result.line)
+    if not results or any(result.reason for result in results):
         sys.exit(1)
 
 
-def _verification(found: FoundVersion) -> dict[str, Any]:
-    try:
-        verify_version(found.path)
-        reason = ""
-    except RepositoryError as error:
-        reason = str(error)
-    return {"model": found.key.model, "version": found.key.version, "reason": reason}
+def _wanted_versions(root: Path, wanted: str | None) -> list[FoundVersion]:
+    found = list_versions(root)
+    if wanted is None:
+        return found
+    matching = [item for item in found if wanted in (item.key.model, f"{item.key.model}/{item.key.version}")]
+    if not matching:
+        raise _no_such_version(root)
+    return matching
