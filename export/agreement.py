@@ -45,7 +45,10 @@ def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> d
         taken = _greedy_overlaps(_overlaps(left, right))
         matches, overlap = matches + len(taken), overlap + float(taken.sum())
         boxes += int(left[2].sum() + right[2].sum())
-    return {"box_f1": 2 * matches / boxes if boxes else 1.0, "box_iou": _share(overlap, matches, empty=float(not boxes))}
+    return {
+        "box_f1": 2 * matches / boxes if boxes else 1.0,
+        "box_iou": _share(overlap, matches, empty=float(not boxes)),
+    }
 
 
 def _served(answer: Arrays, score_threshold: float) -> tuple[FloatArray, NDArray[np.int64], BoolArray]:
@@ -104,9 +107,7 @@ def _mask_agreement(found: NDArray[Any], expected: NDArray[Any], classes: int) -
             if not (pair[0].any() or pair[1].any()):
                 continue
             bands = boundary_band(pair[0], width), boundary_band(pair[1], width)
-            counts[:, class_id] += [
-                each.sum() for one, other in (pair, bands) for each in (one & other, one | other)
-            ]
+            counts[:, class_id] += [each.sum() for one, other in (pair, bands) for each in (one & other, one | other)]
     occurs, has_band = counts[1] > 0, counts[3] > 0
     return {
         "mask_iou": float((counts[0][occurs] / counts[1][occurs]).mean()) if occurs.any() else 1.0,
@@ -122,22 +123,24 @@ def band_width(height: int, width: int) -> int:
 
 def boundary_band(masks: BoolArray, width: int) -> BoolArray:
     """The pixels of each mask (n, h, w) within `width` of its edge; the image's border is an edge, as in the paper."""
-    size = 2 * width + 1
-    inside = _window_sums(_window_sums(masks.astype(np.int32), 1, width), 2, width) == size * size
+    padded = np.pad(masks, ((0, 0), (width, width), (width, width)))
+    inside = _all_within(_all_within(padded, 1, 2 * width + 1), 2, 2 * width + 1)
     band: BoolArray = masks & ~inside
     return band
 
 
-def _window_sums(values: NDArray[np.int32], axis: int, reach: int) -> NDArray[np.int32]:
-    """Sums over windows of 2 * reach + 1 along an axis, zero outside."""
-    pads = [(0, 0)] * values.ndim
-    pads[axis] = (reach + 1, reach)
-    sums = np.cumsum(np.pad(values, pads), axis=axis, dtype=np.int32)
-    length = sums.shape[axis]
-    window = 2 * reach + 1
-    upper = np.take(sums, np.arange(window, length), axis=axis)
-    result: NDArray[np.int32] = upper - np.take(sums, np.arange(0, length - window), axis=axis)
-    return result
+def _all_within(masks: BoolArray, axis: int, window: int) -> BoolArray:
+    """Whether every element of each window is true; windows start at every place where they fit. By doubling."""
+    reached = 1
+    while reached < window:
+        step = min(reached, window - reached)
+        length = masks.shape[axis] - step
+        first, second = (
+            masks[:, rows] if axis == 1 else masks[:, :, rows]
+            for rows in (slice(0, length), slice(step, step + length))
+        )
+        masks, reached = first & second, reached + step
+    return masks
 
 
 def _share(part: float, whole: int, empty: float) -> float:

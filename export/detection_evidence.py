@@ -46,14 +46,14 @@ class DetectEvidence:
         return len(self.truth_counts)
 
     def values(self, weights: Weights) -> FloatArray:
-        result: FloatArray = np.nanmean(self._class_precision(weights), axis=1)
+        result: FloatArray = np.nanmean(self.class_values(weights), axis=1)
         return result
 
     def per_class(self) -> FloatArray:
-        figures: FloatArray = self._class_precision(np.ones((1, self.images), np.int64))[0]
+        figures: FloatArray = self.class_values(np.ones((1, self.images), np.int64))[0]
         return figures
 
-    def _class_precision(self, weights: Weights) -> FloatArray:
+    def class_values(self, weights: Weights) -> FloatArray:
         """Average precision over thresholds (resamples, classes); NaN for a class without truth."""
         classes = self.truth_counts.shape[1]
         result = np.full((len(weights), classes), np.nan)

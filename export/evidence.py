@@ -139,15 +139,12 @@ def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> Cl
     """The class whose drop has the highest upper end: a loss in one class hides in the mean of many."""
     drops = reference.per_class() - evidence.per_class()
     resampled = reference.class_values(weights) - evidence.class_values(weights)
-    counted = [index for index, drop in enumerate(drops) if not np.isnan(drop)]
-    figures = [ClassDrop(index, interval_of(float(drops[index]), _known(resampled[:, index]))) for index in counted]
+    figures: list[ClassDrop] = []
+    for index, drop in enumerate(drops):
+        known = resampled[:, index][~np.isnan(resampled[:, index])]  # without those that drew no image of the class
+        if known.size and not np.isnan(drop):
+            figures.append(ClassDrop(index, interval_of(float(drop), known)))
     return max(figures, key=lambda figure: figure.drop.high, default=None)
-
-
-def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the resamples that drew no image of a class."""
-    known: NDArray[np.float64] = values[~np.isnan(values)]
-    return known
 
 
 def _ratio(parts: NDArray[np.number], totals: NDArray[np.number]) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
     "pixels": 0.97,
     "boundary_iou": 0.60,
 }
-# Share of multiply-adds that a file must do in the precision it is named after; small layers may stay out of eight bits.
+# Share of multiply-adds that a file must do in the precision it is named after; small layers may stay out of it.
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
 
 
@@ -35,7 +35,9 @@ class GateThresholds(Frozen):
     max_metric_drop: float = Field(default=0.005, ge=0)  # upper end of the paired bootstrap interval
     max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     max_class_drop: float = Field(default=0.05, ge=0)  # the same of the class that may have lost most
-    min_agreement: dict[Agreement, Share] = Field(default_factory=dict)  # by name as in MIN_AGREEMENT, which fills the rest
+    min_agreement: dict[Agreement, Share] = Field(
+        default_factory=dict
+    )  # by name as in MIN_AGREEMENT, which fills the rest
     max_parity_error: float = Field(default=1e-4, gt=0)  # relative L2 against eager; fp32 only
     max_half_parity_error: float = Field(default=2e-2, gt=0)  # the same of fp16 and bf16
     max_mask_disagreement: Share = 1e-3  # share of pixels
@@ -48,7 +50,9 @@ class GateThresholds(Frozen):
     max_p99_ms_batch_1: float | None = Field(default=None, gt=0)
     min_images_per_s: float | None = Field(default=None, gt=0)  # at the best batch size
     max_memory_mb: float | None = Field(default=None, gt=0)  # of one process that opened the file and ran a batch
-    max_latency_regression: float | None = Field(default=None, ge=0)  # share, p50 at batch 1, against the newest version
+    max_latency_regression: float | None = Field(
+        default=None, ge=0
+    )  # share, p50 at batch 1, against the newest version
     max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
     min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)  # pixels within one level of the library's own
     allow_random_weights: bool = False  # an untrained network is published only where the recipe insists

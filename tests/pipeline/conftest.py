@@ -19,7 +19,7 @@ _DIGITS = [str(digit) for digit in range(10)]
 _QUICK: Document = {
     "data": {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 24}},
     "allowed_batch_sizes": [1, 2],
-    "calibration": {"minmax": True, "entropy": False, "percentiles": [99.9]},
+    "calibration": {"minmax": True, "entropy": False, "percentiles": [99.9], "mse": False},
     "qualify": {
         "latency_repeats": 3,
         "latency_budget_s": 0.05,
