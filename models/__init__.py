@@ -14,7 +14,7 @@
     detection_metrics.py  mAP@[.50:.95] for any selection of images
 
     networks/             resnet.py · yolov10.py (yolov10_body.py, yolov10_blocks.py) · ddrnet.py (dappm.py) · layers.py
-                          unireplknet.py · evit.py
+                          unireplknet.py · evit.py · digits_vit.py
     training/             python -m models.training.all; see its own map
     checkpoints/          trained weights and figures.json, what they reach on the test split
 

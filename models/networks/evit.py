@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-REORGANISED_LAYERS = (3, 6, 9)  # of the twelve, counted from 0; as published
-
 
 class TokenReorganisation(nn.Module):
     """A block of timm's VisionTransformer that drops tokens between its attention and its MLP."""
@@ -63,11 +61,24 @@ def evit_deit_tiny(classes: int = 10, keep_rate: float = 0.7, image_size: int = 
     """DeiT-tiny with tokens dropped at layers 3, 6 and 9; keep rate 1 is timm's network itself. Needs timm."""
     from timm import create_model  # the reference networks work where timm is not installed
 
+    network: Any = create_model("deit_tiny_patch16_224", num_classes=classes, img_size=image_size)
+    return with_token_reorganisation(network, keep_rate)
+
+
+def with_token_reorganisation(network: Any, keep_rate: float) -> nn.Module:
+    """Changes a timm VisionTransformer in place: tokens are dropped in the blocks after each quarter of its depth.
+
+    Keep rate 1 leaves it alone. Raises ValueError for a rate outside (0, 1].
+    """
     if not 0.0 < keep_rate <= 1.0:
         raise ValueError(f"keep_rate must be in (0, 1], got {keep_rate}")
-    network: Any = create_model("deit_tiny_patch16_224", num_classes=classes, img_size=image_size)
     if keep_rate < 1.0:
-        for layer in REORGANISED_LAYERS:
+        for layer in reorganised_layers(len(network.blocks)):
             network.blocks[layer] = TokenReorganisation(network.blocks[layer], keep_rate)
     module: nn.Module = network
     return module
+
+
+def reorganised_layers(depth: int) -> tuple[int, ...]:
+    """Counted from 0; of twelve layers 3, 6 and 9, as published."""
+    return tuple(depth * quarter // 4 for quarter in (1, 2, 3))
