@@ -14,8 +14,12 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 5. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
 6. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
 7. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.
-8. `precision.py` makes each variant's file; int8: `calibration.py` observes, `thresholds.py` picks ranges,
-   `quantization.py` places Q/DQ, the tuning split's metric picks the calibrator.
+8. `calibrate.py` observes activations once per form (`calibration.py`); `precision.py` makes each variant's file
+   (`precision_files.py` names it). `precision_quantized.py` makes int8 and fp8: `thresholds.py` picks ranges,
+   `quantization.py` places Q/DQ for CPUs, `placement_trt.py` and `quantization_trt.py` for TensorRT
+   (`quantization_schemes.py` holds them together), the tuning split's metric picks the calibrator.
+   fp16, bf16: `mixed_precision.py` asks `precision_regions.py` what may be narrow (`float_formats.py`) and
+   `casting.py` casts; `emulation.py` is how a CPU measures such files.
    `effective_precision.py` reads from a graph what it really multiplies in.
 9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.

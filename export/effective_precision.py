@@ -170,7 +170,7 @@ class _Facts:
             if dimensions and not dimensions[0].dim_value:
                 dimensions[0].dim_value = 1
         graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._tensors: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self._shapes: dict[str, tuple[int, ...]] = {
             value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
             for value in (*graph.value_info, *graph.output, *graph.input)

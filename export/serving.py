@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from export.bare_graph import bare_input
 from export.benchmark import usable_threads
-from export.large_files import weight_files
+from export.emulation import runnable_file
+from export.large_files import load_graph, weight_files
 from export.recipe import Recipe
 from models.specs import TensorSpec, input_tensor, output_tensors
 from service.backends.base import LoadRequest
@@ -14,8 +17,12 @@ from service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 
 def open_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
-    """Raises BackendError when the file does not have the contract's tensors."""
-    return _open(file, recipe, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
+    """Raises BackendError when the file does not have the contract's tensors.
+
+    A file in fp16 or bf16 is opened as its emulation: here is a CPU, which has no such kernels or rounds less.
+    """
+    with runnable_file(file) as runnable:
+        return _open(runnable, recipe, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
 
 
 def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[OnnxRuntimeBackend, OnnxRuntimeBackend]:
@@ -37,5 +44,11 @@ def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) 
             threads=usable_threads(recipe.qualify.threads),
             allow_spinning=allow_spinning,
             external_data=tuple((file.parent / name, None) for name in weight_files(file)),
+            merges_dequantized=not _has_float8(file),
         )
     )
+
+
+def _has_float8(file: Path) -> bool:
+    """ONNX Runtime 1.31 makes int8 kernels of float8 pairs: it refuses the graph, or drops Relus and answers wrongly."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in load_graph(file).graph.initializer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from export.calibrate import calibrated_forms, run_calibrate
 from export.compress import recovered_digest, run_compress
 from export.judge import run_gate
 from export.onnx_from_torch import run_onnx_from_torch
@@ -59,7 +60,15 @@ _REWRITES = (
     "export.rewrites.fourier",
     "export.rewrites.antialiased_resize",
 )
-_WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "targets")
+_MIXED = (
+    "export.mixed_precision",
+    "export.precision_regions",
+    "export.casting",
+    "export.float_formats",
+    "export.effective_precision",
+    "export.emulation",
+)
+_WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "calibrate", "targets")
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -145,6 +154,27 @@ STEPS: tuple[Step, ...] = (
         scope="form",
     ),
     Step(
+        "calibrate",
+        run_calibrate,
+        inputs=("onnx_optimization",),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "data", "labels"),
+            "min_images": loaded.recipe.calibration.min_images,
+            "forms": calibrated_forms(loaded),
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
+        },
+        modules=(
+            "export.calibrate",
+            "export.calibration",
+            "export.quantization",
+            "export.onnx_graph",
+            "export.graph_rewrites",
+            *_DATA,
+        ),
+        tools=("onnx", "onnxruntime", "numpy", "pillow", "simplejpeg"),
+        scope="form",
+    ),
+    Step(
         "targets",
         run_targets,
         inputs=("onnx_optimization",),
@@ -161,24 +191,30 @@ STEPS: tuple[Step, ...] = (
     Step(
         "precision",
         run_precision,
-        inputs=("onnx_optimization",),
+        inputs=("onnx_optimization", "calibrate"),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
             "batch": loaded.recipe.qualify.evaluate_batch_size,
         },
         modules=(
             "export.precision",
+            "export.precision_files",
+            "export.precision_quantized",
             "export.quantization",
+            "export.quantization_schemes",
+            "export.quantization_trt",
+            "export.placement_trt",
             "export.calibration",
             "export.thresholds",
             "export.onnx_graph",
             "export.graph_rewrites",
             "export.bare_graph",
             "export.large_files",
+            *_MIXED,
             *_DATA,
             *_METRIC,
         ),
-        tools=("onnx", "onnxruntime", "numpy", "pillow", "simplejpeg"),
+        tools=("onnx", "onnxruntime", "numpy", "ml-dtypes", "pillow", "simplejpeg"),
         scope="variant",
     ),
     Step(
@@ -195,6 +231,7 @@ STEPS: tuple[Step, ...] = (
             "export.parity",
             "export.bare_graph",
             "export.serving",
+            "export.emulation",
             "service.backends.onnxruntime_backend",
             *_DATA,
             *_METRIC,
