@@ -20,7 +20,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    (`quantization_schemes.py` holds them together), the tuning split's metric picks the calibrator.
    fp16, bf16: `mixed_precision.py` asks `precision_regions.py` what may be narrow (`float_formats.py`) and
    `casting.py` casts; `emulation.py` is how a CPU measures such files.
-   `effective_precision.py` reads from a graph what it really multiplies in.
+   `effective_precision.py` reads from a graph what it really multiplies in, `efficiency.py` what a machine makes of
+   it.
 9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
 10. `judge.py` asks `gate.py` (a pure function) and writes the report: `report.py`, `plots.py`.

@@ -11,6 +11,7 @@ from export.artifact import Detail
 from export.errors import RecipeError
 from export.graph_rewrites import read_interleaved_pixels
 from export.large_files import hand_on_weights, load_graph, save_graph
+from export.mixed_precision import make_bf16, make_fp16
 from export.onnx_graph import MODEL_FILE
 from export.precision_files import weights_name, write_bare
 from export.precision_quantized import make_quantized
@@ -42,6 +43,10 @@ def _make_fp32(context: StepContext) -> Detail:
 _MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {
     "fp32": _make_fp32,
     "fp32-pruned": _make_fp32,
+    "fp16": make_fp16,
+    "bf16": make_bf16,
+    "fp16-sparse24": make_fp16,
+    "fp16-pruned": make_fp16,
     "int8-cpu": make_quantized,
     "int8-cpu-pruned": make_quantized,
     "int8-trt": make_quantized,
