@@ -55,6 +55,9 @@ def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
         ("REPOSITORY_POLL_MS", "10"),
         ("ALLOW_SPINNING", "maybe"),
         ("LOG_FORMAT", "xml"),
+        ("REQUIRE_SIGNATURE", "perhaps"),
+        ("TRUSTED_KEYS", ""),
+        ("TRUSTED_KEYS", "/keys/a.pem:"),
     ],
 )
 def test_bad_value_names_its_setting(name: str, value: str) -> None:
@@ -77,6 +80,25 @@ def test_all_bad_values_are_named_at_once() -> None:
 def test_bounds_that_contradict_each_other_are_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         settings_from(values)
+
+
+def test_trusted_keys_are_paths_separated_by_colons_and_survive_the_way_to_a_child() -> None:
+    settings = settings_from({"SACCADE_TRUSTED_KEYS": "/keys/a.pem:/keys/more", "SACCADE_REQUIRE_SIGNATURE": "true"})
+
+    assert settings.trusted_keys == (Path("/keys/a.pem"), Path("/keys/more"))
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_required_signatures_without_trusted_keys_refuse_to_start() -> None:
+    with pytest.raises(SettingsError, match="SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS"):
+        settings_from({"SACCADE_REQUIRE_SIGNATURE": "true"})
+
+
+def test_signing_key_of_the_exporter_is_none_of_the_servers_settings() -> None:
+    """One shell may publish and serve."""
+    environment = {"SACCADE_SIGN_KEY_FILE": "/keys/signing-key.pem", "SACCADE_SIGN_KEY_PASSWORD": "secret"}
+
+    assert settings_from(environment) == Settings()
 
 
 def test_settings_are_frozen() -> None:

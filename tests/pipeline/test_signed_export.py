@@ -1,0 +1,54 @@
+"""An export with a key publishes signed versions: one rename, no manifest entry, the equal version signed later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from export.cli import app
+from export.signing import generate_keys
+from models.manifest import read_manifest
+from service.repository.signature import SIGNATURE_NAME
+from service.repository.trusted_keys import signature_policy
+from service.repository.verify import verify_version
+
+WriteRecipe = Callable[..., Path]
+
+
+@pytest.mark.parametrize("is_signed_at_first", [True, False])
+def test_version_of_a_signed_export_is_what_a_server_requires(
+    write_recipe: WriteRecipe, tmp_path: Path, is_signed_at_first: bool
+) -> None:
+    private, public = generate_keys(tmp_path / "keys", None)
+    recipe = write_recipe(variants=["fp32"])
+    arguments = ["run", str(recipe), "--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
+    if not is_signed_at_first:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+
+    result = CliRunner().invoke(app, arguments, env={"SACCADE_SIGN_KEY_FILE": str(private)})
+
+    assert result.exit_code == 0, result.output
+    model_dir = tmp_path / "repository" / "tiny-classifier"
+    assert [path.name for path in model_dir.iterdir()] == ["1"]
+    verified = verify_version(model_dir / "1", signature_policy([public], is_required=True))
+    assert f"{verified.signed_by}.pub.pem" == public.name
+    assert SIGNATURE_NAME not in {entry.path for entry in read_manifest(model_dir / "1")[0].files}
+
+
+def test_equal_version_that_was_changed_is_not_signed(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    private, _ = generate_keys(tmp_path / "keys", None)
+    recipe = write_recipe(variants=["fp32"])
+    arguments = ["run", str(recipe), "--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    version_dir = tmp_path / "repository" / "tiny-classifier" / "1"
+    (version_dir / "fp32.onnx").write_bytes(b"planted")
+
+    result = CliRunner().invoke(app, [*arguments, "--sign-key", str(private)])
+
+    assert result.exit_code == 1
+    assert "not signed: fp32.onnx has SHA-256" in " ".join(result.output.split())
+    assert not (version_dir / SIGNATURE_NAME).exists()
