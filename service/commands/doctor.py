@@ -19,6 +19,7 @@ from rich.table import Table
 from service.backends.onnxruntime_backend import import_onnxruntime
 from service.errors import RepositoryError, SettingsError
 from service.repository.open import list_versions
+from service.repository.trusted_keys import signature_policy
 from service.settings import Settings, core_count, resolved, settings_from
 
 _MIN_OPEN_FILES = 4096
@@ -66,6 +67,7 @@ def examine() -> list[Finding]:
         _shared_memory(),
         _open_files(),
         _port(settings),
+        _signatures(settings),
         _repository(settings),
     ]
 
@@ -126,6 +128,17 @@ def _port(settings: Settings) -> Finding:
         except OSError as error:
             return Finding("port", False, f"{settings.host}:{settings.port}: {error.strerror}; set SACCADE_PORT")
     return Finding("port", True, f"{settings.host}:{settings.port} is free")
+
+
+def _signatures(settings: Settings) -> Finding:
+    try:
+        policy = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
+    except SettingsError as error:
+        return Finding("signatures", False, str(error))
+    if not policy.trusted:
+        return Finding("signatures", None, "not checked; SACCADE_TRUSTED_KEYS names the keys that count")
+    demand = "required" if policy.is_required else "checked where there is one"
+    return Finding("signatures", True, f"{demand}; trusted: {', '.join(sorted(policy.trusted))}")
 
 
 def _repository(settings: Settings) -> Finding:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import yaml
 
-from service.settings import PREFIX, Settings, settings_from
+from service.settings import EXPORT_ONLY, PREFIX, Settings, settings_from
 from tests.ship.kustomize import render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,7 @@ def test_every_link_leads_to_a_heading() -> None:
 def test_every_setting_it_names_exists() -> None:
     named = set(re.findall(r"\bSACCADE_[A-Z_]*", RUNBOOK)) - FAMILIES
 
-    assert {name.removeprefix(PREFIX).lower() for name in named} <= set(Settings.model_fields)
+    assert {name.removeprefix(PREFIX).lower() for name in named - EXPORT_ONLY} <= set(Settings.model_fields)
 
 
 def test_figures_it_repeats_are_those_of_the_manifests() -> None:
@@ -71,16 +72,38 @@ def test_figures_it_repeats_are_those_of_the_manifests() -> None:
     assert f"`SACCADE_HANG_TIMEOUT_MS` ({settings.hang_timeout_ms / 1000:g} s)" in RUNBOOK
 
 
-def test_api_key_example_renders_and_names_a_setting(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", RUNBOOK, re.DOTALL)
+def deployment_with(setting: str, tmp_path: Path) -> dict[str, Any]:
+    """The base deployment under the one example that names a setting."""
+    (example,) = [text for text in re.findall(r"```yaml\n(.*?)```", RUNBOOK, re.DOTALL) if setting in text]
     shutil.copytree(ROOT / "k8s/base", tmp_path / "base")
     overlay = tmp_path / "overlay"
     overlay.mkdir()
     (overlay / "kustomization.yaml").write_text(f"resources: [../base]\n{example}", "utf-8")
-
+    deployment: dict[str, Any]
     (deployment,) = [item for item in render(overlay) if item["kind"] == "Deployment"]
     kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    return deployment
+
+
+def settings_of(container: dict[str, Any]) -> Settings:
+    return settings_from({item["name"]: item["value"] for item in container["env"] if "value" in item})
+
+
+def test_api_key_example_renders_and_names_a_setting(tmp_path: Path) -> None:
+    deployment = deployment_with("SACCADE_API_KEYS_FILE", tmp_path)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    settings = settings_from({item["name"]: item["value"] for item in container["env"] if "value" in item})
-    assert str(settings.api_keys_file).startswith(container["volumeMounts"][-1]["mountPath"])
+
+    assert str(settings_of(container).api_keys_file).startswith(container["volumeMounts"][-1]["mountPath"])
     assert len(container["volumeMounts"]) == 3
+
+
+def test_signature_example_mounts_the_keys_it_trusts_and_requires_signatures(tmp_path: Path) -> None:
+    deployment = deployment_with("SACCADE_TRUSTED_KEYS", tmp_path)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    settings = settings_of(container)
+
+    assert settings.require_signature
+    assert [str(path) for path in settings.trusted_keys] == [container["volumeMounts"][-1]["mountPath"]]
+    assert pod["volumes"][-1]["configMap"] == {"name": "saccade-trusted-keys"}
+    assert "create configmap saccade-trusted-keys" in RUNBOOK

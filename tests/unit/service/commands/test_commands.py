@@ -303,4 +303,21 @@ def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: P
     assert findings["settings"]["is_ok"] is True
     assert "digits/1, digits/2" in findings["repository"]["detail"]
     assert findings["port"]["is_ok"] is True
+    assert findings["signatures"]["is_ok"] is None
     assert {"python", "cores", "cpu", "onnxruntime", "tensorrt", "shared memory", "open files"} <= set(findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ok", "detail"), [("publisher.pem", True, KEY_ID), ("absent.pem", False, "absent")]
+)
+def test_doctor_reads_the_trusted_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, is_ok: bool, detail: str
+) -> None:
+    write_public_key(tmp_path / "publisher.pem")
+    monkeypatch.setenv("SACCADE_TRUSTED_KEYS", str(tmp_path / name))
+    monkeypatch.setenv("SACCADE_REQUIRE_SIGNATURE", "true")
+
+    findings = {item["what"]: item for item in orjson.loads(run("doctor", "--json").output)}
+
+    assert findings["signatures"]["is_ok"] is is_ok
+    assert detail in findings["signatures"]["detail"]
