@@ -22,9 +22,11 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    `casting.py` casts; `emulation.py` is how a CPU measures such files.
    `effective_precision.py` reads from a graph what it really multiplies in, `efficiency.py` what a machine makes of
    it.
-9. `qualify.py` measures that file: `parity.py`, `accuracy.py`, `benchmark.py`, raced against its `bare_graph.py`.
+9. `qualify.py` measures that file: `answer_measurements.py` (`parity.py`, `agreement.py`), `accuracy.py`,
+   `speed_measurements.py` (`benchmark.py`, raced against its `bare_graph.py`), `file_structure.py` layer by layer.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
-10. `judge.py` asks `gate.py` (a pure function) and writes the report: `report.py`, `plots.py`.
+10. `judge.py` puts `judged_variants.py` before `gate.py`, a pure function (`gate_checks/`, `gate_thresholds.py`,
+    `gate_table.py`), and writes the report: `report.py`, `plots.py`.
 11. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`); `signing.py` signs it.
 
 Beside them
@@ -34,7 +36,7 @@ Beside them
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`; `progress.py` its lines and bars,
+- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`, `cli_gate.py`; `progress.py` its lines and bars,
   `errors.py` every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,24 +11,33 @@ import orjson
 import typer
 from rich.console import Console
 
-from export.artifact import StepResult, file_sha256
+from export.artifact import StepResult
+from export.cli_gate import gate
 from export.cli_matrix import matrix
 from export.cli_signing import SignKeyOption, register_signing, signer_from
 from export.cli_sources import register_sources
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
-from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from export.gate import denial_text, gate_decision
+from export.export_report import REPORT_JSON, read_report
+from export.html_report import html
 from export.pipeline import RunSettings, planned_steps, run_pipeline
 from export.progress import progress_listener
 from export.recipe import LoadedRecipe, load_recipe
-from export.report import markdown, write_report
+from export.report import markdown, pictures_beside, write_report
 
 DONE, FAILED, USAGE = 0, 1, 2
 
 RepositoryOption = Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository to publish to")]
 WorkOption = Annotated[Path, typer.Option(help="where steps keep what they made")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
+
+
+
+class ReportForm(StrEnum):
+    MARKDOWN = "md"
+    HTML = "html"
+    JSON = "json"
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +48,7 @@ app = typer.Typer(
 register_sources(app)
 register_signing(app)
 app.command()(matrix)
+app.command()(gate)
 
 
 @app.command()
@@ -72,39 +83,27 @@ def step(
 
 
 @app.command()
-def gate(
-    report: Annotated[Path, typer.Argument(help="report.json of an export or a version directory")],
-    as_json: JsonOption = False,
-) -> None:
-    """Judges a report again with the thresholds it holds; files beside it are hashed again."""
-    found = read_report(report)
-    verdicts = [_judged_again(found, variant, report.parent) for variant in found.variants]
-    if as_json:
-        _print_json({v.qualify.variant: v.gate.model_dump(mode="json") for v in verdicts})
-    else:
-        for verdict in verdicts:
-            name = verdict.qualify.variant
-            print(f"{name} accepted" if verdict.gate.accepted else denial_text(name, verdict.gate))
-    raise typer.Exit(DONE if any(verdict.gate.accepted for verdict in verdicts) else FAILED)
-
-
-@app.command()
 def report(
     source: Annotated[Path, typer.Argument(help="recipe.yaml, version directory or report.json")],
-    out: Annotated[Path | None, typer.Option(help="write report and plots here instead of printing the text")] = None,
+    out: Annotated[Path | None, typer.Option(help="write all forms, plots and pictures here, print nothing")] = None,
+    form: Annotated[ReportForm, typer.Option("--format", help="what to print")] = ReportForm.MARKDOWN,
     work: WorkOption = Path(".saccade/export"),
     as_json: JsonOption = False,
 ) -> None:
     """Renders a report again, from a version directory or from the newest finished gate step of a recipe."""
-    found = read_report(_report_path(source, work))
+    path = _report_path(source, work)
+    found = read_report(path)
+    pictures = pictures_beside(found, path.parent)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        paths = write_report(found, out)
+        paths = write_report(found, out, pictures)
         _print_json([str(path) for path in paths]) if as_json else print(*paths, sep="\n")
-    elif as_json:
+    elif as_json or form is ReportForm.JSON:
         _print_json(found.model_dump(mode="json"))
+    elif form is ReportForm.HTML:
+        print(html(found, {name: file.read_bytes() for name, file in pictures.items() if file.exists()}), end="")
     else:
-        print(markdown(found, []), end="")
+        print(markdown(found), end="")
 
 
 def main() -> None:
@@ -151,14 +150,6 @@ def _summary(results: list[StepResult]) -> dict[str, Any]:
 
 def _is_good(results: list[StepResult]) -> bool:
     return all(result.status != "failed" for result in results)
-
-
-def _judged_again(report: ExportReport, variant: VariantReport, directory: Path) -> VariantReport:
-    file = directory / f"{variant.qualify.variant}.onnx"
-    digest = file_sha256(file) if file.exists() else variant.qualify.file_sha256
-    is_trained = report.weights != "random"
-    decision = gate_decision(variant.qualify, report.thresholds, digest, is_trained=is_trained)
-    return VariantReport(qualify=variant.qualify, gate=decision)
 
 
 def _report_path(source: Path, work: Path) -> Path:

@@ -43,6 +43,7 @@ class GateThresholds(Frozen):
     max_mask_disagreement: Share = 1e-3  # share of pixels
     max_half_mask_disagreement: Share = 1e-2
     max_batch_error: float = Field(default=1e-4, ge=0)  # relative L2, alone against in a batch
+    max_half_batch_error: float = Field(default=5e-3, ge=0)  # of variants for GPUs, whose rounding follows the batch
     min_precision_share: dict[Precision, Share] = Field(default_factory=dict)  # MIN_PRECISION_SHARE fills the rest
     min_sparse_gain: float = Field(default=1.03, gt=0)  # images per second, 2:4 / dense; lower end of its interval
     min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
@@ -79,6 +80,7 @@ LOOSEST: Mapping[str, float] = {
     "max_mask_disagreement": 5e-2,
     "max_half_mask_disagreement": 5e-2,
     "max_batch_error": 1e-2,
+    "max_half_batch_error": 5e-2,
     "min_agreement": 0.5,
     "min_precision_share": 0.5,
     "min_preprocess_agreement": 0.95,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from export.artifact import Artifact, Detail, file_sha256
+from export.artifact import Artifact, Detail
 from export.batching import not_batchable_reason
 from export.benchmark import cpu_name
 from export.bootstrap import CONFIDENCE
@@ -20,18 +20,22 @@ from export.export_report import (
     ExportReport,
     FoldFigure,
     StepFigure,
-    VariantReport,
 )
-from export.gate import denial_text, gate_decision
-from export.onnx_graph import MODEL_FILE
-from export.precision import CALIBRATION_FILE
+from export.gate import denial_text, verdict
+from export.judged_variants import judged_variants
+from export.precision_files import CALIBRATION_FILE
 from export.preprocess_check import read_fidelity
-from export.qualify import REPORT_FILE
-from export.qualify_report import QualifyReport
 from export.recipe import LoadedRecipe
 from export.reference import reference_interval, reference_metric_name
 from export.report import write_report
-from export.repository import newest_manifest
+from export.report_inputs import (
+    command_of,
+    example_pictures,
+    form_details,
+    quantized_layers,
+    sparsity_of,
+    split_digests,
+)
 from export.sources.specs import source_name
 from export.sources.weights import weights_digest
 from export.steps import StepContext, qualified_name
@@ -39,19 +43,24 @@ from export.targets import read_targets
 from export.wrap import read_folds, read_wrap_facts
 from models.manifest import MetricFigure
 
+_VERDICTS = ("accepted", "pending", "denied")
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
 
 
 def run_gate(context: StepContext) -> Detail:
-    """Writes report.json, report.md and plots with every variant's verdict."""
+    """Writes the report with every variant's verdict: JSON, Markdown, one HTML page, plots and pictures."""
     report = _report(context)
-    write_report(report, context.out)
-    denials = [
-        denial_text(variant.qualify.variant, variant.gate) for variant in report.variants if not variant.gate.accepted
-    ]
-    accepted = [variant.qualify.variant for variant in report.variants if variant.gate.accepted]
-    detail: dict[str, str | float | int | bool] = {"accepted": len(accepted), "variants": ", ".join(accepted)}
-    return detail | ({"denied": " | ".join(denials)} if denials else {})
+    write_report(report, context.out, example_pictures(context, report.variants))
+    named = {word: [each for each in report.variants if verdict(each.gate) == word] for word in _VERDICTS}
+    detail: dict[str, str | float | int | bool] = {
+        "accepted": len(named["accepted"]),
+        "variants": ", ".join(each.qualify.variant for each in named["accepted"]),
+    }
+    if named["pending"]:
+        detail["pending"] = ", ".join(each.qualify.variant for each in named["pending"])
+    if named["denied"]:
+        detail["denied"] = " | ".join(denial_text(each.qualify.variant, each.gate) for each in named["denied"])
+    return detail
 
 
 def weights_identity(loaded: LoadedRecipe) -> str:
@@ -83,24 +92,9 @@ def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
 
 def _report(context: StepContext) -> ExportReport:
     recipe = context.recipe
-    previous = newest_manifest(context.repository, recipe.model)
-    fidelity = read_fidelity(context.inputs["preprocess"])
-    variants: list[VariantReport] = []
     calibration: list[CalibrationTable] = []
     for name in recipe.variants:
-        measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE).read_bytes()
         made = context.inputs[qualified_name("precision", name)]
-        qualify = QualifyReport.model_validate_json(measured)
-        before = previous.variant(name) if previous else None
-        decision = gate_decision(
-            qualify,
-            recipe.gate,
-            file_sha256(made.file(MODEL_FILE)),
-            before.metric if before else None,
-            is_trained=recipe.weights is not None,
-            fidelity=fidelity,
-        )
-        variants.append(VariantReport(qualify=qualify, gate=decision))
         if made.file(CALIBRATION_FILE).exists():
             table = orjson.loads(made.file(CALIBRATION_FILE).read_bytes())
             calibration.append(
@@ -118,10 +112,10 @@ def _report(context: StepContext) -> ExportReport:
         reference=reference_figure(context.inputs["reference"]),
         network=read_wrap_facts(context.inputs["wrap"].directory)
         | {"nodes": int(context.inputs["onnx_optimization"].detail["nodes_after"])},
-        variants=tuple(variants),
+        variants=judged_variants(context),
         calibration=tuple(calibration),
         thresholds=recipe.gate,
-        fidelity=fidelity,
+        fidelity=read_fidelity(context.inputs["preprocess"]),
         conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),
         folds=tuple(FoldFigure.model_validate(fold) for fold in read_folds(context.inputs["wrap"].directory)),
         targets=read_targets(context.inputs["targets"]),
@@ -135,4 +129,9 @@ def _report(context: StepContext) -> ExportReport:
             "python": platform.python_version(),
             **{tool: version(tool) for tool in _REPORTED_TOOLS},
         },
+        command=command_of(context),
+        splits=split_digests(context.inputs),
+        forms={form: dict(detail) for form, detail in form_details(context).items()},
+        sparsity=sparsity_of(context),
+        quantized_layers=quantized_layers(context),
     )

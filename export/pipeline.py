@@ -159,7 +159,8 @@ def _input_names(step: Step, part: Part, loaded: LoadedRecipe) -> Iterator[tuple
         elif source.scope == "variant":
             yield qualified_name(name, part), qualified_name(name, part)
         elif source.scope == "form":
-            yield name, qualified_name(name, _form(part))
+            if _form(part) != "dense" or not source.skips_dense:
+                yield name, qualified_name(name, _form(part))
         elif name == "wrap" and step.name != "compress" and _form(part) != "dense":
             yield name, qualified_name("compress", _form(part))
         else:

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import onnx
 
-from export.accuracy import Answer, answers_of, evidence_of
+from export.accuracy import answers_of, evidence_of
+from export.agreement import answer_agreement
+from export.answer_measurements import batch_invariance, equal_runs, hostile_figures, parity_figures
 from export.answer_pictures import write_examples
 from export.artifact import Detail, file_sha256
-from export.bare_graph import bare_images
-from export.benchmark import cpu_device, latency_figure, seconds_per_run, speed_ratio, usable_threads
+from export.benchmark import cpu_device, usable_threads
 from export.bootstrap import CONFIDENCE
+from export.conversion_proof import read_proof
 from export.curves import curves_of
+from export.efficiency import efficiency_of, measured_peak
+from export.emulation import measured_through
 from export.evidence import Accuracy, accuracy_of
+from export.file_structure import file_structure
 from export.large_files import weight_files
 from export.onnx_graph import MODEL_FILE
-from export.parity import answer_difference, hostile_figure, hostile_images
-from export.precision import BARE_FILE
-from export.qualify_report import (
-    BatchInvariance,
-    HostileFigure,
-    MetricDrop,
-    ParityFigure,
-    QualifyReport,
-    SpeedRatio,
-)
-from export.recipe import Recipe
+from export.precision_files import BARE_FILE
+from export.qualify_report import ClassDropFigure, MetricDrop, QualifyReport
 from export.reference import reference_answers
-from export.serving import open_backend, open_racing_backends
+from export.serving import open_backend
+from export.speed_measurements import latency_figures, memory_mb, speed_ratios
 from export.steps import StepContext, qualified_name
-from models.manifest import LatencyFigure, MetricFigure
-from models.specs import output_tensors
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from export.variants import TRAITS
+from models.manifest import MetricFigure
 
 REPORT_FILE = "qualify.json"
-_INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch size
+_THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on the CPU, rounded where the file rounds"}
 
 
 def run_qualify(context: StepContext) -> Detail:
-    """Writes `qualify.json` and pictures of images that it answers differently from the reference."""
+    """Writes `qualify.json` and pictures of images that it answers differently from the reference.
+
+    A file for GPUs is measured on the data here, and never timed: a CPU's time would say nothing about it.
+    """
     assert context.variant is not None
-    recipe = context.recipe
+    recipe, traits = context.recipe, TRAITS[context.variant]
     made = context.inputs[qualified_name("precision", context.variant)]
     file = made.file(MODEL_FILE)
     weights = [file.parent / name for name in weight_files(file)]
@@ -54,48 +52,70 @@ def run_qualify(context: StepContext) -> Detail:
     answers = answers_of(backend.infer, split, recipe.qualify.evaluate_batch_size)
     evidence = evidence_of(answers, split, recipe.task, len(recipe.labels))
     accuracy = accuracy_of(evidence, reference, recipe.qualify.bootstrap_resamples)
-    context.note("parity, batch invariance, hostile inputs")
-    parity = _parity(backend, recipe, split.images, expected)
-    invariance = _batch_invariance(backend, recipe, split.images)
-    hostile = _hostile(backend, recipe)
-    is_deterministic = _is_deterministic(backend, split.images[:3])
+    context.note("parity, batch invariance, hostile inputs, repetition")
+    is_deterministic, runs = equal_runs(backend, lambda: open_backend(file, recipe), recipe, split.images)
+    parity = parity_figures(backend, recipe, split.images, expected)
+    invariance = batch_invariance(backend, recipe, split.images)
+    hostile = hostile_figures(backend, recipe)
     context.note("latency")
-    latency = _latency(backend, recipe, split.images)
+    latency = () if traits.needs_gpu else latency_figures(backend, recipe, split.images)
     backend.close()
-    speed: tuple[SpeedRatio, ...] = ()
-    if made.file(BARE_FILE).exists():
-        context.note("deploy graph against bare graph")
-        speed = _speed(file, made.file(BARE_FILE), recipe, split.images)
+    is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
+    context.note("precision and sparsity by layer")
+    compressed = context.inputs.get("compress")
+    structure = file_structure(file, traits, made.directory, compressed.directory if compressed else None)
+    threads = usable_threads(recipe.qualify.threads)
     report = QualifyReport(
         variant=context.variant,
         file_sha256=file_sha256(file),
         file_bytes=file.stat().st_size + sum(path.stat().st_size for path in weights),
         external_sha256={path.name: file_sha256(path) for path in weights},
-        metric=_metric_figure(accuracy),
-        drop=MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high),
+        metric=metric_figure(accuracy),
+        drop=metric_drop(accuracy),
         per_class=accuracy.per_class,
         parity=parity,
         batch_invariance=invariance,
         hostile=hostile,
         is_deterministic=is_deterministic,
         latency=latency,
-        speed=speed,
-        measured_on=cpu_device(usable_threads(recipe.qualify.threads)),
+        speed=speed_ratios(file, made.file(BARE_FILE), recipe, split.images) if is_raced else (),
+        measured_on=cpu_device(threads),
         detail=dict(made.detail),
         curves=curves_of(evidence),
         disagreements=write_examples(expected, answers, split, recipe.task, recipe.labels, context.out),
+        agreement=answer_agreement(answers, expected, recipe.task, len(recipe.labels)),
+        worst_class=_worst_class(accuracy),
+        form_error=read_proof(context.inputs["onnx_from_torch"].directory).worst.relative_l2,
+        mask=structure.mask,
+        layers=structure.figures,
+        precision=structure.precision,
+        runs_compared=runs,
+        memory_mb=None if traits.needs_gpu else memory_mb(file, recipe),
+        measured_through=_through(file),
+        efficiency=efficiency_of(structure.layers, latency, measured_peak(threads) if latency else None),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
-    return {
-        accuracy.metric: accuracy.value.value,
-        "drop_upper": accuracy.drop.high,
-        "p50_ms_batch_1": latency[0].p50_ms,
-        "images_per_s_best": max(figure.images_per_s for figure in latency),
-        "deploy_to_bare": min((figure.ratio for figure in speed), default=0.0),
+    return _facts(report)
+
+
+def _facts(report: QualifyReport) -> Detail:
+    """What the progress lines show."""
+    facts: dict[str, str | float | int | bool] = {
+        report.metric.name: report.metric.value,
+        "drop_upper": report.drop.ci_high,
     }
+    if report.precision is not None and report.precision.share is not None:
+        facts[f"share_{report.precision.asked}"] = report.precision.share
+    if report.latency:
+        facts["p50_ms_batch_1"] = report.latency[0].p50_ms
+        facts["images_per_s_best"] = max(figure.images_per_s for figure in report.latency)
+    if report.speed:
+        facts["deploy_to_bare"] = min(figure.ratio for figure in report.speed)
+    return facts
 
 
-def _metric_figure(accuracy: Accuracy) -> MetricFigure:
+def metric_figure(accuracy: Accuracy) -> MetricFigure:
+    """As manifest and report state it."""
     return MetricFigure(
         name=accuracy.metric,
         value=accuracy.value.value,
@@ -107,87 +127,17 @@ def _metric_figure(accuracy: Accuracy) -> MetricFigure:
     )
 
 
-def _parity(
-    backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8], expected: Answer
-) -> tuple[ParityFigure, ...]:
-    figures = []
-    for size in recipe.qualify.parity_batch_sizes:
-        count = min(size, len(images))
-        found = backend.infer(_batch_of(images, size))
-        gap = answer_difference(
-            [array[:count] for array in found], [array[:count] for array in expected], recipe.task.task
-        )
-        figures.append(
-            ParityFigure(batch_size=size, relative_l2=gap.relative_l2, class_agreement=1.0 - gap.id_disagreement)
-        )
-    return tuple(figures)
+def metric_drop(accuracy: Accuracy) -> MetricDrop:
+    return MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high)
 
 
-def _batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
-    errors: list[float | None] = []
-    disagreements: list[float] = []
-    for size in recipe.allowed_batch_sizes[1:]:
-        batch = _batch_of(images, size)
-        together = backend.infer(batch)
-        for row in range(max(0, size - _INVARIANCE_IMAGES), size):
-            alone = backend.infer(batch[row : row + 1])
-            gap = answer_difference([array[row : row + 1] for array in together], alone, recipe.task.task)
-            errors.append(gap.relative_l2)
-            disagreements.append(gap.id_disagreement)
-    finite = [error for error in errors if error is not None]
-    return BatchInvariance(
-        relative_l2=max(finite, default=0.0) if len(finite) == len(errors) else None,
-        id_disagreement=max(disagreements, default=0.0),
-    )
+def _worst_class(accuracy: Accuracy) -> ClassDropFigure | None:
+    worst = accuracy.worst_class
+    if worst is None:
+        return None
+    drop = worst.drop
+    return ClassDropFigure(class_id=worst.class_id, value=drop.value, ci_low=drop.low, ci_high=drop.high)
 
 
-def _hostile(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[HostileFigure, ...]:
-    specs = output_tensors(recipe.task, recipe.preprocess)
-    inputs = hostile_images(recipe.preprocess.height, recipe.preprocess.width)
-    return tuple(
-        hostile_figure(name, backend.infer(images), specs, len(recipe.labels)) for name, images in inputs.items()
-    )
-
-
-def _is_deterministic(backend: OnnxRuntimeBackend, images: NDArray[np.uint8]) -> bool:
-    """Whether the same batch twice gives equal bits."""
-    first, second = backend.infer(images), backend.infer(images)
-    return all(left.tobytes() == right.tobytes() for left, right in zip(first, second, strict=True))
-
-
-def _latency(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> tuple[LatencyFigure, ...]:
-    figures = []
-    for size in recipe.allowed_batch_sizes:
-        batch = _batch_of(images, size)
-        seconds = seconds_per_run(
-            [lambda batch=batch: backend.infer(batch)],  # type: ignore[misc]  # mypy cannot type a bound default
-            recipe.qualify.latency_repeats,
-            recipe.qualify.latency_budget_s,
-        )
-        figures.append(latency_figure(seconds[:, 0], size))
-    return tuple(figures)
-
-
-def _speed(deploy_file: Path, bare_file: Path, recipe: Recipe, images: NDArray[np.uint8]) -> tuple[SpeedRatio, ...]:
-    deploy, bare = open_racing_backends(deploy_file, bare_file, recipe)
-    figures = []
-    for size in recipe.qualify.compare_batch_sizes:
-        batch = _batch_of(images, size)
-        floats = bare_images(batch)
-        seconds = seconds_per_run(
-            [
-                lambda batch=batch: deploy.infer(batch),  # type: ignore[misc]  # as above
-                lambda floats=floats: bare.infer(floats),  # type: ignore[misc]  # as above
-            ],
-            recipe.qualify.compare_repeats,
-            recipe.qualify.compare_budget_s,
-        )
-        figures.append(speed_ratio(seconds, size))
-    deploy.close()
-    bare.close()
-    return tuple(figures)
-
-
-def _batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The first `size` images, repeated from the start when the split is smaller."""
-    return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
+def _through(file: Path) -> str:
+    return _THROUGH[measured_through(onnx.load(file, load_external_data=False))]

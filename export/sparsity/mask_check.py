@@ -66,6 +66,20 @@ def mask_violations(model: onnx.ModelProto, claimed: Sequence[str]) -> tuple[Vio
     return tuple(found)
 
 
+def zero_shares(model: onnx.ModelProto) -> dict[str, float]:
+    """Share of zeros among the constant weights of each convolution and matrix product, by node."""
+    constants = _Constants(model)
+    shares: dict[str, float] = {}
+    for node in model.graph.node:
+        if node.op_type in _LAYOUTS and any(constants.is_constant(name) for name in node.input[:2]):
+            try:
+                weight = _LAYOUTS[node.op_type](node, constants)
+            except _NotConstant:
+                continue
+            shares[node.name] = float((weight.astype(np.float32) == 0).mean())
+    return shares
+
+
 def broken_groups(weight: Array) -> int:
     """How many groups of four along the last axis hold fewer than two zeros; a rest that fills no group is one."""
     whole = weight.shape[-1] // GROUP * GROUP
