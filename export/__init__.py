@@ -36,8 +36,8 @@ Beside them
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`, `cli_gate.py`; `progress.py` its lines and bars,
-  `errors.py` every failure it can name. `demo.py` is `make demo`.
+- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`, `cli_gate.py`; `progress.py` its
+  lines and bars, `errors.py` every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """
