@@ -50,6 +50,16 @@ def test_signed_version_is_served_and_its_signer_logged(server: Server) -> None:
     }.items()
 
 
+def test_only_the_supervisor_loads_cryptography(server: Server) -> None:
+    """It verifies for all; the others stay light."""
+
+    def loads_cryptography(pid: int) -> bool:
+        return "cryptography" in Path(f"/proc/{pid}/maps").read_text("utf-8")
+
+    assert loads_cryptography(server.process.pid)
+    assert [child.pid for child in server.family() if loads_cryptography(child.pid)] == []
+
+
 def publish_unsigned(root: Path, model: str) -> None:
     publish_fake(root, model, 2)
 
