@@ -36,7 +36,7 @@ def digits_vit(
 ) -> nn.Module:
     """Float NCHW (n, 3, 64, 64) in 0..1 to logits (n, classes). Needs timm. Raises ValueError for a bad keep rate."""
     # The reference networks work where timm is not installed.
-    from timm.layers import HybridEmbed
+    from timm.layers.hybrid_embed import HybridEmbed
     from timm.models.vision_transformer import VisionTransformer
 
     def embed(**options: Any) -> nn.Module:

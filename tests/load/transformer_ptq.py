@@ -1,0 +1,233 @@
+"""What equal LayerNorm scales gain a transformer's quantization: `python -m tests.load.transformer_ptq`.
+
+Quantizes a recipe's network (the digit transformer) as it is and with export/rewrites/layer_norm_scales.py, lets the
+recipe's calibrators compete on the tuning split, and prints top-1 of the winners. `int8-cpu` and `int8-trt` are the
+files that an export would ship. Fewer bits are a simulation, run with 8-bit codes of which only as many are used: the
+linear layers of the blocks read and hold so few, the convolutions in front and the classifier behind stay at 8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from export.accuracy import evaluate
+from export.calibration import Calibrator, calibrators_of, observe, ranges_of
+from export.datasets import DataStore, ImageSplit
+from export.evidence import point_value
+from export.graph_rewrites import constants_of
+from export.onnx_graph import MODEL_FILE, layer_of
+from export.pipeline import Listener, RunSettings, run_pipeline
+from export.placement_trt import placement_for_tensorrt, weight_axis
+from export.quantization_schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
+from export.recipe import LoadedRecipe, load_recipe
+from export.rewrites.layer_norm_scales import adjustable_norms, observed_channels, range_spread, with_equal_scales
+from export.serving import open_backend
+from export.thresholds import Grid, Range, percentile_range
+
+RECIPE = Path("models/recipes/extra/digits-vit.yaml")
+Ranges = Mapping[str, Range]
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Of the blocks' linear layers."""
+
+    weights: int
+    activations: int
+    only_behind_norms: bool = False  # the other layers stay at 8
+
+
+# Few codes want more clipping than a recipe's calibrators offer.
+_WIDE_CLIPPING = Calibrator("percentile-99", lambda histogram: percentile_range(histogram, 99.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    calibrator: str
+    tuning: float
+    test: float
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    arguments = parser.parse_args()
+    loaded, data = load_recipe(arguments.recipe), DataStore()
+    with tempfile.TemporaryDirectory() as scratch:
+        model = optimised_graph(loaded, data, Path(scratch))
+        images = data.split(loaded, "calibration").images
+        names = [node.output[0] for node in adjustable_norms(model)]
+        spread = range_spread(observed_channels(model, names, images))
+        tuning, test = (data.split(loaded, name) for name in ("tuning", "test"))
+        float_score = _top1(loaded, model, test, Path(scratch))
+        print(f"{loaded.recipe.model}: {len(names)} LayerNorms, widest channel {spread:.1f} times the median one")
+        print(f"fp32 top-1 {float_score:.4f} on {len(test.samples)} test images\n")
+        print("| scheme | plain: calibrator, tuning, test | equal scales: the same | gain on test, points |")
+        print("|---|---|---|---|")
+        for name, scheme in schemes().items():
+            changed, _ = with_equal_scales(model, images, is_symmetric=scheme.grid.is_symmetric)
+            scores = [best(loaded, scheme, each, images, tuning, test, Path(scratch)) for each in (model, changed)]
+            cells = [f"{score.calibrator}, {score.tuning:.4f}, {score.test:.4f}" for score in scores]
+            gain = 100 * (scores[1].test - scores[0].test)
+            print(f"| {name} | {' | '.join(cells)} | {gain:+.2f} |", flush=True)
+
+
+def optimised_graph(loaded: LoadedRecipe, data: DataStore, scratch: Path) -> onnx.ModelProto:
+    """What the precision step starts from. Raises SystemExit with the reason when a step fails."""
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+    settings = RunSettings(scratch / "work", scratch / "repository", until="onnx_optimization")
+    result = run_pipeline(loaded, settings, data, quiet)[-1]
+    if result.artifact is None:
+        raise SystemExit(f"{result.step} failed: {result.detail['error']}")
+    return onnx.load(result.artifact.file(MODEL_FILE))
+
+
+def schemes() -> dict[str, QuantizationScheme]:
+    return {
+        "int8-cpu": INT8_CPU,
+        "int8-trt": INT8_TENSORRT,
+        "W8A6, simulated": simulation(Bits(8, 6)),
+        "W6A6, simulated": simulation(Bits(6, 6)),
+        "W8A4, simulated": simulation(Bits(8, 4)),
+        "W4A4, simulated": simulation(Bits(4, 4)),
+        "W8A4 behind LayerNorm only, simulated": simulation(Bits(8, 4, only_behind_norms=True)),
+    }
+
+
+def simulation(bits: Bits) -> QuantizationScheme:
+    """TensorRT's choice of layers, asymmetric activations."""
+
+    def plan(model: onnx.ModelProto, keep_float: tuple[str, ...], float_nodes: Collection[str]) -> QuantizationPlan:
+        placement = placement_for_tensorrt(model, keep_float, float_nodes)
+        readers = [node for node in model.graph.node if node.name in placement.nodes]
+        wide = frozenset(node.input[0] for node in readers if _bits_of(model, node, bits)[1] == 8)
+        return QuantizationPlan(
+            placement.nodes,
+            tuple(dict.fromkeys(node.input[0] for node in readers)),
+            wide,  # what few codes want would clip these too much
+            placement.reasons,
+            lambda ranges: simulated(model, placement.nodes, bits, ranges),
+        )
+
+    return QuantizationScheme("int8", _grid(bits.activations), plan)
+
+
+def best(
+    loaded: LoadedRecipe,
+    scheme: QuantizationScheme,
+    model: onnx.ModelProto,
+    images: NDArray[np.uint8],
+    tuning: ImageSplit,
+    test: ImageSplit,
+    scratch: Path,
+) -> Score:
+    """The calibrator with the highest top-1 on the tuning split, the first of equals, and what it reaches on test."""
+    plan = scheme.plan(model, loaded.recipe.calibration.keep_float, ())
+    histograms = observe(model, plan.tensors, images)
+    tried: list[tuple[float, str, onnx.ModelProto]] = []
+    for calibrator in (*calibrators_of(loaded.recipe.calibration, scheme.grid), _WIDE_CLIPPING):
+        made = plan.apply(ranges_of(histograms, calibrator, plan.unclipped))
+        tried.append((_top1(loaded, made, tuning, scratch), calibrator.name, made))
+    tuned, name, made = max(tried, key=lambda each: each[0])
+    return Score(name, tuned, _top1(loaded, made, test, scratch))
+
+
+def simulated(model: onnx.ModelProto, chosen: Collection[str], bits: Bits, ranges: Ranges) -> onnx.ModelProto:
+    """A copy whose weighted layers read and hold only so many codes: asymmetric activations, symmetric weights."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    constants = constants_of(copy)
+    nodes: list[onnx.NodeProto] = []
+    made: dict[tuple[str, int], str] = {}
+    for node in copy.graph.node:
+        if node.name in chosen:
+            weight_bits, activation_bits = _bits_of(model, node, bits)
+            weight = rounded_weight(constants[node.input[1]], weight_axis(node), weight_bits)
+            copy.graph.initializer.append(numpy_helper.from_array(weight, f"{node.name}_rounded"))
+            node.input[1] = f"{node.name}_rounded"
+            key = (node.input[0], activation_bits)
+            if key not in made:
+                added, constant = _rounding(node.input[0], ranges[node.input[0]], activation_bits)
+                nodes += added
+                copy.graph.initializer.extend(constant)
+                made[key] = added[-1].output[0]
+            node.input[0] = made[key]
+        nodes.append(node)
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def rounded_weight(weight: NDArray[np.float32], axis: int | None, bits: int) -> NDArray[np.float32]:
+    """To symmetric codes with one scale per output channel."""
+    largest_code = 2 ** (bits - 1) - 1
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / largest_code
+    rounded: NDArray[np.float32] = (np.round(weight / scale) * scale).astype(np.float32)
+    return rounded
+
+
+def _bits_of(model: onnx.ModelProto, node: onnx.NodeProto, bits: Bits) -> tuple[int, int]:
+    """Weight and activation bits of a layer."""
+    is_in_block = ".blocks." in layer_of(node.name)
+    behind = {norm.output[0] for norm in adjustable_norms(model)} if bits.only_behind_norms else {node.input[0]}
+    return (bits.weights, bits.activations) if is_in_block and node.input[0] in behind else (8, 8)
+
+
+def _rounding(tensor: str, chosen: Range, bits: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Quantize, clip to the codes there are, dequantize."""
+    largest, prefix = 2**bits - 1, f"{tensor}_{bits}bit"
+    scale = (chosen.high - chosen.low) / largest
+    constants = {
+        f"{prefix}_scale": np.array(scale, np.float32),
+        f"{prefix}_zero": np.array(round(-chosen.low / scale), np.uint8),
+        f"{prefix}_least": np.array(0, np.uint8),
+        f"{prefix}_most": np.array(largest, np.uint8),
+    }
+    given = [f"{prefix}_scale", f"{prefix}_zero"]
+    nodes = [
+        helper.make_node("QuantizeLinear", [tensor, *given], [f"{prefix}_codes"], name=f"{prefix}_Quantize"),
+        helper.make_node(
+            "Clip",
+            [f"{prefix}_codes", f"{prefix}_least", f"{prefix}_most"],
+            [f"{prefix}_clipped"],
+            name=f"{prefix}_Clip",
+        ),
+        helper.make_node("DequantizeLinear", [f"{prefix}_clipped", *given], [f"{prefix}_rounded"], name=prefix),
+    ]
+    return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
+
+
+def _grid(bits: int) -> Grid:
+    largest = 2**bits - 1
+
+    def rounded(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
+        scale = (chosen.high - chosen.low) / largest
+        zero = np.round(-chosen.low / scale)
+        return (np.clip(np.round(values / scale) + zero, 0.0, largest) - zero) * scale
+
+    return Grid(f"uint{bits}", is_symmetric=False, is_uniform=True, rounded=rounded)
+
+
+def _top1(loaded: LoadedRecipe, model: onnx.ModelProto, split: ImageSplit, scratch: Path) -> float:
+    recipe = loaded.recipe
+    file = scratch / "candidate.onnx"
+    onnx.save(model, file)
+    backend = open_backend(file, recipe)
+    evidence = evaluate(backend.infer, split, recipe.task, len(recipe.labels), recipe.qualify.evaluate_batch_size)
+    backend.close()
+    return point_value(evidence)
+
+
+if __name__ == "__main__":
+    main()
