@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from export.datasets import batches
 from export.graph_rewrites import tensor_shapes
 from export.recipe import CalibrationSpec
-from export.thresholds import BINS, Histogram, Range, entropy_range, minmax_range, percentile_range
+from export.thresholds import (
+    BINS,
+    UINT8,
+    Grid,
+    Histogram,
+    Range,
+    entropy_range,
+    minmax_range,
+    mse_range,
+    percentile_range,
+)
 
 LARGEST_BATCH = 8
 _MEMORY_BYTES = 512 << 20  # of observed activations at once; large networks are observed part by part
@@ -38,14 +48,19 @@ class ObservationPart:
     batch_size: int
 
 
-def calibrators_of(spec: CalibrationSpec) -> tuple[Calibrator, ...]:
-    """The candidates a recipe asks for, cheapest idea first (ties are decided in this order)."""
+def calibrators_of(spec: CalibrationSpec, grid: Grid = UINT8) -> tuple[Calibrator, ...]:
+    """The candidates a recipe asks for, cheapest idea first (ties are decided in this order).
+
+    Entropy counts equal steps, so a grid without them takes min-max in its place.
+    """
     chosen: list[Calibrator] = []
-    if spec.minmax:
+    if spec.minmax or (spec.entropy and not grid.is_uniform):
         chosen.append(Calibrator("minmax", minmax_range))
-    if spec.entropy:
-        chosen.append(Calibrator("entropy", entropy_range))
+    if spec.entropy and grid.is_uniform:
+        chosen.append(Calibrator("entropy", lambda histogram: entropy_range(histogram, grid)))
     chosen.extend(_percentile(value) for value in spec.percentiles)
+    if spec.mse:
+        chosen.append(Calibrator("mse", lambda histogram: mse_range(histogram, grid)))
     return tuple(chosen)
 
 

@@ -78,13 +78,15 @@ class CalibrationSpec(Frozen):
     minmax: bool = True
     entropy: bool = True
     percentiles: tuple[Percentile, ...] = (99.9, 99.99)
+    mse: bool = True
+    layer_norm_reparametrisation: bool = True  # equal channel ranges behind LayerNorms compete with those as they are
     min_images: int = Field(default=32, ge=1)
     keep_float: tuple[str, ...] = ()  # name prefixes of nodes that stay in fp32
 
     @model_validator(mode="after")
     def _has_a_candidate(self) -> CalibrationSpec:
-        if not (self.minmax or self.entropy or self.percentiles):
-            raise ValueError("name at least one calibrator: minmax, entropy or percentiles")
+        if not (self.minmax or self.entropy or self.percentiles or self.mse):
+            raise ValueError("name at least one calibrator: minmax, entropy, percentiles or mse")
         return self
 
 
@@ -144,6 +146,7 @@ class LoadedRecipe(Frozen):
     path: Path
     recipe: Recipe
     sha256: str
+    given: Path = Path("recipe.yaml")  # the path as it was asked for, which is how a report repeats the command
 
     @property
     def weights_path(self) -> Path | None:
@@ -199,7 +202,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
         section = ("source",) if error.title != "Recipe" else ()
         lines = [f"{_where((*section, *problem['loc']))}: {_what(problem)}" for problem in error.errors()]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
-    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest())
+    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), given=path)
 
 
 def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:

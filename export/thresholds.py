@@ -1,20 +1,27 @@
 """Chooses activation ranges from histograms. Promises: pure functions; a range always contains zero.
 
 Entropy follows Migacz, 8-bit inference with TensorRT (GTC 2017): the clipping threshold whose quantized distribution
-loses least information (Kullback-Leibler), searched over the magnitudes.
+loses least information (Kullback-Leibler), searched over the magnitudes. MSE minimises the expected squared rounding and
+clipping error over the same magnitudes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 2048
+LARGEST_INT8 = 127.0  # symmetric: -128 is not used
+LARGEST_FP8 = 448.0  # of E4M3
 _LEVELS_ONE_SIDED = 256  # all codes on one side of zero, as after ReLU
 _LEVELS_TWO_SIDED = 128
 _SEARCH_STEP = 16  # bins between candidate thresholds
+_SHARES = np.linspace(1.0, 0.1, 64)  # of the largest magnitude: where the mean squared error is tried
+_POINTS_PER_BIN = 4  # values that stand for a bin, since a bin may be as wide as a quantization step
 _TINY = 1e-12
 
 
@@ -36,6 +43,47 @@ class Range:
     low: float
     high: float
 
+    @property
+    def magnitude(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that activations become."""
+
+    name: str
+    is_symmetric: bool  # as many codes below zero as above, used or not
+    is_uniform: bool
+    rounded: Callable[[NDArray[np.float64], Range], NDArray[np.float64]]  # values to the nearest numbers of the range
+
+
+def symmetric_scale(chosen: Range, largest_code: float) -> float:
+    """The real value of one step: the range's larger side becomes the largest code."""
+    return max(chosen.magnitude, _TINY) / largest_code
+
+
+def _rounded_uint8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
+    scale = (chosen.high - chosen.low) / 255.0
+    zero = np.round(-chosen.low / scale)
+    return (np.clip(np.round(values / scale) + zero, 0.0, 255.0) - zero) * scale
+
+
+def _rounded_int8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
+    scale = symmetric_scale(chosen, LARGEST_INT8)
+    return np.clip(np.round(values / scale), -LARGEST_INT8, LARGEST_INT8) * scale
+
+
+def _rounded_fp8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
+    scale = symmetric_scale(chosen, LARGEST_FP8)
+    codes = np.clip(values / scale, -LARGEST_FP8, LARGEST_FP8).astype(np.float32)
+    return codes.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
+
+
+UINT8 = Grid("uint8", is_symmetric=False, is_uniform=True, rounded=_rounded_uint8)
+INT8 = Grid("int8", is_symmetric=True, is_uniform=True, rounded=_rounded_int8)
+FP8 = Grid("float8e4m3", is_symmetric=True, is_uniform=False, rounded=_rounded_fp8)
+
 
 def minmax_range(histogram: Histogram) -> Range:
     """Nothing is clipped."""
@@ -52,16 +100,40 @@ def percentile_range(histogram: Histogram, percentile: float) -> Range:
     return _with_zero(float(low), float(high))
 
 
-def entropy_range(histogram: Histogram) -> Range:
+def entropy_range(histogram: Histogram, grid: Grid = UINT8) -> Range:
     """Clips both sides at the magnitude that keeps most information."""
     magnitudes = _magnitude_counts(histogram)
     largest = max(abs(histogram.low), abs(histogram.high))
     bins = len(magnitudes)
-    levels = _LEVELS_ONE_SIDED if histogram.low >= 0.0 or histogram.high <= 0.0 else _LEVELS_TWO_SIDED
+    is_one_sided = histogram.low >= 0.0 or histogram.high <= 0.0
+    levels = _LEVELS_ONE_SIDED if is_one_sided and not grid.is_symmetric else _LEVELS_TWO_SIDED
     candidates = range(levels, bins + 1, _SEARCH_STEP)
     losses = [_divergence(magnitudes, stop, levels) for stop in candidates]
     threshold = largest * candidates[int(np.argmin(losses))] / bins
-    return _with_zero(max(histogram.low, -threshold), min(histogram.high, threshold))
+    return _clipped(histogram, threshold)
+
+
+def mse_range(histogram: Histogram, grid: Grid = UINT8) -> Range:
+    """Clips both sides at the magnitude with the smallest expected squared error on the grid."""
+    width = (histogram.high - histogram.low) / len(histogram.counts)
+    offsets = (np.arange(_POINTS_PER_BIN) + 0.5) / _POINTS_PER_BIN * width
+    values = histogram.edges[:-1, None] + offsets  # (BINS, points)
+    weights = histogram.counts.astype(np.float64)
+    weights[_zero_bin(histogram)] = 0.0  # what is zero there is exact on any grid
+    largest = max(abs(histogram.low), abs(histogram.high))
+    ranges = [_clipped(histogram, largest * float(share)) for share in _SHARES]
+    errors = [float(weights @ np.square(grid.rounded(values, each) - values).mean(axis=1)) for each in ranges]
+    return ranges[int(np.argmin(errors))]
+
+
+def _clipped(histogram: Histogram, magnitude: float) -> Range:
+    return _with_zero(max(histogram.low, -magnitude), min(histogram.high, magnitude))
+
+
+def _zero_bin(histogram: Histogram) -> int:
+    """The bin that holds zero, or the one nearest to it."""
+    position = np.searchsorted(histogram.edges, 0.0, side="right") - 1
+    return int(np.clip(position, 0, len(histogram.counts) - 1))
 
 
 def _magnitude_counts(histogram: Histogram) -> NDArray[np.float64]:

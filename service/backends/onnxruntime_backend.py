@@ -79,7 +79,8 @@ def _session_options(request: LoadRequest, weights: list[tuple[str, bytes]]) -> 
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if request.merges_dequantized else levels.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(request.allow_spinning)))
     options.log_severity_level = 3
     if weights:

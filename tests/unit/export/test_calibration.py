@@ -15,7 +15,7 @@ from export.calibration import calibrators_of, observation_parts, observe, range
 from export.datasets import ImageSplit, ensure_calibration_allowed
 from export.digit_data import ensure_instances_disjoint
 from export.errors import DataRefused
-from export.precision import Candidate, best_candidate
+from export.precision_quantized import Candidate, best_candidate
 from export.recipe import CalibrationSpec, Split
 from export.thresholds import BINS, Histogram, entropy_range, minmax_range, percentile_range
 
