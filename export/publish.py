@@ -1,4 +1,7 @@
-"""Step `publish`: the version directory. Promises: accepted variants only, files hashed, equal content only once."""
+"""Step `publish`: the version directory. Promises: no denied variant, files hashed, equal content only once.
+
+A pending variant travels with what it waits for: no server chooses it, and a device can settle it later.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from export.artifact import Artifact, Detail, file_sha256
 from export.batching import not_batchable_reason
 from export.errors import PublishError
 from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from export.gate import verdict
 from export.judge import reference_figure, weights_identity
+from export.judged_variants import ensure_judged_by_recipe
 from export.onnx_graph import MODEL_FILE
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
@@ -40,19 +45,23 @@ def run_publish(context: StepContext) -> Detail:
     """Adds a version to the repository, or finds that the newest equal one is already there."""
     judged = context.inputs["gate"]
     report = read_report(judged.file(REPORT_JSON))
-    accepted = [variant for variant in report.variants if variant.gate.accepted]
-    if not accepted:
-        raise PublishError(f"no variant of {report.model} passed the gate; see {judged.file('report.md')}")
+    ensure_judged_by_recipe(context, report)
+    published = [variant for variant in report.variants if verdict(variant.gate) != "denied"]
+    if not any(variant.gate.accepted for variant in published):
+        raise PublishError(
+            f"no variant of {report.model} passed the gate, and pending ones alone cannot be served; "
+            f"see {judged.file('report.md')}"
+        )
     model_dir = context.repository / report.model
     model_dir.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
     try:
         scratch.chmod(0o755)
-        _fill(scratch, context, report, accepted)
+        _fill(scratch, context, report, published)
         files = _file_entries(scratch)
 
         def manifest(number: int) -> Manifest:
-            return _manifest(context, report, accepted, files, number)
+            return _manifest(context, report, published, files, number)
 
         existing = _equal_version(context.repository, manifest(1))
         number = existing or add_version(
@@ -67,7 +76,8 @@ def run_publish(context: StepContext) -> Detail:
         "version": number,
         "is_new": existing is None,
         "path": str(model_dir / str(number)),
-        "variants": ", ".join(variant.qualify.variant for variant in accepted),
+        "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
+        "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
         "signed_by": context.signer.key_id if context.signer is not None else "",
     }
 
@@ -98,8 +108,8 @@ def _equal_version(repository: Path, manifest: Manifest) -> int | None:
     return None
 
 
-def _fill(scratch: Path, context: StepContext, report: ExportReport, accepted: list[VariantReport]) -> None:
-    for variant in accepted:
+def _fill(scratch: Path, context: StepContext, report: ExportReport, published: list[VariantReport]) -> None:
+    for variant in published:
         source = _made(context, variant).file(MODEL_FILE)
         target = scratch / f"{variant.qualify.variant}.onnx"
         shutil.copyfile(source, target)
@@ -116,7 +126,11 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, accepted: l
 
 
 def _manifest(
-    context: StepContext, report: ExportReport, accepted: list[VariantReport], files: tuple[FileEntry, ...], number: int
+    context: StepContext,
+    report: ExportReport,
+    published: list[VariantReport],
+    files: tuple[FileEntry, ...],
+    number: int,
 ) -> Manifest:
     recipe = context.recipe
     reason = not_batchable_reason(context.inputs)
@@ -140,7 +154,7 @@ def _manifest(
         targets=read_targets(context.inputs["targets"]),
         allowed_batch_sizes=recipe.allowed_batch_sizes,
         reference_metric=reference_figure(context.inputs["reference"]),
-        variants=tuple(_variant(context, variant) for variant in accepted),
+        variants=tuple(_variant(context, variant) for variant in published),
         files=files,
         lineage=_lineage(context),
     )

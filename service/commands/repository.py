@@ -18,6 +18,7 @@ from service.errors import RepositoryError, SignatureRefused
 from service.repository.open import FoundVersion, list_versions
 from service.repository.signature import read_signature
 from service.repository.trusted_keys import signature_policy
+from service.repository.variants import gate_state
 
 _repository_option = click.option(
     "--repository",
@@ -76,7 +77,7 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
             "model": manifest.model,
             "version": manifest.version,
             "variant": variant.name,
-            "gate": "passed" if variant.gate.accepted else "denied",
+            "gate": gate_state(variant),
             "metric": f"{variant.metric.name} {variant.metric.value:.4f}",
             "interval": f"{variant.metric.ci_low:.4f} - {variant.metric.ci_high:.4f}",
             "images_per_s": round(max((item.images_per_s for item in variant.latency), default=0.0), 1),
@@ -103,12 +104,18 @@ def show_command(model: str, version: str | None, root: Path) -> None:
     """The manifest of a version (the newest one when none is named)."""
     path = _version_dir(root, model, version)
     try:
-        document = read_manifest(path)[0].model_dump(mode="json")
+        manifest = read_manifest(path)[0]
     except ManifestError as error:
         raise RepositoryError(str(error)) from error
     key_id = _claimed_key_id(path)
     signed = {"signature_key_id": key_id} if key_id else {}
-    click.echo(orjson.dumps({**document, **signed}, option=orjson.OPT_INDENT_2))
+    waiting = {
+        variant.name: [check.name for check in variant.gate.checks if check.pending]
+        for variant in manifest.pending_variants()
+    }
+    pending = {"pending": waiting} if waiting else {}
+    document = {**manifest.model_dump(mode="json"), **pending, **signed}
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
 def _version_dir(root: Path, model: str, version: str | None) -> Path:

@@ -19,12 +19,16 @@ def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
     if wanted != "auto":
         runnable = [item for item in runnable if item.name == wanted]
     if not runnable:
-        known = ", ".join(
-            f"{item.name} ({item.target}, gate {'passed' if item.gate.accepted else 'denied'})"
-            for item in manifest.variants
-        )
+        known = ", ".join(f"{item.name} ({item.target}, gate {gate_state(item)})" for item in manifest.variants)
         raise RepositoryError(f"no variant for device {device!r} and variant setting {wanted!r}; there are: {known}")
     return max(runnable, key=lambda item: images_per_s(item, kind))
+
+
+def gate_state(variant: Variant) -> str:
+    """In the words of tables and errors. A pending variant is never served: its last checks have not been made."""
+    if variant.gate.accepted:
+        return "passed"
+    return "pending: waits for a device" if variant.gate.is_pending else "denied"
 
 
 def images_per_s(variant: Variant, device_kind: str) -> float:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
+from models.manifest import GateCheck, GateDecision
 from service import __version__, cli
 from service.commands.predict import predict_path, summary_of
 from service.settings import PREFIX, Settings
@@ -68,6 +69,22 @@ def test_repository_show_prints_the_newest_manifest(repository: Path) -> None:
     shown = orjson.loads(run("repository", "show", "digits", "--repository", str(repository)).output)
 
     assert shown["version"] == 2
+
+
+def test_repository_says_what_a_pending_variant_waits_for(repository: Path) -> None:
+    waits = GateCheck(name="device_latency", passed=False, pending=True, value=None, limit=None, detail="needs a GPU")
+    served = manifest_for("waiting", 1)
+    pending = served.variants[0].model_copy(
+        update={"name": "int8-trt", "target": "trt", "gate": GateDecision(accepted=False, checks=(waits,))}
+    )
+    publish(repository, served.model_copy(update={"variants": (*served.variants, pending)}))
+
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+    shown = orjson.loads(run("repository", "show", "waiting", "--repository", str(repository)).output)
+
+    gates = {row["variant"]: row["gate"] for row in rows if row["model"] == "waiting"}
+    assert gates == {"fp32": "passed", "int8-trt": "pending: waits for a device"}
+    assert shown["pending"] == {"int8-trt": ["device_latency"]}
 
 
 def test_repository_verify_fails_when_any_version_must_not_be_served(repository: Path) -> None:

@@ -17,6 +17,9 @@ def variant(name: str, **changes: Any) -> Variant:
     rate = changes.pop("images_per_s", None)
     if rate is not None:
         changes["latency"] = (LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.0, p99_ms=1.0, images_per_s=rate),)
+    if changes.pop("pending", False):
+        waits = GateCheck(name="device_latency", passed=False, pending=True, value=None, limit=None, detail="")
+        changes["gate"] = GateDecision(accepted=False, checks=(waits,))
     if changes.pop("denied", False):
         check = GateCheck(name="accuracy", passed=False, value=0.5, limit=0.9, detail="")
         changes["gate"] = GateDecision(accepted=False, checks=(check,))
@@ -37,6 +40,15 @@ def test_auto_never_takes_a_variant_whose_gate_was_denied() -> None:
     manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0, denied=True))
 
     assert choose_variant(manifest, "cpu", "auto").name == "fp32"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "int8-trt"])
+def test_pending_variant_is_never_taken_and_the_refusal_says_what_it_waits_for(wanted: str) -> None:
+    manifest = manifest_with(variant("int8-trt", target="trt", images_per_s=9000.0, pending=True))
+
+    with pytest.raises(RepositoryError, match=r"int8-trt \(trt, gate pending: waits for a device\)"):
+        choose_variant(manifest, "cuda:0", wanted)
+    assert choose_variant(manifest_with(*manifest.variants, variant("fp32")), "cuda:0", "auto").name == "fp32"
 
 
 def test_figures_of_another_device_do_not_count() -> None:
