@@ -17,7 +17,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 8. `calibrate.py` observes activations once per form (`calibration.py`); `precision.py` makes each variant's file
    (`precision_files.py` names it). `precision_quantized.py` makes int8 and fp8: `thresholds.py` picks ranges,
    `quantization.py` places Q/DQ for CPUs, `placement_trt.py` and `quantization_trt.py` for TensorRT
-   (`quantization_schemes.py` holds them together), the tuning split's metric picks the calibrator.
+   (`quantization_schemes.py` holds them together), the tuning split's metric picks the calibrator, and for
+   transformers whether LayerNorms get `equal_scales.py`.
    fp16, bf16: `mixed_precision.py` asks `precision_regions.py` what may be narrow (`float_formats.py`) and
    `casting.py` casts; `emulation.py` is how a CPU measures such files.
    `effective_precision.py` reads from a graph what it really multiplies in, `efficiency.py` what a machine makes of
@@ -26,7 +27,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    `speed_measurements.py` (`benchmark.py`, raced against its `bare_graph.py`), `file_structure.py` layer by layer.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
 10. `judge.py` puts `judged_variants.py` before `gate.py`, a pure function (`gate_checks/`, `gate_thresholds.py`,
-    `gate_table.py`), and writes the report: `report.py`, `plots.py`.
+    `gate_table.py`), and writes the report: `report_inputs.py` collects what steps wrote (`compression_report.py`),
+    `report_sections/` say it, `report.py` and `html_report.py` write it, `plots/` draw it, `pareto.py` chooses.
 11. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`); `signing.py` signs it.
 
 Beside them

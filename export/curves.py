@@ -1,4 +1,4 @@
-"""Confusion matrices and precision-recall curves. Promises: pure, from the same evidence as the metric, readable size."""
+"""Confusion matrices and precision-recall curves. Promises: pure, from the evidence of the metric, readable size."""
 
 from __future__ import annotations
 

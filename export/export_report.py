@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from export.compression_report import QuantizedLayer, SparsityReport
 from export.errors import RecipeError
 from export.fidelity import FidelityReport
 from export.gate_thresholds import GateThresholds
@@ -15,6 +16,7 @@ from models.specs import Frozen, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
+REPORT_HTML = "report.html"
 _MOST_CLASSES, _WORST_CLASSES = 50, 20  # a table or plot that nobody can read helps nobody
 
 
@@ -82,6 +84,11 @@ class ExportReport(Frozen):
     not_batchable_reason: str = ""
     steps: tuple[StepFigure, ...]
     environment: dict[str, str]
+    command: str = ""  # what made it, ready to paste
+    splits: dict[str, str] = Field(default_factory=dict)  # digest of each data split that was used
+    forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)  # how other weights were made
+    sparsity: SparsityReport | None = None  # None: no variant has 2:4 weights
+    quantized_layers: dict[str, tuple[QuantizedLayer, ...]] = Field(default_factory=dict)  # by variant
 
     def shown_classes(self) -> list[int]:
         """All classes, or of many only those that the first variant does least well."""

@@ -1,203 +1,99 @@
-"""Renders an export report as Markdown, with plots. Promises: measured figures only, denials included."""
+"""Writes an export report as JSON, Markdown and HTML. Promises: measured figures only, denials included."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export.export_report import REPORT_JSON, REPORT_MARKDOWN, ExportReport, VariantReport
-from export.plots import write_plots
+from export.export_report import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, ExportReport
+from export.html_report import html
+from export.plots import drawers_of, write_plots
+from export.report_sections import sections_of
+from export.report_sections.blocks import Block, Cell, Code, Gallery, Plot, Row, Table, Text
+from export.report_sections.mistakes import example_file
 
-Row = tuple[str, ...]
+Pictures = Mapping[str, Path]  # where each picture lies that the report shows, by its name in the report
 
 
-def write_report(report: ExportReport, directory: Path) -> list[Path]:
-    """Writes report.json, report.md and the plots; returns the paths."""
+def write_report(report: ExportReport, directory: Path, pictures: Pictures) -> list[Path]:
+    """Writes report.json, report.md, report.html, the plots and the pictures; returns the paths."""
+    paths = [directory / name for name in (REPORT_JSON, REPORT_MARKDOWN, REPORT_HTML)]
+    paths[0].write_text(report.model_dump_json(indent=2) + "\n")
+    paths[1].write_text(markdown(report))
+    paths[2].write_text(html(report, {name: path.read_bytes() for name, path in pictures.items() if path.exists()}))
     plots = write_plots(report, directory)
-    json_path, markdown_path = directory / REPORT_JSON, directory / REPORT_MARKDOWN
-    json_path.write_text(report.model_dump_json(indent=2) + "\n")
-    markdown_path.write_text(markdown(report, [plot.name for plot in plots]))
-    return [json_path, markdown_path, *plots]
+    copies = []
+    for name, path in pictures.items():
+        copies.append(directory / name)
+        if path.exists() and path.resolve() != copies[-1].resolve():
+            shutil.copyfile(path, copies[-1])
+    return [*paths, *plots, *copies]
 
 
-def markdown(report: ExportReport, plot_names: list[str]) -> str:
-    """The report as text."""
-    reference = report.reference
-    lines = [
-        f"# {report.model}",
-        "",
-        f"{report.task.value}, {len(report.labels)} classes, source `{report.source}`, "
-        f"weights `{report.weights[:19]}`, {report.created}.",
-        f"Eager fp32 on {reference.images} test images: {reference.name} {reference.value:.4f} "
-        f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] (95 % bootstrap interval).",
-        "",
-        *_untrained(report),
-        "## Variants",
-        *_table(
-            ("variant", "gate", "metric", "interval", "drop (upper end)", "MiB", "ms at batch 1", "best images/s"),
-            [_variant_row(variant) for variant in report.variants],
-        ),
-        "",
-        *_gates(report),
-        *_latency(report),
-        *_speed(report),
-        *_calibration(report),
-        *_fidelity(report),
-        *_conversion(report),
-        *_targets(report),
-        *_per_class(report),
-        "",
-        "## How it was made",
-        *_table(("fact", "value"), [(key, str(value)) for key, value in report.network.items()]),
-        "",
-        *_table(
-            ("step", "digest", "seconds"),
-            [(step.step, step.digest[:12], f"{step.seconds:.2f}") for step in report.steps],
-        ),
-        "",
-        *_table(("environment", "value"), list(report.environment.items())),
-        "",
-        *(f"![{name}]({name})" for name in plot_names),
-    ]
-    return "\n".join(lines) + "\n"
+def pictures_beside(report: ExportReport, directory: Path) -> Pictures:
+    """The pictures of a report that was written into `directory`."""
+    return {
+        (name := example_file(variant.qualify.variant, example.file)): directory / name
+        for variant in report.variants
+        if variant.qualify.disagreements is not None
+        for example in variant.qualify.disagreements.examples
+    }
 
 
-def _untrained(report: ExportReport) -> list[str]:
-    if report.weights != "random":
-        return []
-    return ["**The weights are random: this network was never trained, and its answers mean nothing.**", ""]
+def markdown(report: ExportReport) -> str:
+    """The report as text; plots and pictures are files beside it."""
+    drawn = set(drawers_of(report))
+    lines = [f"# {report.model}", "", summary(report), ""]
+    for section in sections_of(report):
+        lines += [f"## {section.title}", ""]
+        for block in section.blocks:
+            lines += [*_written(block, drawn), ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _variant_row(variant: VariantReport) -> Row:
-    figures = variant.qualify
+def summary(report: ExportReport) -> str:
+    """One line: what this is."""
     return (
-        figures.variant,
-        "accepted" if variant.gate.accepted else "**denied**",
-        f"{figures.metric.value:.4f}",
-        f"[{figures.metric.ci_low:.4f}, {figures.metric.ci_high:.4f}]",
-        f"{figures.drop.value:+.4f} ({figures.drop.ci_high:+.4f})",
-        f"{figures.file_bytes / 2**20:.2f}",
-        f"{figures.latency[0].p50_ms:.2f}" if figures.latency else "-",
-        f"{max((latency.images_per_s for latency in figures.latency), default=0.0):.0f}",
+        f"{report.task.value}, {len(report.labels)} classes, source `{report.source}`, "
+        f"weights `{report.weights[:19]}`, {report.created}."
     )
 
 
-def _gates(report: ExportReport) -> list[str]:
-    lines: list[str] = []
-    for variant in report.variants:
-        rows = [
-            (check.name, "pass" if check.passed else "**fail**", str(check.value), str(check.limit), check.detail)
-            for check in variant.gate.checks
-        ]
-        lines += [
-            f"## Gate: {variant.qualify.variant} {'accepted' if variant.gate.accepted else 'denied, not published'}",
-            *_table(("check", "verdict", "value", "limit", "detail"), rows),
-            "",
-        ]
-    return lines
+def _written(block: Block, drawn: set[str]) -> Iterator[str]:
+    match block:
+        case Text():
+            yield f"**{_escaped(block.text)}**" if block.tone == "bad" else _escaped(block.text)
+        case Code():
+            yield from ("```", block.text, "```")
+        case Plot():
+            if block.name in drawn:
+                yield f"![{block.alt}]({block.name}.png)"
+        case Gallery():
+            yield f"### {block.title}"
+            for picture in block.pictures:
+                yield from (
+                    "",
+                    f"![{picture.alt}]({picture.file})",
+                    "",
+                    *(f"- {_escaped(line)}" for line in picture.lines),
+                )
+        case Table():
+            yield from ([f"### {block.title}", ""] if block.title else [])
+            yield from _table(block)
 
 
-def _latency(report: ExportReport) -> list[str]:
-    rows = [
-        (
-            variant.qualify.variant,
-            str(figure.batch_size),
-            f"{figure.p50_ms:.2f}",
-            f"{figure.p90_ms:.2f}",
-            f"{figure.p99_ms:.2f}",
-            f"{figure.images_per_s:.0f}",
-        )
-        for variant in report.variants
-        for figure in variant.qualify.latency
-    ]
-    device = report.variants[0].qualify.measured_on
-    return [
-        f"## Latency on {device.name}, {device.threads} threads",
-        *_table(("variant", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s"), rows),
-        "",
-    ]
+def _table(table: Table) -> Iterator[str]:
+    for row in (table.header, ("---",) * len(table.header), *table.rows):
+        yield f"| {' | '.join(_cells(row))} |"
 
 
-def _speed(report: ExportReport) -> list[str]:
-    rows = [
-        (
-            variant.qualify.variant,
-            str(figure.batch_size),
-            f"{figure.deploy_images_per_s:.0f}",
-            f"{figure.bare_images_per_s:.0f}",
-            f"{figure.ratio:.3f} [{figure.ci_low:.3f}, {figure.ci_high:.3f}]",
-        )
-        for variant in report.variants
-        for figure in variant.qualify.speed
-    ]
-    return [
-        "## Deploy graph (uint8) against bare graph (normalised float), images/s, measured in turns",
-        *_table(("variant", "batch", "deploy", "bare", "ratio"), rows),
-        "",
-    ]
+def _cells(row: Row) -> Iterator[str]:
+    for cell in row:
+        text = _escaped(cell.text if isinstance(cell, Cell) else cell)
+        yield f"**{text}**" if isinstance(cell, Cell) and cell.tone == "bad" else text
 
 
-def _calibration(report: ExportReport) -> list[str]:
-    lines: list[str] = []
-    for table in report.calibration:
-        rows = [(figure.calibrator, f"{figure.tuning_metric:.4f}") for figure in table.candidates]
-        lines += [
-            f"## Calibrators of {table.variant}, on {table.tuning_images} tuning images",
-            *_table(("calibrator", report.reference.name), rows),
-            "",
-        ]
-    return lines
-
-
-def _fidelity(report: ExportReport) -> list[str]:
-    found = report.fidelity
-    if found is None:
-        return []
-    rows = [
-        ("images", str(found.images)),
-        ("pixels within one level", f"{found.share_within_one_level:.6f}"),
-        ("worst image", f"{found.worst_image}: {found.worst_image_share:.6f}"),
-        ("largest difference, levels", f"{found.max_difference:.2f}"),
-        *(("not comparable", text) for text in found.failures),
-        *(("larger than the graph's input", text) for text in found.beyond_canvas),
-    ]
-    return [f"## Preprocessing: the server's pixels against {found.transform}", *_table(("", "figure"), rows), ""]
-
-
-def _conversion(report: ExportReport) -> list[str]:
-    rows = [(each.output, str(each.batch_size), f"{each.relative_l2:.1e}") for each in report.conversion]
-    lines = [
-        "## Conversion: the ONNX file against the eager network",
-        *_table(("output", "batch", "relative L2"), rows),
-    ]
-    if report.folds:
-        folds = [(fold.name, str(fold.layers), f"{fold.relative_error:.1e}") for fold in report.folds]
-        lines += ["", "## Folded before conversion", *_table(("fold", "layers", "relative L2"), folds)]
-    return [*lines, ""]
-
-
-def _targets(report: ExportReport) -> list[str]:
-    verdicts = ["yes" if each.supported else f"no, {each.reason}; {each.fallback} serves" for each in report.targets]
-    lines = [f"TensorRT takes this network: {verdict}." for verdict in verdicts]
-    if report.not_batchable_reason:
-        lines.append(f"**Images never share a batch**: {report.not_batchable_reason}.")
-    return [*lines, ""] if lines else []
-
-
-def _per_class(report: ExportReport) -> list[str]:
-    names = tuple(variant.qualify.variant for variant in report.variants)
-    shown = report.shown_classes()
-    title = "## Per class" if len(shown) == len(report.labels) else f"## Per class: the worst {len(shown)}"
-    rows = [
-        (report.labels[index], *(_figure(variant.qualify.per_class[index]) for variant in report.variants))
-        for index in shown
-    ]
-    return [title, *_table(("class", *names), rows)]
-
-
-def _table(header: Row, rows: Sequence[Row]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _escaped(text: str) -> str:
+    """A bar would end the cell, a line break the row."""
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,101 @@
+"""Accuracy against speed, and every timing. Promises: what was not measured where it would run is named, not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from export.export_report import ExportReport
+from export.pareto import Measured, comparable, pareto_set
+from export.report_sections.blocks import Block, Cell, Plot, Row, Section, Table, Text
+
+
+def tradeoff_section(report: ExportReport) -> Section:
+    """The choice that a user has to make."""
+    points, others = comparable(report.variants)
+    blocks: list[Block] = []
+    if points:
+        best = pareto_set(points)
+        device = next(each.qualify.measured_on for each in report.variants if each.qualify.variant == points[0].variant)
+        alt = f"{report.reference.name} of each variant against latency and throughput; the Pareto set is marked"
+        header = ("variant", "Pareto set", report.reference.name, "ms at batch 1 (p50)", "images/s", "at batch")
+        blocks += [
+            Plot("accuracy_latency", alt),
+            Text(f"Measured on {device.name}, {device.threads} threads, by the server's own runtime."),
+            Table(header, tuple(_point_row(point, point.variant in best) for point in points)),
+        ]
+    if others:
+        blocks.append(
+            Text(f"Not measured, because the device they are made for is not here: {', '.join(others)}.", "pending")
+        )
+    blocks.append(Plot("metric", f"{report.reference.name} of each variant with its interval"))
+    return Section("Accuracy against speed", tuple(blocks))
+
+
+def latency_section(report: ExportReport) -> Section:
+    """Each batch size, and the deploy graph against the bare one."""
+    header = ("variant", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s")
+    rows = tuple(
+        (
+            variant.qualify.variant,
+            str(figure.batch_size),
+            f"{figure.p50_ms:.2f}",
+            f"{figure.p90_ms:.2f}",
+            f"{figure.p99_ms:.2f}",
+            f"{figure.images_per_s:.0f}",
+        )
+        for variant in report.variants
+        for figure in variant.qualify.latency
+    )
+    ratios = tuple(
+        (
+            variant.qualify.variant,
+            str(figure.batch_size),
+            f"{figure.deploy_images_per_s:.0f}",
+            f"{figure.bare_images_per_s:.0f}",
+            f"{figure.ratio:.3f} [{figure.ci_low:.3f}, {figure.ci_high:.3f}]",
+        )
+        for variant in report.variants
+        for figure in variant.qualify.speed
+    )
+    blocks: list[Block] = list(_on_devices(report))
+    if rows:
+        devices = dict.fromkeys(
+            f"{each.qualify.measured_on.name}, {each.qualify.measured_on.threads} threads"
+            for each in report.variants
+            if each.qualify.latency
+        )
+        blocks += [
+            Plot("latency", "latency of each variant by batch size"),
+            Table(header, rows, f"Latency on {'; '.join(devices)}"),
+        ]
+    if ratios:
+        title = "Deploy graph (uint8) against bare graph (normalised float), images/s, measured in turns"
+        blocks.append(Table(("variant", "batch", "deploy", "bare", "ratio"), ratios, title))
+    return Section("Latency", tuple(blocks))
+
+
+def _on_devices(report: ExportReport) -> Iterator[Table]:
+    """Plans that were built and measured on the device they are for."""
+    for variant in report.variants:
+        found = variant.qualify.device
+        if found is None:
+            continue
+        told = " (replayed from a recording)" if found.is_recorded else ""
+        rows = tuple(
+            (str(each.batch_size), f"{each.p50_ms:.2f}", f"{each.p99_ms:.2f}", f"{each.images_per_s:.0f}")
+            for each in found.latency
+        )
+        title = f"{variant.qualify.variant} on {found.device.name}, {found.runtime}{told}"
+        yield Table(("batch", "p50 ms", "p99 ms", "images/s"), rows, title)
+
+
+def _point_row(point: Measured, is_best: bool) -> Row:
+    mark = Cell("yes", "marked") if is_best else Cell("denied", "bad") if point.is_denied else Cell("no")
+    return (
+        point.variant,
+        mark,
+        f"{point.metric:.4f}",
+        f"{point.p50_ms_batch_1:.2f}",
+        f"{point.images_per_s:.0f}",
+        str(point.best_batch),
+    )
