@@ -108,7 +108,7 @@ def regions_of(model: onnx.ModelProto, extremes: dict[str, float] | None = None,
 
 def run(
     model: onnx.ModelProto, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-) -> list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
