@@ -116,7 +116,7 @@ def paired(first: Boxes, second: Boxes) -> tuple[NDArray[np.bool_], NDArray[np.b
 
 def _class_amounts(reference: Answer, found: Answer) -> FloatArray:
     amounts = np.zeros(len(reference[0]))
-    for row in np.flatnonzero(reference[1][:, 0] != found[1][:, 0]):
+    for row in np.flatnonzero(reference[1][:, 0] != found[1][:, 0]).tolist():
         first, second = int(reference[1][row, 0]), int(found[1][row, 0])
         lead = _score(reference, row, first) - _score(reference, row, second)
         # Never 0: two classes that share a score are two answers all the same.

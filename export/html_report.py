@@ -70,7 +70,7 @@ def _text(cell: str | Cell) -> str:
 def _css_classes(cell: str | Cell) -> str:
     """What a cell looks like: its tone, numbers to the right, digests broken anywhere."""
     text = _text(cell)
-    names = [cell.tone] if isinstance(cell, Cell) and cell.tone else []
+    names: list[str] = [cell.tone] if isinstance(cell, Cell) and cell.tone else []
     if _NUMBER.match(text):
         names.append("number")
     elif re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", text):

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +19,7 @@ Drawer = Callable[[Figure, ExportReport], None]
 _SIZE_INCHES = (6.4, 3.8)
 _DPI = 110
 _INK = "#010203"  # stands for the page's text colour, which is another one in the dark
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # matplotlib's stub names every key in its type
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "saccade",  # without it ids are random
     "font.family": "sans-serif",
@@ -27,7 +28,7 @@ _STYLE = {
     "axes.titlesize": "medium",
     "legend.framealpha": 0.0,
 }
-_SVG_STYLE = (
+_SVG_STYLE: dict[Any, Any] = (
     _STYLE
     | {f"{name}.color": _INK for name in ("text", "xtick", "ytick", "grid")}
     | {"axes.edgecolor": _INK, "axes.labelcolor": _INK, "axes.facecolor": "none", "figure.facecolor": "none"}

@@ -75,8 +75,9 @@ def _scatter(
         axes.errorbar(across(point), point.metric, yerr=error, fmt=marker, color=colour, capsize=4, label=label)
     chosen = sorted((across(point), point.metric) for point in points if point.variant in best)
     if chosen:  # a ring marks the set; the line only helps the eye from one member to the next
-        style = {"markersize": 13, "markerfacecolor": "none", "color": "tab:green"}
-        axes.plot(*zip(*chosen, strict=True), "o:", label="Pareto set", **style)
+        places, values = zip(*chosen, strict=True)
+        (ring,) = axes.plot(places, values, "o:", color="tab:green", label="Pareto set")
+        ring.set(markersize=13, markerfacecolor="none")
     axes.set_xlim(0, max(map(across, points), default=1.0) * 1.15)
     axes.ticklabel_format(useOffset=False)
 

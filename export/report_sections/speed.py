@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from export.export_report import ExportReport
 from export.pareto import Measured, comparable, pareto_set
-from export.report_sections.blocks import Block, Cell, Plot, Row, Section, Table, Text
+from export.report_sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
 
 
 def tradeoff_section(report: ExportReport) -> Section:
@@ -37,27 +37,27 @@ def latency_section(report: ExportReport) -> Section:
     rows = tuple(
         (
             variant.qualify.variant,
-            str(figure.batch_size),
-            f"{figure.p50_ms:.2f}",
-            f"{figure.p90_ms:.2f}",
-            f"{figure.p99_ms:.2f}",
-            f"{figure.images_per_s:.0f}",
+            str(timing.batch_size),
+            f"{timing.p50_ms:.2f}",
+            f"{timing.p90_ms:.2f}",
+            f"{timing.p99_ms:.2f}",
+            f"{timing.images_per_s:.0f}",
         )
         for variant in report.variants
-        for figure in variant.qualify.latency
+        for timing in variant.qualify.latency
     )
     ratios = tuple(
         (
             variant.qualify.variant,
-            str(figure.batch_size),
-            f"{figure.deploy_images_per_s:.0f}",
-            f"{figure.bare_images_per_s:.0f}",
-            f"{figure.ratio:.3f} [{figure.ci_low:.3f}, {figure.ci_high:.3f}]",
+            str(ratio.batch_size),
+            f"{ratio.deploy_images_per_s:.0f}",
+            f"{ratio.bare_images_per_s:.0f}",
+            f"{ratio.ratio:.3f} [{ratio.ci_low:.3f}, {ratio.ci_high:.3f}]",
         )
         for variant in report.variants
-        for figure in variant.qualify.speed
+        for ratio in variant.qualify.speed
     )
-    blocks: list[Block] = list(_on_devices(report))
+    blocks: list[Block] = [*_on_devices(report), *_efficiency(report)]
     if rows:
         devices = dict.fromkeys(
             f"{each.qualify.measured_on.name}, {each.qualify.measured_on.threads} threads"
@@ -72,6 +72,34 @@ def latency_section(report: ExportReport) -> Section:
         title = "Deploy graph (uint8) against bare graph (normalised float), images/s, measured in turns"
         blocks.append(Table(("variant", "batch", "deploy", "bare", "ratio"), ratios, title))
     return Section("Latency", tuple(blocks))
+
+
+def _efficiency(report: ExportReport) -> Iterator[Block]:
+    """What each variant costs per image, and how much of the machine it gets."""
+    found = [(each.qualify.variant, each.qualify.efficiency) for each in report.variants]
+    rows = tuple(
+        (
+            variant,
+            figure(each.gflops_per_image),
+            figure(each.activations_m, 3),
+            figure(each.weights_m, 3),
+            ", ".join(f"{precision} {share:.1%}" for precision, share in sorted(each.share_of_flops.items())),
+            "-" if each.batch_size is None else str(each.batch_size),
+            figure(each.flops_per_byte, 1),
+            figure(each.achieved_gflops_per_s, 1),
+            "-" if each.share_of_peak is None else f"{each.share_of_peak:.1%}",
+        )
+        for variant, each in found
+        if each is not None
+    )
+    if rows:
+        costs = ("GFLOPs per image", "M activations", "M weights", "of the FLOPs")
+        header = ("variant", *costs, "batch", "FLOPs per byte", "GFLOP/s", "of the measured peak")
+        yield Table(header, rows, "Efficiency")
+        yield Text(
+            "FLOPs count a multiplication with its addition as two. The peak is what this machine reached in large "
+            "matrix products of the same runtime and precision, with as many threads; a dash: not measured here."
+        )
 
 
 def _on_devices(report: ExportReport) -> Iterator[Table]:

@@ -16,6 +16,7 @@ from export.compression_report import (
 )
 from export.curves import Curves, confusion_of
 from export.disagreements import Disagreements, Example
+from export.efficiency import Efficiency
 from export.export_report import (
     CalibrationTable,
     CalibratorFigure,
@@ -78,6 +79,16 @@ def qualified(variant: str, value: float = 0.9, ms: float = 1.0, **changes: Any)
         "detail": {"precision": variant},
         "layers": (layer("stem", "fp32"), layer("block", "int8")),
         "curves": Curves(confusion=confusion_of(np.array([[9, 1, 0], [2, 8, 0], [0, 0, 0]]), "images")),
+        "efficiency": Efficiency(
+            gflops_per_image=0.004,
+            activations_m=0.008192,
+            weights_m=0.000864,
+            share_of_flops={"fp32": 0.5, "int8": 0.5},
+            batch_size=4,
+            flops_per_byte=61.5,
+            achieved_gflops_per_s=3.6,
+            share_of_peak=0.0425,
+        ),
         "disagreements": Disagreements(images=30, differing=0, measure="how much"),
     }
     return QualifyReport(**(whole | changes))

@@ -56,7 +56,7 @@ def page() -> str:
 
 def bare_report(**figures: object) -> ExportReport:
     """One pending variant and nothing that a step may leave out."""
-    nothing = {"latency": (), "speed": (), "curves": None, "disagreements": None, "layers": ()}
+    nothing = {"latency": (), "speed": (), "curves": None, "disagreements": None, "layers": (), "efficiency": None}
     variant = VariantReport(qualify=qualified("fp16", **(nothing | figures)), gate=decision(check("a", "pending")))
     return whole_report(
         variants=(variant,), calibration=(), sparsity=None, forms={}, quantized_layers={}, fidelity=None, folds=()
@@ -105,6 +105,8 @@ def test_every_form_holds_every_fact(form: str, page: str) -> None:
         "batch_norm",
         "TensorRT takes this network: yes",
         "test processor",
+        "4.2%",  # of the measured peak
+        "61.5",  # FLOPs per byte
         "fp32: no image differs.",
         "Not measured, because the device they are made for is not here: int8-trt-sparse24.",
     ):
