@@ -29,6 +29,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 10. `judge.py` puts `judged_variants.py` before `gate.py`, a pure function (`gate_checks/`, `gate_thresholds.py`,
     `gate_table.py`), and writes the report: `report_inputs.py` collects what steps wrote (`compression_report.py`),
     `report_sections/` say it, `report.py` and `html_report.py` write it, `plots/` draw it, `pareto.py` chooses.
+    `on_device.py` settles what was pending there: `device_probe.py` runs plans, `plan_layers.py` reads them,
+    `settled_version.py` publishes the outcome.
 11. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`); `signing.py` signs it.
 
 Beside them

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from export.artifact import StepResult
-from export.cli_gate import gate
+from export.cli_gate import register_gate
 from export.cli_matrix import matrix
 from export.cli_signing import SignKeyOption, register_signing, signer_from
 from export.cli_sources import register_sources
@@ -48,7 +48,7 @@ app = typer.Typer(
 register_sources(app)
 register_signing(app)
 app.command()(matrix)
-app.command()(gate)
+register_gate(app)
 
 
 @app.command()

@@ -1,8 +1,9 @@
-"""The command `saccade-export gate`. Promises: judges what was written again, and notices what was changed since."""
+"""`saccade-export gate` and `qualify`. Promises: judge again what was written; settle what waits for this device."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,29 @@ import orjson
 import typer
 from rich.console import Console
 
+from export.accuracy import Answer
+from export.cli_signing import SignKeyOption, signer_from
+from export.datasets import DataStore
+from export.device_probe import TensorRtProbe
+from export.errors import DeviceError, PublishError, RecipeError
 from export.export_report import read_report
 from export.gate import denial_text
 from export.gate_table import gate_table
 from export.judged_variants import judged_again
-from export.recipe import load_recipe
+from export.on_device import EvaluationData, settle
+from export.pipeline import Listener, RunSettings, run_pipeline
+from export.recipe import LoadedRecipe, load_recipe
+from export.reference import reference_answers
+from export.repository import version_numbers
+from export.settled_version import publish_settled
 
 DONE, FAILED = 0, 1
+
+
+def register_gate(app: typer.Typer) -> None:
+    """Side effect: adds both commands."""
+    app.command()(gate)
+    app.command()(qualify)
 
 
 def gate(
@@ -39,3 +56,50 @@ def gate(
         for name, decision in decisions.items():
             print(f"{name} accepted" if decision.accepted else denial_text(name, decision))
     raise typer.Exit(DONE if any(decision.accepted for decision in decisions.values()) else FAILED)
+
+
+def qualify(
+    source: Annotated[Path, typer.Argument(help="recipe.yaml, or a version directory together with --recipe")],
+    on_this_device: Annotated[bool, typer.Option("--on-this-device", help="build plans and measure them here")] = False,
+    recipe: Annotated[Path | None, typer.Option(help="of a version directory: it names the test data")] = None,
+    repository: Annotated[
+        Path, typer.Option(envvar="SACCADE_REPOSITORY", help="where the recipe's newest version is")
+    ] = Path("repository"),
+    work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
+    sign_key: SignKeyOption = None,
+) -> None:
+    """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome."""
+    if not on_this_device:
+        raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
+    signer = signer_from(sign_key)
+    probe = TensorRtProbe()  # first: without a device nothing else is worth a second
+    recipe_path = recipe if source.is_dir() else source
+    if recipe_path is None:
+        raise RecipeError(f"{source} does not hold its test images: add --recipe with the recipe that made it")
+    loaded = load_recipe(recipe_path)
+    version_dir = source if source.is_dir() else newest_version_dir(repository, loaded.recipe.model)
+    store = DataStore()
+    data = EvaluationData(store.split(loaded, "test"), eager_reference(loaded, RunSettings(work, repository), store))
+    settled = settle(version_dir, loaded.recipe, data, probe, lambda text: print(text, file=sys.stderr))
+    made = publish_settled(settled, signer)
+    decisions = {each.qualify.variant: each.gate for each in settled.report.variants}
+    Console(width=None if sys.stdout.isatty() else 200).print(gate_table(settled.report.model, decisions))
+    print(f"{made}: settled {', '.join(settled.variants)} of version {version_dir.name}")
+
+
+def newest_version_dir(repository: Path, model: str) -> Path:
+    """Raises PublishError when the repository has no version of the model."""
+    numbers = version_numbers(repository / model)
+    if not numbers:
+        raise PublishError(f"no version of {model!r} in {repository}: `saccade-export run` publishes one")
+    return repository / model / str(numbers[-1])
+
+
+def eager_reference(loaded: LoadedRecipe, settings: RunSettings, store: DataStore) -> Answer:
+    """The eager network's answers to the test split, from the work directory or made now. Raises DeviceError."""
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+    results = run_pipeline(loaded, replace(settings, until="reference"), store, quiet)
+    made = results[-1].artifact
+    if results[-1].status == "failed" or made is None:
+        raise DeviceError(f"step {results[-1].step} failed: {results[-1].detail.get('error', 'no reason given')}")
+    return reference_answers(made, loaded.recipe)

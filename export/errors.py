@@ -8,6 +8,8 @@ ExportError
 ├── DataRefused        calibration or evaluation data is missing, too small, or overlaps
 ├── GraphError         an ONNX graph lacks what the next step needs
 ├── PublishError       the repository cannot take the version
+├── DeviceError        a plan cannot be built, opened or read on the device at hand
+│   └── DeviceMissing  there is no such device or runtime
 └── SigningError       a key cannot be used, or a version must not be signed
 """
 
@@ -35,6 +37,14 @@ class GraphError(ExportError):
 
 
 class PublishError(ExportError):
+    pass
+
+
+class DeviceError(ExportError):
+    pass
+
+
+class DeviceMissing(DeviceError):
     pass
 
 

@@ -19,7 +19,7 @@ from export.judged_variants import ensure_judged_by_recipe
 from export.onnx_graph import MODEL_FILE
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
-from export.signing import sign_version
+from export.signing import Signer, sign_version
 from export.sources.specs import source_name
 from export.steps import StepContext, qualified_name
 from export.targets import read_targets
@@ -58,14 +58,14 @@ def run_publish(context: StepContext) -> Detail:
     try:
         scratch.chmod(0o755)
         _fill(scratch, context, report, published)
-        files = _file_entries(scratch)
+        files = file_entries(scratch)
 
         def manifest(number: int) -> Manifest:
             return _manifest(context, report, published, files, number)
 
         existing = _equal_version(context.repository, manifest(1))
         number = existing or add_version(
-            model_dir, scratch, lambda number: _write_manifest(scratch, manifest(number), context)
+            model_dir, scratch, lambda number: write_manifest(scratch, manifest(number), context.signer)
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -194,7 +194,8 @@ def _kind(context: StepContext, variant: VariantReport) -> VariantKind:
     return names[variant.qualify.variant]
 
 
-def _file_entries(directory: Path) -> tuple[FileEntry, ...]:
+def file_entries(directory: Path) -> tuple[FileEntry, ...]:
+    """Every file below a directory, as a manifest lists them."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return tuple(
         FileEntry(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path))
@@ -206,12 +207,12 @@ def _sha256_of(manifest: Manifest, file: str) -> str:
     return next(entry.sha256 for entry in manifest.files if entry.path == file)
 
 
-def _write_manifest(scratch: Path, manifest: Manifest, context: StepContext) -> None:
+def write_manifest(scratch: Path, manifest: Manifest, signer: Signer | None) -> None:
     """With its signature, so that a server that asks for one never sees the version without."""
     content = manifest_bytes(manifest)
     _write(scratch / MANIFEST_NAME, content)
-    if context.signer is not None:
-        _write(scratch / SIGNATURE_NAME, sign_manifest(content, context.signer.key))
+    if signer is not None:
+        _write(scratch / SIGNATURE_NAME, sign_manifest(content, signer.key))
 
 
 def _write(path: Path, content: bytes) -> None:

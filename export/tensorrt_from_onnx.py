@@ -93,9 +93,13 @@ def build_plan(
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES,
     profile_batches: tuple[int, int, int] = (1, 8, 16),
     runtime: str | None = None,
+    *,
+    is_sparse: bool = False,
+    is_detailed: bool = False,
 ) -> PlanReport:
     """A plan for batches from the first to the last of `profile_batches`, tuned for the middle one.
 
+    `is_sparse` lets it choose kernels for 2:4 weights, `is_detailed` lets its inspector name types and kernels.
     Raises GraphError when no TensorRT is installed or a compute capability is unknown to it.
     """
     tensorrt = find_tensorrt(runtime)
@@ -108,6 +112,10 @@ def build_plan(
     config = parsed.builder.create_builder_config()
     _choose_capabilities(config, tensorrt, capabilities)
     config.add_optimization_profile(_profile(parsed, profile_batches))
+    if is_sparse:
+        config.set_flag(tensorrt.BuilderFlag.SPARSE_WEIGHTS)
+    if is_detailed:
+        config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
     plan = parsed.builder.build_serialized_network(parsed.network, config)
     seconds = time.perf_counter() - start
     errors = () if plan is not None else (_build_error(parsed),)
