@@ -136,21 +136,26 @@ def _drawn(
     factor = min(max(_SHORTEST / max(picture.size), 1.0), _LONGEST / max(picture.size))
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     if task.task is Task.SEGMENT:
-        mask = mask_to_source(answer[0][index], geometry, task.background_id or 0)
-        return _overlaid(picture, mask, task).resize(size, Image.Resampling.BILINEAR)
+        mine, theirs = (mask_to_source(each[0][index], geometry, task.background_id or 0) for each in (answer, other))
+        return _overlaid(picture, mine, mine != theirs, task.background_id).resize(size, Image.Resampling.BILINEAR)
     picture = picture.resize(size, Image.Resampling.BILINEAR)
     if task.task is Task.DETECT:
-        mine, theirs = (boxes_of(each, index, task.score_threshold) for each in (answer, other))
-        places = boxes_to_source(mine.boxes.astype(np.float32), geometry) * factor
-        _draw_boxes(picture, places, mine, paired(mine, theirs)[0], labels)
+        found, expected = (boxes_of(each, index, task.score_threshold) for each in (answer, other))
+        places = boxes_to_source(found.boxes.astype(np.float32), geometry) * factor
+        _draw_boxes(picture, places, found, paired(found, expected)[0], labels)
     return picture
 
 
-def _overlaid(picture: Image.Image, mask: NDArray[np.uint8], task: TaskSpec) -> Image.Image:
-    """Classes in colour over grey; background stays grey."""
+def _overlaid(
+    picture: Image.Image, mask: NDArray[np.uint8], differs: NDArray[np.bool_], background: int | None
+) -> Image.Image:
+    """Classes in pale colours over grey, background grey; in full where the other answer differs, background black."""
     grey = np.asarray(picture.convert("L").convert("RGB"), np.float32)
     colours = np.array([_COLOURS[class_id % len(_COLOURS)] for class_id in range(IGNORED + 1)], np.float32)
-    strength = np.where(mask == (task.background_id or 0), 0.0, 0.55)[..., np.newaxis]
+    is_background = np.zeros(mask.shape, np.bool_) if background is None else mask == background
+    if background is not None:
+        colours[background] = 0
+    strength = np.where(differs, 1.0, np.where(is_background, 0.0, 0.4))[..., np.newaxis]
     return Image.fromarray((grey * (1 - strength) + colours[mask] * strength).round().astype(np.uint8))
 
 
@@ -173,4 +178,4 @@ def _draw_boxes(
         if not is_shared:  # labels of boxes that both have would hide the ones that matter
             text, corner = f"{_label(labels, class_id)[:_LONGEST_LABEL]} {score:.2f}", (left + 1, max(0.0, top - 13))
             draw.rectangle(draw.textbbox(corner, text, font=font), fill=(0, 0, 0))
-            draw.text(corner, text, fill=colour, font=font)
+            draw.text(corner, text, fill=(255, 255, 255), font=font)

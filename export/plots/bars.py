@@ -13,6 +13,8 @@ def draw_latency(figure: Figure, report: ExportReport) -> None:
     every: set[int] = set()
     for variant in report.variants:
         figures = variant.qualify.latency
+        if not figures:
+            continue
         sizes = [each.batch_size for each in figures]
         every |= set(sizes)
         middle = [each.p50_ms for each in figures]

@@ -23,7 +23,8 @@ def draw_accuracy_latency(figure: Figure, report: ExportReport) -> None:
     _scatter(right, report, points, lambda point: point.images_per_s)
     left.set(xlabel="ms at batch 1 (p50)", ylabel=f"{report.reference.name} ({report.reference.confidence:.0%})")
     right.set(xlabel="images/s at the best batch size")
-    left.legend(fontsize="small")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
 
 
 def draw_precision_recall(variant: str) -> Callable[[Figure, ExportReport], None]:

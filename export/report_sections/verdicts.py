@@ -21,8 +21,14 @@ def verdict_section(report: ExportReport) -> Section:
         f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] on {reference.images} test images "
         f"({reference.confidence:.0%} bootstrap interval). Drops are paired with it, image by image."
     )
-    header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB", "reason")
+    header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
     blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
+    # Below the table: beside it nobody would see them on a phone.
+    blocks += [
+        Text(f"{variant.qualify.variant} {told.text}: {reason(variant.gate)}.", told.tone)
+        for variant in report.variants
+        if (told := verdict(variant.gate)).tone != "good"
+    ]
     if any(variant.gate.is_pending for variant in report.variants):
         blocks.append(
             Text(
@@ -69,7 +75,6 @@ def _row(variant: VariantReport) -> Row:
         f"[{figures.metric.ci_low:.4f}, {figures.metric.ci_high:.4f}]",
         f"{figures.drop.value:+.4f} ({figures.drop.ci_high:+.4f})",
         f"{figures.file_bytes / 2**20:.2f}",
-        reason(variant.gate),
     )
 
 

@@ -145,17 +145,20 @@ def test_lost_box_is_drawn_on_the_reference_s_side_only() -> None:
     assert np.abs(right[:, 8:] - 90).max() < 12  # the gap's edge bleeds a little in JPEG
 
 
-def test_masks_are_laid_over_grey_where_they_are_not_background() -> None:
+def test_masks_are_pale_over_grey_and_full_where_the_answers_differ() -> None:
     split = prepare_split("test", [SegmentSample(picture(), np.zeros((20, 40), np.uint8))], SPEC)
     nothing, half = np.zeros((1, 32, 32), np.uint8), np.zeros((1, 32, 32), np.uint8)
     half[:, :, :16] = 1
 
+    same = halves(pair_jpeg([half], [half], split, 0, SEGMENT, LABELS))[0]
     left, right = halves(pair_jpeg([nothing], [half], split, 0, SEGMENT, LABELS))
 
     middle = right.shape[1] // 2
-    assert np.abs(left[:, :-8] - 90).max() < 12
-    assert np.ptp(right[5:-5, 8 : middle - 8], axis=2).min() > 20
-    assert np.ptp(right[5:-5, middle + 8 :], axis=2).max() < 12
+    inner, outer = (slice(5, -5), slice(8, middle - 8)), (slice(5, -5), slice(middle + 8, -8))
+    assert left[inner].max() < 12  # differing background is black
+    assert 20 < np.ptp(same[inner], axis=2).min() < np.ptp(right[inner], axis=2).min() - 40
+    for side in (left, right, same):
+        assert np.abs(side[outer] - 90).max() < 12
 
 
 def test_picture_is_small_and_the_same_every_time() -> None:
