@@ -19,6 +19,7 @@ from export.cli_sources import register_sources
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
 from export.export_report import REPORT_JSON, read_report
+from export.gate_table import report_table
 from export.html_report import html
 from export.pipeline import RunSettings, planned_steps, run_pipeline
 from export.progress import progress_listener
@@ -26,6 +27,7 @@ from export.recipe import LoadedRecipe, load_recipe
 from export.report import markdown, pictures_beside, write_report
 
 DONE, FAILED, USAGE = 0, 1, 2
+_WIDE = 200  # characters of a table that goes into a file
 
 RepositoryOption = Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository to publish to")]
 WorkOption = Annotated[Path, typer.Option(help="where steps keep what they made")]
@@ -127,9 +129,19 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
         count = len(planned_steps(loaded))
         with progress_listener(console, loaded.recipe.model, loaded.path, settings, count) as listener:
             outcomes.append(run_pipeline(loaded, settings, data, listener))
+    _print_gates(outcomes, as_json)
     if as_json:
         _print_json({one.recipe.model: _summary(results) for one, results in zip(recipes, outcomes, strict=True)})
     return outcomes
+
+
+def _print_gates(outcomes: list[list[StepResult]], as_json: bool) -> None:
+    """Every check of every variant, denied ones included; stdout stays free for JSON."""
+    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else _WIDE)
+    for results in outcomes:
+        for result in results:
+            if result.step == "gate" and result.artifact is not None:
+                console.print(report_table(read_report(result.artifact.file(REPORT_JSON))))
 
 
 def _summary(results: list[StepResult]) -> dict[str, Any]:

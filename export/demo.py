@@ -23,6 +23,9 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
+from export.errors import RecipeError
+from export.export_report import REPORT_JSON, read_report
+from export.gate_table import report_table
 from models.specs import Task
 from service.commands.predict import summary_of
 
@@ -214,11 +217,21 @@ def run(repository: Path) -> None:
             (model["name"], ask(client, model["name"], read_samples(repository, Task(model["task"]))))
             for model in models
         ]
+        for model in models:
+            _print_gate(console, repository / model["name"] / str(model["versions"][0]["version"]))
         console.print(_answers_table(rows))
         console.print(_figures_table(models, rows))
     if not rows:
         raise DemoFailed(f"{repository} holds no model")
     console.print("done; `make serve` keeps the models at http://127.0.0.1:8000")
+
+
+def _print_gate(console: Console, version_dir: Path) -> None:
+    """From the report beside the manifest: it has denied variants too."""
+    try:
+        console.print(report_table(read_report(version_dir / REPORT_JSON)))
+    except RecipeError as error:
+        raise DemoFailed(f"{error}; run `make export`") from error
 
 
 def main() -> None:

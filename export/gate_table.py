@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from export.export_report import ExportReport
 from export.gate import verdict
 from export.gate_checks.names import GATE_BY_CHECK
 from models.manifest import GateCheck, GateDecision
@@ -24,6 +25,11 @@ def gate_table(model: str, decisions: Mapping[str, GateDecision]) -> Table:
     table.add_section()
     table.add_row("", "verdict", *(_styled(verdict(decision)) for decision in decisions.values()))
     return table
+
+
+def report_table(report: ExportReport) -> Table:
+    """Of a whole report: denied variants too, which no manifest has."""
+    return gate_table(report.model, {each.qualify.variant: each.gate for each in report.variants})
 
 
 def cell(check: GateCheck) -> str:

@@ -39,7 +39,7 @@ def _speed_ratio(judged: Judged) -> GateCheck:
         name="speed_ratio",
         passed=is_fast or not thresholds.speed_ratio_gates,
         value=ratio,
-        limit=thresholds.min_speed_ratio,
+        limit=thresholds.min_speed_ratio if thresholds.speed_ratio_gates else None,
         detail=text if thresholds.speed_ratio_gates else f"{text}; informs",
     )
 
