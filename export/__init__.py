@@ -10,7 +10,9 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 4. `onnx_from_torch.py` converts: `splice.py` puts users' ONNX graphs in place, `layer_names.py` names nodes after
    layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and
    finds networks whose images must not share a batch (`batching.py`).
-   `compress.py` makes other forms of the weights, which are converted the same way (`compression_spec.py`).
+   `compress.py` makes other forms of the weights, which are converted the same way: `sparsity/` is 2:4,
+   `recovery.py` teaches a form its answers back (`recovery_loss.py`, `recovery_images.py`), `compression.py` is what
+   forms share, `compression_spec.py` their sections of a recipe; `threads.py` keeps small operations on one thread.
 5. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
 6. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
 7. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.
@@ -21,8 +23,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    transformers whether LayerNorms get `equal_scales.py`.
    fp16, bf16: `mixed_precision.py` asks `precision_regions.py` what may be narrow (`float_formats.py`) and
    `casting.py` casts; `emulation.py` is how a CPU measures such files.
-   `effective_precision.py` reads from a graph what it really multiplies in, `efficiency.py` what a machine makes of
-   it.
+   `effective_precision.py` reads from a graph what it really multiplies in (`concrete_shapes.py` sizes it),
+   `efficiency.py` what a machine makes of it.
 9. `qualify.py` measures that file: `answer_measurements.py` (`parity.py`, `agreement.py`), `accuracy.py`,
    `speed_measurements.py` (`benchmark.py`, raced against its `bare_graph.py`), `file_structure.py` layer by layer.
    `curves.py` says where it is wrong, `disagreements.py` where its answers differ, `answer_pictures.py` draws that.
