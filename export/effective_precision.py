@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from export.concrete_shapes import concrete_shapes, without_weights
 from export.errors import GraphError
 from export.graph_rewrites import attribute
 from export.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
@@ -152,8 +153,7 @@ def precision_mismatches(
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type by tensor, constants included; inferred, so a wrong `value_info` cannot lie about it."""
-    bare = _without_weights(model)
-    graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     values = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: value.type.tensor_type.elem_type for value in values} | {
         tensor.name: tensor.data_type for tensor in model.graph.initializer
@@ -164,18 +164,8 @@ class _Facts:
     """Types, shapes for one image, and who makes what in one graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        bare = _without_weights(model)
-        for value in (*bare.graph.input[:1], *bare.graph.output):
-            dimensions = value.type.tensor_type.shape.dim
-            if dimensions and not dimensions[0].dim_value:
-                dimensions[0].dim_value = 1
-        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
         self._tensors: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._shapes: dict[str, tuple[int, ...]] = {
-            value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
-            for value in (*graph.value_info, *graph.output, *graph.input)
-            if value.type.tensor_type.HasField("shape")
-        } | {name: tuple(tensor.dims) for name, tensor in self._tensors.items()}
+        self._shapes = concrete_shapes(model)
         self._types = element_types(model)
         self._producers = {name: node for node in model.graph.node for name in node.output}
 
@@ -264,24 +254,6 @@ def _multiplies_in(layer: NetworkLayer | None) -> str:
 
 
 _NETWORK_PRECISIONS = {"float": "fp32", "half": "fp16", "bf16": "bf16"}
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for inference only: large constants become inputs, so that gigabytes are not copied for their types."""
-    copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    copy.graph.name = model.graph.name
-    copy.graph.node.extend(model.graph.node)
-    copy.graph.output.extend(model.graph.output)
-    copy.graph.input.extend(model.graph.input)
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
-            copy.graph.initializer.append(tensor)
-        else:
-            copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return copy
-
-
-_SMALL = 1024  # elements: shapes, axes, scales, which inference needs to see
 
 
 def _element_bytes(data_type: int) -> int:

@@ -17,9 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from export.concrete_shapes import concrete_shapes
 from export.effective_precision import MOVING_OPS, element_types, layer_precisions
 from export.float_formats import FloatFormat
-from export.graph_rewrites import attribute, constants_of, tensor_shapes
+from export.graph_rewrites import attribute, constants_of
 from export.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
 
 RANGE_MARGIN = 4.0  # calibrated extremes must stay this factor inside the type's range: tests see larger ones
@@ -116,7 +117,7 @@ class _Facts:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._types = element_types(model)
-        self._shapes = tensor_shapes(model)
+        self._shapes = concrete_shapes(model)
         self._constants = constants_of(model)
         self._opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
         self._network = {node.name for node in network_nodes(model)}
@@ -167,8 +168,7 @@ class _Facts:
         whole, rest = self._shapes.get(node.input[0]), self._shapes.get(node.output[0])
         if whole is None or rest is None or 0 in whole or 0 in rest:
             return math.inf
-        sides = [side for side in whole if isinstance(side, int)]
-        return math.prod(sides) / math.prod(side for side in rest if isinstance(side, int))
+        return math.prod(whole) / math.prod(rest)
 
     def _constants_reason(self, node: onnx.NodeProto, target: FloatFormat) -> str | None:
         for index in narrow_inputs(node, self._opset):
