@@ -34,14 +34,13 @@ class SparseLayer(_Written):
     reason: str = ""  # why it is not
     kept_magnitude_identity: float | None = None  # share of the weights' magnitude, channels in their own order
     kept_magnitude_permuted: float | None = None
-    method: str = ""
 
 
 class OneShotFigure(_Written):
     """The masked network's metric before anything was learned back."""
 
     method: str
-    permutation: bool | None = None  # None: the method's name says it
+    permuted: bool | None = None  # whether input channels were put in another order first; None: not said
     tuning_metric: float
 
 
@@ -52,10 +51,15 @@ class RecoveryFigure(_Written):
 
 
 class Recovery(_Written):
+    images: int | None = None  # that it learned from
     history: tuple[RecoveryFigure, ...] = ()
 
 
 class SparsityReport(_Written):
+    method: str = ""
+    dense_tuning_metric: float | None = None
+    tuning_metric: float | None = None  # after recovery
+    permutation_error: float | None = None  # relative L2 of the raw outputs, which permuting must not change
     claimed: tuple[str, ...] = ()  # layers whose weights are 2:4
     layers: tuple[SparseLayer, ...] = ()
     one_shot: tuple[OneShotFigure, ...] = ()

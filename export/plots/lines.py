@@ -53,13 +53,17 @@ def draw_recovery(figure: Figure, report: ExportReport) -> None:
         steps, [each.tuning_metric for each in history], marker="o", color="tab:blue", label=report.reference.name
     )
     axes.set(xlabel="step", ylabel=f"{report.reference.name}, tuning split", title=f"{report.model}: recovery of 2:4")
+    if report.sparsity and report.sparsity.dense_tuning_metric is not None:
+        axes.axhline(report.sparsity.dense_tuning_metric, color="tab:green", linestyle=":", label="dense")
     flips = [(each.step, each.flip_rate) for each in history if each.flip_rate is not None]
+    lines = list(axes.get_lines())
     if flips:
         other = axes.twinx()
         other.spines["right"].set_visible(True)
         other.plot(*zip(*flips, strict=True), marker="x", linestyle="--", color="tab:orange", label="flip rate")
         other.set(ylabel="flip rate of mask entries", ylim=(0, None))
-        axes.legend(handles=[*axes.get_lines(), *other.get_lines()], loc="center right")
+        lines += other.get_lines()
+    axes.legend(handles=lines, loc="center right")
 
 
 def _scatter(

@@ -122,15 +122,20 @@ def _sparsity_blocks(found: SparsityReport, metric: str) -> Iterator[Block]:
         f"2:4 along input channels: {len(found.claimed)} layers claimed, {dense} stay dense. Permuting input channels "
         f"raises the kept magnitude of {len(raised)} of {len(ranked)} layers."
     )
-    if found.layers:
-        header = ("layer", "sparsity", "kept magnitude", "method")
-        rows = tuple(
-            (each.layer, _sparsity(each.layer in found.claimed, each), _kept(each), each.method)
-            for each in found.layers
+    if found.dense_tuning_metric is not None and found.tuning_metric is not None:
+        error = (
+            "" if found.permutation_error is None else f" Permuting changed outputs by {found.permutation_error:.1e}."
         )
+        yield Text(
+            f"{metric} on the tuning split: {found.dense_tuning_metric:.4f} dense, {found.tuning_metric:.4f} with 2:4 "
+            f"after recovery.{error}"
+        )
+    if found.layers:
+        header = ("layer", "sparsity", "kept magnitude")
+        rows = tuple((each.layer, _sparsity(each.layer in found.claimed, each), _kept(each)) for each in found.layers)
         yield Table(header, rows, "2:4 sparsity of each layer", is_folded=True)
     if found.one_shot:
-        shots = tuple((_method(each.method, each.permutation), f"{each.tuning_metric:.4f}") for each in found.one_shot)
+        shots = tuple((_method(each.method, each.permuted), f"{each.tuning_metric:.4f}") for each in found.one_shot)
         yield Table(("mask", f"{metric}, tuning split"), shots, "One-shot: masked, before anything was learned back")
     if found.recovery.history:
         yield Plot("recovery", "the sparse network's metric and the masks' flip rate while it learns")
@@ -140,8 +145,8 @@ def _sparsity_blocks(found: SparsityReport, metric: str) -> Iterator[Block]:
         yield Table(("step", f"{metric}, tuning split", "flip rate"), steps, "Recovery", is_folded=True)
 
 
-def _method(name: str, permutation: bool | None) -> str:
-    return name if permutation is None else f"{name}, {'permuted' if permutation else 'channels in their own order'}"
+def _method(name: str, is_permuted: bool | None) -> str:
+    return name if is_permuted is None else f"{name}, {'permuted' if is_permuted else 'channels in their own order'}"
 
 
 def _form(variant: str) -> str:

@@ -20,7 +20,7 @@ def test_sparsity_is_read_and_keys_for_other_readers_are_passed_over(tmp_path: P
     document = {
         "claimed": ["block"],
         "layers": [{"layer": "block", "eligible": True, "kept_magnitude_identity": 0.7, "zeros": [1, 2]}],
-        "one_shot": [{"method": "random", "tuning_metric": 0.3}],
+        "one_shot": [{"method": "random", "permuted": False, "tuning_metric": 0.3}],
         "recovery": {"history": [{"step": 10, "tuning_metric": 0.8, "flip_rate": 0.01}], "seed": 0},
         "permutation_seconds": 3.5,
     }
@@ -30,7 +30,7 @@ def test_sparsity_is_read_and_keys_for_other_readers_are_passed_over(tmp_path: P
 
     assert found is not None
     assert (found.claimed, found.layers[0].kept_magnitude_identity) == (("block",), 0.7)
-    assert (found.one_shot[0].permutation, found.recovery.history[0].flip_rate) == (None, 0.01)
+    assert (found.one_shot[0].permuted, found.recovery.history[0].flip_rate) == (False, 0.01)
 
 
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"layers": rows}], ids=["list", "document"])
