@@ -21,6 +21,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    `quantization.py` places Q/DQ for CPUs, `placement_trt.py` and `quantization_trt.py` for TensorRT
    (`quantization_schemes.py` holds them together), the tuning split's metric picks the calibrator, and for
    transformers whether LayerNorms get `equal_scales.py`.
+   `quantized_candidates.py` measures each try, `sensitivity.py` each layer; `accuracy_control.py` gives layers back,
+   `policy_search.py` and `policy_measurement.py` find blocks that are better left float.
    fp16, bf16: `mixed_precision.py` asks `precision_regions.py` what may be narrow (`float_formats.py`) and
    `casting.py` casts; `emulation.py` is how a CPU measures such files.
    `effective_precision.py` reads from a graph what it really multiplies in (`concrete_shapes.py` sizes it),
@@ -42,7 +44,7 @@ Beside them
 - `evidence.py`, `detection_evidence.py` and `bootstrap.py` turn per-image results into metrics with intervals.
 - `qualify_report.py` and `export_report.py` are what was measured; `serving.py` opens files as the service does.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_signing.py`, `cli_gate.py`; `progress.py` its
+- `cli.py` is the program, with `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`; `progress.py` its
   lines and bars, `errors.py` every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.

@@ -14,6 +14,7 @@ from rich.console import Console
 from export.artifact import StepResult
 from export.cli_gate import register_gate
 from export.cli_matrix import matrix
+from export.cli_recover import recover
 from export.cli_signing import SignKeyOption, register_signing, signer_from
 from export.cli_sources import register_sources
 from export.datasets import DataStore
@@ -50,6 +51,7 @@ app = typer.Typer(
 register_sources(app)
 register_signing(app)
 app.command()(matrix)
+app.command()(recover)
 register_gate(app)
 
 

@@ -48,10 +48,7 @@ class Recovered:
     weights: dict[str, Tensor]  # the whole state, masks applied
     masks: dict[str, Tensor]
     history: tuple[RecoveryPoint, ...]
-
-    @property
-    def best(self) -> RecoveryPoint:
-        return max(self.history, key=lambda point: (point.tuning_metric, point.step))
+    tuning_metric: float  # of these weights
 
 
 def raw_module(module: fx.GraphModule, first: int) -> fx.GraphModule:
@@ -90,17 +87,19 @@ def recover(
     average = {name: parameter.detach().clone() for name, parameter in trained.items()}
     optimizer = torch.optim.AdamW(trained.values(), lr=spec.peak_lr, weight_decay=0.0)
     history = [RecoveryPoint(0, 0.0, _measured(module, average, held, metric), 0.0)]
-    best = _masked(average, held)
+    best, best_masks, best_value = _masked(average, held), held, history[0].tuning_metric
     losses: list[float] = []
     flips: list[float] = []
     total = spec.steps + spec.dense_steps
     moving_until = round(spec.moving_mask_share * spec.steps)
     for step in range(total):
         if step == spec.steps:
-            held = {}  # what follows is the dense fine-tuning that the recipe asked for
+            # What follows is the dense fine-tuning that the recipe asked for, so nothing before it is wanted.
+            held, best_value = {}, -math.inf
         is_moving = step < moving_until
         if is_moving:
-            flips.append(_moved(trained, held))
+            held, flip_rate = _moved(trained, held)
+            flips.append(flip_rate)
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, total, spec.peak_lr)
         images, rows = changed_batch(lesson.images, step, spec.batch_size, spec.seed, spec.labels_share == 0.0)
@@ -115,16 +114,15 @@ def recover(
         losses.append(float(loss.detach()))
         if (step + 1) % spec.evaluate_every == 0 or step + 1 == total:
             value = _measured(module, average, held, metric)
-            flip_rate = float(np.mean(flips)) if flips else 0.0
-            is_comparable = not is_moving and step + 1 >= moving_until
-            if is_comparable and value >= max(point.tuning_metric for point in history):
-                best = _masked(average, held)
-            history.append(RecoveryPoint(step + 1, float(np.mean(losses)), value, flip_rate))
-            told(f"step {step + 1} of {total}: tuning {value:.4f}, flip rate {flip_rate:.5f}")
+            mean_flips = float(np.mean(flips)) if flips else 0.0
+            if not is_moving and value >= best_value:
+                best, best_masks, best_value = _masked(average, held), held, value
+            history.append(RecoveryPoint(step + 1, float(np.mean(losses)), value, mean_flips))
+            told(f"step {step + 1} of {total}: tuning {value:.4f}, flip rate {mean_flips:.5f}")
             losses, flips = [], []
     state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()} | best
     module.load_state_dict(state)
-    return Recovered(state, held, tuple(history))
+    return Recovered(state, best_masks, tuple(history), best_value)
 
 
 def _is_trained(parameter: Tensor) -> bool:
@@ -165,15 +163,11 @@ def _effective(tensor: Tensor, mask: Tensor | None, is_moving: bool) -> Tensor:
     return tensor * mask
 
 
-def _moved(trained: Mapping[str, Tensor], masks: dict[str, Tensor]) -> float:
-    """Chooses masks anew by magnitude; the share of entries that changed sides."""
-    changed = count = 0
-    for name, mask in masks.items():
-        new = magnitude_mask(trained[name])
-        changed += int((new != mask).sum())
-        count += mask.numel()
-        masks[name] = new
-    return changed / max(count, 1)
+def _moved(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    """Masks chosen anew by magnitude, and the share of entries that changed sides."""
+    chosen = {name: magnitude_mask(trained[name]) for name in masks}
+    changed = sum(int((chosen[name] != mask).sum()) for name, mask in masks.items())
+    return chosen, changed / max(sum(mask.numel() for mask in masks.values()), 1)
 
 
 def _decay_masked(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor], decay: float) -> None:

@@ -269,6 +269,9 @@ def _item(elements: Elements, node: fx.Node) -> None:
         return
     inputs, out = elements.of(source), elements.of(node)
     axis = _split_axis(owner) % len(inputs)
+    if operator_name(owner) == "unbind":  # the axis is gone from what comes out
+        _join_without(elements, inputs, out, axis)
+        return
     parts = owner.meta["val"]
     start = sum(int(part.shape[axis]) for part in parts[:index])
     _join_slice(elements, inputs, out, axis, start)
@@ -306,7 +309,11 @@ def _slice(elements: Elements, node: fx.Node) -> None:
 def _select(elements: Elements, node: fx.Node) -> None:
     source = node.all_input_nodes[0]
     inputs, out = elements.of(source), elements.of(node)
-    axis = int(str(node.args[1])) % len(inputs)
+    _join_without(elements, inputs, out, int(str(node.args[1])) % len(inputs))
+
+
+def _join_without(elements: Elements, inputs: list[Ids | None], out: list[Ids | None], axis: int) -> None:
+    """One index of `axis` was taken out of the inputs."""
     elements.pin(inputs[axis])
     kept = [ids for position, ids in enumerate(inputs) if position != axis]
     for left, right in zip(kept, out, strict=True):

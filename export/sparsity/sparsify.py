@@ -121,7 +121,7 @@ def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[
         "method": spec.method,
         "claimed": [] if spec.recovery.dense_steps else [layer.layer for layer in eligible],
         "dense_tuning_metric": dense,
-        "tuning_metric": recovered.best.tuning_metric,
+        "tuning_metric": recovered.tuning_metric,
         "permutation_error": error,
         "one_shot": table,
         "layers": _layer_table(layers, figures),
