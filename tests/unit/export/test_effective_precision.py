@@ -177,23 +177,26 @@ def test_layer_left_in_another_type_by_the_network_is_named() -> None:
 
 
 def test_size_that_the_graph_computes_from_its_batch_is_worked_out() -> None:
-    """Reshape to [count, 144] with the count gathered from a shape: ONNX's inference alone stops there."""
+    """Rows are gathered by places computed from the batch, as traced strides are: ONNX's inference stops there."""
     model = network()
     flatten = next(node for node in model.graph.node if node.op_type == "Flatten")
     position = list(model.graph.node).index(flatten)
     chain = [
-        helper.make_node("Shape", ["maps"], ["sizes"], name="sizes"),
-        helper.make_node("Gather", ["sizes", "first"], ["count"], name="count"),
-        helper.make_node("Range", ["zero", "count", "one"], ["places"], name="places"),
-        helper.make_node("Gather", ["maps", "places"], ["chosen"], name="chosen"),
-        helper.make_node("Unsqueeze", ["count", "axis"], ["counts"], name="counts"),
-        helper.make_node("Concat", ["counts", "rest"], ["target"], name="target", axis=0),
-        helper.make_node("Reshape", ["chosen", "target"], ["flat"], name="flatten"),
+        helper.make_node("Shape", ["images"], ["batch"], name="batch", start=0, end=1),
+        helper.make_node("Squeeze", ["batch"], ["count"], name="count"),
+        helper.make_node("Range", ["zero", "count", "one"], ["rows"], name="rows"),
+        helper.make_node("Mul", ["rows", "width"], ["starts"], name="starts"),
+        helper.make_node("Unsqueeze", ["starts", "axis"], ["column"], name="column"),
+        helper.make_node("Add", ["column", "offsets"], ["places"], name="places"),
+        helper.make_node("Reshape", ["maps", "line"], ["all"], name="all"),
+        helper.make_node("Gather", ["all", "places"], ["chosen"], name="chosen"),
+        helper.make_node("Reshape", ["chosen", "matrix"], ["flat"], name="flatten"),
     ]
     model.graph.node.remove(flatten)
     for node in reversed(chain):
         model.graph.node.insert(position, node)
-    for name, number in {"first": 0, "zero": 0, "one": 1, "axis": [0], "rest": [144]}.items():
+    numbers = {"zero": 0, "one": 1, "width": 144, "axis": [1], "line": [-1], "matrix": [-1, 144]}
+    for name, number in {**numbers, "offsets": [list(range(144))]}.items():
         model.graph.initializer.append(numpy_helper.from_array(np.array(number, np.int64), name))
     onnx.checker.check_model(model)
 
