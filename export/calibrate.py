@@ -1,4 +1,4 @@
-"""Step `calibrate`: activations of one form, observed once. Promises: allowed data only; every precision reads the same.
+"""Step `calibrate`: one form's activations, observed once. Promises: allowed data only; every precision reads the same.
 
 The histograms cover every float activation of the network, so that variants of different placement share one pass.
 """

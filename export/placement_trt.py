@@ -17,6 +17,7 @@ from export.onnx_graph import WEIGHTED_OPS, weighted_part
 from export.quantization import float_tensors
 from export.rewrites.patches_to_image import NODE_PREFIX
 
+NOTHING: Mapping[str, str] = {}
 _SMALLEST_SIDE = 16  # channels of a tensor core's int8 tile; narrower layers gain nothing and lose accuracy
 _CONVOLUTION_RANKS = (4, 5)
 _MOVING_OPS = frozenset(
@@ -48,11 +49,11 @@ class Placement:
 
 
 def placement_for_tensorrt(
-    model: onnx.ModelProto, keep_float: tuple[str, ...] = (), float_nodes: Collection[str] = ()
+    model: onnx.ModelProto, keep_float: tuple[str, ...] = (), taken_out: Mapping[str, str] = NOTHING
 ) -> Placement:
     """Pairs in front of wide weighted layers and of the residual inputs of sums that fuse with one.
 
-    `keep_float` are name prefixes from the recipe, `float_nodes` are nodes that measured sensitivity takes out.
+    `keep_float` are name prefixes from the recipe, `taken_out` are nodes that a measurement keeps float, and why.
     """
     shapes = tensor_shapes(model)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -63,10 +64,12 @@ def placement_for_tensorrt(
         if node.op_type not in WEIGHTED_OPS:
             continue
         reason = _reason_for_float(node, weights, shapes, floats)
-        if node.name.startswith((NODE_PREFIX, *keep_float)):
-            reason = "kept float by the recipe" if keep_float else "copies pixels"
-        elif node.name in float_nodes:
-            reason = "sensitive"
+        if node.name.startswith(NODE_PREFIX):
+            reason = "it only copies"
+        elif node.name.startswith(keep_float):
+            reason = "kept float by the recipe"
+        elif node.name in taken_out:
+            reason = taken_out[node.name]
         if reason:
             reasons[node.name] = reason
         else:
@@ -149,7 +152,11 @@ def _residual_edges(
     }
     edges: list[Edge] = []
     for node in model.graph.node:
-        if node.op_type != "Add" or not convolved.intersection(node.input) or not floats >= set(node.input):
+        if (
+            node.op_type != "Add"
+            or not convolved.intersection(node.input)
+            or not all(name in floats for name in node.input)
+        ):
             continue
         if shapes.get(node.input[0]) != shapes.get(node.input[1]):
             continue  # a sum that broadcasts is a bias, not a residual

@@ -14,6 +14,7 @@ from export.variants import VariantKind
 
 BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping; absent where the front has no such form
 CALIBRATION_FILE = "calibration.json"  # of quantized variants: every candidate and what it reached
+POLICY_FILE = "policy.json"  # where a policy was searched: blocks, measured policies and the winner
 LAYERS_FILE = "layers.json"  # of quantized variants: every weighted layer, quantized or why not, and its sensitivity
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +13,37 @@ import onnxruntime
 import orjson
 from numpy.typing import NDArray
 
-from export.accuracy import evaluate
+from export.accuracy_control import controlled
 from export.artifact import Detail
 from export.calibrate import calibration_split, read_histograms, whole_graph
-from export.calibration import LARGEST_BATCH, calibrators_of, ranges_of
+from export.calibration import LARGEST_BATCH
 from export.datasets import ImageSplit
 from export.equal_scales import EQUAL_SCALES, equal_scales
-from export.errors import GraphError
-from export.evidence import point_value
 from export.graph_rewrites import use_depthwise_for_batch_norm
 from export.large_files import hand_on_weights, load_graph, save_graph
-from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, ensure_contract, layer_of, op_counts, weighted_part
-from export.precision_files import CALIBRATION_FILE, LAYERS_FILE, weights_name, write_bare
+from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
+from export.policy_measurement import searched
+from export.precision_files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
 from export.quantization import has_vnni
-from export.quantization_schemes import SCHEMES, QuantizationPlan, QuantizationScheme
-from export.serving import open_backend
+from export.quantization_schemes import SCHEMES, QuantizationPlan
+from export.quantized_candidates import (
+    Attempt,
+    Candidate,
+    Workbench,
+    best_candidate,
+    chosen_calibrator,
+    measured_candidate,
+    measured_candidates,
+    plan_ranges,
+    plan_without,
+    tuning_metric,
+)
+from export.sensitivity import Sensitivities, sensitivities
 from export.steps import StepContext
-from export.thresholds import Histogram, Range
 from export.variants import TRAITS
 
+Facts = dict[str, str | float | int | bool]
 _FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "ConvTranspose")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One calibrator's file and what it reached on the tuning split."""
-
-    calibrator: str
-    metric: float
-    file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What every attempt at one variant needs."""
-
-    context: StepContext
-    scheme: QuantizationScheme
-    model: onnx.ModelProto  # float, with its weights
-    histograms: Mapping[str, Histogram]
-    tuning: ImageSplit
-    scratch: Path
-    label: str = ""  # behind the calibrator's name; tells candidates of two benches apart
 
 
 def make_quantized(context: StepContext) -> Detail:
@@ -68,33 +57,82 @@ def make_quantized(context: StepContext) -> Detail:
     with tempfile.TemporaryDirectory(dir=context.out) as scratch:
         plain = Workbench(context, SCHEMES[context.variant], model, histograms, tuning, Path(scratch))
         benches = [plain, *with_equal_scales(plain, calibration.images)]
-        tried = [(each, measured_candidates(each, plan_of(each))) for each in benches]
+        tried = [(each, measured_candidates(each, plan_without(each, {}))) for each in benches]
         bench, own = max(tried, key=lambda pair: best_candidate(pair[1]).metric)  # of equals the plain one
-        plan, chosen, model = plan_of(bench), best_candidate(own), bench.model
-        candidates = [candidate for _, each in tried for candidate in each]
-        made = load_graph(chosen.file)
-        hand_on_weights(made, chosen.file.parent, context.out, weights_name(context.variant))
+        first = Attempt(plan_without(bench, {}), best_candidate(own))
+        found = measured_sensitivities(bench, first, calibration.images)
+        attempts, facts = refined(bench, first, found)
+        taken = attempts[-1]
+        made = load_graph(taken.candidate.file)
+        hand_on_weights(made, taken.candidate.file.parent, context.out, weights_name(context.variant))
         save_graph(made, context.out / MODEL_FILE)
         write_bare(made, context.out)
         kernels = _runtime_facts(context, Path(scratch))
-    _write_tables(context, candidates, tuning, layer_table(model, plan))
-    weighted = [node.name for node in weighted_part(model) if node.op_type in WEIGHTED_OPS]
+    candidates = [*(candidate for _, each in tried for candidate in each), *(each.candidate for each in attempts[1:])]
+    _write_tables(context, candidates, tuning, layer_table(bench.model, taken.plan, found))
+    weighted = [node.name for node in weighted_part(bench.model) if node.op_type in WEIGHTED_OPS]
     return {
         "precision": bench.scheme.precision,
-        "calibrator": chosen.calibrator,
+        "calibrator": taken.candidate.calibrator,
         "calibration_images": len(calibration.samples),
         "calibration_sha256": calibration.sha256,
-        "tuning_metric": chosen.metric,
-        "quantized_nodes": len(plan.nodes),
-        "quantized_weighted_nodes": len(set(weighted) & set(plan.nodes)),
+        "tuning_metric": taken.candidate.metric,
+        "quantized_nodes": len(taken.plan.nodes),
+        "quantized_weighted_nodes": len(set(weighted) & set(taken.plan.nodes)),
         "weighted_nodes": len(weighted),
         **norm_facts(tried, bench),
+        **facts,
         **kernels,
     }
 
 
-def plan_of(bench: Workbench) -> QuantizationPlan:
-    return bench.scheme.plan(bench.model, bench.context.recipe.calibration.keep_float, ())
+def measured_sensitivities(bench: Workbench, first: Attempt, images: NDArray[np.uint8]) -> Sensitivities:
+    """Of every quantized weighted layer in the chosen calibrator's ranges; measured at any price where it decides."""
+    spec, recipe = bench.context.recipe.calibration, bench.context.recipe
+    decides = spec.accuracy_control.max_drop is not None or spec.policy is not None
+    names = {node.name for node in weighted_part(bench.model) if node.op_type in WEIGHTED_OPS}
+    bench.context.note("measuring sensitivity")
+    return sensitivities(
+        bench.model,
+        names & set(first.plan.nodes),
+        plan_ranges(bench, first.plan, chosen_calibrator(bench, first.candidate)),
+        bench.scheme.grid,
+        bench.scheme.numbers,
+        images[: spec.sensitivity_images],
+        min(spec.sensitivity_images, recipe.qualify.evaluate_batch_size),
+        float("inf") if decides else spec.sensitivity_budget_s,
+    )
+
+
+def refined(bench: Workbench, first: Attempt, found: Sensitivities) -> tuple[list[Attempt], Facts]:
+    """What accuracy control and the policy search make of the best candidate: attempts in order, the taken one last."""
+    context, spec = bench.context, bench.context.recipe.calibration
+    calibrator = chosen_calibrator(bench, first.candidate)
+
+    def attempt(taken_out: Mapping[str, str]) -> Attempt:
+        plan = plan_without(bench, taken_out)
+        name = f"{first.candidate.calibrator}, {len(taken_out)} layers float"
+        context.note(f"trying {name}")
+        return Attempt(plan, measured_candidate(bench, plan, plan_ranges(bench, plan, calibrator), name))
+
+    attempts: list[Attempt] = [first]
+    facts: Facts = {}
+    if spec.accuracy_control.max_drop is not None:
+        float_metric = tuning_metric(context, context.inputs["onnx_optimization"].file(MODEL_FILE), bench.tuning)
+        attempts = controlled(first, float_metric, found.worst_first(), spec.accuracy_control, attempt)
+        drop = float_metric - attempts[-1].candidate.metric
+        facts = {"float_tuning_metric": float_metric, "tuning_drop": drop, "layers_given_back": taken_back(attempts)}
+    if spec.policy is not None and attempts[-1] is first and not _runs_elsewhere(context):
+        taken, report = searched(bench, spec.policy, first, calibrator, found)
+        (context.out / POLICY_FILE).write_text(report.model_dump_json(indent=2) + "\n")
+        facts |= {"policy": "all-int8" if taken is first else taken.candidate.calibrator}
+        attempts = [first] if taken is first else [first, taken]
+    return attempts, facts
+
+
+def taken_back(attempts: list[Attempt]) -> int:
+    """How many weighted layers the last attempt keeps float beyond the first."""
+    return len(attempts[0].plan.nodes) - len(attempts[-1].plan.nodes)
 
 
 def with_equal_scales(bench: Workbench, images: NDArray[np.uint8]) -> list[Workbench]:
@@ -121,43 +159,7 @@ def norm_facts(tried: list[tuple[Workbench, list[Candidate]]], taken: Workbench)
     }
 
 
-def best_candidate(candidates: list[Candidate]) -> Candidate:
-    """Highest tuning metric; the earlier of equals, since that one clips less."""
-    return max(candidates, key=lambda candidate: candidate.metric)
-
-
-def measured_candidates(bench: Workbench, plan: QuantizationPlan) -> list[Candidate]:
-    """One file per calibrator of the recipe, each measured on the tuning split."""
-    candidates: list[Candidate] = []
-    for calibrator in calibrators_of(bench.context.recipe.calibration, bench.scheme.grid):
-        bench.context.note(f"trying {calibrator.name}")
-        observed = _observed(bench.histograms, plan.tensors)
-        ranges = ranges_of(observed, calibrator, plan.unclipped)
-        candidates.append(measured_candidate(bench, plan, ranges, calibrator.name + bench.label))
-    return candidates
-
-
-def measured_candidate(bench: Workbench, plan: QuantizationPlan, ranges: Mapping[str, Range], name: str) -> Candidate:
-    """Writes one graph into the scratch directory and measures it on the tuning split."""
-    recipe = bench.context.recipe
-    model = plan.apply(ranges)
-    onnx.checker.check_model(model)
-    ensure_contract(model, recipe.task, recipe.preprocess, recipe.extra_outputs)
-    file = bench.scratch / f"{name}.onnx"
-    save_graph(model, file)
-    return Candidate(name, tuning_metric(bench.context, file, bench.tuning), file)
-
-
-def tuning_metric(context: StepContext, file: Path, tuning: ImageSplit) -> float:
-    recipe = context.recipe
-    backend = open_backend(file, recipe)
-    size = recipe.qualify.evaluate_batch_size
-    evidence = evaluate(backend.infer, tuning, recipe.task, len(recipe.labels), size)
-    backend.close()
-    return point_value(evidence)
-
-
-def layer_table(model: onnx.ModelProto, plan: QuantizationPlan) -> list[dict[str, object]]:
+def layer_table(model: onnx.ModelProto, plan: QuantizationPlan, found: Sensitivities) -> list[dict[str, object]]:
     """A row per weighted node, JSON-ready."""
     chosen = set(plan.nodes)
     return [
@@ -167,6 +169,7 @@ def layer_table(model: onnx.ModelProto, plan: QuantizationPlan) -> list[dict[str
             "op": node.op_type,
             "quantized": node.name in chosen,
             "reason": plan.reasons.get(node.name, ""),
+            "sensitivity": found.decibels(node.name),
         }
         for node in weighted_part(model)
         if node.op_type in WEIGHTED_OPS
@@ -182,10 +185,14 @@ def optimised_ops(file: Path, scratch: Path) -> dict[str, int]:
     return op_counts(onnx.load(options.optimized_model_filepath).graph.node)
 
 
-def _runtime_facts(context: StepContext, scratch: Path) -> dict[str, str | float | int | bool]:
-    """What this machine makes of the file; nothing for variants that other machines run."""
+def _runs_elsewhere(context: StepContext) -> bool:
     assert context.variant is not None
-    if TRAITS[context.variant].needs_gpu:
+    return TRAITS[context.variant].needs_gpu
+
+
+def _runtime_facts(context: StepContext, scratch: Path) -> Facts:
+    """What this machine makes of the file; nothing for variants that other machines run."""
+    if _runs_elsewhere(context):
         return {}
     kernels = optimised_ops(context.out / MODEL_FILE, scratch)
     return {
@@ -193,13 +200,6 @@ def _runtime_facts(context: StepContext, scratch: Path) -> dict[str, str | float
         "float_weighted_kernels": sum(kernels.get(op, 0) for op in _FLOAT_KERNELS),
         "runtime_kernels": ", ".join(f"{op} {count}" for op, count in sorted(kernels.items())),
     }
-
-
-def _observed(histograms: Mapping[str, Histogram], tensors: tuple[str, ...]) -> dict[str, Histogram]:
-    missing = [name for name in tensors if name not in histograms]
-    if missing:
-        raise GraphError(f"{len(missing)} tensors were not observed, such as {missing[0]!r}: redo step calibrate")
-    return {name: histograms[name] for name in tensors}
 
 
 def _write_tables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +14,6 @@ from export.quantization import has_vnni, last_tensors, nodes_to_quantize, obser
 from export.quantization_trt import FP8_FORMAT, INT8_FORMAT, NumberFormat, quantized_for_tensorrt
 from export.thresholds import FP8, INT8, UINT8, Grid, Range
 from export.variants import Precision, VariantKind
-
-SENSITIVE = "float: measured sensitivity"  # the reason of a layer that accuracy control or a policy took out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +33,23 @@ class QuantizationScheme:
 
     precision: Precision
     grid: Grid  # of activations
-    # Of a network, name prefixes that the recipe keeps float, and nodes that are taken out for what was measured.
-    plan: Callable[[onnx.ModelProto, tuple[str, ...], Collection[str]], QuantizationPlan]
+    numbers: NumberFormat  # of weights
+    # Of a network, name prefixes that the recipe keeps float, and nodes that a measurement takes out, with the reason.
+    plan: Callable[[onnx.ModelProto, tuple[str, ...], Mapping[str, str]], QuantizationPlan]
 
 
 def _plan_for_cpu(
-    model: onnx.ModelProto, keep_float: tuple[str, ...], float_nodes: Collection[str]
+    model: onnx.ModelProto, keep_float: tuple[str, ...], taken_out: Mapping[str, str]
 ) -> QuantizationPlan:
-    names = [name for name in nodes_to_quantize(model, keep_float) if name not in float_nodes]
+    names = [name for name in nodes_to_quantize(model, keep_float) if name not in taken_out]
     chosen = set(names)
     reasons = {
-        node.name: SENSITIVE
-        if node.name in float_nodes
-        else "kept float by the recipe"
-        if keep_float and node.name.startswith(keep_float)
-        else "its weights are not constant, or it only copies"
+        node.name: taken_out.get(node.name)
+        or (
+            "kept float by the recipe"
+            if node.name.startswith(keep_float)
+            else "its weights are not constant, or it only copies"
+        )
         for node in weighted_part(model)
         if node.op_type in WEIGHTED_OPS and node.name not in chosen
     }
@@ -63,9 +63,9 @@ def _plan_for_cpu(
 
 
 def _plan_for_tensorrt(
-    numbers: NumberFormat, model: onnx.ModelProto, keep_float: tuple[str, ...], float_nodes: Collection[str]
+    numbers: NumberFormat, model: onnx.ModelProto, keep_float: tuple[str, ...], taken_out: Mapping[str, str]
 ) -> QuantizationPlan:
-    placement: Placement = placement_for_tensorrt(model, keep_float, float_nodes)
+    placement: Placement = placement_for_tensorrt(model, keep_float, taken_out)
     return QuantizationPlan(
         placement.nodes,
         placement.tensors,
@@ -75,9 +75,9 @@ def _plan_for_tensorrt(
     )
 
 
-INT8_CPU = QuantizationScheme("int8", UINT8, _plan_for_cpu)
-INT8_TENSORRT = QuantizationScheme("int8", INT8, partial(_plan_for_tensorrt, INT8_FORMAT))
-FP8_TENSORRT = QuantizationScheme("fp8", FP8, partial(_plan_for_tensorrt, FP8_FORMAT))
+INT8_CPU = QuantizationScheme("int8", UINT8, INT8_FORMAT, _plan_for_cpu)
+INT8_TENSORRT = QuantizationScheme("int8", INT8, INT8_FORMAT, partial(_plan_for_tensorrt, INT8_FORMAT))
+FP8_TENSORRT = QuantizationScheme("fp8", FP8, FP8_FORMAT, partial(_plan_for_tensorrt, FP8_FORMAT))
 
 SCHEMES: dict[VariantKind, QuantizationScheme] = {
     "int8-cpu": INT8_CPU,

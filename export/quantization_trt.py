@@ -75,6 +75,13 @@ def quantized_for_tensorrt(
     return copy
 
 
+def weight_scale(values: NDArray[np.float32], axis: int | None, numbers: NumberFormat) -> NDArray[np.float32]:
+    """Per output channel along `axis`, in a shape that broadcasts; one number where there is no such axis."""
+    others = tuple(index for index in range(values.ndim) if index != axis)
+    largest = np.abs(values).max(axis=others, keepdims=axis is not None)
+    return np.asarray(np.where(largest > 0.0, largest / numbers.largest, 1.0), np.float32)
+
+
 def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Each quantized tensor's range, widened to its group's."""
     shared: dict[str, Range] = {}
@@ -128,16 +135,14 @@ def _quantized_weights(
         if node.name not in nodes:
             continue
         values, axis, prefix = constants[node.input[1]], weight_axis(node), f"{node.name}_weight"
-        others = tuple(index for index in range(values.ndim) if index != axis)
-        largest = np.abs(values).max(axis=others, keepdims=axis is not None)
-        scale = np.where(largest > 0.0, largest / numbers.largest, 1.0).astype(np.float32)
+        scale = weight_scale(values, axis, numbers)
         model.graph.initializer.extend(
             [
                 numpy_helper.from_array(numbers.codes(values, scale), f"{prefix}_codes"),
                 numpy_helper.from_array(scale.reshape(-1) if axis is not None else scale, f"{prefix}_scale"),
             ]
         )
-        along = {} if axis is None else {"axis": axis}
+        along: dict[str, Any] = {} if axis is None else {"axis": axis}
         made[node.name] = helper.make_node(
             "DequantizeLinear",
             [f"{prefix}_codes", f"{prefix}_scale"],

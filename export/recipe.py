@@ -72,6 +72,22 @@ class OnnxSpec(Frozen):
     opset: int = Field(default=20, ge=18, le=23)
 
 
+class AccuracyControlSpec(Frozen):
+    """Sensitive layers go back to float while the tuning metric falls short of the float network's by too much."""
+
+    max_drop: Annotated[float, Field(ge=0)] | None = None  # a fraction as in the gate; null: no layer goes back
+    max_float_layers: int = Field(default=16, ge=1)
+
+
+class PolicySpec(Frozen):
+    """A search for blocks that are better left float on this machine; variants that other machines run skip it."""
+
+    objective: Literal["latency", "accuracy"]  # beat all-int8 in this without losing in the other
+    candidates: int = Field(default=4, ge=1, le=32)  # predicted best that are measured
+    batch_size: BatchSize = 1
+    budget_s: float = Field(default=20.0, gt=0)  # of timing, half for the blocks and half for the candidates
+
+
 class CalibrationSpec(Frozen):
     """Which ways of choosing activation ranges compete; the tuning split's metric decides."""
 
@@ -82,6 +98,10 @@ class CalibrationSpec(Frozen):
     layer_norm_reparametrisation: bool = True  # equal channel ranges behind LayerNorms compete with those as they are
     min_images: int = Field(default=32, ge=1)
     keep_float: tuple[str, ...] = ()  # name prefixes of nodes that stay in fp32
+    sensitivity_images: int = Field(default=4, ge=1)  # of the calibration split, for the per-layer figures
+    sensitivity_budget_s: float = Field(default=30.0, ge=0)  # above it the figures are left out of the report
+    accuracy_control: AccuracyControlSpec = AccuracyControlSpec()
+    policy: PolicySpec | None = None
 
     @model_validator(mode="after")
     def _has_a_candidate(self) -> CalibrationSpec:

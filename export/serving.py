@@ -34,6 +34,11 @@ def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[Onnx
     )
 
 
+def open_racing_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+    """One of several deploy graphs that are timed in turns; it does not spin, for the reason above."""
+    return _open(file, recipe, input_tensor(recipe.preprocess), allow_spinning=False)
+
+
 def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(
         LoadRequest(
@@ -50,5 +55,5 @@ def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) 
 
 
 def _has_float8(file: Path) -> bool:
-    """ONNX Runtime 1.31 makes int8 kernels of float8 pairs: it refuses the graph, or drops Relus and answers wrongly."""
+    """Of float8 pairs ONNX Runtime 1.31 makes int8 kernels, which it then refuses, or drops Relus: wrong answers."""
     return any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in load_graph(file).graph.initializer)

@@ -1,20 +1,22 @@
 """Chooses activation ranges from histograms. Promises: pure functions; a range always contains zero.
 
 Entropy follows Migacz, 8-bit inference with TensorRT (GTC 2017): the clipping threshold whose quantized distribution
-loses least information (Kullback-Leibler), searched over the magnitudes. MSE minimises the expected squared rounding and
-clipping error over the same magnitudes.
+loses least information (Kullback-Leibler), searched over the magnitudes. MSE minimises the expected squared error of
+rounding and clipping over the same magnitudes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 BINS = 2048
+LARGEST_UINT8 = 255.0
 LARGEST_INT8 = 127.0  # symmetric: -128 is not used
 LARGEST_FP8 = 448.0  # of E4M3
 _LEVELS_ONE_SIDED = 256  # all codes on one side of zero, as after ReLU
@@ -55,6 +57,8 @@ class Grid:
     name: str
     is_symmetric: bool  # as many codes below zero as above, used or not
     is_uniform: bool
+    dtype: np.dtype[Any]
+    largest: float  # code; the smallest is 0, or as far below zero where the grid is symmetric
     rounded: Callable[[NDArray[np.float64], Range], NDArray[np.float64]]  # values to the nearest numbers of the range
 
 
@@ -64,9 +68,9 @@ def symmetric_scale(chosen: Range, largest_code: float) -> float:
 
 
 def _rounded_uint8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
-    scale = (chosen.high - chosen.low) / 255.0
+    scale = (chosen.high - chosen.low) / LARGEST_UINT8
     zero = np.round(-chosen.low / scale)
-    return (np.clip(np.round(values / scale) + zero, 0.0, 255.0) - zero) * scale
+    return (np.clip(np.round(values / scale) + zero, 0.0, LARGEST_UINT8) - zero) * scale
 
 
 def _rounded_int8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
@@ -77,12 +81,13 @@ def _rounded_int8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.floa
 def _rounded_fp8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
     scale = symmetric_scale(chosen, LARGEST_FP8)
     codes = np.clip(values / scale, -LARGEST_FP8, LARGEST_FP8).astype(np.float32)
-    return codes.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale
+    rounded: NDArray[np.float64] = codes.astype(ml_dtypes.float8_e4m3fn).astype(np.float64)
+    return rounded * scale
 
 
-UINT8 = Grid("uint8", is_symmetric=False, is_uniform=True, rounded=_rounded_uint8)
-INT8 = Grid("int8", is_symmetric=True, is_uniform=True, rounded=_rounded_int8)
-FP8 = Grid("float8e4m3", is_symmetric=True, is_uniform=False, rounded=_rounded_fp8)
+UINT8 = Grid("uint8", False, True, np.dtype(np.uint8), LARGEST_UINT8, _rounded_uint8)
+INT8 = Grid("int8", True, True, np.dtype(np.int8), LARGEST_INT8, _rounded_int8)
+FP8 = Grid("float8e4m3", True, False, np.dtype(ml_dtypes.float8_e4m3fn), LARGEST_FP8, _rounded_fp8)
 
 
 def minmax_range(histogram: Histogram) -> Range:

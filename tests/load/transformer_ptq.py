@@ -132,7 +132,7 @@ def best(
     scratch: Path,
 ) -> Score:
     """The calibrator with the highest top-1 on the tuning split, the first of equals, and what it reaches on test."""
-    plan = scheme.plan(model, loaded.recipe.calibration.keep_float, ())
+    plan = scheme.plan(model, loaded.recipe.calibration.keep_float, {})
     histograms = observe(model, plan.tensors, images)
     tried: list[tuple[float, str, onnx.ModelProto]] = []
     for calibrator in (*calibrators_of(loaded.recipe.calibration, scheme.grid), _WIDE_CLIPPING):

@@ -15,7 +15,7 @@ from export.calibration import calibrators_of, observation_parts, observe, range
 from export.datasets import ImageSplit, ensure_calibration_allowed
 from export.digit_data import ensure_instances_disjoint
 from export.errors import DataRefused
-from export.precision_quantized import Candidate, best_candidate
+from export.quantized_candidates import Candidate, best_candidate
 from export.recipe import CalibrationSpec, Split
 from export.thresholds import BINS, Histogram, entropy_range, minmax_range, percentile_range
 
@@ -140,7 +140,7 @@ def test_every_calibrator_of_the_recipe_competes() -> None:
     spec = CalibrationSpec(percentiles=(99.9, 99.99))
     names = [calibrator.name for calibrator in calibrators_of(spec)]
 
-    assert names == ["minmax", "entropy", "percentile-99.9", "percentile-99.99"]
+    assert names == ["minmax", "entropy", "percentile-99.9", "percentile-99.99", "mse"]
     lows = {
         calibrator.name: ranges_of({"t": histogram(np.linspace(-1, 1, 1000))}, calibrator)["t"].low
         for calibrator in calibrators_of(spec)
@@ -149,7 +149,7 @@ def test_every_calibrator_of_the_recipe_competes() -> None:
 
 
 def test_logits_keep_their_extremes_whatever_the_calibrator() -> None:
-    (percentile,) = calibrators_of(CalibrationSpec(minmax=False, entropy=False, percentiles=(90.0,)))
+    (percentile,) = calibrators_of(CalibrationSpec(minmax=False, entropy=False, percentiles=(90.0,), mse=False))
     same = histogram(np.linspace(-1, 1, 1000))
 
     ranges = ranges_of({"inside": same, "logits": same}, percentile, unclipped={"logits"})

@@ -1,0 +1,122 @@
+"""Measures blocks and policies. Promises: compared files take turns within one loop, on the serving backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.benchmark import seconds_per_run, speed_ratio
+from export.calibration import Calibrator
+from export.large_files import save_graph
+from export.policy_search import (
+    Block,
+    BlockFigure,
+    PolicyFigure,
+    PolicyReport,
+    Prediction,
+    block_noise,
+    blocks_of,
+    predicted_policies,
+    taken_out,
+    winner_of,
+)
+from export.quantized_candidates import Attempt, Workbench, measured_candidate, plan_ranges, plan_without
+from export.recipe import PolicySpec
+from export.sensitivity import Sensitivities
+from export.serving import open_racing_backend
+
+_LOWER_QUARTILE = 25  # other work on the machine only adds time
+_REPEATS = 400
+
+
+def searched(
+    bench: Workbench, spec: PolicySpec, all_int8: Attempt, calibrator: Calibrator, found: Sensitivities
+) -> tuple[Attempt, PolicyReport]:
+    """The winning policy, or all-int8 where nothing beats it, and what was measured."""
+    blocks = blocks_of(all_int8.plan.nodes, set(found.noise))
+    noise = block_noise(blocks, found.noise)
+    bench.context.note(f"timing {len(blocks)} blocks")
+    seconds = _quartiles(_timed(bench, spec, [all_int8.candidate.file, *_without_each(bench, blocks, calibrator)]))
+    saved = seconds[0] - seconds[1:]
+    predictions = predicted_policies(float(seconds[0]), saved, noise, spec.candidates)
+    attempts = [_attempt(bench, blocks, each, calibrator) for each in predictions]
+    bench.context.note(f"timing {len(attempts)} policies")
+    turns = _timed(bench, spec, [all_int8.candidate.file, *(each.candidate.file for each in attempts)])
+    figures = tuple(
+        _figure(blocks, prediction, attempt, turns[:, [index + 1, 0]], spec.batch_size)
+        for index, (prediction, attempt) in enumerate(zip(predictions, attempts, strict=True))
+    )
+    winner = winner_of(figures, all_int8.candidate.metric, spec)
+    report = PolicyReport(
+        objective=spec.objective,
+        batch_size=spec.batch_size,
+        all_int8_ms=_ms(_quartiles(turns)[0]),
+        all_int8_metric=all_int8.candidate.metric,
+        blocks=tuple(_block_figure(block, *each) for block, *each in zip(blocks, saved, noise, strict=True)),
+        candidates=figures,
+        winner=winner,
+        keep_float=() if winner is None else tuple(taken_out(blocks, predictions[winner].float_blocks)),
+    )
+    return all_int8 if winner is None else attempts[winner], report
+
+
+def _without_each(bench: Workbench, blocks: Sequence[Block], calibrator: Calibrator) -> list[Path]:
+    """A file per block, which alone is float in it."""
+    files: list[Path] = []
+    for index in range(len(blocks)):
+        plan = plan_without(bench, taken_out(blocks, [index]))
+        files.append(bench.scratch / f"without-block-{index}.onnx")
+        save_graph(plan.apply(plan_ranges(bench, plan, calibrator)), files[-1])
+    return files
+
+
+def _attempt(bench: Workbench, blocks: Sequence[Block], prediction: Prediction, calibrator: Calibrator) -> Attempt:
+    plan = plan_without(bench, taken_out(blocks, prediction.float_blocks))
+    name = (
+        f"{calibrator.name}{bench.label}, float: {', '.join(blocks[index].name for index in prediction.float_blocks)}"
+    )
+    file_name = "policy-" + "-".join(map(str, prediction.float_blocks))
+    return Attempt(plan, measured_candidate(bench, plan, plan_ranges(bench, plan, calibrator), name, file_name))
+
+
+def _timed(bench: Workbench, spec: PolicySpec, files: Sequence[Path]) -> NDArray[np.float64]:
+    """Durations (turns, files) of one batch."""
+    images = np.ascontiguousarray(bench.tuning.images[: spec.batch_size])
+    backends = [open_racing_backend(file, bench.context.recipe) for file in files]
+    runs = [lambda backend=backend: backend.infer(images) for backend in backends]
+    seconds = seconds_per_run(runs, _REPEATS, spec.budget_s / 2)
+    for backend in backends:
+        backend.close()
+    return seconds
+
+
+def _quartiles(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.percentile(seconds, _LOWER_QUARTILE, axis=0)
+    return found
+
+
+def _figure(
+    blocks: Sequence[Block], prediction: Prediction, attempt: Attempt, turns: NDArray[np.float64], batch_size: int
+) -> PolicyFigure:
+    ratio = speed_ratio(turns, batch_size)
+    return PolicyFigure(
+        float_blocks=tuple(blocks[index].name for index in prediction.float_blocks),
+        predicted_ms=_ms(prediction.seconds),
+        ms=_ms(_quartiles(turns)[0]),
+        speed_ratio=ratio.ratio,
+        ratio_low=ratio.ci_low,
+        ratio_high=ratio.ci_high,
+        tuning_metric=attempt.candidate.metric,
+    )
+
+
+def _block_figure(block: Block, saved_s: float, noise: float) -> BlockFigure:
+    decibels = Sensitivities({block.name: noise}, 0.0).decibels(block.name) if noise > 0.0 else None
+    return BlockFigure(name=block.name, nodes=len(block.nodes), saved_ms=_ms(saved_s), noise_db=decibels)
+
+
+def _ms(seconds: float) -> float:
+    return round(float(seconds) * 1e3, 4)
