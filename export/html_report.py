@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import jinja2
 from markupsafe import Markup
@@ -16,33 +16,28 @@ from export.report_sections import sections_of
 from export.report_sections.blocks import Block, Cell, Table
 
 TEMPLATE = "report.html.j2"
-_MOST_PICTURE_BYTES = 1_000_000  # of JPEG; in base64 they are a third more, and the page stays below 2 MB
+_MOST_BYTES = 1_900_000  # of the page; pictures that go beyond it stay files beside it
 _NUMBER = re.compile(r"^[\[(+\-]?[\d.]+([eE][+-]?\d+)?%?( ?[\[(].*[\])])?$|^\[[^\]]*\]$|^-$")
 
 
 def html(report: ExportReport, pictures: Mapping[str, bytes]) -> str:
     """`pictures` are JPEG files by name; those that would make the page too large are left out of it."""
-    page: str = (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            report=report,
-            sections=sections_of(report),
-            plots={name: Markup(svg) for name, svg in svg_plots(report).items()},
-            pictures=_inlined(report, pictures),
-        )
-    )
+    template = _environment().get_template(TEMPLATE)
+    plots = {name: Markup(svg) for name, svg in svg_plots(report).items()}
+    render = partial(template.render, report=report, sections=sections_of(report), plots=plots)
+    without = len(render(pictures={}).encode())
+    page: str = render(pictures=_inlined(pictures, _MOST_BYTES - without))
     return page
 
 
-def _inlined(report: ExportReport, pictures: Mapping[str, bytes]) -> dict[str, str]:
+def _inlined(pictures: Mapping[str, bytes], most_bytes: int) -> dict[str, str]:
     """Data URLs, first pictures of all variants before second ones, as many as fit."""
-    left = _MOST_PICTURE_BYTES
     urls: dict[str, str] = {}
-    for name in sorted(pictures, key=lambda name: (name.rpartition("-")[2], list(pictures).index(name))):
-        if len(pictures[name]) <= left:
-            left -= len(pictures[name])
-            urls[name] = f"data:image/jpeg;base64,{base64.b64encode(pictures[name]).decode()}"
+    for name in sorted(pictures, key=lambda name: name.rpartition("-")[2]):  # a stable sort: variants keep their order
+        url = f"data:image/jpeg;base64,{base64.b64encode(pictures[name]).decode()}"
+        if len(url) <= most_bytes:
+            most_bytes -= len(url)
+            urls[name] = url
     return urls
 
 

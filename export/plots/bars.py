@@ -60,7 +60,7 @@ def draw_calibrators(figure: Figure, report: ExportReport) -> None:
     axes.set_ylim(min(values) - spread, max(values) + spread / 2)
     axes.set(ylabel=report.reference.name, title=f"{report.model}: calibrators on the tuning split")
     if len(report.calibration) > 1:
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower center", ncols=4, fontsize="small")
 
 
 def draw_per_class(figure: Figure, report: ExportReport) -> None:
@@ -77,4 +77,4 @@ def draw_per_class(figure: Figure, report: ExportReport) -> None:
     axes.set_xticks(positions, labels, rotation=45 if max(map(len, labels), default=0) > 3 else 0)
     title = "per class" if len(shown) == len(report.labels) else f"the worst {len(shown)} classes"
     axes.set(ylabel=report.reference.name, title=f"{report.model}: {title}", ylim=(0, 1.02))
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")

@@ -58,6 +58,9 @@ def _for_page(text: str, name: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", text, count=1)
+    text = re.sub(
+        r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text
+    )  # half the size, same looks
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 sans-serif", text)
     return text.replace(_INK, "currentColor")
 

@@ -185,15 +185,30 @@ def test_written_report_reads_back_and_gives_equal_bytes_again(tmp_path: Path) -
         directory.mkdir()
     (source / "example-1.jpg").write_bytes(PICTURE)
 
-    paths = write_report(whole_report(), first, {"int8-cpu-example-1.jpg": source / "example-1.jpg"})
+    report = bare_report(disagreements=whole_report().variants[1].qualify.disagreements)
+
+    paths = write_report(report, first, {"fp16-example-1.jpg": source / "example-1.jpg"})
     again = read_report(first / "report.json")
     write_report(again, second, pictures_beside(again, first))
 
-    assert again == whole_report()
+    assert again == report
     names = {path.name for path in first.iterdir()}
     assert names == {path.name for path in paths}
-    assert {"report.json", "report.md", "report.html", "int8-cpu-example-1.jpg", "recovery.png"} <= names
+    assert names == {"report.json", "report.md", "report.html", "fp16-example-1.jpg", "metric.png", "per_class.png"}
     assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
+
+
+def test_whole_report_reads_back(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(whole_report().model_dump_json())
+
+    assert read_report(tmp_path / "report.json") == whole_report()
+
+
+def test_plots_are_of_what_was_measured() -> None:
+    whole = {"accuracy_latency", "latency", "metric", "calibrators", "recovery", "per_class"}
+
+    assert set(drawers_of(whole_report())) == whole
+    assert set(drawers_of(bare_report())) == {"metric", "per_class"}
 
 
 def test_report_may_be_written_over_its_own_pictures(tmp_path: Path) -> None:
