@@ -10,6 +10,7 @@ from export.onnx_graph import mark_network_outputs
 
 SIDE = 8
 CHANNELS = 16
+ANSWERS = 5  # most likely of ten classes
 
 
 def residual_network(opset: int = 20, sparse_layer: str | None = None) -> onnx.ModelProto:
@@ -62,13 +63,17 @@ def residual_network(opset: int = 20, sparse_layer: str | None = None) -> onnx.M
         numpy_helper.from_array(rng.normal(0, 0.3, (CHANNELS, 10)).astype(np.float32), "classify.weight"),
     ]
     nodes.append(helper.make_node("MatMul", [mean, "classify.weight"], ["raw"], name="classify/MatMul"))
-    apply("Softmax", "answer", "raw", axis=-1)
+    apply("Softmax", "shares", "raw", axis=-1)
+    constants.append(numpy_helper.from_array(np.array([ANSWERS], np.int64), "answers"))
+    nodes.append(helper.make_node("TopK", ["shares", "answers"], ["scores", "best"], name="head/TopK"))
+    apply("Cast", "class_ids", "best", to=TensorProto.INT32)
     graph = helper.make_graph(
         nodes,
         "residual",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
         [
-            helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["batch", 10]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", ANSWERS]),
+            helper.make_tensor_value_info("class_ids", TensorProto.INT32, ["batch", ANSWERS]),
             helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", 10]),
         ],
         constants,

@@ -1,0 +1,101 @@
+"""Policy search. Promises: blocks follow the layers, predictions are the true front, and only measured gains win."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from export.policy_search import Block, PolicyFigure, blocks_of, predicted_policies, taken_out, winner_of
+from export.recipe import PolicySpec
+
+NODES = (
+    "Transpose_0",
+    "net.stem/Conv",
+    "net.stem.relu/Relu",
+    "net.body.0.a/Conv",
+    "net.body.0.b/Conv",
+    "net.body.0/Add",
+    "net.body.1.a/Conv",
+    "net.body.1.relu/Relu",
+    "net.head/Gemm",
+)
+WEIGHTED = {name for name in NODES if name.endswith(("Conv", "Gemm"))}
+LATENCY, ACCURACY = PolicySpec(objective="latency"), PolicySpec(objective="accuracy")
+
+
+def figure(ratio: float, low: float, high: float, metric: float) -> PolicyFigure:
+    return PolicyFigure(
+        float_blocks=("a",),
+        predicted_ms=1.0,
+        ms=1.0,
+        speed_ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        tuning_metric=metric,
+    )
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 14])
+def test_every_node_is_in_one_block_and_every_block_has_a_weighted_layer(most: int) -> None:
+    blocks = blocks_of(NODES, WEIGHTED, most)
+
+    assert len(blocks) <= most
+    assert sorted(node for block in blocks for node in block.nodes) == sorted(NODES)
+    assert all(WEIGHTED.intersection(block.nodes) for block in blocks)
+
+
+def test_the_largest_block_is_split_first_along_layer_paths() -> None:
+    assert [block.name for block in blocks_of(NODES, WEIGHTED, 4)] == [
+        "net.stem",
+        "net.body.0",
+        "net.body.1",
+        "net.head",
+    ]
+
+
+def test_predictions_are_the_front_of_all_subsets_that_are_no_slower() -> None:
+    rng = np.random.default_rng(0)
+    saved, noise = rng.normal(0.0, 1.0, 6), rng.uniform(0.0, 1.0, 6)
+    points = [
+        (10.0 - saved[list(subset)].sum(), noise.sum() - noise[list(subset)].sum(), subset)
+        for size in range(1, 7)
+        for subset in itertools.combinations(range(6), size)
+    ]
+    front = {
+        subset
+        for seconds, error, subset in points
+        if seconds <= 10.0 and not any(s <= seconds and e < error for s, e, _ in points)
+    }
+
+    found = predicted_policies(10.0, saved, noise, 1000)
+
+    assert {each.float_blocks for each in found} == front
+    assert len(predicted_policies(10.0, saved, noise, 2)) == 2
+
+
+def test_nothing_is_predicted_where_int8_is_faster_everywhere() -> None:
+    assert predicted_policies(10.0, np.array([-1.0, -2.0]), np.array([0.1, 0.1]), 4) == []
+
+
+def test_latency_is_won_beyond_chance_and_without_losing_accuracy() -> None:
+    by_chance, worse = figure(1.10, 0.98, 1.2, 0.9), figure(1.5, 1.4, 1.6, 0.89)
+    faster, fastest = figure(1.05, 1.01, 1.1, 0.9), figure(1.2, 1.1, 1.3, 0.9)
+
+    assert winner_of([by_chance, worse], 0.9, LATENCY) is None
+    assert winner_of([by_chance, faster, worse, fastest], 0.9, LATENCY) == 3
+
+
+def test_accuracy_is_won_unless_the_policy_is_slower_beyond_chance() -> None:
+    equal, slower = figure(1.2, 1.1, 1.3, 0.9), figure(0.8, 0.7, 0.9, 0.95)
+    better, best = figure(1.0, 0.9, 1.1, 0.91), figure(0.99, 0.95, 1.01, 0.92)
+
+    assert winner_of([equal, slower], 0.9, ACCURACY) is None
+    assert winner_of([equal, better, best, slower], 0.9, ACCURACY) == 2
+
+
+def test_every_node_of_a_chosen_block_stays_float_and_says_whose_choice_it_was() -> None:
+    blocks = (Block("net.stem", ("a", "b")), Block("net.head", ("c",)))
+
+    assert taken_out(blocks, [0]) == dict.fromkeys("ab", "the measured policy leaves net.stem float")
