@@ -98,7 +98,7 @@ class CalibrationSpec(Frozen):
     layer_norm_reparametrisation: bool = True  # equal channel ranges behind LayerNorms compete with those as they are
     min_images: int = Field(default=32, ge=1)
     keep_float: tuple[str, ...] = ()  # name prefixes of nodes that stay in fp32
-    sensitivity_images: int = Field(default=4, ge=1)  # of the calibration split, for the per-layer figures
+    sensitivity_images: int = Field(default=2, ge=1)  # of the calibration split, for the per-layer figures
     sensitivity_budget_s: float = Field(default=30.0, ge=0)  # above it the figures are left out of the report
     accuracy_control: AccuracyControlSpec = AccuracyControlSpec()
     policy: PolicySpec | None = None
