@@ -66,9 +66,9 @@ def _peaks_of_steps(scratch: Path, layers: int) -> dict[str, int]:
     recipe.write_text(yaml.safe_dump(_recipe(layers)))
     peaks: dict[str, int] = {}
     listener = Listener(
-        started=lambda name: _forget_peak(),
+        started=lambda name: forget_peak(),
         noted=lambda text: None,
-        finished=lambda result: peaks.update({result.step: _peak_bytes()}),
+        finished=lambda result: peaks.update({result.step: peak_bytes()}),
     )
     settings = RunSettings(scratch / "work", scratch / "repository", until=_LAST_STEP)
     results = run_pipeline(load_recipe(recipe), settings, DataStore(), listener)
@@ -94,12 +94,12 @@ def _recipe(layers: int) -> dict[str, object]:
     }
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Linux starts a new high-water mark."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

@@ -28,8 +28,9 @@ from export.onnx_graph import MODEL_FILE, layer_of
 from export.pipeline import Listener, RunSettings, run_pipeline
 from export.placement_trt import placement_for_tensorrt, weight_axis
 from export.quantization_schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
+from export.quantization_trt import NumberFormat
 from export.recipe import LoadedRecipe, load_recipe
-from export.rewrites.layer_norm_scales import adjustable_norms, observed_channels, range_spread, with_equal_scales
+from export.rewrites.layer_norm_scales import adjustable_norms, coarseness, observed_channels, with_equal_scales
 from export.serving import open_backend
 from export.thresholds import Grid, Range, percentile_range
 
@@ -67,10 +68,14 @@ def main() -> None:
         model = optimised_graph(loaded, data, Path(scratch))
         images = data.split(loaded, "calibration").images
         names = [node.output[0] for node in adjustable_norms(model)]
-        spread = range_spread(observed_channels(model, names, images))
+        found = [coarseness(ranges) for ranges in observed_channels(model, names, images).values()]
         tuning, test = (data.split(loaded, name) for name in ("tuning", "test"))
         float_score = _top1(loaded, model, test, Path(scratch))
-        print(f"{loaded.recipe.model}: {len(names)} LayerNorms, widest channel {spread:.1f} times the median one")
+        worst, mean = max(found, default=1.0), float(np.mean(found or [1.0]))
+        print(
+            f"{loaded.recipe.model}: {len(names)} LayerNorms; with one range for all channels codes are {mean:.2f} times"
+        )
+        print(f"coarser than with one for each ({worst:.2f} at the worst), which equal scales make up for")
         print(f"fp32 top-1 {float_score:.4f} on {len(test.samples)} test images\n")
         print("| scheme | plain: calibrator, tuning, test | equal scales: the same | gain on test, points |")
         print("|---|---|---|---|")
@@ -107,8 +112,8 @@ def schemes() -> dict[str, QuantizationScheme]:
 def simulation(bits: Bits) -> QuantizationScheme:
     """TensorRT's choice of layers, asymmetric activations."""
 
-    def plan(model: onnx.ModelProto, keep_float: tuple[str, ...], float_nodes: Collection[str]) -> QuantizationPlan:
-        placement = placement_for_tensorrt(model, keep_float, float_nodes)
+    def plan(model: onnx.ModelProto, keep_float: tuple[str, ...], taken_out: Mapping[str, str]) -> QuantizationPlan:
+        placement = placement_for_tensorrt(model, keep_float, taken_out)
         readers = [node for node in model.graph.node if node.name in placement.nodes]
         wide = frozenset(node.input[0] for node in readers if _bits_of(model, node, bits)[1] == 8)
         return QuantizationPlan(
@@ -119,7 +124,8 @@ def simulation(bits: Bits) -> QuantizationScheme:
             lambda ranges: simulated(model, placement.nodes, bits, ranges),
         )
 
-    return QuantizationScheme("int8", _grid(bits.activations), plan)
+    numbers = NumberFormat(f"int{bits.weights}", np.dtype(np.int8), float(2 ** (bits.weights - 1) - 1), is_integer=True)
+    return QuantizationScheme("int8", _grid(bits.activations), numbers, plan)
 
 
 def best(
@@ -216,7 +222,7 @@ def _grid(bits: int) -> Grid:
         zero = np.round(-chosen.low / scale)
         return (np.clip(np.round(values / scale) + zero, 0.0, largest) - zero) * scale
 
-    return Grid(f"uint{bits}", is_symmetric=False, is_uniform=True, rounded=rounded)
+    return Grid(f"uint{bits}", False, True, np.dtype(np.uint8), float(largest), rounded)
 
 
 def _top1(loaded: LoadedRecipe, model: onnx.ModelProto, split: ImageSplit, scratch: Path) -> float:
