@@ -42,9 +42,20 @@ def test_report_renders_again_from_a_version_directory(version_dir: Path, tmp_pa
     text = CliRunner().invoke(app, ["report", str(version_dir)]).output
     written = CliRunner().invoke(app, ["report", str(version_dir), "--out", str(tmp_path / "again")])
 
-    assert "## Gate: fp32 accepted" in text
+    assert text == (version_dir / "report.md").read_text()
+    assert "### fp32: accepted" in text
     assert written.exit_code == 0
-    assert (tmp_path / "again" / "report.json").read_bytes() == (version_dir / "report.json").read_bytes()
+    names = [path.name for path in (tmp_path / "again").iterdir()]
+    assert {"report.json", "report.md", "report.html", "latency.png"} <= set(names)
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (version_dir / name).read_bytes()
+
+
+def test_report_prints_the_page_and_the_page_names_the_command(version_dir: Path) -> None:
+    page = CliRunner().invoke(app, ["report", str(version_dir), "--format", "html"]).output
+
+    assert page.rstrip("\n") == (version_dir / "report.html").read_text().rstrip("\n")
+    assert f"saccade-export run {version_dir.parents[2] / 'classify.yaml'}" in page
 
 
 @pytest.mark.parametrize(
