@@ -20,6 +20,7 @@ from export.policy_search import (
     block_noise,
     blocks_of,
     predicted_policies,
+    slowest_share,
     taken_out,
     winner_of,
 )
@@ -41,7 +42,8 @@ def searched(
     bench.context.note(f"timing {len(blocks)} blocks")
     seconds = _quartiles(_timed(bench, spec, [all_int8.candidate.file, *_without_each(bench, blocks, calibrator)]))
     saved = seconds[0] - seconds[1:]
-    predictions = predicted_policies(float(seconds[0]), saved, noise, spec.candidates)
+    whole_s = float(seconds[0])
+    predictions = predicted_policies(whole_s, whole_s * slowest_share(spec), saved, noise, spec.candidates)
     attempts = [_attempt(bench, blocks, each, calibrator) for each in predictions]
     bench.context.note(f"timing {len(attempts)} policies")
     turns = _timed(bench, spec, [all_int8.candidate.file, *(each.candidate.file for each in attempts)])

@@ -87,18 +87,18 @@ def blocks_of(nodes: Sequence[str], weighted: Collection[str], most: int = MOST_
 
 
 def predicted_policies(
-    seconds: float, saved: NDArray[np.float64], noise: NDArray[np.float64], count: int
+    seconds: float, slowest: float, saved: NDArray[np.float64], noise: NDArray[np.float64], count: int
 ) -> list[Prediction]:
-    """Spread over the Pareto front of time and noise: some block float, and no slower than `seconds` of all-int8.
+    """Spread over the Pareto front of time and noise: some block float, and taking at most `slowest` seconds.
 
-    saved, noise: (blocks,) of one block left float, and of its quantization.
+    seconds: of all-int8. saved, noise: (blocks,) of one block left float, and of its quantization.
     """
     blocks = len(saved)
     subsets = (np.arange(1, 1 << blocks)[:, None] >> np.arange(blocks)) & 1  # (policies, blocks); 1 is float
     times = seconds - subsets @ saved
     noises = (1 - subsets) @ noise
     order = np.lexsort((noises, times))
-    order = order[times[order] <= seconds]
+    order = order[times[order] <= slowest]
     lowest = np.minimum.accumulate(np.append(np.inf, noises[order]))[:-1]
     front = order[noises[order] < lowest]
     if not len(front):
@@ -111,7 +111,7 @@ def predicted_policies(
 
 
 def winner_of(candidates: Sequence[PolicyFigure], all_int8_metric: float, spec: PolicySpec) -> int | None:
-    """The best that gains in the objective, beyond chance, and loses nothing in the other; None when there is none."""
+    """The best that gains in the objective and keeps the other within its budget; None when there is none."""
     if spec.objective == "latency":
         good = [
             index
@@ -122,9 +122,14 @@ def winner_of(candidates: Sequence[PolicyFigure], all_int8_metric: float, spec: 
     good = [
         index
         for index, each in enumerate(candidates)
-        if each.tuning_metric > all_int8_metric and each.ratio_high >= 1.0
+        if each.tuning_metric > all_int8_metric and each.ratio_high * slowest_share(spec) >= 1.0
     ]
     return max(good, key=lambda index: candidates[index].tuning_metric, default=None)
+
+
+def slowest_share(spec: PolicySpec) -> float:
+    """How long a policy may take, as a share of all-int8's time."""
+    return 1.0 + spec.max_slowdown if spec.objective == "accuracy" else 1.0
 
 
 def taken_out(blocks: Sequence[Block], chosen: Sequence[int]) -> dict[str, str]:

@@ -82,7 +82,9 @@ class AccuracyControlSpec(Frozen):
 class PolicySpec(Frozen):
     """A search for blocks that are better left float on this machine; variants that other machines run skip it."""
 
-    objective: Literal["latency", "accuracy"]  # beat all-int8 in this without losing in the other
+    # latency: faster than all-int8 with no lower metric. accuracy: a higher metric within `max_slowdown`.
+    objective: Literal["latency", "accuracy"]
+    max_slowdown: float = Field(default=0.05, ge=0)  # share of all-int8's time that accuracy may cost
     candidates: int = Field(default=4, ge=1, le=32)  # predicted best that are measured
     batch_size: BatchSize = 1
     budget_s: float = Field(default=20.0, gt=0)  # of timing, half for the blocks and half for the candidates
