@@ -58,6 +58,9 @@ def raw_module(module: fx.GraphModule, first: int) -> fx.GraphModule:
     answers = output.args[0]
     assert isinstance(answers, (list, tuple))
     output.args = (tuple(answers[first:]),)
+    for node in raw.graph.nodes:
+        if node.target is torch.ops.aten.contiguous.default:
+            node.kwargs = {"memory_format": torch.channels_last}  # the bytes' own order: a quarter faster to train
     raw.graph._codegen = fx.graph.CodeGen()  # torch.export's own one insists on the outputs of the trace
     raw.graph.eliminate_dead_code()
     raw.recompile()
@@ -91,6 +94,8 @@ def recover(
     losses: list[float] = []
     flips: list[float] = []
     total = spec.steps + spec.dense_steps
+    # Blends have no label, and detectors find less in them than they would have to unlearn.
+    mixes = spec.labels_share == 0.0 and lesson.meaning == "distribution"
     moving_until = round(spec.moving_mask_share * spec.steps)
     for step in range(total):
         if step == spec.steps:
@@ -102,7 +107,7 @@ def recover(
             flips.append(flip_rate)
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, total, spec.peak_lr)
-        images, rows = changed_batch(lesson.images, step, spec.batch_size, spec.seed, spec.labels_share == 0.0)
+        images, rows = changed_batch(lesson.images, step, spec.batch_size, spec.seed, mixes)
         loss = _loss(student, master, trained, held, is_moving, images, rows, lesson, spec)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
