@@ -10,7 +10,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 4. `onnx_from_torch.py` converts: `splice.py` puts users' ONNX graphs in place, `layer_names.py` names nodes after
    layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and
    finds networks whose images must not share a batch (`batching.py`).
-   `compress.py` makes other forms of the weights, which are converted the same way: `sparsity/` is 2:4,
+   `compress.py` makes other forms of the weights, which are converted the same way: `sparsity/` is 2:4, `pruning/`
+   takes whole channels away,
    `recovery.py` teaches a form its answers back (`recovery_loss.py`, `recovery_images.py`), `compression.py` is what
    forms share, `compression_spec.py` their sections of a recipe; `threads.py` keeps small operations on one thread.
 5. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.

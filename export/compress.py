@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from export.artifact import Detail, file_sha256
 from export.errors import RecipeError
+from export.pruning.prune import run_prune
 from export.recipe import LoadedRecipe
 from export.sparsity.sparsify import run_sparsify
 from export.steps import StepContext
@@ -31,4 +32,4 @@ def recovered_digest(loaded: LoadedRecipe) -> str:
         raise RecipeError(f"sparsity.recovered: cannot read {path}: {error.strerror}") from error
 
 
-_MAKERS: dict[Form, Callable[[StepContext], Detail]] = {"sparse24": run_sparsify}
+_MAKERS: dict[Form, Callable[[StepContext], Detail]] = {"sparse24": run_sparsify, "pruned": run_prune}

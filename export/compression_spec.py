@@ -53,5 +53,6 @@ class PruningSpec(Frozen):
 
     flop_share: float = Field(default=0.6, gt=0, le=1)  # of the dense network's multiply-adds
     round_to: int = Field(default=8, ge=1)  # channel counts stay multiples of it
+    min_kept_share: float = Field(default=0.25, gt=0, le=1)  # of the channels of every group that must leave together
     keep_dense: tuple[str, ...] = ()  # name prefixes of layers that keep their width
     recovery: RecoverySpec = RecoverySpec(steps=1200)

@@ -41,23 +41,36 @@ def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
     """Every group of at least two bundles that reaches a parameter, in the order of the graph."""
     elements = apply_rules(module)
     parameters = {name for name, _ in module.named_parameters()} | {name for name, _ in module.named_buffers()}
+    groups = [group_of(elements, rows, parameters) for rows in interchangeable_bundles(elements)]
+    return [group for group in groups if group.positions]
+
+
+def interchangeable_bundles(elements: Elements) -> list[IntArray]:
+    """Per group (bundles, elements): at least two bundles that touch the same axes and nothing pinned."""
     bundles = _bundles(elements)
     pinned = np.zeros(int(bundles.max(initial=-1)) + 1, bool)
     if elements.pins:
         pinned[bundles[np.concatenate(elements.pins)]] = True
-    axis_of, offset_of = _axes(elements)
+    axis_of, _ = _axes(elements)
     order = np.argsort(bundles, kind="stable")
     starts = np.flatnonzero(np.diff(bundles[order], prepend=-1))
     by_signature: dict[bytes, list[IntArray]] = defaultdict(list)
     for members in np.split(order, starts[1:]):
         if not pinned[bundles[members[0]]]:
             by_signature[axis_of[members].tobytes()].append(members)
-    groups = [
-        _group(elements, np.stack(rows), axis_of, offset_of, parameters)
-        for rows in by_signature.values()
-        if len(rows) > 1
-    ]
-    return [group for group in groups if group.positions]
+    return [np.stack(rows) for rows in by_signature.values() if len(rows) > 1]
+
+
+def group_of(elements: Elements, rows: IntArray, parameters: set[str]) -> ChannelGroup:
+    """rows: (bundles, elements); equal columns lie on equal axes."""
+    axis_of, offset_of = _axes(elements)
+    positions: dict[tuple[str, int], IntArray] = {}
+    columns = axis_of[rows[0]]
+    for axis_number in np.unique(columns):
+        name, axis, _ = elements.owners[axis_number]
+        if name in parameters:
+            positions[name, axis] = offset_of[rows[:, columns == axis_number]]
+    return ChannelGroup(len(rows), positions)
 
 
 def permuted(state: Mapping[str, Tensor], group: ChannelGroup, order: IntArray) -> dict[str, Tensor]:
@@ -89,16 +102,3 @@ def _axes(elements: Elements) -> tuple[IntArray, IntArray]:
     lengths = np.diff(np.append(starts, elements.count))
     axis_of = np.repeat(np.arange(len(starts)), lengths)
     return axis_of, np.arange(elements.count) - np.repeat(starts, lengths)
-
-
-def _group(
-    elements: Elements, rows: IntArray, axis_of: IntArray, offset_of: IntArray, parameters: set[str]
-) -> ChannelGroup:
-    """rows: (bundles, elements); equal columns lie on equal axes."""
-    positions: dict[tuple[str, int], IntArray] = {}
-    columns = axis_of[rows[0]]
-    for axis_number in np.unique(columns):
-        name, axis, _ = elements.owners[axis_number]
-        if name in parameters:
-            positions[name, axis] = offset_of[rows[:, columns == axis_number]]
-    return ChannelGroup(len(rows), positions)

@@ -1,0 +1,112 @@
+"""Which channels leave for a budget of multiply-adds. Promises: pure, deterministic, least importance per saved work.
+
+Greedy: as long as the budget is exceeded, the `round_to` least important channels of one group leave, of that group
+where the least importance is lost per saved multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+Axis = tuple[str, int]  # a weight and one of its axes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One convolution or linear layer."""
+
+    layer: str
+    weight: str
+    shape: tuple[int, ...]  # of the weight
+    places: int  # how often it is applied to one image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One group: what its bundles are worth, and how much of each axis one bundle takes with it."""
+
+    importances: NDArray[np.float64]  # (bundles,)
+    lengths: Mapping[Axis, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    multiply_adds: float  # the budget
+    round_to: int
+    min_kept_share: float  # of a group's channels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    removed: tuple[IntArray, ...]  # bundles per group, ascending
+    multiply_adds: int
+    is_within: bool  # False: nothing more may leave, and the budget is still exceeded
+
+
+def select(
+    candidates: Sequence[Candidate], costs: Sequence[LayerCost], fixed_multiply_adds: int, bounds: Bounds
+) -> Selection:
+    """`fixed_multiply_adds` is the work that no layer of `costs` does."""
+    order = [np.argsort(candidate.importances, kind="stable") for candidate in candidates]
+    gone = [0] * len(candidates)
+    removed: dict[Axis, int] = {}
+    work = fixed_multiply_adds + multiply_adds(costs, removed)
+    costs_by_weight: dict[str, list[LayerCost]] = {}
+    for cost in costs:
+        costs_by_weight.setdefault(cost.weight, []).append(cost)
+    while work > bounds.multiply_adds:
+        best: tuple[float, int, int, int] | None = None  # loss per saving, group, channels, saving
+        for number, candidate in enumerate(candidates):
+            count = _next_step(len(order[number]), gone[number], bounds)
+            saving = _saving(candidate, count, removed, costs_by_weight)
+            if saving > 0:
+                lost = float(candidate.importances[order[number][gone[number] : gone[number] + count]].sum())
+                best = min(best or (np.inf, 0, 0, 0), (lost / saving, number, count, saving))
+        if best is None:
+            break
+        _, number, count, saving = best
+        _take(candidates[number], count, removed)
+        gone[number] += count
+        work -= saving
+    chosen = tuple(np.sort(order[number][:count]) for number, count in enumerate(gone))
+    return Selection(chosen, work, work <= bounds.multiply_adds)
+
+
+def multiply_adds(costs: Sequence[LayerCost], removed: Mapping[Axis, int]) -> int:
+    """Of one image, with so many indices of each axis gone."""
+    return sum(
+        cost.places * prod(size - removed.get((cost.weight, axis), 0) for axis, size in enumerate(cost.shape))
+        for cost in costs
+    )
+
+
+def _next_step(size: int, gone: int, bounds: Bounds) -> int:
+    """How many channels leave next, so that a multiple of `round_to` stays; 0: no more may."""
+    kept = size - gone
+    count = kept % bounds.round_to or bounds.round_to
+    least = max(1, ceil(bounds.min_kept_share * size))
+    return count if kept - count >= least else 0
+
+
+def _saving(
+    candidate: Candidate, count: int, removed: Mapping[Axis, int], costs_by_weight: Mapping[str, Sequence[LayerCost]]
+) -> int:
+    if count == 0:
+        return 0
+    weights = {name for name, _ in candidate.lengths}
+    touched = [cost for name in sorted(weights) for cost in costs_by_weight.get(name, ())]
+    after = dict(removed)
+    _take(candidate, count, after)
+    return multiply_adds(touched, removed) - multiply_adds(touched, after)
+
+
+def _take(candidate: Candidate, count: int, removed: dict[Axis, int]) -> None:
+    """Side effect: `removed` grows by `count` bundles."""
+    for axis, length in candidate.lengths.items():
+        removed[axis] = removed.get(axis, 0) + count * length
