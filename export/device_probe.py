@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -109,8 +110,7 @@ class TensorRtProbe:
     def seconds(
         self, plans: Sequence[OpenedPlan], images: NDArray[np.uint8], repeats: int, budget_s: float
     ) -> NDArray[np.float64]:
-        runs = [lambda plan=plan: plan.infer(images) for plan in plans]  # type: ignore[misc]  # a bound default
-        return seconds_per_run(runs, repeats, budget_s)
+        return seconds_per_run([partial(plan.infer, images) for plan in plans], repeats, budget_s)
 
 
 class _OpenedTensorRtPlan:
@@ -125,7 +125,7 @@ class _OpenedTensorRtPlan:
             raise DeviceError(f"{tensorrt.__name__} does not open the plan that it built")
         self._engine: Any = engine
         self._context: Any = engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def layer_information(self) -> str:
         inspector = self._engine.create_engine_inspector()

@@ -139,3 +139,28 @@ def test_weighting_an_image_twice_equals_repeating_it() -> None:
     again = detect_evidence([found[i] for i in repeated], [truths[i] for i in repeated], 3)
 
     assert weighted == pytest.approx(point_value(again), abs=1e-3)
+
+
+def test_worst_class_is_the_one_that_may_have_lost_most() -> None:
+    truth = np.repeat([0, 1, 2], 40)
+    expected = ClassifyEvidence(truth.copy(), truth, 4)
+    predicted = truth.copy()
+    predicted[80:90] = 0  # ten of forty images of class 2
+    predicted[0] = 1
+    found = accuracy_of(ClassifyEvidence(predicted, truth, 4), expected, 200)
+
+    assert found.worst_class is not None
+    assert found.worst_class.class_id == 2
+    assert found.worst_class.drop.value == pytest.approx(0.25)
+    assert found.worst_class.drop.low < 0.25 < found.worst_class.drop.high
+    # The mean over all images hides most of it.
+    assert found.drop.value == pytest.approx(11 / 120)
+
+
+def test_class_values_weigh_images_as_the_metric_does() -> None:
+    truth = np.array([0, 0, 1])
+    evidence = ClassifyEvidence(np.array([0, 1, 1]), truth, 3)
+
+    values = evidence.class_values(np.array([[1, 1, 1], [3, 1, 0]]))
+
+    np.testing.assert_allclose(values, [[0.5, 1.0, np.nan], [0.75, np.nan, np.nan]])

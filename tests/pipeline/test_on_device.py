@@ -1,0 +1,206 @@
+"""Settling pending checks. Promises: a recorded device tests the logic, and its figures are never published."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from export import compress
+from export.cli import app, main
+from export.cli_gate import eager_reference
+from export.datasets import DataStore
+from export.device_probe import TensorRtProbe, missing_for_plans
+from export.errors import DeviceError, DeviceMissing, PublishError
+from export.gate import verdict
+from export.on_device import EvaluationData, Settled, settle
+from export.pipeline import RunSettings
+from export.recipe import LoadedRecipe, load_recipe
+from export.settled_version import publish_settled
+from models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
+from service.repository.verify import verify_version
+from tests.pipeline.conftest import _QUICK, _TASKS
+from tests.pipeline.recorded_device import RecordedDevice, Recording
+from tests.pipeline.sparse_form import compress_by_magnitude
+
+SOURCE = {"kind": "module", "factory": "tiny_networks:WideClassifier"}
+DENSE, SPARSE = "int8-trt", "int8-trt-sparse24"
+FAST_SPARSE = Recording(seconds={DENSE: 0.010, SPARSE: 0.008})
+
+
+class Published:
+    """A toy version with a dense and a sparse variant that wait for a device."""
+
+    def __init__(self, recipe: Path, root: Path) -> None:
+        self.settings = RunSettings(root / "work", root / "repository")
+        places = ["--repository", str(self.settings.repository), "--work", str(self.settings.work)]
+        result = CliRunner().invoke(app, ["run", str(recipe), *places])
+        assert result.exit_code == 0, result.output
+        self.loaded: LoadedRecipe = load_recipe(recipe)
+        self.version_dir = self.settings.repository / "tiny-classifier" / "1"
+        store = DataStore()
+        expected = eager_reference(self.loaded, self.settings, store)
+        self.data = EvaluationData(store.split(self.loaded, "test"), expected)
+
+    def settle(self, recording: Recording, *, is_recorded: bool = True) -> Settled:
+        device = RecordedDevice(self.loaded.recipe, recording, is_recorded=is_recorded)
+        settled = settle(self.version_dir, self.loaded.recipe, self.data, device, lambda text: None)
+        assert all(plan.is_closed for plan in device.opened)
+        return settled
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Made once: nothing that is tested here changes it."""
+    folder = str(Path(__file__).parent / "tiny")
+    root = tmp_path_factory.mktemp("published")
+    gate = _QUICK["gate"] | {"min_precision_share": {"int8": 0.8}}
+    variants = ["fp32", DENSE, SPARSE]
+    document = _QUICK | _TASKS["classify"] | {"source": SOURCE, "variants": variants, "gate": gate}
+    recipe = root / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(document))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [folder, *sys.path])
+        patch.setitem(compress._MAKERS, "sparse24", compress_by_magnitude)
+        return Published(recipe, root)
+
+
+def verdicts(settled: Settled) -> dict[str, str]:
+    return {each.qualify.variant: verdict(each.gate) for each in settled.report.variants}
+
+
+def failed(settled: Settled, variant: str) -> list[GateCheck]:
+    (found,) = (each.gate for each in settled.report.variants if each.qualify.variant == variant)
+    return [check for check in found.checks if not check.passed]
+
+
+def test_published_version_waits_for_a_device(published: Published) -> None:
+    manifest = read_manifest(published.version_dir)[0]
+
+    assert [variant.name for variant in manifest.accepted_variants()] == ["fp32"]
+    assert [variant.name for variant in manifest.pending_variants()] == [DENSE, SPARSE]
+    assert all(variant.latency == () for variant in manifest.pending_variants())
+
+
+def test_device_settles_every_pending_check(published: Published) -> None:
+    settled = published.settle(FAST_SPARSE)
+
+    assert verdicts(settled) == {"fp32": "accepted", DENSE: "accepted", SPARSE: "accepted"}
+    device = settled.report.variants[2].qualify.device
+    assert device is not None
+    assert device.sparse_gain is not None
+    assert (device.sparse_gain.sibling, device.sparse_gain.ratio) == (DENSE, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("recording", "check"),
+    [
+        (Recording(is_sparse_picked=False, seconds=FAST_SPARSE.seconds), "sparse_tactic"),
+        (Recording(seconds={DENSE: 0.010, SPARSE: 0.0099}), "sparse_gain"),
+    ],
+)
+def test_sparsity_that_does_not_pay_is_denied_and_dense_ships(
+    recording: Recording, check: str, published: Published
+) -> None:
+    settled = published.settle(recording)
+
+    assert verdicts(settled) == {"fp32": "accepted", DENSE: "accepted", SPARSE: "denied"}
+    assert [each.name for each in failed(settled, SPARSE)] == [check]
+
+
+def test_layer_that_a_plan_silently_does_in_fp32_is_denied(published: Published) -> None:
+    dense = published.settle(FAST_SPARSE).report.variants[1].qualify
+    largest = max(dense.layers, key=lambda layer: layer.flops).node
+
+    settled = published.settle(Recording(silently_fp32=(largest,), seconds=FAST_SPARSE.seconds))
+
+    assert verdicts(settled)[DENSE] == "denied"
+    assert [each.name for each in failed(settled, DENSE)] == ["plan_precision"]
+
+
+def test_figures_of_a_recording_are_never_published(published: Published) -> None:
+    with pytest.raises(PublishError, match="replayed from a recording"):
+        publish_settled(published.settle(FAST_SPARSE), None)
+
+    assert [path.name for path in published.version_dir.parent.iterdir()] == ["1"]
+
+
+def test_settled_version_is_a_new_one_without_what_the_device_denied(published: Published) -> None:
+    before = (published.version_dir / MANIFEST_NAME).read_bytes()
+    recording = Recording(is_sparse_picked=False, seconds=FAST_SPARSE.seconds)
+
+    device = RecordedDevice(published.loaded.recipe, recording)
+
+    made = publish_settled(published.settle(recording, is_recorded=False), None)
+
+    manifest: Manifest = verify_version(made).manifest
+    try:
+        assert (manifest.version, made.name) == (2, "2")
+        assert [variant.name for variant in manifest.variants] == ["fp32", DENSE]
+        assert all(variant.gate.accepted for variant in manifest.variants)
+        assert manifest.variants[1].measured_on.kind == "cuda"
+        assert [entry.step for entry in manifest.lineage[-2:]] == [f"on_device.{DENSE}", f"on_device.{SPARSE}"]
+        assert not (made / f"{SPARSE}.onnx").exists()
+        assert "sparse_tactic" in (made / "report.md").read_text()
+        assert (published.version_dir / MANIFEST_NAME).read_bytes() == before
+        with pytest.raises(DeviceError, match="nothing is pending in tiny-classifier/2"):
+            settle(made, published.loaded.recipe, published.data, device, lambda text: None)
+    finally:
+        shutil.rmtree(made)
+
+
+def test_recipe_of_another_model_is_refused(published: Published) -> None:
+    device = RecordedDevice(published.loaded.recipe, FAST_SPARSE)
+    other = published.loaded.recipe.model_copy(update={"model": "another"})
+
+    with pytest.raises(DeviceError, match="the recipe is of 'another'"):
+        settle(published.version_dir, other, published.data, device, lambda text: None)
+
+
+def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
+    published: Published, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("export.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    places = ["--repository", str(published.settings.repository)]
+    monkeypatch.setattr(
+        "sys.argv", ["saccade-export", "qualify", str(published.loaded.path), "--on-this-device", *places]
+    )
+
+    with pytest.raises(SystemExit) as stopped:
+        main()
+
+    assert stopped.value.code == 1
+    text = capsys.readouterr().err
+    assert "no TensorRT runtime" in text
+    assert "driver" in text
+    assert [path.name for path in published.version_dir.parent.iterdir()] == ["1"]
+
+
+def test_version_directory_needs_the_recipe_that_names_its_test_images(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.cli_gate.TensorRtProbe", lambda: RecordedDevice(published.loaded.recipe, FAST_SPARSE))
+
+    result = CliRunner().invoke(app, ["qualify", str(published.version_dir), "--on-this-device"])
+
+    assert "add --recipe" in str(result.exception)
+
+
+def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "version").write_text("NVRM version: 999.1\n")
+
+    without = missing_for_plans(tmp_path / "absent")
+    with_driver = missing_for_plans(tmp_path / "version")
+
+    assert "no TensorRT runtime" in without[0]
+    assert "no NVIDIA driver" in without[1]
+    assert "999.1" in with_driver[1]
+    with pytest.raises(DeviceMissing, match="no TensorRT runtime"):
+        TensorRtProbe()
