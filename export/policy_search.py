@@ -89,12 +89,14 @@ def blocks_of(nodes: Sequence[str], weighted: Collection[str], most: int = MOST_
 def predicted_policies(
     seconds: float, slowest: float, saved: NDArray[np.float64], noise: NDArray[np.float64], count: int
 ) -> list[Prediction]:
-    """Spread over the Pareto front of time and noise: some block float, and taking at most `slowest` seconds.
+    """Spread over the Pareto front of time and noise: some block float and some int8, `slowest` seconds at most.
 
     seconds: of all-int8. saved, noise: (blocks,) of one block left float, and of its quantization.
     """
     blocks = len(saved)
-    subsets = (np.arange(1, 1 << blocks)[:, None] >> np.arange(blocks)) & 1  # (policies, blocks); 1 is float
+    if blocks < 2:
+        return []  # all float or all int8 is no policy
+    subsets = (np.arange(1, (1 << blocks) - 1)[:, None] >> np.arange(blocks)) & 1  # (policies, blocks); 1 is float
     times = seconds - subsets @ saved
     noises = (1 - subsets) @ noise
     order = np.lexsort((noises, times))

@@ -74,7 +74,12 @@ def float_tensors(model: onnx.ModelProto) -> set[str]:
 
 
 def quantized(model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Range], has_vnni: bool) -> onnx.ModelProto:
-    """A Q/DQ copy of `model` whose uint8 input feeds DequantizeLinear directly where its first layer is quantized."""
+    """A Q/DQ copy of `model` whose uint8 input feeds DequantizeLinear directly where its first layer is quantized.
+
+    Raises GraphError when `names` is empty: ONNX Runtime's quantizer would take that for all nodes.
+    """
+    if not names:
+        raise GraphError("no node is left to quantize: shorten calibration.keep_float, or leave int8-cpu out")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     cast = pixel_cast(copy)

@@ -215,6 +215,11 @@ def int8_model() -> onnx.ModelProto:
     return quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=True)
 
 
+def test_nothing_left_to_quantize_is_refused_since_the_quantizer_would_take_everything() -> None:
+    with pytest.raises(GraphError, match=r"shorten calibration\.keep_float"):
+        quantized(network(), [], {}, has_vnni=True)
+
+
 def test_pixels_feed_the_quantized_convolution_unchanged(int8_model: onnx.ModelProto) -> None:
     assert "Cast" not in op_counts(int8_model.graph.node)
     assert abs(run(int8_model) - run(network())).max() < 1.0

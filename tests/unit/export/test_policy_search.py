@@ -61,7 +61,7 @@ def test_predictions_are_the_front_of_all_subsets_that_are_fast_enough(slowest: 
     saved, noise = rng.normal(0.0, 1.0, 6), rng.uniform(0.0, 1.0, 6)
     points = [
         (10.0 - saved[list(subset)].sum(), noise.sum() - noise[list(subset)].sum(), subset)
-        for size in range(1, 7)
+        for size in range(1, 6)
         for subset in itertools.combinations(range(6), size)
     ]
     front = {
@@ -78,6 +78,13 @@ def test_predictions_are_the_front_of_all_subsets_that_are_fast_enough(slowest: 
 
 def test_nothing_is_predicted_where_int8_is_faster_everywhere() -> None:
     assert predicted_policies(10.0, 10.0, np.array([-1.0, -2.0]), np.array([0.1, 0.1]), 4) == []
+
+
+def test_all_float_is_no_policy() -> None:
+    saved, noise = np.array([1.0, 1.0, 1.0]), np.array([0.1, 0.1, 0.1])
+
+    assert all(0 < len(each.float_blocks) < 3 for each in predicted_policies(10.0, 10.0, saved, noise, 99))
+    assert predicted_policies(10.0, 10.0, saved[:1], noise[:1], 99) == []
 
 
 def test_latency_is_won_beyond_chance_and_without_losing_accuracy() -> None:
