@@ -7,6 +7,7 @@ import sys
 import torch
 
 from models.networks.layers import trained_parameters
+from models.training import vit
 from models.training.all import RUNS
 from models.training.command import Options, parse_options
 from models.training.figures import TARGETS, load_checkpoint, read_figures
@@ -19,7 +20,7 @@ def evaluate(options: Options) -> bool:
     torch.set_num_threads(options.threads)
     recorded = read_figures(options.checkpoint_dir)
     good = True
-    for run in RUNS:
+    for run in (*RUNS, vit.RUN):
         network = load_checkpoint(options.checkpoint_dir, run.name, run.network())
         value, target, record = run.test_metric(network), TARGETS[run.name], recorded[run.name].value
         passed = value >= target and abs(value - record) <= _TOLERANCE

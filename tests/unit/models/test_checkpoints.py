@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.digit_scenes import Split
+from models.training import vit
 from models.training.all import RUNS
 from models.training.command import CHECKPOINT_DIR
 from models.training.evaluation import classifier_top1, detector_map, inference_flops, segmenter_miou
@@ -15,9 +16,11 @@ from models.training.runs import Run
 from models.training.samples import crop_set, scene_set
 
 SIZE_LIMIT_BYTES = 6 * 2**20  # a clone should stay small
+VIT_LIMIT_BYTES = 4 * 2**20
+SHIPPED = (*RUNS, vit.RUN)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+@pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.name)
 def test_a_checkpoint_loads_strictly_and_has_the_recorded_digest(run: Run) -> None:
     network = load_checkpoint(CHECKPOINT_DIR, run.name, run.network())
     figure = read_figures(CHECKPOINT_DIR)[run.name]
@@ -27,7 +30,7 @@ def test_a_checkpoint_loads_strictly_and_has_the_recorded_digest(run: Run) -> No
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+@pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.name)
 def test_recorded_figures_reach_their_targets_on_the_test_split(run: Run) -> None:
     figure = read_figures(CHECKPOINT_DIR)[run.name]
     assert figure.metric == run.metric
@@ -39,7 +42,11 @@ def test_checkpoints_together_stay_within_six_mebibytes() -> None:
     assert sum(checkpoint_path(CHECKPOINT_DIR, run.name).stat().st_size for run in RUNS) <= SIZE_LIMIT_BYTES
 
 
-def test_training_all_three_took_less_than_half_an_hour_of_two_cores() -> None:
+def test_the_transformers_checkpoint_stays_within_four_mebibytes() -> None:
+    assert checkpoint_path(CHECKPOINT_DIR, vit.RUN.name).stat().st_size <= VIT_LIMIT_BYTES
+
+
+def test_training_everything_took_less_than_half_an_hour_of_two_cores() -> None:
     assert sum(figure.core_seconds for figure in read_figures(CHECKPOINT_DIR).values()) < 2 * 30 * 60
 
 
