@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from export.effective_precision import (
 from export.errors import GraphError
 from export.large_files import load_graph
 from export.mixed_precision import DTYPES_FILE
+from export.onnx_graph import ancestors
 from export.precision_files import LAYERS_FILE
 from export.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
 from export.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
@@ -60,36 +61,60 @@ def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Pa
         )
         for layer in layers
     )
-    precision = _precision(file, traits, layers, problem, explained_layers(made))
+    precision = _precision(file, model, traits, layers, problem, stated_layers(made))
     return FileStructure(layers, figures, precision, _mask(model, compressed) if is_sparse else None)
 
 
-def explained_layers(made: Path) -> frozenset[str] | None:
-    """Nodes and layers that the precision step left out for a reason; None when it wrote no reasons for any layer."""
-    names: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class StatedLayers:
+    """What the precision step wrote about nodes and layers."""
+
+    listed: frozenset[str]
+    explained: frozenset[str]  # those that it left out, with a reason
+
+
+def stated_layers(made: Path) -> StatedLayers | None:
+    """None when the step wrote nothing about any layer: fp32 leaves nothing out."""
+    listed: set[str] = set()
+    explained: set[str] = set()
     is_written = False
     for file, reason_key in ((LAYERS_FILE, "reason"), (DTYPES_FILE, "kept_fp32")):
         if (made / file).exists():
             is_written = True
             document = orjson.loads((made / file).read_bytes())
-            rows = document["layers"] if isinstance(document, dict) else document
-            names.update(row[key] for row in rows if row.get(reason_key) for key in ("node", "layer") if row.get(key))
-    return frozenset(names) if is_written else None
+            for row in document["layers"] if isinstance(document, dict) else document:
+                name = row.get("node") or row.get("layer")
+                listed.add(name)
+                if row.get(reason_key):
+                    explained.add(name)
+    return StatedLayers(frozenset(listed), frozenset(explained)) if is_written else None
+
+
+def silent_layers(
+    model: onnx.ModelProto, others: Sequence[LayerPrecision], stated: StatedLayers | None
+) -> list[LayerPrecision] | None:
+    """Layers in another precision without a reason. What lies behind the last listed one decodes: nobody claims it."""
+    if stated is None:
+        return None
+    ends = [name for node in model.graph.node if node.name in stated.listed for name in node.output]
+    inside = {node.name for node in ancestors(model, ends)}
+    return [layer for layer in others if layer.node in inside and layer.node not in stated.explained]
 
 
 def _precision(
     file: Path,
+    model: onnx.ModelProto,
     traits: VariantTraits,
     layers: Sequence[LayerPrecision],
     problem: str,
-    explained: Collection[str] | None,
+    stated: StatedLayers | None,
 ) -> PrecisionFigure:
     asked = traits.precision
     if not layers:
         return PrecisionFigure(asked=asked, share=None, problem=problem or "the network multiplies nothing")
     total = sum(layer.flops for layer in layers)
     others = sorted((layer for layer in layers if layer.precision != asked), key=lambda layer: -layer.flops)
-    silent = None if explained is None else [each for each in others if not {each.node, each.layer} & set(explained)]
+    silent = silent_layers(model, others, stated)
     parsed = _parsed(file, layers) if traits.needs_gpu else _Parsed()
     return PrecisionFigure(
         asked=asked,
