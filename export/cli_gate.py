@@ -17,7 +17,7 @@ from export.datasets import DataStore
 from export.device_probe import TensorRtProbe
 from export.errors import DeviceError, PublishError, RecipeError
 from export.export_report import read_report
-from export.gate import denial_text
+from export.gate import denial_text, verdict
 from export.gate_table import gate_table
 from export.judged_variants import judged_again
 from export.on_device import EvaluationData, settle
@@ -42,7 +42,10 @@ def gate(
     table: Annotated[bool, typer.Option("--table", help="print every check with its value and limit")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
 ) -> None:
-    """Judges a report again with the thresholds it holds; files and the report itself are hashed again."""
+    """Judges a report again with the thresholds it holds; files and the report itself are hashed again.
+
+    Exit code 1 when nothing is accepted, or when something is denied now that was not denied then.
+    """
     found = read_report(report)
     agreed = None if recipe is None else load_recipe(recipe).recipe.gate
     verdicts = [judged_again(found, variant, report.parent, agreed) for variant in found.variants]
@@ -55,7 +58,12 @@ def gate(
     else:
         for name, decision in decisions.items():
             print(f"{name} accepted" if decision.accepted else denial_text(name, decision))
-    raise typer.Exit(DONE if any(decision.accepted for decision in decisions.values()) else FAILED)
+    is_worse = any(
+        verdict(before.gate) != "denied" and verdict(now.gate) == "denied"
+        for before, now in zip(found.variants, verdicts, strict=True)
+    )
+    is_served = any(decision.accepted for decision in decisions.values())
+    raise typer.Exit(DONE if is_served and not is_worse else FAILED)
 
 
 def qualify(

@@ -70,7 +70,7 @@ def _thresholds(judged: Judged) -> GateCheck:
     return GateCheck(
         name="thresholds",
         passed=not changed and (not loose or thresholds.allow_loose_thresholds),
-        value=len(changed) + len(loose),
+        value=f"{len(loose)} LOOSE" if loose and thresholds.allow_loose_thresholds else len(changed) + len(loose),
         limit=0,
         detail="; ".join(parts) or "as the recipe sets them, none beyond what still says something",
     )

@@ -16,6 +16,14 @@ Document = dict[str, Any]
 WriteRecipe = Callable[..., Path]
 
 _DIGITS = [str(digit) for digit in range(10)]
+QUICK_GATE: Document = {
+    "max_metric_drop": 1.0,
+    "max_class_drop": 1.0,
+    "min_agreement": dict.fromkeys(get_args(Agreement), 0.0),
+    "min_precision_share": {"int8": 0.0},
+    "allow_loose_thresholds": True,
+    "allow_random_weights": True,
+}
 _QUICK: Document = {
     "data": {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 24}},
     "allowed_batch_sizes": [1, 2],
@@ -30,14 +38,7 @@ _QUICK: Document = {
         "allow_spinning": False,
     },
     # Random weights recognise nothing: what is tested is the way through, not the network.
-    "gate": {
-        "max_metric_drop": 1.0,
-        "max_class_drop": 1.0,
-        "min_agreement": dict.fromkeys(get_args(Agreement), 0.0),
-        "min_precision_share": {"int8": 0.0},
-        "allow_loose_thresholds": True,
-        "allow_random_weights": True,
-    },
+    "gate": QUICK_GATE,
 }
 _TASKS: dict[str, Document] = {
     "classify": {

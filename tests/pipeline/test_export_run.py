@@ -16,6 +16,7 @@ from export.graph_rewrites import constants_of
 from models.manifest import MANIFEST_NAME, Manifest, read_manifest
 from service.backends.base import LoadRequest
 from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from tests.pipeline.conftest import QUICK_GATE
 
 WriteRecipe = Callable[..., Path]
 
@@ -130,7 +131,7 @@ def test_denied_variants_are_reported_and_never_published(write_recipe: WriteRec
 
 def test_one_denied_variant_leaves_the_other_publishable(write_recipe: WriteRecipe, export: Export) -> None:
     # An impossible parity limit binds fp32 only: for int8 parity informs.
-    recipe = write_recipe(gate={"max_metric_drop": 1.0, "max_parity_error": 1e-30, "allow_random_weights": True})
+    recipe = write_recipe(gate={**QUICK_GATE, "max_parity_error": 1e-30})
 
     code, _ = export("run", str(recipe))
 

@@ -23,7 +23,7 @@ from export.recipe import LoadedRecipe, load_recipe
 from export.settled_version import publish_settled
 from models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
 from service.repository.verify import verify_version
-from tests.pipeline.conftest import _QUICK, _TASKS
+from tests.pipeline.conftest import _QUICK, _TASKS, QUICK_GATE
 from tests.pipeline.recorded_device import RecordedDevice, Recording
 from tests.pipeline.sparse_form import compress_by_magnitude
 
@@ -58,7 +58,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """Made once: nothing that is tested here changes it."""
     folder = str(Path(__file__).parent / "tiny")
     root = tmp_path_factory.mktemp("published")
-    gate = _QUICK["gate"] | {"min_precision_share": {"int8": 0.8}}
+    gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
     variants = ["fp32", DENSE, SPARSE]
     document = _QUICK | _TASKS["classify"] | {"source": SOURCE, "variants": variants, "gate": gate}
     recipe = root / "recipe.yaml"

@@ -175,6 +175,7 @@ def test_limits_beyond_what_says_something_deny_unless_the_recipe_insists() -> N
     assert "max_parity_error 0.5 (at most 0.01)" in denial_text("fp32", denied)
     assert insisted.accepted
     (shown,) = (check for check in insisted.checks if check.name == "thresholds")
+    assert shown.value == "2 LOOSE"
     assert "LOOSE" in shown.detail
     assert "min_precision_share.int8 0.1" in shown.detail
 
