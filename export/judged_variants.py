@@ -11,7 +11,6 @@ from export.export_report import REPORT_JSON, ExportReport, VariantReport
 from export.gate import gate_decision
 from export.gate_checks.facts import GateFacts
 from export.gate_thresholds import GateThresholds, changed_limits
-from export.large_files import weight_files
 from export.onnx_graph import MODEL_FILE
 from export.preprocess_check import read_fidelity
 from export.qualify import REPORT_FILE
@@ -33,7 +32,7 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
         qualify = QualifyReport.model_validate_json(measured.read_bytes())
         facts = GateFacts(
             file_sha256=file_sha256(file),
-            external_sha256=_hashes_beside(file),
+            external_sha256=_hashes_of(file.parent, qualify),
             is_trained=recipe.weights is not None,
             fidelity=fidelity,
             previous=previous.variant(name) if previous else None,
@@ -69,7 +68,7 @@ def judged_again(
     file = directory / f"{variant.qualify.variant}.onnx"
     facts = GateFacts(
         file_sha256=file_sha256(file) if file.exists() else variant.qualify.file_sha256,
-        external_sha256=_hashes_beside(file) if file.exists() else None,
+        external_sha256=_hashes_of(directory, variant.qualify) if file.exists() else None,
         is_trained=report.weights != "random",
         fidelity=report.fidelity,
         agreed=agreed,
@@ -78,9 +77,9 @@ def judged_again(
     return VariantReport(qualify=variant.qualify, gate=gate_decision(variant.qualify, report.thresholds, facts))
 
 
-def _hashes_beside(file: Path) -> Mapping[str, str]:
-    """Digests of the weight files that a graph names; a missing one has none."""
-    paths = [file.parent / name for name in weight_files(file)]
+def _hashes_of(directory: Path, qualify: QualifyReport) -> Mapping[str, str]:
+    """Digests of the weight files that the graph named when it was measured; a missing one has none."""
+    paths = [directory / name for name in qualify.external_sha256]
     return {path.name: file_sha256(path) if path.exists() else "missing" for path in paths}
 
 

@@ -237,7 +237,7 @@ def test_calibration_images_from_the_test_split_are_refused(
     pictures: dict[str, list[Path]] = {}
     for split in ("calibration", "tuning", "test"):
         for number in range(8):
-            path = tmp_path / "pictures" / split / str(number % 2) / f"{number}.png"
+            path = tmp_path / "pictures" / split / str(number % 3) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             content = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(content, "PNG")
@@ -248,9 +248,8 @@ def test_calibration_images_from_the_test_split_are_refused(
     steps = export(
         write_recipe(
             data={"dataset": "folder", "path": str(tmp_path / "pictures")},
-            labels=["0", "1"],
-            task={"task": "classify", "top_k": 2},
-            source={"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"classes": 2}},
+            labels=["0", "1", "2"],
+            source={"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"classes": 3}},
             variants=["int8-cpu"],
             calibration={"min_images": 8, "entropy": False, "percentiles": []},
         )
