@@ -35,10 +35,9 @@ def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) ->
         return narrowed(module, elements, removed), _proven(network, elements, removed, images)
     except (GraphError, RuntimeError) as error:  # torch raises RuntimeError for shapes that do not fit
         culprit = _culprit(network, elements, groups, chosen.removed, images)
-        if culprit is None:
-            raise
+        layers = ", ".join(culprit.layers) if culprit else "several layers together"
         raise GraphError(
-            f"channels of {', '.join(culprit.layers)} cannot leave: the network without them does not compute what it "
+            f"channels of {layers} cannot leave: the network without them does not compute what it "
             f"computes with them silenced ({error}); name the layers in `pruning.keep_dense`"
         ) from error
 
@@ -53,7 +52,7 @@ def removed_elements(elements: Elements, groups: Sequence[PrunableGroup], bundle
 
 def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Tensor, spec: PruningSpec) -> Selection:
     dense, costs = counted_multiply_adds(module, images), layer_costs(module)
-    state = module.state_dict()
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     candidates = [
         Candidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
         for group in groups

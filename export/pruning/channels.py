@@ -52,7 +52,7 @@ def prunable_groups(module: fx.GraphModule, elements: Elements, keep_dense: tupl
         positions = group_of(elements, rows, set(state)).positions
         weights = {name for name, axis in positions if axis == 0 and state[name].ndim > 1}
         layers = tuple(sorted(name.rpartition(".")[0] for name in weights))
-        if layers and not any(layer.startswith(keep_dense) for layer in layers if keep_dense):
+        if layers and not any(layer.startswith(keep_dense) for layer in layers):
             groups.append(PrunableGroup(layers, rows, positions))
     return groups
 
