@@ -70,7 +70,8 @@ def symmetric_scale(chosen: Range, largest_code: float) -> float:
 def _rounded_uint8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:
     scale = (chosen.high - chosen.low) / LARGEST_UINT8
     zero = np.round(-chosen.low / scale)
-    return (np.clip(np.round(values / scale) + zero, 0.0, LARGEST_UINT8) - zero) * scale
+    rounded: NDArray[np.float64] = (np.clip(np.round(values / scale) + zero, 0.0, LARGEST_UINT8) - zero) * scale
+    return rounded
 
 
 def _rounded_int8(values: NDArray[np.float64], chosen: Range) -> NDArray[np.float64]:

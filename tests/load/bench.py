@@ -122,6 +122,12 @@ def newest(repository: Path) -> list[Served]:
     return result
 
 
+def _verdict(gate: dict[str, Any]) -> str:
+    if gate["accepted"]:
+        return "passed"
+    return "pending" if all(check["passed"] or check["pending"] for check in gate["checks"]) else "denied"
+
+
 def exported(served: Served) -> list[dict[str, Any]]:
     """What the export measured on each variant's published file: metric, drop, deploy graph against bare graph."""
     report = orjson.loads((served.path / "report.json").read_bytes())
@@ -133,10 +139,11 @@ def exported(served: Served) -> list[dict[str, Any]]:
             {
                 "model": f"{served.manifest.model}/{served.manifest.version}",
                 "variant": qualify["variant"],
-                "gate": "passed" if item["gate"]["accepted"] else "denied",
+                "gate": _verdict(item["gate"]),
                 "metric": f"{metric['name']} {metric['value']:.4f} [{metric['ci_low']:.4f}, {metric['ci_high']:.4f}]",
                 "below eager": f"{drop['value']:+.4f} (upper end {drop['ci_high']:+.4f})",
-                "best images/s": round(max(figure["images_per_s"] for figure in qualify["latency"])),
+                # Variants for GPUs are not timed where there is none.
+                "best images/s": round(max((each["images_per_s"] for each in qualify["latency"]), default=0.0)) or "-",
                 "deploy/bare": ", ".join(f"{pair['ratio']:.2f} at {pair['batch_size']}" for pair in qualify["speed"]),
             }
         )
