@@ -32,6 +32,7 @@ def nodes_to_quantize(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> li
     """Names of the nodes up to the last weighted ones that have an int8 form, except those the recipe keeps float."""
     constants = {tensor.name for tensor in model.graph.initializer}
     floats = float_tensors(model)
+    products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
     return [
         node.name
         for node in weighted_part(model)
@@ -39,6 +40,7 @@ def nodes_to_quantize(model: onnx.ModelProto, keep_float: tuple[str, ...]) -> li
         and node.output[0] in floats
         and not _feeds_from_bytes(model, node)
         and (node.op_type not in ("MatMul", "Mul") or _is_quantizable_product(node, constants))
+        and not _is_bias_of_product(node, products, constants)
         and not node.name.startswith((NODE_PREFIX, *keep_float))
     ]
 
@@ -101,6 +103,8 @@ def quantized(model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Ran
             "WeightSymmetric": True,
             "QuantizeBias": True,
             "ForceQuantizeNoInputCheck": False,
+            # Sums of 32 bits go on as floats: rounded to eight bits they would be rounded again behind the bias.
+            "OpTypesToExcludeOutputQuantization": ["MatMul"],
         },
     )
     quantizer.quantize_model()
@@ -159,6 +163,12 @@ def _is_quantizable_product(node: onnx.NodeProto, constants: set[str]) -> bool:
     """MatMul needs a constant side; Mul must not have one (a scale belongs into its neighbour)."""
     has_constant = any(name in constants for name in node.input)
     return has_constant if node.op_type == "MatMul" else not has_constant
+
+
+def _is_bias_of_product(node: onnx.NodeProto, products: set[str], constants: set[str]) -> bool:
+    """A linear layer's bias, which an Add would round to eight bits beside the product; convolutions own theirs."""
+    has_product = any(name in products for name in node.input)
+    return node.op_type == "Add" and has_product and any(name in constants for name in node.input)
 
 
 def _tensor_data(chosen: Range) -> TensorData:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import onnx
+import pytest
 from onnx import helper, numpy_helper
 
 from export.calibration import observe
-from export.equal_scales import equal_scales
+from export.equal_scales import EQUAL_SCALES, equal_scales
 from export.onnx_graph import mark_network_outputs
+from export.precision_quantized import norm_facts, with_equal_scales
 from export.quantization import nodes_to_quantize, observed_tensors
+from export.quantization_schemes import FP8_TENSORRT, INT8_CPU, INT8_TENSORRT, QuantizationScheme
+from export.quantized_candidates import Candidate, Workbench
 
 CHANNELS = 6
 IMAGES = np.random.default_rng(1).integers(0, 256, (16, 2, 2, 3), np.uint8)
@@ -75,3 +83,45 @@ def test_histograms_are_those_of_the_changed_network() -> None:
             assert np.isclose(found.histograms[name].low, histogram.low, rtol=1e-4, atol=1e-4), name
             assert np.isclose(found.histograms[name].high, histogram.high, rtol=1e-4, atol=1e-4), name
         assert before["normed"].high != found.histograms["normed"].high
+
+
+def bench(scheme: QuantizationScheme, *, is_asked: bool = True, has_norm: bool = True) -> Workbench:
+    model = network(has_norm=has_norm)
+    calibration = SimpleNamespace(layer_norm_reparametrisation=is_asked)
+    recipe = SimpleNamespace(calibration=calibration, qualify=SimpleNamespace(evaluate_batch_size=8))
+    context: Any = SimpleNamespace(recipe=recipe)
+    tuning: Any = None
+    names = observed_tensors(model, nodes_to_quantize(model, ()))
+    return Workbench(context, scheme, model, observe(model, names, IMAGES), tuning, Path())
+
+
+@pytest.mark.parametrize("scheme", [INT8_CPU, INT8_TENSORRT])
+def test_integer_variants_compete_with_a_changed_network(scheme: QuantizationScheme) -> None:
+    plain = bench(scheme)
+
+    (equal,) = with_equal_scales(plain, IMAGES)
+
+    assert equal.label == EQUAL_SCALES
+    assert equal.model != plain.model
+
+
+def test_nothing_competes_where_it_is_not_asked_for_or_cannot_help() -> None:
+    for alone in (bench(FP8_TENSORRT), bench(INT8_CPU, is_asked=False), bench(INT8_CPU, has_norm=False)):
+        assert with_equal_scales(alone, IMAGES) == []
+
+
+def test_the_detail_says_which_was_taken_and_both_figures() -> None:
+    plain = bench(INT8_CPU)
+    (equal,) = with_equal_scales(plain, IMAGES)
+    tried = [
+        (plain, [Candidate("minmax", 0.8, Path()), Candidate("mse", 0.9, Path())]),
+        (equal, [Candidate("minmax+equal-scales", 0.95, Path())]),
+    ]
+
+    assert norm_facts(tried, equal) == {
+        "layer_norm_scales": "equal",
+        "plain_scales_tuning_metric": 0.9,
+        "equal_scales_tuning_metric": 0.95,
+    }
+    assert norm_facts(tried, plain)["layer_norm_scales"] == "plain"
+    assert norm_facts(tried[:1], plain) == {}
