@@ -117,7 +117,9 @@ def _recovered(context: StepContext, narrow: TracedNetwork, dense: TracedNetwork
 
 
 def _parameters(module: fx.GraphModule) -> int:
-    return sum(tensor.numel() for tensor in used_weights(module).values())
+    """Statistics and constants are none."""
+    learned = dict(module.named_parameters())
+    return sum(tensor.numel() for name, tensor in used_weights(module).items() if name in learned)
 
 
 def _layer_table(dense: fx.GraphModule, narrow: fx.GraphModule) -> list[Document]:

@@ -1,7 +1,7 @@
 """Which channels leave for a budget of multiply-adds. Promises: pure, deterministic, least importance per saved work.
 
 Greedy: as long as the budget is exceeded, the `round_to` least important channels of one group leave, of that group
-where the least importance is lost per saved multiply-add.
+where the least importance is lost per multiply-add that had to be saved.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def select(
             saving = _saving(candidate, count, removed, costs_by_weight)
             if saving > 0:
                 lost = float(candidate.importances[order[number][gone[number] : gone[number] + count]].sum())
-                best = min(best or (np.inf, 0, 0, 0), (lost / saving, number, count, saving))
+                needed = min(saving, work - bounds.multiply_adds)  # what goes beyond the budget is no gain
+                best = min(best or (np.inf, 0, 0, 0), (lost / needed, number, count, saving))
         if best is None:
             break
         _, number, count, saving = best

@@ -37,6 +37,18 @@ def test_more_leaves_where_less_is_lost_per_saved_work() -> None:
     assert [len(removed) for removed in selection.removed] == [0, 4]
 
 
+def test_work_saved_beyond_the_budget_is_no_gain() -> None:
+    # Given: channels of `first` save ten times as much and are worth twice as much.
+    cheap = Candidate(np.full(12, 1.0), {("second.weight", 0): 1})
+
+    def removed_at(budget: float) -> list[int]:
+        bounds = Bounds(budget, round_to=4, min_kept_share=0.25)
+        return [len(gone) for gone in select([hidden([2.0] * 16), cheap], COSTS, 0, bounds).removed]
+
+    assert removed_at(DENSE - 1024) == [0, 4]
+    assert removed_at(DENSE - 4000) == [4, 0]
+
+
 def test_uneven_width_becomes_a_multiple_first() -> None:
     costs = (LayerCost("layer", "layer.weight", (14, 4), places=1),)
     candidate = Candidate(np.ones(14), {("layer.weight", 0): 1})
