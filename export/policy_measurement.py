@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from export.benchmark import seconds_per_run, speed_ratio
 from export.calibration import Calibrator
+from export.evidence import accuracy_of
 from export.large_files import save_graph
 from export.policy_search import (
     Block,
@@ -46,7 +47,7 @@ def searched(
     attempts = [_attempt(bench, blocks, each, calibrator) for each in predictions]
     bench.context.note(f"timing {len(attempts)} policies")
     figures = tuple(
-        _figure(blocks, prediction, attempt, turns, spec.batch_size)
+        _figure(bench, blocks, prediction, attempt, all_int8, turns)
         for prediction, attempt, turns in zip(
             predictions,
             attempts,
@@ -54,7 +55,7 @@ def searched(
             strict=True,
         )
     )
-    winner = winner_of(figures, all_int8.candidate.metric, spec)
+    winner = winner_of(figures, spec)
     report = PolicyReport(
         objective=spec.objective,
         batch_size=spec.batch_size,
@@ -111,9 +112,18 @@ def _fastest(turns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _figure(
-    blocks: Sequence[Block], prediction: Prediction, attempt: Attempt, turns: NDArray[np.float64], batch_size: int
+    bench: Workbench,
+    blocks: Sequence[Block],
+    prediction: Prediction,
+    attempt: Attempt,
+    all_int8: Attempt,
+    turns: NDArray[np.float64],
 ) -> PolicyFigure:
-    ratio = speed_ratio(turns[:, ::-1], batch_size)
+    ratio = speed_ratio(turns[:, ::-1], 1)  # a ratio does not depend on the batch size
+    found, expected = attempt.candidate.evidence, all_int8.candidate.evidence
+    assert found is not None
+    assert expected is not None
+    drop = accuracy_of(found, expected, bench.context.recipe.qualify.bootstrap_resamples).drop
     return PolicyFigure(
         float_blocks=tuple(blocks[index].name for index in prediction.float_blocks),
         predicted_ms=_ms(prediction.seconds),
@@ -122,6 +132,9 @@ def _figure(
         ratio_low=ratio.ci_low,
         ratio_high=ratio.ci_high,
         tuning_metric=attempt.candidate.metric,
+        gain=-drop.value,
+        gain_low=-drop.high,
+        gain_high=-drop.low,
     )
 
 

@@ -55,6 +55,9 @@ class PolicyFigure(Frozen):
     ratio_low: float
     ratio_high: float
     tuning_metric: float
+    gain: float  # over all-int8's tuning metric, with its interval over the same resampled images
+    gain_low: float
+    gain_high: float
 
 
 class PolicyReport(Frozen):
@@ -112,19 +115,15 @@ def predicted_policies(
     ]
 
 
-def winner_of(candidates: Sequence[PolicyFigure], all_int8_metric: float, spec: PolicySpec) -> int | None:
-    """The best that gains in the objective and keeps the other within its budget; None when there is none."""
+def winner_of(candidates: Sequence[PolicyFigure], spec: PolicySpec) -> int | None:
+    """The best that gains in the objective beyond chance and keeps the other within its budget; None without one."""
     if spec.objective == "latency":
-        good = [
-            index
-            for index, each in enumerate(candidates)
-            if each.ratio_low > 1.0 and each.tuning_metric >= all_int8_metric
-        ]
+        good = [index for index, each in enumerate(candidates) if each.ratio_low > 1.0 and each.gain >= 0.0]
         return max(good, key=lambda index: candidates[index].speed_ratio, default=None)
     good = [
         index
         for index, each in enumerate(candidates)
-        if each.tuning_metric > all_int8_metric and each.ratio_high * slowest_share(spec) >= 1.0
+        if each.gain_low > 0.0 and each.ratio_low * slowest_share(spec) >= 1.0
     ]
     return max(good, key=lambda index: candidates[index].tuning_metric, default=None)
 

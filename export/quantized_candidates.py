@@ -12,7 +12,7 @@ from export.accuracy import evaluate
 from export.calibration import Calibrator, calibrators_of, ranges_of
 from export.datasets import ImageSplit
 from export.errors import GraphError
-from export.evidence import point_value
+from export.evidence import Evidence, point_value
 from export.large_files import save_graph
 from export.onnx_graph import ensure_contract
 from export.quantization_schemes import QuantizationPlan, QuantizationScheme
@@ -28,6 +28,7 @@ class Candidate:
     calibrator: str
     metric: float
     file: Path
+    evidence: Evidence | None = None  # per tuning image, to compare candidates in pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,21 @@ def measured_candidate(
     ensure_contract(model, recipe.task, recipe.preprocess, recipe.extra_outputs)
     file = bench.scratch / f"{file_name or name}.onnx"
     save_graph(model, file)
-    return Candidate(name, tuning_metric(bench.context, file, bench.tuning), file)
+    evidence = tuning_evidence(bench.context, file, bench.tuning)
+    return Candidate(name, point_value(evidence), file, evidence)
 
 
 def tuning_metric(context: StepContext, file: Path, tuning: ImageSplit) -> float:
+    return point_value(tuning_evidence(context, file, tuning))
+
+
+def tuning_evidence(context: StepContext, file: Path, tuning: ImageSplit) -> Evidence:
     recipe = context.recipe
     backend = open_backend(file, recipe)
     size = recipe.qualify.evaluate_batch_size
     evidence = evaluate(backend.infer, tuning, recipe.task, len(recipe.labels), size)
     backend.close()
-    return point_value(evidence)
+    return evidence
 
 
 def plan_without(bench: Workbench, taken_out: Mapping[str, str]) -> QuantizationPlan:

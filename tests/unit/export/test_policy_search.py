@@ -25,7 +25,8 @@ WEIGHTED = {name for name in NODES if name.endswith(("Conv", "Gemm"))}
 LATENCY, ACCURACY = PolicySpec(objective="latency"), PolicySpec(objective="accuracy", max_slowdown=0.05)
 
 
-def figure(ratio: float, low: float, high: float, metric: float) -> PolicyFigure:
+def figure(ratio: float, low: float, high: float, gain: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> PolicyFigure:
+    """Speed ratio with its interval, and the gain in the metric with its own."""
     return PolicyFigure(
         float_blocks=("a",),
         predicted_ms=1.0,
@@ -33,7 +34,10 @@ def figure(ratio: float, low: float, high: float, metric: float) -> PolicyFigure
         speed_ratio=ratio,
         ratio_low=low,
         ratio_high=high,
-        tuning_metric=metric,
+        tuning_metric=0.9 + gain[0],
+        gain=gain[0],
+        gain_low=gain[1],
+        gain_high=gain[2],
     )
 
 
@@ -88,19 +92,20 @@ def test_all_float_is_no_policy() -> None:
 
 
 def test_latency_is_won_beyond_chance_and_without_losing_accuracy() -> None:
-    by_chance, worse = figure(1.10, 0.98, 1.2, 0.9), figure(1.5, 1.4, 1.6, 0.89)
-    faster, fastest = figure(1.05, 1.01, 1.1, 0.9), figure(1.2, 1.1, 1.3, 0.9)
+    by_chance, worse = figure(1.10, 0.98, 1.2), figure(1.5, 1.4, 1.6, (-0.01, -0.02, 0.0))
+    faster, fastest = figure(1.05, 1.01, 1.1), figure(1.2, 1.1, 1.3)
 
-    assert winner_of([by_chance, worse], 0.9, LATENCY) is None
-    assert winner_of([by_chance, faster, worse, fastest], 0.9, LATENCY) == 3
+    assert winner_of([by_chance, worse], LATENCY) is None
+    assert winner_of([by_chance, faster, worse, fastest], LATENCY) == 3
 
 
-def test_accuracy_is_won_unless_the_policy_is_slower_than_it_may_be() -> None:
-    equal, slower = figure(1.2, 1.1, 1.3, 0.9), figure(0.93, 0.92, 0.94, 0.95)
-    better, best = figure(1.0, 0.9, 1.1, 0.91), figure(0.96, 0.95, 0.97, 0.92)
+def test_accuracy_is_won_beyond_chance_and_within_the_time_it_may_cost() -> None:
+    one_image = figure(1.0, 0.99, 1.01, (0.001, 0.0, 0.003))
+    slower = figure(0.96, 0.94, 0.98, (0.05, 0.02, 0.08))
+    better, best = figure(1.0, 0.99, 1.01, (0.01, 0.002, 0.02)), figure(0.97, 0.96, 0.98, (0.02, 0.01, 0.03))
 
-    assert winner_of([equal, slower], 0.9, ACCURACY) is None
-    assert winner_of([equal, better, best, slower], 0.9, ACCURACY) == 2
+    assert winner_of([one_image, slower], ACCURACY) is None
+    assert winner_of([one_image, better, best, slower], ACCURACY) == 2
 
 
 def test_every_node_of_a_chosen_block_stays_float_and_says_whose_choice_it_was() -> None:
