@@ -19,13 +19,13 @@ from export.cli_signing import SignKeyOption, register_signing, signer_from
 from export.cli_sources import register_sources
 from export.datasets import DataStore
 from export.errors import ExportError, RecipeError
-from export.export_report import REPORT_JSON, read_report
-from export.gate_table import report_table
-from export.html_report import html
+from export.gate.table import report_table
 from export.pipeline import RunSettings, planned_steps, run_pipeline
 from export.progress import progress_listener
 from export.recipe import LoadedRecipe, load_recipe
-from export.report import markdown, pictures_beside, write_report
+from export.reports.export_report import REPORT_JSON, read_report
+from export.reports.html_report import html
+from export.reports.report_files import markdown, pictures_beside, write_report
 
 DONE, FAILED, USAGE = 0, 1, 2
 _WIDE = 200  # characters of a table that goes into a file
@@ -33,7 +33,6 @@ _WIDE = 200  # characters of a table that goes into a file
 RepositoryOption = Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository to publish to")]
 WorkOption = Annotated[Path, typer.Option(help="where steps keep what they made")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
-
 
 
 class ReportForm(StrEnum):

@@ -11,21 +11,21 @@ import orjson
 import typer
 from rich.console import Console
 
-from export.accuracy import Answer
 from export.cli_signing import SignKeyOption, signer_from
 from export.datasets import DataStore
-from export.device_probe import TensorRtProbe
 from export.errors import DeviceError, PublishError, RecipeError
-from export.export_report import read_report
-from export.gate import denial_text, verdict
-from export.gate_table import gate_table
-from export.judged_variants import judged_again
-from export.on_device import EvaluationData, settle
+from export.gate.decision import denial_text, verdict
+from export.gate.device_probe import TensorRtProbe
+from export.gate.judged_variants import judged_again
+from export.gate.on_device import EvaluationData, settle
+from export.gate.settled_version import publish_settled
+from export.gate.table import gate_table
 from export.pipeline import Listener, RunSettings, run_pipeline
+from export.qualification.accuracy import Answer
 from export.recipe import LoadedRecipe, load_recipe
 from export.reference import reference_answers
+from export.reports.export_report import read_report
 from export.repository import version_numbers
-from export.settled_version import publish_settled
 
 DONE, FAILED = 0, 1
 

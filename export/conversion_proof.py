@@ -18,7 +18,7 @@ from PIL import Image
 from export.detection_heads import SCORE_FLOOR
 from export.errors import GraphError
 from export.large_files import plain_session
-from export.parity import relative_l2
+from export.qualification.parity import relative_l2
 from export.recipe import Recipe
 from models.specs import Task, output_tensors
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from export.benchmark import usable_threads
 from export.digit_data import digit_samples, ensure_instances_disjoint
 from export.errors import DataRefused
 from export.folder_data import folder_samples
 from export.labelled_images import Sample
+from export.qualification.benchmark import usable_threads
 from export.recipe import FolderData, LoadedRecipe, Split
 from models.preprocessing import Geometry, UInt8Array, preprocess_into
 from models.specs import PreprocessSpec

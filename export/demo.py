@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from export.errors import RecipeError
-from export.export_report import REPORT_JSON, read_report
-from export.gate_table import report_table
+from export.gate.table import report_table
+from export.reports.export_report import REPORT_JSON, read_report
 from models.specs import Task
 from service.commands.predict import summary_of
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from export.artifact import Artifact, Detail, file_sha256
 from export.batching import not_batchable_reason
 from export.errors import PublishError
-from export.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from export.gate import verdict
-from export.judge import reference_figure, weights_identity
-from export.judged_variants import ensure_judged_by_recipe
+from export.gate.decision import verdict
+from export.gate.judge import reference_figure, weights_identity
+from export.gate.judged_variants import ensure_judged_by_recipe
 from export.onnx_graph import MODEL_FILE
+from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
 from export.signing import Signer, sign_version

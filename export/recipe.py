@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from export.compression_spec import PruningSpec, SparsitySpec
+from export.compression.spec import PruningSpec, SparsitySpec
 from export.errors import RecipeError
-from export.gate_thresholds import GateThresholds
+from export.gate.limits import GateThresholds
 from export.network import NetworkRequest, SourceFacts
 from export.sources.crop_rule import crop_at_size
 from export.sources.specs import SourceSpec, source_name

@@ -9,15 +9,15 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from export.accuracy import Answer, evidence_of
 from export.artifact import Artifact, Detail
-from export.benchmark import usable_threads
-from export.bootstrap import Interval
 from export.datasets import batches
-from export.evidence import MetricName, accuracy_of
 from export.network import Network
 from export.padding import plain_input
 from export.plain_answers import plain_answer
+from export.qualification.accuracy import Answer, evidence_of
+from export.qualification.benchmark import usable_threads
+from export.qualification.bootstrap import Interval
+from export.qualification.evidence import MetricName, accuracy_of
 from export.recipe import Recipe
 from export.sources import load_network
 from export.steps import StepContext

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import onnx
 
-from export.bare_graph import bare_input
-from export.benchmark import usable_threads
-from export.emulation import runnable_file
 from export.large_files import load_graph, weight_files
+from export.precision.emulation import runnable_file
+from export.qualification.bare_graph import bare_input
+from export.qualification.benchmark import usable_threads
 from export.recipe import Recipe
 from models.specs import TensorSpec, input_tensor, output_tensors
 from service.backends.base import LoadRequest

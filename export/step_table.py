@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from export.calibrate import calibrated_forms, run_calibrate
-from export.compress import recovered_digest, run_compress
-from export.judge import run_gate
+from export.compression.compress import recovered_digest, run_compress
+from export.gate.judge import run_gate
 from export.onnx_from_torch import run_onnx_from_torch
 from export.onnx_optimization import run_onnx_optimization
-from export.precision import run_precision
+from export.precision.make import run_precision
 from export.preprocess_check import run_preprocess
 from export.publish import run_publish
-from export.qualify import run_qualify
+from export.qualification.qualify import run_qualify
+from export.quantization.calibrate import calibrated_forms, run_calibrate
 from export.recipe import LoadedRecipe
 from export.reference import run_reference
 from export.sources import source_digest
@@ -31,10 +31,10 @@ _DATA = (
     *_PIXELS,
 )
 _METRIC = (
-    "export.accuracy",
-    "export.evidence",
-    "export.detection_evidence",
-    "export.bootstrap",
+    "export.qualification.accuracy",
+    "export.qualification.evidence",
+    "export.qualification.detection_evidence",
+    "export.qualification.bootstrap",
     "models.metrics",
     "models.specs",
 )
@@ -61,13 +61,13 @@ _REWRITES = (
     "export.rewrites.antialiased_resize",
 )
 _MIXED = (
-    "export.mixed_precision",
-    "export.precision_regions",
-    "export.casting",
-    "export.float_formats",
-    "export.effective_precision",
-    "export.concrete_shapes",
-    "export.emulation",
+    "export.precision.mixed_precision",
+    "export.precision.regions",
+    "export.precision.casting",
+    "export.precision.float_formats",
+    "export.precision.effective_precision",
+    "export.precision.concrete_shapes",
+    "export.precision.emulation",
 )
 _WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "calibrate", "targets")
 
@@ -105,11 +105,11 @@ STEPS: tuple[Step, ...] = (
             "source": source_digest(loaded.network_request()),
         },
         modules=(
-            "export.compress",
-            "export.compression",
-            "export.recovery",
-            "export.recovery_loss",
-            "export.recovery_images",
+            "export.compression.compress",
+            "export.compression.traced_network",
+            "export.compression.recovery",
+            "export.compression.recovery_loss",
+            "export.compression.recovery_images",
             "export.pruning.budget",
             "export.pruning.channels",
             "export.pruning.costs",
@@ -182,9 +182,9 @@ STEPS: tuple[Step, ...] = (
             "batch": loaded.recipe.qualify.evaluate_batch_size,
         },
         modules=(
-            "export.calibrate",
-            "export.calibration",
-            "export.quantization",
+            "export.quantization.calibrate",
+            "export.quantization.calibration",
+            "export.quantization.qdq",
             "export.onnx_graph",
             "export.graph_rewrites",
             *_DATA,
@@ -215,25 +215,25 @@ STEPS: tuple[Step, ...] = (
             "batch": loaded.recipe.qualify.evaluate_batch_size,
         },
         modules=(
-            "export.precision",
-            "export.precision_files",
-            "export.precision_quantized",
-            "export.quantized_candidates",
-            "export.sensitivity",
-            "export.accuracy_control",
-            "export.policy_search",
-            "export.policy_measurement",
-            "export.equal_scales",
+            "export.precision.make",
+            "export.precision.files",
+            "export.quantization.quantize",
+            "export.quantization.candidates",
+            "export.quantization.sensitivity",
+            "export.quantization.accuracy_control",
+            "export.quantization.policy_search",
+            "export.quantization.policy_measurement",
+            "export.quantization.equal_scales",
             "export.rewrites.layer_norm_scales",
-            "export.quantization",
-            "export.quantization_schemes",
-            "export.quantization_trt",
-            "export.placement_trt",
-            "export.calibration",
-            "export.thresholds",
+            "export.quantization.qdq",
+            "export.quantization.schemes",
+            "export.quantization.qdq_trt",
+            "export.quantization.placement_trt",
+            "export.quantization.calibration",
+            "export.quantization.thresholds",
             "export.onnx_graph",
             "export.graph_rewrites",
-            "export.bare_graph",
+            "export.qualification.bare_graph",
             "export.large_files",
             *_MIXED,
             *_DATA,
@@ -251,24 +251,24 @@ STEPS: tuple[Step, ...] = (
             "tensorrt": installed_tensorrt(),
         },
         modules=(
-            "export.qualify",
-            "export.answer_measurements",
-            "export.speed_measurements",
-            "export.file_structure",
-            "export.agreement",
-            "export.effective_precision",
-            "export.concrete_shapes",
-            "export.efficiency",
+            "export.qualification.qualify",
+            "export.qualification.answer_measurements",
+            "export.qualification.speed_measurements",
+            "export.qualification.file_structure",
+            "export.qualification.agreement",
+            "export.precision.effective_precision",
+            "export.precision.concrete_shapes",
+            "export.precision.efficiency",
             "export.sparsity.mask_check",
             "export.tensorrt_from_onnx",
-            "export.curves",
-            "export.disagreements",
-            "export.answer_pictures",
-            "export.benchmark",
-            "export.parity",
-            "export.bare_graph",
+            "export.qualification.curves",
+            "export.qualification.disagreements",
+            "export.qualification.answer_pictures",
+            "export.qualification.benchmark",
+            "export.qualification.parity",
+            "export.qualification.bare_graph",
             "export.serving",
-            "export.emulation",
+            "export.precision.emulation",
             "service.backends.onnxruntime_backend",
             *_DATA,
             *_METRIC,
@@ -283,13 +283,13 @@ STEPS: tuple[Step, ...] = (
         inputs=(*_WHOLE, "precision", "qualify"),
         config=lambda loaded: _parts(loaded, "gate", "variants"),
         modules=(
-            "export.gate",
-            "export.gate_thresholds",
-            "export.gate_checks.origin",
-            "export.gate_checks.numbers",
-            "export.gate_checks.structure",
-            "export.gate_checks.answers",
-            "export.gate_checks.speed",
+            "export.gate.decision",
+            "export.gate.limits",
+            "export.gate.checks.origin",
+            "export.gate.checks.numbers",
+            "export.gate.checks.structure",
+            "export.gate.checks.answers",
+            "export.gate.checks.speed",
         ),
         tools=(),
         is_reusable=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from export.gate_thresholds import Agreement
+from export.gate.limits import Agreement
 from export.matrix.entries import Entry
 from export.variants import VariantKind
 from models.digit_scenes import CLASS_NAMES

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from export.compression import TracedNetwork, ensure_function_kept
-from export.compression_spec import PruningSpec
+from export.compression.spec import PruningSpec
+from export.compression.traced_network import TracedNetwork, ensure_function_kept
 from export.errors import GraphError
 from export.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
 from export.pruning.costs import counted_multiply_adds, layer_costs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.compression import used_weights
+from export.compression.traced_network import used_weights
 from export.pruning.selection import LayerCost
 from export.sparsity.channel_elements import operator_name
 

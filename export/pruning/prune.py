@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from export.artifact import Detail
-from export.compression import (
+from export.compression.recovery import Recovered, recover
+from export.compression.threads import one_thread
+from export.compression.traced_network import (
     TracedNetwork,
     calibration_images,
     lesson,
@@ -28,9 +30,7 @@ from export.errors import GraphError
 from export.pruning.budget import narrow_network
 from export.pruning.costs import counted_multiply_adds
 from export.pruning.narrowing import widths_of
-from export.recovery import Recovered, recover
 from export.steps import StepContext
-from export.threads import one_thread
 from export.trace import traced
 from export.wrap import FACTS_FILE, read_wrap_facts
 

@@ -25,7 +25,7 @@ from export.datasets import batches
 from export.errors import GraphError
 from export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 from export.onnx_graph import network_outputs
-from export.parity import relative_l2
+from export.qualification.parity import relative_l2
 
 _MAX_ERROR = 1e-5  # relative L2 of raw network outputs
 _LEVELS = 255  # steps between the codes of eight bits; fewer bits scale all channels alike

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from export.compression_spec import SparsitySpec
+from export.compression.spec import SparsitySpec
 from export.sparsity.channel_elements import operator_name
 from export.sparsity.masks import GROUP
 

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from export.artifact import Detail
-from export.compression import (
+from export.compression.recovery import Recovered, recover
+from export.compression.threads import one_thread
+from export.compression.traced_network import (
     TracedNetwork,
     calibration_images,
     ensure_function_kept,
@@ -27,14 +29,12 @@ from export.compression import (
     with_weights,
 )
 from export.errors import GraphError, SourceError
-from export.recovery import Recovered, recover
 from export.sparsity.channel_groups import channel_groups
 from export.sparsity.eligibility import WeightedLayer, weighted_layers
 from export.sparsity.masks import has_two_four, kept_magnitude, magnitude_mask, random_mask
 from export.sparsity.permutation import PermutationFigure, permute_channels
 from export.sparsity.second_order import prune_in_order
 from export.steps import StepContext
-from export.threads import one_thread
 
 SPARSITY_FILE = "sparsity.json"
 RECOVERED_FILE = "recovered.safetensors"

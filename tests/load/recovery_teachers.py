@@ -1,6 +1,6 @@
 """What the dense teacher is worth: `python -m tests.load.recovery_teachers models/recipes/digits-classifier.yaml`.
 
-The same 2:4 masks (by magnitude, which hurts most) recover from labels alone, from the teacher alone and from both, with
+The same 2:4 masks (by magnitude, which hurts most) recover from labels, from the teacher and from both, with
 equal steps and images. Prints the tuning metric on the way.
 """
 

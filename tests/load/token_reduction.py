@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from export.accuracy import evaluate
-from export.benchmark import cpu_name, seconds_per_run, speed_ratio, usable_threads
 from export.datasets import DataStore
-from export.evidence import point_value
 from export.onnx_graph import MODEL_FILE
 from export.pipeline import Listener, RunSettings, run_pipeline
+from export.qualification.accuracy import evaluate
+from export.qualification.benchmark import cpu_name, seconds_per_run, speed_ratio, usable_threads
+from export.qualification.evidence import point_value
 from export.recipe import LoadedRecipe, load_recipe
 from export.serving import open_backend
 

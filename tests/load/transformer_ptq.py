@@ -21,17 +21,18 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.accuracy import evaluate
-from export.calibration import calibrators_of, observe, ranges_of
 from export.datasets import DataStore, ImageSplit, batches
-from export.evidence import point_value
 from export.graph_rewrites import constants_of
 from export.onnx_graph import MODEL_FILE, layer_of, network_outputs
-from export.parity import relative_l2
 from export.pipeline import Listener, RunSettings, run_pipeline
-from export.placement_trt import placement_for_tensorrt, weight_axis
-from export.quantization_schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
-from export.quantization_trt import NumberFormat
+from export.qualification.accuracy import evaluate
+from export.qualification.evidence import point_value
+from export.qualification.parity import relative_l2
+from export.quantization.calibration import calibrators_of, observe, ranges_of
+from export.quantization.placement_trt import placement_for_tensorrt, weight_axis
+from export.quantization.qdq_trt import NumberFormat
+from export.quantization.schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
+from export.quantization.thresholds import Grid, Range
 from export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
 from export.rewrites.layer_norm_scales import (
     Change,
@@ -42,7 +43,6 @@ from export.rewrites.layer_norm_scales import (
     with_equal_scales,
 )
 from export.serving import open_backend
-from export.thresholds import Grid, Range
 
 _COMPARED = 256  # test images whose raw outputs are compared
 RECIPE = Path("models/recipes/extra/digits-vit.yaml")

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from export.gate_thresholds import Agreement
+from export.gate.limits import Agreement
 
 Document = dict[str, Any]
 WriteRecipe = Callable[..., Path]

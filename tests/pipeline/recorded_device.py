@@ -11,8 +11,8 @@ import onnx
 import orjson
 from numpy.typing import NDArray
 
-from export.accuracy import Answer
-from export.effective_precision import layer_precisions
+from export.precision.effective_precision import layer_precisions
+from export.qualification.accuracy import Answer
 from export.recipe import Recipe
 from export.serving import open_backend
 from models.manifest import Device

@@ -10,17 +10,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from export import compress
 from export.cli import app, main
 from export.cli_gate import eager_reference
+from export.compression import compress
 from export.datasets import DataStore
-from export.device_probe import TensorRtProbe, missing_for_plans
 from export.errors import DeviceError, DeviceMissing, PublishError
-from export.gate import verdict
-from export.on_device import EvaluationData, Settled, settle
+from export.gate.decision import verdict
+from export.gate.device_probe import TensorRtProbe, missing_for_plans
+from export.gate.on_device import EvaluationData, Settled, settle
+from export.gate.settled_version import publish_settled
 from export.pipeline import RunSettings
 from export.recipe import LoadedRecipe, load_recipe
-from export.settled_version import publish_settled
 from models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
 from service.repository.verify import verify_version
 from tests.pipeline.conftest import _QUICK, _TASKS, QUICK_GATE
@@ -164,7 +164,7 @@ def test_recipe_of_another_model_is_refused(published: Published) -> None:
 def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
     published: Published, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("export.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     places = ["--repository", str(published.settings.repository)]
     monkeypatch.setattr(
@@ -192,7 +192,7 @@ def test_version_directory_needs_the_recipe_that_names_its_test_images(
 
 
 def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (tmp_path / "version").write_text("NVRM version: 999.1\n")
 

@@ -16,13 +16,14 @@ from onnx import numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
-from export import compress, precision
 from export.artifact import Detail
 from export.cli import app
-from export.export_report import read_report
+from export.compression import compress
 from export.graph_rewrites import constants_of
 from export.large_files import save_graph
 from export.onnx_graph import MODEL_FILE, layer_of
+from export.precision import make as precision
+from export.reports.export_report import read_report
 from export.steps import StepContext
 from tests.pipeline.sparse_form import CLAIMED, compress_by_magnitude
 

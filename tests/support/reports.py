@@ -6,7 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from export.compression_report import (
+from export.fidelity import FidelityReport
+from export.gate.limits import GateThresholds
+from export.precision.efficiency import Efficiency
+from export.qualification.curves import Curves, confusion_of
+from export.qualification.disagreements import Disagreements, Example
+from export.qualification.qualify_report import (
+    BatchInvariance,
+    HostileFigure,
+    LayerFigure,
+    MetricDrop,
+    QualifyReport,
+    SpeedRatio,
+)
+from export.reports.compression_report import (
     OneShotFigure,
     QuantizedLayer,
     Recovery,
@@ -14,10 +27,7 @@ from export.compression_report import (
     SparseLayer,
     SparsityReport,
 )
-from export.curves import Curves, confusion_of
-from export.disagreements import Disagreements, Example
-from export.efficiency import Efficiency
-from export.export_report import (
+from export.reports.export_report import (
     CalibrationTable,
     CalibratorFigure,
     ConversionFigure,
@@ -26,9 +36,6 @@ from export.export_report import (
     StepFigure,
     VariantReport,
 )
-from export.fidelity import FidelityReport
-from export.gate_thresholds import GateThresholds
-from export.qualify_report import BatchInvariance, HostileFigure, LayerFigure, MetricDrop, QualifyReport, SpeedRatio
 from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
 from models.specs import Task
 

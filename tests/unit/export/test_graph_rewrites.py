@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bare_graph import bare_graph, bare_images
 from export.errors import GraphError
 from export.graph_rewrites import (
     drop_dead_nodes,
@@ -25,8 +24,9 @@ from export.graph_rewrites import (
     use_global_pooling,
 )
 from export.onnx_graph import mark_network_outputs, network_outputs, op_counts, weighted_part
-from export.quantization import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
-from export.thresholds import Range
+from export.qualification.bare_graph import bare_graph, bare_images
+from export.quantization.qdq import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
+from export.quantization.thresholds import Range
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 8, 10, 3), np.uint8)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.benchmark import cpu_name, latency_figure, seconds_per_run, speed_ratio, usable_threads
-from export.parity import answer_difference, hostile_figure, hostile_images, relative_l2
+from export.qualification.benchmark import cpu_name, latency_figure, seconds_per_run, speed_ratio, usable_threads
+from export.qualification.parity import answer_difference, hostile_figure, hostile_images, relative_l2
 from models.specs import Task, TensorSpec
 
 

@@ -62,7 +62,10 @@ def test_minimal_recipe_gets_both_variants_and_default_thresholds(tmp_path: Path
         ({"source": {"kind": "module", "factory": "no colon"}}, "source.*factory"),
         ({"task": {"task": "classify", "top_k": 3}}, "top_k"),
         ({"data": {"dataset": "digit_scenes", "images": {"test": 1}}}, "calibration, tuning"),
-        ({"calibration": {"minmax": False, "entropy": False, "percentiles": [], "mse": False}}, "at least one calibrator"),
+        (
+            {"calibration": {"minmax": False, "entropy": False, "percentiles": [], "mse": False}},
+            "at least one calibrator",
+        ),
     ],
 )
 def test_bad_recipe_is_refused_with_the_name_of_the_key(tmp_path: Path, changed: dict[str, object], text: str) -> None:

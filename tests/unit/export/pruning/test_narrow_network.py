@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from export.compression import TracedNetwork
-from export.compression_spec import PruningSpec
+from export.compression.spec import PruningSpec
+from export.compression.traced_network import TracedNetwork
 from export.errors import GraphError
 from export.pruning import budget, channels
 from export.pruning.budget import narrow_network

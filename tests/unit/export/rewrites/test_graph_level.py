@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.onnx_graph import op_counts
-from export.parity import relative_l2
+from export.qualification.parity import relative_l2
 from export.rewrites.antialiased_resize import use_products_for_antialiased_resize
 from export.rewrites.fourier import use_products_for_fourier
 from export.rewrites.patches_to_image import use_transposed_convolution_for_patches

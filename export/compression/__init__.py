@@ -1,0 +1,12 @@
+"""Other forms of the weights. Promises: each stands in for `wrap`, measured on the tuning split, never claimed blindly.
+
+    compress.py          step `compress`: makes the form that a variant asks for
+    spec.py              the recipe's sections: sparsity, pruning, recovery
+    traced_network.py    what forms share: the traced module, its raw outputs, its metric, how it is saved
+    recovery.py          teaches a form its answers back, masks held
+    recovery_loss.py     how far a student's raw outputs are from its teacher's
+    recovery_images.py   batches of changing images
+    threads.py           keeps many small operations on one thread
+
+The forms themselves are `export/sparsity/` (2:4) and `export/pruning/` (whole channels).
+"""

@@ -1,0 +1,209 @@
+"""Teaches a compressed network its answers back. Promises: masks hold at every step, the best on tuning is kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from export.compression.recovery_images import changed_batch
+from export.compression.recovery_loss import Meaning, distillation_loss, label_loss
+from export.compression.spec import RecoverySpec
+from export.sparsity.masks import magnitude_mask
+from models.training.command import autocast
+
+Metric = Callable[[fx.GraphModule], float]
+_AVERAGE_DECAY = 0.99  # of the weights' moving average, which is what is measured and kept
+_WARM_UP_SHARE = 0.05
+_LARGEST_GRADIENT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPoint:
+    """Where a recovery stood after a number of steps."""
+
+    step: int
+    loss: float  # mean since the last point; 0 at step 0
+    tuning_metric: float
+    flip_rate: float  # share of mask entries that changed per step since the last point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What is learned from."""
+
+    images: NDArray[np.uint8]  # (n, height, width, 3)
+    class_ids: NDArray[np.int64] | None  # truth of a classifier, for `labels_share`
+    meaning: Meaning  # of the raw outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recovered:
+    weights: dict[str, Tensor]  # the whole state, masks applied
+    masks: dict[str, Tensor]
+    history: tuple[RecoveryPoint, ...]
+    tuning_metric: float  # of these weights
+
+
+def raw_module(module: fx.GraphModule, first: int) -> fx.GraphModule:
+    """A copy that shares nothing and answers only the raw outputs, which are those from number `first` on."""
+    raw = copy.deepcopy(module)
+    output = next(node for node in raw.graph.nodes if node.op == "output")
+    answers = output.args[0]
+    assert isinstance(answers, (list, tuple))
+    output.args = (tuple(answers[first:]),)
+    for node in raw.graph.nodes:
+        if node.target is torch.ops.aten.contiguous.default:
+            node.kwargs = {"memory_format": torch.channels_last}  # the bytes' own order: a quarter faster to train
+    raw.graph._codegen = fx.graph.CodeGen()  # torch.export's own one insists on the outputs of the trace
+    raw.graph.eliminate_dead_code()
+    raw.recompile()
+    return raw
+
+
+def recover(
+    module: fx.GraphModule,
+    teacher: fx.GraphModule,
+    masks: Mapping[str, Tensor],
+    lesson: Lesson,
+    spec: RecoverySpec,
+    first_raw: int,
+    metric: Metric,
+    told: Callable[[str], None],
+) -> Recovered:
+    """Trains `module` to answer as `teacher`, with `masks` (bool, by weight) held. Side effect: `module` changes.
+
+    `first_raw` is the number of the first raw output of both. Raises nothing of its own; with `spec.steps` 0 the
+    network is measured and returned as it is.
+    """
+    student, master = raw_module(module, first_raw), raw_module(teacher, first_raw)
+    trained = {
+        name: parameter.requires_grad_(True) for name, parameter in student.named_parameters() if _is_trained(parameter)
+    }
+    held = {name: mask.clone() for name, mask in masks.items()}
+    average = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), lr=spec.peak_lr, weight_decay=0.0)
+    history = [RecoveryPoint(0, 0.0, _measured(module, average, held, metric), 0.0)]
+    best, best_masks, best_value = _masked(average, held), held, history[0].tuning_metric
+    losses: list[float] = []
+    flips: list[float] = []
+    total = spec.steps + spec.dense_steps
+    # Blends have no label, and detectors find less in them than they would have to unlearn.
+    mixes = spec.labels_share == 0.0 and lesson.meaning == "distribution"
+    moving_until = round(spec.moving_mask_share * spec.steps)
+    for step in range(total):
+        if step == spec.steps:
+            # What follows is the dense fine-tuning that the recipe asked for, so nothing before it is wanted.
+            held, best_value = {}, -math.inf
+        is_moving = step < moving_until
+        if is_moving:
+            held, flip_rate = _moved(trained, held)
+            flips.append(flip_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(step, total, spec.peak_lr)
+        images, rows = changed_batch(lesson.images, step, spec.batch_size, spec.seed, mixes)
+        loss = _loss(student, master, trained, held, is_moving, images, rows, lesson, spec)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped
+        if is_moving:
+            _decay_masked(trained, held, spec.masked_decay)
+        nn.utils.clip_grad_norm_(trained.values(), _LARGEST_GRADIENT)
+        optimizer.step()
+        _follow(average, trained, step)
+        losses.append(float(loss.detach()))
+        if (step + 1) % spec.evaluate_every == 0 or step + 1 == total:
+            value = _measured(module, average, held, metric)
+            mean_flips = float(np.mean(flips)) if flips else 0.0
+            if not is_moving and value >= best_value:
+                best, best_masks, best_value = _masked(average, held), held, value
+            history.append(RecoveryPoint(step + 1, float(np.mean(losses)), value, mean_flips))
+            told(f"step {step + 1} of {total}: tuning {value:.4f}, flip rate {mean_flips:.5f}")
+            losses, flips = [], []
+    state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()} | best
+    module.load_state_dict(state)
+    return Recovered(state, best_masks, tuple(history), best_value)
+
+
+def _is_trained(parameter: Tensor) -> bool:
+    return parameter.is_floating_point()
+
+
+def _loss(
+    student: fx.GraphModule,
+    master: fx.GraphModule,
+    trained: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    is_moving: bool,
+    images: Tensor,
+    rows: Tensor,
+    lesson: Lesson,
+    spec: RecoverySpec,
+) -> Tensor:
+    weights = {name: _effective(tensor, masks.get(name), is_moving) for name, tensor in trained.items()}
+    with autocast():
+        found: Sequence[Tensor] = torch.func.functional_call(student, weights, (images,))
+    loss = torch.zeros(())
+    if spec.labels_share < 1.0:
+        with torch.no_grad(), autocast():
+            wanted: Sequence[Tensor] = master(images)
+        loss = loss + (1.0 - spec.labels_share) * distillation_loss(found, wanted, lesson.meaning, spec.temperature)
+    if spec.labels_share > 0.0:
+        assert lesson.class_ids is not None
+        loss = loss + spec.labels_share * label_loss(found, torch.from_numpy(lesson.class_ids)[rows])
+    return loss
+
+
+def _effective(tensor: Tensor, mask: Tensor | None, is_moving: bool) -> Tensor:
+    """The masked weight. While masks move, gradients reach pruned entries too (straight-through, arXiv 2102.04010)."""
+    if mask is None:
+        return tensor
+    if is_moving:
+        return tensor + (tensor * mask - tensor).detach()
+    return tensor * mask
+
+
+def _moved(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    """Masks chosen anew by magnitude, and the share of entries that changed sides."""
+    chosen = {name: magnitude_mask(trained[name]) for name in masks}
+    changed = sum(int((chosen[name] != mask).sum()) for name, mask in masks.items())
+    return chosen, changed / max(sum(mask.numel() for mask in masks.values()), 1)
+
+
+def _decay_masked(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor], decay: float) -> None:
+    """Side effect: gradients of pruned entries pull them towards zero, so that masks come to rest."""
+    for name, mask in masks.items():
+        gradient = trained[name].grad
+        if gradient is not None:
+            gradient.add_(trained[name].detach() * ~mask, alpha=decay)
+
+
+def _learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine down to one per cent."""
+    warm_up = max(1, round(_WARM_UP_SHARE * steps))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+@torch.no_grad()
+def _follow(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], step: int) -> None:
+    ramped = _AVERAGE_DECAY * (1.0 - math.exp(-(step + 1) / 50.0))
+    for name, tensor in trained.items():
+        average[name].lerp_(tensor.detach(), 1.0 - ramped)
+
+
+def _masked(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor * masks[name] if name in masks else tensor.clone() for name, tensor in weights.items()}
+
+
+def _measured(
+    module: fx.GraphModule, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], metric: Metric
+) -> float:
+    module.load_state_dict({**module.state_dict(), **_masked(weights, masks)})
+    return metric(module)

@@ -1,0 +1,164 @@
+"""What every form of the weights is made with. Promises: measured on the tuning split, saved as `wrap` saves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from export.artifact import Artifact
+from export.compression.recovery import Lesson
+from export.compression.recovery_loss import Meaning
+from export.compression.spec import RecoverySpec
+from export.datasets import ImageSplit, ensure_calibration_allowed
+from export.errors import GraphError, RecipeError
+from export.labelled_images import ClassSample
+from export.qualification.accuracy import Answer, evaluate
+from export.qualification.evidence import point_value
+from export.recipe import DigitScenes, FolderData
+from export.steps import StepContext
+from export.wrap import DEPLOY_FILE, load_deploy_program, read_wrap_facts
+from models.specs import Task, output_tensors
+
+MAX_PROOF_ERROR = 1e-5  # relative L2 of raw outputs: what keeps the function may only round differently
+_PROOF_IMAGES = 4
+_RECORD = "step.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedNetwork:
+    """A traced deploy module and where its raw outputs begin."""
+
+    program: Any  # torch.export.ExportedProgram
+    module: fx.GraphModule  # the same, to be run and changed
+    first_raw: int  # number of the first raw output among all
+    meaning: Meaning
+    answers: int  # leading outputs that are the task's answer
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Names of the nodes that are raw outputs."""
+        output = next(node for node in self.module.graph.nodes if node.op == "output")
+        nodes = output.args[0]
+        assert isinstance(nodes, (list, tuple))
+        return tuple(str(node) for node in nodes[self.first_raw :])
+
+    def raw(self, images: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            return list(self.module(images)[self.first_raw :])
+
+
+def traced_network(directory: Path, context: StepContext) -> TracedNetwork:
+    """The deploy module that `wrap` left in `directory`."""
+    program = load_deploy_program(directory)
+    facts = read_wrap_facts(directory)
+    names = str(facts["output_names"]).split(",")
+    first_raw = next(index for index, name in enumerate(names) if name.startswith("network_"))
+    count = len(output_tensors(context.recipe.task, context.recipe.preprocess))
+    return TracedNetwork(program, program.module(), first_raw, _meaning(context, facts), count)
+
+
+def tuning_metric(network: TracedNetwork, context: StepContext) -> float:
+    """The task's metric of `network.module` as it is now."""
+    return metric_of(network.module, network.answers, context)
+
+
+def metric_of(module: fx.GraphModule, answers: int, context: StepContext) -> float:
+    recipe, split = context.recipe, context.data.split(context.loaded, "tuning")
+
+    def infer(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Answer:
+        return [tensor.numpy() for tensor in module(torch.from_numpy(images))[:answers]]
+
+    with torch.inference_mode():
+        size = recipe.qualify.evaluate_batch_size
+        return point_value(evaluate(infer, split, recipe.task, len(recipe.labels), size))
+
+
+def calibration_images(context: StepContext, count: int) -> Tensor:
+    """Images (n, height, width, 3) uint8 that may be observed. Raises DataRefused."""
+    calibration = context.data.split(context.loaded, "calibration")
+    tuning, test = context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")
+    ensure_calibration_allowed(calibration, [tuning, test], context.recipe.calibration.min_images)
+    return torch.from_numpy(np.ascontiguousarray(calibration.images[:count]))
+
+
+def lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) -> Lesson:
+    """The `train` split, or without one the calibration images, disjoint from what is measured on."""
+    split = context.data.split(context.loaded, "train" if has_train_split(context) else "calibration")
+    others = [context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")]
+    ensure_calibration_allowed(split, others, min(len(split.image_sha256), 8))
+    return Lesson(split.images, _class_ids(split, context, spec), network.meaning)
+
+
+def has_train_split(context: StepContext) -> bool:
+    data = context.recipe.data
+    match data:
+        case DigitScenes():
+            return "train" in data.images
+        case FolderData():
+            return (context.loaded.beside(data.path) / "train").is_dir()
+
+
+def ensure_function_kept(before: Sequence[Tensor], after: Sequence[Tensor], what: str) -> float:
+    """The worst relative L2 of raw outputs. Raises GraphError above 1e-5."""
+    errors = [
+        float((found - wanted).double().norm() / wanted.double().norm().clamp_min(1e-30))
+        for found, wanted in zip(after, before, strict=True)
+    ]
+    worst = max(errors, default=0.0)
+    if not worst <= MAX_PROOF_ERROR:
+        raise GraphError(
+            f"{what} changed the network's outputs by {worst:.1e} (relative L2, allowed {MAX_PROOF_ERROR:g})"
+        )
+    return worst
+
+
+def proof_images(images: Tensor) -> Tensor:
+    return images[:_PROOF_IMAGES]
+
+
+def save_form(program: Any, wrapped: Artifact, out: Path) -> None:
+    """Writes the program as `wrap` writes its own, with the facts that `wrap` found."""
+    for path in wrapped.directory.iterdir():
+        if path.name not in (DEPLOY_FILE, _RECORD):
+            shutil.copyfile(path, out / path.name)
+    torch.export.save(program, out / DEPLOY_FILE)
+
+
+def with_weights(program: Any, weights: Mapping[str, Tensor]) -> None:
+    """Side effect: the program's parameters and constants get the given values."""
+    known = {**program.state_dict, **program.constants}
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            if name in known:
+                known[name].copy_(tensor)
+
+
+def used_weights(module: fx.GraphModule) -> dict[str, Tensor]:
+    """The parameters and buffers that some operator reads; heads of training only are left out."""
+    names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.users}
+    return {name: tensor.detach() for name, tensor in module.state_dict().items() if name in names}
+
+
+def _meaning(context: StepContext, facts: Mapping[str, object]) -> Meaning:
+    if facts["scores_output"] == "network_1":
+        return "scored_boxes"
+    return "numbers" if context.recipe.task.task is Task.DETECT else "distribution"
+
+
+def _class_ids(
+    split: ImageSplit, context: StepContext, spec: RecoverySpec
+) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    if spec.labels_share == 0.0:
+        return None
+    if context.recipe.task.task is not Task.CLASSIFY:
+        raise RecipeError(
+            "recovery.labels_share: only classifiers learn from labels here; leave it at 0 for the teacher"
+        )
+    return np.array([sample.class_id for sample in split.samples if isinstance(sample, ClassSample)], np.int64)

@@ -1,0 +1,13 @@
+"""What may be published. Promises: a denied variant never is, a pending one is never chosen, both are reported.
+
+judge.py            step `gate`: judges all variants and has the report written
+judged_variants.py  puts measured variants before the gate
+decision.py         the gate: a pure function
+checks/             its checks, one named line each
+limits.py           the recipe's section `gate`, with ceilings
+table.py            verdicts as a table
+on_device.py        settles pending checks where the device is
+device_probe.py     runs plans on the GPU at hand
+plan_layers.py      reads what TensorRT's inspector says of a plan
+settled_version.py  publishes what a device settled
+"""

@@ -1,0 +1,103 @@
+"""Checks of plain numbers: parity, hostile inputs, batches, repetition. Promises: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from export.gate.checks.facts import Judged
+from models.manifest import GateCheck
+
+_HALVES = ("fp16", "bf16")
+
+
+def number_checks(judged: Judged) -> Iterator[GateCheck]:
+    yield from _conversion(judged)
+    yield _parity(judged)
+    yield _hostile_inputs(judged)
+    yield _batch_invariance(judged)
+    yield _determinism(judged)
+
+
+def _conversion(judged: Judged) -> Iterator[GateCheck]:
+    """A sparse or pruned network is another one than the eager dense one; it must be what its own module computes."""
+    if judged.traits.form == "dense":
+        return
+    found, limit = judged.report.form_error, judged.thresholds.max_parity_error
+    yield GateCheck(
+        name="conversion",
+        passed=found is not None and found <= limit,
+        value=found,
+        limit=limit,
+        detail=f"the {judged.traits.form} network's file against its own eager module, relative L2 {figure(found)}",
+    )
+
+
+def _parity(judged: Judged) -> GateCheck:
+    """Dense floats must repeat the eager network; int8 and other weights differ by design: there agreement decides."""
+    report, thresholds, traits = judged.report, judged.thresholds, judged.traits
+    errors = [each.relative_l2 for each in report.parity]
+    disagreement = max((1.0 - each.class_agreement for each in report.parity), default=0.0)
+    finite = [error for error in errors if error is not None]
+    worst = max(finite, default=0.0) if errors and len(finite) == len(errors) else None
+    sizes = ", ".join(str(each.batch_size) for each in report.parity)
+    text = f"against eager at batch {sizes}: relative L2 {figure(worst)}, ids that differ {disagreement:.2e}"
+    if traits.form != "dense" or traits.precision in ("int8", "fp8"):
+        what = traits.precision if traits.form == "dense" else f"{traits.form} weights"
+        detail = f"{text}; informs, agreement and the task metric decide for {what}"
+        return GateCheck(name="parity", passed=worst is not None, value=worst, limit=None, detail=detail)
+    is_half = traits.precision in _HALVES
+    limit = thresholds.max_half_parity_error if is_half else thresholds.max_parity_error
+    ids_limit = thresholds.max_half_mask_disagreement if is_half else thresholds.max_mask_disagreement
+    return GateCheck(
+        name="parity",
+        passed=worst is not None and worst <= limit and disagreement <= ids_limit,
+        value=worst,
+        limit=limit,
+        detail=f"{text} (at most {ids_limit:g})",
+    )
+
+
+def _hostile_inputs(judged: Judged) -> GateCheck:
+    hostile = judged.report.hostile
+    bad = [each.name for each in hostile if not (each.is_finite and each.is_in_range)]
+    names = ", ".join(each.name for each in hostile)
+    return GateCheck(
+        name="hostile_inputs",
+        passed=not bad,
+        value=len(bad),
+        limit=0,
+        detail=f"not finite or out of range on: {', '.join(bad)}" if bad else f"finite and in range on: {names}",
+    )
+
+
+def _batch_invariance(judged: Judged) -> GateCheck:
+    """Narrow types round another way where sums come in another order, so variants for GPUs have their own limit."""
+    thresholds, found = judged.thresholds, judged.report.batch_invariance
+    rounds = judged.traits.needs_gpu
+    limit = thresholds.max_half_batch_error if rounds else thresholds.max_batch_error
+    ids_limit = thresholds.max_half_mask_disagreement if rounds else thresholds.max_mask_disagreement
+    is_equal = found.relative_l2 is not None and found.relative_l2 <= limit
+    return GateCheck(
+        name="batch_invariance",
+        passed=is_equal and found.id_disagreement <= ids_limit,
+        value=found.relative_l2,
+        limit=limit,
+        detail=f"alone against in a batch: relative L2 {figure(found.relative_l2)}, "
+        f"ids that differ {found.id_disagreement:.2e}",
+    )
+
+
+def _determinism(judged: Judged) -> GateCheck:
+    found, runs = judged.report.is_deterministic, judged.report.runs_compared
+    return GateCheck(
+        name="determinism",
+        passed=found,
+        value=found,
+        limit=True,
+        detail=f"{runs} runs of one batch, a fresh session's among them, give "
+        f"{'equal bits' if found else 'different bits'}",
+    )
+
+
+def figure(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"

@@ -1,0 +1,108 @@
+"""Checks of where things come from: bytes, limits, weights, pixels. Promises: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from export.gate.checks.facts import Judged
+from export.gate.limits import changed_limits, loose_limits
+from models.manifest import GateCheck
+
+
+def origin_checks(judged: Judged) -> Iterator[GateCheck]:
+    yield _file_hash(judged)
+    yield from _weights_hash(judged)
+    yield from _report_hash(judged)
+    yield _thresholds(judged)
+    yield from _trained_weights(judged)
+    yield from _preprocess(judged)
+
+
+def _file_hash(judged: Judged) -> GateCheck:
+    measured, found = judged.report.file_sha256, judged.facts.file_sha256
+    is_same = measured == found
+    detail = "the measured file is the published one" if is_same else "the file changed after it was measured"
+    return GateCheck(name="file_hash", passed=is_same, value=found[:12], limit=measured[:12], detail=detail)
+
+
+def _weights_hash(judged: Judged) -> Iterator[GateCheck]:
+    """Weights that lie beside the graph; without it a large network's weights would be free to change."""
+    measured, found = judged.report.external_sha256, judged.facts.external_sha256
+    if found is None or not (measured or found):
+        return
+    changed = [name for name in sorted({*measured, *found}) if measured.get(name) != found.get(name)]
+    yield GateCheck(
+        name="weights_hash",
+        passed=not changed,
+        value=len(changed),
+        limit=0,
+        detail=f"changed after they were measured: {', '.join(changed)}" if changed else "measured files: all the same",
+    )
+
+
+def _report_hash(judged: Judged) -> Iterator[GateCheck]:
+    """Only where a manifest lies beside the report: figures and limits are as they were published."""
+    if judged.facts.report_sha256 is None:
+        return
+    found, listed = judged.facts.report_sha256
+    is_same = found == listed
+    yield GateCheck(
+        name="report_hash",
+        passed=is_same,
+        value=found[:12],
+        limit=listed[:12],
+        detail="the report is the published one" if is_same else "the report changed after it was published",
+    )
+
+
+def _thresholds(judged: Judged) -> GateCheck:
+    """A gate is passed, not moved: limits are the recipe's, and none is so loose that it says nothing."""
+    thresholds, agreed = judged.thresholds, judged.facts.agreed
+    changed = [] if agreed is None else changed_limits(thresholds, agreed)
+    loose = loose_limits(thresholds)
+    parts = [f"not the recipe's: {', '.join(changed)}"] if changed else []
+    if loose and thresholds.allow_loose_thresholds:
+        parts.append(f"LOOSE, which the recipe allows itself: {', '.join(loose)}")
+    elif loose:
+        parts.append(
+            f"so loose that they say nothing: {', '.join(loose)}; tighten them, or set gate.allow_loose_thresholds"
+        )
+    return GateCheck(
+        name="thresholds",
+        passed=not changed and (not loose or thresholds.allow_loose_thresholds),
+        value=f"{len(loose)} LOOSE" if loose and thresholds.allow_loose_thresholds else len(changed) + len(loose),
+        limit=0,
+        detail="; ".join(parts) or "as the recipe sets them, none beyond what still says something",
+    )
+
+
+def _trained_weights(judged: Judged) -> Iterator[GateCheck]:
+    """Nothing to say about trained weights; random ones pass only where the recipe insists."""
+    if judged.facts.is_trained:
+        return
+    yield GateCheck(
+        name="trained_weights",
+        passed=judged.thresholds.allow_random_weights,
+        value="random",
+        limit=None,
+        detail="the network has random weights: its answers mean nothing. Name `weights` in the recipe, or set "
+        "gate.allow_random_weights to publish it anyway",
+    )
+
+
+def _preprocess(judged: Judged) -> Iterator[GateCheck]:
+    """A network that is fed other pixels than it was trained on is another network."""
+    fidelity, limit = judged.facts.fidelity, judged.thresholds.min_preprocess_agreement
+    if fidelity is None:
+        return
+    worst = f"worst image {fidelity.worst_image} {fidelity.worst_image_share:.5f}"
+    larger = f"; {len(fidelity.beyond_canvas)} would be larger than the input" if fidelity.beyond_canvas else ""
+    missed = f"; not comparable: {fidelity.failures[0]}" if fidelity.failures else ""
+    yield GateCheck(
+        name="preprocess",
+        passed=fidelity.reaches(limit),
+        value=fidelity.share_within_one_level,
+        limit=limit,
+        detail=f"pixels within one level of {fidelity.transform} on {fidelity.images} images; {worst}, at most "
+        f"{fidelity.max_difference:.1f} levels{larger}{missed}",
+    )

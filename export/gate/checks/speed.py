@@ -1,0 +1,118 @@
+"""Checks of time and memory: objectives of the recipe, and the version before. Promises: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from export.gate.checks.facts import Judged
+from export.gate.checks.structure import pending
+from models.manifest import Device, GateCheck, LatencyFigure
+
+
+def speed_checks(judged: Judged) -> Iterator[GateCheck]:
+    if not judged.traits.needs_gpu:
+        yield _speed_ratio(judged)
+    else:
+        yield _device_latency(judged)
+    figures, device = measured_latency(judged)
+    yield from _latency(judged, figures)
+    yield from _throughput(judged, figures)
+    yield from _memory(judged)
+    yield from _latency_regression(judged, figures, device)
+
+
+def measured_latency(judged: Judged) -> tuple[tuple[LatencyFigure, ...], Device]:
+    """A variant for GPUs has no latency but its plan's: a CPU's would say nothing about it."""
+    report = judged.report
+    if not judged.traits.needs_gpu:
+        return report.latency, report.measured_on
+    return ((), report.measured_on) if report.device is None else (report.device.latency, report.device.device)
+
+
+def _speed_ratio(judged: Judged) -> GateCheck:
+    report, thresholds = judged.report, judged.thresholds
+    slowest = min(report.speed, key=lambda figure: figure.ratio, default=None)
+    ratio = None if slowest is None else slowest.ratio
+    is_fast = ratio is None or ratio >= thresholds.min_speed_ratio
+    text = "not measured" if slowest is None else f"deploy / bare at batch {slowest.batch_size}: {slowest.ratio:.3f}"
+    return GateCheck(
+        name="speed_ratio",
+        passed=is_fast or not thresholds.speed_ratio_gates,
+        value=ratio,
+        limit=thresholds.min_speed_ratio if thresholds.speed_ratio_gates else None,
+        detail=text if thresholds.speed_ratio_gates else f"{text}; informs",
+    )
+
+
+def _device_latency(judged: Judged) -> GateCheck:
+    """Every variant for GPUs must have been timed on one before it is served."""
+    device = judged.report.device
+    if device is None:
+        return pending("device_latency", None, "latency")
+    best = max((figure.images_per_s for figure in device.latency), default=None)
+    return GateCheck(
+        name="device_latency",
+        passed=best is not None,
+        value=best,
+        limit=None,
+        detail=f"images/s at the best batch size, {device.runtime} on {device.device.name}",
+    )
+
+
+def _latency(judged: Judged, figures: tuple[LatencyFigure, ...]) -> Iterator[GateCheck]:
+    limit = judged.thresholds.max_p99_ms_batch_1
+    if limit is None:
+        return
+    if not figures and judged.traits.needs_gpu:
+        yield pending("latency", limit, "latency")
+        return
+    value = next((figure.p99_ms for figure in figures if figure.batch_size == 1), None)
+    passed = value is not None and value <= limit
+    yield GateCheck(name="latency", passed=passed, value=value, limit=limit, detail="p99 at batch 1, ms")
+
+
+def _throughput(judged: Judged, figures: tuple[LatencyFigure, ...]) -> Iterator[GateCheck]:
+    limit = judged.thresholds.min_images_per_s
+    if limit is None:
+        return
+    if not figures and judged.traits.needs_gpu:
+        yield pending("throughput", limit, "throughput")
+        return
+    value = max((figure.images_per_s for figure in figures), default=None)
+    passed = value is not None and value >= limit
+    yield GateCheck(name="throughput", passed=passed, value=value, limit=limit, detail="images/s, best batch size")
+
+
+def _memory(judged: Judged) -> Iterator[GateCheck]:
+    limit, value = judged.thresholds.max_memory_mb, judged.report.memory_mb
+    if limit is None:
+        return
+    if value is None and judged.traits.needs_gpu:
+        yield pending("memory", limit, "memory")
+        return
+    yield GateCheck(
+        name="memory",
+        passed=value is not None and value <= limit,
+        value=value,
+        limit=limit,
+        detail="MB that a process grew by when it opened the file and ran the largest batch",
+    )
+
+
+def _latency_regression(judged: Judged, figures: tuple[LatencyFigure, ...], device: Device) -> Iterator[GateCheck]:
+    """Only where the recipe asks for it and the version before was timed on the same device."""
+    limit, previous = judged.thresholds.max_latency_regression, judged.facts.previous
+    if limit is None or previous is None or previous.measured_on != device:
+        return
+    before = next((figure.p50_ms for figure in previous.latency if figure.batch_size == 1), None)
+    now = next((figure.p50_ms for figure in figures if figure.batch_size == 1), None)
+    if before is None or now is None:
+        return
+    growth = now / before - 1.0
+    yield GateCheck(
+        name="latency_regression",
+        passed=growth <= limit,
+        value=growth,
+        limit=limit,
+        detail=f"p50 at batch 1: newest published version {before:.3f} ms, this one {now:.3f} ms",
+    )

@@ -1,0 +1,137 @@
+"""Step `gate`: judges all variants and reports. Promises: a denied variant is reported like an accepted one."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+
+from export.artifact import Artifact, Detail
+from export.batching import not_batchable_reason
+from export.conversion_proof import read_proof
+from export.gate.decision import denial_text, verdict
+from export.gate.judged_variants import judged_variants
+from export.precision.files import CALIBRATION_FILE
+from export.preprocess_check import read_fidelity
+from export.qualification.benchmark import cpu_name
+from export.qualification.bootstrap import CONFIDENCE
+from export.recipe import LoadedRecipe
+from export.reference import reference_interval, reference_metric_name
+from export.reports.export_report import (
+    CalibrationTable,
+    ConversionFigure,
+    ExportReport,
+    FoldFigure,
+    StepFigure,
+)
+from export.reports.report_files import write_report
+from export.reports.report_inputs import (
+    command_of,
+    example_pictures,
+    form_details,
+    quantized_layers,
+    sparsity_of,
+    split_digests,
+)
+from export.sources.specs import source_name
+from export.sources.weights import weights_digest
+from export.steps import StepContext, qualified_name
+from export.targets import read_targets
+from export.wrap import read_folds, read_wrap_facts
+from models.manifest import MetricFigure
+
+_VERDICTS = ("accepted", "pending", "denied")
+_REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
+
+
+def run_gate(context: StepContext) -> Detail:
+    """Writes the report with every variant's verdict: JSON, Markdown, one HTML page, plots and pictures."""
+    report = _report(context)
+    write_report(report, context.out, example_pictures(context, report.variants))
+    named = {word: [each for each in report.variants if verdict(each.gate) == word] for word in _VERDICTS}
+    detail: dict[str, str | float | int | bool] = {
+        "accepted": len(named["accepted"]),
+        "variants": ", ".join(each.qualify.variant for each in named["accepted"]),
+    }
+    if named["pending"]:
+        detail["pending"] = ", ".join(each.qualify.variant for each in named["pending"])
+    if named["denied"]:
+        detail["denied"] = " | ".join(denial_text(each.qualify.variant, each.gate) for each in named["denied"])
+    return detail
+
+
+def weights_identity(loaded: LoadedRecipe) -> str:
+    path = loaded.weights_path
+    return "random" if path is None else f"sha256:{weights_digest(path)}"
+
+
+def reference_figure(artifact: Artifact) -> MetricFigure:
+    """The eager network's metric as the manifest and the report state it."""
+    interval = reference_interval(artifact)
+    return MetricFigure(
+        name=reference_metric_name(artifact),
+        value=interval.value,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        confidence=CONFIDENCE,
+        split="test",
+        images=int(artifact.detail["images"]),
+    )
+
+
+def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
+    """The conversion's proof as the report states it."""
+    return tuple(
+        ConversionFigure(output=each.output, batch_size=each.batch_size, relative_l2=each.relative_l2)
+        for each in read_proof(directory).figures
+    )
+
+
+def _report(context: StepContext) -> ExportReport:
+    recipe = context.recipe
+    calibration: list[CalibrationTable] = []
+    for name in recipe.variants:
+        made = context.inputs[qualified_name("precision", name)]
+        if made.file(CALIBRATION_FILE).exists():
+            table = orjson.loads(made.file(CALIBRATION_FILE).read_bytes())
+            calibration.append(
+                CalibrationTable(
+                    variant=name, tuning_images=table["tuning_images"], candidates=tuple(table["candidates"])
+                )
+            )
+    return ExportReport(
+        model=recipe.model,
+        task=recipe.task.task,
+        labels=recipe.labels,
+        source=source_name(recipe.source),
+        weights=weights_identity(context.loaded),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        reference=reference_figure(context.inputs["reference"]),
+        network=read_wrap_facts(context.inputs["wrap"].directory)
+        | {"nodes": int(context.inputs["onnx_optimization"].detail["nodes_after"])},
+        variants=judged_variants(context),
+        calibration=tuple(calibration),
+        thresholds=recipe.gate,
+        fidelity=read_fidelity(context.inputs["preprocess"]),
+        conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),
+        folds=tuple(FoldFigure.model_validate(fold) for fold in read_folds(context.inputs["wrap"].directory)),
+        targets=read_targets(context.inputs["targets"]),
+        not_batchable_reason=not_batchable_reason(context.inputs),
+        steps=tuple(
+            StepFigure(step=name, digest=artifact.digest, seconds=round(artifact.seconds, 3))
+            for name, artifact in context.inputs.items()
+        ),
+        environment={
+            "cpu": cpu_name(),
+            "python": platform.python_version(),
+            **{tool: version(tool) for tool in _REPORTED_TOOLS},
+        },
+        command=command_of(context),
+        splits=split_digests(context.inputs),
+        forms={form: dict(detail) for form, detail in form_details(context).items()},
+        sparsity=sparsity_of(context),
+        quantized_layers=quantized_layers(context),
+    )

@@ -1,0 +1,102 @@
+"""Puts measured variants before the gate. Promises: figures from the qualify step, hashes of the files as they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.artifact import file_sha256
+from export.errors import PublishError
+from export.gate.checks.facts import GateFacts
+from export.gate.decision import gate_decision
+from export.gate.limits import GateThresholds, changed_limits
+from export.onnx_graph import MODEL_FILE
+from export.preprocess_check import read_fidelity
+from export.qualification.qualify import REPORT_FILE
+from export.qualification.qualify_report import QualifyReport
+from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport
+from export.repository import newest_manifest
+from export.steps import StepContext, qualified_name
+from models.manifest import MANIFEST_NAME, GateDecision, Manifest, read_manifest
+
+
+def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
+    """Every variant of the recipe with the gate's verdict, in the recipe's order."""
+    recipe = context.recipe
+    previous = newest_manifest(context.repository, recipe.model)
+    fidelity = read_fidelity(context.inputs["preprocess"])
+    variants: list[VariantReport] = []
+    for name in recipe.variants:
+        measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE)
+        file = context.inputs[qualified_name("precision", name)].file(MODEL_FILE)
+        qualify = QualifyReport.model_validate_json(measured.read_bytes())
+        facts = GateFacts(
+            file_sha256=file_sha256(file),
+            external_sha256=_hashes_of(file.parent, qualify),
+            is_trained=recipe.weights is not None,
+            fidelity=fidelity,
+            previous=previous.variant(name) if previous else None,
+            agreed=recipe.gate,
+        )
+        variants.append(VariantReport(qualify=qualify, gate=gate_decision(qualify, recipe.gate, facts)))
+    return tuple(variants)
+
+
+def ensure_judged_by_recipe(context: StepContext, report: ExportReport) -> None:
+    """What is published is what this recipe's gate says now. Raises PublishError naming the check that differs."""
+    changed = changed_limits(report.thresholds, context.recipe.gate)
+    if changed:
+        raise PublishError(f"thresholds: the gate used {', '.join(changed)} in the recipe; run gate again")
+    for found, again in zip(report.variants, judged_variants(context), strict=True):
+        name = found.qualify.variant
+        if found.qualify != again.qualify:
+            raise PublishError(f"{name}: the report's figures are not those that qualify measured; run gate again")
+        if found.gate != again.gate:
+            raise PublishError(
+                f"{name}: the report's verdict is not the gate's: {_first_difference(found.gate, again.gate)}; "
+                "run gate again"
+            )
+
+
+def judged_again(
+    report: ExportReport, variant: VariantReport, directory: Path, agreed: GateThresholds | None
+) -> VariantReport:
+    """A variant of a written report, by the thresholds in it, with the files beside it hashed again.
+
+    `agreed` is what a recipe says, to hold the report's thresholds against; a manifest beside it has the report's hash.
+    """
+    file = directory / f"{variant.qualify.variant}.onnx"
+    facts = GateFacts(
+        file_sha256=file_sha256(file) if file.exists() else variant.qualify.file_sha256,
+        external_sha256=_hashes_of(directory, variant.qualify) if file.exists() else None,
+        is_trained=report.weights != "random",
+        fidelity=report.fidelity,
+        agreed=agreed,
+        report_sha256=_report_hashes(directory),
+    )
+    return VariantReport(qualify=variant.qualify, gate=gate_decision(variant.qualify, report.thresholds, facts))
+
+
+def _hashes_of(directory: Path, qualify: QualifyReport) -> Mapping[str, str]:
+    """Digests of the weight files that the graph named when it was measured; a missing one has none."""
+    paths = [directory / name for name in qualify.external_sha256]
+    return {path.name: file_sha256(path) if path.exists() else "missing" for path in paths}
+
+
+def _report_hashes(directory: Path) -> tuple[str, str] | None:
+    """Of the report as it lies there and as the manifest beside it lists it; None outside of version directories."""
+    if not (directory / MANIFEST_NAME).exists():
+        return None
+    manifest, _ = read_manifest(directory)
+    return file_sha256(directory / REPORT_JSON), _listed(manifest, REPORT_JSON)
+
+
+def _listed(manifest: Manifest, path: str) -> str:
+    return next((entry.sha256 for entry in manifest.files if entry.path == path), "not listed")
+
+
+def _first_difference(found: GateDecision, again: GateDecision) -> str:
+    for left, right in zip(found.checks, again.checks, strict=False):
+        if left != right:
+            return f"{left.name} says {left.value} (limit {left.limit}), the gate {right.value} (limit {right.limit})"
+    return "it has other checks"

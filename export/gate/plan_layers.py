@@ -1,0 +1,90 @@
+"""Reads what TensorRT's inspector says of a plan. Promises: pure; a layer that the plan does not name counts as lost.
+
+The inspector prints `{"Layers": [{"Name", "LayerType", "Inputs": [{"Format/Datatype"}], "Weights": {"Type"},
+"TacticName", "Metadata"}]}` for plans that were built with detailed profiling. `Metadata` holds `[ONNX Layer: node]`
+for every node that was fused into the layer, separated by control characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from export.errors import DeviceError
+from export.qualification.qualify_report import LayerFigure
+from export.variants import Precision
+
+_NODES = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+# The first that fits: `BF16` holds `F16`, and `Float` stands in `BFloat16`.
+_TYPES: tuple[tuple[re.Pattern[str], Precision], ...] = (
+    (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
+    (re.compile(r"fp8|float8|e4m3", re.IGNORECASE), "fp8"),
+    (re.compile(r"int8|i8", re.IGNORECASE), "int8"),
+    (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
+    (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),
+)
+_COPIES = frozenset({"constant", "identity", "noop", "reformat", "shuffle"})  # they multiply nothing
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLayer:
+    """One layer of a plan, with the nodes of the file that became it."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    precision: Precision | None  # None: the inspector does not say
+    tactic: str
+
+    @property
+    def is_sparse(self) -> bool:
+        """Kernels for 2:4 weights carry it in their name, as `sm80_xmma_fprop_sparse_conv_…`."""
+        return "sparse" in self.tactic.lower()
+
+
+def plan_layers(information: str) -> tuple[PlanLayer, ...]:
+    """Raises DeviceError for text that is not the inspector's, or for a plan that was built without details."""
+    try:
+        layers = orjson.loads(information)["Layers"]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise DeviceError(f"the inspector's answer is no list of layers ({error})") from error
+    if any(not isinstance(layer, dict) for layer in layers):
+        raise DeviceError("the plan names its layers only: build it with profiling_verbosity = DETAILED")
+    return tuple(_layer(layer) for layer in layers)
+
+
+def share_in_plan(
+    plan: Sequence[PlanLayer], file: Sequence[LayerFigure], asked: Precision
+) -> tuple[float, tuple[str, ...]]:
+    """Share of the file's FLOPs that the plan does in `asked`, and the file's layers that no plan layer names."""
+    total = sum(layer.flops for layer in file)
+    found: dict[str, set[Precision | None]] = {}
+    for each in plan:
+        if each.kind.lower() not in _COPIES:
+            for node in each.nodes:
+                found.setdefault(node, set()).add(each.precision)
+    done = sum(layer.flops for layer in file if found.get(layer.node) == {asked})
+    lost = tuple(layer.layer or layer.node for layer in file if layer.node not in found)
+    return (done / total if total else 0.0), lost
+
+
+def _layer(document: dict[str, Any]) -> PlanLayer:
+    inputs = document.get("Inputs") or [{}]
+    weights = document.get("Weights") or {}
+    formats = (str(inputs[0].get("Format/Datatype", "")), str(weights.get("Type", "")))
+    return PlanLayer(
+        name=str(document.get("Name", "")),
+        kind=str(document.get("LayerType", "")),
+        nodes=tuple(_NODES.findall(str(document.get("Metadata", "")))),
+        # `N/A due to dynamic shapes` names no type; the weights' type is that of the product then.
+        precision=next((kind for text in formats if (kind := _precision(text)) is not None), None),
+        tactic=str(document.get("TacticName", "")),
+    )
+
+
+def _precision(text: str) -> Precision | None:
+    return next((precision for pattern, precision in _TYPES if pattern.search(text)), None)

@@ -1,0 +1,264 @@
+"""What a graph really multiplies in. Promises: read from its tensors' types, never from a variant's name.
+
+TensorRT is strongly typed, so the types of the ONNX file are those of the plan; `network_precisions` lets TensorRT say
+it itself. FLOPs count a multiplication with its addition as two (Designing Network Design Spaces, On the Efficiency of
+CNNs), activations the outputs of weighted layers (Fast and Accurate Model Scaling).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from export.errors import GraphError
+from export.graph_rewrites import attribute
+from export.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
+from export.precision.concrete_shapes import concrete_shapes, without_weights
+from export.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
+from export.variants import Precision
+
+# They hand values on as they are, so a product behind them still reads quantized values.
+MOVING_OPS = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+_PRECISIONS: dict[int, Precision] = {
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT8: "int8",
+    TensorProto.FLOAT8E4M3FN: "fp8",
+}
+_QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
+_PASSED_BY_WEIGHTS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity"})
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPrecision:
+    """One layer that multiplies."""
+
+    node: str
+    op: str
+    layer: str  # of the torch network; empty when the graph does not come from one
+    precision: Precision  # what it multiplies in
+    flops: int  # multiplications and additions per image
+    activations: int  # output elements per image
+    weights: int  # elements; 0 for a product of two activations
+    weight_bytes: int  # as stored in the file
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTypes:
+    """One node and the element types of its outputs, as ONNX calls them in lower case."""
+
+    node: str
+    op: str
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionMismatch:
+    """One layer for which the file and the network that TensorRT parsed from it disagree."""
+
+    node: str
+    in_file: Precision
+    in_network: str
+
+
+def layer_precisions(model: onnx.ModelProto) -> tuple[LayerPrecision, ...]:
+    """Convolutions and matrix products in graph order.
+
+    A layer is int8 or fp8 only when both its sides come out of DequantizeLinear of that type; the activations may have
+    been moved in between, the weights not. Raises GraphError when the graph does not say how large a layer is.
+    """
+    graph = _Facts(model)
+    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in WEIGHTED_OPS)
+
+
+def share_in(layers: Iterable[LayerPrecision], precision: Precision) -> float:
+    """Share of all FLOPs that is multiplied in `precision`; 0 for a graph that multiplies nothing."""
+    counted = tuple(layers)
+    total = sum(layer.flops for layer in counted)
+    return sum(layer.flops for layer in counted if layer.precision == precision) / total if total else 0.0
+
+
+def layers_of_network(model: onnx.ModelProto, layers: Iterable[LayerPrecision]) -> tuple[LayerPrecision, ...]:
+    """Those that the network itself owns: products of the answer head, which no variant claims, are left out."""
+    names = {node.name for node in network_nodes(model)}
+    return tuple(layer for layer in layers if layer.node in names)
+
+
+def dtype_table(model: onnx.ModelProto) -> tuple[NodeTypes, ...]:
+    """Every node of the graph, in graph order."""
+    types = element_types(model)
+    return tuple(
+        NodeTypes(node.name, node.op_type, tuple(_type_name(types.get(name, 0)) for name in node.output if name))
+        for node in model.graph.node
+    )
+
+
+def dtype_counts(table: Sequence[NodeTypes]) -> dict[str, int]:
+    """How many nodes give each type, by their first output."""
+    counts: dict[str, int] = {}
+    for row in table:
+        kind = row.dtypes[0] if row.dtypes else "none"
+        counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def network_precisions(model: bytes | Path) -> tuple[NetworkLayer, ...] | None:
+    """Layers of the strongly typed network that TensorRT parses; None where no TensorRT is installed.
+
+    Raises GraphError, naming the node, for a graph that it refuses.
+    """
+    tensorrt = find_tensorrt()
+    return None if tensorrt is None else network_layers(model, tensorrt)
+
+
+def precision_mismatches(
+    layers: Iterable[LayerPrecision], network: Iterable[NetworkLayer]
+) -> tuple[PrecisionMismatch, ...]:
+    """Layers whose type in TensorRT's network is another one than the file's; one that it lost is `missing`.
+
+    Quantized layers are float there by type, and int8 by the Dequantize layers that feed them: they are skipped.
+    """
+    found = {each.node: each for each in network if each.kind in ("convolution", "deconvolution", "matrix_multiply")}
+    wanted = [layer for layer in layers if layer.precision not in _QUANTIZED]
+    return tuple(
+        PrecisionMismatch(layer.node, layer.precision, _multiplies_in(found.get(layer.node)))
+        for layer in wanted
+        if _multiplies_in(found.get(layer.node)) != layer.precision
+    )
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type by tensor, constants included; inferred, so a wrong `value_info` cannot lie about it."""
+    graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values} | {
+        tensor.name: tensor.data_type for tensor in model.graph.initializer
+    }
+
+
+class _Facts:
+    """Types, shapes for one image, and who makes what in one graph."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._tensors: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._shapes = concrete_shapes(model)
+        self._types = element_types(model)
+        self._producers = {name: node for node in model.graph.node for name in node.output}
+
+    def layer(self, node: onnx.NodeProto) -> LayerPrecision:
+        weight = self._stored(node.input[1])
+        return LayerPrecision(
+            node=node.name,
+            op=node.op_type,
+            layer=layer_of(node.name),
+            precision=self._precision(node),
+            flops=self._flops(node),
+            activations=math.prod(self._shape(node, node.output[0])),
+            weights=0 if weight is None else math.prod(weight.dims),
+            weight_bytes=0 if weight is None else math.prod(weight.dims) * _element_bytes(weight.data_type),
+        )
+
+    def _precision(self, node: onnx.NodeProto) -> Precision:
+        sides = [self._side(name) for name in node.input[:2]]
+        if sides[0] is not None and sides[0] == sides[1]:
+            return sides[0]
+        types = {_PRECISIONS.get(self._types.get(name, 0), "fp32") for name in node.input[:2]}
+        kinds = types - set(_QUANTIZED)
+        return kinds.pop() if len(kinds) == 1 else "fp32"
+
+    def _side(self, name: str) -> Precision | None:
+        """The quantized type that one side of a product comes in; None for floats."""
+        producer = self._producers.get(name)
+        if self._stored(name) is not None:  # a weight: nothing may lie between it and its product
+            return self._dequantized(producer)
+        while producer is not None and producer.op_type in MOVING_OPS:
+            if producer.op_type == "Concat":
+                kinds = {self._side(each) for each in producer.input}
+                return kinds.pop() if len(kinds) == 1 else None
+            producer = self._producers.get(producer.input[0])
+        return self._dequantized(producer)
+
+    def _dequantized(self, producer: onnx.NodeProto | None) -> Precision | None:
+        if producer is None or producer.op_type != "DequantizeLinear":
+            return None
+        kind = _PRECISIONS.get(self._types.get(producer.input[0], 0))
+        return kind if kind in _QUANTIZED else None
+
+    def _stored(self, name: str) -> onnx.TensorProto | None:
+        """The tensor in the file that a weight is read from, through the nodes that only change its form."""
+        while name not in self._tensors:
+            producer = self._producers.get(name)
+            if producer is None:
+                return None
+            if producer.op_type == "Constant":
+                return _constant_tensor(producer)
+            if producer.op_type not in _PASSED_BY_WEIGHTS:
+                return None
+            name = producer.input[0]
+        return self._tensors[name]
+
+    def _flops(self, node: onnx.NodeProto) -> int:
+        outputs = math.prod(self._shape(node, node.output[0]))
+        first, second = self._shape(node, node.input[0]), self._shape(node, node.input[1])
+        if node.op_type == "Conv":
+            return 2 * outputs * math.prod(second[1:])
+        if node.op_type == "ConvTranspose":
+            return 2 * math.prod(first) * math.prod(second[1:])
+        depth = first[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]
+        return 2 * outputs * depth
+
+    def _shape(self, node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+        shape = self._shapes.get(name)
+        if shape is None or any(side <= 0 for side in shape):
+            raise GraphError(
+                f"the size of {name!r} at {node.op_type} {node.name!r} is {shape or 'unknown'} for one image, so its "
+                "FLOPs cannot be counted: give the graph constant shapes apart from the batch"
+            )
+        return shape
+
+
+def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    found: list[onnx.TensorProto] = [each.t for each in node.attribute if each.name == "value"]
+    return found[0] if found else None
+
+
+def _multiplies_in(layer: NetworkLayer | None) -> str:
+    if layer is None:
+        return "missing"
+    kinds = set(layer.inputs)
+    return _NETWORK_PRECISIONS.get(kinds.pop(), "mixed") if len(kinds) == 1 else "mixed"
+
+
+_NETWORK_PRECISIONS = {"float": "fp32", "half": "fp16", "bf16": "bf16"}
+
+
+def _element_bytes(data_type: int) -> int:
+    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+def _type_name(data_type: int) -> str:
+    return str(TensorProto.DataType.Name(data_type)).lower() if data_type else "unknown"

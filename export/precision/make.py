@@ -1,0 +1,56 @@
+"""Step `precision`: one variant's file. Promises: each variant is made by the row that says so, or refused by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import onnx
+
+from export.artifact import Detail
+from export.errors import RecipeError
+from export.graph_rewrites import read_interleaved_pixels
+from export.large_files import hand_on_weights, load_graph, save_graph
+from export.onnx_graph import MODEL_FILE
+from export.precision.files import weights_name, write_bare
+from export.precision.mixed_precision import make_bf16, make_fp16
+from export.quantization.quantize import make_quantized
+from export.steps import StepContext
+from export.variants import VariantKind
+
+
+def run_precision(context: StepContext) -> Detail:
+    """Writes `model.onnx` in the variant's precision."""
+    assert context.variant is not None
+    maker = _MAKERS.get(context.variant)
+    if maker is None:
+        raise RecipeError(f"nothing makes the variant {context.variant!r} yet; made are: {', '.join(_MAKERS)}")
+    return maker(context)
+
+
+def _make_fp32(context: StepContext) -> Detail:
+    assert context.variant is not None
+    source = context.inputs["onnx_optimization"].file(MODEL_FILE)
+    model = load_graph(source)
+    hand_on_weights(model, source.parent, context.out, weights_name(context.variant))
+    write_bare(model, context.out)
+    is_interleaved = read_interleaved_pixels(model)
+    save_graph(model, context.out / MODEL_FILE)
+    onnx.checker.check_model(os.fspath(context.out / MODEL_FILE))  # by its path: weights may lie beside it
+    return {"precision": "fp32", "interleaved_first_convolution": is_interleaved}
+
+
+_MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {
+    "fp32": _make_fp32,
+    "fp32-pruned": _make_fp32,
+    "fp16": make_fp16,
+    "bf16": make_bf16,
+    "fp16-sparse24": make_fp16,
+    "fp16-pruned": make_fp16,
+    "int8-cpu": make_quantized,
+    "int8-cpu-pruned": make_quantized,
+    "int8-trt": make_quantized,
+    "int8-trt-sparse24": make_quantized,
+    "int8-trt-pruned": make_quantized,
+    "fp8-trt": make_quantized,
+}

@@ -1,0 +1,10 @@
+"""What a variant's file is and does. Promises: everything is measured on the bytes that would ship.
+
+qualify.py              step `qualify`; qualify_report.py is what it leaves
+answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, agreement.py compare answers
+accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
+speed_measurements.py   time and memory: benchmark.py takes turns, bare_graph.py is raced against
+file_structure.py       precision and sparsity by layer
+curves.py               where it is wrong: confusion, precision and recall
+disagreements.py        where its answers differ; answer_pictures.py draws that
+"""

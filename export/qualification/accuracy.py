@@ -1,0 +1,75 @@
+"""Measures a variant's task metric. Promises: the serving backend, decoding, resizing and geometry; nothing re-made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.datasets import ImageSplit, batches
+from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from export.qualification.detection_evidence import Detections, detect_evidence
+from export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from models.metrics import confusion_matrix
+from models.preprocessing import boxes_to_source, mask_to_source
+from models.specs import Task, TaskSpec
+
+Answer = Sequence[NDArray[Any]]  # one array per output tensor
+Infer = Callable[[NDArray[np.uint8]], Answer]
+Kind = TypeVar("Kind", ClassSample, DetectSample, SegmentSample)
+
+
+def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batch_size: int) -> Evidence:
+    """Runs every image of a split once, in batches, and keeps what each contributes to the metric."""
+    return evidence_of(answers_of(infer, split, batch_size), split, task, classes)
+
+
+def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
+    """The answers to all images of a split, in order."""
+    parts = [infer(batch) for batch in batches(split.images, batch_size)]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
+    """Evidence from the answers to all images of a split."""
+    match task.task:
+        case Task.CLASSIFY:
+            truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
+            return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)
+        case Task.DETECT:
+            return _detect_evidence(answer, split, classes)
+        case Task.SEGMENT:
+            return _segment_evidence(answer[0], split, classes, task.background_id or 0)
+
+
+def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
+    found: list[Detections] = []
+    truth: list[Detections] = []
+    for boxes, scores, class_ids, count, sample, geometry in zip(*answer, split.samples, split.geometries, strict=True):
+        scene = _truth(sample, DetectSample)
+        source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
+        found.append(Detections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
+        truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, np.ones(len(scene.class_ids))))
+    return detect_evidence(found, truth, classes)
+
+
+def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int, outside: int) -> Evidence:
+    confusions = [
+        _confusion(mask_to_source(mask, geometry, outside), _truth(sample, SegmentSample).mask, classes)
+        for mask, sample, geometry in zip(masks, split.samples, split.geometries, strict=True)
+    ]
+    return SegmentEvidence(np.stack(confusions))
+
+
+def _confusion(found: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    labelled = truth != IGNORED
+    if classes <= IGNORED and not labelled.all():
+        return confusion_matrix(found[labelled], truth[labelled], classes)
+    return confusion_matrix(found, truth, classes)
+
+
+def _truth(sample: Sample, kind: type[Kind]) -> Kind:
+    assert isinstance(sample, kind)
+    return sample

@@ -1,0 +1,85 @@
+"""Measures a file's answers apart from the metric: parity, batches, hostile inputs, repetition. Promises: real runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.accuracy import Answer
+from export.qualification.parity import answer_difference, hostile_figure, hostile_images
+from export.qualification.qualify_report import BatchInvariance, HostileFigure, ParityFigure
+from export.recipe import Recipe
+from models.specs import output_tensors
+from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+_INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch size
+_RUNS = 10  # of one batch in one session; one more comes from a fresh session
+_RUN_IMAGES = 3
+
+
+def parity_figures(
+    backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8], expected: Answer
+) -> tuple[ParityFigure, ...]:
+    """Against the eager network's answers, at each of the recipe's batch sizes."""
+    figures = []
+    for size in recipe.qualify.parity_batch_sizes:
+        count = min(size, len(images))
+        found = backend.infer(batch_of(images, size))
+        gap = answer_difference(
+            [array[:count] for array in found], [array[:count] for array in expected], recipe.task.task
+        )
+        figures.append(
+            ParityFigure(batch_size=size, relative_l2=gap.relative_l2, class_agreement=1.0 - gap.id_disagreement)
+        )
+    return tuple(figures)
+
+
+def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
+    """The same image alone and in batches of every allowed size."""
+    errors: list[float | None] = []
+    disagreements: list[float] = []
+    for size in recipe.allowed_batch_sizes[1:]:
+        batch = batch_of(images, size)
+        together = backend.infer(batch)
+        for row in range(max(0, size - _INVARIANCE_IMAGES), size):
+            alone = backend.infer(batch[row : row + 1])
+            gap = answer_difference([array[row : row + 1] for array in together], alone, recipe.task.task)
+            errors.append(gap.relative_l2)
+            disagreements.append(gap.id_disagreement)
+    finite = [error for error in errors if error is not None]
+    return BatchInvariance(
+        relative_l2=max(finite, default=0.0) if len(finite) == len(errors) else None,
+        id_disagreement=max(disagreements, default=0.0),
+    )
+
+
+def hostile_figures(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[HostileFigure, ...]:
+    specs = output_tensors(recipe.task, recipe.preprocess)
+    inputs = hostile_images(recipe.preprocess.height, recipe.preprocess.width)
+    return tuple(
+        hostile_figure(name, backend.infer(images), specs, len(recipe.labels)) for name, images in inputs.items()
+    )
+
+
+def equal_runs(
+    backend: OnnxRuntimeBackend, fresh: Callable[[], OnnxRuntimeBackend], recipe: Recipe, images: NDArray[np.uint8]
+) -> tuple[bool, int]:
+    """Whether runs of one batch give equal bits, in one session and in a fresh one, and how many were compared."""
+    batch = np.ascontiguousarray(images[: 1 if recipe.allowed_batch_sizes == (1,) else _RUN_IMAGES])
+    first = _bits(backend.infer(batch))
+    is_equal = all(_bits(backend.infer(batch)) == first for _ in range(_RUNS - 1))
+    other = fresh()
+    is_equal = _bits(other.infer(batch)) == first and is_equal
+    other.close()
+    return is_equal, _RUNS + 1
+
+
+def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The first `size` images, repeated from the start when the split is smaller."""
+    return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
+
+
+def _bits(answer: Answer) -> list[bytes]:
+    return [array.tobytes() for array in answer]

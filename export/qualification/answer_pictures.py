@@ -1,0 +1,181 @@
+"""Draws answers onto their images. Promises: small JPEG files, equal bytes for equal answers, reference on the left."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from export.datasets import ImageSplit
+from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample
+from export.qualification.disagreements import (
+    Answer,
+    Boxes,
+    Disagreements,
+    Example,
+    amounts_of,
+    boxes_of,
+    measure_of,
+    most_different,
+    paired,
+)
+from models.preprocessing import Geometry, boxes_to_source, mask_to_source
+from models.specs import Task, TaskSpec
+from service.vision.image_decoder import ImageLimits, decode_image
+
+EXAMPLES = 3  # images per variant
+_SHORTEST, _LONGEST = 160, 288  # pixels of a drawn image's longer side
+_GAP = 6
+_JPEG_QUALITY = 82
+_MOST_NAMES = 6
+_LONGEST_LABEL = 14  # characters drawn into a picture
+_LONE_WIDTH = 3  # lines around a box that only this answer has; others get one pixel
+# Colours that stay apart for most colour-blind readers (Okabe and Ito), then shades of them.
+_COLOURS = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
+    *((255, 255, 255), (128, 60, 0), (120, 220, 120), (160, 120, 255), (255, 120, 120)),
+)
+
+
+def write_examples(
+    reference: Answer, found: Answer, split: ImageSplit, task: TaskSpec, labels: Sequence[str], directory: Path
+) -> Disagreements:
+    """Draws the images on which the answers differ most; returns what was found. Files are `example-<n>.jpg`."""
+    amounts = amounts_of(reference, found, task)
+    examples = []
+    for place, index in enumerate(most_different(amounts, EXAMPLES)):
+        file = f"example-{place + 1}.jpg"
+        (directory / file).write_bytes(pair_jpeg(reference, found, split, index, task, labels))
+        examples.append(
+            Example(
+                file=file,
+                image=index,
+                amount=round(float(amounts[index]), 6),
+                truth=truth_text(split.samples[index], labels),
+                reference=answer_text(reference, index, task, labels),
+                variant=answer_text(found, index, task, labels),
+            )
+        )
+    return Disagreements(
+        images=len(amounts),
+        differing=int((amounts > 0).sum()),
+        measure=measure_of(task.task),
+        examples=tuple(examples),
+    )
+
+
+def pair_jpeg(
+    reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
+) -> bytes:
+    """Both answers to one image of the split, side by side."""
+    pixels = decode_image(split.samples[index].encoded, ImageLimits())
+    place = split.geometries[index]
+    pairs = ((reference, found), (found, reference))
+    sides = [_drawn(pixels, answer, other, place, index, task, labels) for answer, other in pairs]
+    width, height = sides[0].size
+    sheet = Image.new("RGB", (2 * width + _GAP, height), (127, 127, 127))
+    sheet.paste(sides[0], (0, 0))
+    sheet.paste(sides[1], (width + _GAP, 0))
+    stream = io.BytesIO()
+    sheet.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str]) -> str:
+    """One image's answer in words."""
+    match task.task:
+        case Task.CLASSIFY:
+            pairs = zip(answer[1][index, :3].tolist(), answer[0][index, :3].tolist(), strict=True)
+            return ", ".join(f"{_label(labels, class_id)} {score:.2f}" for class_id, score in pairs)
+        case Task.DETECT:
+            found = boxes_of(answer, index, task.score_threshold)
+            order = np.argsort(-found.scores, kind="stable")
+            names = [f"{_label(labels, found.class_ids[row])} {found.scores[row]:.2f}" for row in order]
+            return _some(names, "nothing")
+        case Task.SEGMENT:
+            return _areas_text(answer[0][index], labels)
+
+
+def truth_text(sample: Sample, labels: Sequence[str]) -> str:
+    if isinstance(sample, ClassSample):
+        return _label(labels, sample.class_id)
+    if isinstance(sample, DetectSample):
+        return _some([_label(labels, class_id) for class_id in sorted(sample.class_ids.tolist())], "nothing")
+    return _areas_text(sample.mask, labels)
+
+
+def _areas_text(mask: NDArray[np.uint8], labels: Sequence[str]) -> str:
+    ids, counts = np.unique(mask[mask < min(len(labels), IGNORED + 1)], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return _some([f"{_label(labels, ids[row])} {counts[row] / mask.size:.1%}" for row in order], "nothing")
+
+
+def _some(names: list[str], nothing: str) -> str:
+    rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + rest if names else nothing
+
+
+def _label(labels: Sequence[str], class_id: int) -> str:
+    return labels[class_id] if 0 <= class_id < len(labels) else f"class {class_id}"
+
+
+def _drawn(
+    pixels: NDArray[np.uint8],
+    answer: Answer,
+    other: Answer,
+    geometry: Geometry,
+    index: int,
+    task: TaskSpec,
+    labels: Sequence[str],
+) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    factor = min(max(_SHORTEST / max(picture.size), 1.0), _LONGEST / max(picture.size))
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    if task.task is Task.SEGMENT:
+        mine, theirs = (mask_to_source(each[0][index], geometry, task.background_id or 0) for each in (answer, other))
+        return _overlaid(picture, mine, mine != theirs, task.background_id).resize(size, Image.Resampling.BILINEAR)
+    picture = picture.resize(size, Image.Resampling.BILINEAR)
+    if task.task is Task.DETECT:
+        found, expected = (boxes_of(each, index, task.score_threshold) for each in (answer, other))
+        places = boxes_to_source(found.boxes.astype(np.float32), geometry) * factor
+        _draw_boxes(picture, places, found, paired(found, expected)[0], labels)
+    return picture
+
+
+def _overlaid(
+    picture: Image.Image, mask: NDArray[np.uint8], differs: NDArray[np.bool_], background: int | None
+) -> Image.Image:
+    """Classes in pale colours over grey, background grey; in full where the other answer differs, background black."""
+    grey = np.asarray(picture.convert("L").convert("RGB"), np.float32)
+    colours = np.array([_COLOURS[class_id % len(_COLOURS)] for class_id in range(IGNORED + 1)], np.float32)
+    is_background = np.zeros(mask.shape, np.bool_) if background is None else mask == background
+    if background is not None:
+        colours[background] = 0
+    strength = np.where(differs, 1.0, np.where(is_background, 0.0, 0.4))[..., np.newaxis]
+    return Image.fromarray((grey * (1 - strength) + colours[mask] * strength).round().astype(np.uint8))
+
+
+def _draw_boxes(
+    picture: Image.Image,
+    places: NDArray[np.float32],
+    found: Boxes,
+    has_partner: NDArray[np.bool_],
+    labels: Sequence[str],
+) -> None:
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(11)
+    for place, class_id, score, is_shared in zip(
+        places.tolist(), found.class_ids.tolist(), found.scores.tolist(), has_partner.tolist(), strict=True
+    ):
+        colour = _COLOURS[class_id % len(_COLOURS)]
+        left, top, right, bottom = place
+        width = 1 if is_shared else _LONE_WIDTH
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=width)
+        if not is_shared:  # labels of boxes that both have would hide the ones that matter
+            text, corner = f"{_label(labels, class_id)[:_LONGEST_LABEL]} {score:.2f}", (left + 1, max(0.0, top - 13))
+            draw.rectangle(draw.textbbox(corner, text, font=font), fill=(0, 0, 0))
+            draw.text(corner, text, fill=(255, 255, 255), font=font)

@@ -1,0 +1,96 @@
+"""Times batches. Promises: compared graphs take turns within one loop, so that a busy machine hurts both alike."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.bootstrap import interval_of
+from export.qualification.qualify_report import SpeedRatio
+from models.manifest import Device, LatencyFigure
+
+Run = Callable[[], object]
+Clock = Callable[[], float]
+_MIN_REPEATS = 5
+_WARM_UP = 2
+_RESAMPLES = 200
+_LOWER_QUARTILE = 25
+
+
+def seconds_per_run(
+    runs: Sequence[Run], repeats: int, budget_s: float, clock: Clock = time.perf_counter
+) -> NDArray[np.float64]:
+    """Durations (repeats done, runs). The runs take turns, the order turns round each time; stops at the budget."""
+    for run in runs:
+        for _ in range(_WARM_UP):
+            run()
+    rows: list[list[float]] = []
+    deadline = clock() + budget_s
+    while len(rows) < repeats and (len(rows) < _MIN_REPEATS or clock() < deadline):
+        row = [0.0] * len(runs)
+        order = range(len(runs)) if len(rows) % 2 == 0 else reversed(range(len(runs)))
+        for index in order:
+            start = clock()
+            runs[index]()
+            row[index] = clock() - start
+        rows.append(row)
+    return np.array(rows)
+
+
+def latency_figure(seconds: NDArray[np.float64], batch_size: int) -> LatencyFigure:
+    """Percentiles of one graph's durations (repeats,)."""
+    p50, p90, p99 = np.percentile(seconds * 1e3, [50, 90, 99])
+    return LatencyFigure(
+        batch_size=batch_size,
+        p50_ms=round(float(p50), 4),
+        p90_ms=round(float(p90), 4),
+        p99_ms=round(float(p99), 4),
+        images_per_s=round(batch_size / float(np.median(seconds)), 2),
+    )
+
+
+def speed_ratio(seconds: NDArray[np.float64], batch_size: int) -> SpeedRatio:
+    """Deploy (column 0) against bare (column 1): ratio of lower quartiles, interval by resampling turns.
+
+    Other work on the machine only ever adds time, so the faster half of the turns says most about the graphs.
+    """
+    rng = np.random.default_rng(0)
+    drawn = seconds[rng.integers(0, len(seconds), (_RESAMPLES, len(seconds)))]  # (resamples, turns, 2)
+    quartiles = np.percentile(drawn, _LOWER_QUARTILE, axis=1)
+    deploy, bare = np.percentile(seconds, _LOWER_QUARTILE, axis=0)
+    interval = interval_of(float(bare / deploy), quartiles[:, 1] / quartiles[:, 0])
+    return SpeedRatio(
+        batch_size=batch_size,
+        ratio=round(interval.value, 4),
+        ci_low=round(interval.low, 4),
+        ci_high=round(interval.high, 4),
+        deploy_images_per_s=round(batch_size / float(deploy), 2),
+        bare_images_per_s=round(batch_size / float(bare), 2),
+    )
+
+
+def cpu_device(threads: int) -> Device:
+    return Device(kind="cpu", name=cpu_name(), threads=threads)
+
+
+def usable_threads(requested: int) -> int:
+    """0 asks for every core this process may use."""
+    return requested or len(os.sched_getaffinity(0))
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model name with its widest vector extension."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return "unknown"
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    widest = next((name for name in ("avx512_vnni", "avx_vnni", "avx512f", "avx2") if name in flags), None)
+    name = fields.get("model name", "unknown")
+    return f"{name} ({widest})" if widest else name

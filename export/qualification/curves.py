@@ -1,0 +1,149 @@
+"""Confusion matrices and precision-recall curves. Promises: pure, from the evidence of the metric, readable size."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.detection_evidence import IOU_THRESHOLDS, RECALL_POINTS, DetectEvidence
+from export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from models.specs import Frozen
+
+MOST_CLASSES = 24  # rows of a matrix, or curves of a plot, that a reader can still tell apart
+PLOTTED_IOUS = (0.5, 0.75)
+_MOST_PAIRS = 20
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+class ConfusedPair(Frozen):
+    """How often one class was taken for another."""
+
+    truth: int
+    found: int
+    count: int
+    share: float  # of all that is truly `truth`
+
+
+class Confusion(Frozen):
+    """Row = truth, column = answer. Of many classes only those with the most mistakes are kept."""
+
+    unit: Literal["images", "pixels"]
+    class_ids: tuple[int, ...]  # of rows and columns
+    counts: tuple[tuple[int, ...], ...]
+    pairs: tuple[ConfusedPair, ...]  # of all classes, the most frequent mistakes first
+    recall: tuple[float | None, ...]  # of all classes; None where a class does not occur
+    precision: tuple[float | None, ...]  # None where a class is never answered
+
+
+class PrecisionRecall(Frozen):
+    """Precision at recall 0.00, 0.01, ... 1.00, the envelope that average precision sums up. 0 past the last hit."""
+
+    iou: float
+    mean: tuple[float, ...]  # over all classes that occur
+    class_ids: tuple[int, ...]  # of many classes those with the lowest average precision
+    by_class: tuple[tuple[float, ...], ...]
+    average_precision: tuple[float | None, ...]  # of all classes; None where a class does not occur
+
+
+class Curves(Frozen):
+    """Where a variant is right and where it is not. Classifiers and segmenters have a matrix, detectors curves."""
+
+    confusion: Confusion | None = None
+    precision_recall: tuple[PrecisionRecall, ...] = ()
+
+
+def curves_of(evidence: Evidence) -> Curves:
+    """The curves of one variant on all images."""
+    match evidence:
+        case ClassifyEvidence():
+            return Curves(confusion=confusion_of(evidence.confusion(), "images"))
+        case SegmentEvidence():
+            return Curves(confusion=confusion_of(evidence.confusions.sum(0), "pixels"))
+        case DetectEvidence():
+            return Curves(precision_recall=tuple(precision_recall(evidence, iou) for iou in PLOTTED_IOUS))
+    raise TypeError(f"no curves are known for {type(evidence).__name__}")
+
+
+def confusion_of(counts: IntArray, unit: Literal["images", "pixels"]) -> Confusion:
+    """From a whole matrix (classes, classes), row = truth."""
+    mistakes = counts.copy()
+    np.fill_diagonal(mistakes, 0)
+    involved = mistakes.sum(0) + mistakes.sum(1)
+    shown = np.sort(np.argsort(-involved, kind="stable")[:MOST_CLASSES])
+    totals = counts.sum(1)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:_MOST_PAIRS]
+    places = [divmod(int(place), len(counts)) for place in order]
+    return Confusion(
+        unit=unit,
+        class_ids=tuple(shown.tolist()),
+        counts=tuple(tuple(row) for row in counts[np.ix_(shown, shown)].tolist()),
+        pairs=tuple(
+            ConfusedPair(
+                truth=truth,
+                found=found,
+                count=int(mistakes[truth, found]),
+                share=_rounded(mistakes[truth, found] / totals[truth]),
+            )
+            for truth, found in places
+            if mistakes[truth, found]
+        ),
+        recall=_shares(np.diagonal(counts), totals),
+        precision=_shares(np.diagonal(counts), counts.sum(0)),
+    )
+
+
+def precision_recall(evidence: DetectEvidence, iou: float) -> PrecisionRecall:
+    """Curves at one of COCO's overlap thresholds."""
+    threshold = int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
+    truths = evidence.truth_counts.sum(0)
+    curves = np.stack(
+        [
+            _envelope(evidence.matched[evidence.class_ids == class_id, threshold], int(count))
+            for class_id, count in enumerate(truths)
+        ]
+    )
+    occurs = truths > 0
+    areas = curves.mean(1)
+    worst = np.argsort(np.where(occurs, areas, np.inf), kind="stable")[: min(MOST_CLASSES, int(occurs.sum()))]
+    shown = np.sort(worst)
+    return PrecisionRecall(
+        iou=iou,
+        mean=_row(curves[occurs].mean(0)) if occurs.any() else (0.0,) * len(RECALL_POINTS),
+        class_ids=tuple(shown.tolist()),
+        by_class=tuple(_row(curves[class_id]) for class_id in shown),
+        average_precision=tuple(
+            _rounded(area) if occur else None for area, occur in zip(areas, occurs.tolist(), strict=True)
+        ),
+    )
+
+
+def _envelope(hits: NDArray[np.bool_], truths: int) -> FloatArray:
+    """(101,) best precision at each recall or beyond; `hits` by falling score."""
+    result = np.zeros(len(RECALL_POINTS))
+    if truths == 0 or not hits.any():
+        return result
+    positives = np.cumsum(hits)
+    precision = np.maximum.accumulate((positives / np.arange(1, len(hits) + 1))[::-1])[::-1]
+    reached = np.searchsorted(positives / truths, RECALL_POINTS - 1e-12)
+    within = reached < len(hits)
+    result[within] = precision[reached[within]]
+    return result
+
+
+def _shares(parts: IntArray, totals: IntArray) -> tuple[float | None, ...]:
+    return tuple(
+        _rounded(part / total) if total else None for part, total in zip(parts.tolist(), totals.tolist(), strict=True)
+    )
+
+
+def _row(values: FloatArray) -> tuple[float, ...]:
+    return tuple(_rounded(value) for value in values)
+
+
+def _rounded(value: float) -> float:
+    """Four digits: a plot shows three, and a thousand classes are many figures."""
+    return round(float(value), 4)

@@ -1,0 +1,133 @@
+"""Detection results per image. Promises: COCO's mAP@[.50:.95] (101 recall points), for any weighting of images.
+
+Lin et al., Microsoft COCO, arXiv 1405.0312, and pycocotools' COCOeval, whose matching rule this repeats: detections by
+falling score, each takes the free truth box of its class it overlaps most, if that overlap reaches the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.evidence import MetricName, Weights
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What one image holds, found or true; scores of the truth are ignored."""
+
+    boxes: FloatArray  # (n, 4) x1 y1 x2 y2, source pixels
+    class_ids: IntArray  # (n,)
+    scores: FloatArray  # (n,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectEvidence:
+    """All detections of a split, by falling score, with what they matched."""
+
+    scores: FloatArray  # (d,)
+    image_ids: IntArray  # (d,)
+    class_ids: IntArray  # (d,)
+    matched: NDArray[np.bool_]  # (d, thresholds)
+    truth_counts: IntArray  # (images, classes)
+    metric: MetricName = "map"
+
+    @property
+    def images(self) -> int:
+        return len(self.truth_counts)
+
+    def values(self, weights: Weights) -> FloatArray:
+        result: FloatArray = np.nanmean(self.class_values(weights), axis=1)
+        return result
+
+    def per_class(self) -> FloatArray:
+        figures: FloatArray = self.class_values(np.ones((1, self.images), np.int64))[0]
+        return figures
+
+    def class_values(self, weights: Weights) -> FloatArray:
+        """Average precision over thresholds (resamples, classes); NaN for a class without truth."""
+        classes = self.truth_counts.shape[1]
+        result = np.full((len(weights), classes), np.nan)
+        truths = weights @ self.truth_counts
+        for class_id in range(classes):
+            chosen = self.class_ids == class_id
+            drawn = weights[:, self.image_ids[chosen]].astype(np.float64)
+            sums = np.zeros(len(weights))
+            for hits in self.matched[chosen].T:
+                sums += _average_precision(drawn, hits, truths[:, class_id])
+            has_truth = truths[:, class_id] > 0
+            result[has_truth, class_id] = sums[has_truth] / len(IOU_THRESHOLDS)
+        return result
+
+
+def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], classes: int) -> DetectEvidence:
+    """Matches every image's detections to its truth."""
+    matched = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
+    scores = np.concatenate([detections.scores for detections in found])
+    order = np.argsort(-scores, kind="stable")
+    lengths = [len(detections.scores) for detections in found]
+    return DetectEvidence(
+        scores[order],
+        np.repeat(np.arange(len(found)), lengths)[order],
+        np.concatenate([detections.class_ids for detections in found])[order].astype(np.int64),
+        np.concatenate(matched)[order],
+        np.stack([np.bincount(true.class_ids, minlength=classes) for true in truth]),
+    )
+
+
+def match(found: Detections, truth: Detections) -> NDArray[np.bool_]:
+    """Which detections hit a truth box at each threshold (n, thresholds). Rows follow `found`."""
+    hits = np.zeros((len(found.scores), len(IOU_THRESHOLDS)), np.bool_)
+    overlaps = box_iou(found.boxes, truth.boxes)
+    overlaps[found.class_ids[:, None] != truth.class_ids[None, :]] = 0.0
+    columns = np.arange(len(IOU_THRESHOLDS))
+    free = np.ones((len(IOU_THRESHOLDS), len(truth.class_ids)), np.bool_)
+    for row in np.argsort(-found.scores, kind="stable"):
+        if not overlaps[row].any():
+            continue
+        candidates = np.where(free, overlaps[row], 0.0)  # (thresholds, truth)
+        best = candidates.argmax(1)
+        is_hit = candidates[columns, best] >= IOU_THRESHOLDS - 1e-10
+        hits[row] = is_hit
+        free[columns[is_hit], best[is_hit]] = False
+    return hits
+
+
+def box_iou(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Intersection over union of every pair (n, m)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = np.clip(high - low, 0.0, None).prod(2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None).prod(1) for boxes in (first, second)]
+    unions = areas[0][:, None] + areas[1][None, :] - intersection
+    result: FloatArray = intersection / np.maximum(unions, 1e-9)
+    return result
+
+
+def _average_precision(drawn: FloatArray, hits: NDArray[np.bool_], truths: IntArray) -> FloatArray:
+    """Area under each resample's precision envelope at RECALL_POINTS. drawn: (resamples, d) by falling score."""
+    positions = np.flatnonzero(hits)
+    areas = np.zeros(len(drawn))
+    if not len(positions):
+        return areas
+    # Past the last hit recall stands still and precision only falls, so those detections cannot matter.
+    drawn = drawn[:, : positions[-1] + 1]
+    # The envelope changes at hits only, so precision is needed there and nowhere else.
+    true_positives = np.cumsum(drawn[:, positions], axis=1)
+    precision = true_positives / np.maximum(np.cumsum(drawn, axis=1)[:, positions], 1e-9)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = true_positives / np.maximum(truths, 1)[:, None]
+    for row, (recalls, precisions) in enumerate(zip(recall, envelope, strict=True)):
+        reached = np.searchsorted(recalls, RECALL_POINTS - 1e-12)
+        within = reached < len(recalls)
+        areas[row] = precisions[reached[within]].sum() / len(RECALL_POINTS)
+    return areas

@@ -1,0 +1,130 @@
+"""Finds the images on which two answers differ most. Promises: pure, task-aware, in the words a client would use.
+
+What counts as a difference is what a client with default parameters would notice: another first class, a box that the
+other answer does not have, pixels of another class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.detection_evidence import box_iou
+from models.specs import Frozen, Task, TaskSpec
+
+Answer = Sequence[NDArray[Any]]  # one array per output tensor
+FloatArray = NDArray[np.float64]
+
+SAME_BOX_IOU = 0.5
+_VISIBLE_PIXELS = 0.001  # share of a mask; less is a rim of single pixels that nobody finds in a picture
+
+
+class Example(Frozen):
+    """One image, drawn with both answers."""
+
+    file: str  # JPEG beside the report: reference left, variant right
+    image: int  # its place in the split
+    amount: float  # of disagreement, see `Disagreements.measure`
+    truth: str
+    reference: str
+    variant: str
+
+
+class Disagreements(Frozen):
+    """How often a variant's answer is another than the reference's, and the images where it is most."""
+
+    images: int
+    differing: int
+    measure: str  # what `amount` counts
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The rows of one image's answer that reach the score threshold."""
+
+    boxes: FloatArray  # (n, 4), the pixels the answer came in
+    scores: FloatArray  # (n,)
+    class_ids: NDArray[np.int64]  # (n,)
+
+
+def measure_of(task: Task) -> str:
+    match task:
+        case Task.CLASSIFY:
+            return "lead of each answer's first class over the other's, summed; 0 where both name the same class"
+        case Task.DETECT:
+            return f"scores of boxes that the other answer lacks (same class, IoU ≥ {SAME_BOX_IOU}), summed"
+        case Task.SEGMENT:
+            return f"share of pixels with another class, counted from {_VISIBLE_PIXELS:.1%}"
+
+
+def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
+    """(images,) how much each image's answers differ; 0 where a client would see no difference."""
+    match task.task:
+        case Task.CLASSIFY:
+            return _class_amounts(reference, found)
+        case Task.DETECT:
+            rows = range(len(reference[3]))
+            pairs = [
+                (boxes_of(reference, row, task.score_threshold), boxes_of(found, row, task.score_threshold))
+                for row in rows
+            ]
+            return np.array([box_amount(first, second) for first, second in pairs], np.float64)
+        case Task.SEGMENT:
+            shares: FloatArray = np.array([np.mean(a != b) for a, b in zip(reference[0], found[0], strict=True)])
+            return np.where(shares >= _VISIBLE_PIXELS, shares, 0.0)
+
+
+def most_different(amounts: FloatArray, count: int) -> list[int]:
+    """Indices of the images with the largest amounts above 0; the earlier of equals first."""
+    order = np.argsort(-amounts, kind="stable")[:count]
+    return [int(index) for index in order if amounts[index] > 0]
+
+
+def boxes_of(answer: Answer, row: int, threshold: float) -> Boxes:
+    """What a client gets of one image at this threshold, in model pixels."""
+    boxes, scores, class_ids, counts = answer
+    kept = np.flatnonzero(scores[row, : int(counts[row])] >= threshold)
+    return Boxes(
+        boxes[row, kept].astype(np.float64), scores[row, kept].astype(np.float64), class_ids[row, kept].astype(np.int64)
+    )
+
+
+def box_amount(first: Boxes, second: Boxes) -> float:
+    """Scores of all boxes without a partner. Pairs are made greedily, by falling overlap."""
+    is_paired = paired(first, second)
+    return float(first.scores[~is_paired[0]].sum() + second.scores[~is_paired[1]].sum())
+
+
+def paired(first: Boxes, second: Boxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which boxes of each side have a partner of the same class on the other; no box has two."""
+    overlaps = box_iou(first.boxes, second.boxes)
+    overlaps[first.class_ids[:, None] != second.class_ids[None, :]] = 0.0
+    left, right = np.zeros(len(first.scores), np.bool_), np.zeros(len(second.scores), np.bool_)
+    for place in np.argsort(-overlaps, axis=None, kind="stable"):
+        row, column = divmod(int(place), overlaps.shape[1])
+        if overlaps[row, column] < SAME_BOX_IOU:
+            break
+        if not left[row] and not right[column]:
+            left[row] = right[column] = True
+    return left, right
+
+
+def _class_amounts(reference: Answer, found: Answer) -> FloatArray:
+    amounts = np.zeros(len(reference[0]))
+    for row in np.flatnonzero(reference[1][:, 0] != found[1][:, 0]).tolist():
+        first, second = int(reference[1][row, 0]), int(found[1][row, 0])
+        lead = _score(reference, row, first) - _score(reference, row, second)
+        # Never 0: two classes that share a score are two answers all the same.
+        amounts[row] = max(lead + _score(found, row, second) - _score(found, row, first), 1e-9)
+    return amounts
+
+
+def _score(answer: Answer, row: int, class_id: int) -> float:
+    """A class below the answer's last row scores nothing there."""
+    places = np.flatnonzero(answer[1][row] == class_id)
+    return float(answer[0][row, places[0]]) if len(places) else 0.0

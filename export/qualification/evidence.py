@@ -1,0 +1,154 @@
+"""What a variant got right, per image. Promises: any weighting of images gives the task's metric without a rerun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.bootstrap import Interval, interval_of, resample_weights
+
+MetricName = Literal["top1", "map", "miou"]
+Weights = NDArray[np.int64]  # (resamples, images): how often each image counts
+
+
+class Evidence(Protocol):
+    """Per-image results of one task on one split."""
+
+    @property
+    def metric(self) -> MetricName: ...
+
+    @property
+    def images(self) -> int: ...
+
+    def values(self, weights: Weights) -> NDArray[np.float64]:
+        """The metric for each row of `weights`."""
+
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
+        """The metric of each class (resamples, classes); NaN where a class does not occur among the images drawn."""
+
+    def per_class(self) -> NDArray[np.float64]:
+        """The metric of each class on all images; NaN where a class does not occur."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifyEvidence:
+    predicted: NDArray[np.int64]  # (n,) the first class of each answer
+    class_ids: NDArray[np.int64]  # (n,) truth
+    classes: int
+    metric: MetricName = "top1"
+
+    @property
+    def images(self) -> int:
+        return len(self.class_ids)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        is_equal: NDArray[np.bool_] = self.predicted == self.class_ids
+        return is_equal
+
+    def confusion(self) -> NDArray[np.int64]:
+        """(classes, classes) images; row = truth, column = predicted. An id beyond the labels is in no column."""
+        known = (self.predicted >= 0) & (self.predicted < self.classes)
+        places = self.class_ids[known] * self.classes + self.predicted[known]
+        counts = np.bincount(places, minlength=self.classes**2)
+        return counts.reshape(self.classes, self.classes).astype(np.int64)
+
+    def values(self, weights: Weights) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = weights @ self.correct.astype(np.float64) / weights.sum(1)
+        return result
+
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
+        is_class = (self.class_ids[:, None] == np.arange(self.classes)).astype(np.float64)
+        return _ratio(weights @ (is_class * self.correct[:, None]), weights @ is_class)
+
+    def per_class(self) -> NDArray[np.float64]:
+        hits = np.bincount(self.class_ids, self.correct, self.classes)
+        totals = np.bincount(self.class_ids, minlength=self.classes)
+        return _ratio(hits, totals)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentEvidence:
+    confusions: NDArray[np.int64]  # (n, classes, classes) pixels; row = truth, column = predicted
+    metric: MetricName = "miou"
+
+    @property
+    def images(self) -> int:
+        return len(self.confusions)
+
+    def values(self, weights: Weights) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = np.nanmean(self.class_values(weights), axis=1)
+        return result
+
+    def per_class(self) -> NDArray[np.float64]:
+        figures: NDArray[np.float64] = self.class_values(np.ones((1, self.images), np.int64))[0]
+        return figures
+
+    def class_values(self, weights: Weights) -> NDArray[np.float64]:
+        totals = np.einsum("ri,ikl->rkl", weights, self.confusions, optimize=True)
+        hits = np.diagonal(totals, axis1=1, axis2=2)
+        return _ratio(hits, totals.sum(1) + totals.sum(2) - hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A variant's metric with its interval, the same for the drop against a reference, and per class."""
+
+    metric: MetricName
+    images: int
+    value: Interval
+    drop: Interval  # reference - variant, same resamples
+    per_class: tuple[float | None, ...]
+    worst_class: ClassDrop | None  # None: no class occurs
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDrop:
+    """What the class that may have lost most lost."""
+
+    class_id: int
+    drop: Interval  # reference - variant, paired resamples
+
+
+def point_value(evidence: Evidence) -> float:
+    """The metric on all images, each once."""
+    return float(evidence.values(np.ones((1, evidence.images), np.int64))[0])
+
+
+def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accuracy:
+    """Figures of `evidence`; both must come from the same images in the same order."""
+    if evidence.images != reference.images:
+        raise ValueError(f"{evidence.images} images against {reference.images}: the figures cannot be paired")
+    weights = resample_weights(evidence.images, resamples)
+    found, expected = evidence.values(weights), reference.values(weights)
+    value, reference_value = point_value(evidence), point_value(reference)
+    return Accuracy(
+        evidence.metric,
+        evidence.images,
+        interval_of(value, found),
+        interval_of(reference_value - value, expected - found),
+        tuple(None if np.isnan(figure) else float(figure) for figure in evidence.per_class()),
+        worst_class(evidence, reference, weights),
+    )
+
+
+def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> ClassDrop | None:
+    """The class whose drop has the highest upper end: a loss in one class hides in the mean of many."""
+    drops = reference.per_class() - evidence.per_class()
+    resampled = reference.class_values(weights) - evidence.class_values(weights)
+    figures: list[ClassDrop] = []
+    for index, drop in enumerate(drops):
+        known = resampled[:, index][~np.isnan(resampled[:, index])]  # without those that drew no image of the class
+        if known.size and not np.isnan(drop):
+            figures.append(ClassDrop(index, interval_of(float(drop), known)))
+    return max(figures, key=lambda figure: figure.drop.high, default=None)
+
+
+def _ratio(parts: NDArray[np.number], totals: NDArray[np.number]) -> NDArray[np.float64]:
+    """Elementwise parts / totals, NaN where the total is zero."""
+    result = np.full(totals.shape, np.nan)
+    np.divide(parts, totals, out=result, where=totals > 0)
+    return result

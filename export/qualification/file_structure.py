@@ -1,0 +1,160 @@
+"""What a variant's file is made of: precision and sparsity by layer. Promises: read from the bytes that would ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import orjson
+
+from export.errors import GraphError
+from export.large_files import load_graph
+from export.onnx_graph import ancestors
+from export.precision.effective_precision import (
+    LayerPrecision,
+    layer_precisions,
+    layers_of_network,
+    network_precisions,
+    precision_mismatches,
+    share_in,
+)
+from export.precision.files import LAYERS_FILE
+from export.precision.mixed_precision import DTYPES_FILE
+from export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
+from export.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
+from export.targets import installed_tensorrt
+from export.variants import VariantTraits
+
+
+@dataclass(frozen=True, slots=True)
+class FileStructure:
+    """One file, layer by layer."""
+
+    layers: tuple[LayerPrecision, ...]  # of the network; the answer head's products are left out
+    figures: tuple[LayerFigure, ...]
+    precision: PrecisionFigure
+    mask: MaskFigure | None
+
+
+def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Path | None) -> FileStructure:
+    """`made` holds what the precision step wrote beside the file, `compressed` what made its form of the weights."""
+    is_sparse = traits.form == "sparse24"
+    model = onnx.load(file) if is_sparse else load_graph(file)
+    try:
+        layers, problem = layers_of_network(model, layer_precisions(model)), ""
+    except GraphError as error:
+        layers, problem = (), str(error)
+    zeros = zero_shares(model) if is_sparse else {}
+    figures = tuple(
+        LayerFigure(
+            node=layer.node,
+            op=layer.op,
+            layer=layer.layer,
+            precision=layer.precision,
+            flops=layer.flops,
+            activations=layer.activations,
+            weights=layer.weights,
+            weight_bytes=layer.weight_bytes,
+            zero_share=zeros.get(layer.node),
+        )
+        for layer in layers
+    )
+    precision = _precision(file, model, traits, layers, problem, stated_layers(made))
+    return FileStructure(layers, figures, precision, _mask(model, compressed) if is_sparse else None)
+
+
+@dataclass(frozen=True, slots=True)
+class StatedLayers:
+    """What the precision step wrote about nodes and layers."""
+
+    listed: frozenset[str]
+    explained: frozenset[str]  # those that it left out, with a reason
+
+
+def stated_layers(made: Path) -> StatedLayers | None:
+    """None when the step wrote nothing about any layer: fp32 leaves nothing out."""
+    listed: set[str] = set()
+    explained: set[str] = set()
+    is_written = False
+    for file, reason_key in ((LAYERS_FILE, "reason"), (DTYPES_FILE, "kept_fp32")):
+        if (made / file).exists():
+            is_written = True
+            document = orjson.loads((made / file).read_bytes())
+            for row in document["layers"] if isinstance(document, dict) else document:
+                name = row.get("node") or row.get("layer")
+                listed.add(name)
+                if row.get(reason_key):
+                    explained.add(name)
+    return StatedLayers(frozenset(listed), frozenset(explained)) if is_written else None
+
+
+def silent_layers(
+    model: onnx.ModelProto, others: Sequence[LayerPrecision], stated: StatedLayers | None
+) -> list[LayerPrecision] | None:
+    """Layers in another precision without a reason. What lies behind the last listed one decodes: nobody claims it."""
+    if stated is None:
+        return None
+    ends = [name for node in model.graph.node if node.name in stated.listed for name in node.output]
+    inside = {node.name for node in ancestors(model, ends)}
+    return [layer for layer in others if layer.node in inside and layer.node not in stated.explained]
+
+
+def _precision(
+    file: Path,
+    model: onnx.ModelProto,
+    traits: VariantTraits,
+    layers: Sequence[LayerPrecision],
+    problem: str,
+    stated: StatedLayers | None,
+) -> PrecisionFigure:
+    asked = traits.precision
+    if not layers:
+        return PrecisionFigure(asked=asked, share=None, problem=problem or "the network multiplies nothing")
+    total = sum(layer.flops for layer in layers)
+    others = sorted((layer for layer in layers if layer.precision != asked), key=lambda layer: -layer.flops)
+    silent = silent_layers(model, others, stated)
+    parsed = _parsed(file, layers) if traits.needs_gpu else _Parsed()
+    return PrecisionFigure(
+        asked=asked,
+        share=share_in(layers, asked),
+        otherwise=tuple(_named(layer, total) for layer in others),
+        silent=None if silent is None else tuple(_named(layer, total) for layer in silent),
+        parsed_by=parsed.by,
+        mismatches=parsed.mismatches,
+        refusal=parsed.refusal,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """What TensorRT said of a file; all empty where none is installed or the file is not for it."""
+
+    by: str = ""
+    mismatches: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+def _parsed(file: Path, layers: Sequence[LayerPrecision]) -> _Parsed:
+    name = installed_tensorrt()
+    try:
+        network = network_precisions(file)
+    except GraphError as error:
+        return _Parsed(by=name, refusal=str(error))
+    if network is None:
+        return _Parsed()
+    found = precision_mismatches(layers, network)
+    return _Parsed(name, tuple(f"{each.node} ({each.in_file} in the file, {each.in_network})" for each in found))
+
+
+def _mask(model: onnx.ModelProto, compressed: Path | None) -> MaskFigure:
+    claimed = () if compressed is None else claimed_layers(compressed)
+    violations = mask_violations(model, claimed)
+    return MaskFigure(
+        claimed=claimed, violations=tuple(f"{each.node or each.layer}: {each.reason}" for each in violations)
+    )
+
+
+def _named(layer: LayerPrecision, total: int) -> str:
+    return f"{layer.layer or layer.node} ({layer.precision}, {layer.flops / max(total, 1):.1%})"

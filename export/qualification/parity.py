@@ -1,0 +1,109 @@
+"""Compares answers. Promises: pure functions on output arrays; scores and boxes relatively, class ids by agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.qualification.qualify_report import HostileFigure
+from models.specs import Task, TensorSpec
+
+Arrays = Sequence[NDArray[Any]]
+_CONFIDENT = 0.05  # detections below it are noise whose order rounding decides
+_OTHER_CLASS = 1e6  # pixels: a row of another class is the last choice
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two answers to the same images are apart."""
+
+    relative_l2: float | None  # worst float tensor; None when something is not finite
+    id_disagreement: float  # worst integer tensor, share of differing elements
+
+
+def answer_difference(found: Arrays, expected: Arrays, task: Task) -> Difference:
+    """Difference of two answers of a task. Order among near ties of tiny scores is rounding and does not count."""
+    match task:
+        case Task.CLASSIFY:
+            is_confident = expected[0] >= _CONFIDENT
+            return difference(
+                [found[0], found[1][is_confident]],
+                [expected[0], expected[1][is_confident]],
+            )
+        case Task.DETECT:
+            left, right = paired_detections(found, expected)
+            # All scores by rank as well: an answer without a confident row must not compare as equal.
+            return difference([*left, found[1]], [*right, expected[1]])
+        case Task.SEGMENT:
+            return difference(found, expected)
+
+
+def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
+    """Boxes, scores and class ids of all confident expected rows, each beside the found row nearest to it."""
+    pairs: tuple[list[list[NDArray[Any]]], list[list[NDArray[Any]]]] = ([[], [], []], [[], [], []])
+    for image in range(len(expected[0])):
+        rows = np.flatnonzero(expected[1][image] >= _CONFIDENT)
+        gaps = np.abs(found[0][image][None] - expected[0][image][rows][:, None]).sum(2)
+        gaps += np.where(found[2][image][None] != expected[2][image][rows][:, None], _OTHER_CLASS, 0.0)
+        nearest = gaps.argmin(1)
+        for tensor in range(3):
+            pairs[0][tensor].append(found[tensor][image][nearest])
+            pairs[1][tensor].append(expected[tensor][image][rows])
+    return [np.concatenate(rows) for rows in pairs[0]], [np.concatenate(rows) for rows in pairs[1]]
+
+
+def difference(found: Arrays, expected: Arrays) -> Difference:
+    """Both hold one array per output tensor, rows in the same order."""
+    worst, disagreement = 0.0, 0.0
+    is_finite = True
+    for left, right in zip(found, expected, strict=True):
+        if left.dtype.kind == "f":
+            is_finite = is_finite and bool(np.isfinite(left).all() and np.isfinite(right).all())
+            worst = max(worst, relative_l2(left, right))
+        elif right.size:
+            disagreement = max(disagreement, float((left != right).mean()))
+    return Difference(worst if is_finite else None, disagreement)
+
+
+def relative_l2(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """|found - expected| / |expected|; infinite when anything is not finite."""
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        return float("inf")
+    gap = float(np.linalg.norm((found.astype(np.float64) - expected).ravel()))
+    return gap / max(float(np.linalg.norm(expected.astype(np.float64).ravel())), 1e-30)
+
+
+def hostile_images(height: int, width: int) -> dict[str, NDArray[np.uint8]]:
+    """Inputs no camera makes, each (1, height, width, 3)."""
+    rng = np.random.default_rng(0)
+    shape = (1, height, width, 3)
+    checks = np.indices((height, width)).sum(0) % 2 * 255
+    return {
+        "all 0": np.zeros(shape, np.uint8),
+        "all 255": np.full(shape, 255, np.uint8),
+        "noise": rng.integers(0, 256, shape, np.uint8),
+        "checkerboard": np.broadcast_to(checks[None, :, :, None], shape).astype(np.uint8),
+    }
+
+
+def hostile_figure(name: str, answer: Arrays, specs: Sequence[TensorSpec], classes: int) -> HostileFigure:
+    """Whether every tensor is finite and every score, class id, mask value and count lies in its range."""
+    is_finite = all(bool(np.isfinite(array).all()) for array in answer)
+    is_in_range = all(_is_in_range(spec, array, classes) for spec, array in zip(specs, answer, strict=True))
+    return HostileFigure(name=name, is_finite=is_finite, is_in_range=is_in_range)
+
+
+def _is_in_range(spec: TensorSpec, array: NDArray[Any], classes: int) -> bool:
+    match spec.name:
+        case "scores":
+            return bool(((array >= 0.0) & (array <= 1.0 + 1e-6)).all())
+        case "class_ids" | "mask":
+            return bool(((array >= 0) & (array < classes)).all())
+        case "counts":
+            return bool((array >= 0).all())
+        case _:
+            return True  # boxes may leave the picture; serving clips them

@@ -1,0 +1,143 @@
+"""Step `qualify`: measures one variant's file. Promises: every figure comes from the bytes that would be published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from export.artifact import Detail, file_sha256
+from export.conversion_proof import read_proof
+from export.large_files import weight_files
+from export.onnx_graph import MODEL_FILE
+from export.precision.efficiency import efficiency_of, measured_peak
+from export.precision.emulation import measured_through
+from export.precision.files import BARE_FILE
+from export.qualification.accuracy import answers_of, evidence_of
+from export.qualification.agreement import answer_agreement
+from export.qualification.answer_measurements import batch_invariance, equal_runs, hostile_figures, parity_figures
+from export.qualification.answer_pictures import write_examples
+from export.qualification.benchmark import cpu_device, usable_threads
+from export.qualification.bootstrap import CONFIDENCE
+from export.qualification.curves import curves_of
+from export.qualification.evidence import Accuracy, accuracy_of
+from export.qualification.file_structure import file_structure
+from export.qualification.qualify_report import ClassDropFigure, MetricDrop, QualifyReport
+from export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
+from export.reference import reference_answers
+from export.serving import open_backend
+from export.steps import StepContext, qualified_name
+from export.variants import TRAITS
+from models.manifest import MetricFigure
+
+REPORT_FILE = "qualify.json"
+_THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on the CPU, rounded where the file rounds"}
+
+
+def run_qualify(context: StepContext) -> Detail:
+    """Writes `qualify.json` and pictures of images that it answers differently from the reference.
+
+    A file for GPUs is measured on the data here, and never timed: a CPU's time would say nothing about it.
+    """
+    assert context.variant is not None
+    recipe, traits = context.recipe, TRAITS[context.variant]
+    made = context.inputs[qualified_name("precision", context.variant)]
+    file = made.file(MODEL_FILE)
+    weights = [file.parent / name for name in weight_files(file)]
+    split = context.data.split(context.loaded, "test")
+    expected = reference_answers(context.inputs["reference"], recipe)
+    reference = evidence_of(expected, split, recipe.task, len(recipe.labels))
+    backend = open_backend(file, recipe)
+    context.note("task metric")
+    answers = answers_of(backend.infer, split, recipe.qualify.evaluate_batch_size)
+    evidence = evidence_of(answers, split, recipe.task, len(recipe.labels))
+    accuracy = accuracy_of(evidence, reference, recipe.qualify.bootstrap_resamples)
+    context.note("parity, batch invariance, hostile inputs, repetition")
+    is_deterministic, runs = equal_runs(backend, lambda: open_backend(file, recipe), recipe, split.images)
+    parity = parity_figures(backend, recipe, split.images, expected)
+    invariance = batch_invariance(backend, recipe, split.images)
+    hostile = hostile_figures(backend, recipe)
+    context.note("latency")
+    latency = () if traits.needs_gpu else latency_figures(backend, recipe, split.images)
+    backend.close()
+    is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
+    context.note("precision and sparsity by layer")
+    compressed = context.inputs.get("compress")
+    structure = file_structure(file, traits, made.directory, compressed.directory if compressed else None)
+    threads = usable_threads(recipe.qualify.threads)
+    report = QualifyReport(
+        variant=context.variant,
+        file_sha256=file_sha256(file),
+        file_bytes=file.stat().st_size + sum(path.stat().st_size for path in weights),
+        external_sha256={path.name: file_sha256(path) for path in weights},
+        metric=metric_figure(accuracy),
+        drop=metric_drop(accuracy),
+        per_class=accuracy.per_class,
+        parity=parity,
+        batch_invariance=invariance,
+        hostile=hostile,
+        is_deterministic=is_deterministic,
+        latency=latency,
+        speed=speed_ratios(file, made.file(BARE_FILE), recipe, split.images) if is_raced else (),
+        measured_on=cpu_device(threads),
+        detail=dict(made.detail),
+        curves=curves_of(evidence),
+        disagreements=write_examples(expected, answers, split, recipe.task, recipe.labels, context.out),
+        agreement=answer_agreement(answers, expected, recipe.task, len(recipe.labels)),
+        worst_class=_worst_class(accuracy),
+        form_error=read_proof(context.inputs["onnx_from_torch"].directory).worst.relative_l2,
+        mask=structure.mask,
+        layers=structure.figures,
+        precision=structure.precision,
+        runs_compared=runs,
+        memory_mb=None if traits.needs_gpu else memory_mb(file, recipe),
+        measured_through=_through(file),
+        efficiency=efficiency_of(structure.layers, latency, measured_peak(threads) if latency else None),
+    )
+    (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
+    return _facts(report)
+
+
+def _facts(report: QualifyReport) -> Detail:
+    """What the progress lines show."""
+    facts: dict[str, str | float | int | bool] = {
+        report.metric.name: report.metric.value,
+        "drop_upper": report.drop.ci_high,
+    }
+    if report.precision is not None and report.precision.share is not None:
+        facts[f"share_{report.precision.asked}"] = report.precision.share
+    if report.latency:
+        facts["p50_ms_batch_1"] = report.latency[0].p50_ms
+        facts["images_per_s_best"] = max(figure.images_per_s for figure in report.latency)
+    if report.speed:
+        facts["deploy_to_bare"] = min(figure.ratio for figure in report.speed)
+    return facts
+
+
+def metric_figure(accuracy: Accuracy) -> MetricFigure:
+    """As manifest and report state it."""
+    return MetricFigure(
+        name=accuracy.metric,
+        value=accuracy.value.value,
+        ci_low=accuracy.value.low,
+        ci_high=accuracy.value.high,
+        confidence=CONFIDENCE,
+        split="test",
+        images=accuracy.images,
+    )
+
+
+def metric_drop(accuracy: Accuracy) -> MetricDrop:
+    return MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high)
+
+
+def _worst_class(accuracy: Accuracy) -> ClassDropFigure | None:
+    worst = accuracy.worst_class
+    if worst is None:
+        return None
+    drop = worst.drop
+    return ClassDropFigure(class_id=worst.class_id, value=drop.value, ci_low=drop.low, ci_high=drop.high)
+
+
+def _through(file: Path) -> str:
+    return _THROUGH[measured_through(onnx.load(file, load_external_data=False))]

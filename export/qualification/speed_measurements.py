@@ -1,0 +1,99 @@
+"""Measures a file's time and memory on this machine. Promises: serving's own sessions; compared graphs take turns."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from export.errors import GraphError
+from export.qualification.answer_measurements import batch_of
+from export.qualification.bare_graph import bare_images
+from export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
+from export.qualification.qualify_report import SpeedRatio
+from export.recipe import Recipe
+from export.serving import open_racing_backends
+from models.manifest import LatencyFigure
+from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+_MEMORY_TIMEOUT_S = 600.0
+
+
+def latency_figures(
+    backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]
+) -> tuple[LatencyFigure, ...]:
+    """One per allowed batch size."""
+    figures = []
+    for size in recipe.allowed_batch_sizes:
+        batch = batch_of(images, size)
+        seconds = seconds_per_run(
+            [lambda batch=batch: backend.infer(batch)],  # type: ignore[misc]  # mypy cannot type a bound default
+            recipe.qualify.latency_repeats,
+            recipe.qualify.latency_budget_s,
+        )
+        figures.append(latency_figure(seconds[:, 0], size))
+    return tuple(figures)
+
+
+def speed_ratios(
+    deploy_file: Path, bare_file: Path, recipe: Recipe, images: NDArray[np.uint8]
+) -> tuple[SpeedRatio, ...]:
+    """The deploy graph against the bare one, in turns."""
+    deploy, bare = open_racing_backends(deploy_file, bare_file, recipe)
+    figures = []
+    for size in recipe.qualify.compare_batch_sizes:
+        batch = batch_of(images, size)
+        floats = bare_images(batch)
+        seconds = seconds_per_run(
+            [
+                lambda batch=batch: deploy.infer(batch),  # type: ignore[misc]  # as above
+                lambda floats=floats: bare.infer(floats),  # type: ignore[misc]  # as above
+            ],
+            recipe.qualify.compare_repeats,
+            recipe.qualify.compare_budget_s,
+        )
+        figures.append(speed_ratio(seconds, size))
+    deploy.close()
+    bare.close()
+    return tuple(figures)
+
+
+def memory_mb(file: Path, recipe: Recipe) -> float:
+    """MB by which the largest resident size of a new process grows when it opens the file and runs the largest batch.
+
+    Raises GraphError when that process fails.
+    """
+    shape = (recipe.allowed_batch_sizes[-1], recipe.preprocess.height, recipe.preprocess.width, 3)
+    threads = usable_threads(recipe.qualify.threads)
+    command = [sys.executable, "-c", _CHILD, os.fspath(file), orjson.dumps([shape, threads]).decode()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_MEMORY_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise GraphError(f"the process that measures memory ended with {done.returncode}: {lines[-1]}")
+    before, after = (int(word) for word in done.stdout.split())
+    return round((after - before) / 1024, 1)
+
+
+# A process of its own, so that nothing else of the export counts. Peak resident size in KiB before and after; from the
+# kernel's own table, since getrusage keeps the peak that the parent had when it started the child.
+_CHILD = """
+import json, os, pathlib, sys
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import numpy, onnxruntime
+def peak():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+shape, threads = json.loads(sys.argv[2])
+images = numpy.zeros(shape, numpy.uint8)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = threads
+before = peak()
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+session.run(None, {"images": images})
+print(before, peak())
+"""

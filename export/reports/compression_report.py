@@ -1,0 +1,94 @@
+"""What compression and quantization said of layers. Promises: read as written, absent where a step wrote nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from export.errors import RecipeError
+from export.precision.files import LAYERS_FILE
+from export.sparsity.mask_check import SPARSITY_FILE
+
+
+class _Written(BaseModel):
+    """A part of a file that another step wrote for more readers than the report."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class QuantizedLayer(_Written):
+    layer: str
+    node: str = ""  # of the graph, where a layer has several
+    op: str = ""
+    sensitivity: float | None = None  # dB of signal over quantization noise; None: not measured
+    quantized: bool
+    reason: str = ""  # why it is not
+
+
+class SparseLayer(_Written):
+    layer: str
+    eligible: bool
+    reason: str = ""  # why it is not
+    kept_magnitude_identity: float | None = None  # share of the weights' magnitude, channels in their own order
+    kept_magnitude_permuted: float | None = None
+
+
+class OneShotFigure(_Written):
+    """The masked network's metric before anything was learned back."""
+
+    method: str
+    permuted: bool | None = None  # whether input channels were put in another order first; None: not said
+    tuning_metric: float
+
+
+class RecoveryFigure(_Written):
+    step: int
+    tuning_metric: float
+    flip_rate: float | None = None  # share of mask entries that changed sides since the last figure
+
+
+class Recovery(_Written):
+    images: int | None = None  # that it learned from
+    history: tuple[RecoveryFigure, ...] = ()
+
+
+class SparsityReport(_Written):
+    method: str = ""
+    dense_tuning_metric: float | None = None
+    tuning_metric: float | None = None  # after recovery
+    permutation_error: float | None = None  # relative L2 of the raw outputs, which permuting must not change
+    claimed: tuple[str, ...] = ()  # layers whose weights are 2:4
+    layers: tuple[SparseLayer, ...] = ()
+    one_shot: tuple[OneShotFigure, ...] = ()
+    recovery: Recovery = Recovery()
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def read_sparsity(directory: Path) -> SparsityReport | None:
+    """Of an artifact of `compress.sparse24`. Raises RecipeError for a file of another form."""
+    path = directory / SPARSITY_FILE
+    return _read(path, SparsityReport, orjson.loads(path.read_bytes())) if path.exists() else None
+
+
+def read_quantized_layers(directory: Path) -> tuple[QuantizedLayer, ...]:
+    """Of an artifact of `precision`; a list, or a document with `layers`. Raises RecipeError as above."""
+    path = directory / LAYERS_FILE
+    if not path.exists():
+        return ()
+    document = orjson.loads(path.read_bytes())
+    rows = document.get("layers", []) if isinstance(document, dict) else document
+    return tuple(_read(path, QuantizedLayer, row) for row in rows)
+
+
+def _read(path: Path, kind: type[Kind], document: object) -> Kind:
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{path.name}: {where}: {first['msg']}; run the step that wrote it again") from error

@@ -1,0 +1,110 @@
+"""The whole report of one export. Promises: report.json reads back into this; the gate can be re-evaluated from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from export.errors import RecipeError
+from export.fidelity import FidelityReport
+from export.gate.limits import GateThresholds
+from export.qualification.qualify_report import QualifyReport
+from export.reports.compression_report import QuantizedLayer, SparsityReport
+from models.manifest import GateDecision, MetricFigure, TargetSupport
+from models.specs import Frozen, Task
+
+REPORT_JSON = "report.json"
+REPORT_MARKDOWN = "report.md"
+REPORT_HTML = "report.html"
+_MOST_CLASSES, _WORST_CLASSES = 50, 20  # a table or plot that nobody can read helps nobody
+
+
+class CalibratorFigure(Frozen):
+    """What one calibrator reached on the tuning split."""
+
+    calibrator: str
+    tuning_metric: float
+
+
+class CalibrationTable(Frozen):
+    variant: str
+    tuning_images: int
+    candidates: tuple[CalibratorFigure, ...]
+
+
+class StepFigure(Frozen):
+    """One step's identity and cost."""
+
+    step: str
+    digest: str
+    seconds: float  # of the run that made it, even when it was reused
+
+
+class VariantReport(Frozen):
+    qualify: QualifyReport
+    gate: GateDecision
+
+
+class ConversionFigure(Frozen):
+    """Difference of one raw output between the ONNX file and the eager network."""
+
+    output: str
+    batch_size: int
+    relative_l2: float
+
+
+class FoldFigure(Frozen):
+    """Layers folded into others, and how far the result is from the original (relative L2)."""
+
+    name: str
+    layers: int
+    relative_error: float
+
+
+class ExportReport(Frozen):
+    """Everything measured about one model."""
+
+    schema_version: int = 1
+    model: str
+    task: Task
+    labels: tuple[str, ...]
+    source: str
+    weights: str
+    created: str  # ISO 8601, UTC
+    reference: MetricFigure  # eager fp32
+    network: dict[str, str | float | int | bool]
+    variants: tuple[VariantReport, ...]
+    calibration: tuple[CalibrationTable, ...]
+    thresholds: GateThresholds
+    fidelity: FidelityReport | None = None  # None: the source has no transform to compare with
+    conversion: tuple[ConversionFigure, ...] = ()
+    folds: tuple[FoldFigure, ...] = ()
+    targets: tuple[TargetSupport, ...] = ()
+    not_batchable_reason: str = ""
+    steps: tuple[StepFigure, ...]
+    environment: dict[str, str]
+    command: str = ""  # what made it, ready to paste
+    splits: dict[str, str] = Field(default_factory=dict)  # digest of each data split that was used
+    forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)  # how other weights were made
+    sparsity: SparsityReport | None = None  # None: no variant has 2:4 weights
+    quantized_layers: dict[str, tuple[QuantizedLayer, ...]] = Field(default_factory=dict)  # by variant
+
+    def shown_classes(self) -> list[int]:
+        """All classes, or of many only those that the first variant does least well."""
+        every = list(range(len(self.labels)))
+        if len(every) <= _MOST_CLASSES:
+            return every
+        figures = self.variants[0].qualify.per_class
+        counted = sorted((figure, index) for index, figure in enumerate(figures) if figure is not None)
+        return [index for _, index in counted[:_WORST_CLASSES]]
+
+
+def read_report(path: Path) -> ExportReport:
+    """Raises RecipeError when `path` holds no export report."""
+    try:
+        return ExportReport.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{path} is not a report of this schema: {error.errors()[0]['msg']}") from error

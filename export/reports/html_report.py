@@ -1,0 +1,86 @@
+"""Renders a report as one HTML page. Promises: nothing is fetched, no script, everything from data is escaped."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from functools import cache, partial
+
+import jinja2
+from markupsafe import Markup
+
+from export.reports.export_report import ExportReport
+from export.reports.plots import svg_plots
+from export.reports.sections import sections_of
+from export.reports.sections.blocks import Block, Cell, Table
+
+TEMPLATE = "report.html.j2"
+_MOST_BYTES = 1_900_000  # of the page; pictures that go beyond it stay files beside it
+_NUMBER = re.compile(r"^[\[(+\-]?[\d.]+([eE][+-]?\d+)?%?( ?[\[(].*[\])])?$|^\[[^\]]*\]$|^-$")
+
+
+def html(report: ExportReport, pictures: Mapping[str, bytes]) -> str:
+    """`pictures` are JPEG files by name; those that would make the page too large are left out of it."""
+    template = _environment().get_template(TEMPLATE)
+    plots = {name: Markup(svg) for name, svg in svg_plots(report).items()}
+    render = partial(template.render, report=report, sections=sections_of(report), plots=plots)
+    without = len(render(pictures={}).encode())
+    page: str = render(pictures=_inlined(pictures, _MOST_BYTES - without))
+    return page
+
+
+def _inlined(pictures: Mapping[str, bytes], most_bytes: int) -> dict[str, str]:
+    """Data URLs, first pictures of all variants before second ones, as many as fit."""
+    urls: dict[str, str] = {}
+    for name in sorted(pictures, key=lambda name: name.rpartition("-")[2]):  # a stable sort: variants keep their order
+        url = f"data:image/jpeg;base64,{base64.b64encode(pictures[name]).decode()}"
+        if len(url) <= most_bytes:
+            most_bytes -= len(url)
+            urls[name] = url
+    return urls
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("export.reports", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"kind": _kind, "css": _css_classes, "text": _text, "heat": _heat, "is_numeric": _is_numeric}
+    return environment
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _text(cell: str | Cell) -> str:
+    return cell.text if isinstance(cell, Cell) else cell
+
+
+def _css_classes(cell: str | Cell) -> str:
+    """What a cell looks like: its tone, numbers to the right, digests broken anywhere."""
+    text = _text(cell)
+    names: list[str] = [cell.tone] if isinstance(cell, Cell) and cell.tone else []
+    if _NUMBER.match(text):
+        names.append("number")
+    elif re.fullmatch(r"(sha256:)?[0-9a-f]{32,}", text):
+        names.append("digest")
+    elif len(text) > 40:
+        names.append("long")
+    return " ".join(names)
+
+
+def _heat(cell: str | Cell) -> str:
+    """Strength of a cell's colour in percent; empty where cells are not compared."""
+    return "" if not isinstance(cell, Cell) or cell.heat is None else str(round(100 * cell.heat))
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    """Whether a column's heading belongs to the right, over its numbers."""
+    cells = [row[column] for row in table.rows if column < len(row)]
+    return bool(cells) and all(_heat(cell) or _NUMBER.match(_text(cell)) for cell in cells)

@@ -1,0 +1,33 @@
+"""A report's contents, the same for every medium. Promises: pure functions of ExportReport.
+
+`blocks.py` is what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs, `layers.py`
+what each layer became, `mistakes.py` where answers are wrong, `lineage.py` what everything was made of.
+"""
+
+from __future__ import annotations
+
+from export.reports.export_report import ExportReport
+from export.reports.sections.blocks import Section
+from export.reports.sections.layers import compression_section, layer_section
+from export.reports.sections.lineage import lineage_section, proof_section
+from export.reports.sections.mistakes import disagreement_section, mistake_section
+from export.reports.sections.speed import latency_section, tradeoff_section
+from export.reports.sections.verdicts import gate_section, verdict_section
+
+_SECTIONS = (
+    verdict_section,
+    tradeoff_section,
+    disagreement_section,
+    gate_section,
+    layer_section,
+    compression_section,
+    latency_section,
+    mistake_section,
+    proof_section,
+    lineage_section,
+)
+
+
+def sections_of(report: ExportReport) -> tuple[Section, ...]:
+    """All sections that have something to say, in the order of a reader's questions."""
+    return tuple(section for section in (make(report) for make in _SECTIONS) if section.blocks)

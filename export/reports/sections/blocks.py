@@ -1,0 +1,87 @@
+"""What a report consists of. Promises: plain values; Markdown and HTML are two ways to write the same blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Tone = Literal["", "good", "bad", "pending", "marked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text of a table with what it means to the reader; `heat` is 0..1 where cells are compared by colour."""
+
+    text: str
+    tone: Tone = ""
+    heat: float | None = None
+
+
+Row = tuple[str | Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+    is_folded: bool = False  # shown on request, where the medium can fold
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Something to copy."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot of `export.reports.plots`, by name."""
+
+    name: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file beside the report."""
+
+    file: str
+    alt: str
+    lines: tuple[str, ...]  # shown below it
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+Block = Table | Text | Code | Plot | Gallery
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def anchor(self) -> str:
+        return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower()).strip("-")
+
+
+def fact_table(facts: Sequence[tuple[str, object]], title: str = "", header: tuple[str, str] = ("", "value")) -> Table:
+    """Two columns: a name and what it is."""
+    return Table(header, tuple((name, str(value)) for name, value in facts), title)
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,97 @@
+"""What was decided about each variant, and why. Promises: denied and pending ones are told like accepted ones."""
+
+from __future__ import annotations
+
+from export.gate.checks.names import GATE_BY_CHECK
+from export.reports.export_report import ExportReport, VariantReport
+from export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
+from models.manifest import GateCheck, GateDecision
+
+
+def verdict_section(report: ExportReport) -> Section:
+    """One row per variant."""
+    reference = report.reference
+    blocks: list[Block] = []
+    if report.weights == "random":
+        blocks.append(
+            Text("The weights are random: this network was never trained, and its answers mean nothing.", "bad")
+        )
+    eager = (
+        f"The eager fp32 network reaches {reference.name} {reference.value:.4f} "
+        f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] on {reference.images} test images "
+        f"({reference.confidence:.0%} bootstrap interval). Drops are paired with it, image by image."
+    )
+    header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
+    blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
+    # Below the table: beside it nobody would see them on a phone.
+    blocks += [
+        Text(f"{variant.qualify.variant} {told.text}: {reason(variant.gate)}.", told.tone)
+        for variant in report.variants
+        if (told := verdict(variant.gate)).tone != "good"
+    ]
+    if any(variant.gate.is_pending for variant in report.variants):
+        blocks.append(
+            Text(
+                "Pending: nothing failed, and the checks that are left need a device that was not here. Such a variant "
+                "travels with the version, and no server chooses it before they are settled."
+            )
+        )
+    return Section("Verdict", tuple(blocks))
+
+
+def gate_section(report: ExportReport) -> Section:
+    """Every check of every variant."""
+    tables = tuple(
+        Table(
+            ("gate", "check", "verdict", "value", "limit", "detail"),
+            tuple(_check_row(check) for check in variant.gate.checks),
+            f"{variant.qualify.variant}: {verdict(variant.gate).text}",
+            is_folded=variant.gate.accepted,
+        )
+        for variant in report.variants
+    )
+    return Section("Gate", tables)
+
+
+def verdict(decision: GateDecision) -> Cell:
+    if decision.accepted:
+        return Cell("accepted", "good")
+    return Cell("pending", "pending") if decision.is_pending else Cell("denied, not published", "bad")
+
+
+def reason(decision: GateDecision) -> str:
+    """What stands against a variant; empty for an accepted one. Failures alone where there are any."""
+    failed = [check for check in decision.checks if not check.passed and not check.pending]
+    waiting = [check for check in decision.checks if check.pending]
+    return "; ".join(f"{check.name}: {check.detail}" for check in (failed or waiting))
+
+
+def _row(variant: VariantReport) -> Row:
+    figures = variant.qualify
+    return (
+        figures.variant,
+        verdict(variant.gate),
+        f"{figures.metric.value:.4f}",
+        f"[{figures.metric.ci_low:.4f}, {figures.metric.ci_high:.4f}]",
+        f"{figures.drop.value:+.4f} ({figures.drop.ci_high:+.4f})",
+        f"{figures.file_bytes / 2**20:.2f}",
+    )
+
+
+def _check_row(check: GateCheck) -> Row:
+    tone: Tone = "good" if check.passed else "pending" if check.pending else "bad"
+    word = {"good": "pass", "pending": "pending", "bad": "fail"}[tone]
+    return (
+        GATE_BY_CHECK.get(check.name, ""),
+        check.name,
+        Cell(word, tone),
+        _value(check.value),
+        _value(check.limit),
+        check.detail,
+    )
+
+
+def _value(value: float | str | bool | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,166 @@
+"""Metrics and bootstrap. Promises: figures equal the textbook's, and paired intervals see the same resamples."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from export.qualification.bootstrap import resample_weights
+from export.qualification.detection_evidence import Detections, detect_evidence
+from export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
+from models.metrics import mean_iou
+
+
+def classify(correct: NDArray[np.bool_]) -> ClassifyEvidence:
+    return ClassifyEvidence(np.where(correct, 0, 1), np.zeros(len(correct), np.int64), 2)
+
+
+def test_resamples_are_repeatable_and_draw_every_image_count() -> None:
+    weights = resample_weights(50, 20)
+
+    assert weights.shape == (20, 50)
+    assert (weights.sum(1) == 50).all()
+    assert (weights == resample_weights(50, 20)).all()
+
+
+def test_interval_covers_the_value_and_shrinks_with_images() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for images in (100, 10_000):
+        evidence = classify(rng.random(images) < 0.9)
+        value = accuracy_of(evidence, evidence, 200).value
+        assert value.low <= value.value <= value.high
+        widths.append(value.high - value.low)
+
+    assert widths[1] < widths[0] / 5
+
+
+def test_drop_against_itself_is_exactly_zero() -> None:
+    evidence = classify(np.arange(100) % 10 != 0)
+
+    drop = accuracy_of(evidence, evidence, 100).drop
+
+    assert (drop.value, drop.low, drop.high) == (0.0, 0.0, 0.0)
+
+
+def test_drop_counts_what_the_reference_had_right() -> None:
+    reference, variant = classify(np.ones(100, np.bool_)), classify(np.arange(100) >= 10)
+
+    drop = accuracy_of(variant, reference, 200).drop
+
+    assert drop.value == pytest.approx(0.1)
+    assert 0.0 < drop.low < 0.1 < drop.high
+
+
+def test_figures_of_different_images_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="cannot be paired"):
+        accuracy_of(classify(np.ones(3, np.bool_)), classify(np.ones(4, np.bool_)), 20)
+
+
+def test_class_that_does_not_occur_has_no_figure() -> None:
+    evidence = classify(np.ones(5, np.bool_))
+
+    assert accuracy_of(evidence, evidence, 20).per_class == (1.0, None)
+
+
+def test_segment_metric_equals_mean_iou_of_summed_confusions() -> None:
+    confusions = np.random.default_rng(0).integers(0, 50, (7, 4, 4))
+
+    assert point_value(SegmentEvidence(confusions)) == pytest.approx(mean_iou(confusions.sum(0)))
+
+
+def scenes(images: int, classes: int, seed: int) -> tuple[list[Detections], list[Detections]]:
+    """Truth and what a middling detector makes of it: shifted, missed, doubled and invented boxes."""
+    rng = np.random.default_rng(seed)
+    truths, found = [], []
+    for _ in range(images):
+        count = int(rng.integers(1, 6))
+        corners = rng.uniform(0, 150, (count, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(30, 80, (count, 2))], 1)
+        class_ids = rng.integers(0, classes, count)
+        truths.append(Detections(boxes, class_ids, np.ones(count)))
+        picked = rng.integers(0, count, int(rng.integers(1, 8)))
+        moved = boxes[picked] + rng.normal(0, 6, (len(picked), 4))
+        guessed = np.where(rng.random(len(picked)) < 0.8, class_ids[picked], rng.integers(0, classes, len(picked)))
+        found.append(Detections(moved, guessed, rng.random(len(picked))))
+    return found, truths
+
+
+def coco_map(found: list[Detections], truths: list[Detections], classes: int) -> float:
+    def box(corners: NDArray[np.float64]) -> list[float]:
+        x1, y1, x2, y2 = corners.tolist()
+        return [x1, y1, x2 - x1, y2 - y1]
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": index + 1} for index in range(len(truths))],
+            "categories": [{"id": index} for index in range(classes)],
+            "annotations": [],
+        }
+        for image, truth in enumerate(truths, start=1):
+            for corners, class_id in zip(truth.boxes, truth.class_ids, strict=True):
+                annotation = {"id": len(coco.dataset["annotations"]) + 1, "image_id": image, "iscrowd": 0}
+                annotation |= {"category_id": int(class_id), "bbox": box(corners), "area": 1.0}
+                coco.dataset["annotations"].append(annotation)
+        coco.createIndex()
+        answers = [
+            {"image_id": image, "category_id": int(class_id), "bbox": box(corners), "score": float(score)}
+            for image, each in enumerate(found, start=1)
+            for corners, class_id, score in zip(each.boxes, each.class_ids, each.scores, strict=True)
+        ]
+        evaluation = COCOeval(coco, coco.loadRes(answers), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_detection_metric_equals_pycocotools(seed: int) -> None:
+    found, truths = scenes(40, 3, seed)
+
+    assert point_value(detect_evidence(found, truths, 3)) == pytest.approx(coco_map(found, truths, 3), abs=1e-6)
+
+
+def test_weighting_an_image_twice_equals_repeating_it() -> None:
+    found, truths = scenes(10, 3, 0)
+    weights = np.array([[2, 0, *([1] * 8)]])
+    repeated = [0, 0, *range(2, 10)]
+
+    weighted = detect_evidence(found, truths, 3).values(weights)[0]
+    again = detect_evidence([found[i] for i in repeated], [truths[i] for i in repeated], 3)
+
+    assert weighted == pytest.approx(point_value(again), abs=1e-3)
+
+
+def test_worst_class_is_the_one_that_may_have_lost_most() -> None:
+    truth = np.repeat([0, 1, 2], 40)
+    expected = ClassifyEvidence(truth.copy(), truth, 4)
+    predicted = truth.copy()
+    predicted[80:90] = 0  # ten of forty images of class 2
+    predicted[0] = 1
+    found = accuracy_of(ClassifyEvidence(predicted, truth, 4), expected, 200)
+
+    assert found.worst_class is not None
+    assert found.worst_class.class_id == 2
+    assert found.worst_class.drop.value == pytest.approx(0.25)
+    assert found.worst_class.drop.low < 0.25 < found.worst_class.drop.high
+    # The mean over all images hides most of it.
+    assert found.drop.value == pytest.approx(11 / 120)
+
+
+def test_class_values_weigh_images_as_the_metric_does() -> None:
+    truth = np.array([0, 0, 1])
+    evidence = ClassifyEvidence(np.array([0, 1, 1]), truth, 3)
+
+    values = evidence.class_values(np.array([[1, 1, 1], [3, 1, 0]]))
+
+    np.testing.assert_allclose(values, [[0.5, 1.0, np.nan], [0.75, np.nan, np.nan]])

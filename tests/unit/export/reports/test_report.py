@@ -1,0 +1,263 @@
+"""Reports. Promises: every table in every form, nothing fetched, nothing unescaped, equal bytes for equal figures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import orjson
+import pytest
+
+from export.errors import RecipeError
+from export.reports.export_report import ExportReport, VariantReport, read_report
+from export.reports.html_report import html
+from export.reports.plots import drawers_of
+from export.reports.report_files import markdown, pictures_beside, write_report
+from export.reports.sections import sections_of
+from export.reports.sections.blocks import Cell, Table
+from export.reports.sections.verdicts import reason, verdict
+from tests.support.reports import check, decision, qualified, whole_report
+
+PICTURE = b"\xff\xd8 not really a picture"
+VOID = {"meta", "img", "path", "use", "rect", "br"}
+
+
+class Page(HTMLParser):
+    """What a page consists of, and whether its tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return html(whole_report(), {"int8-cpu-example-1.jpg": PICTURE})
+
+
+def bare_report(**figures: object) -> ExportReport:
+    """One pending variant and nothing that a step may leave out."""
+    nothing = {"latency": (), "speed": (), "curves": None, "disagreements": None, "layers": (), "efficiency": None}
+    variant = VariantReport(qualify=qualified("fp16", **(nothing | figures)), gate=decision(check("a", "pending")))
+    return whole_report(
+        variants=(variant,), calibration=(), sparsity=None, forms={}, quantized_layers={}, fidelity=None, folds=()
+    )
+
+
+def tables(report: ExportReport) -> dict[str, Table]:
+    return {
+        block.title: block for section in sections_of(report) for block in section.blocks if isinstance(block, Table)
+    }
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows]
+
+
+def test_verdicts_tell_denied_and_pending_apart_with_their_reasons() -> None:
+    failed = decision(check("a"), check("b", "pending", "no device"), check("c", "fail", "too far"))
+    waiting = decision(check("a"), check("b", "pending", "no device"))
+
+    assert (verdict(failed).tone, reason(failed)) == ("bad", "c: too far")
+    assert (verdict(waiting).tone, reason(waiting)) == ("pending", "b: no device")
+    assert (verdict(decision(check("a"))).tone, reason(decision(check("a")))) == ("good", "")
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+def test_every_form_holds_every_fact(form: str, page: str) -> None:
+    text = markdown(whole_report()) if form == "markdown" else page
+
+    for fact in (
+        "denied, not published",
+        "pending",
+        "needs a plan on its device",
+        "saccade-export run recipes/animals.yaml",
+        "3" * 64,  # a split
+        "d" * 64,  # a step
+        qualified("fp32").file_sha256,
+        "first layer",
+        "31.2",  # sensitivity
+        "0.7800 (unpermuted 0.7100)",
+        "second_order, permuted",
+        "flip rate",
+        "0.9000 dense, 0.8800 with 2:4 after recovery. Permuting changed outputs by 3.0e-07.",
+        "minmax",
+        "0.999900",  # preprocessing
+        "2.0e-06",  # conversion
+        "batch_norm",
+        "TensorRT takes this network: yes",
+        "test processor",
+        "4.2%",  # of the measured peak
+        "61.5",  # FLOPs per byte
+        "fp32: no image differs.",
+        "Not measured, because the device they are made for is not here: int8-trt-sparse24.",
+    ):
+        assert fact in text
+
+
+def test_sparse_layers_are_told_in_the_table_of_sparse_variants_only() -> None:
+    found = tables(whole_report())
+
+    assert "sparsity" not in found["fp32: 2 layers"].header
+    rows = {row[0]: row for row in texts(found["int8-trt-sparse24: 2 layers"])}
+    place = found["int8-trt-sparse24: 2 layers"].header.index("sparsity")
+    assert (rows["stem"][place], rows["block"][place]) == ("dense: first layer", "2:4")
+
+
+def test_confusion_shows_counts_with_heat_by_row() -> None:
+    table = tables(whole_report())["fp32: confusion, images"]
+
+    assert texts(table)[1] == ["dog", "2", "8", "0"]
+    heats = [cell.heat for cell in table.rows[1] if isinstance(cell, Cell)]
+    assert heats == [0.2, 0.8, 0.0]
+
+
+def test_page_is_whole_and_fetches_nothing(page: str) -> None:
+    parsed = Page(page)
+
+    assert parsed.open == []
+    assert parsed.tags["script"] == parsed.tags["link"] == parsed.tags["iframe"] == 0
+    assert parsed.tags["svg"] == len(drawers_of(whole_report()))
+    fetched = [value for name, value in parsed.attributes if name in ("src", "href", "xlink:href", "srcset")]
+    assert all(value.startswith(("#", "data:image/jpeg;base64,")) for value in fetched)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_ids_of_the_page_are_unique_and_its_links_lead_somewhere(page: str) -> None:
+    attributes = Page(page).attributes
+    ids = Counter(value for name, value in attributes if name == "id")
+    links = {value[1:] for name, value in attributes if name.endswith("href") and value.startswith("#")}
+    clips = set(re.findall(r"url\(#([^)]+)\)", page))
+
+    assert [name for name, count in ids.items() if count > 1] == []
+    assert (links | clips) - set(ids) == set()
+
+
+def test_names_from_data_are_escaped_in_the_page(page: str) -> None:
+    assert "<b>bird</b>" not in page
+    assert "&lt;b&gt;bird&lt;/b&gt;" in page
+
+
+def test_bars_in_details_do_not_break_markdown_tables() -> None:
+    lines = markdown(whole_report()).splitlines()
+    broken = [line for line in lines if "too much" in line and line.startswith("|")]
+
+    assert broken
+    assert all("lost 0.1 \\| too much" in line for line in broken)
+
+
+def test_every_markdown_table_has_rows_of_one_length() -> None:
+    widths: list[set[int]] = []
+    inside = False
+    for line in markdown(whole_report()).splitlines():
+        if line.startswith("|"):
+            if not inside:
+                widths.append(set())
+            widths[-1].add(len(re.findall(r"(?<!\\)\|", line)))
+        inside = line.startswith("|")
+
+    assert len(widths) > 15
+    assert all(len(width) == 1 for width in widths)
+
+
+def test_written_report_reads_back_and_gives_equal_bytes_again(tmp_path: Path) -> None:
+    source, first, second = (tmp_path / name for name in ("source", "first", "second"))
+    for directory in (source, first, second):
+        directory.mkdir()
+    (source / "example-1.jpg").write_bytes(PICTURE)
+
+    report = bare_report(disagreements=whole_report().variants[1].qualify.disagreements)
+
+    paths = write_report(report, first, {"fp16-example-1.jpg": source / "example-1.jpg"})
+    again = read_report(first / "report.json")
+    write_report(again, second, pictures_beside(again, first))
+
+    assert again == report
+    names = {path.name for path in first.iterdir()}
+    assert names == {path.name for path in paths}
+    assert names == {"report.json", "report.md", "report.html", "fp16-example-1.jpg", "metric.png", "per_class.png"}
+    assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
+
+
+def test_whole_report_reads_back(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(whole_report().model_dump_json())
+
+    assert read_report(tmp_path / "report.json") == whole_report()
+
+
+def test_plots_are_of_what_was_measured() -> None:
+    whole = {"accuracy_latency", "latency", "metric", "calibrators", "recovery", "per_class"}
+
+    assert set(drawers_of(whole_report())) == whole
+    assert set(drawers_of(bare_report())) == {"metric", "per_class"}
+
+
+def test_report_may_be_written_over_its_own_pictures(tmp_path: Path) -> None:
+    (tmp_path / "fp16-example-1.jpg").write_bytes(PICTURE)
+
+    report = bare_report(disagreements=whole_report().variants[1].qualify.disagreements)
+    write_report(report, tmp_path, pictures_beside(report, tmp_path))
+
+    assert (tmp_path / "fp16-example-1.jpg").read_bytes() == PICTURE
+
+
+def test_report_of_an_older_version_still_reads(tmp_path: Path) -> None:
+    document = orjson.loads(whole_report().model_dump_json())
+    for name in ("command", "splits", "forms", "sparsity", "quantized_layers"):
+        del document[name]
+    for variant in document["variants"]:
+        for name in ("curves", "disagreements", "layers"):
+            del variant["qualify"][name]
+    (tmp_path / "report.json").write_bytes(orjson.dumps(document))
+
+    found = read_report(tmp_path / "report.json")
+
+    assert found.schema_version == 1
+    assert "## Mistakes" in markdown(found)
+
+
+def test_file_that_is_no_report_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+
+    with pytest.raises(RecipeError, match=r"report\.json is not a report of this schema"):
+        read_report(tmp_path / "report.json")
+
+
+def test_pictures_beyond_the_page_s_size_are_named_instead() -> None:
+    report = bare_report(disagreements=whole_report().variants[1].qualify.disagreements)
+    page = html(report, {"fp16-example-1.jpg": b"\xff" * 1_500_000})
+
+    assert "fp16-example-1.jpg lies beside the report" in page
+    assert len(page) < 2_000_000
+
+
+def test_untrained_network_is_said_to_be_one() -> None:
+    assert "**The weights are random" in markdown(whole_report(weights="random"))
+    assert "The weights are random" not in markdown(whole_report())
+
+
+def test_report_without_any_timing_or_extras_still_renders() -> None:
+    report = bare_report()
+
+    assert "latency" not in drawers_of(report)
+    assert "Not measured" in html(report, {})
+    assert "accuracy_latency.png" not in markdown(report)
