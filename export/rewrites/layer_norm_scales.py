@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,9 @@ def _add_to_bias(
 
 
 def _add_constant(model: onnx.ModelProto, name: str, values: FloatArray) -> str:
-    """A new name each time: slimming shares equal constants among layers."""
+    """Under a new name each time: slimming shares equal constants among layers, and a graph may be changed twice."""
+    taken = {tensor.name for tensor in model.graph.initializer}
+    name = next(each for each in chain([name], (f"{name}_{index}" for index in count(2))) if each not in taken)
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
     return name
 

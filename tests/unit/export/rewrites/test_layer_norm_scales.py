@@ -100,6 +100,17 @@ def test_the_function_stays(reader: str, has_bias: bool, is_symmetric: bool) -> 
     ensure_same_function(model, changed, IMAGES)
 
 
+def test_a_changed_graph_can_be_changed_again() -> None:
+    model = transformer_end(has_bias=False)
+    once, _ = with_equal_scales(model, IMAGES, is_symmetric=True)
+
+    twice, _ = with_equal_scales(once, IMAGES, is_symmetric=False)
+
+    names = [tensor.name for tensor in twice.graph.initializer]
+    assert len(set(names)) == len(names)
+    ensure_same_function(model, twice, IMAGES)
+
+
 def test_channels_reach_equally_far_and_start_at_the_same_place() -> None:
     model = transformer_end()
     assert coarseness(ranges(model)) > 3
