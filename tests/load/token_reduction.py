@@ -51,9 +51,8 @@ def main() -> None:
         for backend in backends:
             backend.close()
     threads = usable_threads(recipe.qualify.threads)
-    print(
-        f"{recipe.model.removesuffix('-keep-1')} on {len(test.samples)} test images; {cpu_name()}, {threads} threads, {len(seconds)} turns\n"
-    )
+    model = load_recipe(arguments.recipe).recipe.model
+    print(f"{model} on {len(test.samples)} test images; {cpu_name()}, {threads} threads, {len(seconds)} turns\n")
     print(f"| keep rate | top-1 | ms, batch {_BATCH} | speed against keep rate 1 |")
     print("|---|---|---|---|")
     for column, (rate, score) in enumerate(zip(KEEP_RATES, scores, strict=True)):
