@@ -10,7 +10,7 @@ After conversion, on graphs (`export/onnx_optimization.py` applies and proves th
 - `fourier.py` turns DFT of a fixed length into matrix products.
 - `antialiased_resize.py` turns antialiased Resize of a fixed size into two matrix products.
 
-Before int8 (`export/precision/make.py` lets it compete)
+Before int8 (`export/quantization/equal_scales.py` lets it compete)
 - `layer_norm_scales.py` lets all channels behind a LayerNorm reach equally far (RepQuant), and takes it back behind.
 
 For TensorRT only (`export/tensorrt_from_onnx.py` applies them to what it parses)
