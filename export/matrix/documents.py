@@ -18,7 +18,14 @@ VARIANTS: tuple[VariantKind, ...] = ("fp32", "int8-cpu")
 _QUICK: Document = {
     "data": {"dataset": "digit_scenes", "images": {"calibration": 8, "tuning": 4, "test": 8}},
     "allowed_batch_sizes": list(ALLOWED_BATCH_SIZES),
-    "calibration": {"minmax": True, "entropy": False, "percentiles": [], "mse": False, "min_images": 8},
+    "calibration": {
+        "minmax": True,
+        "entropy": False,
+        "percentiles": [],
+        "mse": False,
+        "min_images": 8,
+        "sensitivity_budget_s": 0.0,  # of no use with random weights, and it would take longest
+    },
     "qualify": {
         "parity_batch_sizes": list(ALLOWED_BATCH_SIZES),
         "latency_repeats": 3,
