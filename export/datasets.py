@@ -93,6 +93,13 @@ def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
+def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
+    """Raises DataRefused when the images are missing, too few, repeated or shared with a split that is measured."""
+    calibration, tuning, test = (data.split(loaded, name) for name in ("calibration", "tuning", "test"))
+    ensure_calibration_allowed(calibration, [tuning, test], loaded.recipe.calibration.min_images)
+    return calibration
+
+
 def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSplit], min_images: int) -> None:
     """Raises DataRefused when calibration data is missing, too small, repeated, or shared with another split."""
     count = len(calibration.image_sha256)

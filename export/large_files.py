@@ -18,8 +18,11 @@ import onnxruntime
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
+from export.errors import GraphError
+
 EXTERNAL_ABOVE_BYTES = 256 << 20  # smaller graphs are simpler to handle in one file
 _INLINE_BELOW_BYTES = 1 << 20  # shapes, scales, biases: what rewrites look at stays in the graph
+_MAX_WHOLE_BYTES = 1_900_000_000  # a whole graph is one message in memory, which protobuf ends at 2 GiB
 WEIGHTS_SUFFIX = ".data"
 
 
@@ -57,6 +60,17 @@ def save_graph(model: onnx.ModelProto, file: Path) -> None:
 def load_graph(file: Path) -> onnx.ModelProto:
     """The graph; weights that lie beside the file stay there."""
     return onnx.load(file, load_external_data=False)
+
+
+def whole_graph(file: Path, takers: str) -> onnx.ModelProto:
+    """The graph with its weights in it. Raises GraphError for one that is too large for `takers`, which need it so."""
+    size = file.stat().st_size + sum((file.parent / name).stat().st_size for name in weight_files(file))
+    if size > _MAX_WHOLE_BYTES:
+        raise GraphError(
+            f"the float network has {size / 1e9:.1f} GB, {takers} takes up to {_MAX_WHOLE_BYTES / 1e9:.1f} GB: "
+            f"leave {takers} out of the recipe's variants"
+        )
+    return onnx.load(file)
 
 
 def weight_files(file: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from export.artifact import Artifact
 from export.compression.recovery import Lesson
 from export.compression.recovery_loss import Meaning
 from export.compression.spec import RecoverySpec
-from export.datasets import ImageSplit, ensure_calibration_allowed
+from export.datasets import ImageSplit, calibration_split, ensure_calibration_allowed
 from export.errors import GraphError, RecipeError
 from export.labelled_images import ClassSample
 from export.qualification.accuracy import Answer, evaluate
@@ -82,9 +82,7 @@ def metric_of(module: fx.GraphModule, answers: int, context: StepContext) -> flo
 
 def calibration_images(context: StepContext, count: int) -> Tensor:
     """Images (n, height, width, 3) uint8 that may be observed. Raises DataRefused."""
-    calibration = context.data.split(context.loaded, "calibration")
-    tuning, test = context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")
-    ensure_calibration_allowed(calibration, [tuning, test], context.recipe.calibration.min_images)
+    calibration = calibration_split(context.data, context.loaded)
     return torch.from_numpy(np.ascontiguousarray(calibration.images[:count]))
 
 

@@ -11,9 +11,9 @@ import onnx
 import orjson
 
 from export.artifact import Detail
-from export.datasets import ensure_calibration_allowed
+from export.datasets import calibration_split
 from export.errors import GraphError
-from export.large_files import WEIGHTS_SUFFIX, hand_on_weights, load_graph, save_graph, weight_files
+from export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
 from export.onnx_graph import MODEL_FILE, ensure_contract, ensure_unique_names
 from export.precision.casting import lift_constants, narrowed
 from export.precision.effective_precision import (
@@ -24,6 +24,7 @@ from export.precision.effective_precision import (
     share_in,
 )
 from export.precision.emulation import measured_through
+from export.precision.files import weights_name
 from export.precision.float_formats import FloatFormat, NarrowPrecision, float_format
 from export.precision.regions import Regions, ranged_tensors, regions_by_operator, regions_within_range
 from export.quantization.calibration import LARGEST_BATCH, observe
@@ -31,7 +32,6 @@ from export.steps import StepContext
 from export.variants import TRAITS
 
 DTYPES_FILE = "dtypes.json"  # every node's type, and why it stayed fp32
-_MAX_BYTES = 1_900_000_000  # the graph is one message in memory meanwhile, which protobuf ends at 2 GiB
 
 
 def make_fp16(context: StepContext) -> Detail:
@@ -48,8 +48,7 @@ def _make(context: StepContext, precision: NarrowPrecision) -> Detail:
     assert context.variant is not None
     assert TRAITS[context.variant].precision == precision
     recipe, target = context.recipe, float_format(precision)
-    calibration, tuning, test = (context.data.split(context.loaded, name) for name in ("calibration", "tuning", "test"))
-    ensure_calibration_allowed(calibration, [tuning, test], recipe.calibration.min_images)
+    calibration = calibration_split(context.data, context.loaded)
     model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE), context.variant)
     allowed = regions_by_operator(prepared(model, target), target)
     context.note("observing activations")
@@ -103,21 +102,10 @@ def dtypes_document(model: onnx.ModelProto, regions: Regions) -> list[Mapping[st
 
 
 def _save(model: onnx.ModelProto, context: StepContext) -> None:
-    """Variants lie in one directory when published, so each names its own weights."""
+    assert context.variant is not None
     with tempfile.TemporaryDirectory(dir=context.out) as scratch:
         save_graph(model, Path(scratch) / MODEL_FILE)
         saved = load_graph(Path(scratch) / MODEL_FILE)
-        hand_on_weights(saved, Path(scratch), context.out, f"{context.variant}.onnx{WEIGHTS_SUFFIX}")
+        hand_on_weights(saved, Path(scratch), context.out, weights_name(context.variant))
     save_graph(saved, context.out / MODEL_FILE)
     onnx.checker.check_model(os.fspath(context.out / MODEL_FILE), full_check=True)
-
-
-def whole_graph(file: Path, variant: str) -> onnx.ModelProto:
-    """A graph with its weights in it, to be cast. Raises GraphError for one that is too large."""
-    size = file.stat().st_size + sum((file.parent / name).stat().st_size for name in weight_files(file))
-    if size > _MAX_BYTES:
-        raise GraphError(
-            f"the float network has {size / 1e9:.1f} GB, {variant} takes up to {_MAX_BYTES / 1e9:.1f} GB: "
-            f"leave {variant} out of the recipe's variants"
-        )
-    return onnx.load(file)

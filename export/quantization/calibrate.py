@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 
 from export.artifact import Artifact, Detail
-from export.datasets import ImageSplit, ensure_calibration_allowed
+from export.datasets import calibration_split
 from export.errors import GraphError
-from export.large_files import weight_files
+from export.large_files import whole_graph
 from export.onnx_graph import MODEL_FILE, network_nodes
 from export.quantization.calibration import LARGEST_BATCH, observe
 from export.quantization.qdq import float_tensors
@@ -25,7 +25,6 @@ from export.variants import TRAITS, Form
 
 HISTOGRAMS_FILE = "histograms.npz"  # absent when no variant of the form needs it
 _CALIBRATED = frozenset({"int8", "fp8"})
-_LARGEST_BYTES = 1_900_000_000  # the graph is one message in memory meanwhile, which protobuf ends at 2 GiB
 
 
 def run_calibrate(context: StepContext) -> Detail:
@@ -33,8 +32,8 @@ def run_calibrate(context: StepContext) -> Detail:
     if context.form not in calibrated_forms(context.loaded):
         return {"observed_tensors": 0}
     recipe = context.recipe
-    calibration = calibration_split(context)
-    model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE))
+    calibration = calibration_split(context.data, context.loaded)
+    model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE), "int8 or fp8")
     context.note("observing activations")
     largest_batch = min(LARGEST_BATCH, recipe.qualify.evaluate_batch_size)
     histograms = observe(model, activations(model), calibration.images, largest_batch)
@@ -50,13 +49,6 @@ def calibrated_forms(loaded: LoadedRecipe) -> tuple[Form, ...]:
     """The forms of the weights that some variant of the recipe quantizes."""
     traits = [TRAITS[variant] for variant in loaded.recipe.variants]
     return tuple(dict.fromkeys(each.form for each in traits if each.precision in _CALIBRATED))
-
-
-def calibration_split(context: StepContext) -> ImageSplit:
-    """Raises DataRefused when the images are missing, too few, repeated or shared with a split that is measured."""
-    calibration, tuning, test = (context.data.split(context.loaded, name) for name in ("calibration", "tuning", "test"))
-    ensure_calibration_allowed(calibration, [tuning, test], context.recipe.calibration.min_images)
-    return calibration
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
@@ -86,14 +78,3 @@ def write_histograms(histograms: Mapping[str, Histogram], file: Path) -> None:
         highs=np.array([each.high for each in histograms.values()], np.float64),
         counts=np.stack([each.counts for each in histograms.values()]),
     )
-
-
-def whole_graph(file: Path) -> onnx.ModelProto:
-    """A graph with its weights in it, as quantization needs it. Raises GraphError for one that is too large."""
-    size = file.stat().st_size + sum((file.parent / name).stat().st_size for name in weight_files(file))
-    if size > _LARGEST_BYTES:
-        raise GraphError(
-            f"the float network has {size / 1e9:.1f} GB, int8 and fp8 take up to {_LARGEST_BYTES / 1e9:.1f} GB: "
-            "leave them out of the recipe's variants"
-        )
-    return onnx.load(file)

@@ -14,13 +14,13 @@ import orjson
 from numpy.typing import NDArray
 
 from export.artifact import Detail
-from export.datasets import ImageSplit
+from export.datasets import ImageSplit, calibration_split
 from export.graph_rewrites import use_depthwise_for_batch_norm
-from export.large_files import hand_on_weights, load_graph, save_graph
+from export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
 from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
 from export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
 from export.quantization.accuracy_control import controlled
-from export.quantization.calibrate import calibration_split, read_histograms, whole_graph
+from export.quantization.calibrate import read_histograms
 from export.quantization.calibration import LARGEST_BATCH
 from export.quantization.candidates import (
     Attempt,
@@ -49,8 +49,8 @@ _FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "ConvTranspose")
 def make_quantized(context: StepContext) -> Detail:
     """Writes the variant's `model.onnx`, the table of candidates and the table of layers."""
     assert context.variant is not None
-    calibration = calibration_split(context)
-    model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE))
+    calibration = calibration_split(context.data, context.loaded)
+    model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE), context.variant)
     use_depthwise_for_batch_norm(model)
     histograms = read_histograms(context.inputs["calibrate"])
     tuning = context.data.split(context.loaded, "tuning")

@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from export.artifact import Artifact
 from export.datasets import DataStore, ImageSplit
 from export.errors import DataRefused, GraphError
+from export.large_files import whole_graph
 from export.onnx_graph import MODEL_FILE, mark_network_outputs
 from export.precision.casting import lift_constants, narrowed
 from export.precision.effective_precision import dtype_table, element_types, layer_precisions, share_in
 from export.precision.float_formats import float_format
-from export.precision.mixed_precision import DTYPES_FILE, make_bf16, make_fp16, prepared, whole_graph
+from export.precision.mixed_precision import DTYPES_FILE, make_bf16, make_fp16, prepared
 from export.precision.regions import (
     Regions,
     constant_reason,
