@@ -16,7 +16,8 @@ from export.datasets import DataStore
 from export.pipeline import RunSettings, planned_steps, run_pipeline
 from export.progress import progress_listener
 from export.recipe import LoadedRecipe, load_recipe
-from export.sparsity.sparsify import RECOVERED_FILE, SPARSITY_FILE
+from export.sparsity.mask_check import SPARSITY_FILE
+from export.sparsity.sparsify import RECOVERED_FILE
 
 _STEP = "compress.sparse24"
 

@@ -17,6 +17,7 @@ from export.compression.recovery_loss import Meaning, distillation_loss, label_l
 from export.compression.spec import RecoverySpec
 from export.sparsity.masks import magnitude_mask
 from models.training.command import autocast
+from models.training.loop import warmed_cosine
 
 Metric = Callable[[fx.GraphModule], float]
 _AVERAGE_DECAY = 0.99  # of the weights' moving average, which is what is measured and kept
@@ -84,7 +85,9 @@ def recover(
     """
     student, master = raw_module(module, first_raw), raw_module(teacher, first_raw)
     trained = {
-        name: parameter.requires_grad_(True) for name, parameter in student.named_parameters() if _is_trained(parameter)
+        name: parameter.requires_grad_(True)
+        for name, parameter in student.named_parameters()
+        if parameter.is_floating_point()
     }
     held = {name: mask.clone() for name, mask in masks.items()}
     average = {name: parameter.detach().clone() for name, parameter in trained.items()}
@@ -96,6 +99,7 @@ def recover(
     total = spec.steps + spec.dense_steps
     # Blends have no label, and detectors find less in them than they would have to unlearn.
     mixes = spec.labels_share == 0.0 and lesson.meaning == "distribution"
+    warm_up = max(1, round(_WARM_UP_SHARE * total))
     moving_until = round(spec.moving_mask_share * spec.steps)
     for step in range(total):
         if step == spec.steps:
@@ -106,7 +110,7 @@ def recover(
             held, flip_rate = _moved(trained, held)
             flips.append(flip_rate)
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, total, spec.peak_lr)
+            group["lr"] = warmed_cosine(step, total, warm_up, spec.peak_lr)
         images, rows = changed_batch(lesson.images, step, spec.batch_size, spec.seed, mixes)
         loss = _loss(student, master, trained, held, is_moving, images, rows, lesson, spec)
         optimizer.zero_grad(set_to_none=True)
@@ -128,10 +132,6 @@ def recover(
     state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()} | best
     module.load_state_dict(state)
     return Recovered(state, best_masks, tuple(history), best_value)
-
-
-def _is_trained(parameter: Tensor) -> bool:
-    return parameter.is_floating_point()
 
 
 def _loss(
@@ -181,14 +181,6 @@ def _decay_masked(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor], de
         gradient = trained[name].grad
         if gradient is not None:
             gradient.add_(trained[name].detach() * ~mask, alpha=decay)
-
-
-def _learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then half a cosine down to one per cent."""
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, fx
 
 from export.artifact import Artifact
-from export.compression.recovery import Lesson
+from export.compression.recovery import Lesson, Recovered, recover
 from export.compression.recovery_loss import Meaning
 from export.compression.spec import RecoverySpec
 from export.datasets import ImageSplit, calibration_split, ensure_calibration_allowed
 from export.errors import GraphError, RecipeError
 from export.labelled_images import ClassSample
+from export.normalisation import relative_l2
 from export.qualification.accuracy import Answer, evaluate
 from export.qualification.evidence import point_value
 from export.recipe import DigitScenes, FolderData
@@ -27,8 +28,10 @@ from export.wrap import DEPLOY_FILE, load_deploy_program, read_wrap_facts
 from models.specs import Task, output_tensors
 
 MAX_PROOF_ERROR = 1e-5  # relative L2 of raw outputs: what keeps the function may only round differently
-_PROOF_IMAGES = 4
+PROOF_IMAGES = 4
 _RECORD = "step.json"
+
+Document = dict[str, Any]  # JSON-ready
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,10 +69,10 @@ def traced_network(directory: Path, context: StepContext) -> TracedNetwork:
 
 def tuning_metric(network: TracedNetwork, context: StepContext) -> float:
     """The task's metric of `network.module` as it is now."""
-    return metric_of(network.module, network.answers, context)
+    return _metric_of(network.module, network.answers, context)
 
 
-def metric_of(module: fx.GraphModule, answers: int, context: StepContext) -> float:
+def _metric_of(module: fx.GraphModule, answers: int, context: StepContext) -> float:
     recipe, split = context.recipe, context.data.split(context.loaded, "tuning")
 
     def infer(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Answer:
@@ -86,15 +89,43 @@ def calibration_images(context: StepContext, count: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(calibration.images[:count]))
 
 
-def lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) -> Lesson:
+def recovered(
+    context: StepContext,
+    student: TracedNetwork,
+    teacher: fx.GraphModule,
+    masks: Mapping[str, Tensor],
+    spec: RecoverySpec,
+) -> tuple[Recovered, Document]:
+    """Teaches `student` its answers back, and says how that went. Side effect: its module changes."""
+    context.note("recovery" if spec.steps else "no recovery: the recipe asks for none")
+    learned_from = _lesson(context, student, spec)
+    found = recover(
+        student.module,
+        teacher,
+        masks,
+        learned_from,
+        spec,
+        student.first_raw,
+        lambda module: _metric_of(module, student.answers, context),
+        context.note,
+    )
+    document: Document = {
+        "spec": spec.model_dump(),
+        "images": len(learned_from.images),
+        "history": [asdict(point) for point in found.history],
+    }
+    return found, document
+
+
+def _lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) -> Lesson:
     """The `train` split, or without one the calibration images, disjoint from what is measured on."""
-    split = context.data.split(context.loaded, "train" if has_train_split(context) else "calibration")
+    split = context.data.split(context.loaded, "train" if _has_train_split(context) else "calibration")
     others = [context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")]
     ensure_calibration_allowed(split, others, min(len(split.image_sha256), 8))
     return Lesson(split.images, _class_ids(split, context, spec), network.meaning)
 
 
-def has_train_split(context: StepContext) -> bool:
+def _has_train_split(context: StepContext) -> bool:
     data = context.recipe.data
     match data:
         case DigitScenes():
@@ -105,20 +136,13 @@ def has_train_split(context: StepContext) -> bool:
 
 def ensure_function_kept(before: Sequence[Tensor], after: Sequence[Tensor], what: str) -> float:
     """The worst relative L2 of raw outputs. Raises GraphError above 1e-5."""
-    errors = [
-        float((found - wanted).double().norm() / wanted.double().norm().clamp_min(1e-30))
-        for found, wanted in zip(after, before, strict=True)
-    ]
+    errors = [relative_l2(found, wanted) for found, wanted in zip(after, before, strict=True)]
     worst = max(errors, default=0.0)
     if not worst <= MAX_PROOF_ERROR:
         raise GraphError(
             f"{what} changed the network's outputs by {worst:.1e} (relative L2, allowed {MAX_PROOF_ERROR:g})"
         )
     return worst
-
-
-def proof_images(images: Tensor) -> Tensor:
-    return images[:_PROOF_IMAGES]
 
 
 def save_form(program: Any, wrapped: Artifact, out: Path) -> None:

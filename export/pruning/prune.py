@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import orjson
 import torch
 from torch import Tensor, fx
 
 from export.artifact import Detail
-from export.compression.recovery import Recovered, recover
 from export.compression.threads import one_thread
 from export.compression.traced_network import (
+    PROOF_IMAGES,
+    Document,
     TracedNetwork,
     calibration_images,
-    lesson,
-    metric_of,
-    proof_images,
+    recovered,
     save_form,
     traced_network,
     tuning_metric,
@@ -35,9 +33,6 @@ from export.trace import traced
 from export.wrap import FACTS_FILE, read_wrap_facts
 
 PRUNING_FILE = "pruning.json"
-_PROOF_IMAGES = 4
-
-Document = dict[str, Any]
 
 
 def run_prune(context: StepContext) -> Detail:
@@ -45,7 +40,7 @@ def run_prune(context: StepContext) -> Detail:
     spec, wrapped = context.recipe.pruning, context.inputs["wrap"]
     start = time.perf_counter()
     dense = traced_network(wrapped.directory, context)
-    images = proof_images(calibration_images(context, _PROOF_IMAGES))
+    images = calibration_images(context, PROOF_IMAGES)
     context.note("choosing channels")
     with one_thread():
         module, error = narrow_network(dense, images, spec)
@@ -63,15 +58,11 @@ def run_prune(context: StepContext) -> Detail:
         "pruning_s": time.perf_counter() - start,
         "dense_tuning_metric": tuning_metric(dense, context),
     }
-    recovered = _recovered(context, narrow, dense)
+    found, recovery = recovered(context, narrow, dense.module, {}, spec.recovery)
     document |= {
-        "one_shot_tuning_metric": recovered.history[0].tuning_metric,
-        "tuning_metric": recovered.tuning_metric,
-        "recovery": {
-            "spec": spec.recovery.model_dump(),
-            "images": len(lesson(context, dense, spec.recovery).images),
-            "history": [asdict(point) for point in recovered.history],
-        },
+        "one_shot_tuning_metric": found.history[0].tuning_metric,
+        "tuning_metric": found.tuning_metric,
+        "recovery": recovery,
     }
     with_weights(narrow.program, used_weights(narrow.module))
     save_form(narrow.program, wrapped, context.out)
@@ -99,21 +90,6 @@ def _traced_again(
     if trace.not_batchable_reason != not_batchable_reason:
         raise GraphError(f"the pruned network does not take batches any more: {trace.not_batchable_reason}")
     return replace(dense, program=trace.program, module=trace.program.module())
-
-
-def _recovered(context: StepContext, narrow: TracedNetwork, dense: TracedNetwork) -> Recovered:
-    spec = context.recipe.pruning.recovery
-    context.note("recovery" if spec.steps else "no recovery: the recipe asks for none")
-    return recover(
-        narrow.module,
-        dense.module,
-        {},
-        lesson(context, narrow, spec),
-        spec,
-        narrow.first_raw,
-        lambda module: metric_of(module, narrow.answers, context),
-        context.note,
-    )
 
 
 def _parameters(module: fx.GraphModule) -> int:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from export.artifact import Detail
-from export.compression.recovery import Recovered, recover
 from export.compression.threads import one_thread
 from export.compression.traced_network import (
+    PROOF_IMAGES,
+    Document,
     TracedNetwork,
     calibration_images,
     ensure_function_kept,
-    lesson,
-    metric_of,
-    proof_images,
+    recovered,
     save_form,
     traced_network,
     tuning_metric,
@@ -31,17 +28,15 @@ from export.compression.traced_network import (
 from export.errors import GraphError, SourceError
 from export.sparsity.channel_groups import channel_groups
 from export.sparsity.eligibility import WeightedLayer, weighted_layers
+from export.sparsity.mask_check import SPARSITY_FILE
 from export.sparsity.masks import has_two_four, kept_magnitude, magnitude_mask, random_mask
 from export.sparsity.permutation import PermutationFigure, permute_channels
 from export.sparsity.second_order import prune_in_order
 from export.steps import StepContext
 
-SPARSITY_FILE = "sparsity.json"
 RECOVERED_FILE = "recovered.safetensors"
 _METADATA_KEY = "saccade.sparsity"  # in the safetensors file: how its weights came about
 _OBSERVED_IMAGES = 64
-
-Document = dict[str, Any]
 
 
 def run_sparsify(context: StepContext) -> Detail:
@@ -111,33 +106,19 @@ def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[
         before = _raw_of(network, original, images)
         error = ensure_function_kept(before, _raw_of(network, permuted, images), "the permutation of channels")
         trial("magnitude", True, permuted)
-    masks = trial(spec.method, spec.permutation, permuted)
     if spec.method != "second_order":
         trial("second_order", spec.permutation, permuted)
-        module.load_state_dict(permuted)
-        masks = _pruned(network, eligible, spec.method, images, context)
-    recovered = _recovered(context, network, teacher, masks)
+    masks = trial(spec.method, spec.permutation, permuted)  # last: recovery starts from the weights it leaves
+    found, recovery = recovered(context, network, teacher, masks, spec.recovery)
     return {
         "method": spec.method,
         "claimed": [] if spec.recovery.dense_steps else [layer.layer for layer in eligible],
         "dense_tuning_metric": dense,
-        "tuning_metric": recovered.tuning_metric,
+        "tuning_metric": found.tuning_metric,
         "permutation_error": error,
         "one_shot": table,
         "layers": _layer_table(layers, figures),
-        "recovery": {
-            "spec": spec.recovery.model_dump(),
-            "images": len(lesson(context, network, spec.recovery).images),
-            "history": [
-                {
-                    "step": point.step,
-                    "loss": point.loss,
-                    "tuning_metric": point.tuning_metric,
-                    "flip_rate": point.flip_rate,
-                }
-                for point in recovered.history
-            ],
-        },
+        "recovery": recovery,
     }
 
 
@@ -155,23 +136,6 @@ def _pruned(
         masks[layer.weight] = magnitude_mask(weight) if method == "magnitude" else random_mask(weight, index)
         weight.mul_(masks[layer.weight])
     return masks
-
-
-def _recovered(
-    context: StepContext, network: TracedNetwork, teacher: torch.fx.GraphModule, masks: dict[str, Tensor]
-) -> Recovered:
-    spec = context.recipe.sparsity.recovery
-    context.note("recovery" if spec.steps else "no recovery: the recipe asks for none")
-    return recover(
-        network.module,
-        teacher,
-        masks,
-        lesson(context, network, spec),
-        spec,
-        network.first_raw,
-        lambda module: metric_of(module, network.answers, context),
-        context.note,
-    )
 
 
 def _load_recovered(path: Path, network: TracedNetwork, layers: Sequence[WeightedLayer]) -> Document:
@@ -231,7 +195,7 @@ def _same_order(state: dict[str, Tensor], layers: Sequence[WeightedLayer]) -> tu
 
 def _raw_of(network: TracedNetwork, state: dict[str, Tensor], images: Tensor) -> list[Tensor]:
     network.module.load_state_dict(state)
-    return network.raw(proof_images(images))
+    return network.raw(images[:PROOF_IMAGES])
 
 
 def _snapshot(network: TracedNetwork) -> dict[str, Tensor]:

@@ -108,11 +108,16 @@ def train(network: nn.Module, trainee: Trainee, schedule: Schedule, state_path: 
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
+    """What a schedule's step learns with."""
+    return warmed_cosine(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
+
+
+def warmed_cosine(step: int, steps: int, warmup_steps: int, peak_lr: float) -> float:
     """Linear warm-up, then half a cosine down to 1 % of the peak."""
-    if step < schedule.warmup_steps:
-        return schedule.peak_lr * (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
-    return schedule.peak_lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+    if step < warmup_steps:
+        return peak_lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak_lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 def batch_indices(step: int, examples: int, schedule: Schedule) -> Tensor:

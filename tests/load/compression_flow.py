@@ -49,7 +49,7 @@ def _run(scratch: Path, permutation_seconds: float) -> dict[str, int]:
     from export.datasets import DataStore
     from export.pipeline import Listener, RunSettings, run_pipeline
     from export.recipe import load_recipe
-    from export.sparsity.sparsify import SPARSITY_FILE
+    from export.sparsity.mask_check import SPARSITY_FILE
 
     recipe = scratch / "resnet50.yaml"
     recipe.write_text(yaml.safe_dump(_recipe(permutation_seconds)))

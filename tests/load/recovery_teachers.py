@@ -37,7 +37,7 @@ def _history(path: Path, labels_share: float, steps: int, seed: int) -> list[flo
     from export.datasets import DataStore
     from export.pipeline import Listener, RunSettings, run_pipeline
     from export.recipe import load_recipe
-    from export.sparsity.sparsify import SPARSITY_FILE
+    from export.sparsity.mask_check import SPARSITY_FILE
 
     loaded = from_scratch(load_recipe(path))
     recovery = loaded.recipe.sparsity.recovery.model_copy(

@@ -14,7 +14,7 @@ from export.cli import app
 from export.datasets import DataStore
 from export.pipeline import Listener, RunSettings, run_pipeline
 from export.recipe import load_recipe
-from export.sparsity.sparsify import SPARSITY_FILE
+from export.sparsity.mask_check import SPARSITY_FILE
 from tests.pipeline.conftest import WriteRecipe
 
 _SOURCE = {"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"channels": 16}}
