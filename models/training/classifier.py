@@ -19,7 +19,7 @@ from models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execut
 from models.training.samples import CropSet, crop_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 24_000, 1_000, 2_000
-_LABEL_SMOOTHING = 0.05
+LABEL_SMOOTHING = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,16 +34,21 @@ class ClassifierTrainee:
         return len(self.training.images)
 
     def loss(self, network: nn.Module, indices: Tensor, rng: Generator) -> Tensor:
-        rows = indices.numpy()
-        images = recoloured(as_float(torch.from_numpy(self.training.images[rows])), rng)
-        images, _, _ = shifted(images, None, 3, rng)
-        truth = torch.from_numpy(self.training.class_ids[rows])
+        images, truth = changed_crops(self.training, indices, rng)
         with autocast():
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        return functional.cross_entropy(logits.float(), truth, label_smoothing=_LABEL_SMOOTHING)
+            logits = network(images)
+        return functional.cross_entropy(logits.float(), truth, label_smoothing=LABEL_SMOOTHING)
 
     def tuning_metric(self, network: nn.Module) -> float:
         return classifier_top1(network, self.tuning)
+
+
+def changed_crops(crops: CropSet, indices: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Recoloured, shifted images (n, 3, 64, 64) of the given rows, channels last, and their class ids."""
+    rows = indices.numpy()
+    images = recoloured(as_float(torch.from_numpy(crops.images[rows])), rng)
+    images, _, _ = shifted(images, None, 3, rng)
+    return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(crops.class_ids[rows])
 
 
 def _trainee() -> ClassifierTrainee:

@@ -15,10 +15,15 @@ from torch.nn import functional
 
 from models.digit_scenes import CROP_SIZE, Split
 from models.networks.digits_vit import digits_vit
-from models.networks.layers import as_float
 from models.networks.resnet import digits_classifier
-from models.training.augmentation import recoloured, shifted
-from models.training.classifier import TEST_IMAGES, TRAIN_IMAGES, TUNING_IMAGES, test_top1
+from models.training.classifier import (
+    LABEL_SMOOTHING,
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+    TUNING_IMAGES,
+    changed_crops,
+    test_top1,
+)
 from models.training.command import CHECKPOINT_DIR, autocast, parse_options
 from models.training.evaluation import classifier_top1
 from models.training.figures import load_checkpoint
@@ -26,7 +31,6 @@ from models.training.loop import Schedule
 from models.training.runs import TRAIN_SEED, TUNING_SEED, Run, execute
 from models.training.samples import CropSet, crop_set
 
-_LABEL_SMOOTHING = 0.05
 _TEACHER_SHARE = 0.5  # of the loss; the labels have the rest
 
 
@@ -43,16 +47,12 @@ class VitTrainee:
         return len(self.training.images)
 
     def loss(self, network: nn.Module, indices: Tensor, rng: Generator) -> Tensor:
-        rows = indices.numpy()
-        images = recoloured(as_float(torch.from_numpy(self.training.images[rows])), rng)
-        images, _, _ = shifted(images, None, 3, rng)
-        images = images.contiguous(memory_format=torch.channels_last)
-        truth = torch.from_numpy(self.training.class_ids[rows])
+        images, truth = changed_crops(self.training, indices, rng)
         with autocast():
             with torch.no_grad():
                 taught = self.teacher(images)
             logits = network(images).float()
-        by_labels = functional.cross_entropy(logits, truth, label_smoothing=_LABEL_SMOOTHING)
+        by_labels = functional.cross_entropy(logits, truth, label_smoothing=LABEL_SMOOTHING)
         by_teacher = functional.cross_entropy(logits, taught.float().softmax(1))
         return _TEACHER_SHARE * by_teacher + (1.0 - _TEACHER_SHARE) * by_labels
 
