@@ -63,6 +63,7 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
         allow_spinning=settings.allow_spinning,
         sha256=digests[variant.file],
         external_data=tuple((Path(message.version_dir) / name, digests[name]) for name in variant.external_data),
+        merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from models.manifest import Manifest
 from models.specs import TensorSpec
+from service.backends.base import LoadRequest
 from service.backends.fake_backend import FakeBackend
 from service.errors import BackendError, RepositoryError
 from service.settings import Settings
@@ -77,6 +78,26 @@ def test_missing_manifest_is_refused(tmp_path: Path) -> None:
 def test_unknown_variant_is_refused(version_dir: Path) -> None:
     with pytest.raises(BackendError, match="no variant 'int8'"):
         load(version_dir, variant="int8")
+
+
+@pytest.mark.parametrize(("precision", "merges"), [("fp32", True), ("int8", True), ("fp8", False)])
+def test_float8_pairs_are_opened_as_they_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, merges: bool
+) -> None:
+    manifest = manifest_for("digits", 1)
+    variant = manifest.variants[0].model_copy(update={"precision": precision})
+    version_dir = publish(tmp_path, manifest.model_copy(update={"variants": (variant,)}))
+    asked: list[LoadRequest] = []
+    open_fake = FakeBackend.__init__
+
+    def opened(self: FakeBackend, request: LoadRequest) -> None:
+        asked.append(request)
+        open_fake(self, request)
+
+    monkeypatch.setattr(FakeBackend, "__init__", opened)
+    load(version_dir)
+
+    assert [request.merges_dequantized for request in asked] == [merges]
 
 
 @pytest.mark.parametrize("fault", ["shape", "dtype"])
