@@ -92,21 +92,6 @@ def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str
     return shared
 
 
-def integer_weights(model: onnx.ModelProto, nodes: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """The quantized weights (as stored) by name of the node that reads them; of all nodes when none are named."""
-    constants = constants_of(model)
-    dequantized = {
-        node.output[0]: constants[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    }
-    return {
-        node.name: dequantized[node.input[1]]
-        for node in model.graph.node
-        if len(node.input) > 1 and node.input[1] in dequantized and (not nodes or node.name in nodes)
-    }
-
-
 def _activation_pairs(
     placement: Placement, ranges: Mapping[str, Range], numbers: NumberFormat, zero: str, model: onnx.ModelProto
 ) -> dict[str, tuple[onnx.NodeProto, onnx.NodeProto]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import GraphError
@@ -20,7 +23,6 @@ from export.quantization.qdq_trt import (
     FP8_FORMAT,
     INT8_FORMAT,
     NumberFormat,
-    integer_weights,
     quantized_for_tensorrt,
     shared_ranges,
 )
@@ -30,6 +32,21 @@ from tests.support.residual_network import CHANNELS, SIDE, residual_network
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (6, SIDE, SIDE, 3), np.uint8)
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
+
+
+def integer_weights(model: onnx.ModelProto, nodes: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """The quantized weights (as stored) by name of the node that reads them; of all nodes when none are named."""
+    constants = constants_of(model)
+    dequantized = {
+        node.output[0]: constants[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    return {
+        node.name: dequantized[node.input[1]]
+        for node in model.graph.node
+        if len(node.input) > 1 and node.input[1] in dequantized and (not nodes or node.name in nodes)
+    }
 
 
 def minmax_ranges(model: onnx.ModelProto) -> dict[str, Range]:
