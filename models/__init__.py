@@ -2,6 +2,7 @@
 
     specs.py              tasks, tensors, preprocessing: nouns that export and service share
     manifest.py           the contract between export and service, versioned
+    plans.py              TensorRT plans: what a plan was made from, and which machine opens it
     preprocessing.py      decoded image → network input, the same in training, evaluation and serving
     resampling.py         the part of a resized image that is asked for, within one level of Pillow and torch
 

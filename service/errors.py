@@ -17,6 +17,10 @@ SaccadeError
 ├── ClientLeft              nobody waits for the answer any more
 ├── InferenceFailed         the backend refused this batch
 ├── BackendError            a backend could not load or run
+│   ├── RuntimeMissing      a library or a driver is not there, or too old
+│   ├── PlanRefused         a TensorRT plan of another GPU, another TensorRT, another file, or damaged
+│   └── OutOfDeviceMemory   the device has too little memory left; carries the figures
+├── DeviceLost              the device can be used by another process only; the worker ends
 ├── RepositoryError         a version that must not be served
 │   └── SignatureRefused    nobody who is trusted vouches for it
 │       ├── UnsignedVersion     it has no manifest.sig
@@ -102,6 +106,22 @@ class InferenceFailed(SaccadeError):
 
 class BackendError(SaccadeError):
     pass
+
+
+class RuntimeMissing(BackendError):
+    pass
+
+
+class PlanRefused(BackendError):
+    pass
+
+
+class OutOfDeviceMemory(BackendError):
+    pass
+
+
+class DeviceLost(SaccadeError):
+    """A sticky CUDA error: every later call of this process fails as well."""
 
 
 class RepositoryError(SaccadeError):

@@ -50,7 +50,7 @@ class Supervisor:
         self._signatures = signatures
         self._runtime_dir = runtime_dir
         self._reservation = reservation
-        self._table = VersionTable(settings.device)
+        self._table = VersionTable(settings.device, settings.backend)
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
         self._worker: ChildProcess | None = None

@@ -38,8 +38,9 @@ class VersionEntry:
 class VersionTable:
     """All versions the server has tried, by key."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, backend: str) -> None:
         self._device = device
+        self._backend = backend
         self._entries: dict[VersionKey, VersionEntry] = {}
         self._instance_ids = itertools.count(1)
         self._loading: VersionKey | None = None
@@ -89,6 +90,7 @@ class VersionTable:
             str(entry.found.path),
             entry.manifest_sha256,
             entry.allowed_batch_sizes,
+            self._backend,
         )
 
     def report(self, update: InstanceState) -> VersionEntry | None:

@@ -29,6 +29,10 @@ class LoadRequest:
     sha256: str | None = None  # of the file's bytes; None only while exporting, when they are not published yet
     external_data: tuple[tuple[Path, str | None], ...] = ()  # weight files beside `file`, each with its digest
     merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/serving.py
+    allowed_batch_sizes: tuple[int, ...] = ()  # ascending; what will be asked of `infer`. Empty: anything
+    plan_dir: Path | None = None  # of a TensorRT plan, see models/plans.py
+    cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
+    batches_in_flight: int = 2  # one is copied while another runs, where the device has engines for both
 
 
 class Backend(Protocol):
@@ -46,3 +50,28 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Frees device memory; no call may follow."""
+
+
+class PipelinedBackend(Backend, Protocol):
+    """A backend whose device copies one batch while it runs another. `infer` is `staging`, `start` and `finish` in one.
+
+    Calls come from one thread. Between `start` and its `finish` at most `batches_in_flight` - 1 others are started.
+    """
+
+    @property
+    def batches_in_flight(self) -> int: ...
+
+    def staging(self, batch_size: int) -> UInt8Array:
+        """Where to write the next batch, (batch_size, height, width, 3); valid until `start`. May wait for a free one.
+
+        Raises BackendError for a batch size that was not allowed at load.
+        """
+
+    def start(self) -> int:
+        """Queues copy, run and copy back of what `staging` got; returns at once. The result names it for `finish`."""
+
+    def finish(self, started: int) -> tuple[Outputs, float]:
+        """Outputs of a started batch, rows in order and the caller's to keep, and the seconds its run took.
+
+        Raises BackendError when the run failed, DeviceLost when the device can only be used by another process.
+        """

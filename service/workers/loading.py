@@ -36,7 +36,7 @@ def load_instance(
         raise BackendError(str(error)) from error
     if found != message.manifest_sha256:
         raise BackendError("the manifest changed after it was verified; publish a new version instead")
-    backend = load_backend(settings.backend, _request_for(message, manifest, settings))
+    backend = load_backend(message.backend, _request_for(message, manifest, settings))
     on_warming()
     latency = LatencyModel()
     try:
@@ -64,6 +64,8 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
         sha256=digests[variant.file],
         external_data=tuple((Path(message.version_dir) / name, digests[name]) for name in variant.external_data),
         merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
+        allowed_batch_sizes=message.allowed_batch_sizes,
+        plan_dir=Path(message.plan_dir) if message.plan_dir else None,
     )
 
 

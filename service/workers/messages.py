@@ -88,6 +88,8 @@ class Load(Message, frozen=True):
     version_dir: str
     manifest_sha256: str
     allowed_batch_sizes: tuple[int, ...]
+    backend: str  # as in `backends/registry.py`
+    plan_dir: str = ""  # of a TensorRT plan; empty for a backend that opens the variant's own file
 
 
 class Unload(Message, frozen=True):
@@ -101,11 +103,25 @@ class Stop(Message, frozen=True):
 # worker -> supervisor
 
 
+class DeviceFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker found on its device. Empty or 0 where the device has no such thing."""
+
+    name: str = ""
+    compute_capability: str = ""  # "SM90"
+    tensorrt: str = ""  # module name
+    tensorrt_version: str = ""
+    driver_version: str = ""  # the CUDA version that the driver is for
+    memory_total_bytes: int = 0
+    memory_free_bytes: int = 0  # before any model was loaded
+    problem: str = ""  # why the device cannot be used, in one line
+
+
 class WorkerReady(Message, frozen=True):
     """The socket for API processes is open."""
 
     socket_path: str
     pid: int
+    facts: DeviceFacts = DeviceFacts()
 
 
 class InstanceState(Message, frozen=True):
@@ -116,6 +132,7 @@ class InstanceState(Message, frozen=True):
     reason: str
     provider: str
     seconds: float
+    memory_bytes: int = 0  # that the load took on its device, measured; 0 until it is ready
 
 
 class Unloaded(Message, frozen=True):

@@ -14,6 +14,8 @@ from service.workers.messages import AnyMessage, Catalog, DeviceStatus, VersionS
 DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
 VERSION = VersionStatus("digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", 7, "cpu")
 
+FACTS = messages.DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
+
 EXAMPLES: tuple[AnyMessage, ...] = (
     messages.Hello(64, 33_554_432),
     messages.Submit(1, 2, 7, 1000.5, 999.25),
@@ -21,10 +23,10 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.Probe(4),
     messages.Done(1, messages.DONE_OK, 0.5, 0.25, 8),
     messages.Alive(4),
-    messages.Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4, 8)),
+    messages.Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4, 8), "onnxruntime"),
     messages.Unload(7),
     messages.Stop(),
-    messages.WorkerReady("/run/worker.sock", 4242),
+    messages.WorkerReady("/run/worker.sock", 4242, FACTS),
     messages.InstanceState(7, "failed", "no memory", "", 1.5),
     messages.Unloaded(7),
     Catalog(12, (DEVICE,), (VERSION,), False),

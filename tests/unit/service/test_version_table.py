@@ -22,7 +22,7 @@ class Story:
     """A table with the shorthand these tests read best in."""
 
     def __init__(self) -> None:
-        self.table = VersionTable("cpu")
+        self.table = VersionTable("cpu", "onnxruntime")
 
     def add(self, *versions: int) -> None:
         for version in versions:
@@ -57,7 +57,7 @@ def story() -> Story:
 def test_load_carries_what_the_worker_needs(story: Story) -> None:
     story.add(3)
 
-    assert story.load() == Load(1, "digits", 3, "fp32", "digits/3", "digest-3", (1, 2))
+    assert story.load() == Load(1, "digits", 3, "fp32", "digits/3", "digest-3", (1, 2), "onnxruntime")
 
 
 def test_newest_version_is_loaded_first_and_alone(story: Story) -> None:

@@ -38,7 +38,8 @@ def load(
         events.append("run")
         return nullcontext(True)
 
-    message = Load(1, "digits", 1, variant, str(version_dir), manifest_sha256 or digest_of(version_dir), (1, 2, 4))
+    digest = manifest_sha256 or digest_of(version_dir)
+    message = Load(1, "digits", 1, variant, str(version_dir), digest, (1, 2, 4), settings.backend)
     instance, provider = load_instance(message, settings, exclusive, lambda: events.append("warming"))
     return instance, provider, events
 

@@ -28,7 +28,7 @@ MESSAGES: list[AnyMessage] = [
     Submit(1, 2, 3, 4.5, 6.5),
     Cancel(1),
     Done(1, 0, 0.001, 0.002, 8),
-    Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4)),
+    Load(7, "digits", 3, "int8-cpu", "/models/digits/3", "a" * 64, (1, 2, 4), "onnxruntime"),
     Stop(),
 ]
 
