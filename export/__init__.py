@@ -22,7 +22,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 
 Beside them
 - `recipe.py` validates recipe.yaml and completes it from its source; `init.py` writes the recipe of a checkpoint.
-- `datasets.py` loads splits with the serving decoder: `digit_data.py`, `folder_data.py` give `labelled_images.py`.
+- `datasets.py` loads splits (`image_split.py`) with the serving decoder: `digit_data.py`, `folder_data.py` give
+  `labelled_images.py`.
 - `artifact.py` stores what steps made, by content. `onnx_graph.py` answers questions about graphs.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
 - `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`;

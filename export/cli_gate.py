@@ -15,9 +15,10 @@ from export.cli_signing import SignKeyOption, signer_from
 from export.datasets import DataStore
 from export.errors import DeviceError, PublishError, RecipeError
 from export.gate.decision import denial_text, verdict
+from export.gate.device_figures import EvaluationData
 from export.gate.device_probe import TensorRtProbe
 from export.gate.judged_variants import judged_again
-from export.gate.on_device import EvaluationData, settle
+from export.gate.on_device import settle
 from export.gate.settled_version import publish_settled
 from export.gate.table import gate_table
 from export.pipeline import Listener, RunSettings, run_pipeline

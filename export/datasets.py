@@ -9,36 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.digit_data import digit_samples, ensure_instances_disjoint
 from export.errors import DataRefused
 from export.folder_data import folder_samples
+from export.image_split import ImageSplit, Split
 from export.labelled_images import Sample
 from export.qualification.benchmark import usable_threads
-from export.recipe import FolderData, LoadedRecipe, Split
+from export.recipe import FolderData, LoadedRecipe
 from models.preprocessing import Geometry, UInt8Array, preprocess_into
 from models.specs import PreprocessSpec
 from service.errors import SaccadeError
 from service.vision.image_decoder import ImageLimits, decode_image
 
 _IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageSplit:
-    """One split, ready for the network. Samples, images and geometries are in the same order."""
-
-    name: Split
-    samples: Sequence[Sample]
-    images: UInt8Array  # (n, height, width, 3) model input
-    geometries: Sequence[Geometry]
-    image_sha256: tuple[str, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Digest of all encoded images, in order."""
-        return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -114,8 +98,3 @@ def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSp
             raise DataRefused(
                 f"{len(shared)} calibration images are also in split {other.name!r}; figures on it would be flattered"
             )
-
-
-def batches(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
-    """Consecutive views of at most `size` images."""
-    return [images[start : start + size] for start in range(0, len(images), size)]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.errors import DataRefused
+from export.image_split import Split
 from export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import DigitScenes, Split
+from export.recipe import DigitScenes
 from models.digit_scenes import CLASS_NAMES, crop_samples, instance_digests, scene_samples
 from models.digit_scenes import Split as SceneSplit
 from models.specs import Task, TaskSpec

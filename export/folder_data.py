@@ -23,8 +23,9 @@ import orjson
 from PIL import Image
 
 from export.errors import DataRefused
+from export.image_split import Split
 from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import FolderData, Split
+from export.recipe import FolderData
 from models.specs import Task
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})

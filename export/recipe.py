@@ -15,13 +15,13 @@ from pydantic_core import ErrorDetails
 from export.compression.spec import PruningSpec, SparsitySpec
 from export.errors import RecipeError
 from export.gate.limits import GateThresholds
+from export.image_split import Split
 from export.network import NetworkRequest, SourceFacts
 from export.sources.crop_rule import crop_at_size
 from export.sources.specs import SourceSpec, source_name
 from export.variants import VariantKind
 from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
-Split = Literal["calibration", "tuning", "test", "train"]
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
 _LONGEST_NAME = 63  # as models.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, Detail
-from export.datasets import batches
+from export.image_split import batches
 from export.network import Network
 from export.padding import plain_input
 from export.plain_answers import plain_answer

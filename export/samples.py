@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from pycocotools import mask as coco_mask
 
-from export.datasets import ImageSplit
+from export.image_split import ImageSplit
 from export.labelled_images import ClassSample, DetectSample, Sample
 from export.recipe import Recipe
 

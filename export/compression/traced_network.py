@@ -16,8 +16,9 @@ from export.artifact import Artifact
 from export.compression.recovery import Lesson, Recovered, recover
 from export.compression.recovery_loss import Meaning
 from export.compression.spec import RecoverySpec
-from export.datasets import ImageSplit, calibration_split, ensure_calibration_allowed
+from export.datasets import calibration_split, ensure_calibration_allowed
 from export.errors import GraphError, RecipeError
+from export.image_split import ImageSplit
 from export.labelled_images import ClassSample
 from export.normalisation import relative_l2
 from export.qualification.accuracy import Answer, evaluate

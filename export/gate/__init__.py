@@ -7,7 +7,8 @@ checks/             its checks, one named line each
 limits.py           the recipe's section `gate`, with ceilings
 table.py            verdicts as a table
 on_device.py        settles pending checks where the device is
-device_probe.py     runs plans on the GPU at hand
+device_figures.py   measures one plan there
+device_seam.py      what a device must be able to do; device_probe.py is the GPU at hand
 plan_layers.py      reads what TensorRT's inspector says of a plan
 settled_version.py  publishes what a device settled
 """

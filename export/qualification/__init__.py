@@ -5,6 +5,7 @@ answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, 
 accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
 speed_measurements.py   time and memory: benchmark.py takes turns, bare_graph.py is raced against
 file_structure.py       precision and sparsity by layer
+metric_figures.py       a metric as manifest and report state it
 curves.py               where it is wrong: confusion, precision and recall
 disagreements.py        where its answers differ; answer_pictures.py draws that
 """

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from export.datasets import ImageSplit, batches
+from export.image_split import ImageSplit, batches
 from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
 from export.qualification.detection_evidence import Detections, detect_evidence
 from export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from export.image_split import batch_of
 from export.qualification.accuracy import Answer
 from export.qualification.parity import answer_difference, hostile_figure, hostile_images
 from export.qualification.qualify_report import BatchInvariance, HostileFigure, ParityFigure
@@ -74,11 +75,6 @@ def equal_runs(
     is_equal = _bits(other.infer(batch)) == first and is_equal
     other.close()
     return is_equal, _RUNS + 1
-
-
-def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The first `size` images, repeated from the start when the split is smaller."""
-    return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
 
 
 def _bits(answer: Answer) -> list[bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from export.datasets import ImageSplit
+from export.image_split import ImageSplit
 from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample
 from export.qualification.disagreements import (
     Answer,

@@ -18,17 +18,16 @@ from export.qualification.agreement import answer_agreement
 from export.qualification.answer_measurements import batch_invariance, equal_runs, hostile_figures, parity_figures
 from export.qualification.answer_pictures import write_examples
 from export.qualification.benchmark import cpu_device, usable_threads
-from export.qualification.bootstrap import CONFIDENCE
 from export.qualification.curves import curves_of
 from export.qualification.evidence import Accuracy, accuracy_of
 from export.qualification.file_structure import file_structure
-from export.qualification.qualify_report import ClassDropFigure, MetricDrop, QualifyReport
+from export.qualification.metric_figures import metric_drop, metric_figure
+from export.qualification.qualify_report import ClassDropFigure, QualifyReport
 from export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
 from export.reference import reference_answers
 from export.serving import open_backend
 from export.steps import StepContext, qualified_name
 from export.variants import TRAITS
-from models.manifest import MetricFigure
 
 REPORT_FILE = "qualify.json"
 _THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on the CPU, rounded where the file rounds"}
@@ -112,23 +111,6 @@ def _facts(report: QualifyReport) -> Detail:
     if report.speed:
         facts["deploy_to_bare"] = min(figure.ratio for figure in report.speed)
     return facts
-
-
-def metric_figure(accuracy: Accuracy) -> MetricFigure:
-    """As manifest and report state it."""
-    return MetricFigure(
-        name=accuracy.metric,
-        value=accuracy.value.value,
-        ci_low=accuracy.value.low,
-        ci_high=accuracy.value.high,
-        confidence=CONFIDENCE,
-        split="test",
-        images=accuracy.images,
-    )
-
-
-def metric_drop(accuracy: Accuracy) -> MetricDrop:
-    return MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high)
 
 
 def _worst_class(accuracy: Accuracy) -> ClassDropFigure | None:

@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from export.errors import GraphError
-from export.qualification.answer_measurements import batch_of
+from export.image_split import batch_of
 from export.qualification.bare_graph import bare_images
 from export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
 from export.qualification.qualify_report import SpeedRatio

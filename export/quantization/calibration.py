@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.datasets import batches
 from export.graph_rewrites import tensor_shapes
+from export.image_split import batches
 from export.quantization.thresholds import (
     BINS,
     UINT8,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from export.datasets import ImageSplit
 from export.errors import GraphError
+from export.image_split import ImageSplit
 from export.large_files import save_graph
 from export.onnx_graph import ensure_contract
 from export.qualification.accuracy import evaluate

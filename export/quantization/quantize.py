@@ -14,8 +14,9 @@ import orjson
 from numpy.typing import NDArray
 
 from export.artifact import Detail
-from export.datasets import ImageSplit, calibration_split
+from export.datasets import calibration_split
 from export.graph_rewrites import use_depthwise_for_batch_norm
+from export.image_split import ImageSplit
 from export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
 from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
 from export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare

@@ -16,8 +16,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.datasets import batches
 from export.graph_rewrites import constants_of
+from export.image_split import batches
 from export.onnx_graph import network_outputs
 from export.quantization.placement_trt import weight_axis
 from export.quantization.qdq_trt import NumberFormat, weight_scale

@@ -22,9 +22,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.datasets import batches
 from export.errors import GraphError
 from export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
+from export.image_split import batches
 from export.onnx_graph import network_outputs
 from export.qualification.parity import relative_l2
 

@@ -21,8 +21,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.datasets import DataStore, ImageSplit, batches
+from export.datasets import DataStore
 from export.graph_rewrites import constants_of, drop_unused_constants
+from export.image_split import ImageSplit, batches
 from export.onnx_graph import MODEL_FILE, layer_of, network_outputs
 from export.pipeline import Listener, RunSettings, run_pipeline
 from export.qualification.accuracy import evaluate

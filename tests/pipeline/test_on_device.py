@@ -16,8 +16,9 @@ from export.compression import compress
 from export.datasets import DataStore
 from export.errors import DeviceError, DeviceMissing, PublishError
 from export.gate.decision import verdict
+from export.gate.device_figures import EvaluationData
 from export.gate.device_probe import TensorRtProbe, missing_for_plans
-from export.gate.on_device import EvaluationData, Settled, settle
+from export.gate.on_device import Settled, settle
 from export.gate.settled_version import publish_settled
 from export.pipeline import RunSettings
 from export.recipe import LoadedRecipe, load_recipe

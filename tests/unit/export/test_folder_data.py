@@ -12,8 +12,9 @@ from PIL import Image
 
 from export.errors import DataRefused
 from export.folder_data import folder_samples, split_of
+from export.image_split import Split
 from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import FolderData, Split
+from export.recipe import FolderData
 from models.specs import Task
 
 LABELS = ("cat", "dog")

@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from export.artifact import Artifact
-from export.datasets import DataStore, ImageSplit
+from export.datasets import DataStore
 from export.errors import DataRefused, GraphError
+from export.image_split import ImageSplit, Split
 from export.large_files import whole_graph
 from export.onnx_graph import MODEL_FILE, mark_network_outputs
 from export.precision.casting import lift_constants, narrowed
@@ -30,7 +31,7 @@ from export.precision.regions import (
     regions_by_operator,
     regions_within_range,
 )
-from export.recipe import LoadedRecipe, Split, load_recipe
+from export.recipe import LoadedRecipe, load_recipe
 from export.steps import StepContext
 from export.tensorrt_from_onnx import build_plan, find_tensorrt
 from export.variants import VariantKind

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from export.artifact import Artifact, Detail
-from export.datasets import DataStore, ImageSplit
+from export.datasets import DataStore
 from export.errors import DataRefused, GraphError
+from export.image_split import ImageSplit, Split
 from export.labelled_images import ClassSample
 from export.onnx_graph import MODEL_FILE, op_counts
 from export.precision.files import CALIBRATION_FILE, POLICY_FILE
@@ -21,7 +22,7 @@ from export.precision.make import run_precision
 from export.quantization import calibrate
 from export.quantization.calibrate import calibrated_forms, read_histograms, run_calibrate, write_histograms
 from export.quantization.thresholds import BINS, Histogram
-from export.recipe import AccuracyControlSpec, LoadedRecipe, PolicySpec, Split, load_recipe
+from export.recipe import AccuracyControlSpec, LoadedRecipe, PolicySpec, load_recipe
 from export.reports.compression_report import read_quantized_layers
 from export.serving import open_backend
 from export.steps import StepContext

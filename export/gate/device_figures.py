@@ -1,0 +1,134 @@
+"""Measures the plan of one published file on a device. Promises: the metric, types and time of that very plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import DeviceError
+from export.gate.device_seam import DeviceProbe, OpenedPlan
+from export.gate.plan_layers import plan_layers, share_in_plan
+from export.image_split import ImageSplit, batch_of
+from export.qualification.accuracy import Answer, answers_of, evidence_of
+from export.qualification.benchmark import latency_figure, speed_ratio
+from export.qualification.evidence import accuracy_of
+from export.qualification.metric_figures import metric_drop, metric_figure
+from export.qualification.qualify_report import DeviceFigures, QualifyReport, SparseGain
+from export.variants import TRAITS, VariantKind
+from models.manifest import Manifest
+from models.specs import PreprocessSpec, TaskSpec, output_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTerms:
+    """What is asked of a plan and how much is run for it; defaults are those of a recipe."""
+
+    task: TaskSpec
+    classes: int
+    preprocess: PreprocessSpec
+    allowed_batch_sizes: tuple[int, ...]
+    evaluate_batch_size: int = 16
+    bootstrap_resamples: int = 200
+    latency_repeats: int = 40
+    latency_budget_s: float = 0.5  # per batch size
+
+
+def terms_of(manifest: Manifest) -> DeviceTerms:
+    """The terms of a published version, for who has no recipe."""
+    return DeviceTerms(manifest.task, len(manifest.labels), manifest.preprocess, manifest.allowed_batch_sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationData:
+    """What the metric of a plan is measured on."""
+
+    split: ImageSplit
+    expected: Answer  # the eager network's answers to it
+
+
+def device_figures(
+    version_dir: Path, qualify: QualifyReport, terms: DeviceTerms, data: EvaluationData, probe: DeviceProbe
+) -> DeviceFigures:
+    """What the plan of one variant's published file does on this device."""
+    kind = variant_kind(qualify.variant)
+    traits = TRAITS[kind]
+    plan = _opened(probe, version_dir, kind, terms)
+    try:
+        layers = plan_layers(plan.layer_information())
+        share, lost = share_in_plan(layers, qualify.layers, traits.precision)
+        evidence = evidence_of(
+            answers_of(plan.infer, data.split, min(terms.evaluate_batch_size, terms.allowed_batch_sizes[-1])),
+            data.split,
+            terms.task,
+            terms.classes,
+        )
+        reference = evidence_of(data.expected, data.split, terms.task, terms.classes)
+        accuracy = accuracy_of(evidence, reference, terms.bootstrap_resamples)
+        latency = tuple(
+            latency_figure(_seconds(probe, (plan,), data.split.images, size, terms)[:, 0], size)
+            for size in terms.allowed_batch_sizes
+        )
+        is_sparse = traits.form == "sparse24"
+        return DeviceFigures(
+            device=probe.device,
+            runtime=probe.runtime,
+            is_recorded=probe.is_recorded,
+            plan_bytes=plan.plan_bytes,
+            precision_share=share,
+            unaccounted=lost,
+            sparse_layers=sum(layer.is_sparse for layer in layers) if is_sparse else None,
+            sparse_gain=_gain(plan, version_dir, kind, terms, data, probe) if is_sparse else None,
+            latency=latency,
+            metric=metric_figure(accuracy),
+            drop=metric_drop(accuracy),
+        )
+    finally:
+        plan.close()
+
+
+def variant_kind(name: str) -> VariantKind:
+    """Raises DeviceError for a name that is no variant's."""
+    for kind in TRAITS:
+        if kind == name:
+            return kind
+    raise DeviceError(f"{name!r} is no variant; there are: {', '.join(TRAITS)}")
+
+
+def dense_sibling(kind: VariantKind) -> VariantKind | None:
+    """The variant of the same precision and target with dense weights."""
+    wanted = TRAITS[kind]
+    for other, traits in TRAITS.items():
+        if (traits.precision, traits.target, traits.form) == (wanted.precision, wanted.target, "dense"):
+            return other
+    return None
+
+
+def _opened(probe: DeviceProbe, version_dir: Path, kind: VariantKind, terms: DeviceTerms) -> OpenedPlan:
+    outputs = [spec.name for spec in output_tensors(terms.task, terms.preprocess)]
+    is_sparse = TRAITS[kind].form == "sparse24"
+    return probe.open(version_dir / f"{kind}.onnx", outputs, terms.allowed_batch_sizes[-1], is_sparse=is_sparse)
+
+
+def _seconds(
+    probe: DeviceProbe, plans: tuple[OpenedPlan, ...], images: NDArray[np.uint8], size: int, terms: DeviceTerms
+) -> NDArray[np.float64]:
+    return probe.seconds(plans, batch_of(images, size), terms.latency_repeats, terms.latency_budget_s * len(plans))
+
+
+def _gain(
+    plan: OpenedPlan, version_dir: Path, kind: VariantKind, terms: DeviceTerms, data: EvaluationData, probe: DeviceProbe
+) -> SparseGain | None:
+    """Against the dense sibling of this version, in turns; None without one."""
+    sibling = dense_sibling(kind)
+    if sibling is None or not (version_dir / f"{sibling}.onnx").exists():
+        return None
+    size = terms.allowed_batch_sizes[-1]
+    dense = _opened(probe, version_dir, sibling, terms)
+    try:
+        found = speed_ratio(_seconds(probe, (plan, dense), data.split.images, size, terms), size)
+    finally:
+        dense.close()
+    return SparseGain(sibling=sibling, batch_size=size, ratio=found.ratio, ci_low=found.ci_low, ci_high=found.ci_high)
