@@ -18,7 +18,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
 9. `precision/` makes each variant's file, `quantization/` those of int8 and fp8.
 10. `qualification/` measures that file, through `serving.py`, which opens it as the service does.
 11. `gate/` judges, and settles later what a device must settle; `reports/` tells.
-12. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`); `signing.py` signs it.
+12. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`) and the test images that a
+    plan is measured by (`evidence_pack.py`); `signing.py` signs it.
 
 Beside them
 - `recipe.py` validates recipe.yaml and completes it from its source; `init.py` writes the recipe of a checkpoint.

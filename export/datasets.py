@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from export.digit_data import digit_samples, ensure_instances_disjoint
 from export.errors import DataRefused
 from export.folder_data import folder_samples
-from export.image_split import ImageSplit, Split
+from export.image_split import ImageSplit, Split, prepare_split
 from export.labelled_images import Sample
-from export.qualification.benchmark import usable_threads
 from export.recipe import FolderData, LoadedRecipe
-from models.preprocessing import Geometry, UInt8Array, preprocess_into
-from models.specs import PreprocessSpec
-from service.errors import SaccadeError
-from service.vision.image_decoder import ImageLimits, decode_image
-
-_IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
 
 
 @dataclass(slots=True)
@@ -51,30 +39,6 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
     if name == "calibration":
         ensure_instances_disjoint("calibration", "test")
     return digit_samples(recipe.task, recipe.labels, recipe.data, name)
-
-
-def prepare_split(name: Split, samples: Sequence[Sample], preprocess: PreprocessSpec) -> ImageSplit:
-    """Decodes and resizes with the functions that serve requests. Raises DataRefused for a damaged image."""
-    images = _image_array((len(samples), preprocess.height, preprocess.width, 3))
-    limits = ImageLimits()
-
-    def prepare(index: int) -> Geometry:
-        try:
-            return preprocess_into(decode_image(samples[index].encoded, limits), preprocess, images[index])
-        except SaccadeError as error:
-            raise DataRefused(f"image {index} of split {name!r} would be refused when served: {error}") from error
-
-    with ThreadPoolExecutor(usable_threads(0)) as pool:
-        geometries = list(pool.map(prepare, range(len(samples))))
-    digests = tuple(hashlib.sha256(sample.encoded).hexdigest() for sample in samples)
-    return ImageSplit(name, samples, images, geometries, digests)
-
-
-def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:
-    if int(np.prod(shape, dtype=np.int64)) <= _IN_MEMORY_BYTES:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping outlives the descriptor
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:

@@ -12,10 +12,12 @@ from pathlib import Path
 from export.artifact import Artifact, Detail, file_sha256
 from export.batching import not_batchable_reason
 from export.errors import PublishError
+from export.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
 from export.gate.decision import verdict
 from export.gate.judge import reference_figure, weights_identity
 from export.gate.judged_variants import ensure_judged_by_recipe
 from export.onnx_graph import MODEL_FILE
+from export.reference import reference_answers
 from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from export.repository import add_version, readable_manifests
 from export.samples import write_samples
@@ -122,7 +124,20 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, published: 
     for path in context.inputs["gate"].directory.iterdir():
         if path.name != "step.json":
             shutil.copyfile(path, scratch / path.name)
+    _add_evidence(scratch, context, published)
     _write(scratch / LABELS_FILE, "".join(f"{label}\n" for label in report.labels).encode())
+
+
+def _add_evidence(scratch: Path, context: StepContext, published: list[VariantReport]) -> None:
+    """A plan is built where it is served, and is measured there before it takes traffic: by these images."""
+    if not any(TRAITS[_kind(context, variant)].needs_gpu for variant in published):
+        return
+    split = context.data.split(context.loaded, "test")
+    count = images_within(split.samples, context.recipe.qualify.evidence_mib)
+    if count:
+        write_evidence(
+            scratch / EVIDENCE_FILE, split, reference_answers(context.inputs["reference"], context.recipe), count
+        )
 
 
 def _manifest(

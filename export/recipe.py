@@ -125,6 +125,7 @@ class QualifySpec(Frozen):
     allow_spinning: bool = True
     evaluate_batch_size: BatchSize = 16
     bootstrap_resamples: int = Field(default=200, ge=20)
+    evidence_mib: float = Field(default=32.0, ge=0)  # of test images that travel with variants for GPUs; 0: none
 
 
 class Recipe(Frozen):
