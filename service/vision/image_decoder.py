@@ -66,11 +66,11 @@ def _decode_jpeg(data: bytes, limits: ImageLimits) -> UInt8Array:
         pixels: UInt8Array = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
         raise BadImage(f"the JPEG is damaged or truncated: {error}") from error
-    turn = _UPRIGHT.get(_jpeg_orientation(data))
+    turn = UPRIGHT.get(jpeg_orientation(data))
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _jpeg_orientation(data: bytes) -> int:
+def jpeg_orientation(data: bytes) -> int:
     """EXIF orientation 1-8; 1 when there is none or it cannot be read."""
     segment = _exif_segment(data)
     if segment is None:
@@ -98,7 +98,7 @@ def _exif_segment(data: bytes) -> bytes | None:
     return None
 
 
-_UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
+UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
