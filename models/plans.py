@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, model_validator
 
-from models.manifest import Device, GateDecision, LatencyFigure
+from models.manifest import Device, GateDecision, LatencyFigure, Manifest, Variant
 from models.specs import Frozen, ModelName, Sha256, VariantName
 
 PLAN_FILE = "plan"
@@ -97,6 +97,25 @@ class PlanEnvironment:
     runtime_version: str
     capability: str  # as Capability
     device_name: str = ""
+
+
+def plan_key(
+    manifest: Manifest, variant: Variant, runtime: TensorRtName, runtime_version: str, capabilities: Sequence[str]
+) -> PlanKey:
+    """What a plan of this variant must have been made from to be served there.
+
+    `runtime_version` is exact, as the module says it; `capabilities` are names as SM90, in any order.
+    """
+    digests = {entry.path: entry.sha256 for entry in manifest.files}
+    return PlanKey(
+        onnx_sha256=digests[variant.file],
+        external_sha256=tuple((name, digests[name]) for name in sorted(variant.external_data)),
+        runtime=runtime,
+        runtime_version=runtime_version,
+        capabilities=tuple(sorted(set(capabilities), key=lambda name: int(name.removeprefix("SM")))),
+        allowed_batch_sizes=manifest.allowed_batch_sizes,
+        flags=("sparse_weights",) if variant.sparsity == "two_four" else (),
+    )
 
 
 def plan_record_from(raw: bytes) -> PlanRecord:
