@@ -1,11 +1,12 @@
-"""Chooses the variant a device serves. Promises: pure; by measured figures, among those whose gate passed."""
+"""Chooses the variant that ONNX Runtime serves on a device. Promises: pure; by figures, among those that passed."""
 
 from __future__ import annotations
 
 from models.manifest import Manifest, Variant
 from service.errors import RepositoryError
 
-_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu", "trt")}
+# Without TensorRT: a variant made for it would run as float there, slower than the float variant and never measured.
+_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}
 
 
 def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
@@ -14,7 +15,7 @@ def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
     Figures count only when measured on the same kind of device; a variant without them comes last.
     Raises RepositoryError when nothing fits, saying what there is.
     """
-    kind = device.partition(":")[0]
+    kind = "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # GPUs have other names too, such as MIG-…
     runnable = [item for item in manifest.accepted_variants() if item.target in _TARGETS_BY_DEVICE_KIND[kind]]
     if wanted != "auto":
         runnable = [item for item in runnable if item.name == wanted]

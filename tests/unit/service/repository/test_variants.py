@@ -62,10 +62,13 @@ def test_figures_of_another_device_do_not_count() -> None:
 
 
 def test_targets_of_other_devices_are_left_out() -> None:
-    manifest = manifest_with(variant("int8-cpu", target="cpu"), variant("fp16-trt", target="trt"))
+    manifest = manifest_with(
+        variant("int8-cpu", target="cpu"), variant("int8-trt", target="trt"), variant("fp16", target="gpu")
+    )
 
     assert choose_variant(manifest, "cpu", "auto").name == "int8-cpu"
-    assert choose_variant(manifest, "cuda:1", "auto").name == "fp16-trt"
+    assert choose_variant(manifest, "cuda:1", "auto").name == "fp16"
+    assert choose_variant(manifest, "MIG-5a1b", "auto").name == "fp16"
 
 
 def test_named_variant_is_taken_even_when_slower() -> None:
@@ -76,9 +79,9 @@ def test_named_variant_is_taken_even_when_slower() -> None:
 
 @pytest.mark.parametrize("wanted", ["auto", "int8-cpu", "fp32"])
 def test_refusal_names_what_there_is(wanted: str) -> None:
-    manifest = manifest_with(variant("fp32", denied=True), variant("fp16-trt", target="trt"))
+    manifest = manifest_with(variant("fp32", denied=True), variant("int8-trt", target="trt"))
 
-    with pytest.raises(RepositoryError, match=r"fp32 \(any, gate denied\), fp16-trt \(trt, gate passed\)"):
+    with pytest.raises(RepositoryError, match=r"fp32 \(any, gate denied\), int8-trt \(trt, gate passed\)"):
         choose_variant(manifest, "cpu", wanted)
 
 

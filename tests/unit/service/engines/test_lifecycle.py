@@ -1,0 +1,245 @@
+"""What serves and what is built, for every state of a version's plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, TargetSupport, Variant
+from models.plans import PlanKey, PlanRecord
+from service.engines.candidates import engine_candidates, plan_key_for
+from service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, Serving, StoredRecord, decide, serves
+from service.errors import RepositoryError
+from service.workers.messages import DeviceFacts
+from tests.support.versions import manifest_for
+
+H200 = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
+PASSED = GateDecision(accepted=True, checks=())
+WAITING = GateDecision(
+    accepted=False,
+    checks=(GateCheck(name="plan_precision", passed=False, pending=True, value=None, limit=None, detail=""),),
+)
+DENIED = GateDecision(
+    accepted=False, checks=(GateCheck(name="device_metric", passed=False, value=0.1, limit=0.005, detail=""),)
+)
+
+
+def variant(name: str, target: str, gate: GateDecision, **changes: Any) -> Variant:
+    base = manifest_for("digits", 1).variants[0]
+    return base.model_copy(update={"name": name, "target": target, "gate": gate, "latency": (), **changes})
+
+
+MANIFEST = manifest_for("digits", 1).model_copy(
+    update={
+        "variants": (
+            variant("fp32", "any", PASSED),
+            variant("int8-cpu", "cpu", PASSED, precision="int8"),
+            variant("int8-trt", "trt", WAITING, precision="int8"),
+            variant("fp16", "gpu", WAITING, precision="fp16"),
+            variant("int8-trt-sparse24", "trt", WAITING, precision="int8", sparsity="two_four"),
+        )
+    }
+)
+
+
+def key(name: str, manifest: Manifest = MANIFEST, facts: DeviceFacts = H200) -> PlanKey:
+    found = manifest.variant(name)
+    assert found is not None
+    return plan_key_for(manifest, found, facts, (1, 2, 4))
+
+
+def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: PlanKey | None = None) -> StoredRecord:
+    record = PlanRecord(
+        model="digits",
+        version=1,
+        variant=name,
+        key=of or key(name),
+        plan_sha256="a" * 64,
+        plan_bytes=10,
+        created="2026-11-25T00:00:00Z",
+        build_seconds=1.0,
+        layers=3,
+        dtypes={"half": 3},
+        gate=gate,
+        measured_on=Device(kind="cuda", name="NVIDIA H200", threads=1),
+        latency=(LatencyFigure(batch_size=1, p50_ms=1, p90_ms=1, p99_ms=1, images_per_s=images_per_s),),
+    )
+    return StoredRecord(record, f"/engines/{name}")
+
+
+def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
+    values: dict[str, Any] = {
+        "manifest": MANIFEST,
+        "batch_sizes": (1, 2, 4),
+        "wanted_variant": "auto",
+        "backend": "auto",
+        "device": "cuda:0",
+        "facts": H200,
+        "stored": records,
+        "attempts": {},
+        "may_build": True,
+        "serve_while_building": True,
+    }
+    return EngineFacts(**{**values, **changes})
+
+
+def wish(*records: StoredRecord, **changes: Any) -> str | None:
+    build = decide(situation(*records, **changes)).build
+    return build.variant if build else None
+
+
+def test_onnx_runtime_serves_while_the_first_plan_is_built() -> None:
+    decision = decide(situation())
+
+    assert decision.serve == Serving("fp32", "onnxruntime")
+    assert decision.build is not None
+    assert (decision.build.variant, decision.build.key) == ("fp16", key("fp16"))
+    assert decision.reason == ""
+
+
+def test_nothing_serves_meanwhile_where_that_is_not_allowed() -> None:
+    decision = decide(situation(serve_while_building=False))
+
+    assert decision.serve is None
+    assert decision.build is not None
+
+
+def test_nothing_serves_meanwhile_when_no_variant_can_bridge_the_time() -> None:
+    only_trt = MANIFEST.model_copy(update={"variants": MANIFEST.variants[2:3]})
+
+    decision = decide(situation(manifest=only_trt))
+
+    assert (decision.serve, decision.build.variant if decision.build else None) == (None, "int8-trt")
+
+
+def test_plan_serves_only_after_its_gate_passed() -> None:
+    assert decide(situation(stored("fp16", None))).serve == Serving("fp32", "onnxruntime")
+    assert decide(situation(stored("fp16", WAITING))).serve == Serving("fp32", "onnxruntime")
+    assert decide(situation(stored("fp16", DENIED))).serve == Serving("fp32", "onnxruntime")
+    assert decide(situation(stored("fp16", PASSED))).serve == Serving("fp16", "tensorrt", "/engines/fp16")
+
+
+def test_fastest_accepted_plan_serves_whatever_its_name() -> None:
+    slow, fast = stored("int8-trt", PASSED, 100.0), stored("fp16", PASSED, 200.0)
+
+    assert decide(situation(slow, fast)).serve == Serving("fp16", "tensorrt", "/engines/fp16")
+
+
+def test_candidates_are_built_one_after_the_other_until_each_is_settled() -> None:
+    assert wish() == "fp16"
+    assert wish(stored("fp16", PASSED)) == "int8-trt"
+    assert wish(stored("fp16", PASSED), stored("int8-trt", DENIED)) == "int8-trt-sparse24"
+    assert wish(*(stored(name, PASSED) for name in ("fp16", "int8-trt", "int8-trt-sparse24"))) is None
+
+
+def test_plan_that_was_built_ahead_is_measured_before_it_serves() -> None:
+    assert wish(stored("fp16", None)) == "fp16"
+
+
+def test_failing_build_is_given_up_and_the_reason_is_shown() -> None:
+    attempts = {"fp16": MAX_ATTEMPTS, "int8-trt": MAX_ATTEMPTS, "int8-trt-sparse24": MAX_ATTEMPTS}
+
+    decision = decide(situation(attempts=attempts))
+
+    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert "fp16: not built in 2 attempts" in decision.reason
+    assert wish(attempts={"fp16": MAX_ATTEMPTS - 1}) == "fp16"
+
+
+def test_denied_plans_say_by_what() -> None:
+    records = [stored(name, DENIED) for name in ("fp16", "int8-trt", "int8-trt-sparse24")]
+
+    assert "int8-trt: denied by device_metric" in decide(situation(*records)).reason
+
+
+def test_plan_of_another_tensorrt_or_gpu_or_file_does_not_serve() -> None:
+    older = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.3.0.1")
+    ada = DeviceFacts("NVIDIA L4", "SM89", "tensorrt", "11.4.0.12")
+    changed = key("fp16").model_copy(update={"onnx_sha256": "b" * 64})
+    for other in (key("fp16", facts=older), key("fp16", facts=ada), changed):
+        assert decide(situation(stored("fp16", PASSED, of=other))).serve == Serving("fp32", "onnxruntime")
+
+
+def test_plan_for_several_gpus_serves_on_each_of_them() -> None:
+    several = key("fp16").model_copy(update={"capabilities": ("SM80", "SM90")})
+
+    assert serves(several, key("fp16"))
+    assert decide(situation(stored("fp16", PASSED, of=several))).serve is not None
+    assert not serves(key("fp16").model_copy(update={"capabilities": ("SM80",)}), key("fp16"))
+
+
+def test_named_variant_is_the_only_one_built() -> None:
+    assert [item.name for item in engine_candidates(MANIFEST, "int8-trt")] == ["int8-trt"]
+    assert [item.name for item in engine_candidates(MANIFEST, "fp32")] == ["fp32"]
+    assert [item.name for item in engine_candidates(MANIFEST, "auto")] == ["fp16", "int8-trt", "int8-trt-sparse24"]
+    assert engine_candidates(MANIFEST, "int8-cpu") == ()
+
+
+def test_denied_variant_is_never_a_candidate() -> None:
+    denied = MANIFEST.model_copy(update={"variants": (variant("fp16", "gpu", DENIED, precision="fp16"),)})
+
+    assert engine_candidates(denied, "auto") == ()
+
+
+def test_float_variant_is_a_candidate_where_there_is_no_other() -> None:
+    plain = MANIFEST.model_copy(update={"variants": MANIFEST.variants[:2]})
+
+    assert [item.name for item in engine_candidates(plain, "auto")] == ["fp32"]
+
+
+def test_missing_tensorrt_leaves_onnx_runtime_serving_and_says_so() -> None:
+    without = DeviceFacts("NVIDIA H200", "SM90")
+
+    decision = decide(situation(facts=without))
+
+    assert decision.serve == Serving("fp32", "onnxruntime")
+    assert decision.build is None
+    assert "no TensorRT is installed" in decision.reason
+
+
+def test_missing_tensorrt_refuses_the_version_where_it_was_asked_for() -> None:
+    with pytest.raises(RepositoryError, match="SACCADE_BACKEND is tensorrt, but no TensorRT is installed"):
+        decide(situation(backend="tensorrt", facts=DeviceFacts("NVIDIA H200", "SM90")))
+
+
+def test_network_that_tensorrt_does_not_take_is_served_by_onnx_runtime() -> None:
+    target = TargetSupport(target="tensorrt", supported=False, reason="RoiAlign in head.pool", fallback="onnxruntime")
+
+    decision = decide(situation(manifest=MANIFEST.model_copy(update={"targets": (target,)})))
+
+    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert "RoiAlign in head.pool" in decision.reason
+
+
+def test_device_without_a_gpu_says_what_is_wrong_with_it() -> None:
+    broken = DeviceFacts(tensorrt="tensorrt", tensorrt_version="11.4.0.12", problem="the driver is for CUDA 12.4")
+
+    assert "the driver is for CUDA 12.4" in decide(situation(facts=broken)).reason
+
+
+def test_no_plan_is_built_where_building_is_off() -> None:
+    decision = decide(situation(may_build=False))
+
+    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert "SACCADE_BUILD_ENGINES is off" in decision.reason
+
+
+@pytest.mark.parametrize(("backend", "device"), [("onnxruntime", "cuda:0"), ("auto", "cpu")])
+def test_onnx_runtime_alone_asks_for_no_plan(backend: str, device: str) -> None:
+    decision = decide(situation(stored("fp16", PASSED), backend=backend, device=device))
+
+    assert decision.serve is not None
+    assert (decision.serve.backend, decision.build, decision.reason) == ("onnxruntime", None, "")
+
+
+def test_version_that_can_never_serve_says_why_in_one_line() -> None:
+    only_trt = MANIFEST.model_copy(update={"variants": MANIFEST.variants[2:3]})
+
+    with pytest.raises(RepositoryError, match=r"no variant for device.*int8-trt: denied by device_metric"):
+        decide(situation(stored("int8-trt", DENIED, of=key("int8-trt", only_trt)), manifest=only_trt))
+
+
+def test_sparse_weights_make_another_plan() -> None:
+    assert key("int8-trt-sparse24").flags == ("sparse_weights",)
+    assert key("int8-trt").flags == ()
