@@ -27,6 +27,7 @@ SaccadeError
 │       ├── UnknownSigner       the key is not among the trusted ones
 │       ├── BadSignature        it is not of this manifest, or not by this key
 │       └── DamagedSignature    manifest.sig cannot be read
+├── LoadFailed              `saccade bench` could not measure: no server, or a client process that ended
 └── SettingsError           refuses to start
 """
 
@@ -145,6 +146,10 @@ class BadSignature(SignatureRefused):
 
 
 class DamagedSignature(SignatureRefused):
+    pass
+
+
+class LoadFailed(SaccadeError):
     pass
 
 
