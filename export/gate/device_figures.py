@@ -84,6 +84,7 @@ def device_figures(
             latency=latency,
             metric=metric_figure(accuracy),
             drop=metric_drop(accuracy),
+            memory_mb=round(plan.memory_bytes / 1e6, 1) or None,
         )
     finally:
         plan.close()

@@ -19,11 +19,10 @@ from export.errors import DeviceError, DeviceMissing
 from export.gate.device_seam import OpenedPlan
 from export.qualification.accuracy import Answer
 from export.qualification.benchmark import seconds_per_run
-from export.tensorrt_from_onnx import build_plan, find_tensorrt
+from export.tensorrt_from_onnx import build_plan, find_tensorrt, refusal_text
 from models.manifest import Device
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
-_TUNED_BATCH = 8
 
 
 def missing_for_plans(driver: Path = _DRIVER_VERSION) -> tuple[str, ...]:
@@ -61,14 +60,12 @@ class TensorRtProbe:
         made = build_plan(
             file,
             (self._capability,),
-            (1, min(_TUNED_BATCH, largest_batch), largest_batch),
+            tuple(sorted({1, largest_batch})),
             self._tensorrt.__name__,
             is_sparse=is_sparse,
-            is_detailed=True,
         )
         if made.plan is None:
-            error = made.errors[0]
-            raise DeviceError(f"{self.runtime} builds no plan of {file.name}: {error.node} {error.reason}")
+            raise DeviceError(f"{self.runtime} builds no plan of {file.name}: {refusal_text(made.errors[0])}")
         return _OpenedTensorRtPlan(self._tensorrt, made.plan, outputs)
 
     def seconds(
@@ -80,6 +77,7 @@ class TensorRtProbe:
 class _OpenedTensorRtPlan:
     def __init__(self, tensorrt: ModuleType, plan: bytes, outputs: Sequence[str]) -> None:
         self.plan_bytes = len(plan)
+        self.memory_bytes = 0
         self._tensorrt = tensorrt
         self._outputs = tuple(outputs)
         self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)

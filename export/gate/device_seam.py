@@ -19,6 +19,10 @@ class OpenedPlan(Protocol):
     @property
     def plan_bytes(self) -> int: ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of the device, that opening it took with its buffers, measured; 0: not measured."""
+
     def layer_information(self) -> str:
         """The inspector's JSON, see `plan_layers.py`."""
 

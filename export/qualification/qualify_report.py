@@ -122,6 +122,7 @@ class DeviceFigures(Frozen):
     latency: tuple[LatencyFigure, ...]
     metric: MetricFigure
     drop: MetricDrop
+    memory_mb: float | None = None  # of the device, that the opened plan took with its buffers
 
 
 class QualifyReport(Frozen):

@@ -32,6 +32,7 @@ class Recording:
 
 class RecordedPlan:
     plan_bytes = _OPENED_BYTES
+    memory_bytes = 3_000_000
 
     def __init__(self, file: Path, recipe: Recipe, recording: Recording, is_sparse: bool) -> None:
         self.variant = file.stem

@@ -14,11 +14,12 @@ from export.cli import app, main
 from export.cli_gate import eager_reference
 from export.compression import compress
 from export.datasets import DataStore
-from export.errors import DeviceError, DeviceMissing, PublishError
+from export.errors import DataRefused, DeviceError, DeviceMissing, PublishError
 from export.gate.decision import verdict
 from export.gate.device_figures import EvaluationData
 from export.gate.device_probe import TensorRtProbe, missing_for_plans
 from export.gate.on_device import Settled, settle
+from export.gate.plan_gate import plan_verdict
 from export.gate.settled_version import publish_settled
 from export.pipeline import RunSettings
 from export.recipe import LoadedRecipe, load_recipe
@@ -121,6 +122,50 @@ def test_layer_that_a_plan_silently_does_in_fp32_is_denied(published: Published)
 
     assert verdicts(settled)[DENSE] == "denied"
     assert [each.name for each in failed(settled, DENSE)] == ["plan_precision"]
+
+
+def test_version_alone_settles_a_plan_as_its_recipe_does(published: Published) -> None:
+    manifest = read_manifest(published.version_dir)[0]
+    by_recipe = {each.qualify.variant: each for each in published.settle(FAST_SPARSE).report.variants}
+
+    figures, gate = plan_verdict(
+        published.version_dir, manifest, SPARSE, RecordedDevice(published.loaded.recipe, FAST_SPARSE)
+    )
+
+    assert gate.accepted
+    assert by_recipe[SPARSE].qualify.device is not None
+    assert figures.metric == by_recipe[SPARSE].qualify.device.metric
+    assert [check.name for check in gate.checks] == [check.name for check in by_recipe[SPARSE].gate.checks]
+
+
+def test_plan_that_loses_on_the_device_is_denied_by_the_published_limits(published: Published) -> None:
+    manifest = read_manifest(published.version_dir)[0]
+    recording = Recording(is_sparse_picked=False, seconds=FAST_SPARSE.seconds)
+
+    _, gate = plan_verdict(published.version_dir, manifest, SPARSE, RecordedDevice(published.loaded.recipe, recording))
+
+    assert [check.name for check in gate.checks if not check.passed] == ["sparse_tactic"]
+
+
+def test_report_that_the_manifest_does_not_vouch_for_sets_no_limits(published: Published, tmp_path: Path) -> None:
+    version_dir = tmp_path / "tiny-classifier" / "1"
+    shutil.copytree(published.version_dir, version_dir)
+    manifest = read_manifest(version_dir)[0]
+    report = version_dir / "report.json"
+    report.write_bytes(report.read_bytes().replace(b'"min_sparse_gain": 1.03', b'"min_sparse_gain": 0.01'))
+
+    with pytest.raises(DeviceError, match="not the report that the manifest lists"):
+        plan_verdict(version_dir, manifest, SPARSE, RecordedDevice(published.loaded.recipe, FAST_SPARSE))
+
+
+def test_version_without_test_images_says_how_it_is_settled(published: Published) -> None:
+    manifest = read_manifest(published.version_dir)[0]
+    bare = manifest.model_copy(
+        update={"files": tuple(entry for entry in manifest.files if entry.path != "evidence.npz")}
+    )
+
+    with pytest.raises(DataRefused, match=r"carries no test images .*qualify --on-this-device"):
+        plan_verdict(published.version_dir, bare, SPARSE, RecordedDevice(published.loaded.recipe, FAST_SPARSE))
 
 
 def test_figures_of_a_recording_are_never_published(published: Published) -> None:

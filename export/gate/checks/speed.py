@@ -84,9 +84,11 @@ def _throughput(judged: Judged, figures: tuple[LatencyFigure, ...]) -> Iterator[
 
 
 def _memory(judged: Judged) -> Iterator[GateCheck]:
-    limit, value = judged.thresholds.max_memory_mb, judged.report.memory_mb
+    limit, device = judged.thresholds.max_memory_mb, judged.report.device
     if limit is None:
         return
+    on_device = device is not None and device.memory_mb is not None
+    value = device.memory_mb if device is not None and on_device else judged.report.memory_mb
     if value is None and judged.traits.needs_gpu:
         yield pending("memory", limit, "memory")
         return
@@ -95,7 +97,9 @@ def _memory(judged: Judged) -> Iterator[GateCheck]:
         passed=value is not None and value <= limit,
         value=value,
         limit=limit,
-        detail="MB that a process grew by when it opened the file and ran the largest batch",
+        detail="MB of the device that the opened plan and its buffers take"
+        if on_device
+        else "MB that a process grew by when it opened the file and ran the largest batch",
     )
 
 
