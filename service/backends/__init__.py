@@ -1,0 +1,7 @@
+"""Runtimes behind one seam. Promises: a backend's libraries are imported only when it is chosen.
+
+`base.py` is the seam, `registry.py` knows all backends by name.
+`onnxruntime_backend.py` runs files.
+`tensorrt_backend.py` runs plans; `tensorrt/` has its parts. `fake_backend.py` answers from the pixels alone.
+`cuda/` is the seam to the device.
+"""

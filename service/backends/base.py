@@ -33,6 +33,7 @@ class LoadRequest:
     plan_dir: Path | None = None  # of a TensorRT plan, see models/plans.py
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one is copied while another runs, where the device has engines for both
+    execution_contexts: int = 1  # batches that may run on the device at the same time
 
 
 class Backend(Protocol):

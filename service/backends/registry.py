@@ -13,8 +13,12 @@ def load_backend(name: str, request: LoadRequest) -> Backend:
         from service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(request)
+    if name == "tensorrt":
+        from service.backends.tensorrt_backend import TensorRtBackend
+
+        return TensorRtBackend(request)
     if name == "fake":
         from service.backends.fake_backend import FakeBackend
 
         return FakeBackend(request)
-    raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime")
+    raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime, tensorrt")

@@ -1,0 +1,121 @@
+"""The CUDA calls that saccade makes. Promises: handles are plain integers, and every failure has a name of ours.
+
+Every method may raise
+- RuntimeMissing: no driver, or one that is too old;
+- OutOfDeviceMemory: an allocation that does not fit;
+- DeviceLost: a sticky error, after which the process must end;
+- BackendError: anything else.
+
+Work on a stream is asynchronous: host memory may be read or changed only after its event or stream was waited for.
+The current device belongs to the calling thread, so a thread calls `set_device` before anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.backends.base import UInt8Array
+
+
+@dataclass(frozen=True, slots=True)
+class CudaVersions:
+    """As CUDA writes them: 13040 is 13.4."""
+
+    driver: int  # the newest CUDA that the driver is for; 0: no driver
+    runtime: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProperties:
+    name: str
+    capability: str  # as models/plans.py's Capability: "SM90"
+    memory_total_bytes: int  # of the MIG instance where it is one
+    is_mig: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInfo:
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PinnedMemory:
+    """Page-locked host memory: the device copies to and from it without the processor."""
+
+    address: int
+    view: UInt8Array  # all its bytes; not to be touched after it was freed
+
+
+class CudaDriver(Protocol):
+    def versions(self) -> CudaVersions: ...
+
+    def device_count(self) -> int: ...
+
+    def properties(self, index: int) -> DeviceProperties:
+        """Facts that need no context on the device."""
+
+    def set_device(self, index: int) -> None:
+        """Makes a device current in this thread. Side effect: the first call makes the process's context on it."""
+
+    def memory(self) -> MemoryInfo:
+        """Of the current device, all processes together."""
+
+    # Memory
+
+    def allocate(self, size_bytes: int) -> int:
+        """Address of new device memory, aligned to 256 bytes at least."""
+
+    def free(self, address: int) -> None: ...
+
+    def allocate_pinned(self, size_bytes: int) -> PinnedMemory: ...
+
+    def free_pinned(self, memory: PinnedMemory) -> None: ...
+
+    def copy_to_device(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        """Queues a copy from pinned memory."""
+
+    def copy_to_host(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        """Queues a copy to pinned memory."""
+
+    # Order
+
+    def create_stream(self) -> int:
+        """A stream that does not wait for the default one."""
+
+    def destroy_stream(self, stream: int) -> None: ...
+
+    def create_event(self, *, is_timed: bool = True) -> int:
+        """An event whose waiters sleep rather than spin: the cores decode images meanwhile."""
+
+    def destroy_event(self, event: int) -> None: ...
+
+    def record(self, event: int, stream: int) -> None:
+        """The event happens once all work queued on the stream so far is done."""
+
+    def wait(self, stream: int, event: int) -> None:
+        """Later work on the stream waits for the event as last recorded; the host does not."""
+
+    def is_done(self, event: int) -> bool: ...
+
+    def synchronize_event(self, event: int) -> None:
+        """Waits on the host."""
+
+    def synchronize_stream(self, stream: int) -> None:
+        """Waits on the host."""
+
+    def elapsed_s(self, start: int, end: int) -> float:
+        """Seconds on the device between two timed events that both happened."""
+
+    # Graphs
+
+    def begin_capture(self, stream: int) -> None:
+        """Work queued on the stream from now on is recorded and not run."""
+
+    def end_capture(self, stream: int) -> int:
+        """An executable graph of the recorded work. Raises BackendError when something could not be recorded."""
+
+    def launch(self, graph: int, stream: int) -> None: ...
+
+    def destroy_graph(self, graph: int) -> None: ...

@@ -1,0 +1,82 @@
+"""What a CUDA error code means for us. Promises: each is named once, with what was found and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from service.backends.cuda.driver import CudaVersions
+from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
+
+# "To continue using CUDA, the process must be terminated and relaunched": CUDA Runtime API, 6.36 Data types used by
+# CUDA Runtime, enum cudaError. A test compares this list with that text. The two uncorrectable memory errors are here
+# too: the text does not say it of them, but the data on the device is no longer to be trusted.
+STICKY = {
+    "cudaErrorECCUncorrectable": 214,
+    "cudaErrorNvlinkUncorrectable": 220,
+    "cudaErrorContained": 226,
+    "cudaErrorIllegalAddress": 700,
+    "cudaErrorLaunchTimeout": 702,
+    "cudaErrorAssert": 710,
+    "cudaErrorHardwareStackError": 714,
+    "cudaErrorIllegalInstruction": 715,
+    "cudaErrorMisalignedAddress": 716,
+    "cudaErrorInvalidAddressSpace": 717,
+    "cudaErrorInvalidPc": 718,
+    "cudaErrorLaunchFailure": 719,
+    "cudaErrorTensorMemoryLeak": 721,
+    "cudaErrorMpsClientTerminated": 810,
+    "cudaErrorExternalDevice": 911,
+}
+_TOO_OLD = {"cudaErrorInsufficientDriver", "cudaErrorCallRequiresNewerDriver", "cudaErrorUnsupportedPtxVersion"}
+_NOT_THERE = {
+    "cudaErrorInitializationError",
+    "cudaErrorStubLibrary",
+    "cudaErrorNoDevice",
+    "cudaErrorInvalidDevice",
+    "cudaErrorStartupFailure",
+    "cudaErrorSystemNotReady",
+    "cudaErrorSystemDriverMismatch",
+    "cudaErrorCompatNotSupportedOnDevice",
+    "cudaErrorMpsConnectionFailed",
+    "cudaErrorMpsServerNotReady",
+}
+OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
+
+# How libraries that call CUDA themselves quote its codes: "CUDA failure 700: …", "cudaError 700", "Cuda Runtime (700)".
+_QUOTED_CODE = re.compile(r"\bcuda\s?(?:failure|error|runtime)\s*\(?(\d{3})\b", re.IGNORECASE)
+
+
+def failure(call: str, name: str, text: str, versions: CudaVersions) -> SaccadeError:
+    """The error of ours for CUDA's error `name` out of `call`."""
+    said = f"{call}: {name}, {text}"
+    if name in STICKY:
+        return DeviceLost(f"{said}; this process cannot use the device any more and ends")
+    if name == OUT_OF_MEMORY:
+        return OutOfDeviceMemory(f"{said}; load fewer versions, or a smaller max_batch_size")
+    if name in _TOO_OLD:
+        return RuntimeMissing(
+            f"the NVIDIA driver is {_driver(versions)}, this cuda-python needs one for CUDA "
+            f"{version_text(versions.runtime)}: update the driver ({said})"
+        )
+    if name in _NOT_THERE:
+        return RuntimeMissing(
+            f"no usable GPU: {said}; the NVIDIA driver is {_driver(versions)}. Check `nvidia-smi`, and that this "
+            "process may see the device (CUDA_VISIBLE_DEVICES, the container's GPU request)"
+        )
+    return BackendError(said)
+
+
+def sticky_code_in(text: str) -> int | None:
+    """The sticky error that a library's message quotes, None where it quotes none."""
+    codes = (int(found) for found in _QUOTED_CODE.findall(text))
+    by_name = (code for name, code in STICKY.items() if name in text)
+    return next((code for code in (*codes, *by_name) if code in STICKY.values()), None)
+
+
+def version_text(version: int) -> str:
+    """13040 is 13.4."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _driver(versions: CudaVersions) -> str:
+    return f"for CUDA {version_text(versions.driver)}" if versions.driver else "missing"

@@ -1,0 +1,137 @@
+"""The CUDA seam on cuda-python. Promises: no call's error code goes unread.
+
+Not run by any test without a GPU beyond its first failing call: it holds no decision, only calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from typing import Any
+
+import numpy as np
+
+from service.backends.base import UInt8Array
+from service.backends.cuda.driver import CudaVersions, DeviceProperties, MemoryInfo, PinnedMemory
+from service.backends.cuda.failures import failure
+from service.errors import RuntimeMissing
+
+
+class RuntimeDriver:
+    """CudaDriver on the CUDA runtime's library. Opening it needs no driver; the first call that does says so."""
+
+    def __init__(self) -> None:
+        try:
+            # Imported late: API processes must never hold it. The path is the one of cuda-python 12.6 and later.
+            self._rt: Any = importlib.import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise RuntimeMissing(f"cuda-python is not installed ({error}): pip install 'saccade[gpu]'") from error
+
+    def versions(self) -> CudaVersions:
+        # Both answer without a driver; 0 is "no driver".
+        return CudaVersions(int(self._rt.cudaDriverGetVersion()[1] or 0), int(self._rt.cudaRuntimeGetVersion()[1] or 0))
+
+    def device_count(self) -> int:
+        return int(self._call("cudaGetDeviceCount"))
+
+    def properties(self, index: int) -> DeviceProperties:
+        found = self._call("cudaGetDeviceProperties", index)
+        name = found.name.decode("utf-8", "replace") if isinstance(found.name, bytes) else str(found.name)
+        capability = f"SM{found.major}{found.minor}"
+        # The runtime has no attribute for it; an instance's name ends in its profile, as "… MIG 3g.40gb".
+        return DeviceProperties(name, capability, int(found.totalGlobalMem), " MIG " in name)
+
+    def set_device(self, index: int) -> None:
+        self._call("cudaSetDevice", index)
+
+    def memory(self) -> MemoryInfo:
+        free_bytes, total_bytes = self._call("cudaMemGetInfo")
+        return MemoryInfo(int(free_bytes), int(total_bytes))
+
+    def allocate(self, size_bytes: int) -> int:
+        return int(self._call("cudaMalloc", size_bytes))
+
+    def free(self, address: int) -> None:
+        self._call("cudaFree", address)
+
+    def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
+        address = int(self._call("cudaMallocHost", size_bytes))
+        view: UInt8Array = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(address))
+        return PinnedMemory(address, view)
+
+    def free_pinned(self, memory: PinnedMemory) -> None:
+        self._call("cudaFreeHost", memory.address)
+
+    def copy_to_device(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
+
+    def copy_to_host(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
+
+    def create_stream(self) -> int:
+        return int(self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking))
+
+    def destroy_stream(self, stream: int) -> None:
+        self._call("cudaStreamDestroy", stream)
+
+    def create_event(self, *, is_timed: bool = True) -> int:
+        timing = 0 if is_timed else self._rt.cudaEventDisableTiming
+        return int(self._call("cudaEventCreateWithFlags", self._rt.cudaEventBlockingSync | timing))
+
+    def destroy_event(self, event: int) -> None:
+        self._call("cudaEventDestroy", event)
+
+    def record(self, event: int, stream: int) -> None:
+        self._call("cudaEventRecord", event, stream)
+
+    def wait(self, stream: int, event: int) -> None:
+        self._call("cudaStreamWaitEvent", stream, event, 0)
+
+    def is_done(self, event: int) -> bool:
+        (error,) = self._rt.cudaEventQuery(event)
+        if error == self._rt.cudaError_t.cudaErrorNotReady:
+            return False
+        self._ensure("cudaEventQuery", error)
+        return True
+
+    def synchronize_event(self, event: int) -> None:
+        self._call("cudaEventSynchronize", event)
+
+    def synchronize_stream(self, stream: int) -> None:
+        self._call("cudaStreamSynchronize", stream)
+
+    def elapsed_s(self, start: int, end: int) -> float:
+        return float(self._call("cudaEventElapsedTime", start, end)) / 1000
+
+    def begin_capture(self, stream: int) -> None:
+        # Thread-local: other threads may allocate meanwhile, which a global capture would forbid them.
+        self._call("cudaStreamBeginCapture", stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+
+    def end_capture(self, stream: int) -> int:
+        graph = self._call("cudaStreamEndCapture", stream)
+        try:
+            return int(self._call("cudaGraphInstantiate", graph, 0))
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: int, stream: int) -> None:
+        self._call("cudaGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: int) -> None:
+        self._call("cudaGraphExecDestroy", graph)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A call's result without its error code: nothing, one value, or a tuple. Raises as the seam says."""
+        error, *values = getattr(self._rt, name)(*arguments)
+        self._ensure(name, error)
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def _ensure(self, name: str, error: Any) -> None:
+        if error == self._rt.cudaError_t.cudaSuccess:
+            return
+        _, text = self._rt.cudaGetErrorString(error)
+        self._rt.cudaGetLastError()  # takes a non-sticky error out of the thread, so that no later call reports it
+        said = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+        raise failure(name, error.name, said, self.versions())

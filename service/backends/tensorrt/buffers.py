@@ -1,0 +1,91 @@
+"""Plans the memory of an opened variant. Promises: pure; every byte that will be allocated is counted before any is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.specs import TensorSpec
+from service.errors import OutOfDeviceMemory
+
+_ALIGNMENT_BYTES = 256  # cudaMalloc's own: tensors that begin there can be read by every kernel
+_MIB = 1024 * 1024
+# The context of CUDA's libraries, lazily loaded kernels and graphs: not ours to plan, and not nothing.
+RESERVE_BYTES = 64 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class TensorBuffer:
+    """A tensor's place in the buffer of one batch."""
+
+    spec: TensorSpec
+    offset: int
+    row_bytes: int  # of one image
+
+    def size_bytes(self, batch_size: int) -> int:
+        return batch_size * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BufferPlan:
+    """Buffers of one batch in flight, and how much all of them take."""
+
+    max_batch_size: int
+    batches_in_flight: int
+    input: TensorBuffer
+    outputs: tuple[TensorBuffer, ...]
+    output_bytes: int  # all outputs of the largest batch with their gaps; one allocation on either side
+    scratch_bytes: int  # what TensorRT computes in, once per execution context that may run at the same time
+    contexts: int
+
+    @property
+    def input_bytes(self) -> int:
+        return self.input.size_bytes(self.max_batch_size)
+
+    @property
+    def device_bytes(self) -> int:
+        return self.batches_in_flight * (self.input_bytes + self.output_bytes) + self.contexts * self.scratch_bytes
+
+    @property
+    def pinned_bytes(self) -> int:
+        return self.batches_in_flight * (self.input_bytes + self.output_bytes)
+
+
+def plan_buffers(
+    images: TensorSpec,
+    outputs: Sequence[TensorSpec],
+    *,
+    max_batch_size: int,
+    batches_in_flight: int,
+    scratch_bytes: int = 0,
+    contexts: int = 1,
+) -> BufferPlan:
+    """Places for one input and all outputs of the largest batch, side by side and aligned."""
+    places: list[TensorBuffer] = []
+    offset = 0
+    for spec in outputs:
+        places.append(TensorBuffer(spec, offset, _row_bytes(spec)))
+        offset += -(-places[-1].size_bytes(max_batch_size) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    used = min(contexts, batches_in_flight)
+    place = TensorBuffer(images, 0, _row_bytes(images))
+    return BufferPlan(max_batch_size, batches_in_flight, place, tuple(places), offset, scratch_bytes, used)
+
+
+def ensure_fits(what: str, needed_bytes: int, free_bytes: int) -> None:
+    """Raises OutOfDeviceMemory with the figures."""
+    if needed_bytes + RESERVE_BYTES > free_bytes:
+        raise OutOfDeviceMemory(
+            f"{what} needs {_mib(needed_bytes)} of device memory and {_mib(RESERVE_BYTES)} to spare, "
+            f"{_mib(free_bytes)} are free: unload a version, or lower max_batch_size or batches_in_flight"
+        )
+
+
+def _row_bytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{math.ceil(size_bytes / _MIB)} MiB"

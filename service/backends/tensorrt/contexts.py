@@ -1,0 +1,157 @@
+"""Execution contexts of one engine. Promises: one per lane and batch size, so that no captured graph is changed later.
+
+TensorRT's guide ("CUDA Graphs") calls it undefined to change a context that a graph was captured from, and advises
+one context per graph with shared memory for activations. So each context is set up once, and contexts whose runs
+follow each other on one stream share that memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from models.specs import TensorSpec
+from service.backends.cuda.driver import CudaDriver
+from service.backends.tensorrt.buffers import BufferPlan, TensorBuffer
+from service.backends.tensorrt.capture import CAPTURED, CaptureFacts, capture_refusal
+from service.backends.tensorrt.engine import EngineTensors, is_out_of_memory
+from service.backends.tensorrt.lanes import Lane, device_memory
+from service.backends.tensorrt.module import KeptLog, TensorRt
+from service.backends.tensorrt.sized_outputs import SizedOutput, sized_output
+from service.errors import BackendError, OutOfDeviceMemory
+
+
+class ContextSource:
+    """Makes contexts with memory of ours."""
+
+    def __init__(self, tensorrt: TensorRt, engine: Any, kept: KeptLog) -> None:
+        self._engine = engine
+        self._kept = kept
+        strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._how: Any = strategy
+        if hasattr(tensorrt, "DynamicShapesKernelSpecializationStrategy"):
+            # This runtime compiles kernels for each shape while it serves; warm-up is the time for it, and a graph
+            # must not hold the fallback kernels. One cache, so that lanes share what was compiled.
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                tensorrt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            config.set_runtime_cache(config.create_runtime_cache())
+            self._how = config
+
+    def unread_bytes(self, images: TensorSpec, batch_size: int, names: Sequence[str]) -> dict[str, int]:
+        """The most that outputs take which nobody reads; TensorRT computes with them all the same."""
+        if not names:
+            return {}
+        context = self.create()
+        context.set_input_shape(images.name, (batch_size, *images.shape))
+        return {name: int(context.get_max_output_size(name)) for name in names}
+
+    def create(self) -> Any:
+        context = self._engine.create_execution_context(self._how)
+        if context is None:
+            reason = self._kept.last()
+            error = OutOfDeviceMemory if is_out_of_memory(reason) else BackendError
+            raise error(f"TensorRT makes no execution context: {reason}")
+        return context
+
+
+class SizedContext:
+    """One lane at one batch size: a context that is set up once, and its graph where it has one."""
+
+    def __init__(
+        self,
+        context: Any,
+        batch_size: int,
+        tensors: EngineTensors,
+        *,
+        cuda: CudaDriver,
+        tensorrt: TensorRt,
+        kept: KeptLog,
+        owned: ExitStack,
+        wants_graph: bool,
+    ) -> None:
+        self._context = context
+        self._batch_size = batch_size
+        self._tensors = tensors
+        self._cuda = cuda
+        self._tensorrt = tensorrt
+        self._kept = kept
+        self._owned = owned
+        self._wants_graph = wants_graph
+        self._graph: int | None = None
+        self._sized: dict[str, tuple[SizedOutput, TensorSpec]] = {}
+        self.note = ""  # how it runs: CAPTURED, or why not; empty until it ran once
+
+    def set_up(self, lane: Lane, plan: BufferPlan, scratch: int, unread: Mapping[str, int]) -> None:
+        """Shape and addresses, which stay as they are. `unread` is where outputs go that nobody asked for."""
+        context, images = self._context, plan.input.spec
+        context.set_device_memory(scratch, plan.scratch_bytes)
+        self._ensure(context.set_input_shape(images.name, (self._batch_size, *images.shape)), "the input's shape")
+        self._ensure(context.set_tensor_address(images.name, lane.input_address), "the input's address")
+        for output in plan.outputs:
+            address, name = lane.output_address(output), output.spec.name
+            if name in self._tensors.sized_by_data:
+                size_bytes = output.size_bytes(plan.max_batch_size)
+                allocator = sized_output(self._tensorrt, self._allocate, address, size_bytes)
+                self._sized[name] = (allocator, output.spec)
+                self._ensure(context.set_output_allocator(name, allocator), f"the allocator of {name}")
+            else:
+                self._ensure(context.set_tensor_address(name, address), f"the address of {name}")
+        for name in self._tensors.unread:
+            self._ensure(context.set_tensor_address(name, unread[name]), f"the address of {name}")
+
+    def address_of(self, lane: Lane, output: TensorBuffer) -> int:
+        """Where the last run put an output."""
+        sized = self._sized.get(output.spec.name)
+        return lane.output_address(output) if sized is None else sized[0].address
+
+    def run(self, stream: int) -> None:
+        """Queues one run, as a graph where one was captured."""
+        if self._graph is not None:
+            self._cuda.launch(self._graph, stream)
+        else:
+            self._enqueue(stream)
+
+    def prepare(self, stream: int) -> None:
+        """The first run, whose answers nobody reads: TensorRT settles shapes in it, then a graph can be captured."""
+        self._enqueue(stream)
+        self._cuda.synchronize_stream(stream)
+        asks = getattr(self._context, "is_stream_capturable", None)
+        is_capturable = None if asks is None else bool(asks(stream))
+        refusal = capture_refusal(CaptureFacts(self._wants_graph, self._tensors.sized_by_data, is_capturable))
+        self.note = refusal or self._capture(stream)
+
+    def _capture(self, stream: int) -> str:
+        self._cuda.begin_capture(stream)
+        problem = ""
+        try:
+            self._enqueue(stream)
+        except BackendError as error:
+            problem = str(error)
+        try:
+            graph = self._cuda.end_capture(stream)
+        except BackendError as error:  # nothing is lost: it runs as before
+            return f"capture failed: {problem or error}"
+        self._owned.callback(self._cuda.destroy_graph, graph)
+        if problem:
+            return f"capture failed: {problem}"
+        self._graph = graph
+        return CAPTURED
+
+    def _enqueue(self, stream: int) -> None:
+        if not self._context.execute_async_v3(stream):
+            raise BackendError(f"TensorRT failed to run batch size {self._batch_size}: {self._kept.last()}")
+        for name, (allocator, spec) in self._sized.items():
+            wanted = (self._batch_size, *spec.shape)
+            if allocator.shape != wanted:
+                raise BackendError(f"output {name!r} came out as {allocator.shape}, the manifest declares {wanted}")
+
+    def _allocate(self, size_bytes: int) -> int:
+        return device_memory(self._cuda, size_bytes, self._owned)
+
+    def _ensure(self, is_done: bool, what: str) -> None:
+        if not is_done:
+            raise BackendError(f"TensorRT refuses {what} at batch size {self._batch_size}: {self._kept.last()}")

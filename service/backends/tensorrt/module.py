@@ -1,0 +1,67 @@
+"""Finds TensorRT and listens to it. Promises: what it logs is kept for the message of the error that follows."""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from types import ModuleType
+from typing import Any, Protocol, get_args
+
+import structlog
+
+from models.plans import TensorRtName
+
+log = structlog.get_logger()
+
+_KEPT_LINES = 20  # errors come in pairs, cause before consequence
+
+
+class TensorRt(Protocol):
+    """What `tensorrt` and `tensorrt_rtx` share; a test passes another one in."""
+
+    __name__: str
+    __version__: str
+
+    def __getattr__(self, name: str) -> Any: ...
+
+
+def find_tensorrt(preferred: str | None = None) -> ModuleType | None:
+    """The preferred runtime, or the first one installed; None where there is none."""
+    names = [name for name in (preferred, *get_args(TensorRtName)) if name]
+    for name in dict.fromkeys(names):
+        try:
+            return importlib.import_module(name)
+        except ImportError:  # also raised by one whose libraries are missing
+            continue
+    return None
+
+
+class KeptLog:
+    """TensorRT's logger: errors and warnings are remembered, everything goes to our log at its own level."""
+
+    def __init__(self, tensorrt: TensorRt) -> None:
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.logger = _logger(tensorrt, self._lines)
+
+    def last(self) -> str:
+        """The latest errors in one line; they are forgotten, so that the next failure does not quote them."""
+        text = "; ".join(dict.fromkeys(self._lines))
+        self._lines.clear()
+        return text or "it gave no reason"
+
+
+def _logger(tensorrt: TensorRt, lines: deque[str]) -> Any:
+    severity = tensorrt.ILogger.Severity
+
+    class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]  # the base is known at run time only
+        def __init__(self) -> None:
+            super().__init__()  # TensorRT's bindings need it
+
+        def log(self, level: Any, text: str) -> None:
+            if level in (severity.ERROR, severity.INTERNAL_ERROR):
+                lines.append(" ".join(text.split()))
+                log.error("tensorrt", text=text)
+            elif level == severity.WARNING:
+                log.warning("tensorrt", text=text)
+
+    return Logger()
