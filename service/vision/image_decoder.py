@@ -21,7 +21,7 @@ UInt8Array = NDArray[np.uint8]
 
 _PILLOW_FORMAT_BY_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"))
 _OTHER_FORMATS = ((0, b"GIF8", "GIF"), (0, b"II*\x00", "TIFF"), (0, b"MM\x00*", "TIFF"), (4, b"ftyp", "HEIF or AVIF"))
-_JPEG_MAGIC = b"\xff\xd8\xff"
+JPEG_MAGIC = b"\xff\xd8\xff"
 _APP1, _START_OF_SCAN = 0xE1, 0xDA  # JPEG markers
 _MAX_SIDE = 65_500  # what JPEG itself allows
 
@@ -43,7 +43,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
     """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason."""
     if not data:
         raise BadImage("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
-    if data.startswith(_JPEG_MAGIC):
+    if data.startswith(JPEG_MAGIC):
         return _decode_jpeg(data, limits)
     for magic, image_format in _PILLOW_FORMAT_BY_MAGIC:
         if data.startswith(magic):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.specs import PreprocessSpec
-from service.vision.gpu.kernels import kernel_source
+from service.vision.gpu.kernels import KERNELS, kernel_source
 from service.vision.gpu.resize_plan import THREADS_PER_BLOCK, DecodedImage, ResizePlan, plan_batch
 
 UInt8Array = NDArray[np.uint8]
@@ -68,9 +68,15 @@ def run_on_host(plan: ResizePlan, outs: Sequence[UInt8Array]) -> None:
     lines = np.empty(plan.lines_bytes // 4, np.float32)
     plan.jobs["lines"] = [lines.ctypes.data + offset for offset in plan.lines_offsets]
     plan.jobs["out"] = [out.ctypes.data for out in outs]
-    tables = [ctypes.c_void_p(array.ctypes.data) for array in (plan.jobs, plan.places, plan.weights)]
-    for kernel, blocks in enumerate((plan.row_blocks, plan.column_blocks)):
-        _library().launch(kernel, blocks, len(plan.jobs), THREADS_PER_BLOCK, *tables)
+    tables = [array.ctypes.data for array in (plan.jobs, plan.places, plan.weights)]
+    for kernel, blocks in zip(KERNELS, (plan.row_blocks, plan.column_blocks), strict=True):
+        launch(kernel, (blocks, len(plan.jobs)), tables)
+
+
+def launch(kernel: str, grid: tuple[int, int], addresses: Sequence[int]) -> None:
+    """As `KernelLauncher.launch`, on addresses of this process."""
+    pointers = [ctypes.c_void_p(address) for address in addresses]
+    _library().launch(KERNELS.index(kernel), *grid, THREADS_PER_BLOCK, *pointers)
 
 
 def resized_on_host(pixels: UInt8Array, spec: PreprocessSpec, orientation: int = 1) -> UInt8Array:

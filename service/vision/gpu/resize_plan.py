@@ -40,7 +40,7 @@ class DecodedImage:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height)."""
-        return (self.height, self.width) if self.orientation in _TRANSPOSED else (self.width, self.height)
+        return upright_size(self.width, self.height, self.orientation)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +59,11 @@ class ResizePlan:
 _TRANSPOSED = frozenset({5, 6, 7, 8})
 _FROM_LAST_COLUMN = frozenset({2, 3, 7, 8})  # of the stored image
 _FROM_LAST_ROW = frozenset({3, 4, 6, 7})
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """(width, height) after the EXIF turn."""
+    return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
 def plan_batch(images: Sequence[DecodedImage], spec: PreprocessSpec) -> ResizePlan:

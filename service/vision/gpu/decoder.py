@@ -1,0 +1,164 @@
+"""The seam of decoding on a device. Promises: what comes out is what the CPU path gives; a bad image harms no other.
+
+`GpuJpegDecoder` is all that the device worker knows. The real one decodes with nvImageCodec and resizes with our own
+kernels; `cpu_stand_in.py` does the same work with the CPU path's code, for the fake backend and for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from models.specs import PreprocessSpec
+from service.backends.cuda.driver import CudaDriver
+from service.errors import OutOfDeviceMemory
+from service.vision.gpu.header import EncodedImage
+from service.vision.gpu.launcher import KernelLauncher
+from service.vision.gpu.memory import GrowingMemory, PinnedStaging
+from service.vision.gpu.resize_plan import DecodedImage, plan_batch
+
+UInt8Array = NDArray[np.uint8]
+
+log = structlog.get_logger()
+
+# Of one group of images that lie decoded on the device together: 144 MB.
+GROUP_PIXELS = 48_000_000
+
+
+class GpuJpegDecoder(Protocol):
+    """Decodes, turns upright, resizes. Its only caller is the thread that runs the device."""
+
+    @property
+    def name(self) -> str:
+        """What decodes, for logs and metrics."""
+
+    def decode_into(
+        self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
+    ) -> list[bool]:
+        """Writes image i into rows[i] (spec.height, spec.width, 3). False: it could not, and the row holds anything.
+
+        Raises DeviceLost when the device can be used by another process only.
+        """
+
+    def close(self) -> None: ...
+
+
+class Codec(Protocol):
+    """What decodes into memory that the kernels can read."""
+
+    def decode(self, encoded: Sequence[bytes], stream: int = 0) -> list[DecodedImage | None]: ...
+
+    def close(self) -> None: ...
+
+
+class DeviceJpegDecoder:
+    """nvImageCodec and the resize kernels on one stream of one device."""
+
+    def __init__(
+        self, name: str, codec: Codec, driver: CudaDriver, device_index: int, launcher: KernelLauncher
+    ) -> None:
+        driver.set_device(device_index)
+        self._name = name
+        self._codec = codec
+        self._driver = driver
+        self._device_index = device_index
+        self._launcher = launcher
+        self._stream = driver.create_stream()
+        self._lines = GrowingMemory(driver)
+        self._outs = GrowingMemory(driver)
+        self._tables = GrowingMemory(driver)
+        self._upload = PinnedStaging(driver)
+        self._download = PinnedStaging(driver)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def decode_into(
+        self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
+    ) -> list[bool]:
+        self._driver.set_device(self._device_index)  # the loader's thread measures, the device's thread serves
+        done: list[bool] = []
+        for group in groups([image.width * image.height for image in images], GROUP_PIXELS):
+            done += self._decode_group(images[group], spec, rows[group])
+        return done
+
+    def _decode_group(
+        self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
+    ) -> list[bool]:
+        try:
+            decoded = self._codec.decode([image.data for image in images], self._stream)
+            there = [
+                (replace(found, orientation=image.orientation), row)
+                for found, image, row in zip(decoded, images, rows, strict=True)
+                if found is not None
+            ]
+            if there:
+                self._resize([image for image, _ in there], spec, [row for _, row in there])
+            else:
+                # The library reports a lost device as images that it cannot decode; this call tells them apart.
+                self._driver.synchronize_stream(self._stream)
+        except OutOfDeviceMemory as error:
+            log.warning("jpeg_decoding_out_of_memory", images=len(images), error=str(error))
+            return [False] * len(images)
+        return [found is not None for found in decoded]
+
+    def _resize(self, images: Sequence[DecodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]) -> None:
+        plan = plan_batch(images, spec)
+        image_bytes = spec.width * spec.height * 3
+        lines = self._lines.of(plan.lines_bytes)
+        outs = self._outs.of(image_bytes * len(images))
+        plan.jobs["lines"] = [lines + offset for offset in plan.lines_offsets]
+        plan.jobs["out"] = [outs + image_bytes * index for index in range(len(images))]
+        addresses = self._sent([plan.jobs.view(np.uint8), plan.places.view(np.uint8), plan.weights.view(np.uint8)])
+        self._launcher.launch("resize_rows", (plan.row_blocks, len(images)), addresses, self._stream)
+        self._launcher.launch("resize_columns", (plan.column_blocks, len(images)), addresses, self._stream)
+        pixels = self._download.of(image_bytes * len(images))
+        self._driver.copy_to_host(pixels.address, outs, image_bytes * len(images), self._stream)
+        self._driver.synchronize_stream(self._stream)
+        written = pixels.view[: image_bytes * len(images)].reshape(len(images), spec.height, spec.width, 3)
+        for row, image in zip(rows, written, strict=True):
+            row[...] = image
+
+    def _sent(self, arrays: Sequence[UInt8Array]) -> list[int]:
+        """Device addresses of copies of `arrays`, which travel as one."""
+        offsets, size = [], 0
+        for array in arrays:
+            offsets.append(size)
+            size += -(-array.nbytes // 16) * 16  # aligned for any of their fields
+        staging = self._upload.of(size)
+        for offset, array in zip(offsets, arrays, strict=True):
+            staging.view[offset : offset + array.nbytes] = array.ravel()
+        target = self._tables.of(size)
+        self._driver.copy_to_device(target, staging.address, size, self._stream)
+        return [target + offset for offset in offsets]
+
+    def close(self) -> None:
+        self._driver.set_device(self._device_index)
+        self._driver.synchronize_stream(self._stream)
+        self._codec.close()
+        for device_memory in (self._lines, self._outs, self._tables):
+            device_memory.free()
+        self._upload.free()
+        self._download.free()
+        self._launcher.close()
+        self._driver.destroy_stream(self._stream)
+
+
+def groups(pixels: Sequence[int], limit: int) -> list[slice]:
+    """Consecutive images of at most `limit` pixels together; a larger one is alone."""
+    found: list[slice] = []
+    start, total = 0, 0
+    for index, count in enumerate(pixels):
+        if index > start and total + count > limit:
+            found.append(slice(start, index))
+            start, total = index, 0
+        total += count
+    if pixels:
+        found.append(slice(start, len(pixels)))
+    return found
