@@ -2,14 +2,15 @@
 
 A request's life
 1. `http/vision_routes.py` speaks HTTP: key, model, parameters, body; every end is counted once.
-2. `scheduling/admission.py` gives it a permit and a slot, or 429.
+2. `scheduling/dispatch.py` chooses a device, `scheduling/admission.py` gives a permit and a slot there, or 429.
 3. `vision/image_decoder.py` and `models/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
 4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
 5. `workers/worker.py` queues it (`scheduling/queue.py`); when the device is free, `scheduling/batching.py` decides.
 6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
 7. `vision/{classification,detection,segmentation}.py` render it in source coordinates.
 
-`predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes.
+`predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker
+per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`).
 `repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
 `rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
 `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.

@@ -1,10 +1,9 @@
-"""An API process: uvicorn over the shared port, one control line, one worker line. Promises: stops in order."""
+"""An API process: uvicorn over the shared port, one control line, a line to every worker. Promises: stops in order."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,26 +50,22 @@ class ApiProcess:
     async def run(self, port: int) -> None:
         """Serves until told to stop; requests in flight are finished.
 
-        Listens only once the catalog is here and the worker, if there is one, connected: a process that replaces a
+        Listens only once the catalog is here and every worker that is there connected: a process that replaces a
         dead one must not answer its first requests with "no such model".
         """
         self._control.start(self._receive, self._stop)
         self._control.send(messages.ApiReady(os.getpid()))
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
-            connecting = tasks.create_task(self._api.worker.run())
+            connecting = tasks.create_task(self._api.lines.run())
             await self._informed.wait()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._api.worker.connected.wait(), self._patience_s())
+            there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
+            await self._api.lines.wait_connected(there, _WORKER_WITHIN_S)
             if not self._server.should_exit:
                 await self._server.serve(sockets=[listen(self._host, port)])
             following.cancel()
             connecting.cancel()
         self._api.pool.shutdown()
-
-    def _patience_s(self) -> float:
-        has_worker = any(device.socket_path for device in self._api.catalog.snapshot.devices)
-        return _WORKER_WITHIN_S if has_worker else 0.0
 
     def _receive(self, message: messages.AnyMessage) -> None:
         match message:
@@ -87,8 +82,7 @@ class ApiProcess:
     async def _follow_catalogs(self) -> None:
         while True:
             catalog = await self._catalogs.get()
-            for device in catalog.devices:
-                self._api.worker.follow(device.socket_path)
+            self._api.lines.follow(catalog)
             manifests = {
                 VersionKey(status.model, status.version): manifest
                 for status in catalog.versions

@@ -32,6 +32,7 @@ from service.predictor import Predictor
 from service.scheduling.admission import Admission
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
+from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge
 from service.workers.worker_client import WorkerClient
 
 PREDICT_PATHS = (
@@ -48,7 +49,7 @@ class Api:
     app: FastAPI
     front_door: FrontDoor
     catalog: ServingCatalog
-    worker: WorkerClient
+    lines: DeviceLines
     switch: AdmissionSwitch
     pool: ThreadPoolExecutor
 
@@ -57,10 +58,9 @@ def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
     """`acknowledge` gets the generation of each catalog once it holds."""
     metrics = Metrics(CollectorRegistry())
     catalog = ServingCatalog(metrics, acknowledge)
-    admission = Admission(metrics.slots_in_use)
-    worker = WorkerClient(admission, settings.slots, settings.max_slot_bytes)
+    lines = _lines(settings, metrics)
     pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
-    predictor = Predictor(admission, worker, pool, ImageLimits(settings.max_pixels))
+    predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch)
@@ -68,12 +68,21 @@ def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
     for path in PREDICT_PATHS:
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
-    app.include_router(health_router(lambda: catalog.snapshot, lambda: worker.is_connected))
+    app.include_router(health_router(lambda: catalog.snapshot, lambda: lines.is_connected))
     _add_metrics_route(app, metrics, catalog)
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return Api(app, FrontDoor(endpoint, app), catalog, worker, switch, pool)
+    return Api(app, FrontDoor(endpoint, app), catalog, lines, switch, pool)
+
+
+def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
+    in_use = SharedGauge(metrics.slots_in_use)
+    lines = {}
+    for device in settings.devices:
+        admission = Admission(in_use.part(device))
+        lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
+    return DeviceLines(lines)
 
 
 def _limits(settings: Settings) -> PredictLimits:

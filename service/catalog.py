@@ -7,7 +7,7 @@ request of this process can reach an instance any more that the snapshot does no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from models.manifest import Manifest
@@ -15,28 +15,32 @@ from service.core import VersionKey, VersionState
 from service.errors import BadParameter, NotFound, NotReady
 from service.metrics import Metrics, VersionMetrics
 from service.rollout.policy import default_version, labels_of
-from service.workers.messages import Catalog, VersionStatus
+from service.workers.messages import Catalog, InstanceStatus, VersionStatus
 from service.workers.tensor_slots import SlotLayout, layout_of
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one request goes: a ready instance and all that is needed to speak to it."""
+    """What answers one request: the ready instances of a version, and all that is needed to speak to one."""
 
     key: VersionKey
-    variant: str
-    instance_id: int
+    instances: tuple[InstanceStatus, ...]  # on devices whose worker answers, unless none does
     manifest: Manifest
     layout: SlotLayout
     metrics: VersionMetrics
 
-    def ensure_variant(self, variant: str | None) -> None:
-        """Raises BadParameter for a variant that is not loaded; None is content with any."""
-        if variant is not None and variant != self.variant:
+    def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
+        """Those that serve this variant; None is content with any. Raises BadParameter when it is not loaded."""
+        if variant is None:
+            return self.instances
+        found = tuple(instance for instance in self.instances if instance.variant == variant)
+        if not found:
+            loaded = ", ".join(sorted({repr(instance.variant) for instance in self.instances}))
             raise BadParameter(
                 f"variant {variant!r} of {self.key.model}/{self.key.version} is not loaded; loaded: "
-                f"{self.variant!r} (SACCADE_VARIANT chooses)"
+                f"{loaded} (SACCADE_VARIANT chooses)"
             )
+        return found
 
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
@@ -61,29 +65,31 @@ class ServingCatalog:
         """Replaces the snapshot; `manifests` holds those of all its versions that have a readable one."""
         self.snapshot = snapshot
         self._manifests = dict(manifests)
+        up = {device.device for device in snapshot.devices if device.up}
         self._targets = {
-            _key(status): self._target(status, manifests[_key(status)])
+            _key(status): self._target(status, manifests[_key(status)], up)
             for status in snapshot.versions
             if status.state == VersionState.READY and _key(status) in manifests
         }
         self._unacknowledged = snapshot.generation
         self._acknowledge_if_settled()
 
-    def _target(self, status: VersionStatus, manifest: Manifest) -> Target:
+    def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> Target:
+        ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
+        instances = tuple(instance for instance in ready if instance.device in up) or ready
         previous = self._targets.get(_key(status))
-        if previous is not None and previous.instance_id == status.instance_id:
+        if previous is not None and previous.instances == instances:
             return previous
         return Target(
             _key(status),
-            status.variant,
-            status.instance_id,
+            instances,
             manifest,
             layout_of(manifest.input, manifest.answer),
             VersionMetrics(self._metrics, status.model, str(status.version)),
         )
 
     def resolve(self, model: str, version: str | None, label: str | None) -> Target:
-        """The instance that answers. Raises NotFound or NotReady, naming what there is."""
+        """The version that answers. Raises NotFound or NotReady, naming what there is."""
         statuses = [status for status in self.snapshot.versions if status.model == model]
         if not statuses:
             names = sorted({status.model for status in self.snapshot.versions})
@@ -117,21 +123,30 @@ class ServingCatalog:
         return target
 
     def begin(self, target: Target, variant: str | None) -> None:
-        """Counts a request in. Raises BadParameter for a variant that is not loaded."""
-        target.ensure_variant(variant)
-        self._in_flight[target.instance_id] += 1
+        """Counts a request in, on every instance that may answer it. Raises BadParameter for an unloaded variant."""
+        target.instances_of(variant)
+        self._in_flight.update(instance.instance_id for instance in target.instances)
 
     def end(self, target: Target) -> None:
         """Counts a request out."""
-        self._in_flight[target.instance_id] -= 1
-        if self._in_flight[target.instance_id] == 0:
-            del self._in_flight[target.instance_id]
+        is_last = False
+        for instance in target.instances:
+            self._in_flight[instance.instance_id] -= 1
+            if self._in_flight[instance.instance_id] == 0:
+                del self._in_flight[instance.instance_id]
+                is_last = True
+        if is_last:
             self._acknowledge_if_settled()
 
     def _acknowledge_if_settled(self) -> None:
         if self._unacknowledged is None:
             return
-        reachable = {target.instance_id for target in self._targets.values()}
+        reachable = {
+            instance.instance_id
+            for status in self.snapshot.versions
+            for instance in status.instances
+            if instance.state == VersionState.READY
+        }
         if self._in_flight.keys() <= reachable:
             self._acknowledge(self._unacknowledged)
             self._unacknowledged = None

@@ -29,17 +29,16 @@ from service.errors import (
     WorkerLost,
 )
 from service.parameters import Parameters
-from service.scheduling.admission import Admission, Permit
+from service.scheduling.admission import Permit
 from service.vision.classification import classes_json
 from service.vision.detection import detections_json
 from service.vision.image_decoder import ImageLimits, decode_image
 from service.vision.segmentation import segments_json
 from service.workers import messages
-from service.workers.worker_client import WorkerClient
+from service.workers.device_lines import Assignment, DeviceLines
 
 log = structlog.get_logger()
 
-_RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
 # Masks up to this many source pixels are encoded in a third of a millisecond; larger ones leave the event loop.
 _INLINE_MASK_PIXELS = 300_000
@@ -47,11 +46,12 @@ _INLINE_MASK_PIXELS = 300_000
 
 @dataclass(frozen=True, slots=True)
 class ImageAnswer:
-    """One image's prediction or its error, and the time it took."""
+    """One image's prediction or its error, the time it took, and the variant that was asked."""
 
     prediction: dict[str, Any] | None
     error: SaccadeError | None
     times: StageTimes
+    variant: str
 
 
 NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
@@ -61,13 +61,10 @@ ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 class Predictor:
-    """Turns encoded images into predictions, through one worker."""
+    """Turns encoded images into predictions, through the device workers."""
 
-    def __init__(
-        self, admission: Admission, worker: WorkerClient, pool: ThreadPoolExecutor, limits: ImageLimits
-    ) -> None:
-        self._admission = admission
-        self._worker = worker
+    def __init__(self, lines: DeviceLines, pool: ThreadPoolExecutor, limits: ImageLimits) -> None:
+        self._lines = lines
         self._pool = pool
         self._limits = limits
 
@@ -79,14 +76,15 @@ class Predictor:
         deadline_s: float,
         client_leaves: ClientWatch,
     ) -> list[ImageAnswer]:
-        """One answer per image, in order. Raises Overloaded before any work, or ClientLeft."""
-        permits = self._admission.admit(len(images), _RETRY_AFTER_S)
+        """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work."""
+        given = self._lines.assign(target.instances_of(parameters.variant), len(images))
         if len(images) == 1:
-            return [await self._answer(images[0], permits[0], target, parameters, deadline_s, client_leaves)]
+            permit = given.permits[0]
+            return [await self._answer(images[0], permit, given, target, parameters, deadline_s, client_leaves)]
         async with asyncio.TaskGroup() as tasks:
             answers = [
-                tasks.create_task(self._answer(image, permit, target, parameters, deadline_s, client_leaves))
-                for image, permit in zip(images, permits, strict=True)
+                tasks.create_task(self._answer(image, permit, given, target, parameters, deadline_s, client_leaves))
+                for image, permit in zip(images, given.permits, strict=True)
             ]
         return [answer.result() for answer in answers]
 
@@ -94,32 +92,35 @@ class Predictor:
         self,
         image: bytes | SaccadeError,
         permit: Permit,
+        given: Assignment,
         target: Target,
         parameters: Parameters,
         deadline_s: float,
         client_leaves: ClientWatch,
     ) -> ImageAnswer:
         start_s = time.perf_counter()
+        variant = given.instance.variant
         try:
             if isinstance(image, SaccadeError):
                 raise image
             async with asyncio.timeout(deadline_s - time.monotonic() + _GRACE_S):
                 place = await self._prepare(image, permit, target)
                 decoded_s = time.perf_counter()
-                done = await self._infer(permit, target, deadline_s, client_leaves)
+                done = await self._infer(permit, given, deadline_s, client_leaves)
                 inferred_s = time.perf_counter()
                 prediction = await self._finish(permit, place, target, parameters)
         except TimeoutError:
-            return ImageAnswer(None, DeadlineExceeded("the deadline passed before the answer was ready"), NO_TIMES)
+            late = DeadlineExceeded("the deadline passed before the answer was ready")
+            return ImageAnswer(None, late, NO_TIMES, variant)
         except SaccadeError as error:
-            return ImageAnswer(None, error, NO_TIMES)
+            return ImageAnswer(None, error, NO_TIMES, variant)
         except Exception as error:  # logged with its trace; the other images of the request go on
             log.exception("image_failed", model=target.key.model)
-            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES)
+            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES, variant)
         finally:
             permit.let_go()
         times = StageTimes(decoded_s - start_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        return ImageAnswer(prediction, None, times)
+        return ImageAnswer(prediction, None, times, variant)
 
     async def _prepare(self, image: bytes, permit: Permit, target: Target) -> Geometry:
         """Decodes and resizes into the slot."""
@@ -132,21 +133,23 @@ class Predictor:
         return await self._in_pool(permit, work)
 
     async def _infer(
-        self, permit: Permit, target: Target, deadline_s: float, client_leaves: ClientWatch
+        self, permit: Permit, given: Assignment, deadline_s: float, client_leaves: ClientWatch
     ) -> messages.Done:
-        request_id, answer = self._worker.submit(permit, target.instance_id, deadline_s)
+        worker = given.worker
+        request_id, answer = worker.submit(permit, given.instance.instance_id, deadline_s)
 
         def give_up() -> None:
             if not answer.done():
                 answer.set_exception(ClientLeft("the client closed the connection"))
-                self._worker.cancel(request_id)
+                worker.cancel(request_id)
 
         with client_leaves(give_up):
             try:
                 done = await answer
             except asyncio.CancelledError:  # the deadline, or the end of the process
-                self._worker.cancel(request_id)
+                worker.cancel(request_id)
                 raise
+        given.observe(done)
         _ensure_ok(done.status)
         return done
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from service.device_names import devices_from
 from service.errors import SettingsError
 
 PREFIX = "SACCADE_"
@@ -27,12 +28,12 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     backend: Literal["onnxruntime", "fake"] = Field("onnxruntime", description="runtime of the device workers")
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")] = Field("cpu", description="device of the worker")
-    device_threads: int = Field(0, ge=0, le=256, description="intra-op threads on a CPU device; 0: one per core")
+    device: str = Field("cpu", description="devices, one worker each: cpu, cuda:0,cuda:1, GPU-<uuid>, MIG-<uuid>")
+    device_threads: int = Field(0, ge=0, le=256, description="intra-op threads of each worker; 0: cores over devices")
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
-    slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process")
+    slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process and device")
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
     max_batch_size: int = Field(0, ge=0, description="upper bound on batches; 0: what the manifest allows")
     max_queue_delay_ms: float = Field(0.0, ge=0.0, le=1000.0, description="longest wait to fill a batch")
@@ -55,6 +56,16 @@ class Settings(BaseModel):
         (), description="public keys whose signatures count: PEM files or directories of them, separated by ':'"
     )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
+
+    @field_validator("device")
+    @classmethod
+    def _name_devices(cls, value: str) -> str:
+        return ",".join(devices_from(value))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """In the order given; each once."""
+        return devices_from(self.device)
 
     @field_validator("trusted_keys", mode="before")
     @classmethod
@@ -124,7 +135,8 @@ def resolved(settings: Settings, cores: int) -> Settings:
     api_processes = settings.api_processes or max(min(2, cores), cores // 4)
     return settings.model_copy(
         update={
-            "device_threads": settings.device_threads or cores,
+            # The devices share the cores: a worker on a GPU uses its threads for what has no kernel there.
+            "device_threads": settings.device_threads or max(1, cores // len(settings.devices)),
             "api_processes": api_processes,
             "decode_threads": settings.decode_threads or max(2, cores // api_processes),
         }

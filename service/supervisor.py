@@ -26,22 +26,21 @@ from service.repository.trusted_keys import SignaturePolicy, signature_policy
 from service.repository.variants import choose_variant
 from service.repository.verify import verify_version
 from service.settings import MIB, Settings
-from service.version_table import VersionTable
+from service.version_table import InstanceSpec, VersionTable
 from service.workers import messages
 from service.workers.child_process import BackOff, ChildProcess, ChildSpec
+from service.workers.device_supervision import DeviceEvents, DeviceSupervision
 from service.workers.tensor_slots import layout_of
 
 log = structlog.get_logger()
 
-_PROBE_PERIOD_S = 1.0
-_PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
 # glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
 # decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
 
 
 class Supervisor:
-    """One device worker and some API processes around one version table."""
+    """A worker per device and some API processes around one version table."""
 
     def __init__(
         self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
@@ -50,13 +49,16 @@ class Supervisor:
         self._signatures = signatures
         self._runtime_dir = runtime_dir
         self._reservation = reservation
-        self._table = VersionTable(settings.device, settings.backend)
+        self._table = VersionTable()
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
-        self._worker: ChildProcess | None = None
-        self._worker_socket = ""
-        self._worker_restarts = 0
-        self._probe_sent_s: float | None = None
+        events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
+        self._devices = {
+            device: DeviceSupervision(
+                device, settings, runtime_dir / f"worker-{index}", self._child_environment(), events
+            )
+            for index, device in enumerate(settings.devices)
+        }
         self._generation = 0
         self._is_draining = False
         self._was_ready = False
@@ -69,13 +71,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
-            worker = tasks.create_task(self._keep_worker())
+            workers = [tasks.create_task(device.keep()) for device in self._devices.values()]
             names = [f"api-{index}" for index in range(self._settings.api_processes)]
             apis = [tasks.create_task(self._keep_api(name)) for name in names]
-            watching = [tasks.create_task(self._watch_repository()), tasks.create_task(self._probe_worker())]
+            watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
+            watching.append(tasks.create_task(self._watch_repository()))
             await self._stop.wait()
-            await self._shut_down(apis, worker)
-            for task in (*watching, *apis, worker):
+            await self._shut_down(apis, workers)
+            for task in (*watching, *apis, *workers):
                 task.cancel()
 
     # Children
@@ -105,34 +108,11 @@ class Supervisor:
                 log.error("api_process_died", name=name, exit_code=code)
                 await self._pause(back_off.after_life_of(time.monotonic() - started_s))
 
-    async def _keep_worker(self) -> None:
-        back_off = BackOff()
-        while not self._stop.is_set():
-            started_s = time.monotonic()
-            socket_path = str(self._runtime_dir / f"worker-{self._worker_restarts}.sock")
-            spec = ChildSpec(
-                "service.workers.worker",
-                f"worker-{self._settings.device}",
-                (),
-                self._child_environment(),
-                socket_path,
-            )
-            worker = await ChildProcess.start(spec, self._settings, self._from_worker)
-            self._worker = worker
-            if self._is_draining:
-                worker.send(messages.Stop())
-            code = await worker.wait()
-            self._worker = None
-            self._worker_socket = ""
-            self._probe_sent_s = None
-            mark_process_dead(worker.pid, self._metrics_dir)
-            if self._is_draining:
-                return
-            log.error("worker_died", device=self._settings.device, exit_code=code)
-            self._worker_restarts += 1
-            self._table.worker_lost()
+    def _worker_lost(self, device: str, pid: int) -> None:
+        mark_process_dead(pid, self._metrics_dir)
+        if not self._is_draining:
+            self._table.worker_lost(device)
             self._publish()
-            await self._pause(back_off.after_life_of(time.monotonic() - started_s))
 
     async def _pause(self, seconds: float) -> None:
         """A back-off, cut short by the order to stop."""
@@ -157,10 +137,9 @@ class Supervisor:
                 self._unload_settled()
                 self._announce()
 
-    def _from_worker(self, message: messages.AnyMessage) -> None:
+    def _from_worker(self, device: str, message: messages.AnyMessage) -> None:
         match message:
             case messages.WorkerReady():
-                self._worker_socket = message.socket_path
                 self._publish()
                 self._load_next()
             case messages.InstanceState():
@@ -168,48 +147,44 @@ class Supervisor:
             case messages.Unloaded():
                 self._table.unloaded(message.instance_id)
                 self._publish()
-            case messages.Alive():
-                was_up = self._is_worker_up()
-                self._probe_sent_s = None
-                if not was_up:
-                    self._publish()
 
     def _report(self, update: messages.InstanceState) -> None:
-        entry = self._table.report(update)
-        if entry is None:
+        reported = self._table.report(update)
+        if reported is None:
             return
-        key = entry.found.key
-        fields = {"model": key.model, "version": key.version, "variant": entry.variant}
-        if entry.state is VersionState.READY:
+        key, instance = reported
+        spec = instance.spec
+        fields = {"model": key.model, "version": key.version, "variant": spec.variant, "device": spec.device}
+        if instance.state is VersionState.READY:
             log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
-        elif entry.state is VersionState.FAILED:
-            log.error("version_failed", **fields, reason=entry.reason)
+        elif instance.state is VersionState.FAILED:
+            log.error("version_failed", **fields, reason=instance.reason)
         self._publish()
-        if entry.state is not VersionState.WARMING:
+        if instance.state is not VersionState.WARMING:
             self._load_next()
 
     def _load_next(self) -> None:
-        if self._worker is None or not self._worker_socket:
-            return
-        load = self._table.next_load()
-        if load is not None:
-            self._worker.send(load)
+        """Gives every worker that loads nothing its next instance."""
+        loads = 0
+        for name, device in self._devices.items():
+            load = self._table.next_load(name) if device.is_open else None
+            if load is not None:
+                device.send(load)
+                loads += 1
+        if loads:
             self._publish()
 
     def _unload_settled(self) -> None:
         """Unloads what no API process can reach any more."""
         acknowledged = min(self._acknowledged.values(), default=self._generation)
-        for instance_id in self._table.to_unload(acknowledged):
-            if self._worker is not None:
-                self._worker.send(messages.Unload(instance_id))
+        for device, instance_id in self._table.to_unload(acknowledged):
+            self._devices[device].send(messages.Unload(instance_id))
 
     # Catalog
 
     def _catalog(self) -> messages.Catalog:
-        device = messages.DeviceStatus(
-            self._settings.device, self._is_worker_up(), self._worker_restarts, self._worker_socket
-        )
-        return messages.Catalog(self._generation, (device,), self._table.statuses(), self._is_draining)
+        devices = tuple(device.status(0) for device in self._devices.values())
+        return messages.Catalog(self._generation, devices, self._table.statuses(), self._is_draining)
 
     def _publish(self) -> None:
         """Sends the whole catalog to every API process."""
@@ -223,36 +198,14 @@ class Supervisor:
         is_known = len(self._acknowledged) == self._settings.api_processes and all(
             generation == self._generation for generation in self._acknowledged.values()
         )
-        is_serving = is_known and bool(self._worker_socket) and self._table.is_settled()
+        is_open = any(device.is_open for device in self._devices.values())
+        is_serving = is_known and is_open and self._table.is_settled()
         if self._was_ready or self._is_draining or not is_serving:
             return
         self._was_ready = True
         host, port = self._reservation.getsockname()[:2]
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("serving", url=f"http://{host}:{port}", docs="/docs", seconds=seconds)
-
-    def _is_worker_up(self) -> bool:
-        is_stale = self._probe_sent_s is not None and time.monotonic() - self._probe_sent_s > _PROBE_STALE_S
-        return bool(self._worker_socket) and not is_stale
-
-    async def _probe_worker(self) -> None:
-        """Asks for a sign of life that passes the device loop; a worker that hangs is killed and so restarted."""
-        sequence = 0
-        while True:
-            await asyncio.sleep(_PROBE_PERIOD_S)
-            if self._worker is None or not self._worker_socket:
-                continue
-            if self._probe_sent_s is None:
-                sequence += 1
-                self._probe_sent_s = time.monotonic()
-                self._worker.send(messages.Probe(sequence))
-                continue
-            waited_s = time.monotonic() - self._probe_sent_s
-            if waited_s > self._settings.hang_timeout_ms / 1000:
-                log.error("worker_hangs", device=self._settings.device, waited_s=round(waited_s, 1))
-                self._worker.kill()
-            elif waited_s > _PROBE_STALE_S:
-                self._publish()
 
     # Repository
 
@@ -287,38 +240,52 @@ class Supervisor:
         key = version.key
         try:
             verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
-            variant = choose_variant(verified.manifest, self._settings.device, self._settings.variant)
+            specs = self._specs(verified.manifest)
             _ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
-            self._table.fail(key, str(error))
+            self._table.refuse(key, str(error))
             log.error("version_refused", model=key.model, version=key.version, reason=str(error))
             self._publish()
             return
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
-        self._table.verified(key, verified, variant.name, _batch_sizes(verified.manifest, self._settings))
+        self._table.verified(key, verified, _batch_sizes(verified.manifest, self._settings))
+        for spec in specs:
+            self._table.want(key, spec)
         self._load_next()
+
+    def _specs(self, manifest: Manifest) -> list[InstanceSpec]:
+        """What each device would serve. Raises RepositoryError when the version has nothing for one of them."""
+        settings = self._settings
+        return [
+            InstanceSpec(device, choose_variant(manifest, device, settings.variant).name, settings.backend)
+            for device in self._devices
+        ]
 
     # Shutdown
 
-    async def _shut_down(self, apis: list[asyncio.Task[None]], worker: asyncio.Task[None]) -> None:
-        """Named steps, one timeout: not ready, stop admitting, finish, stop the worker."""
+    async def _shut_down(self, apis: list[asyncio.Task[None]], workers: list[asyncio.Task[None]]) -> None:
+        """Named steps, one timeout: not ready, stop admitting, finish, stop the workers."""
         settings = self._settings
         log.info("draining", in_s=settings.drain_delay_ms / 1000)
         self._is_draining = True
+        for device in self._devices.values():
+            device.drain()
         self._publish()
         await asyncio.sleep(settings.drain_delay_ms / 1000)
         deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
         for api in self._apis.values():
             api.send(messages.StopAdmitting())
         await asyncio.wait(apis, timeout=deadline_s - time.monotonic())
-        if self._worker is not None:
-            self._worker.send(messages.Stop())
-        await asyncio.wait([worker], timeout=max(0.0, deadline_s - time.monotonic()))
-        for child in (*self._apis.values(), self._worker):
-            if child is not None:
-                log.error("killed_after_timeout", name=child.name)
-                child.kill()
+        for device in self._devices.values():
+            device.send(messages.Stop())
+        await asyncio.wait(workers, timeout=max(0.0, deadline_s - time.monotonic()))
+        for api in self._apis.values():
+            log.error("killed_after_timeout", name=api.name)
+            api.kill()
+        for device in self._devices.values():
+            if device.kill():
+                log.error("killed_after_timeout", name=f"worker-{device.device}")
         log.info("stopped")
 
 

@@ -1,52 +1,132 @@
-"""The supervisor's table of versions. Promises: every state change goes through here; one load at a time.
+"""The supervisor's table of versions. Promises: every state change goes through here; one load at a time per worker.
 
-Loading one version at a time means that a worker which dies while loading names the culprit.
+Loading one instance at a time means that a worker which dies while loading names the culprit.
+
+A version has an instance on every device that is to serve it, two on a device while one replaces the other. Its own
+state is derived, see `version_state`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from models.manifest import Manifest
 from service.core import VersionKey, VersionState
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
 from service.repository.watch import KnownVersion, RepositoryPlan, plan_versions
-from service.workers.messages import InstanceState, Load, VersionStatus
+from service.workers.messages import InstanceState, InstanceStatus, Load, VersionStatus
 
 _MAX_LOAD_CRASHES = 2  # one may be bad luck, such as the machine running out of memory
+_BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)
+_ON_THE_WAY = _BY_PROGRESS[1:]
+
+
+def version_state(states: Collection[VersionState]) -> VersionState:
+    """State of a version with instances in these states: that of the one furthest on its way.
+
+    Ready if any is ready, else warming, loading, building in this order; failed if all that are to stay have failed,
+    unloading if all are.
+    """
+    for state in _BY_PROGRESS:
+        if state in states:
+            return state
+    return VersionState.FAILED if VersionState.FAILED in states else VersionState.UNLOADING
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What an instance is to be: a variant, opened by a backend, on a device."""
+
+    device: str
+    variant: str
+    backend: str
+    plan_dir: str = ""  # of a TensorRT plan
+
+
+@dataclass(slots=True)
+class Instance:
+    """What is known of one instance; `instance_id` 0 means it is not on the worker."""
+
+    spec: InstanceSpec
+    state: VersionState = VersionState.LOADING
+    reason: str = ""
+    instance_id: int = 0
+    provider: str = ""
+    memory_bytes: int = 0  # measured by its worker; 0 until it is ready
+    load_crashes: int = 0
+    unload_generation: int | None = None
+
+    def fail(self, reason: str) -> None:
+        self.state = VersionState.FAILED
+        self.reason = reason
+        self.instance_id = 0
+
+    def start_over(self) -> None:
+        """Its worker is gone."""
+        self.state = VersionState.LOADING
+        self.instance_id = 0
+        self.memory_bytes = 0
 
 
 @dataclass(slots=True)
 class VersionEntry:
-    """What is known of one version; `instance_id` 0 means it is not on the worker."""
+    """What is known of one version."""
 
     found: FoundVersion
-    state: VersionState = VersionState.LOADING
-    reason: str = ""
+    refusal: str = ""  # why no device is asked to load it
     manifest: Manifest | None = None
     manifest_sha256: str = ""
-    variant: str = ""
     allowed_batch_sizes: tuple[int, ...] = (1,)
-    instance_id: int = 0
-    load_crashes: int = 0
-    unload_generation: int | None = None
+    instances: list[Instance] = field(default_factory=list)
+
+    @property
+    def state(self) -> VersionState:
+        if self.refusal:
+            return VersionState.FAILED
+        if not self.instances:
+            return VersionState.LOADING  # still to be verified
+        return version_state([instance.state for instance in self.instances])
+
+    @property
+    def is_settled(self) -> bool:
+        """No instance is on its way to ready."""
+        return self.state in (VersionState.READY, VersionState.FAILED) and not any(
+            instance.state in _ON_THE_WAY for instance in self.instances
+        )
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready; which device says what only where they differ."""
+        if self.refusal or self.state is not VersionState.FAILED:
+            return self.refusal
+        reasons = {instance.spec.device: instance.reason for instance in self.instances}
+        if len(set(reasons.values())) == 1:
+            return next(iter(reasons.values()))
+        return "; ".join(f"{device}: {reason}" for device, reason in reasons.items())
+
+    @property
+    def variant(self) -> str:
+        """Of the first instance that is ready, else of the first."""
+        ready = [instance for instance in self.instances if instance.state is VersionState.READY]
+        return next((instance.spec.variant for instance in (*ready, *self.instances)), "")
 
 
 class VersionTable:
     """All versions the server has tried, by key."""
 
-    def __init__(self, device: str, backend: str) -> None:
-        self._device = device
-        self._backend = backend
+    def __init__(self) -> None:
         self._entries: dict[VersionKey, VersionEntry] = {}
         self._instance_ids = itertools.count(1)
-        self._loading: VersionKey | None = None
+        self._loading: dict[str, Instance] = {}  # by device
+
+    def entries(self) -> Iterator[tuple[VersionKey, VersionEntry]]:
+        yield from self._entries.items()
 
     def plan(self, found: Iterable[FoundVersion], versions_per_model: int) -> RepositoryPlan:
-        known = {key: KnownVersion(entry.state, entry.found.fingerprint) for key, entry in self._entries.items()}
+        known = {key: KnownVersion(_planned(entry), entry.found.fingerprint) for key, entry in self._entries.items()}
         return plan_versions(found, known, versions_per_model)
 
     def add(self, found: FoundVersion) -> None:
@@ -55,100 +135,122 @@ class VersionTable:
     def forget(self, key: VersionKey) -> None:
         self._entries.pop(key, None)
 
-    def verified(self, key: VersionKey, version: VerifiedVersion, variant: str, batch_sizes: tuple[int, ...]) -> None:
+    def refuse(self, key: VersionKey, reason: str) -> None:
+        """No device shall load it."""
+        entry = self._entries[key]
+        entry.refusal = reason
+        entry.instances.clear()
+
+    def verified(self, key: VersionKey, version: VerifiedVersion, batch_sizes: tuple[int, ...]) -> None:
+        """Its files may be served; `want` says where."""
         entry = self._entries[key]
         entry.manifest = version.manifest
         entry.manifest_sha256 = version.manifest_sha256
-        entry.variant = variant
         entry.allowed_batch_sizes = batch_sizes
 
-    def fail(self, key: VersionKey, reason: str) -> None:
-        entry = self._entries[key]
-        entry.state = VersionState.FAILED
-        entry.reason = reason
-        entry.instance_id = 0
+    def want(self, key: VersionKey, spec: InstanceSpec) -> Instance:
+        """One instance more, loaded when its worker is free. A second one on the same device may replace the first."""
+        instance = Instance(spec)
+        self._entries[key].instances.append(instance)
+        return instance
 
-    def next_load(self) -> Load | None:
-        """The next version to send to the worker: verified, not there yet; newest first. None while one loads."""
-        if self._loading is not None:
+    def next_load(self, device: str) -> Load | None:
+        """The next instance to send to a worker: not there yet; newest version first. None while one loads."""
+        if device in self._loading:
             return None
         waiting = [
-            entry
-            for entry in self._entries.values()
-            if entry.state is VersionState.LOADING and entry.manifest is not None and entry.instance_id == 0
+            (entry, instance)
+            for entry, instance in self._on(device)
+            if instance.state is VersionState.LOADING and instance.instance_id == 0
         ]
         if not waiting:
             return None
-        entry = max(waiting, key=lambda item: item.found.key.version)
-        entry.instance_id = next(self._instance_ids)
-        self._loading = entry.found.key
+        entry, instance = max(waiting, key=lambda item: item[0].found.key.version)
+        instance.instance_id = next(self._instance_ids)
+        self._loading[device] = instance
         return Load(
-            entry.instance_id,
+            instance.instance_id,
             entry.found.key.model,
             entry.found.key.version,
-            entry.variant,
+            instance.spec.variant,
             str(entry.found.path),
             entry.manifest_sha256,
             entry.allowed_batch_sizes,
-            self._backend,
+            instance.spec.backend,
+            instance.spec.plan_dir,
         )
 
-    def report(self, update: InstanceState) -> VersionEntry | None:
+    def report(self, update: InstanceState) -> tuple[VersionKey, Instance] | None:
         """Applies a worker's report; None when the instance is no longer of interest."""
-        entry = next((item for item in self._entries.values() if item.instance_id == update.instance_id), None)
-        if entry is None or entry.state is VersionState.UNLOADING:
+        found = self._find(update.instance_id)
+        if found is None or found[1].state is VersionState.UNLOADING:
             return None
-        entry.state = VersionState(update.state)
-        entry.reason = update.reason
-        if entry.state in (VersionState.READY, VersionState.FAILED):
-            self._loading = None
-            entry.load_crashes = 0
-        if entry.state is VersionState.FAILED:
-            entry.instance_id = 0
-        return entry
+        entry, instance = found
+        instance.state = VersionState(update.state)
+        instance.reason = update.reason
+        instance.provider = update.provider
+        instance.memory_bytes = update.memory_bytes
+        if instance.state in (VersionState.READY, VersionState.FAILED):
+            self._loading.pop(instance.spec.device, None)
+            instance.load_crashes = 0
+        if instance.state is VersionState.FAILED:
+            instance.fail(update.reason)
+        return entry.found.key, instance
 
-    def worker_lost(self) -> None:
-        """Everything has to be loaded again; a version that keeps killing the worker is given up."""
-        for key, entry in list(self._entries.items()):
-            if entry.state is VersionState.UNLOADING:
-                del self._entries[key]
-            elif entry.state is not VersionState.FAILED:
-                entry.instance_id = 0
-                entry.state = VersionState.LOADING
-        if self._loading is not None and self._loading in self._entries:
-            entry = self._entries[self._loading]
-            entry.load_crashes += 1
-            if entry.load_crashes >= _MAX_LOAD_CRASHES:
-                self.fail(self._loading, f"the worker died {entry.load_crashes} times while loading it")
-        self._loading = None
+    def worker_lost(self, device: str) -> None:
+        """Everything there has to be loaded again; a version that keeps killing the worker is given up there."""
+        for entry, instance in list(self._on(device)):
+            if instance.state is VersionState.UNLOADING:
+                self._drop(entry, instance)
+            elif instance.state is not VersionState.FAILED:
+                instance.start_over()
+        culprit = self._loading.pop(device, None)
+        if culprit is not None:
+            culprit.load_crashes += 1
+            if culprit.load_crashes >= _MAX_LOAD_CRASHES:
+                culprit.fail(f"the worker died {culprit.load_crashes} times while loading it")
 
     def begin_unload(self, key: VersionKey, generation: int) -> None:
-        """From catalog `generation` on, nobody may send it requests. One that was never loaded just goes."""
+        """From catalog `generation` on, nobody may send it requests. What was never loaded just goes."""
         entry = self._entries[key]
-        if key == self._loading:
+        if any(instance in self._loading.values() for instance in entry.instances):
             return  # the next look at the repository finds it loaded
-        if entry.instance_id == 0:
+        for instance in list(entry.instances):
+            self._begin_unload(entry, instance, generation)
+        if not entry.instances:
             self.forget(key)
-            return
-        entry.state = VersionState.UNLOADING
-        entry.unload_generation = generation
 
-    def to_unload(self, acknowledged_generation: int) -> list[int]:
-        """Instances that every API process has stopped using; each is named once."""
-        instance_ids = []
+    def begin_unload_instance(self, instance_id: int, generation: int) -> None:
+        """The same for one instance: another one has taken its place. The version itself stays while it has any."""
+        found = self._find(instance_id)
+        if found is not None and found[1] not in self._loading.values():
+            self._begin_unload(*found, generation)
+
+    def _begin_unload(self, entry: VersionEntry, instance: Instance, generation: int) -> None:
+        if instance.instance_id == 0:
+            entry.instances.remove(instance)
+        elif instance.state is not VersionState.UNLOADING:
+            instance.state = VersionState.UNLOADING
+            instance.unload_generation = generation
+
+    def to_unload(self, acknowledged_generation: int) -> list[tuple[str, int]]:
+        """Devices and instances that every API process has stopped using; each is named once."""
+        found = []
         for entry in self._entries.values():
-            if entry.unload_generation is not None and entry.unload_generation <= acknowledged_generation:
-                entry.unload_generation = None
-                instance_ids.append(entry.instance_id)
-        return instance_ids
+            for instance in entry.instances:
+                generation = instance.unload_generation
+                if generation is not None and generation <= acknowledged_generation:
+                    instance.unload_generation = None
+                    found.append((instance.spec.device, instance.instance_id))
+        return found
 
     def unloaded(self, instance_id: int) -> None:
-        for key, entry in list(self._entries.items()):
-            if entry.instance_id == instance_id:
-                del self._entries[key]
+        found = self._find(instance_id)
+        if found is not None:
+            self._drop(*found)
 
     def is_settled(self) -> bool:
-        """Nothing is on its way to ready."""
+        """Every version is ready somewhere or failed everywhere."""
         return all(entry.state in (VersionState.READY, VersionState.FAILED) for entry in self._entries.values())
 
     def statuses(self) -> tuple[VersionStatus, ...]:
@@ -161,8 +263,44 @@ class VersionTable:
                 entry.state.value,
                 entry.reason,
                 entry.variant,
-                entry.instance_id,
-                self._device if entry.instance_id else "",
+                tuple(_status(instance) for instance in entry.instances),
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )
+
+    def _on(self, device: str) -> Iterator[tuple[VersionEntry, Instance]]:
+        for entry in self._entries.values():
+            for instance in entry.instances:
+                if instance.spec.device == device:
+                    yield entry, instance
+
+    def _find(self, instance_id: int) -> tuple[VersionEntry, Instance] | None:
+        for entry in self._entries.values():
+            for instance in entry.instances:
+                if instance.instance_id == instance_id:
+                    return entry, instance
+        return None
+
+    def _drop(self, entry: VersionEntry, instance: Instance) -> None:
+        entry.instances.remove(instance)
+        if not entry.instances:
+            self.forget(entry.found.key)
+
+
+def _planned(entry: VersionEntry) -> VersionState:
+    """A version counts as ready for those it replaces only once all its devices have settled."""
+    if entry.state is VersionState.READY and not entry.is_settled:
+        return VersionState.WARMING
+    return entry.state
+
+
+def _status(instance: Instance) -> InstanceStatus:
+    return InstanceStatus(
+        instance.spec.device,
+        instance.instance_id,
+        instance.state.value,
+        instance.reason,
+        instance.spec.variant,
+        instance.spec.backend,
+        instance.provider,
+    )

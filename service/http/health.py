@@ -17,16 +17,15 @@ _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING
 def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
     """Why this process must get no traffic; None when it may.
 
-    Ready means the worker answers probes, every model is settled (a version ready, or all of them failed) and at
+    Ready means a worker answers probes, every model is settled (a version ready, or all of them failed) and at
     least one model answers.
     """
     if catalog.draining:
         return "draining: shutting down"
     if not catalog.devices:
         return "starting: no device worker yet"
-    down = [device.device for device in catalog.devices if not device.up]
-    if down:
-        return f"device worker not answering: {', '.join(down)}"
+    if not any(device.up for device in catalog.devices):  # one that answers serves what it has
+        return f"device worker not answering: {', '.join(device.device for device in catalog.devices)}"
     if not is_worker_connected:
         return "no connection to the device worker"
     if not catalog.versions:

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from service.catalog import ServingCatalog
 from service.core import VersionKey, VersionState
 from service.errors import NotFound
-from service.http.schemas import BatchFigure, Figure, ModelInfo, ModelList, VersionInfo
+from service.http.schemas import BatchFigure, Figure, InstanceInfo, ModelInfo, ModelList, VersionInfo
 from service.rollout.policy import default_version, labels_of
 from service.workers.messages import VersionStatus
 
@@ -57,7 +57,17 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         state=VersionState(status.state).value,
         reason=status.reason,
         variant=status.variant,
-        device=status.device,
+        device=",".join(dict.fromkeys(item.device for item in status.instances if item.instance_id)),
+        instances=[
+            InstanceInfo(
+                device=item.device,
+                state=VersionState(item.state).value,
+                reason=item.reason,
+                variant=item.variant,
+                backend=item.backend,
+            )
+            for item in status.instances
+        ],
         digest=status.manifest_sha256,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,

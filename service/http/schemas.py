@@ -112,12 +112,26 @@ class BatchFigure(BaseModel):
     images_per_s: float
 
 
+State = Literal["building", "loading", "warming", "ready", "failed", "unloading"]
+
+
+class InstanceInfo(BaseModel):
+    """A version on one device."""
+
+    device: str
+    state: State
+    reason: str = Field(description="why it is not ready there; empty when it is")
+    variant: str
+    backend: str
+
+
 class VersionInfo(BaseModel):
     version: str
-    state: Literal["building", "loading", "warming", "ready", "failed", "unloading"]
+    state: State = Field(description="of the instance that is furthest: ready when one device serves it")
     reason: str = Field(description="why it is not ready; empty when it is")
     variant: str
-    device: str
+    device: str = Field(description="devices that have it or are loading it, separated by commas")
+    instances: list[InstanceInfo]
     digest: str = Field(description="SHA-256 of the manifest")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")

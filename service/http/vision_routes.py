@@ -110,7 +110,6 @@ class PredictEndpoint:
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
-            target.ensure_variant(parameters.variant)  # the body may name one too
             deadline_s = time.monotonic() + parameters.deadline_ms / 1000
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
             _raise_if_nobody_waits(answers)
@@ -200,7 +199,7 @@ def _render(target: Target, request_id: str, answers: list[ImageAnswer], total_s
         {
             "model": target.key.model,
             "version": str(target.key.version),
-            "variant": target.variant,
+            "variant": answers[0].variant,  # one instance answers all images of a request
             "request_id": request_id,
             "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
             "timings_ms": timings_ms,

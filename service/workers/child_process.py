@@ -25,6 +25,11 @@ class ChildSpec:
     socket_path: str
 
 
+def inherited_environment() -> Mapping[str, str]:
+    """What every child starts from; its own variables go on top."""
+    return os.environ
+
+
 class ChildProcess:
     """One running child."""
 
@@ -47,7 +52,7 @@ class ChildProcess:
                 *spec.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, **spec.environment},
+                env={**inherited_environment(), **spec.environment},
             )
         finally:
             theirs.close()

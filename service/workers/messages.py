@@ -147,9 +147,24 @@ class DeviceStatus(Message, frozen=True):
     up: bool
     restarts: int
     socket_path: str
+    memory_bytes: int = 0  # held by its instances, as far as measured
+
+
+class InstanceStatus(Message, frozen=True):
+    """A version on one device; while one instance replaces another there, a device has two of the same version."""
+
+    device: str
+    instance_id: int  # 0: not on the worker
+    state: str
+    reason: str
+    variant: str
+    backend: str
+    provider: str
 
 
 class VersionStatus(Message, frozen=True):
+    """`state`, `reason` and `variant` sum up the instances; `ready` means that one of them is."""
+
     model: str
     version: int
     version_dir: str
@@ -157,8 +172,7 @@ class VersionStatus(Message, frozen=True):
     state: str
     reason: str
     variant: str
-    instance_id: int  # 0: none
-    device: str
+    instances: tuple[InstanceStatus, ...] = ()
 
 
 class Catalog(Message, frozen=True):

@@ -24,7 +24,7 @@ WITHOUT_UNIT = {
 }
 LABELS = {"model", "version", "outcome", "stage", "reason", "device", "state", "variant", "digest", "label"}
 SNAPSHOT = Catalog(
-    1, (DeviceStatus("cpu", True, 0, ""),), (VersionStatus("m", 1, "", "d", "ready", "", "fp32", 1, "cpu"),), False
+    1, (DeviceStatus("cpu", True, 0, ""),), (VersionStatus("m", 1, "", "d", "ready", "", "fp32"),), False
 )
 
 

@@ -9,10 +9,11 @@ from typing import get_args
 import msgspec
 
 from service.workers import messages
-from service.workers.messages import AnyMessage, Catalog, DeviceStatus, VersionStatus, frame_of
+from service.workers.messages import AnyMessage, Catalog, DeviceStatus, InstanceStatus, VersionStatus, frame_of
 
 DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
-VERSION = VersionStatus("digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", 7, "cpu")
+INSTANCE = InstanceStatus("cpu", 7, "ready", "", "int8-cpu", "onnxruntime", "CPUExecutionProvider")
+VERSION = VersionStatus("digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", (INSTANCE,))
 
 FACTS = messages.DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
 

@@ -15,7 +15,7 @@ from service.workers.messages import Catalog, DeviceStatus, VersionStatus
 SNAPSHOT = Catalog(
     1,
     (DeviceStatus("cpu", True, 0, ""),),
-    (VersionStatus("digits", 1, "", "d" * 64, "ready", "", "fp32", 1, "cpu"),),
+    (VersionStatus("digits", 1, "", "d" * 64, "ready", "", "fp32"),),
     False,
 )
 

@@ -51,7 +51,7 @@ def labels_by_sample() -> dict[str, set[str]]:
         snapshot = Catalog(
             1,
             (DeviceStatus("cpu", True, 0, ""),),
-            (VersionStatus("m", 1, "", "d", "ready", "", "fp32", 1, "cpu"),),
+            (VersionStatus("m", 1, "", "d", "ready", "", "fp32"),),
             False,
         )
         text = metrics.exposition(lambda: snapshot).decode()

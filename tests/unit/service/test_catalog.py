@@ -10,7 +10,7 @@ from service.core import VersionKey
 from service.errors import BadParameter, NotFound, NotReady
 from service.metrics import Metrics
 from service.workers.messages import VersionStatus
-from tests.unit.service.catalogs import catalog, manifests_of, status
+from tests.unit.service.catalogs import catalog, instance, manifests_of, status, version_of
 
 
 class Story:
@@ -24,6 +24,9 @@ class Story:
         snapshot = catalog(*versions, generation=generation)
         self.catalog.apply(snapshot, manifests_of(snapshot))
 
+    def resolved_ids(self) -> list[int]:
+        return [item.instance_id for item in self.catalog.resolve("digits", None, None).instances]
+
 
 @pytest.fixture
 def story() -> Story:
@@ -33,7 +36,7 @@ def story() -> Story:
 def test_newest_ready_version_answers_by_default(story: Story) -> None:
     story.apply(status(1), status(2), status(3, "warming"))
 
-    assert story.catalog.resolve("digits", None, None).instance_id == 20
+    assert story.resolved_ids() == [20]
 
 
 def test_named_version_and_label_answer(story: Story) -> None:
@@ -157,11 +160,11 @@ def test_reloaded_version_is_a_new_target(story: Story) -> None:
     story.apply(status(1), generation=1)
     before = story.catalog.resolve("digits", None, None)
     story.catalog.begin(before, None)
-    reloaded = VersionStatus("digits", 1, "digits/1", "d" * 64, "ready", "", "fp32", 11, "cpu")
+    reloaded = version_of("digits", 1, instance("cpu", 11))
 
     story.apply(reloaded, generation=2)
 
-    assert story.catalog.resolve("digits", None, None).instance_id == 11
+    assert story.resolved_ids() == [11]
     assert story.acknowledged == [1]
 
 

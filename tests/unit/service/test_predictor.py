@@ -35,8 +35,10 @@ from service.predictor import ImageAnswer, Predictor
 from service.scheduling.admission import Admission, Permit
 from service.vision.image_decoder import ImageLimits
 from service.workers import messages
+from service.workers.device_lines import DeviceLine, DeviceLines
 from service.workers.tensor_slots import SlotArena, layout_of
 from tests.support.versions import manifest_for
+from tests.unit.service.catalogs import instance
 
 FAR_S = 3600.0
 
@@ -54,6 +56,8 @@ class ScriptedWorker:
         self.cancelled: list[int] = []
         self.refusal: SaccadeError | None = None
         self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
+
+    is_connected = True
 
     def submit(self, permit: Permit, instance_id: int, deadline_s: float) -> tuple[int, asyncio.Future[messages.Done]]:
         if self.refusal is not None:
@@ -85,11 +89,16 @@ class Story:
         self.admission.adopt(arena)
         self.worker = ScriptedWorker()
         self.leave: list[Callable[[], None]] = []
-        self._predictor = Predictor(self.admission, self.worker, pool, ImageLimits(10_000))  # type: ignore[arg-type]  # same methods
+        lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
+        self._predictor = Predictor(lines, pool, ImageLimits(10_000))
         manifest = manifest_for("digits", 1, Task.CLASSIFY)
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         self._target = Target(
-            VersionKey("digits", 1), "fp32", 7, manifest, layout_of(manifest.input, manifest.outputs), counted
+            VersionKey("digits", 1),
+            (instance("cpu", 7),),
+            manifest,
+            layout_of(manifest.input, manifest.outputs),
+            counted,
         )
         self._parameters = complete(GivenParameters(), manifest, DeadlineRule(1000.0, 1000.0))
 

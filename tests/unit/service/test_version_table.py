@@ -9,7 +9,7 @@ import pytest
 from service.core import VersionKey, VersionState
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
-from service.version_table import VersionTable
+from service.version_table import InstanceSpec, VersionTable
 from service.workers.messages import InstanceState, Load
 from tests.support.versions import manifest_for
 
@@ -22,17 +22,18 @@ class Story:
     """A table with the shorthand these tests read best in."""
 
     def __init__(self) -> None:
-        self.table = VersionTable("cpu", "onnxruntime")
+        self.table = VersionTable()
 
     def add(self, *versions: int) -> None:
         for version in versions:
             self.table.add(FoundVersion(key(version), Path(f"digits/{version}"), ()))
             manifest = manifest_for("digits", version)
             verified = VerifiedVersion(manifest, f"digest-{version}", Path())
-            self.table.verified(key(version), verified, "fp32", (1, 2))
+            self.table.verified(key(version), verified, (1, 2))
+            self.table.want(key(version), InstanceSpec("cpu", "fp32", "onnxruntime"))
 
     def load(self) -> Load:
-        message = self.table.next_load()
+        message = self.table.next_load("cpu")
         assert message is not None
         return message
 
@@ -64,14 +65,14 @@ def test_newest_version_is_loaded_first_and_alone(story: Story) -> None:
     story.add(1, 2)
 
     assert story.load().version == 2
-    assert story.table.next_load() is None
+    assert story.table.next_load("cpu") is None
 
 
 def test_next_version_is_loaded_when_the_first_is_settled(story: Story) -> None:
     story.add(1, 2)
     first = story.load()
     story.report(first.instance_id, VersionState.WARMING)
-    assert story.table.next_load() is None
+    assert story.table.next_load("cpu") is None
 
     story.report(first.instance_id, VersionState.FAILED, "no memory")
 
@@ -82,16 +83,16 @@ def test_next_version_is_loaded_when_the_first_is_settled(story: Story) -> None:
 def test_unverified_version_is_not_loaded(story: Story) -> None:
     story.table.add(FoundVersion(key(1), Path(), ()))
 
-    assert story.table.next_load() is None
+    assert story.table.next_load("cpu") is None
     assert not story.table.is_settled()
 
 
 def test_refused_version_shows_its_reason(story: Story) -> None:
     story.table.add(FoundVersion(key(1), Path(), ()))
-    story.table.fail(key(1), "tampered")
+    story.table.refuse(key(1), "tampered")
 
     (status,) = story.table.statuses()
-    assert (status.state, status.reason, status.instance_id, status.device) == ("failed", "tampered", 0, "")
+    assert (status.state, status.reason, status.instances) == ("failed", "tampered", ())
     assert story.table.is_settled()
 
 
@@ -100,7 +101,9 @@ def test_status_of_a_ready_version_names_instance_and_device(story: Story) -> No
     story.bring_up()
 
     (status,) = story.table.statuses()
-    assert (status.state, status.instance_id, status.device) == ("ready", 1, "cpu")
+    (instance,) = status.instances
+    assert (status.state, instance.state, instance.instance_id, instance.device) == ("ready", "ready", 1, "cpu")
+    assert (instance.backend, instance.provider) == ("onnxruntime", "CPUExecutionProvider")
     assert (status.manifest_sha256, status.variant) == ("digest-1", "fp32")
 
 
@@ -109,7 +112,7 @@ def test_lost_worker_means_everything_is_loaded_again(story: Story) -> None:
     story.bring_up()
     story.bring_up()
 
-    story.table.worker_lost()
+    story.table.worker_lost("cpu")
 
     assert story.states() == {1: "loading", 2: "loading"}
     assert story.bring_up().instance_id == 3  # numbers are never used twice
@@ -119,7 +122,7 @@ def test_version_that_kills_the_worker_twice_while_loading_is_given_up(story: St
     story.add(1, 2)
     for _ in range(2):
         assert story.load().version == 2
-        story.table.worker_lost()
+        story.table.worker_lost("cpu")
 
     assert story.states() == {1: "loading", 2: "failed"}
     assert "the worker died 2 times while loading it" in story.table.statuses()[1].reason
@@ -130,7 +133,7 @@ def test_crash_while_serving_does_not_count_against_a_version(story: Story) -> N
     story.add(1)
     for _ in range(3):
         story.bring_up()
-        story.table.worker_lost()
+        story.table.worker_lost("cpu")
 
     assert story.states() == {1: "loading"}
 
@@ -138,11 +141,11 @@ def test_crash_while_serving_does_not_count_against_a_version(story: Story) -> N
 def test_successful_load_forgives_an_earlier_crash(story: Story) -> None:
     story.add(1)
     story.load()
-    story.table.worker_lost()
+    story.table.worker_lost("cpu")
     story.bring_up()
-    story.table.worker_lost()
+    story.table.worker_lost("cpu")
     story.load()
-    story.table.worker_lost()
+    story.table.worker_lost("cpu")
 
     assert story.states() == {1: "loading"}
 
@@ -154,7 +157,7 @@ def test_unload_waits_for_every_acknowledgement_and_is_sent_once(story: Story) -
     assert story.states() == {1: "unloading"}
 
     assert story.table.to_unload(acknowledged_generation=6) == []
-    assert story.table.to_unload(acknowledged_generation=7) == [instance_id]
+    assert story.table.to_unload(acknowledged_generation=7) == [("cpu", instance_id)]
     assert story.table.to_unload(acknowledged_generation=8) == []
 
     story.table.unloaded(instance_id)
@@ -170,7 +173,7 @@ def test_version_being_loaded_is_not_unloaded_under_the_worker(story: Story) -> 
     story.report(instance_id, VersionState.READY)
     story.table.begin_unload(key(1), generation=3)
 
-    assert story.table.to_unload(3) == [instance_id]
+    assert story.table.to_unload(3) == [("cpu", instance_id)]
 
 
 def test_version_that_never_reached_the_worker_just_goes(story: Story) -> None:
@@ -196,7 +199,7 @@ def test_lost_worker_finishes_what_was_unloading(story: Story) -> None:
     story.bring_up()
     story.table.begin_unload(key(1), generation=2)
 
-    story.table.worker_lost()
+    story.table.worker_lost("cpu")
 
     assert story.states() == {}
 
