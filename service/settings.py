@@ -27,7 +27,9 @@ class Settings(BaseModel):
     repository: Path = Field(Path("repository"), description="model repository to serve")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
-    backend: Literal["onnxruntime", "fake"] = Field("onnxruntime", description="runtime of the device workers")
+    backend: Literal["auto", "onnxruntime", "tensorrt", "fake"] = Field(
+        "auto", description="runtime of the device workers; auto: TensorRT where a GPU and it are there"
+    )
     device: str = Field("cpu", description="devices, one worker each: cpu, cuda:0,cuda:1, GPU-<uuid>, MIG-<uuid>")
     device_threads: int = Field(0, ge=0, le=256, description="intra-op threads of each worker; 0: cores over devices")
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
@@ -45,6 +47,13 @@ class Settings(BaseModel):
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
     max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
     variant: str = Field("auto", description="variant to serve; auto: the fastest measured one that passed its gate")
+    engines_dir: Path | None = Field(None, description="where TensorRT plans lie; none: .engines in the repository")
+    engines_key_file: Path | None = Field(
+        None, description="secret that vouches for plans others can write; none: open"
+    )
+    build_engines: bool = Field(True, description="build TensorRT plans that are missing for a GPU")
+    serve_while_building: bool = Field(True, description="ONNX Runtime serves a version until its plan is there")
+    build_silence_ms: float = Field(900_000.0, ge=1000.0, description="a plan build silent for so long is killed")
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
     hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")
@@ -61,6 +70,15 @@ class Settings(BaseModel):
     @classmethod
     def _name_devices(cls, value: str) -> str:
         return ",".join(devices_from(value))
+
+    @property
+    def plain_backend(self) -> Literal["onnxruntime", "fake"]:
+        """What opens a variant's own file, without a plan."""
+        return "fake" if self.backend == "fake" else "onnxruntime"
+
+    @property
+    def engines_root(self) -> Path:
+        return self.engines_dir or self.repository / ".engines"
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -258,7 +258,7 @@ class Supervisor:
         """What each device would serve. Raises RepositoryError when the version has nothing for one of them."""
         settings = self._settings
         return [
-            InstanceSpec(device, choose_variant(manifest, device, settings.variant).name, settings.backend)
+            InstanceSpec(device, choose_variant(manifest, device, settings.variant).name, settings.plain_backend)
             for device in self._devices
         ]
 

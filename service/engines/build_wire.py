@@ -31,6 +31,7 @@ class BuildOrder(msgspec.Struct, frozen=True):
     engines_dir: str
     engines_key_file: str  # empty: records are not authenticated
     key_json: str  # PlanKey; the child refuses when what it finds makes another key
+    anew: bool = False  # build even where the store has such a plan: it could not be opened
 
     @property
     def key(self) -> PlanKey:

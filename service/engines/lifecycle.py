@@ -110,8 +110,13 @@ def serves(found: PlanKey, wanted: PlanKey) -> bool:
     )
 
 
+def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
+    """Whether the store has the plan, judged by its gate."""
+    return _settled(stored, wish.variant, wish.key) is not None
+
+
 def _without_plan(situation: EngineFacts) -> Serving:
-    backend = "fake" if situation.backend == "fake" else "onnxruntime"
+    backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
     return Serving(variant.name, backend)
 

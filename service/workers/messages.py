@@ -162,6 +162,21 @@ class InstanceStatus(Message, frozen=True):
     provider: str
 
 
+class EngineStatus(Message, frozen=True):
+    """A TensorRT plan of a version on one device, on its way or there.
+
+    `state`: waiting, building, ready, failed (not built or not opened), missing (none will be; `reason` says why).
+    """
+
+    device: str
+    variant: str  # empty where the reason concerns all of them
+    state: str
+    stage: str = ""  # of a build, as in engines/build_wire.py
+    share: float = 0.0  # of that stage that is done
+    plan: str = ""  # the place of its key
+    reason: str = ""
+
+
 class VersionStatus(Message, frozen=True):
     """`state`, `reason` and `variant` sum up the instances; `ready` means that one of them is."""
 
@@ -173,6 +188,7 @@ class VersionStatus(Message, frozen=True):
     reason: str
     variant: str
     instances: tuple[InstanceStatus, ...] = ()
+    engines: tuple[EngineStatus, ...] = ()
 
 
 class Catalog(Message, frozen=True):

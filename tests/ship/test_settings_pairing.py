@@ -11,7 +11,12 @@ from tests.ship.kustomize import render
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
 LEFT_AT_DEFAULT = {
-    "backend": "onnxruntime is the only runtime for production",
+    "backend": "auto is right on CPUs and on GPUs",
+    "engines_dir": "below the repository, where every pod finds what one has built",
+    "engines_key_file": "needs a Secret of yours; k8s/README.md shows how",
+    "build_engines": "a plan that is missing is built once, for all pods",
+    "serve_while_building": "answers soon, and faster later",
+    "build_silence_ms": "longer than any kernel takes to time",
     "device_threads": "deployment.yaml takes it from the CPU limit",
     "allow_spinning": "helps some networks and hurts others; to be decided by measuring",
     "max_slot_bytes": "only address space; pages count once touched",
