@@ -14,7 +14,8 @@ A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them
    finds networks whose images must not share a batch (`batching.py`).
 6. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
 7. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
-8. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans.
+8. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans;
+   `plans/` has its parts, and builds those of published versions.
 9. `precision/` makes each variant's file, `quantization/` those of int8 and fp8.
 10. `qualification/` measures that file, through `serving.py`, which opens it as the service does.
 11. `gate/` judges, and settles later what a device must settle; `reports/` tells.
@@ -27,8 +28,8 @@ Beside them
   `labelled_images.py`.
 - `artifact.py` stores what steps made, by content. `onnx_graph.py` answers questions about graphs.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`;
-  `progress.py` its lines and bars, `errors.py` every failure it can name. `demo.py` is `make demo`.
+- `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`,
+  `cli_build.py`; `progress.py` its lines and bars, `errors.py` every failure it can name. `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

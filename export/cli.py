@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from export.artifact import StepResult
+from export.cli_build import register_build
 from export.cli_gate import register_gate
 from export.cli_matrix import matrix
 from export.cli_recover import recover
@@ -52,6 +53,7 @@ register_signing(app)
 app.command()(matrix)
 app.command()(recover)
 register_gate(app)
+register_build(app)
 
 
 @app.command()

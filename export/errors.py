@@ -9,7 +9,8 @@ ExportError
 ├── GraphError         an ONNX graph lacks what the next step needs
 ├── PublishError       the repository cannot take the version
 ├── DeviceError        a plan cannot be built, opened or read on the device at hand
-│   └── DeviceMissing  there is no such device or runtime
+│   ├── DeviceMissing  there is no such device or runtime
+│   └── BuildCancelled whoever asked for the plan does not want it any more
 └── SigningError       a key cannot be used, or a version must not be signed
 """
 
@@ -45,6 +46,10 @@ class DeviceError(ExportError):
 
 
 class DeviceMissing(DeviceError):
+    pass
+
+
+class BuildCancelled(DeviceError):
     pass
 
 

@@ -2,21 +2,25 @@
 
 The inspector prints `{"Layers": [{"Name", "LayerType", "Inputs": [{"Format/Datatype"}], "Weights": {"Type"},
 "TacticName", "Metadata"}]}` for plans that were built with detailed profiling. `Metadata` holds `[ONNX Layer: node]`
-for every node that was fused into the layer, separated by control characters.
+for every node that was fused into the layer, separated by control characters. TensorRT 11 says `Format` and `Datatype`
+of a tensor apart, and lists the plan's own tensors under `I/O Tensors` instead of `Bindings`; those are not read here.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from export.errors import DeviceError
-from export.qualification.qualify_report import LayerFigure
 from export.variants import Precision
+
+if TYPE_CHECKING:
+    from export.qualification.qualify_report import LayerFigure  # it loads more than reading layers needs
 
 _NODES = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 # The first that fits: `BF16` holds `F16`, and `Float` stands in `BFloat16`.
@@ -27,6 +31,7 @@ _TYPES: tuple[tuple[re.Pattern[str], Precision], ...] = (
     (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
     (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),
 )
+_TENSOR_TYPES = ("Format/Datatype", "Datatype", "Format")  # up to TensorRT 10; since 11; should that be left out
 _COPIES = frozenset({"constant", "identity", "noop", "reformat", "shuffle"})  # they multiply nothing
 
 
@@ -37,13 +42,34 @@ class PlanLayer:
     name: str
     kind: str
     nodes: tuple[str, ...]
-    precision: Precision | None  # None: the inspector does not say
+    precision: Precision | None  # that it computes in; None: the inspector does not say
     tactic: str
+    output: Precision | None = None  # type of what it gives; None: the inspector does not say, or it is no float
 
     @property
     def is_sparse(self) -> bool:
         """Kernels for 2:4 weights carry it in their name, as `sm80_xmma_fprop_sparse_conv_…`."""
         return "sparse" in self.tactic.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSummary:
+    """What a plan computes in, for reports."""
+
+    layers: int
+    dtypes: dict[str, int]  # how many layers compute in each precision; `unsaid` where the inspector does not say
+    tactics: tuple[str, ...]  # names of the kernels that were picked, each once, sorted
+    sparse: tuple[str, ...]  # layers with a kernel for 2:4 weights
+
+
+def plan_summary(layers: Sequence[PlanLayer]) -> PlanSummary:
+    """Copies and reformats count as layers: they take time as well."""
+    return PlanSummary(
+        layers=len(layers),
+        dtypes=dict(sorted(Counter(layer.precision or "unsaid" for layer in layers).items())),
+        tactics=tuple(sorted({layer.tactic for layer in layers if layer.tactic})),
+        sparse=tuple(layer.name for layer in layers if layer.is_sparse),
+    )
 
 
 def plan_layers(information: str) -> tuple[PlanLayer, ...]:
@@ -73,18 +99,25 @@ def share_in_plan(
 
 
 def _layer(document: dict[str, Any]) -> PlanLayer:
-    inputs = document.get("Inputs") or [{}]
-    weights = document.get("Weights") or {}
-    formats = (str(inputs[0].get("Format/Datatype", "")), str(weights.get("Type", "")))
+    weights = document.get("Weights")
+    weight_type = str(weights.get("Type", "")) if isinstance(weights, dict) else ""
     return PlanLayer(
         name=str(document.get("Name", "")),
         kind=str(document.get("LayerType", "")),
         nodes=tuple(_NODES.findall(str(document.get("Metadata", "")))),
         # `N/A due to dynamic shapes` names no type; the weights' type is that of the product then.
-        precision=next((kind for text in formats if (kind := _precision(text)) is not None), None),
+        precision=_first_precision(*_types_of(document.get("Inputs")), weight_type),
         tactic=str(document.get("TacticName", "")),
+        output=_first_precision(*_types_of(document.get("Outputs"))),
     )
 
 
-def _precision(text: str) -> Precision | None:
-    return next((precision for pattern, precision in _TYPES if pattern.search(text)), None)
+def _types_of(tensors: object) -> tuple[str, ...]:
+    """What is said of the type of the first tensor."""
+    first = tensors[0] if isinstance(tensors, list) and tensors else {}
+    return tuple(str(first.get(key, "")) for key in _TENSOR_TYPES) if isinstance(first, dict) else ()
+
+
+def _first_precision(*texts: str) -> Precision | None:
+    found = (precision for text in texts for pattern, precision in _TYPES if pattern.search(text))
+    return next(found, None)

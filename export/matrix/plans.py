@@ -14,7 +14,6 @@ _RUNTIME = "tensorrt_rtx"
 _LONGEST_REASON = 240  # characters
 # TensorRT's internal errors say what happened between the failed assertion and the place in its own source.
 _ASSERTION = re.compile(r"Assertion .*? failed\. (?P<what>.+?)(?= In \w+ at |\)|$)")
-_PROFILE = (ALLOWED_BATCH_SIZES[0], ALLOWED_BATCH_SIZES[-1], ALLOWED_BATCH_SIZES[-1])
 
 
 def plans_of(graph: Path) -> tuple[tuple[Plan, ...], str]:
@@ -24,7 +23,7 @@ def plans_of(graph: Path) -> tuple[tuple[Plan, ...], str]:
     plans: list[Plan] = []
     for capability in DEFAULT_CAPABILITIES:
         try:
-            report = build_plan(graph, (capability,), _PROFILE, _RUNTIME)
+            report = build_plan(graph, (capability,), ALLOWED_BATCH_SIZES, _RUNTIME)
         except ExportError as error:
             return tuple(plans), f"{capability}: {error}"
         if report.errors:

@@ -1,4 +1,4 @@
-"""Vouches for plan records. Promises: with a secret nothing passes without its HMAC-SHA256; without one nothing is asked.
+"""Vouches for plan records. Promises: with a secret nothing passes without its HMAC-SHA256; else nothing is asked.
 
 RFC 2104. Plans are programs, so who can change one decides what the GPU runs.
 """

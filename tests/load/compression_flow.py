@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -52,7 +53,7 @@ def _run(scratch: Path, permutation_seconds: float) -> dict[str, int]:
     from export.sparsity.mask_check import SPARSITY_FILE
 
     recipe = scratch / "resnet50.yaml"
-    recipe.write_text(yaml.safe_dump(_recipe(permutation_seconds)))
+    recipe.write_text(yaml.safe_dump(recipe_document(permutation_seconds)))
     peaks: dict[str, int] = {}
     started = {"": 0.0}
 
@@ -81,7 +82,10 @@ def _run(scratch: Path, permutation_seconds: float) -> dict[str, int]:
     return peaks
 
 
-def _recipe(permutation_seconds: float) -> dict[str, object]:
+def recipe_document(
+    permutation_seconds: float, variants: Sequence[str] = ("fp32", "int8-trt-sparse24")
+) -> dict[str, object]:
+    """ResNet-50 at its own image size, ten classes, on random weights."""
     return {
         "model": "resnet50",
         "source": {"kind": "module", "factory": "tests.load.compression_flow:resnet50"},
@@ -89,7 +93,7 @@ def _recipe(permutation_seconds: float) -> dict[str, object]:
         "labels": [str(digit) for digit in range(10)],
         "preprocess": {"width": 224, "height": 224, "fit": "stretch"},
         "data": {"dataset": "digit_scenes", "images": {"calibration": 64, "tuning": 32, "test": 32}},
-        "variants": ["fp32", "int8-trt-sparse24"],
+        "variants": list(variants),
         "sparsity": {"permutation_budget_s": permutation_seconds, "recovery": {"steps": 0}},
         "calibration": {"entropy": False, "percentiles": [99.99]},
         "gate": {"allow_random_weights": True},

@@ -1,0 +1,165 @@
+"""Builds the plans of a published version. Promises: from the verified bytes only, stored whole, gate left open.
+
+Nothing here opens a plan: its gate stays `None`, and it takes no traffic, until a device has settled it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+from export.errors import DeviceError, RecipeError
+from export.plans.precision_claim import PrecisionClaim, precision_claim
+from export.plans.progress import Progress
+from export.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
+from models.manifest import Manifest, Variant
+from models.plans import PlanKey, PlanRecord, TensorRtName, plan_key
+from service.errors import PlanRefused
+from service.repository.plans import PlanStore, StoredPlan
+from service.repository.variants import gate_state
+from service.repository.verify import VerifiedVersion
+
+_TARGETS = ("gpu", "trt", "any")
+_NAMED_REFUSALS = 3
+_MODULES: dict[str, TensorRtName] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"}
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """A plan in the store. `claim` is None where it was there already, or its layers cannot be counted."""
+
+    stored: StoredPlan
+    is_new: bool
+    claim: PrecisionClaim | None = None
+
+
+def buildable_variants(manifest: Manifest, asked: Sequence[str] = ()) -> tuple[Variant, ...]:
+    """Those that TensorRT takes and whose gate did not deny them. Raises RecipeError for one that cannot be built."""
+    chosen = [_asked(manifest, name) for name in dict.fromkeys(asked)] or list(manifest.variants)
+    problems = {variant.name: _problem(variant) for variant in chosen}
+    refused = [f"{name} {problem}" for name, problem in problems.items() if problem]
+    fitting = tuple(variant for variant in chosen if not problems[variant.name])
+    if (asked and refused) or not fitting:
+        raise RecipeError(f"no plan can be built for {manifest.model}/{manifest.version}: {'; '.join(refused)}")
+    return fitting
+
+
+def key_for(manifest: Manifest, variant: Variant, tensorrt: ModuleType, capability: str) -> PlanKey:
+    """The key that a server with this TensorRT on such a GPU looks for."""
+    return plan_key(manifest, variant, _MODULES[tensorrt.__name__], str(tensorrt.__version__), (capability,))
+
+
+def ensure_plan(
+    version: VerifiedVersion,
+    variant: Variant,
+    tensorrt: ModuleType,
+    capability: str,
+    store: PlanStore,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> BuiltPlan:
+    """The plan of one variant for one kind of GPU: the one that is stored, or a new one.
+
+    `force` builds in place of a stored one. Raises DeviceError naming what TensorRT refuses, or when the file changed
+    meanwhile; RepositoryError when the plan cannot be kept; BuildCancelled when `progress` ended it.
+    """
+    manifest = version.manifest
+    key = key_for(manifest, variant, tensorrt, capability)
+    found = None if force else _usable(store, manifest, variant, key)
+    if found is not None:
+        return BuiltPlan(found, is_new=False)
+    file = version.path / variant.file
+    made = build_plan(
+        file,
+        (capability,),
+        manifest.allowed_batch_sizes,
+        tensorrt.__name__,
+        is_sparse="sparse_weights" in key.flags,
+        timings=store.newest_timings(manifest.model, variant.name, key),
+        progress=progress,
+    )
+    plan = _plan_of(made, manifest, variant, tensorrt)
+    _ensure_unchanged(version.path, key, variant)
+    claim = precision_claim(file, variant.precision, made.network)
+    record = PlanRecord(
+        model=manifest.model,
+        version=manifest.version,
+        variant=variant.name,
+        key=key,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        build_seconds=round(made.seconds, 3),
+        layers=made.layers,
+        dtypes=dict(made.dtypes),
+        warnings=(*_claim_warnings(claim), *made.warnings),
+    )
+    stored = store.put(record, plan, timing_cache=made.timings or None, replace=force)
+    return BuiltPlan(stored, is_new=True, claim=claim)
+
+
+def _asked(manifest: Manifest, name: str) -> Variant:
+    variant = manifest.variant(name)
+    if variant is None:
+        known = ", ".join(each.name for each in manifest.variants)
+        raise RecipeError(f"{manifest.model}/{manifest.version} has no variant {name!r}; it has {known}")
+    return variant
+
+
+def _problem(variant: Variant) -> str:
+    if variant.target not in _TARGETS:
+        return f"is for {variant.target}, not for TensorRT"
+    return "was denied by its gate" if gate_state(variant) == "denied" else ""
+
+
+def _usable(store: PlanStore, manifest: Manifest, variant: Variant, key: PlanKey) -> StoredPlan | None:
+    """A stored plan whose bytes are those of its record; a damaged one is built again in its place."""
+    try:
+        found = store.find(manifest.model, manifest.version, variant.name, key)
+        if found is not None:
+            store.read_plan(found)
+    except PlanRefused:
+        return None
+    return found
+
+
+def _plan_of(made: PlanReport, manifest: Manifest, variant: Variant, tensorrt: ModuleType) -> bytes:
+    """Raises DeviceError naming node and layer of what stopped the build."""
+    name = f"{manifest.model}/{manifest.version} {variant.name}"
+    if made.plan is None:
+        told = [refusal_text(error) for error in made.errors[:_NAMED_REFUSALS]]
+        raise DeviceError(f"{tensorrt.__name__} {tensorrt.__version__} builds no plan of {name}: {'; '.join(told)}")
+    smallest, _, largest = made.batches
+    lacking = [size for size in manifest.allowed_batch_sizes if not smallest <= size <= largest]
+    if lacking:
+        raise DeviceError(
+            f"the graph of {name} takes batches of {smallest} to {largest} only, its manifest allows {lacking}: "
+            "publish the version again"
+        )
+    return made.plan
+
+
+def _ensure_unchanged(directory: Path, key: PlanKey, variant: Variant) -> None:
+    """TensorRT read the files after they were verified."""
+    for name, digest in ((variant.file, key.onnx_sha256), *key.external_sha256):
+        with (directory / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise DeviceError(
+                f"{directory / name} changed while its plan was built (SHA-256 {found[:12]}…, its manifest says "
+                f"{digest[:12]}…); nothing was kept: publish the version again"
+            )
+
+
+def _claim_warnings(claim: PrecisionClaim) -> tuple[str, ...]:
+    if claim.is_kept:
+        return ()
+    return (
+        f"{claim.asked}: the file multiplies {claim.in_file:.1%} in it, the parsed network {claim.in_network:.1%}; "
+        f"lost: {', '.join(claim.lost[:_NAMED_REFUSALS])}",
+    )

@@ -1,0 +1,90 @@
+"""Time of TensorRT plan builds: `python -m tests.load.plan_build`.
+
+ResNet-50 with random weights through the exporter's own steps, once, into a work folder; then one plan per variant and
+compute capability with TensorRT for RTX, which needs no GPU. Nothing is opened or run: this is what CI can measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from tests.load.compression_flow import recipe_document
+from tests.load.export_memory import forget_peak, peak_bytes
+
+_CAPABILITIES = ("SM80", "SM89", "SM120")
+_VARIANTS = ("fp16", "int8-trt", "int8-trt-sparse24")
+_BATCHES = (1, 2, 4, 8, 16, 32)
+_LIMITED = "int8-trt"  # the variant that the limit is about
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".saccade/plan_build"), help="keeps the graphs")
+    parser.add_argument("--limit-seconds", type=float, default=20.0, help="exit 1 when int8 takes longer for all three")
+    parser.add_argument("--permutation-seconds", type=float, default=20.0, help="most time for the order of channels")
+    arguments = parser.parse_args()
+    graphs = _graphs(arguments.work, arguments.permutation_seconds)
+    totals = {variant: _build(variant, graphs[variant]) for variant in _VARIANTS}
+    count, limit = len(_CAPABILITIES), arguments.limit_seconds
+    print(f"{_LIMITED}: {totals[_LIMITED]:.1f} s for {count} architectures, allowed {limit:g}")
+    sys.exit(totals[_LIMITED] > arguments.limit_seconds)
+
+
+def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
+    """The variants' files, made by the pipeline unless they are there. Raises SystemExit when a step fails."""
+    from export.datasets import DataStore
+    from export.onnx_graph import MODEL_FILE
+    from export.pipeline import Listener, RunSettings, run_pipeline
+    from export.recipe import load_recipe
+
+    work.mkdir(parents=True, exist_ok=True)
+    recipe = work / "resnet50.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_document(permutation_seconds, ("fp32", *_VARIANTS))))
+    listener = Listener(
+        started=lambda name: None,
+        noted=lambda text: None,
+        finished=lambda result: print(f"{result.step:34} {result.status:6} {result.seconds:6.1f} s", flush=True),
+    )
+    settings = RunSettings(work / "work", work / "repository", until=f"precision.{_VARIANTS[-1]}")
+    results = run_pipeline(load_recipe(recipe), settings, DataStore(), listener)
+    if results[-1].status == "failed":
+        sys.exit(f"{results[-1].step} failed: {results[-1].detail['error']}")
+    made = {result.step: result.artifact for result in results if result.artifact is not None}
+    return {variant: made[f"precision.{variant}"].file(MODEL_FILE) for variant in _VARIANTS}
+
+
+def _build(variant: str, graph: Path) -> float:
+    """Prints one line per architecture; seconds of all of them."""
+    from export.plans.precision_claim import precision_claim
+    from export.tensorrt_from_onnx import build_plan, refusal_text
+    from export.variants import TRAITS
+
+    traits = {str(name): traits for name, traits in TRAITS.items()}[variant]
+    total = 0.0
+    for capability in _CAPABILITIES:
+        forget_peak()
+        made = build_plan(graph, (capability,), _BATCHES, "tensorrt_rtx", is_sparse=traits.form == "sparse24")
+        if made.plan is None:
+            sys.exit(f"{variant} {capability}: {refusal_text(made.errors[0])}")
+        total += made.seconds
+        claim = precision_claim(graph, traits.precision, made.network)
+        print(
+            f"{variant:18} {capability:6} {made.seconds:6.2f} s {made.plan_bytes / 1e6:7.2f} MB  "
+            f"{claim.in_network:6.1%} of multiply-adds in {claim.asked} (file {claim.in_file:.1%})  "
+            f"peak {peak_bytes() / 2**30:.2f} GiB  {_counted(made.dtypes)}",
+            flush=True,
+        )
+    return total
+
+
+def _counted(dtypes: Mapping[str, int]) -> str:
+    return " ".join(f"{kind} {count}" for kind, count in sorted(dtypes.items()))
+
+
+if __name__ == "__main__":
+    main()
