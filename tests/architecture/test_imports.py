@@ -25,6 +25,7 @@ ENVIRONMENT_READERS = {
     "service/commands/doctor.py",
     "service/metrics.py",
     "service/workers/child_process.py",
+    "service/vision/gpu/nvimagecodec.py",  # only sets what nvImageCodec reads
     "service/backends/onnxruntime_backend.py",  # only sets what onnxruntime reads
 }
 
