@@ -71,6 +71,7 @@ class EngineKeeper:
         self._facts: DeviceFacts | None = None
         self._versions: dict[VersionKey, ServedVersion] = {}
         self._decisions: dict[VersionKey, EngineDecision] = {}
+        self._refusals: dict[VersionKey, str] = {}
         self._attempts: dict[VersionKey, Counter[str]] = {}
         self._reasons: dict[VersionKey, dict[str, str]] = {}  # of failed builds, by variant
         self._broken: dict[VersionKey, set[str]] = {}  # variants whose plan passed its gate, but was not opened
@@ -89,7 +90,8 @@ class EngineKeeper:
 
     def drop(self, key: VersionKey) -> None:
         """The version is on its way out; a build of it goes on and stays in the store."""
-        for table in (self._versions, self._decisions, self._attempts, self._reasons, self._broken):
+        tables = (self._versions, self._decisions, self._refusals, self._attempts, self._reasons, self._broken)
+        for table in tables:
             table.pop(key, None)
 
     def plan_failed(self, key: VersionKey, variant: str, reason: str) -> None:
@@ -131,12 +133,19 @@ class EngineKeeper:
         try:
             decision = decide(self._situation(version, facts, records))
         except RepositoryError as error:
-            self._events.refused(version.key, self._device, str(error))
+            self._refuse(version.key, str(error))
             return None
+        self._refusals.pop(version.key, None)
         if decision != self._decisions.get(version.key):
             self._decisions[version.key] = decision
             self._events.decided(version.key, self._device, decision)
         return decision
+
+    def _refuse(self, key: VersionKey, reason: str) -> None:
+        self._decisions.pop(key, None)
+        if self._refusals.get(key) != reason:
+            self._refusals[key] = reason
+            self._events.refused(key, self._device, reason)
 
     async def _usable(self, key: VersionKey) -> tuple[StoredRecord, ...]:
         records = await asyncio.to_thread(self._stored, key)
