@@ -56,6 +56,7 @@ class Instance:
     instance_id: int = 0
     provider: str = ""
     memory_bytes: int = 0  # measured by its worker; 0 until it is ready
+    decodes_jpegs: bool = False  # its worker does
     load_crashes: int = 0
     unload_generation: int | None = None
 
@@ -190,6 +191,7 @@ class VersionTable:
         instance.reason = update.reason
         instance.provider = update.provider
         instance.memory_bytes = update.memory_bytes
+        instance.decodes_jpegs = update.decodes_jpegs
         if instance.state in (VersionState.READY, VersionState.FAILED):
             self._loading.pop(instance.spec.device, None)
             instance.load_crashes = 0
@@ -303,4 +305,5 @@ def _status(instance: Instance) -> InstanceStatus:
         instance.spec.variant,
         instance.spec.backend,
         instance.provider,
+        instance.decodes_jpegs,
     )

@@ -48,7 +48,9 @@ class _Part:
 class Submitter(Protocol):
     """What a request needs of a worker client."""
 
-    def submit(self, permit: Permit, instance_id: int, deadline_s: float) -> tuple[int, asyncio.Future[Done]]: ...
+    def submit(
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+    ) -> tuple[int, asyncio.Future[Done]]: ...
 
     def cancel(self, request_id: int) -> None: ...
 

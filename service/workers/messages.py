@@ -37,6 +37,7 @@ class Submit(Message, frozen=True):
     instance_id: int
     deadline_s: float
     submitted_s: float
+    encoded_bytes: int = 0  # the slot begins with so many bytes of a JPEG, for a worker that decodes; 0: it has pixels
 
 
 class Cancel(Message, frozen=True):
@@ -62,6 +63,7 @@ class Done(Message, frozen=True):
     queue_s: float
     infer_s: float
     batch_size: int
+    decode_s: float = 0.0  # of its batch, when the worker decoded it
 
 
 class Alive(Message, frozen=True):
@@ -73,6 +75,7 @@ DONE_EXPIRED = 1
 DONE_CANCELLED = 2
 DONE_FAILED = 3
 DONE_UNKNOWN_INSTANCE = 4
+DONE_UNDECODED = 5  # the worker cannot decode these bytes; the sender's own decoder has the last word
 
 
 # supervisor -> worker
@@ -133,6 +136,7 @@ class InstanceState(Message, frozen=True):
     provider: str
     seconds: float
     memory_bytes: int = 0  # that the load took on its device, measured; 0 until it is ready
+    decodes_jpegs: bool = False  # its worker does, on the device: it was measured to be faster and faithful
 
 
 class Unloaded(Message, frozen=True):
@@ -160,6 +164,7 @@ class InstanceStatus(Message, frozen=True):
     variant: str
     backend: str
     provider: str
+    decodes_jpegs: bool = False
 
 
 class EngineStatus(Message, frozen=True):

@@ -95,15 +95,18 @@ class WorkerClient:
         log.info("worker_connected", socket=self._socket_path)
         return True
 
-    def submit(self, permit: Permit, instance_id: int, deadline_s: float) -> tuple[int, asyncio.Future[messages.Done]]:
-        """Hands a filled slot to the worker. Raises NotReady without a connection to the arena's worker."""
+    def submit(
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+    ) -> tuple[int, asyncio.Future[messages.Done]]:
+        """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG. Raises NotReady without a connection to the arena's worker."""
         if self._protocol is None or not self._admission.is_current(permit):
             raise NotReady("the device worker is restarting; retry shortly")
         request_id = next(self._ids)
         answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
         permit.hold()
         self._open[request_id] = _Open(answer, permit)
-        self._protocol.send(messages.Submit(request_id, permit.slot, instance_id, deadline_s, time.monotonic()))
+        submit = messages.Submit(request_id, permit.slot, instance_id, deadline_s, time.monotonic(), encoded_bytes)
+        self._protocol.send(submit)
         return request_id, answer
 
     def cancel(self, request_id: int) -> None:
