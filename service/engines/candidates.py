@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.manifest import Manifest, Variant
-from models.plans import PlanFlag, PlanKey, TensorRtName
+from models.plans import PlanKey, TensorRtName, plan_key
 from service.workers.messages import DeviceFacts
 
 # What is built first, so that something fast serves soon. Which one serves in the end, measurements say.
@@ -24,16 +24,6 @@ def engine_candidates(manifest: Manifest, wanted: str) -> tuple[Variant, ...]:
     return tuple(sorted(found, key=lambda item: (item.sparsity != "dense", _ORDER.index(item.precision), item.name)))
 
 
-def plan_key_for(manifest: Manifest, variant: Variant, facts: DeviceFacts, batch_sizes: tuple[int, ...]) -> PlanKey:
+def plan_key_for(manifest: Manifest, variant: Variant, facts: DeviceFacts) -> PlanKey:
     """Key of the plan that serves `variant` on the device; only for facts that name a TensorRT and a GPU."""
-    digests = {entry.path: entry.sha256 for entry in manifest.files}
-    flags: tuple[PlanFlag, ...] = ("sparse_weights",) if variant.sparsity == "two_four" else ()
-    return PlanKey(
-        onnx_sha256=digests[variant.file],
-        external_sha256=tuple(sorted((name, digests[name]) for name in variant.external_data)),
-        runtime=_NAMES[facts.tensorrt],
-        runtime_version=facts.tensorrt_version,
-        capabilities=(facts.compute_capability,),
-        allowed_batch_sizes=batch_sizes,
-        flags=flags,
-    )
+    return plan_key(manifest, variant, _NAMES[facts.tensorrt], facts.tensorrt_version, (facts.compute_capability,))

@@ -39,7 +39,6 @@ class ServedVersion:
     manifest: Manifest
     manifest_sha256: str
     version_dir: Path
-    batch_sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,6 @@ class EngineKeeper:
     def _situation(self, version: ServedVersion, facts: DeviceFacts, records: tuple[StoredRecord, ...]) -> EngineFacts:
         return EngineFacts(
             manifest=version.manifest,
-            batch_sizes=version.batch_sizes,
             wanted_variant=self._settings.variant,
             backend=self._settings.backend,
             device=self._device,

@@ -37,7 +37,6 @@ class EngineFacts:
     """All that the decision depends on."""
 
     manifest: Manifest
-    batch_sizes: tuple[int, ...]
     wanted_variant: str  # "auto" or a name
     backend: Literal["auto", "tensorrt", "onnxruntime", "fake"]
     device: str
@@ -84,7 +83,7 @@ def decide(situation: EngineFacts) -> EngineDecision:
             raise RepositoryError(f"SACCADE_BACKEND is tensorrt, but {missing}")
         return EngineDecision(_without_plan(situation), None, missing)
     keys = {
-        item.name: plan_key_for(situation.manifest, item, situation.facts, situation.batch_sizes)
+        item.name: plan_key_for(situation.manifest, item, situation.facts)
         for item in engine_candidates(situation.manifest, situation.wanted_variant)
     }
     best = _best_plan(situation.stored, keys)

@@ -43,7 +43,7 @@ MANIFEST = manifest_for("digits", 1).model_copy(
 def key(name: str, manifest: Manifest = MANIFEST, facts: DeviceFacts = H200) -> PlanKey:
     found = manifest.variant(name)
     assert found is not None
-    return plan_key_for(manifest, found, facts, (1, 2, 4))
+    return plan_key_for(manifest, found, facts)
 
 
 def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: PlanKey | None = None) -> StoredRecord:

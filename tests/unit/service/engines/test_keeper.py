@@ -44,7 +44,7 @@ class Story:
             "cuda:0", Settings.model_validate(values), lambda key: tuple(self.records), self._run, events
         )
         self.keeper.device_found(facts)
-        self.keeper.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1"), (1, 2, 4)))
+        self.keeper.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1")))
 
     def _decided(self, key: VersionKey, device: str, decision: EngineDecision) -> None:
         assert (key, device) == (KEY, "cuda:0")

@@ -17,7 +17,6 @@ from tests.unit.service.engines.plan_records import DENIED, H200, MANIFEST, PASS
 def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
     values: dict[str, Any] = {
         "manifest": MANIFEST,
-        "batch_sizes": (1, 2, 4),
         "wanted_variant": "auto",
         "backend": "auto",
         "device": "cuda:0",
