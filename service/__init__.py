@@ -11,6 +11,7 @@ A request's life
 
 `predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker
 per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`).
+`placement/` accounts for device memory and decides which devices get a version.
 `repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
 `rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
 `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.

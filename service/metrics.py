@@ -134,7 +134,11 @@ class _CatalogCollector(Collector):
         catalog = self._catalog()
         up = GaugeMetricFamily("saccade_worker_up", "Worker answers probes", labels=["device"])
         restarts = CounterMetricFamily("saccade_worker_restarts", "Times a worker was replaced", labels=["device"])
+        memory = GaugeMetricFamily(
+            "saccade_device_memory_bytes", "Device memory that loaded models were measured to hold", labels=["device"]
+        )
         for device in catalog.devices:
+            memory.add_metric([device.device], device.memory_bytes)
             up.add_metric([device.device], float(device.up))
             restarts.add_metric([device.device], device.restarts)
         state = GaugeMetricFamily(
@@ -148,7 +152,7 @@ class _CatalogCollector(Collector):
                 state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
-        yield from (up, restarts, state, info)
+        yield from (up, restarts, memory, state, info)
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

@@ -31,6 +31,11 @@ class Settings(BaseModel):
         "auto", description="runtime of the device workers; auto: TensorRT where a GPU and it are there"
     )
     device: str = Field("cpu", description="devices, one worker each: cpu, cuda:0,cuda:1, GPU-<uuid>, MIG-<uuid>")
+    placement: Literal["replicate", "spread"] = Field(
+        "replicate", description="several devices: every version on each, or on the one with most room"
+    )
+    device_memory_reserve_mb: int = Field(512, ge=0, description="MiB of a device's memory that models must leave")
+    device_memory_limit_mb: int = Field(0, ge=0, description="MiB of a device's memory for models; 0: what is free")
     device_threads: int = Field(0, ge=0, le=256, description="intra-op threads of each worker; 0: cores over devices")
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")

@@ -21,6 +21,7 @@ from service.errors import RepositoryError, SettingsError
 from service.http.auth import ApiKeys
 from service.http.listening import reserve
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
+from service.placement.placer import MemoryLimits, Placer
 from service.repository.open import FoundVersion, list_versions
 from service.repository.trusted_keys import SignaturePolicy, signature_policy
 from service.repository.variants import choose_variant
@@ -50,6 +51,8 @@ class Supervisor:
         self._runtime_dir = runtime_dir
         self._reservation = reservation
         self._table = VersionTable()
+        limits = MemoryLimits(settings.device_memory_reserve_mb, settings.device_memory_limit_mb)
+        self._placer = Placer(self._table, settings.placement, limits)
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
         events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
@@ -112,6 +115,7 @@ class Supervisor:
         mark_process_dead(pid, self._metrics_dir)
         if not self._is_draining:
             self._table.worker_lost(device)
+            self._placer.device_lost(device)
             self._publish()
 
     async def _pause(self, seconds: float) -> None:
@@ -140,13 +144,18 @@ class Supervisor:
     def _from_worker(self, device: str, message: messages.AnyMessage) -> None:
         match message:
             case messages.WorkerReady():
+                if message.facts.problem:
+                    log.error("device_unusable", device=device, reason=message.facts.problem)
+                self._placer.device_ready(device, message.facts)
                 self._publish()
                 self._load_next()
             case messages.InstanceState():
                 self._report(message)
             case messages.Unloaded():
                 self._table.unloaded(message.instance_id)
+                self._placer.instance_gone()
                 self._publish()
+                self._load_next()
 
     def _report(self, update: messages.InstanceState) -> None:
         reported = self._table.report(update)
@@ -164,14 +173,18 @@ class Supervisor:
             self._load_next()
 
     def _load_next(self) -> None:
-        """Gives every worker that loads nothing its next instance."""
-        loads = 0
+        """Places what waits, and gives every worker that loads nothing its next instance."""
+        changes = 0
+        for refused in self._placer.settle():
+            fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
+            log.error("version_has_no_room", **fields, reason=refused.reason)
+            changes += 1
         for name, device in self._devices.items():
             load = self._table.next_load(name) if device.is_open else None
             if load is not None:
                 device.send(load)
-                loads += 1
-        if loads:
+                changes += 1
+        if changes:
             self._publish()
 
     def _unload_settled(self) -> None:
@@ -183,7 +196,7 @@ class Supervisor:
     # Catalog
 
     def _catalog(self) -> messages.Catalog:
-        devices = tuple(device.status(0) for device in self._devices.values())
+        devices = tuple(device.status(self._placer.measured_bytes(name)) for name, device in self._devices.items())
         return messages.Catalog(self._generation, devices, self._table.statuses(), self._is_draining)
 
     def _publish(self) -> None:
@@ -240,7 +253,7 @@ class Supervisor:
         key = version.key
         try:
             verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
-            specs = self._specs(verified.manifest)
+            specs = _specs(verified.manifest, self._settings)
             _ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
             self._table.refuse(key, str(error))
@@ -250,17 +263,12 @@ class Supervisor:
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         self._table.verified(key, verified, _batch_sizes(verified.manifest, self._settings))
-        for spec in specs:
-            self._table.want(key, spec)
+        for device, spec in specs.items():
+            if isinstance(spec, InstanceSpec):
+                self._table.want(key, spec)
+            else:
+                self._table.cannot(key, device, str(spec))
         self._load_next()
-
-    def _specs(self, manifest: Manifest) -> list[InstanceSpec]:
-        """What each device would serve. Raises RepositoryError when the version has nothing for one of them."""
-        settings = self._settings
-        return [
-            InstanceSpec(device, choose_variant(manifest, device, settings.variant).name, settings.plain_backend)
-            for device in self._devices
-        ]
 
     # Shutdown
 
@@ -287,6 +295,23 @@ class Supervisor:
             if device.kill():
                 log.error("killed_after_timeout", name=f"worker-{device.device}")
         log.info("stopped")
+
+
+def _specs(manifest: Manifest, settings: Settings) -> dict[str, InstanceSpec | RepositoryError]:
+    """What each device would serve. Raises RepositoryError when there is nothing for any of them."""
+    specs: dict[str, InstanceSpec | RepositoryError] = {}
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    for device in settings.devices:
+        try:
+            variant = choose_variant(manifest, device, settings.variant)
+        except RepositoryError as error:
+            specs[device] = error
+            continue
+        file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
+        specs[device] = InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes)
+    if not any(isinstance(spec, InstanceSpec) for spec in specs.values()):
+        raise RepositoryError(str(specs[settings.devices[0]]))
+    return specs
 
 
 def _ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:

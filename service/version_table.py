@@ -9,7 +9,7 @@ state is derived, see `version_state`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from models.manifest import Manifest
@@ -44,6 +44,7 @@ class InstanceSpec:
     variant: str
     backend: str
     plan_dir: str = ""  # of a TensorRT plan
+    file_bytes: int = 0  # of what the backend opens; its memory is estimated from them until it was measured
 
 
 @dataclass(slots=True)
@@ -59,6 +60,8 @@ class Instance:
     decodes_jpegs: bool = False  # its worker does
     load_crashes: int = 0
     unload_generation: int | None = None
+    is_placed: bool = False  # its device has room for it, and keeps it
+    lacks_room: bool = False  # failed for want of it
 
     def fail(self, reason: str) -> None:
         self.state = VersionState.FAILED
@@ -150,19 +153,59 @@ class VersionTable:
         entry.allowed_batch_sizes = batch_sizes
 
     def want(self, key: VersionKey, spec: InstanceSpec) -> Instance:
-        """One instance more, loaded when its worker is free. A second one on the same device may replace the first."""
+        """One instance more, once it has a place. A second one on the same device may replace the first."""
         instance = Instance(spec)
         self._entries[key].instances.append(instance)
         return instance
 
+    def cannot(self, key: VersionKey, device: str, reason: str) -> None:
+        """This device can load nothing of it, others may."""
+        self.want(key, InstanceSpec(device, "", "")).fail(reason)
+
+    def unplaced(self) -> list[tuple[VersionKey, VersionEntry, list[Instance]]]:
+        """Versions with instances that wait for a place, one instance per device; newest version first."""
+        found = []
+        for key, entry in sorted(self._entries.items(), key=lambda item: -item[0].version):
+            by_device: dict[str, Instance] = {}
+            for instance in entry.instances:
+                if instance.state is VersionState.LOADING and not instance.is_placed:
+                    by_device.setdefault(instance.spec.device, instance)
+            if by_device:
+                found.append((key, entry, list(by_device.values())))
+        return found
+
+    def place(
+        self, key: VersionKey, devices: Collection[str], refusals: Mapping[str, str], spared: Collection[str]
+    ) -> None:
+        """Applies a decision on what `unplaced` named."""
+        entry = self._entries[key]
+        for instance in next((waiting for found, _, waiting in self.unplaced() if found == key), ()):
+            device = instance.spec.device
+            if device in devices:
+                instance.is_placed = True
+            elif device in refusals:
+                instance.fail(refusals[device])
+                instance.lacks_room = True
+            elif device in spared:
+                entry.instances.remove(instance)
+
+    def retry_refused(self) -> None:
+        """What found no room waits for a place again."""
+        for entry in self._entries.values():
+            for instance in entry.instances:
+                if instance.lacks_room:
+                    instance.lacks_room = False
+                    instance.state = VersionState.LOADING
+                    instance.reason = ""
+
     def next_load(self, device: str) -> Load | None:
-        """The next instance to send to a worker: not there yet; newest version first. None while one loads."""
+        """The next instance to send to a worker: placed, not there yet; newest version first. None while one loads."""
         if device in self._loading:
             return None
         waiting = [
             (entry, instance)
             for entry, instance in self._on(device)
-            if instance.state is VersionState.LOADING and instance.instance_id == 0
+            if instance.state is VersionState.LOADING and instance.is_placed and instance.instance_id == 0
         ]
         if not waiting:
             return None

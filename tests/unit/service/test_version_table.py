@@ -30,7 +30,11 @@ class Story:
             manifest = manifest_for("digits", version)
             verified = VerifiedVersion(manifest, f"digest-{version}", Path())
             self.table.verified(key(version), verified, (1, 2))
-            self.table.want(key(version), InstanceSpec("cpu", "fp32", "onnxruntime"))
+            self.want(version, "cpu")
+
+    def want(self, version: int, device: str) -> None:
+        self.table.want(key(version), InstanceSpec(device, "fp32", "onnxruntime"))
+        self.table.place(key(version), [device], {}, [])
 
     def load(self) -> Load:
         message = self.table.next_load("cpu")

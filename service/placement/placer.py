@@ -1,0 +1,122 @@
+"""Accounts for device memory and places what waits in the version table. Promises: no I/O; tried again after room grew.
+
+An instance keeps its place while its worker restarts, so a restart never changes who is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from service.core import VersionKey, VersionState
+from service.device_names import device_kind
+from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from service.placement.place import Policy, place
+from service.version_table import Instance, VersionEntry, VersionTable
+from service.workers.messages import DeviceFacts
+
+# Weights once, and as much again for activations, workspace and what the runtime keeps. No measurement stands behind
+# it: the first load on a device like this replaces it.
+FILE_FACTOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    reserve_mb: int
+    limit_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A version that a device has no room for."""
+
+    key: VersionKey
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """What decides the memory of an instance; the kind of device stands for all of its kind in one machine."""
+
+    kind: str
+    manifest_sha256: str
+    variant: str
+    backend: str
+    plan_dir: str
+    allowed_batch_sizes: tuple[int, ...]
+
+
+class Placer:
+    """The ledgers of all devices, over one version table."""
+
+    def __init__(self, table: VersionTable, policy: Policy, limits: MemoryLimits) -> None:
+        self._table = table
+        self._policy: Policy = policy
+        self._limits = limits
+        self._facts: dict[str, DeviceFacts] = {}
+        self._lost: set[str] = set()
+        self._measured: dict[_Bytes, int] = {}
+
+    def device_ready(self, device: str, facts: DeviceFacts) -> None:
+        """Its worker said what it found."""
+        self._facts[device] = facts
+        self._lost.discard(device)
+        self._table.retry_refused()
+
+    def device_lost(self, device: str) -> None:
+        self._facts.pop(device, None)
+        self._lost.add(device)
+
+    def instance_gone(self) -> None:
+        """Room grew somewhere."""
+        self._table.retry_refused()
+
+    def settle(self) -> list[Refused]:
+        """Places what waits and fits; newest version first. Returns what was refused now."""
+        self._remember()
+        refused = []
+        for key, entry, waiting in self._table.unplaced():
+            ledgers = {device: self.ledger(device) for device in self._facts}
+            needs = {instance.spec.device: self._need(entry, instance) for instance in waiting}
+            placement = place(needs, ledgers, self._lost, self._policy)
+            self._table.place(key, placement.devices, placement.refusals, placement.spared)
+            refused += [Refused(key, device, reason) for device, reason in placement.refusals.items()]
+        return refused
+
+    def ledger(self, device: str) -> DeviceLedger:
+        facts = self._facts.get(device, DeviceFacts())
+        capacity = capacity_bytes(facts, self._limits.reserve_mb, self._limits.limit_mb)
+        holdings = tuple(
+            Holding(f"{key.model}/{key.version} {instance.spec.variant}", self._need(entry, instance))
+            for key, entry, instance in self._held(device)
+        )
+        return DeviceLedger(device, capacity, holdings, facts.problem)
+
+    def measured_bytes(self, device: str) -> int:
+        """What the loaded instances of a device were measured to hold."""
+        return sum(instance.memory_bytes for _, _, instance in self._held(device))
+
+    def _held(self, device: str) -> Iterator[tuple[VersionKey, VersionEntry, Instance]]:
+        for key, entry in self._table.entries():
+            for instance in entry.instances:
+                is_held = instance.is_placed and instance.state is not VersionState.FAILED
+                if is_held and instance.spec.device == device:
+                    yield key, entry, instance
+
+    def _need(self, entry: VersionEntry, instance: Instance) -> Need:
+        measured = instance.memory_bytes or self._measured.get(_bytes(entry, instance), 0)
+        return Need(measured, True) if measured else Need(FILE_FACTOR * instance.spec.file_bytes, False)
+
+    def _remember(self) -> None:
+        """What was measured outlives the instance: the next one of the same bytes needs no estimate."""
+        for _, entry in self._table.entries():
+            for instance in entry.instances:
+                if instance.memory_bytes:
+                    self._measured[_bytes(entry, instance)] = instance.memory_bytes
+
+
+def _bytes(entry: VersionEntry, instance: Instance) -> _Bytes:
+    spec = instance.spec
+    kind = device_kind(spec.device)
+    return _Bytes(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)
