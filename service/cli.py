@@ -7,6 +7,7 @@ import sys
 import click
 
 from service import __version__
+from service.commands.bench import bench
 from service.commands.doctor import doctor
 from service.commands.predict import predict
 from service.commands.repository import repository
@@ -20,7 +21,7 @@ def saccade() -> None:
     """Serves vision models over HTTP, batched, from a repository of gated versions."""
 
 
-for command in (serve, predict, repository, doctor):
+for command in (serve, predict, bench, repository, doctor):
     saccade.add_command(command)
 
 

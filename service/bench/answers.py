@@ -1,0 +1,60 @@
+"""What an answer's body says about itself. Promises: reads any bytes; foreign ones have no version."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from service.bench.connections import Reply
+from service.bench.records import STAGES, End, Outcome
+
+Stages = tuple[float, ...]  # ms of STAGES and the total; NaN where the answer does not say
+UNKNOWN_STAGES: Stages = (math.nan,) * (len(STAGES) + 1)
+
+
+class _Timings(msgspec.Struct):
+    decode: float
+    queue: float
+    infer: float
+    postprocess: float
+    total: float
+
+
+class _Answer(msgspec.Struct):
+    """Only what is counted; predictions are skipped, not built."""
+
+    version: str
+    variant: str
+    timings_ms: _Timings
+
+
+class _Problem(msgspec.Struct):
+    title: str
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_PROBLEM = msgspec.json.Decoder(_Problem)
+_TITLE_CHARACTERS = 80
+
+
+def outcome_of(reply: Reply) -> tuple[Outcome, Stages]:
+    """How the request ended, and the server's stage times."""
+    if reply.end is not End.ANSWERED:
+        return Outcome(reply.end, title=reply.reason), UNKNOWN_STAGES
+    if not 200 <= reply.status < 300:
+        return Outcome(reply.end, reply.status, _title_of(reply.body)), UNKNOWN_STAGES
+    try:
+        answer = _ANSWER.decode(reply.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Outcome(reply.end, reply.status), UNKNOWN_STAGES
+    times = answer.timings_ms
+    stages = (times.decode, times.queue, times.infer, times.postprocess, times.total)
+    return Outcome(reply.end, reply.status, "", answer.version, answer.variant), stages
+
+
+def _title_of(body: bytes) -> str:
+    try:
+        return _PROBLEM.decode(body).title[:_TITLE_CHARACTERS]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,239 @@
+"""One client process. Promises: sends its part of the plan on time or says how late, and ends with its parent.
+
+Started with SIGINT blocked: Ctrl-C is the parent's, which asks for what was measured so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import ssl
+import time
+from array import array
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+import uvloop
+from numpy.typing import NDArray
+
+from service.bench.answers import outcome_of
+from service.bench.connections import ConnectionPool, Reply, Target, Ticket
+from service.bench.records import Columns, End, Outcome
+from service.bench.wakeup import Wakeup
+from service.bench.workload import Item
+
+_TICK_S = 0.05
+_PROGRESS_TICKS = 5
+_SENT_IN_A_ROW = 32  # then answers are read, also by a client that is late
+_REFUSED_PAUSE_S = 0.01  # a closed loop does not spin on a server that is gone
+_MOST_OUTCOMES = 1000  # titles are the server's; a column of small numbers stands for them
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process sends. An open loop follows `due_s`; a closed one keeps `closed` requests in flight."""
+
+    address: str
+    port: int
+    is_tls: bool
+    server_name: str | None
+    items: tuple[Item, ...]
+    order: NDArray[np.int64]  # number of the item of each request; a closed loop repeats it
+    due_s: NDArray[np.float64]  # (requests,) from the start of measuring; empty in a closed loop
+    closed: int
+    requests: int | None  # of a closed loop, measured ones
+    duration_s: float
+    connections: int  # opened before the start
+    max_in_flight: int
+    timeout_s: float
+
+
+# What travels over the pipe
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Connections are open; `problem` says why not."""
+
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Warm-up begins now; measuring at `measure_from_s` of time.monotonic(), which all processes share."""
+
+    measure_from_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Send no more; what is in flight gets so long."""
+
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Since the last one."""
+
+    sent: int
+    ok: int
+    failed: int
+    in_flight: int
+    latencies_ms: bytes  # float32, of measured answers
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    columns: Columns
+    outcomes: tuple[Outcome, ...]
+    cpu_s: float
+    wall_s: float
+
+
+def run(part: Part, pipe: Connection) -> None:
+    """Entry point of the process."""
+    gc.freeze()  # bodies and modules are never looked through again
+    uvloop.run(_Client(part, pipe).run())
+
+
+class _Client:
+    def __init__(self, part: Part, pipe: Connection) -> None:
+        self._part = part
+        self._pipe = pipe
+        self._columns = Columns()
+        self._outcomes: dict[Outcome, int] = {}
+        self._next = 0
+        self._measure_from_s = 0.0
+        self._is_sending = False
+        self._stop_at_s = math.inf
+        self._measured = 0  # requests of a closed loop that count
+        self._sent = self._ok = self._failed = 0
+        self._latencies_ms = array("f")
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        part = self._part
+        tls = ssl.create_default_context() if part.is_tls else None
+        target = Target(part.address, part.port, tls, part.server_name)
+        self._pool = ConnectionPool(target, part.max_in_flight, part.timeout_s, self._ended)
+        self._wakeup = Wakeup(loop, self._send_due)
+        self._started = asyncio.Event()
+        try:
+            await self._pool.open(part.connections)
+        except OSError as error:
+            self._pipe.send(Ready(str(error)))
+            return
+        loop.add_reader(self._pipe.fileno(), self._command)
+        self._pipe.send(Ready())
+        await self._started.wait()
+        cpu_s, wall_s = time.process_time(), time.monotonic()
+        await self._send_and_wait()
+        cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
+        loop.remove_reader(self._pipe.fileno())
+        self._wakeup.close()
+        self._report()
+        self._pipe.send(Finished(self._columns, tuple(self._outcomes), cpu_s, wall_s))
+
+    def _command(self) -> None:
+        try:
+            message = self._pipe.recv()
+        except (EOFError, ConnectionError):  # the parent is gone: nobody would read the result
+            os._exit(1)
+        if isinstance(message, Start):
+            self._measure_from_s = message.measure_from_s
+            self._is_sending = True
+            self._started.set()
+        elif isinstance(message, Stop):
+            self._is_sending = False
+            self._stop_at_s = time.monotonic() + message.grace_s
+            self._started.set()
+
+    async def _send_and_wait(self) -> None:
+        """Until everything has ended."""
+        if self._part.closed:
+            for _ in range(self._part.closed):
+                self._send_next_closed()
+        else:
+            self._send_due()
+        ticks = 0
+        while self._is_sending or self._pool.in_flight:
+            await asyncio.sleep(_TICK_S)
+            now_s = time.monotonic()
+            self._pool.sweep(now_s)
+            if now_s > self._stop_at_s:
+                self._pool.stop("stopped while waiting")
+            ticks += 1
+            if ticks % _PROGRESS_TICKS == 0:
+                self._report()
+
+    # Open loop
+
+    def _send_due(self) -> None:
+        part, start_s = self._part, self._measure_from_s
+        for _ in range(_SENT_IN_A_ROW):
+            if not self._is_sending:
+                return
+            if self._next == len(part.due_s):
+                self._is_sending = False
+                return
+            due_s = start_s + float(part.due_s[self._next])
+            now_s = time.monotonic()
+            if due_s > now_s:
+                self._wakeup.at(due_s)
+                return
+            self._submit(due_s, now_s)
+        self._wakeup.at(0.0)
+
+    # Closed loop
+
+    def _send_next_closed(self) -> None:
+        now_s = time.monotonic()
+        if self._measured == self._part.requests or now_s - self._measure_from_s >= self._part.duration_s:
+            self._is_sending = False
+        if self._is_sending:
+            self._measured += now_s >= self._measure_from_s
+            self._submit(now_s, now_s)
+
+    def _submit(self, due_s: float, now_s: float) -> None:
+        number = int(self._part.order[self._next % len(self._part.order)])
+        self._next += 1
+        self._sent += 1
+        self._pool.submit(Ticket(number, self._part.items[number], due_s, now_s))
+
+    # Ends
+
+    def _ended(self, ticket: Ticket, reply: Reply) -> None:
+        done_s = time.monotonic()
+        outcome, stages_ms = outcome_of(reply)
+        if len(self._outcomes) >= _MOST_OUTCOMES and outcome not in self._outcomes:
+            outcome = Outcome(outcome.end, outcome.status, "other")
+        number = self._outcomes.setdefault(outcome, len(self._outcomes))
+        columns, start_s = self._columns, self._measure_from_s
+        columns.due_s.append(ticket.due_s - start_s)
+        columns.woken_s.append(ticket.woken_s - start_s)
+        columns.sent_s.append(ticket.sent_s - start_s)
+        columns.done_s.append(done_s - start_s)
+        columns.item.append(ticket.number)
+        columns.outcome.append(number)
+        columns.answer_bytes.append(len(reply.body))
+        columns.stages_ms.extend(stages_ms)
+        if not outcome.is_ok:
+            self._failed += 1
+        else:
+            self._ok += 1
+            if ticket.due_s >= start_s:
+                self._latencies_ms.append((done_s - ticket.due_s) * 1000.0)
+        if self._part.closed:
+            # Never at once: a server that refuses every connection would make this a recursion.
+            pause_s = 0.0 if reply.end is End.ANSWERED else _REFUSED_PAUSE_S
+            asyncio.get_running_loop().call_later(pause_s, self._send_next_closed)
+
+    def _report(self) -> None:
+        latencies_ms = self._latencies_ms.tobytes()
+        self._pipe.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight, latencies_ms))
+        self._sent = self._ok = self._failed = 0
+        self._latencies_ms = array("f")

@@ -1,0 +1,290 @@
+"""Runs a plan in several processes. Promises: one common clock, every row comes back, no process is left behind."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bench import client_process
+from service.bench.client_process import Finished, Part, Progress, Ready, Start, Stop
+from service.bench.records import Records, records_of
+from service.bench.schedule import Schedule
+from service.bench.workload import Endpoint, Workload
+from service.errors import LoadFailed
+
+_START_MARGIN_S = 0.1  # for the message to arrive everywhere
+_START_TIMEOUT_S = 60.0
+_POLL_S = 0.25
+_INTERRUPT_GRACE_S = 2.0
+_MOST_PROCESSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A fixed number of requests in flight, for capacity; ends by time or by number."""
+
+    in_flight: int
+    duration_s: float
+    warm_up_s: float
+    requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    processes: int
+    connections: int  # opened before the start, all processes together
+    max_in_flight: int  # all processes together
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    endpoint: Endpoint
+    workload: Workload
+    load: Schedule | Closed
+    order: NDArray[np.int64]  # number of the item of each request
+    limits: ClientLimits
+
+
+class Ending(StrEnum):
+    """Why the load ended."""
+
+    COMPLETE = "complete"
+    STABLE = "stable"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class Live:
+    """What is known while the load runs, warm-up included; `latencies_ms` are those of measured answers."""
+
+    elapsed_s: float = 0.0  # of measuring; negative during warm-up
+    sent: int = 0
+    ok: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    latencies_ms: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All rows, those of warm-up before zero."""
+
+    records: Records
+    ending: Ending
+    stopped_at_s: float  # of measuring; the plan's end unless it ended early
+    client_cpu_s: float
+    client_wall_s: float  # summed over processes
+
+
+def default_processes(cores: int) -> int:
+    """Half the cores: the other half is the server's where both share a machine."""
+    return min(_MOST_PROCESSES, max(1, cores // 2))
+
+
+def run_load(
+    plan: LoadPlan,
+    on_progress: Callable[[Live], None] = lambda live: None,
+    is_enough: Callable[[Live], bool] | None = None,
+) -> Measured:
+    """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
+
+    Raises LoadFailed.
+    """
+    parts = parts_of(plan, address_of(plan.endpoint))
+    with _children(parts) as children:
+        _await_ready(children, plan.endpoint)
+        warm_up_s = plan.load.warm_up_s if isinstance(plan.load, Closed) else _warm_up_s(plan.load)
+        measure_from_s = time.monotonic() + _START_MARGIN_S + warm_up_s
+        for child in children:
+            child.pipe.send(Start(measure_from_s))
+        return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress, is_enough)
+
+
+def address_of(endpoint: Endpoint) -> str:
+    """Looked up once, so that name servers are no part of what is measured. Raises LoadFailed."""
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise LoadFailed(f"no address for {endpoint.host!r}: {error}; check the URL") from error
+    return str(found[0][4][0])
+
+
+def parts_of(plan: LoadPlan, address: str) -> list[Part]:
+    """Every request in exactly one part; neighbours in time go to different processes."""
+    load, limits = plan.load, plan.limits
+    count = min(limits.processes, load.in_flight if isinstance(load, Closed) else len(load.due_s))
+    parts = []
+    for index in range(count):
+        closed = _share(load.in_flight, index, count) if isinstance(load, Closed) else 0
+        in_flight = closed or max(1, _share(limits.max_in_flight, index, count))
+        parts.append(
+            Part(
+                address=address,
+                port=plan.endpoint.port,
+                is_tls=plan.endpoint.is_tls,
+                server_name=plan.endpoint.host if plan.endpoint.is_tls else None,
+                items=plan.workload.items,
+                order=plan.order[index::count],
+                due_s=np.zeros(0) if isinstance(load, Closed) else load.due_s[index::count],
+                closed=closed,
+                requests=_share(load.requests, index, count) if isinstance(load, Closed) and load.requests else None,
+                duration_s=load.duration_s,
+                connections=closed or min(in_flight, max(1, _share(limits.connections, index, count))),
+                max_in_flight=in_flight,
+                timeout_s=limits.timeout_s,
+            )
+        )
+    return parts
+
+
+def _share(total: int, index: int, count: int) -> int:
+    return total // count + (index < total % count)
+
+
+def _warm_up_s(schedule: Schedule) -> float:
+    return max(0.0, -float(schedule.due_s[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: BaseProcess
+    pipe: Connection
+
+
+@contextmanager
+def _children(parts: list[Part]) -> Iterator[list[_Child]]:
+    """Processes that have not begun; killed at the end if they are still there."""
+    context = multiprocessing.get_context("spawn")
+    children: list[_Child] = []
+    with ExitStack() as stack:
+        # Children inherit the mask: Ctrl-C reaches the whole group, but only the parent answers it.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for number, part in enumerate(parts):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=client_process.run, args=(part, theirs), name=f"saccade-bench-{number}", daemon=True
+                )
+                process.start()
+                theirs.close()
+                children.append(_Child(process, ours))
+                stack.callback(_end, children[-1])
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        yield children
+
+
+def _end(child: _Child) -> None:
+    child.pipe.close()
+    child.process.join(1.0)
+    if child.process.is_alive():
+        child.process.kill()
+        child.process.join()
+
+
+def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    for child in children:
+        if not child.pipe.poll(max(0.0, deadline_s - time.monotonic())):
+            raise LoadFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
+        message = _received(child)
+        if isinstance(message, Ready) and message.problem:
+            raise LoadFailed(f"cannot connect to {endpoint.authority}: {message.problem}; is `saccade serve` running?")
+
+
+def _received(child: _Child) -> object:
+    try:
+        return child.pipe.recv()
+    except (EOFError, ConnectionError) as error:
+        child.process.join(1.0)
+        raise LoadFailed(f"{child.process.name} ended with {child.process.exitcode} before it had reported") from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Grows by one at the first Ctrl-C; the next one raises KeyboardInterrupt.
+
+    A raise at any moment would tear a message that is half read.
+    """
+    seen: list[int] = []
+
+    def on_interrupt(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield seen
+        return
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _Collector:
+    """Reads all pipes until every child has finished."""
+
+    def __init__(self, children: list[_Child], measure_from_s: float, duration_s: float) -> None:
+        self._running = {child.pipe: child for child in children}
+        self._measure_from_s = measure_from_s
+        self._stopped_at_s = duration_s
+        self._ending = Ending.COMPLETE
+        self._live = Live()
+        self._in_flight: dict[Connection, int] = {}
+        self._finished: list[Finished] = []
+
+    def collect(self, on_progress: Callable[[Live], None], is_enough: Callable[[Live], bool] | None) -> Measured:
+        with _interrupts() as interrupts:
+            while self._running:
+                self._read()
+                on_progress(self._live)
+                if interrupts and self._ending is not Ending.INTERRUPTED:
+                    self._stop(Ending.INTERRUPTED, _INTERRUPT_GRACE_S)
+                elif self._ending is Ending.COMPLETE and is_enough is not None and is_enough(self._live):
+                    self._stop(Ending.STABLE, math.inf)
+        return Measured(
+            records_of([(item.columns, item.outcomes) for item in self._finished]),
+            self._ending,
+            self._stopped_at_s,
+            sum(item.cpu_s for item in self._finished),
+            sum(item.wall_s for item in self._finished),
+        )
+
+    def _read(self) -> None:
+        for pipe in wait(list(self._running), _POLL_S):
+            assert isinstance(pipe, Connection)
+            message = _received(self._running[pipe])
+            if isinstance(message, Progress):
+                self._live.sent += message.sent
+                self._live.ok += message.ok
+                self._live.failed += message.failed
+                self._live.latencies_ms.append(np.frombuffer(message.latencies_ms, np.float32))
+                self._in_flight[pipe] = message.in_flight
+            elif isinstance(message, Finished):
+                self._finished.append(message)
+                self._in_flight.pop(pipe, None)
+                del self._running[pipe]
+        self._live.in_flight = sum(self._in_flight.values())
+        self._live.elapsed_s = min(time.monotonic() - self._measure_from_s, self._stopped_at_s)
+
+    def _stop(self, ending: Ending, grace_s: float) -> None:
+        self._ending = ending
+        self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
+        for pipe in self._running:
+            pipe.send(Stop(grace_s))

@@ -1,0 +1,244 @@
+"""What the command line asks for. Promises: all of it is checked before the first request."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.bench.coordinator import ClientLimits, Closed, default_processes
+from service.bench.images import BodyForm, ImageFile, read_images
+from service.bench.limits import FailCondition, condition_from
+from service.bench.progress import ProgressShow
+from service.bench.report import Report, read_report
+from service.bench.schedule import Arrivals, Burst, Constant, Poisson, Recorded, steps_from
+from service.bench.session import Open, Run, Session, measure, search_slo
+from service.bench.slo_search import SearchLimits
+from service.bench.traces import read_trace
+from service.bench.workload import DEFAULT_PATH, RequestShape, Share, endpoint_of, workload_of
+from service.errors import BadParameter
+from service.settings import core_count
+
+_DURATION_S = 30.0
+_SEARCH_START_RPS = 10.0
+_OURS = frozenset({"host", "content-type", "content-length", "transfer-encoding", "connection"})
+
+
+@dataclass(frozen=True, slots=True)
+class SloSearchOptions:
+    limits: SearchLimits
+    trial_s: float
+    is_constant: bool
+
+    def arrivals(self, rate_rps: float, duration_s: float) -> Constant | Poisson:
+        return Constant(rate_rps, duration_s) if self.is_constant else Poisson(rate_rps, duration_s)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    session: Session
+    load: Open | Closed | SloSearchOptions
+    conditions: tuple[FailCondition, ...]
+    baseline: Report | None
+    json_file: str | None
+    html_file: Path | None
+    record: Path | None
+
+
+def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
+    """From the options of the command, by their names. Raises BadParameter."""
+    conditions = tuple(condition_from(text) for text in given["fail_if"])
+    baseline = read_report(given["baseline"]) if given["baseline"] else None
+    if baseline is None and any(condition.needs_baseline for condition in conditions):
+        raise BadParameter("a condition on a change needs --baseline, an earlier run's --json")
+    if any(condition.figure.startswith("slo_rps") for condition in conditions) and not given["find_slo"]:
+        raise BadParameter("a condition on slo_rps needs --find-slo")
+    for name in ("json_file", "html_file", "record"):
+        _ensure_writable(given[name])
+    load = _load(given)
+    endpoint = endpoint_of(given["url"])
+    shape = RequestShape(BodyForm(given["body"]), _headers(given, key), _query(given), _path(given["path"]))
+    session = Session(
+        url=given["url"],
+        endpoint=endpoint,
+        workload=workload_of(_shares(given), endpoint, shape),
+        shape=shape,
+        limits=ClientLimits(
+            given["processes"] or default_processes(core_count()),
+            given["connections"],
+            given["max_in_flight"],
+            given["timeout_s"],
+        ),
+        seed=given["seed"],
+        warm_up_s=given["warm_up_s"],
+        objective_ms=given["objective_ms"],
+        stable_within=given["stable_within"] if given["stop_when_stable"] else None,
+    )
+    return BenchOptions(session, load, conditions, baseline, given["json_file"], given["html_file"], given["record"])
+
+
+def measured_with(options: BenchOptions, progress: ProgressShow) -> Run:
+    """Runs what the options ask for."""
+    if isinstance(options.load, SloSearchOptions):
+        search = options.load
+        return search_slo(
+            options.session, search.limits, search.arrivals, search.trial_s, progress.show, progress.say_trial
+        )
+    return measure(options.session, options.load, progress.show)
+
+
+# When
+
+
+def _load(given: Mapping[str, Any]) -> Open | Closed | SloSearchOptions:
+    kind = _kind(given)
+    if given["find_slo"]:
+        if kind not in ("poisson", "constant") or given["requests"] or given["duration_s"]:
+            raise BadParameter(
+                "--find-slo chooses rates and durations itself: give --trial-s, and --rate to begin with; "
+                "its arrivals are poisson or constant"
+            )
+        limits = SearchLimits(given["rate"] or _SEARCH_START_RPS, given["max_rate"])
+        return SloSearchOptions(limits, given["trial_s"], kind == "constant")
+    if given["duration_s"] and given["requests"] and kind != "closed":
+        raise BadParameter("give --duration-s or --requests, not both")
+    if kind == "closed":
+        # With a number of requests alone, only they end it.
+        duration_s = given["duration_s"] or (math.inf if given["requests"] else _DURATION_S)
+        return Closed(given["closed"], duration_s, given["warm_up_s"], given["requests"])
+    if kind == "trace":
+        trace = read_trace(given["trace"])[: given["requests"]]
+        return Open(Recorded(tuple(item.at_s for item in trace), given["trace_speed"]), trace=trace)
+    return Open(_arrivals(kind, given), given["requests"])
+
+
+def _kind(given: Mapping[str, Any]) -> str:
+    """Named, or clear from what else was given. Raises BadParameter for two at once."""
+    implied = {
+        "steps": given["steps"],
+        "burst": given["burst_size"],
+        "trace": given["trace"],
+        "closed": given["closed"],
+    }
+    kinds = [kind for kind, value in implied.items() if value is not None]
+    if given["arrivals"] is not None and given["arrivals"] not in kinds:
+        kinds.append(given["arrivals"])
+    if len(kinds) > 1:
+        raise BadParameter(f"choose one load: {' or '.join(kinds)}")
+    kind: str = kinds[0] if kinds else "poisson"
+    missing = {"steps": "--steps", "burst": "--burst-size", "trace": "--trace"}
+    if kind in missing and implied[kind] is None:
+        raise BadParameter(f"--arrivals {kind} needs {missing[kind]}")
+    if kind in ("steps", "trace") and given["duration_s"]:
+        raise BadParameter(f"{missing[kind]} says how long it takes: leave --duration-s out")
+    return kind
+
+
+def _arrivals(kind: str, given: Mapping[str, Any]) -> Arrivals:
+    if kind == "steps":
+        return steps_from(given["steps"])
+    rate_rps, duration_s = given["rate"], given["duration_s"] or _DURATION_S
+    if rate_rps is None:
+        raise BadParameter("at which rate? give --rate, or --steps, --trace, --closed or --find-slo")
+    if kind == "constant":
+        return Constant(rate_rps, duration_s)
+    return Burst(rate_rps, duration_s, given["burst_size"]) if kind == "burst" else Poisson(rate_rps, duration_s)
+
+
+# What
+
+
+def _shares(given: Mapping[str, Any]) -> list[Share]:
+    weights = _weights(given["model"], given["mix"])
+    folders = _folders(given["images"], weights)
+    read: dict[Path, tuple[ImageFile, ...]] = {}
+    for folder in folders.values():
+        if folder not in read:
+            read[folder] = read_images(folder, given["max_images"])
+    return [Share(model, weight, read[folders[model]]) for model, weight in weights.items()]
+
+
+def _weights(model: str | None, mix: str | None) -> dict[str, float]:
+    if (model is None) == (mix is None):
+        raise BadParameter("name one MODEL, or several with --mix MODEL=WEIGHT,MODEL=WEIGHT")
+    if mix is None:
+        return {str(model): 1.0}
+    weights = {}
+    for item in mix.split(","):
+        name, equals, text = item.strip().rpartition("=")
+        try:
+            weight = float(text) if equals else math.nan
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf:
+            raise BadParameter(f"--mix takes MODEL=WEIGHT with a weight above zero, got {item!r}")
+        weights[name] = weight
+    return weights
+
+
+def _folders(images: tuple[str, ...], weights: Mapping[str, float]) -> dict[str, Path]:
+    """A folder for each model; one without a model's name is everybody's who has none."""
+    named: dict[str, Path] = {}
+    common: list[Path] = []
+    for item in images:
+        model, equals, of_model = item.partition("=")
+        if equals and model in weights:
+            named[model] = Path(of_model)
+        else:
+            common.append(Path(item))
+    if len(common) > 1:
+        raise BadParameter(f"several folders for the same models: {', '.join(map(str, common))}; write MODEL=DIR")
+    for folder in (*named.values(), *common):
+        if not folder.is_dir():
+            raise BadParameter(f"{folder} is not a folder of images (models: {', '.join(weights)})")
+    without = [model for model in weights if model not in named]
+    if without and not common:
+        raise BadParameter(f"no images for {', '.join(without)}: add --images {without[0]}=DIR")
+    return {**{model: common[0] for model in without}, **named}
+
+
+def _headers(given: Mapping[str, Any], key: str | None) -> tuple[tuple[str, str], ...]:
+    headers = [("Authorization", f"Bearer {key}")] if key else []
+    if given["priority"] is not None:
+        headers.append(("X-Priority", given["priority"]))
+    for text in given["headers"]:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or name.strip().lower() in _OURS:
+            raise BadParameter(f"--header takes 'NAME: VALUE', none of {', '.join(sorted(_OURS))}; got {text!r}")
+        headers.append((name.strip(), value.strip()))
+    for name, value in headers:
+        if not (name + value).isprintable() or not (name + value).isascii():
+            raise BadParameter(f"header {name!r} has characters that HTTP does not allow")
+    return tuple(headers)
+
+
+def _query(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    query = []
+    for text in given["parameters"]:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise BadParameter(f"--parameter takes NAME=VALUE, got {text!r}")
+        query.append((name, value))
+    if given["deadline_ms"] is not None:
+        query.append(("deadline_ms", f"{given['deadline_ms']:g}"))
+    return tuple(query)
+
+
+def _path(path: str | None) -> str:
+    if path is None:
+        return DEFAULT_PATH
+    if not path.startswith("/") or not path.isascii() or " " in path:
+        raise BadParameter(f"--path takes a path such as /predict or /v1/{{model}}, got {path!r}")
+    return path
+
+
+def _ensure_writable(file: str | Path | None) -> None:
+    """Before the load, not after it."""
+    if file is None or file == "-":
+        return
+    folder = Path(file).absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise BadParameter(f"cannot write {file}: {folder} is not a folder to write to")

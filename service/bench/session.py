@@ -1,0 +1,229 @@
+"""One run from plan to report, and the search for the objective's rate. Promises: same options, same requests."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
+from service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
+from service.bench.schedule import (
+    Arrivals,
+    Burst,
+    Constant,
+    Poisson,
+    Recorded,
+    Schedule,
+    Steps,
+    schedule_of,
+)
+from service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
+from service.bench.statistics import is_stable
+from service.bench.summary import ClientCost, Scope, report_of
+from service.bench.traces import Arrival
+from service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
+from service.errors import LoadFailed
+
+_CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
+_CHECK_TIMEOUT_S = 10.0
+_STABILITY_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What stays the same from run to run."""
+
+    url: str
+    endpoint: Endpoint
+    workload: Workload
+    shape: RequestShape
+    limits: ClientLimits
+    seed: int
+    warm_up_s: float
+    objective_ms: float
+    stable_within: float | None = None  # ends a run early
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Requests come when they come. `trace` names what a recording asked for."""
+
+    arrivals: Arrivals
+    requests: int | None = None
+    trace: tuple[Arrival, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    report: Report
+    measured: Measured
+
+
+OnProgress = Callable[[Live, float], None]  # what is known, and how long measuring takes
+
+
+def check_server(session: Session) -> None:
+    """Every model answers by name and has a version that is ready. Raises LoadFailed."""
+    if session.shape.path != DEFAULT_PATH:
+        return  # not saccade's API: the first requests will tell
+    with httpx.Client(headers=dict(session.shape.headers), timeout=_CHECK_TIMEOUT_S) as client:
+        for model in session.workload.models:
+            url = f"{session.url.rstrip('/')}/v1/models/{model}"
+            try:
+                response = client.get(url)
+            except httpx.HTTPError as error:
+                raise LoadFailed(f"cannot reach {session.url}: {error}; is `saccade serve` running?") from error
+            _ensure_ready(session.url, model, response)
+
+
+def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
+    try:
+        document: dict[str, Any] = response.json()
+        states = [version["state"] for version in document.get("versions", ())]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise LoadFailed(
+            f"{url} answered {response.status_code}, but not as saccade does; name another server's path with --path"
+        ) from error
+    if not response.is_success:
+        raise LoadFailed(f"{url} answered {response.status_code}: {document.get('detail', 'no detail')}")
+    if "ready" not in states:
+        raise LoadFailed(
+            f"no version of {model} is ready (states: {', '.join(states) or 'none'}); wait, or see its log"
+        )
+
+
+def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> Run:
+    """Runs a load to its end. Raises LoadFailed, and BadParameter for a plan that is empty or too large."""
+    plan = _plan(session, load)
+    is_enough = _StabilityWatch(session.stable_within).is_enough if session.stable_within else None
+    measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s), is_enough)
+    steps = plan.load.steps if isinstance(plan.load, Schedule) else ()
+    facts = LoadFacts(
+        url=session.url,
+        models=_mix(session.workload),
+        arrivals=description_of(load),
+        seed=session.seed,
+        warm_up_s=session.warm_up_s,
+        window_s=_window_s(load, measured),
+        ending=str(measured.ending),
+        body=str(session.shape.form),
+        bodies=len(session.workload.items),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    cost = ClientCost(session.limits.processes, measured.client_cpu_s, measured.client_wall_s)
+    scope = Scope(session.workload.items, steps, session.objective_ms)
+    return Run(report_of(facts, measured.records, scope, cost), measured)
+
+
+def search_slo(
+    session: Session,
+    limits: SearchLimits,
+    arrivals: Callable[[float, float], Constant | Poisson],
+    trial_s: float,
+    on_progress: OnProgress,
+    on_trial: Callable[[TrialFigures], None],
+) -> Run:
+    """Tries rates until the highest within the objective is known; the run of that rate carries the curve.
+
+    `arrivals` makes a process of a rate and a duration.
+    """
+    search = SloSearch(limits)
+    runs: dict[float, Run] = {}
+    trials: list[TrialFigures] = []
+    while (rate := search.next_rate()) is not None:
+        # New users each time: the same arrivals again would tell nothing new.
+        tried = replace(session, seed=session.seed + len(trials))
+        run = measure(tried, Open(arrivals(rate, max(trial_s, MIN_REQUESTS / rate))), on_progress)
+        if run.measured.ending is Ending.INTERRUPTED:
+            runs.setdefault(rate, run)
+            break
+        runs[rate] = run
+        report = run.report
+        late = report.requests - round(report.goodput_ratio * report.requests)
+        p99_ms = report.latency.p99_ms if report.latency else None
+        trial = Trial(rate, report.requests, late, p99_ms, report.client.is_saturated)
+        verdict = search.record(trial)
+        trials.append(TrialFigures(rate, trial.requests, trial.late_ratio, p99_ms, str(verdict)))
+        on_trial(trials[-1])
+    best = search.met_rps if search.met_rps in runs else min(runs)
+    end = str(search.end or Ending.INTERRUPTED)
+    slo = SloFigures(search.met_rps, search.missed_rps, session.objective_ms, end, tuple(trials))
+    return Run(replace(runs[best].report, slo=slo), runs[best].measured)
+
+
+def trace_rows(run: Run, workload: Workload) -> Iterator[dict[str, Any]]:
+    """What `--record` writes: every measured request, with how it ended."""
+    records = run.measured.records
+    for row in np.flatnonzero(records.due_s >= 0.0).tolist():
+        item = workload.items[records.item[row]]
+        yield {
+            "at_s": float(records.due_s[row]),
+            "model": item.model,
+            "image": item.image,
+            "latency_ms": float(records.done_s[row] - records.due_s[row]) * 1000.0,
+            "outcome": records.outcomes[records.outcome[row]].label,
+        }
+
+
+def description_of(load: Open | Closed) -> str:
+    """The load in words."""
+    if isinstance(load, Closed):
+        return f"{load.in_flight} in flight (closed loop)"
+    match load.arrivals:
+        case Constant(rate):
+            return f"{rate:g}/s, evenly"
+        case Poisson(rate):
+            return f"{rate:g}/s, Poisson"
+        case Burst(rate, _, size):
+            return f"{rate:g}/s in bursts of {size}"
+        case Steps(steps):
+            return "steps of " + ", ".join(f"{step.rate_rps:g}/s for {step.duration_s:g} s" for step in steps)
+        case Recorded(arrivals_s, speed):
+            return f"a recording of {len(arrivals_s)} requests" + ("" if speed == 1.0 else f", {speed:g} times as fast")
+
+
+class _StabilityWatch:
+    """Looks once a second: sorting a million latencies four times a second would be work of its own."""
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self._next_s = 0.0
+
+    def is_enough(self, live: Live) -> bool:
+        if live.elapsed_s < self._next_s or not live.latencies_ms:
+            return False
+        self._next_s = live.elapsed_s + _STABILITY_EVERY_S
+        return is_stable(np.concatenate(live.latencies_ms), self._within)
+
+
+def _plan(session: Session, load: Open | Closed) -> LoadPlan:
+    order: NDArray[np.int64]
+    planned: Schedule | Closed
+    if isinstance(load, Closed):
+        planned = load
+        order = order_of(session.workload, max(_CLOSED_ROUNDS, len(session.workload.items)), session.seed)
+    else:
+        planned = schedule_of(load.arrivals, session.seed, session.warm_up_s, load.requests)
+        count = len(planned.due_s)
+        asked = load.trace[: count - planned.warm_up_count]
+        order = order_of_trace(session.workload, asked, count, session.seed)
+    return LoadPlan(session.endpoint, session.workload, planned, order, session.limits)
+
+
+def _window_s(load: Open | Closed, measured: Measured) -> float:
+    """A load with a duration is measured over it; one that is a number of requests, until its last answer."""
+    is_counted = load.requests is not None or (isinstance(load, Open) and isinstance(load.arrivals, Recorded))
+    if measured.ending is not Ending.COMPLETE or not is_counted:
+        return measured.stopped_at_s
+    return float(measured.records.done_s.max()) if len(measured.records) else 0.0
+
+
+def _mix(workload: Workload) -> dict[str, float]:
+    total = sum(workload.weights.values())
+    return {model: weight / total for model, weight in workload.weights.items()}

@@ -1,0 +1,115 @@
+"""Which rate to try next. Promises: pure; it ends, and the rate it returns was tried and met the objective.
+
+A rate meets the objective when at most one per cent of its requests are late, failed ones included: p99 with the
+failures counted. Doubling finds a rate that does not; then the gap is halved geometrically. A rate that few requests
+leave unclear is tried again, and all its requests count together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from service.bench.statistics import Verdict, verdict_of
+
+ALLOWED_LATE = 0.01  # p99
+MIN_REQUESTS = 300  # none late among so many is enough to be sure
+_TRIES = 3
+_HALVINGS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`late` counts requests not answered well within the objective."""
+
+    rate_rps: float
+    requests: int
+    late: int
+    p99_ms: float | None  # of answers
+    is_client_limited: bool = False
+
+    @property
+    def late_ratio(self) -> float:
+        return self.late / self.requests if self.requests else 1.0
+
+
+class SearchEnd(StrEnum):
+    FOUND = "found"
+    NO_RATE = "no rate meets the objective"
+    RATE_LIMIT = "every rate up to the limit meets it: raise --max-rate"
+    CLIENT_LIMIT = "the client is the limit: give it more processes or another machine"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLimits:
+    start_rps: float
+    max_rps: float
+    precision: float = 0.05  # of the rate
+
+
+class SloSearch:
+    """Ask `next_rate`, try it, `record` the trial; until `next_rate` is None."""
+
+    def __init__(self, limits: SearchLimits) -> None:
+        self._limits = limits
+        self._rate: float = min(limits.start_rps, limits.max_rps)
+        self._of_rate: list[Trial] = []
+        self._met: float | None = None
+        self._missed: float | None = None
+        self.end: SearchEnd | None = None
+        self.trials: list[Trial] = []
+
+    @property
+    def met_rps(self) -> float | None:
+        """Highest rate that met the objective."""
+        return self._met
+
+    @property
+    def missed_rps(self) -> float | None:
+        """Lowest rate that did not."""
+        return self._missed
+
+    def next_rate(self) -> float | None:
+        return None if self.end is not None else self._rate
+
+    def record(self, trial: Trial) -> Verdict:
+        """Verdict on the trial's rate, with its earlier trials."""
+        self.trials.append(trial)
+        self._of_rate.append(trial)
+        verdict = self._verdict()
+        if verdict is Verdict.UNCLEAR:
+            return verdict
+        self._of_rate = []
+        if verdict is Verdict.MET:
+            self._met = trial.rate_rps
+        elif trial.is_client_limited:
+            self.end = SearchEnd.CLIENT_LIMIT
+            return verdict
+        else:
+            self._missed = trial.rate_rps
+        self._choose()
+        return verdict
+
+    def _verdict(self) -> Verdict:
+        requests, late = sum(item.requests for item in self._of_rate), sum(item.late for item in self._of_rate)
+        verdict = verdict_of(requests, late, ALLOWED_LATE)
+        if verdict is Verdict.UNCLEAR and len(self._of_rate) >= _TRIES:
+            # The limit lies at this rate, as far as so many requests can tell.
+            return Verdict.MET if requests and late <= ALLOWED_LATE * requests else Verdict.MISSED
+        return verdict
+
+    def _choose(self) -> None:
+        met, missed, limits = self._met, self._missed, self._limits
+        if met is not None and missed is not None:
+            self._rate = math.sqrt(met * missed)
+            if missed / met <= 1 + limits.precision:
+                self.end = SearchEnd.FOUND
+        elif met is not None:
+            self._rate = min(2 * met, limits.max_rps)
+            if met >= limits.max_rps:
+                self.end = SearchEnd.RATE_LIMIT
+        elif missed is not None:
+            self._rate = missed / 2
+            if self._rate < limits.start_rps / 2**_HALVINGS:
+                self.end = SearchEnd.NO_RATE

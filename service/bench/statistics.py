@@ -1,0 +1,103 @@
+"""Figures of many latencies. Promises: pure; a figure that too few values carry is None, not a guess."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[Any]
+
+CURVE = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 99.99, 100.0)  # of the percentile plot
+BATCHES = 10
+MIN_BATCH = 300  # values; three of them lie beyond p99
+_T_95_OF_9 = 2.262  # Student's t for ten batches
+_Z_95_ONE_SIDED = 1.645
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    p99_9_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A percentile's 95 % interval."""
+
+    low_ms: float
+    high_ms: float
+
+    @property
+    def half_width_ratio(self) -> float:
+        """Half of its width against its middle."""
+        middle = (self.low_ms + self.high_ms) / 2
+        return (self.high_ms - self.low_ms) / 2 / middle if middle > 0 else math.inf
+
+
+class Verdict(StrEnum):
+    """Whether a share is within its limit, at 95 % confidence."""
+
+    MET = "met"
+    MISSED = "missed"
+    UNCLEAR = "unclear"
+
+
+def latency_of(values_ms: Values) -> Latency | None:
+    """Exact percentiles: the smallest value that at least so many per cent do not exceed."""
+    if not len(values_ms):
+        return None
+    p50, p90, p95, p99, p99_9 = percentiles(values_ms, (50, 90, 95, 99, 99.9))
+    return Latency(len(values_ms), float(np.mean(values_ms)), p50, p90, p95, p99, p99_9, float(np.max(values_ms)))
+
+
+def percentiles(values_ms: Values, percents: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.percentile(values_ms, percents, method="inverted_cdf"))
+
+
+def curve_of(values_ms: Values) -> tuple[tuple[float, float], ...]:
+    """(per cent, ms), without percentiles beyond what the number of values can tell apart."""
+    if not len(values_ms):
+        return ()
+    told = tuple(percent for percent in CURVE if percent == 100.0 or len(values_ms) * (100.0 - percent) >= 100.0)
+    return tuple(zip(told, percentiles(values_ms, told), strict=True))
+
+
+def interval_of(values_ms: Values, percent: float) -> Interval | None:
+    """From the percentiles of ten consecutive batches: neighbours in a queue are alike. None for too few values."""
+    if len(values_ms) < BATCHES * MIN_BATCH:
+        return None
+    of_batches = np.array([percentiles(batch, (percent,))[0] for batch in np.array_split(values_ms, BATCHES)])
+    half = _T_95_OF_9 * float(np.std(of_batches, ddof=1)) / math.sqrt(BATCHES)
+    middle = float(np.mean(of_batches))
+    return Interval(middle - half, middle + half)
+
+
+def is_stable(values_ms: Values, within: float) -> bool:
+    """The intervals of p50 and p99 are narrower than `within` of their middle, to either side."""
+    intervals = [interval_of(values_ms, percent) for percent in (50.0, 99.0)]
+    return all(interval is not None and interval.half_width_ratio <= within for interval in intervals)
+
+
+def verdict_of(count: int, beyond: int, allowed: float) -> Verdict:
+    """Whether the share that `beyond` of `count` stands for is at most `allowed`: Wilson's bounds (1927), one-sided."""
+    if count == 0:
+        return Verdict.UNCLEAR
+    share, z2 = beyond / count, _Z_95_ONE_SIDED**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z_95_ONE_SIDED * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    if middle + half <= allowed:
+        return Verdict.MET
+    return Verdict.MISSED if middle - half > allowed else Verdict.UNCLEAR

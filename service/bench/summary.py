@@ -1,0 +1,242 @@
+"""The report of a run's rows. Promises: pure; every measured request is counted once, warm-up never."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bench.records import STAGES, End, Records
+from service.bench.report import (
+    ClientFigures,
+    LoadFacts,
+    Moment,
+    OutcomeCount,
+    Report,
+    SpanFigures,
+    StageFigures,
+    VersionFigures,
+)
+from service.bench.schedule import Step
+from service.bench.statistics import curve_of, interval_of, latency_of, percentiles
+from service.bench.workload import Item
+
+Mask = NDArray[np.bool_]
+
+_BUSY_SHARE = 0.9  # of its core: a client process that busy is late for everything
+_LAG_MS = 1.0
+_LAG_RATIO = 0.1  # of the latency's own p99
+_WAITED_RATIO = 0.01
+_INTERVALS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_MOST_MOMENTS = 120
+_LEAST_PER_MOMENT = 30  # requests on average: fewer would draw noise
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCost:
+    processes: int
+    cpu_s: float
+    wall_s: float  # summed over processes
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the rows are to be read with."""
+
+    items: Sequence[Item]
+    steps: Sequence[Step]
+    objective_ms: float
+
+
+def report_of(load: LoadFacts, records: Records, scope: Scope, cost: ClientCost) -> Report:
+    """`load.window_s` is the measured time; rows due before zero are warm-up and count only towards what came later."""
+    window_s = max(load.window_s, 1e-9)
+    measured = records.rows(records.due_s >= 0.0)
+    ok, latency_ms = measured.is_ok, measured.latency_ms
+    good_count = int(np.sum(ok & (latency_ms <= scope.objective_ms)))
+    requests, ok_count = len(measured), int(np.sum(ok))
+    refused = measured.is_refused
+    return Report(
+        load=load,
+        requests=requests,
+        ok=ok_count,
+        failed=requests - ok_count,
+        offered_rps=requests / window_s,
+        throughput_rps=_arrived(records, window_s) / window_s,
+        objective_ms=scope.objective_ms,
+        goodput_rps=_arrived(records, window_s, scope.objective_ms) / window_s,
+        goodput_ratio=good_count / requests if requests else 0.0,
+        error_rate=1.0 - ok_count / requests if requests else 1.0,
+        refused_rate=float(np.mean(refused)) if requests else 0.0,
+        latency=latency_of(latency_ms[ok]),
+        service=latency_of(measured.service_ms[ok]),
+        refusals=latency_of(measured.service_ms[refused]),
+        p50_interval=interval_of(latency_ms[ok], 50.0),
+        p99_interval=interval_of(latency_ms[ok], 99.0),
+        outcomes=_outcomes(measured),
+        versions=_versions(measured, scope.items),
+        models=_models(records, scope, window_s),
+        steps=_steps(records, scope),
+        stages=_stages(measured),
+        sent_bytes=int(_sizes(scope.items)[measured.item].sum()) if requests else 0,
+        received_bytes=int(measured.answer_bytes.sum()),
+        client=_client(measured, cost),
+        curve=curve_of(latency_ms[ok]),
+        moments=_moments(records, window_s, scope.objective_ms),
+    )
+
+
+def _arrived(records: Records, window_s: float, objective_ms: float = np.inf) -> int:
+    """Good answers that came within the window, whenever their requests were due."""
+    came = (records.done_s >= 0.0) & (records.done_s <= window_s)
+    return int(np.sum(came & records.is_ok & (records.latency_ms <= objective_ms)))
+
+
+def _sizes(items: Sequence[Item]) -> NDArray[np.int64]:
+    return np.array([item.size_bytes for item in items], np.int64)
+
+
+def _outcomes(measured: Records) -> tuple[OutcomeCount, ...]:
+    """Failures by kind and good answers, the most frequent first."""
+    counts: dict[tuple[str, str, int], int] = {}
+    for number, count in enumerate(np.bincount(measured.outcome, minlength=len(measured.outcomes))):
+        outcome = measured.outcomes[number]
+        kind = (outcome.label, str(outcome.end), outcome.status)
+        counts[kind] = counts.get(kind, 0) + int(count)
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(OutcomeCount(*kind, count) for kind, count in ordered if count)
+
+
+def _versions(measured: Records, items: Sequence[Item]) -> tuple[VersionFigures, ...]:
+    found = []
+    latency_ms = measured.latency_ms
+    for model, of_model in _by_model(measured, items):
+        for number, outcome in enumerate(measured.outcomes):
+            of_version = of_model & (measured.outcome == number)
+            if outcome.is_ok and of_version.any():
+                p50_ms, p99_ms = percentiles(latency_ms[of_version], (50.0, 99.0))
+                count = int(of_version.sum())
+                found.append(VersionFigures(model, outcome.version, outcome.variant, count, p50_ms, p99_ms))
+    return tuple(found)
+
+
+def _by_model(records: Records, items: Sequence[Item]) -> list[tuple[str, Mask]]:
+    """In the order of the mix."""
+    names = list(dict.fromkeys(item.model for item in items))
+    number_of_item = np.array([names.index(item.model) for item in items], np.int64)
+    model = number_of_item[records.item]
+    return [(name, model == number) for number, name in enumerate(names)]
+
+
+def _models(records: Records, scope: Scope, window_s: float) -> tuple[SpanFigures, ...]:
+    return tuple(
+        _span(model, records.rows(of_model), 0.0, window_s, scope.objective_ms)
+        for model, of_model in _by_model(records, scope.items)
+    )
+
+
+def _steps(records: Records, scope: Scope) -> tuple[SpanFigures, ...]:
+    figures = []
+    start_s = 0.0
+    for step in scope.steps:
+        end_s = start_s + step.duration_s
+        figures.append(_span(f"{step.rate_rps:g}/s", records, start_s, end_s, scope.objective_ms))
+        start_s = end_s
+    return tuple(figures)
+
+
+def _span(name: str, records: Records, start_s: float, end_s: float, objective_ms: float) -> SpanFigures:
+    """Requests count by when they were due, answers by when they came."""
+    due = records.rows((records.due_s >= start_s) & (records.due_s < end_s))
+    came = records.rows((records.done_s >= start_s) & (records.done_s < end_s) & records.is_ok)
+    length_s = end_s - start_s
+    return SpanFigures(
+        name=name,
+        requests=len(due),
+        offered_rps=len(due) / length_s,
+        throughput_rps=len(came) / length_s,
+        goodput_rps=int(np.sum(came.latency_ms <= objective_ms)) / length_s,
+        error_rate=1.0 - float(np.mean(due.is_ok)) if len(due) else 0.0,
+        latency=latency_of(due.latency_ms[due.is_ok]),
+    )
+
+
+def _stages(measured: Records) -> tuple[StageFigures, ...]:
+    """The server's stages, what else it did, and what was not the server's; of answers that say."""
+    told = measured.is_ok & ~np.isnan(measured.stages_ms[:, -1])
+    if not told.any():
+        return ()
+    stages_ms = measured.stages_ms[told].astype(np.float64)
+    service_ms = float(np.mean(measured.service_ms[told]))
+    means_ms = dict(zip(STAGES, stages_ms[:, :-1].mean(axis=0).tolist(), strict=True))
+    total_ms = float(stages_ms[:, -1].mean())
+    means_ms["rest of the server"] = max(0.0, total_ms - sum(means_ms.values()))
+    means_ms["network and client"] = max(0.0, service_ms - total_ms)
+    return tuple(StageFigures(name, mean_ms, mean_ms / service_ms) for name, mean_ms in means_ms.items())
+
+
+def _client(measured: Records, cost: ClientCost) -> ClientFigures:
+    """Says so where the client itself was the limit."""
+    busy = cost.cpu_s / cost.wall_s if cost.wall_s else 0.0  # of a core, per process
+    sent = measured.rows(~measured.ended(End.UNSENT))
+    lag_ms = percentiles(sent.lag_ms, (99.0,))[0] if len(sent) else 0.0
+    median_ms = percentiles(measured.latency_ms, (50.0,))[0] if len(measured) else 0.0
+    # A connection that is being opened is not a wait: it takes far less than this.
+    waited = int(np.sum(measured.sent_s - measured.woken_s > 0.001 * max(_LAG_MS, _LAG_RATIO * median_ms)))
+    notes = []
+    if busy > _BUSY_SHARE or lag_ms > max(_LAG_MS, _LAG_RATIO * median_ms):
+        notes.append(
+            f"client saturated: latency from intended send time includes client lag, p99 {lag_ms:.1f} ms, "
+            f"at {busy:.0%} of a core per process; use more --processes, or another machine"
+        )
+    if waited and waited > 0.01 * len(measured):
+        notes.append(
+            f"{waited} requests waited for a connection: all of --max-in-flight were busy, or opening was slow"
+        )
+    return ClientFigures(
+        cost.processes,
+        busy * cost.processes,
+        lag_ms,
+        waited,
+        any(note.startswith("client") for note in notes),
+        "; ".join(notes),
+    )
+
+
+def _moments(records: Records, window_s: float, objective_ms: float) -> tuple[Moment, ...]:
+    least_s = max(window_s / _MOST_MOMENTS, _LEAST_PER_MOMENT * window_s / max(1, len(records)))
+    width_s = next((width for width in _INTERVALS_S if width >= least_s), least_s)
+    edges = np.arange(0.0, window_s + width_s, width_s)
+    if len(edges) < 2:
+        return ()
+    measured = records.rows(records.due_s >= 0.0)
+    # By due time the rows are sorted already; by the time of their end they are not.
+    due_bounds = np.searchsorted(measured.due_s, edges).tolist()
+    by_end = np.argsort(records.done_s, kind="stable")
+    end_bounds = np.searchsorted(records.done_s[by_end], edges).tolist()
+    ok, ended_ok, ended_ms = measured.is_ok, records.is_ok[by_end], records.latency_ms[by_end]
+    latency_ms = measured.latency_ms
+    moments: list[Moment] = []
+    for number, start_s in enumerate(edges[:-1].tolist()):
+        length_s = min(width_s, window_s - start_s)
+        if length_s < 0.5 * width_s and moments:  # the remainder would be noise
+            break
+        due = slice(due_bounds[number], due_bounds[number + 1])
+        came = slice(end_bounds[number], end_bounds[number + 1])
+        good = ended_ok[came] & (ended_ms[came] <= objective_ms)
+        latency = latency_of(latency_ms[due][ok[due]])
+        moments.append(
+            Moment(
+                at_s=start_s,
+                offered_rps=(due.stop - due.start) / length_s,
+                throughput_rps=int(np.sum(ended_ok[came])) / length_s,
+                goodput_rps=int(np.sum(good)) / length_s,
+                failed_rps=int(np.sum(~ended_ok[came])) / length_s,
+                p50_ms=latency.p50_ms if latency else None,
+                p99_ms=latency.p99_ms if latency else None,
+                max_ms=latency.max_ms if latency else None,
+            )
+        )
+    return tuple(moments)

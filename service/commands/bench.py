@@ -1,0 +1,153 @@
+"""`saccade bench URL MODEL --images DIR`: open-loop load. Promises: exit 1 if a limit is broken, 2 for wrong usage."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.errors import BadParameter
+
+if TYPE_CHECKING:  # numpy and the rest are loaded when a load runs: the other commands need none of it
+    from service.bench.options import BenchOptions
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT = click.Path(dir_okay=False, path_type=Path)
+_POSITIVE = click.FloatRange(min=0.0, min_open=True)
+_COUNT = click.IntRange(min=1)
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    # What is sent
+    click.option(
+        "--images", multiple=True, required=True, metavar="[MODEL=]DIR", help="folder of images, for one model or all"
+    ),
+    click.option("--mix", metavar="MODEL=WEIGHT,…", help="several models instead of MODEL"),
+    click.option("--max-images", type=_COUNT, help="take only the first images of a folder"),
+    click.option("--body", type=click.Choice(["raw", "multipart", "json"]), default="raw", show_default=True),
+    click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="such as top_k=3"),
+    click.option("--deadline-ms", type=_POSITIVE, help="asked of the server for every request"),
+    click.option("--header", "-H", "headers", multiple=True, metavar="NAME: VALUE", help="sent with every request"),
+    click.option("--priority", metavar="VALUE", help="value of the X-Priority header"),
+    click.option("--key-file", type=_FILE, help="file with a bearer key"),
+    click.option("--key-env", metavar="NAME", help="environment variable with a bearer key"),
+    click.option("--path", metavar="/PATH", help="another server's path; {model} stands for the model"),
+    # When it is sent
+    click.option(
+        "--arrivals",
+        type=click.Choice(["constant", "poisson", "steps", "burst", "trace"]),
+        help="default: poisson, or what the options below say",
+    ),
+    click.option("--rate", type=_POSITIVE, help="requests per second; where --find-slo begins"),
+    click.option("--steps", metavar="RATExSECONDS,…", help="such as 100x10,200x10"),
+    click.option("--burst-size", type=_COUNT, help="requests at the same moment"),
+    click.option("--trace", type=_FILE, help="recorded arrivals: JSON lines or CSV with at_s, model, image"),
+    click.option("--trace-speed", type=_POSITIVE, default=1.0, help="replay so many times as fast"),
+    click.option("--closed", type=_COUNT, metavar="N", help="no arrivals: N requests in flight, for capacity"),
+    click.option("--duration-s", type=_POSITIVE, help="of measuring  [default: 30]"),
+    click.option("--requests", type=_COUNT, help="measure so many instead of a duration"),
+    click.option("--warm-up-s", type=click.FloatRange(min=0.0), default=2.0, show_default=True, help="not measured"),
+    click.option("--stop-when-stable", is_flag=True, help="end when p50 and p99 are known well enough"),
+    click.option(
+        "--stable-within", type=_POSITIVE, default=0.05, show_default=True, help="what is well enough, relative"
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of arrivals and images"),
+    # By whom
+    click.option("--processes", type=_COUNT, help="client processes  [default: half the cores, 8 at most]"),
+    click.option("--connections", type=_COUNT, default=16, show_default=True, help="opened before the start"),
+    click.option("--max-in-flight", type=_COUNT, default=1024, show_default=True, help="more wait in the client"),
+    click.option("--timeout-s", type=_POSITIVE, default=30.0, show_default=True, help="then a request has failed"),
+    # What for
+    click.option(
+        "--objective-ms", type=_POSITIVE, default=200.0, show_default=True, help="answers within it are goodput"
+    ),
+    click.option("--find-slo", is_flag=True, help="search the highest rate whose p99 is within the objective"),
+    click.option("--trial-s", type=_POSITIVE, default=5.0, show_default=True, help="of each try of --find-slo"),
+    click.option("--max-rate", type=_POSITIVE, default=100_000.0, show_default=True, help="of --find-slo"),
+    click.option(
+        "--fail-if", "fail_if", multiple=True, metavar="CONDITION", help="exit 1 if it holds, such as 'p99_ms>50'"
+    ),
+    click.option(
+        "--baseline", type=_FILE, help="an earlier --json: show changes, allow conditions like p99_ms_change>0.1"
+    ),
+    click.option("--json", "json_file", metavar="FILE", help="the report for machines; - for stdout"),
+    click.option("--html", "html_file", type=_OUTPUT, help="the report as a page with plots"),
+    click.option("--record", type=_OUTPUT, help="write what was sent, for --trace"),
+)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("url")
+@click.argument("model", required=False)
+@_with_options
+def bench(**given: Any) -> None:
+    """Sends images to MODEL at URL as users would: at given moments, whether or not the server keeps up.
+
+    Latency counts from the moment a request was meant to be sent, so a stall is seen by all who wait through it.
+    """
+    from service.bench.options import options_from
+
+    try:
+        options = options_from(given, _key(given["key_file"], given["key_env"]))
+        failures = _run(options)
+    except BadParameter as error:
+        raise click.UsageError(str(error)) from error
+    for failure in failures:
+        click.echo(f"FAILED       {failure}", err=True)
+    if failures:
+        sys.exit(1)
+
+
+def _key(key_file: Path | None, key_env: str | None) -> str | None:
+    """Never from the command line itself: that is in every process list. Raises BadParameter."""
+    if key_file is not None and key_env is not None:
+        raise BadParameter("give --key-file or --key-env, not both")
+    if key_file is not None:
+        return key_file.read_text("utf-8").strip()
+    if key_env is None:
+        return None
+    key = os.environ.get(key_env, "").strip()
+    if not key:
+        raise BadParameter(f"--key-env names {key_env}, which is not set or empty")
+    return key
+
+
+def _run(options: BenchOptions) -> list[str]:
+    """Measures, writes what was asked for, and returns why the run fails."""
+    from dataclasses import replace
+
+    from service.bench.html_report import html_of
+    from service.bench.limits import changes_of, failures_of
+    from service.bench.options import measured_with
+    from service.bench.progress import ProgressShow
+    from service.bench.report import encoded, figures_of
+    from service.bench.session import check_server, trace_rows
+    from service.bench.text_report import text_of
+    from service.bench.traces import write_trace
+
+    check_server(options.session)
+    with ProgressShow() as progress:
+        run = measured_with(options, progress)
+    report = run.report
+    if options.baseline is not None:
+        report = replace(report, changes=changes_of(figures_of(options.baseline), figures_of(report)))
+    if options.json_file == "-":
+        click.echo(encoded(report), nl=False)
+    else:
+        click.echo(text_of(report))
+        if options.json_file is not None:
+            Path(options.json_file).write_bytes(encoded(report))
+    if options.html_file is not None:
+        options.html_file.write_text(html_of(report), "utf-8")
+    if options.record is not None:
+        write_trace(options.record, trace_rows(run, options.session.workload))
+    return failures_of(report, options.conditions)
