@@ -1,7 +1,9 @@
 """The request's story: admit, prepare, infer, finish. Promises: one outcome per image, by its deadline.
 
-Pixels are decoded and resized in a thread, straight into the slot; answers are read from the slot. Whoever may
-touch the slot holds the permit, so nothing here frees it early: not a deadline, not a client that left.
+Pixels are decoded and resized in a thread, straight into the slot; answers are read from the slot. Where the worker
+decodes JPEGs on its device, the slot gets their bytes instead; what it cannot decode comes back, and the thread has
+the last word. Whoever may touch the slot holds the permit, so nothing here frees it early: not a deadline, not a
+client that left.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 
-from models.preprocessing import Geometry, preprocess_into
-from models.specs import Task
+from models.preprocessing import Geometry, geometry_of, preprocess_into
+from models.specs import PreprocessSpec, Task
 from service.catalog import Target
 from service.core import StageTimes
 from service.errors import (
@@ -32,16 +35,20 @@ from service.parameters import Parameters
 from service.scheduling.admission import Permit
 from service.vision.classification import classes_json
 from service.vision.detection import detections_json
+from service.vision.gpu.header import encoded_image
 from service.vision.image_decoder import ImageLimits, decode_image
 from service.vision.segmentation import segments_json
 from service.workers import messages
 from service.workers.device_lines import Assignment, DeviceLines
+from service.workers.tensor_slots import TensorPlace
 
 log = structlog.get_logger()
 
 _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
 # Masks up to this many source pixels are encoded in a third of a millisecond; larger ones leave the event loop.
 _INLINE_MASK_PIXELS = 300_000
+# Reading a header and copying so many bytes takes a tenth of a millisecond; larger ones leave the event loop.
+_INLINE_JPEG_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,14 @@ class ImageAnswer:
     error: SaccadeError | None
     times: StageTimes
     variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """What a slot holds, and where the image lies in the model's input."""
+
+    place: Geometry
+    encoded_bytes: int  # of a JPEG; 0: pixels
 
 
 NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
@@ -104,11 +119,16 @@ class Predictor:
             if isinstance(image, SaccadeError):
                 raise image
             async with asyncio.timeout(deadline_s - time.monotonic() + _GRACE_S):
-                place = await self._prepare(image, permit, target)
+                filled = await self._prepare(image, permit, given, target)
                 decoded_s = time.perf_counter()
-                done = await self._infer(permit, given, deadline_s, client_leaves)
+                done = await self._infer(permit, given, filled, deadline_s, client_leaves)
+                if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
+                    filled = await self._decode(image, permit, target)
+                    decoded_s = time.perf_counter()
+                    done = await self._infer(permit, given, filled, deadline_s, client_leaves)
+                _ensure_ok(done.status)
                 inferred_s = time.perf_counter()
-                prediction = await self._finish(permit, place, target, parameters)
+                prediction = await self._finish(permit, filled.place, target, parameters)
         except TimeoutError:
             late = DeadlineExceeded("the deadline passed before the answer was ready")
             return ImageAnswer(None, late, NO_TIMES, variant)
@@ -119,24 +139,48 @@ class Predictor:
             return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES, variant)
         finally:
             permit.let_go()
-        times = StageTimes(decoded_s - start_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
+        decode_s = decoded_s - start_s + done.decode_s
+        times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
         return ImageAnswer(prediction, None, times, variant)
 
-    async def _prepare(self, image: bytes, permit: Permit, target: Target) -> Geometry:
+    async def _prepare(self, image: bytes, permit: Permit, given: Assignment, target: Target) -> _Filled:
+        """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""
+        spec = target.manifest.preprocess
+        if given.instance.decodes_jpegs:
+
+            def work() -> _Filled | None:
+                return self._copied(image, permit, spec)
+
+            is_small = len(image) <= _INLINE_JPEG_BYTES
+            copied = work() if is_small else await self._in_pool(permit, work)
+            if copied is not None:
+                return copied
+        return await self._decode(image, permit, target)
+
+    def _copied(self, image: bytes, permit: Permit, spec: PreprocessSpec) -> _Filled | None:
+        """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
+        encoded = encoded_image(image, self._limits)
+        if encoded is None or len(image) > permit.arena.slot_bytes:
+            return None
+        place = TensorPlace(0, (len(image),), np.dtype(np.uint8))
+        permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
+        return _Filled(geometry_of(*encoded.upright_size, spec), len(image))
+
+    async def _decode(self, image: bytes, permit: Permit, target: Target) -> _Filled:
         """Decodes and resizes into the slot."""
         pixels_out = permit.arena.tensor(permit.slot, target.layout.input)
         spec = target.manifest.preprocess
 
-        def work() -> Geometry:
-            return preprocess_into(decode_image(image, self._limits), spec, pixels_out)
+        def work() -> _Filled:
+            return _Filled(preprocess_into(decode_image(image, self._limits), spec, pixels_out), 0)
 
         return await self._in_pool(permit, work)
 
     async def _infer(
-        self, permit: Permit, given: Assignment, deadline_s: float, client_leaves: ClientWatch
+        self, permit: Permit, given: Assignment, filled: _Filled, deadline_s: float, client_leaves: ClientWatch
     ) -> messages.Done:
         worker = given.worker
-        request_id, answer = worker.submit(permit, given.instance.instance_id, deadline_s)
+        request_id, answer = worker.submit(permit, given.instance.instance_id, deadline_s, filled.encoded_bytes)
 
         def give_up() -> None:
             if not answer.done():
@@ -150,7 +194,6 @@ class Predictor:
                 worker.cancel(request_id)
                 raise
         given.observe(done)
-        _ensure_ok(done.status)
         return done
 
     async def _finish(self, permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:

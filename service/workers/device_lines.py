@@ -73,7 +73,7 @@ class Assignment:
     speeds: SpeedEstimates
 
     def observe(self, done: Done) -> None:
-        self.speeds.observe(self.instance.instance_id, done.infer_s, done.batch_size)
+        self.speeds.observe(self.instance.instance_id, done.decode_s + done.infer_s, done.batch_size)
 
 
 class DeviceLines:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import msgspec
+import numpy as np
 import pytest
 import structlog
 from PIL import Image
@@ -36,7 +38,7 @@ from service.scheduling.admission import Admission, Permit
 from service.vision.image_decoder import ImageLimits
 from service.workers import messages
 from service.workers.device_lines import DeviceLine, DeviceLines
-from service.workers.tensor_slots import SlotArena, layout_of
+from service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
 from tests.support.versions import manifest_for
 from tests.unit.service.catalogs import instance
 
@@ -54,14 +56,19 @@ class ScriptedWorker:
     def __init__(self) -> None:
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.cancelled: list[int] = []
+        self.received: list[bytes] = []  # the JPEG of each submit; empty where the slot has pixels
         self.refusal: SaccadeError | None = None
         self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
 
     is_connected = True
 
-    def submit(self, permit: Permit, instance_id: int, deadline_s: float) -> tuple[int, asyncio.Future[messages.Done]]:
+    def submit(
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+    ) -> tuple[int, asyncio.Future[messages.Done]]:
         if self.refusal is not None:
             raise self.refusal
+        place = TensorPlace(0, (encoded_bytes,), np.dtype(np.uint8))
+        self.received.append(permit.arena.tensor(permit.slot, place).tobytes())
         permit.hold()
         request_id = len(self._open)
         answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
@@ -72,11 +79,11 @@ class ScriptedWorker:
     def cancel(self, request_id: int) -> None:
         self.cancelled.append(request_id)
 
-    async def answer(self, request_id: int, status: int = messages.DONE_OK) -> None:
+    async def answer(self, request_id: int, status: int = messages.DONE_OK, decode_s: float = 0.0) -> None:
         """Replies as the client would: the answer first, then the slot."""
         permit, answer = self._open[request_id]
         if not answer.done():
-            answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1))
+            answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1, decode_s))
         permit.let_go()
         await asyncio.sleep(0)
 
@@ -84,7 +91,7 @@ class ScriptedWorker:
 class Story:
     """A predictor with two slots."""
 
-    def __init__(self, arena: SlotArena, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, arena: SlotArena, pool: ThreadPoolExecutor, decodes_jpegs: bool = False) -> None:
         self.admission = Admission(NoGauge())
         self.admission.adopt(arena)
         self.worker = ScriptedWorker()
@@ -95,7 +102,7 @@ class Story:
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         self._target = Target(
             VersionKey("digits", 1),
-            (instance("cpu", 7),),
+            (msgspec.structs.replace(instance("cpu", 7), decodes_jpegs=decodes_jpegs),),
             manifest,
             layout_of(manifest.input, manifest.outputs),
             counted,
@@ -125,9 +132,18 @@ async def story() -> AsyncIterator[Story]:
     arena.close()
 
 
-def image(width: int = 8) -> bytes:
+@pytest.fixture
+async def decoding_story() -> AsyncIterator[Story]:
+    """The worker decodes JPEGs."""
+    arena = SlotArena.create(2, 16_384)
+    with ThreadPoolExecutor(2) as pool, structlog.testing.capture_logs():
+        yield Story(arena, pool, decodes_jpegs=True)
+    arena.close()
+
+
+def image(width: int = 8, image_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, "PNG")
+    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, image_format)
     return buffer.getvalue()
 
 
@@ -279,3 +295,88 @@ async def test_unforeseen_failure_stays_with_its_image(story: Story, monkeypatch
     assert type(answer.error) is SaccadeError
     assert "secret" not in str(answer.error)
     assert story.admission.in_use == 0
+
+
+# A worker that decodes JPEGs
+
+
+async def test_jpeg_goes_to_a_decoding_worker_as_it_is(decoding_story: Story) -> None:
+    sent = image(width=16, image_format="JPEG")
+    answering = decoding_story.start(sent)
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), decode_s=0.125)
+
+    (answer,) = await answering
+
+    assert decoding_story.worker.received == [sent]
+    assert answer.prediction is not None
+    assert (answer.prediction["width"], answer.prediction["height"]) == (16, 6)
+    assert answer.times.decode_s > 0.125
+    assert decoding_story.admission.in_use == 0
+
+
+async def test_jpeg_reaches_another_worker_as_pixels(story: Story) -> None:
+    answering = story.start(image(image_format="JPEG"))
+    await story.worker.answer(await story.worker.submitted.get())
+    await answering
+
+    assert story.worker.received == [b""]
+
+
+@pytest.mark.parametrize("sent", [image(), image(image_format="JPEG") + b"no end"], ids=["PNG", "no end"])
+async def test_what_is_not_for_a_device_reaches_a_decoding_worker_as_pixels(decoding_story: Story, sent: bytes) -> None:
+    answering = decoding_story.start(sent)
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get())
+    await answering
+
+    assert decoding_story.worker.received == [b""]
+
+
+async def test_jpeg_that_does_not_fit_into_a_slot_is_decoded_here(decoding_story: Story) -> None:
+    sent = image(image_format="JPEG")
+    comment = b"\xff\xfe" + (20_002).to_bytes(2, "big") + bytes(20_000)
+    answering = decoding_story.start(sent[:2] + comment + sent[2:])
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get())
+    (answer,) = await answering
+
+    assert answer.error is None
+    assert decoding_story.worker.received == [b""]
+
+
+async def test_what_the_worker_cannot_decode_is_decoded_here_and_sent_again(decoding_story: Story) -> None:
+    sent = image(image_format="JPEG")
+    answering = decoding_story.start(sent)
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), messages.DONE_UNDECODED)
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get())
+
+    (answer,) = await answering
+
+    assert answer.error is None
+    assert decoding_story.worker.received == [sent, b""]
+    assert decoding_story.admission.in_use == 0
+
+
+async def test_what_neither_can_decode_is_a_bad_image(decoding_story: Story) -> None:
+    sent = image(width=400, image_format="JPEG")
+    answering = decoding_story.start(sent[:-30] + b"\xff\xd9")
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), messages.DONE_UNDECODED)
+
+    (answer,) = await answering
+
+    assert isinstance(answer.error, BadImage)
+    assert decoding_story.admission.in_use == 0
+
+
+async def test_jpeg_with_too_many_pixels_never_reaches_a_decoding_worker(decoding_story: Story) -> None:
+    (answer,) = await decoding_story.start(image(width=2000, image_format="JPEG"))
+
+    assert isinstance(answer.error, BadImage)
+    assert decoding_story.worker.submitted.empty()
+
+
+async def test_worker_may_not_send_pixels_back(decoding_story: Story) -> None:
+    answering = decoding_story.start(image())
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), messages.DONE_UNDECODED)
+
+    (answer,) = await answering
+
+    assert isinstance(answer.error, WorkerLost)
