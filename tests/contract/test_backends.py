@@ -6,20 +6,27 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from models.specs import Task, TensorSpec
-from service.backends.base import Backend, LoadRequest, Outputs, UInt8Array
+from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from service.backends.fake_backend import POISON
 from service.backends.registry import load_backend
 from service.errors import BackendError, RepositoryError
 from tests.support.graphs import classifier_graph, detector_graph, segmenter_graph
+from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_plans import open_simulated
 from tests.support.versions import SIDE, manifest_for
 
 GRAPHS = {Task.CLASSIFY: classifier_graph, Task.DETECT: detector_graph, Task.SEGMENT: segmenter_graph}
-PROVIDERS = {"onnxruntime": "CPUExecutionProvider", "fake": "FakeExecutionProvider"}
+PROVIDERS = {
+    "onnxruntime": "CPUExecutionProvider",
+    "fake": "FakeExecutionProvider",
+    "tensorrt": "tensorrt 10.16.1",  # on a simulated device, where every run may be as late as the rules allow
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,10 @@ class Subject:
     request: LoadRequest
 
     def load(self, **changes: object) -> Backend:
-        return load_backend(self.name, replace(self.request, **changes))  # type: ignore[arg-type]  # any field
+        request = replace(self.request, **changes)  # type: ignore[arg-type]  # any field
+        if self.name == "tensorrt":
+            return open_simulated(request, request.file.parent / "engines", SimulatedCuda(eagerness=0.3))
+        return load_backend(self.name, request)
 
 
 def request_for(directory: Path, task: Task, content: bytes) -> LoadRequest:
@@ -133,18 +143,25 @@ def test_provider_is_the_one_that_really_runs(subject: Subject, backend: Backend
     assert backend.provider == PROVIDERS[subject.name]
 
 
+def opens_the_file_itself(subject: Subject) -> Subject:
+    """The plan's own bytes and key have tests of their own: tests/unit/service/backends/tensorrt/test_backend.py."""
+    if subject.name == "tensorrt":
+        pytest.skip("opens a plan and never the file that it was made from")
+    return subject
+
+
 def test_wrong_digest_is_refused(subject: Subject) -> None:
     with pytest.raises(RepositoryError, match="the file changed after its gate"):
-        subject.load(sha256="0" * 64)
+        opens_the_file_itself(subject).load(sha256="0" * 64)
 
 
 def test_missing_file_is_refused(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="cannot read"):
-        subject.load(file=tmp_path / "absent.onnx")
+        opens_the_file_itself(subject).load(file=tmp_path / "absent.onnx")
 
 
 def test_file_is_not_read_again_after_its_digest_was_checked(subject: Subject) -> None:
-    backend = subject.load()
+    backend = opens_the_file_itself(subject).load()
     subject.request.file.unlink()
 
     assert len(backend.infer(images(1))) == len(subject.request.outputs)
@@ -160,6 +177,7 @@ def _poisoned() -> UInt8Array:
 FAULTS: dict[str, Callable[[], UInt8Array]] = {
     "onnxruntime": lambda: images(2)[:, :-1],  # a height the graph does not take
     "fake": _poisoned,
+    "tensorrt": lambda: images(2)[:, :-1],
 }
 
 
@@ -170,6 +188,60 @@ def test_failed_run_is_a_backend_error_and_the_backend_stays_usable(subject: Sub
         backend.infer(FAULTS[subject.name]())
 
     assert all(np.array_equal(one, other) for one, other in zip(before, backend.infer(images(2)), strict=True))
+
+
+# What the device loop relies on where batches overlap
+
+
+@pytest.fixture
+def pipelined(tmp_path: Path, task: Task) -> Iterator[PipelinedBackend]:
+    subject = Subject("tensorrt", request_for(tmp_path, task, GRAPHS[task]()))
+    loaded = cast("PipelinedBackend", subject.load(batches_in_flight=3))
+    yield loaded
+    loaded.close()
+
+
+def started(backend: PipelinedBackend, given: UInt8Array) -> int:
+    backend.staging(len(given))[...] = given
+    return backend.start()
+
+
+def test_batches_in_flight_are_as_many_as_asked_for(pipelined: PipelinedBackend) -> None:
+    assert pipelined.batches_in_flight == 3
+
+
+def test_staging_has_the_shape_of_the_batch(pipelined: PipelinedBackend) -> None:
+    for count in (1, 4, 2):
+        assert pipelined.staging(count).shape == (count, SIDE, SIDE, 3)
+
+
+def test_batches_that_overlap_answer_as_each_alone_would(pipelined: PipelinedBackend) -> None:
+    given = [images(count, seed) for seed, count in enumerate((3, 1, 5))]
+    alone = [copied(pipelined.infer(each)) for each in given]
+
+    in_flight = [started(pipelined, each) for each in given]
+
+    for number, expected in zip(in_flight, alone, strict=True):
+        outputs, seconds = pipelined.finish(number)
+        assert seconds > 0
+        assert all(np.array_equal(one, other) for one, other in zip(outputs, expected, strict=True))
+
+
+def test_pixels_may_be_staged_while_a_batch_runs(pipelined: PipelinedBackend) -> None:
+    first, second = images(4, seed=1), images(4, seed=2)
+    expected = copied(pipelined.infer(first))
+    number = started(pipelined, first)
+
+    pipelined.staging(4)[...] = second
+
+    assert all(np.array_equal(one, other) for one, other in zip(pipelined.finish(number)[0], expected, strict=True))
+
+
+def test_size_that_was_not_loaded_is_refused_and_harms_nothing(pipelined: PipelinedBackend) -> None:
+    with pytest.raises(BackendError, match="batch size 9"):
+        pipelined.staging(9)
+
+    assert len(pipelined.infer(images(1))[0]) == 1
 
 
 # What only a real runtime can get wrong

@@ -1,0 +1,93 @@
+"""CUDA's error codes: each becomes the error of ours that says what to do."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from service.backends.cuda.driver import CudaVersions
+from service.backends.cuda.failures import STICKY, failure, sticky_code_in, version_text
+from service.backends.cuda.runtime_driver import RuntimeDriver
+from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
+
+VERSIONS = CudaVersions(12040, 13040)
+runtime = pytest.importorskip("cuda.bindings.runtime")
+
+
+def test_sticky_errors_are_those_of_which_cuda_says_that_the_process_must_end() -> None:
+    said = {
+        error.name: int(error)
+        for error in runtime.cudaError_t
+        if "process must be terminated" in " ".join((error.__doc__ or "").split())
+    }
+
+    assert len(said) >= 12
+    assert said.items() <= STICKY.items()
+    assert set(STICKY) - set(said) == {"cudaErrorECCUncorrectable", "cudaErrorNvlinkUncorrectable"}
+
+
+def test_names_are_cudas_own() -> None:
+    for name, code in STICKY.items():
+        assert int(getattr(runtime.cudaError_t, name)) == code
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says"),
+    [
+        ("cudaErrorIllegalAddress", DeviceLost, "this process cannot use the device any more"),
+        ("cudaErrorMemoryAllocation", OutOfDeviceMemory, "load fewer versions"),
+        ("cudaErrorInsufficientDriver", RuntimeMissing, r"is for CUDA 12\.4, .* needs one for CUDA 13\.4: update"),
+        ("cudaErrorNoDevice", RuntimeMissing, "no usable GPU: .*CUDA_VISIBLE_DEVICES"),
+        ("cudaErrorInvalidValue", BackendError, "^cudaMalloc: cudaErrorInvalidValue, text$"),
+    ],
+)
+def test_each_error_says_what_to_do(name: str, kind: type[Exception], says: str) -> None:
+    error = failure("cudaMalloc", name, "text", VERSIONS)
+
+    assert type(error) is kind
+    with pytest.raises(kind, match=says):
+        raise error
+
+
+def test_missing_driver_is_called_missing() -> None:
+    assert "driver is missing" in str(failure("cudaMalloc", "cudaErrorInsufficientDriver", "", CudaVersions(0, 13040)))
+
+
+def test_versions_are_written_as_people_do() -> None:
+    assert [version_text(version) for version in (13040, 12080, 11000)] == ["13.4", "12.8", "11.0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", 700),
+        ("Error Code 1: Cuda Runtime (In catchCudaError (cudaError 719: unspecified launch failure))", 719),
+        ("cudaErrorMisalignedAddress in kernel", 716),
+        ("CUDA failure 2: out of memory", None),
+        ("no kernel for batch 700", None),
+    ],
+)
+def test_sticky_errors_are_found_in_what_libraries_say(text: str, code: int | None) -> None:
+    assert sticky_code_in(text) == code
+
+
+def test_real_driver_says_what_is_missing_where_there_is_none() -> None:
+    driver = RuntimeDriver()
+    if driver.versions().driver:
+        pytest.skip("this machine has a driver")
+
+    assert driver.versions().runtime >= 13000
+    for call in (driver.device_count, driver.memory, driver.create_stream, lambda: driver.allocate(1)):
+        with pytest.raises(RuntimeMissing, match="the NVIDIA driver is missing"):
+            call()
+
+
+def test_absent_cuda_python_is_a_missing_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+
+    with pytest.raises(RuntimeMissing, match=r"cuda-python is not installed .*saccade\[gpu\]"):
+        RuntimeDriver()
