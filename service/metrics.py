@@ -28,6 +28,8 @@ from service.workers.messages import Catalog
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
+# The second opinion is that of the image threads on what a device could not decode.
+DECODERS = ("image_threads", "device", "second_opinion")
 SHED_REASONS = ("slots", "uploads", "deadline", "draining", "not_ready")
 
 # 0.5 ms is a small network on one image, 10 s the default deadline.
@@ -58,6 +60,12 @@ class Metrics:
             "Time of one image in one stage",
             ("model", "version", "stage"),
             buckets=_SECONDS,
+            registry=registry,
+        )
+        self.decoded_images_total = Counter(
+            "saccade_decoded_images_total",
+            "Images by who decoded them",
+            ("model", "version", "decoder"),
             registry=registry,
         )
         self.batch_size = Histogram(
@@ -111,6 +119,7 @@ class VersionMetrics:
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self.duration = metrics.request_duration_seconds.labels(model, version)
         self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
+        self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
         self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
 
 

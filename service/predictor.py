@@ -121,12 +121,15 @@ class Predictor:
             async with asyncio.timeout(deadline_s - time.monotonic() + _GRACE_S):
                 filled = await self._prepare(image, permit, given, target)
                 decoded_s = time.perf_counter()
+                decoder = "device" if filled.encoded_bytes else "image_threads"
                 done = await self._infer(permit, given, filled, deadline_s, client_leaves)
                 if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
                     filled = await self._decode(image, permit, target)
                     decoded_s = time.perf_counter()
                     done = await self._infer(permit, given, filled, deadline_s, client_leaves)
+                    decoder = "second_opinion"
                 _ensure_ok(done.status)
+                target.metrics.decoded[decoder].inc()
                 inferred_s = time.perf_counter()
                 prediction = await self._finish(permit, filled.place, target, parameters)
         except TimeoutError:

@@ -40,6 +40,9 @@ class Settings(BaseModel):
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
+    jpeg_decoder: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where JPEGs are decoded; auto: on the GPU where that is measured faster"
+    )
     slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process and device")
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
     max_batch_size: int = Field(0, ge=0, description="upper bound on batches; 0: what the manifest allows")

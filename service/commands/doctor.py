@@ -64,6 +64,7 @@ def examine() -> list[Finding]:
         _cpu_instructions(),
         _onnxruntime(settings),
         _package("tensorrt", "plans for NVIDIA GPUs; install the gpu extra"),
+        _package("nvidia-nvimgcodec-cu13", "decodes JPEGs on NVIDIA GPUs; install the gpu-jpeg extra"),
         _shared_memory(),
         _open_files(),
         _port(settings),

@@ -22,7 +22,7 @@ WITHOUT_UNIT = {
     "saccade_model_state": "one of a set",
     "saccade_model_info": "labels only",
 }
-LABELS = {"model", "version", "outcome", "stage", "reason", "device", "state", "variant", "digest", "label"}
+LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
 SNAPSHOT = Catalog(
     1, (DeviceStatus("cpu", True, 0, ""),), (VersionStatus("m", 1, "", "d", "ready", "", "fp32"),), False
 )

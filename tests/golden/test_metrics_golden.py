@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core import Outcome
-from service.metrics import MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
+from service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
 from service.workers.messages import Catalog, DeviceStatus, VersionStatus
 
 SNAPSHOT = Catalog(
@@ -39,6 +39,7 @@ def test_metrics_are_as_stored(check_golden: Callable[[str, str], None], monkeyp
     fixed = {
         "outcome": ", ".join(outcome.value for outcome in Outcome),
         "stage": ", ".join(STAGES),
+        "decoder": ", ".join(DECODERS),
         "reason": ", ".join(SHED_REASONS),
     }
     lines = [*sorted(lines), *(f"{label}: {values}" for label, values in fixed.items())]

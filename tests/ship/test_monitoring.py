@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core import Outcome, VersionState
-from service.metrics import MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
+from service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
 from service.workers.messages import Catalog, DeviceStatus, VersionStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,7 @@ VALUES_BY_LABEL = {
     "state": {state.value for state in VersionState},
     "reason": set(SHED_REASONS),
     "stage": set(STAGES),
+    "decoder": set(DECODERS),
 }
 ADDED_BY_PROMETHEUS = {"instance", "job"}
 _METRIC = re.compile(r"\bsaccade_\w+")

@@ -28,6 +28,7 @@ LEFT_AT_DEFAULT = {
     "body_timeout_ms": "a property of clients, not of the cluster",
     "max_images_per_request": "a property of clients, not of the cluster",
     "hang_timeout_ms": "fits the start-up probe; a test compares them",
+    "jpeg_decoder": "auto measures on the node itself",
     "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",
     "require_signature": "needs public keys of yours; k8s/README.md shows how",
     "trusted_keys": "needs public keys of yours; k8s/README.md shows how",
