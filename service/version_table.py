@@ -106,10 +106,10 @@ class VersionEntry:
         """Why it is not ready; which device says what only where they differ."""
         if self.refusal or self.state is not VersionState.FAILED:
             return self.refusal
-        reasons = {instance.spec.device: instance.reason for instance in self.instances}
-        if len(set(reasons.values())) == 1:
-            return next(iter(reasons.values()))
-        return "; ".join(f"{device}: {reason}" for device, reason in reasons.items())
+        failed = [instance for instance in self.instances if instance.state is VersionState.FAILED]
+        if len({instance.reason for instance in failed}) == 1:
+            return failed[0].reason
+        return "; ".join(f"{instance.spec.device}: {instance.reason}" for instance in failed)
 
     @property
     def variant(self) -> str:

@@ -9,8 +9,8 @@ from service.catalog import ServingCatalog
 from service.core import VersionKey
 from service.errors import BadParameter, NotFound, NotReady
 from service.metrics import Metrics
-from service.workers.messages import VersionStatus
-from tests.unit.service.catalogs import catalog, instance, manifests_of, status, version_of
+from service.workers.messages import DeviceStatus, VersionStatus
+from tests.unit.service.catalogs import WORKER_UP, catalog, instance, manifests_of, status, version_of
 
 
 class Story:
@@ -20,8 +20,10 @@ class Story:
         self.acknowledged: list[int] = []
         self.catalog = ServingCatalog(Metrics(CollectorRegistry()), self.acknowledged.append)
 
-    def apply(self, *versions: VersionStatus, generation: int = 1) -> None:
-        snapshot = catalog(*versions, generation=generation)
+    def apply(
+        self, *versions: VersionStatus, generation: int = 1, devices: tuple[DeviceStatus, ...] = (WORKER_UP,)
+    ) -> None:
+        snapshot = catalog(*versions, generation=generation, devices=devices)
         self.catalog.apply(snapshot, manifests_of(snapshot))
 
     def resolved_ids(self) -> list[int]:
@@ -174,3 +176,59 @@ def test_unchanged_instance_keeps_its_target_across_catalogs(story: Story) -> No
     story.apply(status(1), generation=2)
 
     assert story.catalog.resolve("digits", None, None) is before
+
+
+# Several devices
+
+TWO_UP = (DeviceStatus("cuda:0", True, 0, "/run/0.sock"), DeviceStatus("cuda:1", True, 0, "/run/1.sock"))
+SECOND_DOWN = (TWO_UP[0], DeviceStatus("cuda:1", False, 0, "/run/1.sock"))
+FIRST_OF_TWO, SECOND_OF_TWO = instance("cuda:0", 1), instance("cuda:1", 2, variant="int8-trt")
+
+
+def test_every_ready_instance_may_answer(story: Story) -> None:
+    loading = instance("cuda:2", 3, "loading")
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO, loading), devices=TWO_UP)
+
+    assert story.resolved_ids() == [1, 2]
+
+
+def test_device_that_stopped_answering_probes_is_left_out_while_another_answers(story: Story) -> None:
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), devices=SECOND_DOWN)
+    assert story.resolved_ids() == [1]
+
+    story.apply(version_of("digits", 1, SECOND_OF_TWO), devices=SECOND_DOWN)
+    assert story.resolved_ids() == [2], "better late than refused"
+
+
+def test_pinned_variant_narrows_the_instances(story: Story) -> None:
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), devices=TWO_UP)
+    target = story.catalog.resolve("digits", None, None)
+
+    assert target.instances_of("int8-trt") == (SECOND_OF_TWO,)
+    assert target.instances_of(None) == (FIRST_OF_TWO, SECOND_OF_TWO)
+    with pytest.raises(BadParameter, match=r"variant 'fp16' of digits/1 is not loaded; loaded: 'fp32', 'int8-trt'"):
+        target.instances_of("fp16")
+
+
+def test_instance_is_let_go_only_when_no_request_may_still_choose_it(story: Story) -> None:
+    # given a request that may go to either instance
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), generation=1, devices=TWO_UP)
+    target = story.catalog.resolve("digits", None, None)
+    story.catalog.begin(target, None)
+
+    # when one of them begins to leave
+    leaving = instance("cuda:1", 2, "unloading")
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, leaving), generation=2, devices=TWO_UP)
+    assert story.acknowledged == [1]
+
+    story.catalog.end(target)
+    assert story.acknowledged == [1, 2]
+
+
+def test_instance_of_a_silent_device_still_counts_as_reachable(story: Story) -> None:
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), generation=1, devices=TWO_UP)
+    story.catalog.begin(story.catalog.resolve("digits", None, None), None)
+
+    story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), generation=2, devices=SECOND_DOWN)
+
+    assert story.acknowledged == [1, 2]

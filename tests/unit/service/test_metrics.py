@@ -54,4 +54,5 @@ def test_worker_and_version_info_come_from_the_catalog(metrics: Metrics) -> None
 
     assert found["saccade_worker_up", "cpu"] == 1
     assert found["saccade_worker_restarts_total", "cpu"] == 0
+    assert found["saccade_device_memory_bytes", "cpu"] == 0
     assert found["saccade_model_info", f"{'d' * 64},digits,fp32,1"] == 1

@@ -156,6 +156,7 @@ async def test_answer_is_rendered_with_its_times_and_the_slot_comes_back(story: 
     (answer,) = await answering
 
     assert answer.error is None
+    assert answer.variant == "fp32"
     assert answer.prediction is not None
     assert (answer.prediction["width"], answer.prediction["height"]) == (8, 6)
     assert len(answer.prediction["classes"]) == 5

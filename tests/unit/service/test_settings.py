@@ -45,6 +45,11 @@ def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
         ("DEVICE", "gpu"),
         ("DEVICE", "cuda"),
         ("DEVICE", "cpu:0"),
+        ("DEVICE", "cuda:0,cuda:0"),
+        ("DEVICE", "cuda:0,"),
+        ("DEVICE", "MIG-1"),
+        ("PLACEMENT", "everywhere"),
+        ("DEVICE_MEMORY_LIMIT_MB", "-1"),
         ("SLOTS", "0"),
         ("MAX_SLOT_BYTES", "100"),
         ("MAX_QUEUE_DELAY_MS", "-1"),
@@ -115,6 +120,19 @@ def test_numbers_left_to_the_machine_are_filled_in(cores: int, processes: int, d
     settings = resolved(Settings(), cores)
 
     assert (settings.device_threads, settings.api_processes, settings.decode_threads) == (cores, processes, decode)
+
+
+def test_devices_are_named_in_order_and_share_the_cores() -> None:
+    settings = resolved(settings_from({"SACCADE_DEVICE": "cuda:1, cuda:0,cuda:2"}), 16)
+
+    assert settings.devices == ("cuda:1", "cuda:0", "cuda:2")
+    assert (settings.device, settings.device_threads) == ("cuda:1,cuda:0,cuda:2", 5)
+    assert resolved(Settings(device="cuda:0,cuda:1"), 1).device_threads == 1
+
+
+def test_device_that_is_none_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(SettingsError, match=r"SACCADE_DEVICE: .*'tpu:0' is not a device; allowed: cpu, cuda:<index>"):
+        settings_from({"SACCADE_DEVICE": "cuda:0,tpu:0"})
 
 
 def test_numbers_that_were_given_stay() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from service.http.health import not_ready_reason
 from service.workers.messages import Catalog, DeviceStatus
-from tests.unit.service.catalogs import WORKER_UP, catalog, status
+from tests.unit.service.catalogs import WORKER_UP, catalog, instance, status, version_of
 
 DOWN = DeviceStatus("cpu", False, 1, "")
 
@@ -35,6 +35,15 @@ def test_reason_names_what_is_missing(snapshot: Catalog, is_connected: bool, rea
 
     assert found is not None
     assert found.startswith(reason)
+
+
+def test_one_device_that_answers_is_enough() -> None:
+    devices = (DeviceStatus("cuda:0", False, 3, ""), DeviceStatus("cuda:1", True, 0, "/run/1.sock"))
+    served = version_of("digits", 1, instance("cuda:1", 2))
+
+    assert not_ready_reason(catalog(served, devices=devices), True) is None
+    silent = (devices[0], DeviceStatus("cuda:1", False, 0, "/run/1.sock"))
+    assert not_ready_reason(catalog(served, devices=silent), True) == "device worker not answering: cuda:0, cuda:1"
 
 
 def test_failed_model_does_not_keep_the_others_from_traffic() -> None:

@@ -1,0 +1,149 @@
+"""Slots and an instance for a request: on the device that is done first, on another when that is full, or 429."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from service.errors import NotReady, Overloaded
+from service.scheduling.admission import Admission, Permit
+from service.workers.device_lines import Assignment, DeviceLine, DeviceLines, SharedGauge
+from service.workers.messages import DONE_OK, DeviceStatus, Done
+from service.workers.tensor_slots import SlotArena
+from tests.unit.service.catalogs import catalog, instance, version_of
+
+SLOTS = 3
+FIRST, SECOND = instance("cuda:0", 1), instance("cuda:1", 2)
+
+
+class Gauge:
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+
+class ScriptedClient:
+    """Connected or not; nothing is sent."""
+
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.socket_path = ""
+
+    def follow(self, socket_path: str) -> None:
+        self.socket_path = socket_path
+
+
+class Story:
+    """Two devices with three slots each."""
+
+    def __init__(self, arenas: list[SlotArena]) -> None:
+        self.gauge = Gauge()
+        shared = SharedGauge(self.gauge)
+        self.admissions = {}
+        self.clients = {}
+        for device, arena in zip(("cuda:0", "cuda:1"), arenas, strict=True):
+            self.admissions[device] = Admission(shared.part(device))
+            self.admissions[device].adopt(arena)
+            self.clients[device] = ScriptedClient()
+        self.lines = DeviceLines(
+            {device: DeviceLine(self.admissions[device], client) for device, client in self.clients.items()}  # type: ignore[arg-type]  # same methods
+        )
+
+    def assign(self, images: int = 1) -> Assignment:
+        return self.lines.assign([FIRST, SECOND], images)
+
+    def take_all(self) -> list[Permit]:
+        return [permit for _ in range(2 * SLOTS) for permit in self.assign().permits]
+
+
+@pytest.fixture
+def story() -> Iterator[Story]:
+    with ExitStack() as stack:
+        arenas = [SlotArena.create(SLOTS, 4096) for _ in range(2)]
+        for arena in arenas:
+            stack.callback(arena.close)
+        yield Story(arenas)
+
+
+def test_equal_devices_share_the_requests(story: Story) -> None:
+    devices = Counter(story.assign().instance.device for _ in range(4))
+
+    assert devices == {"cuda:0": 2, "cuda:1": 2}
+    assert story.gauge.value == 4
+
+
+def test_slower_device_gets_fewer(story: Story) -> None:
+    # given one instance measured at ten times the other's speed
+    for given, seconds in ((story.lines.assign([FIRST], 1), 0.01), (story.lines.assign([SECOND], 1), 0.1)):
+        given.observe(Done(1, DONE_OK, 0.0, seconds, 1))
+        given.permits[0].let_go()
+
+    assert [story.assign().instance.device for _ in range(3)] == ["cuda:0"] * 3
+
+
+def test_full_device_hands_over_to_the_other(story: Story) -> None:
+    story.lines.assign([FIRST], SLOTS)
+    for given in (story.assign(2), story.assign(1)):
+        assert given.instance.device == "cuda:1"
+
+
+def test_only_when_no_device_has_a_slot_the_answer_is_overloaded(story: Story) -> None:
+    permits = story.take_all()
+
+    with pytest.raises(Overloaded, match=r"1 of 3 slots asked for, 0 free"):
+        story.assign()
+    permits[4].let_go()
+    assert len(story.assign().permits) == 1
+
+
+def test_images_of_one_request_stay_together(story: Story) -> None:
+    story.lines.assign([FIRST], 1)
+    story.lines.assign([SECOND], 1)
+
+    with pytest.raises(Overloaded):  # four are free, two on each
+        story.assign(3)
+    assert story.gauge.value == 2
+
+
+def test_device_without_a_worker_is_left_out(story: Story) -> None:
+    story.clients["cuda:0"].is_connected = False
+
+    assert [story.assign().instance.device for _ in range(SLOTS)] == ["cuda:1"] * SLOTS
+    assert story.lines.is_connected
+
+
+def test_no_worker_at_all_is_not_ready(story: Story) -> None:
+    for client in story.clients.values():
+        client.is_connected = False
+
+    with pytest.raises(NotReady, match="restarting"):
+        story.assign()
+    assert not story.lines.is_connected
+
+
+def test_permits_count_for_their_instance_until_the_last_holder_lets_go(story: Story) -> None:
+    given = story.lines.assign([SECOND], 2)
+    given.permits[0].hold()
+    for permit in given.permits:
+        permit.let_go()
+
+    assert story.admissions["cuda:1"].in_flight == {2: 1}
+    given.permits[0].let_go()
+    assert story.admissions["cuda:1"].in_flight == {}
+    assert story.gauge.value == 0
+
+
+def test_catalog_says_where_workers_listen_and_which_instances_are_gone(story: Story) -> None:
+    given = story.lines.assign([FIRST], 1)
+    given.observe(Done(1, DONE_OK, 0.0, 0.5, 1))
+    devices = (DeviceStatus("cuda:0", True, 0, "/run/0.sock"), DeviceStatus("cuda:1", True, 2, "/run/1.sock"))
+
+    story.lines.follow(catalog(version_of("digits", 1, SECOND), devices=devices))
+
+    assert [client.socket_path for client in story.clients.values()] == ["/run/0.sock", "/run/1.sock"]
+    assert given.speeds.image_s(1) is None
