@@ -1,0 +1,142 @@
+"""`make bench-gpu`: plans, backends and the server on a GPU, into report-gpu.json, report-gpu.md and plots.
+
+    python -m tests.load.gpu_bench --prepare .saccade/gpu/onnx     # ONNX files; no GPU needed; 2.5 minutes
+    python -m tests.load.gpu_bench                                 # all stages; prepares what is missing
+    python -m tests.load.gpu_bench --only bare,paired --network resnet50-224 --budget-s 540
+    python -m tests.load.gpu_bench --device cpu                    # seconds: the same code at toy size, no figures
+
+Stages: plans, bare, graphs, paired, limits, served. A call does what is still open and ends within `--budget-s` and the
+case at hand; run it again to go on. What cannot run here stands in the report with its reason. The JSON has one row per
+figure and says which call, commit and machine it comes from.
+
+The time on a GPU is not known yet: timing alone is 4 seconds for each of some 200 rows of `bare`, and `plans` takes as
+long as TensorRT does for 18 plans per runtime. `--network` and `--only` cut it into calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.load.gpu_cases import STAGES, networks_for, variants_for
+from tests.load.gpu_networks import BenchNetwork
+from tests.load.gpu_prepare import VARIANTS, prepare, prepared_facts
+from tests.load.gpu_report import markdown
+from tests.load.gpu_rows import Budget, Kind, ReportRefused, Rows
+from tests.load.gpu_served import run_limits, run_served
+from tests.load.gpu_stages import Bench, run_bare, run_graphs, run_paired, run_plans
+from tests.support.gpu_machine import EXPORTER, GPU, gpu_machine, imported, provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORT = Path("report-gpu.json")
+_WORK = Path(".saccade/gpu")
+_RUNS: dict[str, Callable[[Bench], None]] = {
+    "plans": run_plans,
+    "bare": run_bare,
+    "graphs": run_graphs,
+    "paired": run_paired,
+    "limits": run_limits,
+    "served": run_served,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 also where nothing could run, since the report says so; 2 for a report that must not change."""
+    given = _parser().parse_args(arguments)
+    networks = networks_for(given.device, given.network)
+    if given.prepare is not None:
+        prepare_missing(networks, given.prepare, variants_for(given.device), anew=True)
+        return 0
+    is_cpu = given.device == "cpu"
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory())) if is_cpu else given.work
+        report = given.report or (work / "report-cpu.json" if is_cpu else REPORT)
+        if is_cpu and report.name == REPORT.name:
+            print(f"{report} is for figures of a GPU: name another --report", file=sys.stderr)
+            return 2
+        kind: Kind = "cpu self-check" if is_cpu else "gpu"
+        machine = gpu_machine()
+        command = ["python", "-m", "tests.load.gpu_bench", *(sys.argv[1:] if arguments is None else arguments)]
+        try:
+            rows = Rows(report, kind, provenance(machine, ROOT, command))
+        except ReportRefused as refused:
+            print(refused, file=sys.stderr)
+            return 2
+        prepared = given.onnx or work / "onnx"
+        if machine.has(EXPORTER) and (is_cpu or machine.has(GPU)):  # without a GPU they would be made for nothing
+            prepare_missing(networks, prepared, variants_for(given.device))
+        bench = Bench(
+            machine=machine,
+            device=given.device,
+            prepared=prepared,
+            work=work,
+            rows=rows,
+            budget=Budget(given.budget_s),
+            networks=networks,
+            case_s=given.case_s,
+            retry_failed=given.retry_failed,
+            say=_say,
+        )
+        for stage in given.only:
+            _RUNS[stage](bench)
+        text = write_report(rows, report)
+        if is_cpu:
+            print(text)
+    return 0
+
+
+def prepare_missing(
+    networks: Sequence[BenchNetwork], directory: Path, variants: Sequence[str] = VARIANTS, *, anew: bool = False
+) -> None:
+    """The ONNX files of the networks that have none yet."""
+    for network in networks:
+        if anew or prepared_facts(directory, network) is None:
+            prepare(network, variants, directory, _say)
+
+
+def write_report(rows: Rows, report: Path) -> str:
+    """Writes the Markdown and the plots beside the JSON; returns the Markdown."""
+    plots: list[str] = []
+    problem = imported("matplotlib")[1]
+    if not problem:
+        from tests.load.gpu_plots import write_plots
+
+        plots = write_plots(rows.document, report)
+    text = markdown(rows.document, plots) + (f"\nNo plots: {problem}.\n" if problem else "")
+    report.with_suffix(".md").write_text(text)
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help="only make the ONNX files, below DIR")
+    parser.add_argument("--onnx", type=Path, metavar="DIR", help="where --prepare wrote; default: below --work")
+    parser.add_argument("--work", type=Path, default=_WORK, help="repositories and plans; kept for the next call")
+    parser.add_argument("--report", type=Path, help=f"default: {REPORT}")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a self-check at toy size")
+    parser.add_argument("--network", action="append", default=[], help="only this one; may be repeated")
+    parser.add_argument("--only", type=_stages, default=STAGES, help=f"of {','.join(STAGES)}")
+    parser.add_argument("--budget-s", type=float, default=3600.0, help="no new case begins after so long")
+    parser.add_argument("--case-s", type=float, default=2.0, help="of timing per figure")
+    parser.add_argument("--retry-failed", action="store_true", help="also what failed in an earlier call")
+    return parser
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.split(","))
+    unknown = [name for name in chosen if name not in STAGES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no stage {unknown[0]!r}; there are: {', '.join(STAGES)}")
+    return chosen
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

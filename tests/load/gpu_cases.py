@@ -1,0 +1,111 @@
+"""Which networks, variants and runtimes `make bench-gpu` puts together. Promises: pure; what cannot run says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.load.gpu_networks import NETWORKS, BenchNetwork
+from tests.load.gpu_prepare import VARIANTS
+from tests.support.gpu_machine import (
+    EXPORTER,
+    GPU,
+    ONNXRUNTIME_CUDA,
+    SERVER,
+    TENSORRT,
+    TENSORRT_RTX,
+    TORCH_CUDA,
+    GpuMachine,
+)
+
+Device = Literal["cuda", "cpu"]
+STAGES = ("plans", "bare", "graphs", "paired", "limits", "served")
+Stage = Literal["plans", "bare", "graphs", "paired", "limits", "served"]
+DIRECT, BACKEND = "direct", "backend"
+CPU_RUNTIME = "onnxruntime-cpu"
+TORCH_RUNTIME = "torch-compile"
+CPU_VARIANTS = ("fp32", "int8-trt", "int8-trt-sparse24")  # of the self-check: a CPU runs their Q/DQ pairs
+_PLAIN = ("fp32", "fp16")  # what ONNX Runtime CUDA and torch stand beside TensorRT with
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What runs a variant; `how` is the server's own backend, or the plan on tensors that stay on the device."""
+
+    module: str
+    how: Literal["direct", "backend"] = "backend"
+
+    @property
+    def name(self) -> str:
+        return f"{self.module} {self.how}" if self.is_tensorrt else self.module
+
+    @property
+    def is_tensorrt(self) -> bool:
+        return self.module in (TENSORRT, TENSORRT_RTX)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two plans that take turns; the figure is how much faster the first is."""
+
+    name: str
+    first: str
+    second: str
+
+
+PAIRS = (
+    Pair("int8 against fp16", "int8-trt", "fp16"),
+    Pair("fp8 against fp16", "fp8-trt", "fp16"),
+    Pair("fp16 against fp32", "fp16", "fp32"),
+    Pair("2:4 against dense, fp16", "fp16-sparse24", "fp16"),
+    Pair("2:4 against dense, int8", "int8-trt-sparse24", "int8-trt"),
+)
+CPU_PAIRS = (Pair("int8 against fp32", "int8-trt", "fp32"), Pair("2:4 against dense, int8", *CPU_VARIANTS[:0:-1]))
+
+
+def networks_for(device: Device, names: Sequence[str] = ()) -> tuple[BenchNetwork, ...]:
+    """The networks of a kind of device, or those named. Raises KeyError for an unknown name."""
+    chosen = [NETWORKS[name] for name in names] if names else list(NETWORKS.values())
+    return tuple(network for network in chosen if network.is_self_check == (device == "cpu"))
+
+
+def variants_for(device: Device) -> tuple[str, ...]:
+    return CPU_VARIANTS if device == "cpu" else VARIANTS
+
+
+def tensorrt_modules() -> tuple[str, ...]:
+    return (TENSORRT, TENSORRT_RTX)
+
+
+def runtimes_for(variant: str, device: Device) -> tuple[Runtime, ...]:
+    """Everything a variant is timed with, whether it is installed or not."""
+    if device == "cpu":
+        return (Runtime(CPU_RUNTIME),)
+    found = [Runtime(module, how) for module in tensorrt_modules() for how in (DIRECT, BACKEND)]
+    if variant in _PLAIN:
+        found += [Runtime(ONNXRUNTIME_CUDA), Runtime(TORCH_RUNTIME)]
+    return tuple(found)
+
+
+def missing_for(runtime: Runtime, machine: GpuMachine) -> str:
+    """Why this machine cannot run it; empty when it can."""
+    if runtime.module == CPU_RUNTIME:
+        return ""
+    if runtime.module == TORCH_RUNTIME:
+        return machine.missing((GPU, TORCH_CUDA, EXPORTER))
+    needed = (GPU, runtime.module, TORCH_CUDA) if runtime.how == DIRECT else (GPU, runtime.module)
+    return machine.missing(needed)
+
+
+def missing_for_serving(runtime: Runtime, machine: GpuMachine) -> str:
+    needed = (SERVER,) if runtime.module == CPU_RUNTIME else (GPU, runtime.module, SERVER)
+    return machine.missing(needed)
+
+
+def served_variants(device: Device) -> tuple[tuple[str, Runtime], ...]:
+    """What is served, each with the runtime behind the server."""
+    if device == "cpu":
+        return (("fp32", Runtime(CPU_RUNTIME)),)
+    found = [(variant, Runtime(module)) for module in tensorrt_modules() for variant in ("fp16", "int8-trt")]
+    return (*found, ("fp16", Runtime(ONNXRUNTIME_CUDA)))
