@@ -7,6 +7,8 @@ A request's life
 4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
 5. `workers/worker.py` queues it (`scheduling/queue.py`); when the device is free, `scheduling/batching.py` decides.
 6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
+   Where `vision/gpu/` was measured to decode JPEGs faster, the slot has their bytes, and `workers/batch_filling.py`
+   makes pixels of them in step 6.
 7. `vision/{classification,detection,segmentation}.py` render it in source coordinates.
 
 `predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker

@@ -98,7 +98,10 @@ class WorkerClient:
     def submit(
         self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
     ) -> tuple[int, asyncio.Future[messages.Done]]:
-        """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG. Raises NotReady without a connection to the arena's worker."""
+        """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG.
+
+        Raises NotReady without a connection to the arena's worker.
+        """
         if self._protocol is None or not self._admission.is_current(permit):
             raise NotReady("the device worker is restarting; retry shortly")
         request_id = next(self._ids)

@@ -45,7 +45,10 @@ def choose_decoder(setting: JpegDecoderSetting, cpu_images_per_s: float, devices
         return Choice("", "jpeg_decoder is cpu")
     faithful = [device for device in devices if not unfaithfulness(device.fidelity)]
     if not faithful:
-        reasons = "; ".join(f"{device.decoder}: {unfaithfulness(device.fidelity)}" for device in devices)
+        decoders_by_reason: dict[str, list[str]] = {}
+        for device in devices:
+            decoders_by_reason.setdefault(unfaithfulness(device.fidelity), []).append(device.decoder)
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in decoders_by_reason.items())
         return Choice("", reasons or "no decoder on this device")
     best = max(faithful, key=lambda device: device.images_per_s)
     figures = f"{best.decoder} decodes {best.images_per_s:.0f} images/s, the image threads {cpu_images_per_s:.0f}"

@@ -53,6 +53,14 @@ def test_bad_manners_never_serve(setting: JpegDecoderSetting) -> None:
     assert (choice.decoder, choice.reason) == ("", "hardware: takes noise for an image")
 
 
+def test_reason_that_all_share_is_said_once() -> None:
+    broken = Fidelity(0.0, "", "no driver")
+
+    choice = choose_decoder("auto", 1.0, [DeviceFigures(name, 0.0, broken) for name in ("hardware", "hybrid")])
+
+    assert choice.reason == "hardware, hybrid: no driver"
+
+
 def test_gpu_is_taken_at_its_word_when_it_is_slower() -> None:
     assert choose_decoder("gpu", 3000.0, [DeviceFigures("gpu", 10.0, FAITHFUL)]).decoder == "gpu"
 
