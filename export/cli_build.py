@@ -67,7 +67,7 @@ def build(
         "repository"
     ),
     engines: Annotated[
-        Path | None, typer.Option(envvar="SACCADE_ENGINES", help="where plans lie; else .engines in the repository")
+        Path | None, typer.Option(envvar="SACCADE_ENGINES_DIR", help="where plans lie; else .engines in the repository")
     ] = None,
     engines_key: Annotated[
         Path | None, typer.Option(envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans")

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from export.cli_signing import SignKeyOption, signer_from
 from export.datasets import DataStore
-from export.errors import DeviceError, PublishError, RecipeError
+from export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
+from export.gate.adopted_plans import adopt_plans
 from export.gate.decision import denial_text, verdict
 from export.gate.device_figures import EvaluationData
-from export.gate.device_probe import TensorRtProbe
+from export.gate.device_probe import TensorRtProbe, missing_for_plans
 from export.gate.judged_variants import judged_again
 from export.gate.on_device import settle
 from export.gate.settled_version import publish_settled
@@ -27,6 +28,9 @@ from export.recipe import LoadedRecipe, load_recipe
 from export.reference import reference_answers
 from export.reports.export_report import read_report
 from export.repository import version_numbers
+from service.repository.plan_seal import engines_secret
+from service.repository.plans import PlanStore, engines_root
+from service.repository.verify import verify_version
 
 DONE, FAILED = 0, 1
 
@@ -75,22 +79,36 @@ def qualify(
         Path, typer.Option(envvar="SACCADE_REPOSITORY", help="where the recipe's newest version is")
     ] = Path("repository"),
     work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
+    engines: Annotated[
+        Path | None, typer.Option(envvar="SACCADE_ENGINES_DIR", help="where plans lie; else .engines in the repository")
+    ] = None,
+    engines_key: Annotated[
+        Path | None, typer.Option(envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans")
+    ] = None,
     sign_key: SignKeyOption = None,
 ) -> None:
     """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome."""
     if not on_this_device:
         raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
     signer = signer_from(sign_key)
-    probe = TensorRtProbe()  # first: without a device nothing else is worth a second
+    missing = missing_for_plans()  # first: without a device nothing else is worth a second
+    if missing:
+        raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")
     recipe_path = recipe if source.is_dir() else source
     if recipe_path is None:
         raise RecipeError(f"{source} does not hold its test images: add --recipe with the recipe that made it")
     loaded = load_recipe(recipe_path)
     version_dir = source if source.is_dir() else newest_version_dir(repository, loaded.recipe.model)
     store = DataStore()
+    key = None if engines_key is None else engines_secret(engines_key)
+    plans = PlanStore(engines or engines_root(version_dir.parent.parent), key)
+    version = verify_version(version_dir)
+    probe = TensorRtProbe(version, plans)
     data = EvaluationData(store.split(loaded, "test"), eager_reference(loaded, RunSettings(work, repository), store))
     settled = settle(version_dir, loaded.recipe, data, probe, lambda text: print(text, file=sys.stderr))
     made = publish_settled(settled, signer)
+    for name in adopt_plans(settled, made, version.manifest, plans, probe.key_of):
+        print(f"plan of {name}: measured, and there for servers of {made.name}")
     decisions = {each.qualify.variant: each.gate for each in settled.report.variants}
     Console(width=None if sys.stdout.isatty() else 200).print(gate_table(settled.report.model, decisions))
     print(f"{made}: settled {', '.join(settled.variants)} of version {version_dir.name}")

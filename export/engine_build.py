@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from export.errors import ExportError
 from export.gate.decision import denial_text
+from export.gate.device_probe import TensorRtProbe, told_progress
 from export.gate.device_seam import DeviceProbe
-from export.gate.plan_gate import plan_verdict
-from models.manifest import Manifest, ManifestError, read_manifest
+from export.gate.plan_gate import plan_verdict, settled_record
 from models.plans import PlanKey, differences
 from service.engines.build_wire import (
     BuildLine,
@@ -28,58 +28,82 @@ from service.engines.build_wire import (
     order_from,
 )
 from service.errors import SaccadeError
+from service.repository.plan_seal import engines_secret
 from service.repository.plans import PlanStore, StoredPlan
+from service.repository.verify import VerifiedVersion, verify_version
 
+DONE, FAILED = 0, 1
 Say = Callable[[BuildLine], None]
 
 
 class StoredPlanProbe(DeviceProbe, Protocol):
     """A device whose plans come from a store, and go there when they were missing."""
 
+    @property
+    def layers(self) -> Mapping[str, bytes]:
+        """The inspector's layer information of the plans opened so far, by variant."""
+
     def key_of(self, variant: str) -> PlanKey:
-        """What a plan of this variant must be made from to serve here. Raises ExportError or SaccadeError."""
+        """What a plan of this variant must be made from to serve here. Raises ExportError."""
 
     def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
         """The plan of a variant, built when the store has none. Raises ExportError or SaccadeError."""
 
 
-OpenProbe = Callable[[Path, Manifest, PlanStore, Say], StoredPlanProbe]
+OpenProbe = Callable[[VerifiedVersion, PlanStore, Say], StoredPlanProbe]
 
 
-def build(order: BuildOrder, store: PlanStore, open_probe: OpenProbe, say: Say) -> BuildOutcome:
+def main() -> None:
+    """Entry point. Side effect: whatever else prints to stdout from here on is seen on stderr."""
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # TensorRT's libraries print, too
+    sys.exit(run(sys.stdin.buffer, lines, open_device))
+
+
+def run(given: BinaryIO, lines: BinaryIO, open_probe: OpenProbe) -> int:
+    """Reads one order, writes its lines, returns the exit code."""
+
+    def say(line: BuildLine) -> None:
+        lines.write(line_bytes(line))
+
+    outcome = build(order_from(given.read()), open_probe, say)
+    say(outcome)
+    return DONE if outcome.accepted else FAILED
+
+
+def open_device(version: VerifiedVersion, store: PlanStore, say: Say) -> StoredPlanProbe:
+    """The GPU at hand. Raises DeviceMissing."""
+    return TensorRtProbe(version, store, told_progress(lambda share: say(BuildProgress(BuildStage.BUILDING, share))))
+
+
+def build(order: BuildOrder, open_probe: OpenProbe, say: Say) -> BuildOutcome:
     """One order's outcome; every failure that has a name is one."""
     try:
-        return _build(order, store, open_probe, say)
-    except (ExportError, SaccadeError, ManifestError) as error:
-        return BuildOutcome(accepted=False, denied=False, reason=str(error))
+        return _build(order, open_probe, say)
+    except (ExportError, SaccadeError) as error:
+        return _failed(str(error))
 
 
-def _build(order: BuildOrder, store: PlanStore, open_probe: OpenProbe, say: Say) -> BuildOutcome:
-    version_dir = Path(order.version_dir)
+def _build(order: BuildOrder, open_probe: OpenProbe, say: Say) -> BuildOutcome:
     say(BuildProgress(BuildStage.READING, 0.0))
-    manifest, found = read_manifest(version_dir)
-    if found != order.manifest_sha256:
+    version = verify_version(Path(order.version_dir))
+    if version.manifest_sha256 != order.manifest_sha256:
         return _failed("the manifest changed after the server verified it; publish a new version instead")
-    probe = open_probe(version_dir, manifest, store, say)
+    key_file = Path(order.engines_key_file) if order.engines_key_file else None
+    store = PlanStore(Path(order.engines_dir), engines_secret(key_file) if key_file else None)
+    probe = open_probe(version, store, say)
     unlike = differences(order.key, probe.key_of(order.variant))
     if unlike:
         return _failed(f"this machine makes another plan than the server asked for: {'; '.join(unlike)}")
     plan = probe.ensure(order.variant, anew=order.anew)
-    if plan.record.gate is not None and plan.record.gate.accepted and not order.anew:
+    if plan.record.gate is not None and plan.record.gate.accepted:
         return BuildOutcome(accepted=True, denied=False, reason="", plan_dir=str(plan.directory))
     say(BuildProgress(BuildStage.MEASURING, 0.0))
-    figures, gate = plan_verdict(version_dir, manifest, order.variant, probe)
-    say(BuildProgress(BuildStage.STORING, 0.0))
+    figures, gate = plan_verdict(version.path, version.manifest, order.variant, probe)
     if figures.is_recorded:
         return _failed("these figures were replayed from a recording: they settle nothing")
-    memory_bytes = round((figures.memory_mb or 0.0) * 1e6)
-    changes = {
-        "gate": gate,
-        "measured_on": figures.device,
-        "latency": figures.latency,
-        "device_memory_bytes": memory_bytes,
-    }
-    store.update_record(plan, plan.record.model_copy(update=changes))
+    say(BuildProgress(BuildStage.STORING, 0.0))
+    store.update_record(plan, settled_record(plan.record, figures, gate), probe.layers.get(order.variant))
     if not gate.accepted:
         return BuildOutcome(accepted=False, denied=True, reason=denial_text(order.variant, gate))
     return BuildOutcome(accepted=True, denied=False, reason="", plan_dir=str(plan.directory))
@@ -87,3 +111,7 @@ def _build(order: BuildOrder, store: PlanStore, open_probe: OpenProbe, say: Say)
 
 def _failed(reason: str) -> BuildOutcome:
     return BuildOutcome(accepted=False, denied=False, reason=reason)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ on_device.py        settles pending checks where the device is
 device_figures.py   measures one plan there
 device_seam.py      what a device must be able to do; device_probe.py is the GPU at hand
 plan_layers.py      reads what TensorRT's inspector says of a plan
+adopted_plans.py    takes the measured plans into the version that they settled
 plan_gate.py        judges one plan by what its version carries, without the recipe
 settled_version.py  publishes what a device settled
 """

@@ -1,26 +1,36 @@
-"""Runs plans on the GPU at hand. Promises: a small seam, named errors, and nothing that pretends to be a device.
+"""Plans of a published version on the GPU at hand. Promises: the backend that serves runs them, and a store keeps them.
 
-`tensorrt` and `tensorrt_rtx` share the API used here. Tensors live in torch, which the exporter has anyway.
+So the figures are those of the very plan that takes traffic later, opened by the very code that serves it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from export.errors import DeviceError, DeviceMissing
 from export.gate.device_seam import OpenedPlan
+from export.plans.progress import Progress
+from export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
+from export.plans.version_plans import ensure_plan, key_for
 from export.qualification.accuracy import Answer
 from export.qualification.benchmark import seconds_per_run
-from export.tensorrt_from_onnx import build_plan, find_tensorrt, refusal_text
-from models.manifest import Device
+from models.manifest import Device, Manifest, Variant
+from models.plans import PlanKey
+from service.backends.base import LoadRequest
+from service.backends.cuda.driver import CudaDriver
+from service.backends.cuda.runtime_driver import RuntimeDriver
+from service.backends.tensorrt.module import TensorRt
+from service.backends.tensorrt_backend import TensorRtBackend
+from service.device_names import ONLY_GPU
+from service.errors import BackendError
+from service.repository.plans import PlanStore, StoredPlan
+from service.repository.verify import VerifiedVersion
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
@@ -30,107 +40,137 @@ def missing_for_plans(driver: Path = _DRIVER_VERSION) -> tuple[str, ...]:
     missing: list[str] = []
     if find_tensorrt() is None:
         missing.append("no TensorRT runtime: install `tensorrt`, or the extra `rtx`")
-    if not torch.cuda.is_available():
+    if present_gpu() is None:
         if driver.exists():
             words = driver.read_text().splitlines()[0]
-            missing.append(f"torch sees no GPU: the driver is {words!r}, torch is built for CUDA {torch.version.cuda}")
+            missing.append(f"CUDA finds no GPU: the driver is {words!r}")
         else:
-            missing.append(f"no NVIDIA driver: {driver} does not exist; torch is built for CUDA {torch.version.cuda}")
+            missing.append(f"no NVIDIA driver: {driver} does not exist")
     return tuple(missing)
 
 
 class TensorRtProbe:
-    """The first GPU, through whichever TensorRT is installed."""
+    """The first GPU that this process sees, through whichever TensorRT is installed."""
 
     is_recorded = False
 
-    def __init__(self) -> None:
+    def __init__(self, version: VerifiedVersion, store: PlanStore, progress: Progress | None = None) -> None:
         """Raises DeviceMissing naming everything that is not there."""
         missing = missing_for_plans()
-        tensorrt = find_tensorrt()
-        if missing or tensorrt is None:
-            raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")
+        tensorrt, gpu = find_tensorrt(), present_gpu()
+        if missing or tensorrt is None or gpu is None:
+            raise DeviceMissing(f"plans cannot be built and measured on this machine: {'; '.join(missing)}")
         self._tensorrt: ModuleType = tensorrt
-        self.device = Device(kind="cuda", name=torch.cuda.get_device_name(0), threads=1)
+        self._gpu: PresentGpu = gpu
+        self._version = version
+        self._store = store
+        self._progress = progress
+        self.layers: dict[str, bytes] = {}  # of the plans opened so far, by variant
+        self.device = Device(kind="cuda", name=gpu.name, threads=1)
         self.runtime = f"{tensorrt.__name__} {tensorrt.__version__}"
-        self._capability = "SM{}{}".format(*torch.cuda.get_device_capability(0))
+
+    def key_of(self, variant: str) -> PlanKey:
+        """What a plan of this variant must be made from to serve here. Raises DeviceError for an unknown variant."""
+        return key_for(self._version.manifest, _variant(self._version.manifest, variant), self._tensorrt, self._here)
+
+    def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
+        """The plan of a variant, built when the store has none. Raises DeviceError or RepositoryError."""
+        found = _variant(self._version.manifest, variant)
+        made = ensure_plan(
+            self._version, found, self._tensorrt, self._here, self._store, force=anew, progress=self._progress
+        )
+        return made.stored
 
     def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
-        """Raises DeviceError naming the node that stops the build."""
-        made = build_plan(
-            file,
-            (self._capability,),
-            tuple(sorted({1, largest_batch})),
-            self._tensorrt.__name__,
-            is_sparse=is_sparse,
-        )
-        if made.plan is None:
-            raise DeviceError(f"{self.runtime} builds no plan of {file.name}: {refusal_text(made.errors[0])}")
-        return _OpenedTensorRtPlan(self._tensorrt, made.plan, outputs)
+        """The plan of the variant that a file is named after. Raises DeviceError when it cannot be built or opened."""
+        stored = self.ensure(file.stem)
+        try:
+            opened = OpenedStoredPlan(self._version, stored, RuntimeDriver())
+            self.layers[file.stem] = opened.layer_information().encode()
+            return opened
+        except BackendError as error:
+            raise DeviceError(f"{self.runtime} does not open the plan of {file.name}: {error}") from error
 
     def seconds(
         self, plans: Sequence[OpenedPlan], images: NDArray[np.uint8], repeats: int, budget_s: float
     ) -> NDArray[np.float64]:
         return seconds_per_run([partial(plan.infer, images) for plan in plans], repeats, budget_s)
 
+    @property
+    def _here(self) -> str:
+        return self._gpu.capability
 
-class _OpenedTensorRtPlan:
-    def __init__(self, tensorrt: ModuleType, plan: bytes, outputs: Sequence[str]) -> None:
-        self.plan_bytes = len(plan)
-        self.memory_bytes = 0
-        self._tensorrt = tensorrt
-        self._outputs = tuple(outputs)
-        self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-        self._runtime = tensorrt.Runtime(self._logger)
-        engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise DeviceError(f"{tensorrt.__name__} does not open the plan that it built")
-        self._engine: Any = engine
-        self._context: Any = engine.create_execution_context()
-        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
+
+class OpenedStoredPlan:
+    """A stored plan in the backend that serves."""
+
+    def __init__(
+        self, version: VerifiedVersion, stored: StoredPlan, cuda: CudaDriver, tensorrt: TensorRt | None = None
+    ) -> None:
+        """Raises BackendError with what to change."""
+        manifest = version.manifest
+        variant = _variant(manifest, stored.record.variant)
+        digests = {entry.path: entry.sha256 for entry in manifest.files}
+        request = LoadRequest(
+            file=version.path / variant.file,
+            input=manifest.input,
+            outputs=manifest.answer,
+            device=ONLY_GPU,
+            threads=1,
+            allow_spinning=False,
+            sha256=digests[variant.file],
+            external_data=tuple((version.path / name, digests[name]) for name in variant.external_data),
+            allowed_batch_sizes=manifest.allowed_batch_sizes,
+            plan_dir=stored.directory,
+        )
+        cuda.set_device(0)
+        free_before = cuda.memory().free_bytes
+        self._backend = TensorRtBackend(request, tensorrt=tensorrt, cuda=cuda)
+        self._sizes = manifest.allowed_batch_sizes
+        for size in self._sizes:  # kernels are loaded and graphs are captured by the first run
+            self._backend.infer(np.zeros((size, *manifest.input.shape), np.uint8))
+        self.memory_bytes = max(0, free_before - cuda.memory().free_bytes)
+        self.plan_bytes = stored.record.plan_bytes
 
     def layer_information(self) -> str:
-        inspector = self._engine.create_engine_inspector()
-        inspector.execution_context = self._context  # else formats of dynamic shapes are not said
-        return str(inspector.get_engine_information(self._tensorrt.LayerInformationFormat.JSON))
+        return self._backend.layer_information()
 
     def infer(self, images: NDArray[np.uint8]) -> Answer:
-        given = torch.from_numpy(np.ascontiguousarray(images)).cuda()
-        self._context.set_input_shape("images", tuple(given.shape))
-        self._context.set_tensor_address("images", given.data_ptr())
-        answers = [self._allocated(name) for name in self._outputs]
-        others = [self._allocated(name) for name in self._unread()]  # alive until the run ends
-        torch.cuda.current_stream().synchronize()
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
-            raise DeviceError(f"{self._tensorrt.__name__} failed on a batch of {len(images)}")
-        self._stream.synchronize()
-        del others
-        return [tensor.cpu().numpy() for tensor in answers]
+        """Any number of images, in the largest allowed batches that they fill. Raises DeviceError."""
+        try:
+            parts = [self._backend.infer(images[start:stop]) for start, stop in batch_bounds(len(images), self._sizes)]
+        except BackendError as error:
+            raise DeviceError(f"the plan failed on a batch of {len(images)}: {error}") from error
+        return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     def close(self) -> None:
-        self._context = None
-        self._engine = None
-
-    def _unread(self) -> list[str]:
-        engine, mode = self._engine, self._tensorrt.TensorIOMode.OUTPUT
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        return [name for name in names if engine.get_tensor_mode(name) == mode and name not in self._outputs]
-
-    def _allocated(self, name: str) -> torch.Tensor:
-        """A tensor on the device that the next run writes this output into."""
-        kind = _TORCH_TYPES[self._engine.get_tensor_dtype(name).name]
-        tensor = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=kind, device="cuda")
-        self._context.set_tensor_address(name, tensor.data_ptr())
-        return tensor
+        self._backend.close()
 
 
-_TORCH_TYPES = {
-    "FLOAT": torch.float32,
-    "HALF": torch.float16,
-    "BF16": torch.bfloat16,
-    "INT32": torch.int32,
-    "INT64": torch.int64,
-    "UINT8": torch.uint8,
-    "INT8": torch.int8,
-    "BOOL": torch.bool,
-}
+def batch_bounds(count: int, allowed_sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Consecutive (start, stop) of allowed sizes, which begin with 1; as the server forms batches."""
+    bounds: list[tuple[int, int]] = []
+    start = 0
+    while start < count:
+        size = max(size for size in allowed_sizes if size <= count - start)
+        bounds.append((start, start + size))
+        start += size
+    return bounds
+
+
+def told_progress(say: Callable[[float], None]) -> Progress:
+    """A build's progress without its stages; never ends it."""
+
+    def progress(stage: str, done_share: float) -> bool:
+        say(done_share)
+        return True
+
+    return progress
+
+
+def _variant(manifest: Manifest, name: str) -> Variant:
+    found = manifest.variant(name)
+    if found is None:
+        known = ", ".join(variant.name for variant in manifest.variants)
+        raise DeviceError(f"{manifest.model}/{manifest.version} has no variant {name!r}; it has {known}")
+    return found

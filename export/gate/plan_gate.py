@@ -19,6 +19,7 @@ from export.gate.device_seam import DeviceProbe
 from export.qualification.qualify_report import DeviceFigures
 from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from models.manifest import GateDecision, Manifest
+from models.plans import PlanRecord
 
 
 def plan_verdict(
@@ -38,6 +39,17 @@ def plan_verdict(
     return figures, gate_decision(
         found.qualify.model_copy(update={"device": figures}), report.thresholds, _facts(version_dir, found, report)
     )
+
+
+def settled_record(record: PlanRecord, figures: DeviceFigures, gate: GateDecision) -> PlanRecord:
+    """The record with what the device said of its plan."""
+    changes = {
+        "gate": gate,
+        "measured_on": figures.device,
+        "latency": figures.latency,
+        "device_memory_bytes": round((figures.memory_mb or 0.0) * 1e6),
+    }
+    return record.model_copy(update=changes)
 
 
 def published_evidence(version_dir: Path, manifest: Manifest) -> EvaluationData:

@@ -6,8 +6,9 @@ Before TensorRT sees a byte, the plan's digest, its key and this machine are com
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import structlog
@@ -45,6 +46,7 @@ class TensorRtBackend:
         self._ready: tuple[Lane, int] | None = None  # that `staging` gave out, and for which size
         self._started: dict[int, tuple[Lane, int]] = {}
         self._last_started = 0
+        self._inspect: Callable[[], str] | None = None
         device = self._cuda.properties(self._device)
         record = read_plan_record(request.plan_dir, device.capability)
         runtime = _ensure_tensorrt(tensorrt, record)
@@ -72,6 +74,12 @@ class TensorRtBackend:
     @property
     def buffers(self) -> BufferPlan:
         return self._plan
+
+    def layer_information(self) -> str:
+        """What TensorRT's inspector says of the plan, as JSON; only plans built with detailed profiling say types."""
+        if self._inspect is None:
+            raise BackendError("the plan is closed")
+        return self._inspect()
 
     def infer(self, images: UInt8Array) -> Outputs:
         if images.shape[1:] != self._plan.input.spec.shape:
@@ -117,6 +125,7 @@ class TensorRtBackend:
         for lane, _ in self._started.values():
             lane.drain()
         self._started.clear()
+        self._inspect = None
         self._contexts.clear()
         self._owned.close()
 
@@ -140,7 +149,9 @@ class TensorRtBackend:
             Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
         ]
         self._owned.callback(self._contexts.clear)  # before the memory that they compute in
-        self._make_contexts(ContextSource(tensorrt, engine, kept), tensorrt, kept, tensors, request.cuda_graphs)
+        source = ContextSource(tensorrt, engine, kept)
+        self._make_contexts(source, tensorrt, kept, tensors, request.cuda_graphs)
+        self._inspect = partial(_inspected, tensorrt, engine, source)
 
     def _make_contexts(
         self, source: ContextSource, tensorrt: TensorRt, kept: KeptLog, tensors: EngineTensors, wants_graph: bool
@@ -182,6 +193,12 @@ class TensorRtBackend:
         if thread != self._thread:
             self._cuda.set_device(self._device)
             self._thread = thread
+
+
+def _inspected(tensorrt: TensorRt, engine: Any, source: ContextSource) -> str:
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = source.create()  # without one, formats of dynamic shapes are not said
+    return str(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
 def device_index(device: str) -> int:

@@ -158,14 +158,19 @@ class PlanStore:
             raise RepositoryError(f"the plan of {_named(record)} was removed from {self.root} while it was put there")
         return found
 
-    def update_record(self, stored: StoredPlan, record: PlanRecord) -> StoredPlan:
-        """Replaces `plan.json`: a gate's decision and figures. Raises PlanRefused when it speaks of another plan."""
+    def update_record(self, stored: StoredPlan, record: PlanRecord, layers: bytes | None = None) -> StoredPlan:
+        """Replaces `plan.json`: a gate's decision and figures; `layers` is what the inspector said meanwhile.
+
+        Raises PlanRefused when the record speaks of another plan.
+        """
         before = stored.record
         if (record.key, record.plan_sha256) != (before.key, before.plan_sha256):
             raise PlanRefused(f"the new record of {_named(before)} is of another plan; put that one instead")
         content = plan_record_bytes(record)
         try:
             with opened_directory(self.root, _parts_of(before)) as at:
+                if layers is not None:
+                    replace_file(at, LAYERS_FILE, layers)
                 if self._seal.is_asked:
                     # Both are valid for a moment, so that no reader meets a record whose HMAC is not there yet.
                     replace_file(at, SEAL_FILE, self._seal.of(plan_record_bytes(before), content))

@@ -109,9 +109,20 @@ def test_environment_is_read_in_one_place() -> None:
 HEAVY = ("torch", "torchvision", "timm", "transformers", "onnx", "sklearn", "scipy", "matplotlib", "pandas", "export")
 
 
+HEAVY_TO_BUILD = (
+    *(name for name in HEAVY if name not in ("onnx", "export")),
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+)
+
+
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
+        ("export.cli_build", (*HEAVY_TO_BUILD, "fastapi", "uvicorn")),  # a serving image builds plans with it
+        ("export.engine_build", tuple(name for name in HEAVY_TO_BUILD if name not in ("scipy", "onnxruntime"))),
+        ("export.tensorrt_from_onnx", HEAVY_TO_BUILD),
         ("service.api_process", (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography")),
         ("service.cli", (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography")),
         (

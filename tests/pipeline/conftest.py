@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from export.gate.limits import Agreement
+from tests.pipeline.published_tiny import Published, publish_tiny
 
 Document = dict[str, Any]
 WriteRecipe = Callable[..., Path]
@@ -77,3 +78,11 @@ def write_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRecipe
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A version that waits for a device; nothing that is tested on it may change it."""
+    gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
+    sections = copy.deepcopy(_QUICK | _TASKS["classify"] | {"gate": gate})
+    return publish_tiny(tmp_path_factory.mktemp("published"), sections)

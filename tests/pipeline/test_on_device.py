@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from export.cli import app, main
-from export.cli_gate import eager_reference
-from export.compression import compress
-from export.datasets import DataStore
 from export.errors import DataRefused, DeviceError, DeviceMissing, PublishError
 from export.gate.decision import verdict
-from export.gate.device_figures import EvaluationData
 from export.gate.device_probe import TensorRtProbe, missing_for_plans
 from export.gate.on_device import Settled, settle
 from export.gate.plan_gate import plan_verdict
 from export.gate.settled_version import publish_settled
-from export.pipeline import RunSettings
-from export.recipe import LoadedRecipe, load_recipe
 from models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
+from service.repository.plans import PlanStore
 from service.repository.verify import verify_version
-from tests.pipeline.conftest import _QUICK, _TASKS, QUICK_GATE
+from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
 from tests.pipeline.recorded_device import RecordedDevice, Recording
-from tests.pipeline.sparse_form import compress_by_magnitude
-
-SOURCE = {"kind": "module", "factory": "tiny_networks:WideClassifier"}
-DENSE, SPARSE = "int8-trt", "int8-trt-sparse24"
-FAST_SPARSE = Recording(seconds={DENSE: 0.010, SPARSE: 0.008})
-
-
-class Published:
-    """A toy version with a dense and a sparse variant that wait for a device."""
-
-    def __init__(self, recipe: Path, root: Path) -> None:
-        self.settings = RunSettings(root / "work", root / "repository")
-        places = ["--repository", str(self.settings.repository), "--work", str(self.settings.work)]
-        result = CliRunner().invoke(app, ["run", str(recipe), *places])
-        assert result.exit_code == 0, result.output
-        self.loaded: LoadedRecipe = load_recipe(recipe)
-        self.version_dir = self.settings.repository / "tiny-classifier" / "1"
-        store = DataStore()
-        expected = eager_reference(self.loaded, self.settings, store)
-        self.data = EvaluationData(store.split(self.loaded, "test"), expected)
-
-    def settle(self, recording: Recording, *, is_recorded: bool = True) -> Settled:
-        device = RecordedDevice(self.loaded.recipe, recording, is_recorded=is_recorded)
-        settled = settle(self.version_dir, self.loaded.recipe, self.data, device, lambda text: None)
-        assert all(plan.is_closed for plan in device.opened)
-        return settled
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """Made once: nothing that is tested here changes it."""
-    folder = str(Path(__file__).parent / "tiny")
-    root = tmp_path_factory.mktemp("published")
-    gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
-    variants = ["fp32", DENSE, SPARSE]
-    document = _QUICK | _TASKS["classify"] | {"source": SOURCE, "variants": variants, "gate": gate}
-    recipe = root / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(document))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [folder, *sys.path])
-        patch.setitem(compress._MAKERS, "sparse24", compress_by_magnitude)
-        return Published(recipe, root)
 
 
 def verdicts(settled: Settled) -> dict[str, str]:
@@ -211,7 +162,7 @@ def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
     published: Published, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
     places = ["--repository", str(published.settings.repository)]
     monkeypatch.setattr(
         "sys.argv", ["saccade-export", "qualify", str(published.loaded.path), "--on-this-device", *places]
@@ -230,7 +181,7 @@ def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
 def test_version_directory_needs_the_recipe_that_names_its_test_images(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.cli_gate.TensorRtProbe", lambda: RecordedDevice(published.loaded.recipe, FAST_SPARSE))
+    monkeypatch.setattr("export.cli_gate.missing_for_plans", tuple)
 
     result = CliRunner().invoke(app, ["qualify", str(published.version_dir), "--on-this-device"])
 
@@ -239,7 +190,7 @@ def test_version_directory_needs_the_recipe_that_names_its_test_images(
 
 def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
     (tmp_path / "version").write_text("NVRM version: 999.1\n")
 
     without = missing_for_plans(tmp_path / "absent")
@@ -248,5 +199,10 @@ def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytes
     assert "no TensorRT runtime" in without[0]
     assert "no NVIDIA driver" in without[1]
     assert "999.1" in with_driver[1]
-    with pytest.raises(DeviceMissing, match="no TensorRT runtime"):
-        TensorRtProbe()
+
+
+def test_device_that_is_not_there_is_not_probed(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
+
+    with pytest.raises(DeviceMissing, match=r"no NVIDIA driver|CUDA finds no GPU"):
+        TensorRtProbe(verify_version(published.version_dir), PlanStore(published.version_dir.parent / ".engines"))

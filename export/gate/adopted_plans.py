@@ -1,0 +1,31 @@
+"""Plans follow their files into the version that a device settled. Promises: the same bytes, with the new verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from export.gate.on_device import Settled
+from export.gate.plan_gate import settled_record
+from models.manifest import Manifest
+from models.plans import PlanKey
+from service.repository.plans import PlanStore
+
+
+def adopt_plans(
+    settled: Settled, made: Path, manifest: Manifest, store: PlanStore, key_of: Callable[[str], PlanKey]
+) -> Iterator[str]:
+    """Puts the settled variants' plans into the new version's place; yields their names.
+
+    Its files are the old version's, so the keys are equal, and a server of it finds them built.
+    """
+    for report in settled.report.variants:
+        name, figures = report.qualify.variant, report.qualify.device
+        if name not in settled.variants or figures is None or not report.gate.accepted:
+            continue
+        found = store.find(manifest.model, manifest.version, name, key_of(name))
+        if found is None:
+            continue
+        record = settled_record(found.record, figures, report.gate).model_copy(update={"version": int(made.name)})
+        store.put(record, store.read_plan(found), store.read_layers(found), replace=True)
+        yield name
