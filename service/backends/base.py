@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Backend(Protocol):
         """Frees device memory; no call may follow."""
 
 
+@runtime_checkable
 class PipelinedBackend(Backend, Protocol):
     """A backend whose device copies one batch while it runs another. `infer` is `staging`, `start` and `finish` in one.
 

@@ -31,6 +31,14 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkAhead:
+    """What the device still has to do before a batch that is formed now."""
+
+    ends_s: float  # when that batch would begin to run
+    form_from_s: float  # until then a batch that is not full waits for company: it would only stand in line
+
+
+@dataclass(frozen=True, slots=True)
 class Decision(Generic[RequestT]):
     """`batch` runs now, `expired` are answered at once, and an empty batch may name when to look again."""
 
@@ -40,21 +48,28 @@ class Decision(Generic[RequestT]):
 
 
 def next_batch(
-    waiting: Sequence[RequestT], now_s: float, limits: BatchLimits, latency: LatencyTable
+    waiting: Sequence[RequestT],
+    now_s: float,
+    limits: BatchLimits,
+    latency: LatencyTable,
+    ahead: WorkAhead | None = None,
 ) -> Decision[RequestT]:
-    """The batch to run now that the device is free.
+    """The batch to run now that the device is free, or next where it has work `ahead`.
 
     Earliest deadline first. Size is the largest allowed one that the waiting requests fill and that still meets
     the earliest deadline, so no row is padding. A request that even a batch of one would answer late is expired.
     """
-    latest_start = now_s + latency.batch_s(1)
+    begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
+    latest_start = begins_s + latency.batch_s(1)
     expired = tuple(request for request in waiting if request.deadline_s < latest_start)
     live = sorted((request for request in waiting if request.deadline_s >= latest_start), key=_deadline)
     if not live:
         return Decision((), expired, None)
-    size = _largest_in_time(len(live), live[0].deadline_s - now_s, limits, latency)
+    size = _largest_in_time(len(live), live[0].deadline_s - begins_s, limits, latency)
     if len(live) < limits.allowed_sizes[-1]:
         until_s = _may_wait_until(live, limits, latency)
+        if ahead is not None:
+            until_s = max(until_s, ahead.form_from_s)
         if now_s < until_s:
             return Decision((), expired, until_s)
     return Decision(tuple(live[:size]), expired, None)

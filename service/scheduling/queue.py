@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from service.scheduling.batching import BatchLimits, Decision, HasDeadline, next_batch
+from service.scheduling.batching import BatchLimits, Decision, HasDeadline, WorkAhead, next_batch
 from service.scheduling.latency_model import LatencyModel
 
 
@@ -66,7 +66,7 @@ class RequestQueue(Generic[WaitingT]):
     def __len__(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
-    def take(self, now_s: float) -> Decision[WaitingT]:
+    def take(self, now_s: float, ahead: WorkAhead | None = None) -> Decision[WaitingT]:
         """The next batch over all instances, removed from the queue together with whatever expired.
 
         Instances take turns by earliest deadline; one that would rather fill its batch lets the others go first.
@@ -74,7 +74,7 @@ class RequestQueue(Generic[WaitingT]):
         expired: list[WaitingT] = []
         look_again_s: float | None = None
         for lane in sorted((lane for lane in self._lanes.values() if lane.waiting), key=_earliest_deadline):
-            decision = next_batch(lane.waiting, now_s, lane.limits, lane.latency)
+            decision = next_batch(lane.waiting, now_s, lane.limits, lane.latency, ahead)
             gone = {id(request) for request in (*decision.batch, *decision.expired)}
             if gone:
                 lane.waiting = [request for request in lane.waiting if id(request) not in gone]

@@ -1,7 +1,8 @@
-"""The thread that keeps the device busy. Promises: one batch at a time; every submitted request is reported once.
+"""The thread that keeps the device busy. Promises: every submitted request is reported once, batches in order.
 
-It alone runs batches. Loading a version warms up through `exclusive`, so traffic waits for one run at most.
-A failing batch is repeated one image at a time: only the guilty one fails.
+It alone runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. Loading a version warms up
+through `exclusive`, so traffic waits for one run at most. A failing batch is repeated one image at a time: only the
+guilty one fails. DeviceLost comes out of `run` after the requests in flight were reported as failed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import Backend, Outputs
-from service.errors import BackendError
-from service.scheduling.batching import BatchLimits
+from service.backends.base import Backend, Outputs, PipelinedBackend
+from service.errors import BackendError, DeviceLost
+from service.scheduling.batching import BatchLimits, Decision
 from service.scheduling.latency_model import LatencyModel
 from service.scheduling.queue import RequestQueue
 from service.workers import messages
+from service.workers.device_turns import DeviceTurns
+from service.workers.in_flight import Flight, InFlight
 from service.workers.tensor_slots import SlotArena, SlotLayout
 
 _TRIAL_REST = 5  # trials take a fifth of an otherwise idle device at most
@@ -58,12 +61,15 @@ class Instance:
 
     def __init__(self, backend: Backend, layout: SlotLayout, limits: BatchLimits, latency: LatencyModel) -> None:
         self.backend = backend
+        self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
         self.layout = layout
         self.limits = limits
         self.latency = latency
         self.is_closed = False
         self.last_run_s = time.monotonic()  # warm-up has just measured it
-        self._batch = np.empty((limits.allowed_sizes[-1], *layout.input.shape), layout.input.dtype)
+        # A pipelined backend has staging memory of its own.
+        rows = 0 if self.pipeline else limits.allowed_sizes[-1]
+        self._batch = np.empty((rows, *layout.input.shape), layout.input.dtype)
 
     def close(self) -> None:
         """Frees the backend; the device must be held."""
@@ -74,10 +80,34 @@ class Instance:
         """The pixels of a batch, in order; a single image is used where it lies."""
         if len(batch) == 1:
             return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis]
-        gathered = self._batch[: len(batch)]
-        for row, work in zip(gathered, batch, strict=True):
+        return self._write(self._batch[: len(batch)], batch)
+
+    def run(self, batch: Sequence[Work]) -> tuple[Outputs, float]:
+        """Outputs and the seconds of the run, waited for."""
+        if self.pipeline is not None:
+            return self.pipeline.finish(self.start(self.pipeline, batch))
+        start_s = time.monotonic()
+        outputs = self.backend.infer(self.gather(batch))
+        return outputs, time.monotonic() - start_s
+
+    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work]) -> int:
+        """Gathers straight into the memory that the device copies from."""
+        self._write(pipeline.staging(len(batch)), batch)
+        return pipeline.start()
+
+    def _write(self, rows: NDArray[Any], batch: Sequence[Work]) -> NDArray[Any]:
+        for row, work in zip(rows, batch, strict=True):
             row[...] = work.arena.tensor(work.slot, self.layout.input)
-        return gathered
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A batch in flight."""
+
+    instance: Instance
+    pipeline: PipelinedBackend
+    batch: Sequence[Work]
 
 
 class DeviceLoop:
@@ -93,7 +123,8 @@ class DeviceLoop:
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
         self._wake = threading.Condition()
-        self._device = threading.Lock()
+        self._turns = DeviceTurns()
+        self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
         self._instances: dict[int, Instance] = {}
         self._probes: list[Callable[[], None]] = []
@@ -101,7 +132,7 @@ class DeviceLoop:
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """The device, for a warm-up run."""
-        return self._device
+        return self._turns.exclusive()
 
     def add(self, instance_id: int, instance: Instance) -> None:
         with self._wake:
@@ -115,7 +146,7 @@ class DeviceLoop:
             instance = self._instances.pop(instance_id, None)
         self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in orphans])
         if instance is not None:
-            with self._device:
+            with self._turns.exclusive():
                 instance.close()
 
     def submit(self, work: Work) -> None:
@@ -158,27 +189,53 @@ class DeviceLoop:
             ]
 
     def run(self) -> None:
-        """Turns until stopped and empty."""
-        while True:
-            with self._wake:
-                probes, self._probes = self._probes, []
-                decision = self._queue.take(time.monotonic())
-                is_idle = not (decision.batch or decision.expired or probes)
-                if is_idle:
+        """Turns until stopped and empty. Raises DeviceLost, when no request in flight is left without a report."""
+        try:
+            while self._turn():
+                pass
+        except DeviceLost:
+            lost = [work for flight in self._in_flight.take_all() for work in flight.what.batch]
+            self._report([_unrun(work, messages.DONE_FAILED) for work in lost])
+            raise
+
+    def _turn(self) -> bool:
+        """One look at what waits and what runs; False at the end."""
+        with self._wake:
+            now_s = time.monotonic()
+            probes, self._probes = self._probes, []
+            outlook = self._in_flight.outlook(now_s)
+            decision: Decision[Work] = Decision((), (), None)
+            if self._has_room():
+                decision = self._queue.take(now_s, outlook.ahead if outlook else None)
+            if not (decision.batch or decision.expired or probes):
+                if outlook is None:
                     if self._is_stopping and len(self._queue) == 0:
-                        return
+                        return False
                     self._wake.wait(_timeout_s(decision.look_again_s))
-                    continue
-                instance = self._instances.get(decision.batch[0].instance_id) if decision.batch else None
-            for answer in probes:
-                self._answer_probe(answer)
-            trial = None if decision.batch else self._trial(decision.expired)
-            if decision.expired:
-                self._report([_unrun(work, messages.DONE_EXPIRED) for work in decision.expired if work is not trial])
-            if instance is not None:
-                self._report(self._run_batch(instance, decision.batch))
-            elif trial is not None and (tried := self._instances.get(trial.instance_id)) is not None:
-                self._report(self._run_batch(tried, [trial]))
+                    return True
+                if self._has_room() and now_s < outlook.finish_from_s:
+                    self._wake.wait(_timeout_s(outlook.finish_from_s))  # for requests that fill the next batch
+                    return True
+            instance = self._instances.get(decision.batch[0].instance_id) if decision.batch else None
+        for answer in probes:
+            self._answer_probe(answer)
+        trial = None if decision.batch else self._trial(decision.expired)
+        if decision.expired:
+            self._report([_unrun(work, messages.DONE_EXPIRED) for work in decision.expired if work is not trial])
+        if instance is not None:
+            self._start_batch(instance, decision.batch)
+        elif trial is not None and (tried := self._instances.get(trial.instance_id)) is not None:
+            self._start_batch(tried, [trial])
+        elif not (probes or decision.expired) and len(self._in_flight) > 0:
+            self._land_oldest()
+        return True
+
+    def _has_room(self) -> bool:
+        """Whether one more batch may be started, of whichever instance."""
+        if len(self._in_flight) == 0:
+            return True
+        depths = [each.pipeline.batches_in_flight for each in self._instances.values() if each.pipeline]
+        return not self._turns.is_wanted and len(self._in_flight) < min(depths, default=1)
 
     def _trial(self, refused: Sequence[Work]) -> Work | None:
         """A refused request that runs all the same, because nothing measured its instance for a while.
@@ -194,40 +251,100 @@ class DeviceLoop:
                 return work
         return None
 
-    def _run_batch(self, instance: Instance, batch: Sequence[Work]) -> list[Finished]:
+    def _start_batch(self, instance: Instance, batch: Sequence[Work]) -> None:
+        """Starts a batch where others may overlap with it, else runs it to its end."""
+        if instance.pipeline is None:
+            self._land_all()
+            self._turns.take()
+            self._run_batch(instance, batch)
+            self._turns.give()
+            return
+        self._turns.take()
         start_s = time.monotonic()
         instance.last_run_s = start_s
         try:
-            with self._device:
-                if instance.is_closed:  # removed after the batch was taken; its clients had given up
-                    return [_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch]
-                outputs = instance.backend.infer(instance.gather(batch))
+            if instance.is_closed:  # removed after the batch was taken; its clients had given up
+                self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
+            else:
+                number = instance.start(instance.pipeline, batch)
+                started = Started(instance, instance.pipeline, batch)
+                self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(len(batch))))
         except BackendError:
-            if len(batch) > 1:
-                return [finished for work in batch for finished in self._run_batch(instance, [work])]
-            return [_unrun(batch[0], messages.DONE_FAILED)]
+            self._land_all()
+            self._repeat(instance, batch)
+        except DeviceLost:
+            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            raise
+        if len(self._in_flight) == 0:
+            self._turns.give()
+
+    def _land_oldest(self) -> None:
+        """Waits for the oldest batch and reports it."""
+        flight = self._in_flight.take_oldest()
+        instance, batch = flight.what.instance, flight.what.batch
+        try:
+            outputs, run_s = flight.what.pipeline.finish(flight.number)
+            self._report(self._ran(instance, batch, outputs, run_s))
+        except BackendError:
+            self._land_all()  # first: batches are finished in the order of their start
+            self._repeat(instance, batch)
+        except DeviceLost:
+            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            raise
+        if len(self._in_flight) == 0:
+            self._turns.give()
+
+    def _land_all(self) -> None:
+        while len(self._in_flight) > 0:
+            self._land_oldest()
+
+    def _run_batch(self, instance: Instance, batch: Sequence[Work]) -> None:
+        """Runs a batch to its end; the device must be held."""
+        instance.last_run_s = time.monotonic()
+        try:
+            if instance.is_closed:  # removed after the batch was taken; its clients had given up
+                self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
+                return
+            outputs, run_s = instance.run(batch)
+        except BackendError:
+            self._repeat(instance, batch)
+        except DeviceLost:
+            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            raise
+        else:
+            self._report(self._ran(instance, batch, outputs, run_s))
+
+    def _repeat(self, instance: Instance, batch: Sequence[Work]) -> None:
+        """One image at a time after a failure, so that only the guilty one fails."""
+        if len(batch) == 1:
+            self._report([_unrun(batch[0], messages.DONE_FAILED)])
+            return
+        self._turns.take()
+        for index, work in enumerate(batch):
+            try:
+                self._run_batch(instance, [work])
+            except DeviceLost:
+                self._report([_unrun(other, messages.DONE_FAILED) for other in batch[index + 1 :]])
+                raise
+
+    def _ran(self, instance: Instance, batch: Sequence[Work], outputs: Outputs, run_s: float) -> list[Finished]:
         end_s = time.monotonic()
-        instance.latency.observe(len(batch), end_s - start_s)
+        instance.latency.observe(len(batch), run_s)
         self._observe_batch(batch[0].instance_id, len(batch))
-        return _finished(instance, batch, outputs, start_s, end_s)
-
-
-def _finished(
-    instance: Instance, batch: Sequence[Work], outputs: Outputs, start_s: float, end_s: float
-) -> list[Finished]:
-    rows = zip(*outputs, strict=True)
-    return [
-        Finished(
-            work,
-            messages.DONE_OK,
-            start_s - work.submitted_s,
-            end_s - start_s,
-            len(batch),
-            row,
-            instance.layout,
-        )
-        for work, row in zip(batch, rows, strict=True)
-    ]
+        rows = zip(*outputs, strict=True)
+        # What is not the run was waiting: in the queue, in the pipeline, or for other batches.
+        return [
+            Finished(
+                work,
+                messages.DONE_OK,
+                max(0.0, end_s - run_s - work.submitted_s),
+                run_s,
+                len(batch),
+                row,
+                instance.layout,
+            )
+            for work, row in zip(batch, rows, strict=True)
+        ]
 
 
 def _unrun(work: Work, status: int) -> Finished:

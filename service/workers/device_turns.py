@@ -1,0 +1,56 @@
+"""Whose turn it is on the device. Promises: one holder; a loader that asks is next, however busy the traffic."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class DeviceTurns:
+    """The loop holds the device while batches are in flight; loaders and removals take it for one thing in between."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_held = False
+        self._is_loops = False
+        self._waiting = 0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody waits: finish what is in flight, start nothing."""
+        return self._waiting > 0
+
+    @contextmanager
+    def exclusive(self) -> Iterator[bool]:
+        """The device, with nothing of the loop's on it."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not self._is_held)
+                self._is_held = True
+            finally:
+                self._waiting -= 1
+        try:
+            yield True
+        finally:
+            with self._changed:
+                self._is_held = False
+                self._changed.notify_all()
+
+    def take(self) -> None:
+        """For the loop: holds the device from now on; a second call is none."""
+        if self._is_loops:
+            return
+        with self._changed:
+            # Who waits goes first: a lock alone could starve a loader for as long as requests keep coming.
+            self._changed.wait_for(lambda: not (self._is_held or self._waiting))
+            self._is_held = self._is_loops = True
+
+    def give(self) -> None:
+        """For the loop: the device is free; without a `take` before it does nothing."""
+        if not self._is_loops:
+            return
+        with self._changed:
+            self._is_held = self._is_loops = False
+            self._changed.notify_all()
