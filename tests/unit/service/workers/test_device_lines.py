@@ -57,6 +57,13 @@ class Story:
     def assign(self, images: int = 1) -> Assignment:
         return self.lines.assign([FIRST, SECOND], images)
 
+    def measure(self, *, first_s: float, second_s: float) -> None:
+        """Both answered once."""
+        for item, seconds in ((FIRST, first_s), (SECOND, second_s)):
+            given = self.lines.assign([item], 1)
+            given.observe(Done(1, DONE_OK, 0.0, seconds, 1))
+            given.permits[0].let_go()
+
     def take_all(self) -> list[Permit]:
         return [permit for _ in range(2 * SLOTS) for permit in self.assign().permits]
 
@@ -78,15 +85,13 @@ def test_equal_devices_share_the_requests(story: Story) -> None:
 
 
 def test_slower_device_gets_fewer(story: Story) -> None:
-    # given one instance measured at ten times the other's speed
-    for given, seconds in ((story.lines.assign([FIRST], 1), 0.01), (story.lines.assign([SECOND], 1), 0.1)):
-        given.observe(Done(1, DONE_OK, 0.0, seconds, 1))
-        given.permits[0].let_go()
+    story.measure(first_s=0.01, second_s=0.1)
 
     assert [story.assign().instance.device for _ in range(3)] == ["cuda:0"] * 3
 
 
 def test_full_device_hands_over_to_the_other(story: Story) -> None:
+    story.measure(first_s=0.001, second_s=1.0)  # so that it would be done sooner all the same
     story.lines.assign([FIRST], SLOTS)
     for given in (story.assign(2), story.assign(1)):
         assert given.instance.device == "cuda:1"
