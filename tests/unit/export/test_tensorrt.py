@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from export import operator_support
 from export.detection_heads import CandidatesHead
 from export.errors import GraphError
+from export.graph_rewrites import read_interleaved_pixels
 from export.network import Suppression
 from export.onnx_optimization import slim
 from export.operator_support import tensorrt_refusals, tensorrt_support
@@ -171,3 +172,33 @@ def test_bytes_are_cast_before_anything_else_reads_them() -> None:
     assert sum(node.op_type == "Cast" for node in model.graph.node) == 3
     transpose = next(node for node in model.graph.node if node.op_type == "Transpose")
     assert transpose.input[0] == readers[0].output[0]
+
+
+def interleaved() -> onnx.ModelProto:
+    """As published for every runtime: the pixels become floats by DequantizeLinear, for CPUs."""
+    nodes = [
+        *front()[1:],
+        helper.make_node("ArgMax", ["maps"], ["best"], name="head/ArgMax", axis=1, keepdims=0),
+        helper.make_node("Cast", ["best"], ["mask"], name="head/Cast", to=TensorProto.UINT8),
+    ]
+    model = graph(nodes, {"mask": TensorProto.UINT8})
+    assert read_interleaved_pixels(model)
+    return model
+
+
+@needs_rtx
+def test_graph_that_dequantizes_its_pixels_for_cpus_builds_as_well() -> None:
+    made = build_plan(interleaved().SerializeToString(), ("SM89",), (1, 2), "tensorrt_rtx")
+
+    assert made.errors == ()
+    assert made.plan is not None
+
+
+def test_pixels_that_are_scaled_are_not_taken_for_cast() -> None:
+    model = interleaved()
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "pixel_scale")
+    scale.CopyFrom(numpy_helper.from_array(np.array(0.5, np.float32), scale.name))
+
+    cast_bytes_first(model)
+
+    assert any(node.op_type == "DequantizeLinear" for node in model.graph.node)
