@@ -94,16 +94,17 @@ class Finished:
     wall_s: float
 
 
-def run(part: Part, pipe: Connection) -> None:
-    """Entry point of the process."""
+def run(part: Part, commands: Connection, reports: Connection) -> None:
+    """Entry point of the process. Two pipes, because the loop makes the one that it reads non-blocking."""
     gc.freeze()  # bodies and modules are never looked through again
-    uvloop.run(_Client(part, pipe).run())
+    uvloop.run(_Client(part, commands, reports).run())
 
 
 class _Client:
-    def __init__(self, part: Part, pipe: Connection) -> None:
+    def __init__(self, part: Part, commands: Connection, reports: Connection) -> None:
         self._part = part
-        self._pipe = pipe
+        self._commands = commands
+        self._reports = reports
         self._columns = Columns()
         self._outcomes: dict[Outcome, int] = {}
         self._next = 0
@@ -125,22 +126,22 @@ class _Client:
         try:
             await self._pool.open(part.connections)
         except OSError as error:
-            self._pipe.send(Ready(str(error)))
+            self._reports.send(Ready(str(error)))
             return
-        loop.add_reader(self._pipe.fileno(), self._command)
-        self._pipe.send(Ready())
+        loop.add_reader(self._commands.fileno(), self._command)
+        self._reports.send(Ready())
         await self._started.wait()
         cpu_s, wall_s = time.process_time(), time.monotonic()
         await self._send_and_wait()
         cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
-        loop.remove_reader(self._pipe.fileno())
+        loop.remove_reader(self._commands.fileno())
         self._wakeup.close()
         self._report()
-        self._pipe.send(Finished(self._columns, tuple(self._outcomes), cpu_s, wall_s))
+        self._reports.send(Finished(self._columns, tuple(self._outcomes), cpu_s, wall_s))
 
     def _command(self) -> None:
         try:
-            message = self._pipe.recv()
+            message = self._commands.recv()
         except (EOFError, ConnectionError):  # the parent is gone: nobody would read the result
             os._exit(1)
         if isinstance(message, Start):
@@ -234,6 +235,6 @@ class _Client:
 
     def _report(self) -> None:
         latencies_ms = self._latencies_ms.tobytes()
-        self._pipe.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight, latencies_ms))
+        self._reports.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight, latencies_ms))
         self._sent = self._ok = self._failed = 0
         self._latencies_ms = array("f")

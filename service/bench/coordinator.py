@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from multiprocessing.connection import Connection, wait
@@ -110,7 +110,7 @@ def run_load(
         warm_up_s = plan.load.warm_up_s if isinstance(plan.load, Closed) else _warm_up_s(plan.load)
         measure_from_s = time.monotonic() + _START_MARGIN_S + warm_up_s
         for child in children:
-            child.pipe.send(Start(measure_from_s))
+            child.send.send(Start(measure_from_s))
         return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress, is_enough)
 
 
@@ -162,7 +162,8 @@ def _warm_up_s(schedule: Schedule) -> float:
 @dataclass(frozen=True, slots=True)
 class _Child:
     process: BaseProcess
-    pipe: Connection
+    send: Connection
+    receive: Connection
 
 
 @contextmanager
@@ -175,13 +176,18 @@ def _children(parts: list[Part]) -> Iterator[list[_Child]]:
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number, part in enumerate(parts):
-                ours, theirs = context.Pipe()
+                commands, send = context.Pipe(duplex=False)
+                receive, reports = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=client_process.run, args=(part, theirs), name=f"saccade-bench-{number}", daemon=True
+                    target=client_process.run,
+                    args=(part, commands, reports),
+                    name=f"saccade-bench-{number}",
+                    daemon=True,
                 )
                 process.start()
-                theirs.close()
-                children.append(_Child(process, ours))
+                commands.close()
+                reports.close()
+                children.append(_Child(process, send, receive))
                 stack.callback(_end, children[-1])
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
@@ -189,7 +195,8 @@ def _children(parts: list[Part]) -> Iterator[list[_Child]]:
 
 
 def _end(child: _Child) -> None:
-    child.pipe.close()
+    child.send.close()
+    child.receive.close()
     child.process.join(1.0)
     if child.process.is_alive():
         child.process.kill()
@@ -199,7 +206,7 @@ def _end(child: _Child) -> None:
 def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     for child in children:
-        if not child.pipe.poll(max(0.0, deadline_s - time.monotonic())):
+        if not child.receive.poll(max(0.0, deadline_s - time.monotonic())):
             raise LoadFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
         message = _received(child)
         if isinstance(message, Ready) and message.problem:
@@ -208,8 +215,8 @@ def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
 
 def _received(child: _Child) -> object:
     try:
-        return child.pipe.recv()
-    except (EOFError, ConnectionError) as error:
+        return child.receive.recv()
+    except (EOFError, OSError) as error:
         child.process.join(1.0)
         raise LoadFailed(f"{child.process.name} ended with {child.process.exitcode} before it had reported") from error
 
@@ -241,7 +248,7 @@ class _Collector:
     """Reads all pipes until every child has finished."""
 
     def __init__(self, children: list[_Child], measure_from_s: float, duration_s: float) -> None:
-        self._running = {child.pipe: child for child in children}
+        self._running = {child.receive: child for child in children}
         self._measure_from_s = measure_from_s
         self._stopped_at_s = duration_s
         self._ending = Ending.COMPLETE
@@ -286,5 +293,6 @@ class _Collector:
     def _stop(self, ending: Ending, grace_s: float) -> None:
         self._ending = ending
         self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
-        for pipe in self._running:
-            pipe.send(Stop(grace_s))
+        for child in self._running.values():
+            with suppress(BrokenPipeError):  # it has just finished
+                child.send.send(Stop(grace_s))

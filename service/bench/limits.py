@@ -92,7 +92,7 @@ def failures_of(report: Report, conditions: Sequence[FailCondition]) -> list[str
     failures = []
     if not report.ok:
         failures.append("no request was answered well: see the outcomes")
-    if report.load.ending == "interrupted":
+    if "interrupted" in (report.load.ending, report.slo.end if report.slo else ""):
         failures.append("interrupted: the figures are those of a shorter run")
     if report.slo is not None and report.slo.rate_rps is None:
         failures.append(f"no rate keeps p99 within {report.slo.objective_ms:g} ms")

@@ -142,6 +142,7 @@ def search_slo(
         run = measure(tried, Open(arrivals(rate, max(trial_s, MIN_REQUESTS / rate))), on_progress)
         if run.measured.ending is Ending.INTERRUPTED:
             runs.setdefault(rate, run)
+            search.interrupt()
             break
         runs[rate] = run
         report = run.report
@@ -152,8 +153,7 @@ def search_slo(
         trials.append(TrialFigures(rate, trial.requests, trial.late_ratio, p99_ms, str(verdict)))
         on_trial(trials[-1])
     best = search.met_rps if search.met_rps in runs else min(runs)
-    end = str(search.end or Ending.INTERRUPTED)
-    slo = SloFigures(search.met_rps, search.missed_rps, session.objective_ms, end, tuple(trials))
+    slo = SloFigures(search.met_rps, search.missed_rps, session.objective_ms, str(search.end), tuple(trials))
     return Run(replace(runs[best].report, slo=slo), runs[best].measured)
 
 

@@ -2,7 +2,8 @@
 
 A rate meets the objective when at most one per cent of its requests are late, failed ones included: p99 with the
 failures counted. Doubling finds a rate that does not; then the gap is halved geometrically. A rate that few requests
-leave unclear is tried again, and all its requests count together.
+leave unclear is tried again, and all its requests count together. Late requests come in clumps, which the bounds of
+independent ones do not know, so a rate is missed only after a second trial, unless the first one collapsed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from service.bench.statistics import Verdict, verdict_of
 ALLOWED_LATE = 0.01  # p99
 MIN_REQUESTS = 300  # none late among so many is enough to be sure
 _TRIES = 3
+_COLLAPSED = 0.1  # late share that no passing disturbance explains
 _HALVINGS = 12
 
 
@@ -36,6 +38,7 @@ class Trial:
 
 class SearchEnd(StrEnum):
     FOUND = "found"
+    INTERRUPTED = "interrupted"
     NO_RATE = "no rate meets the objective"
     RATE_LIMIT = "every rate up to the limit meets it: raise --max-rate"
     CLIENT_LIMIT = "the client is the limit: give it more processes or another machine"
@@ -70,6 +73,10 @@ class SloSearch:
         """Lowest rate that did not."""
         return self._missed
 
+    def interrupt(self) -> None:
+        """No more trials."""
+        self.end = self.end or SearchEnd.INTERRUPTED
+
     def next_rate(self) -> float | None:
         return None if self.end is not None else self._rate
 
@@ -94,6 +101,8 @@ class SloSearch:
     def _verdict(self) -> Verdict:
         requests, late = sum(item.requests for item in self._of_rate), sum(item.late for item in self._of_rate)
         verdict = verdict_of(requests, late, ALLOWED_LATE)
+        if verdict is Verdict.MISSED and len(self._of_rate) == 1 and late <= _COLLAPSED * requests:
+            return Verdict.UNCLEAR
         if verdict is Verdict.UNCLEAR and len(self._of_rate) >= _TRIES:
             # The limit lies at this rate, as far as so many requests can tell.
             return Verdict.MET if requests and late <= ALLOWED_LATE * requests else Verdict.MISSED

@@ -182,33 +182,27 @@ def _client(measured: Records, cost: ClientCost) -> ClientFigures:
     busy = cost.cpu_s / cost.wall_s if cost.wall_s else 0.0  # of a core, per process
     sent = measured.rows(~measured.ended(End.UNSENT))
     lag_ms = percentiles(sent.lag_ms, (99.0,))[0] if len(sent) else 0.0
-    median_ms = percentiles(measured.latency_ms, (50.0,))[0] if len(measured) else 0.0
-    # A connection that is being opened is not a wait: it takes far less than this.
-    waited = int(np.sum(measured.sent_s - measured.woken_s > 0.001 * max(_LAG_MS, _LAG_RATIO * median_ms)))
+    p99_ms = percentiles(measured.latency_ms, (99.0,))[0] if len(measured) else 0.0
+    noticeable_ms = max(_LAG_MS, _LAG_RATIO * p99_ms)
+    # Opening a connection takes less than this, unless the server is slow to accept.
+    waited = int(np.sum((measured.sent_s - measured.woken_s) * 1000.0 > noticeable_ms))
+    is_saturated = busy > _BUSY_SHARE or lag_ms > noticeable_ms
     notes = []
-    if busy > _BUSY_SHARE or lag_ms > max(_LAG_MS, _LAG_RATIO * median_ms):
+    if is_saturated:
+        remedy = "use more --processes" if busy > _BUSY_SHARE else "its cores have other work: give it its own"
         notes.append(
             f"client saturated: latency from intended send time includes client lag, p99 {lag_ms:.1f} ms, "
-            f"at {busy:.0%} of a core per process; use more --processes, or another machine"
+            f"at {busy:.0%} of a core per process; {remedy}, or another machine"
         )
-    if waited and waited > 0.01 * len(measured):
-        notes.append(
-            f"{waited} requests waited for a connection: all of --max-in-flight were busy, or opening was slow"
-        )
-    return ClientFigures(
-        cost.processes,
-        busy * cost.processes,
-        lag_ms,
-        waited,
-        any(note.startswith("client") for note in notes),
-        "; ".join(notes),
-    )
+    if waited > _WAITED_RATIO * len(measured):
+        notes.append(f"{waited} requests waited for a connection: as many as --max-in-flight allows were under way")
+    return ClientFigures(cost.processes, busy * cost.processes, lag_ms, waited, is_saturated, "; ".join(notes))
 
 
 def _moments(records: Records, window_s: float, objective_ms: float) -> tuple[Moment, ...]:
     least_s = max(window_s / _MOST_MOMENTS, _LEAST_PER_MOMENT * window_s / max(1, len(records)))
     width_s = next((width for width in _INTERVALS_S if width >= least_s), least_s)
-    edges = np.arange(0.0, window_s + width_s, width_s)
+    edges = np.minimum(np.arange(0.0, window_s + width_s, width_s), window_s)
     if len(edges) < 2:
         return ()
     measured = records.rows(records.due_s >= 0.0)
