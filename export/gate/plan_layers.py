@@ -27,7 +27,7 @@ _NODES = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _TYPES: tuple[tuple[re.Pattern[str], Precision], ...] = (
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
     (re.compile(r"fp8|float8|e4m3", re.IGNORECASE), "fp8"),
-    (re.compile(r"int8|i8", re.IGNORECASE), "int8"),
+    (re.compile(r"(?<!u)int8|(?<!u)i8", re.IGNORECASE), "int8"),
     (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
     (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),
 )

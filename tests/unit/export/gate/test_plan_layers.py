@@ -1,4 +1,4 @@
-"""What an inspector says of a plan. Promises: tested on a recording in TensorRT's own form, written by hand."""
+"""What an inspector says of a plan. Promises: tested on recordings; where each is from stands beside them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import orjson
 import pytest
 
 from export.errors import DeviceError
-from export.gate.plan_layers import plan_layers, share_in_plan
+from export.gate.plan_layers import plan_layers, plan_summary, share_in_plan
 from export.qualification.qualify_report import LayerFigure
 
-RECORDING = (Path(__file__).parents[1] / "recordings" / "inspector_int8_sparse.json").read_text("utf-8")
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+RECORDING = (RECORDINGS / "inspector_int8_sparse.json").read_text("utf-8")
 
 
 def layer(node: str, flops: int) -> LayerFigure:
@@ -73,6 +74,7 @@ def test_layer_that_is_done_in_two_types_counts_for_neither() -> None:
         ("Channel major BF16 format where channel % 8 == 0", "bf16"),
         ("Row-major FP8", "fp8"),
         ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+        ("Row major linear UInt8", None),  # of images: nothing multiplies in it
         ("N/A due to dynamic shapes", None),
     ],
 )
@@ -82,6 +84,59 @@ def test_types_are_read_in_every_spelling(text: str, precision: str | None) -> N
     (found,) = plan_layers(orjson.dumps(document).decode())
 
     assert found.precision == precision
+
+
+def test_layers_of_a_real_plan_say_what_they_compute_in_and_give() -> None:
+    layers = plan_layers((RECORDINGS / "inspector_mobilenet_int8.json").read_text("utf-8"))
+
+    assert [(layer.kind, layer.precision, layer.output) for layer in layers] == [
+        ("Reformat", "fp32", "int8"),
+        ("CaskConvolution", "int8", "int8"),
+        ("CudaDepthwiseConvolution", "int8", "int8"),
+        ("CaskConvolution", "int8", "fp16"),
+    ]
+    assert layers[1].tactic == "volta_int8x4_icudnn_int8x4_128x32_relu_xregs_medium_c32_nn_v1"
+    assert layers[2].tactic == ""
+
+
+def test_documented_layer_is_read() -> None:
+    (layer,) = plan_layers((RECORDINGS / "inspector_documented.json").read_text("utf-8"))
+
+    assert (layer.precision, layer.output, layer.is_sparse) == ("int8", "int8", False)
+    assert layer.tactic.startswith("sm80_xmma_fprop_implicit_gemm_interleaved_i8i8")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "precision"),
+    [
+        ({"Format": "Row major linear", "Datatype": "Half"}, "fp16"),
+        ({"Format": "Channel major FP16 format", "Datatype": "BFloat16"}, "bf16"),
+        ({"Format": "Row major linear FP32 format (kLINEAR)"}, "fp32"),
+        ({"Format": "Row major linear", "Datatype": "Int32"}, None),
+    ],
+)
+def test_types_are_read_where_format_and_type_are_apart(tensor: dict[str, str], precision: str | None) -> None:
+    document = {"Layers": [{"Name": "l", "LayerType": "kgen", "Inputs": [tensor], "Outputs": [tensor]}]}
+
+    (found,) = plan_layers(orjson.dumps(document).decode())
+
+    assert (found.precision, found.output) == (precision, precision)
+
+
+def test_layer_without_tensors_says_no_type() -> None:
+    (found,) = plan_layers('{"Layers": [{"Name": "signal", "LayerType": "signal", "Inputs": [], "Outputs": []}]}')
+
+    assert (found.precision, found.output, found.nodes) == (None, None, ())
+
+
+def test_summary_counts_types_kernels_and_sparse_layers() -> None:
+    summary = plan_summary(plan_layers(RECORDING))
+
+    assert summary.layers == 4
+    assert summary.dtypes == {"fp16": 1, "fp32": 1, "int8": 2}
+    assert summary.sparse == ("network.body.2/conv2d + network.body.3/relu",)
+    assert len(summary.tactics) == 3
+    assert summary.tactics == tuple(sorted(summary.tactics))
 
 
 @pytest.mark.parametrize(
