@@ -17,6 +17,7 @@ import structlog
 
 from models.manifest import Manifest
 from service.core import VersionState
+from service.engines.engine_serving import EngineEvents, EngineServing
 from service.errors import RepositoryError, SettingsError
 from service.http.auth import ApiKeys
 from service.http.listening import reserve
@@ -53,6 +54,8 @@ class Supervisor:
         self._table = VersionTable()
         limits = MemoryLimits(settings.device_memory_reserve_mb, settings.device_memory_limit_mb)
         self._placer = Placer(self._table, settings.placement, limits)
+        engine_events = EngineEvents(self._engines_decided, self._publish, lambda: self._generation + 1)
+        self._engines = EngineServing(settings, self._table, engine_events)
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
         events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
@@ -79,7 +82,10 @@ class Supervisor:
             apis = [tasks.create_task(self._keep_api(name)) for name in names]
             watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
             watching.append(tasks.create_task(self._watch_repository()))
+            building = [tasks.create_task(run) for run in self._engines.runs()]
             await self._stop.wait()
+            for task in building:  # at once: what serves needs no new plan any more
+                task.cancel()
             await self._shut_down(apis, workers)
             for task in (*watching, *apis, *workers):
                 task.cancel()
@@ -147,6 +153,7 @@ class Supervisor:
                 if message.facts.problem:
                     log.error("device_unusable", device=device, reason=message.facts.problem)
                 self._placer.device_ready(device, message.facts)
+                self._engines.device_found(device, message.facts)
                 self._publish()
                 self._load_next()
             case messages.InstanceState():
@@ -168,9 +175,14 @@ class Supervisor:
             log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
         elif instance.state is VersionState.FAILED:
             log.error("version_failed", **fields, reason=instance.reason)
+        self._engines.reported(key, instance)
         self._publish()
         if instance.state is not VersionState.WARMING:
             self._load_next()
+
+    def _engines_decided(self) -> None:
+        self._load_next()
+        self._publish()
 
     def _load_next(self) -> None:
         """Places what waits, and gives every worker that loads nothing its next instance."""
@@ -197,7 +209,8 @@ class Supervisor:
 
     def _catalog(self) -> messages.Catalog:
         devices = tuple(device.status(self._placer.measured_bytes(name)) for name, device in self._devices.items())
-        return messages.Catalog(self._generation, devices, self._table.statuses(), self._is_draining)
+        versions = self._table.statuses(self._engines.statuses)
+        return messages.Catalog(self._generation, devices, versions, self._is_draining)
 
     def _publish(self) -> None:
         """Sends the whole catalog to every API process."""
@@ -239,10 +252,12 @@ class Supervisor:
         plan = self._table.plan(found, self._settings.versions_per_model)
         for key in plan.forget:
             self._table.forget(key)
+            self._engines.drop(key)
         for version in plan.load:
             self._table.add(version)
         for key in plan.unload:
             log.info("version_unloading", model=key.model, version=key.version)
+            self._engines.drop(key)
             self._table.begin_unload(key, self._generation + 1)
         if plan.load or plan.unload or plan.forget:
             self._publish()
@@ -253,7 +268,8 @@ class Supervisor:
         key = version.key
         try:
             verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
-            specs = _specs(verified.manifest, self._settings)
+            others = [device for device in self._devices if device not in self._engines.devices]
+            specs = _specs(verified.manifest, others, self._settings)
             _ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
             self._table.refuse(key, str(error))
@@ -268,6 +284,7 @@ class Supervisor:
                 self._table.want(key, spec)
             else:
                 self._table.cannot(key, device, str(spec))
+        self._engines.keep(verified)
         self._load_next()
 
     # Shutdown
@@ -297,11 +314,11 @@ class Supervisor:
         log.info("stopped")
 
 
-def _specs(manifest: Manifest, settings: Settings) -> dict[str, InstanceSpec | RepositoryError]:
-    """What each device would serve. Raises RepositoryError when there is nothing for any of them."""
+def _specs(manifest: Manifest, devices: list[str], settings: Settings) -> dict[str, InstanceSpec | RepositoryError]:
+    """What each of these devices would serve. Raises RepositoryError when no device of the server has anything."""
     specs: dict[str, InstanceSpec | RepositoryError] = {}
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    for device in settings.devices:
+    for device in devices:
         try:
             variant = choose_variant(manifest, device, settings.variant)
         except RepositoryError as error:
@@ -309,8 +326,9 @@ def _specs(manifest: Manifest, settings: Settings) -> dict[str, InstanceSpec | R
             continue
         file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
         specs[device] = InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes)
-    if not any(isinstance(spec, InstanceSpec) for spec in specs.values()):
-        raise RepositoryError(str(specs[settings.devices[0]]))
+    is_all = bool(devices) and len(devices) == len(settings.devices)
+    if is_all and not any(isinstance(spec, InstanceSpec) for spec in specs.values()):
+        raise RepositoryError(str(specs[devices[0]]))
     return specs
 
 

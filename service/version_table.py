@@ -9,7 +9,7 @@ state is derived, see `version_state`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from models.manifest import Manifest
@@ -17,7 +17,7 @@ from service.core import VersionKey, VersionState
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
 from service.repository.watch import KnownVersion, RepositoryPlan, plan_versions
-from service.workers.messages import InstanceState, InstanceStatus, Load, VersionStatus
+from service.workers.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
 
 _MAX_LOAD_CRASHES = 2  # one may be bad luck, such as the machine running out of memory
 _BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)
@@ -44,6 +44,7 @@ class InstanceSpec:
     variant: str
     backend: str
     plan_dir: str = ""  # of a TensorRT plan
+    plan_sha256: str = ""
     file_bytes: int = 0  # of what the backend opens; its memory is estimated from them until it was measured
 
 
@@ -158,6 +159,21 @@ class VersionTable:
         self._entries[key].instances.append(instance)
         return instance
 
+    def building(self, key: VersionKey, device: str, variant: str) -> None:
+        """Nothing serves there until its plan is built."""
+        self.want(key, InstanceSpec(device, variant, "tensorrt")).state = VersionState.BUILDING
+
+    def instances(self, key: VersionKey, device: str) -> list[Instance]:
+        """Those of a version on a device, without what is on its way out; empty for an unknown version."""
+        entry = self._entries.get(key)
+        found = () if entry is None else entry.instances
+        return [item for item in found if item.spec.device == device and item.state is not VersionState.UNLOADING]
+
+    def let_go(self, key: VersionKey, instance: Instance, generation: int) -> None:
+        """It is replaced, or not wanted any more. From catalog `generation` on, nobody may send it requests."""
+        if instance not in self._loading.values():
+            self._begin_unload(self._entries[key], instance, generation)
+
     def cannot(self, key: VersionKey, device: str, reason: str) -> None:
         """This device can load nothing of it, others may."""
         self.want(key, InstanceSpec(device, "", "")).fail(reason)
@@ -222,6 +238,7 @@ class VersionTable:
             entry.allowed_batch_sizes,
             instance.spec.backend,
             instance.spec.plan_dir,
+            instance.spec.plan_sha256,
         )
 
     def report(self, update: InstanceState) -> tuple[VersionKey, Instance] | None:
@@ -247,7 +264,7 @@ class VersionTable:
         for entry, instance in list(self._on(device)):
             if instance.state is VersionState.UNLOADING:
                 self._drop(entry, instance)
-            elif instance.state is not VersionState.FAILED:
+            elif instance.state not in (VersionState.FAILED, VersionState.BUILDING):
                 instance.start_over()
         culprit = self._loading.pop(device, None)
         if culprit is not None:
@@ -264,12 +281,6 @@ class VersionTable:
             self._begin_unload(entry, instance, generation)
         if not entry.instances:
             self.forget(key)
-
-    def begin_unload_instance(self, instance_id: int, generation: int) -> None:
-        """The same for one instance: another one has taken its place. The version itself stays while it has any."""
-        found = self._find(instance_id)
-        if found is not None and found[1] not in self._loading.values():
-            self._begin_unload(*found, generation)
 
     def _begin_unload(self, entry: VersionEntry, instance: Instance, generation: int) -> None:
         if instance.instance_id == 0:
@@ -298,7 +309,9 @@ class VersionTable:
         """Every version is ready somewhere or failed everywhere."""
         return all(entry.state in (VersionState.READY, VersionState.FAILED) for entry in self._entries.values())
 
-    def statuses(self) -> tuple[VersionStatus, ...]:
+    def statuses(
+        self, engines_of: Callable[[VersionKey], tuple[EngineStatus, ...]] = lambda key: ()
+    ) -> tuple[VersionStatus, ...]:
         return tuple(
             VersionStatus(
                 key.model,
@@ -309,6 +322,7 @@ class VersionTable:
                 entry.reason,
                 entry.variant,
                 tuple(_status(instance) for instance in entry.instances),
+                engines_of(key),
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )

@@ -31,6 +31,7 @@ class LoadRequest:
     merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/serving.py
     allowed_batch_sizes: tuple[int, ...] = ()  # ascending; what will be asked of `infer`. Empty: anything
     plan_dir: Path | None = None  # of a TensorRT plan, see models/plans.py
+    plan_sha256: str | None = None  # of the plan that passed its gate; None only where it is still to be measured
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one is copied while another runs, where the device has engines for both
     execution_contexts: int = 1  # batches that may run on the device at the same time

@@ -4,6 +4,7 @@ lifecycle.py     decides, for one version on one device: serve what, build what,
 candidates.py    the variants that TensorRT may run, best first, and the keys of their plans (pure)
 build_wire.py    what the supervisor and the build child tell each other
 build_child.py   runs the child that builds and measures one plan, and follows its progress
+engine_serving.py  brings decisions into the version table, and swaps instances
 keeper.py        the plans of one device: decides anew after each change, one build at a time
 
 The child is `python -m export.engine_build`: building needs the exporter's graph rewrites, its gate and the GPU, and a

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, order_bytes, try_line
 
@@ -22,15 +21,11 @@ _LAST_WORDS = 5  # lines of stderr that a failure quotes in the log
 _NICE = 10  # the build is not worth a request's latency
 
 
-class Follow(Protocol):
-    def __call__(self, progress: BuildProgress) -> None: ...
-
-
 async def run_build(
     order: BuildOrder,
     environment: Mapping[str, str],
     silence_timeout_s: float,
-    follow: Follow,
+    follow: Callable[[BuildProgress], None],
     note: Callable[[str], None],
     program: Sequence[str] = BUILD_PROGRAM,
 ) -> BuildOutcome:
@@ -63,7 +58,10 @@ async def run_build(
 
 
 async def _outcome(
-    process: asyncio.subprocess.Process, order: BuildOrder, silence_timeout_s: float, follow: Follow
+    process: asyncio.subprocess.Process,
+    order: BuildOrder,
+    silence_timeout_s: float,
+    follow: Callable[[BuildProgress], None],
 ) -> BuildOutcome | None:
     """None when the child ended without one."""
     assert process.stdin is not None

@@ -54,6 +54,8 @@ class Serving:
     variant: str
     backend: str
     plan_dir: str = ""
+    plan_sha256: str = ""
+    file_bytes: int = 0  # of what the backend opens
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def decide(situation: EngineFacts) -> EngineDecision:
     best = _best_plan(situation.stored, keys)
     build = _next_build(situation, keys)
     if best is not None:
-        return EngineDecision(Serving(best.record.variant, "tensorrt", best.directory), build, "")
+        record = best.record
+        serving = Serving(record.variant, "tensorrt", best.directory, record.plan_sha256, record.plan_bytes)
+        return EngineDecision(serving, build, "")
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
         return EngineDecision(None, build, "")
@@ -117,7 +121,9 @@ def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
 def _without_plan(situation: EngineFacts) -> Serving:
     backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
-    return Serving(variant.name, backend)
+    sizes = {entry.path: entry.size_bytes for entry in situation.manifest.files}
+    file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
+    return Serving(variant.name, backend, file_bytes=file_bytes)
 
 
 def _why_no_tensorrt(situation: EngineFacts) -> str:

@@ -93,6 +93,7 @@ class Load(Message, frozen=True):
     allowed_batch_sizes: tuple[int, ...]
     backend: str  # as in `backends/registry.py`
     plan_dir: str = ""  # of a TensorRT plan; empty for a backend that opens the variant's own file
+    plan_sha256: str = ""  # of the plan that passed its gate: no other is opened
 
 
 class Unload(Message, frozen=True):

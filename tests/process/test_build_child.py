@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from models.plans import PlanKey
@@ -130,16 +131,15 @@ threading.Event().wait()
 
 
 def _is_gone(pid: int) -> bool:
-    """Also true for one that nobody has waited for yet."""
+    """Also true for one that nobody has waited for yet; a killed process takes a moment to end."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return not Path(f"/proc/{pid}").exists() and not _exists(pid)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        process = psutil.Process(pid)
+        for _ in range(1000):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            with suppress(psutil.TimeoutExpired):
+                process.wait(0.01)
+                return True
+    except psutil.NoSuchProcess:
+        return True
+    return False

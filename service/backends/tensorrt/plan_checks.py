@@ -57,6 +57,8 @@ def read_plan(plan_dir: Path, record: PlanRecord, capability: str) -> bytes:
 def ensure_plan_fits(record: PlanRecord, request: LoadRequest, environment: PlanEnvironment) -> None:
     """Raises PlanRefused with every difference between the plan and what is asked of it here."""
     found = (*_file_differences(record.key, request), *environment_differences(record.key, environment))
+    if request.plan_sha256 not in (None, record.plan_sha256):
+        found = (*found, f"plan {record.plan_sha256[:12]}…, the one that passed its gate is {request.plan_sha256:.12}…")
     absent = missing_batch_sizes(record.key, request.allowed_batch_sizes)
     if absent:
         sizes = ", ".join(map(str, absent))

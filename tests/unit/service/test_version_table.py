@@ -339,7 +339,8 @@ def test_one_instance_replaces_another_on_the_same_device(story: Story) -> None:
     assert [item.instance_id for item in story.table.statuses()[0].instances] == [first, second]
 
     # when the first begins to leave
-    story.table.begin_unload_instance(first, generation=9)
+    old, _ = story.table.instances(key(1), "cpu")
+    story.table.let_go(key(1), old, generation=9)
 
     # then the version stays ready, and the first goes once all have acknowledged
     assert story.states() == {1: "ready"}

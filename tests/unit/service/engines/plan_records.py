@@ -7,7 +7,7 @@ from typing import Any
 from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
 from models.plans import PlanKey, PlanRecord
 from service.engines.candidates import plan_key_for
-from service.engines.lifecycle import StoredRecord
+from service.engines.lifecycle import Serving, StoredRecord
 from service.workers.messages import DeviceFacts
 from tests.support.versions import manifest_for
 
@@ -63,3 +63,11 @@ def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: 
         latency=(LatencyFigure(batch_size=1, p50_ms=1, p90_ms=1, p99_ms=1, images_per_s=images_per_s),),
     )
     return StoredRecord(record, f"/engines/{name}")
+
+
+FLOAT = Serving("fp32", "onnxruntime", file_bytes=len(b"weights"))
+
+
+def planned(name: str) -> Serving:
+    """How the plan that `stored` makes serves."""
+    return Serving(name, "tensorrt", f"/engines/{name}", "a" * 64, 10)

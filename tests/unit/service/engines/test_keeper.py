@@ -17,7 +17,7 @@ from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVer
 from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
 from service.settings import Settings
 from service.workers.messages import DeviceFacts
-from tests.unit.service.engines.plan_records import DENIED, H200, MANIFEST, PASSED, stored
+from tests.unit.service.engines.plan_records import DENIED, FLOAT, H200, MANIFEST, PASSED, planned, stored
 
 KEY = VersionKey("digits", 1)
 Build = Callable[["Story", BuildOrder, Follow], Awaitable[BuildOutcome]]
@@ -113,9 +113,9 @@ async def test_every_candidate_is_built_once_and_the_fastest_serves() -> None:
 
     assert [order.variant for order in story.orders] == ["fp16", "int8-trt", "int8-trt-sparse24"]
     assert story.serving() == [
-        Serving("fp32", "onnxruntime"),
-        Serving("fp16", "tensorrt", "/engines/fp16"),
-        Serving("int8-trt", "tensorrt", "/engines/int8-trt"),
+        FLOAT,
+        planned("fp16"),
+        planned("int8-trt"),
     ]
 
 
@@ -198,7 +198,7 @@ async def test_plan_that_a_worker_cannot_open_is_built_anew_and_then_given_up() 
         await story.until(lambda count=count: len(story.decisions) > count and story.decisions[-1].build is None)  # type: ignore[misc]
 
     assert [order.anew for order in story.orders] == [False, True]
-    assert story.decisions[-1].serve == Serving("fp32", "onnxruntime")
+    assert story.decisions[-1].serve == FLOAT
     assert any(item.reason == "the engine is damaged" for item in story.keeper.statuses(KEY))
 
 

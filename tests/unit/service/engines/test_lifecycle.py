@@ -8,10 +8,21 @@ import pytest
 
 from models.manifest import TargetSupport
 from service.engines.candidates import engine_candidates
-from service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, Serving, StoredRecord, decide, serves
+from service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, StoredRecord, decide, serves
 from service.errors import RepositoryError
 from service.workers.messages import DeviceFacts
-from tests.unit.service.engines.plan_records import DENIED, H200, MANIFEST, PASSED, WAITING, key, stored, variant
+from tests.unit.service.engines.plan_records import (
+    DENIED,
+    FLOAT,
+    H200,
+    MANIFEST,
+    PASSED,
+    WAITING,
+    key,
+    planned,
+    stored,
+    variant,
+)
 
 
 def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
@@ -37,7 +48,7 @@ def wish(*records: StoredRecord, **changes: Any) -> str | None:
 def test_onnx_runtime_serves_while_the_first_plan_is_built() -> None:
     decision = decide(situation())
 
-    assert decision.serve == Serving("fp32", "onnxruntime")
+    assert decision.serve == FLOAT
     assert decision.build is not None
     assert (decision.build.variant, decision.build.key) == ("fp16", key("fp16"))
     assert decision.reason == ""
@@ -59,16 +70,16 @@ def test_nothing_serves_meanwhile_when_no_variant_can_bridge_the_time() -> None:
 
 
 def test_plan_serves_only_after_its_gate_passed() -> None:
-    assert decide(situation(stored("fp16", None))).serve == Serving("fp32", "onnxruntime")
-    assert decide(situation(stored("fp16", WAITING))).serve == Serving("fp32", "onnxruntime")
-    assert decide(situation(stored("fp16", DENIED))).serve == Serving("fp32", "onnxruntime")
-    assert decide(situation(stored("fp16", PASSED))).serve == Serving("fp16", "tensorrt", "/engines/fp16")
+    assert decide(situation(stored("fp16", None))).serve == FLOAT
+    assert decide(situation(stored("fp16", WAITING))).serve == FLOAT
+    assert decide(situation(stored("fp16", DENIED))).serve == FLOAT
+    assert decide(situation(stored("fp16", PASSED))).serve == planned("fp16")
 
 
 def test_fastest_accepted_plan_serves_whatever_its_name() -> None:
     slow, fast = stored("int8-trt", PASSED, 100.0), stored("fp16", PASSED, 200.0)
 
-    assert decide(situation(slow, fast)).serve == Serving("fp16", "tensorrt", "/engines/fp16")
+    assert decide(situation(slow, fast)).serve == planned("fp16")
 
 
 def test_candidates_are_built_one_after_the_other_until_each_is_settled() -> None:
@@ -87,7 +98,7 @@ def test_failing_build_is_given_up_and_the_reason_is_shown() -> None:
 
     decision = decide(situation(attempts=attempts))
 
-    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert (decision.serve, decision.build) == (FLOAT, None)
     assert "fp16: not built in 2 attempts" in decision.reason
     assert wish(attempts={"fp16": MAX_ATTEMPTS - 1}) == "fp16"
 
@@ -103,7 +114,7 @@ def test_plan_of_another_tensorrt_or_gpu_or_file_does_not_serve() -> None:
     ada = DeviceFacts("NVIDIA L4", "SM89", "tensorrt", "11.4.0.12")
     changed = key("fp16").model_copy(update={"onnx_sha256": "b" * 64})
     for other in (key("fp16", facts=older), key("fp16", facts=ada), changed):
-        assert decide(situation(stored("fp16", PASSED, of=other))).serve == Serving("fp32", "onnxruntime")
+        assert decide(situation(stored("fp16", PASSED, of=other))).serve == FLOAT
 
 
 def test_plan_for_several_gpus_serves_on_each_of_them() -> None:
@@ -138,7 +149,7 @@ def test_missing_tensorrt_leaves_onnx_runtime_serving_and_says_so() -> None:
 
     decision = decide(situation(facts=without))
 
-    assert decision.serve == Serving("fp32", "onnxruntime")
+    assert decision.serve == FLOAT
     assert decision.build is None
     assert "no TensorRT is installed" in decision.reason
 
@@ -153,7 +164,7 @@ def test_network_that_tensorrt_does_not_take_is_served_by_onnx_runtime() -> None
 
     decision = decide(situation(manifest=MANIFEST.model_copy(update={"targets": (target,)})))
 
-    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert (decision.serve, decision.build) == (FLOAT, None)
     assert "RoiAlign in head.pool" in decision.reason
 
 
@@ -166,7 +177,7 @@ def test_device_without_a_gpu_says_what_is_wrong_with_it() -> None:
 def test_no_plan_is_built_where_building_is_off() -> None:
     decision = decide(situation(may_build=False))
 
-    assert (decision.serve, decision.build) == (Serving("fp32", "onnxruntime"), None)
+    assert (decision.serve, decision.build) == (FLOAT, None)
     assert "SACCADE_BUILD_ENGINES is off" in decision.reason
 
 

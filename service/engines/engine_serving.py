@@ -1,0 +1,191 @@
+"""Brings decisions about plans into the version table. Promises: what serves stays until what replaces it is ready.
+
+Only devices where TensorRT may serve are its business; the supervisor sees to the others alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from models.manifest import Manifest
+from service.core import VersionKey, VersionState
+from service.device_names import device_kind, worker_environment
+from service.engines.build_child import run_build
+from service.engines.build_wire import BuildOrder, BuildOutcome
+from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion
+from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from service.repository.plan_seal import engines_secret
+from service.repository.plans import PlanStore
+from service.repository.verify import VerifiedVersion
+from service.settings import Settings
+from service.version_table import Instance, InstanceSpec, VersionTable
+from service.workers.child_process import inherited_environment
+from service.workers.messages import DeviceFacts, EngineStatus
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvents:
+    """What the supervisor does when something changed."""
+
+    wanted: Callable[[], None]  # instances to load, or on their way out
+    changed: Callable[[], None]  # a status that people see
+    next_generation: Callable[[], int]  # of the catalog that will be sent
+
+
+class EngineServing:
+    """The keepers of all devices, over one version table."""
+
+    def __init__(self, settings: Settings, table: VersionTable, events: EngineEvents) -> None:
+        """Raises SettingsError for a secret that cannot be read."""
+        self._settings = settings
+        self._table = table
+        self._events = events
+        self._store = plan_store(settings)
+        self._building = asyncio.Lock()  # one build at a time: two would time each other's kernels
+        self._wanted: dict[tuple[VersionKey, str], InstanceSpec] = {}
+        self._waiting: dict[VersionKey, dict[str, InstanceSpec | None]] = {}  # to be placed once all have decided
+        keeper_events = KeeperEvents(self._decided, self._refused, events.changed)
+        self._keepers = {
+            device: EngineKeeper(device, settings, self._stored, partial(self._build, device), keeper_events)
+            for device in settings.devices
+            if may_use_tensorrt(device, settings)
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Those whose instances come from here."""
+        return tuple(self._keepers)
+
+    def runs(self) -> list[Coroutine[Any, Any, None]]:
+        """One per device, each until cancelled."""
+        return [keeper.run() for keeper in self._keepers.values()]
+
+    def device_found(self, device: str, facts: DeviceFacts) -> None:
+        if device in self._keepers:
+            self._keepers[device].device_found(facts)
+
+    def keep(self, version: VerifiedVersion) -> None:
+        """A verified version is to be served."""
+        manifest = version.manifest
+        served = ServedVersion(_key(manifest), manifest, version.manifest_sha256, version.path)
+        for keeper in self._keepers.values():
+            keeper.keep(served)
+
+    def drop(self, key: VersionKey) -> None:
+        """It is on its way out."""
+        self._waiting.pop(key, None)
+        for device, keeper in self._keepers.items():
+            keeper.drop(key)
+            self._wanted.pop((key, device), None)
+
+    def reported(self, key: VersionKey, instance: Instance) -> None:
+        """A worker said how far an instance is."""
+        device = instance.spec.device
+        if self._wanted.get((key, device)) != instance.spec:
+            return
+        if instance.state is VersionState.READY:
+            self._let_go_others(key, instance)
+        elif instance.state is VersionState.FAILED and instance.spec.plan_dir and not instance.lacks_room:
+            self._keepers[device].plan_failed(key, instance.spec.variant, instance.reason)
+
+    def statuses(self, key: VersionKey) -> tuple[EngineStatus, ...]:
+        return tuple(status for keeper in self._keepers.values() for status in keeper.statuses(key))
+
+    def _decided(self, key: VersionKey, device: str, decision: EngineDecision) -> None:
+        if decision.reason:
+            log.info("engine_missing", model=key.model, version=key.version, device=device, reason=decision.reason)
+        if decision.serve is None:
+            if decision.build is not None and not self._table.instances(key, device):
+                self._table.building(key, device, decision.build.variant)
+            self._events.changed()
+            return
+        self._want(key, device, _spec(device, decision.serve))
+
+    def _refused(self, key: VersionKey, device: str, reason: str) -> None:
+        """It can never serve there; what serves now goes on."""
+        log.error("version_refused", model=key.model, version=key.version, device=device, reason=reason)
+        for instance in self._table.instances(key, device):
+            if instance.state is VersionState.BUILDING:
+                self._table.let_go(key, instance, self._events.next_generation())
+        if not self._table.instances(key, device):
+            self._table.cannot(key, device, reason)
+        if self._settings.placement == "spread":
+            self._spread(key, device, None)
+        self._events.wanted()
+
+    def _want(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
+        present = self._table.instances(key, device)
+        if self._settings.placement == "spread" and not present:
+            self._spread(key, device, spec)
+            return
+        self._wanted[key, device] = spec
+        same = next((item for item in present if item.spec == spec and item.state is not VersionState.FAILED), None)
+        if same is None:
+            self._table.want(key, spec)
+        for instance in present:
+            if instance is not same and instance.instance_id == 0:  # never loaded: failed, building or waiting
+                self._table.let_go(key, instance, self._events.next_generation())
+        if same is not None and same.state is VersionState.READY:
+            self._let_go_others(key, same)
+        self._events.wanted()
+
+    def _spread(self, key: VersionKey, device: str, spec: InstanceSpec | None) -> None:
+        """Placed on one device, the one with most room, so all of them have to be known."""
+        if any(self._table.instances(key, each) for each in self.devices if each != device and spec is not None):
+            return  # another device has it
+        waiting = self._waiting.setdefault(key, {})
+        waiting[device] = spec
+        if len(waiting) < len(self._keepers):
+            return
+        for each in self._waiting.pop(key).values():
+            if each is not None:
+                self._wanted[key, each.device] = each
+                self._table.want(key, each)
+        self._events.wanted()
+
+    def _let_go_others(self, key: VersionKey, kept: Instance) -> None:
+        for instance in self._table.instances(key, kept.spec.device):
+            if instance is not kept:
+                self._table.let_go(key, instance, self._events.next_generation())
+
+    def _stored(self, key: VersionKey) -> tuple[StoredRecord, ...]:
+        """Reads the store; runs in a thread. Damaged plans are left out, and built again."""
+        survey = self._store.survey(key.model, key.version)
+        return tuple(StoredRecord(plan.record, str(plan.directory)) for plan in survey.plans)
+
+    async def _build(self, device: str, order: BuildOrder, follow: Follow) -> BuildOutcome:
+        environment = worker_environment(device, inherited_environment())
+        async with self._building:
+            return await run_build(order, environment, self._settings.build_silence_ms / 1000, follow, _note)
+
+
+def plan_store(settings: Settings) -> PlanStore:
+    """The store that the settings name. Raises SettingsError for a secret that cannot be read."""
+    key_file = settings.engines_key_file
+    return PlanStore(settings.engines_root, engines_secret(key_file) if key_file else None)
+
+
+def may_use_tensorrt(device: str, settings: Settings) -> bool:
+    return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")
+
+
+def _spec(device: str, serving: Serving) -> InstanceSpec:
+    return InstanceSpec(
+        device, serving.variant, serving.backend, serving.plan_dir, serving.plan_sha256, serving.file_bytes
+    )
+
+
+def _key(manifest: Manifest) -> VersionKey:
+    return VersionKey(manifest.model, manifest.version)
+
+
+def _note(text: str) -> None:
+    log.info("engine_build_says", text=text)
