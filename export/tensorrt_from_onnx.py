@@ -104,6 +104,8 @@ def _config(parsed: Parsed, tensorrt: ModuleType, capabilities: Sequence[str], *
     choose_capabilities(config, tensorrt, capabilities)
     # Costs a few bytes per layer; without it no plan can say what it computes in.
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
+    # On by default: products of fp32 layers would keep ten bits of their inputs, and such a plan is no fp32 variant.
+    config.clear_flag(tensorrt.BuilderFlag.TF32)
     if is_sparse:
         config.set_flag(tensorrt.BuilderFlag.SPARSE_WEIGHTS)
     return config
