@@ -28,6 +28,7 @@ from service.engines.build_wire import (
     order_from,
 )
 from service.errors import SaccadeError
+from service.repository.build_marks import MarkedBuild
 from service.repository.plan_seal import engines_secret
 from service.repository.plans import PlanStore, StoredPlan
 from service.repository.verify import VerifiedVersion, verify_version
@@ -91,7 +92,20 @@ def _build(order: BuildOrder, open_probe: OpenProbe, say: Say) -> BuildOutcome:
         return _failed("the manifest changed after the server verified it; publish a new version instead")
     key_file = Path(order.engines_key_file) if order.engines_key_file else None
     store = PlanStore(Path(order.engines_dir), engines_secret(key_file) if key_file else None)
-    probe = open_probe(version, store, say)
+    manifest = version.manifest
+    with MarkedBuild(store.root, manifest.model, manifest.version, order.variant, order.key).shown() as mark:
+
+        def tell(line: BuildLine) -> None:
+            if isinstance(line, BuildProgress):
+                mark.tell(line.stage.value, line.share)
+            say(line)
+
+        return _built_and_judged(order, version, store, open_probe(version, store, tell), tell)
+
+
+def _built_and_judged(
+    order: BuildOrder, version: VerifiedVersion, store: PlanStore, probe: StoredPlanProbe, say: Say
+) -> BuildOutcome:
     unlike = differences(order.key, probe.key_of(order.variant))
     if unlike:
         return _failed(f"this machine makes another plan than the server asked for: {'; '.join(unlike)}")

@@ -156,12 +156,27 @@ class _CatalogCollector(Collector):
         info = GaugeMetricFamily(
             "saccade_model_info", "What a version serves", labels=["model", "version", "variant", "digest"]
         )
+        engine = GaugeMetricFamily(
+            "saccade_engine_state",
+            "1 for the current state of a TensorRT plan",
+            labels=["model", "version", "variant", "device", "state"],
+        )
+        progress = GaugeMetricFamily(
+            "saccade_engine_build_progress_ratio",
+            "Share of the present stage of a plan's build that is done",
+            labels=["model", "version", "variant", "device", "stage"],
+        )
         for item in catalog.versions:
+            for plan in item.engines:
+                where = [item.model, str(item.version), plan.variant, plan.device]
+                engine.add_metric([*where, plan.state], 1.0)
+                if plan.state == "building":
+                    progress.add_metric([*where, plan.stage], plan.share)
             for name in VersionState:
                 state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
-        yield from (up, restarts, memory, state, info)
+        yield from (up, restarts, memory, state, info, engine, progress)
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

@@ -1,1 +1,2 @@
-"""One file per subcommand of `saccade`; `verification.py` is what `repository verify` checks of one version."""
+"""One file per subcommand of `saccade`; `repository engines` is in `engines.py`, and
+`verification.py` is what `repository verify` checks of one version."""

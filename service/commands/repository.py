@@ -1,4 +1,4 @@
-"""`saccade repository list|show|verify`. Promises: reads only; verify exits 1 when any version must not be served."""
+"""`saccade repository list|show|verify|engines`. Promises: reads only; verify exits 1 when any version is refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.manifest import ManifestError, read_manifest
+from service.commands.engines import engines
 from service.commands.verification import verification_of
 from service.errors import RepositoryError, SignatureRefused
 from service.repository.open import FoundVersion, list_versions
@@ -35,6 +36,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="one JSON do
 @click.group()
 def repository() -> None:
     """Looks into a model repository."""
+
+
+repository.add_command(engines)
 
 
 @repository.command("list")

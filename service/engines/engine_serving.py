@@ -18,8 +18,9 @@ from service.core import VersionKey, VersionState
 from service.device_names import device_kind, worker_environment
 from service.engines.build_child import run_build
 from service.engines.build_wire import BuildOrder, BuildOutcome
-from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion
+from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
 from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from service.repository.build_marks import build_marks
 from service.repository.plan_seal import engines_secret
 from service.repository.plans import PlanStore
 from service.repository.verify import VerifiedVersion
@@ -156,10 +157,12 @@ class EngineServing:
             if instance is not kept:
                 self._table.let_go(key, instance, self._events.next_generation())
 
-    def _stored(self, key: VersionKey) -> tuple[StoredRecord, ...]:
+    def _stored(self, key: VersionKey) -> StoreView:
         """Reads the store; runs in a thread. Damaged plans are left out, and built again."""
         survey = self._store.survey(key.model, key.version)
-        return tuple(StoredRecord(plan.record, str(plan.directory)) for plan in survey.plans)
+        records = tuple(StoredRecord(plan.record, str(plan.directory)) for plan in survey.plans)
+        marks = build_marks(self._store.root, key.model, key.version)
+        return StoreView(records, frozenset(mark.place for mark in marks if not mark.is_ours))
 
     async def _build(self, device: str, order: BuildOrder, follow: Follow) -> BuildOutcome:
         environment = worker_environment(device, inherited_environment())

@@ -50,6 +50,14 @@ class KeeperEvents:
     changed: Callable[[], None]  # a status that people see
 
 
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """What the store holds of a version, and what other servers are about to put there."""
+
+    records: tuple[StoredRecord, ...]
+    built_elsewhere: frozenset[str] = frozenset()  # places of keys
+
+
 class EngineKeeper:
     """The plans of one device. Belongs to the supervisor's event loop."""
 
@@ -57,7 +65,7 @@ class EngineKeeper:
         self,
         device: str,
         settings: Settings,
-        stored: Callable[[VersionKey], tuple[StoredRecord, ...]],
+        stored: Callable[[VersionKey], StoreView],
         run_build: RunBuild,
         events: KeeperEvents,
     ) -> None:
@@ -118,19 +126,20 @@ class EngineKeeper:
         wished: tuple[ServedVersion, Wish] | None = None
         for version in sorted(self._versions.values(), key=lambda item: -item.key.version):
             decision = await self._decide(version)
-            if decision is not None and decision.build is not None and wished is None:
-                wished = (version, decision.build)
+            wish = None if decision is None else decision.build
+            if wish is not None and not wish.is_built_elsewhere and wished is None:
+                wished = (version, wish)
         return wished
 
     async def _decide(self, version: ServedVersion) -> EngineDecision | None:
         facts = self._facts
         if facts is None:
             return None
-        records = await self._usable(version.key)
+        view = await self._usable(version.key)
         if version.key not in self._versions:  # dropped meanwhile
             return None
         try:
-            decision = decide(self._situation(version, facts, records))
+            decision = decide(self._situation(version, facts, view))
         except RepositoryError as error:
             self._refuse(version.key, str(error))
             return None
@@ -146,19 +155,21 @@ class EngineKeeper:
             self._refusals[key] = reason
             self._events.refused(key, self._device, reason)
 
-    async def _usable(self, key: VersionKey) -> tuple[StoredRecord, ...]:
-        records = await asyncio.to_thread(self._stored, key)
+    async def _usable(self, key: VersionKey) -> StoreView:
+        view = await asyncio.to_thread(self._stored, key)
         broken = self._broken.get(key, set())
-        return tuple(each for each in records if each.record.variant not in broken)
+        records = tuple(each for each in view.records if each.record.variant not in broken)
+        return StoreView(records, view.built_elsewhere)
 
-    def _situation(self, version: ServedVersion, facts: DeviceFacts, records: tuple[StoredRecord, ...]) -> EngineFacts:
+    def _situation(self, version: ServedVersion, facts: DeviceFacts, view: StoreView) -> EngineFacts:
         return EngineFacts(
             manifest=version.manifest,
             wanted_variant=self._settings.variant,
             backend=self._settings.backend,
             device=self._device,
             facts=facts,
-            stored=records,
+            stored=view.records,
+            built_elsewhere=view.built_elsewhere,
             attempts=self._attempts.get(version.key, Counter()),
             may_build=self._settings.build_engines,
             serve_while_building=self._settings.serve_while_building,
@@ -175,7 +186,7 @@ class EngineKeeper:
             self._building, self._building_of = None, None
             self._events.changed()
         self._broken.get(key, set()).discard(wish.variant)
-        is_stored = is_settled(await self._usable(key), wish)
+        is_stored = is_settled((await self._usable(key)).records, wish)
         if outcome.accepted and is_stored:
             log.info("engine_ready", **fields, plan=outcome.plan_dir)
         elif outcome.denied and is_stored:
@@ -220,10 +231,13 @@ class EngineKeeper:
         if self._building_of == key and self._building is not None:
             yield self._building
         elif decision.build is not None:
-            yield EngineStatus(self._device, decision.build.variant, "waiting", plan=decision.build.key.place)
+            wish = decision.build
+            reason = "another server builds it" if wish.is_built_elsewhere else ""
+            yield EngineStatus(self._device, wish.variant, "waiting", plan=wish.key.place, reason=reason)
         if decision.serve is not None and decision.serve.plan_dir:
             place = Path(decision.serve.plan_dir).name
-            yield EngineStatus(self._device, decision.serve.variant, "ready", share=1.0, plan=place)
+            serve = decision.serve
+            yield EngineStatus(self._device, serve.variant, "ready", "", 1.0, place, "", serve.images_per_s)
         for variant, reason in self._reasons.get(key, {}).items():
             yield EngineStatus(self._device, variant, "failed", reason=reason)
         if decision.reason:

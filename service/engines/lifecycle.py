@@ -43,6 +43,7 @@ class EngineFacts:
     facts: DeviceFacts
     stored: tuple[StoredRecord, ...]
     attempts: Mapping[str, int]  # failed builds by variant
+    built_elsewhere: frozenset[str]  # places of keys that another server builds right now
     may_build: bool
     serve_while_building: bool
 
@@ -56,14 +57,16 @@ class Serving:
     plan_dir: str = ""
     plan_sha256: str = ""
     file_bytes: int = 0  # of what the backend opens
+    images_per_s: float = 0.0  # measured, at the best batch size; 0 where the manifest says it
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A plan to build."""
+    """A plan to build, or to wait for."""
 
     variant: str
     key: PlanKey
+    is_built_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class EngineDecision:
     """`serve` is None when nothing may serve yet; then `reason` or `build` says why."""
 
     serve: Serving | None
-    build: Wish | None
+    build: Wish | None  # the first plan that is missing; waited for where another server builds it
     reason: str  # why TensorRT does not serve, in one line; empty when it does or is on its way
 
 
@@ -92,7 +95,8 @@ def decide(situation: EngineFacts) -> EngineDecision:
     build = _next_build(situation, keys)
     if best is not None:
         record = best.record
-        serving = Serving(record.variant, "tensorrt", best.directory, record.plan_sha256, record.plan_bytes)
+        opened = (best.directory, record.plan_sha256, record.plan_bytes)
+        serving = Serving(record.variant, "tensorrt", *opened, _images_per_s(best))
         return EngineDecision(serving, build, "")
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
@@ -160,7 +164,7 @@ def _next_build(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> Wish | N
         return None
     for name, key in keys.items():
         if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _settled(situation.stored, name, key) is None:
-            return Wish(name, key)
+            return Wish(name, key, key.place in situation.built_elsewhere)
     return None
 
 

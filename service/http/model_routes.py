@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from service.catalog import ServingCatalog
 from service.core import VersionKey, VersionState
 from service.errors import NotFound
-from service.http.schemas import BatchFigure, Figure, InstanceInfo, ModelInfo, ModelList, VersionInfo
+from service.http.schemas import BatchFigure, EngineInfo, Figure, InstanceInfo, ModelInfo, ModelList, VersionInfo
 from service.rollout.policy import default_version, labels_of
-from service.workers.messages import VersionStatus
+from service.workers.messages import EngineStatus, VersionStatus
 
 
 def model_router(catalog: ServingCatalog) -> APIRouter:
@@ -68,6 +68,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
             )
             for item in status.instances
         ],
+        engines=[_engine_info(item) for item in status.engines],
         digest=status.manifest_sha256,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,
@@ -76,4 +77,19 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
             for figure in (variant.latency if variant else ())
         ],
+    )
+
+
+def _engine_info(status: EngineStatus) -> EngineInfo:
+    return EngineInfo.model_validate(
+        {
+            "device": status.device,
+            "variant": status.variant,
+            "state": status.state,
+            "stage": status.stage,
+            "progress": status.share,
+            "plan": status.plan,
+            "reason": status.reason,
+            "images_per_s": status.images_per_s,
+        }
     )

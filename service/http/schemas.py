@@ -125,6 +125,19 @@ class InstanceInfo(BaseModel):
     backend: str
 
 
+class EngineInfo(BaseModel):
+    """A TensorRT plan of a version on one device, on its way or serving."""
+
+    device: str
+    variant: str = Field(description="empty where the reason concerns all of them")
+    state: Literal["waiting", "building", "ready", "failed", "missing"]
+    stage: str = Field(description="of a build: reading, building, measuring, storing")
+    progress: float = Field(description="share of the stage that is done")
+    plan: str = Field(description="what it is made for: GPU, TensorRT, digest of its key")
+    reason: str
+    images_per_s: float = Field(description="measured on this kind of device, best batch size; 0 until it is ready")
+
+
 class VersionInfo(BaseModel):
     version: str
     state: State = Field(description="of the instance that is furthest: ready when one device serves it")
@@ -132,6 +145,7 @@ class VersionInfo(BaseModel):
     variant: str
     device: str = Field(description="devices that have it or are loading it, separated by commas")
     instances: list[InstanceInfo]
+    engines: list[EngineInfo]
     digest: str = Field(description="SHA-256 of the manifest")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")

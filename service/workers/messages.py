@@ -181,6 +181,7 @@ class EngineStatus(Message, frozen=True):
     share: float = 0.0  # of that stage that is done
     plan: str = ""  # the place of its key
     reason: str = ""
+    images_per_s: float = 0.0  # of the plan that serves, measured on this kind of device, best batch size
 
 
 class VersionStatus(Message, frozen=True):

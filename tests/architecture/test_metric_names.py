@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from service.metrics import MULTIPROCESS_DIR, Metrics
-from service.workers.messages import Catalog, DeviceStatus, VersionStatus
+from service.workers.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total")
 # Counts of things and claims about things have no unit; each is named here on purpose.
@@ -19,12 +19,17 @@ WITHOUT_UNIT = {
     "saccade_queue_depth": "images",
     "saccade_slots_in_use": "slots",
     "saccade_worker_up": "yes or no",
+    "saccade_engine_state": "yes or no",
     "saccade_model_state": "one of a set",
     "saccade_model_info": "labels only",
 }
 LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
+ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 SNAPSHOT = Catalog(
-    1, (DeviceStatus("cpu", True, 0, ""),), (VersionStatus("m", 1, "", "d", "ready", "", "fp32"),), False
+    1,
+    (DeviceStatus("cpu", True, 0, ""),),
+    (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,)),),
+    False,
 )
 
 

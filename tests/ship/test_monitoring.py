@@ -17,15 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.core import Outcome, VersionState
 from service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
-from service.workers.messages import Catalog, DeviceStatus, VersionStatus
+from service.workers.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s/monitoring"
+ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 DASHBOARD = MONITORING / "grafana/dashboards/saccade.json"
 ALERTS = MONITORING / "alerts.yml"
 VALUES_BY_LABEL = {
     "outcome": {outcome.value for outcome in Outcome},
-    "state": {state.value for state in VersionState},
+    "state": {*(state.value for state in VersionState), "waiting", "missing"},  # of versions and of plans
     "reason": set(SHED_REASONS),
     "stage": set(STAGES),
     "decoder": set(DECODERS),
@@ -52,7 +53,7 @@ def labels_by_sample() -> dict[str, set[str]]:
         snapshot = Catalog(
             1,
             (DeviceStatus("cpu", True, 0, ""),),
-            (VersionStatus("m", 1, "", "d", "ready", "", "fp32"),),
+            (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,)),),
             False,
         )
         text = metrics.exposition(lambda: snapshot).decode()

@@ -68,6 +68,6 @@ def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: 
 FLOAT = Serving("fp32", "onnxruntime", file_bytes=len(b"weights"))
 
 
-def planned(name: str) -> Serving:
+def planned(name: str, images_per_s: float = 1.0) -> Serving:
     """How the plan that `stored` makes serves."""
-    return Serving(name, "tensorrt", f"/engines/{name}", "a" * 64, 10)
+    return Serving(name, "tensorrt", f"/engines/{name}", "a" * 64, 10, images_per_s)

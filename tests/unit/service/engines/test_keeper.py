@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from models.manifest import Manifest
-from models.plans import PlanKey
+from models.plans import PlanKey, plan_key
 from service.core import VersionKey
 from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
-from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion
+from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
 from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
 from service.settings import Settings
 from service.workers.messages import DeviceFacts
@@ -32,6 +32,7 @@ class Story:
         self, build: Build, facts: DeviceFacts = H200, manifest: Manifest = MANIFEST, **settings: object
     ) -> None:
         self.records: list[StoredRecord] = []
+        self.elsewhere: set[str] = set()
         self.orders: list[BuildOrder] = []
         self.decisions: list[EngineDecision] = []
         self.refusals: list[str] = []
@@ -40,9 +41,7 @@ class Story:
         self._seen = asyncio.Event()
         values = {"device": "cuda:0", "variant": "auto", "repository": Path("/repository"), **settings}
         events = KeeperEvents(self._decided, self._refused, self._seen.set)
-        self.keeper = EngineKeeper(
-            "cuda:0", Settings.model_validate(values), lambda key: tuple(self.records), self._run, events
-        )
+        self.keeper = EngineKeeper("cuda:0", Settings.model_validate(values), self._view, self._run, events)
         self.keeper.device_found(facts)
         self.keeper.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1")))
 
@@ -50,6 +49,9 @@ class Story:
         assert (key, device) == (KEY, "cuda:0")
         self.decisions.append(decision)
         self._seen.set()
+
+    def _view(self, key: VersionKey) -> StoreView:
+        return StoreView(tuple(self.records), frozenset(self.elsewhere))
 
     def _refused(self, key: VersionKey, device: str, reason: str) -> None:
         self.refusals.append(reason)
@@ -114,8 +116,8 @@ async def test_every_candidate_is_built_once_and_the_fastest_serves() -> None:
     assert [order.variant for order in story.orders] == ["fp16", "int8-trt", "int8-trt-sparse24"]
     assert story.serving() == [
         FLOAT,
-        planned("fp16"),
-        planned("int8-trt"),
+        planned("fp16", 100.0),
+        planned("int8-trt", 200.0),
     ]
 
 
@@ -211,6 +213,18 @@ async def test_named_variant_whose_plan_cannot_be_built_is_refused_and_said_once
     assert len(story.orders) == 2
     (reason,) = story.refusals
     assert "fp16: not built in 2 attempts" in reason
+
+
+async def test_plan_that_another_server_builds_is_waited_for() -> None:
+    story = Story(succeed, manifest=ONE)
+    wanted = plan_key(ONE, ONE.variants[1], "tensorrt", H200.tensorrt_version, ("SM90",))
+    story.elsewhere = {wanted.place}
+
+    await story.until(lambda: bool(story.decisions))
+
+    (status,) = story.keeper.statuses(KEY)
+    assert (status.state, status.reason) == ("waiting", "another server builds it")
+    assert story.orders == []
 
 
 async def test_version_that_can_never_serve_is_refused_with_the_reason() -> None:

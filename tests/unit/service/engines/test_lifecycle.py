@@ -34,6 +34,7 @@ def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
         "facts": H200,
         "stored": records,
         "attempts": {},
+        "built_elsewhere": frozenset(),
         "may_build": True,
         "serve_while_building": True,
     }
@@ -79,7 +80,7 @@ def test_plan_serves_only_after_its_gate_passed() -> None:
 def test_fastest_accepted_plan_serves_whatever_its_name() -> None:
     slow, fast = stored("int8-trt", PASSED, 100.0), stored("fp16", PASSED, 200.0)
 
-    assert decide(situation(slow, fast)).serve == planned("fp16")
+    assert decide(situation(slow, fast)).serve == planned("fp16", 200.0)
 
 
 def test_candidates_are_built_one_after_the_other_until_each_is_settled() -> None:
