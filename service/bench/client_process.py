@@ -1,6 +1,6 @@
 """One client process. Promises: sends its part of the plan on time or says how late, and ends with its parent.
 
-Started with SIGINT blocked: Ctrl-C is the parent's, which asks for what was measured so far.
+Started with SIGINT blocked, then ignoring it: Ctrl-C is the parent's, which asks for what was measured so far.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import gc
 import math
 import os
+import signal
 import ssl
 import time
 from array import array
@@ -96,6 +97,7 @@ class Finished:
 
 def run(part: Part, commands: Connection, reports: Connection) -> None:
     """Entry point of the process. Two pipes, because the loop makes the one that it reads non-blocking."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # bodies and modules are never looked through again
     uvloop.run(_Client(part, commands, reports).run())
 

@@ -140,14 +140,15 @@ class ConnectionPool:
 
     def sweep(self, now_s: float) -> None:
         """Ends what is out of time; called every few milliseconds."""
+        # What waits goes first: a place that falls free is for one that has time left.
+        while self._waiting and self._waiting[0].due_s <= now_s - self._timeout_s:
+            self._end(self._waiting.popleft(), Reply(End.UNSENT, reason="too many in flight"))
         while self._busy:
             connection = next(iter(self._busy))
             assert connection.ticket is not None
             if connection.ticket.sent_s > now_s - self._timeout_s:
                 break
             self._give_up(connection, f"no answer within {self._timeout_s:g} s")
-        while self._waiting and self._waiting[0].due_s <= now_s - self._timeout_s:
-            self._end(self._waiting.popleft(), Reply(End.UNSENT, reason="too many in flight"))
         while self._idle and self._idle[0].idle_since_s <= now_s - IDLE_S:
             self._idle.popleft().abort()
 
@@ -224,15 +225,15 @@ class ConnectionPool:
             self._on_end(ticket, Reply(End.CONNECTION, reason=_reason_of(error)))
         else:
             self._send(connection, ticket)
-            return
-        self._send_waiting()
 
     def _connect_ended(self, task: asyncio.Task[None], ticket: Ticket) -> None:
-        self._connecting.discard(task)
+        self._connecting.discard(task)  # before the next one is tried: it takes its place
         if task.cancelled():  # perhaps before its first step, so it cannot say so itself
             self._on_end(ticket, Reply(End.TIMEOUT, reason="stopped while connecting"))
         else:
             task.result()
+            if len(self._busy) + len(self._connecting) < self._limit:  # it failed
+                self._send_waiting()
 
     async def _connected(self) -> _Connection:
         target = self._target

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -172,7 +173,8 @@ def _children(parts: list[Part]) -> Iterator[list[_Child]]:
     context = multiprocessing.get_context("spawn")
     children: list[_Child] = []
     with ExitStack() as stack:
-        # Children inherit the mask: Ctrl-C reaches the whole group, but only the parent answers it.
+        # Children inherit the mask until they ignore the signal: Ctrl-C reaches the whole group, the parent answers it.
+        resource_tracker.ensure_running()  # started later, it would lift the mask
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number, part in enumerate(parts):
