@@ -14,3 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--golden-update", action="store_true", help="rewrite the goldens; read the diff before committing"
     )
+    parser.addoption(
+        "--leak-seconds", type=float, default=20.0, help="how long each leak check on a GPU loads and unloads"
+    )

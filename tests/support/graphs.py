@@ -113,14 +113,15 @@ def segmenter_graph() -> bytes:
         helper.make_node("Squeeze", ["red", "channel_axis"], ["plane"]),
         helper.make_node("Cast", ["plane"], ["values"], to=TensorProto.INT32),
         helper.make_node("GreaterOrEqual", ["values", "threshold"], ["is_bright"]),
-        helper.make_node("Where", ["is_bright", "three", "nought"], ["mask"]),
+        helper.make_node("Where", ["is_bright", "three", "nought"], ["classes"]),
+        helper.make_node("Cast", ["classes"], ["mask"], to=TensorProto.UINT8),  # last, which is all TensorRT takes
     ]
     constants = {
         "zero": _CONSTANTS["zero"],
         "one": _CONSTANTS["one"],
         "channel_axis": np.array([3], np.int64),
         "threshold": np.array(128, np.int32),
-        "three": np.array(3, np.uint8),
-        "nought": np.array(0, np.uint8),
+        "three": np.array(3, np.int32),
+        "nought": np.array(0, np.int32),
     }
     return _model(nodes, [helper.make_tensor_value_info("mask", TensorProto.UINT8, ["n", SIDE, SIDE])], constants)
