@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench golden-update constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu golden-update constrain image image-check clean
 
 setup: $(READY)
 
@@ -58,6 +58,12 @@ evaluate: $(READY) ## the checkpoints' figures on the test split
 
 bench: export ## start-up, memory, deploy against bare graph, served against limit
 	$(PYTHON) -m tests.load.bench --repository $(SACCADE_REPOSITORY)
+
+test-gpu: $(READY) ## on the GPU of this machine; LEAK_SECONDS=600 for the long leak check
+	$(PYTHON) -m pytest -m gpu tests/gpu --leak-seconds $(or $(LEAK_SECONDS),20)
+
+bench-gpu: $(READY) ## plans, backends and the server on this GPU, into report-gpu.json and report-gpu.md; resumable
+	$(PYTHON) -m tests.load.gpu_bench $(GPU_BENCH)
 
 golden-update: $(READY) ## rewrites goldens; read the diff
 	$(PYTHON) -m pytest tests --golden-update -k golden
