@@ -17,6 +17,7 @@ per device (`device_names.py`, `workers/device_supervision.py`) and what each ha
 `repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
 `rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
 `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.
+`bench/` is the load client behind `saccade bench`; the server does not import it.
 `cli.py` is the `saccade` program, `commands/` its parts.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.

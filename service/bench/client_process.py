@@ -126,7 +126,7 @@ class _Client:
         self._wakeup = Wakeup(loop, self._send_due)
         self._started = asyncio.Event()
         try:
-            await self._pool.open(part.connections)
+            await self._pool.open_idle(part.connections)
         except OSError as error:
             self._reports.send(Ready(str(error)))
             return

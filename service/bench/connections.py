@@ -122,7 +122,7 @@ class ConnectionPool:
         """Tickets that have not ended."""
         return len(self._busy) + len(self._connecting) + len(self._waiting)
 
-    async def open(self, count: int) -> None:
+    async def open_idle(self, count: int) -> None:
         """`count` idle connections. Raises OSError."""
         for _ in range(count):
             self._idle.append(await self._connected())

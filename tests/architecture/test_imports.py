@@ -21,6 +21,7 @@ MAY_NOT_IMPORT = {
 CONTRACT = ("models/specs.py", "models/manifest.py", "models/preprocessing.py", "models/resampling.py")
 # What reads the environment: settings enter at these doors, and children inherit theirs.
 ENVIRONMENT_READERS = {
+    "service/commands/bench.py",  # a key, by the variable's name
     "service/commands/serve.py",
     "service/commands/doctor.py",
     "service/metrics.py",

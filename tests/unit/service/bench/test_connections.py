@@ -126,7 +126,7 @@ async def test_idle_connections_take_turns() -> None:
     ends = Ends()
     async with serving(lambda number: ANSWER) as server:
         pool = pool_to(server.port, ends)
-        await pool.open(3)
+        await pool.open_idle(3)
         first = list(pool._idle)
         for count in range(1, 4):
             pool.submit(ticket())
@@ -198,7 +198,7 @@ async def test_silence_ends_in_a_timeout_and_waiting_too_long_is_no_sending() ->
     ends = Ends()
     async with serving(lambda number: b"") as server:
         pool = pool_to(server.port, ends, limit=1, timeout_s=5.0)
-        await pool.open(1)
+        await pool.open_idle(1)
         pool.submit(ticket(now_s()))
         pool.submit(ticket(now_s()))
         async with asyncio.timeout(10):
@@ -231,7 +231,7 @@ async def test_stop_ends_what_is_sent_connecting_and_waiting() -> None:
     ends = Ends()
     async with serving(lambda number: b"") as server:
         pool = pool_to(server.port, ends, limit=2)
-        await pool.open(1)
+        await pool.open_idle(1)
         for _ in range(3):  # one is sent, one connects, one waits
             pool.submit(ticket())
 
