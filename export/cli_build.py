@@ -97,7 +97,7 @@ def build(
     outcomes: list[Outcome] = []
     for chosen in variants:
         for target in capabilities:
-            with _progress(console, f"{chosen.name} {target}") as progress:
+            with build_progress(console, f"{chosen.name} {target}") as progress:
                 work = partial(ensure_plan, version, chosen, tensorrt, target, store, force=force, progress=progress)
                 outcome = _outcome(chosen, target, work)
             outcomes.append(outcome)
@@ -181,7 +181,7 @@ def _version_dir(repository: Path, named: str) -> Path:
 
 
 @contextmanager
-def _progress(console: Console, name: str) -> Iterator[Progress]:
+def build_progress(console: Console, name: str) -> Iterator[Progress]:
     """A bar on a terminal; elsewhere a line, since TensorRT may need minutes."""
     if not console.is_terminal:
         console.print(f"{name}: building or looking for it", markup=False)

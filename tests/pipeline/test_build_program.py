@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -9,9 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from export.cli import app, main
+from export.cli_build import build_progress
 from export.plans import runtime
 from export.plans.runtime import find_tensorrt
 from service.repository.open import list_versions
@@ -99,6 +103,32 @@ def test_plans_go_where_they_are_told_and_are_sealed(repository: Path, tmp_path:
     assert len(PlanStore(tmp_path / "engines", b"s" * 32).all("tiny-classifier", 1)) == 1
     assert PlanStore(tmp_path / "engines", b"t" * 32).all("tiny-classifier", 1) == ()
     assert not engines_root(repository).exists()
+
+
+def test_full_disk_is_a_failed_plan_and_leaves_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("service.repository.confined_files.os.write", full)
+
+    result = run(repository, "tiny-classifier", "--variant", "fp32", "--capability", "SM89")
+
+    assert result.exit_code == 1
+    assert "fp32 SM89: failed: cannot keep the plan of tiny-classifier/1 fp32" in result.output
+    assert "No space left on device; make room or choose another directory for engines" in result.output
+    assert [path for path in engines_root(repository).rglob("*") if path.is_file()] == []
+
+
+def test_terminal_gets_a_bar_that_names_the_stage() -> None:
+    console = Console(force_terminal=True, width=100, file=io.StringIO())
+
+    with build_progress(console, "int8-trt SM89") as progress:
+        goes_on = progress("Optimizing graph", 0.5)
+        console.file.seek(0)
+
+    assert goes_on
+    assert isinstance(console.file, io.StringIO)
+    assert "int8-trt SM89 \x1b[1mOptimizing graph" in console.file.getvalue()
 
 
 def test_without_a_gpu_the_common_ones_are_built_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from export.quantization.calibration import observe
 from export.quantization.placement_trt import placement_for_tensorrt
 from export.quantization.qdq_trt import INT8_FORMAT, quantized_for_tensorrt
 from export.quantization.thresholds import minmax_range
-from models.manifest import FileEntry, GateCheck, GateDecision, manifest_bytes
+from models.manifest import FileEntry, GateCheck, GateDecision, manifest_bytes, read_manifest
 from tests.support.residual_network import SIDE, residual_network
 from tests.support.versions import manifest_for
 
@@ -38,6 +38,25 @@ def graph(variant: str) -> bytes:
         ranges = {name: minmax_range(each) for name, each in observe(model, activations(model), images).items()}
         model = quantized_for_tensorrt(model, placement_for_tensorrt(model), ranges, INT8_FORMAT)
     return model.SerializeToString()
+
+
+def move_weights_out(directory: Path, variant: str = "int8-trt") -> None:
+    """Rewrites a published variant so that its weights lie beside the graph, in weights.bin."""
+    manifest = read_manifest(directory)[0]
+    file = directory / f"{variant}.onnx"
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="weights.bin", size_threshold=64)
+    names = (*(entry.path for entry in manifest.files), "weights.bin")
+    changed = manifest.model_copy(
+        update={
+            "files": tuple(_entry(name, (directory / name).read_bytes()) for name in names),
+            "variants": tuple(
+                each.model_copy(update={"external_data": ("weights.bin",)}) if each.name == variant else each
+                for each in manifest.variants
+            ),
+        }
+    )
+    (directory / "manifest.json").write_bytes(manifest_bytes(changed))
 
 
 def publish_graphs(
@@ -64,10 +83,7 @@ def publish_graphs(
         )
         for name, verdict in verdicts.items()
     )
-    files = tuple(
-        FileEntry(path=f"{name}.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for name, content in contents.items()
-    )
+    files = tuple(_entry(f"{name}.onnx", content) for name, content in contents.items())
     directory = repository / "digits" / str(version)
     directory.mkdir(parents=True)
     for name, content in contents.items():
@@ -75,6 +91,10 @@ def publish_graphs(
     changed = manifest.model_copy(update={"variants": variants, "files": files})
     (directory / "manifest.json").write_bytes(manifest_bytes(changed))
     return directory
+
+
+def _entry(path: str, content: bytes) -> FileEntry:
+    return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _gate(verdict: Verdict) -> GateDecision:

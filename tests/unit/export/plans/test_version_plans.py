@@ -15,7 +15,7 @@ from export.tensorrt_from_onnx import PlanReport, build_plan, find_tensorrt
 from models.plans import PLAN_FILE
 from service.repository.plans import PlanStore
 from service.repository.verify import VerifiedVersion, verify_version
-from tests.support.published_graphs import publish_graphs
+from tests.support.published_graphs import move_weights_out, publish_graphs
 from tests.support.residual_network import residual_network
 
 pytestmark = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
@@ -144,6 +144,29 @@ def test_file_that_changes_during_the_build_keeps_nothing(
         built(version, rtx, store, progress=tamper)
 
     assert store.all("digits", 1) == ()
+
+
+def test_weights_beside_the_graph_are_read_counted_and_part_of_the_key(
+    tmp_path: Path, rtx: ModuleType, store: PlanStore
+) -> None:
+    directory = publish_graphs(tmp_path / "other", {"fp32": "accepted", "int8-trt": "pending"})
+    inside = built(verify_version(directory), rtx, store)
+    move_weights_out(directory)
+    version = verify_version(directory)
+
+    beside = built(version, rtx, store)
+
+    assert [name for name, _ in beside.stored.record.key.external_sha256] == ["weights.bin"]
+    assert beside.stored.record.dtypes == inside.stored.record.dtypes
+    assert beside.claim == inside.claim
+
+    def tamper(stage: str, done_share: float) -> bool:
+        with (directory / "weights.bin").open("r+b") as file:  # in place: TensorRT maps it, and a shorter one ends it
+            file.write(b"other")
+        return True
+
+    with pytest.raises(DeviceError, match=r"weights\.bin changed while its plan was built"):
+        built(version, rtx, store, force=True, progress=tamper)
 
 
 def test_cancelled_build_keeps_nothing(version: VerifiedVersion, rtx: ModuleType, store: PlanStore) -> None:
