@@ -2,7 +2,8 @@
 
 It alone runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. Loading a version warms up
 through `exclusive`, so traffic waits for one run at most. A failing batch is repeated one image at a time: only the
-guilty one fails. DeviceLost comes out of `run` after the requests in flight were reported as failed.
+guilty one fails. A JPEG that the device cannot decode goes back, and what its row answers belongs to nobody.
+DeviceLost comes out of `run` after the requests in flight were reported as failed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from service.scheduling.batching import BatchLimits, Decision
 from service.scheduling.latency_model import LatencyModel
 from service.scheduling.queue import RequestQueue
 from service.workers import messages
+from service.workers.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
 from service.workers.device_turns import DeviceTurns
 from service.workers.in_flight import Flight, InFlight
 from service.workers.tensor_slots import SlotArena, SlotLayout
@@ -41,6 +43,7 @@ class Work:
     instance_id: int
     deadline_s: float
     submitted_s: float
+    encoded_bytes: int = 0  # of a JPEG in the slot; 0: it has pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,27 @@ class Finished:
     batch_size: int
     outputs: tuple[NDArray[Any], ...] | None
     layout: SlotLayout | None
+    decode_s: float = 0.0
 
 
 class Instance:
     """A loaded variant with its buffers and its measured speed."""
 
-    def __init__(self, backend: Backend, layout: SlotLayout, limits: BatchLimits, latency: LatencyModel) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        layout: SlotLayout,
+        limits: BatchLimits,
+        latency: LatencyModel,
+        jpegs: JpegRowDecoder | None = None,
+    ) -> None:
+        """`jpegs` decodes on the device; None: it gets pixels only."""
         self.backend = backend
         self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
         self.layout = layout
         self.limits = limits
         self.latency = latency
+        self.jpegs = jpegs
         self.is_closed = False
         self.last_run_s = time.monotonic()  # warm-up has just measured it
         # A pipelined backend has staging memory of its own.
@@ -76,29 +89,27 @@ class Instance:
         self.is_closed = True
         self.backend.close()
 
-    def gather(self, batch: Sequence[Work]) -> NDArray[Any]:
-        """The pixels of a batch, in order; a single image is used where it lies."""
-        if len(batch) == 1:
-            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis]
-        return self._write(self._batch[: len(batch)], batch)
+    def gather(self, batch: Sequence[Work]) -> tuple[NDArray[Any], Filling]:
+        """The pixels of a batch, in order; those of a single image are used where they lie."""
+        if len(batch) == 1 and not batch[0].encoded_bytes:
+            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
+        rows = self._batch[: len(batch)]
+        return rows, fill_rows(batch, rows, self.layout.input, self.jpegs)
 
-    def run(self, batch: Sequence[Work]) -> tuple[Outputs, float]:
+    def run(self, batch: Sequence[Work]) -> tuple[Outputs, float, Filling]:
         """Outputs and the seconds of the run, waited for."""
         if self.pipeline is not None:
-            return self.pipeline.finish(self.start(self.pipeline, batch))
+            number, filling = self.start(self.pipeline, batch)
+            return *self.pipeline.finish(number), filling
+        images, filling = self.gather(batch)
         start_s = time.monotonic()
-        outputs = self.backend.infer(self.gather(batch))
-        return outputs, time.monotonic() - start_s
+        outputs = self.backend.infer(images)
+        return outputs, time.monotonic() - start_s, filling
 
-    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work]) -> int:
+    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work]) -> tuple[int, Filling]:
         """Gathers straight into the memory that the device copies from."""
-        self._write(pipeline.staging(len(batch)), batch)
-        return pipeline.start()
-
-    def _write(self, rows: NDArray[Any], batch: Sequence[Work]) -> NDArray[Any]:
-        for row, work in zip(rows, batch, strict=True):
-            row[...] = work.arena.tensor(work.slot, self.layout.input)
-        return rows
+        filling = fill_rows(batch, pipeline.staging(len(batch)), self.layout.input, self.jpegs)
+        return pipeline.start(), filling
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,7 @@ class Started:
     instance: Instance
     pipeline: PipelinedBackend
     batch: Sequence[Work]
+    filling: Filling
 
 
 class DeviceLoop:
@@ -123,7 +135,7 @@ class DeviceLoop:
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
         self._wake = threading.Condition()
-        self._turns = DeviceTurns()
+        self._turns = DeviceTurns(self._wake_up)
         self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
         self._instances: dict[int, Instance] = {}
@@ -213,7 +225,7 @@ class DeviceLoop:
                         return False
                     self._wake.wait(_timeout_s(decision.look_again_s))
                     return True
-                if self._has_room() and now_s < outlook.finish_from_s:
+                if self._has_room() and not self._is_stopping and now_s < outlook.finish_from_s:
                     self._wake.wait(_timeout_s(outlook.finish_from_s))  # for requests that fill the next batch
                     return True
             instance = self._instances.get(decision.batch[0].instance_id) if decision.batch else None
@@ -229,6 +241,10 @@ class DeviceLoop:
         elif not (probes or decision.expired) and len(self._in_flight) > 0:
             self._land_oldest()
         return True
+
+    def _wake_up(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _has_room(self) -> bool:
         """Whether one more batch may be started, of whichever instance."""
@@ -266,8 +282,8 @@ class DeviceLoop:
             if instance.is_closed:  # removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
             else:
-                number = instance.start(instance.pipeline, batch)
-                started = Started(instance, instance.pipeline, batch)
+                number, filling = instance.start(instance.pipeline, batch)
+                started = Started(instance, instance.pipeline, batch, filling)
                 self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(len(batch))))
         except BackendError:
             self._land_all()
@@ -284,7 +300,7 @@ class DeviceLoop:
         instance, batch = flight.what.instance, flight.what.batch
         try:
             outputs, run_s = flight.what.pipeline.finish(flight.number)
-            self._report(self._ran(instance, batch, outputs, run_s))
+            self._report(self._ran(instance, batch, outputs, run_s, flight.what.filling))
         except BackendError:
             self._land_all()  # first: batches are finished in the order of their start
             self._repeat(instance, batch)
@@ -305,14 +321,14 @@ class DeviceLoop:
             if instance.is_closed:  # removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
                 return
-            outputs, run_s = instance.run(batch)
+            outputs, run_s, filling = instance.run(batch)
         except BackendError:
             self._repeat(instance, batch)
         except DeviceLost:
             self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
             raise
         else:
-            self._report(self._ran(instance, batch, outputs, run_s))
+            self._report(self._ran(instance, batch, outputs, run_s, filling))
 
     def _repeat(self, instance: Instance, batch: Sequence[Work]) -> None:
         """One image at a time after a failure, so that only the guilty one fails."""
@@ -327,23 +343,29 @@ class DeviceLoop:
                 self._report([_unrun(other, messages.DONE_FAILED) for other in batch[index + 1 :]])
                 raise
 
-    def _ran(self, instance: Instance, batch: Sequence[Work], outputs: Outputs, run_s: float) -> list[Finished]:
+    def _ran(
+        self, instance: Instance, batch: Sequence[Work], outputs: Outputs, run_s: float, filling: Filling
+    ) -> list[Finished]:
         end_s = time.monotonic()
-        instance.latency.observe(len(batch), run_s)
+        # While a pipelined backend runs one batch, the next is decoded; otherwise the device waits for that.
+        instance.latency.observe(len(batch), run_s if instance.pipeline else run_s + filling.decode_s)
         self._observe_batch(batch[0].instance_id, len(batch))
         rows = zip(*outputs, strict=True)
         # What is not the run was waiting: in the queue, in the pipeline, or for other batches.
         return [
-            Finished(
+            _unrun(work, messages.DONE_UNDECODED)
+            if index in filling.undecoded
+            else Finished(
                 work,
                 messages.DONE_OK,
-                max(0.0, end_s - run_s - work.submitted_s),
+                max(0.0, end_s - run_s - filling.decode_s - work.submitted_s),
                 run_s,
                 len(batch),
                 row,
                 instance.layout,
+                filling.decode_s,
             )
-            for work, row in zip(batch, rows, strict=True)
+            for index, (work, row) in enumerate(zip(batch, rows, strict=True))
         ]
 
 

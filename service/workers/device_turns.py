@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class DeviceTurns:
     """The loop holds the device while batches are in flight; loaders and removals take it for one thing in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wanted: Callable[[], None]) -> None:
+        """`on_wanted` wakes the loop, which may be waiting for company while a batch runs."""
+        self._on_wanted = on_wanted
         self._changed = threading.Condition()
         self._is_held = False
         self._is_loops = False
@@ -26,11 +28,11 @@ class DeviceTurns:
         """The device, with nothing of the loop's on it."""
         with self._changed:
             self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: not self._is_held)
-                self._is_held = True
-            finally:
-                self._waiting -= 1
+        self._on_wanted()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_held)
+            self._is_held = True
+            self._waiting -= 1
         try:
             yield True
         finally:

@@ -3,91 +3,25 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
-from models.specs import TensorSpec
 from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
 from service.workers import messages
-from service.workers.device_loop import DeviceLoop, Finished, Instance, Work
-from service.workers.tensor_slots import SlotArena, layout_of
+from service.workers.device_loop import Finished, Instance, Work
+from service.workers.tensor_slots import SlotArena
+from tests.unit.service.workers.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S, ScriptedBackend
 
-LAYOUT = layout_of(
-    TensorSpec(name="images", dtype="uint8", shape=(4,)), (TensorSpec(name="answer", dtype="int32", shape=(1,)),)
-)
-FAR_S = 3600.0
-
-
-class Worker:
-    """A running device loop with one instance, number 1, and everything it reported."""
-
-    def __init__(self, arena: SlotArena) -> None:
-        self._arena = arena
-        self._changed = threading.Condition()
-        self._reports: list[Finished] = []
-        self.observed: list[tuple[int, int]] = []
-        self.backend = ScriptedBackend()
-        self.latency = LatencyModel()
-        self.loop = DeviceLoop(self._report, lambda answer: answer(), self._observe)
-        self.loop.add(1, Instance(self.backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency))
-        self._thread = threading.Thread(target=self.loop.run)
-        self._ids = iter(range(100))
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Waits for the loop's end."""
-        self.backend.gate.set()
-        self.loop.stop()
-        self._thread.join(TIMEOUT_S)
-        assert not self._thread.is_alive()
-
-    def _report(self, batch: list[Finished]) -> None:
-        with self._changed:
-            self._reports.extend(batch)
-            self._changed.notify_all()
-
-    def _observe(self, instance_id: int, batch_size: int) -> None:
-        self.observed.append((instance_id, batch_size))
-
-    def submit(self, value: int, *, instance_id: int = 1, allowed_s: float = FAR_S, connection: object = "api") -> int:
-        """Submits an image of one value; returns the request id, which is also its slot."""
-        request_id = next(self._ids)
-        self._arena.tensor(request_id, LAYOUT.input)[...] = value
-        now_s = time.monotonic()
-        self.loop.submit(Work(connection, self._arena, request_id, request_id, instance_id, now_s + allowed_s, now_s))
-        return request_id
-
-    def hold_with(self, value: int) -> int:
-        """Submits an image and returns once the device runs it and stays at it."""
-        self.backend.gate.clear()
-        request_id = self.submit(value)
-        assert self.backend.started.acquire(timeout=TIMEOUT_S)
-        return request_id
-
-    def outcomes(self, count: int) -> dict[int, Finished]:
-        """All reports, once there are `count`."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self._reports) >= count, TIMEOUT_S)
-            found = list(self._reports)
-        by_id = {finished.work.request_id: finished for finished in found}
-        assert len(by_id) == len(found) == count, "a request was reported more than once"
-        return by_id
-
-    def statuses(self, count: int) -> dict[int, int]:
-        return {request_id: finished.status for request_id, finished in self.outcomes(count).items()}
+Worker = LoopingWorker[ScriptedBackend]
 
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     arena = SlotArena.create(100, 4096)
-    made = Worker(arena)
+    made = LoopingWorker(arena, ScriptedBackend())
     yield made
     if made._thread.is_alive():
         made.stop()
@@ -291,9 +225,9 @@ def test_single_image_is_run_where_it_lies(worker: Worker) -> None:
     works = [Work("api", worker._arena, request_id, request_id, 1, FAR_S, 0.0)] * 2
 
     slot = worker._arena.tensor(request_id, LAYOUT.input)
-    assert np.shares_memory(instance.gather(works[:1]), slot)
-    assert not np.shares_memory(instance.gather(works), slot)
-    assert instance.gather(works)[:, 0].tolist() == [6, 6]
+    assert np.shares_memory(instance.gather(works[:1])[0], slot)
+    assert not np.shares_memory(instance.gather(works)[0], slot)
+    assert instance.gather(works)[0][:, 0].tolist() == [6, 6]
 
 
 @pytest.mark.parametrize("wake", [lambda worker: worker.loop.stop(), lambda worker: worker.submit(1)])
