@@ -33,11 +33,9 @@ from service.errors import (
 )
 from service.parameters import Parameters
 from service.scheduling.admission import Permit
-from service.vision.classification import classes_json
-from service.vision.detection import detections_json
+from service.vision.answers import prediction_of
 from service.vision.gpu.header import encoded_image
 from service.vision.image_decoder import ImageLimits, decode_image
-from service.vision.segmentation import segments_json
 from service.workers import messages
 from service.workers.device_lines import Assignment, DeviceLines
 from service.workers.tensor_slots import TensorPlace
@@ -203,7 +201,8 @@ class Predictor:
         """Renders the answer; large masks leave the event loop."""
 
         def work() -> dict[str, Any]:
-            return _prediction(permit, place, target, parameters)
+            outputs = [permit.arena.tensor(permit.slot, output) for output in target.layout.outputs]
+            return prediction_of(outputs, place, target.manifest, parameters)
 
         pixels = place.source_width * place.source_height
         is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
@@ -218,33 +217,6 @@ class Predictor:
         future.add_done_callback(lambda _: permit.let_go())
         # Shielded: a request that gives up must not make the thread look finished while it still uses the slot.
         return await asyncio.shield(future)
-
-
-def _prediction(permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:
-    """Source size and task answer, from the slot's outputs."""
-    outputs = [permit.arena.tensor(permit.slot, output) for output in target.layout.outputs]
-    labels = target.manifest.labels
-    spec = target.manifest.task
-    answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
-    match spec.task:
-        case Task.CLASSIFY:
-            scores, class_ids = outputs
-            answer |= classes_json(scores, class_ids, labels, parameters.top_k)
-        case Task.DETECT:
-            boxes, scores, class_ids, count = outputs
-            answer |= detections_json(
-                boxes,
-                scores,
-                class_ids,
-                int(count[()]),
-                place,
-                labels,
-                parameters.score_threshold,
-                parameters.max_detections,
-            )
-        case Task.SEGMENT:
-            answer |= segments_json(outputs[0], place, labels, spec.background_id, parameters.mask_format)
-    return answer
 
 
 def _ensure_ok(status: int) -> None:

@@ -1,0 +1,43 @@
+"""One image's outputs as the API's answer. Promises: source coordinates; what the task declares is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from models.manifest import Manifest
+from models.preprocessing import Geometry
+from models.specs import Task
+from service.parameters import Parameters
+from service.vision.classification import classes_json
+from service.vision.detection import detections_json
+from service.vision.segmentation import segments_json
+
+
+def prediction_of(
+    outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
+) -> dict[str, Any]:
+    """Source size and task answer; `outputs` are one image's rows of `manifest.answer`, in order."""
+    labels, spec = manifest.labels, manifest.task
+    answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
+    match spec.task:
+        case Task.CLASSIFY:
+            scores, class_ids = outputs
+            answer |= classes_json(scores, class_ids, labels, parameters.top_k)
+        case Task.DETECT:
+            boxes, scores, class_ids, count = outputs
+            answer |= detections_json(
+                boxes,
+                scores,
+                class_ids,
+                int(count[()]),
+                place,
+                labels,
+                parameters.score_threshold,
+                parameters.max_detections,
+            )
+        case Task.SEGMENT:
+            answer |= segments_json(outputs[0], place, labels, spec.background_id, parameters.mask_format)
+    return answer
