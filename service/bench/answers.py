@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import msgspec
 
@@ -50,7 +51,12 @@ def outcome_of(reply: Reply) -> tuple[Outcome, Stages]:
         return Outcome(reply.end, reply.status), UNKNOWN_STAGES
     times = answer.timings_ms
     stages = (times.decode, times.queue, times.infer, times.postprocess, times.total)
-    return Outcome(reply.end, reply.status, "", answer.version, answer.variant), stages
+    return _answered(reply.status, answer.version, answer.variant), stages
+
+
+@lru_cache(maxsize=256)  # the same few outcomes, thousands of times a second
+def _answered(status: int, version: str, variant: str) -> Outcome:
+    return Outcome(End.ANSWERED, status, "", version, variant)
 
 
 def _title_of(body: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import math
 import os
 from collections.abc import Callable
 
@@ -31,16 +30,21 @@ class Wakeup:
         self._fd = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
         if self._fd < 0:
             raise RuntimeMissing(f"no timer for the load: {os.strerror(ctypes.get_errno())}")
+        # One structure for all calls: building it anew would cost more than the call.
+        self._spec = _Itimerspec()
+        self._spec_address = ctypes.byref(self._spec)
+        self._value = self._spec.value
+        self._set_time = self._libc.timerfd_settime
         self._loop = loop
         self._on_wakeup = on_wakeup
         loop.add_reader(self._fd, self._expired)
 
     def at(self, moment_s: float) -> None:
         """`moment_s` is of time.monotonic(); one in the past wakes at once."""
-        fraction, whole = math.modf(max(moment_s, 0.0))
-        value = _Timespec(int(whole), max(int(fraction * 1e9), _SOONEST_NS))
-        spec = _Itimerspec(_Timespec(0, 0), value)
-        if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) != 0:
+        whole_s = int(moment_s) if moment_s > 0.0 else 0
+        self._value.seconds = whole_s
+        self._value.nanoseconds = max(int((moment_s - whole_s) * 1e9), _SOONEST_NS)
+        if self._set_time(self._fd, _TFD_TIMER_ABSTIME, self._spec_address, None) != 0:
             raise RuntimeMissing(f"the load's timer failed: {os.strerror(ctypes.get_errno())}")
 
     def _expired(self) -> None:
