@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from models.manifest import Manifest, ManifestError, read_manifest
-from service.backends.base import Backend, LoadRequest, Outputs
+from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend
 from service.backends.registry import load_backend
 from service.errors import BackendError
 from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
 from service.settings import Settings
+from service.workers.device_facts import memory_meter
 from service.workers.device_loop import Instance
+from service.workers.jpegs import WorkerJpegs
 from service.workers.messages import Load
 from service.workers.tensor_slots import layout_of
 
@@ -28,25 +30,33 @@ def load_instance(
     settings: Settings,
     exclusive: Callable[[], AbstractContextManager[bool]],
     on_warming: Callable[[], None],
-) -> tuple[Instance, str]:
-    """A warmed instance and its execution provider. Raises BackendError or RepositoryError with the reason."""
+    jpegs: WorkerJpegs,
+) -> tuple[Instance, str, int]:
+    """A warmed instance, its execution provider, and the memory that it took on its device, in bytes.
+
+    Raises BackendError or RepositoryError with the reason; DeviceLost when the process must end.
+    """
     try:
         manifest, found = read_manifest(Path(message.version_dir))
     except ManifestError as error:
         raise BackendError(str(error)) from error
     if found != message.manifest_sha256:
         raise BackendError("the manifest changed after it was verified; publish a new version instead")
+    used_bytes = memory_meter(settings)
+    before_bytes = used_bytes()
     backend = load_backend(message.backend, _request_for(message, manifest, settings))
     on_warming()
     latency = LatencyModel()
     try:
         for size in message.allowed_batch_sizes:
             _warm_up(backend, manifest, size, latency, exclusive)
+        decoder = jpegs.decoder_for(manifest.preprocess, exclusive)
     except BackendError:
         backend.close()
         raise
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
-    return Instance(backend, layout_of(manifest.input, manifest.answer), limits, latency), backend.provider
+    instance = Instance(backend, layout_of(manifest.input, manifest.answer), limits, latency, decoder)
+    return instance, backend.provider, max(0, used_bytes() - before_bytes)
 
 
 def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadRequest:
@@ -66,6 +76,10 @@ def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadR
         merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
         allowed_batch_sizes=message.allowed_batch_sizes,
         plan_dir=Path(message.plan_dir) if message.plan_dir else None,
+        plan_sha256=message.plan_sha256 or None,
+        cuda_graphs=settings.cuda_graphs,
+        batches_in_flight=settings.batches_in_flight,
+        execution_contexts=settings.execution_contexts,
     )
 
 
@@ -78,11 +92,19 @@ def _warm_up(
 ) -> None:
     # Noise, because a constant image can take a shortcut that real ones do not.
     images = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *manifest.input.shape), np.uint8)
-    for _ in range(_WARM_UP_RUNS):
+    pipeline = backend if isinstance(backend, PipelinedBackend) else None
+    # Each of a pipelined backend's buffers runs once, since each has CUDA graphs of its own.
+    runs = max(_WARM_UP_RUNS, pipeline.batches_in_flight if pipeline else 0)
+    for _ in range(runs):
         with exclusive():
-            start_s = time.monotonic()
-            outputs = backend.infer(images)
-            latency.observe(batch_size, time.monotonic() - start_s)
+            if pipeline is not None:
+                pipeline.staging(batch_size)[...] = images
+                outputs, run_s = pipeline.finish(pipeline.start())
+            else:
+                start_s = time.monotonic()
+                outputs = backend.infer(images)
+                run_s = time.monotonic() - start_s
+            latency.observe(batch_size, run_s)
     _ensure_shapes(outputs, manifest, batch_size)
 
 

@@ -22,20 +22,23 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from service.core import VersionState
-from service.errors import SaccadeError
+from service.errors import DeviceLost, SaccadeError
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.settings import Settings
 from service.workers import messages
 from service.workers.child import ControlConnection, ignore_terminal_signals
+from service.workers.device_facts import device_facts
 from service.workers.device_loop import DeviceLoop, Finished, Work
 from service.workers.handshake import receive_arena
+from service.workers.jpegs import WorkerJpegs
 from service.workers.loading import load_instance
 from service.workers.tensor_slots import SlotArena
 
 log = structlog.get_logger()
 
 _EXIT_DEVICE_LOOP_DIED = 70
+EXIT_DEVICE_LOST = 71  # a sticky CUDA error: only a new process can use the device
 _METRICS_PERIOD_S = 0.5
 
 
@@ -59,6 +62,7 @@ class ApiConnection:
                         message.instance_id,
                         message.deadline_s,
                         message.submitted_s,
+                        message.encoded_bytes,
                     )
                 )
             case messages.Cancel():
@@ -75,7 +79,14 @@ class ApiConnection:
             for place, output in zip(finished.layout.outputs, finished.outputs, strict=True):
                 work.arena.tensor(work.slot, place)[...] = output
         self.protocol.send(
-            messages.Done(work.request_id, finished.status, finished.queue_s, finished.infer_s, finished.batch_size)
+            messages.Done(
+                work.request_id,
+                finished.status,
+                finished.queue_s,
+                finished.infer_s,
+                finished.batch_size,
+                finished.decode_s,
+            )
         )
 
 
@@ -89,6 +100,7 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._names: dict[int, tuple[str, str]] = {}
         self._loader = ThreadPoolExecutor(1, "loader")
+        self._jpegs = WorkerJpegs(settings)
         self._device_loop = DeviceLoop(
             self._report_from_thread,
             self._call_from_thread,
@@ -96,16 +108,18 @@ class Worker:
         )
         self._device_thread = threading.Thread(target=self._run_device, name="device", daemon=True)
         self._stopped = asyncio.Event()
+        self._exit_code = 0
 
-    async def run(self, socket_path: str) -> None:
-        """Serves until told to stop, or until the supervisor is gone."""
+    async def run(self, socket_path: str) -> int:
+        """Serves until told to stop, or until the supervisor is gone; the exit code for the process."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(socket_path)
         listener.listen(64)
         listener.setblocking(False)
         self._device_thread.start()
         self._control.start(self._receive_control, self._stopped.set)
-        self._control.send(messages.WorkerReady(socket_path, os.getpid()))
+        facts = await asyncio.to_thread(device_facts, self._settings)
+        self._control.send(messages.WorkerReady(socket_path, os.getpid(), facts))
         async with asyncio.TaskGroup() as tasks:
             accepting = tasks.create_task(self._accept(listener))
             measuring = tasks.create_task(self._publish_depths())
@@ -113,6 +127,7 @@ class Worker:
             accepting.cancel()
             measuring.cancel()
         listener.close()
+        return self._exit_code
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -151,10 +166,19 @@ class Worker:
     def _run_device(self) -> None:
         try:
             self._device_loop.run()
+        except DeviceLost as error:
+            self._lose_device(error)
+            return
         except BaseException:
             # A device loop that died would leave requests waiting for ever; the supervisor starts a new worker.
             log.exception("device_loop_died")
             os._exit(_EXIT_DEVICE_LOOP_DIED)
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def _lose_device(self, error: DeviceLost) -> None:
+        """Ends the process once everything reported so far has been sent; the supervisor starts a new one."""
+        log.error("device_lost", device=self._settings.device, reason=str(error))
+        self._exit_code = EXIT_DEVICE_LOST
         self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _load(self, message: messages.Load) -> None:
@@ -162,17 +186,27 @@ class Worker:
         start_s = time.monotonic()
         key = {"model": message.model, "version": message.version, "variant": message.variant}
 
-        def report(state: VersionState, reason: str = "", provider: str = "") -> None:
+        def report(
+            state: VersionState,
+            reason: str = "",
+            provider: str = "",
+            memory_bytes: int = 0,
+            decodes_jpegs: bool = False,
+        ) -> None:
             seconds = time.monotonic() - start_s
-            update = messages.InstanceState(message.instance_id, state.value, reason, provider, seconds)
+            update = messages.InstanceState(
+                message.instance_id, state.value, reason, provider, seconds, memory_bytes, decodes_jpegs
+            )
             self._loop.call_soon_threadsafe(self._control.send, update)
 
         try:
-            instance, provider = load_instance(
-                message, self._settings, self._device_loop.exclusive, partial(report, VersionState.WARMING)
+            instance, provider, memory_bytes = load_instance(
+                message, self._settings, self._device_loop.exclusive, partial(report, VersionState.WARMING), self._jpegs
             )
         except SaccadeError as error:
             report(VersionState.FAILED, str(error))
+            if isinstance(error, DeviceLost):
+                self._lose_device(error)
             return
         except Exception as error:  # the loader must outlive any model; the reason reaches /v1/models
             log.exception("load_failed", **key)
@@ -180,7 +214,9 @@ class Worker:
             return
         self._names[message.instance_id] = (message.model, str(message.version))
         self._device_loop.add(message.instance_id, instance)
-        report(VersionState.READY, provider=provider)
+        report(
+            VersionState.READY, provider=provider, memory_bytes=memory_bytes, decodes_jpegs=instance.jpegs is not None
+        )
 
     def _unload(self, message: messages.Unload) -> None:
         self._device_loop.remove(message.instance_id)
@@ -203,11 +239,11 @@ class Worker:
             await asyncio.sleep(_METRICS_PERIOD_S)
 
 
-async def _main(descriptor: int) -> None:
+async def _main(descriptor: int) -> int:
     control = await ControlConnection.open(descriptor)
     identity = await control.identity()
     configure_logs(identity.settings.log_format, identity.name)
-    await Worker(identity.settings, control).run(identity.socket_path)
+    return await Worker(identity.settings, control).run(identity.socket_path)
 
 
 def main() -> None:
@@ -215,7 +251,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
     ignore_terminal_signals()
-    uvloop.run(_main(parser.parse_args().control_fd))
+    code = uvloop.run(_main(parser.parse_args().control_fd))
+    if code:
+        os._exit(code)  # not sys.exit: libraries that clean up on a lost device can hang
 
 
 if __name__ == "__main__":

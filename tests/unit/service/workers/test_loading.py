@@ -16,6 +16,8 @@ from service.backends.base import LoadRequest
 from service.backends.fake_backend import FakeBackend
 from service.errors import BackendError, RepositoryError
 from service.settings import Settings
+from service.workers import loading
+from service.workers.jpegs import WorkerJpegs
 from service.workers.loading import load_instance
 from service.workers.messages import Load
 from tests.support.versions import manifest_for, publish
@@ -40,7 +42,10 @@ def load(
 
     digest = manifest_sha256 or digest_of(version_dir)
     message = Load(1, "digits", 1, variant, str(version_dir), digest, (1, 2, 4), settings.backend)
-    instance, provider = load_instance(message, settings, exclusive, lambda: events.append("warming"))
+    instance, provider, memory_bytes = load_instance(
+        message, settings, exclusive, lambda: events.append("warming"), WorkerJpegs(settings)
+    )
+    assert memory_bytes >= 0
     return instance, provider, events
 
 
@@ -62,6 +67,14 @@ def test_queue_delay_is_converted_once(version_dir: Path) -> None:
     instance, _, _ = load(version_dir, Settings(backend="fake", max_queue_delay_ms=20.0))
 
     assert instance.limits.max_queue_delay_s == pytest.approx(0.02)
+
+
+def test_instance_decodes_jpegs_only_where_that_was_chosen(version_dir: Path) -> None:
+    leaving, _, _ = load(version_dir)
+    decoding, _, _ = load(version_dir, Settings(backend="fake", jpeg_decoder="gpu"))
+
+    assert leaving.jpegs is None
+    assert decoding.jpegs is not None
 
 
 def test_tampered_file_is_refused(version_dir: Path) -> None:
@@ -137,3 +150,45 @@ def manifest_like(name: str) -> Manifest:
 def test_manifest_that_changed_since_it_was_verified_is_refused(version_dir: Path) -> None:
     with pytest.raises(BackendError, match="changed after it was verified"):
         load(version_dir, manifest_sha256="0" * 64)
+
+
+class OverlappingFake(FakeBackend):
+    """The fake backend as a pipelined one: notes which sizes were staged."""
+
+    batches_in_flight = 4
+
+    def staging(self, batch_size: int) -> Any:
+        self._staged = np.zeros((batch_size, 32, 32, 3), np.uint8)
+        return self._staged
+
+    def start(self) -> int:
+        return len(self._staged)
+
+    def finish(self, started: int) -> tuple[Any, float]:
+        return self.infer(self._staged), started / 100
+
+
+def test_pipelined_backend_is_warmed_in_each_of_its_buffers_and_measured_by_the_device(
+    version_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load_backend", lambda _name, request: OverlappingFake(request))
+
+    instance, _, events = load(version_dir)
+
+    assert events == ["warming"] + ["run"] * 12  # three sizes in four buffers
+    assert [instance.latency.batch_s(size) for size in (1, 2, 4)] == [0.01, 0.02, 0.04]
+
+
+def test_backend_is_told_what_the_settings_say_of_overlapping(
+    version_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[LoadRequest] = []
+
+    def opened(_name: str, request: LoadRequest) -> FakeBackend:
+        asked.append(request)
+        return FakeBackend(request)
+
+    monkeypatch.setattr(loading, "load_backend", opened)
+    load(version_dir, SETTINGS.model_copy(update={"cuda_graphs": False, "batches_in_flight": 3}))
+
+    assert (asked[0].cuda_graphs, asked[0].batches_in_flight, asked[0].execution_contexts) == (False, 3, 1)
