@@ -9,10 +9,12 @@ A request's life
 6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
    Where `vision/gpu/` was measured to decode JPEGs faster, the slot has their bytes, and `workers/batch_filling.py`
    makes pixels of them in step 6.
-7. `vision/{classification,detection,segmentation}.py` render it in source coordinates.
+7. `vision/answers.py` renders it in source coordinates: {classification,detection,segmentation}.py beside it.
 
 `predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker
 per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`).
+`engines/` has TensorRT plans built, measured and swapped in while others serve.
+`offline.py` takes a folder through a version without any of this: `saccade predict --repository`.
 `placement/` accounts for device memory and decides which devices get a version.
 `repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
 `rollout/` decides which version answers; `catalog.py` is what an API process knows of them.

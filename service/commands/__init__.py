@@ -1,2 +1,5 @@
-"""One file per subcommand of `saccade`; `repository engines` is in `engines.py`, and
-`verification.py` is what `repository verify` checks of one version."""
+"""One file per subcommand of `saccade`.
+
+`predict` without a server is `predict_offline.py`, its lines `predict_text.py`; `repository engines` is `engines.py`;
+`verification.py` is what `repository verify` checks of one version.
+"""

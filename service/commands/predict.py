@@ -1,8 +1,9 @@
-"""`saccade predict URL MODEL IMAGE…`: sends images, shows answers and stage times. Promises: exit 1 if any failed."""
+"""`saccade predict`: sends images to a server, or takes them through a version here. Promises: exit 1 if any failed."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,48 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from service.commands.predict_text import summary_of
+
 _TIMEOUT_S = 70.0  # beyond the longest deadline a server grants by default
 
 
 @click.command()
-@click.argument("url")
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", metavar="(URL MODEL | --repository DIR) IMAGE...", nargs=-1, required=True)
+@click.option("--repository", type=click.Path(exists=True, file_okay=False, path_type=Path), help="without a server")
+@click.option("--model", help="with --repository: which one, where it holds several")
 @click.option("--version", "version", help="a version instead of the one that answers by default")
 @click.option("--label", help="a traffic label instead of a version")
 @click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="such as top_k=3")
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="file with a bearer key")
 @click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
 def predict(
-    url: str,
-    model: str,
-    images: tuple[Path, ...],
+    arguments: tuple[str, ...],
+    repository: Path | None,
+    model: str | None,
     version: str | None,
     label: str | None,
     parameters: tuple[str, ...],
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Sends IMAGES one by one to MODEL at URL and prints the answers."""
+    """Sends images one by one to MODEL at URL and prints the answers.
+
+    With --repository there is no server: images, and folders of them, go through the newest version in this process.
+    """
+    if repository is not None:
+        if label is not None or key_file is not None:
+            raise click.UsageError("--label and --key-file speak to a server; leave them out with --repository")
+        # Late: sending images needs neither the decoder nor a runtime.
+        from service.commands.predict_offline import OfflineRequest, predict_offline
+
+        given = dict(_pair(parameter) for parameter in parameters)
+        images = existing(arguments, may_be_folders=True)
+        predict_offline(OfflineRequest(repository, model, version, images, given, as_json))
+        return
+    if model is not None or len(arguments) < 3:  # URL, MODEL and one image
+        raise click.UsageError("give URL MODEL IMAGE..., or --repository DIR IMAGE...")
+    url, model, *names = arguments
+    images = existing(names, may_be_folders=False)
     query = dict(_pair(parameter) for parameter in parameters)
     # From a file: a key on the command line is in every process list.
     headers = {"Authorization": f"Bearer {key_file.read_text('utf-8').strip()}"} if key_file else {}
@@ -50,6 +70,15 @@ def predict(
         Console().print(_table(answers))
     if any("problem" in answer for answer in answers):
         sys.exit(1)
+
+
+def existing(names: Sequence[str], *, may_be_folders: bool) -> tuple[Path, ...]:
+    """Raises UsageError for what is not there."""
+    paths = tuple(Path(name) for name in names)
+    for path in paths:
+        if not (path.is_file() or (may_be_folders and path.is_dir())):
+            raise click.UsageError(f"{path} is no {'file or folder' if may_be_folders else 'file'}")
+    return paths
 
 
 def predict_path(model: str, version: str | None, label: str | None) -> str:
@@ -104,16 +133,3 @@ def _table(answers: list[dict[str, Any]]) -> Table:
             summary = escape(summary_of(answer["predictions"][0]))
             table.add_row(name, answer["version"], answer["variant"], summary, f"{answer['timings_ms']['total']:.1f}")
     return table
-
-
-def summary_of(prediction: dict[str, Any]) -> str:
-    """One line for a person."""
-    if "classes" in prediction:
-        return ", ".join(f"{item['label']} {item['score']:.2f}" for item in prediction["classes"][:3])
-    if "detections" in prediction:
-        found = [
-            f"{item['label']} {item['score']:.2f} {[round(side) for side in item['box']]}"
-            for item in prediction["detections"]
-        ]
-        return "; ".join(found) or "nothing found"
-    return ", ".join(f"{item['label']} {item['area']} px" for item in prediction["segments"]) or "background only"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, order_bytes, try_line
+from service.workers.child_process import inherited_environment
 
 BUILD_PROGRAM = ("-m", "export.engine_build")
 _MAX_LINE_BYTES = 1 << 20
@@ -36,7 +37,7 @@ async def run_build(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
+        env={**inherited_environment(), **environment},
         limit=_MAX_LINE_BYTES,
         start_new_session=True,  # so that what it starts, such as a compiler, is killed with it
     )

@@ -22,6 +22,7 @@ CONTRACT = ("models/specs.py", "models/manifest.py", "models/preprocessing.py", 
 # What reads the environment: settings enter at these doors, and children inherit theirs.
 ENVIRONMENT_READERS = {
     "service/commands/bench.py",  # a key, by the variable's name
+    "service/commands/predict_offline.py",
     "service/commands/serve.py",
     "service/commands/doctor.py",
     "service/metrics.py",

@@ -1,0 +1,18 @@
+"""One prediction in one line. Promises: for people; machines take the JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def summary_of(prediction: dict[str, Any]) -> str:
+    """One line for a person."""
+    if "classes" in prediction:
+        return ", ".join(f"{item['label']} {item['score']:.2f}" for item in prediction["classes"][:3])
+    if "detections" in prediction:
+        found = [
+            f"{item['label']} {item['score']:.2f} {[round(side) for side in item['box']]}"
+            for item in prediction["detections"]
+        ]
+        return "; ".join(found) or "nothing found"
+    return ", ".join(f"{item['label']} {item['area']} px" for item in prediction["segments"]) or "background only"
