@@ -33,7 +33,7 @@ class DeviceLedger:
     """One device that has said what it has."""
 
     device: str
-    capacity_bytes: int | None  # None: nobody counts it, as on a CPU without a limit
+    capacity_bytes: int | None  # None: not bounded, as a CPU without a limit
     holdings: tuple[Holding, ...]
     problem: str = ""  # why the device cannot be used at all
 

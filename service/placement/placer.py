@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.core import VersionKey, VersionState
-from service.device_names import device_kind
+from service.device_names import CPU, device_kind
 from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
 from service.placement.place import Policy, place
 from service.version_table import Instance, VersionEntry, VersionTable
@@ -86,7 +86,9 @@ class Placer:
 
     def ledger(self, device: str) -> DeviceLedger:
         facts = self._facts.get(device, DeviceFacts())
-        capacity = capacity_bytes(facts, self._limits.reserve_mb, self._limits.limit_mb)
+        # What is free of a host's memory counts neither caches that would make way nor the server's other processes.
+        counted = DeviceFacts() if device == CPU else facts
+        capacity = capacity_bytes(counted, self._limits.reserve_mb, self._limits.limit_mb)
         holdings = tuple(
             Holding(f"{key.model}/{key.version} {instance.spec.variant}", self._need(entry, instance))
             for key, entry, instance in self._held(device)

@@ -176,3 +176,17 @@ def test_device_that_cannot_be_used_fails_its_instances_with_the_problem() -> No
     story.placer.settle()
 
     assert story.states("first") == [(A, VersionState.LOADING.value)]
+
+
+def test_cpu_is_bounded_by_the_limit_alone() -> None:
+    story = Story("cpu")
+    story.placer.device_ready("cpu", DeviceFacts(memory_total_bytes=20 * MIB, memory_free_bytes=10 * MIB))
+
+    assert story.placer.ledger("cpu").capacity_bytes == 100 * MIB
+
+
+def test_gpu_is_bounded_by_what_its_worker_found_free() -> None:
+    story = Story(A)
+    story.placer.device_ready(A, DeviceFacts(memory_total_bytes=80 * MIB, memory_free_bytes=70 * MIB))
+
+    assert story.placer.ledger(A).capacity_bytes == 70 * MIB
