@@ -27,10 +27,6 @@ from tests.support.gpu_machine import EXPORTER, GPU, TENSORRTS, GpuMachine, gpu_
 NETWORK = NETWORKS["tiny-32"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*components): skipped where the machine lacks one, see gpu_machine.py")
-
-
 @pytest.fixture(scope="session")
 def machine() -> GpuMachine:
     return gpu_machine()

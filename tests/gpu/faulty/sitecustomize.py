@@ -12,7 +12,7 @@ FAULT = (7, 7, 7)
 # Writes to address 0. The driver compiles it, so no compiler is needed.
 _PTX = b"""
 .version 7.0
-.target sm_70
+.target sm_75
 .address_size 64
 .visible .entry fault()
 {
