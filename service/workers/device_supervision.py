@@ -21,6 +21,7 @@ from service.workers.child_process import BackOff, ChildProcess, ChildSpec, inhe
 
 log = structlog.get_logger()
 
+WORKER_MODULE = "service.workers.worker"
 _PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
 
@@ -144,7 +145,7 @@ class DeviceSupervision:
 
     def _spec(self) -> ChildSpec:
         socket_path = f"{self._socket_stem}-{self._restarts}.sock"
-        return ChildSpec("service.workers.worker", f"worker-{self.device}", (), self._environment, socket_path)
+        return ChildSpec(WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path)
 
     def _child_settings(self) -> Settings:
         return self._settings.model_copy(update={"device": inner_name(self.device)})

@@ -233,7 +233,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(repository: Path, workspace: Path, *, wait: bool = True, **settings: Any) -> Iterator[Server]:
+def running_server(
+    repository: Path,
+    workspace: Path,
+    *,
+    wait: bool = True,
+    program: str = "service",
+    environment: dict[str, str] | None = None,
+    **settings: Any,
+) -> Iterator[Server]:
     """`saccade serve` on a free port; serving every settled model unless `wait` is False."""
     options = {
         "repository": repository,
@@ -246,12 +254,12 @@ def running_server(repository: Path, workspace: Path, *, wait: bool = True, **se
         **settings,
     }
     log_path = workspace / "server.log"
-    command = [sys.executable, "-m", "service", "serve"]
+    command = [sys.executable, "-m", program, "serve"]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, cwd=ROOT, env=clean_environment(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     server: Server | None = None
     try:

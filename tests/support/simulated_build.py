@@ -1,0 +1,114 @@
+"""`python -m export.engine_build` on the simulated device. SIMULATED_BUILD: accept, deny, crash or hang."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import orjson
+from numpy.typing import NDArray
+
+from export.engine_build import Say, run
+from export.gate.device_probe import OpenedStoredPlan
+from export.gate.device_seam import OpenedPlan
+from export.precision.effective_precision import layer_precisions
+from models.manifest import Device
+from models.plans import PlanKey, PlanRecord, plan_key
+from service.engines.build_wire import BuildProgress, BuildStage
+from service.repository.plans import PlanStore, StoredPlan
+from service.repository.verify import VerifiedVersion
+from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_machine import CAPABILITY, FACTS, VERSION, plan_bytes, simulated_tensorrt
+
+_FORMATS = {"fp32": "Row major linear FP32", "fp16": "Row major linear FP16 format", "int8": "Row major Int8 format"}
+_SECONDS = {"int8-trt": 0.010, "int8-trt-sparse24": 0.008}
+
+
+class SimulatedPlan(OpenedStoredPlan):
+    """Layers as the file says, unless the build is to be denied."""
+
+    def __init__(self, version: VerifiedVersion, stored: StoredPlan, is_honest: bool) -> None:
+        cuda = SimulatedCuda()
+        super().__init__(version, stored, cuda, simulated_tensorrt(cuda, version.manifest))
+        self.variant = stored.record.variant
+        self._file = version.path / f"{self.variant}.onnx"
+        self._is_honest = is_honest
+
+    def layer_information(self) -> str:
+        layers = [
+            {
+                "Name": layer.node,
+                "LayerType": "CaskConvolution",
+                "Inputs": [{"Format/Datatype": _FORMATS[layer.precision if self._is_honest else "fp32"]}],
+                "TacticName": "sm80_xmma_fprop_sparse_conv_x",
+                "Metadata": f"[ONNX Layer: {layer.node}]",
+            }
+            for layer in layer_precisions(onnx.load(self._file))
+        ]
+        return orjson.dumps({"Layers": layers}).decode()
+
+
+class SimulatedProbe:
+    """A StoredPlanProbe."""
+
+    is_recorded = False  # the test is about what a real device's figures lead to
+    device = Device(kind="cuda", name=FACTS.name, threads=1)
+    runtime = f"tensorrt {VERSION}"
+
+    def __init__(self, version: VerifiedVersion, store: PlanStore, say: Say) -> None:
+        self.layers: dict[str, bytes] = {}
+        self._version, self._store, self._say = version, store, say
+
+    def key_of(self, variant: str) -> PlanKey:
+        found = self._version.manifest.variant(variant)
+        assert found is not None
+        return plan_key(self._version.manifest, found, "tensorrt", VERSION, (CAPABILITY,))
+
+    def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
+        manifest, key = self._version.manifest, self.key_of(variant)
+        found = self._store.find(manifest.model, manifest.version, variant, key)
+        if found is not None and not anew:
+            return found
+        for share in (0.0, 0.5, 1.0):
+            self._say(BuildProgress(BuildStage.BUILDING, share))
+        if os.environ.get("SIMULATED_BUILD") == "hang":
+            threading.Event().wait()
+        if os.environ.get("SIMULATED_BUILD") == "crash":
+            print("the simulated builder dies", file=sys.stderr, flush=True)
+            os._exit(9)
+        plan = plan_bytes(self._version.path, f"{variant}.onnx")
+        record = PlanRecord(
+            model=manifest.model,
+            version=manifest.version,
+            variant=variant,
+            key=key,
+            plan_sha256=hashlib.sha256(plan).hexdigest(),
+            plan_bytes=len(plan),
+            created="2026-11-25T00:00:00+00:00",
+            build_seconds=1.0,
+            layers=3,
+            dtypes={"int8": 3},
+        )
+        return self._store.put(record, plan, replace=anew)
+
+    def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
+        opened = SimulatedPlan(self._version, self.ensure(file.stem), os.environ.get("SIMULATED_BUILD") != "deny")
+        self.layers[file.stem] = opened.layer_information().encode()
+        return opened
+
+    def seconds(
+        self, plans: Sequence[OpenedPlan], images: NDArray[np.uint8], repeats: int, budget_s: float
+    ) -> NDArray[np.float64]:
+        return np.tile([_SECONDS[plan.variant] for plan in plans], (repeats, 1))  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.exit(run(sys.stdin.buffer, lines, SimulatedProbe))

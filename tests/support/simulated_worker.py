@@ -1,0 +1,29 @@
+"""A device worker on the simulated machine: real queue, batches and swaps; CUDA and TensorRT are simulated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from models.manifest import read_manifest
+from service.backends.base import Backend, LoadRequest
+from service.backends.registry import load_backend
+from service.backends.tensorrt_backend import TensorRtBackend
+from service.workers import loading, worker
+from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_machine import FACTS, simulated_tensorrt
+
+
+def simulated_backend(name: str, request: LoadRequest) -> Backend:
+    """Plans on the simulated device; without one, ONNX Runtime on the processor stands for ONNX Runtime on a GPU."""
+    if name != "tensorrt":
+        return load_backend(name, replace(request, device="cpu"))
+    cuda = SimulatedCuda()
+    manifest = read_manifest(Path(request.file).parent)[0]
+    return TensorRtBackend(request, tensorrt=simulated_tensorrt(cuda, manifest), cuda=cuda)
+
+
+if __name__ == "__main__":
+    loading.load_backend = simulated_backend
+    worker.device_facts = lambda settings: FACTS  # type: ignore[assignment]
+    worker.main()
