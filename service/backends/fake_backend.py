@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.errors import BackendError
+from service.errors import BackendError, DeviceLost
 from service.repository.verify import verified_bytes
 
 POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a real kernel error would
 CRASH = (3, 2, 1)  # kills the process mid-batch
+LOST = (4, 4, 4)  # a sticky error of the device
 SLOW = (9, 9, 9)  # takes SLOW_S
 HANG = (8, 8, 8)  # never comes back
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
@@ -42,6 +43,8 @@ class FakeBackend:
             raise BackendError("the fake backend was asked to fail")
         if CRASH in first_pixels:
             os._exit(13)
+        if LOST in first_pixels:
+            raise DeviceLost("the fake backend was asked to lose its device")
         if HANG in first_pixels:
             time.sleep(3600)
         if SLOW in first_pixels:

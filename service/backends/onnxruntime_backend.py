@@ -1,9 +1,13 @@
-"""Runs ONNX files with ONNX Runtime. Promises: the provider asked for is the provider got, or loading fails."""
+"""Runs ONNX files with ONNX Runtime on the CPU. Promises: the provider asked for is the provider got, or loading fails.
+
+`onnxruntime_cuda.py` opens its sessions with the same function.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,8 +17,6 @@ from service.repository.verify import verified_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
-
-_PROVIDER_BY_DEVICE = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def import_onnxruntime() -> ModuleType:
@@ -27,35 +29,14 @@ def import_onnxruntime() -> ModuleType:
 
 
 class OnnxRuntimeBackend:
-    """One ONNX Runtime session."""
+    """One ONNX Runtime session on the CPU."""
 
     def __init__(self, request: LoadRequest) -> None:
-        onnxruntime = import_onnxruntime()
-        kind, _, index = request.device.partition(":")
-        self._provider = _PROVIDER_BY_DEVICE[kind]
-        available = onnxruntime.get_available_providers()
-        if self._provider not in available:
-            raise BackendError(
-                f"device {request.device!r} needs {self._provider}; this onnxruntime has {', '.join(available)}: "
-                "install the matching extra (cpu or gpu)"
-            )
-        options = {"device_id": index} if kind == "cuda" else {}
-        # The session is made from the very bytes whose digest was checked, not from a path read a second time.
-        model_bytes = verified_bytes(request.file, request.sha256)
-        weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model_bytes, _session_options(request, weights), providers=[(self._provider, options)]
-            )
-        except Exception as error:  # ORT raises a family of its own without a public root
-            raise BackendError(f"onnxruntime cannot load {request.file.name}: {_first_line(error)}") from error
-        # ORT falls back to the CPU without raising, so ask the session what it got.
-        got = self._session.get_providers()[0]
-        if got != self._provider:
-            raise BackendError(f"asked for {self._provider}, onnxruntime chose {got}: refusing the silent fallback")
+        self._provider = "CPUExecutionProvider"
+        self._session = open_session(request, self._provider, {}, {})
         self._input = request.input.name
         self._outputs = [output.name for output in request.outputs]
-        _ensure_signature(self._session, request)
+        ensure_signature(self._session, request)
 
     @property
     def provider(self) -> str:
@@ -66,11 +47,39 @@ class OnnxRuntimeBackend:
         try:
             outputs: Outputs = self._session.run(self._outputs, {self._input: images})
         except Exception as error:  # same family as above
-            raise BackendError(f"onnxruntime failed: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         return outputs
 
     def close(self) -> None:
         del self._session
+
+
+def open_session(
+    request: LoadRequest, provider: str, provider_options: Mapping[str, str], entries: Mapping[str, str]
+) -> onnxruntime.InferenceSession:
+    """A session on `provider` alone; `entries` are session options by name. Raises BackendError or RepositoryError."""
+    onnxruntime = import_onnxruntime()
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise BackendError(
+            f"device {request.device!r} needs {provider}; this onnxruntime has {', '.join(available)}: "
+            "install the matching extra (cpu or gpu)"
+        )
+    # The session is made from the very bytes whose digest was checked, not from a path read a second time.
+    model_bytes = verified_bytes(request.file, request.sha256)
+    weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
+    options = _session_options(request, weights)
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
+    try:
+        session = onnxruntime.InferenceSession(model_bytes, options, providers=[(provider, dict(provider_options))])
+    except Exception as error:  # ORT raises a family of its own without a public root
+        raise BackendError(f"onnxruntime cannot load {request.file.name}: {first_line(error)}") from error
+    # ORT falls back to the CPU without raising, so ask the session what it got.
+    got = session.get_providers()[0]
+    if got != provider:
+        raise BackendError(f"asked for {provider}, onnxruntime chose {got}: refusing the silent fallback")
+    return session
 
 
 def _session_options(request: LoadRequest, weights: list[tuple[str, bytes]]) -> onnxruntime.SessionOptions:
@@ -89,7 +98,7 @@ def _session_options(request: LoadRequest, weights: list[tuple[str, bytes]]) -> 
     return options
 
 
-def _ensure_signature(session: onnxruntime.InferenceSession, request: LoadRequest) -> None:
+def ensure_signature(session: onnxruntime.InferenceSession, request: LoadRequest) -> None:
     """The file must have the tensors the manifest declares; a swapped file fails here and not per request."""
     found_inputs = {tensor.name: tensor.type for tensor in session.get_inputs()}
     found_outputs = {tensor.name: tensor.type for tensor in session.get_outputs()}
@@ -106,6 +115,6 @@ def _ort_type(dtype: str) -> str:
     return f"tensor({'float' if dtype == 'float32' else dtype})"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -9,6 +9,10 @@ from service.errors import BackendError
 def load_backend(name: str, request: LoadRequest) -> Backend:
     """Opens one variant. Raises BackendError or RepositoryError with what to change."""
     # Imported here because each pulls in a runtime of its own, and a worker needs exactly one of them.
+    if name == "onnxruntime" and request.device != "cpu":
+        from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+
+        return OnnxRuntimeCudaBackend(request)
     if name == "onnxruntime":
         from service.backends.onnxruntime_backend import OnnxRuntimeBackend
 

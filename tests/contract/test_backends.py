@@ -14,6 +14,7 @@ import pytest
 from models.specs import Task, TensorSpec
 from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from service.backends.fake_backend import POISON
+from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend, Placement
 from service.backends.registry import load_backend
 from service.errors import BackendError, RepositoryError
 from tests.support.graphs import classifier_graph, detector_graph, segmenter_graph
@@ -25,6 +26,7 @@ GRAPHS = {Task.CLASSIFY: classifier_graph, Task.DETECT: detector_graph, Task.SEG
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",
     "fake": "FakeExecutionProvider",
+    "onnxruntime-bound": "CPUExecutionProvider",  # the GPU's path, with sessions and tensors on the CPU
     "tensorrt": "tensorrt 10.16.1",  # on a simulated device, where every run may be as late as the rules allow
 }
 
@@ -40,6 +42,9 @@ class Subject:
         request = replace(self.request, **changes)  # type: ignore[arg-type]  # any field
         if self.name == "tensorrt":
             return open_simulated(request, request.file.parent / "engines", SimulatedCuda(eagerness=0.3))
+        if self.name == "onnxruntime-bound":
+            placement = Placement("CPUExecutionProvider", "cpu", 0)
+            return OnnxRuntimeCudaBackend(request, cuda=SimulatedCuda(), placement=placement)
         return load_backend(self.name, request)
 
 
@@ -177,6 +182,7 @@ def _poisoned() -> UInt8Array:
 FAULTS: dict[str, Callable[[], UInt8Array]] = {
     "onnxruntime": lambda: images(2)[:, :-1],  # a height the graph does not take
     "fake": _poisoned,
+    "onnxruntime-bound": lambda: images(2)[:, :-1],
     "tensorrt": lambda: images(2)[:, :-1],
 }
 

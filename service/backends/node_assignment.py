@@ -1,0 +1,63 @@
+"""Decides whether a graph may run with some nodes on the CPU. Promises: pure; nothing heavy falls back in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from service.errors import BackendError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+# What ONNX Runtime puts there on purpose: arithmetic on shapes, a few numbers whose copy would cost more than they do.
+_SHAPE_OPERATORS = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "Div",
+        "Equal",
+        "Gather",
+        "Identity",
+        "Max",
+        "Min",
+        "Mul",
+        "Range",
+        "ReduceProd",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Slice",
+        "Squeeze",
+        "Sub",
+        "Unsqueeze",
+        "Where",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedNode:
+    """One node, and who runs it; fused nodes count as one."""
+
+    provider: str
+    operator: str
+    name: str
+
+
+def ensure_assigned(nodes: Iterable[AssignedNode], provider: str) -> tuple[AssignedNode, ...]:
+    """The nodes that another provider runs and may run. Raises BackendError naming those that it may not."""
+    elsewhere = tuple(node for node in nodes if node.provider != provider)
+    heavy = [node for node in elsewhere if node.provider != CPU_PROVIDER or node.operator not in _SHAPE_OPERATORS]
+    if heavy:
+        counts = Counter(f"{node.operator} on {node.provider}" for node in heavy)
+        listed = ", ".join(f"{count} x {what}" for what, count in counts.most_common(8))
+        example = next((node.name for node in heavy if node.name), "")
+        where = f" (such as {example!r})" if example else ""
+        raise BackendError(
+            f"{provider} does not run the whole graph: {listed}{where}. Refusing the silent fallback: serve another "
+            "variant on this device, or export without these operators"
+        )
+    return elsewhere
