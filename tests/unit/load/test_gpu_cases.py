@@ -1,0 +1,85 @@
+"""What is put together for a benchmark, and why a case cannot run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.flatness import growth
+from tests.load.gpu_cases import (
+    BACKEND,
+    DIRECT,
+    Runtime,
+    missing_for,
+    missing_for_serving,
+    networks_for,
+    runtimes_for,
+    served_variants,
+    variants_for,
+)
+from tests.support.gpu_machine import EXPORTER, GPU, SERVER, TENSORRT, TORCH_CUDA, Component, GpuMachine
+
+
+def machine(*missing: str) -> GpuMachine:
+    names = (GPU, TORCH_CUDA, TENSORRT, "tensorrt_rtx", "onnxruntime-cuda", EXPORTER, SERVER, "nvimgcodec")
+    return GpuMachine({name: Component(name, "1", "gone" if name in missing else "") for name in names})
+
+
+def test_every_variant_is_timed_through_the_server_and_directly_by_both_tensorrts() -> None:
+    for variant in variants_for("cuda"):
+        names = {runtime.name for runtime in runtimes_for(variant, "cuda")}
+
+        assert {f"{module} {how}" for module in ("tensorrt", "tensorrt_rtx") for how in (DIRECT, BACKEND)} <= names
+
+
+def test_plain_variants_have_onnxruntime_and_torch_beside_them_and_quantized_ones_do_not() -> None:
+    beside = {"onnxruntime-cuda", "torch-compile"}
+
+    assert beside <= {runtime.name for runtime in runtimes_for("fp16", "cuda")}
+    assert not beside & {runtime.name for runtime in runtimes_for("int8-trt", "cuda")}
+
+
+def test_toy_is_for_cpus_and_full_networks_are_for_gpus() -> None:
+    assert [network.name for network in networks_for("cpu")] == ["tiny-32"]
+    assert [network.name for network in networks_for("cuda")] == [
+        "resnet50-224",
+        "yolov10s-640",
+        "ddrnet23slim-1024x2048",
+    ]
+    assert networks_for("cuda", ["tiny-32"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "lacks", "missing"),
+    [
+        (Runtime(TENSORRT, "backend"), TORCH_CUDA, ""),
+        (Runtime(TENSORRT, "direct"), TORCH_CUDA, "torch-cuda: gone"),
+        (Runtime(TENSORRT, "direct"), TENSORRT, "tensorrt: gone"),
+        (Runtime("torch-compile"), EXPORTER, "exporter: gone"),
+        (Runtime("onnxruntime-cuda"), TENSORRT, ""),
+        (Runtime("onnxruntime-cpu"), GPU, ""),
+    ],
+)
+def test_runtime_needs_what_it_uses_and_nothing_else(runtime: Runtime, lacks: str, missing: str) -> None:
+    assert missing_for(runtime, machine(lacks)) == missing
+
+
+def test_serving_needs_the_libraries_of_the_server() -> None:
+    for _, runtime in served_variants("cuda"):
+        assert missing_for_serving(runtime, machine(SERVER)) == "server: gone"
+        assert missing_for_serving(runtime, machine()) == ""
+
+
+# Leaks
+
+
+def test_memory_that_is_taken_once_is_no_growth() -> None:
+    assert growth([50, 100, 100, 101, 100, 100, 99, 100, 100, 101, 100, 100]) <= 1
+
+
+def test_memory_that_a_cycle_keeps_is_growth() -> None:
+    assert growth([100 + 10 * cycle for cycle in range(12)]) >= 60
+
+
+def test_few_cycles_say_nothing() -> None:
+    with pytest.raises(ValueError, match="take more cycles"):
+        growth([1, 2])
