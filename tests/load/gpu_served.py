@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -27,7 +27,7 @@ from tests.load.gpu_networks import BenchNetwork, generated_images
 from tests.load.gpu_rows import Place
 from tests.load.gpu_search import Trial, best_trial, next_connections, shares, trial_of
 from tests.load.gpu_stages import Bench, best_bare, plan_of
-from tests.support.gpu_machine import GPU, SERVER
+from tests.support.gpu_machine import GPU, SERVER, GpuMachine
 
 if TYPE_CHECKING:
     from tests.support.server import Server
@@ -112,16 +112,15 @@ def run_served(bench: Bench) -> None:
     """JPEG in, JSON out, at the objective."""
     for network in bench.networks:
         for variant, runtime in served_variants(bench.device):
-            missing = missing_for_serving(runtime, bench.machine) or unsupported(runtime)
+            missing = missing_for_serving(runtime, bench.machine) or unsupported(runtime, bench.machine)
             place = Place("served", network.name, variant, runtime.module)
             bench.measure(place, missing, partial(_served_row, bench, network, variant, runtime))
 
 
-def unsupported(runtime: Runtime) -> str:
-    """Why this saccade does not serve with a runtime; empty when it does."""
-    known = get_args(Settings.model_fields["backend"].annotation)
-    if runtime.is_tensorrt and "tensorrt" not in known:
-        return f"this server has no backend 'tensorrt'; there are: {', '.join(known)}"
+def unsupported(runtime: Runtime, machine: GpuMachine) -> str:
+    """Why a server on this machine does not serve with a runtime; empty when it does."""
+    if runtime.is_tensorrt and machine.tensorrts and machine.tensorrts[0] != runtime.module:
+        return f"a server chooses {machine.tensorrts[0]} where both are installed"
     return ""
 
 
@@ -138,7 +137,8 @@ def server_options(bench: Bench, network: BenchNetwork, variant: str, runtime: R
         "slots": max(16, min(_MOST_CONNECTIONS // processes, _ARENA_BYTES // slot_bytes // processes)),
     }
     if runtime.is_tensorrt:
-        options["backend"] = "tensorrt"  # it finds the plan where the store keeps it
+        # The plan lies where the server looks for it.
+        options |= {"backend": "tensorrt", "build_engines": False}
     return options
 
 

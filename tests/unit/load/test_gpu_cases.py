@@ -16,6 +16,7 @@ from tests.load.gpu_cases import (
     served_variants,
     variants_for,
 )
+from tests.load.gpu_served import unsupported
 from tests.support.gpu_machine import EXPORTER, GPU, SERVER, TENSORRT, TORCH_CUDA, Component, GpuMachine
 
 
@@ -83,3 +84,9 @@ def test_memory_that_a_cycle_keeps_is_growth() -> None:
 def test_few_cycles_say_nothing() -> None:
     with pytest.raises(ValueError, match="take more cycles"):
         growth([1, 2])
+
+
+def test_tensorrt_that_a_server_would_not_choose_is_not_served() -> None:
+    assert "chooses tensorrt" in unsupported(Runtime("tensorrt_rtx"), machine())
+    assert unsupported(Runtime("tensorrt_rtx"), machine(TENSORRT)) == ""
+    assert unsupported(Runtime("onnxruntime-cuda"), machine()) == ""
