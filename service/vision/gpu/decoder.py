@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.specs import PreprocessSpec
 from service.backends.cuda.driver import CudaDriver
-from service.errors import OutOfDeviceMemory
+from service.errors import BackendError
 from service.vision.gpu.header import EncodedImage
 from service.vision.gpu.launcher import KernelLauncher
 from service.vision.gpu.memory import GrowingMemory, PinnedStaging
@@ -103,8 +103,8 @@ class DeviceJpegDecoder:
             else:
                 # The library reports a lost device as images that it cannot decode; this call tells them apart.
                 self._driver.synchronize_stream(self._stream)
-        except OutOfDeviceMemory as error:
-            log.warning("jpeg_decoding_out_of_memory", images=len(images), error=str(error))
+        except BackendError as error:  # too little memory among them: the image threads need none of the device's
+            log.warning("jpeg_decoding_failed", images=len(images), error=str(error))
             return [False] * len(images)
         return [found is not None for found in decoded]
 
