@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 
 from models.preprocessing import Geometry, geometry_of, preprocess_into
-from models.specs import PreprocessSpec, Task
+from models.specs import Task
 from service.catalog import Target
 from service.core import StageTimes
 from service.errors import (
@@ -47,6 +47,8 @@ _GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a wo
 _INLINE_MASK_PIXELS = 300_000
 # Reading a header and copying so many bytes takes a tenth of a millisecond; larger ones leave the event loop.
 _INLINE_JPEG_BYTES = 256 * 1024
+# A slot's pages stay touched, so a larger JPEG goes in only where pixels and answers take that much anyway.
+_SLOT_JPEG_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,10 @@ class Predictor:
 
     async def _prepare(self, image: bytes, permit: Permit, given: Assignment, target: Target) -> _Filled:
         """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""
-        spec = target.manifest.preprocess
         if given.instance.decodes_jpegs:
 
             def work() -> _Filled | None:
-                return self._copied(image, permit, spec)
+                return self._copied(image, permit, target)
 
             is_small = len(image) <= _INLINE_JPEG_BYTES
             copied = work() if is_small else await self._in_pool(permit, work)
@@ -158,14 +159,15 @@ class Predictor:
                 return copied
         return await self._decode(image, permit, target)
 
-    def _copied(self, image: bytes, permit: Permit, spec: PreprocessSpec) -> _Filled | None:
+    def _copied(self, image: bytes, permit: Permit, target: Target) -> _Filled | None:
         """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
         encoded = encoded_image(image, self._limits)
-        if encoded is None or len(image) > permit.arena.slot_bytes:
+        room = min(max(_SLOT_JPEG_BYTES, target.layout.size_bytes), permit.arena.slot_bytes)
+        if encoded is None or len(image) > room:
             return None
         place = TensorPlace(0, (len(image),), np.dtype(np.uint8))
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
-        return _Filled(geometry_of(*encoded.upright_size, spec), len(image))
+        return _Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
     async def _decode(self, image: bytes, permit: Permit, target: Target) -> _Filled:
         """Decodes and resizes into the slot."""
