@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.images import CRASH_PNG, HANG_PNG, SLOW_PNG, json_body, red_of, red_png
+from service.workers.worker import EXIT_DEVICE_LOST
+from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, SLOW_PNG, json_body, red_of, red_png
 from tests.support.requests import Background, hold_slots
 from tests.support.server import Server, running_server, wait_until
 
@@ -103,6 +104,22 @@ def test_a_crash_in_the_middle_of_a_batch_is_answered_and_healed(server: Server)
     assert errors == [503] * 3
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")
     assert red_of(server.predict("detector", red_png(200)).json()["predictions"][0]) == 200
+    server.wait_idle()
+
+
+def test_a_lost_device_answers_what_it_held_and_ends_the_worker_by_a_code_of_its_own(server: Server) -> None:
+    before = restarts(server)
+    images = [red_png(1), LOST_PNG, red_png(2)]
+
+    response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+
+    errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
+    assert errors[1] == 500  # reported before the process ended: nobody had to notice its end
+    assert {errors[0], errors[2]} <= {None, 500, 503}  # in a batch before it, with it, or after it
+    wait_until(lambda: is_replaced(server, before), what="a new worker serves")
+    assert server.events("device_lost")[-1]["reason"] == "the fake backend was asked to lose its device"
+    assert server.events("worker_died")[-1]["exit_code"] == EXIT_DEVICE_LOST
+    assert red_of(server.predict("classifier", red_png(200)).json()["predictions"][0]) == 200
     server.wait_idle()
 
 

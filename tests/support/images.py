@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.backends.fake_backend import CRASH, HANG, POISON, SLOW
+from service.backends.fake_backend import CRASH, HANG, LOST, POISON, SLOW
 from tests.support.versions import SIDE
 
 Colour = tuple[int, int, int]
@@ -39,6 +39,7 @@ def red_png(red: int, width: int = SIDE, height: int = SIDE) -> bytes:
 
 POISON_PNG = png(POISON)
 CRASH_PNG = png(CRASH)
+LOST_PNG = png(LOST)
 SLOW_PNG = png(SLOW)
 HANG_PNG = png(HANG)
 
