@@ -8,7 +8,7 @@ import os
 import platform
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -17,21 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from service.backends.onnxruntime_backend import import_onnxruntime
+from service.commands.doctor_gpu import gpu_findings
+from service.commands.findings import Finding
 from service.errors import RepositoryError, SettingsError
 from service.repository.open import list_versions
 from service.repository.trusted_keys import signature_policy
 from service.settings import Settings, core_count, resolved, settings_from
 
 _MIN_OPEN_FILES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `is_ok` False fails the program, None is only worth knowing."""
-
-    what: str
-    is_ok: bool | None
-    detail: str
 
 
 @click.command()
@@ -63,7 +56,7 @@ def examine() -> list[Finding]:
         Finding("cores", None, f"{core_count()}: {settings.device_threads} device threads, {_processes(settings)}"),
         _cpu_instructions(),
         _onnxruntime(settings),
-        _package("tensorrt", "plans for NVIDIA GPUs; install the gpu extra"),
+        *gpu_findings(settings),
         _package("nvidia-nvimgcodec-cu13", "decodes JPEGs on NVIDIA GPUs; install the gpu-jpeg extra"),
         _shared_memory(),
         _open_files(),
@@ -94,7 +87,9 @@ def _onnxruntime(settings: Settings) -> Finding:
     providers = ", ".join(runtime.get_available_providers())
     wanted = "CPUExecutionProvider" if settings.device == "cpu" else "CUDAExecutionProvider"
     is_there = wanted in runtime.get_available_providers()
-    return Finding("onnxruntime", is_there, f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}")
+    fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade[gpu]'"
+    detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"
+    return Finding("onnxruntime", is_there, detail)
 
 
 def _package(name: str, use: str) -> Finding:
