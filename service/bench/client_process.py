@@ -127,8 +127,11 @@ class _Client:
         self._started = asyncio.Event()
         try:
             await self._pool.open_idle(part.connections)
+        except ssl.SSLError as error:
+            self._reports.send(Ready(f"{error}; name the file of its authority in SSL_CERT_FILE"))
+            return
         except OSError as error:
-            self._reports.send(Ready(str(error)))
+            self._reports.send(Ready(f"{error}; is `saccade serve` running?"))
             return
         loop.add_reader(self._commands.fileno(), self._command)
         self._reports.send(Ready())

@@ -212,7 +212,7 @@ def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
             raise LoadFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
         message = _received(child)
         if isinstance(message, Ready) and message.problem:
-            raise LoadFailed(f"cannot connect to {endpoint.authority}: {message.problem}; is `saccade serve` running?")
+            raise LoadFailed(f"cannot connect to {endpoint.authority}: {message.problem}")
 
 
 def _received(child: _Child) -> object:

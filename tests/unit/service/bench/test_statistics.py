@@ -61,6 +61,15 @@ def test_interval_of_values_that_wander_is_wide_although_there_are_many() -> Non
     assert not is_stable(wandering, 0.05)
 
 
+def test_interval_holds_its_own_percentile_and_nothing_negative() -> None:
+    stalled = np.concatenate([np.ones(2700), np.full(300, 1000.0)])  # all of the stall in the last batch
+
+    interval = interval_of(stalled, 99.0)
+
+    assert interval is not None
+    assert 0.0 <= interval.low_ms <= 1000.0 <= interval.high_ms
+
+
 def test_few_values_are_never_stable() -> None:
     assert interval_of(np.ones(BATCHES * MIN_BATCH - 1), 50.0) is None
     assert not is_stable(np.ones(BATCHES * MIN_BATCH - 1), 0.5)
