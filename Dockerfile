@@ -58,13 +58,13 @@ WORKDIR /src
 COPY k8s/image/build_requirements.txt pyproject.toml constraints.txt k8s/image/image_requirements.py ./
 RUN python3 -c "import ensurepip" 2> /dev/null \
  || (apt-get update && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*)
-# Without tensorrt (its libraries are not in the package index, so it cannot be hash-pinned) and cuda-python, which only
-# TensorRT needs: no backend uses them yet.
+# Without tensorrt: its libraries are not in the package index, so it cannot be hash-pinned. TensorRT for RTX can, and
+# serves GPUs from SM75 to SM121 without SM90; k8s/README.md says how tensorrt itself is added for an H100 or H200.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/tools \
  && /opt/tools/bin/pip install --no-cache-dir --require-hashes --no-deps -r build_requirements.txt \
  && python3 -m venv --without-pip /opt/saccade \
- && python3 image_requirements.py gpu --without tensorrt cuda-python > wanted.txt \
+ && python3 image_requirements.py gpu gpu-jpeg rtx --without tensorrt > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels

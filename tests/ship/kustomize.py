@@ -160,11 +160,12 @@ def _merged_list(key: str, old: list[Any], patch: list[Any]) -> list[Any]:
     if merge_key is None:
         return patch
     result = list(old)
+    added = []
     places = {item[merge_key]: place for place, item in enumerate(old)}
     for item in patch:
         place = places.get(item[merge_key])
         if place is None:
-            result.append(item)
+            added.append(item)
         else:
             result[place] = _merged_object(result[place], item)
-    return result
+    return [*added, *result]  # kustomize puts new items first
