@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scheduling.batching import BatchLimits, next_batch
+from service.scheduling.batching import BatchLimits, WorkAhead, next_batch
 
 NO_DELAY = BatchLimits(allowed_sizes=(1, 2, 4, 8), max_queue_delay_s=0.0)
 
@@ -159,3 +159,41 @@ def test_any_decision_keeps_its_promises(
     elif len(decision.expired) < len(waiting):
         assert decision.look_again_s is not None
         assert decision.look_again_s > now_s
+
+
+# While the device works on other batches
+
+
+def test_batch_that_is_not_full_waits_for_company_until_the_device_is_nearly_free() -> None:
+    ahead = WorkAhead(ends_s=2.0, form_from_s=1.5)
+
+    early = next_batch(requests(7), 1.0, NO_DELAY, Table(), ahead)
+    late = next_batch(requests(7), 1.5, NO_DELAY, Table(), ahead)
+
+    assert (early.batch, early.look_again_s) == ((), 1.5)
+    assert len(late.batch) == 4
+
+
+def test_full_batch_is_formed_at_once_whatever_runs() -> None:
+    decision = next_batch(requests(9), 1.0, NO_DELAY, Table(), WorkAhead(ends_s=2.0, form_from_s=1.5))
+
+    assert len(decision.batch) == 8
+
+
+def test_deadlines_count_from_when_the_batch_would_begin() -> None:
+    # given a device that is busy until 2.0, and runs of 0.011 s and more
+    ahead = WorkAhead(ends_s=2.0, form_from_s=1.5)
+    too_late, in_time = Request(2.010), Request(2.012)
+
+    decision = next_batch([too_late, in_time], 1.6, NO_DELAY, Table(), ahead)
+
+    assert decision.expired == (too_late,)
+    assert decision.batch == (in_time,)
+
+
+def test_size_is_what_still_meets_the_earliest_deadline_behind_other_work() -> None:
+    ahead = WorkAhead(ends_s=2.0, form_from_s=1.5)
+    waiting = [Request(2.0145, 0.0), *requests(7)]
+
+    assert len(next_batch(waiting, 1.6, NO_DELAY, Table(), ahead).batch) == 4
+    assert len(next_batch(waiting, 1.6, NO_DELAY, Table()).batch) == 8
