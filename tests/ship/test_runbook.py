@@ -93,7 +93,7 @@ def test_api_key_example_renders_and_names_a_setting(tmp_path: Path) -> None:
     deployment = deployment_with("SACCADE_API_KEYS_FILE", tmp_path)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
 
-    assert str(settings_of(container).api_keys_file).startswith(container["volumeMounts"][-1]["mountPath"])
+    assert str(settings_of(container).api_keys_file).startswith(container["volumeMounts"][0]["mountPath"])
     assert len(container["volumeMounts"]) == 3
 
 
@@ -104,6 +104,6 @@ def test_signature_example_mounts_the_keys_it_trusts_and_requires_signatures(tmp
     settings = settings_of(container)
 
     assert settings.require_signature
-    assert [str(path) for path in settings.trusted_keys] == [container["volumeMounts"][-1]["mountPath"]]
-    assert pod["volumes"][-1]["configMap"] == {"name": "saccade-trusted-keys"}
+    assert [str(path) for path in settings.trusted_keys] == [container["volumeMounts"][0]["mountPath"]]
+    assert pod["volumes"][0]["configMap"] == {"name": "saccade-trusted-keys"}
     assert "create configmap saccade-trusted-keys" in RUNBOOK
