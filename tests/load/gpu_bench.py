@@ -6,7 +6,8 @@
     python -m tests.load.gpu_bench --device cpu                    # seconds: the same code at toy size, no figures
 
 Stages: plans, bare, graphs, paired, limits, served. A call does what is still open and ends within `--budget-s` and the
-case at hand; run it again to go on. What cannot run here stands in the report with its reason. The JSON has one row per
+case at hand; run it again to go on. Where calls are cut off, leave two minutes: a case that is killed counts as failed
+until `--retry-failed`. What cannot run here stands in the report with its reason. The JSON has one row per
 figure and says which call, commit and machine it comes from.
 
 The time on a GPU is not known yet: timing alone is 4 seconds for each of some 200 rows of `bare`, and `plans` takes as
@@ -28,7 +29,7 @@ from tests.load.gpu_prepare import VARIANTS, prepare, prepared_facts
 from tests.load.gpu_report import markdown
 from tests.load.gpu_rows import Budget, Kind, ReportRefused, Rows
 from tests.load.gpu_served import run_limits, run_served
-from tests.load.gpu_stages import Bench, run_bare, run_graphs, run_paired, run_plans
+from tests.load.gpu_stages import Bench, DeviceGone, run_bare, run_graphs, run_paired, run_plans
 from tests.support.gpu_machine import EXPORTER, GPU, gpu_machine, imported, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,9 @@ _RUNS: dict[str, Callable[[Bench], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 also where nothing could run, since the report says so; 2 for a report that must not change."""
+    """The exit code: 0 also where nothing could run, since the report says so; 2 for a report that must not change,
+    3 where a case cost this process its device.
+    """
     given = _parser().parse_args(arguments)
     networks = networks_for(given.device, given.network)
     if given.prepare is not None:
@@ -81,12 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             retry_failed=given.retry_failed,
             say=_say,
         )
-        for stage in given.only:
-            _RUNS[stage](bench)
+        lost = False
+        try:
+            for stage in given.only:
+                _RUNS[stage](bench)
+        except DeviceGone as gone:
+            print(f"{gone}; run the command again to go on with the next case", file=sys.stderr)
+            lost = True
         text = write_report(rows, report)
         if is_cpu:
             print(text)
-    return 0
+    return 3 if lost else 0
 
 
 def prepare_missing(

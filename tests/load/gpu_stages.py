@@ -38,10 +38,25 @@ from tests.load.gpu_plans import PlanNotBuilt, built_plan, effective
 from tests.load.gpu_publish import NotPrepared, published
 from tests.load.gpu_rows import OUT_OF_TIME, Budget, Place, Rows
 from tests.load.gpu_subjects import DirectPlan, Images, Subject, TorchSubject, open_backend
-from tests.support.gpu_machine import GpuMachine, reason
+from tests.support.gpu_machine import GpuMachine, imported, reason
 
 Say = Callable[[str], None]
 _REPEATS = 2000  # at most; the time of a case ends it earlier
+
+
+class DeviceGone(Exception):
+    """Every later CUDA call of this process fails; only another call of the benchmark can go on."""
+
+
+def device_is_lost() -> bool:
+    """Whether a sticky CUDA error ended what this process can do."""
+    from service.backends.cuda.failures import STICKY
+
+    driver, _ = imported("cuda.bindings.runtime")
+    if driver is None:
+        return False
+    driver.cudaDeviceSynchronize()  # tells an error that was left behind, once
+    return int(driver.cudaDeviceSynchronize()[0]) in STICKY.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,8 @@ class Bench:
             self.rows.not_run(place, str(error))
         except Exception as error:  # a runtime raises what it likes, and one case must not end the others
             self.rows.failed(place, reason(error))
+            if self.device == "cuda" and device_is_lost():
+                raise DeviceGone(f"{place.key} cost this process its device: {reason(error)}") from error
         self.say(f"{place.key}: {self.rows.document['rows'][place.key]}")
 
 
@@ -189,10 +206,17 @@ def _bare_cases(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
     places = [Place("bare", network.name, variant, runtime.name, size) for size in network.batch_sizes]
     missing = missing_for(runtime, bench.machine)
     opening: list[Subject] = []
+    problems: list[Exception] = []  # what opening raised: trying again for each batch size may take minutes
 
     def row(size: int) -> dict[str, Any]:
+        if problems:
+            raise problems[0]
         if not opening:
-            opening.append(open_subject(bench, network, variant, runtime))
+            try:
+                opening.append(open_subject(bench, network, variant, runtime))
+            except Exception as error:
+                problems.append(error)
+                raise
         return bare_row(opening[0], images_of(network, size), bench.case_s)
 
     for place in places:
