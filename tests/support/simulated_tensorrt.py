@@ -254,14 +254,21 @@ class Context:
         token = np.frombuffer(next(_tokens).to_bytes(8, "little"), np.uint8)
         seen: list[np.ndarray] = []
 
+        # Outputs hold values that later layers read, so they are the run's own from its beginning to its end.
+        own = [
+            addresses[tensor.name] for tensor in self._outputs if self.get_max_output_size(tensor.name) >= len(token)
+        ]
+
         def begin() -> None:
             seen[:] = [self._device.memory_at(source, image_bytes).copy()]
-            if scratch is not None:
-                self._device.memory_at(scratch, 8)[:] = token
+            for address in (*own, *([] if scratch is None else [scratch])):
+                self._device.memory_at(address, len(token))[:] = token
 
         def end() -> None:
-            if scratch is not None and not np.array_equal(self._device.memory_at(scratch, 8), token):
-                raise Violation("two runs use the same memory for activations at the same time")
+            for address in (*own, *([] if scratch is None else [scratch])):
+                if not np.array_equal(self._device.memory_at(address, len(token)), token):
+                    what = "for activations" if address == scratch else "of an output"
+                    raise Violation(f"two runs use the same memory {what} at the same time")
             images = seen[0].view(DTYPES[self._image.dtype]).reshape(batch_size, *self._image.shape[1:])
             answers = self._design.function(images)
             for tensor, answer in zip(self._outputs, answers, strict=True):

@@ -151,17 +151,26 @@ def test_provider_names_the_runtime_and_its_version(machine: Machine) -> None:
     assert machine.open().provider == "tensorrt 10.16.1"
 
 
-def test_outputs_that_nobody_asked_for_get_memory_of_their_own(machine: Machine) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_outputs_that_nobody_asked_for_get_memory_of_their_own(tmp_path: Path, seed: int) -> None:
+    # given outputs that only other clients of the file read, and two batches that run at the same time
     extra = (Tensor("features", "HALF", (-1, 7)), Tensor("more", "INT64", (-1,)))
 
     def more(images: np.ndarray) -> list[np.ndarray]:
         return [*answers(images), np.ones((len(images), 7)), np.ones(len(images))]
 
-    backend = machine.open(design(tensors=(*design().tensors, *extra), function=more))
+    cuda = SimulatedCuda(seed, eagerness=0.2)
+    machine = Machine(tmp_path, cuda, SimulatedTensorRt(cuda))
+    backend = machine.open(design(tensors=(*design().tensors, *extra), function=more), execution_contexts=2)
+    started = []
+    for number in range(2):
+        backend.staging(5)[...] = batch(5, number)
+        started.append(backend.start())
 
-    assert same(backend.infer(batch(5)), batch(5))
+    for number, each in enumerate(started):
+        assert same(backend.finish(each)[0], batch(5, number))
     backend.close()
-    machine.cuda.assert_clean()
+    cuda.assert_clean()
 
 
 # CUDA graphs
@@ -477,6 +486,22 @@ def test_kernel_that_breaks_the_device_is_noticed_at_finish(tmp_path: Path) -> N
 
     with pytest.raises(DeviceLost):
         backend.finish(started)
+
+
+def test_run_that_tensorrt_refuses_on_a_lost_device_is_a_lost_device(tmp_path: Path) -> None:
+    # given a device whose sticky error only waiting shows, while TensorRT says no more than "no"
+    cuda = SimulatedCuda(eagerness=0.0)
+    tensorrt = SimulatedTensorRt(cuda)
+    made = design()
+    backend = Machine(tmp_path, cuda, tensorrt).open(made, cuda_graphs=False)
+    backend.infer(batch(2))
+    backend.infer(batch(2))
+    made.fails_on = lambda _size: True
+    cuda.poison_next_run()
+    backend.staging(2)[...] = batch(2)
+
+    with pytest.raises(DeviceLost):
+        backend.start()
 
 
 def test_batch_size_that_was_not_loaded_is_refused(machine: Machine) -> None:
