@@ -26,8 +26,8 @@ UInt8Array = NDArray[np.uint8]
 
 log = structlog.get_logger()
 
-# Of one group of images that lie decoded on the device together: 144 MB.
-GROUP_PIXELS = 48_000_000
+# Of one group of images on the device, decoded and half resized: several of 16 megapixels, a hundred of usual ones.
+GROUP_BYTES = 192 << 20
 
 
 class GpuJpegDecoder(Protocol):
@@ -83,30 +83,31 @@ class DeviceJpegDecoder:
         self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
     ) -> list[bool]:
         self._driver.set_device(self._device_index)  # the loader's thread measures, the device's thread serves
-        done: list[bool] = []
-        for group in groups([image.width * image.height for image in images], GROUP_PIXELS):
-            done += self._decode_group(images[group], spec, rows[group])
+        done = [False] * len(images)
+        for group in groups([device_bytes(image, spec) for image in images], GROUP_BYTES):
+            here = [images[index] for index in group]
+            for index, is_done in zip(
+                group, self._decode_group(here, spec, [rows[index] for index in group]), strict=True
+            ):
+                done[index] = is_done
         return done
 
     def _decode_group(
         self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
     ) -> list[bool]:
         try:
-            decoded = self._codec.decode([image.data for image in images], self._stream)
-            there = [
-                (replace(found, orientation=image.orientation), row)
-                for found, image, row in zip(decoded, images, rows, strict=True)
-                if found is not None
-            ]
+            found = self._codec.decode([image.data for image in images], self._stream)
+            decoded = [_as_announced(pixels, image) for pixels, image in zip(found, images, strict=True)]
+            there = [(pixels, row) for pixels, row in zip(decoded, rows, strict=True) if pixels is not None]
             if there:
-                self._resize([image for image, _ in there], spec, [row for _, row in there])
+                self._resize([pixels for pixels, _ in there], spec, [row for _, row in there])
             else:
                 # The library reports a lost device as images that it cannot decode; this call tells them apart.
                 self._driver.synchronize_stream(self._stream)
         except BackendError as error:  # too little memory among them: the image threads need none of the device's
             log.warning("jpeg_decoding_failed", images=len(images), error=str(error))
             return [False] * len(images)
-        return [found is not None for found in decoded]
+        return [pixels is not None for pixels in decoded]
 
     def _resize(self, images: Sequence[DecodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]) -> None:
         plan = plan_batch(images, spec)
@@ -150,15 +151,29 @@ class DeviceJpegDecoder:
         self._driver.destroy_stream(self._stream)
 
 
-def groups(pixels: Sequence[int], limit: int) -> list[slice]:
-    """Consecutive images of at most `limit` pixels together; a larger one is alone."""
-    found: list[slice] = []
-    start, total = 0, 0
-    for index, count in enumerate(pixels):
-        if index > start and total + count > limit:
-            found.append(slice(start, index))
-            start, total = index, 0
-        total += count
-    if pixels:
-        found.append(slice(start, len(pixels)))
-    return found
+def _as_announced(found: DecodedImage | None, image: EncodedImage) -> DecodedImage | None:
+    """None also for another size than the header's, by which the sender places the answer."""
+    if found is None or (found.width, found.height) != (image.width, image.height):
+        return None
+    return replace(found, orientation=image.orientation)
+
+
+def device_bytes(image: EncodedImage, spec: PreprocessSpec) -> int:
+    """At most: its pixels, and the floats between the two passes. A narrow and high image has few of the one only."""
+    _, height = image.upright_size
+    return 3 * image.width * image.height + 12 * height * spec.width
+
+
+def groups(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Indices of what fits together, in order; what is larger by itself is in none."""
+    found: list[list[int]] = [[]]
+    total = 0
+    for index, size in enumerate(sizes):
+        if size > limit:
+            continue
+        if total + size > limit:
+            found.append([])
+            total = 0
+        found[-1].append(index)
+        total += size
+    return [group for group in found if group]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from export.fidelity import photograph
 from models.preprocessing import UInt8Array, preprocess
 from models.specs import PreprocessSpec
 from service.errors import BadImage, RuntimeMissing
-from service.vision.gpu.decoder import Codec, DeviceJpegDecoder, GpuJpegDecoder, groups
+from service.vision.gpu.decoder import GROUP_BYTES, Codec, DeviceJpegDecoder, GpuJpegDecoder, device_bytes, groups
 from service.vision.gpu.header import MAX_GPU_PIXELS, EncodedImage, encoded_image
 from service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
 from service.vision.image_decoder import ImageLimits, decode_image
@@ -124,6 +125,13 @@ def test_garbage_behind_a_jpeg_header_is_refused_alone(decoder: GpuJpegDecoder) 
 
 
 @needs_compiler
+def test_image_of_another_size_than_its_header_says_is_refused(decoder: GpuJpegDecoder) -> None:
+    image = replace(opened(jpeg(90, 70)), width=91)
+
+    assert decoder.decode_into([image], SPEC, [np.zeros((48, 64, 3), np.uint8)]) == [False]
+
+
+@needs_compiler
 def test_batch_of_bad_images_only_writes_nothing(decoder: GpuJpegDecoder) -> None:
     rows = np.full((1, 48, 64, 3), 9, np.uint8)
 
@@ -167,7 +175,7 @@ def test_closed_decoder_holds_no_memory_and_no_stream() -> None:
 
 @needs_compiler
 def test_large_images_are_decoded_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.vision.gpu.decoder.GROUP_PIXELS", 90 * 70 * 2)
+    monkeypatch.setattr("service.vision.gpu.decoder.GROUP_BYTES", 2 * device_bytes(opened(jpeg(90, 70)), SPEC))
     codec = HostCodec()
     decoder = DeviceJpegDecoder("host", codec, HostDriver(), 0, HostLauncher())  # type: ignore[arg-type]
     images = [opened(jpeg(90, 70, seed)) for seed in range(5)]
@@ -178,8 +186,19 @@ def test_large_images_are_decoded_in_groups(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_groups_hold_what_fits_in_order() -> None:
-    assert groups([5, 5, 11, 1, 9, 1], 10) == [slice(0, 2), slice(2, 3), slice(3, 5), slice(5, 6)]
-    assert groups([], 10) == []
+    assert groups([5, 5, 11, 1, 9, 1], 10) == [[0, 1], [3, 4], [5]]
+    assert groups([11], 10) == groups([], 10) == []
+
+
+@needs_compiler
+def test_image_that_would_fill_the_device_is_refused_alone() -> None:
+    # given a high strip, which has few pixels and many lines
+    strip, usual = EncodedImage(jpeg(9, 7), 2, 65_000, 1), opened(jpeg(90, 70))
+    spec = PreprocessSpec(width=512, height=8, fit="stretch")
+    decoder = DeviceJpegDecoder("host", HostCodec(), HostDriver(), 0, HostLauncher())  # type: ignore[arg-type]
+
+    assert device_bytes(strip, spec) > GROUP_BYTES
+    assert decoder.decode_into([strip, usual], spec, list(np.zeros((2, 8, 512, 3), np.uint8))) == [False, True]
 
 
 # What an API process sends to a device at all
