@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import httpx
 import psutil
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.cli import main
@@ -65,6 +66,7 @@ def call_saccade(*arguments: str, environment: dict[str, str] | None = None) -> 
     """`run_saccade` without the second that a new interpreter takes: the same entry point, in this process."""
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
     code = 0
+    logging_before = structlog.get_config()
     with (
         patch.object(sys, "argv", ["saccade", *arguments]),
         patch.dict(os.environ, clean_environment(environment), clear=True),
@@ -75,6 +77,9 @@ def call_saccade(*arguments: str, environment: dict[str, str] | None = None) -> 
             main()
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:  # the command logs to streams that are closed with it
+            structlog.configure(**logging_before)
+            structlog.contextvars.clear_contextvars()
     texts = [stream.buffer.getvalue().decode() for stream in streams]  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(arguments, code, *texts)
 

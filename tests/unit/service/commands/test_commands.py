@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import orjson
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from models.manifest import GateCheck, GateDecision
@@ -18,6 +20,15 @@ from service.commands.predict_text import summary_of
 from service.settings import PREFIX, Settings
 from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
 from tests.support.versions import manifest_for, publish
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """`serve` sends logs to a stderr that ends with its test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(autouse=True)
