@@ -9,8 +9,6 @@ import importlib
 from dataclasses import asdict
 from pathlib import Path
 
-import onnx
-
 from models.manifest import Manifest, Variant
 from service.repository.plans import PlanStore, StoredPlan
 from service.repository.verify import VerifiedVersion, verify_version
@@ -47,6 +45,8 @@ def _variant(manifest: Manifest, name: str) -> Variant:
 
 def effective(information: str, file: Path, variant: str) -> dict[str, object]:
     """What the inspector says of an opened plan: share of multiply-adds in the named precision, sparse kernels."""
+    import onnx
+
     from export.gate.plan_layers import plan_layers, share_in_plan
     from export.precision.effective_precision import layer_precisions, layers_of_network
     from export.qualification.qualify_report import LayerFigure

@@ -62,8 +62,8 @@ def next_connections(tried: Sequence[Trial], objective_ms: float, most: int) -> 
     if above:
         middle = (largest.connections + min(above)) // 2
         return middle if middle > largest.connections and min(above) > largest.connections * _FINE else None
-    smaller = [trial for trial in good if trial.connections < largest.connections]
-    has_grown = not smaller or largest.per_second > max(each.per_second for each in smaller) * _MIN_GROWTH
+    *earlier, before, last = [0.0, 0.0, *(each.per_second for each in sorted(good, key=lambda each: each.connections))]
+    has_grown = max(before, last) > max(earlier, default=0.0) * _MIN_GROWTH  # two in a row: one may be noise
     return min(2 * largest.connections, most) if has_grown and largest.connections < most else None
 
 

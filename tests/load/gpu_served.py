@@ -152,8 +152,9 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
     workspace.mkdir(parents=True, exist_ok=True)
     with serving(bench.repository(network), workspace, options) as server:
         _ensure_answer(server, network, bodies[0])
-        tried = searched(bench, network, server, bodies, options["api_processes"] * options["slots"])
         state = server.version(network.name, 1) or {}
+        _ensure_served_by(state, variant, options["backend"])
+        tried = searched(bench, network, server, bodies, options["api_processes"] * options["slots"])
         resident = sum(child.memory_info().rss for child in server.family())
     best = best_trial(tried, network.objective_ms)
     limits = {
@@ -181,9 +182,15 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
 
 
 def _served_by(state: dict[str, Any]) -> str:
-    """Variant and provider, as the server itself says."""
+    """Variant and backend, as the server itself says."""
     instances = state.get("instances") or [{}]
-    return f"{state.get('variant', '')} {instances[0].get('provider', '')}".strip()
+    return f"{instances[0].get('variant', '')} {instances[0].get('backend', '')}"
+
+
+def _ensure_served_by(state: dict[str, Any], variant: str, backend: str) -> None:
+    """Raises RuntimeError where something else serves: a row must not carry another one's figures."""
+    if _served_by(state) != f"{variant} {backend}":
+        raise RuntimeError(f"asked for {variant} {backend}, the server serves {_served_by(state)}: {state}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.load.gpu_cases import (
     served_variants,
     variants_for,
 )
-from tests.load.gpu_served import unsupported
+from tests.load.gpu_served import _ensure_served_by, unsupported
 from tests.support.gpu_machine import EXPORTER, GPU, SERVER, TENSORRT, TORCH_CUDA, Component, GpuMachine
 
 
@@ -90,3 +90,11 @@ def test_tensorrt_that_a_server_would_not_choose_is_not_served() -> None:
     assert "chooses tensorrt" in unsupported(Runtime("tensorrt_rtx"), machine())
     assert unsupported(Runtime("tensorrt_rtx"), machine(TENSORRT)) == ""
     assert unsupported(Runtime("onnxruntime-cuda"), machine()) == ""
+
+
+def test_row_of_a_plan_is_refused_where_the_server_bridges_with_something_else() -> None:
+    bridging = {"instances": [{"variant": "fp32", "backend": "onnxruntime"}]}
+
+    with pytest.raises(RuntimeError, match="asked for fp16 tensorrt, the server serves fp32 onnxruntime"):
+        _ensure_served_by(bridging, "fp16", "tensorrt")
+    _ensure_served_by(bridging, "fp32", "onnxruntime")

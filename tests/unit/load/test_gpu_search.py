@@ -83,3 +83,12 @@ def test_figures_of_several_clients_are_those_of_all_requests() -> None:
 
 def test_load_without_any_answer_is_a_trial_as_well() -> None:
     assert trial_of(4, [LoadResult(1.0, [], Counter({0: 4}))]) == Trial(4, 0.0, 0.0, 0.0, 4)
+
+
+def test_one_flat_step_does_not_end_the_search() -> None:
+    rates = {4: 1000.0, 8: 990.0, 16: 3000.0, 32: 3000.0, 64: 3000.0}
+    tried: list[Trial] = []
+    while (connections := next_connections(tried, OBJECTIVE_MS, 1024)) is not None:
+        tried.append(Trial(connections, rates[connections], 1.0, 2.0, 0))
+
+    assert [trial.connections for trial in tried] == [4, 8, 16, 32, 64]
