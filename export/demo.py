@@ -27,7 +27,7 @@ from export.errors import RecipeError
 from export.gate.table import report_table
 from export.reports.export_report import REPORT_JSON, read_report
 from models.specs import Task
-from service.commands.predict import summary_of
+from service.commands.predict_text import summary_of
 
 _SHOWN = 4  # images per task in the table; all samples are sent
 _READY_WITHIN_S = 60.0

@@ -108,6 +108,11 @@ def _config(parsed: Parsed, tensorrt: ModuleType, capabilities: Sequence[str], *
     config.clear_flag(tensorrt.BuilderFlag.TF32)
     if is_sparse:
         config.set_flag(tensorrt.BuilderFlag.SPARSE_WEIGHTS)
+    # TensorRT for RTX captures CUDA graphs only of plans that allocate nothing themselves (its release notes); the
+    # server gives every context its memory anyway.
+    user_allocation = getattr(tensorrt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if user_allocation is not None:
+        config.set_flag(user_allocation)
     return config
 
 
