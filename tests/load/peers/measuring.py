@@ -1,0 +1,256 @@
+"""One visit: start a server, check its answers, measure, end it. Promises: nothing is measured that answers wrongly."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from service.bench.coordinator import ClientLimits, Closed
+from service.bench.report import Report
+from service.bench.schedule import Poisson
+from service.bench.session import Open, Session, measure
+from service.bench.workload import Endpoint, RequestShape, Workload
+from service.errors import LoadFailed
+from tests.load.peers.environments import python_of
+from tests.load.peers.plan import STARTING_LIMIT_S, TIMEOUT_S, Load, Place, Visit, longest_s
+from tests.load.peers.processes import (
+    RunningServer,
+    ServerFailed,
+    Usage,
+    cores,
+    free_port,
+    post,
+    running,
+    scratch_folder,
+)
+from tests.load.peers.rows import Rows
+from tests.load.peers.servers import Run, Server, environment_of
+from tests.load.peers.subjects import Published
+from tests.load.peers.wire import Class, Request, WrongAnswer, classes_of, ensure_same, request_of, workload_of
+
+_TOLERANCES = {"saccade": 1e-3, "pillow": 5e-2}  # of scores; Pillow's pixels differ by a level here and there
+_CHECKED = 4  # bodies
+_CHECK_LIMIT_S = 20.0  # a tuned server may refuse while it warms up
+_MAX_IN_FLIGHT = 1024
+_GROWTH_RATIO, _GROWTH_MIB = 1.05, 16.0  # beyond both, memory grew
+_EDGE_SHARE = 5  # a fifth of the samples stands for each end
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What stays the same over all visits."""
+
+    load: Load
+    work: Path
+    rows: Rows
+    bodies: Sequence[bytes]
+    say: Callable[[str], None]
+
+
+def visit_server(bench: Bench, visit: Visit, published: Published, expected: Sequence[Sequence[Class]]) -> None:
+    """Adds a row for every place of the visit; a server that fails leaves its reason there."""
+    server, load = visit.server, bench.load
+    assert server is not None
+    try:
+        with scratch_folder() as scratch:
+            python = python_of(server.environment, bench.work)
+            port = free_port()
+            run = Run(published, python, scratch, port, visit.subject.queue, load.objective_ms, load.decode)
+            launch = server.launch(run)
+            environment = environment_of(server, launch, run)
+            with running(launch.command, environment, scratch, longest_s(visit, load)) as process:
+                _measure_places(bench, visit, process, _requests(bench, server, published), port, expected)
+    except (ServerFailed, WrongAnswer, LoadFailed) as error:
+        bench.say(f"{visit.name} with {visit.subject.name}: {error}")
+        for place in visit.places:
+            if bench.rows.find(place) is None:
+                bench.rows.add(place, {"failed": str(error)})
+
+
+def _requests(bench: Bench, server: Server, published: Published) -> list[Request]:
+    deadline_ms = bench.load.objective_ms if server.asks_deadline else None
+    return [request_of(server.wire, published.manifest.model, body, deadline_ms) for body in bench.bodies]
+
+
+def _measure_places(
+    bench: Bench,
+    visit: Visit,
+    process: RunningServer,
+    requests: Sequence[Request],
+    port: int,
+    expected: Sequence[Sequence[Class]],
+) -> None:
+    server, load = visit.server, bench.load
+    assert server is not None
+    tolerance = _TOLERANCES[load.decode]
+
+    def is_right(body: bytes) -> bool:
+        ensure_same(expected[0], classes_of(server.wire, body), tolerance)
+        return True
+
+    cold_start_s = process.await_right(port, requests[0], is_right, STARTING_LIMIT_S)
+    for request, answer in list(zip(requests, expected, strict=False))[1:]:
+        ensure_same(answer, classes_of(server.wire, _answered(port, request)), tolerance)
+    endpoint = Endpoint("127.0.0.1", port, False, "")
+    workload = workload_of(requests, visit.subject.name, endpoint)
+    for place in visit.places:
+        rate = None if not place.factor else place.factor * _capacity(bench.rows, visit)
+        session = _session(load, endpoint, workload, place)
+        with process.watched() as usage:
+            report = measure(session, _shape(load, rate), lambda live, duration_s: None).report
+        figures = figures_of(report, usage[0], rate)
+        if not place.factor:
+            figures["cold_start_s"] = round(cold_start_s, 2)
+        bench.rows.add(place, figures)
+        bench.say(line_of(place, figures))
+        if process.process.poll() is not None:
+            raise ServerFailed(f"it ended under load: {process.log_tail()}")
+
+
+def _answered(port: int, request: Request) -> bytes:
+    deadline_s = time.monotonic() + _CHECK_LIMIT_S
+    while True:
+        status, body = post(port, request)
+        if status == 200:
+            return body
+        if time.monotonic() > deadline_s:
+            raise WrongAnswer(f"answers {status}: {body[:200]!r}")
+
+
+def _capacity(rows: Rows, visit: Visit) -> float:
+    """Of the same round. Raises ServerFailed while it is not known."""
+    assert visit.server is not None
+    row = rows.find(Place(visit.subject.name, visit.server.base, visit.round))
+    if row is None or not row["per_second"]:
+        raise ServerFailed(f"the capacity of {visit.server.base} is not known in round {visit.round}: measure it too")
+    return float(row["per_second"])
+
+
+def _session(load: Load, endpoint: Endpoint, workload: Workload, place: Place) -> Session:
+    return Session(
+        url=f"http://{endpoint.authority}",
+        endpoint=endpoint,
+        workload=workload,
+        shape=RequestShape(path="/"),
+        # One process: the client shares its cores with the server.
+        limits=ClientLimits(max(1, cores() // 4), load.connections, _MAX_IN_FLIGHT, TIMEOUT_S),
+        seed=place.round,
+        warm_up_s=load.open_warm_up_s,
+        objective_ms=load.objective_ms,
+    )
+
+
+def _shape(load: Load, rate: float | None) -> Open | Closed:
+    if rate is None:
+        return Closed(load.connections, load.seconds, load.closed_warm_up_s)
+    return Open(Poisson(rate, load.seconds))
+
+
+def figures_of(report: Report, usage: Usage, rate: float | None) -> dict[str, Any]:
+    """A row. Latencies in ms, from the moment a request was meant to be sent; refusals from when it was."""
+    refused = sum(each.count for each in report.outcomes if each.status in (429, 503, 504))
+    wrong = {each.label: each.count for each in report.outcomes if not _is_good_or_refused(each.status)}
+    latency, refusals = report.latency, report.refusals
+    found: dict[str, Any] = {
+        "per_second": round(report.throughput_rps, 2),
+        "goodput_per_second": round(report.goodput_rps, 2),
+        "requests": report.requests,
+        "p50_ms": round(latency.p50_ms, 2) if latency else None,
+        "p99_ms": round(latency.p99_ms, 2) if latency else None,
+        "refused": refused,
+        "refused_p99_ms": round(refusals.p99_ms, 2) if refusals else None,
+        "refused_max_ms": round(refusals.max_ms, 2) if refusals else None,
+        "errors": wrong,
+        "cpu_cores": round(usage.cpu_cores, 2),
+        **memory_of(usage.rss_mib),
+        "client_cpu_cores": round(report.client.cpu_cores, 2),
+        "client_lag_p99_ms": round(report.client.lag_p99_ms, 2),
+        "client_is_saturated": report.client.is_saturated,
+    }
+    if rate is not None:
+        found["rate"] = round(rate, 2)
+        found["goodput_share"] = None if not rate else round(report.goodput_rps / rate, 4)
+    return found
+
+
+def _is_good_or_refused(status: int) -> bool:
+    return 200 <= status < 300 or status in (429, 503, 504)
+
+
+def memory_of(rss_mib: Sequence[float]) -> dict[str, Any]:
+    """Both ends of a stretch and its peak; `memory_grew` by more than noise."""
+    edge = max(1, len(rss_mib) // _EDGE_SHARE)
+    start, end = median(rss_mib[:edge]), median(rss_mib[-edge:])
+    grew = end > start * _GROWTH_RATIO and end - start > _GROWTH_MIB
+    return {
+        "rss_start_mib": round(start, 1),
+        "rss_end_mib": round(end, 1),
+        "rss_peak_mib": round(max(rss_mib), 1),
+        "memory_grew": grew,
+    }
+
+
+def line_of(place: Place, figures: dict[str, Any]) -> str:
+    what = f"at {place.factor:g} x capacity" if place.factor else "closed loop"
+    good = f"{figures['goodput_per_second']:.0f}/s good" if place.factor else f"{figures['per_second']:.0f}/s"
+    return f"round {place.round}, {place.subject}, {place.server}, {what}: {good}, p99 {figures['p99_ms']} ms"
+
+
+# Without a server
+
+
+def limit_row(published: Published, bodies: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """Decode, resize and run in one process of its own; bounded. Raises multiprocessing.TimeoutError."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply_async(_limit, (published, list(bodies), seconds)).get(4 * seconds + 60)
+
+
+def _limit(published: Published, bodies: list[bytes], seconds: float) -> dict[str, float]:
+    from service.repository.variants import choose_variant
+    from tests.load.limit import Limit
+
+    variant = choose_variant(published.manifest, "cpu", published.subject.variant)
+    limit = Limit(published.version_dir, published.manifest, variant, cores())
+    try:
+        rates = limit.images_per_s(bodies, seconds / 2)
+    finally:
+        limit.close()
+    return {
+        "per_second": round(max(rates["turns"], rates["overlapped"]), 2),
+        "bare_per_second": round(rates["bare"], 2),
+    }
+
+
+def expected_answers(published: Published, bodies: Sequence[bytes]) -> list[tuple[Class, ...]]:
+    """What the ONNX file says of the first bodies, by the project's own decoder, without any server; in a process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply_async(_expected, (published, list(bodies[:_CHECKED]))).get(120)
+
+
+def _expected(published: Published, bodies: list[bytes]) -> list[tuple[Class, ...]]:
+    import numpy as np
+
+    from models.preprocessing import preprocess
+    from service.backends.base import LoadRequest
+    from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from service.vision.image_decoder import ImageLimits, decode_image
+
+    manifest = published.manifest
+    file = next(each.file for each in manifest.variants if each.name == published.subject.variant)
+    backend = OnnxRuntimeBackend(
+        LoadRequest(published.version_dir / file, manifest.input, manifest.answer, "cpu", cores(), False)
+    )
+    pictures = [preprocess(decode_image(body, ImageLimits()), manifest.preprocess) for body in bodies]
+    outputs = dict(zip([each.name for each in manifest.answer], backend.infer(np.stack(pictures)), strict=True))
+    backend.close()
+    return [
+        tuple(Class(int(class_id), float(score)) for class_id, score in zip(ids, scores, strict=True))[
+            : manifest.task.top_k
+        ]
+        for ids, scores in zip(outputs["class_ids"].tolist(), outputs["scores"].tolist(), strict=True)
+    ]
