@@ -1,7 +1,7 @@
 """saccade beside what a user would pick: FastAPI by hand, LitServe, BentoML, Ray Serve, Triton.
 
-    python -m tests.load.peers --setup                        # environments, and the networks: some ten minutes
-    python -m tests.load.peers                                # report-peers.json, .md and .png; prints how long it takes
+    python -m tests.load.peers --setup                        # environments and networks: some ten minutes
+    python -m tests.load.peers                                # report-peers.json, .md and .png; says how long it takes
     python -m tests.load.peers --only saccade,triton --subject resnet50 --seconds 5 --rounds 1
     python -m tests.load.peers --report old.json --render     # table and plots again, nothing is measured
 
@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"not published yet: {', '.join(missing)}; run with --setup first", file=sys.stderr)
         return 2
-    load = Load(given.seconds, given.connections, given.objective_ms, tuple(given.factors), given.decode)
+    load = Load(
+        given.seconds, given.connections, given.objective_ms, tuple(given.factors), given.decode, given.processes
+    )
     return _measure(given, load, servers, {name: found for name, found in files.items() if found is not None})
 
 
@@ -172,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         default="saccade",
         help="peers decode with this project's functions, which compares servers alone, or with Pillow",
     )
+    parser.add_argument("--processes", type=int, default=1, help="of each peer that run the network; cores are divided")
     parser.add_argument("--report", type=Path, default=Path("report-peers.json"))
     parser.add_argument("--work", type=Path, default=_WORK, help="environments, networks, pictures")
     return parser

@@ -37,8 +37,8 @@ _TOLERANCES = {"saccade": 1e-3, "pillow": 5e-2}  # of scores; Pillow's pixels di
 _CHECKED = 4  # bodies
 _CHECK_LIMIT_S = 20.0  # a tuned server may refuse while it warms up
 _MAX_IN_FLIGHT = 1024
-_GROWTH_RATIO, _GROWTH_MIB = 1.05, 16.0  # beyond both, memory grew
-_EDGE_SHARE = 5  # a fifth of the samples stands for each end
+_GROWTH_RATIO, _GROWTH_MIB = 1.02, 8.0  # beyond both, memory grew
+_STRETCHES = 5  # of the samples; medians of the first, the middle and the last one count
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,9 @@ def visit_server(bench: Bench, visit: Visit, published: Published, expected: Seq
         with scratch_folder() as scratch:
             python = python_of(server.environment, bench.work)
             port = free_port()
-            run = Run(published, python, scratch, port, visit.subject.queue, load.objective_ms, load.decode)
+            run = Run(
+                published, python, scratch, port, visit.subject.queue, load.objective_ms, load.decode, load.processes
+            )
             launch = server.launch(run)
             environment = environment_of(server, launch, run)
             with running(launch.command, environment, scratch, longest_s(visit, load)) as process:
@@ -183,10 +185,11 @@ def _is_good_or_refused(status: int) -> bool:
 
 
 def memory_of(rss_mib: Sequence[float]) -> dict[str, Any]:
-    """Both ends of a stretch and its peak; `memory_grew` by more than noise."""
-    edge = max(1, len(rss_mib) // _EDGE_SHARE)
-    start, end = median(rss_mib[:edge]), median(rss_mib[-edge:])
-    grew = end > start * _GROWTH_RATIO and end - start > _GROWTH_MIB
+    """Both ends and the peak. `memory_grew`: still in the second half, so that a first rise to a level is none."""
+    size = max(1, len(rss_mib) // _STRETCHES)
+    middle_at = (len(rss_mib) - size) // 2
+    start, middle, end = (median(rss_mib[at : at + size]) for at in (0, middle_at, len(rss_mib) - size))
+    grew = end > middle * _GROWTH_RATIO and end - middle > _GROWTH_MIB
     return {
         "rss_start_mib": round(start, 1),
         "rss_end_mib": round(end, 1),

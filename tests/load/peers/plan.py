@@ -31,6 +31,7 @@ class Load:
     objective_ms: float = 200.0
     factors: tuple[float, ...] = FACTORS
     decode: str = "saccade"
+    processes: int = 1
 
     @property
     def closed_warm_up_s(self) -> float:
@@ -72,14 +73,14 @@ class Visit:
 def visits(subjects: Sequence[Subject], servers: Sequence[Server], rounds: int, load: Load) -> list[Visit]:
     """Every round begins with another server; tuned ones stay behind theirs."""
     families = [[server for server in servers if server.base == base] for base in _bases(servers)]
-    planned = []
+    planned: list[Visit] = []
     for number in range(1, rounds + 1):
         for subject in subjects:
             planned.append(Visit(subject, None, number, (Place(subject.name, LIMIT, number),)))
             shift = (number - 1) % max(1, len(families))
             for family in families[shift:] + families[:shift]:
-                for server in sorted(family, key=lambda each: each.is_tuned):
-                    planned.append(Visit(subject, server, number, _places(subject, server, number, load)))
+                ordered = sorted(family, key=lambda each: each.is_tuned)
+                planned += [Visit(subject, each, number, _places(subject, each, number, load)) for each in ordered]
     return planned
 
 

@@ -4,62 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tests.load.peers.plan import LIMIT
 from tests.load.peers.table import Name, Row, cell_of
 
+_GUIDE: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": ":"}
+
 
 def draw(document: Row, names: Sequence[Name], subject: str, file: Path) -> None:
     """Capacity, goodput against the rate, and p99 of what was accepted."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(17, 5.5), layout="constrained")
+    figure = Figure(figsize=(17, 5.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     colors = {base: f"C{index}" for index, base in enumerate(dict.fromkeys(name.base for name in names))}
-    _capacities(left, document, names, subject, colors)
+    _draw_capacities(left, document, names, subject, colors)
     for name in names:
-        factors = [
-            factor for factor in document["settings"]["factors"] if cell_of(document, subject, name.server, factor).rows
-        ]
-        cells = [cell_of(document, subject, name.server, factor) for factor in factors]
-        style = {
-            "color": colors[name.base],
-            "linestyle": "-" if name.base == name.server else "--",
-            "marker": "o",
-            "markersize": 4,
-            "label": name.title,
-        }
-        shares = [(cell.median("goodput_share") or 0.0) * factor for cell, factor in zip(cells, factors, strict=True)]
-        middle.plot(factors, shares, **style)
-        known = [(factor, cell.median("p99_ms")) for factor, cell in zip(factors, cells, strict=True)]
-        right.plot(
-            *zip(*[(x, y) for x, y in known if y], strict=True) if any(y for _, y in known) else ([], []), **style
-        )
+        line = {"color": colors[name.base], "linestyle": "-" if name.base == name.server else "--", "label": name.title}
+        cells = [(factor, cell_of(document, subject, name.server, factor)) for factor in _factors(document)]
+        shares = [(factor, cell.median("goodput_share")) for factor, cell in cells]
+        _plot(middle, [(factor, None if share is None else share * factor) for factor, share in shares], line)
+        _plot(right, [(factor, cell.median("p99_ms")) for factor, cell in cells], line)
     objective_ms = document["settings"]["objective_ms"]
-    middle.axline((0, 0), slope=1, color="grey", linewidth=0.8, linestyle=":")
-    middle.set(
-        title=f"goodput within {objective_ms:g} ms", xlabel="rate / own capacity", ylabel="goodput / own capacity"
-    )
-    middle.set(xlim=(0, None), ylim=(0, 1.1))
-    right.axhline(objective_ms, color="grey", linewidth=0.8, linestyle=":")
+    middle.axline((0, 0), slope=1, **_GUIDE)
+    middle.set_title(f"right answers within {objective_ms:g} ms")
+    middle.set(xlabel="rate / own capacity", ylabel="goodput / own capacity", xlim=(0, None), ylim=(0, 1.1))
+    right.axhline(objective_ms, **_GUIDE)
     right.set(title="p99 of accepted", xlabel="rate / own capacity", ylabel="ms", yscale="log", xlim=(0, None))
     middle.legend(fontsize=7)
     figure.suptitle(f"{subject}, {document['settings']['cores']} cores, JPEG to top-5 JSON")
     figure.savefig(file, dpi=120)
-    plt.close(figure)
 
 
-def _capacities(axes: plt.Axes, document: Row, names: Sequence[Name], subject: str, colors: dict[str, str]) -> None:
-    bars = [
-        (name.title, cell_of(document, subject, name.server).median("per_second"), colors[name.base]) for name in names
-    ]
-    bars = [("no server", cell_of(document, subject, LIMIT).median("per_second"), "lightgrey"), *bars]
-    shown = [(title, value, color) for title, value, color in bars if value is not None][::-1]
-    drawn = axes.barh(
-        [title for title, _, _ in shown], [value for _, value, _ in shown], color=[color for *_, color in shown]
-    )
+def _factors(document: Row) -> list[float]:
+    return [float(factor) for factor in document["settings"]["factors"]]
+
+
+def _plot(axes: Axes, points: Sequence[tuple[float, float | None]], line: dict[str, Any]) -> None:
+    known = [(x, y) for x, y in points if y is not None]
+    axes.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=4, **line)
+
+
+def _draw_capacities(axes: Axes, document: Row, names: Sequence[Name], subject: str, colors: dict[str, str]) -> None:
+    bars = [("no server", LIMIT, "lightgrey"), *((name.title, name.server, colors[name.base]) for name in names)]
+    found = [(title, cell_of(document, subject, server).median("per_second"), color) for title, server, color in bars]
+    shown = [(title, value, color) for title, value, color in reversed(found) if value is not None]
+    drawn = axes.barh([bar[0] for bar in shown], [bar[1] for bar in shown], color=[bar[2] for bar in shown])
     axes.bar_label(drawn, fmt="%.0f", padding=3)
     axes.set(title=f"closed loop, {document['settings']['connections']} connections", xlabel="requests/s")

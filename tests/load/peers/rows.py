@@ -28,7 +28,8 @@ class Rows:
             differing = _differing(found["settings"], orjson.loads(orjson.dumps(settings)))
             if differing:
                 raise ReportRefused(f"{file} was made with {'; '.join(differing)}: name another --report, or remove it")
-            found["settings"] = settings | {"files": found["settings"]["files"] | settings["files"]}
+            found["settings"]["files"] |= settings["files"]
+            found["settings"]["factors"] = sorted({*found["settings"]["factors"], *settings["factors"]})
             self._document = found
         self._document["calls"].append(call)
         self._save()

@@ -30,6 +30,7 @@ class Run:
     queue: int  # requests that may wait in a tuned server
     objective_ms: float
     decode: str  # `saccade` or `pillow`
+    processes: int  # of a peer that run the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ def _app(name: str, run: Run, *more: str) -> Launch:
     return Launch((str(run.python), str(APPS / f"{name}_app.py"), "--port", str(run.port), *more))
 
 
+def _fastapi_tuned(run: Run) -> Launch:
+    """With several processes each has its share."""
+    most = max(1, run.queue // run.processes)
+    return Launch(_app("fastapi", run).command, {"PEER_MOST_IN_FLIGHT": str(most)})
+
+
 def _bentoml(run: Run, max_latency_ms: float | None = None) -> Launch:
     command = (str(run.python), "-m", "bentoml", "serve", "bentoml_app:Classifier")
     places = ("--working-dir", str(APPS), "--host", "127.0.0.1", "--port", str(run.port))
@@ -87,7 +94,7 @@ def _triton(run: Run, batching: str) -> Launch:
     (model / "1").mkdir(parents=True)
     for file in (APPS / "triton" / "model.py", APPS / "network.py"):  # its Python does not look at PYTHONPATH
         shutil.copyfile(file, model / "1" / file.name)
-    config = (APPS / "triton" / "config.pbtxt").read_text("utf-8")
+    config = (APPS / "triton" / "config.pbtxt").read_text("utf-8").replace("PROCESSES", str(run.processes))
     (model / "config.pbtxt").write_text(f"{config}{batching}\n", "utf-8")
     network = ("--http-address=127.0.0.1", f"--http-port={run.port}", "--allow-grpc=false", "--allow-metrics=false")
     folders = (f"--model-repository={model.parent}", f"--backend-directory={triton / 'backends'}")
@@ -121,10 +128,10 @@ SERVERS = (
     Server("fastapi", "FastAPI by hand", "fastapi", Wire.RAW, lambda run: _app("fastapi", run), "fastapi", 3.0),
     Server(
         "fastapi-tuned",
-        "FastAPI, limited concurrency",
+        "FastAPI, 503 beyond a number in flight",
         "fastapi",
         Wire.RAW,
-        lambda run: _app("fastapi", run, "--limit-concurrency", str(run.queue)),
+        _fastapi_tuned,
         "fastapi",
         3.0,
     ),
@@ -182,6 +189,7 @@ def environment_of(server: Server, launch: Launch, run: Run) -> dict[str, str]:
         "ORT_DISABLE_TELEMETRY": "1",
         "PEER_SUBJECT": str(run.published.facts_file),
         "PEER_DECODE": run.decode,
+        "PEER_PROCESSES": str(run.processes),
         "PEER_PROJECT": str(ROOT),
         "PYTHONPATH": str(APPS if server.environment else ROOT),
         **launch.environment,

@@ -109,7 +109,7 @@ _CAPACITY_TITLES = (
     "p50 ms",
     "p99 ms",
     "cold start s",
-    "memory MiB, start to end (peak)",
+    "memory MiB (peak)",
     "CPU cores",
     "rounds",
 )
@@ -135,7 +135,7 @@ def _capacities(document: Row, subject: str, names: Sequence[Name]) -> str:
                     _text(cell.median("p50_ms")),
                     _text(cell.median("p99_ms")),
                     _text(cell.median("cold_start_s"), 1),
-                    _memory(cell),
+                    f"{_text(cell.median('rss_end_mib'), 0)} ({_text(cell.median('rss_peak_mib'), 0)})",
                     _text(cell.median("cpu_cores"), 2),
                     str(len(cell.rows)),
                 ]
@@ -195,15 +195,18 @@ def _memory(cell: Cell) -> str:
 
 
 def _failures(document: Row) -> str:
-    failed = [row for row in document["rows"].values() if "failed" in row]
+    rows = document["rows"].values()
     lines = [
         f"- {row['subject']}, {row['server']}, round {row['round']}, factor {row['factor']:g}: "
-        f"{str(row['failed']).splitlines()[0] if row['failed'] else 'no reason'}"
-        for row in failed
+        f"{(str(row['failed']).splitlines() or ['no reason'])[0]}"
+        for row in rows
+        if "failed" in row
     ]
-    saturated = [row for row in document["rows"].values() if row.get("client_is_saturated")]
-    notes = [f"In {len(saturated)} rows the client itself was too busy to be on time."] if saturated else []
-    return "\n".join(["## Not measured", "", *lines] if lines else []) + ("\n\n".join(["", *notes]) if notes else "")
+    parts = ["## Not measured", "\n".join(lines)] if lines else []
+    saturated = sum(bool(row.get("client_is_saturated")) for row in rows)
+    if saturated:
+        parts.append(f"In {saturated} of {len(rows)} rows the client itself was too busy to be on time.")
+    return "\n\n".join(parts)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import bentoml
-from network import MAX_BATCH_SIZE, Network, pixels_of
+from network import MAX_BATCH_SIZE, PROCESSES, Network, pixels_of
 
 _MAX_LATENCY_MS = int(os.environ.get("PEER_MAX_LATENCY_MS", "60000"))  # BentoML's own default; tuned: the objective
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
+@bentoml.service(workers=PROCESSES, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Classifier:
     def __init__(self):
         self.network = Network()

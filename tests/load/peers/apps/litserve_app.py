@@ -5,7 +5,7 @@ from typing import Annotated
 
 import litserve
 from fastapi import Body
-from network import MAX_BATCH_SIZE, Network, pixels_of
+from network import MAX_BATCH_SIZE, PROCESSES, Network, pixels_of
 
 _BATCH_TIMEOUT_S = 0.005
 
@@ -37,6 +37,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     api = Classifier(max_batch_size=MAX_BATCH_SIZE, batch_timeout=_BATCH_TIMEOUT_S, api_path="/classify")
     server = litserve.LitServer(
-        api, accelerator="cpu", devices=1, workers_per_device=1, timeout=given.timeout_s, fast_queue=True
+        api, accelerator="cpu", devices=1, workers_per_device=PROCESSES, timeout=given.timeout_s, fast_queue=True
     )
     server.run(host="127.0.0.1", port=given.port, generate_client_file=False, log_level="warning")

@@ -17,7 +17,8 @@ from PIL import Image
 
 FACTS = json.loads(Path(os.environ["PEER_SUBJECT"]).read_text("utf-8"))
 MAX_BATCH_SIZE = 16
-THREADS = len(os.sched_getaffinity(0))
+PROCESSES = int(os.environ["PEER_PROCESSES"])  # that run the network side by side
+THREADS = max(1, len(os.sched_getaffinity(0)) // PROCESSES)
 _PILLOW_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 import ray
-from network import MAX_BATCH_SIZE, Network, pixels_of
+from network import MAX_BATCH_SIZE, PROCESSES, Network, pixels_of
 from ray import serve
 
 _WAIT_S = 0.005
@@ -14,7 +14,7 @@ _ONGOING = 2 * MAX_BATCH_SIZE  # one batch runs, the next one gathers
 _OBJECT_STORE_BYTES = 200 << 20
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=_ONGOING, logging_config={"enable_access_log": False})
+@serve.deployment(num_replicas=PROCESSES, max_ongoing_requests=_ONGOING, logging_config={"enable_access_log": False})
 class Classifier:
     def __init__(self):
         self.network = Network()
