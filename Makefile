@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu golden-update constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update constrain image image-check clean
 
 setup: $(READY)
 
@@ -64,6 +64,10 @@ test-gpu: $(READY) ## on the GPU of this machine; LEAK_SECONDS=600 for the long 
 
 bench-gpu: $(READY) ## plans, backends and the server on this GPU, into report-gpu.json and report-gpu.md; resumable
 	$(PYTHON) -m tests.load.gpu_bench $(GPU_BENCH)
+
+bench-peers: $(READY) ## saccade beside FastAPI, LitServe, BentoML, Ray Serve, Triton, into report-peers.json, .md and .png; resumable
+	$(PYTHON) -m tests.load.peers --setup
+	$(PYTHON) -m tests.load.peers $(BENCH_PEERS)
 
 golden-update: $(READY) ## rewrites goldens; read the diff
 	$(PYTHON) -m pytest tests --golden-update -k golden
