@@ -17,6 +17,7 @@ from models.manifest import Manifest, ManifestError, read_manifest
 from service.app import Api, build_api
 from service.core import VersionKey
 from service.http.listening import listen
+from service.http.one_write import OneWriteProtocol
 from service.logs import configure_logs
 from service.workers import messages
 from service.workers.child import ControlConnection, ignore_terminal_signals
@@ -116,7 +117,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     config = uvicorn.Config(
         api.front_door,
         proxy_headers=False,
-        http="httptools",
+        http=OneWriteProtocol,
         loop="none",
         lifespan="off",
         access_log=False,
