@@ -29,6 +29,7 @@ from service.http.vision_routes import AdmissionSwitch, PredictEndpoint, Predict
 from service.metrics import Metrics
 from service.parameters import DeadlineRule
 from service.predictor import Predictor
+from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Admission
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
@@ -60,7 +61,9 @@ def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
     catalog = ServingCatalog(metrics, acknowledge)
     lines = _lines(settings, metrics)
     pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
-    predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels))
+    rule = LadderRule(settings.has_ladder, settings.objective_ms / 1000 or None)
+    rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
+    predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels), rungs)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch)

@@ -30,7 +30,7 @@ MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
 # The second opinion is that of the image threads on what a device could not decode.
 DECODERS = ("image_threads", "device", "second_opinion")
-SHED_REASONS = ("slots", "uploads", "deadline", "draining", "not_ready")
+SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_ready")
 
 # 0.5 ms is a small network on one image, 10 s the default deadline.
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
@@ -84,7 +84,27 @@ class Metrics:
         )
         self.queue_wait_estimate_seconds = Gauge(
             "saccade_queue_wait_estimate_seconds",
-            "Expected time to run everything that waits",
+            "Expected time until a request that comes now would begin to run",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.slo_headroom_ratio = Gauge(
+            "saccade_slo_headroom_ratio",
+            "1 - that time / the default deadline; below 0 it cannot be kept",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.answers_by_variant_total = Counter(
+            "saccade_answers_by_variant_total",
+            "Answered requests by the variant that answered",
+            ("model", "version", "variant"),
+            registry=registry,
+        )
+        self.brownout_rung = Gauge(
+            "saccade_brownout_rung",
+            "Rung of the ladder that answers now; 0 is the best",
             ("model",),
             registry=registry,
             multiprocess_mode="livemax",
@@ -121,6 +141,16 @@ class VersionMetrics:
         self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
         self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
         self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
+        self._answers = metrics.answers_by_variant_total
+        self._names = (model, version)
+        self._by_variant: dict[str, Counter] = {}
+
+    def count_answer(self, variant: str) -> None:
+        """One request was answered by this variant."""
+        counted = self._by_variant.get(variant)
+        if counted is None:
+            counted = self._by_variant[variant] = self._answers.labels(*self._names, variant)
+        counted.inc()
 
 
 class _Registered(Collector):
@@ -166,7 +196,14 @@ class _CatalogCollector(Collector):
             "Share of the present stage of a plan's build that is done",
             labels=["model", "version", "variant", "device", "stage"],
         )
+        load = GaugeMetricFamily(
+            "saccade_model_load_seconds",
+            "From the order to load until it was warm, of the last load",
+            labels=["model", "version"],
+        )
         for item in catalog.versions:
+            if item.load_seconds:
+                load.add_metric([item.model, str(item.version)], item.load_seconds)
             for plan in item.engines:
                 where = [item.model, str(item.version), plan.variant, plan.device]
                 engine.add_metric([*where, plan.state], 1.0)
@@ -176,7 +213,7 @@ class _CatalogCollector(Collector):
                 state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
-        yield from (up, restarts, memory, state, info, engine, progress)
+        yield from (up, restarts, memory, state, info, load, engine, progress)
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

@@ -18,7 +18,7 @@ _NAMES_BY_TASK = {
     Task.DETECT: ("score_threshold", "max_detections"),
     Task.SEGMENT: ("mask_format",),
 }
-_NAMES_OF_ALL = ("deadline_ms", "variant")
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +30,7 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mask_format: MaskFormat | None = None
     deadline_ms: float | None = None
     variant: str | None = None
+    allow_cheaper: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Parameters:
     max_detections: int
     mask_format: MaskFormat
     deadline_ms: float
+    names_deadline: bool  # the request named it
     variant: str | None
+    allow_cheaper: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,9 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         max_detections=_whole("max_detections", given.max_detections, spec.max_detections, 1, spec.max_detections),
         mask_format=given.mask_format or "rle",
         deadline_ms=_number("deadline_ms", given.deadline_ms, rule.default_ms, 0.0, rule.max_ms),
+        names_deadline=given.deadline_ms is not None,
         variant=given.variant,
+        allow_cheaper=given.allow_cheaper is not False,
     )
 
 

@@ -32,6 +32,7 @@ from service.errors import (
     WorkerLost,
 )
 from service.parameters import Parameters
+from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Permit
 from service.vision.answers import prediction_of
 from service.vision.gpu.header import encoded_image
@@ -59,6 +60,7 @@ class ImageAnswer:
     error: SaccadeError | None
     times: StageTimes
     variant: str
+    rung: int | None = None  # of the ladder; None without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,12 @@ ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 class Predictor:
     """Turns encoded images into predictions, through the device workers."""
 
-    def __init__(self, lines: DeviceLines, pool: ThreadPoolExecutor, limits: ImageLimits) -> None:
+    def __init__(
+        self, lines: DeviceLines, pool: ThreadPoolExecutor, limits: ImageLimits, rungs: RungChooser | None = None
+    ) -> None:
+        """Without `rungs` there is no ladder."""
         self._lines = lines
+        self._rungs = rungs or RungChooser(LadderRule(False, None), lines, lambda model, rung: None)
         self._pool = pool
         self._limits = limits
 
@@ -92,7 +98,7 @@ class Predictor:
         client_leaves: ClientWatch,
     ) -> list[ImageAnswer]:
         """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work."""
-        given = self._lines.assign(target.instances_of(parameters.variant), len(images))
+        given = self._lines.assign(self._rungs.instances_for(target, parameters, len(images)), len(images))
         if len(images) == 1:
             permit = given.permits[0]
             return [await self._answer(images[0], permit, given, target, parameters, deadline_s, client_leaves)]
@@ -115,6 +121,7 @@ class Predictor:
     ) -> ImageAnswer:
         start_s = time.perf_counter()
         variant = given.instance.variant
+        rung = given.instance.rung if self._rungs.is_on else None
         try:
             if isinstance(image, SaccadeError):
                 raise image
@@ -134,17 +141,17 @@ class Predictor:
                 prediction = await self._finish(permit, filled.place, target, parameters)
         except TimeoutError:
             late = DeadlineExceeded("the deadline passed before the answer was ready")
-            return ImageAnswer(None, late, NO_TIMES, variant)
+            return ImageAnswer(None, late, NO_TIMES, variant, rung)
         except SaccadeError as error:
-            return ImageAnswer(None, error, NO_TIMES, variant)
+            return ImageAnswer(None, error, NO_TIMES, variant, rung)
         except Exception as error:  # logged with its trace; the other images of the request go on
             log.exception("image_failed", model=target.key.model)
-            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES, variant)
+            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES, variant, rung)
         finally:
             permit.let_go()
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        return ImageAnswer(prediction, None, times, variant)
+        return ImageAnswer(prediction, None, times, variant, rung)
 
     async def _prepare(self, image: bytes, permit: Permit, given: Assignment, target: Target) -> _Filled:
         """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""

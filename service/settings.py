@@ -50,6 +50,13 @@ class Settings(BaseModel):
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
     max_batch_size: int = Field(0, ge=0, description="upper bound on batches; 0: what the manifest allows")
     max_queue_delay_ms: float = Field(0.0, ge=0.0, le=1000.0, description="longest wait to fill a batch")
+    model_weights: str = Field(
+        "", description="device time of models that share a device, as detector=2,segmenter=0.5; others have 1"
+    )
+    max_estimated_wait_ms: float = Field(
+        0.0, ge=0.0, description="429 when a request would wait longer for the device; 0: only for its deadline"
+    )
+    max_concurrent_per_key: int = Field(0, ge=0, description="requests of one API key at once per HTTP process; 0: any")
     default_deadline_ms: float = Field(10_000.0, gt=0.0, description="deadline of requests that name none")
     max_deadline_ms: float = Field(60_000.0, gt=0.0, description="longest deadline a request may ask for")
     max_body_bytes: int = Field(32 * MIB, ge=1, description="largest request body")
@@ -58,6 +65,20 @@ class Settings(BaseModel):
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
     max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
     variant: str = Field("auto", description="variant to serve; auto: the fastest measured one that passed its gate")
+    ladder: str = Field(
+        "off",
+        description="variants loaded at once, cheaper ones for times of overload: auto, or names, best first",
+    )
+    objective_ms: float = Field(
+        0.0,
+        ge=0.0,
+        description="cheaper variants keep answers within this time; 0: within the deadline_ms a request names",
+    )
+    load_models: Literal["all", "on_demand"] = Field(
+        "all", description="models in memory: every one, or those that requests ask for, least recently used ones leave"
+    )
+    pinned_models: str = Field("", description="models that are always loaded, separated by commas")
+    max_loaded_models: int = Field(0, ge=0, description="on demand: versions loaded at once; 0: by memory alone")
     engines_dir: Path | None = Field(None, description="where TensorRT plans lie; none: .engines in the repository")
     engines_key_file: Path | None = Field(
         None, description="secret that vouches for plans others can write; none: open"
@@ -81,6 +102,40 @@ class Settings(BaseModel):
     @classmethod
     def _name_devices(cls, value: str) -> str:
         return ",".join(devices_from(value))
+
+    @field_validator("ladder", "pinned_models")
+    @classmethod
+    def _name_each_once(cls, value: str) -> str:
+        names = _names_in(value)
+        if not all(names) or len(set(names)) != len(names):
+            raise ValueError(f"{value!r} must be names separated by commas, each once")
+        if len(names) > 1 and {"auto", "off"} & set(names):
+            raise ValueError(f"{value!r}: auto and off stand alone")
+        return ",".join(names)
+
+    @property
+    def ladder_names(self) -> tuple[str, ...] | None:
+        """Most accurate first; None where figures decide, empty without a ladder."""
+        return {"auto": None, "off": (), "": ()}.get(self.ladder, _names_in(self.ladder))
+
+    @property
+    def has_ladder(self) -> bool:
+        return self.ladder_names != ()
+
+    @property
+    def pinned(self) -> frozenset[str]:
+        return frozenset(_names_in(self.pinned_models))
+
+    @field_validator("model_weights")
+    @classmethod
+    def _read_weights(cls, value: str) -> str:
+        weights_from(value)
+        return value
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the models that have one of their own."""
+        return weights_from(self.model_weights)
 
     @property
     def plain_backend(self) -> Literal["onnxruntime", "fake"]:
@@ -112,6 +167,15 @@ class Settings(BaseModel):
             raise ValueError("default_deadline_ms must not exceed max_deadline_ms")
         if self.max_body_bytes > self.max_buffered_bytes:
             raise ValueError("max_body_bytes must not exceed max_buffered_bytes")
+        names = self.ladder_names
+        if names and self.variant not in ("auto", names[0]):
+            raise ValueError(
+                f"variant is {self.variant}, but ladder begins with {names[0]}: the first of the ladder is served"
+            )
+        if self.max_concurrent_per_key and self.api_keys_file is None:
+            raise ValueError(
+                "SACCADE_MAX_CONCURRENT_PER_KEY needs SACCADE_API_KEYS_FILE: without keys there is no limit"
+            )
         if self.require_signature and not self.trusted_keys:
             raise ValueError(
                 "SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS: the public keys of who may sign versions"
@@ -136,6 +200,25 @@ def settings_from(environment: Mapping[str, str], overrides: Mapping[str, Any] |
     except ValidationError as error:
         lines = [f"{_setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+
+
+def _names_in(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value.strip() else ()
+
+
+def weights_from(text: str) -> dict[str, float]:
+    """Weights by model of "detector=2,segmenter=0.5". Raises ValueError."""
+    weights: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        model, _, given = part.partition("=")
+        try:
+            weight = float(given)
+        except ValueError:
+            weight = 0.0
+        if not model or model in weights or not 0.01 <= weight <= 100.0:
+            raise ValueError(f"{part!r} is not MODEL=WEIGHT with a weight from 0.01 to 100, each model once")
+        weights[model] = weight
+    return weights
 
 
 def _setting_name(location: tuple[int | str, ...]) -> str:

@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
-from models.manifest import Manifest
-from service.core import VersionState
+from service.core import VersionKey, VersionState
 from service.engines.engine_serving import EngineEvents, EngineServing
 from service.errors import RepositoryError, SettingsError
 from service.http.auth import ApiKeys
 from service.http.listening import reserve
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.placement.placer import MemoryLimits, Placer
+from service.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
 from service.repository.open import FoundVersion, list_versions
 from service.repository.trusted_keys import SignaturePolicy, signature_policy
-from service.repository.variants import choose_variant
-from service.repository.verify import verify_version
+from service.repository.verify import VerifiedVersion, verify_version
+from service.runtime_dir import runtime_dir
 from service.settings import MIB, Settings
-from service.version_table import InstanceSpec, VersionTable
+from service.version_table import VersionTable
 from service.workers import messages
 from service.workers.child_process import BackOff, ChildProcess, ChildSpec
 from service.workers.device_supervision import DeviceEvents, DeviceSupervision
-from service.workers.tensor_slots import layout_of
 
 log = structlog.get_logger()
 
@@ -189,7 +185,10 @@ class Supervisor:
         changes = 0
         for refused in self._placer.settle():
             fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
-            log.error("version_has_no_room", **fields, reason=refused.reason)
+            if refused.rung:
+                log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
+            else:
+                log.error("version_has_no_room", **fields, reason=refused.reason)
             changes += 1
         for name, device in self._devices.items():
             load = self._table.next_load(name) if device.is_open else None
@@ -269,8 +268,8 @@ class Supervisor:
         try:
             verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
             others = [device for device in self._devices if device not in self._engines.devices]
-            specs = _specs(verified.manifest, others, self._settings)
-            _ensure_fits_slot(verified.manifest, self._settings)
+            specs = specs_for(verified.manifest, others, self._settings)
+            ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
             self._table.refuse(key, str(error))
             log.error("version_refused", model=key.model, version=key.version, reason=str(error))
@@ -278,13 +277,19 @@ class Supervisor:
             return
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
-        self._table.verified(key, verified, _batch_sizes(verified.manifest, self._settings))
-        for device, spec in specs.items():
-            if isinstance(spec, InstanceSpec):
-                self._table.want(key, spec)
-            else:
-                self._table.cannot(key, device, str(spec))
-        self._engines.keep(verified)
+        self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
+        self._bring_up(verified, specs)
+
+    def _bring_up(self, version: VerifiedVersion, specs: Specs) -> None:
+        """Asks for all instances of a version."""
+        key = VersionKey(version.manifest.model, version.manifest.version)
+        for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
+            self._table.want(key, spec)
+        for device, reason in specs.refusals.items():
+            self._table.cannot(key, device, reason)
+        for device, reasons in specs.left_out.items():
+            log.warning("rungs_left_out", model=key.model, version=key.version, device=device, reasons=reasons)
+        self._engines.keep(version)
         self._load_next()
 
     # Shutdown
@@ -314,60 +319,6 @@ class Supervisor:
         log.info("stopped")
 
 
-def _specs(manifest: Manifest, devices: list[str], settings: Settings) -> dict[str, InstanceSpec | RepositoryError]:
-    """What each of these devices would serve. Raises RepositoryError when no device of the server has anything."""
-    specs: dict[str, InstanceSpec | RepositoryError] = {}
-    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    for device in devices:
-        try:
-            variant = choose_variant(manifest, device, settings.variant)
-        except RepositoryError as error:
-            specs[device] = error
-            continue
-        file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-        specs[device] = InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes)
-    is_all = bool(devices) and len(devices) == len(settings.devices)
-    if is_all and not any(isinstance(spec, InstanceSpec) for spec in specs.values()):
-        raise RepositoryError(str(specs[devices[0]]))
-    return specs
-
-
-def _ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
-    size_bytes = layout_of(manifest.input, manifest.answer).size_bytes
-    if size_bytes > settings.max_slot_bytes:
-        raise RepositoryError(
-            f"an image and its answer take {size_bytes:,} bytes, a slot has {settings.max_slot_bytes:,}: "
-            "raise SACCADE_MAX_SLOT_BYTES"
-        )
-
-
-def _batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
-    limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
-    return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
-
-
-def _sweep(parent: Path) -> None:
-    """Removes what supervisors that were killed left behind."""
-    for path in parent.glob("saccade-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and int(pid) != os.getpid() and not Path("/proc", pid).exists():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _runtime_dir() -> Iterator[Path]:
-    """Sockets and metric files live in memory; removed at the end."""
-    shared_memory = Path("/dev/shm")
-    parent = shared_memory if os.access(shared_memory, os.W_OK) else None
-    _sweep(Path(tempfile.gettempdir()) if parent is None else parent)
-    path = Path(tempfile.mkdtemp(prefix=f"saccade-{os.getpid()}-", dir=parent))
-    (path / "metrics").mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def serve(settings: Settings) -> None:
     """Serves until a signal. Raises SettingsError when it cannot start."""
     if not settings.repository.is_dir():
@@ -377,7 +328,7 @@ def serve(settings: Settings) -> None:
         )
     ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
-    with reserve(settings.host, settings.port) as reservation, _runtime_dir() as runtime_dir:
+    with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
-        asyncio.run(Supervisor(settings, signatures, runtime_dir, reservation).run())
+        asyncio.run(Supervisor(settings, signatures, folder, reservation).run())

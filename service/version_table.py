@@ -3,120 +3,22 @@
 Loading one instance at a time means that a worker which dies while loading names the culprit.
 
 A version has an instance on every device that is to serve it, two on a device while one replaces the other. Its own
-state is derived, see `version_state`.
+state is derived, see `service/version_entry.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
-from models.manifest import Manifest
 from service.core import VersionKey, VersionState
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
 from service.repository.watch import KnownVersion, RepositoryPlan, plan_versions
+from service.version_entry import Instance, InstanceSpec, VersionEntry
 from service.workers.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
 
 _MAX_LOAD_CRASHES = 2  # one may be bad luck, such as the machine running out of memory
-_BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)
-_ON_THE_WAY = _BY_PROGRESS[1:]
-
-
-def version_state(states: Collection[VersionState]) -> VersionState:
-    """State of a version with instances in these states: that of the one furthest on its way.
-
-    Ready if any is ready, else warming, loading, building in this order; failed if all that are to stay have failed,
-    unloading if all are.
-    """
-    for state in _BY_PROGRESS:
-        if state in states:
-            return state
-    return VersionState.FAILED if VersionState.FAILED in states else VersionState.UNLOADING
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceSpec:
-    """What an instance is to be: a variant, opened by a backend, on a device."""
-
-    device: str
-    variant: str
-    backend: str
-    plan_dir: str = ""  # of a TensorRT plan
-    plan_sha256: str = ""
-    file_bytes: int = 0  # of what the backend opens; its memory is estimated from them until it was measured
-
-
-@dataclass(slots=True)
-class Instance:
-    """What is known of one instance; `instance_id` 0 means it is not on the worker."""
-
-    spec: InstanceSpec
-    state: VersionState = VersionState.LOADING
-    reason: str = ""
-    instance_id: int = 0
-    provider: str = ""
-    memory_bytes: int = 0  # measured by its worker; 0 until it is ready
-    decodes_jpegs: bool = False  # its worker does
-    load_crashes: int = 0
-    unload_generation: int | None = None
-    is_placed: bool = False  # its device has room for it, and keeps it
-    lacks_room: bool = False  # failed for want of it
-
-    def fail(self, reason: str) -> None:
-        self.state = VersionState.FAILED
-        self.reason = reason
-        self.instance_id = 0
-
-    def start_over(self) -> None:
-        """Its worker is gone."""
-        self.state = VersionState.LOADING
-        self.instance_id = 0
-        self.memory_bytes = 0
-
-
-@dataclass(slots=True)
-class VersionEntry:
-    """What is known of one version."""
-
-    found: FoundVersion
-    refusal: str = ""  # why no device is asked to load it
-    manifest: Manifest | None = None
-    manifest_sha256: str = ""
-    allowed_batch_sizes: tuple[int, ...] = (1,)
-    instances: list[Instance] = field(default_factory=list)
-
-    @property
-    def state(self) -> VersionState:
-        if self.refusal:
-            return VersionState.FAILED
-        if not self.instances:
-            return VersionState.LOADING  # still to be verified
-        return version_state([instance.state for instance in self.instances])
-
-    @property
-    def is_settled(self) -> bool:
-        """No instance is on its way to ready."""
-        return self.state in (VersionState.READY, VersionState.FAILED) and not any(
-            instance.state in _ON_THE_WAY for instance in self.instances
-        )
-
-    @property
-    def reason(self) -> str:
-        """Why it is not ready; which device says what only where they differ."""
-        if self.refusal or self.state is not VersionState.FAILED:
-            return self.refusal
-        failed = [instance for instance in self.instances if instance.state is VersionState.FAILED]
-        if len({instance.reason for instance in failed}) == 1:
-            return failed[0].reason
-        return "; ".join(f"{instance.spec.device}: {instance.reason}" for instance in failed)
-
-    @property
-    def variant(self) -> str:
-        """Of the first instance that is ready, else of the first."""
-        ready = [instance for instance in self.instances if instance.state is VersionState.READY]
-        return next((instance.spec.variant for instance in (*ready, *self.instances)), "")
 
 
 class VersionTable:
@@ -126,6 +28,9 @@ class VersionTable:
         self._entries: dict[VersionKey, VersionEntry] = {}
         self._instance_ids = itertools.count(1)
         self._loading: dict[str, Instance] = {}  # by device
+
+    def entry(self, key: VersionKey) -> VersionEntry | None:
+        return self._entries.get(key)
 
     def entries(self) -> Iterator[tuple[VersionKey, VersionEntry]]:
         yield from self._entries.items()
@@ -149,7 +54,7 @@ class VersionTable:
     def verified(self, key: VersionKey, version: VerifiedVersion, batch_sizes: tuple[int, ...]) -> None:
         """Its files may be served; `want` says where."""
         entry = self._entries[key]
-        entry.manifest = version.manifest
+        entry.verified = version
         entry.manifest_sha256 = version.manifest_sha256
         entry.allowed_batch_sizes = batch_sizes
 
@@ -179,16 +84,21 @@ class VersionTable:
         self.want(key, InstanceSpec(device, "", "")).fail(reason)
 
     def unplaced(self) -> list[tuple[VersionKey, VersionEntry, list[Instance]]]:
-        """Versions with instances that wait for a place, one instance per device; newest version first."""
+        """Versions with instances that wait for a place, one instance per device.
+
+        Best rungs come first, so that every version has its place before any has a second; then newest versions.
+        """
         found = []
-        for key, entry in sorted(self._entries.items(), key=lambda item: -item[0].version):
+        for key, entry in self._entries.items():
             by_device: dict[str, Instance] = {}
-            for instance in entry.instances:
-                if instance.state is VersionState.LOADING and not instance.is_placed:
+            waiting = [item for item in entry.instances if item.state is VersionState.LOADING and not item.is_placed]
+            rung = min((instance.spec.rung for instance in waiting), default=0)
+            for instance in waiting:
+                if instance.spec.rung == rung:
                     by_device.setdefault(instance.spec.device, instance)
             if by_device:
                 found.append((key, entry, list(by_device.values())))
-        return found
+        return sorted(found, key=lambda item: (item[2][0].spec.rung, -item[0].version))
 
     def place(
         self, key: VersionKey, devices: Collection[str], refusals: Mapping[str, str], spared: Collection[str]
@@ -225,7 +135,7 @@ class VersionTable:
         ]
         if not waiting:
             return None
-        entry, instance = max(waiting, key=lambda item: item[0].found.key.version)
+        entry, instance = min(waiting, key=lambda item: (item[1].spec.rung, -item[0].found.key.version))
         instance.instance_id = next(self._instance_ids)
         self._loading[device] = instance
         return Load(
@@ -252,6 +162,10 @@ class VersionTable:
         instance.provider = update.provider
         instance.memory_bytes = update.memory_bytes
         instance.decodes_jpegs = update.decodes_jpegs
+        if instance.state is VersionState.READY:
+            instance.load_seconds = update.seconds
+            if instance.spec.rung == 0 or not entry.load_seconds:
+                entry.load_seconds = update.seconds
         if instance.state in (VersionState.READY, VersionState.FAILED):
             self._loading.pop(instance.spec.device, None)
             instance.load_crashes = 0
@@ -277,10 +191,25 @@ class VersionTable:
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
             return  # the next look at the repository finds it loaded
+        entry.is_resting = False
         for instance in list(entry.instances):
             self._begin_unload(entry, instance, generation)
         if not entry.instances:
             self.forget(key)
+
+    def rest(self, key: VersionKey, generation: int) -> bool:
+        """Unloads it like `begin_unload`, but remembers it: a request loads it again. False while it loads."""
+        entry = self._entries[key]
+        if any(instance in self._loading.values() for instance in entry.instances):
+            return False
+        entry.on_demand = entry.is_resting = True
+        for instance in list(entry.instances):
+            self._begin_unload(entry, instance, generation)
+        return True
+
+    def wake(self, key: VersionKey) -> None:
+        """It rests no more; `want` says what of it is loaded."""
+        self._entries[key].is_resting = False
 
     def _begin_unload(self, entry: VersionEntry, instance: Instance, generation: int) -> None:
         if instance.instance_id == 0:
@@ -306,8 +235,12 @@ class VersionTable:
             self._drop(*found)
 
     def is_settled(self) -> bool:
-        """Every version is ready somewhere or failed everywhere."""
-        return all(entry.state in (VersionState.READY, VersionState.FAILED) for entry in self._entries.values())
+        """Every version is ready somewhere, failed everywhere, or waits for its first request."""
+        settled = (VersionState.READY, VersionState.FAILED)
+        return all(
+            entry.state in settled or (entry.on_demand and entry.verified is not None)
+            for entry in self._entries.values()
+        )
 
     def statuses(
         self, engines_of: Callable[[VersionKey], tuple[EngineStatus, ...]] = lambda key: ()
@@ -323,6 +256,8 @@ class VersionTable:
                 entry.variant,
                 tuple(_status(instance) for instance in entry.instances),
                 engines_of(key),
+                entry.on_demand,
+                entry.load_seconds,
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )
@@ -342,12 +277,14 @@ class VersionTable:
 
     def _drop(self, entry: VersionEntry, instance: Instance) -> None:
         entry.instances.remove(instance)
-        if not entry.instances:
+        if not entry.instances and not entry.is_resting:
             self.forget(entry.found.key)
 
 
 def _planned(entry: VersionEntry) -> VersionState:
     """A version counts as ready for those it replaces only once all its devices have settled."""
+    if entry.is_resting and not entry.refusal:
+        return VersionState.READY  # as good as: it answers when asked
     if entry.state is VersionState.READY and not entry.is_settled:
         return VersionState.WARMING
     return entry.state
@@ -363,4 +300,5 @@ def _status(instance: Instance) -> InstanceStatus:
         instance.spec.backend,
         instance.provider,
         instance.decodes_jpegs,
+        instance.spec.rung,
     )

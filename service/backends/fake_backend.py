@@ -6,6 +6,7 @@ For development, tests and documentation: the first pixel decides the answer, an
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any
 
@@ -23,14 +24,18 @@ SLOW = (9, 9, 9)  # takes SLOW_S
 HANG = (8, 8, 8)  # never comes back
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
 SLOW_S = 0.4
+IMAGE_COST = re.compile(rb"an image takes (\d+) ms")  # how the file of a model with a cost begins
 
 
 class FakeBackend:
     """Every output row holds the first pixel's red value, scaled to what its tensor means."""
 
     def __init__(self, request: LoadRequest) -> None:
-        if verified_bytes(request.file, request.sha256).startswith(CRASH_ON_LOAD):
+        content = verified_bytes(request.file, request.sha256)
+        if content.startswith(CRASH_ON_LOAD):
             os._exit(13)
+        cost = IMAGE_COST.match(content)
+        self._image_s = 0.0 if cost is None else int(cost[1]) / 1000
         self._outputs = request.outputs
 
     @property
@@ -49,6 +54,8 @@ class FakeBackend:
             time.sleep(3600)
         if SLOW in first_pixels:
             time.sleep(SLOW_S)
+        if self._image_s:
+            time.sleep(self._image_s * len(images))
         red = images[:, 0, 0, 0]
         return [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
 

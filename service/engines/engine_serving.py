@@ -25,7 +25,8 @@ from service.repository.plan_seal import engines_secret
 from service.repository.plans import PlanStore
 from service.repository.verify import VerifiedVersion
 from service.settings import Settings
-from service.version_table import Instance, InstanceSpec, VersionTable
+from service.version_entry import Instance, InstanceSpec
+from service.version_table import VersionTable
 from service.workers.child_process import inherited_environment
 from service.workers.messages import DeviceFacts, EngineStatus
 

@@ -65,10 +65,13 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
                 reason=item.reason,
                 variant=item.variant,
                 backend=item.backend,
+                rung=item.rung,
             )
             for item in status.instances
         ],
         engines=[_engine_info(item) for item in status.engines],
+        on_demand=status.on_demand,
+        load_seconds=round(status.load_seconds, 3) if status.load_seconds else None,
         digest=status.manifest_sha256,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,

@@ -123,6 +123,7 @@ class InstanceInfo(BaseModel):
     reason: str = Field(description="why it is not ready there; empty when it is")
     variant: str
     backend: str
+    rung: int = Field(description="of the version's ladder; 0 answers best")
 
 
 class EngineInfo(BaseModel):
@@ -146,6 +147,8 @@ class VersionInfo(BaseModel):
     device: str = Field(description="devices that have it or are loading it, separated by commas")
     instances: list[InstanceInfo]
     engines: list[EngineInfo]
+    on_demand: bool = Field(description="loaded by requests, unloaded when others need its place")
+    load_seconds: float | None = Field(description="its last load took, warm-up included; null before the first")
     digest: str = Field(description="SHA-256 of the manifest")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")
@@ -177,7 +180,8 @@ _PARAMETERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("max_detections", {"type": "integer", "minimum": 1}, "detect: most boxes answered"),
     ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment: how masks are written"),
     ("deadline_ms", {"type": "number", "minimum": 0}, "answer within this time or 504"),
-    ("variant", {"type": "string"}, "pins the variant"),
+    ("variant", {"type": "string"}, "pins the variant; any that is loaded"),
+    ("allow_cheaper", {"type": "boolean"}, "false: never a cheaper variant, however long the wait"),
 )
 _PROBLEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 
@@ -230,6 +234,12 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "Predictions, one per image",
+                "headers": {
+                    "X-Saccade-Rung": {
+                        "description": "with a ladder: which of its variants answered; 0 is the best",
+                        "schema": {"type": "integer", "minimum": 0},
+                    }
+                },
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictAnswer"}}},
             },
             **{str(status): problem for status in _PROBLEM_STATUSES},

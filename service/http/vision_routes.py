@@ -116,7 +116,9 @@ class PredictEndpoint:
             encode_s = time.perf_counter()
             document, timing = _render(target, request_id, answers, encode_s - start_s)
             self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
-            await _send(send, 200, _JSON, document, request_id, timing)
+            rung = answers[0].rung
+            extra = None if rung is None else [(b"x-saccade-rung", b"%d" % rung)]
+            await _send(send, 200, _JSON, document, request_id, timing, extra)
         except SaccadeError as error:
             self._count_error(scope, target, error)
             if not isinstance(error, ClientLeft):
@@ -136,6 +138,7 @@ class PredictEndpoint:
         counted = target.metrics
         counted.outcomes[Outcome.OK].inc()
         counted.duration.observe(total_s)
+        counted.count_answer(answers[0].variant)
         for answer in answers:
             if answer.error is None:
                 counted.stages["decode"].observe(answer.times.decode_s)

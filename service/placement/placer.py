@@ -12,7 +12,8 @@ from service.core import VersionKey, VersionState
 from service.device_names import CPU, device_kind
 from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
 from service.placement.place import Policy, place
-from service.version_table import Instance, VersionEntry, VersionTable
+from service.version_entry import Instance, VersionEntry
+from service.version_table import VersionTable
 from service.workers.messages import DeviceFacts
 
 # Weights once, and as much again for activations, workspace and what the runtime keeps. No measurement stands behind
@@ -33,6 +34,8 @@ class Refused:
     key: VersionKey
     device: str
     reason: str
+    variant: str
+    rung: int  # above 0 the version serves without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,20 @@ class Placer:
     def settle(self) -> list[Refused]:
         """Places what waits and fits; newest version first. Returns what was refused now."""
         self._remember()
-        refused = []
-        for key, entry, waiting in self._table.unplaced():
-            ledgers = {device: self.ledger(device) for device in self._facts}
-            needs = {instance.spec.device: self._need(entry, instance) for instance in waiting}
-            placement = place(needs, ledgers, self._lost, self._policy)
-            self._table.place(key, placement.devices, placement.refusals, placement.spared)
-            refused += [Refused(key, device, reason) for device, reason in placement.refusals.items()]
+        refused: list[Refused] = []
+        is_changing = True
+        while is_changing:  # a version waits with one rung at a time
+            is_changing = False
+            for key, entry, waiting in self._table.unplaced():
+                ledgers = {device: self.ledger(device) for device in self._facts}
+                by_device = {instance.spec.device: instance for instance in waiting}
+                needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
+                placement = place(needs, ledgers, self._lost, self._policy)
+                self._table.place(key, placement.devices, placement.refusals, placement.spared)
+                for device, reason in placement.refusals.items():
+                    spec = by_device[device].spec
+                    refused.append(Refused(key, device, reason, spec.variant, spec.rung))
+                is_changing |= bool(placement.devices or placement.refusals or placement.spared)
         return refused
 
     def ledger(self, device: str) -> DeviceLedger:

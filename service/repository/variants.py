@@ -15,14 +15,24 @@ def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
     Figures count only when measured on the same kind of device; a variant without them comes last.
     Raises RepositoryError when nothing fits, saying what there is.
     """
-    kind = "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # GPUs have other names too, such as MIG-…
-    runnable = [item for item in manifest.accepted_variants() if item.target in _TARGETS_BY_DEVICE_KIND[kind]]
+    runnable = runnable_variants(manifest, device)
     if wanted != "auto":
         runnable = [item for item in runnable if item.name == wanted]
     if not runnable:
         known = ", ".join(f"{item.name} ({item.target}, gate {gate_state(item)})" for item in manifest.variants)
         raise RepositoryError(f"no variant for device {device!r} and variant setting {wanted!r}; there are: {known}")
-    return max(runnable, key=lambda item: images_per_s(item, kind))
+    return max(runnable, key=lambda item: images_per_s(item, kind_of(device)))
+
+
+def kind_of(device: str) -> str:
+    """As manifests name it."""
+    return "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # GPUs have other names too, such as MIG-…
+
+
+def runnable_variants(manifest: Manifest, device: str) -> list[Variant]:
+    """Accepted variants that run there without TensorRT."""
+    targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
+    return [item for item in manifest.accepted_variants() if item.target in targets]
 
 
 def gate_state(variant: Variant) -> str:

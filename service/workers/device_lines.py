@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -122,6 +123,23 @@ class DeviceLines:
         line = self._lines[instance.device]
         permits = line.admission.admit(image_count, _RETRY_AFTER_S, instance.instance_id)
         return Assignment(instance, line.client, permits, self._speeds)
+
+    def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
+        """Seconds until one of these instances could have answered, by what this process knows.
+
+        Infinite when none has so many slots free; 0 where no worker is there, so that `assign` says so.
+        """
+        there = [item for item in instances if self._lines[item.device].client.is_connected]
+        if not there:
+            return 0.0
+        return min(self._done_s(item, image_count) for item in there)
+
+    def _done_s(self, instance: InstanceStatus, image_count: int) -> float:
+        admission = self._lines[instance.device].admission
+        if admission.free < image_count:
+            return math.inf
+        image_s = self._speeds.image_s(instance.instance_id) or 0.0
+        return self._speeds.outstanding_s(admission.in_flight) + image_count * image_s
 
     def _choose(self, instances: Sequence[InstanceStatus], image_count: int) -> InstanceStatus:
         if len(instances) == 1:

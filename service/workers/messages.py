@@ -38,6 +38,7 @@ class Submit(Message, frozen=True):
     deadline_s: float
     submitted_s: float
     encoded_bytes: int = 0  # the slot begins with so many bytes of a JPEG, for a worker that decodes; 0: it has pixels
+    rank_offset_s: float = 0.0  # its priority: how much later than its deadline its place in line is
 
 
 class Cancel(Message, frozen=True):
@@ -64,6 +65,8 @@ class Done(Message, frozen=True):
     infer_s: float
     batch_size: int
     decode_s: float = 0.0  # of its batch, when the worker decoded it
+    wait_s: float = 0.0  # what a request for the same instance that came now would wait before its run
+    image_s: float = 0.0  # what each further one adds to that; 0: not known
 
 
 class Alive(Message, frozen=True):
@@ -166,6 +169,7 @@ class InstanceStatus(Message, frozen=True):
     backend: str
     provider: str
     decodes_jpegs: bool = False
+    rung: int = 0  # of the version's ladder; 0 answers best
 
 
 class EngineStatus(Message, frozen=True):
@@ -196,6 +200,8 @@ class VersionStatus(Message, frozen=True):
     variant: str
     instances: tuple[InstanceStatus, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
+    on_demand: bool = False  # requests load it, and it may be unloaded for others
+    load_seconds: float = 0.0  # its last load took, warm-up included; 0 before the first
 
 
 class Catalog(Message, frozen=True):
@@ -224,6 +230,28 @@ class CatalogApplied(Message, frozen=True):
     generation: int
 
 
+class Want(Message, frozen=True):
+    """Requests wait for a version that is not loaded. Sent again and again; loads once."""
+
+    model: str
+    version: int
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """How one API process uses a version."""
+
+    model: str
+    version: int
+    in_flight: int
+    last_used_s: float
+
+
+class Used(Message, frozen=True):
+    """What has changed since the last one; sent only where versions are loaded on demand."""
+
+    usages: tuple[Usage, ...]
+
+
 class Configure(Message, frozen=True):
     """First message to every child: the resolved settings as JSON."""
 
@@ -249,6 +277,8 @@ AnyMessage = (
     | StopAdmitting
     | ApiReady
     | CatalogApplied
+    | Want
+    | Used
     | Configure
 )
 

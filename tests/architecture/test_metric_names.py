@@ -22,13 +22,14 @@ WITHOUT_UNIT = {
     "saccade_engine_state": "yes or no",
     "saccade_model_state": "one of a set",
     "saccade_model_info": "labels only",
+    "saccade_brownout_rung": "place in a ladder",
 }
 LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 SNAPSHOT = Catalog(
     1,
     (DeviceStatus("cpu", True, 0, ""),),
-    (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,)),),
+    (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), load_seconds=1.5),),
     False,
 )
 

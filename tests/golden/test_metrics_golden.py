@@ -16,7 +16,7 @@ ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5, "SM90-tens
 SNAPSHOT = Catalog(
     1,
     (DeviceStatus("cpu", True, 0, ""),),
-    (VersionStatus("digits", 1, "", "d" * 64, "ready", "", "fp32", engines=(ENGINE,)),),
+    (VersionStatus("digits", 1, "", "d" * 64, "ready", "", "fp32", engines=(ENGINE,), load_seconds=1.5),),
     False,
 )
 
@@ -29,6 +29,8 @@ def test_metrics_are_as_stored(check_golden: Callable[[str, str], None], monkeyp
     metrics.queue_depth.labels("digits")
     metrics.queue_wait_estimate_seconds.labels("digits")
     metrics.shed_total.labels("digits", "slots")
+    metrics.answers_by_variant_total.labels("digits", "1", "fp32")
+    metrics.brownout_rung.labels("digits")
     lines = []
     for family in text_string_to_metric_families(metrics.exposition(lambda: SNAPSHOT).decode()):
         samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

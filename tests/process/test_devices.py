@@ -68,7 +68,7 @@ def test_every_device_has_a_worker_that_sees_it_alone(server: Server) -> None:
 
 
 def test_models_show_their_instances_by_device(server: Server) -> None:
-    expected = {"state": "ready", "reason": "", "variant": "fp32", "backend": "fake"}
+    expected = {"state": "ready", "reason": "", "variant": "fp32", "backend": "fake", "rung": 0}
 
     assert instances(server, "detector") == [{"device": FIRST, **expected}, {"device": SECOND, **expected}]
     assert server.version("detector", 1)["device"] == f"{FIRST},{SECOND}"  # type: ignore[index]  # it is ready

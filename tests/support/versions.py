@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,49 @@ def manifest_for(
     )
 
 
-def publish(repository: Path, manifest: Manifest, content: bytes = b"weights") -> Path:
-    """Writes a version directory in one rename, as the exporter does."""
+def with_variants(manifest: Manifest, **figures: tuple[float, float]) -> Manifest:
+    """The same version in these variants: (metric, images/s on a CPU) by name, `_` for `-`. All open the same file."""
+    (first,) = manifest.variants
+
+    def variant(name: str, metric: float, images_per_s: float) -> Variant:
+        (latency,) = first.latency
+        return first.model_copy(
+            update={
+                "name": name.replace("_", "-"),
+                "metric": first.metric.model_copy(update={"value": metric}),
+                "latency": (latency.model_copy(update={"images_per_s": images_per_s}),),
+            }
+        )
+
+    return manifest.model_copy(update={"variants": tuple(variant(name, *pair) for name, pair in figures.items())})
+
+
+def with_costs(manifest: Manifest, **image_ms: int) -> tuple[Manifest, dict[str, bytes]]:
+    """Each of these variants in a file of its own, which the fake backend takes so long for; and the files."""
+    files = {f"{name}.onnx": b"an image takes %d ms" % cost for name, cost in image_ms.items()}
+    variants = tuple(
+        item.model_copy(update={"file": f"{item.name.replace('-', '_')}.onnx"}) for item in manifest.variants
+    )
+    return with_files(manifest.model_copy(update={"variants": variants}), files), files
+
+
+def with_files(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """The same manifest over these files."""
+    entries = tuple(
+        FileEntry(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    )
+    return manifest.model_copy(update={"files": entries})
+
+
+def publish(
+    repository: Path, manifest: Manifest, content: bytes = b"weights", files: Mapping[str, bytes] | None = None
+) -> Path:
+    """Writes a version directory in one rename, as the exporter does; `files` stand in for model.onnx."""
     building = repository / manifest.model / f".building-{manifest.version}"
     building.mkdir(parents=True)
-    (building / "model.onnx").write_bytes(content)
+    for name, data in (files or {"model.onnx": content}).items():
+        (building / name).write_bytes(data)
     (building / "manifest.json").write_bytes(manifest_bytes(manifest))
     final = repository / manifest.model / str(manifest.version)
     building.rename(final)

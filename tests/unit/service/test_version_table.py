@@ -9,7 +9,8 @@ import pytest
 from service.core import VersionKey, VersionState
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
-from service.version_table import InstanceSpec, VersionTable, version_state
+from service.version_entry import InstanceSpec, version_state
+from service.version_table import VersionTable
 from service.workers.messages import InstanceState, Load
 from tests.support.versions import manifest_for
 

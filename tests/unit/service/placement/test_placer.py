@@ -9,7 +9,8 @@ from service.placement.place import Policy
 from service.placement.placer import MemoryLimits, Placer
 from service.repository.open import FoundVersion
 from service.repository.verify import VerifiedVersion
-from service.version_table import InstanceSpec, VersionTable
+from service.version_entry import InstanceSpec
+from service.version_table import VersionTable
 from service.workers.messages import DeviceFacts, InstanceState
 from tests.support.versions import manifest_for
 

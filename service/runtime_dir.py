@@ -1,0 +1,32 @@
+"""The folder of a running server: sockets and metric files, in memory. Promises: gone at the end, also after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def _sweep(parent: Path) -> None:
+    """Removes what supervisors that were killed left behind."""
+    for path in parent.glob("saccade-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and int(pid) != os.getpid() and not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def runtime_dir() -> Iterator[Path]:
+    """With `metrics` in it; removed at the end."""
+    shared_memory = Path("/dev/shm")
+    parent = shared_memory if os.access(shared_memory, os.W_OK) else None
+    _sweep(Path(tempfile.gettempdir()) if parent is None else parent)
+    path = Path(tempfile.mkdtemp(prefix=f"saccade-{os.getpid()}-", dir=parent))
+    (path / "metrics").mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
