@@ -66,7 +66,8 @@ def bare_p50_ms(version_dir: Path, manifest: Manifest, bodies: Sequence[bytes], 
     """Decode, resize and infer one image after another, without a server."""
     backend = FakeBackend(LoadRequest(version_dir / "model.onnx", manifest.input, manifest.answer, "cpu", 1, False))
     pixels = np.zeros((1, *manifest.input.shape), np.uint8)
-    limits, times_ms = ImageLimits(), []
+    limits = ImageLimits()
+    times_ms: list[float] = []
     end_s = time.perf_counter() + seconds
     while (start_s := time.perf_counter()) < end_s:
         body = bodies[len(times_ms) % len(bodies)]

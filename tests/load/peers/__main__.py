@@ -3,6 +3,7 @@
     python -m tests.load.peers --setup                        # environments and networks: some ten minutes
     python -m tests.load.peers                                # report-peers.json, .md and .png; says how long it takes
     python -m tests.load.peers --only saccade,triton --subject resnet50 --seconds 5 --rounds 1
+    python -m tests.load.peers --processes 1 --factors --report one.json    # peers with one process; closed loop alone
     python -m tests.load.peers --report old.json --render     # table and plots again, nothing is measured
 
 Loopback only. Every server runs in its own environment, is checked against the ONNX file's own answers before it is
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -174,11 +176,17 @@ def _parser() -> argparse.ArgumentParser:
         default="saccade",
         help="peers decode with this project's functions, which compares servers alone, or with Pillow",
     )
-    parser.add_argument("--processes", type=int, default=1, help="of each peer that run the network; cores are divided")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=cores(),
+        help="of each peer that run the network, with the cores divided; default: one per core",
+    )
     parser.add_argument("--report", type=Path, default=Path("report-peers.json"))
     parser.add_argument("--work", type=Path, default=_WORK, help="environments, networks, pictures")
     return parser
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # servers are ended on the way out
     sys.exit(main())

@@ -80,11 +80,14 @@ def markdown(document: Row, names: Sequence[Name], subjects: Sequence[str], plot
 
 def _head(document: Row) -> str:
     settings, calls = document["settings"], document["calls"]
+    one = settings["processes"] == 1
+    processes = "one process" if one else f"{settings['processes']} processes, the cores divided,"
     decoder = "saccade's decoder and resize in every server" if settings["decode"] == "saccade" else "Pillow in peers"
     lines = [
         "# saccade beside its peers",
         "",
-        f"{settings['cores']} cores, shared with the client; JPEG in, top-5 JSON out; the same ONNX file; {decoder}. "
+        f"{settings['cores']} cores, shared with the client; JPEG in, top-5 JSON out; the same ONNX file; {decoder}; "
+        f"{processes} for the network in each peer. "
         f"Closed loop with {settings['connections']} connections, {settings['seconds']:g} s; then Poisson arrivals at "
         f"multiples of each server's own capacity. Goodput: right within {settings['objective_ms']:g} ms of the moment "
         "a request was meant to be sent. Medians over rounds; every row of the JSON names the call that it comes from.",

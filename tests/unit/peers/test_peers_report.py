@@ -52,6 +52,7 @@ def recorded(*rows: dict[str, Any]) -> dict[str, Any]:
         "objective_ms": 200.0,
         "factors": [2.0],
         "decode": "saccade",
+        "processes": 2,
         "cores": 2,
         "files": {"resnet50": "0123456789abcdef"},
     }
