@@ -5,7 +5,8 @@ A request's life
 2. `scheduling/dispatch.py` chooses a device, `scheduling/admission.py` gives a permit and a slot there, or 429.
 3. `vision/image_decoder.py` and `models/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
 4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
-5. `workers/worker.py` queues it (`scheduling/queue.py`); when the device is free, `scheduling/batching.py` decides.
+5. `workers/worker.py` queues it (`scheduling/queue.py`), unless it would be late behind what waits; when the device is
+   free, `scheduling/fair_share.py` says which model's turn it is, and `scheduling/batching.py` which requests run.
 6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
    Where `vision/gpu/` was measured to decode JPEGs faster, the slot has their bytes, and `workers/batch_filling.py`
    makes pixels of them in step 6.

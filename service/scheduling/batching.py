@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.scheduling.latency_model import LatencyTable, drain_s
+
 
 class HasDeadline(Protocol):
     """What the decision needs to know of a waiting request."""
@@ -14,14 +16,14 @@ class HasDeadline(Protocol):
     def deadline_s(self) -> float: ...
     @property
     def submitted_s(self) -> float: ...
+    @property
+    def rank_s(self) -> float:
+        """Its place in line: the deadline, moved by its priority."""
 
+
+_LEAST_WAIT_S = 0.0001  # a thread does not wake more finely
 
 RequestT = TypeVar("RequestT", bound=HasDeadline)
-
-
-class LatencyTable(Protocol):
-    def batch_s(self, batch_size: int) -> float:
-        """Expected seconds of one run at an allowed batch size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +55,24 @@ def next_batch(
     limits: BatchLimits,
     latency: LatencyTable,
     ahead: WorkAhead | None = None,
+    gap_s: float | None = None,
 ) -> Decision[RequestT]:
     """The batch to run now that the device is free, or next where it has work `ahead`.
 
     Earliest deadline first. Size is the largest allowed one that the waiting requests fill and that still meets
-    the earliest deadline, so no row is padding. A request that even a batch of one would answer late is expired.
+    every deadline in it, so no row is padding. A request that even a batch of one would answer late is expired.
+    Of a longer queue those at its front are enough. `gap_s` is the expected time between two requests; while it is
+    not known, the queue delay is waited for.
     """
     begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
     latest_start = begins_s + latency.batch_s(1)
     expired = tuple(request for request in waiting if request.deadline_s < latest_start)
-    live = sorted((request for request in waiting if request.deadline_s >= latest_start), key=_deadline)
+    live = sorted((request for request in waiting if request.deadline_s >= latest_start), key=_rank)
     if not live:
         return Decision((), expired, None)
-    size = _largest_in_time(len(live), live[0].deadline_s - begins_s, limits, latency)
+    size = _largest_in_time(live, begins_s, limits, latency)
     if len(live) < limits.allowed_sizes[-1]:
-        until_s = _may_wait_until(live, limits, latency)
+        until_s = _may_wait_until(live, now_s, limits, latency, gap_s)
         if ahead is not None:
             until_s = max(until_s, ahead.form_from_s)
         if now_s < until_s:
@@ -75,20 +80,50 @@ def next_batch(
     return Decision(tuple(live[:size]), expired, None)
 
 
-def _deadline(request: HasDeadline) -> float:
-    return request.deadline_s
+def _rank(request: HasDeadline) -> float:
+    return request.rank_s
 
 
-def _largest_in_time(count: int, budget_s: float, limits: BatchLimits, latency: LatencyTable) -> int:
-    best = 1
+def _largest_in_time(live: Sequence[HasDeadline], begins_s: float, limits: BatchLimits, latency: LatencyTable) -> int:
+    best, counted, earliest_s = 1, 0, live[0].deadline_s
     for size in limits.allowed_sizes:
-        if size <= count and latency.batch_s(size) <= budget_s:
+        if size > len(live):
+            break
+        earliest_s = min(earliest_s, *(request.deadline_s for request in live[counted:size]))
+        counted = size
+        if begins_s + latency.batch_s(size) <= earliest_s:
             best = size
     return best
 
 
-def _may_wait_until(live: Sequence[HasDeadline], limits: BatchLimits, latency: LatencyTable) -> float:
-    """Waiting ends at the queue delay, or earlier when the fullest batch would miss the earliest deadline."""
+def _may_wait_until(
+    live: Sequence[HasDeadline], now_s: float, limits: BatchLimits, latency: LatencyTable, gap_s: float | None
+) -> float:
+    """Waiting ends at the queue delay, or earlier: for a deadline, or where it does not pay."""
     first_submitted_s = min(request.submitted_s for request in live)
-    last_start_s = live[0].deadline_s - latency.batch_s(limits.allowed_sizes[-1])
-    return min(first_submitted_s + limits.max_queue_delay_s, last_start_s)
+    last_start_s = min(request.deadline_s for request in live) - latency.batch_s(limits.allowed_sizes[-1])
+    until_s = min(first_submitted_s + limits.max_queue_delay_s, last_start_s)
+    if gap_s is None or until_s <= now_s:
+        return until_s
+    wait_s = wait_that_pays_s(len(live), gap_s, limits.allowed_sizes, latency, until_s - now_s)
+    return min(until_s, now_s + max(wait_s, _LEAST_WAIT_S)) if wait_s > 0 else now_s
+
+
+def wait_that_pays_s(
+    count: int, gap_s: float, allowed_sizes: Sequence[int], latency: LatencyTable, at_most_s: float
+) -> float:
+    """Seconds to wait for a larger batch than `count` requests fill; 0 to go at once.
+
+    Waiting leaves the device idle until enough have come, and saves what one run takes less than two. It pays where it
+    saves more than it costs; of several such sizes the best counts.
+    """
+    best_s, most_saved_s = 0.0, 0.0
+    for size in allowed_sizes:
+        wait_s = (size - count) * gap_s
+        if size <= count or wait_s > at_most_s:
+            continue
+        apart_s = drain_s(latency, count, allowed_sizes) + drain_s(latency, size - count, allowed_sizes)
+        saved_s = apart_s - latency.batch_s(size) - wait_s
+        if saved_s > most_saved_s:
+            best_s, most_saved_s = wait_s, saved_s
+    return best_s

@@ -1,8 +1,9 @@
 """The thread that keeps the device busy. Promises: every submitted request is reported once, batches in order.
 
 It alone runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. Loading a version warms up
-through `exclusive`, so traffic waits for one run at most. A failing batch is repeated one image at a time: only the
-guilty one fails. A JPEG that the device cannot decode goes back, and what its row answers belongs to nobody.
+through `exclusive`, so traffic waits for one run at most. A failing batch is halved, and a half that fails again is run
+one image at a time: only the guilty one fails. A JPEG that the device cannot decode goes back, and what its row answers
+belongs to nobody. A request that would be late behind those ahead of it is refused when it comes.
 DeviceLost comes out of `run` after the requests in flight were reported as failed.
 """
 
@@ -10,116 +11,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.backends.base import Backend, Outputs, PipelinedBackend
+from service.backends.base import Outputs
 from service.errors import BackendError, DeviceLost
-from service.scheduling.batching import BatchLimits, Decision
-from service.scheduling.latency_model import LatencyModel
-from service.scheduling.queue import RequestQueue
+from service.scheduling.batching import Decision
+from service.scheduling.queue import Backlog, RequestQueue
 from service.workers import messages
-from service.workers.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
+from service.workers.batch_filling import Filling
 from service.workers.device_turns import DeviceTurns
 from service.workers.in_flight import Flight, InFlight
-from service.workers.tensor_slots import SlotArena, SlotLayout
+from service.workers.instances import Finished, Instance, Started, Work
 
 _TRIAL_REST = 5  # trials take a fifth of an otherwise idle device at most
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """One submitted request; `connection` identifies who gets the reply."""
-
-    connection: Any
-    arena: SlotArena
-    request_id: int
-    slot: int
-    instance_id: int
-    deadline_s: float
-    submitted_s: float
-    encoded_bytes: int = 0  # of a JPEG in the slot; 0: it has pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """How a request ended; `outputs` are its rows of the batch, None unless `status` is DONE_OK."""
-
-    work: Work
-    status: int
-    queue_s: float
-    infer_s: float
-    batch_size: int
-    outputs: tuple[NDArray[Any], ...] | None
-    layout: SlotLayout | None
-    decode_s: float = 0.0
-
-
-class Instance:
-    """A loaded variant with its buffers and its measured speed."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        layout: SlotLayout,
-        limits: BatchLimits,
-        latency: LatencyModel,
-        jpegs: JpegRowDecoder | None = None,
-    ) -> None:
-        """`jpegs` decodes on the device; None: it gets pixels only."""
-        self.backend = backend
-        self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
-        self.layout = layout
-        self.limits = limits
-        self.latency = latency
-        self.jpegs = jpegs
-        self.is_closed = False
-        self.last_run_s = time.monotonic()  # warm-up has just measured it
-        # A pipelined backend has staging memory of its own.
-        rows = 0 if self.pipeline else limits.allowed_sizes[-1]
-        self._batch = np.empty((rows, *layout.input.shape), layout.input.dtype)
-
-    def close(self) -> None:
-        """Frees the backend; the device must be held."""
-        self.is_closed = True
-        self.backend.close()
-
-    def gather(self, batch: Sequence[Work]) -> tuple[NDArray[Any], Filling]:
-        """The pixels of a batch, in order; those of a single image are used where they lie."""
-        if len(batch) == 1 and not batch[0].encoded_bytes:
-            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
-        rows = self._batch[: len(batch)]
-        return rows, fill_rows(batch, rows, self.layout.input, self.jpegs)
-
-    def run(self, batch: Sequence[Work]) -> tuple[Outputs, float, Filling]:
-        """Outputs and the seconds of the run, waited for."""
-        if self.pipeline is not None:
-            number, filling = self.start(self.pipeline, batch)
-            return *self.pipeline.finish(number), filling
-        images, filling = self.gather(batch)
-        start_s = time.monotonic()
-        outputs = self.backend.infer(images)
-        return outputs, time.monotonic() - start_s, filling
-
-    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work]) -> tuple[int, Filling]:
-        """Gathers straight into the memory that the device copies from."""
-        filling = fill_rows(batch, pipeline.staging(len(batch)), self.layout.input, self.jpegs)
-        return pipeline.start(), filling
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A batch in flight."""
-
-    instance: Instance
-    pipeline: PipelinedBackend
-    batch: Sequence[Work]
-    filling: Filling
 
 
 class DeviceLoop:
@@ -139,6 +44,8 @@ class DeviceLoop:
         self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
         self._instances: dict[int, Instance] = {}
+        self._waiting: dict[tuple[object, int], Work] = {}  # what is in the queue, by connection and request
+        self._busy_until_s = 0.0  # expected; 0 while nothing runs
         self._probes: list[Callable[[], None]] = []
         self._is_stopping = False
 
@@ -146,15 +53,17 @@ class DeviceLoop:
         """The device, for a warm-up run."""
         return self._turns.exclusive()
 
-    def add(self, instance_id: int, instance: Instance) -> None:
+    def add(self, instance_id: int, instance: Instance, model: str = "", weight: float = 1.0) -> None:
+        """Instances of one model share the device time that its weight gives it."""
         with self._wake:
             self._instances[instance_id] = instance
-            self._queue.add_lane(instance_id, instance.limits, instance.latency)
+            self._queue.add_lane(instance_id, instance.limits, instance.latency, model, weight)
 
     def remove(self, instance_id: int) -> None:
         """Requests that still wait for it are reported as having no instance; its memory is freed."""
         with self._wake:
             orphans = self._queue.remove_lane(instance_id)
+            self._forget(orphans)
             instance = self._instances.pop(instance_id, None)
         self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in orphans])
         if instance is not None:
@@ -162,19 +71,39 @@ class DeviceLoop:
                 instance.close()
 
     def submit(self, work: Work) -> None:
+        """Queues a request, or reports at once why not."""
         with self._wake:
-            is_known = self._queue.push(work)
-            self._wake.notify()
-        if not is_known:
-            self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE)])
+            refusal = self._refusal(work)
+            if refusal is None:
+                self._queue.push(work)
+                self._waiting[work.connection, work.request_id] = work
+                self._wake.notify()
+        if refusal is not None:
+            self._report([_unrun(work, refusal)])
+
+    def _refusal(self, work: Work) -> int | None:
+        if work.instance_id not in self._instances:
+            return messages.DONE_UNKNOWN_INSTANCE
+        # An idle device decides for itself: it may try what the estimates refuse.
+        is_idle = self._busy_until_s == 0.0 and len(self._queue) == 0
+        if not is_idle and self._queue.is_hopeless(work, max(time.monotonic(), self._busy_until_s)):
+            return messages.DONE_EXPIRED
+        return None
 
     def cancel(self, connection: object, request_id: int | None) -> None:
         """Drops waiting requests: one, or with None all of a connection that is gone."""
         with self._wake:
-            dropped = self._queue.remove_where(
-                lambda work: work.connection is connection and request_id in (None, work.request_id)
-            )
+            if request_id is None:
+                dropped = self._queue.remove_where(lambda work: work.connection is connection)
+            else:
+                work = self._waiting.get((connection, request_id))
+                dropped = [work] if work is not None and self._queue.remove(work) else []
+            self._forget(dropped)
         self._report([_unrun(work, messages.DONE_CANCELLED) for work in dropped])
+
+    def _forget(self, gone: Iterable[Work]) -> None:
+        for work in gone:
+            self._waiting.pop((work.connection, work.request_id), None)
 
     def probe(self, answer: Callable[[], None]) -> None:
         """`answer` is called once the loop comes round."""
@@ -188,17 +117,10 @@ class DeviceLoop:
             self._is_stopping = True
             self._wake.notify()
 
-    def depths(self) -> list[tuple[int, int, float]]:
-        """(instance id, waiting requests, expected seconds to run them all) of every instance."""
+    def backlogs(self) -> dict[int, Backlog]:
+        """What a request that came now would find before it, by instance."""
         with self._wake:
-            return [
-                (
-                    instance_id,
-                    len(lane.waiting),
-                    lane.latency.drain_s(len(lane.waiting), lane.limits.allowed_sizes),
-                )
-                for instance_id, lane in self._queue.lanes()
-            ]
+            return dict(self._queue.backlogs(max(0.0, self._busy_until_s - time.monotonic())))
 
     def run(self) -> None:
         """Turns until stopped and empty. Raises DeviceLost, when no request in flight is left without a report."""
@@ -219,6 +141,7 @@ class DeviceLoop:
             decision: Decision[Work] = Decision((), (), None)
             if self._has_room():
                 decision = self._queue.take(now_s, outlook.ahead if outlook else None)
+                self._forget((*decision.batch, *decision.expired))
             if not (decision.batch or decision.expired or probes):
                 if outlook is None:
                     if self._is_stopping and len(self._queue) == 0:
@@ -285,6 +208,7 @@ class DeviceLoop:
                 number, filling = instance.start(instance.pipeline, batch)
                 started = Started(instance, instance.pipeline, batch, filling)
                 self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(len(batch))))
+                self._note_busy()
         except BackendError:
             self._land_all()
             self._repeat(instance, batch)
@@ -297,6 +221,7 @@ class DeviceLoop:
     def _land_oldest(self) -> None:
         """Waits for the oldest batch and reports it."""
         flight = self._in_flight.take_oldest()
+        self._note_busy()
         instance, batch = flight.what.instance, flight.what.batch
         try:
             outputs, run_s = flight.what.pipeline.finish(flight.number)
@@ -314,34 +239,48 @@ class DeviceLoop:
         while len(self._in_flight) > 0:
             self._land_oldest()
 
-    def _run_batch(self, instance: Instance, batch: Sequence[Work]) -> None:
+    def _run_batch(self, instance: Instance, batch: Sequence[Work], is_half: bool = False) -> None:
         """Runs a batch to its end; the device must be held."""
         instance.last_run_s = time.monotonic()
+        self._busy_until_s = instance.last_run_s + instance.latency.batch_s(len(batch))
         try:
             if instance.is_closed:  # removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
                 return
             outputs, run_s, filling = instance.run(batch)
         except BackendError:
-            self._repeat(instance, batch)
+            self._repeat(instance, batch, is_half)
         except DeviceLost:
             self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
             raise
         else:
             self._report(self._ran(instance, batch, outputs, run_s, filling))
+        finally:
+            self._busy_until_s = 0.0
 
-    def _repeat(self, instance: Instance, batch: Sequence[Work]) -> None:
-        """One image at a time after a failure, so that only the guilty one fails."""
+    def _repeat(self, instance: Instance, batch: Sequence[Work], is_half: bool = False) -> None:
+        """After a failure: the halves, then one image at a time, so that only the guilty one fails.
+
+        A good image is run twice more at most.
+        """
         if len(batch) == 1:
             self._report([_unrun(batch[0], messages.DONE_FAILED)])
             return
         self._turns.take()
-        for index, work in enumerate(batch):
+        half = len(batch) // 2
+        can_halve = not is_half and {half, len(batch) - half} <= set(instance.limits.allowed_sizes)
+        parts = [batch[:half], batch[half:]] if can_halve else [[work] for work in batch]
+        for index, part in enumerate(parts):
             try:
-                self._run_batch(instance, [work])
+                self._run_batch(instance, part, is_half=True)
             except DeviceLost:
-                self._report([_unrun(other, messages.DONE_FAILED) for other in batch[index + 1 :]])
+                rest = [work for other in parts[index + 1 :] for work in other]
+                self._report([_unrun(work, messages.DONE_FAILED) for work in rest])
                 raise
+
+    def _note_busy(self) -> None:
+        outlook = self._in_flight.outlook(time.monotonic())
+        self._busy_until_s = outlook.ahead.ends_s if outlook else 0.0
 
     def _ran(
         self, instance: Instance, batch: Sequence[Work], outputs: Outputs, run_s: float, filling: Filling

@@ -17,7 +17,7 @@ from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
 from service.settings import Settings
 from service.workers.device_facts import memory_meter
-from service.workers.device_loop import Instance
+from service.workers.instances import Instance
 from service.workers.jpegs import WorkerJpegs
 from service.workers.messages import Load
 from service.workers.tensor_slots import layout_of

@@ -25,12 +25,14 @@ from service.core import VersionState
 from service.errors import DeviceLost, SaccadeError
 from service.logs import configure_logs
 from service.metrics import Metrics
+from service.scheduling.queue import Backlog
 from service.settings import Settings
 from service.workers import messages
 from service.workers.child import ControlConnection, ignore_terminal_signals
 from service.workers.device_facts import device_facts
-from service.workers.device_loop import DeviceLoop, Finished, Work
+from service.workers.device_loop import DeviceLoop
 from service.workers.handshake import receive_arena
+from service.workers.instances import Finished, Work
 from service.workers.jpegs import WorkerJpegs
 from service.workers.loading import load_instance
 from service.workers.tensor_slots import SlotArena
@@ -40,6 +42,7 @@ log = structlog.get_logger()
 _EXIT_DEVICE_LOOP_DIED = 70
 EXIT_DEVICE_LOST = 71  # a sticky CUDA error: only a new process can use the device
 _METRICS_PERIOD_S = 0.5
+_NO_BACKLOG = Backlog(0, 0.0, 0.0)  # of an instance that is gone
 
 
 class ApiConnection:
@@ -63,6 +66,7 @@ class ApiConnection:
                         message.deadline_s,
                         message.submitted_s,
                         message.encoded_bytes,
+                        message.rank_offset_s,
                     )
                 )
             case messages.Cancel():
@@ -72,8 +76,8 @@ class ApiConnection:
         self._device_loop.cancel(self, None)
         self._arena.close()
 
-    def finish(self, finished: Finished) -> None:
-        """Writes the answer into the slot, then says so."""
+    def finish(self, finished: Finished, backlog: Backlog) -> None:
+        """Writes the answer into the slot, then says so, and how long others would wait."""
         work = finished.work
         if finished.outputs is not None and finished.layout is not None:
             for place, output in zip(finished.layout.outputs, finished.outputs, strict=True):
@@ -86,6 +90,8 @@ class ApiConnection:
                 finished.infer_s,
                 finished.batch_size,
                 finished.decode_s,
+                backlog.wait_s,
+                backlog.image_s,
             )
         )
 
@@ -160,8 +166,9 @@ class Worker:
         self._loop.call_soon_threadsafe(callback)
 
     def _deliver(self, batch: list[Finished]) -> None:
+        backlogs = self._device_loop.backlogs()
         for finished in batch:
-            finished.work.connection.finish(finished)
+            finished.work.connection.finish(finished, backlogs.get(finished.work.instance_id, _NO_BACKLOG))
 
     def _run_device(self) -> None:
         try:
@@ -213,7 +220,8 @@ class Worker:
             report(VersionState.FAILED, f"unexpected {type(error).__name__} while loading; see the worker's log")
             return
         self._names[message.instance_id] = (message.model, str(message.version))
-        self._device_loop.add(message.instance_id, instance)
+        weight = self._settings.weights.get(message.model, 1.0)
+        self._device_loop.add(message.instance_id, instance, message.model, weight)
         report(
             VersionState.READY, provider=provider, memory_bytes=memory_bytes, decodes_jpegs=instance.jpegs is not None
         )
@@ -226,16 +234,18 @@ class Worker:
         self._metrics.batch_size.labels(*self._names[instance_id]).observe(batch_size)
 
     async def _publish_depths(self) -> None:
+        objective_s = self._settings.default_deadline_ms / 1000
         while True:
             # Every model ever loaded, so that an unloaded one shows nothing waiting.
             depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
-            for instance_id, waiting, drain_s in self._device_loop.depths():
+            for instance_id, backlog in self._device_loop.backlogs().items():
                 model = self._names[instance_id][0]
-                depth, total_s = depth_by_model[model]
-                depth_by_model[model] = (depth + waiting, total_s + drain_s)
-            for model, (depth, total_s) in depth_by_model.items():
+                depth, wait_s = depth_by_model[model]
+                depth_by_model[model] = (depth + backlog.waiting, max(wait_s, backlog.wait_s))
+            for model, (depth, wait_s) in depth_by_model.items():
                 self._metrics.queue_depth.labels(model).set(depth)
-                self._metrics.queue_wait_estimate_seconds.labels(model).set(total_s)
+                self._metrics.queue_wait_estimate_seconds.labels(model).set(wait_s)
+                self._metrics.slo_headroom_ratio.labels(model).set(1.0 - wait_s / objective_s)
             await asyncio.sleep(_METRICS_PERIOD_S)
 
 

@@ -17,6 +17,11 @@ NO_DELAY = BatchLimits(allowed_sizes=(1, 2, 4, 8), max_queue_delay_s=0.0)
 class Request:
     deadline_s: float
     submitted_s: float = 0.0
+    offset_s: float = 0.0
+
+    @property
+    def rank_s(self) -> float:
+        return self.deadline_s + self.offset_s
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.scheduling.latency_model import LatencyModel
+from service.scheduling.latency_model import LatencyModel, reach_s
 
 
 def test_nothing_observed_answers_zero() -> None:
@@ -43,3 +43,63 @@ def test_drain_time_counts_the_largest_batches_first() -> None:
 
     assert model.drain_s(9, (1, 4)) == pytest.approx(2 * 0.2 + 0.1)
     assert model.drain_s(0, (1, 4)) == 0.0
+
+
+def test_slow_drift_is_followed() -> None:
+    model = LatencyModel()
+    for number in range(200):
+        model.observe(1, 0.010 * (1 + number / 100))
+
+    assert model.batch_s(1) == pytest.approx(0.030, rel=0.05)
+
+
+def test_stall_now_and_then_does_not_move_the_estimate() -> None:
+    model = LatencyModel()
+    for number in range(200):
+        model.observe(1, 0.400 if number % 5 == 0 else 0.010)
+
+    assert model.batch_s(1) == 0.010
+
+
+def test_large_size_that_looked_slow_once_is_tried_again() -> None:
+    # given a size that warm-up measured in a slow spell, so that deadlines kept it from running since
+    model = LatencyModel()
+    for _ in range(3):
+        model.observe(8, 4.0)
+    for _ in range(64):
+        model.observe(4, 0.02)
+    assert model.batch_s(8) == 4.0
+
+    model.observe(4, 0.02)
+
+    assert model.batch_s(8) == pytest.approx(0.04), "no worse than two batches of four"
+    model.observe(8, 3.0)
+    assert model.batch_s(8) == 4.0, "measured again: it is that slow"
+
+
+def test_old_figure_is_not_faster_than_a_smaller_batch_now() -> None:
+    # given a device that became slower since the large size ran last
+    model = LatencyModel()
+    model.observe(8, 0.010)
+    for _ in range(70):
+        model.observe(4, 0.050)
+
+    assert model.batch_s(8) == 0.050
+
+
+@pytest.mark.parametrize(
+    ("position", "seconds"),
+    [
+        (0, 0.1),
+        (1, 0.2),  # with two others behind it, or as a second run
+        (3, 0.2),
+        (4, 0.2 + 0.1),
+        (9, 0.2 + 0.2 + 0.2),
+    ],
+)
+def test_place_in_line_says_when_its_run_ends(position: int, seconds: float) -> None:
+    model = LatencyModel()
+    for size, run_s in ((1, 0.1), (4, 0.2)):
+        model.observe(size, run_s)
+
+    assert reach_s(model, position, (1, 4)) == pytest.approx(seconds)

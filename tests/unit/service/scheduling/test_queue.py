@@ -21,6 +21,11 @@ class Request:
     instance_id: int
     deadline_s: float
     submitted_s: float = 0.0
+    offset_s: float = 0.0
+
+    @property
+    def rank_s(self) -> float:
+        return self.deadline_s + self.offset_s
 
 
 def latency_of(seconds_by_size: dict[int, float]) -> LatencyModel:

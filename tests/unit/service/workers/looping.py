@@ -10,7 +10,8 @@ from models.specs import TensorSpec
 from service.backends.base import Backend
 from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
-from service.workers.device_loop import DeviceLoop, Finished, Instance, Work
+from service.workers.device_loop import DeviceLoop
+from service.workers.instances import Finished, Instance, Work
 from service.workers.tensor_slots import SlotArena, layout_of
 from tests.unit.service.workers.scripted_backend import TIMEOUT_S
 
@@ -75,12 +76,21 @@ class LoopingWorker(Generic[BackendT]):
     def _observe(self, instance_id: int, batch_size: int) -> None:
         self.observed.append((instance_id, batch_size))
 
-    def submit(self, value: int, *, instance_id: int = 1, allowed_s: float = FAR_S, connection: object = "api") -> int:
+    def submit(
+        self,
+        value: int,
+        *,
+        instance_id: int = 1,
+        allowed_s: float = FAR_S,
+        connection: object = "api",
+        rank_offset_s: float = 0.0,
+    ) -> int:
         """Submits an image of one value; returns the request id, which is also its slot."""
         request_id = next(self._ids)
         self._arena.tensor(request_id, LAYOUT.input)[...] = value
         now_s = time.monotonic()
-        self.loop.submit(Work(connection, self._arena, request_id, request_id, instance_id, now_s + allowed_s, now_s))
+        place = (self._arena, request_id, request_id, instance_id)
+        self.loop.submit(Work(connection, *place, now_s + allowed_s, now_s, rank_offset_s=rank_offset_s))
         return request_id
 
     def hold_with(self, value: int) -> int:

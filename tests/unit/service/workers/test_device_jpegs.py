@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.errors import DeviceLost
 from service.scheduling.batching import BatchLimits
 from service.workers import messages
-from service.workers.device_loop import Instance, Work
+from service.workers.instances import Instance, Work
 from service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, ScriptedBackend

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from service.scheduling.batching import BatchLimits
+from service.scheduling.queue import Backlog
 from service.workers import messages
-from service.workers.device_loop import Finished, Instance, Work
+from service.workers.instances import Finished, Instance, Work
 from service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S, ScriptedBackend
@@ -76,7 +77,34 @@ def test_poison_image_fails_alone(running: Worker) -> None:
     statuses = [outcomes[request_id].status for request_id in ids]
     assert statuses == [messages.DONE_OK, messages.DONE_FAILED, messages.DONE_OK, messages.DONE_OK]
     assert answer_of(outcomes[ids[3]]) == 80
-    assert running.backend.batches[1:] == [[10, POISON, 30, 40], [10], [POISON], [30], [40]]
+    assert running.backend.batches[1:] == [[10, POISON, 30, 40], [10, POISON], [10], [POISON], [30, 40]]
+
+
+def test_half_of_a_size_that_is_not_allowed_is_run_one_by_one(worker: Worker) -> None:
+    limits = BatchLimits((1, 3), 0.0)
+    worker.loop.add(1, Instance(worker.backend, LAYOUT, limits, worker.latency))
+    ids = [worker.submit(value) for value in (10, POISON, 30)]
+
+    worker.start()
+
+    assert [worker.statuses(3)[request_id] for request_id in ids] == [
+        messages.DONE_OK,
+        messages.DONE_FAILED,
+        messages.DONE_OK,
+    ]
+    assert worker.backend.batches == [[10, POISON, 30], [10], [POISON], [30]]
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {0, 3}, {0, 1, 2, 3}])
+def test_good_neighbours_of_any_bad_images_run_twice_more_at_most(worker: Worker, bad: set[int]) -> None:
+    ids = [worker.submit(POISON if place in bad else 20 + place) for place in range(4)]
+
+    worker.start()
+
+    statuses = worker.statuses(4)
+    assert {place for place, request_id in enumerate(ids) if statuses[request_id] == messages.DONE_FAILED} == bad
+    for place in set(range(4)) - bad:
+        assert sum(20 + place in batch for batch in worker.backend.batches) <= 3
 
 
 def test_loop_goes_on_after_a_failed_batch(running: Worker) -> None:
@@ -210,13 +238,45 @@ def test_exclusive_keeps_batches_from_the_device(running: Worker) -> None:
     assert running.statuses(1) == {request_id: messages.DONE_OK}
 
 
-def test_depths_say_how_much_waits_and_for_how_long(worker: Worker) -> None:
+def test_backlogs_say_how_much_waits_and_for_how_long(worker: Worker) -> None:
     for size, seconds in ((1, 0.1), (4, 0.2)):
         worker.latency.observe(size, seconds)
     for value in range(5):
         worker.submit(value)
 
-    assert worker.loop.depths() == [(1, 5, pytest.approx(0.3))]
+    assert worker.loop.backlogs() == {1: Backlog(5, pytest.approx(0.3), 0.05)}
+
+
+def test_backlog_counts_what_runs(running: Worker) -> None:
+    running.latency.observe(1, 600.0)
+    running.hold_with(1)
+
+    assert 500.0 < running.loop.backlogs()[1].wait_s <= 600.0
+
+
+def test_request_that_would_be_late_behind_others_is_refused_while_the_device_is_busy(running: Worker) -> None:
+    # given runs of one second, one of them under way and four requests behind it
+    running.latency.observe(1, 1.0)
+    held = running.hold_with(1)
+    ahead = [running.submit(value) for value in (2, 3, 4, 5)]
+
+    late = running.submit(6, allowed_s=1.5)
+
+    assert running.statuses(1) == {late: messages.DONE_EXPIRED}
+    running.backend.gate.set()
+    assert running.statuses(6) == dict.fromkeys((held, *ahead), messages.DONE_OK) | {late: messages.DONE_EXPIRED}
+
+
+def test_higher_priority_goes_first_among_requests_that_are_due_together(running: Worker) -> None:
+    running.hold_with(1)
+    running.submit(20, rank_offset_s=1.0)
+    running.submit(30)
+    running.submit(40, rank_offset_s=-1.0)
+    running.backend.gate.set()
+
+    running.outcomes(4)
+
+    assert running.backend.batches[1] == [40, 30]
 
 
 def test_single_image_is_run_where_it_lies(worker: Worker) -> None:

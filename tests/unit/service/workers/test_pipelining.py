@@ -11,7 +11,7 @@ from service.errors import DeviceLost
 from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
 from service.workers import messages
-from service.workers.device_loop import Instance
+from service.workers.instances import Instance
 from service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S

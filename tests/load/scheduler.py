@@ -1,0 +1,104 @@
+"""What the scheduler's decisions cost and how fair they are. Promises: no server, no clock but for the cost.
+
+    python -m tests.load.scheduler
+
+First table: microseconds per request for being queued, decided on and taken out, one in ten cancelled, at various
+depths; and the same for a queue that sorts all that waits at every decision, as this one did before. Second table:
+simulated time, two models on one device, one of them sent ten times what it can have.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+from service.scheduling.batching import BatchLimits, next_batch
+from service.scheduling.latency_model import LatencyModel
+from service.scheduling.queue import RequestQueue
+from tests.support.simulated_device import Flood, SimulatedDevice, percentile
+
+DEPTHS = (10, 100, 1_000, 10_000)
+SIZES = (1, 2, 4, 8, 16)
+FAR_S = 1e6  # deadlines beyond every estimate: all are run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    instance_id: int
+    deadline_s: float
+    submitted_s: float = 0.0
+
+    @property
+    def rank_s(self) -> float:
+        return self.deadline_s
+
+
+def latency() -> LatencyModel:
+    model = LatencyModel()
+    for size in SIZES:
+        model.observe(size, 0.002 + 0.001 * size)
+    return model
+
+
+def cost_now_us(depth: int, rounds: int) -> float:
+    """Microseconds per request while `depth` others wait."""
+    queue: RequestQueue[Request] = RequestQueue()
+    queue.add_lane(1, BatchLimits(SIZES, 0.0), latency())
+    numbers = random.Random(depth)
+    for _ in range(depth):
+        queue.push(Request(1, FAR_S + numbers.random()))
+    requests = [Request(1, FAR_S + numbers.random()) for _ in range(SIZES[-1] * rounds)]
+    coming = iter(requests)
+    cancelled = 0
+    start_s = time.perf_counter()
+    for number in range(rounds):
+        fresh = [next(coming) for _ in range(SIZES[-1])]
+        for request in fresh:
+            if not queue.is_hopeless(request, float(number)):
+                queue.push(request)
+        cancelled += queue.remove(fresh[number % len(fresh)])
+        queue.take(float(number))
+    return 1e6 * (time.perf_counter() - start_s) / len(requests)
+
+
+def cost_sorting_us(depth: int, rounds: int) -> float:
+    """The same with all that waits filtered and sorted by every decision."""
+    numbers = random.Random(depth)
+    waiting = [Request(1, FAR_S + numbers.random()) for _ in range(depth)]
+    limits, table = BatchLimits(SIZES, 0.0), latency()
+    requests = [Request(1, FAR_S + numbers.random()) for _ in range(SIZES[-1] * rounds)]
+    coming = iter(requests)
+    start_s = time.perf_counter()
+    for number in range(rounds):
+        fresh = [next(coming) for _ in range(SIZES[-1])]
+        waiting.extend(fresh)
+        gone = fresh[number % len(fresh)]
+        waiting = [request for request in waiting if request is not gone]
+        decision = next_batch(waiting, float(number), limits, table)
+        ids = {id(request) for request in decision.batch}
+        waiting = [request for request in waiting if id(request) not in ids]
+    return 1e6 * (time.perf_counter() - start_s) / len(requests)
+
+
+def main() -> None:
+    print("microseconds per request    waiting      now   sorting all")
+    for depth in DEPTHS:
+        now_us = min(cost_now_us(depth, 300) for _ in range(3))
+        sorting_us = min(cost_sorting_us(depth, 20) for _ in range(3))
+        print(f"{depth:34,} {now_us:8.1f} {sorting_us:13.1f}")
+    print("\nanswers of the model that is not flooded, milliseconds (simulated)")
+    alone = SimulatedDevice().run(Flood(times_capacity=0.0))
+    flooded = SimulatedDevice().run(Flood(times_capacity=10.0))
+    for name, run in (("alone", alone), ("other at 10x", flooded)):
+        quiet_ms = [1000 * seconds for seconds in run.answered_s["quiet"]]
+        refused = run.refused["quiet"]
+        print(
+            f"  {name:14} p50 {percentile(quiet_ms, 50):6.1f}  p99 {percentile(quiet_ms, 99):6.1f}  refused {refused}"
+        )
+    ratio = percentile(flooded.answered_s["quiet"], 99) / percentile(alone.answered_s["quiet"], 99)
+    print(f"  p99 rises {ratio:.2f} times; the flooded model still gets {flooded.images_per_s('flooded'):.0f} images/s")
+
+
+if __name__ == "__main__":
+    main()
