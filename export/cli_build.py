@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from export.cli_engines import EnginesKeyOption, EnginesOption
 from export.errors import ExportError, RecipeError
 from export.plans.progress import Progress
 from export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
@@ -66,12 +67,8 @@ def build(
     repository: Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository")] = Path(
         "repository"
     ),
-    engines: Annotated[
-        Path | None, typer.Option(envvar="SACCADE_ENGINES_DIR", help="where plans lie; else .engines in the repository")
-    ] = None,
-    engines_key: Annotated[
-        Path | None, typer.Option(envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans")
-    ] = None,
+    engines: EnginesOption = None,
+    engines_key: EnginesKeyOption = None,
     trusted_key: Annotated[list[Path] | None, typer.Option(help="public key; versions without are refused")] = None,
     force: Annotated[bool, typer.Option("--force", help="build in place of plans that are there")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,

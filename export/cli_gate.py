@@ -11,6 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from export.cli_engines import EnginesKeyOption, EnginesOption
 from export.cli_signing import SignKeyOption, signer_from
 from export.datasets import DataStore
 from export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
@@ -79,12 +80,8 @@ def qualify(
         Path, typer.Option(envvar="SACCADE_REPOSITORY", help="where the recipe's newest version is")
     ] = Path("repository"),
     work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
-    engines: Annotated[
-        Path | None, typer.Option(envvar="SACCADE_ENGINES_DIR", help="where plans lie; else .engines in the repository")
-    ] = None,
-    engines_key: Annotated[
-        Path | None, typer.Option(envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans")
-    ] = None,
+    engines: EnginesOption = None,
+    engines_key: EnginesKeyOption = None,
     sign_key: SignKeyOption = None,
 ) -> None:
     """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome."""

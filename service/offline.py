@@ -18,8 +18,9 @@ import numpy as np
 
 from models.manifest import Manifest
 from models.preprocessing import Geometry, preprocess_into
-from service.backends.base import Backend, LoadRequest, Outputs, UInt8Array
+from service.backends.base import Backend, Outputs, UInt8Array
 from service.backends.registry import load_backend
+from service.backends.requests import load_request
 from service.errors import BackendError, RepositoryError, SaccadeError
 from service.parameters import Parameters
 from service.repository.open import list_versions
@@ -88,29 +89,23 @@ class OfflineModel:
         """Raises BackendError or RepositoryError."""
         manifest = version.manifest
         variant = choose_variant(manifest, settings.device, settings.variant)
-        digests = {entry.path: entry.sha256 for entry in manifest.files}
+        limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
         self.manifest: Manifest = manifest
         self.variant = variant.name
         self.times = OfflineTimes()
-        limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
         self._sizes = tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
         self._limits = ImageLimits(settings.max_pixels)
         self._pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
-        self._backend: Backend = load_backend(
-            settings.plain_backend,
-            LoadRequest(
-                file=version.path / variant.file,
-                input=manifest.input,
-                outputs=manifest.answer,
-                device=settings.device,
-                threads=settings.device_threads,
-                allow_spinning=settings.allow_spinning,
-                sha256=digests[variant.file],
-                external_data=tuple((version.path / name, digests[name]) for name in variant.external_data),
-                merges_dequantized=variant.precision != "fp8",
-                allowed_batch_sizes=self._sizes,
-            ),
+        request = load_request(
+            version.path,
+            manifest,
+            variant.name,
+            device=settings.device,
+            threads=settings.device_threads,
+            allow_spinning=settings.allow_spinning,
+            batch_sizes=self._sizes,
         )
+        self._backend: Backend = load_backend(settings.plain_backend, request)
 
     def warm_up(self) -> None:
         for size in self._sizes:

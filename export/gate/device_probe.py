@@ -20,11 +20,11 @@ from export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
 from export.plans.version_plans import ensure_plan, key_for
 from export.qualification.accuracy import Answer
 from export.qualification.benchmark import seconds_per_run
-from models.manifest import Device, Manifest, Variant
+from models.manifest import Device
 from models.plans import PlanKey
-from service.backends.base import LoadRequest
 from service.backends.cuda.driver import CudaDriver
 from service.backends.cuda.runtime_driver import RuntimeDriver
+from service.backends.requests import for_plan, load_request, variant_named
 from service.backends.tensorrt.module import TensorRt
 from service.backends.tensorrt_backend import TensorRtBackend
 from service.device_names import ONLY_GPU
@@ -70,12 +70,14 @@ class TensorRtProbe:
         self.runtime = f"{tensorrt.__name__} {tensorrt.__version__}"
 
     def key_of(self, variant: str) -> PlanKey:
-        """What a plan of this variant must be made from to serve here. Raises DeviceError for an unknown variant."""
-        return key_for(self._version.manifest, _variant(self._version.manifest, variant), self._tensorrt, self._here)
+        """What a plan of this variant must be made from to serve here. Raises BackendError for an unknown variant."""
+        return key_for(
+            self._version.manifest, variant_named(self._version.manifest, variant), self._tensorrt, self._here
+        )
 
     def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
         """The plan of a variant, built when the store has none. Raises DeviceError or RepositoryError."""
-        found = _variant(self._version.manifest, variant)
+        found = variant_named(self._version.manifest, variant)
         made = ensure_plan(
             self._version, found, self._tensorrt, self._here, self._store, force=anew, progress=self._progress
         )
@@ -109,23 +111,10 @@ class OpenedStoredPlan:
     ) -> None:
         """Raises BackendError with what to change."""
         manifest = version.manifest
-        variant = _variant(manifest, stored.record.variant)
-        digests = {entry.path: entry.sha256 for entry in manifest.files}
-        request = LoadRequest(
-            file=version.path / variant.file,
-            input=manifest.input,
-            outputs=manifest.answer,
-            device=ONLY_GPU,
-            threads=1,
-            allow_spinning=False,
-            sha256=digests[variant.file],
-            external_data=tuple((version.path / name, digests[name]) for name in variant.external_data),
-            allowed_batch_sizes=manifest.allowed_batch_sizes,
-            plan_dir=stored.directory,
-        )
+        request = load_request(version.path, manifest, stored.record.variant, device=ONLY_GPU, threads=1)
         cuda.set_device(0)
         free_before = cuda.memory().free_bytes
-        self._backend = TensorRtBackend(request, tensorrt=tensorrt, cuda=cuda)
+        self._backend = TensorRtBackend(for_plan(request, stored.directory, None), tensorrt=tensorrt, cuda=cuda)
         self._sizes = manifest.allowed_batch_sizes
         for size in self._sizes:  # kernels are loaded and graphs are captured by the first run
             self._backend.infer(np.zeros((size, *manifest.input.shape), np.uint8))
@@ -166,11 +155,3 @@ def told_progress(say: Callable[[float], None]) -> Progress:
         return True
 
     return progress
-
-
-def _variant(manifest: Manifest, name: str) -> Variant:
-    found = manifest.variant(name)
-    if found is None:
-        known = ", ".join(variant.name for variant in manifest.variants)
-        raise DeviceError(f"{manifest.model}/{manifest.version} has no variant {name!r}; it has {known}")
-    return found

@@ -6,18 +6,18 @@ where this package uses it.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
+from models.plans import TensorRtName
+from service.backends.tensorrt.module import first_installed
 
 DEFAULT_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")  # A100, consumer Ampere, Ada, Blackwell
 CURRENT = "CURRENT"  # the GPU at hand, as TensorRT itself finds it
-RUNTIMES = ("tensorrt", "tensorrt_rtx")
 _CAPABILITY = re.compile(r"SM\d{2,3}")
 _DRIVER_MISSING = "no NVIDIA driver or GPU answers"
 
@@ -31,13 +31,8 @@ class PresentGpu:
 
 
 def find_tensorrt(name: str | None = None) -> ModuleType | None:
-    """The named runtime, or the first one installed; None where there is none."""
-    for candidate in RUNTIMES if name is None else (name,):
-        try:
-            return importlib.import_module(candidate)
-        except ImportError:  # also raised by one whose libraries are missing
-            continue
-    return None
+    """The named runtime and no other, or the first one installed; None where there is none."""
+    return first_installed(get_args(TensorRtName) if name is None else (name,))
 
 
 def required_tensorrt(name: str | None = None) -> ModuleType:

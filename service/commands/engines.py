@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.plans import PlanRecord
+from service.commands.options import json_option, repository_option
 from service.repository.build_marks import BuildMark, build_marks
 from service.repository.open import FoundVersion, list_versions
 from service.repository.plan_seal import engines_secret
@@ -24,22 +25,14 @@ _WIDE = 200  # characters of a table that goes into a file
 
 @click.command("engines")
 @click.argument("model", required=False)
-@click.option(
-    "--repository",
-    "root",
-    envvar="SACCADE_REPOSITORY",
-    default="repository",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="model repository",
-)
+@repository_option
 @click.option(
     "--engines-dir", envvar="SACCADE_ENGINES_DIR", type=click.Path(path_type=Path), help="else .engines in it"
 )
 @click.option(
     "--engines-key-file", envvar="SACCADE_ENGINES_KEY_FILE", type=click.Path(path_type=Path), help="secret of plans"
 )
-@click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
+@json_option
 def engines(
     model: str | None, root: Path, engines_dir: Path | None, engines_key_file: Path | None, as_json: bool
 ) -> None:

@@ -14,23 +14,13 @@ from rich.table import Table
 
 from models.manifest import ManifestError, read_manifest
 from service.commands.engines import engines
+from service.commands.options import json_option, repository_option
 from service.commands.verification import verification_of
 from service.errors import RepositoryError, SignatureRefused
 from service.repository.open import FoundVersion, list_versions
 from service.repository.signature import read_signature
 from service.repository.trusted_keys import signature_policy
 from service.repository.variants import gate_state
-
-_repository_option = click.option(
-    "--repository",
-    "root",
-    envvar="SACCADE_REPOSITORY",
-    default="repository",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="model repository",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
 
 
 @click.group()
@@ -42,8 +32,8 @@ repository.add_command(engines)
 
 
 @repository.command("list")
-@_repository_option
-@_json_option
+@repository_option
+@json_option
 def list_command(root: Path, as_json: bool) -> None:
     """All versions, with the figures their manifests measured."""
     rows = [row for found in list_versions(root) for row in _rows(found)]
@@ -103,7 +93,7 @@ def _claimed_key_id(version_dir: Path) -> str:
 @repository.command("show")
 @click.argument("model")
 @click.argument("version", required=False)
-@_repository_option
+@repository_option
 def show_command(model: str, version: str | None, root: Path) -> None:
     """The manifest of a version (the newest one when none is named)."""
     path = _version_dir(root, model, version)
@@ -137,7 +127,7 @@ def _no_such_version(root: Path) -> RepositoryError:
 
 @repository.command("verify")
 @click.argument("wanted", metavar="[MODEL[/VERSION]]", required=False)
-@_repository_option
+@repository_option
 @click.option(
     "--trusted-keys",
     envvar="SACCADE_TRUSTED_KEYS",
@@ -151,7 +141,7 @@ def _no_such_version(root: Path) -> RepositoryError:
     is_flag=True,
     help="a version without a signature fails, too",
 )
-@_json_option
+@json_option
 def verify_command(
     wanted: str | None, root: Path, trusted_keys: tuple[Path, ...], require_signature: bool, as_json: bool
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Protocol, get_args
 
@@ -27,7 +28,11 @@ class TensorRt(Protocol):
 
 def find_tensorrt(preferred: str | None = None) -> ModuleType | None:
     """The preferred runtime, or the first one installed; None where there is none."""
-    names = [name for name in (preferred, *get_args(TensorRtName)) if name]
+    return first_installed(name for name in (preferred, *get_args(TensorRtName)) if name)
+
+
+def first_installed(names: Iterable[str]) -> ModuleType | None:
+    """The first of these modules that can be imported."""
     for name in dict.fromkeys(names):
         try:
             return importlib.import_module(name)

@@ -1,0 +1,18 @@
+"""Options that several commands share. Promises: one name, one variable, one help text each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+repository_option = click.option(
+    "--repository",
+    "root",
+    envvar="SACCADE_REPOSITORY",
+    default="repository",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="model repository",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
