@@ -29,7 +29,8 @@ Beside them
 - `artifact.py` stores what steps made, by content. `onnx_graph.py` answers questions about graphs.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
 - `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`,
-  `cli_build.py` with `cli_engines.py`; `engine_build.py` is the program that servers start; `progress.py` its lines and bars, `errors.py` every failure it can name. `demo.py` is `make demo`.
+  `cli_build.py` with `cli_engines.py`; `progress.py` its lines and bars, `errors.py` every failure it can name.
+  `engine_build.py` is the program that servers start, `demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

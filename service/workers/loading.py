@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from models.manifest import Manifest, ManifestError, read_manifest
 from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend
 from service.backends.registry import load_backend
+from service.backends.requests import for_plan, load_request
 from service.errors import BackendError
 from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
@@ -60,23 +62,19 @@ def load_instance(
 
 
 def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadRequest:
-    variant = manifest.variant(message.variant)
-    if variant is None:
-        raise BackendError(f"the manifest has no variant {message.variant!r}")
-    digests = {entry.path: entry.sha256 for entry in manifest.files}
-    return LoadRequest(
-        file=Path(message.version_dir) / variant.file,
-        input=manifest.input,
-        outputs=manifest.answer,
+    request = load_request(
+        Path(message.version_dir),
+        manifest,
+        message.variant,
         device=settings.device,
         threads=settings.device_threads,
         allow_spinning=settings.allow_spinning,
-        sha256=digests[variant.file],
-        external_data=tuple((Path(message.version_dir) / name, digests[name]) for name in variant.external_data),
-        merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
-        allowed_batch_sizes=message.allowed_batch_sizes,
-        plan_dir=Path(message.plan_dir) if message.plan_dir else None,
-        plan_sha256=message.plan_sha256 or None,
+        batch_sizes=message.allowed_batch_sizes,
+    )
+    if message.plan_dir:
+        request = for_plan(request, Path(message.plan_dir), message.plan_sha256)
+    return replace(
+        request,
         cuda_graphs=settings.cuda_graphs,
         batches_in_flight=settings.batches_in_flight,
         execution_contexts=settings.execution_contexts,
