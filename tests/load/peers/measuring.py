@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from service.bench.coordinator import ClientLimits, Closed
+from service.bench.coordinator import ClientLimits, Closed, Ending
 from service.bench.report import Report
 from service.bench.schedule import Poisson
 from service.bench.session import Open, Session, measure
 from service.bench.workload import Endpoint, RequestShape, Workload
-from service.errors import LoadFailed
+from service.errors import BadParameter, LoadFailed
 from tests.load.peers.environments import python_of
 from tests.load.peers.plan import STARTING_LIMIT_S, TIMEOUT_S, Load, Place, Visit, longest_s
 from tests.load.peers.processes import (
@@ -67,7 +68,7 @@ def visit_server(bench: Bench, visit: Visit, published: Published, expected: Seq
             environment = environment_of(server, launch, run)
             with running(launch.command, environment, scratch, longest_s(visit, load)) as process:
                 _measure_places(bench, visit, process, _requests(bench, server, published), port, expected)
-    except (ServerFailed, WrongAnswer, LoadFailed) as error:
+    except (ServerFailed, WrongAnswer, LoadFailed, BadParameter, OSError, http.client.HTTPException) as error:
         bench.say(f"{visit.name} with {visit.subject.name}: {error}")
         for place in visit.places:
             if bench.rows.find(place) is None:
@@ -100,11 +101,15 @@ def _measure_places(
         ensure_same(answer, classes_of(server.wire, _answered(port, request)), tolerance)
     endpoint = Endpoint("127.0.0.1", port, False, "")
     workload = workload_of(requests, visit.subject.name, endpoint)
+    if server.is_tuned:  # its batches have been formed once too, as the other's were in the closed loop
+        _measured(
+            _session(load, endpoint, workload, visit.places[0]), Closed(load.connections, load.closed_warm_up_s, 0.0)
+        )
     for place in visit.places:
         rate = None if not place.factor else place.factor * _capacity(bench.rows, visit)
         session = _session(load, endpoint, workload, place)
         with process.watched() as usage:
-            report = measure(session, _shape(load, rate), lambda live, duration_s: None).report
+            report = _measured(session, _shape(load, rate))
         figures = figures_of(report, usage[0], rate)
         if not place.factor:
             figures["cold_start_s"] = round(cold_start_s, 2)
@@ -112,6 +117,14 @@ def _measure_places(
         bench.say(line_of(place, figures))
         if process.process.poll() is not None:
             raise ServerFailed(f"it ended under load: {process.log_tail()}")
+
+
+def _measured(session: Session, load: Open | Closed) -> Report:
+    """Raises KeyboardInterrupt for a run that was cut short: the load client itself only returns early."""
+    run = measure(session, load, lambda live, duration_s: None)
+    if run.measured.ending is Ending.INTERRUPTED:
+        raise KeyboardInterrupt
+    return run.report
 
 
 def _answered(port: int, request: Request) -> bytes:

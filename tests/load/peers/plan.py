@@ -102,7 +102,7 @@ def expected_s(visit: Visit, load: Load) -> float:
     """About how long a visit takes; an untuned server has to work off what it could not carry."""
     if visit.server is None:
         return 1.5 * load.seconds + _ENDING_S
-    total = visit.server.starts_s + _ENDING_S
+    total = visit.server.starts_s + _ENDING_S + (load.closed_warm_up_s if visit.server.is_tuned else 0.0)
     for place in visit.places:
         warm_up_s = load.open_warm_up_s if place.factor else load.closed_warm_up_s
         backlog_s = 0.0 if visit.server.is_tuned else min(TIMEOUT_S, max(0.0, place.factor - 1.0) * load.seconds)

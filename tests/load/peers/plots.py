@@ -17,7 +17,7 @@ _GUIDE: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": ":"}
 
 def draw(document: Row, names: Sequence[Name], subject: str, file: Path) -> None:
     """Capacity, goodput against the rate, and p99 of what was accepted."""
-    figure = Figure(figsize=(17, 5.5), layout="constrained")
+    figure = Figure(figsize=(17, 6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     colors = {base: f"C{index}" for index, base in enumerate(dict.fromkeys(name.base for name in names))}
     _draw_capacities(left, document, names, subject, colors)
@@ -30,10 +30,11 @@ def draw(document: Row, names: Sequence[Name], subject: str, file: Path) -> None
     objective_ms = document["settings"]["objective_ms"]
     middle.axline((0, 0), slope=1, **_GUIDE)
     middle.set_title(f"right answers within {objective_ms:g} ms")
-    middle.set(xlabel="rate / own capacity", ylabel="goodput / own capacity", xlim=(0, None), ylim=(0, 1.1))
+    middle.set(xlabel="rate / own capacity", ylabel="goodput / own capacity", xlim=(0, None), ylim=(0, None))
     right.axhline(objective_ms, **_GUIDE)
     right.set(title="p99 of accepted", xlabel="rate / own capacity", ylabel="ms", yscale="log", xlim=(0, None))
-    middle.legend(fontsize=7)
+    handles, labels = middle.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     figure.suptitle(f"{subject}, {document['settings']['cores']} cores, JPEG to top-5 JSON")
     figure.savefig(file, dpi=120)
 
