@@ -25,6 +25,7 @@ from service.workers.child import ControlConnection, ignore_terminal_signals
 log = structlog.get_logger()
 
 _WORKER_WITHIN_S = 2.0  # health must be answered soon, with a worker or without
+_USAGE_PERIOD_S = 0.2  # short against the shortest stay of a version in memory
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
 
 
@@ -39,8 +40,11 @@ class _Server(uvicorn.Server):
 class ApiProcess:
     """Follows the supervisor's catalog while uvicorn serves."""
 
-    def __init__(self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str) -> None:
+    def __init__(
+        self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str, *, reports_usage: bool
+    ) -> None:
         self._host = host
+        self._reports_usage = reports_usage
         self._informed = asyncio.Event()
         self._api = api
         self._control = control
@@ -59,6 +63,7 @@ class ApiProcess:
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.lines.run())
+            reporting = tasks.create_task(self._report_usage())
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.lines.wait_connected(there, _WORKER_WITHIN_S)
@@ -66,6 +71,7 @@ class ApiProcess:
                 await self._server.serve(sockets=[listen(self._host, port)])
             following.cancel()
             connecting.cancel()
+            reporting.cancel()
         self._api.pool.shutdown()
 
     def _receive(self, message: messages.AnyMessage) -> None:
@@ -92,6 +98,14 @@ class ApiProcess:
             self._api.catalog.apply(catalog, manifests)
             self._informed.set()
 
+    async def _report_usage(self) -> None:
+        """The supervisor unloads what has not been used for longest."""
+        while self._reports_usage:
+            await asyncio.sleep(_USAGE_PERIOD_S)
+            usages = self._api.catalog.usages()
+            if usages:
+                self._control.send(messages.Used(usages))
+
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
         """The manifest the supervisor verified, or None when it is unreadable or not that one."""
         known = (status.version_dir, status.manifest_sha256)
@@ -113,7 +127,11 @@ async def _main(control_descriptor: int, port: int) -> None:
     identity = await control.identity()
     settings = identity.settings
     configure_logs(settings.log_format, identity.name)
-    api = build_api(settings, lambda generation: control.send(messages.CatalogApplied(generation)))
+    api = build_api(
+        settings,
+        lambda generation: control.send(messages.CatalogApplied(generation)),
+        lambda key: control.send(messages.Want(key.model, key.version)),
+    )
     config = uvicorn.Config(
         api.front_door,
         proxy_headers=False,
@@ -126,7 +144,8 @@ async def _main(control_descriptor: int, port: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
     )
-    await ApiProcess(api, control, _Server(config), settings.host).run(port)
+    process = ApiProcess(api, control, _Server(config), settings.host, reports_usage=settings.load_models != "all")
+    await process.run(port)
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from service import __version__
 from service.catalog import ServingCatalog
+from service.cold_starts import ColdStarts
+from service.core import VersionKey
 from service.errors import SaccadeError
 from service.http.auth import ApiKeys
 from service.http.error_responses import PROBLEM_TYPE, problem, problem_of
@@ -55,10 +57,13 @@ class Api:
     pool: ThreadPoolExecutor
 
 
-def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
-    """`acknowledge` gets the generation of each catalog once it holds."""
+def build_api(
+    settings: Settings, acknowledge: Callable[[int], None], want: Callable[[VersionKey], None] = lambda key: None
+) -> Api:
+    """`acknowledge` gets the generation of each catalog once it holds, `want` versions that requests wait for."""
     metrics = Metrics(CollectorRegistry())
-    catalog = ServingCatalog(metrics, acknowledge)
+    catalog = ServingCatalog(metrics, acknowledge, want)
+    cold_starts = ColdStarts(catalog, settings.slots)
     lines = _lines(settings, metrics)
     pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
     rule = LadderRule(settings.has_ladder, settings.objective_ms / 1000 or None)
@@ -66,7 +71,7 @@ def build_api(settings: Settings, acknowledge: Callable[[int], None]) -> Api:
     predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels), rungs)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
-    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch)
+    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts)
     app = FastAPI(title="saccade", version=__version__)
     for path in PREDICT_PATHS:
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))

@@ -11,6 +11,7 @@ SaccadeError
 ├── Overloaded              no permit free; carries when to retry
 ├── Unavailable             cannot serve now; carries when to retry
 │   ├── NotReady            still loading, or failed to load
+│   │   └── Resting         loads when it is asked for
 │   ├── Draining            shutting down
 │   └── WorkerLost          the device worker died with the request
 ├── DeadlineExceeded        the deadline cannot be, or was not, met
@@ -32,6 +33,8 @@ SaccadeError
 """
 
 from __future__ import annotations
+
+from service.core import VersionKey
 
 
 class SaccadeError(Exception):
@@ -83,6 +86,14 @@ class Unavailable(SaccadeError):
 
 class NotReady(Unavailable):
     pass
+
+
+class Resting(NotReady):
+    """The version to ask for."""
+
+    def __init__(self, message: str, key: VersionKey) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class Draining(Unavailable):

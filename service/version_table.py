@@ -202,7 +202,7 @@ class VersionTable:
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
             return False
-        entry.on_demand = entry.is_resting = True
+        entry.is_resting = True
         for instance in list(entry.instances):
             self._begin_unload(entry, instance, generation)
         return True
@@ -210,6 +210,10 @@ class VersionTable:
     def wake(self, key: VersionKey) -> None:
         """It rests no more; `want` says what of it is loaded."""
         self._entries[key].is_resting = False
+
+    def on_demand(self, key: VersionKey, *, is_so: bool) -> None:
+        """Whether requests load it."""
+        self._entries[key].on_demand = is_so
 
     def _begin_unload(self, entry: VersionEntry, instance: Instance, generation: int) -> None:
         if instance.instance_id == 0:

@@ -17,8 +17,8 @@ _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING
 def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
     """Why this process must get no traffic; None when it may.
 
-    Ready means a worker answers probes, every model is settled (a version ready, or all of them failed) and at
-    least one model answers.
+    Ready means a worker answers probes, every model is settled (a version ready or loaded on demand, or all of them
+    failed) and at least one model answers.
     """
     if catalog.draining:
         return "draining: shutting down"
@@ -36,7 +36,9 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
 def _unsettled_reason(catalog: Catalog) -> str | None:
     states_by_model: dict[str, set[str]] = {}
     for status in catalog.versions:
-        states_by_model.setdefault(status.model, set()).add(status.state)
+        # What requests load is as good as ready, before its first one and while others have its place.
+        is_settled = status.on_demand and status.state != VersionState.FAILED
+        states_by_model.setdefault(status.model, set()).add(VersionState.READY if is_settled else status.state)
     waiting = [
         model
         for model, states in states_by_model.items()

@@ -20,6 +20,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from service.catalog import ServingCatalog, Target
+from service.cold_starts import ColdStarts
 from service.core import Outcome
 from service.errors import (
     BadParameter,
@@ -29,6 +30,7 @@ from service.errors import (
     NotReady,
     Overloaded,
     PayloadTooLarge,
+    Resting,
     SaccadeError,
 )
 from service.http.auth import ApiKeys, Unauthorized
@@ -82,8 +84,10 @@ class PredictEndpoint:
         keys: ApiKeys,
         metrics: Metrics,
         switch: AdmissionSwitch,
+        cold_starts: ColdStarts,
     ) -> None:
         self._catalog = catalog
+        self._cold_starts = cold_starts
         self._predictor = predictor
         self._limits = limits
         self._keys = keys
@@ -101,8 +105,7 @@ class PredictEndpoint:
         try:
             self._keys.ensure(headers.get(b"authorization"))
             self._switch.ensure_open()
-            path = scope["path_params"]
-            resolved = self._catalog.resolve(path["model"], path.get("version"), path.get("label"))
+            resolved, waited_s = await self._resolve(scope)
             query = _query_parameters(scope["query_string"])
             media_type = media_type_of(headers.get(b"content-type"))
             self._catalog.begin(resolved, query.variant)
@@ -110,7 +113,7 @@ class PredictEndpoint:
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
-            deadline_s = time.monotonic() + parameters.deadline_ms / 1000
+            deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
@@ -133,6 +136,19 @@ class PredictEndpoint:
             body.release()
             if target is not None:
                 self._catalog.end(target)
+
+    async def _resolve(self, scope: Scope) -> tuple[Target, float]:
+        """What answers, and the seconds it took to load that."""
+        path = scope["path_params"]
+        names = (path["model"], path.get("version"), path.get("label"))
+        try:
+            return self._catalog.resolve(*names), 0.0
+        except Resting as resting:
+            start_s = time.monotonic()
+            rule = self._limits.deadline
+            within_ms = _query_parameters(scope["query_string"]).deadline_ms or rule.default_ms
+            target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
+            return target, time.monotonic() - start_s
 
     def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
         counted = target.metrics

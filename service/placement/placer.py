@@ -5,13 +5,14 @@ An instance keeps its place while its worker restarts, so a restart never change
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from service.core import VersionKey, VersionState
 from service.device_names import CPU, device_kind
 from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
-from service.placement.place import Policy, place
+from service.placement.place import Placement, Policy, place
+from service.placement.residency import Room
 from service.version_entry import Instance, VersionEntry
 from service.version_table import VersionTable
 from service.workers.messages import DeviceFacts
@@ -50,6 +51,10 @@ class _Bytes:
     allowed_batch_sizes: tuple[int, ...]
 
 
+MakesRoom = Callable[[VersionKey, Mapping[str, int]], Room]
+"""`Residency.room`."""
+
+
 class Placer:
     """The ledgers of all devices, over one version table."""
 
@@ -75,8 +80,11 @@ class Placer:
         """Room grew somewhere."""
         self._table.retry_refused()
 
-    def settle(self) -> list[Refused]:
-        """Places what waits and fits; newest version first. Returns what was refused now."""
+    def settle(self, room: MakesRoom | None = None) -> list[Refused]:
+        """Places what waits and fits; newest version first. Returns what was refused now.
+
+        `room` is asked before a version gets its first place, and when it finds none; it may have others leave.
+        """
         self._remember()
         refused: list[Refused] = []
         is_changing = True
@@ -87,6 +95,12 @@ class Placer:
                 by_device = {instance.spec.device: instance for instance in waiting}
                 needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
                 placement = place(needs, ledgers, self._lost, self._policy)
+                is_first = all(instance.spec.rung == 0 for instance in waiting)
+                is_decided = bool(placement.devices or placement.refusals)
+                if room is not None and is_first and is_decided:
+                    missing = {} if placement.devices else _missing(needs, ledgers, placement)
+                    if room(key, missing) is Room.COMING:
+                        continue  # it goes on waiting
                 self._table.place(key, placement.devices, placement.refusals, placement.spared)
                 for device, reason in placement.refusals.items():
                     spec = by_device[device].spec
@@ -104,6 +118,10 @@ class Placer:
             for key, entry, instance in self._held(device)
         )
         return DeviceLedger(device, capacity, holdings, facts.problem)
+
+    def held_bytes(self, entry: VersionEntry, instance: Instance) -> int:
+        """What an instance counts for, measured or estimated."""
+        return self._need(entry, instance).size_bytes
 
     def measured_bytes(self, device: str) -> int:
         """What the loaded instances of a device were measured to hold."""
@@ -126,6 +144,16 @@ class Placer:
             for instance in entry.instances:
                 if instance.memory_bytes:
                     self._measured[_bytes(entry, instance)] = instance.memory_bytes
+
+
+def _missing(needs: Mapping[str, Need], ledgers: Mapping[str, DeviceLedger], placement: Placement) -> dict[str, int]:
+    """Bytes that devices lack; without those that cannot be used, or are too small for it alone."""
+    missing = {}
+    for device in placement.refusals:
+        ledger, size = ledgers[device], needs[device].size_bytes
+        if not ledger.problem and ledger.capacity_bytes is not None and size <= ledger.capacity_bytes:
+            missing[device] = size - (ledger.free_bytes or 0)
+    return missing
 
 
 def _bytes(entry: VersionEntry, instance: Instance) -> _Bytes:

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from service import errors
-from service.core import Outcome
+from service.core import Outcome, VersionKey
 from service.errors import (
     BackendError,
     BadImage,
@@ -20,6 +20,7 @@ from service.errors import (
     DeviceLost,
     Draining,
     InferenceFailed,
+    LoadFailed,
     NotFound,
     NotReady,
     OutOfDeviceMemory,
@@ -27,6 +28,7 @@ from service.errors import (
     PayloadTooLarge,
     PlanRefused,
     RepositoryError,
+    Resting,
     RuntimeMissing,
     SaccadeError,
     SettingsError,
@@ -56,6 +58,7 @@ EXPECTED: dict[type[SaccadeError], tuple[int, Outcome]] = {
     Overloaded: (429, Outcome.OVERLOADED),
     Unavailable: (503, Outcome.UNAVAILABLE),
     NotReady: (503, Outcome.UNAVAILABLE),
+    Resting: (503, Outcome.UNAVAILABLE),
     Draining: (503, Outcome.UNAVAILABLE),
     WorkerLost: (503, Outcome.UNAVAILABLE),
     DeadlineExceeded: (504, Outcome.DEADLINE),
@@ -76,10 +79,13 @@ OURS = (
     BadSignature,
     DamagedSignature,
     SettingsError,
+    LoadFailed,
 )
 
 
 def instance_of(kind: type[SaccadeError], text: str = "what was given") -> SaccadeError:
+    if kind is Resting:
+        return Resting(text, VersionKey("digits", 1))
     return Overloaded(text, 1.0, "slots") if kind is Overloaded else kind(text)
 
 
