@@ -33,6 +33,7 @@ from service.parameters import DeadlineRule
 from service.predictor import Predictor
 from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Admission
+from service.scheduling.pool_load import PoolLoad
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
 from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge
@@ -68,7 +69,7 @@ def build_api(
     pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
     rule = LadderRule(settings.has_ladder, settings.objective_ms / 1000 or None)
     rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
-    predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels), rungs)
+    predictor = Predictor(lines, pool, ImageLimits(settings.max_pixels), rungs, PoolLoad(settings.decode_threads))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts)
@@ -90,14 +91,15 @@ def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
     for device in settings.devices:
         admission = Admission(in_use.part(device))
         lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
-    return DeviceLines(lines)
+    return DeviceLines(lines, settings.max_estimated_wait_ms / 1000)
 
 
 def _limits(settings: Settings) -> PredictLimits:
     return PredictLimits(
         BodyLimits(settings.max_body_bytes, settings.max_buffered_bytes, settings.body_timeout_ms / 1000),
         DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms),
-        min(settings.max_images_per_request, settings.slots),
+        settings.max_images_per_request,
+        settings.max_concurrent_per_key,
     )
 
 

@@ -34,6 +34,9 @@ from service.errors import (
 from service.parameters import Parameters
 from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Permit
+from service.scheduling.pool_load import PoolLoad
+from service.scheduling.priority import RANK_OFFSET_S, Priority
+from service.scheduling.waits import Urgency
 from service.vision.answers import prediction_of
 from service.vision.gpu.header import encoded_image
 from service.vision.image_decoder import ImageLimits, decode_image
@@ -77,17 +80,67 @@ ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Calls back when the client has left, until the context ends."""
 
 
+class _Leaving:
+    """Ends whatever a request waits for when its client has left."""
+
+    def __init__(self) -> None:
+        self._has_left = False
+        self._give_up: Callable[[], object] | None = None
+
+    def leave(self) -> None:
+        self._has_left = True
+        if self._give_up is not None:
+            self._give_up()
+
+    def on_leave(self, give_up: Callable[[], object]) -> None:
+        """What to do about the present wait. Raises ClientLeft when nobody waits any more."""
+        self.ensure_there()
+        self._give_up = give_up
+
+    def ensure_there(self) -> None:
+        """Raises ClientLeft."""
+        if self._has_left:
+            raise ClientLeft("the client closed the connection")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request, as each of its images needs to know it."""
+
+    target: Target
+    parameters: Parameters
+    deadline_s: float
+    priority: Priority
+    client_leaves: ClientWatch
+
+
 class Predictor:
     """Turns encoded images into predictions, through the device workers."""
 
     def __init__(
-        self, lines: DeviceLines, pool: ThreadPoolExecutor, limits: ImageLimits, rungs: RungChooser | None = None
+        self,
+        lines: DeviceLines,
+        pool: ThreadPoolExecutor,
+        limits: ImageLimits,
+        rungs: RungChooser | None = None,
+        load: PoolLoad | None = None,
     ) -> None:
-        """Without `rungs` there is no ladder."""
+        """Without `rungs` there is no ladder. `load` is the pool's; without it, one thread's is assumed."""
         self._lines = lines
         self._rungs = rungs or RungChooser(LadderRule(False, None), lines, lambda model, rung: None)
         self._pool = pool
+        self._load = load or PoolLoad(1)
         self._limits = limits
+
+    def ensure_room(self, target: Target, variant: str | None, priority: Priority, allowed_s: float | None) -> None:
+        """Before a request's body is read; `allowed_s` is None while its deadline is not known.
+
+        Raises Overloaded or NotReady when none of the instances that may answer could take it.
+        """
+        self._lines.ensure_room(target.instances_of(variant), self._urgency(priority, allowed_s))
+
+    def _urgency(self, priority: Priority, allowed_s: float | None) -> Urgency:
+        return Urgency(priority, allowed_s, self._load.wait_s, self._load.job_s)
 
     async def predict(
         self,
@@ -96,64 +149,104 @@ class Predictor:
         parameters: Parameters,
         deadline_s: float,
         client_leaves: ClientWatch,
+        priority: Priority = Priority.NORMAL,
     ) -> list[ImageAnswer]:
-        """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work."""
-        given = self._lines.assign(self._rungs.instances_for(target, parameters, len(images)), len(images))
+        """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
+
+        Images that get no slot at once wait for one, each until the deadline.
+        """
+        asked = _Asked(target, parameters, deadline_s, priority, client_leaves)
+        given = self._lines.assign(
+            self._rungs.instances_for(target, parameters, len(images)),
+            len(images),
+            self._urgency(priority, deadline_s - time.monotonic()),
+        )
         if len(images) == 1:
-            permit = given.permits[0]
-            return [await self._answer(images[0], permit, given, target, parameters, deadline_s, client_leaves)]
+            return [await self._answer(images[0], given.permits[0], given, asked)]
         async with asyncio.TaskGroup() as tasks:
             answers = [
-                tasks.create_task(self._answer(image, permit, given, target, parameters, deadline_s, client_leaves))
-                for image, permit in zip(images, given.permits, strict=True)
+                tasks.create_task(
+                    self._answer(image, given.permits[index], given, asked)
+                    if index < len(given.permits)
+                    else self._answer_in_turn(image, given, asked)
+                )
+                for index, image in enumerate(images)
             ]
         return [answer.result() for answer in answers]
 
-    async def _answer(
-        self,
-        image: bytes | SaccadeError,
-        permit: Permit,
-        given: Assignment,
-        target: Target,
-        parameters: Parameters,
-        deadline_s: float,
-        client_leaves: ClientWatch,
-    ) -> ImageAnswer:
-        start_s = time.perf_counter()
-        variant = given.instance.variant
-        rung = given.instance.rung if self._rungs.is_on else None
+    async def _answer_in_turn(self, image: bytes | SaccadeError, given: Assignment, asked: _Asked) -> ImageAnswer:
+        """The answer of an image that waits for a slot first."""
         try:
             if isinstance(image, SaccadeError):
                 raise image
-            async with asyncio.timeout(deadline_s - time.monotonic() + _GRACE_S):
-                filled = await self._prepare(image, permit, given, target)
-                decoded_s = time.perf_counter()
-                decoder = "device" if filled.encoded_bytes else "image_threads"
-                done = await self._infer(permit, given, filled, deadline_s, client_leaves)
-                if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
-                    filled = await self._decode(image, permit, target)
+            async with asyncio.timeout(asked.deadline_s - time.monotonic()):
+                permit = await self._next_permit(given, asked)
+        except TimeoutError:
+            late = DeadlineExceeded("the deadline passed before the image got its turn; send fewer images at once")
+            return self._failed(late, given)
+        except SaccadeError as error:
+            return self._failed(error, given)
+        return await self._answer(image, permit, given, asked)
+
+    async def _next_permit(self, given: Assignment, asked: _Asked) -> Permit:
+        turn = given.admission.next_permit(given.instance.instance_id)
+
+        def give_up() -> None:
+            if not turn.done():
+                turn.set_exception(ClientLeft("the client closed the connection"))
+
+        with asked.client_leaves(give_up):
+            try:
+                return await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came just now
+                    turn.result().let_go()
+                raise
+
+    def _failed(self, error: SaccadeError, given: Assignment) -> ImageAnswer:
+        rung = given.instance.rung if self._rungs.is_on else None
+        return ImageAnswer(None, error, NO_TIMES, given.instance.variant, rung)
+
+    async def _answer(
+        self, image: bytes | SaccadeError, permit: Permit, given: Assignment, asked: _Asked
+    ) -> ImageAnswer:
+        target, leaving = asked.target, _Leaving()
+        start_s = time.perf_counter()
+        try:
+            if isinstance(image, SaccadeError):
+                raise image
+            async with asyncio.timeout(asked.deadline_s - time.monotonic() + _GRACE_S):
+                with asked.client_leaves(leaving.leave):
+                    filled = await self._prepare(image, permit, given, target, leaving)
                     decoded_s = time.perf_counter()
-                    done = await self._infer(permit, given, filled, deadline_s, client_leaves)
-                    decoder = "second_opinion"
+                    decoder = "device" if filled.encoded_bytes else "image_threads"
+                    done = await self._infer(permit, given, filled, asked, leaving)
+                    if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
+                        filled = await self._decode(image, permit, target, leaving)
+                        decoded_s = time.perf_counter()
+                        done = await self._infer(permit, given, filled, asked, leaving)
+                        decoder = "second_opinion"
                 _ensure_ok(done.status)
                 target.metrics.decoded[decoder].inc()
                 inferred_s = time.perf_counter()
-                prediction = await self._finish(permit, filled.place, target, parameters)
+                prediction = await self._finish(permit, filled.place, target, asked.parameters)
         except TimeoutError:
-            late = DeadlineExceeded("the deadline passed before the answer was ready")
-            return ImageAnswer(None, late, NO_TIMES, variant, rung)
+            return self._failed(DeadlineExceeded("the deadline passed before the answer was ready"), given)
         except SaccadeError as error:
-            return ImageAnswer(None, error, NO_TIMES, variant, rung)
+            return self._failed(error, given)
         except Exception as error:  # logged with its trace; the other images of the request go on
             log.exception("image_failed", model=target.key.model)
-            return ImageAnswer(None, SaccadeError(type(error).__name__), NO_TIMES, variant, rung)
+            return self._failed(SaccadeError(type(error).__name__), given)
         finally:
             permit.let_go()
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        return ImageAnswer(prediction, None, times, variant, rung)
+        rung = given.instance.rung if self._rungs.is_on else None
+        return ImageAnswer(prediction, None, times, given.instance.variant, rung)
 
-    async def _prepare(self, image: bytes, permit: Permit, given: Assignment, target: Target) -> _Filled:
+    async def _prepare(
+        self, image: bytes, permit: Permit, given: Assignment, target: Target, leaving: _Leaving
+    ) -> _Filled:
         """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""
         if given.instance.decodes_jpegs:
 
@@ -161,10 +254,10 @@ class Predictor:
                 return self._copied(image, permit, target)
 
             is_small = len(image) <= _INLINE_JPEG_BYTES
-            copied = work() if is_small else await self._in_pool(permit, work)
+            copied = work() if is_small else await self._in_pool(permit, work, leaving)
             if copied is not None:
                 return copied
-        return await self._decode(image, permit, target)
+        return await self._decode(image, permit, target, leaving)
 
     def _copied(self, image: bytes, permit: Permit, target: Target) -> _Filled | None:
         """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
@@ -176,7 +269,7 @@ class Predictor:
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
         return _Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
-    async def _decode(self, image: bytes, permit: Permit, target: Target) -> _Filled:
+    async def _decode(self, image: bytes, permit: Permit, target: Target, leaving: _Leaving) -> _Filled:
         """Decodes and resizes into the slot."""
         pixels_out = permit.arena.tensor(permit.slot, target.layout.input)
         spec = target.manifest.preprocess
@@ -184,25 +277,31 @@ class Predictor:
         def work() -> _Filled:
             return _Filled(preprocess_into(decode_image(image, self._limits), spec, pixels_out), 0)
 
-        return await self._in_pool(permit, work)
+        return await self._in_pool(permit, work, leaving)
 
     async def _infer(
-        self, permit: Permit, given: Assignment, filled: _Filled, deadline_s: float, client_leaves: ClientWatch
+        self, permit: Permit, given: Assignment, filled: _Filled, asked: _Asked, leaving: _Leaving
     ) -> messages.Done:
-        worker = given.worker
-        request_id, answer = worker.submit(permit, given.instance.instance_id, deadline_s, filled.encoded_bytes)
+        leaving.ensure_there()
+        request_id, answer = given.worker.submit(
+            permit,
+            given.instance.instance_id,
+            asked.deadline_s,
+            filled.encoded_bytes,
+            RANK_OFFSET_S[asked.priority],
+        )
 
         def give_up() -> None:
             if not answer.done():
                 answer.set_exception(ClientLeft("the client closed the connection"))
-                worker.cancel(request_id)
+                given.worker.cancel(request_id)
 
-        with client_leaves(give_up):
-            try:
-                done = await answer
-            except asyncio.CancelledError:  # the deadline, or the end of the process
-                worker.cancel(request_id)
-                raise
+        leaving.on_leave(give_up)
+        try:
+            done = await answer
+        except asyncio.CancelledError:  # the deadline, or the end of the process
+            given.worker.cancel(request_id)
+            raise
         given.observe(done)
         return done
 
@@ -219,13 +318,39 @@ class Predictor:
             return work()
         return await self._in_pool(permit, work)
 
-    async def _in_pool(self, permit: Permit, work: Callable[[], Result]) -> Result:
-        """Runs `work` in a pixel thread, which holds the permit until it is done with the slot."""
+    async def _in_pool(self, permit: Permit, work: Callable[[], Result], leaving: _Leaving | None = None) -> Result:
+        """Runs `work` in a pixel thread, which holds the permit until it is done with the slot.
+
+        Work that has not begun when the request gives up never begins.
+        """
+        seconds: list[float] = []
+
+        def timed() -> Result:
+            start_s = time.perf_counter()
+            try:
+                return work()
+            finally:
+                seconds.append(time.perf_counter() - start_s)
+
+        def end(_: object) -> None:
+            self._load.end(seconds[0] if seconds else None)
+            permit.let_go()
+
+        job = self._pool.submit(timed)
         permit.hold()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        future.add_done_callback(lambda _: permit.let_go())
-        # Shielded: a request that gives up must not make the thread look finished while it still uses the slot.
-        return await asyncio.shield(future)
+        self._load.begin()
+        future = asyncio.wrap_future(job)
+        future.add_done_callback(end)
+        if leaving is not None:
+            leaving.on_leave(job.cancel)
+        try:
+            # Shielded: a request that gives up must not make the thread look finished while it still uses the slot.
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            job.cancel()
+            if leaving is not None:
+                leaving.ensure_there()
+            raise
 
 
 def _ensure_ok(status: int) -> None:

@@ -36,13 +36,15 @@ class ApiKeys:
             raise SettingsError(f"SACCADE_API_KEYS_FILE: {path} holds no key")
         return cls(keys)
 
-    def ensure(self, authorization: bytes | None) -> None:
-        """Raises Unauthorized or Forbidden."""
+    def ensure(self, authorization: bytes | None) -> int | None:
+        """The number of the key; None where none is asked for. Raises Unauthorized or Forbidden."""
         if not self._keys:
-            return
+            return None
         scheme, _, given = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not given:
             raise Unauthorized("this server asks for a key: send `Authorization: Bearer <key>`")
         # All keys are compared, so the time does not tell which one nearly matched.
-        if not any([hmac.compare_digest(given.strip(), key) for key in self._keys]):
+        matches = [hmac.compare_digest(given.strip(), key) for key in self._keys]
+        if not any(matches):
             raise Forbidden("this key is not known here")
+        return matches.index(True)

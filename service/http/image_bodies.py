@@ -73,7 +73,7 @@ def _ensure_count(count: int, max_images: int) -> None:
     if count > max_images:
         raise Unprocessable(
             f"{count} images in one request, at most {max_images} are allowed: send several requests, or raise "
-            "SACCADE_MAX_IMAGES_PER_REQUEST (and SACCADE_SLOTS, which bounds it)"
+            "SACCADE_MAX_IMAGES_PER_REQUEST"
         )
 
 

@@ -48,10 +48,22 @@ class Body:
         self._budget = budget
         self._limits = limits
         self._taken_bytes = 0
+        self._is_begun = False
+
+    def can_be_dropped(self, content_length: bytes | None) -> bool:
+        """Whether the connection may go on after an answer to a body that was not read: it is dropped as it comes."""
+        if self._is_begun:
+            return True
+        return (
+            content_length is not None
+            and content_length.isdigit()
+            and int(content_length) <= self._limits.max_body_bytes
+        )
 
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
         self._ensure_allowed(_declared_bytes(content_length))
+        self._is_begun = True
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 first = await receive()

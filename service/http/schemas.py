@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from service.http.image_bodies import RAW_TYPES
+from service.scheduling.priority import Priority
 
 
 class Problem(BaseModel):
@@ -193,6 +194,13 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
         for name, schema, description in _PARAMETERS
     ]
+    priority = {
+        "name": "X-Priority",
+        "in": "header",
+        "required": False,
+        "schema": {"enum": [each.value for each in Priority]},
+        "description": "order among requests that are due within a second of each other; low is refused first",
+    }
     binary = {"schema": {"type": "string", "format": "binary"}}
     problem = {
         "description": "Problem",
@@ -202,7 +210,7 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "summary": "Predict",
         "operationId": "predict_" + "_".join(path_parameters),
         "tags": ["predict"],
-        "parameters": [*names, *query],
+        "parameters": [*names, *query, priority],
         "requestBody": {
             "required": True,
             "content": {

@@ -36,11 +36,13 @@ from service.errors import (
 from service.http.auth import ApiKeys, Unauthorized
 from service.http.client_watch import DisconnectWatch
 from service.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
-from service.http.image_bodies import images_from, media_type_of
+from service.http.image_bodies import RAW_TYPES, images_from, media_type_of
+from service.http.key_limits import KeyLimits
 from service.http.limits import Body, BodyLimits, UploadBudget
 from service.metrics import Metrics
 from service.parameters import DeadlineRule, GivenParameters, complete, merged, parse_given
 from service.predictor import ImageAnswer, Predictor
+from service.scheduling.priority import priority_from
 
 log = structlog.get_logger()
 
@@ -56,6 +58,7 @@ class PredictLimits:
     body: BodyLimits
     deadline: DeadlineRule
     max_images: int
+    max_concurrent_per_key: int = 0
 
 
 class AdmissionSwitch:
@@ -94,27 +97,33 @@ class PredictEndpoint:
         self._metrics = metrics
         self._switch = switch
         self._budget = UploadBudget(limits.body)
+        self._key_limits = KeyLimits(limits.max_concurrent_per_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         target: Target | None = None
+        held_key: int | None = None
         body = Body(self._budget, self._limits.body)
         watch = DisconnectWatch(receive)
         try:
-            self._keys.ensure(headers.get(b"authorization"))
+            key = self._keys.ensure(headers.get(b"authorization"))
             self._switch.ensure_open()
+            self._key_limits.begin(key)
+            held_key = key
+            priority = priority_from(headers.get(b"x-priority"))
             resolved, waited_s = await self._resolve(scope)
             query = _query_parameters(scope["query_string"])
             media_type = media_type_of(headers.get(b"content-type"))
             self._catalog.begin(resolved, query.variant)
             target = resolved
+            self._predictor.ensure_room(target, query.variant, priority, self._allowed_s(query, media_type))
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
             deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s
-            answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch)
+            answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch, priority)
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
             document, timing = _render(target, request_id, answers, encode_s - start_s)
@@ -125,7 +134,8 @@ class PredictEndpoint:
         except SaccadeError as error:
             self._count_error(scope, target, error)
             if not isinstance(error, ClientLeft):
-                await _send_problem(send, error, request_id)
+                must_close = not body.can_be_dropped(headers.get(b"content-length"))
+                await _send_problem(send, error, request_id, must_close)
         except Exception as error:  # the last stop: logged with its trace, answered without it
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             failure = SaccadeError(type(error).__name__)
@@ -134,6 +144,7 @@ class PredictEndpoint:
         finally:
             watch.close()
             body.release()
+            self._key_limits.end(held_key)
             if target is not None:
                 self._catalog.end(target)
 
@@ -149,6 +160,13 @@ class PredictEndpoint:
             within_ms = _query_parameters(scope["query_string"]).deadline_ms or rule.default_ms
             target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
             return target, time.monotonic() - start_s
+
+    def _allowed_s(self, query: GivenParameters, media_type: str) -> float | None:
+        """Seconds until the deadline, as far as the headers tell; other bodies than raw ones may name one."""
+        rule = self._limits.deadline
+        if query.deadline_ms is not None:
+            return query.deadline_ms / 1000 if 0 <= query.deadline_ms <= rule.max_ms else None
+        return rule.default_ms / 1000 if media_type in RAW_TYPES else None
 
     def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
         counted = target.metrics
@@ -247,7 +265,7 @@ def _shed_reason(error: SaccadeError) -> str | None:
             return None
 
 
-async def _send_problem(send: Send, error: SaccadeError, request_id: str) -> None:
+async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_close: bool = False) -> None:
     document = problem_of(error, request_id)
     extra = []
     retry = retry_after(error)
@@ -255,7 +273,7 @@ async def _send_problem(send: Send, error: SaccadeError, request_id: str) -> Non
         extra.append((b"retry-after", retry.encode()))
     if isinstance(error, Unauthorized):
         extra.append((b"www-authenticate", b"Bearer"))
-    if isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
+    if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
         extra.append((b"connection", b"close"))
     await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)
 

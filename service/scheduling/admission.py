@@ -1,15 +1,21 @@
 """Admits requests by slot. Promises: memory, queue and concurrency bounded by one number; a slot comes back once.
 
+A request of more images than there are slots gets what is free, and each of its other images the next slot that comes
+back, in turn. An image holds one slot and waits for nothing while it does, so that two such requests cannot block each
+other.
+
 A permit counts who may touch its slot: the request, the decoding thread, the worker. The slot is free again only
 when the last of them let go, so a request that gave up never hands its slot to a neighbour too early.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
 from typing import Protocol
 
-from service.errors import Overloaded
+from service.errors import Overloaded, WorkerLost
+from service.scheduling.waits import WaitEstimates
 from service.workers.tensor_slots import SlotArena
 
 
@@ -47,7 +53,9 @@ class Admission:
         self._arena: SlotArena | None = None
         self._free_slots: deque[int] = deque()
         self._slots_in_use = slots_in_use
+        self._in_line: deque[tuple[asyncio.Future[Permit], int]] = deque()
         self.in_flight: Counter[int] = Counter()  # by instance; what a worker may still be at
+        self.waits = WaitEstimates()
 
     @property
     def in_use(self) -> int:
@@ -62,26 +70,56 @@ class Admission:
         self._arena = arena
         self._free_slots = deque(range(arena.slot_count))
         self.in_flight.clear()
+        self.waits.clear()
+        in_line, self._in_line = self._in_line, deque()
+        for waiting, _ in in_line:
+            if not waiting.done():
+                waiting.set_exception(WorkerLost("the device worker stopped before this image's turn; retry shortly"))
         self._slots_in_use.set(0)
 
     def is_current(self, permit: Permit) -> bool:
         """False once the arena the permit's slot lies in was retired."""
         return permit.arena is self._arena
 
-    def admit(self, count: int, retry_after_s: float, instance_id: int = 0) -> list[Permit]:
-        """`count` permits for an instance at once, or none. Raises Overloaded."""
-        if self._arena is None or len(self._free_slots) < count:
-            total = self._arena.slot_count if self._arena else 0
-            raise Overloaded(
-                f"{count} of {total} slots asked for, {len(self._free_slots)} free; retry later, or raise "
-                "SACCADE_SLOTS if the latency allows",
-                retry_after_s,
-                "slots",
-            )
-        permits = [Permit(self, self._arena, self._free_slots.popleft(), instance_id) for _ in range(count)]
-        self.in_flight[instance_id] += count
+    def room_for(self, count: int, left_free: float = 0.0) -> int:
+        """How many of `count` permits may be had now, when that share of all slots is to stay free."""
+        total = self._arena.slot_count if self._arena else 0
+        return max(0, min(count, len(self._free_slots) - int(left_free * total)))
+
+    def admit(self, count: int, retry_after_s: float, instance_id: int = 0, left_free: float = 0.0) -> list[Permit]:
+        """Permits for an instance: `count`, or as many as there are, one at least. Raises Overloaded."""
+        given = self.room_for(count, left_free)
+        if self._arena is None or given == 0:
+            raise self.refusal(count, retry_after_s)
+        return [self._permit(self._arena, instance_id) for _ in range(given)]
+
+    def refusal(self, count: int, retry_after_s: float) -> Overloaded:
+        """What to raise where there is no room."""
+        total = self._arena.slot_count if self._arena else 0
+        return Overloaded(
+            f"{count} of {total} slots asked for, {len(self._free_slots)} free; retry later, or raise "
+            "SACCADE_SLOTS if the latency allows",
+            retry_after_s,
+            "slots",
+        )
+
+    def next_permit(self, instance_id: int) -> asyncio.Future[Permit]:
+        """The next slot that comes back, in turn. Whoever stops waiting cancels it, or lets go what it got.
+
+        The future raises WorkerLost when the arena was retired.
+        """
+        waiting: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        if self._arena is not None and self._free_slots:
+            waiting.set_result(self._permit(self._arena, instance_id))
+        else:
+            self._in_line.append((waiting, instance_id))
+        return waiting
+
+    def _permit(self, arena: SlotArena, instance_id: int) -> Permit:
+        permit = Permit(self, arena, self._free_slots.popleft(), instance_id)
+        self.in_flight[instance_id] += 1
         self._slots_in_use.set(self.in_use)
-        return permits
+        return permit
 
     def _free(self, permit: Permit) -> None:
         if self.is_current(permit):
@@ -90,3 +128,7 @@ class Admission:
             if self.in_flight[permit.instance_id] == 0:
                 del self.in_flight[permit.instance_id]
             self._slots_in_use.set(self.in_use)
+            while self._in_line and self._free_slots:
+                waiting, instance_id = self._in_line.popleft()
+                if not waiting.done():
+                    waiting.set_result(self._permit(permit.arena, instance_id))

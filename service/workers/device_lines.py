@@ -9,17 +9,22 @@ import asyncio
 import contextlib
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import NotReady
+from service.errors import NotReady, Overloaded
 from service.scheduling.admission import Admission, Gauge, Permit
 from service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
+from service.scheduling.priority import SLOTS_LEFT
+from service.scheduling.waits import Urgency, excess_s
 from service.workers.messages import Catalog, Done, InstanceStatus
 from service.workers.worker_client import WorkerClient
 
 _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
+
+_ANY_TIME = Urgency()
 
 
 class SharedGauge:
@@ -50,7 +55,7 @@ class Submitter(Protocol):
     """What a request needs of a worker client."""
 
     def submit(
-        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
     ) -> tuple[int, asyncio.Future[Done]]: ...
 
     def cancel(self, request_id: int) -> None: ...
@@ -66,11 +71,12 @@ class DeviceLine:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Where the images of one request go, and a permit for each."""
+    """Where the images of one request go, and permits for the first of them."""
 
     instance: InstanceStatus
     worker: Submitter
     permits: list[Permit]
+    admission: Admission
     speeds: SpeedEstimates
 
     def observe(self, done: Done) -> None:
@@ -80,8 +86,10 @@ class Assignment:
 class DeviceLines:
     """Lines by device name. Belongs to the event loop of its process."""
 
-    def __init__(self, lines: Mapping[str, DeviceLine]) -> None:
+    def __init__(self, lines: Mapping[str, DeviceLine], max_wait_s: float = 0.0) -> None:
+        """Requests that would wait longer than `max_wait_s` are refused; 0: only those that would be late."""
         self._lines = dict(lines)
+        self._max_wait_s = max_wait_s
         self._speeds = SpeedEstimates()
         self._turns = itertools.count()
 
@@ -94,7 +102,10 @@ class DeviceLines:
         """Where the workers listen now."""
         for device in catalog.devices:
             self._lines[device.device].client.follow(device.socket_path)
-        self._speeds.keep_only(instance.instance_id for version in catalog.versions for instance in version.instances)
+        known = {instance.instance_id for version in catalog.versions for instance in version.instances}
+        self._speeds.keep_only(known)
+        for line in self._lines.values():
+            line.admission.waits.keep_only(known)
 
     async def run(self) -> None:
         """Keeps all connections; runs until cancelled."""
@@ -109,20 +120,62 @@ class DeviceLines:
                 for device in devices:
                     await self._lines[device].client.connected.wait()
 
-    def assign(self, instances: Sequence[InstanceStatus], image_count: int) -> Assignment:
-        """The instance that answers, with a permit for every image.
+    def ensure_room(self, instances: Sequence[InstanceStatus], urgency: Urgency) -> None:
+        """Before any work on a request. Raises NotReady, or Overloaded when none of these instances could take it."""
+        refusals: list[Overloaded] = []
+        for instance in self._connected(instances):
+            refusal = self._refusal(instance, urgency)
+            if refusal is None:
+                return
+            refusals.append(refusal)
+        raise min(refusals, key=lambda refusal: refusal.retry_after_s)
+
+    def assign(self, instances: Sequence[InstanceStatus], image_count: int, urgency: Urgency = _ANY_TIME) -> Assignment:
+        """The instance that answers, with a permit for every image, or for as many as there are slots.
 
         All images of a request go to one device. Raises NotReady when no worker of the instances is there, Overloaded
-        when none of those that are has so many slots free.
+        when none of those that are has a slot free, or could answer in time.
         """
+        there = self._connected(instances)
+        refusals = {item.instance_id: self._refusal(item, urgency) for item in there}
+        open_ones = [item for item in there if refusals[item.instance_id] is None]
+        if not open_ones:
+            raise min(filter(None, refusals.values()), key=lambda refusal: refusal.retry_after_s)
+        left_free = SLOTS_LEFT[urgency.priority]
+        roomy = [item for item in open_ones if self._room(item, image_count, left_free) == image_count]
+        if not roomy:
+            roomy = [max(open_ones, key=lambda item: self._room(item, image_count, left_free))]
+        instance = self._choose(roomy, image_count)
+        line = self._lines[instance.device]
+        permits = line.admission.admit(image_count, _RETRY_AFTER_S, instance.instance_id, left_free)
+        return Assignment(instance, line.client, permits, line.admission, self._speeds)
+
+    def _connected(self, instances: Sequence[InstanceStatus]) -> list[InstanceStatus]:
         there = [item for item in instances if self._lines[item.device].client.is_connected]
         if not there:
             raise NotReady("the device worker is restarting; retry shortly")
-        free = [item for item in there if self._lines[item.device].admission.free >= image_count]
-        instance = self._choose(free or there, image_count)
-        line = self._lines[instance.device]
-        permits = line.admission.admit(image_count, _RETRY_AFTER_S, instance.instance_id)
-        return Assignment(instance, line.client, permits, self._speeds)
+        return there
+
+    def _room(self, instance: InstanceStatus, image_count: int, left_free: float) -> int:
+        return self._lines[instance.device].admission.room_for(image_count, left_free)
+
+    def _refusal(self, instance: InstanceStatus, urgency: Urgency) -> Overloaded | None:
+        """Why this instance cannot take a request; None: it can."""
+        admission = self._lines[instance.device].admission
+        key = instance.instance_id
+        wait = admission.waits.wait(key, admission.in_flight[key], time.monotonic())
+        if admission.room_for(1, SLOTS_LEFT[urgency.priority]) == 0:
+            return admission.refusal(1, max(_RETRY_AFTER_S, wait.wait_s))
+        over_s = excess_s(urgency, wait, self._max_wait_s)
+        if over_s <= 0:
+            return None
+        wait_s = max(wait.wait_s, urgency.decode_wait_s)
+        return Overloaded(
+            f"a request would wait about {1000 * wait_s:.0f} ms for the device now, too long for its deadline or for "
+            "SACCADE_MAX_ESTIMATED_WAIT_MS; retry later, or allow it more time",
+            over_s,
+            "wait",
+        )
 
     def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
         """Seconds until one of these instances could have answered, by what this process knows.
@@ -138,8 +191,10 @@ class DeviceLines:
         admission = self._lines[instance.device].admission
         if admission.free < image_count:
             return math.inf
-        image_s = self._speeds.image_s(instance.instance_id) or 0.0
-        return self._speeds.outstanding_s(admission.in_flight) + image_count * image_s
+        key = instance.instance_id
+        own_s = image_count * (self._speeds.image_s(key) or 0.0)
+        wait = admission.waits.wait(key, admission.in_flight[key], time.monotonic())
+        return max(wait.wait_s, self._speeds.outstanding_s(admission.in_flight)) + own_s
 
     def _choose(self, instances: Sequence[InstanceStatus], image_count: int) -> InstanceStatus:
         if len(instances) == 1:

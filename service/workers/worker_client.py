@@ -96,7 +96,7 @@ class WorkerClient:
         return True
 
     def submit(
-        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
     ) -> tuple[int, asyncio.Future[messages.Done]]:
         """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG.
 
@@ -108,8 +108,10 @@ class WorkerClient:
         answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
         permit.hold()
         self._open[request_id] = _Open(answer, permit)
-        submit = messages.Submit(request_id, permit.slot, instance_id, deadline_s, time.monotonic(), encoded_bytes)
-        self._protocol.send(submit)
+        now_s = time.monotonic()
+        place = (permit.slot, instance_id, deadline_s, now_s)
+        self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s))
+        self._admission.waits.sent(instance_id)
         return request_id, answer
 
     def cancel(self, request_id: int) -> None:
@@ -124,6 +126,10 @@ class WorkerClient:
         if opened is None:
             log.warning("unknown_reply", request_id=message.request_id)
             return
+        run_s = message.decode_s + message.infer_s
+        self._admission.waits.answered(
+            opened.permit.instance_id, message.wait_s, message.image_s, run_s, time.monotonic()
+        )
         # The answer first: whoever awaits it holds the permit too, so the slot stays valid.
         if not opened.answer.done():
             opened.answer.set_result(message)

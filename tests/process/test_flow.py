@@ -61,13 +61,14 @@ def test_a_storm_of_requests_ends_with_one_outcome_each(narrow: Server) -> None:
     narrow.wait_idle()
 
 
-def test_a_deadline_behind_slow_work_is_answered_504_in_time(narrow: Server) -> None:
+def test_a_deadline_behind_slow_work_is_refused_in_time(narrow: Server) -> None:
+    """By its estimated wait before any work, or by the worker."""
     with Background() as background:
         (slow,) = hold_slots(narrow, background, lambda: narrow.predict("classifier", SLOW_PNG), 1)
         hurried = narrow.predict("classifier", red_png(1), params={"deadline_ms": "50"})
         assert not slow.done()
         assert slow.result().status_code == 200
-    assert "deadline" in is_problem(hurried, 504)["detail"]
+    assert "deadline" in is_problem(hurried, 429 if hurried.status_code == 429 else 504)["detail"]
     narrow.wait_idle()
 
 

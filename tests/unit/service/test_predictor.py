@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,7 @@ class ScriptedWorker:
     is_connected = True
 
     def submit(
-        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
     ) -> tuple[int, asyncio.Future[messages.Done]]:
         if self.refusal is not None:
             raise self.refusal
@@ -97,6 +98,7 @@ class Story:
         self.worker = ScriptedWorker()
         self.leave: list[Callable[[], None]] = []
         lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
+        self.pool = pool
         self._predictor = Predictor(lines, pool, ImageLimits(10_000))
         manifest = manifest_for("digits", 1, Task.CLASSIFY)
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
@@ -207,10 +209,104 @@ async def test_bad_image_among_several_fails_alone_and_order_is_kept(story: Stor
     assert story.admission.in_use == 0
 
 
-async def test_more_images_than_slots_are_refused_before_any_work(story: Story) -> None:
-    with pytest.raises(Overloaded, match="3 of 2 slots"):
-        await story.start(image(), image(), image())
+async def test_more_images_than_slots_take_turns_and_are_rejoined_in_order(story: Story) -> None:
+    # given two slots and five images, the answers of which come last first
+    answering = story.start(*(image(width=8 + index) for index in range(5)))
+    for _ in range(2):
+        first, second = await story.worker.submitted.get(), await story.worker.submitted.get()
+        assert story.admission.in_use == 2
+        await story.worker.answer(second)
+        await story.worker.answer(first)
+    await story.worker.answer(await story.worker.submitted.get())
+
+    answers = await answering
+
+    assert [answer.prediction and answer.prediction["width"] for answer in answers] == [8, 9, 10, 11, 12]
     assert story.admission.in_use == 0
+
+
+async def test_two_requests_with_more_images_than_slots_do_not_block_each_other(story: Story) -> None:
+    # given two slots: the first request holds one for its last image, the second one for the first of its five
+    first = story.start(*[image()] * 3)
+    for _ in range(2):
+        await story.worker.answer(await story.worker.submitted.get())
+    last_of_first = await story.worker.submitted.get()
+    second = story.start(*[image()] * 5)
+    with pytest.raises(Overloaded):
+        await story.start(*[image()] * 5)
+
+    for _ in range(4):
+        await story.worker.answer(await story.worker.submitted.get())
+    await story.worker.answer(last_of_first)
+    await story.worker.answer(await story.worker.submitted.get())
+
+    assert [answer.error for answer in (*await first, *await second)] == [None] * 8
+    assert story.admission.in_use == 0
+
+
+async def test_image_that_gets_no_turn_before_the_deadline_says_so(story: Story) -> None:
+    # given a worker that is busy with somebody else's image, and one slot
+    other = story.start(image())
+    held = await story.worker.submitted.get()
+    answering = story.start(image(), BadRequest("no b64"), image(), deadline_s=time.monotonic() + 0.3)
+    mine = await story.worker.submitted.get()
+
+    answers = await answering
+
+    assert [type(answer.error) for answer in answers] == [DeadlineExceeded, BadRequest, DeadlineExceeded]
+    for request_id in (held, mine):
+        await story.worker.answer(request_id)
+    assert (await other)[0].error is None
+    assert story.admission.in_use == 0
+
+
+async def test_client_that_leaves_takes_the_images_that_wait_for_a_slot_with_it(story: Story) -> None:
+    answering = story.start(*[image()] * 4)
+    held = [await story.worker.submitted.get() for _ in range(2)]
+
+    for leave in list(story.leave):
+        leave()
+    answers = await answering
+
+    assert {type(answer.error) for answer in answers} == {ClientLeft}
+    for request_id in held:
+        await story.worker.answer(request_id)
+    assert story.admission.in_use == 0
+    assert story.worker.submitted.empty()
+
+
+async def test_image_of_a_client_that_left_is_not_decoded(story: Story) -> None:
+    # given both pixel threads at work
+    release = threading.Event()
+    busy = [story.pool.submit(release.wait) for _ in range(2)]
+    answering = story.start(image())
+    await asyncio.sleep(0)
+
+    story.leave[0]()
+    (answer,) = await answering
+    release.set()
+    for job in busy:
+        job.result()
+
+    assert isinstance(answer.error, ClientLeft)
+    assert story.worker.submitted.empty()
+    assert story.admission.in_use == 0
+
+
+async def test_request_whose_wait_would_take_its_time_is_refused_before_any_work(story: Story) -> None:
+    # given a worker that said it is busy for ten seconds, and one idle again
+    told = story.admission.waits
+    told.answered(7, wait_s=10.0, image_s=0.01, run_s=0.02, now_s=time.monotonic())
+
+    with pytest.raises(Overloaded, match="would wait about") as caught:
+        await story.start(image(), deadline_s=time.monotonic() + 2.0)
+    assert caught.value.what == "wait"
+    assert 8.0 < caught.value.retry_after_s < 9.0
+    assert story.admission.in_use == 0
+    told.answered(7, wait_s=0.0, image_s=0.01, run_s=0.02, now_s=time.monotonic())
+    answering = story.start(image(), deadline_s=time.monotonic() + 2.0)
+    await story.worker.answer(await story.worker.submitted.get())
+    assert (await answering)[0].error is None
 
 
 async def test_worker_that_cannot_take_it_is_an_answer_too(story: Story) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.errors import Overloaded
+from service.errors import Overloaded, WorkerLost
 from service.scheduling.admission import Admission
 from service.workers.tensor_slots import SlotArena
 
@@ -55,12 +55,62 @@ def test_full_admission_answers_overloaded_with_what_to_change(admission: Admiss
     assert (caught.value.what, caught.value.retry_after_s) == ("slots", 2.5)
 
 
-def test_several_permits_come_all_or_none(admission: Admission) -> None:
+def test_several_permits_come_as_far_as_there_are(admission: Admission) -> None:
     admission.admit(1, 1.0)
 
+    assert len(admission.admit(3, 1.0)) == 1
+    assert admission.in_use == 2
     with pytest.raises(Overloaded):
-        admission.admit(2, 1.0)
+        admission.admit(3, 1.0)
+
+
+def test_low_priority_leaves_slots_to_the_others(admission: Admission) -> None:
+    assert len(admission.admit(2, 1.0, left_free=0.5)) == 1
+
+    with pytest.raises(Overloaded):
+        admission.admit(1, 1.0, left_free=0.5)
+    assert len(admission.admit(1, 1.0)) == 1
+
+
+async def test_slots_that_come_back_go_to_those_in_line_in_turn(admission: Admission) -> None:
+    held = admission.admit(2, 1.0)
+    first, second = admission.next_permit(7), admission.next_permit(8)
+
+    held[0].let_go()
+    assert (first.done(), second.done()) == (True, False)
+    with pytest.raises(Overloaded):  # a newcomer does not pass them
+        admission.admit(1, 1.0)
+    first.result().let_go()
+
+    assert second.result().instance_id == 8
+    assert admission.in_flight == {0: 1, 8: 1}
+
+
+async def test_who_no_longer_waits_in_line_is_passed_over(admission: Admission) -> None:
+    held = admission.admit(2, 1.0)
+    gone, waiting = admission.next_permit(7), admission.next_permit(7)
+    gone.cancel()
+
+    held[0].let_go()
+
+    assert waiting.done()
+    waiting.result().let_go()
     assert admission.in_use == 1
+
+
+async def test_free_slot_needs_no_line(admission: Admission) -> None:
+    assert admission.next_permit(7).done()
+    assert admission.in_use == 1
+
+
+async def test_line_ends_with_the_arena(admission: Admission, arenas: list[SlotArena]) -> None:
+    admission.admit(2, 1.0)
+    waiting = admission.next_permit(7)
+
+    admission.adopt(arenas[1])
+
+    with pytest.raises(WorkerLost):
+        await waiting
 
 
 def test_permits_have_different_slots(admission: Admission) -> None:
@@ -97,6 +147,7 @@ def test_permit_of_a_retired_arena_does_not_free_a_slot_of_the_new_one(
     (old,) = admission.admit(1, 1.0)
     admission.adopt(arenas[1])
     new = admission.admit(2, 1.0)
+    assert len(new) == 2
 
     old.let_go()
 

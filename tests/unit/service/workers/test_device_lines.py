@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,8 +11,10 @@ import pytest
 
 from service.errors import NotReady, Overloaded
 from service.scheduling.admission import Admission, Permit
+from service.scheduling.priority import Priority
+from service.scheduling.waits import Urgency
 from service.workers.device_lines import Assignment, DeviceLine, DeviceLines, SharedGauge
-from service.workers.messages import DONE_OK, DeviceStatus, Done
+from service.workers.messages import DONE_OK, DeviceStatus, Done, InstanceStatus
 from service.workers.tensor_slots import SlotArena
 from tests.unit.service.catalogs import catalog, instance, version_of
 
@@ -41,7 +44,7 @@ class ScriptedClient:
 class Story:
     """Two devices with three slots each."""
 
-    def __init__(self, arenas: list[SlotArena]) -> None:
+    def __init__(self, arenas: list[SlotArena], max_wait_s: float = 0.0) -> None:
         self.gauge = Gauge()
         shared = SharedGauge(self.gauge)
         self.admissions = {}
@@ -51,8 +54,14 @@ class Story:
             self.admissions[device].adopt(arena)
             self.clients[device] = ScriptedClient()
         self.lines = DeviceLines(
-            {device: DeviceLine(self.admissions[device], client) for device, client in self.clients.items()}  # type: ignore[arg-type]  # same methods
+            {device: DeviceLine(self.admissions[device], client) for device, client in self.clients.items()},  # type: ignore[arg-type]  # same methods
+            max_wait_s,
         )
+
+    def tell(self, item: InstanceStatus, wait_s: float) -> None:
+        """Its worker says how long a newcomer would wait."""
+        waits = self.admissions[item.device].waits
+        waits.answered(item.instance_id, wait_s, image_s=0.0, run_s=0.0, now_s=time.monotonic())
 
     def assign(self, images: int = 1) -> Assignment:
         return self.lines.assign([FIRST, SECOND], images)
@@ -69,12 +78,17 @@ class Story:
 
 
 @pytest.fixture
-def story() -> Iterator[Story]:
+def arenas_of_two() -> Iterator[list[SlotArena]]:
     with ExitStack() as stack:
         arenas = [SlotArena.create(SLOTS, 4096) for _ in range(2)]
         for arena in arenas:
             stack.callback(arena.close)
-        yield Story(arenas)
+        yield arenas
+
+
+@pytest.fixture
+def story(arenas_of_two: list[SlotArena]) -> Story:
+    return Story(arenas_of_two)
 
 
 def test_equal_devices_share_the_requests(story: Story) -> None:
@@ -106,13 +120,68 @@ def test_only_when_no_device_has_a_slot_the_answer_is_overloaded(story: Story) -
     assert len(story.assign().permits) == 1
 
 
-def test_images_of_one_request_stay_together(story: Story) -> None:
-    story.lines.assign([FIRST], 1)
+def test_images_of_one_request_stay_together_and_go_where_there_is_most_room(story: Story) -> None:
+    story.lines.assign([FIRST], 2)
     story.lines.assign([SECOND], 1)
 
-    with pytest.raises(Overloaded):  # four are free, two on each
-        story.assign(3)
-    assert story.gauge.value == 2
+    given = story.assign(3)  # three are free, two of them on the second
+
+    assert given.instance.device == "cuda:1"
+    assert len(given.permits) == 2
+    assert story.gauge.value == 5
+
+
+def in_a_hurry(allowed_s: float, priority: Priority = Priority.NORMAL) -> Urgency:
+    return Urgency(priority, allowed_s)
+
+
+def test_request_goes_where_it_can_still_be_in_time(story: Story) -> None:
+    story.tell(FIRST, wait_s=5.0)
+    story.tell(SECOND, wait_s=0.5)
+
+    for _ in range(SLOTS):
+        assert story.lines.assign([FIRST, SECOND], 1, in_a_hurry(2.0)).instance.device == "cuda:1"
+
+
+def test_request_that_would_be_late_everywhere_is_refused_before_and_after_its_body(story: Story) -> None:
+    story.tell(FIRST, wait_s=5.0)
+    story.tell(SECOND, wait_s=4.0)
+
+    for refuse in (
+        lambda: story.lines.ensure_room([FIRST, SECOND], in_a_hurry(2.0)),
+        lambda: story.lines.assign([FIRST, SECOND], 1, in_a_hurry(2.0)),
+    ):
+        with pytest.raises(Overloaded, match="would wait about 4") as caught:
+            refuse()
+        assert caught.value.what == "wait"
+        assert 2.3 < caught.value.retry_after_s < 2.5  # 4 s, less four fifths of 2 s
+    story.lines.ensure_room([FIRST, SECOND], in_a_hurry(6.0))
+    assert story.gauge.value == 0
+
+
+def test_request_without_a_slot_is_refused_before_its_body(story: Story) -> None:
+    story.take_all()
+
+    with pytest.raises(Overloaded, match="slots"):
+        story.lines.ensure_room([FIRST, SECOND], Urgency())
+
+
+def test_low_priority_is_refused_first(story: Story) -> None:
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
+
+    story.lines.ensure_room([FIRST, SECOND], in_a_hurry(2.0))
+    with pytest.raises(Overloaded):
+        story.lines.ensure_room([FIRST, SECOND], in_a_hurry(2.0, Priority.LOW))
+
+
+def test_bound_on_the_wait_holds_for_any_deadline(arenas_of_two: list[SlotArena]) -> None:
+    story = Story(arenas_of_two, max_wait_s=0.5)
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
+
+    with pytest.raises(Overloaded, match="SACCADE_MAX_ESTIMATED_WAIT_MS"):
+        story.lines.ensure_room([FIRST, SECOND], Urgency())
 
 
 def test_device_without_a_worker_is_left_out(story: Story) -> None:

@@ -1,0 +1,105 @@
+"""How long a request would wait for a device, as an API process knows it. Promises: pure; no news is good news.
+
+A worker says with every answer how long a newcomer would wait. Between answers that figure shrinks as time passes, and
+grows by what this process has sent since or still decodes. So an estimate that is wrong cannot refuse for ever: without
+answers it is gone after as long as it said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Set
+from dataclasses import dataclass
+
+from service.scheduling.priority import PATIENCE, Priority
+
+_LATEST_SHARE = 0.2  # of the newest run in the running estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Urgency:
+    """How soon a request must be answered, and what it does before it comes to the device."""
+
+    priority: Priority = Priority.NORMAL
+    allowed_s: float | None = None  # until its deadline; None while that is not known
+    decode_wait_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a request would find at a device."""
+
+    wait_s: float  # before its run
+    run_s: float
+
+
+def excess_s(urgency: Urgency, wait: Wait, max_wait_s: float) -> float:
+    """Seconds that must pass before this request may come in; 0 or less: now.
+
+    `max_wait_s` is 0 where only the deadline counts. Who would not wait at all is always let in: the worker knows
+    better than this process whether it is too late for a run.
+    """
+    # Decoding goes on while the device runs others.
+    wait_s = max(urgency.decode_wait_s, wait.wait_s)
+    excess = 0.0
+    if urgency.allowed_s is not None:
+        own_s = urgency.decode_s + wait.run_s
+        excess = wait_s - max(0.0, PATIENCE[urgency.priority] * urgency.allowed_s - own_s)
+    if max_wait_s:
+        bound_s = max_wait_s * min(1.0, PATIENCE[urgency.priority] / PATIENCE[Priority.NORMAL])
+        excess = max(excess, wait_s - bound_s)
+    return excess
+
+
+@dataclass(slots=True)
+class _Told:
+    wait_s: float = 0.0
+    image_s: float = 0.0
+    run_s: float = 0.0
+    at_s: float = 0.0
+    sent_since: int = 0
+
+
+class WaitEstimates:
+    """The instances of one device. Belongs to an event loop."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, _Told] = {}
+        self._unanswered: Counter[int] = Counter()
+
+    def sent(self, instance_id: int) -> None:
+        """A request went to the worker."""
+        self._unanswered[instance_id] += 1
+        if instance_id in self._told:
+            self._told[instance_id].sent_since += 1
+
+    def answered(self, instance_id: int, wait_s: float, image_s: float, run_s: float, now_s: float) -> None:
+        """The worker answered one, and said how long others would wait; `run_s` is 0 where nothing ran."""
+        self._unanswered[instance_id] -= 1
+        if self._unanswered[instance_id] == 0:
+            del self._unanswered[instance_id]
+        before = self._told.get(instance_id)
+        if before is None:
+            self._told[instance_id] = _Told(wait_s, image_s, run_s, now_s)
+            return
+        before.wait_s, before.image_s, before.at_s, before.sent_since = wait_s, image_s, now_s, 0
+        if run_s:
+            before.run_s += (run_s - before.run_s) * (_LATEST_SHARE if before.run_s else 1.0)
+
+    def wait(self, instance_id: int, in_flight: int, now_s: float) -> Wait:
+        """For a newcomer; `in_flight` are this process's requests that hold a slot for this instance."""
+        told = self._told.get(instance_id)
+        if told is None:
+            return Wait(0.0, 0.0)
+        before_worker = max(0, in_flight - self._unanswered[instance_id])
+        left_s = max(0.0, told.wait_s - (now_s - told.at_s))
+        return Wait(left_s + (before_worker + told.sent_since) * told.image_s, told.run_s)
+
+    def keep_only(self, instance_ids: Set[int]) -> None:
+        """Forgets instances that are gone; their numbers never come back."""
+        self._told = {key: told for key, told in self._told.items() if key in instance_ids}
+
+    def clear(self) -> None:
+        self._told.clear()
+        self._unanswered.clear()
