@@ -152,7 +152,8 @@ class ServingCatalog:
             names = sorted({status.model for status in self.snapshot.versions})
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
         ready = {key.version: target for key, target in self._targets.items() if key.model == model}
-        if label is not None and (ready or label != STABLE):
+        may_wait = not ready and any(_is_wanted_by_requests(status) for status in statuses)
+        if label is not None and not (label == STABLE and may_wait):
             labels = labels_of(ready)
             if label not in labels:
                 raise NotFound(f"model {model!r} has no label {label!r}; there are: {', '.join(labels) or 'none yet'}")
@@ -230,8 +231,7 @@ def _is_wanted_by_requests(status: VersionStatus) -> bool:
 
 def _resting(statuses: list[VersionStatus], version: int) -> Resting:
     return Resting(
-        f"version {version} of {statuses[0].model!r} is being loaded: {_states(statuses)}",
-        VersionKey(statuses[0].model, version),
+        f"version {version} of {statuses[0].model!r} is being loaded: {_states(statuses)}", statuses[0].model, version
     )
 
 

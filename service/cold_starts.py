@@ -23,9 +23,10 @@ class ColdStarts:
         self, resting: Resting, model: str, version: str | None, label: str | None, within_s: float
     ) -> Target:
         """What answers, once it is loaded. Raises NotReady when that takes too long or too many wait, or NotFound."""
-        self._catalog.ask(resting.key)
+        key = VersionKey(resting.model, resting.version)
+        self._catalog.ask(key)
         if self._waiting >= self._max_waiting:
-            raise self._too_long(resting.key, f"{self._waiting} requests of this process wait for models already")
+            raise self._too_long(key, f"{self._waiting} requests of this process wait for models already")
         self._waiting += 1
         try:
             async with asyncio.timeout(within_s):
@@ -34,9 +35,11 @@ class ColdStarts:
                     try:
                         return self._catalog.resolve(model, version, label)
                     except Resting as still:
-                        self._catalog.ask(still.key)  # it may have been evicted again, or be on its way
+                        self._catalog.ask(
+                            VersionKey(still.model, still.version)
+                        )  # it may have been evicted again, or be on its way
         except TimeoutError:
-            raise self._too_long(resting.key, f"not loaded within the {within_s:.3g} s of this request") from None
+            raise self._too_long(key, f"not loaded within the {within_s:.3g} s of this request") from None
         finally:
             self._waiting -= 1
 

@@ -34,8 +34,6 @@ SaccadeError
 
 from __future__ import annotations
 
-from service.core import VersionKey
-
 
 class SaccadeError(Exception):
     """Root of all named failures. The message is written for the reader of the answer."""
@@ -89,11 +87,12 @@ class NotReady(Unavailable):
 
 
 class Resting(NotReady):
-    """The version to ask for."""
+    """Carries the version to ask for."""
 
-    def __init__(self, message: str, key: VersionKey) -> None:
+    def __init__(self, message: str, model: str, version: int) -> None:
         super().__init__(message)
-        self.key = key
+        self.model = model
+        self.version = version
 
 
 class Draining(Unavailable):

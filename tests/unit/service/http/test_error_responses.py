@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from service import errors
-from service.core import Outcome, VersionKey
+from service.core import Outcome
 from service.errors import (
     BackendError,
     BadImage,
@@ -85,7 +85,7 @@ OURS = (
 
 def instance_of(kind: type[SaccadeError], text: str = "what was given") -> SaccadeError:
     if kind is Resting:
-        return Resting(text, VersionKey("digits", 1))
+        return Resting(text, "digits", 1)
     return Overloaded(text, 1.0, "slots") if kind is Overloaded else kind(text)
 
 
