@@ -14,10 +14,14 @@ A request's life
 7. `vision/answers.py` renders it in source coordinates: {classification,detection,segmentation}.py beside it.
 
 `predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker
-per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`).
+per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`,
+`version_entry.py`). `version_serving.py` says which versions that are; sockets lie in `runtime_dir.py`.
 `engines/` has TensorRT plans built, measured and swapped in while others serve.
 `offline.py` takes a folder through a version without any of this: `saccade predict --repository`.
-`placement/` accounts for device memory and decides which devices get a version.
+`placement/` accounts for device memory and decides which devices get a version, and on demand who leaves for whom;
+requests for what is not loaded wait in `cold_starts.py`.
+`rungs.py` answers by a cheaper variant when time is short: `repository/ladder.py` says which there are,
+`scheduling/brown_out.py` when.
 `repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
 `rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
 `errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.

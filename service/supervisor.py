@@ -14,27 +14,21 @@ import structlog
 
 from service.core import VersionKey, VersionState
 from service.engines.engine_serving import EngineEvents, EngineServing
-from service.errors import RepositoryError, SettingsError
+from service.errors import SettingsError
 from service.http.auth import ApiKeys
 from service.http.listening import reserve
 from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.placement.placer import MemoryLimits, Placer
-from service.placement.residency import Residency, ResidencyEvents, ResidencyRule
-from service.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
-from service.repository.open import FoundVersion, list_versions
 from service.repository.trusted_keys import SignaturePolicy, signature_policy
-from service.repository.verify import VerifiedVersion, verify_version
 from service.runtime_dir import runtime_dir
 from service.settings import MIB, Settings
-from service.version_entry import Instance
+from service.version_serving import ServingEvents, VersionServing
 from service.version_table import VersionTable
 from service.workers import messages
 from service.workers.child_process import BackOff, ChildProcess, ChildSpec
 from service.workers.device_supervision import DeviceEvents, DeviceSupervision
 
 log = structlog.get_logger()
-
-_REVIEW_PERIOD_S = 0.1  # short against any load
 
 # glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
 # decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
@@ -48,17 +42,17 @@ class Supervisor:
         self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
     ) -> None:
         self._settings = settings
-        self._signatures = signatures
         self._runtime_dir = runtime_dir
         self._reservation = reservation
         self._table = VersionTable()
         limits = MemoryLimits(settings.device_memory_reserve_mb, settings.device_memory_limit_mb)
         self._placer = Placer(self._table, settings.placement, limits)
-        rule = ResidencyRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
-        residency_events = ResidencyEvents(self._rest, self._let_go)
-        self._residency = Residency(self._table, rule, self._placer.held_bytes, residency_events)
         engine_events = EngineEvents(self._engines_decided, self._publish, lambda: self._generation + 1)
         self._engines = EngineServing(settings, self._table, engine_events)
+        serving_events = ServingEvents(self._publish, self._load_next, lambda: self._generation + 1)
+        self._versions = VersionServing(
+            settings, signatures, self._table, self._placer.held_bytes, self._engines, serving_events
+        )
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
         events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
@@ -84,8 +78,7 @@ class Supervisor:
             names = [f"api-{index}" for index in range(self._settings.api_processes)]
             apis = [tasks.create_task(self._keep_api(name)) for name in names]
             watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
-            watching.append(tasks.create_task(self._watch_repository()))
-            watching.append(tasks.create_task(self._review_residency()))
+            watching += [tasks.create_task(run) for run in self._versions.runs()]
             building = [tasks.create_task(run) for run in self._engines.runs()]
             await self._stop.wait()
             for task in building:  # at once: what serves needs no new plan any more
@@ -115,7 +108,7 @@ class Supervisor:
             code = await api.wait()
             self._apis.pop(name)
             self._acknowledged.pop(name)
-            self._residency.api_gone(name)
+            self._versions.residency.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
             self._unload_settled()
             if not self._is_draining:
@@ -152,10 +145,9 @@ class Supervisor:
                 self._unload_settled()
                 self._announce()
             case messages.Want():
-                self._residency.want(VersionKey(message.model, message.version))
-                self._wake_wanted()
+                self._versions.want(VersionKey(message.model, message.version))
             case messages.Used():
-                self._residency.used(name, message.usages)
+                self._versions.residency.used(name, message.usages)
 
     def _from_worker(self, device: str, message: messages.AnyMessage) -> None:
         match message:
@@ -171,7 +163,7 @@ class Supervisor:
             case messages.Unloaded():
                 self._table.unloaded(message.instance_id)
                 self._placer.instance_gone()
-                self._wake_wanted()
+                self._versions.wake_wanted()
                 self._publish()
                 self._load_next()
 
@@ -183,7 +175,7 @@ class Supervisor:
         spec = instance.spec
         fields = {"model": key.model, "version": key.version, "variant": spec.variant, "device": spec.device}
         if instance.state is VersionState.READY:
-            self._residency.ready(key)
+            self._versions.residency.ready(key)
             log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
         elif instance.state is VersionState.FAILED:
             log.error("version_failed", **fields, reason=instance.reason)
@@ -199,8 +191,8 @@ class Supervisor:
     def _load_next(self) -> None:
         """Places what waits, and gives every worker that loads nothing its next instance."""
         changes = 0
-        self._residency.is_waiting = False
-        for refused in self._placer.settle(self._residency.room):
+        self._versions.residency.is_waiting = False
+        for refused in self._placer.settle(self._versions.residency.room):
             fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
             if refused.rung:
                 log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
@@ -212,36 +204,8 @@ class Supervisor:
             if load is not None:
                 device.send(load)
                 changes += 1
-        if changes or self._residency.has_let_go():
+        if changes or self._versions.residency.has_let_go():
             self._publish()
-
-    # Models on demand
-
-    def _wake_wanted(self) -> None:
-        """Brings up what requests wait for."""
-        for key in self._residency.take_wanted():
-            entry = self._table.entry(key)
-            if entry is not None and entry.verified is not None:
-                self._table.wake(key)
-                log.info("version_wanted", model=key.model, version=key.version)
-                self._bring_up(entry.verified)
-
-    def _rest(self, key: VersionKey) -> None:
-        if self._table.rest(key, self._generation + 1):
-            log.info("version_evicted", model=key.model, version=key.version)
-            self._engines.drop(key)
-
-    def _let_go(self, key: VersionKey, instance: Instance) -> None:
-        spec = instance.spec
-        log.warning("rung_gave_way", model=key.model, version=key.version, variant=spec.variant, device=spec.device)
-        self._table.let_go(key, instance, self._generation + 1)
-
-    async def _review_residency(self) -> None:
-        """What could not leave may do so later: requests end, and a stay becomes long enough."""
-        while True:
-            await asyncio.sleep(_REVIEW_PERIOD_S)
-            if self._residency.is_waiting:
-                self._load_next()
 
     def _unload_settled(self) -> None:
         """Unloads what no API process can reach any more."""
@@ -276,76 +240,6 @@ class Supervisor:
         host, port = self._reservation.getsockname()[:2]
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("serving", url=f"http://{host}:{port}", docs="/docs", seconds=seconds)
-
-    # Repository
-
-    async def _watch_repository(self) -> None:
-        last_error = ""
-        while True:
-            try:
-                await self._follow_repository()
-                last_error = ""
-            except RepositoryError as error:  # it may come back; what is loaded goes on
-                if str(error) != last_error:
-                    log.error("repository_unreadable", reason=str(error))
-                last_error = str(error)
-            await asyncio.sleep(self._settings.repository_poll_ms / 1000)
-
-    async def _follow_repository(self) -> None:
-        found = await asyncio.to_thread(list_versions, self._settings.repository)
-        plan = self._table.plan(found, self._settings.versions_per_model)
-        for key in plan.forget:
-            self._table.forget(key)
-            self._engines.drop(key)
-        for version in plan.load:
-            self._table.add(version)
-        for key in plan.unload:
-            log.info("version_unloading", model=key.model, version=key.version)
-            self._engines.drop(key)
-            self._table.begin_unload(key, self._generation + 1)
-        if plan.load or plan.unload or plan.forget:
-            self._publish()
-        for version in plan.load:
-            await self._verify(version)
-
-    async def _verify(self, version: FoundVersion) -> None:
-        key = version.key
-        try:
-            verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
-            self._specs(verified)
-            ensure_fits_slot(verified.manifest, self._settings)
-        except RepositoryError as error:
-            self._table.refuse(key, str(error))
-            log.error("version_refused", model=key.model, version=key.version, reason=str(error))
-            self._publish()
-            return
-        if verified.signed_by is not None:
-            log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
-        self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
-        self._table.on_demand(key, is_so=self._residency.is_on_demand(key))
-        if self._residency.starts_resting(key):
-            self._table.rest(key, self._generation + 1)
-            self._publish()
-        else:
-            self._bring_up(verified)
-
-    def _specs(self, version: VerifiedVersion) -> Specs:
-        """Of the devices that no plans are built for. Raises RepositoryError when no device has anything."""
-        others = [device for device in self._devices if device not in self._engines.devices]
-        return specs_for(version.manifest, others, self._settings)
-
-    def _bring_up(self, version: VerifiedVersion) -> None:
-        """Asks for all instances of a version."""
-        specs = self._specs(version)
-        key = VersionKey(version.manifest.model, version.manifest.version)
-        for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
-            self._table.want(key, spec)
-        for device, reason in specs.refusals.items():
-            self._table.cannot(key, device, reason)
-        for device, reasons in specs.left_out.items():
-            log.warning("rungs_left_out", model=key.model, version=key.version, device=device, reasons=reasons)
-        self._engines.keep(version)
-        self._load_next()
 
     # Shutdown
 

@@ -208,8 +208,9 @@ class VersionTable:
         return True
 
     def wake(self, key: VersionKey) -> None:
-        """It rests no more; `want` says what of it is loaded."""
-        self._entries[key].is_resting = False
+        """It rests no more; `want` says what of it is loaded. Those that were woken before come before it."""
+        entry = self._entries[key] = self._entries.pop(key)
+        entry.is_resting = False
 
     def on_demand(self, key: VersionKey, *, is_so: bool) -> None:
         """Whether requests load it."""

@@ -51,6 +51,7 @@ class _Bytes:
     allowed_batch_sizes: tuple[int, ...]
 
 
+_TOO_MANY_MODELS = "SACCADE_MAX_LOADED_MODELS are loaded, and none of them may leave: all are pinned"
 MakesRoom = Callable[[VersionKey, Mapping[str, int]], Room]
 """`Residency.room`."""
 
@@ -99,8 +100,11 @@ class Placer:
                 is_decided = bool(placement.devices or placement.refusals)
                 if room is not None and is_first and is_decided:
                     missing = {} if placement.devices else _missing(needs, ledgers, placement)
-                    if room(key, missing) is Room.COMING:
+                    verdict = room(key, missing)
+                    if verdict is Room.COMING:
                         continue  # it goes on waiting
+                    if verdict is Room.NEVER and placement.devices:
+                        placement = Placement((), dict.fromkeys(placement.devices, _TOO_MANY_MODELS))
                 self._table.place(key, placement.devices, placement.refusals, placement.spared)
                 for device, reason in placement.refusals.items():
                     spec = by_device[device].spec

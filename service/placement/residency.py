@@ -198,10 +198,11 @@ class Residency:
     def _residents(self) -> list[Resident]:
         found = []
         for key, entry in self._table.entries():
-            if entry.is_resting or not _is_loaded(entry) or not entry.is_settled:
+            if entry.is_resting or not _is_loaded(entry):
                 continue
             usages = [usages[key] for usages in self._usages.values() if key in usages]
-            ready_s = self._ready_s.get(key, self._clock())
+            now_s = self._clock()
+            ready_s = self._ready_s.get(key, now_s) if entry.is_settled else now_s
             held: dict[str, int] = {}
             for instance in entry.instances:
                 if instance.is_placed and instance.state is not VersionState.FAILED:
