@@ -180,7 +180,7 @@ class DeviceLines:
     def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
         """Seconds until one of these instances could have answered, by what this process knows.
 
-        Infinite when none has so many slots free; 0 where no worker is there, so that `assign` says so.
+        Infinite when each would refuse now; 0 where no worker is there, so that `assign` says so.
         """
         there = [item for item in instances if self._lines[item.device].client.is_connected]
         if not there:
@@ -189,11 +189,11 @@ class DeviceLines:
 
     def _done_s(self, instance: InstanceStatus, image_count: int) -> float:
         admission = self._lines[instance.device].admission
-        if admission.free < image_count:
-            return math.inf
         key = instance.instance_id
         own_s = image_count * (self._speeds.image_s(key) or 0.0)
         wait = admission.waits.wait(key, admission.in_flight[key], time.monotonic())
+        if admission.free == 0 or 0 < self._max_wait_s < wait.wait_s:
+            return math.inf
         return max(wait.wait_s, self._speeds.outstanding_s(admission.in_flight)) + own_s
 
     def _choose(self, instances: Sequence[InstanceStatus], image_count: int) -> InstanceStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -221,3 +222,32 @@ def test_catalog_says_where_workers_listen_and_which_instances_are_gone(story: S
 
     assert [client.socket_path for client in story.clients.values()] == ["/run/0.sock", "/run/1.sock"]
     assert given.speeds.image_s(1) is None
+
+
+def test_expected_wait_is_that_of_the_device_that_is_done_first(story: Story) -> None:
+    story.measure(first_s=0.01, second_s=0.02)
+    story.tell(FIRST, wait_s=5.0)
+    story.tell(SECOND, wait_s=0.5)
+
+    assert story.lines.expected_wait_s([FIRST, SECOND], 1) == pytest.approx(0.52, abs=0.1)
+    assert story.lines.expected_wait_s([FIRST], 1) == pytest.approx(5.01, abs=0.1)
+
+
+def test_a_device_without_a_slot_is_expected_to_take_for_ever(story: Story) -> None:
+    story.take_all()
+
+    assert story.lines.expected_wait_s([FIRST, SECOND], 1) == math.inf
+
+
+def test_wait_of_a_device_that_is_away_is_for_assign_to_refuse(story: Story) -> None:
+    story.clients["cuda:0"].is_connected = False
+
+    assert story.lines.expected_wait_s([FIRST], 1) == 0.0
+
+
+def test_a_wait_that_would_be_refused_is_for_ever(arenas_of_two: list[SlotArena]) -> None:
+    """So that a ladder steps down before SACCADE_MAX_ESTIMATED_WAIT_MS refuses."""
+    story = Story(arenas_of_two, max_wait_s=0.1)
+    story.tell(FIRST, wait_s=0.5)
+
+    assert story.lines.expected_wait_s([FIRST], 1) == math.inf
