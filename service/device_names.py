@@ -1,7 +1,8 @@
 """Names of devices, as settings, metrics and answers spell them. Promises: pure; a worker sees only its device.
 
-`cpu`, `cuda:1` (the second GPU of those that are visible), `GPU-<uuid>` (one GPU by name) and `MIG-<uuid>` (a slice
-of one). A worker on any GPU gets an environment in which its device is `cuda:0`, the only one.
+`cpu`, `cpu:0` (one of several workers that share the cores), `cuda:1` (the second GPU of those that are visible),
+`GPU-<uuid>` (one GPU by name) and `MIG-<uuid>` (a slice of one). A worker on any GPU gets an environment in which its
+device is `cuda:0`, the only one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 # The last form is that of drivers before 470: the GPU, then its GPU instance and compute instance.
-_DEVICE = re.compile(rf"cpu|cuda:(?:0|[1-9]\d{{0,2}})|GPU-{_UUID}|MIG-{_UUID}|MIG-GPU-{_UUID}/\d+/\d+")
+_NUMBER = r"(?:0|[1-9]\d{0,2})"
+_DEVICE = re.compile(rf"cpu(?::{_NUMBER})?|cuda:{_NUMBER}|GPU-{_UUID}|MIG-{_UUID}|MIG-GPU-{_UUID}/\d+/\d+")
 _ALLOWED = (
-    "cpu, cuda:<index>, GPU-<uuid> or MIG-<uuid> (nvidia-smi -L lists the names), several separated by commas: "
-    "cuda:0,cuda:1"
+    "cpu, cpu:<number> for one of several workers, cuda:<index>, GPU-<uuid> or MIG-<uuid> (nvidia-smi -L lists the "
+    "names), several separated by commas: cuda:0,cuda:1"
 )
 
 
@@ -40,12 +42,17 @@ def devices_from(text: str) -> tuple[str, ...]:
 
 def device_kind(device: str) -> str:
     """`cpu` or `cuda`, as manifests name the kind a figure was measured on."""
-    return CPU if device == CPU else "cuda"
+    return CPU if is_cpu(device) else "cuda"
+
+
+def is_cpu(device: str) -> bool:
+    """Several workers on the processor share its cores between them; each is a device of its own."""
+    return device.partition(":")[0] == CPU
 
 
 def inner_name(device: str) -> str:
     """What the worker of this device calls it."""
-    return CPU if device == CPU else ONLY_GPU
+    return CPU if is_cpu(device) else ONLY_GPU
 
 
 def worker_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -54,7 +61,7 @@ def worker_environment(device: str, environment: Mapping[str, str]) -> dict[str,
     An index counts among the devices that CUDA_VISIBLE_DEVICES of the server names. Raises SettingsError when it
     names fewer.
     """
-    if device == CPU:
+    if is_cpu(device):
         return {VISIBLE: ""}
     # An operator who chose an order chose what the numbers in CUDA_VISIBLE_DEVICES mean.
     order = environment.get(ORDER, "PCI_BUS_ID")

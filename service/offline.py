@@ -21,6 +21,7 @@ from models.preprocessing import Geometry, preprocess_into
 from service.backends.base import Backend, Outputs, UInt8Array
 from service.backends.registry import load_backend
 from service.backends.requests import load_request
+from service.device_names import inner_name
 from service.errors import BackendError, RepositoryError, SaccadeError
 from service.parameters import Parameters
 from service.repository.open import list_versions
@@ -88,7 +89,8 @@ class OfflineModel:
     def __init__(self, version: VerifiedVersion, settings: Settings) -> None:
         """Raises BackendError or RepositoryError."""
         manifest = version.manifest
-        variant = choose_variant(manifest, settings.device, settings.variant)
+        device = inner_name(settings.devices[0])
+        variant = choose_variant(manifest, device, settings.variant)
         limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
         self.manifest: Manifest = manifest
         self.variant = variant.name
@@ -100,7 +102,7 @@ class OfflineModel:
             version.path,
             manifest,
             variant.name,
-            device=settings.device,
+            device=device,
             threads=settings.device_threads,
             allow_spinning=settings.allow_spinning,
             batch_sizes=self._sizes,

@@ -19,6 +19,7 @@ from rich.table import Table
 from service.backends.onnxruntime_backend import import_onnxruntime
 from service.commands.doctor_gpu import gpu_findings
 from service.commands.findings import Finding
+from service.device_names import CPU, device_kind
 from service.errors import RepositoryError, SettingsError
 from service.repository.open import list_versions
 from service.repository.trusted_keys import signature_policy
@@ -85,7 +86,7 @@ def _onnxruntime(settings: Settings) -> Finding:
         return Finding("onnxruntime", False, "not installed: pip install 'saccade[cpu]' (or 'saccade[gpu]')")
     runtime = import_onnxruntime()
     providers = ", ".join(runtime.get_available_providers())
-    wanted = "CPUExecutionProvider" if settings.device == "cpu" else "CUDAExecutionProvider"
+    wanted = "CPUExecutionProvider" if device_kind(settings.devices[0]) == CPU else "CUDAExecutionProvider"
     is_there = wanted in runtime.get_available_providers()
     fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade[gpu]'"
     detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"

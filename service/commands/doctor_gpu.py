@@ -12,7 +12,7 @@ from service.backends.cuda.failures import version_text
 from service.backends.cuda.runtime_driver import RuntimeDriver
 from service.backends.tensorrt.module import TensorRt, find_tensorrt
 from service.commands.findings import Finding
-from service.device_names import CPU
+from service.device_names import is_cpu
 from service.errors import SaccadeError
 from service.settings import Settings
 
@@ -21,7 +21,7 @@ _MIB = 1024 * 1024
 
 def gpu_findings(settings: Settings) -> list[Finding]:
     """GPUs with their driver, and TensorRT."""
-    wants_gpu = any(device != CPU for device in settings.devices)
+    wants_gpu = any(not is_cpu(device) for device in settings.devices)
     try:
         gpu = gpu_finding(RuntimeDriver(), settings.devices)
     except SaccadeError as error:  # cuda-python itself is missing
@@ -32,7 +32,7 @@ def gpu_findings(settings: Settings) -> list[Finding]:
 
 def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
     """What the driver shows, compared with the devices that are to serve."""
-    wanted = [device for device in devices if device != CPU]
+    wanted = [device for device in devices if not is_cpu(device)]
     try:
         versions, count = cuda.versions(), cuda.device_count()
         found = [cuda.properties(index) for index in range(count)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from service.core import VersionKey, VersionState
-from service.device_names import CPU, device_kind
+from service.device_names import device_kind, is_cpu
 from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
 from service.placement.place import Placement, Policy, place
 from service.placement.residency import Room
@@ -115,7 +115,7 @@ class Placer:
     def ledger(self, device: str) -> DeviceLedger:
         facts = self._facts.get(device, DeviceFacts())
         # What is free of a host's memory counts neither caches that would make way nor the server's other processes.
-        counted = DeviceFacts() if device == CPU else facts
+        counted = DeviceFacts() if is_cpu(device) else facts
         capacity = capacity_bytes(counted, self._limits.reserve_mb, self._limits.limit_mb)
         holdings = tuple(
             Holding(f"{key.model}/{key.version} {instance.spec.variant}", self._need(entry, instance))

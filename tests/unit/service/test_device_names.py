@@ -16,6 +16,7 @@ OLD_MIG = f"MIG-{GPU}/7/0"
     ("text", "devices"),
     [
         ("cpu", ("cpu",)),
+        ("cpu:0,cpu:1", ("cpu:0", "cpu:1")),
         ("cuda:0", ("cuda:0",)),
         ("cuda:0,cuda:1", ("cuda:0", "cuda:1")),
         ("cuda:1, cuda:0", ("cuda:1", "cuda:0")),
@@ -28,10 +29,12 @@ def test_devices_are_read_in_order(text: str, devices: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gpu", "cuda", "cuda:", "cuda:01", "cuda:-1", "cpu:0", "cuda:0,", "MIG-1", "GPU-"]
+    "text", ["", "gpu", "cuda", "cuda:", "cuda:01", "cuda:-1", "cpu:01", "cpu:", "cuda:0,", "MIG-1", "GPU-"]
 )
 def test_what_is_no_device_is_refused_with_what_is(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a device; allowed: cpu, cuda:<index>, GPU-<uuid> or MIG-<uuid>"):
+    with pytest.raises(
+        ValueError, match=r"is not a device; allowed: cpu, cpu:<number> for one of several workers, cuda:<index>, "
+    ):
         devices_from(text)
 
 
@@ -42,8 +45,8 @@ def test_a_device_named_twice_is_refused(text: str) -> None:
 
 
 def test_kind_and_inner_name_of_every_form() -> None:
-    assert [device_kind(device) for device in ("cpu", "cuda:3", GPU, MIG)] == ["cpu", "cuda", "cuda", "cuda"]
-    assert [inner_name(device) for device in ("cpu", "cuda:3", GPU, MIG)] == ["cpu", "cuda:0", "cuda:0", "cuda:0"]
+    assert [device_kind(device) for device in ("cpu", "cpu:1", "cuda:3", GPU, MIG)] == ["cpu"] * 2 + ["cuda"] * 3
+    assert [inner_name(device) for device in ("cpu", "cpu:1", "cuda:3", GPU, MIG)] == ["cpu"] * 2 + ["cuda:0"] * 3
 
 
 @pytest.mark.parametrize(
