@@ -106,3 +106,16 @@ def test_parameter_of_another_task_is_refused_with_those_that_apply(task: Task, 
 @pytest.mark.parametrize("top_k", [1, 10])
 def test_values_at_the_ends_of_the_range_are_taken(top_k: int) -> None:
     assert completed(Task.CLASSIFY, top_k=top_k, deadline_ms=0.0).top_k == top_k
+
+
+def test_cheaper_variants_are_allowed_unless_the_request_says_otherwise() -> None:
+    assert completed(Task.CLASSIFY).allow_cheaper
+    assert not completed(Task.CLASSIFY, allow_cheaper=False).allow_cheaper
+    assert parse_given({"allow_cheaper": "false"}, is_text=True).allow_cheaper is False
+    with pytest.raises(BadParameter):
+        parse_given({"allow_cheaper": "perhaps"}, is_text=True)
+
+
+def test_a_named_deadline_is_told_from_the_default() -> None:
+    assert not completed(Task.CLASSIFY).names_deadline
+    assert completed(Task.CLASSIFY, deadline_ms=1000.0).names_deadline

@@ -151,3 +151,39 @@ def test_core_count_is_what_this_process_may_use() -> None:
 )
 def test_containers_cpu_limit_is_whole_cores(cpu_max: str, cores: int | None) -> None:
     assert cores_of_quota(cpu_max) == cores
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("off", ()),
+        ("", ()),
+        ("auto", None),
+        ("fp32,int8-cpu", ("fp32", "int8-cpu")),
+        (" fp32 , tiny", ("fp32", "tiny")),
+    ],
+)
+def test_ladder_is_off_by_figures_or_by_name(text: str, names: tuple[str, ...] | None) -> None:
+    settings = settings_from({"SACCADE_LADDER": text})
+
+    assert settings.ladder_names == names
+    assert settings.has_ladder is (names != ())
+    assert settings_from({}, settings.model_dump(mode="json")) == settings, "children get it as JSON"
+
+
+@pytest.mark.parametrize("text", ["fp32,fp32", "auto,fp32", "fp32,", "off,auto"])
+def test_a_ladder_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="SACCADE_LADDER"):
+        settings_from({"SACCADE_LADDER": text})
+
+
+def test_a_ladder_by_name_begins_with_the_variant_that_is_served() -> None:
+    with pytest.raises(SettingsError, match="ladder begins with fp32"):
+        settings_from({"SACCADE_LADDER": "fp32,int8-cpu", "SACCADE_VARIANT": "int8-cpu"})
+
+    assert settings_from({"SACCADE_LADDER": "fp32,int8-cpu", "SACCADE_VARIANT": "fp32"}).has_ladder
+
+
+def test_pinned_models_are_names() -> None:
+    assert settings_from({"SACCADE_PINNED_MODELS": "first, second"}).pinned == {"first", "second"}
+    assert settings_from({}).pinned == frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from service.http.health import not_ready_reason
@@ -52,3 +53,17 @@ def test_failed_model_does_not_keep_the_others_from_traffic() -> None:
 
 def test_new_version_on_its_way_does_not_take_the_old_one_from_traffic() -> None:
     assert not_ready_reason(catalog(status(1), status(2, "warming")), True) is None
+
+
+@pytest.mark.parametrize("state", ["loading", "warming", "ready", "unloading"])
+def test_models_that_requests_load_are_as_good_as_ready(state: str) -> None:
+    on_demand = msgspec.structs.replace(status(1, state), on_demand=True)
+
+    assert not_ready_reason(catalog(on_demand), True) is None
+    assert not_ready_reason(catalog(on_demand, status(1, "loading", model="pinned")), True) == "loading: pinned"
+
+
+def test_a_model_that_requests_cannot_load_is_none() -> None:
+    failed = msgspec.structs.replace(status(1, "failed"), on_demand=True)
+
+    assert not_ready_reason(catalog(failed), True) == "no model could be loaded; /v1/models has the reasons"

@@ -191,3 +191,57 @@ def test_gpu_is_bounded_by_what_its_worker_found_free() -> None:
     story.placer.device_ready(A, DeviceFacts(memory_total_bytes=80 * MIB, memory_free_bytes=70 * MIB))
 
     assert story.placer.ledger(A).capacity_bytes == 70 * MIB
+
+
+def add_rungs(story: Story, model: str, *file_mib: int) -> None:
+    """A version whose first rung has the first size, and so on."""
+    key = story.add(model, file_mib[0])
+    for rung, size in enumerate(file_mib[1:], start=1):
+        spec = InstanceSpec(A, f"rung-{rung}", "onnxruntime", file_bytes=size * MIB, rung=rung)
+        story.table.want(key, spec)
+
+
+def test_every_version_has_its_place_before_any_has_a_second_rung() -> None:
+    story = Story(A)
+    add_rungs(story, "first", 20, 20)
+    add_rungs(story, "second", 30, 5)
+
+    refused = story.placer.settle()
+
+    assert [(item.key.model, item.rung) for item in refused] == [("first", 1), ("second", 1)], (
+        "100 MiB hold two of them"
+    )
+    placed = [
+        (key.model, instance.spec.rung)
+        for key, entry in story.table.entries()
+        for instance in entry.instances
+        if instance.is_placed
+    ]
+    assert placed == [("first", 0), ("second", 0)]
+
+
+def test_a_rung_without_room_leaves_its_version_ready() -> None:
+    story = Story(A)
+    add_rungs(story, "model", 30, 30, 5)
+
+    refused = story.placer.settle()
+    while (load := story.table.next_load(A)) is not None:
+        story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
+
+    assert [(item.variant, item.rung) for item in refused] == [("rung-1", 1)]
+    (found,) = story.table.statuses()
+    assert (found.state, found.variant) == ("ready", "fp32")
+    assert [(item.rung, item.state) for item in found.instances] == [(0, "ready"), (1, "failed"), (2, "ready")]
+
+
+def test_best_rungs_are_loaded_first() -> None:
+    story = Story(A)
+    add_rungs(story, "first", 5, 5)
+    add_rungs(story, "second", 5, 5)
+    story.placer.settle()
+    loaded = []
+    while (load := story.table.next_load(A)) is not None:
+        loaded.append(load.variant)
+        story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
+
+    assert loaded == ["fp32", "fp32", "rung-1", "rung-1"]
