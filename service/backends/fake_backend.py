@@ -24,7 +24,8 @@ SLOW = (9, 9, 9)  # takes SLOW_S
 HANG = (8, 8, 8)  # never comes back
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
 SLOW_S = 0.4
-IMAGE_COST = re.compile(rb"an image takes (\d+) ms")  # how the file of a model with a cost begins
+# How the file of a model with a cost begins.
+COST = re.compile(rb"(?:a batch takes (?P<batch>[\d.]+) ms, )?an image takes (?P<image>[\d.]+) ms")
 
 
 class FakeBackend:
@@ -34,8 +35,9 @@ class FakeBackend:
         content = verified_bytes(request.file, request.sha256)
         if content.startswith(CRASH_ON_LOAD):
             os._exit(13)
-        cost = IMAGE_COST.match(content)
-        self._image_s = 0.0 if cost is None else int(cost[1]) / 1000
+        cost = COST.match(content)
+        self._image_s = 0.0 if cost is None else float(cost["image"]) / 1000
+        self._batch_s = 0.0 if cost is None else float(cost["batch"] or 0) / 1000
         self._outputs = request.outputs
 
     @property
@@ -54,8 +56,8 @@ class FakeBackend:
             time.sleep(3600)
         if SLOW in first_pixels:
             time.sleep(SLOW_S)
-        if self._image_s:
-            time.sleep(self._image_s * len(images))
+        if self._image_s or self._batch_s:
+            time.sleep(self._batch_s + self._image_s * len(images))
         red = images[:, 0, 0, 0]
         return [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
 

@@ -83,7 +83,7 @@ def test_nouns_import_nothing_of_ours() -> None:
 
 def test_decisions_import_neither_http_nor_processes() -> None:
     # The pure parts stay pure: no web framework, no event loop, no files.
-    for name in ("batching", "latency_model", "queue"):
+    for name in ("arrivals", "batching", "fair_share", "latency_model", "pool_load", "priority", "queue", "waits"):
         found = top_level(ROOT / "service" / "scheduling" / f"{name}.py")
         assert found & {"fastapi", "starlette", "asyncio", "os", "pathlib", "time"} == set()
     assert not top_level(ROOT / "service" / "repository" / "watch.py") & {"os", "pathlib", "time", "asyncio"}

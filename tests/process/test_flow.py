@@ -30,8 +30,9 @@ def narrow(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def wide(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two API processes that share a worker, and batches that wait a little for each other."""
+    """Two API processes that share a worker, and batches that wait for each other where that pays."""
     publish_fake(three_models, "coupled", 1, batchable=False)
+    publish_fake(three_models, "costly", 1, content=b"a batch takes 10 ms, an image takes 0.1 ms")
     with running_server(
         three_models, tmp_path_factory.mktemp("wide"), api_processes=2, max_queue_delay_ms=15, slots=256
     ) as server:
@@ -149,7 +150,7 @@ def test_rows_of_shared_batches_are_never_mixed_up(wide: Server) -> None:
     def seen(red: int) -> int:
         image = red_png(red)
         with RawClient(wide.port) as client:  # a connection each, so both processes take some
-            client.send_head(PREDICT, f"Content-Length: {len(image)}")
+            client.send_head("/v1/models/costly/predict", f"Content-Length: {len(image)}")
             client.send(image)
             return red_of(json.loads(client.receive()[2])["predictions"][0])
 

@@ -1,0 +1,182 @@
+"""Goodput, latency and refusals while more is asked than can be served. Promises: a server that runs is left running.
+
+    python -m tests.load.overload URL MODEL --images DIR            a server that is already there, as it is
+    python -m tests.load.overload --simulated                       a server of its own, with a model of known cost
+
+Measures capacity first (a closed loop), then sends a multiple of it with a deadline, as clients would that do not know
+of each other. The limits are the project's own: exit code 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from service.bench.coordinator import ClientLimits, Closed, default_processes
+from service.bench.images import ImageFile, read_images
+from service.bench.report import Report
+from service.bench.schedule import Poisson
+from service.bench.session import Open, Session, check_server, measure
+from service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from service.settings import core_count
+from tests.support.images import red_png
+from tests.support.server import Server, running_server
+from tests.support.versions import publish_fake
+
+COST = b"a batch takes 8 ms, an image takes 4 ms"  # 200 images/s in batches of eight
+SIMULATED = "costly"
+GOODPUT_RATIO = 0.9
+REFUSAL_MS = 20.0
+GROWTH_MIB = 16.0
+_TIMEOUT_S = 30.0
+_MAX_IN_FLIGHT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is sent."""
+
+    objective_ms: float = 200.0
+    times_capacity: float = 2.0
+    seconds: float = 60.0
+    warm_up_s: float = 3.0
+    capacity_s: float = 10.0
+    in_flight: int = 32  # of the closed loop
+    processes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    capacity_rps: float
+    report: Report
+    growth_mib: float  # of all server processes; 0 where they are not ours to see
+
+
+def measured(url: str, model: str, images: Sequence[ImageFile], asked: Asked, server: Server | None) -> Outcome:
+    """Capacity, then overload. Raises LoadFailed."""
+    limits = ClientLimits(asked.processes, 64, _MAX_IN_FLIGHT, _TIMEOUT_S)
+
+    def session(query: tuple[tuple[str, str], ...]) -> Session:
+        endpoint, shape = endpoint_of(url), RequestShape(query=query)
+        workload = workload_of([Share(model, 1.0, tuple(images))], endpoint, shape)
+        return Session(url, endpoint, workload, shape, limits, 1, asked.warm_up_s, asked.objective_ms)
+
+    free = session(())
+    check_server(free)
+    capacity = measure(free, Closed(asked.in_flight, asked.capacity_s, asked.warm_up_s), lambda live, s: None)
+    capacity_rps = capacity.report.throughput_rps
+    before_mib = _memory_mib(server)
+    rate_rps = asked.times_capacity * capacity_rps
+    load = Open(Poisson(rate_rps, asked.warm_up_s + asked.seconds))
+    run = measure(session((("deadline_ms", f"{asked.objective_ms:g}"),)), load, lambda live, s: None)
+    return Outcome(capacity_rps, run.report, _memory_mib(server) - before_mib)
+
+
+def failures(outcome: Outcome, asked: Asked) -> list[str]:
+    """The limits that were missed, in words."""
+    report, found = outcome.report, []
+    if report.goodput_rps < GOODPUT_RATIO * outcome.capacity_rps:
+        found.append(f"goodput {report.goodput_rps:.0f}/s is below {GOODPUT_RATIO:g} x {outcome.capacity_rps:.0f}/s")
+    if report.latency is None or report.latency.p99_ms > asked.objective_ms:
+        found.append(f"p99 of accepted requests is not within {asked.objective_ms:g} ms")
+    if report.refusals is not None and report.refusals.p99_ms > REFUSAL_MS:
+        found.append(f"p99 of refusals is {report.refusals.p99_ms:.1f} ms, more than {REFUSAL_MS:g} ms")
+    if report.failed > round(report.refused_rate * report.requests):
+        found.append("requests failed that were not refused: " + ", ".join(_others(report)))
+    if outcome.growth_mib > GROWTH_MIB:
+        found.append(f"memory grew by {outcome.growth_mib:.0f} MiB")
+    return found
+
+
+def table(outcome: Outcome, asked: Asked) -> str:
+    report = outcome.report
+    lines = [
+        f"capacity          {outcome.capacity_rps:8.1f} images/s (closed loop of {asked.in_flight})",
+        f"offered           {report.offered_rps:8.1f} /s for {report.load.window_s:.0f} s, deadline "
+        f"{asked.objective_ms:g} ms",
+        f"goodput           {report.goodput_rps:8.1f} /s, {report.goodput_rps / outcome.capacity_rps:.2f} x capacity",
+    ]
+    for name, latency in (("accepted", report.latency), ("refused", report.refusals)):
+        if latency is not None:
+            lines.append(
+                f"{name:12} ms  p50 {latency.p50_ms:8.1f}  p99 {latency.p99_ms:8.1f}  p99.9 {latency.p99_9_ms:8.1f}  "
+                f"max {latency.max_ms:8.1f}"
+            )
+    lines.extend(f"{item.count:8} x {item.label}" for item in report.outcomes)
+    lines.append(f"memory            {outcome.growth_mib:+8.1f} MiB over the run")
+    return "\n".join(lines)
+
+
+def _others(report: Report) -> list[str]:
+    return [f"{item.count} x {item.label}" for item in report.outcomes if item.status not in (200, 429, 503, 504)]
+
+
+def _memory_mib(server: Server | None) -> float:
+    """Private memory of a server of ours; shared slots are counted once touched and stay."""
+    if server is None:
+        return 0.0
+    total = 0
+    for process in (psutil.Process(server.process.pid), *server.family()):
+        memory = process.memory_full_info()
+        total += memory.uss
+    return total / 2**20
+
+
+@contextmanager
+def simulated_server(workspace: Path, **settings: object) -> Iterator[Server]:
+    """A server with one model whose run times are known."""
+    repository = workspace / "repository"
+    publish_fake(repository, SIMULATED, 1, content=COST)
+    with running_server(repository, workspace, **settings) as server:
+        yield server
+
+
+def simulated_images() -> list[ImageFile]:
+    return [ImageFile(f"{red}.png", "image/png", red_png(red)) for red in range(40, 60)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", nargs="?")
+    parser.add_argument("model", nargs="?", default=SIMULATED)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--objective-ms", type=float, default=200.0)
+    parser.add_argument("--times", type=float, default=2.0, help="of capacity")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--in-flight", type=int, default=32, help="of the closed loop that measures capacity")
+    given = parser.parse_args()
+    if given.simulated == (given.url is not None and given.images is not None):
+        parser.error("give either --simulated, or URL MODEL and --images DIR")
+    asked = Asked(
+        given.objective_ms,
+        given.times,
+        given.seconds,
+        in_flight=given.in_flight,
+        processes=default_processes(core_count()),
+    )
+    with ExitStack() as stack:
+        server, url, images = None, given.url, []
+        if given.simulated:
+            workspace = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server = stack.enter_context(simulated_server(workspace))
+            url, images = server.base_url, simulated_images()
+        else:
+            images = list(read_images(given.images))
+        outcome = measured(url, given.model, images, asked, server)
+    print(table(outcome, asked))
+    missed = failures(outcome, asked)
+    for line in missed:
+        print(f"MISSED: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""More than can be served: what is accepted is in time, what is refused is refused at once, nobody takes it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.bench.coordinator import ClientLimits
+from service.bench.report import Report
+from service.bench.schedule import Poisson
+from service.bench.session import Open, Session, measure
+from service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from tests.load.overload import (
+    REFUSAL_MS,
+    SIMULATED,
+    Asked,
+    failures,
+    measured,
+    simulated_images,
+    simulated_server,
+    table,
+)
+from tests.support.images import image_files, red_of, red_png
+from tests.support.problems import is_problem, problem_in
+from tests.support.requests import Background, RawClient
+from tests.support.server import Server, running_server, wait_until
+from tests.support.versions import publish_fake
+
+IMAGE_MS = 150  # of the model "slow"
+SHORT_MS = 100  # a deadline that no request behind others can make
+SLOTS = 8
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One image at a time, each of which takes long."""
+    root = tmp_path_factory.mktemp("slow")
+    publish_fake(root / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
+    with running_server(root / "repository", root, slots=SLOTS, max_batch_size=1) as server:
+        yield server
+
+
+def hold_device(server: Server, background: Background, count: int) -> list[Future[httpx.Response]]:
+    """`count` requests, the first of which is answered when this returns."""
+    server.wait_idle()
+    before = server.outcomes("ok")
+    sent = [background.start(lambda: server.predict("slow", red_png(1))) for _ in range(count)]
+    wait_until(lambda: server.outcomes("ok") > before, what="the first is answered")
+    return sent
+
+
+def test_twice_the_capacity_is_answered_in_time_or_refused_at_once(tmp_path: Path) -> None:
+    """By medians, since the cores may be shared; `python -m tests.load.overload --simulated` holds the limits."""
+    asked = Asked(seconds=4.0, warm_up_s=1.0, capacity_s=2.0)
+    with simulated_server(tmp_path) as server:
+        outcome = measured(server.base_url, SIMULATED, simulated_images(), asked, server)
+
+    shown = table(outcome, asked)
+    report = outcome.report
+    assert report.goodput_rps > 0.7 * outcome.capacity_rps, shown
+    assert report.latency is not None, shown
+    assert report.refusals is not None, shown
+    assert report.latency.p50_ms <= asked.objective_ms, shown
+    assert report.refusals.p50_ms <= REFUSAL_MS, shown
+    assert report.refused_rate > 0.3, shown
+    assert not [line for line in failures(outcome, asked) if "not refused" in line or "memory" in line], shown
+
+
+def test_wait_is_refused_before_the_body_is_read_and_the_connection_goes_on(slow: Server) -> None:
+    image = red_png(7)
+    head = (f"/v1/models/slow/predict?deadline_ms={SHORT_MS}", f"Content-Length: {len(image)}")
+    shed = slow.metric("saccade_shed_total", reason="wait")
+    with Background() as background, RawClient(slow.port) as client:
+        hold_device(slow, background, 6)
+        client.send_head(*head)
+        status, headers, body = client.receive()  # not a byte of the image was sent
+
+        document = problem_in(status, headers, body, 429)
+        assert "would wait about" in document["detail"]
+        assert int(headers["retry-after"]) >= 1
+        assert "connection" not in headers
+        client.send(image)  # dropped
+        client.send_head("/v1/models/slow/predict", f"Content-Length: {len(image)}")
+        client.send(image)
+        assert client.receive()[0] == 200
+    assert slow.metric("saccade_shed_total", reason="wait") == shed + 1
+    slow.wait_idle()
+
+
+def test_body_without_a_length_is_not_waited_for_after_a_refusal(slow: Server) -> None:
+    with Background() as background, RawClient(slow.port) as client:
+        hold_device(slow, background, 6)
+        client.send_head(f"/v1/models/slow/predict?deadline_ms={SHORT_MS}", "Transfer-Encoding: chunked")
+        status, headers, _ = client.receive()
+
+    assert (status, headers["connection"]) == (429, "close")
+    slow.wait_idle()
+
+
+def test_low_priority_is_refused_first_and_high_last(slow: Server) -> None:
+    """Slots: a quarter of them is not for low priority."""
+    with Background() as background:
+        held = hold_device(slow, background, SLOTS - 1)
+        wait_until(lambda: slow.metric("saccade_slots_in_use") == SLOTS - 2)
+        low = slow.predict("slow", red_png(1), headers={"X-Priority": "low"})
+        high = slow.predict("slow", red_png(1), headers={"X-Priority": "high"})
+
+        assert "slots" in is_problem(low, 429)["detail"]
+        assert high.status_code == 200
+        assert not held[-1].done(), "high priority went before those that came earlier"
+    slow.wait_idle()
+
+
+def test_unknown_priority_is_422(slow: Server) -> None:
+    response = slow.predict("slow", red_png(1), headers={"X-Priority": "urgent"})
+
+    assert "high, normal, low" in is_problem(response, 422)["detail"]
+
+
+def test_request_that_cannot_make_it_is_told_long_before_its_deadline(slow: Server) -> None:
+    """JSON and multipart bodies name deadlines of their own, so theirs are judged after reading."""
+    with Background() as background:
+        hold_device(slow, background, 7)  # six runs are left
+        start_s = time.monotonic()
+        response = slow.client.post("/v1/models/slow/predict?deadline_ms=700", files=image_files(red_png(1)))
+        took_s = time.monotonic() - start_s
+
+    assert response.status_code in (429, 504)
+    assert took_s < 0.4
+    slow.wait_idle()
+
+
+def test_more_images_than_slots_are_answered_in_order(slow: Server) -> None:
+    reds = list(range(60, 60 + SLOTS + 4))
+
+    response = slow.client.post("/v1/models/slow/predict", files=image_files(*(red_png(red) for red in reds)))
+
+    assert [red_of(prediction) for prediction in response.json()["predictions"]] == reds
+    slow.wait_idle()
+
+
+def test_headroom_falls_while_requests_wait(slow: Server) -> None:
+    assert slow.metric("saccade_slo_headroom_ratio", model="slow") == pytest.approx(1.0)
+    with Background() as background:
+        hold_device(slow, background, 6)
+        wait_until(lambda: slow.metric("saccade_slo_headroom_ratio", model="slow") < 0.99)
+    slow.wait_idle()
+
+
+def test_one_key_gets_no_more_than_its_limit(tmp_path: Path) -> None:
+    publish_fake(tmp_path / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
+    (tmp_path / "keys").write_text("first\nsecond\n")
+    ask = {key: {"Authorization": f"Bearer {key}"} for key in ("first", "second")}
+    settings = {"api_keys_file": tmp_path / "keys", "max_concurrent_per_key": 2, "max_batch_size": 1}
+    with running_server(tmp_path / "repository", tmp_path, **settings) as server, Background() as background:
+        held = [background.start(lambda: server.predict("slow", red_png(1), headers=ask["first"])) for _ in range(2)]
+        wait_until(lambda: server.metric("saccade_slots_in_use") == 2)
+        refused = server.predict("slow", red_png(1), headers=ask["first"])
+        other = server.predict("slow", red_png(1), headers=ask["second"])
+
+        assert "SACCADE_MAX_CONCURRENT_PER_KEY" in is_problem(refused, 429)["detail"]
+        assert other.status_code == 200
+        assert [future.result().status_code for future in held] == [200, 200]
+        assert server.metric("saccade_shed_total", reason="key") == 1
+        assert server.predict("slow", red_png(1), headers=ask["first"]).status_code == 200
+
+
+def test_bound_on_the_estimated_wait_holds_whatever_the_deadline(tmp_path: Path) -> None:
+    publish_fake(tmp_path / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
+    with (
+        running_server(tmp_path / "repository", tmp_path, max_batch_size=1, max_estimated_wait_ms=200) as server,
+        Background() as background,
+    ):
+        hold_device(server, background, 6)
+        refused = server.predict("slow", red_png(1), params={"deadline_ms": "60000"})
+
+        assert "SACCADE_MAX_ESTIMATED_WAIT_MS" in is_problem(refused, 429)["detail"]
+
+
+# Several models
+
+
+def load_of(server: Server, model: str, rate: float, seconds: float, deadline_ms: int) -> Report:
+    endpoint, shape = endpoint_of(server.base_url), RequestShape(query=(("deadline_ms", str(deadline_ms)),))
+    workload = workload_of([Share(model, 1.0, tuple(simulated_images()))], endpoint, shape)
+    limits = ClientLimits(1, 16, 500, 20.0)
+    session = Session(server.base_url, endpoint, workload, shape, limits, 1, 0.5, float(deadline_ms))
+    return measure(session, Open(Poisson(rate, 0.5 + seconds)), lambda live, s: None).report
+
+
+def test_flood_at_one_model_leaves_the_other_its_share(tmp_path: Path) -> None:
+    """The simulated figure is in `python -m tests.load.scheduler`; here two real processes share real time."""
+    for model in ("quiet", "flooded"):
+        publish_fake(tmp_path / "repository", model, 1, content=b"a batch takes 10 ms, an image takes 5 ms")
+    with running_server(tmp_path / "repository", tmp_path) as server:
+        alone = load_of(server, "quiet", 15, 3.0, 1000)
+        with Background() as background:
+            flood = background.start(lambda: load_of(server, "flooded", 600, 5.0, 400))
+            beside = load_of(server, "quiet", 15, 3.0, 1000)
+            flooded = flood.result()
+
+    assert alone.latency is not None
+    assert beside.latency is not None
+    assert beside.failed == 0, beside.outcomes
+    # A batch of eight of the other model may be in the way; the rest is what two busy cores add.
+    assert beside.latency.p90_ms < 2 * alone.latency.p90_ms + 100, (alone.latency, beside.latency)
+    assert flooded.ok > 100
+    assert flooded.refused_rate > 0.3
