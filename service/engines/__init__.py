@@ -2,6 +2,7 @@
 
 lifecycle.py     decides, for one version on one device: serve what, build what, and why (pure)
 candidates.py    the variants that TensorRT may run, best first, and the keys of their plans (pure)
+plan_ladder.py    which accepted plans serve as rungs of a ladder (pure)
 build_wire.py    what the supervisor and the build child tell each other
 build_child.py   runs the child that builds and measures one plan, and follows its progress
 engine_serving.py  brings decisions into the version table, and swaps instances

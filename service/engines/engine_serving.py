@@ -6,7 +6,7 @@ Only devices where TensorRT may serve are its business; the supervisor sees to t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,6 +53,7 @@ class EngineServing:
         self._store = plan_store(settings)
         self._building = asyncio.Lock()  # one build at a time: two would time each other's kernels
         self._wanted: dict[tuple[VersionKey, str], InstanceSpec] = {}
+        self._rungs: dict[tuple[VersionKey, str], tuple[InstanceSpec, ...]] = {}  # below those
         self._waiting: dict[VersionKey, dict[str, InstanceSpec | None]] = {}  # to be placed once all have decided
         keeper_events = KeeperEvents(self._decided, self._refused, events.changed)
         self._keepers = {
@@ -87,13 +88,17 @@ class EngineServing:
         for device, keeper in self._keepers.items():
             keeper.drop(key)
             self._wanted.pop((key, device), None)
+            self._rungs.pop((key, device), None)
 
     def reported(self, key: VersionKey, instance: Instance) -> None:
         """A worker said how far an instance is."""
         device = instance.spec.device
-        if self._wanted.get((key, device)) != instance.spec:
+        rungs = self._rungs.get((key, device), ())
+        if instance.spec.rung and instance.spec not in rungs and device in self._keepers:  # left the ladder meanwhile
+            self._table.let_go(key, instance, self._events.next_generation())
+        if instance.spec not in (self._wanted.get((key, device)), *rungs):
             return
-        if instance.state is VersionState.READY:
+        if instance.state is VersionState.READY and instance.spec.rung == 0:
             self._let_go_others(key, instance)
         elif instance.state is VersionState.FAILED and instance.spec.plan_dir and not instance.lacks_room:
             self._keepers[device].plan_failed(key, instance.spec.variant, instance.reason)
@@ -110,6 +115,7 @@ class EngineServing:
             self._events.changed()
             return
         self._want(key, device, _spec(device, decision.serve))
+        self._want_rungs(key, device, decision.cheaper)
 
     def _refused(self, key: VersionKey, device: str, reason: str) -> None:
         """It can never serve there; what serves now goes on."""
@@ -124,7 +130,7 @@ class EngineServing:
         self._events.wanted()
 
     def _want(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
-        present = self._table.instances(key, device)
+        present = self._on_top(key, device)
         if self._settings.placement == "spread" and not present:
             self._spread(key, device, spec)
             return
@@ -138,6 +144,24 @@ class EngineServing:
         if same is not None and same.state is VersionState.READY:
             self._let_go_others(key, same)
         self._events.wanted()
+
+    def _want_rungs(self, key: VersionKey, device: str, cheaper: Sequence[Serving]) -> None:
+        """They come and go at once: requests have the best rung."""
+        is_there = bool(self._on_top(key, device))  # not so where another device was chosen
+        specs = tuple(_spec(device, item, rung) for rung, item in enumerate(cheaper, start=1)) if is_there else ()
+        self._rungs[key, device] = specs
+        present = [instance for instance in self._table.instances(key, device) if instance.spec.rung]
+        for instance in present:
+            if instance.spec not in specs:
+                self._table.let_go(key, instance, self._events.next_generation())
+        missing = [spec for spec in specs if spec not in [instance.spec for instance in present]]
+        for spec in missing:
+            self._table.want(key, spec)
+        if missing or present:
+            self._events.wanted()
+
+    def _on_top(self, key: VersionKey, device: str) -> list[Instance]:
+        return [instance for instance in self._table.instances(key, device) if instance.spec.rung == 0]
 
     def _spread(self, key: VersionKey, device: str, spec: InstanceSpec | None) -> None:
         """Placed on one device, the one with most room, so all of them have to be known."""
@@ -154,7 +178,7 @@ class EngineServing:
         self._events.wanted()
 
     def _let_go_others(self, key: VersionKey, kept: Instance) -> None:
-        for instance in self._table.instances(key, kept.spec.device):
+        for instance in self._on_top(key, kept.spec.device):
             if instance is not kept:
                 self._table.let_go(key, instance, self._events.next_generation())
 
@@ -181,10 +205,9 @@ def may_use_tensorrt(device: str, settings: Settings) -> bool:
     return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")
 
 
-def _spec(device: str, serving: Serving) -> InstanceSpec:
-    return InstanceSpec(
-        device, serving.variant, serving.backend, serving.plan_dir, serving.plan_sha256, serving.file_bytes
-    )
+def _spec(device: str, serving: Serving, rung: int = 0) -> InstanceSpec:
+    opened = (serving.plan_dir, serving.plan_sha256, serving.file_bytes)
+    return InstanceSpec(device, serving.variant, serving.backend, *opened, rung)
 
 
 def _key(manifest: Manifest) -> VersionKey:

@@ -173,6 +173,7 @@ class EngineKeeper:
             attempts=self._attempts.get(version.key, Counter()),
             may_build=self._settings.build_engines,
             serve_while_building=self._settings.serve_while_building,
+            ladder=self._settings.ladder_names,
         )
 
     async def _build(self, version: ServedVersion, wish: Wish) -> None:

@@ -2,7 +2,7 @@
 
 The rules
 1. A plan serves when it was made from the published bytes, by this TensorRT, for this GPU, and passed its gate on such
-   a device. Among several, the one with the most measured images per second.
+   a device. Among several, the one with the most measured images per second; with a ladder each that is a rung of it.
 2. While there is none, ONNX Runtime serves an accepted variant that it runs (`serve_while_building`), or nothing does.
 3. Candidates without a settled plan are built one after the other. A plan that its gate denied is not built again.
 4. What cannot be built is given up after a bounded number of attempts; what serves goes on, and the reason is shown.
@@ -16,7 +16,8 @@ from typing import Literal
 
 from models.manifest import Manifest
 from models.plans import PlanKey, PlanRecord
-from service.engines.candidates import engine_candidates, plan_key_for
+from service.engines.candidates import plan_key_for
+from service.engines.plan_ladder import ladder_candidates, plan_rungs
 from service.errors import RepositoryError
 from service.repository.variants import choose_variant
 from service.workers.messages import DeviceFacts
@@ -46,6 +47,7 @@ class EngineFacts:
     built_elsewhere: frozenset[str]  # places of keys that another server builds right now
     may_build: bool
     serve_while_building: bool
+    ladder: tuple[str, ...] | None = ()  # as in `ladder_for`
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class EngineDecision:
     serve: Serving | None
     build: Wish | None  # the first plan that is missing; waited for where another server builds it
     reason: str  # why TensorRT does not serve, in one line; empty when it does or is on its way
+    cheaper: tuple[Serving, ...] = ()  # the rungs below `serve`
 
 
 def decide(situation: EngineFacts) -> EngineDecision:
@@ -89,15 +92,12 @@ def decide(situation: EngineFacts) -> EngineDecision:
         return EngineDecision(_without_plan(situation), None, missing)
     keys = {
         item.name: plan_key_for(situation.manifest, item, situation.facts)
-        for item in engine_candidates(situation.manifest, situation.wanted_variant)
+        for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
     }
-    best = _best_plan(situation.stored, keys)
+    rungs = _rungs(situation, keys)
     build = _next_build(situation, keys)
-    if best is not None:
-        record = best.record
-        opened = (best.directory, record.plan_sha256, record.plan_bytes)
-        serving = Serving(record.variant, "tensorrt", *opened, _images_per_s(best))
-        return EngineDecision(serving, build, "")
+    if rungs:
+        return EngineDecision(rungs[0], build, "", rungs[1:])
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
         return EngineDecision(None, build, "")
@@ -149,10 +149,24 @@ def _settled(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> Stor
     return max(judged, key=lambda each: each.record.gate is not None and each.record.gate.accepted, default=None)
 
 
-def _best_plan(stored: Sequence[StoredRecord], keys: Mapping[str, PlanKey]) -> StoredRecord | None:
-    settled = [found for name, key in keys.items() if (found := _settled(stored, name, key)) is not None]
-    accepted = [each for each in settled if each.record.gate is not None and each.record.gate.accepted]
-    return max(accepted, key=_images_per_s, default=None)
+def _rungs(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
+    """What serves, the best rung first; one without a ladder."""
+    settled = [found for name, key in keys.items() if (found := _settled(situation.stored, name, key)) is not None]
+    accepted = {
+        each.record.variant: each for each in settled if each.record.gate is not None and each.record.gate.accepted
+    }
+    speeds = {name: _images_per_s(each) for name, each in accepted.items()}
+    if situation.ladder == ():
+        names: tuple[str, ...] = (max(speeds, key=lambda name: speeds[name]),) if speeds else ()
+    else:
+        names = plan_rungs(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
+    return tuple(_serving(accepted[name]) for name in names)
+
+
+def _serving(stored: StoredRecord) -> Serving:
+    record = stored.record
+    opened = (stored.directory, record.plan_sha256, record.plan_bytes)
+    return Serving(record.variant, "tensorrt", *opened, _images_per_s(stored))
 
 
 def _images_per_s(stored: StoredRecord) -> float:

@@ -198,3 +198,21 @@ def test_terminating_kills_a_running_build(place: Place) -> None:
 
     with pytest.raises(psutil.NoSuchProcess):
         psutil.Process(child.pid).wait(0)
+
+
+def rungs(server: Server) -> list[tuple[int, str, str]]:
+    found = version(server)["instances"]
+    return sorted((item["rung"], item["backend"], item["variant"]) for item in found if item["state"] == "ready")
+
+
+def test_plans_become_rungs_of_a_ladder_while_every_request_is_answered(place: Place) -> None:
+    names = f"{DENSE},{SPARSE}"
+    with place.server(ladder=names, max_batch_size=1) as server, Traffic(server) as traffic:
+        wanted = [(0, "tensorrt", DENSE), (1, "tensorrt", SPARSE)]
+        wait_until(lambda: rungs(server) == wanted, 60, "both plans are loaded")
+        for rung, name in enumerate((DENSE, SPARSE)):
+            answer = server.predict(MODEL, scene_jpeg(), params={"variant": name})
+            assert (answer.json()["variant"], answer.headers["x-saccade-rung"]) == (name, str(rung))
+
+    assert set(traffic.statuses) == {200}
+    assert list(dict.fromkeys(traffic.variants)) == ["fp32", DENSE], "the cheaper rung is not needed"

@@ -143,3 +143,9 @@ async def test_usage_is_reported_when_it_changed(story: Story) -> None:
     (used,) = story.catalog.usages()
     assert used.in_flight == 0
     assert used.last_used_s > 0
+
+
+async def test_whoever_has_waited_makes_place_for_the_next(story: Story) -> None:
+    for _ in range(3):
+        with pytest.raises(NotReady, match="not loaded within"):
+            await story.ask(within_s=0.0)

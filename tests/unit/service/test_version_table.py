@@ -375,3 +375,40 @@ def test_instance_without_a_place_is_not_loaded(story: Story) -> None:
     story.table.retry_refused()
     story.table.place(key(1), ["cuda:1"], {}, [])
     assert load_on(story, "cuda:1").version == 1
+
+
+def test_versions_that_rest_count_for_those_they_replace(story: Story) -> None:
+    for version in (1, 2, 3):
+        story.table.add(FoundVersion(key(version), Path(), ()))
+        story.table.rest(key(version), 1)
+
+    plan = story.table.plan([FoundVersion(key(version), Path(), ()) for version in (1, 2, 3)], versions_per_model=2)
+
+    assert plan.unload == (key(1),)
+    story.table.begin_unload(key(1), 1)
+    assert story.states() == {2: "loading", 3: "loading"}
+
+
+def test_a_version_that_rests_is_remembered_and_loaded_again(story: Story) -> None:
+    story.add(1)
+    story.bring_up()
+    assert story.table.rest(key(1), generation=5)
+    assert story.states() == {1: "unloading"}
+    assert story.table.to_unload(5) == [("cpu", 1)]
+    story.table.unloaded(1)
+    (resting,) = story.table.statuses()
+    assert (resting.state, resting.reason, resting.instances) == ("loading", "loads on first request", ())
+    assert resting.load_seconds == 0.1, "known from the last time"
+
+    story.table.wake(key(1))
+    story.want(1, "cpu")
+
+    assert story.bring_up().instance_id == 2
+
+
+def test_a_version_does_not_leave_while_it_loads(story: Story) -> None:
+    story.add(1)
+    story.load()
+
+    assert not story.table.rest(key(1), generation=5)
+    assert story.states() == {1: "loading"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.manifest import TargetSupport
+from models.manifest import Manifest, TargetSupport
 from service.engines.candidates import engine_candidates
 from service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, StoredRecord, decide, serves
 from service.errors import RepositoryError
@@ -200,3 +200,63 @@ def test_version_that_can_never_serve_says_why_in_one_line() -> None:
 def test_sparse_weights_make_another_plan() -> None:
     assert key("int8-trt-sparse24").flags == ("sparse_weights",)
     assert key("int8-trt").flags == ()
+
+
+def with_metrics(**values: float) -> Manifest:
+    """MANIFEST with these metrics, by name with `_` for `-`."""
+    named = {name.replace("_", "-"): value for name, value in values.items()}
+    variants = tuple(
+        item.model_copy(update={"metric": item.metric.model_copy(update={"value": named.get(item.name, 0.5)})})
+        for item in MANIFEST.variants
+    )
+    return MANIFEST.model_copy(update={"variants": variants})
+
+
+METRICS = with_metrics(fp16=0.95, int8_trt=0.94, int8_trt_sparse24=0.93)
+PLANS = (
+    stored("fp16", PASSED, 100.0),
+    stored("int8-trt", PASSED, 300.0),
+    stored("int8-trt-sparse24", PASSED, 310.0),
+)
+
+
+def ladder(*records: StoredRecord, **changes: Any) -> list[str]:
+    """The rungs that serve."""
+    decision = decide(situation(*records, manifest=METRICS, **changes))
+    assert decision.serve is not None
+    return [decision.serve.variant, *(item.variant for item in decision.cheaper)]
+
+
+def test_without_a_ladder_one_plan_serves() -> None:
+    assert ladder(*PLANS) == ["int8-trt-sparse24"]
+
+
+def test_with_a_ladder_the_most_accurate_plan_serves_and_faster_ones_stand_below() -> None:
+    assert ladder(*PLANS, ladder=None) == ["fp16", "int8-trt"], "2:4 is hardly faster than int8 here"
+
+
+def test_a_denied_or_unbuilt_plan_is_no_rung() -> None:
+    assert ladder(PLANS[0], stored("int8-trt", DENIED, 300.0), ladder=None) == ["fp16"]
+    assert ladder(PLANS[1], ladder=None) == ["int8-trt"]
+
+
+def test_named_variants_are_rungs_in_that_order_and_all_are_built() -> None:
+    names = ("fp16", "int8-trt-sparse24")
+
+    assert ladder(*PLANS, ladder=names) == ["fp16", "int8-trt-sparse24"]
+    assert wish(ladder=names) == "fp16"
+    assert wish(PLANS[0], ladder=names) == "int8-trt-sparse24"
+    assert wish(PLANS[0], PLANS[2], ladder=names) is None
+
+
+def test_a_named_variant_on_top_has_the_others_built_below_it() -> None:
+    changes = {"ladder": None, "wanted_variant": "int8-trt"}
+
+    assert wish(PLANS[1], **changes) == "fp16"
+    assert ladder(*PLANS, **changes) == ["int8-trt"], "fp16 is not faster, 2:4 hardly"
+
+
+def test_onnx_runtime_bridges_without_rungs() -> None:
+    decision = decide(situation(ladder=None))
+
+    assert (decision.serve, decision.cheaper) == (FLOAT, ())

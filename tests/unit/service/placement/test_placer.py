@@ -245,3 +245,17 @@ def test_best_rungs_are_loaded_first() -> None:
         story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
 
     assert loaded == ["fp32", "fp32", "rung-1", "rung-1"]
+
+
+def test_a_version_comes_before_a_rung_that_waits_again() -> None:
+    story = Story(A)
+    gone = story.add("gone", 10)
+    story.add("old", 20, version=2)
+    story.table.want(VersionKey("old", 2), InstanceSpec(A, "rung-1", "onnxruntime", file_bytes=30 * MIB, rung=1))
+    assert [item.rung for item in story.placer.settle()] == [1], "40 of 100 MiB are free, it needs 60"
+
+    story.table.begin_unload(gone, 1)
+    story.placer.instance_gone()
+    story.add("new", 30)
+
+    assert [(item.key.model, item.rung) for item in story.placer.settle()] == [("old", 1)]

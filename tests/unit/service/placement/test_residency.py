@@ -224,3 +224,37 @@ def test_new_version_of_a_loaded_model_does_not_rest() -> None:
 
     assert not story.residency.starts_resting(VersionKey("a", 2))
     assert story.residency.starts_resting(VersionKey("b", 1))
+
+
+def test_one_that_is_leaving_already_is_enough() -> None:
+    story = Story(max_models=2)
+    story.load("a")
+    story.load("b")
+    story.now_s = 100.0
+    c = story.publish("c")
+    story.residency.want(c)
+    for key in story.residency.take_wanted():
+        story.table.wake(key)
+        story.table.want(key, InstanceSpec(DEVICE, "fp32", "onnxruntime"))
+    for _ in range(3):
+        story.placer.settle(story.residency.room)
+
+    assert story.evicted == ["a"]
+    story.turn()
+    assert story.ready == {"b", "c"}
+
+
+def test_memory_that_is_leaving_already_is_enough() -> None:
+    story = Story()
+    story.load("a")
+    story.load("b")
+    story.now_s = 100.0
+    c = story.publish("c")
+    story.residency.want(c)
+    for key in story.residency.take_wanted():
+        story.table.wake(key)
+        story.table.want(key, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=20 * MIB))
+    for _ in range(3):
+        story.placer.settle(story.residency.room)
+
+    assert story.evicted == ["a"]

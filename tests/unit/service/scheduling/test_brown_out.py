@@ -105,9 +105,9 @@ def test_three_rungs_are_taken_one_by_one() -> None:
 
 
 def test_silence_is_calm() -> None:
-    device = Device()
-    device.flow(0, 5, lambda now_s: 300.0)
-    assert device.rungs[-1] == 1
+    device = Device(rates=(100.0, 200.0, 800.0))
+    device.flow(0, 5, lambda now_s: 600.0)
+    assert device.rungs[-1] == 2
 
     device.request(100.0)
 
