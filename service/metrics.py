@@ -201,7 +201,12 @@ class _CatalogCollector(Collector):
             "From the order to load until it was warm, of the last load",
             labels=["model", "version"],
         )
+        on_demand = GaugeMetricFamily(
+            "saccade_model_on_demand", "1 where requests load the version", labels=["model", "version"]
+        )
         for item in catalog.versions:
+            if item.on_demand:
+                on_demand.add_metric([item.model, str(item.version)], 1.0)
             if item.load_seconds:
                 load.add_metric([item.model, str(item.version)], item.load_seconds)
             for plan in item.engines:
@@ -213,7 +218,7 @@ class _CatalogCollector(Collector):
                 state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
-        yield from (up, restarts, memory, state, info, load, engine, progress)
+        yield from (up, restarts, memory, state, info, load, on_demand, engine, progress)
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

@@ -157,7 +157,8 @@ class PredictEndpoint:
         except Resting as resting:
             start_s = time.monotonic()
             rule = self._limits.deadline
-            within_ms = _query_parameters(scope["query_string"]).deadline_ms or rule.default_ms
+            named_ms = _query_parameters(scope["query_string"]).deadline_ms
+            within_ms = rule.default_ms if named_ms is None else named_ms
             target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
             return target, time.monotonic() - start_s
 

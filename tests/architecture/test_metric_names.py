@@ -22,6 +22,7 @@ WITHOUT_UNIT = {
     "saccade_engine_state": "yes or no",
     "saccade_model_state": "one of a set",
     "saccade_model_info": "labels only",
+    "saccade_model_on_demand": "yes or no",
     "saccade_brownout_rung": "place in a ladder",
 }
 LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
@@ -29,7 +30,7 @@ ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 SNAPSHOT = Catalog(
     1,
     (DeviceStatus("cpu", True, 0, ""),),
-    (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), load_seconds=1.5),),
+    (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), on_demand=True, load_seconds=1.5),),
     False,
 )
 

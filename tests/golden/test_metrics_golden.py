@@ -16,7 +16,11 @@ ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5, "SM90-tens
 SNAPSHOT = Catalog(
     1,
     (DeviceStatus("cpu", True, 0, ""),),
-    (VersionStatus("digits", 1, "", "d" * 64, "ready", "", "fp32", engines=(ENGINE,), load_seconds=1.5),),
+    (
+        VersionStatus(
+            "digits", 1, "", "d" * 64, "ready", "", "fp32", engines=(ENGINE,), on_demand=True, load_seconds=1.5
+        ),
+    ),
     False,
 )
 

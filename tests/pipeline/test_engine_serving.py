@@ -216,3 +216,16 @@ def test_plans_become_rungs_of_a_ladder_while_every_request_is_answered(place: P
 
     assert set(traffic.statuses) == {200}
     assert list(dict.fromkeys(traffic.variants)) == ["fp32", DENSE], "the cheaper rung is not needed"
+
+
+def test_on_demand_the_first_request_loads_and_has_plans_built(place: Place) -> None:
+    with place.server(load_models="on_demand", max_batch_size=1) as server:
+        assert version(server)["reason"] == "loads on first request"
+        assert server.events("engine_building") == []
+
+        first = server.predict(MODEL, scene_jpeg())
+
+        assert (first.status_code, first.json()["variant"]) == (200, "fp32")
+        wait_until(lambda: is_served_by(server, SPARSE), 60, "the fastest plan serves")
+        assert server.predict(MODEL, scene_jpeg()).json()["variant"] == SPARSE
+        assert len(server.events("version_wanted")) == 1

@@ -50,10 +50,12 @@ def labels_by_sample() -> dict[str, set[str]]:
         metrics.queue_depth.labels("m")
         metrics.queue_wait_estimate_seconds.labels("m")
         metrics.shed_total.labels("m", "slots")
+        metrics.answers_by_variant_total.labels("m", "1", "fp32")
+        metrics.brownout_rung.labels("m")
         snapshot = Catalog(
             1,
             (DeviceStatus("cpu", True, 0, ""),),
-            (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,)),),
+            (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), on_demand=True, load_seconds=1.0),),
             False,
         )
         text = metrics.exposition(lambda: snapshot).decode()
