@@ -39,7 +39,7 @@ from service.scheduling.priority import RANK_OFFSET_S, Priority
 from service.scheduling.waits import Urgency
 from service.vision.answers import prediction_of
 from service.vision.gpu.header import encoded_image
-from service.vision.image_decoder import ImageLimits, decode_image
+from service.vision.image_decoder import ImageLimits, decode_image, is_small_jpeg
 from service.workers import messages
 from service.workers.device_lines import Assignment, DeviceLines
 from service.workers.tensor_slots import TensorPlace
@@ -124,13 +124,18 @@ class Predictor:
         limits: ImageLimits,
         rungs: RungChooser | None = None,
         load: PoolLoad | None = None,
+        inline_pixels: int = 0,
     ) -> None:
-        """Without `rungs` there is no ladder. `load` is the pool's; without it, one thread's is assumed."""
+        """Without `rungs` there is no ladder. `load` is the pool's; without it, one thread's is assumed.
+
+        JPEGs of up to `inline_pixels` are decoded by the event loop itself.
+        """
         self._lines = lines
         self._rungs = rungs or RungChooser(LadderRule(False, None), lines, lambda model, rung: None)
         self._pool = pool
         self._load = load or PoolLoad(1)
         self._limits = limits
+        self._inline_pixels = inline_pixels
 
     def ensure_room(self, target: Target, variant: str | None, priority: Priority, allowed_s: float | None) -> None:
         """Before a request's body is read; `allowed_s` is None while its deadline is not known.
@@ -277,6 +282,13 @@ class Predictor:
         def work() -> _Filled:
             return _Filled(preprocess_into(decode_image(image, self._limits), spec, pixels_out), 0)
 
+        if is_small_jpeg(image, self._inline_pixels):
+            start_s = time.perf_counter()
+            self._load.begin()
+            try:
+                return work()
+            finally:
+                self._load.end(time.perf_counter() - start_s)
         return await self._in_pool(permit, work, leaving)
 
     async def _infer(

@@ -16,6 +16,7 @@ PREFIX = "SACCADE_"
 # The exporter's own: one shell may publish and serve, so a server leaves them alone.
 EXPORT_ONLY = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD"})
 MIB = 1024 * 1024
+_SMALL_PIXELS = 250_000  # a JPEG of 500x375 takes 0.7 ms; an event loop may be busy for a few
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -45,6 +46,9 @@ class Settings(BaseModel):
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
     jpeg_decoder: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where JPEGs are decoded; auto: on the GPU where that is measured faster"
+    )
+    inline_decode_pixels: int | None = Field(
+        None, ge=0, le=1_000_000, description="JPEGs up to this size need no image thread; none: by cores, 0: never"
     )
     slots: int = Field(64, ge=1, le=4096, description="requests in flight per HTTP process and device")
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
@@ -251,5 +255,13 @@ def resolved(settings: Settings, cores: int) -> Settings:
             "device_threads": settings.device_threads or max(1, cores // len(settings.devices)),
             "api_processes": api_processes,
             "decode_threads": settings.decode_threads or max(2, cores // api_processes),
+            "inline_decode_pixels": _inline_pixels(settings, api_processes, cores),
         }
     )
+
+
+def _inline_pixels(settings: Settings, api_processes: int, cores: int) -> int:
+    """Where every core has an HTTP process, handing a small image to a thread moves work and adds a quarter to it."""
+    if settings.inline_decode_pixels is not None:
+        return settings.inline_decode_pixels
+    return _SMALL_PIXELS if api_processes >= cores else 0

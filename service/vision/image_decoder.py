@@ -54,6 +54,17 @@ def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
     raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
 
 
+def is_small_jpeg(data: bytes, most_pixels: int) -> bool:
+    """Whether decoding takes less than handing it to a thread is worth; by the header alone, never raises."""
+    if not most_pixels or not data.startswith(JPEG_MAGIC):
+        return False
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    return bool(width * height <= most_pixels)
+
+
 def _decode_jpeg(data: bytes, limits: ImageLimits) -> UInt8Array:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)

@@ -20,6 +20,7 @@ LEFT_AT_DEFAULT = {
     "placement": "a pod of k8s/overlays/gpu has one GPU; k8s/README.md says how to give it several",
     "device_memory_reserve_mb": "what is left to the device is no question of the cluster",
     "device_memory_limit_mb": "a pod has its GPU for itself",
+    "inline_decode_pixels": "by cores; fewer HTTP processes than cores decode in threads",
     "device_threads": "deployment.yaml takes it from the CPU limit",
     "cuda_graphs": "on where a model can be captured",
     "batches_in_flight": "one copies while one runs; more only adds waiting",

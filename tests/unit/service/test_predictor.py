@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -40,6 +41,7 @@ from service.vision.image_decoder import ImageLimits
 from service.workers import messages
 from service.workers.device_lines import DeviceLine, DeviceLines
 from service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
+from tests.support.images import red_png, scene_jpeg
 from tests.support.versions import manifest_for
 from tests.unit.service.catalogs import instance
 
@@ -92,14 +94,16 @@ class ScriptedWorker:
 class Story:
     """A predictor with two slots."""
 
-    def __init__(self, arena: SlotArena, pool: ThreadPoolExecutor, decodes_jpegs: bool = False) -> None:
+    def __init__(
+        self, arena: SlotArena, pool: ThreadPoolExecutor, decodes_jpegs: bool = False, inline_pixels: int = 0
+    ) -> None:
         self.admission = Admission(NoGauge())
         self.admission.adopt(arena)
         self.worker = ScriptedWorker()
         self.leave: list[Callable[[], None]] = []
         lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
         self.pool = pool
-        self._predictor = Predictor(lines, pool, ImageLimits(10_000))
+        self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels)
         manifest = manifest_for("digits", 1, Task.CLASSIFY)
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         self._target = Target(
@@ -477,3 +481,48 @@ async def test_worker_may_not_send_pixels_back(decoding_story: Story) -> None:
     (answer,) = await answering
 
     assert isinstance(answer.error, WorkerLost)
+
+
+class CountingPool(ThreadPoolExecutor):
+    """Counts what it is given."""
+
+    count = 0
+
+    def submit(self, *arguments: Any, **named: Any) -> Any:
+        self.count += 1
+        return super().submit(*arguments, **named)
+
+
+@pytest.mark.parametrize(
+    ("image", "count"),
+    [
+        (scene_jpeg(32, 24), 0),
+        (scene_jpeg(64, 48), 1),  # larger than what is decoded inline
+        (red_png(7), 1),  # a PNG's size says nothing of what decoding it takes
+    ],
+    ids=["small JPEG", "large JPEG", "PNG"],
+)
+async def test_small_jpegs_need_no_thread(image: bytes, count: int) -> None:
+    arena = SlotArena.create(2, 16_384)
+    with CountingPool(1) as pool:
+        story = Story(arena, pool, inline_pixels=32 * 24)
+
+        running = story.start(image)
+        await story.worker.answer(await story.worker.submitted.get())
+        (answer,) = await running
+
+        assert answer.prediction is not None
+        assert pool.count == count
+    arena.close()
+
+
+async def test_damaged_small_jpeg_is_refused_like_any_other() -> None:
+    arena = SlotArena.create(2, 16_384)
+    with CountingPool(1) as pool:
+        story = Story(arena, pool, inline_pixels=100_000)
+
+        (answer,) = await story.start(scene_jpeg(32, 24)[:-200])
+
+        assert isinstance(answer.error, BadImage)
+        assert story.admission.in_use == 0
+    arena.close()

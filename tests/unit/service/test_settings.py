@@ -44,7 +44,7 @@ def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
         ("BACKEND", "tensorflow"),
         ("DEVICE", "gpu"),
         ("DEVICE", "cuda"),
-        ("DEVICE", "cpu:0"),
+        ("DEVICE", "cpu:a"),
         ("DEVICE", "cuda:0,cuda:0"),
         ("DEVICE", "cuda:0,"),
         ("DEVICE", "MIG-1"),
@@ -131,14 +131,27 @@ def test_devices_are_named_in_order_and_share_the_cores() -> None:
 
 
 def test_device_that_is_none_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(SettingsError, match=r"SACCADE_DEVICE: .*'tpu:0' is not a device; allowed: cpu, cuda:<index>"):
+    with pytest.raises(
+        SettingsError,
+        match=r"SACCADE_DEVICE: .*'tpu:0' is not a device; allowed: cpu, cpu:<number> for one of several workers, cuda:<index>",
+    ):
         settings_from({"SACCADE_DEVICE": "cuda:0,tpu:0"})
 
 
 def test_numbers_that_were_given_stay() -> None:
-    given = Settings(device_threads=3, api_processes=2, decode_threads=5)
+    given = Settings(device_threads=3, api_processes=2, decode_threads=5, inline_decode_pixels=7)
 
     assert resolved(given, 16) == given
+
+
+@pytest.mark.parametrize(("api_processes", "cores", "is_inline"), [(0, 2, True), (0, 16, False), (16, 16, True)])
+def test_small_images_stay_in_the_event_loop_where_every_core_has_one(
+    api_processes: int, cores: int, is_inline: bool
+) -> None:
+    pixels = resolved(Settings(api_processes=api_processes), cores).inline_decode_pixels
+
+    assert pixels is not None
+    assert (pixels > 0) is is_inline
 
 
 def test_core_count_is_what_this_process_may_use() -> None:
