@@ -16,6 +16,7 @@ PREFIX = "SACCADE_"
 # The exporter's own: one shell may publish and serve, so a server leaves them alone.
 EXPORT_ONLY = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD"})
 MIB = 1024 * 1024
+_TINY_PIXELS = 40_000  # a JPEG of 200x200 is decoded faster than handed over
 _SMALL_PIXELS = 250_000  # a JPEG of 500x375 takes 0.7 ms; an event loop may be busy for a few
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -261,7 +262,7 @@ def resolved(settings: Settings, cores: int) -> Settings:
 
 
 def _inline_pixels(settings: Settings, api_processes: int, cores: int) -> int:
-    """Where every core has an HTTP process, handing a small image to a thread moves work and adds a quarter to it."""
+    """Handing an image to a thread costs as much as decoding a tiny one; with a process per core it gains nothing."""
     if settings.inline_decode_pixels is not None:
         return settings.inline_decode_pixels
-    return _SMALL_PIXELS if api_processes >= cores else 0
+    return _SMALL_PIXELS if api_processes >= cores else _TINY_PIXELS

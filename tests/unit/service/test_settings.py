@@ -144,14 +144,9 @@ def test_numbers_that_were_given_stay() -> None:
     assert resolved(given, 16) == given
 
 
-@pytest.mark.parametrize(("api_processes", "cores", "is_inline"), [(0, 2, True), (0, 16, False), (16, 16, True)])
-def test_small_images_stay_in_the_event_loop_where_every_core_has_one(
-    api_processes: int, cores: int, is_inline: bool
-) -> None:
-    pixels = resolved(Settings(api_processes=api_processes), cores).inline_decode_pixels
-
-    assert pixels is not None
-    assert (pixels > 0) is is_inline
+@pytest.mark.parametrize(("api_processes", "cores", "pixels"), [(0, 2, 250_000), (0, 16, 40_000), (16, 16, 250_000)])
+def test_images_need_no_thread_where_handing_over_costs_more(api_processes: int, cores: int, pixels: int) -> None:
+    assert resolved(Settings(api_processes=api_processes), cores).inline_decode_pixels == pixels
 
 
 def test_core_count_is_what_this_process_may_use() -> None:
