@@ -36,7 +36,7 @@ from service.scheduling.admission import Admission
 from service.scheduling.pool_load import PoolLoad
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
-from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge
+from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
 from service.workers.worker_client import WorkerClient
 
 PREDICT_PATHS = (
@@ -88,7 +88,7 @@ def build_api(
 
 
 def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
-    in_use = SharedGauge(metrics.slots_in_use)
+    in_use = SharedGauge(metrics.slots_in_use, a_moment_later)
     lines = {}
     for device in settings.devices:
         admission = Admission(in_use.part(device))

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,19 +27,36 @@ _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every mode
 _ANY_TIME = Urgency()
 
 
+_SHOWN_EVERY_S = 0.05  # a gauge is written to a file that other processes read: too dear for every request
+
+
 class SharedGauge:
     """One gauge for the slots of several devices: shows their sum."""
 
-    def __init__(self, gauge: Gauge) -> None:
+    def __init__(self, gauge: Gauge, later: Callable[[Callable[[], None]], object] = lambda show: show()) -> None:
+        """`later` calls what it is given, once, soon; see `a_moment_later`."""
         self._gauge = gauge
+        self._later = later
         self._values: dict[str, float] = {}
+        self._is_due = False
 
     def part(self, device: str) -> Gauge:
         return _Part(self, device)
 
     def set_part(self, device: str, value: float) -> None:
         self._values[device] = value
+        if not self._is_due:
+            self._is_due = True
+            self._later(self._show)
+
+    def _show(self) -> None:
+        self._is_due = False
         self._gauge.set(sum(self._values.values()))
+
+
+def a_moment_later(show: Callable[[], None]) -> None:
+    """In the running event loop."""
+    asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, show)
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,3 +251,18 @@ def test_a_wait_that_would_be_refused_is_for_ever(arenas_of_two: list[SlotArena]
     story.tell(FIRST, wait_s=0.5)
 
     assert story.lines.expected_wait_s([FIRST], 1) == math.inf
+
+
+def test_gauge_is_written_once_for_many_changes() -> None:
+    gauge, due = Gauge(), []
+    shared = SharedGauge(gauge, due.append)
+
+    for value in (1, 2, 3):
+        shared.part("cuda:0").set(value)
+    shared.part("cuda:1").set(4)
+    assert (gauge.value, len(due)) == (0, 1)
+    due[0]()
+
+    assert gauge.value == 7
+    shared.part("cuda:0").set(0)
+    assert len(due) == 2
