@@ -264,6 +264,21 @@ async def test_image_that_gets_no_turn_before_the_deadline_says_so(story: Story)
     assert story.admission.in_use == 0
 
 
+async def test_slot_that_comes_as_the_request_is_cancelled_is_not_lost(story: Story) -> None:
+    # given one image in work, and one that waits for the slot of somebody else
+    (held,) = story.admission.admit(1, 1.0)
+    answering = story.start(image(), image())
+    mine = await story.worker.submitted.get()
+
+    held.let_go()  # its turn has come, and before it knows
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    await story.worker.answer(mine)
+
+    assert story.admission.in_use == 0
+
+
 async def test_client_that_leaves_takes_the_images_that_wait_for_a_slot_with_it(story: Story) -> None:
     answering = story.start(*[image()] * 4)
     held = [await story.worker.submitted.get() for _ in range(2)]
