@@ -133,7 +133,8 @@ def test_devices_are_named_in_order_and_share_the_cores() -> None:
 def test_device_that_is_none_is_refused_with_what_is_allowed() -> None:
     with pytest.raises(
         SettingsError,
-        match=r"SACCADE_DEVICE: .*'tpu:0' is not a device; allowed: cpu, cpu:<number> for one of several workers, cuda:<index>",
+        match=r"SACCADE_DEVICE: .*'tpu:0' is not a device; allowed: cpu, cpu:<number> for one of several workers, "
+        r"cuda:<index>",
     ):
         settings_from({"SACCADE_DEVICE": "cuda:0,tpu:0"})
 
