@@ -16,20 +16,28 @@ from numpy.typing import NDArray
 
 from models.manifest import Manifest, Variant
 from models.preprocessing import preprocess_into
-from service.backends.base import LoadRequest
 from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from service.backends.requests import load_request
 from service.vision.image_decoder import ImageLimits, decode_image
 
 
 class Limit:
     """One variant of a published version, without a server around it."""
 
-    def __init__(self, version_dir: Path, manifest: Manifest, variant: Variant, threads: int) -> None:
+    def __init__(
+        self,
+        version_dir: Path,
+        manifest: Manifest,
+        variant: Variant,
+        threads: int,
+        backend: OnnxRuntimeBackend | None = None,
+    ) -> None:
+        """`threads` decode and, unless a `backend` is given, infer as well."""
         self._manifest = manifest
         self._batch_size = manifest.allowed_batch_sizes[-1]
         self._pool = ThreadPoolExecutor(threads)
-        self._backend = OnnxRuntimeBackend(
-            LoadRequest(version_dir / variant.file, manifest.input, manifest.answer, "cpu", threads, False)
+        self._backend = backend or OnnxRuntimeBackend(
+            load_request(version_dir, manifest, variant.name, device="cpu", threads=threads)
         )
 
     def images_per_s(self, bodies: Sequence[bytes], seconds: float) -> dict[str, float]:
