@@ -3,12 +3,14 @@
 A rate meets the objective when at most one per cent of its requests are late, failed ones included: p99 with the
 failures counted. Doubling finds a rate that does not; then the gap is halved geometrically. A rate that few requests
 leave unclear is tried again, and all its requests count together. Late requests come in clumps, which the bounds of
-independent ones do not know, so a rate is missed only after a second trial, unless the first one collapsed.
+independent ones do not know, so a rate is missed only after a second trial, unless the first one collapsed. Where lower
+rates do not help, requests fail for another reason than load, and the search ends.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +21,9 @@ MIN_REQUESTS = 300  # none late among so many is enough to be sure
 _TRIES = 3
 _COLLAPSED = 0.1  # late share that no passing disturbance explains
 _HALVINGS = 12
+_SAME_IN_A_ROW = 3
+_SAME_SHARE = 0.7
+_BEYOND_CAPACITY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class SloSearch:
         self._of_rate: list[Trial] = []
         self._met: float | None = None
         self._missed: float | None = None
+        self._missed_ratios: list[float] = []
         self.end: SearchEnd | None = None
         self.trials: list[Trial] = []
 
@@ -95,6 +101,7 @@ class SloSearch:
             return verdict
         else:
             self._missed = trial.rate_rps
+            self._missed_ratios.append(trial.late_ratio)
         self._choose()
         return verdict
 
@@ -120,5 +127,14 @@ class SloSearch:
                 self.end = SearchEnd.RATE_LIMIT
         elif missed is not None:
             self._rate = missed / 2
-            if self._rate < limits.start_rps / 2**_HALVINGS:
+            if self._rate < limits.start_rps / 2**_HALVINGS or load_plays_no_part(self._missed_ratios):
                 self.end = SearchEnd.NO_RATE
+
+
+def load_plays_no_part(late_ratios: Sequence[float]) -> bool:
+    """Whether halving the rate twice changed little: requests fail for another reason, such as damaged images.
+
+    While a server is far beyond its capacity nearly all requests are late whatever the rate; that says nothing.
+    """
+    last = late_ratios[-_SAME_IN_A_ROW:]
+    return len(last) == _SAME_IN_A_ROW and max(last) < _BEYOND_CAPACITY and min(last) > _SAME_SHARE * max(last)

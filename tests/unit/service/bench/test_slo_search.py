@@ -64,7 +64,7 @@ def test_found_rate_met_the_objective_and_one_just_above_did_not(
     random = np.random.default_rng(seed)
 
     def try_rate(rate: float, _: int) -> Trial:
-        late = random.binomial(1000, 0.001 if rate <= limit else 0.4)
+        late = random.binomial(1000, 0.001 if rate <= limit else 0.6)
         return Trial(rate, 1000, int(late), 1.0)
 
     search = searched(SearchLimits(start, 1e6, precision), try_rate)
@@ -127,3 +127,17 @@ def test_interrupted_search_keeps_what_it_knows() -> None:
     search.interrupt()
 
     assert (search.next_rate(), search.met_rps, search.end) == (None, 100.0, SearchEnd.INTERRUPTED)
+
+
+def test_search_ends_soon_where_requests_fail_whatever_the_rate() -> None:
+    search = searched(SearchLimits(400.0, 400.0), lambda rate, seed: Trial(rate, 300, 60, None))
+
+    assert search.end is SearchEnd.NO_RATE
+    assert [trial.rate_rps for trial in search.trials] == [400.0, 200.0, 100.0]
+
+
+def test_search_goes_on_while_a_server_is_far_beyond_its_capacity() -> None:
+    search = searched(SearchLimits(4000.0, 4000.0), lambda rate, seed: Trial(rate, 1000, 990 if rate > 50 else 0, None))
+
+    assert search.met_rps is not None
+    assert 40.0 < search.met_rps <= 50.0
