@@ -76,15 +76,13 @@ def _distance(body: bytes) -> int:
 class Server:
     """A real `saccade serve` on a free port."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, device: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         started_s = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", str(self.port), "--repository", str(repository)],
-            stderr=subprocess.DEVNULL,
-        )
+        places = ("--port", str(self.port), "--repository", str(repository), "--device", device)
+        self._process = subprocess.Popen([sys.executable, "-m", "service", "serve", *places], stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{self.port}/health/ready"
         while not _is_ready(url):
             if self._process.poll() is not None:
@@ -184,12 +182,13 @@ def main() -> None:
     """Prints the tables; `--json` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repository", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="of the server; cpu:0,cpu:1 are two workers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0, help="of load per round")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     bodies = photographs()
-    server = Server(arguments.repository)
+    server = Server(arguments.repository, arguments.device)
     try:
         idle = server.resident_mib()
         rows = [
@@ -199,6 +198,7 @@ def main() -> None:
     finally:
         server.stop()
     report = {
+        "device": arguments.device,
         "cores": len(os.sched_getaffinity(0)),
         "body_bytes": int(median(len(body) for body in bodies)),
         "connections": _CONNECTIONS,
@@ -216,7 +216,7 @@ def main() -> None:
 
 def _print(report: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 180)
-    console.print(f"ready with all models after {report['ready_s']} s on {report['cores']} cores")
+    console.print(f"ready with all models after {report['ready_s']} s on {report['device']}, {report['cores']} cores")
     for kind, value in report["resident_mib"].items():
         console.print(f"{kind} process: {value} MiB resident, {report['resident_mib_after_load'][kind]} MiB after load")
     console.print(
