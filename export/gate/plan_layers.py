@@ -9,7 +9,6 @@ of a tensor apart, and lists the plan's own tensors under `I/O Tensors` instead 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,26 +49,6 @@ class PlanLayer:
     def is_sparse(self) -> bool:
         """Kernels for 2:4 weights carry it in their name, as `sm80_xmma_fprop_sparse_conv_…`."""
         return "sparse" in self.tactic.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """What a plan computes in, for reports."""
-
-    layers: int
-    dtypes: dict[str, int]  # how many layers compute in each precision; `unsaid` where the inspector does not say
-    tactics: tuple[str, ...]  # names of the kernels that were picked, each once, sorted
-    sparse: tuple[str, ...]  # layers with a kernel for 2:4 weights
-
-
-def plan_summary(layers: Sequence[PlanLayer]) -> PlanSummary:
-    """Copies and reformats count as layers: they take time as well."""
-    return PlanSummary(
-        layers=len(layers),
-        dtypes=dict(sorted(Counter(layer.precision or "unsaid" for layer in layers).items())),
-        tactics=tuple(sorted({layer.tactic for layer in layers if layer.tactic})),
-        sparse=tuple(layer.name for layer in layers if layer.is_sparse),
-    )
 
 
 def plan_layers(information: str) -> tuple[PlanLayer, ...]:

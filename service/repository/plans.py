@@ -60,14 +60,6 @@ class StoredPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A plan of the same variant made for something else, and what differs."""
-
-    plan: StoredPlan
-    differences: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """What lies in one version's directory."""
 
@@ -111,16 +103,6 @@ class PlanStore:
                 if found is not None:
                     plans.append(found)
         return Survey(tuple(plans), tuple(problems))
-
-    def candidates(self, model: str, version: int, variant: str, key: PlanKey) -> tuple[Candidate, ...]:
-        """Plans of this variant for other environments, the most similar first: what a refusal can name."""
-        _parts(model, version, variant)
-        found = (
-            Candidate(plan, differences(key, plan.record.key))
-            for plan in self.all(model, version)
-            if plan.record.variant == variant and plan.record.key != key
-        )
-        return tuple(sorted(found, key=lambda candidate: len(candidate.differences)))
 
     def put(
         self,
@@ -182,17 +164,6 @@ class PlanStore:
                 f"cannot write the record of {_named(record)} in {stored.directory}: {error.strerror or error}"
             ) from error
         return StoredPlan(stored.directory, record)
-
-    def remove(self, stored: StoredPlan) -> None:
-        """Takes a plan away in one rename; one that is gone already is fine. Raises RepositoryError."""
-        record = stored.record
-        try:
-            with opened_directory(self.root, _parts(record.model, record.version, record.variant)) as directory:
-                _retire(directory, record.key.place)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise RepositoryError(f"cannot remove {stored.directory}: {error.strerror or error}") from error
 
     def read_plan(self, stored: StoredPlan) -> bytes:
         """The plan's bytes, whose digest is the record's. Raises PlanRefused."""

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from export.errors import DeviceError
-from export.gate.plan_layers import plan_layers, plan_summary, share_in_plan
+from export.gate.plan_layers import plan_layers, share_in_plan
 from export.qualification.qualify_report import LayerFigure
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -127,16 +127,6 @@ def test_layer_without_tensors_says_no_type() -> None:
     (found,) = plan_layers('{"Layers": [{"Name": "signal", "LayerType": "signal", "Inputs": [], "Outputs": []}]}')
 
     assert (found.precision, found.output, found.nodes) == (None, None, ())
-
-
-def test_summary_counts_types_kernels_and_sparse_layers() -> None:
-    summary = plan_summary(plan_layers(RECORDING))
-
-    assert summary.layers == 4
-    assert summary.dtypes == {"fp16": 1, "fp32": 1, "int8": 2}
-    assert summary.sparse == ("network.body.2/conv2d + network.body.3/relu",)
-    assert len(summary.tactics) == 3
-    assert summary.tactics == tuple(sorted(summary.tactics))
 
 
 @pytest.mark.parametrize(
