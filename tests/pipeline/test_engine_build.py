@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from export.engine_build import DONE, FAILED, Say, run
 from models.manifest import read_manifest
-from models.plans import PlanKey, PlanRecord, plan_key
+from models.plans import PlanKey, plan_key
 from service.engines.build_wire import (
     BuildLine,
     BuildOrder,
@@ -26,6 +25,7 @@ from service.repository.plans import PlanStore, StoredPlan
 from service.repository.verify import VerifiedVersion
 from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
 from tests.pipeline.recorded_device import RecordedDevice, Recording
+from tests.support.plan_records import record
 
 
 class StoringDevice(RecordedDevice):
@@ -51,19 +51,10 @@ class StoringDevice(RecordedDevice):
             return found
         self.built.append(variant)
         plan = f"plan {len(self.built)} of {variant}".encode()
-        record = PlanRecord(
-            model=manifest.model,
-            version=manifest.version,
-            variant=variant,
-            key=key,
-            plan_sha256=hashlib.sha256(plan).hexdigest(),
-            plan_bytes=len(plan),
-            created="2026-11-25T00:00:00+00:00",
-            build_seconds=1.0,
-            layers=3,
-            dtypes={"int8": 3},
+        made = record(
+            plan, model=manifest.model, version=manifest.version, variant=variant, key=key, dtypes={"int8": 3}
         )
-        return self._store.put(record, plan, replace=anew)
+        return self._store.put(made, plan, replace=anew)
 
 
 class Bench:

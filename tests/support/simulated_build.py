@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import threading
@@ -19,10 +18,11 @@ from export.gate.device_probe import OpenedStoredPlan
 from export.gate.device_seam import OpenedPlan
 from export.precision.effective_precision import layer_precisions
 from models.manifest import Device
-from models.plans import PlanKey, PlanRecord, plan_key
+from models.plans import PlanKey, plan_key
 from service.engines.build_wire import BuildProgress, BuildStage
 from service.repository.plans import PlanStore, StoredPlan
 from service.repository.verify import VerifiedVersion
+from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_machine import CAPABILITY, FACTS, VERSION, plan_bytes, simulated_tensorrt
 
@@ -83,19 +83,10 @@ class SimulatedProbe:
             print("the simulated builder dies", file=sys.stderr, flush=True)
             os._exit(9)
         plan = plan_bytes(self._version.path, f"{variant}.onnx")
-        record = PlanRecord(
-            model=manifest.model,
-            version=manifest.version,
-            variant=variant,
-            key=key,
-            plan_sha256=hashlib.sha256(plan).hexdigest(),
-            plan_bytes=len(plan),
-            created="2026-11-25T00:00:00+00:00",
-            build_seconds=1.0,
-            layers=3,
-            dtypes={"int8": 3},
+        made = record(
+            plan, model=manifest.model, version=manifest.version, variant=variant, key=key, dtypes={"int8": 3}
         )
-        return self._store.put(record, plan, replace=anew)
+        return self._store.put(made, plan, replace=anew)
 
     def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
         opened = SimulatedPlan(self._version, self.ensure(file.stem), os.environ.get("SIMULATED_BUILD") != "deny")

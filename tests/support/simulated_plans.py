@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from models.plans import PLAN_FILE, PLAN_RECORD, PlanKey, PlanRecord, plan_record_bytes
+from models.plans import PLAN_FILE, PLAN_RECORD, PlanKey, plan_record_bytes
 from models.specs import TensorSpec
 from service.backends.base import LoadRequest
 from service.backends.tensorrt_backend import TensorRtBackend
+from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_tensorrt import Design, SimulatedTensorRt, Tensor
 
@@ -55,20 +55,9 @@ def put_plan(directory: Path, key: PlanKey, plan: bytes) -> Path:
     """The plan's own directory, as the store lays it out."""
     place = directory / "digits" / "1" / "fp16" / key.place
     place.mkdir(parents=True)
-    record = PlanRecord(
-        model="digits",
-        version=1,
-        variant="fp16",
-        key=key,
-        plan_sha256=hashlib.sha256(plan).hexdigest(),
-        plan_bytes=len(plan),
-        created="2026-01-01T00:00:00Z",
-        build_seconds=1.0,
-        layers=3,
-        dtypes={"half": 3},
-    )
+    made = record(plan, variant="fp16", key=key, dtypes={"half": 3})
     (place / PLAN_FILE).write_bytes(plan)
-    (place / PLAN_RECORD).write_bytes(plan_record_bytes(record))
+    (place / PLAN_RECORD).write_bytes(plan_record_bytes(made))
     return place
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,12 @@ import pytest
 
 from export.errors import DeviceError
 from export.gate.device_probe import OpenedStoredPlan, batch_bounds
-from models.plans import PlanRecord, plan_key
+from models.plans import plan_key
 from service.backends.base import LoadRequest
 from service.repository.plans import PlanStore, StoredPlan
 from service.repository.verify import verify_version
 from tests.support.graphs import classifier_graph
+from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_plans import design_of
 from tests.support.simulated_tensorrt import SimulatedTensorRt
@@ -37,19 +37,9 @@ class SimulatedVersion:
         manifest, variant = self.manifest, self.manifest.variants[0]
         request = LoadRequest(self.version.path / variant.file, manifest.input, manifest.answer, "cpu", 1, False)
         plan = self.tensorrt.plan_of(design_of(request))
-        record = PlanRecord(
-            model=manifest.model,
-            version=manifest.version,
-            variant=variant.name,
-            key=plan_key(manifest, variant, "tensorrt", self.tensorrt.__version__, ("SM90",)),
-            plan_sha256=hashlib.sha256(plan).hexdigest(),
-            plan_bytes=len(plan),
-            created="2026-11-25T00:00:00+00:00",
-            build_seconds=1.0,
-            layers=3,
-            dtypes={"float": 3},
-        )
-        return store.put(record, plan)
+        key = plan_key(manifest, variant, "tensorrt", self.tensorrt.__version__, ("SM90",))
+        made = record(plan, model=manifest.model, version=manifest.version, variant=variant.name, key=key)
+        return store.put(made, plan)
 
     def open(self) -> OpenedStoredPlan:
         return OpenedStoredPlan(self.version, self.stored, self.cuda, self.tensorrt)
