@@ -46,8 +46,8 @@ def restarts(server: Server) -> float:
 
 
 def is_replaced(server: Server, before: float) -> bool:
-    """Readiness is back and one restart more is counted."""
-    return server.is_ready() and restarts(server) == before + 1
+    """One restart more is counted, and readiness is back: in this order, or the readiness could be the lost worker's."""
+    return restarts(server) == before + 1 and server.is_ready()
 
 
 def test_all_three_models_are_ready(server: Server) -> None:
