@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,8 +14,7 @@ UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(msgspec.Struct, frozen=True):
     """Where the source image lies relative to the model input; maps answers back to source pixels.
 
     A cropped image reaches beyond the input: then `left` or `top` is negative, or a side is longer than the input's.

@@ -8,8 +8,10 @@ overshoot 0 or 255 beside a hard edge.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import threading
+from functools import lru_cache
 
+import msgspec
 import numpy as np
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
@@ -21,9 +23,9 @@ UInt8Array = NDArray[np.uint8]
 _Taps = tuple[NDArray[np.intp], NDArray[np.float32]]  # indices and weights, both (outputs, taps)
 
 _CONVOLUTIONS = {  # and the filter's radius in pixels of the smaller grid
-    "bilinear": (ResizeAlg.convolution(FilterType.bilinear), 1),
-    "bicubic": (ResizeAlg.convolution(FilterType.catmull_rom), 2),
-    "lanczos": (ResizeAlg.convolution(FilterType.lanczos3), 3),
+    "bilinear": (FilterType.bilinear, 1),
+    "bicubic": (FilterType.catmull_rom, 2),
+    "lanczos": (FilterType.lanczos3, 3),
 }
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -32,11 +34,11 @@ _PILLOW = {
 }
 _COPIED_BYTES = 1 << 20  # the library takes copies: small ones stay in the cache, a 50-megapixel one would cost 300 MB
 _WHOLE_PIXELS = 4_000_000  # a strip of 65,500 x 1 with a shortest edge of 256 would become 4.3 G pixels
+_KEPT_OPTIONS = 256  # pictures come in few sizes; making the options takes as long as resizing a thumbnail
 _ROWS_AT_ONCE = 32  # floats of that many source rows stay in the cache, whatever the image's height
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """A part of a resized image, in its pixels."""
 
     left: int
@@ -87,7 +89,7 @@ def _by_pillow(pixels: UInt8Array, size: tuple[int, int], window: Window, resamp
 
 
 def _convolved(
-    pixels: UInt8Array, size: tuple[int, int], window: Window, algorithm: ResizeAlg, radius: int
+    pixels: UInt8Array, size: tuple[int, int], window: Window, kernel: FilterType, radius: int
 ) -> UInt8Array:
     """Rows first, then columns, as torch does: bytes are clipped in between, so the order shows in overshoots."""
     height, width = pixels.shape[:2]
@@ -97,13 +99,13 @@ def _convolved(
     last = min(height, math.ceil(window.bottom * scale_y + reach))
     left, right = window.left * scale_x, min(width, window.right * scale_x)
     top, bottom = window.top * scale_y - first, min(last, window.bottom * scale_y) - first
-    narrow = _rows_convolved(pixels[first:last], left, right, window.width, algorithm)
+    narrow = _rows_convolved(pixels[first:last], left, right, window.width, kernel)
     part = ImageData(window.width, window.height, PixelType.U8x3)
-    Resizer().resize(narrow, part, _options(algorithm, CropBox(0, top, window.width, bottom - top)))
+    _of_thread.resizer.resize(narrow, part, _options(kernel, 0, top, window.width, bottom - top))
     return np.frombuffer(part.get_buffer(), np.uint8).reshape(window.height, window.width, 3)
 
 
-def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, algorithm: ResizeAlg) -> ImageData:
+def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, kernel: FilterType) -> ImageData:
     """Columns `left` to `right` of every row, resized to `width`."""
     height, source_width = pixels.shape[:2]
     rows_at_once = max(1, _COPIED_BYTES // (3 * source_width))
@@ -112,14 +114,25 @@ def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, a
         rows = pixels[first : first + rows_at_once]
         source = ImageData(source_width, len(rows), PixelType.U8x3, rows.tobytes())
         bands.append(ImageData(width, len(rows), PixelType.U8x3))
-        Resizer().resize(source, bands[-1], _options(algorithm, CropBox(left, 0, right - left, len(rows))))
+        _of_thread.resizer.resize(source, bands[-1], _options(kernel, left, 0, right - left, len(rows)))
     if len(bands) == 1:
         return bands[0]
     return ImageData(width, height, PixelType.U8x3, b"".join(band.get_buffer() for band in bands))
 
 
-def _options(algorithm: ResizeAlg, box: CropBox) -> ResizeOptions:
-    return ResizeOptions(algorithm, use_alpha=False, crop_box=box)
+@lru_cache(_KEPT_OPTIONS)
+def _options(kernel: FilterType, left: float, top: float, width: float, height: float) -> ResizeOptions:
+    return ResizeOptions(ResizeAlg.convolution(kernel), use_alpha=False, crop_box=CropBox(left, top, width, height))
+
+
+class _OfThread(threading.local):
+    """What one thread at a time may use."""
+
+    def __init__(self) -> None:
+        self.resizer = Resizer()
+
+
+_of_thread = _OfThread()
 
 
 def _corner_pixels(pixels: UInt8Array, size: tuple[int, int], window: Window) -> UInt8Array:

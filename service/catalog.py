@@ -29,7 +29,7 @@ class VersionUsage:
     last_used_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """What answers one request: the ready instances of a version, and all that is needed to speak to one."""
 
@@ -72,6 +72,7 @@ class ServingCatalog:
         self._acknowledge = acknowledge
         self._targets: dict[VersionKey, Target] = {}
         self._manifests: dict[VersionKey, Manifest] = {}
+        self._resolved: dict[tuple[str, str | None, str | None], Target] = {}  # as long as the snapshot stands
         self._in_flight: Counter[int] = Counter()
         self._unacknowledged: int | None = None
         self._want = want
@@ -93,6 +94,7 @@ class ServingCatalog:
             for status in snapshot.versions
             if status.state == VersionState.READY and _key(status) in manifests
         }
+        self._resolved.clear()
         self._forget(present={_key(status) for status in snapshot.versions})
         self._unacknowledged = snapshot.generation
         self._acknowledge_if_settled()
@@ -147,6 +149,16 @@ class ServingCatalog:
 
     def resolve(self, model: str, version: str | None, label: str | None) -> Target:
         """The version that answers. Raises NotFound, Resting or NotReady, naming what there is."""
+        names = (model, version, label)
+        known = self._resolved.get(names)
+        if known is not None:
+            return known
+        target = self._resolve(model, version, label)
+        if not any(status.on_demand for status in self.snapshot.versions):  # resolving these asks for them, each time
+            self._resolved[names] = target
+        return target
+
+    def _resolve(self, model: str, version: str | None, label: str | None) -> Target:
         statuses = [status for status in self.snapshot.versions if status.model == model]
         if not statuses:
             names = sorted({status.model for status in self.snapshot.versions})
@@ -191,7 +203,8 @@ class ServingCatalog:
         """Counts a request in, on every instance that may answer it. Raises BadParameter for an unloaded variant."""
         target.instances_of(variant)
         target.usage.in_flight += 1
-        self._in_flight.update(instance.instance_id for instance in target.instances)
+        for instance in target.instances:
+            self._in_flight[instance.instance_id] += 1
 
     def end(self, target: Target) -> None:
         """Counts a request out."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class VersionState(StrEnum):
     """Where a version is on its way to traffic, as `/v1/models` and the metrics spell it."""
@@ -35,8 +37,7 @@ class VersionKey:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimes:
+class StageTimes(msgspec.Struct, frozen=True):
     """Seconds one image spent in each stage."""
 
     decode_s: float

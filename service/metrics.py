@@ -16,6 +16,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     generate_latest,
+    values,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -41,6 +42,7 @@ class Metrics:
     """One per process, made in its composition root."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        _ask_for_the_pid_once()
         self._registry = registry
         self.requests_total = Counter(
             "saccade_requests_total",
@@ -219,6 +221,13 @@ class _CatalogCollector(Collector):
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
         yield from (up, restarts, memory, state, info, load, on_demand, engine, progress)
+
+
+def _ask_for_the_pid_once() -> None:
+    """Has values written under the pid of now; the library asks the kernel for it at every write, in case of a fork."""
+    if MULTIPROCESS_DIR in os.environ:
+        pid = os.getpid()
+        values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]  # untyped upstream
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

@@ -33,6 +33,9 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_cheaper: bool | None = None
 
 
+NOTHING_GIVEN = GivenParameters()
+
+
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Complete and checked against the model."""
@@ -67,6 +70,8 @@ def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
 
 def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:
     """Query and body together. Raises BadParameter when both say the same thing differently."""
+    if body == NOTHING_GIVEN:
+        return query
     values: dict[str, Any] = {}
     for name in GivenParameters.__struct_fields__:
         from_query, from_body = getattr(query, name), getattr(body, name)

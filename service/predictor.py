@@ -12,10 +12,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import structlog
 
@@ -32,6 +32,7 @@ from service.errors import (
     WorkerLost,
 )
 from service.parameters import Parameters
+from service.patience import ClientWatch, Patience
 from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Permit
 from service.scheduling.pool_load import PoolLoad
@@ -39,7 +40,7 @@ from service.scheduling.priority import RANK_OFFSET_S, Priority
 from service.scheduling.waits import Urgency
 from service.vision.answers import prediction_of
 from service.vision.gpu.header import encoded_image
-from service.vision.image_decoder import ImageLimits, decode_image, is_small_jpeg
+from service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
 from service.workers import messages
 from service.workers.device_lines import Assignment, DeviceLines
 from service.workers.tensor_slots import TensorPlace
@@ -55,8 +56,7 @@ _INLINE_JPEG_BYTES = 256 * 1024
 _SLOT_JPEG_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ImageAnswer:
+class ImageAnswer(msgspec.Struct, frozen=True):
     """One image's prediction or its error, the time it took, and the variant that was asked."""
 
     prediction: dict[str, Any] | None
@@ -66,8 +66,7 @@ class ImageAnswer:
     rung: int | None = None  # of the ladder; None without one
 
 
-@dataclass(frozen=True, slots=True)
-class _Filled:
+class _Filled(msgspec.Struct, frozen=True):
     """What a slot holds, and where the image lies in the model's input."""
 
     place: Geometry
@@ -76,42 +75,16 @@ class _Filled:
 
 NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 Result = TypeVar("Result")
-ClientWatch = Callable[[Callable[[], None]], AbstractContextManager[None]]
-"""Calls back when the client has left, until the context ends."""
 
 
-class _Leaving:
-    """Ends whatever a request waits for when its client has left."""
-
-    def __init__(self) -> None:
-        self._has_left = False
-        self._give_up: Callable[[], object] | None = None
-
-    def leave(self) -> None:
-        self._has_left = True
-        if self._give_up is not None:
-            self._give_up()
-
-    def on_leave(self, give_up: Callable[[], object]) -> None:
-        """What to do about the present wait. Raises ClientLeft when nobody waits any more."""
-        self.ensure_there()
-        self._give_up = give_up
-
-    def ensure_there(self) -> None:
-        """Raises ClientLeft."""
-        if self._has_left:
-            raise ClientLeft("the client closed the connection")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """One request, as each of its images needs to know it."""
 
     target: Target
     parameters: Parameters
     deadline_s: float
     priority: Priority
-    client_leaves: ClientWatch
+    client: ClientWatch
 
 
 class Predictor:
@@ -153,14 +126,14 @@ class Predictor:
         target: Target,
         parameters: Parameters,
         deadline_s: float,
-        client_leaves: ClientWatch,
+        client: ClientWatch,
         priority: Priority = Priority.NORMAL,
     ) -> list[ImageAnswer]:
         """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
 
         Images that get no slot at once wait for one, each until the deadline.
         """
-        asked = _Asked(target, parameters, deadline_s, priority, client_leaves)
+        asked = _Asked(target, parameters, deadline_s, priority, client)
         given = self._lines.assign(
             self._rungs.instances_for(target, parameters, len(images)),
             len(images),
@@ -200,57 +173,62 @@ class Predictor:
             if not turn.done():
                 turn.set_exception(ClientLeft("the client closed the connection"))
 
-        with asked.client_leaves(give_up):
-            try:
-                return await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came just now
-                    turn.result().let_go()
-                raise
+        asked.client.begin(give_up)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:  # it came just now
+                turn.result().let_go()
+            raise
+        finally:
+            asked.client.end(give_up)
 
     def _failed(self, error: SaccadeError, given: Assignment) -> ImageAnswer:
-        rung = given.instance.rung if self._rungs.is_on else None
-        return ImageAnswer(None, error, NO_TIMES, given.instance.variant, rung)
+        return ImageAnswer(None, error, NO_TIMES, given.instance.variant, self._rung(given))
 
     async def _answer(
         self, image: bytes | SaccadeError, permit: Permit, given: Assignment, asked: _Asked
     ) -> ImageAnswer:
-        target, leaving = asked.target, _Leaving()
         start_s = time.perf_counter()
         try:
             if isinstance(image, SaccadeError):
                 raise image
-            async with asyncio.timeout(asked.deadline_s - time.monotonic() + _GRACE_S):
-                with asked.client_leaves(leaving.leave):
-                    filled = await self._prepare(image, permit, given, target, leaving)
-                    decoded_s = time.perf_counter()
-                    decoder = "device" if filled.encoded_bytes else "image_threads"
-                    done = await self._infer(permit, given, filled, asked, leaving)
-                    if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
-                        filled = await self._decode(image, permit, target, leaving)
-                        decoded_s = time.perf_counter()
-                        done = await self._infer(permit, given, filled, asked, leaving)
-                        decoder = "second_opinion"
-                _ensure_ok(done.status)
-                target.metrics.decoded[decoder].inc()
-                inferred_s = time.perf_counter()
-                prediction = await self._finish(permit, filled.place, target, asked.parameters)
-        except TimeoutError:
-            return self._failed(DeadlineExceeded("the deadline passed before the answer was ready"), given)
+            with Patience(asked.deadline_s + _GRACE_S, asked.client) as patience:
+                return await self._answered(image, permit, given, asked, patience, start_s)
         except SaccadeError as error:
             return self._failed(error, given)
         except Exception as error:  # logged with its trace; the other images of the request go on
-            log.exception("image_failed", model=target.key.model)
+            log.exception("image_failed", model=asked.target.key.model)
             return self._failed(SaccadeError(type(error).__name__), given)
         finally:
             permit.let_go()
+
+    async def _answered(
+        self, image: bytes, permit: Permit, given: Assignment, asked: _Asked, patience: Patience, start_s: float
+    ) -> ImageAnswer:
+        target = asked.target
+        filled = await self._prepare(image, permit, given, target, patience)
+        decoded_s = time.perf_counter()
+        decoder = "device" if filled.encoded_bytes else "image_threads"
+        done = await self._infer(permit, given, filled, asked, patience)
+        if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
+            filled = await self._decode(image, permit, target, patience)
+            decoded_s = time.perf_counter()
+            done = await self._infer(permit, given, filled, asked, patience)
+            decoder = "second_opinion"
+        _ensure_ok(done.status)
+        target.metrics.decoded[decoder].inc()
+        inferred_s = time.perf_counter()
+        prediction = await self._finish(permit, filled.place, target, asked.parameters, patience)
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        rung = given.instance.rung if self._rungs.is_on else None
-        return ImageAnswer(prediction, None, times, given.instance.variant, rung)
+        return ImageAnswer(prediction, None, times, given.instance.variant, self._rung(given))
+
+    def _rung(self, given: Assignment) -> int | None:
+        return given.instance.rung if self._rungs.is_on else None
 
     async def _prepare(
-        self, image: bytes, permit: Permit, given: Assignment, target: Target, leaving: _Leaving
+        self, image: bytes, permit: Permit, given: Assignment, target: Target, patience: Patience
     ) -> _Filled:
         """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""
         if given.instance.decodes_jpegs:
@@ -259,10 +237,10 @@ class Predictor:
                 return self._copied(image, permit, target)
 
             is_small = len(image) <= _INLINE_JPEG_BYTES
-            copied = work() if is_small else await self._in_pool(permit, work, leaving)
+            copied = work() if is_small else await self._in_pool(permit, work, patience)
             if copied is not None:
                 return copied
-        return await self._decode(image, permit, target, leaving)
+        return await self._decode(image, permit, target, patience)
 
     def _copied(self, image: bytes, permit: Permit, target: Target) -> _Filled | None:
         """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
@@ -274,27 +252,29 @@ class Predictor:
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
         return _Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
-    async def _decode(self, image: bytes, permit: Permit, target: Target, leaving: _Leaving) -> _Filled:
+    async def _decode(self, image: bytes, permit: Permit, target: Target, patience: Patience) -> _Filled:
         """Decodes and resizes into the slot."""
-        pixels_out = permit.arena.tensor(permit.slot, target.layout.input)
+        pixels_out = permit.arena.views(permit.slot, target.layout).input
         spec = target.manifest.preprocess
 
-        def work() -> _Filled:
-            return _Filled(preprocess_into(decode_image(image, self._limits), spec, pixels_out), 0)
+        header = small_jpeg_header(image, self._inline_pixels)
 
-        if is_small_jpeg(image, self._inline_pixels):
+        def work() -> _Filled:
+            return _Filled(preprocess_into(decode_image(image, self._limits, header), spec, pixels_out), 0)
+
+        if header is not None:
             start_s = time.perf_counter()
             self._load.begin()
             try:
                 return work()
             finally:
                 self._load.end(time.perf_counter() - start_s)
-        return await self._in_pool(permit, work, leaving)
+        return await self._in_pool(permit, work, patience)
 
     async def _infer(
-        self, permit: Permit, given: Assignment, filled: _Filled, asked: _Asked, leaving: _Leaving
+        self, permit: Permit, given: Assignment, filled: _Filled, asked: _Asked, patience: Patience
     ) -> messages.Done:
-        leaving.ensure_there()
+        patience.ensure_left()
         request_id, answer = given.worker.submit(
             permit,
             given.instance.instance_id,
@@ -303,65 +283,75 @@ class Predictor:
             RANK_OFFSET_S[asked.priority],
         )
 
-        def give_up() -> None:
+        def give_up(error: SaccadeError) -> None:
             if not answer.done():
-                answer.set_exception(ClientLeft("the client closed the connection"))
+                answer.set_exception(error)
                 given.worker.cancel(request_id)
 
-        leaving.on_leave(give_up)
+        patience.on_end(give_up)
         try:
             done = await answer
-        except asyncio.CancelledError:  # the deadline, or the end of the process
+        except asyncio.CancelledError:  # the end of the process, or a neighbour that failed unforeseen
             given.worker.cancel(request_id)
             raise
         given.observe(done)
         return done
 
-    async def _finish(self, permit: Permit, place: Geometry, target: Target, parameters: Parameters) -> dict[str, Any]:
+    async def _finish(
+        self, permit: Permit, place: Geometry, target: Target, parameters: Parameters, patience: Patience
+    ) -> dict[str, Any]:
         """Renders the answer; large masks leave the event loop."""
 
         def work() -> dict[str, Any]:
-            outputs = [permit.arena.tensor(permit.slot, output) for output in target.layout.outputs]
+            outputs = permit.arena.views(permit.slot, target.layout).outputs
             return prediction_of(outputs, place, target.manifest, parameters)
 
         pixels = place.source_width * place.source_height
         is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
         if target.manifest.task.task is not Task.SEGMENT or is_cheap_mask:
             return work()
-        return await self._in_pool(permit, work)
+        return await self._in_pool(permit, work, patience)
 
-    async def _in_pool(self, permit: Permit, work: Callable[[], Result], leaving: _Leaving | None = None) -> Result:
+    async def _in_pool(self, permit: Permit, work: Callable[[], Result], patience: Patience) -> Result:
         """Runs `work` in a pixel thread, which holds the permit until it is done with the slot.
 
         Work that has not begun when the request gives up never begins.
         """
-        seconds: list[float] = []
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Result] = loop.create_future()
 
-        def timed() -> Result:
+        def done(seconds: float | None, outcome: Callable[[], None] | None = None) -> None:
+            self._load.end(seconds)
+            permit.let_go()
+            if outcome is not None and not waiting.done():
+                outcome()
+
+        def run() -> None:
             start_s = time.perf_counter()
             try:
-                return work()
-            finally:
-                seconds.append(time.perf_counter() - start_s)
+                outcome = partial(waiting.set_result, work())
+            except BaseException as error:  # whoever waits gets it
+                outcome = partial(waiting.set_exception, error)
+            loop.call_soon_threadsafe(done, time.perf_counter() - start_s, outcome)
 
-        def end(_: object) -> None:
-            self._load.end(seconds[0] if seconds else None)
-            permit.let_go()
+        def give_up(error: SaccadeError) -> None:
+            if not waiting.done():
+                waiting.set_exception(error)
+            withdraw()
 
-        job = self._pool.submit(timed)
+        def withdraw() -> None:
+            if not job.cancelled() and job.cancel():
+                done(None)
+
+        patience.ensure_left()
         permit.hold()
         self._load.begin()
-        future = asyncio.wrap_future(job)
-        future.add_done_callback(end)
-        if leaving is not None:
-            leaving.on_leave(job.cancel)
+        job = self._pool.submit(run)
+        patience.on_end(give_up)
         try:
-            # Shielded: a request that gives up must not make the thread look finished while it still uses the slot.
-            return await asyncio.shield(future)
+            return await waiting
         except asyncio.CancelledError:
-            job.cancel()
-            if leaving is not None:
-                leaving.ensure_there()
+            withdraw()
             raise
 
 

@@ -7,10 +7,19 @@ none of them. The same endpoint is also a route of the application, which answer
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+_KEPT_PATHS = 256
 _PREDICT = re.compile(r"/v1/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+)|/labels/(?P<label>[^/]+))?/predict")
+
+
+@lru_cache(_KEPT_PATHS)
+def _names_in(path: str) -> dict[str, str | None] | None:
+    """Model, version and label of a predict path; None for another one."""
+    match = _PREDICT.fullmatch(path)
+    return None if match is None else match.groupdict()
 
 
 class FrontDoor:
@@ -22,9 +31,9 @@ class FrontDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            match = _PREDICT.fullmatch(scope["path"])
-            if match is not None:
-                scope["path_params"] = match.groupdict()
+            names = _names_in(scope["path"])
+            if names is not None:
+                scope["path_params"] = names
                 await self._predict(scope, receive, send)
                 return
         await self._others(scope, receive, send)

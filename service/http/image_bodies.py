@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.errors import BadParameter, BadRequest, Unprocessable, UnsupportedMedia
-from service.parameters import GivenParameters, parse_given
+from service.parameters import NOTHING_GIVEN, GivenParameters, parse_given
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
 # What HTTP clients send when nobody told them; curl's --data-binary does.
@@ -63,7 +63,7 @@ async def images_from(body: bytes, media_type: str, content_type: bytes | None, 
     elif media_type == _MULTIPART:
         given = await _from_multipart(body, content_type or b"", max_images)
     else:
-        return GivenImages([body], GivenParameters())
+        return GivenImages([body], NOTHING_GIVEN)
     if not given.images:
         raise BadRequest("the request holds no image")
     return given

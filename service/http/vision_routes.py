@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -40,13 +41,14 @@ from service.http.image_bodies import RAW_TYPES, images_from, media_type_of
 from service.http.key_limits import KeyLimits
 from service.http.limits import Body, BodyLimits, UploadBudget
 from service.metrics import Metrics
-from service.parameters import DeadlineRule, GivenParameters, complete, merged, parse_given
+from service.parameters import NOTHING_GIVEN, DeadlineRule, GivenParameters, Parameters, complete, merged, parse_given
 from service.predictor import ImageAnswer, Predictor
 from service.scheduling.priority import priority_from
 
 log = structlog.get_logger()
 
 _JSON = b"application/json"
+_KEPT_PARAMETERS = 64  # most clients ask for the same thing each time
 _PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
 _REQUEST_NUMBERS = itertools.count(1)
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -98,6 +100,7 @@ class PredictEndpoint:
         self._switch = switch
         self._budget = UploadBudget(limits.body)
         self._key_limits = KeyLimits(limits.max_concurrent_per_key)
+        self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s = time.perf_counter()
@@ -121,7 +124,7 @@ class PredictEndpoint:
             self._predictor.ensure_room(target, query.variant, priority, self._allowed_s(query, media_type))
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
-            parameters = complete(merged(query, given.parameters), target.manifest, self._limits.deadline)
+            parameters = self._complete(merged(query, given.parameters), target)
             deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch, priority)
             _raise_if_nobody_waits(answers)
@@ -147,6 +150,9 @@ class PredictEndpoint:
             self._key_limits.end(held_key)
             if target is not None:
                 self._catalog.end(target)
+
+    def _checked(self, given: GivenParameters, target: Target) -> Parameters:
+        return complete(given, target.manifest, self._limits.deadline)
 
     async def _resolve(self, scope: Scope) -> tuple[Target, float]:
         """What answers, and the seconds it took to load that."""
@@ -205,15 +211,12 @@ def request_id_of(headers: Headers) -> str:
 
 def _query_parameters(query: bytes) -> GivenParameters:
     if not query:
-        return _NOTHING_GIVEN
+        return NOTHING_GIVEN
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     values = dict(pairs)
     if len(values) != len(pairs):
         raise BadParameter("a parameter appears twice in the query")
     return parse_given(values, is_text=True)
-
-
-_NOTHING_GIVEN = GivenParameters()
 
 
 def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Set
-from dataclasses import dataclass
+
+import msgspec
 
 from service.scheduling.priority import PATIENCE, Priority
 
 _LATEST_SHARE = 0.2  # of the newest run in the running estimate
 
 
-@dataclass(frozen=True, slots=True)
-class Urgency:
+class Urgency(msgspec.Struct, frozen=True):
     """How soon a request must be answered, and what it does before it comes to the device."""
 
     priority: Priority = Priority.NORMAL
@@ -26,8 +26,7 @@ class Urgency:
     decode_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """What a request would find at a device."""
 
     wait_s: float  # before its run
@@ -52,8 +51,7 @@ def excess_s(urgency: Urgency, wait: Wait, max_wait_s: float) -> float:
     return excess
 
 
-@dataclass(slots=True)
-class _Told:
+class _Told(msgspec.Struct):
     wait_s: float = 0.0
     image_s: float = 0.0
     run_s: float = 0.0

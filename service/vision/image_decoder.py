@@ -39,12 +39,24 @@ class ImageLimits:
             )
 
 
-def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
-    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason."""
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """What a JPEG says of itself, as it lies in the file: not yet upright."""
+
+    width: int
+    height: int
+    colorspace: str
+
+
+def decode_image(data: bytes, limits: ImageLimits, header: JpegHeader | None = None) -> UInt8Array:
+    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason.
+
+    `header` is for who has read it already.
+    """
     if not data:
         raise BadImage("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
     if data.startswith(JPEG_MAGIC):
-        return _decode_jpeg(data, limits)
+        return _decode_jpeg(data, limits, header or _jpeg_header(data))
     for magic, image_format in _PILLOW_FORMAT_BY_MAGIC:
         if data.startswith(magic):
             return _decode_with_pillow(data, image_format, limits)
@@ -54,24 +66,28 @@ def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
     raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
 
 
-def is_small_jpeg(data: bytes, most_pixels: int) -> bool:
-    """Whether decoding takes less than handing it to a thread is worth; by the header alone, never raises."""
+def small_jpeg_header(data: bytes, most_pixels: int) -> JpegHeader | None:
+    """The header of a JPEG that is faster decoded than handed to a thread; None for any other image. Never raises."""
     if not most_pixels or not data.startswith(JPEG_MAGIC):
-        return False
+        return None
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return False
-    return bool(width * height <= most_pixels)
+        header = _jpeg_header(data)
+    except BadImage:
+        return None
+    return header if header.width * header.height <= most_pixels else None
 
 
-def _decode_jpeg(data: bytes, limits: ImageLimits) -> UInt8Array:
+def _jpeg_header(data: bytes) -> JpegHeader:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise BadImage(f"the JPEG header is damaged: {error}") from error
-    limits.ensure(width, height)
-    if colorspace in ("CMYK", "YCCK"):  # libjpeg-turbo does not convert these
+    return JpegHeader(width, height, colorspace)
+
+
+def _decode_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader) -> UInt8Array:
+    limits.ensure(header.width, header.height)
+    if header.colorspace in ("CMYK", "YCCK"):  # libjpeg-turbo does not convert these
         return _decode_with_pillow(data, "JPEG", limits)
     try:
         pixels: UInt8Array = simplejpeg.decode_jpeg(data, colorspace="RGB")

@@ -11,8 +11,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from service.errors import NotReady, Overloaded
 from service.scheduling.admission import Admission, Gauge, Permit
@@ -59,8 +60,7 @@ def a_moment_later(show: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, show)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     whole: SharedGauge
     device: str
 
@@ -78,16 +78,14 @@ class Submitter(Protocol):
     def cancel(self, request_id: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLine:
+class DeviceLine(msgspec.Struct, frozen=True):
     """One device: its slots and the connection to its worker."""
 
     admission: Admission
     client: WorkerClient
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """Where the images of one request go, and permits for the first of them."""
 
     instance: InstanceStatus

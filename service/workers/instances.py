@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,7 @@ from service.workers.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, f
 from service.workers.tensor_slots import SlotArena, SlotLayout
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class Work(msgspec.Struct, frozen=True, eq=False):
     """One submitted request; `connection` identifies who gets the reply."""
 
     connection: Any
@@ -36,8 +36,7 @@ class Work:
         return self.deadline_s + self.rank_offset_s
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """How a request ended; `outputs` are its rows of the batch, None unless `status` is DONE_OK."""
 
     work: Work

@@ -303,6 +303,7 @@ class FrameProtocol(asyncio.Protocol):
         self._received = bytearray()
         self._outgoing: list[AnyMessage] = []
         self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # kept: asking for it is a system call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
@@ -334,8 +335,10 @@ class FrameProtocol(asyncio.Protocol):
         """Queues a message; all of one loop turn leave as one write. Dropped when the connection is gone."""
         if self._transport is None:
             return
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._outgoing.append(message)
 
     def _flush(self) -> None:

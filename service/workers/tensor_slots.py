@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.specs import TensorSpec
 
+_KEPT_PER_SLOT = 4  # layouts whose views are kept
 _ALIGNMENT_BYTES = 64  # one cache line; also what vectorised kernels like
 
 
@@ -29,9 +30,9 @@ class TensorPlace:
     dtype: np.dtype[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SlotLayout:
-    """Where a model's input and outputs lie inside one slot."""
+    """Where a model's input and outputs lie inside one slot. A key for views of it: equal to itself alone."""
 
     input: TensorPlace
     outputs: tuple[TensorPlace, ...]
@@ -50,6 +51,14 @@ def layout_of(input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...]) -> S
     return SlotLayout(places[0], tuple(places[1:]), offset)
 
 
+@dataclass(frozen=True, slots=True)
+class SlotViews:
+    """A layout's tensors in one slot; writing to them writes to the other process."""
+
+    input: NDArray[Any]
+    outputs: tuple[NDArray[Any], ...]
+
+
 class SlotArena:
     """`slot_count` slots of `slot_bytes` each in one anonymous shared mapping."""
 
@@ -58,7 +67,8 @@ class SlotArena:
         self.slot_bytes = slot_bytes
         self._descriptor = descriptor
         # Views into the mapping may outlive this object; the mapping goes when the last of them goes.
-        self._memory = np.frombuffer(mmap.mmap(descriptor, slot_count * slot_bytes), np.uint8)
+        self._memory = mmap.mmap(descriptor, slot_count * slot_bytes)
+        self._views: dict[tuple[int, SlotLayout], SlotViews] = {}
 
     @classmethod
     def create(cls, slot_count: int, slot_bytes: int) -> SlotArena:
@@ -73,7 +83,17 @@ class SlotArena:
     def tensor(self, slot: int, place: TensorPlace) -> NDArray[Any]:
         """A view of one tensor in one slot; writing to it writes to the other process."""
         start = slot * self.slot_bytes + place.offset
-        return np.ndarray(place.shape, place.dtype, self._memory.data, start)
+        return np.ndarray(place.shape, place.dtype, self._memory, start)
+
+    def views(self, slot: int, layout: SlotLayout) -> SlotViews:
+        """Views of a layout's tensors, kept: a slot is used again and again, mostly by the same model."""
+        views = self._views.get((slot, layout))
+        if views is None:
+            if len(self._views) >= _KEPT_PER_SLOT * self.slot_count:
+                self._views.clear()
+            outputs = tuple(self.tensor(slot, place) for place in layout.outputs)
+            views = self._views[slot, layout] = SlotViews(self.tensor(slot, layout.input), outputs)
+        return views
 
     def close(self) -> None:
         """Closes the descriptor; existing views stay valid."""

@@ -80,8 +80,10 @@ class ApiConnection:
         """Writes the answer into the slot, then says so, and how long others would wait."""
         work = finished.work
         if finished.outputs is not None and finished.layout is not None:
-            for place, output in zip(finished.layout.outputs, finished.outputs, strict=True):
-                work.arena.tensor(work.slot, place)[...] = output
+            for there, output in zip(
+                work.arena.views(work.slot, finished.layout).outputs, finished.outputs, strict=True
+            ):
+                there[...] = output
         self.protocol.send(
             messages.Done(
                 work.request_id,

@@ -10,8 +10,8 @@ import asyncio
 import itertools
 import socket
 import time
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from service.errors import NotReady, WorkerLost
@@ -25,8 +25,7 @@ log = structlog.get_logger()
 _RETRY_S = 0.05  # a worker opens its socket within a second of its start; nobody else listens there
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
+class _Open(msgspec.Struct, frozen=True):
     answer: asyncio.Future[messages.Done]
     permit: Permit
 

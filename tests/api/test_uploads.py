@@ -160,4 +160,4 @@ def test_uploads_hold_no_slot_before_they_are_complete(server: Server) -> None:
         client.send_head(PREDICT, "Content-Length: 100000")
         client.send(b"x" * 50_000)
         assert server.predict("classifier", red_png(1)).status_code == 200
-        assert server.metric("saccade_slots_in_use") == 0
+        wait_until(lambda: server.metric("saccade_slots_in_use") == 0, what="no slot is held")

@@ -46,7 +46,7 @@ def restarts(server: Server) -> float:
 
 
 def is_replaced(server: Server, before: float) -> bool:
-    """One restart more is counted, and readiness is back: in this order, or the readiness could be the lost worker's."""
+    """One restart more is counted, and then readiness is back: before, it could be the lost worker's."""
     return restarts(server) == before + 1 and server.is_ready()
 
 

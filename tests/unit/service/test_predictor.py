@@ -6,9 +6,8 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -91,6 +90,35 @@ class ScriptedWorker:
         await asyncio.sleep(0)
 
 
+class ScriptedClient:
+    """Stands where the watch over the connection stands; the test decides when the client leaves."""
+
+    def __init__(self) -> None:
+        self.has_left = False
+        self._callbacks: list[Callable[[], None]] = []
+        self._is_asked = asyncio.Event()
+
+    def begin(self, on_leave: Callable[[], None]) -> None:
+        if self.has_left:
+            on_leave()
+        self._callbacks.append(on_leave)
+        self._is_asked.set()
+
+    def end(self, on_leave: Callable[[], None]) -> None:
+        self._callbacks.remove(on_leave)
+
+    async def asked(self) -> list[Callable[[], None]]:
+        """Who wants to know, once somebody does."""
+        await self._is_asked.wait()
+        return list(self._callbacks)
+
+    async def leave(self) -> None:
+        callbacks = await self.asked()
+        self.has_left = True
+        for callback in callbacks:
+            callback()
+
+
 class Story:
     """A predictor with two slots."""
 
@@ -100,7 +128,7 @@ class Story:
         self.admission = Admission(NoGauge())
         self.admission.adopt(arena)
         self.worker = ScriptedWorker()
-        self.leave: list[Callable[[], None]] = []
+        self.client = ScriptedClient()
         lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
         self.pool = pool
         self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels)
@@ -115,18 +143,10 @@ class Story:
         )
         self._parameters = complete(GivenParameters(), manifest, DeadlineRule(1000.0, 1000.0))
 
-    @contextmanager
-    def _client(self, on_leave: Callable[[], None]) -> Iterator[None]:
-        self.leave.append(on_leave)
-        try:
-            yield
-        finally:
-            self.leave.remove(on_leave)
-
     def start(self, *images: bytes | SaccadeError, deadline_s: float | None = None) -> asyncio.Task[list[ImageAnswer]]:
         until_s = time.monotonic() + FAR_S if deadline_s is None else deadline_s
         return asyncio.create_task(
-            self._predictor.predict(images, self._target, self._parameters, until_s, self._client)
+            self._predictor.predict(images, self._target, self._parameters, until_s, self.client)
         )
 
 
@@ -284,8 +304,7 @@ async def test_client_that_leaves_takes_the_images_that_wait_for_a_slot_with_it(
     answering = story.start(*[image()] * 4)
     held = [await story.worker.submitted.get() for _ in range(2)]
 
-    for leave in list(story.leave):
-        leave()
+    await story.client.leave()
     answers = await answering
 
     assert {type(answer.error) for answer in answers} == {ClientLeft}
@@ -300,9 +319,8 @@ async def test_image_of_a_client_that_left_is_not_decoded(story: Story) -> None:
     release = threading.Event()
     busy = [story.pool.submit(release.wait) for _ in range(2)]
     answering = story.start(image())
-    await asyncio.sleep(0)
 
-    story.leave[0]()
+    await story.client.leave()
     (answer,) = await answering
     release.set()
     for job in busy:
@@ -364,7 +382,7 @@ async def test_client_that_leaves_cancels_its_request_but_keeps_the_slot_taken(s
     answering = story.start(image())
     request_id = await story.worker.submitted.get()
 
-    story.leave[0]()
+    await story.client.leave()
     (answer,) = await answering
 
     assert isinstance(answer.error, ClientLeft)
@@ -377,7 +395,7 @@ async def test_client_that_leaves_cancels_its_request_but_keeps_the_slot_taken(s
 async def test_client_that_leaves_after_the_answer_changes_nothing(story: Story) -> None:
     answering = story.start(image())
     request_id = await story.worker.submitted.get()
-    leave = story.leave[0]
+    (leave,) = await story.client.asked()
     await story.worker.answer(request_id)
     leave()
 
@@ -402,7 +420,7 @@ async def test_cancelled_task_tells_the_worker(story: Story) -> None:
 
 
 async def test_unforeseen_failure_stays_with_its_image(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(data: bytes, limits: ImageLimits) -> object:
+    def decode(data: bytes, limits: ImageLimits, header: object) -> object:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(predictor_module, "decode_image", decode)

@@ -86,6 +86,31 @@ def test_slots_do_not_touch_each_other(arena: SlotArena) -> None:
     assert not arena.tensor(2, whole).any()
 
 
+def test_views_of_a_layout_are_kept_per_slot_and_layout(arena: SlotArena) -> None:
+    specs = [TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [4]}) for _ in range(2)]
+    first, second = layout_of(specs[0], (specs[1],)), layout_of(specs[0], (specs[1],))
+
+    views = arena.views(1, first)
+    views.input[:] = 7
+    views.outputs[0][:] = 8
+
+    assert arena.views(1, first) is views
+    assert arena.views(1, second) is not views
+    assert arena.tensor(1, first.input).tolist() == [7] * 4
+    assert arena.tensor(1, first.outputs[0]).tolist() == [8] * 4
+    assert arena.tensor(0, first.input).tolist() == [0] * 4
+
+
+def test_kept_views_are_bounded(arena: SlotArena) -> None:
+    spec = TensorSpec.model_validate({"name": "t", "dtype": "uint8", "shape": [4]})
+    layouts = [layout_of(spec, ()) for _ in range(100)]
+
+    for layout in layouts:
+        arena.views(0, layout)
+
+    assert len(arena._views) <= 12
+
+
 def test_views_stay_valid_after_the_arena_is_closed() -> None:
     arena = SlotArena.create(1, 4096)
     view = arena.tensor(0, PLACE)

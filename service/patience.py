@@ -1,0 +1,96 @@
+"""How long an image waits. Promises: the first of deadline and departure ends its present wait, and every later one.
+
+One timer per image and plain futures: `asyncio.timeout` and chained futures cost more than queueing the request does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from service.errors import ClientLeft, DeadlineExceeded, SaccadeError
+
+# Most requests are answered within this time and never need to ask whether their client is still there.
+_ASK_AFTER_S = 0.025
+GiveUp = Callable[[SaccadeError], None]
+
+
+class ClientWatch(Protocol):
+    """Knows when a request's client has left."""
+
+    @property
+    def has_left(self) -> bool: ...
+
+    def begin(self, on_leave: Callable[[], None]) -> None:
+        """Asks from now on, and calls back once."""
+
+    def end(self, on_leave: Callable[[], None]) -> None:
+        """Does not call back any more."""
+
+
+class Patience:
+    """Of one image, in the event loop that it was made in. A context: after its end nothing is ended."""
+
+    __slots__ = ("_error", "_give_up", "_is_asking", "_timer", "_until_s", "_watch")
+
+    def __init__(self, until_s: float, watch: ClientWatch) -> None:
+        """`until_s` on the monotonic clock; one that has passed ends the first wait."""
+        self._until_s = until_s
+        self._watch = watch
+        self._is_asking = False
+        self._error: SaccadeError | None = None
+        self._give_up: GiveUp | None = None
+        self._timer = self._look_after(min(_ASK_AFTER_S, until_s - time.monotonic()))
+
+    def __enter__(self) -> Patience:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self._give_up = None
+        if self._is_asking:
+            self._watch.end(self._client_left)
+
+    def _look_after(self, seconds: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(0.0, seconds), self._look)
+
+    def _look(self) -> None:
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            self._run_out()
+            return
+        self._timer = self._look_after(left_s)
+        if not self._is_asking:
+            self._is_asking = True
+            self._watch.begin(self._client_left)
+
+    def _client_left(self) -> None:
+        self._end(ClientLeft("the client closed the connection"))
+
+    def _run_out(self) -> None:
+        self._end(DeadlineExceeded("the deadline passed before the answer was ready"))
+
+    def _end(self, error: SaccadeError) -> None:
+        if self._error is None:
+            self._error = error
+            if self._give_up is not None:
+                self._give_up(error)
+
+    def ensure_left(self) -> None:
+        """Raises DeadlineExceeded or ClientLeft."""
+        if self._error is None:
+            if self._watch.has_left:  # another image of the same request noticed it
+                self._client_left()
+            elif time.monotonic() >= self._until_s:
+                self._run_out()
+        if self._error is not None:
+            raise self._error
+
+    def on_end(self, give_up: GiveUp) -> None:
+        """What to do about the wait that begins now; call `ensure_left` before it begins."""
+        self._give_up = give_up
