@@ -48,6 +48,7 @@ class ApiProcess:
         self._host = host
         self._reports_usage = reports_usage
         self._informed = asyncio.Event()
+        self._may_listen = asyncio.Event()
         self._api = api
         self._control = control
         self._server = server
@@ -57,8 +58,8 @@ class ApiProcess:
     async def run(self, port: int) -> None:
         """Serves until told to stop; requests in flight are finished.
 
-        Listens only once the catalog is here and every worker that is there connected: a process that replaces a
-        dead one must not answer its first requests with "no such model".
+        Listens only when told to, and once the catalog is here and every worker that is there connected: a process
+        that replaces a dead one must not answer its first requests with "no such model".
         """
         self._control.start(self._receive, self._stop)
         self._control.send(messages.ApiReady(os.getpid()))
@@ -69,6 +70,7 @@ class ApiProcess:
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.lines.wait_connected(there, _WORKER_WITHIN_S)
+            await self._may_listen.wait()
             if not self._server.should_exit:
                 await self._server.serve(sockets=[listen(self._host, port)])
             following.cancel()
@@ -80,6 +82,8 @@ class ApiProcess:
         match message:
             case messages.Catalog():
                 self._catalogs.put_nowait(message)
+            case messages.Listen():
+                self._may_listen.set()
             case messages.StopAdmitting():
                 self._stop()
 
@@ -87,6 +91,7 @@ class ApiProcess:
         self._api.switch.shut()
         self._server.should_exit = True
         self._informed.set()
+        self._may_listen.set()
 
     async def _follow_catalogs(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from service.core import VersionKey, VersionState
+from service.doors import Doors
 from service.engines.engine_serving import EngineEvents, EngineServing
 from service.errors import SettingsError
 from service.http.auth import ApiKeys
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 # glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
 # decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
+_TOGETHER_WITHIN_S = 5.0  # a process that takes longer to start listens later than the others
 
 
 class Supervisor:
@@ -55,6 +57,7 @@ class Supervisor:
         )
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
+        self._doors = Doors(settings.api_processes)
         events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
         self._devices = {
             device: DeviceSupervision(
@@ -71,6 +74,7 @@ class Supervisor:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
+        loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._doors.wait_no_longer()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
@@ -108,6 +112,7 @@ class Supervisor:
             code = await api.wait()
             self._apis.pop(name)
             self._acknowledged.pop(name)
+            self._doors.gone(name)
             self._versions.residency.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
             self._unload_settled()
@@ -142,6 +147,7 @@ class Supervisor:
                 self._apis[name].send(self._catalog())
             case messages.CatalogApplied():
                 self._acknowledged[name] = message.generation
+                self._let_listen(self._doors.able(name))
                 self._unload_settled()
                 self._announce()
             case messages.Want():
@@ -206,6 +212,10 @@ class Supervisor:
                 changes += 1
         if changes or self._versions.residency.has_let_go():
             self._publish()
+
+    def _let_listen(self, names: list[str]) -> None:
+        for name in names:
+            self._apis[name].send(messages.Listen())
 
     def _unload_settled(self) -> None:
         """Unloads what no API process can reach any more."""

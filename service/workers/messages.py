@@ -213,6 +213,10 @@ class Catalog(Message, frozen=True):
     draining: bool
 
 
+class Listen(Message, frozen=True):
+    """Take connections from now on."""
+
+
 class StopAdmitting(Message, frozen=True):
     """Finish requests in flight, refuse new ones, then exit 0."""
 
@@ -274,6 +278,7 @@ AnyMessage = (
     | InstanceState
     | Unloaded
     | Catalog
+    | Listen
     | StopAdmitting
     | ApiReady
     | CatalogApplied

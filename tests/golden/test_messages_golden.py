@@ -31,6 +31,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.InstanceState(7, "failed", "no memory", "", 1.5),
     messages.Unloaded(7),
     Catalog(12, (DEVICE,), (VERSION,), False),
+    messages.Listen(),
     messages.StopAdmitting(),
     messages.ApiReady(4243),
     messages.CatalogApplied(12),
