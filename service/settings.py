@@ -43,6 +43,10 @@ class Settings(BaseModel):
     batches_in_flight: int = Field(2, ge=1, le=4, description="GPU: batches of a device that overlap with copying")
     execution_contexts: int = Field(1, ge=1, le=2, description="GPU: TensorRT batches that may run at the same time")
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
+    tuning: Literal["measure", "off"] = Field(
+        "measure",
+        description="CPU: workers, threads and spinning that no setting names are chosen by a short measurement",
+    )
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
     jpeg_decoder: Literal["auto", "cpu", "gpu"] = Field(

@@ -28,15 +28,16 @@ def _serve(context: click.Context, /, **options: Any) -> None:
     """Serves the model repository until SIGTERM or Ctrl-C."""
     # Imported here: `saccade predict` and `--help` need no supervisor.
     from service.supervisor import serve as serve_until_signal
+    from service.tuning.tune import tuned
 
     given = {
         name: value
         for name, value in options.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    settings = resolved(settings_from(os.environ, given), core_count())
-    configure_logs(settings.log_format, "supervisor")
-    serve_until_signal(settings)
+    named, cores = settings_from(os.environ, given), core_count()
+    configure_logs(named.log_format, "supervisor")
+    serve_until_signal(resolved(tuned(named, cores), cores))
 
 
 serve = click.Command(

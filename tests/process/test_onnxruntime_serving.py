@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from models.specs import Task
+from service.settings import core_count
 from tests.support.graphs import BOX, classifier_graph, detector_graph, segmenter_graph
 from tests.support.images import encoded, json_body, red_png
 from tests.support.requests import at_once
@@ -45,6 +46,25 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     workspace = tmp_path_factory.mktemp("server")
     with running_server(repository, workspace, backend="onnxruntime", max_queue_delay_ms=10) as running:
         yield running
+
+
+def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None:
+    if core_count() == 1:
+        pytest.skip("one core leaves nothing to choose")
+    events = []
+    publish_graphs(tmp_path / "repository")
+    for start in ("first", "second"):
+        (tmp_path / start).mkdir()
+        with running_server(
+            tmp_path / "repository", tmp_path / start, backend="onnxruntime", tuning="measure", device_threads=0
+        ) as tuned:
+            events.append(tuned.events("tuned")[0])
+            workers = len(tuned.children("service.workers.worker"))
+            assert events[-1]["choice"].startswith(f"{workers} worker(s)")
+            assert tuned.predict("classifier", red_png(80)).status_code == 200
+    assert [event["measured"] for event in events] == ["now", "before"]
+    assert events[0]["images_per_s"] == events[1]["images_per_s"]
+    assert all(rate > 0 for rate in events[0]["images_per_s"].values())
 
 
 def answer(server: Server, model: str, image: bytes, **query: str) -> dict[str, Any]:

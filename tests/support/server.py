@@ -254,6 +254,7 @@ def running_server(
         "backend": "fake",
         "repository_poll_ms": 100,
         "device_threads": 1,
+        "tuning": "off",
         "api_processes": 1,
         "log_format": "json",
         **settings,
