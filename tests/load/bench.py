@@ -76,12 +76,13 @@ def _distance(body: bytes) -> int:
 class Server:
     """A real `saccade serve` on a free port."""
 
-    def __init__(self, repository: Path, device: str) -> None:
+    def __init__(self, repository: Path, device: str | None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         started_s = time.perf_counter()
-        places = ("--port", str(self.port), "--repository", str(repository), "--device", device)
+        devices = () if device is None else ("--device", device)
+        places = ("--port", str(self.port), "--repository", str(repository), *devices)
         self._process = subprocess.Popen([sys.executable, "-m", "service", "serve", *places], stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{self.port}/health/ready"
         while not _is_ready(url):
@@ -182,7 +183,7 @@ def main() -> None:
     """Prints the tables; `--json` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repository", type=Path, required=True)
-    parser.add_argument("--device", default="cpu", help="of the server; cpu:0,cpu:1 are two workers")
+    parser.add_argument("--device", help="of the server, as cpu:0,cpu:1 for two workers; left out, it chooses")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0, help="of load per round")
     parser.add_argument("--json", action="store_true")
@@ -198,7 +199,7 @@ def main() -> None:
     finally:
         server.stop()
     report = {
-        "device": arguments.device,
+        "device": arguments.device or "cpu, as it chose",
         "cores": len(os.sched_getaffinity(0)),
         "body_bytes": int(median(len(body) for body in bodies)),
         "connections": _CONNECTIONS,
