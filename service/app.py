@@ -33,6 +33,7 @@ from service.parameters import DeadlineRule
 from service.predictor import Predictor
 from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Admission
+from service.scheduling.loop_turn import LoopTurn
 from service.scheduling.pool_load import PoolLoad
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
@@ -71,10 +72,11 @@ def build_api(
     rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
     load = PoolLoad(settings.decode_threads)
     limits = ImageLimits(settings.max_pixels)
-    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0)
+    turn = LoopTurn()
+    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0, turn)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
-    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts)
+    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, turn)
     app = FastAPI(title="saccade", version=__version__)
     for path in PREDICT_PATHS:
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
@@ -91,7 +93,7 @@ def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
     in_use = SharedGauge(metrics.slots_in_use, a_moment_later)
     lines = {}
     for device in settings.devices:
-        admission = Admission(in_use.part(device))
+        admission = Admission(in_use.part(device), max(1, settings.api_processes))
         lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
     return DeviceLines(lines, settings.max_estimated_wait_ms / 1000)
 

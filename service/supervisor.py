@@ -22,7 +22,8 @@ from service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from service.placement.placer import MemoryLimits, Placer
 from service.repository.trusted_keys import SignaturePolicy, signature_policy
 from service.runtime_dir import runtime_dir
-from service.settings import MIB, Settings
+from service.settings import MIB, Settings, resolved
+from service.tuning.tune import tuned
 from service.version_serving import ServingEvents, VersionServing
 from service.version_table import VersionTable
 from service.workers import messages
@@ -278,8 +279,8 @@ class Supervisor:
         log.info("stopped")
 
 
-def serve(settings: Settings) -> None:
-    """Serves until a signal. Raises SettingsError when it cannot start."""
+def serve(settings: Settings, cores: int) -> None:
+    """Serves until a signal, with settings as they were given. Raises SettingsError when it cannot start."""
     if not settings.repository.is_dir():
         raise SettingsError(
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
@@ -290,4 +291,5 @@ def serve(settings: Settings) -> None:
     with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
-        asyncio.run(Supervisor(settings, signatures, folder, reservation).run())
+        complete = resolved(tuned(settings, cores), cores)
+        asyncio.run(Supervisor(complete, signatures, folder, reservation).run())

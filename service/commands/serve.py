@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from service.logs import configure_logs
-from service.settings import PREFIX, Settings, core_count, resolved, settings_from
+from service.settings import PREFIX, Settings, core_count, settings_from
 
 
 def _option(name: str) -> click.Option:
@@ -28,16 +28,15 @@ def _serve(context: click.Context, /, **options: Any) -> None:
     """Serves the model repository until SIGTERM or Ctrl-C."""
     # Imported here: `saccade predict` and `--help` need no supervisor.
     from service.supervisor import serve as serve_until_signal
-    from service.tuning.tune import tuned
 
     given = {
         name: value
         for name, value in options.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    named, cores = settings_from(os.environ, given), core_count()
-    configure_logs(named.log_format, "supervisor")
-    serve_until_signal(resolved(tuned(named, cores), cores))
+    settings = settings_from(os.environ, given)
+    configure_logs(settings.log_format, "supervisor")
+    serve_until_signal(settings, core_count())
 
 
 serve = click.Command(

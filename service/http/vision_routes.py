@@ -43,6 +43,7 @@ from service.http.limits import Body, BodyLimits, UploadBudget
 from service.metrics import Metrics
 from service.parameters import NOTHING_GIVEN, DeadlineRule, GivenParameters, Parameters, complete, merged, parse_given
 from service.predictor import ImageAnswer, Predictor
+from service.scheduling.loop_turn import LoopTurn
 from service.scheduling.priority import priority_from
 
 log = structlog.get_logger()
@@ -90,9 +91,11 @@ class PredictEndpoint:
         metrics: Metrics,
         switch: AdmissionSwitch,
         cold_starts: ColdStarts,
+        turn: LoopTurn,
     ) -> None:
         self._catalog = catalog
         self._cold_starts = cold_starts
+        self._turn = turn
         self._predictor = predictor
         self._limits = limits
         self._keys = keys
@@ -103,7 +106,7 @@ class PredictEndpoint:
         self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start_s = time.perf_counter()
+        start_s, lag_s = time.perf_counter(), self._turn.lag_s()
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         target: Target | None = None
@@ -121,11 +124,11 @@ class PredictEndpoint:
             media_type = media_type_of(headers.get(b"content-type"))
             self._catalog.begin(resolved, query.variant)
             target = resolved
-            self._predictor.ensure_room(target, query.variant, priority, self._allowed_s(query, media_type))
+            self._predictor.ensure_room(target, query.variant, priority, self._allowed_s(query, media_type, lag_s))
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = self._complete(merged(query, given.parameters), target)
-            deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s
+            deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s - lag_s
             answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch, priority)
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
@@ -168,12 +171,12 @@ class PredictEndpoint:
             target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
             return target, time.monotonic() - start_s
 
-    def _allowed_s(self, query: GivenParameters, media_type: str) -> float | None:
+    def _allowed_s(self, query: GivenParameters, media_type: str, lag_s: float) -> float | None:
         """Seconds until the deadline, as far as the headers tell; other bodies than raw ones may name one."""
         rule = self._limits.deadline
         if query.deadline_ms is not None:
-            return query.deadline_ms / 1000 if 0 <= query.deadline_ms <= rule.max_ms else None
-        return rule.default_ms / 1000 if media_type in RAW_TYPES else None
+            return query.deadline_ms / 1000 - lag_s if 0 <= query.deadline_ms <= rule.max_ms else None
+        return rule.default_ms / 1000 - lag_s if media_type in RAW_TYPES else None
 
     def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
         counted = target.metrics

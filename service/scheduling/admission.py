@@ -49,13 +49,14 @@ class Permit:
 class Admission:
     """The slots of one API process on one device. Belongs to its event loop; not thread-safe."""
 
-    def __init__(self, slots_in_use: Gauge) -> None:
+    def __init__(self, slots_in_use: Gauge, senders: int = 1) -> None:
+        """`senders` processes have slots of their own on the device, this one included."""
         self._arena: SlotArena | None = None
         self._free_slots: deque[int] = deque()
         self._slots_in_use = slots_in_use
         self._in_line: deque[tuple[asyncio.Future[Permit], int]] = deque()
         self.in_flight: Counter[int] = Counter()  # by instance; what a worker may still be at
-        self.waits = WaitEstimates()
+        self.waits = WaitEstimates(senders)
 
     @property
     def in_use(self) -> int:

@@ -62,7 +62,9 @@ class _Told(msgspec.Struct):
 class WaitEstimates:
     """The instances of one device. Belongs to an event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, senders: int = 1) -> None:
+        """`senders` processes send to the device, each taken to send what this one does."""
+        self._senders = senders
         self._told: dict[int, _Told] = {}
         self._unanswered: Counter[int] = Counter()
 
@@ -92,7 +94,8 @@ class WaitEstimates:
             return Wait(0.0, 0.0)
         before_worker = max(0, in_flight - self._unanswered[instance_id])
         left_s = max(0.0, told.wait_s - (now_s - told.at_s))
-        return Wait(left_s + (before_worker + told.sent_since) * told.image_s, told.run_s)
+        untold = (before_worker + told.sent_since) * self._senders
+        return Wait(left_s + untold * told.image_s, told.run_s)
 
     def keep_only(self, instance_ids: Set[int]) -> None:
         """Forgets instances that are gone; their numbers never come back."""

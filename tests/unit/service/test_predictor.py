@@ -36,6 +36,7 @@ from service.metrics import Metrics, VersionMetrics
 from service.parameters import DeadlineRule, GivenParameters, complete
 from service.predictor import ImageAnswer, Predictor
 from service.scheduling.admission import Admission, Permit
+from service.scheduling.loop_turn import LoopTurn
 from service.vision.image_decoder import ImageLimits
 from service.workers import messages
 from service.workers.device_lines import DeviceLine, DeviceLines
@@ -59,6 +60,7 @@ class ScriptedWorker:
         self.submitted: asyncio.Queue[int] = asyncio.Queue()
         self.cancelled: list[int] = []
         self.received: list[bytes] = []  # the JPEG of each submit; empty where the slot has pixels
+        self.deadlines_s: list[float] = []
         self.refusal: SaccadeError | None = None
         self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
 
@@ -70,6 +72,7 @@ class ScriptedWorker:
         if self.refusal is not None:
             raise self.refusal
         place = TensorPlace(0, (encoded_bytes,), np.dtype(np.uint8))
+        self.deadlines_s.append(deadline_s)
         self.received.append(permit.arena.tensor(permit.slot, place).tobytes())
         permit.hold()
         request_id = len(self._open)
@@ -123,7 +126,12 @@ class Story:
     """A predictor with two slots."""
 
     def __init__(
-        self, arena: SlotArena, pool: ThreadPoolExecutor, decodes_jpegs: bool = False, inline_pixels: int = 0
+        self,
+        arena: SlotArena,
+        pool: ThreadPoolExecutor,
+        decodes_jpegs: bool = False,
+        inline_pixels: int = 0,
+        turn: LoopTurn | None = None,
     ) -> None:
         self.admission = Admission(NoGauge())
         self.admission.adopt(arena)
@@ -131,7 +139,7 @@ class Story:
         self.client = ScriptedClient()
         lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
         self.pool = pool
-        self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels)
+        self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels, turn=turn)
         manifest = manifest_for("digits", 1, Task.CLASSIFY)
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         self._target = Target(
@@ -560,3 +568,33 @@ async def test_damaged_small_jpeg_is_refused_like_any_other() -> None:
         assert isinstance(answer.error, BadImage)
         assert story.admission.in_use == 0
     arena.close()
+
+
+class LateTurn(LoopTurn):
+    """Of a loop that has not looked for news for a second."""
+
+    def age_s(self) -> float:
+        return 1.0
+
+
+async def test_small_jpegs_go_to_threads_while_the_loop_is_behind() -> None:
+    arena = SlotArena.create(2, 16_384)
+    with CountingPool(1) as pool:
+        story = Story(arena, pool, inline_pixels=32 * 24, turn=LateTurn())
+
+        running = story.start(scene_jpeg(32, 24))
+        await story.worker.answer(await story.worker.submitted.get())
+
+        assert (await running)[0].prediction is not None
+        assert pool.count == 1
+    arena.close()
+
+
+async def test_worker_gets_a_little_less_time_than_there_is(story: Story) -> None:
+    until_s = time.monotonic() + FAR_S
+    answering = story.start(image(), deadline_s=until_s)
+    await story.worker.answer(await story.worker.submitted.get())
+    await answering
+
+    (told_s,) = story.worker.deadlines_s
+    assert told_s == pytest.approx(until_s - 0.05, abs=0.01)  # a twentieth of the second that its parameters allow

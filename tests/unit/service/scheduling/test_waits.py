@@ -119,3 +119,14 @@ def test_jobs_beyond_the_threads_are_waited_for() -> None:
     load.end(None)
     assert load.wait_s == pytest.approx(3 * 0.5 / 2)
     assert load.job_s == 0.5
+
+
+def test_other_senders_are_taken_to_send_as_much() -> None:
+    made = WaitEstimates(senders=2)
+    made.sent(7)
+    made.answered(7, wait_s=0.0, image_s=0.01, run_s=0.02, now_s=0.0)
+    for _ in range(3):
+        made.sent(7)
+
+    assert made.wait(7, in_flight=3, now_s=0.0).wait_s == pytest.approx(0.06)
+    assert made.wait(7, in_flight=4, now_s=0.0).wait_s == pytest.approx(0.08)  # one is still being decoded here
