@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +15,7 @@ UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
 
-class Geometry(msgspec.Struct, frozen=True):
+class Geometry(NamedTuple):
     """Where the source image lies relative to the model input; maps answers back to source pixels.
 
     A cropped image reaches beyond the input: then `left` or `top` is negative, or a side is longer than the input's.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import threading
 from functools import lru_cache
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _KEPT_OPTIONS = 256  # pictures come in few sizes; making the options takes as l
 _ROWS_AT_ONCE = 32  # floats of that many source rows stay in the cache, whatever the image's height
 
 
-class Window(msgspec.Struct, frozen=True):
+class Window(NamedTuple):
     """A part of a resized image, in its pixels."""
 
     left: int
