@@ -267,7 +267,6 @@ class Predictor:
         """Decodes and resizes into the slot."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
         spec = target.manifest.preprocess
-
         header = small_jpeg_header(image, self._inline_pixels)
 
         def work() -> _Filled:

@@ -10,6 +10,7 @@ import asyncio
 import time
 
 _LATEST_SHARE = 0.1  # of the newest turn in the running estimate
+_FORGOTTEN_AFTER_S = 0.25  # without a request: nobody is behind who had nothing to do
 
 
 class LoopTurn:
@@ -17,12 +18,15 @@ class LoopTurn:
 
     def __init__(self) -> None:
         self._began_s: float | None = None
+        self._ended_s = 0.0
         self.usual_s = 0.0  # length of a turn
 
     def age_s(self) -> float:
         """Seconds since the turn's first question, 0 for that one."""
         now_s = time.monotonic()
         if self._began_s is None:
+            if now_s - self._ended_s > _FORGOTTEN_AFTER_S:
+                self.usual_s = 0.0
             self._began_s = now_s
             asyncio.get_running_loop().call_soon(self._end)  # what is called soon is called in the next turn
         return now_s - self._began_s
@@ -33,5 +37,6 @@ class LoopTurn:
 
     def _end(self) -> None:
         if self._began_s is not None:
-            self.usual_s += _LATEST_SHARE * (time.monotonic() - self._began_s - self.usual_s)
+            self._ended_s = time.monotonic()
+            self.usual_s += _LATEST_SHARE * (self._ended_s - self._began_s - self.usual_s)
             self._began_s = None

@@ -88,14 +88,15 @@ def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
     """The newest version that costs most per image by its own figures; None when there is none that fits."""
     costs: list[tuple[float, Path, str]] = []
     for found in _newest(settings.repository):
-        manifest, _ = read_manifest(found.path)
         try:
+            manifest, _ = read_manifest(found.path)
             variant = choose_variant(manifest, settings.devices[0], settings.variant)
-        except RepositoryError:
+            files = [found.path / file for file in (variant.file, *variant.external_data)]
+            size_bytes = sum(file.stat().st_size for file in files)
+        except (RepositoryError, ManifestError, OSError):  # whoever loads it will say so
             continue
-        files = [found.path / file for file in (variant.file, *variant.external_data)]
         rate = images_per_s(variant, "cpu")
-        if rate and sum(file.stat().st_size for file in files) <= _LARGEST_FILE_BYTES:
+        if rate and size_bytes <= _LARGEST_FILE_BYTES:
             costs.append((1 / rate, found.path, variant.name))
     if not costs:
         return None

@@ -59,24 +59,42 @@ class Outcome:
     growth_mib: float  # of all server processes; 0 where they are not ours to see
 
 
-def measured(url: str, model: str, images: Sequence[ImageFile], asked: Asked, server: Server | None) -> Outcome:
-    """Capacity, then overload. Raises LoadFailed."""
-    limits = ClientLimits(asked.processes, 64, _MAX_IN_FLIGHT, _TIMEOUT_S)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is asked, and for what."""
 
-    def session(query: tuple[tuple[str, str], ...]) -> Session:
-        endpoint, shape = endpoint_of(url), RequestShape(query=query)
-        workload = workload_of([Share(model, 1.0, tuple(images))], endpoint, shape)
-        return Session(url, endpoint, workload, shape, limits, 1, asked.warm_up_s, asked.objective_ms)
+    url: str
+    model: str
+    images: Sequence[ImageFile]
 
-    free = session(())
+    def session(self, asked: Asked, *query: tuple[str, str]) -> Session:
+        limits = ClientLimits(asked.processes, 64, _MAX_IN_FLIGHT, _TIMEOUT_S)
+        endpoint, shape = endpoint_of(self.url), RequestShape(query=query)
+        workload = workload_of([Share(self.model, 1.0, tuple(self.images))], endpoint, shape)
+        return Session(self.url, endpoint, workload, shape, limits, 1, asked.warm_up_s, asked.objective_ms)
+
+
+def capacity_rps(subject: Subject, asked: Asked) -> float:
+    """Answers per second of a closed loop. Raises LoadFailed."""
+    free = subject.session(asked)
     check_server(free)
-    capacity = measure(free, Closed(asked.in_flight, asked.capacity_s, asked.warm_up_s), lambda live, s: None)
-    capacity_rps = capacity.report.throughput_rps
-    before_mib = _memory_mib(server)
-    rate_rps = asked.times_capacity * capacity_rps
+    run = measure(free, Closed(asked.in_flight, asked.capacity_s, asked.warm_up_s), lambda live, s: None)
+    return run.report.throughput_rps
+
+
+def overloaded(subject: Subject, asked: Asked, rate_rps: float) -> Report:
+    """What became of so many requests a second that say their deadline. Raises LoadFailed."""
     load = Open(Poisson(rate_rps, asked.warm_up_s + asked.seconds))
-    run = measure(session((("deadline_ms", f"{asked.objective_ms:g}"),)), load, lambda live, s: None)
-    return Outcome(capacity_rps, run.report, _memory_mib(server) - before_mib)
+    session = subject.session(asked, ("deadline_ms", f"{asked.objective_ms:g}"))
+    return measure(session, load, lambda live, s: None).report
+
+
+def measured(subject: Subject, asked: Asked, server: Server | None) -> Outcome:
+    """Capacity, then overload. Raises LoadFailed."""
+    capacity = capacity_rps(subject, asked)
+    before_mib = _memory_mib(server)
+    report = overloaded(subject, asked, asked.times_capacity * capacity)
+    return Outcome(capacity, report, _memory_mib(server) - before_mib)
 
 
 def failures(outcome: Outcome, asked: Asked) -> list[str]:
@@ -170,7 +188,7 @@ def main() -> int:
             url, images = server.base_url, simulated_images()
         else:
             images = list(read_images(given.images))
-        outcome = measured(url, given.model, images, asked, server)
+        outcome = measured(Subject(url, given.model, images), asked, server)
     print(table(outcome, asked))
     missed = failures(outcome, asked)
     for line in missed:

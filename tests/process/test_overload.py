@@ -19,6 +19,7 @@ from tests.load.overload import (
     REFUSAL_MS,
     SIMULATED,
     Asked,
+    Subject,
     failures,
     measured,
     simulated_images,
@@ -58,7 +59,7 @@ def test_twice_the_capacity_is_answered_in_time_or_refused_at_once(tmp_path: Pat
     """By medians, since the cores may be shared; `python -m tests.load.overload --simulated` holds the limits."""
     asked = Asked(seconds=4.0, warm_up_s=1.0, capacity_s=2.0)
     with simulated_server(tmp_path) as server:
-        outcome = measured(server.base_url, SIMULATED, simulated_images(), asked, server)
+        outcome = measured(Subject(server.base_url, SIMULATED, simulated_images()), asked, server)
 
     shown = table(outcome, asked)
     report = outcome.report

@@ -52,6 +52,18 @@ async def test_long_turns_make_requests_older_than_they_look(clock: Clock) -> No
     assert turn.lag_s() == pytest.approx(0.04, rel=0.05)
 
 
+async def test_pause_without_requests_is_forgotten_load(clock: Clock) -> None:
+    turn = LoopTurn()
+    turn.age_s()
+    clock.now_s += 3.0
+    await next_turn()
+    assert turn.usual_s == pytest.approx(0.3)
+
+    clock.now_s += 1.0
+
+    assert turn.lag_s() == 0.0
+
+
 async def test_idle_loop_is_not_behind() -> None:
     turn = LoopTurn()
     for _ in range(20):

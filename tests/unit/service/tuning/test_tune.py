@@ -96,6 +96,17 @@ def test_nothing_is_measured_where_nothing_is_open(
     assert measured == []
 
 
+def test_version_that_cannot_be_read_is_left_to_whoever_loads_it(repository: Path, measured: list[TuningTask]) -> None:
+    broken = publish_fake(repository, "broken", 1, Task.CLASSIFY, classifier_graph())
+    (broken / "manifest.json").write_text("{", "utf-8")
+    missing = publish_fake(repository, "missing", 1, Task.CLASSIFY, classifier_graph())
+    next(missing.glob("*.onnx")).unlink()
+
+    tuned(Settings(repository=repository), 2)
+
+    assert Path(measured[0].version_dir).parent.name == "classifier"
+
+
 def test_empty_repository_is_served_by_rule(tmp_path: Path, measured: list[TuningTask]) -> None:
     settings = Settings(repository=tmp_path)
     assert tuned(settings, 2) is settings
