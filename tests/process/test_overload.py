@@ -146,10 +146,13 @@ def test_more_images_than_slots_are_answered_in_order(slow: Server) -> None:
 
 
 def test_headroom_falls_while_requests_wait(slow: Server) -> None:
-    assert slow.metric("saccade_slo_headroom_ratio", model="slow") == pytest.approx(1.0, abs=0.005)
+    def headroom() -> float:
+        return slow.metric("saccade_slo_headroom_ratio", model="slow")
+
+    wait_until(lambda: headroom() == pytest.approx(1.0, abs=0.005), what="nothing waits")
     with Background() as background:
         hold_device(slow, background, 6)
-        wait_until(lambda: slow.metric("saccade_slo_headroom_ratio", model="slow") < 0.99)
+        wait_until(lambda: headroom() < 0.99, what="the headroom falls")
     slow.wait_idle()
 
 
