@@ -56,7 +56,7 @@ class Asked:
 class Outcome:
     capacity_rps: float
     report: Report
-    growth_mib: float  # of all server processes; 0 where they are not ours to see
+    growth_mib: float | None  # of all server processes; None where they are not ours to see
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,10 @@ def overloaded(subject: Subject, asked: Asked, rate_rps: float) -> Report:
 def measured(subject: Subject, asked: Asked, server: Server | None) -> Outcome:
     """Capacity, then overload. Raises LoadFailed."""
     capacity = capacity_rps(subject, asked)
-    before_mib = _memory_mib(server)
+    before_mib = 0.0 if server is None else _memory_mib(server)
     report = overloaded(subject, asked, asked.times_capacity * capacity)
-    return Outcome(capacity, report, _memory_mib(server) - before_mib)
+    growth_mib = None if server is None else _memory_mib(server) - before_mib
+    return Outcome(capacity, report, growth_mib)
 
 
 def failures(outcome: Outcome, asked: Asked) -> list[str]:
@@ -108,7 +109,7 @@ def failures(outcome: Outcome, asked: Asked) -> list[str]:
         found.append(f"p99 of refusals is {report.refusals.p99_ms:.1f} ms, more than {REFUSAL_MS:g} ms")
     if report.failed > round(report.refused_rate * report.requests):
         found.append("requests failed that were not refused: " + ", ".join(_others(report)))
-    if outcome.growth_mib > GROWTH_MIB:
+    if outcome.growth_mib is not None and outcome.growth_mib > GROWTH_MIB:
         found.append(f"memory grew by {outcome.growth_mib:.0f} MiB")
     return found
 
@@ -128,7 +129,8 @@ def table(outcome: Outcome, asked: Asked) -> str:
                 f"max {latency.max_ms:8.1f}"
             )
     lines.extend(f"{item.count:8} x {item.label}" for item in report.outcomes)
-    lines.append(f"memory            {outcome.growth_mib:+8.1f} MiB over the run")
+    if outcome.growth_mib is not None:
+        lines.append(f"memory            {outcome.growth_mib:+8.1f} MiB over the run")
     return "\n".join(lines)
 
 
@@ -136,10 +138,8 @@ def _others(report: Report) -> list[str]:
     return [f"{item.count} x {item.label}" for item in report.outcomes if item.status not in (200, 429, 503, 504)]
 
 
-def _memory_mib(server: Server | None) -> float:
+def _memory_mib(server: Server) -> float:
     """Private memory of a server of ours; shared slots are counted once touched and stay."""
-    if server is None:
-        return 0.0
     total = 0
     for process in (psutil.Process(server.process.pid), *server.family()):
         memory = process.memory_full_info()
