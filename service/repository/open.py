@@ -34,6 +34,11 @@ def list_versions(repository: Path) -> list[FoundVersion]:
         ) from error
 
 
+def newest_versions(repository: Path) -> list[FoundVersion]:
+    """The newest one of every model. Raises as `list_versions` does."""
+    return list({found.key.model: found for found in list_versions(repository)}.values())
+
+
 def _versions_of(model_dir: Path) -> list[FoundVersion]:
     try:
         paths = list(model_dir.iterdir())

@@ -21,7 +21,7 @@ import structlog
 from models.manifest import ManifestError, read_manifest
 from service.device_names import is_cpu
 from service.errors import RepositoryError, SaccadeError
-from service.repository.open import FoundVersion, list_versions
+from service.repository.open import newest_versions
 from service.repository.variants import choose_variant, images_per_s
 from service.settings import MIB, Settings
 from service.tuning.forms import Form, Measured, Task, applied, chosen, forms_for
@@ -87,7 +87,7 @@ def _named(form: Form) -> str:
 def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
     """The newest version that costs most per image by its own figures; None when there is none that fits."""
     costs: list[tuple[float, Path, str]] = []
-    for found in _newest(settings.repository):
+    for found in newest_versions(settings.repository):
         try:
             manifest, _ = read_manifest(found.path)
             variant = choose_variant(manifest, settings.devices[0], settings.variant)
@@ -103,11 +103,6 @@ def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
     _, version_dir, name = max(costs)
     keys = tuple(str(key) for key in settings.trusted_keys)
     return Task(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
-
-
-def _newest(repository: Path) -> list[FoundVersion]:
-    by_model = {found.key.model: found for found in sorted(list_versions(repository), key=lambda it: it.key.version)}
-    return list(by_model.values())
 
 
 def _digest(task: Task) -> str:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.manifest import Manifest, Variant
-from service.repository.open import list_versions
+from service.repository.open import newest_versions
 from service.repository.variants import choose_variant
 from service.repository.verify import verify_version
 from tests.load import closed_loop
@@ -113,9 +113,8 @@ def _is_ready(url: str) -> bool:
 
 def newest(repository: Path) -> list[Served]:
     """The newest version of every model, with the variant a CPU serves."""
-    by_model = {found.key.model: found for found in list_versions(repository)}
     result = []
-    for found in by_model.values():
+    for found in newest_versions(repository):
         manifest = verify_version(found.path).manifest
         result.append(Served(found.path, manifest, choose_variant(manifest, "cpu", "auto")))
     return result

@@ -9,7 +9,7 @@ import pytest
 
 from service.core import VersionKey
 from service.errors import RepositoryError
-from service.repository.open import list_versions
+from service.repository.open import list_versions, newest_versions
 
 
 def keys_in(repository: Path) -> list[VersionKey]:
@@ -25,6 +25,12 @@ def test_versions_are_listed_by_model_and_number(tmp_path: Path) -> None:
     make(tmp_path, "b/1", "a/10", "a/9")
 
     assert keys_in(tmp_path) == [VersionKey("a", 9), VersionKey("a", 10), VersionKey("b", 1)]
+
+
+def test_newest_version_of_every_model_goes_by_number_not_by_name(tmp_path: Path) -> None:
+    make(tmp_path, "a/9", "a/10", "b/1")
+
+    assert [found.key for found in newest_versions(tmp_path)] == [VersionKey("a", 10), VersionKey("b", 1)]
 
 
 @pytest.mark.parametrize("name", ["a/.building-1", ".samples/1", "a/latest", "a/01", "a/-1", "a/1.0", "a/²"])
