@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,6 +41,7 @@ from service.vision.image_decoder import ImageLimits
 from service.workers import messages
 from service.workers.device_lines import DeviceLine, DeviceLines
 from service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
+from tests.support.clients import ScriptedClient
 from tests.support.images import red_png, scene_jpeg
 from tests.support.versions import manifest_for
 from tests.unit.service.catalogs import instance
@@ -91,35 +92,6 @@ class ScriptedWorker:
             answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1, decode_s))
         permit.let_go()
         await asyncio.sleep(0)
-
-
-class ScriptedClient:
-    """Stands where the watch over the connection stands; the test decides when the client leaves."""
-
-    def __init__(self) -> None:
-        self.has_left = False
-        self._callbacks: list[Callable[[], None]] = []
-        self._is_asked = asyncio.Event()
-
-    def begin(self, on_leave: Callable[[], None]) -> None:
-        if self.has_left:
-            on_leave()
-        self._callbacks.append(on_leave)
-        self._is_asked.set()
-
-    def end(self, on_leave: Callable[[], None]) -> None:
-        self._callbacks.remove(on_leave)
-
-    async def asked(self) -> list[Callable[[], None]]:
-        """Who wants to know, once somebody does."""
-        await self._is_asked.wait()
-        return list(self._callbacks)
-
-    async def leave(self) -> None:
-        callbacks = await self.asked()
-        self.has_left = True
-        for callback in callbacks:
-            callback()
 
 
 class Story:
