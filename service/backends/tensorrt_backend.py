@@ -15,12 +15,12 @@ import structlog
 
 from models.plans import PlanEnvironment, PlanRecord
 from service.backends.base import LoadRequest, Outputs, UInt8Array
+from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from service.backends.cuda.driver import CudaDriver
+from service.backends.cuda.lanes import Lane, device_memory, open_streams
 from service.backends.cuda.runtime_driver import RuntimeDriver
-from service.backends.tensorrt.buffers import BufferPlan, ensure_fits, plan_buffers
 from service.backends.tensorrt.contexts import ContextSource, SizedContext
 from service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
-from service.backends.tensorrt.lanes import Lane, device_memory, open_streams
 from service.backends.tensorrt.module import KeptLog, TensorRt, find_tensorrt
 from service.backends.tensorrt.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
 from service.errors import BackendError, RuntimeMissing

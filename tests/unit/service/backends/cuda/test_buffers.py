@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.specs import TensorSpec
-from service.backends.tensorrt.buffers import RESERVE_BYTES, ensure_fits, plan_buffers
+from service.backends.cuda.buffers import RESERVE_BYTES, ensure_fits, plan_buffers
 from service.errors import OutOfDeviceMemory
 
 IMAGES = TensorSpec(name="images", dtype="uint8", shape=(4, 5, 3))

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.backends.base import Outputs, UInt8Array
+from service.backends.cuda.buffers import BufferPlan, TensorBuffer
 from service.backends.cuda.driver import CudaDriver, PinnedMemory
-from service.backends.tensorrt.buffers import BufferPlan, TensorBuffer
 from service.errors import BackendError
 
 
@@ -69,12 +69,25 @@ class Lane:
 
         When it fails nothing is left running: the lane can be used again at once, or the device is lost.
         """
+        self.upload(batch_size)
+        self.compute(batch_size, run, address_of)
+
+    def upload(self, batch_size: int) -> None:
+        """Queues the first step of `start`."""
         cuda, marks, streams = self._cuda, self._marks, self._streams
         try:
             cuda.record(marks.begun, streams.copy_in)
             size_bytes = self._plan.input.size_bytes(batch_size)
             cuda.copy_to_device(self.input_address, self._staging.address, size_bytes, streams.copy_in)
             cuda.record(marks.arrived, streams.copy_in)
+        except BackendError:
+            self.drain()
+            raise
+
+    def compute(self, batch_size: int, run: Callable[[int], None], address_of: Callable[[TensorBuffer], int]) -> None:
+        """Queues the other two steps; it may come from another thread, and again after it failed."""
+        cuda, marks, streams = self._cuda, self._marks, self._streams
+        try:
             cuda.wait(self.compute_stream, marks.arrived)
             cuda.record(marks.running, self.compute_stream)
             run(self.compute_stream)
