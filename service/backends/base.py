@@ -28,6 +28,7 @@ class LoadRequest:
     allow_spinning: bool  # busy-wait between batches: lower latency when the cores are otherwise idle
     sha256: str | None = None  # of the file's bytes; None only while exporting, when they are not published yet
     external_data: tuple[tuple[Path, str | None], ...] = ()  # weight files beside `file`, each with its digest
+    precision: str = "fp32"  # as the manifest names it; runtimes must not compute in less
     merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/serving.py
     allowed_batch_sizes: tuple[int, ...] = ()  # ascending; what will be asked of `infer`. Empty: anything
     plan_dir: Path | None = None  # of a TensorRT plan, see models/plans.py

@@ -54,17 +54,22 @@ class OnnxRuntimeBackend:
         del self._session
 
 
+def ensure_provider(device: str, provider: str) -> None:
+    """Raises BackendError where the installed ONNX Runtime does not have it."""
+    available = import_onnxruntime().get_available_providers()
+    if provider not in available:
+        raise BackendError(
+            f"device {device!r} needs {provider}; this onnxruntime has {', '.join(available)}: "
+            "install the matching extra (cpu or gpu)"
+        )
+
+
 def open_session(
     request: LoadRequest, provider: str, provider_options: Mapping[str, str], entries: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     """A session on `provider` alone; `entries` are session options by name. Raises BackendError or RepositoryError."""
+    ensure_provider(request.device, provider)
     onnxruntime = import_onnxruntime()
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise BackendError(
-            f"device {request.device!r} needs {provider}; this onnxruntime has {', '.join(available)}: "
-            "install the matching extra (cpu or gpu)"
-        )
     # The session is made from the very bytes whose digest was checked, not from a path read a second time.
     model_bytes = verified_bytes(request.file, request.sha256)
     weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]

@@ -1,55 +1,50 @@
-"""Runs ONNX files with ONNX Runtime on a GPU. Promises: fixed buffers, CUDA graphs where it can, no silent fallback.
+"""Runs ONNX files with ONNX Runtime on a GPU. Promises: fixed buffers, copies overlap runs, no silent fallback.
 
-A PipelinedBackend of depth one: pixels are gathered into pinned memory, and `finish` copies, runs and copies back.
-What serves while a plan is being built need not overlap.
+A PipelinedBackend. The thread that calls `start` queues the copy to the device; the backend's own thread then runs the
+batch and queues the copy back. All runs come from that one thread, because ONNX Runtime keeps CUDA graphs and library
+handles per calling thread: what a warm-up prepared in another thread would be prepared again at the first request.
+A replayed graph keeps its caller until it is done, which is why the copies are not that thread's work.
+Every batch size has a session of its own, because a convolution keeps cuDNN's plan for the latest shape only: in a
+shared session every change of size would plan the whole network anew, and graphs would outlive the plans they replay.
 """
 
 from __future__ import annotations
 
-import math
-import re
+import os
 import threading
-import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
 import structlog
 
 from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.backends.cuda.driver import CudaDriver, PinnedMemory
-from service.backends.cuda.failures import sticky_code_in
-from service.backends.node_assignment import AssignedNode, ensure_assigned
-from service.backends.onnxruntime_backend import ensure_signature, first_line, import_onnxruntime, open_session
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
+from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
+from service.backends.cuda.driver import CudaDriver
+from service.backends.cuda.failures import ensure_usable
+from service.backends.cuda.lanes import Lane, open_streams
+from service.backends.onnxruntime_backend import ensure_provider
+from service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
+from service.backends.onnxruntime_session import BoundSession, Placement, raise_by_cause
+from service.errors import BackendError
 
 log = structlog.get_logger()
 
-_OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
-_GRAPH_ID = "gpu_graph_id"  # run option; each id keeps the graph of one batch size
-_NO_GRAPH = "-1"
+# Larger batches keep the device busy without: graphs gained 1.7 times at batch 1 and nothing at 256 on an H200.
+_LARGEST_GRAPH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Where sessions run and their tensors lie; a test puts both on the CPU."""
-
-    provider: str
-    memory: str  # as OrtValue names devices
-    index: int
-
-    def options(self, *, with_graphs: bool) -> dict[str, str]:
-        if self.memory != "cuda":
-            return {}
-        # fp32 means fp32: TensorFloat-32 would round what the variant's figures were measured without.
-        return {"device_id": str(self.index), "use_tf32": "0", "enable_cuda_graph": str(int(with_graphs))}
+class _Started:
+    lane: Lane
+    size: int
+    queued: Future[None]  # done once the run and the copy back are queued
 
 
 class OnnxRuntimeCudaBackend:
-    """One session with input and outputs bound per batch size."""
-
-    batches_in_flight = 1
+    """One session per batch size, with input and outputs bound per lane."""
 
     def __init__(
         self, request: LoadRequest, *, cuda: CudaDriver | None = None, placement: Placement | None = None
@@ -60,28 +55,47 @@ class OnnxRuntimeCudaBackend:
         """
         self._request = request
         self._at = placement or Placement("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
+        ensure_provider(request.device, self._at.provider)
         self._sizes = request.allowed_batch_sizes
-        self._staged = 0
         self._thread = 0
-        self._settled: set[int] = set()
-        self._without_graphs = "" if request.cuda_graphs else "SACCADE_CUDA_GRAPHS is false"
-        self._open()
+        self._owned = ExitStack()
+        self._lanes: list[Lane] = []
+        self._sessions: dict[int, BoundSession] = {}  # by batch size; one under 0 where the sizes were not named
+        self._form = PLAIN
+        self._settled: set[tuple[int, int]] = set()  # lane and batch size that have run
+        self._without_graphs = self._reason_against_graphs()
+        self._ready: tuple[Lane, int] | None = None
+        self._started: dict[int, _Started] = {}
+        self._last_started = 0
         if cuda is None:
             from service.backends.cuda.runtime_driver import RuntimeDriver  # needs cuda-python, which tests do without
 
             cuda = RuntimeDriver()
         self._cuda = cuda
-        self._pinned: PinnedMemory | None = None
-        self._ensure_pinned(self._sizes[-1] if self._sizes else 1)
+        self._runner = ThreadPoolExecutor(1, "onnxruntime")
+        with ExitStack() as undo:
+            undo.callback(self._runner.shutdown)
+            self._runner.submit(self._open).result()
+            undo.pop_all()
 
     @property
     def provider(self) -> str:
         return self._at.provider
 
     @property
+    def batches_in_flight(self) -> int:
+        return self._request.batches_in_flight
+
+    @property
+    def form(self) -> str:
+        """Name of the provider options that were chosen."""
+        return self._form.name
+
+    @property
     def graphs(self) -> Mapping[int, str]:
         """How each batch size that has run runs: `captured`, or why not."""
-        return {size: self._without_graphs or "captured" for size in sorted(self._settled)}
+        sizes = sorted({size for _, size in self._settled})
+        return {size: "captured" if self._has_graph(size) else self._why_no_graph(size) for size in sizes}
 
     def infer(self, images: UInt8Array) -> Outputs:
         if images.shape[1:] != self._request.input.shape:
@@ -92,128 +106,205 @@ class OnnxRuntimeCudaBackend:
     def staging(self, batch_size: int) -> UInt8Array:
         if self._sizes and batch_size not in self._sizes:
             raise BackendError(f"batch size {batch_size} is not among those loaded: {', '.join(map(str, self._sizes))}")
-        shape = (batch_size, *self._request.input.shape)
-        self._staged = batch_size
-        return self._ensure_pinned(batch_size).view[: math.prod(shape)].reshape(shape)
+        if batch_size > self._plan.max_batch_size:
+            self._grow(batch_size)
+        busy = [started.lane for started in self._started.values()]
+        lane = next((lane for lane in self._lanes if lane not in busy), None)
+        if lane is None:
+            raise BackendError(f"{len(busy)} batches are in flight, which is all there is room for; finish one first")
+        self._ready = (lane, batch_size)
+        return lane.staging(batch_size)
 
     def start(self) -> int:
-        if not self._staged:
+        if self._ready is None:
             raise BackendError("nothing was staged; write the pixels into what `staging` returns")
-        return self._staged
+        (lane, size), self._ready = self._ready, None
+        self._take_thread()
+        lane.upload(size)
+        self._last_started += 1
+        queued = self._runner.submit(self._compute, self._lanes.index(lane), size)
+        self._started[self._last_started] = _Started(lane, size, queued)
+        return self._last_started
 
     def finish(self, started: int) -> tuple[Outputs, float]:
-        images = self.staging(started)
-        self._staged = 0
-        start_s = time.monotonic()
+        batch = self._started.pop(started)
+        self._take_thread()
         try:
-            outputs = self._run(images)
-        except BackendError as error:
-            if self._without_graphs or started in self._settled:
-                raise
-            self._reopen_without_graphs(str(error))
-            outputs = self._run(images)
-        self._settled.add(started)
-        return outputs, time.monotonic() - start_s
+            batch.queued.result()
+            return batch.lane.finish(batch.size)
+        except BackendError:
+            batch.lane.drain()  # or its memory would be overwritten by a later batch while it is still being written
+            ensure_usable(self._cuda, batch.lane.compute_stream)
+            raise
 
     def close(self) -> None:
-        self._take_thread()
-        self._bindings.clear()
-        del self._session
-        if self._pinned is not None:
-            self._cuda.free_pinned(self._pinned)
-            self._pinned = None
+        """Waits for what is in flight, then frees everything."""
+        self._started.clear()
+        try:
+            self._runner.submit(self._close).result()
+        finally:
+            self._runner.shutdown()
+
+    # What follows runs in the backend's own thread, but for `_grow`, `_take_thread` and what only reads
 
     def _open(self) -> None:
+        if self._at.is_cuda:
+            # ONNX Runtime may fall back to TensorFloat-32 in an fp32 convolution; NVIDIA's libraries then refuse it.
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        self._cuda.set_device(self._at.index)
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            self._make_lanes(self._sizes[-1] if self._sizes else 1)
+            self._choose_form(self._forms())
+            undo.pop_all()
+
+    def _close(self) -> None:
+        for lane in self._lanes:
+            lane.drain()
+        self._sessions.clear()
+        self._lanes = []
+        self._owned.close()
+
+    def _make_lanes(self, max_batch_size: int) -> None:
         request = self._request
-        entries = {"session.record_ep_graph_assignment_info": "1"}
-        try:
-            options = self._at.options(with_graphs=not self._without_graphs)
-            self._session = open_session(request, self._at.provider, options, entries)
-        except BackendError as error:
-            _raise_by_cause(error)
-            if self._without_graphs or "graph" not in str(error).lower():
-                raise
-            # It demands every node on the GPU for graphs; without them a few shapes may stay on the CPU.
-            self._without_graphs = f"ONNX Runtime refuses: {error}"
-            self._open()
+        self._plan: BufferPlan = plan_buffers(
+            request.input,
+            request.outputs,
+            max_batch_size=max_batch_size,
+            batches_in_flight=request.batches_in_flight,
+        )
+        ensure_fits(f"buffers of {request.file.name}", self._plan.device_bytes, self._cuda.memory().free_bytes)
+        streams = open_streams(self._cuda, 1, self._owned)
+        self._lanes = [
+            Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
+        ]
+
+    def _grow(self, batch_size: int) -> None:
+        """Only where the sizes were not known at load."""
+        if self._started:
+            raise BackendError(f"there is no room for {batch_size} images while batches are in flight; finish them")
+        self._runner.submit(self._reopen_for, batch_size).result()
+
+    def _reopen_for(self, batch_size: int) -> None:
+        self._close()
+        self._settled.clear()
+        self._make_lanes(batch_size)
+        self._use(self._form)
+
+    def _forms(self) -> tuple[Form, ...]:
+        return forms_for(self._request.precision) if self._at.is_cuda else (PLAIN,)
+
+    def _choose_form(self, forms: tuple[Form, ...]) -> None:
+        """Opens the fastest form. Every form runs the largest batch, once it is known to open."""
+        if len(forms) == 1:
+            self._use(forms[0])
             return
-        ensure_signature(self._session, request)
-        beside = ensure_assigned(_nodes(self._session), self._at.provider)
-        if beside:
-            log.info("nodes_on_cpu", file=request.file.name, operators=sorted({node.operator for node in beside}))
-        self._bindings = {size: self._bound(size) for size in self._sizes}
+        measured = [self._measured(form) for form in forms]
+        form = fastest(measured)
+        self._use(form)
+        log.info(
+            "onnxruntime_form_chosen",
+            file=self._request.file.name,
+            form=form.name,
+            batch_size=self._plan.max_batch_size,
+            images_per_s={each.form.name: round(each.images_per_s, 1) for each in measured if not each.failure},
+            failed={each.form.name: each.failure for each in measured if each.failure},
+        )
 
-    def _ensure_pinned(self, batch_size: int) -> PinnedMemory:
-        """Grows only where the sizes were not known at load."""
-        size_bytes = batch_size * math.prod(self._request.input.shape)
-        if self._pinned is None or len(self._pinned.view) < size_bytes:
-            self._take_thread()
-            if self._pinned is not None:
-                self._cuda.free_pinned(self._pinned)
-                self._pinned = None
-            self._pinned = self._cuda.allocate_pinned(size_bytes)
-        return self._pinned
-
-    def _bound(self, size: int) -> tuple[Any, Any, list[Any]]:
-        """Binding, input and outputs of one batch size; their memory never moves, as graphs need it."""
-        images, outputs = self._request.input, self._request.outputs
+    def _measured(self, form: Form) -> MeasuredForm:
+        lane, size = self._lanes[0], self._plan.max_batch_size
+        self._sessions.clear()
         try:
-            pixels = self._value((size, *images.shape), images.dtype)
-            answers = [self._value((size, *spec.shape), spec.dtype) for spec in outputs]
-        except Exception as error:  # ORT raises a family of its own without a public root
-            raise OutOfDeviceMemory(f"no device memory for batches of {size}: {first_line(error)}") from error
-        binding = self._session.io_binding()
-        binding.bind_ortvalue_input(images.name, pixels)
-        for spec, answer in zip(outputs, answers, strict=True):
-            binding.bind_ortvalue_output(spec.name, answer)
-        return binding, pixels, answers
+            session = self._opened(form)
+            measured = MeasuredForm(form, session.images_per_s(lane, size))
+        except BackendError as error:
+            ensure_usable(self._cuda, lane.compute_stream)
+            return MeasuredForm(form, failure=str(error))
+        self._form, self._sessions[size] = form, session
+        return measured
 
-    def _value(self, shape: tuple[int, ...], dtype: str) -> Any:
-        make = import_onnxruntime().OrtValue.ortvalue_from_shape_and_type
-        return make(list(shape), np.dtype(dtype), self._at.memory, self._at.index)
+    def _use(self, form: Form, *, afresh: bool = False) -> None:
+        """Opens what is not open yet in this form."""
+        if afresh or form != self._form:
+            self._sessions.clear()
+        self._form = form
+        for size in reversed(self._sizes or (0,)):
+            if size not in self._sessions:
+                self._sessions[size] = self._opened(form)
 
-    def _run(self, images: UInt8Array) -> Outputs:
-        size = len(images)
-        if size not in self._bindings:  # known at load unless the request named no sizes
-            self._bindings[size] = self._bound(size)
-        binding, pixels, answers = self._bindings[size]
-        options = import_onnxruntime().RunOptions()
-        options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH if self._without_graphs else str(size))
+    def _opened(self, form: Form) -> BoundSession:
+        """A session; what a graph demands may cost the graphs."""
+        stream = self._lanes[0].compute_stream
+        make = partial(BoundSession, self._request, self._at, self._cuda, self._plan, stream, form)
         try:
-            pixels.update_inplace(images)
-            self._session.run_with_iobinding(binding, options)
-            # Copies, also where the device is the CPU and `numpy` a view.
-            outputs: Outputs = [np.array(answer.numpy()) for answer in answers]
-        except Exception as error:  # same family as above
-            failed = BackendError(f"onnxruntime failed: {first_line(error)}")
-            _raise_by_cause(failed)
-            raise failed from error
-        return outputs
+            try:
+                return make(with_graphs=not self._without_graphs)
+            except BackendError as error:
+                if self._without_graphs or "graph" not in str(error).lower():
+                    raise
+                # It demands every node on the GPU for graphs; without them a few shapes may stay on the CPU.
+                self._without_graphs = f"ONNX Runtime refuses: {error}"
+                return make(with_graphs=False)
+        except BackendError as error:
+            ensure_usable(self._cuda, stream)
+            raise_by_cause(error)
+            raise
 
-    def _reopen_without_graphs(self, reason: str) -> None:
-        log.warning("cuda_graphs_given_up", file=self._request.file.name, reason=reason)
-        self._without_graphs = f"capture failed: {reason}"
-        self._bindings.clear()
-        self._open()
+    def _compute(self, index: int, size: int) -> None:
+        """Runs an uploaded batch and queues the copy of its answers.
+
+        The first run of a lane and size is waited for: it captures the graph, and what it cannot do is given up.
+        """
+        lane, is_first = self._lanes[index], (index, size) not in self._settled
+        while True:
+            try:
+                self._run(lane, index, size, is_first=is_first)
+                self._settled.add((index, size))
+                return
+            except BackendError as error:
+                ensure_usable(self._cuda, lane.compute_stream)
+                raise_by_cause(error)
+                if not (is_first and self._give_something_up(str(error))):
+                    raise
+
+    def _run(self, lane: Lane, index: int, size: int, *, is_first: bool) -> None:
+        session = self._sessions.get(size if self._sizes else 0)
+        if session is None:  # opening it in another form failed before
+            raise BackendError(f"{self._request.file.name} has no session for {size} images: load the version again")
+        graph = index + 1 if self._has_graph(size) else None  # each lane has addresses of its own
+        lane.compute(
+            size,
+            lambda stream: session.run(lane, size, stream, graph=graph, waits=is_first),
+            lane.output_address,
+        )
+
+    def _give_something_up(self, reason: str) -> bool:
+        """Reopens without graphs, then in the plain form; False when there is nothing left to give up."""
+        if not self._without_graphs:
+            log.warning("cuda_graphs_given_up", file=self._request.file.name, reason=reason)
+            self._without_graphs = f"capture failed: {reason}"
+            self._use(self._form, afresh=True)
+        elif self._form != PLAIN:
+            log.warning("onnxruntime_form_given_up", file=self._request.file.name, form=self._form.name, reason=reason)
+            self._use(PLAIN)
+        else:
+            return False
+        return True
+
+    def _reason_against_graphs(self) -> str:
+        if not self._request.cuda_graphs:
+            return "SACCADE_CUDA_GRAPHS is false"
+        return "" if self._sizes else "batch sizes were not named at load"
+
+    def _has_graph(self, size: int) -> bool:
+        return not self._without_graphs and size <= _LARGEST_GRAPH
+
+    def _why_no_graph(self, size: int) -> str:
+        return self._without_graphs or f"gains nothing above batches of {_LARGEST_GRAPH}"
 
     def _take_thread(self) -> None:
-        """Pinned memory is made and freed here only; ONNX Runtime sets the device for what it calls itself."""
-        if threading.get_ident() != self._thread:
+        """A version is loaded in one thread and run in another; the current device belongs to the thread."""
+        thread = threading.get_ident()
+        if thread != self._thread:
             self._cuda.set_device(self._at.index)
-            self._thread = threading.get_ident()
-
-
-def _nodes(session: Any) -> list[AssignedNode]:
-    return [
-        AssignedNode(part.ep_name, node.op_type, node.name)
-        for part in session.get_provider_graph_assignment_info()
-        for node in part.get_nodes()
-    ]
-
-
-def _raise_by_cause(error: BackendError) -> None:
-    """Turns ONNX Runtime's prose into the error of ours that it quotes, where it does."""
-    if sticky_code_in(str(error)) is not None:
-        raise DeviceLost(f"{error}; this process cannot use the device any more and ends") from error
-    if _OUT_OF_MEMORY.search(str(error)):
-        raise OutOfDeviceMemory(f"{error}: unload a version, or lower max_batch_size") from error
+            self._thread = thread

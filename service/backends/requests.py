@@ -32,6 +32,7 @@ def load_request(
         allow_spinning=allow_spinning,
         sha256=digests[variant.file],
         external_data=tuple((version_dir / file, digests[file]) for file in variant.external_data),
+        precision=variant.precision,
         merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
         allowed_batch_sizes=manifest.allowed_batch_sizes if batch_sizes is None else batch_sizes,
     )

@@ -14,11 +14,12 @@ import pytest
 from models.specs import Task, TensorSpec
 from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from service.backends.fake_backend import POISON
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend, Placement
+from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from service.backends.registry import load_backend
 from service.errors import BackendError, RepositoryError
 from tests.support.graphs import classifier_graph, detector_graph, segmenter_graph
 from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_onnxruntime import ON_CPU
 from tests.support.simulated_plans import open_simulated
 from tests.support.versions import SIDE, manifest_for
 
@@ -43,8 +44,8 @@ class Subject:
         if self.name == "tensorrt":
             return open_simulated(request, request.file.parent / "engines", SimulatedCuda(eagerness=0.3))
         if self.name == "onnxruntime-bound":
-            placement = Placement("CPUExecutionProvider", "cpu", 0)
-            return OnnxRuntimeCudaBackend(request, cuda=SimulatedCuda(), placement=placement)
+            cuda = SimulatedCuda(eagerness=0.3, one_thread_at_a_time=False)
+            return OnnxRuntimeCudaBackend(request, cuda=cuda, placement=ON_CPU)
         return load_backend(self.name, request)
 
 
@@ -199,10 +200,10 @@ def test_failed_run_is_a_backend_error_and_the_backend_stays_usable(subject: Sub
 # What the device loop relies on where batches overlap
 
 
-@pytest.fixture
-def pipelined(tmp_path: Path, task: Task) -> Iterator[PipelinedBackend]:
-    subject = Subject("tensorrt", request_for(tmp_path, task, GRAPHS[task]()))
-    loaded = cast("PipelinedBackend", subject.load(batches_in_flight=3))
+@pytest.fixture(params=["tensorrt", "onnxruntime-bound"])
+def pipelined(request: pytest.FixtureRequest, tmp_path: Path, task: Task) -> Iterator[PipelinedBackend]:
+    subject = Subject(request.param, request_for(tmp_path, task, GRAPHS[task]()))
+    loaded = cast("PipelinedBackend", subject.load(batches_in_flight=3, allowed_batch_sizes=(1, 2, 3, 4, 5)))
     yield loaded
     loaded.close()
 

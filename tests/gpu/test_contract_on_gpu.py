@@ -66,6 +66,16 @@ def subject_with_plan(name: str, directory: Path, task: Task, machine: GpuMachin
     return GpuSubject("tensorrt", replace(asked, device="cuda:0", allowed_batch_sizes=SIZES, plan_dir=plan.directory))
 
 
+def subject_on_gpu(name: str, directory: Path, task: Task, machine: GpuMachine) -> GpuSubject:  # noqa: F811  # not the fixture
+    """The file in ONNX Runtime, or as a plan."""
+    if name != ONNXRUNTIME:
+        return subject_with_plan(name, directory, task, machine)
+    missing = machine.missing((GPU, ONNXRUNTIME_CUDA))
+    if missing:
+        pytest.skip(missing)
+    return GpuSubject(ONNXRUNTIME, replace(request_for(directory, task, GRAPHS[task]()), device="cuda:0"))
+
+
 @pytest.fixture(params=[ONNXRUNTIME, *TENSORRTS])
 def subject(
     request: pytest.FixtureRequest,
@@ -73,24 +83,18 @@ def subject(
     task: Task,  # noqa: F811  # the fixture of the suite
     machine: GpuMachine,
 ) -> Subject:
-    name: str = request.param
-    if name != ONNXRUNTIME:
-        return subject_with_plan(name, tmp_path, task, machine)
-    missing = machine.missing((GPU, ONNXRUNTIME_CUDA))
-    if missing:
-        pytest.skip(missing)
-    return GpuSubject(ONNXRUNTIME, replace(request_for(tmp_path, task, GRAPHS[task]()), device="cuda:0"))
+    return subject_on_gpu(request.param, tmp_path, task, machine)
 
 
-@pytest.fixture(params=TENSORRTS)
+@pytest.fixture(params=[ONNXRUNTIME, *TENSORRTS])
 def pipelined(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     task: Task,  # noqa: F811  # the fixture of the suite
     machine: GpuMachine,
 ) -> Iterator[PipelinedBackend]:
-    subject = subject_with_plan(request.param, tmp_path, task, machine)
-    loaded = cast("PipelinedBackend", subject.load(batches_in_flight=3))
+    subject = subject_on_gpu(request.param, tmp_path, task, machine)
+    loaded = cast("PipelinedBackend", subject.load(batches_in_flight=3, allowed_batch_sizes=SIZES))
     yield loaded
     loaded.close()
 

@@ -61,8 +61,12 @@ class SimulatedCuda:
         capability: str = "SM90",
         name: str = "Simulated H200",
         eagerness: float = 0.5,
+        one_thread_at_a_time: bool = True,
     ) -> None:
-        """`eagerness` is how often work runs before anybody waits for it; at 0 everything is as late as can be."""
+        """`eagerness` is how often work runs before anybody waits for it; at 0 everything is as late as can be.
+
+        CUDA lets several threads call at once; `one_thread_at_a_time` finds callers that never should.
+        """
         self.memory_bytes = memory_bytes
         self.calls: list[str] = []
         self.violations: list[str] = []
@@ -75,10 +79,10 @@ class SimulatedCuda:
         self._events: dict[int, _Event] = {}
         self._graphs: dict[int, list[_Operation]] = {}
         self._next_handle = 1
-        self._next_address = 0x7000_0000_0000
         self._clock_s = 0.0
         self._threads: set[int] = set()
         self._entered = threading.Lock()
+        self._may_wait = not one_thread_at_a_time
         self._lost_at_call: int | None = None
         self._lost = ""
         self._is_poisoned = False
@@ -298,7 +302,7 @@ class SimulatedCuda:
 
     @contextmanager
     def _call(self, name: str, *, may_capture: bool = True) -> Iterator[None]:
-        if not self._entered.acquire(blocking=False):
+        if not self._entered.acquire(blocking=self._may_wait):
             self._violate(f"{name} is called while another thread is in a call")
         try:
             self.calls.append(name)
@@ -362,10 +366,11 @@ class SimulatedCuda:
     def _new_memory(self, table: dict[int, UInt8Array], size_bytes: int) -> tuple[int, UInt8Array]:
         if size_bytes <= 0:
             self._violate(f"{size_bytes} bytes are asked for")
-        address = self._next_address
-        # A gap behind every block, so that running past an end hits nothing.
-        self._next_address += -(-size_bytes // 256) * 256 + 4096
-        table[address] = np.full(size_bytes, FRESH, np.uint8)
+        # Its real address, so that ONNX Runtime on the processor can stand for a kernel; aligned as CUDA's is, with a
+        # gap behind every block, so that running past an end hits nothing.
+        room = np.full(size_bytes + 256 + 4096, FRESH, np.uint8)
+        address = -(-room.ctypes.data // 256) * 256
+        table[address] = room[address - room.ctypes.data :][:size_bytes]
         return address, table[address]
 
     def _slice(self, table: dict[int, UInt8Array], address: int, size_bytes: int, kind: str) -> UInt8Array:

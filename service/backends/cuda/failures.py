@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.backends.cuda.driver import CudaVersions
+from service.backends.cuda.driver import CudaDriver, CudaVersions
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
 
 # "To continue using CUDA, the process must be terminated and relaunched": CUDA Runtime API, 6.36 Data types used by
@@ -71,6 +71,21 @@ def sticky_code_in(text: str) -> int | None:
     codes = (int(found) for found in _QUOTED_CODE.findall(text))
     by_name = (code for name, code in STICKY.items() if name in text)
     return next((code for code in (*codes, *by_name) if code in STICKY.values()), None)
+
+
+def ensure_usable(cuda: CudaDriver, stream: int) -> None:
+    """Asks the driver, after a run failed in whatever words, whether this process can still use the device.
+
+    Waits for the stream. Raises DeviceLost.
+    """
+    try:
+        cuda.synchronize_stream(stream)
+    except BackendError:
+        # What the failed run left behind may come out of the next call, once; a usable device then goes on.
+        try:
+            cuda.synchronize_stream(stream)
+        except BackendError as error:
+            raise DeviceLost(f"{error}; the device answers no call after a failed run") from error
 
 
 def version_text(version: int) -> str:

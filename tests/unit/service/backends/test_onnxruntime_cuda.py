@@ -1,24 +1,31 @@
-"""ONNX Runtime's GPU path: bound tensors for real on the CPU, its failures as a GPU's would read."""
+"""ONNX Runtime's GPU path: bound tensors for real on the CPU, order and failures as a GPU's would be."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from models.specs import Task
-from service.backends import onnxruntime_cuda
+from service.backends import onnxruntime_session
 from service.backends.base import LoadRequest, PipelinedBackend
 from service.backends.node_assignment import AssignedNode
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend, Placement, _nodes
+from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
+from service.backends.onnxruntime_session import BoundSession, Placement, assigned_nodes
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
 from tests.support.graphs import classifier_graph
 from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_onnxruntime import ON_CPU, ON_SIMULATED_GPU, SimulatedRuntime
 from tests.support.versions import SIDE, manifest_for
 
-ON_CPU = Placement("CPUExecutionProvider", "cpu", 0)
+SIZES = (1, 2, 4, 16)
 
 
 @pytest.fixture
@@ -27,25 +34,62 @@ def request_(tmp_path: Path) -> LoadRequest:
     file.write_bytes(classifier_graph())
     manifest = manifest_for("digits", 1, Task.CLASSIFY)
     return LoadRequest(
-        file, manifest.input, manifest.outputs, "cuda:0", 1, False, allowed_batch_sizes=(1, 2, 4), cuda_graphs=True
+        file, manifest.input, manifest.outputs, "cuda:0", 1, False, precision="fp16", allowed_batch_sizes=SIZES
     )
 
 
-def opened(request: LoadRequest, cuda: SimulatedCuda | None = None) -> OnnxRuntimeCudaBackend:
-    return OnnxRuntimeCudaBackend(request, cuda=cuda or SimulatedCuda(), placement=ON_CPU)
+def simulated(seed: int = 0, eagerness: float = 0.5) -> SimulatedCuda:
+    return SimulatedCuda(seed, eagerness=eagerness, one_thread_at_a_time=False)
 
 
-def images(count: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+@pytest.fixture
+def opened() -> Iterator[Any]:
+    """Opens backends whose tensors and sessions are on the processor, and closes them."""
+    made: list[OnnxRuntimeCudaBackend] = []
+
+    def open_it(request: LoadRequest, cuda: SimulatedCuda | None = None) -> OnnxRuntimeCudaBackend:
+        made.append(OnnxRuntimeCudaBackend(request, cuda=cuda or simulated(), placement=ON_CPU))
+        return made[-1]
+
+    yield open_it
+    for backend in made:
+        backend._runner.shutdown()
 
 
-def test_it_is_pipelined_with_pinned_staging_memory_that_is_given_back(request_: LoadRequest) -> None:
-    cuda = SimulatedCuda()
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> SimulatedRuntime:
+    """ONNX Runtime on the simulated device, slow to run what is queued."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # given back afterwards
+    found = SimulatedRuntime(simulated(eagerness=0.2))
+    found.install(monkeypatch)
+    return found
+
+
+def on_device(request: LoadRequest, runtime: SimulatedRuntime) -> OnnxRuntimeCudaBackend:
+    return OnnxRuntimeCudaBackend(request, cuda=runtime.cuda, placement=ON_SIMULATED_GPU)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(count + 100 * seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def warm(backend: OnnxRuntimeCudaBackend) -> None:
+    """Every size in every lane, as loading does."""
+    for size in SIZES:
+        numbers = []
+        for _ in range(backend.batches_in_flight):
+            backend.staging(size)[...] = images(size)
+            numbers.append(backend.start())
+        for number in numbers:
+            backend.finish(number)
+
+
+def test_it_is_pipelined_and_gives_everything_back(request_: LoadRequest, opened: Any) -> None:
+    cuda = simulated()
     backend = opened(request_, cuda)
 
     assert isinstance(backend, PipelinedBackend)
-    assert backend.batches_in_flight == 1
-    assert cuda.pinned_bytes == 4 * SIDE * SIDE * 3
+    assert backend.batches_in_flight == 2
     backend.staging(2)[...] = images(2)
     outputs, seconds = backend.finish(backend.start())
     assert len(outputs[0]) == 2
@@ -54,81 +98,306 @@ def test_it_is_pipelined_with_pinned_staging_memory_that_is_given_back(request_:
     cuda.assert_clean()
 
 
-def test_size_that_was_not_loaded_is_refused(request_: LoadRequest) -> None:
-    with pytest.raises(BackendError, match="batch size 3 is not among those loaded: 1, 2, 4"):
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_that_overlap_answer_as_each_alone_would(
+    request_: LoadRequest, runtime: SimulatedRuntime, opened: Any, seed: int
+) -> None:
+    runtime.cuda = simulated(seed, eagerness=seed / 10)
+    backend, plain = on_device(request_, runtime), opened(request_)
+    sizes = [4, 1, 2, 16, 4, 2, 1, 1, 4]
+    alone = [plain.infer(images(size, index)) for index, size in enumerate(sizes)]
+
+    found, started = [], []
+    for index, size in enumerate(sizes):
+        if len(started) == backend.batches_in_flight:
+            found.append(backend.finish(started.pop(0))[0])
+        backend.staging(size)[...] = images(size, index)
+        started.append(backend.start())
+    found += [backend.finish(number)[0] for number in started]
+
+    for outputs, expected in zip(found, alone, strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(outputs, expected, strict=True))
+    backend.close()
+    runtime.cuda.assert_clean()
+
+
+def test_run_is_not_waited_for_once_its_size_has_run(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    backend = on_device(request_, runtime)
+    warm(backend)
+    runtime.runs.clear()
+
+    backend.infer(images(4))
+    backend.infer(images(16))
+
+    assert [run["disable_synchronize_execution_providers"] for run in runtime.runs] == ["1", "1"]
+    backend.close()
+
+
+def test_each_lane_has_a_graph_of_its_own_and_large_batches_have_none(
+    request_: LoadRequest, runtime: SimulatedRuntime
+) -> None:
+    backend = on_device(request_, runtime)
+    warm(backend)
+    runtime.runs.clear()
+
+    for size in (2, 16):
+        for _ in range(2):
+            backend.staging(size)[...] = images(size)
+            backend.start()
+        for number in list(backend._started):
+            backend.finish(number)
+
+    assert [run["gpu_graph_id"] for run in runtime.runs] == ["1", "2", "-1", "-1"]
+    assert backend.graphs[2] == "captured"
+    assert "gains nothing" in backend.graphs[16]
+    backend.close()
+
+
+def test_session_that_does_not_take_the_stream_is_waited_for(request_: LoadRequest, opened: Any) -> None:
+    # On the processor no session takes a stream; the device is as late as it may be.
+    backend, calm = opened(request_, simulated(eagerness=0.0)), opened(request_, simulated(eagerness=1.0))
+
+    for size in (4, 2, 4):
+        for one, other in zip(backend.infer(images(size)), calm.infer(images(size)), strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_only_one_batch_more_than_there_are_lanes_is_refused(request_: LoadRequest, opened: Any) -> None:
+    backend = opened(request_)
+    for _ in range(2):
+        backend.staging(1)[...] = images(1)
+        backend.start()
+
+    with pytest.raises(BackendError, match="2 batches are in flight"):
+        backend.staging(1)
+
+
+def test_size_that_was_not_loaded_is_refused(request_: LoadRequest, opened: Any) -> None:
+    with pytest.raises(BackendError, match="batch size 3 is not among those loaded: 1, 2, 4, 16"):
         opened(request_).staging(3)
 
 
-def test_nothing_staged_is_nothing_to_start(request_: LoadRequest) -> None:
+def test_nothing_staged_is_nothing_to_start(request_: LoadRequest, opened: Any) -> None:
     with pytest.raises(BackendError, match="nothing was staged"):
         opened(request_).start()
 
 
-def test_assignment_of_a_real_session_is_read(request_: LoadRequest) -> None:
-    nodes = _nodes(opened(request_)._session)
+def test_sizes_that_nobody_named_are_taken_as_they_come(request_: LoadRequest, opened: Any) -> None:
+    cuda = simulated()
+    backend = opened(replace(request_, allowed_batch_sizes=()), cuda)
+
+    for size in (1, 7, 3):
+        assert len(backend.infer(images(size))[0]) == size
+    backend.close()
+    cuda.assert_clean()
+
+
+def test_assignment_of_a_real_session_is_read(request_: LoadRequest, opened: Any) -> None:
+    nodes = assigned_nodes(opened(request_)._sessions[1]._session)
 
     assert {node.provider for node in nodes} == {"CPUExecutionProvider"}
     assert "TopK" in {node.operator for node in nodes}
 
 
-def test_heavy_node_elsewhere_refuses_the_file(request_: LoadRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_node_elsewhere_refuses_the_file(
+    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = simulated()
     monkeypatch.setattr(
-        onnxruntime_cuda, "_nodes", lambda _session: [AssignedNode("OtherExecutionProvider", "TopK", "/topk")]
+        onnxruntime_session, "assigned_nodes", lambda _session: [AssignedNode("OtherExecutionProvider", "TopK", "/k")]
     )
 
     with pytest.raises(BackendError, match=r"1 x TopK on OtherExecutionProvider .*Refusing the silent fallback"):
-        opened(request_)
+        opened(request_, cuda)
+    cuda.assert_clean()
 
 
-def test_real_placement_asks_for_graphs_and_for_fp32_that_is_fp32() -> None:
+# How the provider is asked
+
+
+def test_fp32_is_asked_to_be_fp32_and_half_precision_may_use_tensor_cores() -> None:
     placement = Placement("CUDAExecutionProvider", "cuda", 1)
 
-    assert placement.options(with_graphs=True) == {"device_id": "1", "use_tf32": "0", "enable_cuda_graph": "1"}
-    assert placement.options(with_graphs=False)["enable_cuda_graph"] == "0"
+    assert placement.options(PLAIN, "fp32", 77, with_graphs=True) == {
+        "device_id": "1",
+        "user_compute_stream": "77",
+        "use_tf32": "0",
+        "enable_cuda_graph": "1",
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    half = placement.options(NHWC_FUSED, "fp16", 77, with_graphs=False)
+    assert (half["use_tf32"], half["prefer_nhwc"], half["fuse_conv_bias"]) == ("1", "1", "1")
+    assert half["enable_cuda_graph"] == "0"
 
 
-def failing(backend: OnnxRuntimeCudaBackend, text: str, times: int = 1) -> list[str]:
-    """Makes the next runs fail as ONNX Runtime fails; the graph ids that were asked for are kept."""
-    asked: list[str] = []
-    run = backend._session.run_with_iobinding
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_fp32_arithmetic_is_never_opened_in_a_form_that_may_fall_back_to_tf32(
+    request_: LoadRequest, runtime: SimulatedRuntime, precision: str
+) -> None:
+    backend = on_device(replace(request_, precision=precision), runtime)
 
-    def run_with_iobinding(binding: Any, options: Any) -> None:
-        asked.append(options.get_run_config_entry("gpu_graph_id"))
-        if len(asked) <= times:
-            raise RuntimeError(text)
-        run(binding, options)
-
-    backend._session.run_with_iobinding = run_with_iobinding
-    return asked
+    assert backend.form == "plain"
+    assert all(options["use_tf32"] == "0" and "fuse_conv_bias" not in options for options in runtime.opened)
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    backend.close()
 
 
-def test_capture_that_fails_is_given_up_and_the_batch_runs(request_: LoadRequest) -> None:
+@pytest.mark.parametrize(("fused_speed", "wins"), [(300.0, "nhwc_fused"), (90.0, "plain")])
+def test_fastest_form_serves_every_size(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch, fused_speed: float, wins: str
+) -> None:
+    speeds = iter([100.0, fused_speed])
+    monkeypatch.setattr(BoundSession, "images_per_s", lambda self, lane, size: next(speeds))
+
+    with structlog.testing.capture_logs() as logs:
+        backend = on_device(request_, runtime)
+
+    assert backend.form == wins
+    kept = runtime.opened[-len(SIZES) + 1 :]
+    assert {"prefer_nhwc" in options for options in kept} == {wins == "nhwc_fused"}
+    chosen = next(entry for entry in logs if entry["event"] == "onnxruntime_form_chosen")
+    assert chosen["images_per_s"] == {"plain": 100.0, "nhwc_fused": fused_speed}
+    assert len(backend.infer(images(4))[0]) == 4
+    backend.close()
+    runtime.cuda.assert_clean()
+
+
+def test_forms_are_measured_with_real_runs(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    with structlog.testing.capture_logs() as logs:
+        on_device(request_, runtime).close()
+
+    chosen = next(entry for entry in logs if entry["event"] == "onnxruntime_form_chosen")
+    assert chosen["batch_size"] == 16
+    assert all(speed > 0 for speed in chosen["images_per_s"].values())
+    runtime.cuda.assert_clean()
+
+
+def test_form_that_does_not_open_is_done_without_and_said(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    runtime.refused["prefer_nhwc"] = "no NHWC operators in this build"
+
+    with structlog.testing.capture_logs() as logs:
+        backend = on_device(request_, runtime)
+
+    assert backend.form == "plain"
+    chosen = next(entry for entry in logs if entry["event"] == "onnxruntime_form_chosen")
+    assert chosen["failed"] == {"nhwc_fused": "no NHWC operators in this build"}
+    assert len(backend.infer(images(2))[0]) == 2
+    backend.close()
+
+
+def test_graphs_that_the_session_refuses_are_done_without(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    runtime.refused["enable_cuda_graph"] = "This session cannot use the graph capture feature as requested"
+
+    backend = on_device(request_, runtime)
+    backend.infer(images(1))
+
+    assert backend.graphs[1].startswith("ONNX Runtime refuses: This session cannot use the graph capture feature")
+    backend.close()
+
+
+# Failures
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, text: str, times: int = 1) -> None:
+    """The next runs of any session fail in these words."""
+    left = [times]
+    run = BoundSession.run
+
+    def fails(self: BoundSession, *arguments: Any, **named: Any) -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            raise BackendError(f"onnxruntime failed: {text}")
+        run(self, *arguments, **named)
+
+    monkeypatch.setattr(BoundSession, "run", fails)
+
+
+def test_capture_that_fails_is_given_up_and_the_batch_runs(
+    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = opened(request_)
-    failing(backend, "operation not permitted when stream is capturing")
+    failing(monkeypatch, "operation not permitted when stream is capturing")
 
     assert len(backend.infer(images(2))[0]) == 2
     assert backend.graphs == {2: "capture failed: onnxruntime failed: operation not permitted when stream is capturing"}
 
 
-def test_each_size_has_a_graph_of_its_own(request_: LoadRequest) -> None:
-    backend = opened(request_)
-    asked = failing(backend, "", times=0)
+def test_form_that_fails_in_its_first_run_is_given_up_after_the_graphs(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = iter([1.0, 2.0])
+    monkeypatch.setattr(BoundSession, "images_per_s", lambda self, lane, size: next(speeds))
+    backend = on_device(request_, runtime)
+    failing(monkeypatch, "no engine for this shape", times=2)
 
-    for size in (1, 4, 2, 4):
-        backend.infer(images(size))
-
-    assert asked == ["1", "4", "2", "4"]
-    assert backend.graphs == dict.fromkeys((1, 2, 4), "captured")
-
-
-def test_failure_of_a_size_that_ran_before_is_a_failure(request_: LoadRequest) -> None:
-    backend = opened(request_)
-    backend.infer(images(2))
-    failing(backend, "no kernel")
-
-    with pytest.raises(BackendError, match="onnxruntime failed: no kernel"):
-        backend.infer(images(2))
     assert len(backend.infer(images(2))[0]) == 2
+    assert backend.form == "plain"
+    backend.close()
+    runtime.cuda.assert_clean()
+
+
+def test_run_that_fails_on_a_healthy_device_fails_alone(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = on_device(request_, runtime)
+    warm(backend)
+    expected = backend.infer(images(2))
+    failing(monkeypatch, "words that nobody has read before")
+    numbers = []
+    for _ in range(2):
+        backend.staging(2)[...] = images(2)
+        numbers.append(backend.start())
+
+    with pytest.raises(BackendError, match="words that nobody has read before"):
+        backend.finish(numbers[0])
+
+    found, _ = backend.finish(numbers[1])
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    backend.close()
+    runtime.cuda.assert_clean()
+
+
+def test_run_that_fails_in_unknown_words_on_a_lost_device_is_a_lost_device(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = on_device(request_, runtime)
+    warm(backend)
+
+    def breaks(self: BoundSession, *arguments: Any, **named: Any) -> None:
+        runtime.cuda.lose_at_call(1)
+        raise BackendError("onnxruntime failed: words that nobody has read before")
+
+    monkeypatch.setattr(BoundSession, "run", breaks)
+    backend.staging(2)[...] = images(2)
+    number = backend.start()
+
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
+        backend.finish(number)
+    backend._runner.shutdown()
+
+
+def test_kernel_that_breaks_the_device_later_is_a_lost_device(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    backend = on_device(request_, runtime)
+    warm(backend)
+    backend.staging(2)[...] = images(2)
+    runtime.cuda.poison_next_run()
+
+    with pytest.raises(DeviceLost):
+        backend.finish(backend.start())
+    backend._runner.shutdown()
+
+
+def test_device_that_is_lost_while_forms_are_tried_ends_the_load(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(self: BoundSession, *arguments: Any, **named: Any) -> None:
+        runtime.cuda.lose_at_call(1)
+        raise BackendError("onnxruntime failed: words that nobody has read before")
+
+    monkeypatch.setattr(BoundSession, "run", breaks)
+
+    with pytest.raises(DeviceLost):
+        on_device(request_, runtime)
 
 
 @pytest.mark.parametrize(
@@ -138,39 +407,12 @@ def test_failure_of_a_size_that_ran_before_is_a_failure(request_: LoadRequest) -
         ("Failed to allocate memory for requested buffer of size 12", OutOfDeviceMemory),
     ],
 )
-def test_failure_is_what_onnxruntime_quotes(request_: LoadRequest, text: str, kind: type[Exception]) -> None:
+def test_failure_is_what_onnxruntime_quotes(
+    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch, text: str, kind: type[Exception]
+) -> None:
     backend = opened(request_)
     backend.infer(images(2))
-    failing(backend, text)
+    failing(monkeypatch, text)
 
     with pytest.raises(kind):
         backend.infer(images(2))
-
-
-def test_graphs_that_the_session_refuses_are_done_without(
-    request_: LoadRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, asked = onnxruntime_cuda.open_session, []
-
-    def open_session(request: LoadRequest, provider: str, options: Any, entries: Any) -> Any:
-        asked.append(entries)
-        if len(asked) == 1:
-            raise BackendError("This session cannot use the graph capture feature as requested")
-        return real(request, provider, options, entries)
-
-    monkeypatch.setattr(onnxruntime_cuda, "open_session", open_session)
-    backend = opened(request_)
-    backend.infer(images(1))
-
-    assert backend.graphs[1].startswith("ONNX Runtime refuses: This session cannot use the graph capture feature")
-
-
-def test_sizes_that_nobody_named_are_bound_when_they_come(request_: LoadRequest) -> None:
-    cuda = SimulatedCuda()
-    fields = {name: getattr(request_, name) for name in LoadRequest.__slots__}
-    backend = opened(LoadRequest(**{**fields, "allowed_batch_sizes": ()}), cuda)
-
-    for size in (1, 7, 3):
-        assert len(backend.infer(images(size))[0]) == size
-    backend.close()
-    cuda.assert_clean()

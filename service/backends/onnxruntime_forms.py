@@ -1,0 +1,59 @@
+"""How ONNX Runtime's CUDA provider runs a file: which forms may be tried, and which one is kept. Promises: pure.
+
+fp32 has one form. ONNX Runtime's convolution asks cuDNN for a plan without tensor cores when `use_tf32` is 0; where
+cuDNN has none, as for bias fused into an fp32 convolution, it takes TensorFloat-32 after all and says so only in its
+log. Files of reduced precision need tensor cores, and with `use_tf32` at 0 they would lose the fused plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_REDUCED_PRECISIONS = ("fp16", "bf16")
+_WORTH_IT = 1.03  # times as fast as plain; less is noise
+# Heuristics open faster than the exhaustive search and were as fast on an H200.
+_ALWAYS = {"cudnn_conv_algo_search": "HEURISTIC"}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Options of the CUDA provider under one name."""
+
+    name: str
+    options: Mapping[str, str]
+
+
+PLAIN = Form("plain", _ALWAYS)
+NHWC_FUSED = Form("nhwc_fused", {**_ALWAYS, "prefer_nhwc": "1", "fuse_conv_bias": "1"})
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredForm:
+    """How fast a form ran the largest batch, or why it did not."""
+
+    form: Form
+    images_per_s: float = 0.0
+    failure: str = ""
+
+
+def forms_for(precision: str) -> tuple[Form, ...]:
+    """Forms that may serve a file; plain first."""
+    return (PLAIN, NHWC_FUSED) if precision in _REDUCED_PRECISIONS else (PLAIN,)
+
+
+def tf32_option(precision: str) -> str:
+    """What `use_tf32` must be, so that a variant computes in the precision that it is named after."""
+    return "1" if precision in _REDUCED_PRECISIONS else "0"
+
+
+def fastest(measured: Sequence[MeasuredForm]) -> Form:
+    """Plain unless another form ran and is clearly faster; the fastest of the others where plain failed."""
+    ran = [each for each in measured if not each.failure]
+    plain = next((each for each in ran if each.form == PLAIN), None)
+    best = max(ran, key=lambda each: each.images_per_s, default=None)
+    if best is None:
+        return PLAIN
+    if plain is not None and best.images_per_s < _WORTH_IT * plain.images_per_s:
+        return PLAIN
+    return best.form

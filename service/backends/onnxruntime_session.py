@@ -1,0 +1,158 @@
+"""One ONNX Runtime session whose tensors are the lanes' buffers. Promises: ordered by streams, or waited for.
+
+ONNX Runtime computes on the stream it is given (`user_compute_stream`) and does not wait at the end of a run
+(`disable_synchronize_execution_providers`). A session that does not say it took the stream is waited for on both sides
+of a run: then the copies of other batches still overlap, and only the launches do not.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from models.specs import TensorSpec
+from service.backends.base import LoadRequest
+from service.backends.cuda.buffers import BufferPlan
+from service.backends.cuda.driver import CudaDriver
+from service.backends.cuda.failures import sticky_code_in
+from service.backends.cuda.lanes import Lane
+from service.backends.node_assignment import AssignedNode, ensure_assigned
+from service.backends.onnxruntime_backend import ensure_signature, first_line, import_onnxruntime, open_session
+from service.backends.onnxruntime_forms import Form, tf32_option
+from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
+
+log = structlog.get_logger()
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
+_GRAPH_ID = "gpu_graph_id"  # run option; each id keeps one graph with its addresses
+_NO_GRAPH = "-1"
+_NO_WAIT = "disable_synchronize_execution_providers"  # run option
+_STREAM = "user_compute_stream"  # provider option
+_WARM_RUNS = 3  # the first one allocates and chooses algorithms
+_MEASURE_S = 0.3
+_MEASURE_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where sessions run and their tensors lie; a test puts both on the CPU."""
+
+    provider: str
+    memory: str  # as OrtValue names devices
+    index: int
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.memory == "cuda"
+
+    def options(self, form: Form, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
+        if not self.is_cuda:
+            return {}
+        return {
+            "device_id": str(self.index),
+            _STREAM: str(stream),
+            "use_tf32": tf32_option(precision),
+            "enable_cuda_graph": str(int(with_graphs)),
+            **form.options,
+        }
+
+
+class BoundSession:
+    """A session in one form, for one batch size where that is known. All calls come from one thread."""
+
+    def __init__(
+        self,
+        request: LoadRequest,
+        at: Placement,
+        cuda: CudaDriver,
+        plan: BufferPlan,
+        stream: int,
+        form: Form,
+        *,
+        with_graphs: bool,
+    ) -> None:
+        """Raises BackendError or RepositoryError."""
+        self._at = at
+        self._cuda = cuda
+        self._plan = plan
+        self._with_graphs = with_graphs
+        options = at.options(form, request.precision, stream, with_graphs=with_graphs)
+        entries = {"session.record_ep_graph_assignment_info": "1"}
+        self._session = open_session(request, at.provider, options, entries)
+        ensure_signature(self._session, request)
+        beside = ensure_assigned(assigned_nodes(self._session), at.provider)
+        if beside:
+            log.info("nodes_on_cpu", file=request.file.name, operators=sorted({node.operator for node in beside}))
+        self._bindings: dict[tuple[int, int], Any] = {}
+        self._is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)
+        if at.is_cuda and not self._is_ordered:
+            log.warning("onnxruntime_stream_refused", file=request.file.name, effect="runs are waited for")
+
+    def run(self, lane: Lane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
+        """Runs what the lane holds; the answers are there when `stream` is. Raises BackendError."""
+        if not self._is_ordered:
+            self._cuda.synchronize_stream(stream)  # until the pixels have arrived
+        options = import_onnxruntime().RunOptions()
+        if self._with_graphs:
+            options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH if graph is None else str(graph))
+        if self._is_ordered and not waits:
+            options.add_run_config_entry(_NO_WAIT, "1")
+        try:
+            self._session.run_with_iobinding(self._binding(lane, size), options)
+        except Exception as error:  # ORT raises a family of its own without a public root
+            raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
+        if waits:
+            self._cuda.synchronize_stream(stream)
+
+    def images_per_s(self, lane: Lane, size: int) -> float:
+        """Of runs one after the other, without copies: whatever lies in the lane's input is as good as images."""
+        stream = lane.compute_stream
+        for _ in range(_WARM_RUNS):
+            self.run(lane, size, stream, graph=None, waits=True)
+        start_s, runs = time.monotonic(), 0
+        while runs < _MEASURE_RUNS and (runs == 0 or time.monotonic() - start_s < _MEASURE_S):
+            self.run(lane, size, stream, graph=None, waits=True)
+            runs += 1
+        return runs * size / (time.monotonic() - start_s)
+
+    def _binding(self, lane: Lane, size: int) -> Any:
+        """Input and outputs of one lane and batch size; their memory never moves, as graphs need it."""
+        key = (lane.input_address, size)
+        if key not in self._bindings:
+            binding, place = self._session.io_binding(), (self._at.memory, self._at.index)
+            images = self._plan.input.spec
+            binding.bind_input(images.name, *place, *_shaped(images, size), lane.input_address)
+            for output in self._plan.outputs:
+                binding.bind_output(output.spec.name, *place, *_shaped(output.spec, size), lane.output_address(output))
+            self._bindings[key] = binding
+        return self._bindings[key]
+
+
+def assigned_nodes(session: Any) -> list[AssignedNode]:
+    return [
+        AssignedNode(part.ep_name, node.op_type, node.name)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
+
+
+def raise_by_cause(error: BackendError) -> None:
+    """Turns ONNX Runtime's prose into the error of ours that it quotes, where it does."""
+    if sticky_code_in(str(error)) is not None:
+        raise DeviceLost(f"{error}; this process cannot use the device any more and ends") from error
+    if _OUT_OF_MEMORY.search(str(error)):
+        raise OutOfDeviceMemory(f"{error}: unload a version, or lower max_batch_size") from error
+
+
+def _shaped(spec: TensorSpec, size: int) -> tuple[Any, list[int]]:
+    return np.dtype(spec.dtype).type, [size, *spec.shape]
+
+
+def _stream_of(options: Mapping[str, Mapping[str, str]], provider: str) -> str:
+    return options.get(provider, {}).get(_STREAM, "")

@@ -1,0 +1,87 @@
+"""ONNX Runtime's GPU path without a GPU: runs are queued on a stream of the simulated device, as late as it allows.
+
+The network is computed by ONNX Runtime on the processor, in the simulated device's memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.backends import onnxruntime_session
+from service.backends.base import LoadRequest
+from service.backends.onnxruntime_backend import open_session
+from service.backends.onnxruntime_forms import Form
+from service.backends.onnxruntime_session import Placement
+from service.errors import BackendError
+from tests.support.simulated_cuda import SimulatedCuda
+
+PROVIDER = "CPUExecutionProvider"
+ON_CPU = Placement(PROVIDER, "cpu", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedPlacement(Placement):
+    """Asks for what a GPU would be asked for; tensors lie where the processor can compute."""
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    def options(self, form: Form, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
+        real = Placement("CUDAExecutionProvider", "cuda", self.index)
+        return real.options(form, precision, stream, with_graphs=with_graphs)
+
+
+ON_SIMULATED_GPU = SimulatedPlacement(PROVIDER, "cpu", 0)
+
+
+class StreamedSession:
+    """A session that computes on the stream it was given, and waits at the end unless it is told not to."""
+
+    def __init__(self, real: Any, cuda: SimulatedCuda, options: dict[str, str], asked: list[dict[str, str]]) -> None:
+        self._real = real
+        self._cuda = cuda
+        self._options = options
+        self._asked = asked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {PROVIDER: self._options}
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        names = ("gpu_graph_id", "disable_synchronize_execution_providers")
+        entries = {}
+        for name in names:
+            try:
+                entries[name] = options.get_run_config_entry(name)
+            except RuntimeError:  # it was not set
+                continue
+        self._asked.append(entries)
+        stream = int(self._options["user_compute_stream"])
+        self._cuda.queue(stream, lambda: self._real.run_with_iobinding(binding))
+        if entries.get(names[1]) != "1":
+            self._cuda.synchronize_stream(stream)
+
+
+@dataclass
+class SimulatedRuntime:
+    """What was asked of ONNX Runtime, and what it refuses."""
+
+    cuda: SimulatedCuda
+    opened: list[dict[str, str]] = field(default_factory=list)  # provider options, in order
+    runs: list[dict[str, str]] = field(default_factory=list)  # run options, in order
+    refused: dict[str, str] = field(default_factory=dict)  # provider option: what opening with it says
+
+    def install(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(onnxruntime_session, "open_session", self._open)
+
+    def _open(self, request: LoadRequest, provider: str, options: dict[str, str], entries: dict[str, str]) -> Any:
+        self.opened.append(options)
+        for name, text in self.refused.items():
+            if options.get(name) == "1":
+                raise BackendError(text)
+        session = open_session(request, provider, {}, entries)
+        return StreamedSession(session, self.cuda, options, self.runs) if options else session
