@@ -1,9 +1,9 @@
 """The thread that keeps the device busy. Promises: every submitted request is reported once, batches in order.
 
 It alone runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. Loading a version warms up
-through `exclusive`, so traffic waits for one run at most. A failing batch is halved, and a half that fails again is run
-one image at a time: only the guilty one fails. A JPEG that the device cannot decode goes back, and what its row answers
-belongs to nobody. A request that would be late behind those ahead of it is refused when it comes.
+through `exclusive`, so traffic waits for as many runs at most. A failing batch is halved, and a half that fails again
+is run one image at a time: only the guilty one fails. A JPEG that the device cannot decode goes back, and what its row
+answers belongs to nobody. A request that would be late behind those ahead of it is refused when it comes.
 DeviceLost comes out of `run` after the requests in flight were reported as failed.
 """
 

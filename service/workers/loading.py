@@ -1,9 +1,13 @@
-"""Loads and warms one variant. Promises: the gated bytes, every allowed batch size run, declared output shapes."""
+"""Loads and warms one variant. Promises: the gated bytes, every allowed batch size run, declared output shapes.
+
+Every size runs at least twice and by the calls that requests make: in all buffers of a pipelined backend at once, and,
+where JPEGs are decoded on the device, with rows that come from there. So the first request finds nothing left to do.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from models.manifest import Manifest, ManifestError, read_manifest
-from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend
+from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from service.backends.registry import load_backend
 from service.backends.requests import for_plan, load_request
 from service.errors import BackendError
 from service.scheduling.batching import BatchLimits
 from service.scheduling.latency_model import LatencyModel
 from service.settings import Settings
+from service.workers.batch_filling import JpegRowDecoder
 from service.workers.device_facts import memory_meter
 from service.workers.instances import Instance
 from service.workers.jpegs import WorkerJpegs
@@ -53,6 +58,8 @@ def load_instance(
         for size in message.allowed_batch_sizes:
             _warm_up(backend, manifest, size, latency, exclusive)
         decoder = jpegs.decoder_for(manifest.preprocess, exclusive)
+        if decoder is not None:
+            _warm_up_jpegs(backend, manifest, message.allowed_batch_sizes, decoder, exclusive)
     except BackendError:
         backend.close()
         raise
@@ -90,20 +97,57 @@ def _warm_up(
 ) -> None:
     # Noise, because a constant image can take a shortcut that real ones do not.
     images = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *manifest.input.shape), np.uint8)
-    pipeline = backend if isinstance(backend, PipelinedBackend) else None
-    # Each of a pipelined backend's buffers runs once, since each has CUDA graphs of its own.
-    runs = max(_WARM_UP_RUNS, pipeline.batches_in_flight if pipeline else 0)
-    for _ in range(runs):
+    if isinstance(backend, PipelinedBackend):
         with exclusive():
-            if pipeline is not None:
-                pipeline.staging(batch_size)[...] = images
-                outputs, run_s = pipeline.finish(pipeline.start())
-            else:
-                start_s = time.monotonic()
-                outputs = backend.infer(images)
-                run_s = time.monotonic() - start_s
+            _fill_pipeline(backend, images)
+    for _ in range(_WARM_UP_RUNS):
+        with exclusive():
+            outputs, run_s = _run(backend, images)
             latency.observe(batch_size, run_s)
     _ensure_shapes(outputs, manifest, batch_size)
+
+
+def _fill_pipeline(pipeline: PipelinedBackend, images: UInt8Array) -> None:
+    """Runs a batch in each of its buffers: one after the other would all take the first, and graphs are per buffer."""
+    started = []
+    for _ in range(pipeline.batches_in_flight):
+        pipeline.staging(len(images))[...] = images
+        started.append(pipeline.start())
+    for number in started:
+        pipeline.finish(number)
+
+
+def _run(backend: Backend, images: UInt8Array) -> tuple[Outputs, float]:
+    """Outputs and seconds of one run."""
+    if isinstance(backend, PipelinedBackend):
+        backend.staging(len(images))[...] = images
+        return backend.finish(backend.start())
+    start_s = time.monotonic()
+    outputs = backend.infer(images)
+    return outputs, time.monotonic() - start_s
+
+
+def _warm_up_jpegs(
+    backend: Backend,
+    manifest: Manifest,
+    batch_sizes: Sequence[int],
+    decoder: JpegRowDecoder,
+    exclusive: Callable[[], AbstractContextManager[bool]],
+) -> None:
+    """Batches whose rows the device decodes, twice: the first one makes room for so many images."""
+    from service.vision.gpu.self_check import photograph  # late, as the decoder itself
+
+    jpeg = photograph()
+    for size in batch_sizes:
+        for _ in range(2):
+            with exclusive():
+                if isinstance(backend, PipelinedBackend):
+                    decoder.decode([jpeg] * size, list(backend.staging(size)))
+                    backend.finish(backend.start())
+                else:
+                    rows = np.zeros((size, *manifest.input.shape), np.uint8)
+                    decoder.decode([jpeg] * size, list(rows))
+                    backend.infer(rows)
 
 
 def _ensure_shapes(outputs: Outputs, manifest: Manifest, batch_size: int) -> None:

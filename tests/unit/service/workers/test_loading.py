@@ -153,30 +153,68 @@ def test_manifest_that_changed_since_it_was_verified_is_refused(version_dir: Pat
 
 
 class OverlappingFake(FakeBackend):
-    """The fake backend as a pipelined one: notes which sizes were staged."""
+    """The fake backend as a pipelined one: takes a free buffer per batch, and notes what each of them ran."""
 
     batches_in_flight = 4
+
+    def __init__(self, request: LoadRequest) -> None:
+        super().__init__(request)
+        self.runs: list[tuple[int, int]] = []  # buffer and size
+        self.rows: list[Any] = []
+        self._free = [0, 1, 2, 3]
+        self._flying: dict[int, Any] = {}
 
     def staging(self, batch_size: int) -> Any:
         self._staged = np.zeros((batch_size, 32, 32, 3), np.uint8)
         return self._staged
 
     def start(self) -> int:
-        return len(self._staged)
+        buffer = self._free.pop(0)
+        self.runs.append((buffer, len(self._staged)))
+        self.rows.append(self._staged)
+        self._flying[buffer] = self._staged
+        return buffer
 
     def finish(self, started: int) -> tuple[Any, float]:
-        return self.infer(self._staged), started / 100
+        images = self._flying.pop(started)
+        self._free = sorted([*self._free, started])
+        return self.infer(images), len(images) / 100
+
+
+@pytest.fixture
+def overlapping(monkeypatch: pytest.MonkeyPatch) -> list[OverlappingFake]:
+    """Those that were opened."""
+    opened: list[OverlappingFake] = []
+
+    def load_backend(_name: str, request: LoadRequest) -> OverlappingFake:
+        opened.append(OverlappingFake(request))
+        return opened[-1]
+
+    monkeypatch.setattr(loading, "load_backend", load_backend)
+    return opened
 
 
 def test_pipelined_backend_is_warmed_in_each_of_its_buffers_and_measured_by_the_device(
-    version_dir: Path, monkeypatch: pytest.MonkeyPatch
+    version_dir: Path, overlapping: list[OverlappingFake]
 ) -> None:
-    monkeypatch.setattr(loading, "load_backend", lambda _name, request: OverlappingFake(request))
-
     instance, _, events = load(version_dir)
 
-    assert events == ["warming"] + ["run"] * 12  # three sizes in four buffers
+    assert set(overlapping[0].runs) == {(buffer, size) for buffer in range(4) for size in (1, 2, 4)}
+    assert events == ["warming"] + ["run"] * 12  # for each of three sizes: all buffers at once, then three runs
     assert [instance.latency.batch_s(size) for size in (1, 2, 4)] == [0.01, 0.02, 0.04]
+
+
+def test_rows_that_the_device_decodes_are_warmed_at_every_size(
+    version_dir: Path, overlapping: list[OverlappingFake]
+) -> None:
+    load(version_dir)
+    plain = len(overlapping[0].runs)
+
+    load(version_dir, Settings(backend="fake", jpeg_decoder="gpu"))
+
+    decoded = overlapping[1].rows[plain:]
+    assert [len(rows) for rows in decoded] == [1, 1, 2, 2, 4, 4]
+    assert all(row.std() > 1 for rows in decoded for row in rows), "a photograph lies in every row"
 
 
 def test_backend_is_told_what_the_settings_say_of_overlapping(
