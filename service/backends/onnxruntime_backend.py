@@ -18,6 +18,8 @@ from service.repository.verify import verified_bytes
 if TYPE_CHECKING:
     import onnxruntime
 
+_FATAL = 4  # of ONNX Runtime's log severities
+
 
 def import_onnxruntime() -> ModuleType:
     """The runtime, imported late: it is heavy, and API processes must never hold it.
@@ -26,6 +28,17 @@ def import_onnxruntime() -> ModuleType:
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, while it is imported
     return importlib.import_module("onnxruntime")
+
+
+def prepare_cuda() -> None:
+    """What must hold before a session on a GPU opens.
+
+    Side effects: NVIDIA's libraries refuse TensorFloat-32 in this process, because ONNX Runtime may fall back to it in
+    an fp32 convolution. ONNX Runtime's default logger is silent: it writes a line for every plan that cuDNN does not
+    have, thousands of them, before it takes another plan; what really fails is raised as well.
+    """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    import_onnxruntime().set_default_logger_severity(_FATAL)
 
 
 class OnnxRuntimeBackend:

@@ -10,7 +10,6 @@ shared session every change of size would plan the whole network anew, and graph
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from service.backends.cuda.driver import CudaDriver
 from service.backends.cuda.failures import ensure_usable
 from service.backends.cuda.lanes import Lane, open_streams
-from service.backends.onnxruntime_backend import ensure_provider
+from service.backends.onnxruntime_backend import ensure_provider, prepare_cuda
 from service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
 from service.backends.onnxruntime_session import BoundSession, Placement, raise_by_cause
 from service.errors import BackendError
@@ -149,13 +148,13 @@ class OnnxRuntimeCudaBackend:
 
     def _open(self) -> None:
         if self._at.is_cuda:
-            # ONNX Runtime may fall back to TensorFloat-32 in an fp32 convolution; NVIDIA's libraries then refuse it.
-            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+            prepare_cuda()
         self._cuda.set_device(self._at.index)
         with ExitStack() as undo:
             undo.callback(self._close)
             self._make_lanes(self._sizes[-1] if self._sizes else 1)
             self._choose_form(self._forms())
+            self._log_session()
             undo.pop_all()
 
     def _close(self) -> None:
@@ -164,6 +163,14 @@ class OnnxRuntimeCudaBackend:
         self._sessions.clear()
         self._lanes = []
         self._owned.close()
+
+    def _log_session(self) -> None:
+        """Once; the sessions of all sizes are alike."""
+        session, file = next(iter(self._sessions.values())), self._request.file.name
+        if session.nodes_beside:
+            log.info("nodes_on_cpu", file=file, operators=sorted({node.operator for node in session.nodes_beside}))
+        if self._at.is_cuda and not session.is_ordered:
+            log.warning("onnxruntime_stream_refused", file=file, effect="runs are waited for")
 
     def _make_lanes(self, max_batch_size: int) -> None:
         request = self._request

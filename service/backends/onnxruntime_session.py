@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import structlog
 
 from models.specs import TensorSpec
 from service.backends.base import LoadRequest
@@ -26,8 +25,6 @@ from service.backends.node_assignment import AssignedNode, ensure_assigned
 from service.backends.onnxruntime_backend import ensure_signature, first_line, import_onnxruntime, open_session
 from service.backends.onnxruntime_forms import Form, tf32_option
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
-
-log = structlog.get_logger()
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
 _GRAPH_ID = "gpu_graph_id"  # run option; each id keeps one graph with its addresses
@@ -86,22 +83,18 @@ class BoundSession:
         entries = {"session.record_ep_graph_assignment_info": "1"}
         self._session = open_session(request, at.provider, options, entries)
         ensure_signature(self._session, request)
-        beside = ensure_assigned(assigned_nodes(self._session), at.provider)
-        if beside:
-            log.info("nodes_on_cpu", file=request.file.name, operators=sorted({node.operator for node in beside}))
+        self.nodes_beside = ensure_assigned(assigned_nodes(self._session), at.provider)
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)
-        if at.is_cuda and not self._is_ordered:
-            log.warning("onnxruntime_stream_refused", file=request.file.name, effect="runs are waited for")
+        self.is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)
 
     def run(self, lane: Lane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
         """Runs what the lane holds; the answers are there when `stream` is. Raises BackendError."""
-        if not self._is_ordered:
+        if not self.is_ordered:
             self._cuda.synchronize_stream(stream)  # until the pixels have arrived
         options = import_onnxruntime().RunOptions()
         if self._with_graphs:
             options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH if graph is None else str(graph))
-        if self._is_ordered and not waits:
+        if self.is_ordered and not waits:
             options.add_run_config_entry(_NO_WAIT, "1")
         try:
             self._session.run_with_iobinding(self._binding(lane, size), options)

@@ -65,6 +65,15 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> SimulatedRuntime:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _default_logger() -> Iterator[None]:
+    """As it was, for other tests."""
+    import onnxruntime
+
+    yield
+    onnxruntime.set_default_logger_severity(2)
+
+
 def on_device(request: LoadRequest, runtime: SimulatedRuntime) -> OnnxRuntimeCudaBackend:
     return OnnxRuntimeCudaBackend(request, cuda=runtime.cuda, placement=ON_SIMULATED_GPU)
 
@@ -260,6 +269,32 @@ def test_fastest_form_serves_every_size(
     assert len(backend.infer(images(4))[0]) == 4
     backend.close()
     runtime.cuda.assert_clean()
+
+
+def test_library_says_nothing_of_plans_that_it_does_not_find(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    said: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", said.append)
+
+    on_device(request_, runtime).close()
+
+    assert said == [4], "only what is fatal"
+
+
+def test_session_that_loses_its_stream_is_said_once(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime_session, "_stream_of", lambda options, provider: "0")
+
+    with structlog.testing.capture_logs() as logs:
+        backend = on_device(request_, runtime)
+
+    assert [entry["event"] for entry in logs].count("onnxruntime_stream_refused") == 1
+    assert len(backend.infer(images(4))[0]) == 4
+    backend.close()
 
 
 def test_forms_are_measured_with_real_runs(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
