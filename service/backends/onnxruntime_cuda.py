@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -121,7 +121,11 @@ class OnnxRuntimeCudaBackend:
         self._take_thread()
         lane.upload(size)
         self._last_started += 1
-        queued = self._runner.submit(self._compute, self._lanes.index(lane), size)
+        index = self._lanes.index(lane)
+        queued = self._runner.submit(self._compute, index, size)
+        if (index, size) not in self._settled:
+            # It may capture a graph, which ONNX Runtime does in a mode that calls of other threads would break.
+            wait([queued])
         self._started[self._last_started] = _Started(lane, size, queued)
         return self._last_started
 
@@ -222,7 +226,7 @@ class OnnxRuntimeCudaBackend:
         lane, size = self._lanes[0], self._plan.max_batch_size
         self._sessions.clear()
         try:
-            session = self._opened(form)
+            session = self._opened(form, size)
             measured = MeasuredForm(form, session.images_per_s(lane, size))
         except BackendError as error:
             ensure_usable(self._cuda, lane.compute_stream)
@@ -237,17 +241,17 @@ class OnnxRuntimeCudaBackend:
         self._form = form
         for size in reversed(self._sizes or (0,)):
             if size not in self._sessions:
-                self._sessions[size] = self._opened(form)
+                self._sessions[size] = self._opened(form, size)
 
-    def _opened(self, form: Form) -> BoundSession:
+    def _opened(self, form: Form, size: int) -> BoundSession:
         """A session; what a graph demands may cost the graphs."""
         stream = self._lanes[0].compute_stream
         make = partial(BoundSession, self._request, self._at, self._cuda, self._plan, stream, form)
         try:
             try:
-                return make(with_graphs=not self._without_graphs)
+                return make(with_graphs=self._has_graph(size))
             except BackendError as error:
-                if self._without_graphs or "graph" not in str(error).lower():
+                if not self._has_graph(size) or "graph" not in str(error).lower():
                     raise
                 # It demands every node on the GPU for graphs; without them a few shapes may stay on the CPU.
                 self._without_graphs = f"ONNX Runtime refuses: {error}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,9 @@ class BoundSession:
         self._with_graphs = with_graphs
         options = at.options(form, request.precision, stream, with_graphs=with_graphs)
         entries = {"session.record_ep_graph_assignment_info": "1"}
-        self._session = open_session(request, at.provider, options, entries)
+        # What may stay on the processor is arithmetic on shapes; a pool of threads per session would only cost.
+        alone = replace(request, threads=1, allow_spinning=False)
+        self._session = open_session(alone, at.provider, options, entries)
         ensure_signature(self._session, request)
         self.nodes_beside = ensure_assigned(assigned_nodes(self._session), at.provider)
         self._bindings: dict[tuple[int, int], Any] = {}
@@ -99,9 +102,16 @@ class BoundSession:
         try:
             self._session.run_with_iobinding(self._binding(lane, size), options)
         except Exception as error:  # ORT raises a family of its own without a public root
+            self._leave_capture(stream)
             raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         if waits:
             self._cuda.synchronize_stream(stream)
+
+    def _leave_capture(self, stream: int) -> None:
+        """A run that failed while it was captured leaves the stream capturing, and nothing else could use it."""
+        if self._with_graphs and self._cuda.is_capturing(stream):
+            with suppress(BackendError):  # a broken capture ends with an error
+                self._cuda.destroy_graph(self._cuda.end_capture(stream))
 
     def images_per_s(self, lane: Lane, size: int) -> float:
         """Of runs one after the other, without copies: whatever lies in the lane's input is as good as images."""

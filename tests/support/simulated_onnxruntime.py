@@ -39,11 +39,12 @@ ON_SIMULATED_GPU = SimulatedPlacement(PROVIDER, "cpu", 0)
 class StreamedSession:
     """A session that computes on the stream it was given, and waits at the end unless it is told not to."""
 
-    def __init__(self, real: Any, cuda: SimulatedCuda, options: dict[str, str], asked: list[dict[str, str]]) -> None:
+    def __init__(self, real: Any, runtime: SimulatedRuntime, options: dict[str, str]) -> None:
         self._real = real
-        self._cuda = cuda
+        self._cuda = runtime.cuda
         self._options = options
-        self._asked = asked
+        self._asked = runtime.runs
+        self._broken_captures = runtime.broken_captures
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -61,6 +62,10 @@ class StreamedSession:
                 continue
         self._asked.append(entries)
         stream = int(self._options["user_compute_stream"])
+        if self._broken_captures and int(entries.get(names[0], "-1")) > 0:
+            text = self._broken_captures.pop()
+            self._cuda.begin_capture(stream)
+            raise RuntimeError(text)
         self._cuda.queue(stream, lambda: self._real.run_with_iobinding(binding))
         if entries.get(names[1]) != "1":
             self._cuda.synchronize_stream(stream)
@@ -73,6 +78,7 @@ class SimulatedRuntime:
     cuda: SimulatedCuda
     opened: list[dict[str, str]] = field(default_factory=list)  # provider options, in order
     runs: list[dict[str, str]] = field(default_factory=list)  # run options, in order
+    broken_captures: list[str] = field(default_factory=list)  # what runs say that fail while they are captured
     refused: dict[str, str] = field(default_factory=dict)  # provider option: what opening with it says
 
     def install(self, monkeypatch: Any) -> None:
@@ -84,4 +90,4 @@ class SimulatedRuntime:
             if options.get(name) == "1":
                 raise BackendError(text)
         session = open_session(request, provider, {}, entries)
-        return StreamedSession(session, self.cuda, options, self.runs) if options else session
+        return StreamedSession(session, self, options) if options else session

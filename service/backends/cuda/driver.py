@@ -116,6 +116,9 @@ class CudaDriver(Protocol):
     def end_capture(self, stream: int) -> int:
         """An executable graph of the recorded work. Raises BackendError when something could not be recorded."""
 
+    def is_capturing(self, stream: int) -> bool:
+        """Also while the capture is broken: `end_capture`, from the thread that began it, ends that too."""
+
     def launch(self, graph: int, stream: int) -> None: ...
 
     def destroy_graph(self, graph: int) -> None: ...

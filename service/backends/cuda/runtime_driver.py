@@ -116,6 +116,10 @@ class RuntimeDriver:
         finally:
             self._call("cudaGraphDestroy", graph)
 
+    def is_capturing(self, stream: int) -> bool:
+        status = self._call("cudaStreamIsCapturing", stream)
+        return bool(status != self._rt.cudaStreamCaptureStatus.cudaStreamCaptureStatusNone)
+
     def launch(self, graph: int, stream: int) -> None:
         self._call("cudaGraphLaunch", graph, stream)
 

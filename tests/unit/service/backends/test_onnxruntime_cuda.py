@@ -156,7 +156,7 @@ def test_each_lane_has_a_graph_of_its_own_and_large_batches_have_none(
         for number in list(backend._started):
             backend.finish(number)
 
-    assert [run["gpu_graph_id"] for run in runtime.runs] == ["1", "2", "-1", "-1"]
+    assert [run.get("gpu_graph_id") for run in runtime.runs] == ["1", "2", None, None]
     assert backend.graphs[2] == "captured"
     assert "gains nothing" in backend.graphs[16]
     backend.close()
@@ -355,6 +355,29 @@ def test_capture_that_fails_is_given_up_and_the_batch_runs(
 
     assert len(backend.infer(images(2))[0]) == 2
     assert backend.graphs == {2: "capture failed: onnxruntime failed: operation not permitted when stream is capturing"}
+
+
+def test_capture_that_breaks_leaves_a_stream_that_can_be_used(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
+    backend = on_device(request_, runtime)
+    runtime.broken_captures.append("operation would make the legacy stream depend on a capturing blocking stream")
+
+    warm(backend)
+
+    assert backend.graphs[1].startswith("capture failed: onnxruntime failed: operation would make the legacy stream")
+    backend.close()
+    runtime.cuda.assert_clean()
+
+
+def test_no_other_thread_calls_while_a_size_runs_for_the_first_time(
+    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = opened(request_)
+    backend.staging(2)[...] = images(2)
+
+    number = backend.start()
+
+    assert backend._started[number].queued.done()
+    backend.finish(number)
 
 
 def test_form_that_fails_in_its_first_run_is_given_up_after_the_graphs(
