@@ -61,12 +61,9 @@ class SimulatedCuda:
         capability: str = "SM90",
         name: str = "Simulated H200",
         eagerness: float = 0.5,
-        one_thread_at_a_time: bool = True,
+        one_thread_at_a_time: bool = True,  # CUDA allows several; this finds callers that never should
     ) -> None:
-        """`eagerness` is how often work runs before anybody waits for it; at 0 everything is as late as can be.
-
-        CUDA lets several threads call at once; `one_thread_at_a_time` finds callers that never should.
-        """
+        """`eagerness` is how often work runs before anybody waits for it; at 0 everything is as late as can be."""
         self.memory_bytes = memory_bytes
         self.calls: list[str] = []
         self.violations: list[str] = []

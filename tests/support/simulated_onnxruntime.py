@@ -8,15 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from service.backends import onnxruntime_session
 from service.backends.base import LoadRequest
 from service.backends.onnxruntime_backend import open_session
+from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from service.backends.onnxruntime_forms import Form
 from service.backends.onnxruntime_session import Placement
 from service.errors import BackendError
 from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.versions import SIDE
 
 PROVIDER = "CPUExecutionProvider"
+SIZES = (1, 2, 4, 16)
 ON_CPU = Placement(PROVIDER, "cpu", 0)
 
 
@@ -91,3 +96,26 @@ class SimulatedRuntime:
                 raise BackendError(text)
         session = open_session(request, provider, {}, entries)
         return StreamedSession(session, self, options) if options else session
+
+
+def simulated(seed: int = 0, eagerness: float = 0.5) -> SimulatedCuda:
+    return SimulatedCuda(seed, eagerness=eagerness, one_thread_at_a_time=False)
+
+
+def on_device(request: LoadRequest, runtime: SimulatedRuntime) -> OnnxRuntimeCudaBackend:
+    return OnnxRuntimeCudaBackend(request, cuda=runtime.cuda, placement=ON_SIMULATED_GPU)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(count + 100 * seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def warm(backend: OnnxRuntimeCudaBackend) -> None:
+    """Every size in every lane, as loading does."""
+    for size in SIZES:
+        numbers = []
+        for _ in range(backend.batches_in_flight):
+            backend.staging(size)[...] = images(size)
+            numbers.append(backend.start())
+        for number in numbers:
+            backend.finish(number)

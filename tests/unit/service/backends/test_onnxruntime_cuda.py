@@ -1,96 +1,22 @@
-"""ONNX Runtime's GPU path: bound tensors for real on the CPU, order and failures as a GPU's would be."""
+"""ONNX Runtime's GPU path: what is asked of the provider, how batches overlap, which form serves."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import structlog
 
-from models.specs import Task
 from service.backends import onnxruntime_session
 from service.backends.base import LoadRequest, PipelinedBackend
 from service.backends.node_assignment import AssignedNode
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
 from service.backends.onnxruntime_session import BoundSession, Placement, assigned_nodes
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
-from tests.support.graphs import classifier_graph
-from tests.support.simulated_cuda import SimulatedCuda
-from tests.support.simulated_onnxruntime import ON_CPU, ON_SIMULATED_GPU, SimulatedRuntime
-from tests.support.versions import SIDE, manifest_for
-
-SIZES = (1, 2, 4, 16)
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> LoadRequest:
-    file = tmp_path / "model.onnx"
-    file.write_bytes(classifier_graph())
-    manifest = manifest_for("digits", 1, Task.CLASSIFY)
-    return LoadRequest(
-        file, manifest.input, manifest.outputs, "cuda:0", 1, False, precision="fp16", allowed_batch_sizes=SIZES
-    )
-
-
-def simulated(seed: int = 0, eagerness: float = 0.5) -> SimulatedCuda:
-    return SimulatedCuda(seed, eagerness=eagerness, one_thread_at_a_time=False)
-
-
-@pytest.fixture
-def opened() -> Iterator[Any]:
-    """Opens backends whose tensors and sessions are on the processor, and closes them."""
-    made: list[OnnxRuntimeCudaBackend] = []
-
-    def open_it(request: LoadRequest, cuda: SimulatedCuda | None = None) -> OnnxRuntimeCudaBackend:
-        made.append(OnnxRuntimeCudaBackend(request, cuda=cuda or simulated(), placement=ON_CPU))
-        return made[-1]
-
-    yield open_it
-    for backend in made:
-        backend._runner.shutdown()
-
-
-@pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> SimulatedRuntime:
-    """ONNX Runtime on the simulated device, slow to run what is queued."""
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # given back afterwards
-    found = SimulatedRuntime(simulated(eagerness=0.2))
-    found.install(monkeypatch)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _default_logger() -> Iterator[None]:
-    """As it was, for other tests."""
-    import onnxruntime
-
-    yield
-    onnxruntime.set_default_logger_severity(2)
-
-
-def on_device(request: LoadRequest, runtime: SimulatedRuntime) -> OnnxRuntimeCudaBackend:
-    return OnnxRuntimeCudaBackend(request, cuda=runtime.cuda, placement=ON_SIMULATED_GPU)
-
-
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(count + 100 * seed).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
-
-
-def warm(backend: OnnxRuntimeCudaBackend) -> None:
-    """Every size in every lane, as loading does."""
-    for size in SIZES:
-        numbers = []
-        for _ in range(backend.batches_in_flight):
-            backend.staging(size)[...] = images(size)
-            numbers.append(backend.start())
-        for number in numbers:
-            backend.finish(number)
+from service.errors import BackendError
+from tests.support.simulated_onnxruntime import SIZES, SimulatedRuntime, images, on_device, simulated, warm
 
 
 def test_it_is_pipelined_and_gives_everything_back(request_: LoadRequest, opened: Any) -> None:
@@ -328,149 +254,3 @@ def test_graphs_that_the_session_refuses_are_done_without(request_: LoadRequest,
 
     assert backend.graphs[1].startswith("ONNX Runtime refuses: This session cannot use the graph capture feature")
     backend.close()
-
-
-# Failures
-
-
-def failing(monkeypatch: pytest.MonkeyPatch, text: str, times: int = 1) -> None:
-    """The next runs of any session fail in these words."""
-    left = [times]
-    run = BoundSession.run
-
-    def fails(self: BoundSession, *arguments: Any, **named: Any) -> None:
-        if left[0] > 0:
-            left[0] -= 1
-            raise BackendError(f"onnxruntime failed: {text}")
-        run(self, *arguments, **named)
-
-    monkeypatch.setattr(BoundSession, "run", fails)
-
-
-def test_capture_that_fails_is_given_up_and_the_batch_runs(
-    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = opened(request_)
-    failing(monkeypatch, "operation not permitted when stream is capturing")
-
-    assert len(backend.infer(images(2))[0]) == 2
-    assert backend.graphs == {2: "capture failed: onnxruntime failed: operation not permitted when stream is capturing"}
-
-
-def test_capture_that_breaks_leaves_a_stream_that_can_be_used(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
-    backend = on_device(request_, runtime)
-    runtime.broken_captures.append("operation would make the legacy stream depend on a capturing blocking stream")
-
-    warm(backend)
-
-    assert backend.graphs[1].startswith("capture failed: onnxruntime failed: operation would make the legacy stream")
-    backend.close()
-    runtime.cuda.assert_clean()
-
-
-def test_no_other_thread_calls_while_a_size_runs_for_the_first_time(
-    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = opened(request_)
-    backend.staging(2)[...] = images(2)
-
-    number = backend.start()
-
-    assert backend._started[number].queued.done()
-    backend.finish(number)
-
-
-def test_form_that_fails_in_its_first_run_is_given_up_after_the_graphs(
-    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    speeds = iter([1.0, 2.0])
-    monkeypatch.setattr(BoundSession, "images_per_s", lambda self, lane, size: next(speeds))
-    backend = on_device(request_, runtime)
-    failing(monkeypatch, "no engine for this shape", times=2)
-
-    assert len(backend.infer(images(2))[0]) == 2
-    assert backend.form == "plain"
-    backend.close()
-    runtime.cuda.assert_clean()
-
-
-def test_run_that_fails_on_a_healthy_device_fails_alone(
-    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = on_device(request_, runtime)
-    warm(backend)
-    expected = backend.infer(images(2))
-    failing(monkeypatch, "words that nobody has read before")
-    numbers = []
-    for _ in range(2):
-        backend.staging(2)[...] = images(2)
-        numbers.append(backend.start())
-
-    with pytest.raises(BackendError, match="words that nobody has read before"):
-        backend.finish(numbers[0])
-
-    found, _ = backend.finish(numbers[1])
-    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
-    backend.close()
-    runtime.cuda.assert_clean()
-
-
-def test_run_that_fails_in_unknown_words_on_a_lost_device_is_a_lost_device(
-    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = on_device(request_, runtime)
-    warm(backend)
-
-    def breaks(self: BoundSession, *arguments: Any, **named: Any) -> None:
-        runtime.cuda.lose_at_call(1)
-        raise BackendError("onnxruntime failed: words that nobody has read before")
-
-    monkeypatch.setattr(BoundSession, "run", breaks)
-    backend.staging(2)[...] = images(2)
-    number = backend.start()
-
-    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
-        backend.finish(number)
-    backend._runner.shutdown()
-
-
-def test_kernel_that_breaks_the_device_later_is_a_lost_device(request_: LoadRequest, runtime: SimulatedRuntime) -> None:
-    backend = on_device(request_, runtime)
-    warm(backend)
-    backend.staging(2)[...] = images(2)
-    runtime.cuda.poison_next_run()
-
-    with pytest.raises(DeviceLost):
-        backend.finish(backend.start())
-    backend._runner.shutdown()
-
-
-def test_device_that_is_lost_while_forms_are_tried_ends_the_load(
-    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def breaks(self: BoundSession, *arguments: Any, **named: Any) -> None:
-        runtime.cuda.lose_at_call(1)
-        raise BackendError("onnxruntime failed: words that nobody has read before")
-
-    monkeypatch.setattr(BoundSession, "run", breaks)
-
-    with pytest.raises(DeviceLost):
-        on_device(request_, runtime)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
-        ("Failed to allocate memory for requested buffer of size 12", OutOfDeviceMemory),
-    ],
-)
-def test_failure_is_what_onnxruntime_quotes(
-    request_: LoadRequest, opened: Any, monkeypatch: pytest.MonkeyPatch, text: str, kind: type[Exception]
-) -> None:
-    backend = opened(request_)
-    backend.infer(images(2))
-    failing(monkeypatch, text)
-
-    with pytest.raises(kind):
-        backend.infer(images(2))
