@@ -65,6 +65,7 @@ class Toy:
             threads=1,
             allow_spinning=False,
             sha256=digests[found.file],
+            precision=found.precision,
             merges_dequantized=found.precision != "fp8",
             allowed_batch_sizes=self.manifest.allowed_batch_sizes,
         )

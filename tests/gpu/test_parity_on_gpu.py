@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from models.specs import Task
 from service.backends.base import Backend, Outputs
@@ -88,6 +90,52 @@ def test_plan_computes_in_the_precision_that_it_is_named_after(toy: Toy, backend
     precision = TRAITS[variant].precision  # type: ignore[index]  # names of variants
     assert found["unaccounted_layers"] == 0, found
     assert float(str(found["share_in_precision"])) >= MIN_PRECISION_SHARE[precision], found
+
+
+@pytest.mark.needs(ONNXRUNTIME_CUDA)
+def test_onnxruntime_computes_fp32_in_fp32(toy: Toy) -> None:
+    """TensorFloat-32 keeps 10 bits of a factor: its error would be near 1e-3, that of other sums is below 1e-5."""
+    from export.qualification.parity import answer_difference
+
+    backend = load_backend("onnxruntime", toy.request("fp32"))
+    found = in_batches(backend, 4)
+    backend.close()
+
+    difference = answer_difference(found, on_cpu(toy, "fp32"), Task.CLASSIFY)
+    assert difference.relative_l2 is not None
+    assert difference.relative_l2 < 5e-5
+
+
+@pytest.mark.needs(ONNXRUNTIME_CUDA)
+@pytest.mark.parametrize("form", ["plain", "nhwc_fused"])
+@pytest.mark.parametrize("size", NETWORK.batch_sizes)
+def test_every_form_of_onnxruntime_answers_as_the_cpu_does(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, form: str, size: int
+) -> None:
+    from service.backends import onnxruntime_cuda
+    from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
+
+    only = {each.name: each for each in (PLAIN, NHWC_FUSED)}[form]
+    monkeypatch.setattr(onnxruntime_cuda, "forms_for", lambda precision: (only,))
+    backend: Any = load_backend("onnxruntime", toy.request("fp16"))
+
+    found = in_batches(backend, size)
+
+    assert backend.form == form, "it was given up"
+    backend.close()
+    assert_close(found, on_cpu(toy, "fp16"), "fp16")
+
+
+@pytest.mark.needs(ONNXRUNTIME_CUDA)
+def test_form_of_onnxruntime_is_chosen_by_figures_and_its_stream_is_taken(toy: Toy) -> None:
+    with structlog.testing.capture_logs() as logs:
+        load_backend("onnxruntime", toy.request("fp16")).close()
+
+    chosen = [entry for entry in logs if entry["event"] == "onnxruntime_form_chosen"]
+    assert len(chosen) == 1
+    assert chosen[0]["failed"] == {}, chosen
+    assert all(speed > 0 for speed in chosen[0]["images_per_s"].values())
+    assert "onnxruntime_stream_refused" not in {entry["event"] for entry in logs}
 
 
 @pytest.mark.needs(ONNXRUNTIME_CUDA)

@@ -135,6 +135,7 @@ def open_subject(
         threads=usable_threads(0) if is_cpu else 1,
         allow_spinning=False,
         sha256=next(entry.sha256 for entry in manifest.files if entry.path == found.file),
+        precision=found.precision,
         merges_dequantized=found.precision != "fp8",
         allowed_batch_sizes=manifest.allowed_batch_sizes,
         plan_dir=plan_of(bench, network, variant, runtime.module).directory if runtime.is_tensorrt else None,
@@ -235,6 +236,7 @@ def bare_row(subject: Subject, images: Images, case_s: float) -> dict[str, Any]:
             device_s.append(found)
 
     subject.run(images)
+    subject.flow(images, 0.0)  # every buffer once: each has graphs of its own
     device_s.clear()
     figure = latency_figure(seconds_per_run([run], _REPEATS, case_s)[:, 0], len(images))
     row: dict[str, Any] = {

@@ -51,7 +51,7 @@ class BackendSubject:
     def __init__(self, backend: Backend) -> None:
         self._backend: Any = backend
         self._is_pipelined = hasattr(backend, "staging")
-        # ONNX Runtime's backend is of depth one and tells the host's time, copies included.
+        # What ONNX Runtime's backend tells includes the launches of its kernels, one by one.
         self._tells_device_time = backend.provider.startswith("tensorrt")
 
     @property
