@@ -30,14 +30,20 @@ def import_onnxruntime() -> ModuleType:
     return importlib.import_module("onnxruntime")
 
 
-def prepare_cuda() -> None:
-    """What must hold before a session on a GPU opens.
+def refuse_tf32() -> None:
+    """Side effect: NVIDIA's libraries, if they are loaded later, refuse TensorFloat-32 in this process.
 
-    Side effects: NVIDIA's libraries refuse TensorFloat-32 in this process, because ONNX Runtime may fall back to it in
-    an fp32 convolution. ONNX Runtime's default logger is silent: it writes a line for every plan that cuDNN does not
-    have, thousands of them, before it takes another plan; what really fails is raised as well.
+    ONNX Runtime may fall back to it in an fp32 convolution.
     """
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+
+def silence_default_logger() -> None:
+    """Side effect: ONNX Runtime's default logger writes only what is fatal.
+
+    It has a line for every plan that cuDNN does not have, thousands of them, before another plan is taken. What really
+    fails is raised as well; but why a provider cannot be loaded is only logged, so this comes after a session opened.
+    """
     import_onnxruntime().set_default_logger_severity(_FATAL)
 
 

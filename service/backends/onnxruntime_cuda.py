@@ -24,7 +24,7 @@ from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from service.backends.cuda.driver import CudaDriver
 from service.backends.cuda.failures import ensure_usable
 from service.backends.cuda.lanes import Lane, open_streams
-from service.backends.onnxruntime_backend import ensure_provider, prepare_cuda
+from service.backends.onnxruntime_backend import ensure_provider, refuse_tf32
 from service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
 from service.backends.onnxruntime_session import BoundSession, Placement, raise_by_cause
 from service.errors import BackendError
@@ -152,7 +152,7 @@ class OnnxRuntimeCudaBackend:
 
     def _open(self) -> None:
         if self._at.is_cuda:
-            prepare_cuda()
+            refuse_tf32()
         self._cuda.set_device(self._at.index)
         with ExitStack() as undo:
             undo.callback(self._close)
@@ -231,7 +231,7 @@ class OnnxRuntimeCudaBackend:
         except BackendError as error:
             ensure_usable(self._cuda, lane.compute_stream)
             return MeasuredForm(form, failure=str(error))
-        self._form, self._sessions[size] = form, session
+        self._form, self._sessions[self._key(size)] = form, session
         return measured
 
     def _use(self, form: Form, *, afresh: bool = False) -> None:
@@ -275,11 +275,11 @@ class OnnxRuntimeCudaBackend:
             except BackendError as error:
                 ensure_usable(self._cuda, lane.compute_stream)
                 raise_by_cause(error)
-                if not (is_first and self._give_something_up(str(error))):
+                if not (is_first and self._give_something_up(size, str(error))):
                     raise
 
     def _run(self, lane: Lane, index: int, size: int, *, is_first: bool) -> None:
-        session = self._sessions.get(size if self._sizes else 0)
+        session = self._sessions.get(self._key(size))
         if session is None:  # opening it in another form failed before
             raise BackendError(f"{self._request.file.name} has no session for {size} images: load the version again")
         graph = index + 1 if self._has_graph(size) else None  # each lane has addresses of its own
@@ -289,9 +289,10 @@ class OnnxRuntimeCudaBackend:
             lane.output_address,
         )
 
-    def _give_something_up(self, reason: str) -> bool:
+    def _give_something_up(self, size: int, reason: str) -> bool:
         """Reopens without graphs, then in the plain form; False when there is nothing left to give up."""
-        if not self._without_graphs:
+        self._settled.clear()  # what other sessions have shown holds for them only
+        if self._has_graph(size):
             log.warning("cuda_graphs_given_up", file=self._request.file.name, reason=reason)
             self._without_graphs = f"capture failed: {reason}"
             self._use(self._form, afresh=True)
@@ -306,6 +307,10 @@ class OnnxRuntimeCudaBackend:
         if not self._request.cuda_graphs:
             return "SACCADE_CUDA_GRAPHS is false"
         return "" if self._sizes else "batch sizes were not named at load"
+
+    def _key(self, size: int) -> int:
+        """Of the session that runs batches of this size."""
+        return size if self._sizes else 0
 
     def _has_graph(self, size: int) -> bool:
         return not self._without_graphs and size <= _LARGEST_GRAPH

@@ -2,7 +2,8 @@
 
 fp32 has one form. ONNX Runtime's convolution asks cuDNN for a plan without tensor cores when `use_tf32` is 0; where
 cuDNN has none, as for bias fused into an fp32 convolution, it takes TensorFloat-32 after all and says so only in its
-log. Files of reduced precision need tensor cores, and with `use_tf32` at 0 they would lose the fused plans.
+log. Files of reduced precision need tensor cores, and with `use_tf32` at 0 they would lose the fused plans; what they
+keep in fp32 depends on NVIDIA_TF32_OVERRIDE, which the backend sets for its process.
 """
 
 from __future__ import annotations

@@ -23,7 +23,13 @@ from service.backends.cuda.driver import CudaDriver
 from service.backends.cuda.failures import sticky_code_in
 from service.backends.cuda.lanes import Lane
 from service.backends.node_assignment import AssignedNode, ensure_assigned
-from service.backends.onnxruntime_backend import ensure_signature, first_line, import_onnxruntime, open_session
+from service.backends.onnxruntime_backend import (
+    ensure_signature,
+    first_line,
+    import_onnxruntime,
+    open_session,
+    silence_default_logger,
+)
 from service.backends.onnxruntime_forms import Form, tf32_option
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
 
@@ -85,6 +91,8 @@ class BoundSession:
         # What may stay on the processor is arithmetic on shapes; a pool of threads per session would only cost.
         alone = replace(request, threads=1, allow_spinning=False)
         self._session = open_session(alone, at.provider, options, entries)
+        if at.is_cuda:
+            silence_default_logger()
         ensure_signature(self._session, request)
         self.nodes_beside = ensure_assigned(assigned_nodes(self._session), at.provider)
         self._bindings: dict[tuple[int, int], Any] = {}

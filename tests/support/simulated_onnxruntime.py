@@ -92,7 +92,7 @@ class SimulatedRuntime:
     def _open(self, request: LoadRequest, provider: str, options: dict[str, str], entries: dict[str, str]) -> Any:
         self.opened.append(options)
         for name, text in self.refused.items():
-            if options.get(name) == "1":
+            if options.get(name, "0") != "0":
                 raise BackendError(text)
         session = open_session(request, provider, {}, entries)
         return StreamedSession(session, self, options) if options else session

@@ -207,7 +207,22 @@ def test_library_says_nothing_of_plans_that_it_does_not_find(
 
     on_device(request_, runtime).close()
 
-    assert said == [4], "only what is fatal"
+    assert set(said) == {4}, "only what is fatal"
+
+
+def test_library_may_say_why_its_provider_does_not_load(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    said: list[int] = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", said.append)
+    runtime.refused["user_compute_stream"] = "asked for CUDAExecutionProvider, onnxruntime chose CPUExecutionProvider"
+
+    with pytest.raises(BackendError, match="onnxruntime chose CPUExecutionProvider"):
+        on_device(request_, runtime)
+
+    assert said == []
 
 
 def test_session_that_loses_its_stream_is_said_once(

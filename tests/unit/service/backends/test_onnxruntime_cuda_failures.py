@@ -70,8 +70,25 @@ def test_form_that_fails_in_its_first_run_is_given_up_after_the_graphs(
 
     assert len(backend.infer(images(2))[0]) == 2
     assert backend.form == "plain"
+    assert backend.graphs[2].startswith("capture failed")
     backend.close()
     runtime.cuda.assert_clean()
+
+
+def test_form_that_fails_where_there_is_no_graph_costs_no_graphs(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = iter([1.0, 2.0])
+    monkeypatch.setattr(BoundSession, "images_per_s", lambda self, lane, size: next(speeds))
+    backend = on_device(request_, runtime)
+    failing(monkeypatch, "no engine for this shape")
+
+    assert len(backend.infer(images(16))[0]) == 16
+    backend.infer(images(2))
+
+    assert backend.form == "plain"
+    assert backend.graphs[2] == "captured"
+    backend.close()
 
 
 def test_run_that_fails_on_a_healthy_device_fails_alone(
