@@ -7,9 +7,10 @@ import importlib
 import pytest
 
 from service.backends.cuda.driver import CudaVersions
-from service.backends.cuda.failures import STICKY, failure, sticky_code_in, version_text
+from service.backends.cuda.failures import STICKY, ensure_usable, failure, sticky_code_in, version_text
 from service.backends.cuda.runtime_driver import RuntimeDriver
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
+from tests.support.simulated_cuda import SimulatedCuda
 
 VERSIONS = CudaVersions(12040, 13040)
 runtime = pytest.importorskip("cuda.bindings.runtime")
@@ -91,3 +92,36 @@ def test_absent_cuda_python_is_a_missing_runtime(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(RuntimeMissing, match=r"cuda-python is not installed .*saccade\[gpu\]"):
         RuntimeDriver()
+
+
+def device_with_a_stream() -> tuple[SimulatedCuda, int]:
+    cuda = SimulatedCuda()
+    cuda.set_device(0)
+    return cuda, cuda.create_stream()
+
+
+def test_error_that_a_failed_run_left_behind_is_no_lost_device() -> None:
+    cuda, stream = device_with_a_stream()
+    cuda.fail_once("synchronize_stream", "cudaErrorLaunchOutOfResources")
+
+    ensure_usable(cuda, stream)
+
+
+def test_sticky_error_is_a_lost_device() -> None:
+    cuda, stream = device_with_a_stream()
+    cuda.lose_at_call(1)
+
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
+        ensure_usable(cuda, stream)
+
+
+def test_device_that_fails_every_call_is_lost_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, stream = device_with_a_stream()
+
+    def fails(_stream: int) -> None:
+        raise failure("cudaStreamSynchronize", "cudaErrorUnknown", "unknown error", VERSIONS)
+
+    monkeypatch.setattr(cuda, "synchronize_stream", fails)
+
+    with pytest.raises(DeviceLost, match="cudaErrorUnknown.*answers no call after a failed run"):
+        ensure_usable(cuda, stream)
