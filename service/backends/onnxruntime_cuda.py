@@ -26,7 +26,7 @@ from service.backends.cuda.failures import ensure_usable
 from service.backends.cuda.lanes import Lane, open_streams
 from service.backends.onnxruntime_backend import ensure_provider, refuse_tf32
 from service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
-from service.backends.onnxruntime_session import BoundSession, Placement, raise_by_cause
+from service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
 from service.errors import BackendError
 
 log = structlog.get_logger()
@@ -258,7 +258,7 @@ class OnnxRuntimeCudaBackend:
                 return make(with_graphs=False)
         except BackendError as error:
             ensure_usable(self._cuda, stream)
-            raise_by_cause(error)
+            raise_if_out_of_memory(error)
             raise
 
     def _compute(self, index: int, size: int) -> None:
@@ -274,7 +274,7 @@ class OnnxRuntimeCudaBackend:
                 return
             except BackendError as error:
                 ensure_usable(self._cuda, lane.compute_stream)
-                raise_by_cause(error)
+                raise_if_out_of_memory(error)
                 if not (is_first and self._give_something_up(size, str(error))):
                     raise
 

@@ -20,7 +20,6 @@ from models.specs import TensorSpec
 from service.backends.base import LoadRequest
 from service.backends.cuda.buffers import BufferPlan
 from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.failures import sticky_code_in
 from service.backends.cuda.lanes import Lane
 from service.backends.node_assignment import AssignedNode, ensure_assigned
 from service.backends.onnxruntime_backend import (
@@ -31,7 +30,7 @@ from service.backends.onnxruntime_backend import (
     silence_default_logger,
 )
 from service.backends.onnxruntime_forms import Form, tf32_option
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
+from service.errors import BackendError, OutOfDeviceMemory
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
 _GRAPH_ID = "gpu_graph_id"  # run option; each id keeps one graph with its addresses
@@ -153,10 +152,8 @@ def assigned_nodes(session: Any) -> list[AssignedNode]:
     ]
 
 
-def raise_by_cause(error: BackendError) -> None:
-    """Turns ONNX Runtime's prose into the error of ours that it quotes, where it does."""
-    if sticky_code_in(str(error)) is not None:
-        raise DeviceLost(f"{error}; this process cannot use the device any more and ends") from error
+def raise_if_out_of_memory(error: BackendError) -> None:
+    """Turns ONNX Runtime's prose into the error of ours that it means; what else failed, the driver is asked."""
     if _OUT_OF_MEMORY.search(str(error)):
         raise OutOfDeviceMemory(f"{error}: unload a version, or lower max_batch_size") from error
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from service.backends.cuda.driver import CudaDriver, CudaVersions
 from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
 
@@ -42,9 +40,6 @@ _NOT_THERE = {
 }
 OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
-# How libraries that call CUDA themselves quote its codes: "CUDA failure 700: …", "cudaError 700", "Cuda Runtime (700)".
-_QUOTED_CODE = re.compile(r"\bcuda\s?(?:failure|error|runtime)\s*\(?(\d{3})\b", re.IGNORECASE)
-
 
 def failure(call: str, name: str, text: str, versions: CudaVersions) -> SaccadeError:
     """The error of ours for CUDA's error `name` out of `call`."""
@@ -64,13 +59,6 @@ def failure(call: str, name: str, text: str, versions: CudaVersions) -> SaccadeE
             "process may see the device (CUDA_VISIBLE_DEVICES, the container's GPU request)"
         )
     return BackendError(said)
-
-
-def sticky_code_in(text: str) -> int | None:
-    """The sticky error that a library's message quotes, None where it quotes none."""
-    codes = (int(found) for found in _QUOTED_CODE.findall(text))
-    by_name = (code for name, code in STICKY.items() if name in text)
-    return next((code for code in (*codes, *by_name) if code in STICKY.values()), None)
 
 
 def ensure_usable(cuda: CudaDriver, stream: int) -> None:
