@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from service.scheduling.latency_model import LatencyTable
 
+_CLEAR_GAIN = 1.1  # run times are known to some percent: what gains less is as likely to lose
+
 
 def padded_size(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[int]) -> int | None:
     """The allowed size above `request_count` that these requests had better be padded to; None: they fill batches.
@@ -19,8 +21,8 @@ def padded_size(latency: LatencyTable, request_count: int, allowed_sizes: Sequen
     padded_s, lone_s = latency.batch_s(padded), latency.batch_s(1)
     fits = [size for size in allowed_sizes if size < request_count]
     rest = request_count - fits[-1]
-    # A queue that never empties: the run answers more requests per second than any batch that they fill.
-    is_faster = padded_s < request_count * min(latency.batch_s(size) / size for size in fits)
+    # A queue that never empties: the run answers clearly more requests per second than any batch that they fill.
+    is_faster = _CLEAR_GAIN * padded_s < request_count * min(latency.batch_s(size) / size for size in fits)
     # One that comes as the run begins, and is in the next such run, is not answered later than behind filled batches.
     is_soon = 2 * padded_s <= filled_s(latency, request_count, allowed_sizes) + lone_s
     # One that comes too late for the run, and runs alone, does not cost more than it would together with the rest.

@@ -175,7 +175,8 @@ def bursts(
 ) -> tuple[float, ...]:
     """Times of at least `count` requests that come several at once, `rate` per second in all."""
     numbers = random.Random(seed)
-    at_s, times = 0.0, []
+    at_s = 0.0
+    times: list[float] = []
     while len(times) < count:
         size = size_of(numbers)
         at_s += numbers.expovariate(1.0) * size / rate
