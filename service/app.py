@@ -35,6 +35,7 @@ from service.rungs import LadderRule, RungChooser
 from service.scheduling.admission import Admission
 from service.scheduling.loop_turn import LoopTurn
 from service.scheduling.pool_load import PoolLoad
+from service.scheduling.waits import WaitBounds
 from service.settings import Settings
 from service.vision.image_decoder import ImageLimits
 from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
@@ -95,7 +96,13 @@ def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
     for device in settings.devices:
         admission = Admission(in_use.part(device), max(1, settings.api_processes))
         lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
-    return DeviceLines(lines, settings.max_estimated_wait_ms / 1000)
+    return DeviceLines(lines, _bounds(settings))
+
+
+def _bounds(settings: Settings) -> WaitBounds:
+    if settings.max_estimated_wait_ms is None:
+        return WaitBounds(has_objective=True, objective_s=settings.objective_ms / 1000)
+    return WaitBounds(settings.max_estimated_wait_ms / 1000)
 
 
 def _limits(settings: Settings) -> PredictLimits:

@@ -120,16 +120,23 @@ class Predictor:
         self._inline_pixels = inline_pixels
         self._turn = turn or LoopTurn()
 
-    def ensure_room(self, target: Target, variant: str | None, priority: Priority, allowed_s: float | None) -> None:
+    def ensure_room(
+        self,
+        target: Target,
+        variant: str | None,
+        priority: Priority,
+        allowed_s: float | None,
+        names_deadline: bool = True,
+    ) -> None:
         """Before a request's body is read; `allowed_s` is None while its deadline is not known.
 
         Raises Overloaded or NotReady when none of the instances that may answer could take it.
         """
-        self._lines.ensure_room(target.instances_of(variant), self._urgency(priority, allowed_s))
+        self._lines.ensure_room(target.instances_of(variant), self._urgency(priority, allowed_s, names_deadline))
 
-    def _urgency(self, priority: Priority, allowed_s: float | None) -> Urgency:
+    def _urgency(self, priority: Priority, allowed_s: float | None, names_deadline: bool) -> Urgency:
         within_s = None if allowed_s is None else allowed_s - self._reserve_s(allowed_s)
-        return Urgency(priority, within_s, self._load.wait_s, self._load.job_s)
+        return Urgency(priority, within_s, self._load.wait_s, self._load.job_s, names_deadline)
 
     async def predict(
         self,
@@ -148,7 +155,7 @@ class Predictor:
         given = self._lines.assign(
             self._rungs.instances_for(target, parameters, len(images)),
             len(images),
-            self._urgency(priority, deadline_s - time.monotonic()),
+            self._urgency(priority, deadline_s - time.monotonic(), parameters.names_deadline),
         )
         if len(images) == 1:
             return [await self._answer(images[0], given.permits[0], given, asked)]

@@ -62,8 +62,11 @@ class Settings(BaseModel):
     model_weights: str = Field(
         "", description="device time of models that share a device, as detector=2,segmenter=0.5; others have 1"
     )
-    max_estimated_wait_ms: float = Field(
-        0.0, ge=0.0, description="429 when a request would wait longer for the device; 0: only for its deadline"
+    max_estimated_wait_ms: float | None = Field(
+        None,
+        ge=0.0,
+        description="429 when a request would wait longer for the device; 0: only for its deadline; none: requests "
+        "that name no deadline are to be answered within SACCADE_OBJECTIVE_MS, or ten runs of their model",
     )
     max_concurrent_per_key: int = Field(0, ge=0, description="requests of one API key at once per HTTP process; 0: any")
     default_deadline_ms: float = Field(10_000.0, gt=0.0, description="deadline of requests that name none")
@@ -81,7 +84,8 @@ class Settings(BaseModel):
     objective_ms: float = Field(
         0.0,
         ge=0.0,
-        description="cheaper variants keep answers within this time; 0: within the deadline_ms a request names",
+        description="for requests that name no deadline, which are else refused, and for cheaper variants; 0: ten runs "
+        "of the model, and the deadline_ms a request names",
     )
     load_models: Literal["all", "on_demand"] = Field(
         "all", description="models in memory: every one, or those that requests ask for, least recently used ones leave"

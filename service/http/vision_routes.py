@@ -124,7 +124,8 @@ class PredictEndpoint:
             media_type = media_type_of(headers.get(b"content-type"))
             self._catalog.begin(resolved, query.variant)
             target = resolved
-            self._predictor.ensure_room(target, query.variant, priority, self._allowed_s(query, media_type, lag_s))
+            allowed_s = self._allowed_s(query, media_type, lag_s)
+            self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
             content = await body.read(receive, headers.get(b"content-length"))
             given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
             parameters = self._complete(merged(query, given.parameters), target)

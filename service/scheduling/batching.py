@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.scheduling.latency_model import LatencyTable, drain_s
+from service.scheduling.draining import filled_s, padded_size
+from service.scheduling.latency_model import LatencyTable
 
 
 class HasDeadline(Protocol):
@@ -47,6 +48,7 @@ class Decision(Generic[RequestT]):
     batch: tuple[RequestT, ...]
     expired: tuple[RequestT, ...]
     look_again_s: float | None
+    rows: int = 0  # of the run: an allowed size; those beyond `batch` are padding
 
 
 def next_batch(
@@ -60,7 +62,8 @@ def next_batch(
     """The batch to run now that the device is free, or next where it has work `ahead`.
 
     Earliest deadline first. Size is the largest allowed one that the waiting requests fill and that still meets
-    every deadline in it, so no row is padding. A request that even a batch of one would answer late is expired.
+    every deadline in it; or, where the latency table says that it pays and all deadlines are met, a larger one that
+    takes all of them and padding. A request that even a batch of one would answer late is expired.
     Of a longer queue those at its front are enough. `gap_s` is the expected time between two requests; while it is
     not known, the queue delay is waited for.
     """
@@ -70,18 +73,27 @@ def next_batch(
     live = sorted((request for request in waiting if request.deadline_s >= latest_start), key=_rank)
     if not live:
         return Decision((), expired, None)
-    size = _largest_in_time(live, begins_s, limits, latency)
     if len(live) < limits.allowed_sizes[-1]:
         until_s = _may_wait_until(live, now_s, limits, latency, gap_s)
         if ahead is not None:
             until_s = max(until_s, ahead.form_from_s)
         if now_s < until_s:
             return Decision((), expired, until_s)
-    return Decision(tuple(live[:size]), expired, None)
+    rows = _padded_in_time(live, begins_s, limits, latency) or _largest_in_time(live, begins_s, limits, latency)
+    return Decision(tuple(live[:rows]), expired, None, rows)
 
 
 def _rank(request: HasDeadline) -> float:
     return request.rank_s
+
+
+def _padded_in_time(
+    live: Sequence[HasDeadline], begins_s: float, limits: BatchLimits, latency: LatencyTable
+) -> int | None:
+    rows = padded_size(latency, len(live), limits.allowed_sizes)
+    if rows is None or begins_s + latency.batch_s(rows) > min(request.deadline_s for request in live):
+        return None
+    return rows
 
 
 def _largest_in_time(live: Sequence[HasDeadline], begins_s: float, limits: BatchLimits, latency: LatencyTable) -> int:
@@ -115,14 +127,14 @@ def wait_that_pays_s(
     """Seconds to wait for a larger batch than `count` requests fill; 0 to go at once.
 
     Waiting leaves the device idle until enough have come, and saves what one run takes less than two. It pays where it
-    saves more than it costs; of several such sizes the best counts.
+    saves more than it costs; of several such sizes the best counts. What comes is taken to fill batches, not padding.
     """
     best_s, most_saved_s = 0.0, 0.0
     for size in allowed_sizes:
         wait_s = (size - count) * gap_s
         if size <= count or wait_s > at_most_s:
             continue
-        apart_s = drain_s(latency, count, allowed_sizes) + drain_s(latency, size - count, allowed_sizes)
+        apart_s = filled_s(latency, count, allowed_sizes) + filled_s(latency, size - count, allowed_sizes)
         saved_s = apart_s - latency.batch_s(size) - wait_s
         if saved_s > most_saved_s:
             best_s, most_saved_s = wait_s, saved_s

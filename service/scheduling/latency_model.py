@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
 from statistics import median
 from typing import Protocol
 
@@ -53,10 +52,6 @@ class LatencyModel:
         index = min(bisect_left(self._sizes, batch_size), len(self._sizes) - 1)
         return self._expected[self._sizes[index]]
 
-    def drain_s(self, request_count: int, allowed_sizes: tuple[int, ...]) -> float:
-        """Seconds to run `request_count` requests in the largest batches they fill."""
-        return drain_s(self, request_count, allowed_sizes)
-
     def _renew(self) -> None:
         expected: dict[int, float] = {}
         for index, size in enumerate(self._sizes):
@@ -67,26 +62,3 @@ class LatencyModel:
                 seconds = min(max(seconds, at_least_s), at_most_s)
             expected[size] = seconds
         self._expected = expected
-
-
-def drain_s(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[int]) -> float:
-    """Seconds to run `request_count` requests in the largest batches they fill."""
-    total_s = 0.0
-    left = request_count
-    for size in reversed(allowed_sizes):
-        if left >= size:
-            total_s += (left // size) * latency.batch_s(size)
-            left %= size
-    return total_s
-
-
-def reach_s(latency: LatencyTable, position: int, allowed_sizes: Sequence[int]) -> float:
-    """Seconds until the request at `position` of a queue is done, its own run included.
-
-    It runs in the batches that those before it fill, or together with those behind it in one that is larger.
-    """
-    largest = allowed_sizes[-1]
-    full, before = divmod(position, largest)
-    own = next(size for size in allowed_sizes if size > before)
-    alone_s = drain_s(latency, before + 1, allowed_sizes)
-    return full * latency.batch_s(largest) + min(alone_s, latency.batch_s(own))

@@ -14,8 +14,9 @@ from typing import Generic, Protocol, TypeVar
 
 from service.scheduling.arrivals import Arrivals
 from service.scheduling.batching import BatchLimits, Decision, HasDeadline, WorkAhead, next_batch
+from service.scheduling.draining import drain_s, padded_size, reach_s
 from service.scheduling.fair_share import Claim, Share, VirtualClock, order_of
-from service.scheduling.latency_model import LatencyModel, drain_s, reach_s
+from service.scheduling.latency_model import LatencyModel
 
 _LOOK_BATCHES = 2  # so many times a batch's requests are looked at again for every batch that leaves
 
@@ -61,7 +62,8 @@ class Lane(Generic[WaitingT]):
 
     def claim(self) -> Claim:
         first = self.entries[0][2]
-        size = max(size for size in self.limits.allowed_sizes if size <= len(self.entries))
+        sizes, count = self.limits.allowed_sizes, len(self.entries)
+        size = padded_size(self.latency, count, sizes) or max(size for size in sizes if size <= count)
         return Claim(
             self.share.tag_s,
             self.share.weight,
@@ -193,10 +195,10 @@ class RequestQueue(Generic[WaitingT]):
             decision = self._take_from(lane, now_s, ahead)
             expired.extend(decision.expired)
             if decision.batch:
-                run_s = lane.latency.batch_s(len(decision.batch))
+                run_s = lane.latency.batch_s(decision.rows)
                 self._clock.serve(lane.share, run_s)
                 expired.extend(self._second_look(lane, begins_s + run_s, len(decision.batch)))
-                return Decision(decision.batch, tuple(expired), None)
+                return Decision(decision.batch, tuple(expired), None, decision.rows)
             if decision.look_again_s is not None:
                 look_again_s = min(look_again_s or decision.look_again_s, decision.look_again_s)
         return Decision((), tuple(expired), look_again_s)
@@ -218,7 +220,7 @@ class RequestQueue(Generic[WaitingT]):
             self._drop(lane, (*decision.batch, *decision.expired))
             is_short = len(front) - len(decision.expired) < lane.largest
             if decision.batch or not (has_more and is_short):
-                return Decision(decision.batch, tuple(expired), decision.look_again_s)
+                return Decision(decision.batch, tuple(expired), decision.look_again_s, decision.rows)
 
     def _drop(self, lane: Lane[WaitingT], gone: tuple[WaitingT, ...]) -> None:
         """Removes requests that are at the front of the lane."""

@@ -15,6 +15,8 @@ import msgspec
 from service.scheduling.priority import PATIENCE, Priority
 
 _LATEST_SHARE = 0.2  # of the newest run in the running estimate
+_OBJECTIVE_RUNS = 10.0
+_LEAST_OBJECTIVE_S = 0.25  # ten runs of a tiny model are within what a busy core is late by
 
 
 class Urgency(msgspec.Struct, frozen=True):
@@ -24,6 +26,21 @@ class Urgency(msgspec.Struct, frozen=True):
     allowed_s: float | None = None  # until its deadline; None while that is not known
     decode_wait_s: float = 0.0
     decode_s: float = 0.0
+    names_deadline: bool = True  # False: `allowed_s` is only the default, and the server's objective counts as well
+
+
+class WaitBounds(msgspec.Struct, frozen=True):
+    """How long requests may wait apart from the deadlines that they name."""
+
+    max_wait_s: float = 0.0  # whatever their deadline; 0: no bound
+    has_objective: bool = False  # for requests that name no deadline
+    objective_s: float = 0.0  # the same in seconds; 0: ten runs of their model
+
+    def allowed_s(self, urgency: Urgency, run_s: float) -> float | None:
+        """Seconds within which a request is to be answered; None where that is not known."""
+        if urgency.allowed_s is None or urgency.names_deadline or not self.has_objective:
+            return urgency.allowed_s
+        return min(urgency.allowed_s, self.objective_s or max(_LEAST_OBJECTIVE_S, _OBJECTIVE_RUNS * run_s))
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -33,20 +50,21 @@ class Wait(msgspec.Struct, frozen=True):
     run_s: float
 
 
-def excess_s(urgency: Urgency, wait: Wait, max_wait_s: float) -> float:
+def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
     """Seconds that must pass before this request may come in; 0 or less: now.
 
-    `max_wait_s` is 0 where only the deadline counts. Who would not wait at all is always let in: the worker knows
-    better than this process whether it is too late for a run.
+    Who would not wait at all is always let in: the worker knows better than this process whether it is too late for a
+    run.
     """
     # Decoding goes on while the device runs others.
     wait_s = max(urgency.decode_wait_s, wait.wait_s)
     excess = 0.0
-    if urgency.allowed_s is not None:
+    allowed_s = bounds.allowed_s(urgency, wait.run_s)
+    if allowed_s is not None:
         own_s = urgency.decode_s + wait.run_s
-        excess = wait_s - max(0.0, PATIENCE[urgency.priority] * urgency.allowed_s - own_s)
-    if max_wait_s:
-        bound_s = max_wait_s * min(1.0, PATIENCE[urgency.priority] / PATIENCE[Priority.NORMAL])
+        excess = wait_s - max(0.0, PATIENCE[urgency.priority] * allowed_s - own_s)
+    if bounds.max_wait_s:
+        bound_s = bounds.max_wait_s * min(1.0, PATIENCE[urgency.priority] / PATIENCE[Priority.NORMAL])
         excess = max(excess, wait_s - bound_s)
     return excess
 

@@ -1,4 +1,8 @@
-"""Fills the rows of a batch from slots. Promises: row i is request i's; an image that cannot be decoded is named."""
+"""Fills the rows of a batch from slots. Promises: row i is request i's; an image that cannot be decoded is named.
+
+Rows beyond the requests are padding. They keep what lies in the buffer, which costs nothing: any bytes are a valid
+uint8 image, rows do not influence each other, and what the network makes of them is dropped, so nobody sees it.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +52,20 @@ ALL_PIXELS = Filling(frozenset(), 0.0)
 
 
 def fill_rows(
-    batch: Sequence[SlotContent], rows: UInt8Array, place: TensorPlace, jpegs: JpegRowDecoder | None
+    batch: Sequence[SlotContent],
+    rows: UInt8Array,
+    place: TensorPlace,
+    jpegs: JpegRowDecoder | None,
+    clears_padding: bool = False,
 ) -> Filling:
-    """Writes every row of `rows` (n, height, width, 3). Raises DeviceLost."""
+    """Writes the first rows of `rows` (n, height, width, 3), one per request. Raises DeviceLost.
+
+    `clears_padding` blackens the others, for when an image that lies there may have made a run fail.
+    """
+    if clears_padding:
+        rows[len(batch) :] = 0
     encoded = [index for index, content in enumerate(batch) if content.encoded_bytes]
-    for row, content in zip(rows, batch, strict=True):
+    for row, content in zip(rows[: len(batch)], batch, strict=True):
         if not content.encoded_bytes:
             row[...] = content.arena.tensor(content.slot, place)
     if not encoded:

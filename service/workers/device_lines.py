@@ -19,13 +19,14 @@ from service.errors import NotReady, Overloaded
 from service.scheduling.admission import Admission, Gauge, Permit
 from service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
 from service.scheduling.priority import SLOTS_LEFT
-from service.scheduling.waits import Urgency, excess_s
+from service.scheduling.waits import Urgency, WaitBounds, excess_s
 from service.workers.messages import Catalog, Done, InstanceStatus
 from service.workers.worker_client import WorkerClient
 
 _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 
 _ANY_TIME = Urgency()
+_NO_BOUNDS = WaitBounds()
 
 
 _SHOWN_EVERY_S = 0.05  # a gauge is written to a file that other processes read: too dear for every request
@@ -101,10 +102,10 @@ class Assignment(msgspec.Struct, frozen=True):
 class DeviceLines:
     """Lines by device name. Belongs to the event loop of its process."""
 
-    def __init__(self, lines: Mapping[str, DeviceLine], max_wait_s: float = 0.0) -> None:
-        """Requests that would wait longer than `max_wait_s` are refused; 0: only those that would be late."""
+    def __init__(self, lines: Mapping[str, DeviceLine], bounds: WaitBounds = _NO_BOUNDS) -> None:
+        """Requests that would be late, or wait beyond `bounds`, are refused."""
         self._lines = dict(lines)
-        self._max_wait_s = max_wait_s
+        self._bounds = bounds
         self._speeds = SpeedEstimates()
         self._turns = itertools.count()
 
@@ -181,13 +182,13 @@ class DeviceLines:
         wait = admission.waits.wait(key, admission.in_flight[key], time.monotonic())
         if admission.room_for(1, SLOTS_LEFT[urgency.priority]) == 0:
             return admission.refusal(1, max(_RETRY_AFTER_S, wait.wait_s))
-        over_s = excess_s(urgency, wait, self._max_wait_s)
+        over_s = excess_s(urgency, wait, self._bounds)
         if over_s <= 0:
             return None
         wait_s = max(wait.wait_s, urgency.decode_wait_s)
         return Overloaded(
             f"a request would wait about {1000 * wait_s:.0f} ms for the device now, too long for its deadline or for "
-            "SACCADE_MAX_ESTIMATED_WAIT_MS; retry later, or allow it more time",
+            "SACCADE_MAX_ESTIMATED_WAIT_MS; retry later, or allow it more time with deadline_ms",
             over_s,
             "wait",
         )
@@ -207,7 +208,7 @@ class DeviceLines:
         key = instance.instance_id
         own_s = image_count * (self._speeds.image_s(key) or 0.0)
         wait = admission.waits.wait(key, admission.in_flight[key], time.monotonic())
-        if admission.free == 0 or 0 < self._max_wait_s < wait.wait_s:
+        if admission.free == 0 or 0 < self._bounds.max_wait_s < wait.wait_s:
             return math.inf
         return max(wait.wait_s, self._speeds.outstanding_s(admission.in_flight)) + own_s
 

@@ -158,9 +158,9 @@ class DeviceLoop:
         if decision.expired:
             self._report([_unrun(work, messages.DONE_EXPIRED) for work in decision.expired if work is not trial])
         if instance is not None:
-            self._start_batch(instance, decision.batch)
+            self._start_batch(instance, decision.batch, decision.rows)
         elif trial is not None and (tried := self._instances.get(trial.instance_id)) is not None:
-            self._start_batch(tried, [trial])
+            self._start_batch(tried, [trial], 1)
         elif not (probes or decision.expired) and len(self._in_flight) > 0:
             self._land_oldest()
         return True
@@ -190,12 +190,12 @@ class DeviceLoop:
                 return work
         return None
 
-    def _start_batch(self, instance: Instance, batch: Sequence[Work]) -> None:
-        """Starts a batch where others may overlap with it, else runs it to its end."""
+    def _start_batch(self, instance: Instance, batch: Sequence[Work], rows: int) -> None:
+        """Starts a batch, padded to `rows`, where others may overlap with it, else runs it to its end."""
         if instance.pipeline is None:
             self._land_all()
             self._turns.take()
-            self._run_batch(instance, batch)
+            self._run_batch(instance, batch, rows)
             self._turns.give()
             return
         self._turns.take()
@@ -205,9 +205,9 @@ class DeviceLoop:
             if instance.is_closed:  # removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
             else:
-                number, filling = instance.start(instance.pipeline, batch)
-                started = Started(instance, instance.pipeline, batch, filling)
-                self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(len(batch))))
+                number, filling = instance.start(instance.pipeline, batch, rows)
+                started = Started(instance, instance.pipeline, batch, rows, filling)
+                self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(rows)))
                 self._note_busy()
         except BackendError:
             self._land_all()
@@ -225,7 +225,7 @@ class DeviceLoop:
         instance, batch = flight.what.instance, flight.what.batch
         try:
             outputs, run_s = flight.what.pipeline.finish(flight.number)
-            self._report(self._ran(instance, batch, outputs, run_s, flight.what.filling))
+            self._report(self._ran(instance, batch, flight.what.rows, outputs, run_s, flight.what.filling))
         except BackendError:
             self._land_all()  # first: batches are finished in the order of their start
             self._repeat(instance, batch)
@@ -239,30 +239,31 @@ class DeviceLoop:
         while len(self._in_flight) > 0:
             self._land_oldest()
 
-    def _run_batch(self, instance: Instance, batch: Sequence[Work], is_half: bool = False) -> None:
+    def _run_batch(self, instance: Instance, batch: Sequence[Work], rows: int, is_half: bool = False) -> None:
         """Runs a batch to its end; the device must be held."""
         instance.last_run_s = time.monotonic()
-        self._busy_until_s = instance.last_run_s + instance.latency.batch_s(len(batch))
+        self._busy_until_s = instance.last_run_s + instance.latency.batch_s(rows)
         try:
             if instance.is_closed:  # removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
                 return
-            outputs, run_s, filling = instance.run(batch)
+            outputs, run_s, filling = instance.run(batch, rows)
         except BackendError:
             self._repeat(instance, batch, is_half)
         except DeviceLost:
             self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
             raise
         else:
-            self._report(self._ran(instance, batch, outputs, run_s, filling))
+            self._report(self._ran(instance, batch, rows, outputs, run_s, filling))
         finally:
             self._busy_until_s = 0.0
 
     def _repeat(self, instance: Instance, batch: Sequence[Work], is_half: bool = False) -> None:
         """After a failure: the halves, then one image at a time, so that only the guilty one fails.
 
-        A good image is run twice more at most.
+        A good image is run twice more at most. Parts are not padded.
         """
+        instance.note_failure()
         if len(batch) == 1:
             self._report([_unrun(batch[0], messages.DONE_FAILED)])
             return
@@ -272,7 +273,7 @@ class DeviceLoop:
         parts = [batch[:half], batch[half:]] if can_halve else [[work] for work in batch]
         for index, part in enumerate(parts):
             try:
-                self._run_batch(instance, part, is_half=True)
+                self._run_batch(instance, part, len(part), is_half=True)
             except DeviceLost:
                 rest = [work for other in parts[index + 1 :] for work in other]
                 self._report([_unrun(work, messages.DONE_FAILED) for work in rest])
@@ -283,13 +284,13 @@ class DeviceLoop:
         self._busy_until_s = outlook.ahead.ends_s if outlook else 0.0
 
     def _ran(
-        self, instance: Instance, batch: Sequence[Work], outputs: Outputs, run_s: float, filling: Filling
+        self, instance: Instance, batch: Sequence[Work], rows: int, outputs: Outputs, run_s: float, filling: Filling
     ) -> list[Finished]:
         end_s = time.monotonic()
         # While a pipelined backend runs one batch, the next is decoded; otherwise the device waits for that.
-        instance.latency.observe(len(batch), run_s if instance.pipeline else run_s + filling.decode_s)
+        instance.latency.observe(rows, run_s if instance.pipeline else run_s + filling.decode_s)
         self._observe_batch(batch[0].instance_id, len(batch))
-        rows = zip(*outputs, strict=True)
+        answers = zip(*(output[: len(batch)] for output in outputs), strict=True)  # not those of padding
         # What is not the run was waiting: in the queue, in the pipeline, or for other batches.
         return [
             _unrun(work, messages.DONE_UNDECODED)
@@ -304,7 +305,7 @@ class DeviceLoop:
                 instance.layout,
                 filling.decode_s,
             )
-            for index, (work, row) in enumerate(zip(batch, rows, strict=True))
+            for index, (work, row) in enumerate(zip(batch, answers, strict=True))
         ]
 
 

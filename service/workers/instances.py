@@ -69,35 +69,41 @@ class Instance:
         self.jpegs = jpegs
         self.is_closed = False
         self.last_run_s = time.monotonic()  # warm-up has just measured it
+        self._clears_padding = False
         # A pipelined backend has staging memory of its own.
         rows = 0 if self.pipeline else limits.allowed_sizes[-1]
-        self._batch = np.empty((rows, *layout.input.shape), layout.input.dtype)
+        self._batch = np.zeros((rows, *layout.input.shape), layout.input.dtype)
 
     def close(self) -> None:
         """Frees the backend; the device must be held."""
         self.is_closed = True
         self.backend.close()
 
-    def gather(self, batch: Sequence[Work]) -> tuple[NDArray[Any], Filling]:
-        """The pixels of a batch, in order; those of a single image are used where they lie."""
-        if len(batch) == 1 and not batch[0].encoded_bytes:
-            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
-        rows = self._batch[: len(batch)]
-        return rows, fill_rows(batch, rows, self.layout.input, self.jpegs)
+    def note_failure(self) -> None:
+        """A run failed: what lies in the buffers may be why, so padding is cleared from now on."""
+        self._clears_padding = True
 
-    def run(self, batch: Sequence[Work]) -> tuple[Outputs, float, Filling]:
-        """Outputs and the seconds of the run, waited for."""
+    def gather(self, batch: Sequence[Work], row_count: int) -> tuple[NDArray[Any], Filling]:
+        """The pixels of a batch, in order, then padding; those of a single image are used where they lie."""
+        if row_count == 1 and not batch[0].encoded_bytes:
+            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
+        rows = self._batch[:row_count]
+        return rows, fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
+
+    def run(self, batch: Sequence[Work], row_count: int) -> tuple[Outputs, float, Filling]:
+        """Outputs of all rows and the seconds of the run, waited for."""
         if self.pipeline is not None:
-            number, filling = self.start(self.pipeline, batch)
+            number, filling = self.start(self.pipeline, batch, row_count)
             return *self.pipeline.finish(number), filling
-        images, filling = self.gather(batch)
+        images, filling = self.gather(batch, row_count)
         start_s = time.monotonic()
         outputs = self.backend.infer(images)
         return outputs, time.monotonic() - start_s, filling
 
-    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work]) -> tuple[int, Filling]:
+    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work], row_count: int) -> tuple[int, Filling]:
         """Gathers straight into the memory that the device copies from."""
-        filling = fill_rows(batch, pipeline.staging(len(batch)), self.layout.input, self.jpegs)
+        rows = pipeline.staging(row_count)
+        filling = fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
         return pipeline.start(), filling
 
 
@@ -108,4 +114,5 @@ class Started:
     instance: Instance
     pipeline: PipelinedBackend
     batch: Sequence[Work]
+    rows: int  # of the run; those beyond `batch` are padding
     filling: Filling

@@ -4,7 +4,8 @@
 
 First table: microseconds per request for being queued, decided on and taken out, one in ten cancelled, at various
 depths; and the same for a queue that sorts all that waits at every decision, as this one did before. Second table:
-simulated time, two models on one device, one of them sent ten times what it can have.
+simulated time, two models on one device, one of them sent ten times what it can have. Third table: simulated time,
+answers per second and p99 without padding and with it, by device and by what is sent; and the worst of each device.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from service.scheduling.batching import BatchLimits, next_batch
 from service.scheduling.latency_model import LatencyModel
 from service.scheduling.queue import RequestQueue
+from tests.support.padding_patterns import BURST_PATTERNS, DEVICES, PATTERNS, compare
 from tests.support.simulated_device import Flood, SimulatedDevice, percentile
 
 DEPTHS = (10, 100, 1_000, 10_000)
@@ -98,6 +100,22 @@ def main() -> None:
         )
     ratio = percentile(flooded.answered_s["quiet"], 99) / percentile(alone.answered_s["quiet"], 99)
     print(f"  p99 rises {ratio:.2f} times; the flooded model still gets {flooded.images_per_s('flooded'):.0f} images/s")
+    print("\npadding (simulated): answers/s without and with, and their p99 in milliseconds")
+    for device in DEVICES:
+        print_padding(device)
+
+
+def print_padding(name: str) -> None:
+    """Every pattern that padding changes, but for single bursts, and the worst that it does to any."""
+    compared = {pattern: compare(DEVICES[name], make, 4) for pattern, make in PATTERNS.items()}
+    for pattern, found in compared.items():
+        if pattern not in BURST_PATTERNS and (found.throughput, found.p99) != (1.0, 1.0):
+            print(
+                f"  {name:20} {pattern:24} {found.before_per_s:8.0f} {found.after_per_s:8.0f} {found.throughput:6.2f}x"
+                f" {1000 * found.before_p99_s:8.2f} {1000 * found.after_p99_s:8.2f} {found.p99:6.2f}x"
+            )
+    slowest = min(found.throughput for found in compared.values())
+    print(f"  {name:20} worst: {slowest:.3f}x answers, {max(found.p99 for found in compared.values()):.3f}x p99")
 
 
 if __name__ == "__main__":

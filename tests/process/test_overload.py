@@ -186,6 +186,25 @@ def test_bound_on_the_estimated_wait_holds_whatever_the_deadline(tmp_path: Path)
         assert "SACCADE_MAX_ESTIMATED_WAIT_MS" in is_problem(refused, 429)["detail"]
 
 
+def test_request_without_a_deadline_is_refused_early_and_one_with_a_deadline_waits(tmp_path: Path) -> None:
+    publish_fake(tmp_path / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
+    with (
+        running_server(tmp_path / "repository", tmp_path, max_batch_size=1) as server,
+        Background() as background,
+    ):
+        server.predict("slow", red_png(1))  # so that a run is measured
+        patient = {"deadline_ms": "60000"}
+        held = [background.start(lambda: server.predict("slow", red_png(1), params=patient)) for _ in range(14)]
+        wait_until(lambda: server.outcomes("ok") >= 3, what="some are answered, and say how long others wait")
+
+        refused = server.predict("slow", red_png(1))
+        waited = server.predict("slow", red_png(1), params=patient)
+
+        assert "would wait about" in is_problem(refused, 429)["detail"]
+        assert waited.status_code == 200
+        assert {future.result().status_code for future in held} == {200}
+
+
 # Several models
 
 

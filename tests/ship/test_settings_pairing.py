@@ -30,7 +30,7 @@ LEFT_AT_DEFAULT = {
     "max_batch_size": "the manifest says what was measured",
     "max_queue_delay_ms": "late batching needs no delay",
     "model_weights": "names your models; k8s/README.md says how to give one more",
-    "max_estimated_wait_ms": "deadlines bound the wait already",
+    "max_estimated_wait_ms": "deadlines bound the wait, and ten runs where none is named",
     "max_concurrent_per_key": "belongs to keys, which need a Secret of yours",
     "body_timeout_ms": "a property of clients, not of the cluster",
     "max_images_per_request": "a property of clients, not of the cluster",

@@ -85,7 +85,7 @@ class SimulatedDevice:
             for request in decision.expired:
                 ran.refused[names[request.instance_id]] += 1
             if decision.batch:
-                free_s = now_s + RUN_S[len(decision.batch)]
+                free_s = now_s + RUN_S[decision.rows]
             elif decision.look_again_s is not None:
                 free_s = decision.look_again_s
             elif index < len(coming):

@@ -1,4 +1,4 @@
-"""The batching decision: earliest deadline first, full rows only, no compute for what would be late."""
+"""The batching decision: earliest deadline first, padding where it pays, no compute for what would be late."""
 
 from __future__ import annotations
 
@@ -59,10 +59,39 @@ def test_earliest_deadline_goes_first_whatever_the_arrival_order() -> None:
 
 
 @pytest.mark.parametrize(("waiting", "size"), [(1, 1), (2, 2), (3, 2), (5, 4), (7, 4), (8, 8), (20, 8)])
-def test_batch_is_the_largest_allowed_size_that_is_filled_without_padding(waiting: int, size: int) -> None:
+def test_batch_is_the_largest_allowed_size_that_is_filled_where_padding_does_not_pay(waiting: int, size: int) -> None:
     decision = next_batch(requests(waiting), 0.0, NO_DELAY, Table())
 
-    assert len(decision.batch) == size
+    assert (len(decision.batch), decision.rows) == (size, size)
+
+
+GPU_LIMITS = BatchLimits((1, 8, 32), max_queue_delay_s=0.0)
+GPU = Table(fixed_s=0.0008, each_s=0.0001)  # 0.9 ms for one, 1.6 ms for eight
+
+
+def test_batch_is_padded_where_that_pays() -> None:
+    decision = next_batch(requests(7), 0.0, GPU_LIMITS, GPU)
+
+    assert (len(decision.batch), decision.rows) == (7, 8)
+
+
+@pytest.mark.parametrize("urgent", [0, 6])
+def test_batch_is_not_padded_where_a_deadline_would_be_missed(urgent: int) -> None:
+    waiting = requests(7)
+    waiting[urgent] = Request(0.0015, offset_s=0.0 if urgent == 0 else 1000.0)
+
+    decision = next_batch(waiting, 0.0, GPU_LIMITS, GPU)
+
+    assert (len(decision.batch), decision.rows) == (1, 1)
+
+
+def test_deadline_of_a_padded_batch_counts_from_when_it_would_begin() -> None:
+    waiting = [Request(2.0015), *requests(6)]
+
+    late = next_batch(waiting, 1.9, GPU_LIMITS, GPU, WorkAhead(ends_s=2.0, form_from_s=1.9))
+    early = next_batch(waiting, 1.9, GPU_LIMITS, GPU)
+
+    assert (late.rows, early.rows) == (1, 8)
 
 
 def test_batch_shrinks_until_it_meets_the_earliest_deadline() -> None:
@@ -157,8 +186,9 @@ def test_any_decision_keeps_its_promises(
     assert len(set(chosen)) == len(chosen)
     assert all(request.deadline_s - now_s < table.batch_s(1) + 1e-9 for request in decision.expired)
     if decision.batch:
-        assert len(decision.batch) in limits.allowed_sizes
-        assert now_s + table.batch_s(len(decision.batch)) <= decision.batch[0].deadline_s + 1e-9
+        assert decision.rows in limits.allowed_sizes
+        assert decision.rows >= len(decision.batch)
+        assert now_s + table.batch_s(decision.rows) <= decision.batch[0].deadline_s + 1e-9
         left = [item for item in waiting if id(item) not in chosen]
         assert all(item.deadline_s >= decision.batch[-1].deadline_s for item in left)
     elif len(decision.expired) < len(waiting):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.scheduling.latency_model import LatencyModel, reach_s
+from service.scheduling.latency_model import LatencyModel
 
 
 def test_nothing_observed_answers_zero() -> None:
@@ -34,15 +34,6 @@ def test_unseen_size_answers_for_the_next_larger_one(size: int, seconds: float) 
     model.observe(1, 0.1)
 
     assert model.batch_s(size) == seconds
-
-
-def test_drain_time_counts_the_largest_batches_first() -> None:
-    model = LatencyModel()
-    for size, seconds in ((1, 0.1), (4, 0.2)):
-        model.observe(size, seconds)
-
-    assert model.drain_s(9, (1, 4)) == pytest.approx(2 * 0.2 + 0.1)
-    assert model.drain_s(0, (1, 4)) == 0.0
 
 
 def test_slow_drift_is_followed() -> None:
@@ -85,21 +76,3 @@ def test_old_figure_is_not_faster_than_a_smaller_batch_now() -> None:
         model.observe(4, 0.050)
 
     assert model.batch_s(8) == 0.050
-
-
-@pytest.mark.parametrize(
-    ("position", "seconds"),
-    [
-        (0, 0.1),
-        (1, 0.2),  # with two others behind it, or as a second run
-        (3, 0.2),
-        (4, 0.2 + 0.1),
-        (9, 0.2 + 0.2 + 0.2),
-    ],
-)
-def test_place_in_line_says_when_its_run_ends(position: int, seconds: float) -> None:
-    model = LatencyModel()
-    for size, run_s in ((1, 0.1), (4, 0.2)):
-        model.observe(size, run_s)
-
-    assert reach_s(model, position, (1, 4)) == pytest.approx(seconds)

@@ -7,7 +7,7 @@ import pytest
 from service.errors import BadParameter
 from service.scheduling.pool_load import PoolLoad
 from service.scheduling.priority import Priority, priority_from
-from service.scheduling.waits import Urgency, Wait, WaitEstimates, excess_s
+from service.scheduling.waits import Urgency, Wait, WaitBounds, WaitEstimates, excess_s
 
 
 @pytest.fixture
@@ -77,12 +77,38 @@ NORMAL = Urgency(Priority.NORMAL, allowed_s=1.0)
     ],
 )
 def test_who_would_use_up_its_time_waiting_is_refused(urgency: Urgency, wait: Wait, excess: float) -> None:
-    assert excess_s(urgency, wait, max_wait_s=0.0) == pytest.approx(excess)
+    assert excess_s(urgency, wait, WaitBounds()) == pytest.approx(excess)
 
 
 @pytest.mark.parametrize(("priority", "excess"), [(Priority.HIGH, 0.5), (Priority.NORMAL, 0.5), (Priority.LOW, 0.75)])
 def test_bound_on_the_wait_is_half_for_low_priority(priority: Priority, excess: float) -> None:
-    assert excess_s(Urgency(priority, 60.0), Wait(1.0, 0.0), max_wait_s=0.5) == pytest.approx(excess)
+    assert excess_s(Urgency(priority, 60.0), Wait(1.0, 0.0), WaitBounds(0.5)) == pytest.approx(excess)
+
+
+BY_RUNS, WITHIN_A_SECOND = WaitBounds(has_objective=True), WaitBounds(has_objective=True, objective_s=1.0)
+UNNAMED = Urgency(Priority.NORMAL, 10.0, names_deadline=False)
+
+
+@pytest.mark.parametrize(
+    ("urgency", "bounds", "wait", "is_refused"),
+    [
+        (UNNAMED, BY_RUNS, Wait(0.6, 0.1), False),  # ten runs are 1 s, of which 0.8 s less the run may be waited
+        (UNNAMED, BY_RUNS, Wait(0.8, 0.1), True),
+        (UNNAMED, BY_RUNS, Wait(0.15, 0.001), False),  # a tiny model: the least objective
+        (UNNAMED, BY_RUNS, Wait(0.25, 0.001), True),
+        (UNNAMED, BY_RUNS, Wait(0.0, 0.0), False),  # nothing was measured
+        (UNNAMED, BY_RUNS, Wait(7.0, 5.0), True),  # the default deadline is nearer than ten runs
+        (UNNAMED, WITHIN_A_SECOND, Wait(0.6, 0.1), False),
+        (UNNAMED, WITHIN_A_SECOND, Wait(0.8, 0.01), True),
+        (UNNAMED, WaitBounds(), Wait(7.0, 0.1), False),
+        (Urgency(Priority.NORMAL, 10.0), BY_RUNS, Wait(7.0, 0.1), False),  # the client said that it has the time
+        (Urgency(Priority.NORMAL, None, names_deadline=False), BY_RUNS, Wait(7.0, 0.1), False),  # it may still say so
+    ],
+)
+def test_who_names_no_deadline_is_refused_by_the_objective(
+    urgency: Urgency, bounds: WaitBounds, wait: Wait, is_refused: bool
+) -> None:
+    assert (excess_s(urgency, wait, bounds) > 0) is is_refused
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,19 @@ def test_pixels_are_copied_in_order(arena: SlotArena) -> None:
     assert rows[:, 0, 0, 0].tolist() == [7, 5, 6]
 
 
+def test_rows_beyond_the_requests_stay_as_they_are_or_are_cleared(arena: SlotArena) -> None:
+    kept, cleared = garbage(3), garbage(3)
+    before = kept[1:].copy()
+
+    fill_rows([pixels(arena, 0, 5)], kept, PLACE, None)
+    fill_rows([pixels(arena, 0, 5)], cleared, PLACE, None, clears_padding=True)
+
+    assert kept[0].max() == cleared[0].max() == 5
+    assert np.array_equal(kept[1:], before)
+    assert before.any()
+    assert not cleared[1:].any()
+
+
 def test_jpegs_and_pixels_share_a_batch(arena: SlotArena) -> None:
     first, second = scene_jpeg(seed=1), scene_jpeg(seed=2)
     rows = garbage(3)

@@ -13,13 +13,14 @@ import pytest
 from service.errors import NotReady, Overloaded
 from service.scheduling.admission import Admission, Permit
 from service.scheduling.priority import Priority
-from service.scheduling.waits import Urgency
+from service.scheduling.waits import Urgency, WaitBounds
 from service.workers.device_lines import Assignment, DeviceLine, DeviceLines, SharedGauge
 from service.workers.messages import DONE_OK, DeviceStatus, Done, InstanceStatus
 from service.workers.tensor_slots import SlotArena
 from tests.unit.service.catalogs import catalog, instance, version_of
 
 SLOTS = 3
+NO_BOUNDS = WaitBounds()
 FIRST, SECOND = instance("cuda:0", 1), instance("cuda:1", 2)
 
 
@@ -45,7 +46,7 @@ class ScriptedClient:
 class Story:
     """Two devices with three slots each."""
 
-    def __init__(self, arenas: list[SlotArena], max_wait_s: float = 0.0) -> None:
+    def __init__(self, arenas: list[SlotArena], bounds: WaitBounds = NO_BOUNDS) -> None:
         self.gauge = Gauge()
         shared = SharedGauge(self.gauge)
         self.admissions = {}
@@ -56,7 +57,7 @@ class Story:
             self.clients[device] = ScriptedClient()
         self.lines = DeviceLines(
             {device: DeviceLine(self.admissions[device], client) for device, client in self.clients.items()},  # type: ignore[arg-type]  # same methods
-            max_wait_s,
+            bounds,
         )
 
     def tell(self, item: InstanceStatus, wait_s: float) -> None:
@@ -177,12 +178,22 @@ def test_low_priority_is_refused_first(story: Story) -> None:
 
 
 def test_bound_on_the_wait_holds_for_any_deadline(arenas_of_two: list[SlotArena]) -> None:
-    story = Story(arenas_of_two, max_wait_s=0.5)
+    story = Story(arenas_of_two, WaitBounds(0.5))
     for item in (FIRST, SECOND):
         story.tell(item, wait_s=1.0)
 
     with pytest.raises(Overloaded, match="SACCADE_MAX_ESTIMATED_WAIT_MS"):
         story.lines.ensure_room([FIRST, SECOND], Urgency())
+
+
+def test_objective_holds_for_who_names_no_deadline_and_for_nobody_else(arenas_of_two: list[SlotArena]) -> None:
+    story = Story(arenas_of_two, WaitBounds(has_objective=True, objective_s=0.5))
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
+
+    assert story.lines.assign([FIRST, SECOND], 1, Urgency(allowed_s=10.0)).permits
+    with pytest.raises(Overloaded, match="deadline_ms"):
+        story.lines.assign([FIRST, SECOND], 1, Urgency(allowed_s=10.0, names_deadline=False))
 
 
 def test_device_without_a_worker_is_left_out(story: Story) -> None:
@@ -247,7 +258,7 @@ def test_wait_of_a_device_that_is_away_is_for_assign_to_refuse(story: Story) -> 
 
 def test_a_wait_that_would_be_refused_is_for_ever(arenas_of_two: list[SlotArena]) -> None:
     """So that a ladder steps down before SACCADE_MAX_ESTIMATED_WAIT_MS refuses."""
-    story = Story(arenas_of_two, max_wait_s=0.1)
+    story = Story(arenas_of_two, WaitBounds(0.1))
     story.tell(FIRST, wait_s=0.5)
 
     assert story.lines.expected_wait_s([FIRST], 1) == math.inf

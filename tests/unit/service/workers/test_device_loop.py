@@ -67,6 +67,45 @@ def test_times_and_batches_are_observed(running: Worker) -> None:
     assert running.latency.batch_s(1) == finished.infer_s
 
 
+@pytest.fixture
+def padding(worker: Worker) -> Worker:
+    """Three requests are padded to four rows."""
+    for size, seconds in ((1, 1.0), (2, 2.0), (4, 1.0)) * 3:
+        worker.latency.observe(size, seconds)
+    return worker
+
+
+def test_padded_batch_answers_its_requests_and_nobody_else(padding: Worker) -> None:
+    ids = [padding.submit(value) for value in (10, 20, 30)]
+
+    padding.start()
+    outcomes = padding.outcomes(3)
+    padding.stop()
+
+    assert [answer_of(outcomes[request_id]) for request_id in ids] == [20, 40, 60]
+    assert [outcomes[request_id].batch_size for request_id in ids] == [3] * 3
+    assert padding.observed == [(1, 3)], "batch sizes count requests"
+    assert padding.backend.batches == [[10, 20, 30, 0]]
+    assert padding.latency.run_count == 10
+
+
+def test_image_that_failed_is_not_left_in_the_padding(padding: Worker) -> None:
+    # given four images of which the last makes runs fail, so that it lies in the buffer's fourth row
+    for value in (10, 20, 30, POISON):
+        padding.submit(value)
+    padding.start()
+    padding.outcomes(4)
+    while padding.backend.started.acquire(blocking=False):
+        pass  # what has run so far
+    padding.hold_with(40)
+    ids = [padding.submit(value) for value in (50, 60, 70)]
+
+    padding.backend.gate.set()
+
+    assert [answer_of(padding.outcomes(8)[request_id]) for request_id in ids] == [100, 120, 140]
+    assert padding.backend.batches[-1] == [50, 60, 70, 0]
+
+
 def test_poison_image_fails_alone(running: Worker) -> None:
     running.hold_with(1)
     ids = [running.submit(value) for value in (10, POISON, 30, 40)]
@@ -276,7 +315,7 @@ def test_higher_priority_goes_first_among_requests_that_are_due_together(running
 
     running.outcomes(4)
 
-    assert running.backend.batches[1] == [40, 30]
+    assert running.backend.batches[1][:2] == [40, 30]
 
 
 def test_single_image_is_run_where_it_lies(worker: Worker) -> None:
@@ -285,9 +324,9 @@ def test_single_image_is_run_where_it_lies(worker: Worker) -> None:
     works = [Work("api", worker._arena, request_id, request_id, 1, FAR_S, 0.0)] * 2
 
     slot = worker._arena.tensor(request_id, LAYOUT.input)
-    assert np.shares_memory(instance.gather(works[:1])[0], slot)
-    assert not np.shares_memory(instance.gather(works)[0], slot)
-    assert instance.gather(works)[0][:, 0].tolist() == [6, 6]
+    assert np.shares_memory(instance.gather(works[:1], 1)[0], slot)
+    assert not np.shares_memory(instance.gather(works, 2)[0], slot)
+    assert instance.gather(works, 2)[0][:, 0].tolist() == [6, 6]
 
 
 @pytest.mark.parametrize("wake", [lambda worker: worker.loop.stop(), lambda worker: worker.submit(1)])

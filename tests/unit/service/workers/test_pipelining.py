@@ -62,6 +62,18 @@ def hold(worker: Worker, value: int) -> int:
     return request_id
 
 
+def test_padded_batch_answers_its_requests_and_nobody_else(worker: Worker) -> None:
+    for size, seconds in ((1, 1.0), (2, 2.0), (4, 1.0)) * 3:
+        worker.latency.observe(size, seconds)
+    ids = [worker.submit(value) for value in (20, 21, 22)]
+
+    worker.start()
+
+    assert [answer_of(worker, 3, request_id) for request_id in ids] == [40, 42, 44]
+    assert worker.outcomes(3)[ids[0]].batch_size == 3
+    assert worker.backend.events[0] == ("start", [20, 21, 22, 0])
+
+
 def test_full_batches_overlap_and_each_answer_belongs_to_its_request(worker: Worker, depth: int) -> None:
     # given three full batches that wait when the loop begins
     ids = {worker.submit(value): value for value in range(20, 32)}
