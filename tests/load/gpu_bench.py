@@ -5,10 +5,11 @@
     python -m tests.load.gpu_bench --only bare,paired --network resnet50-224 --budget-s 540
     python -m tests.load.gpu_bench --device cpu                    # seconds: the same code at toy size, no figures
 
-Stages: plans, bare, graphs, paired, limits, served. A call does what is still open and ends within `--budget-s` and the
-case at hand; run it again to go on. Where calls are cut off, leave two minutes: a case that is killed counts as failed
-until `--retry-failed`. What cannot run here stands in the report with its reason. The JSON has one row per
-figure and says which call, commit and machine it comes from.
+Stages: plans, bare, graphs, paired, reference, limits, served. A call does what is still open; run it again to go on.
+Each stage begins new cases only within its share of `--budget-s` (`STAGE_SHARES`), so `served` always has its turn.
+Where calls are cut off, leave two minutes: a case that is killed counts as failed until `--retry-failed`. What cannot
+run here stands in the report with its reason. The JSON has one row per figure and says which call, commit and machine it
+comes from.
 
 The time on a GPU is not known yet: timing alone is 4 seconds for each of some 200 rows of `bare`, and `plans` takes as
 long as TensorRT does for 18 plans per runtime. `--network` and `--only` cut it into calls.
@@ -19,13 +20,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from tests.load.gpu_cases import STAGES, networks_for, variants_for
+from tests.load.gpu_cases import STAGES, Stage, networks_for, stage_seconds, variants_for
 from tests.load.gpu_networks import BenchNetwork
 from tests.load.gpu_prepare import VARIANTS, prepare, prepared_facts
+from tests.load.gpu_reference import run_reference
 from tests.load.gpu_report import markdown
 from tests.load.gpu_rows import Budget, Kind, ReportRefused, Rows
 from tests.load.gpu_served import run_limits, run_served
@@ -35,11 +38,12 @@ from tests.support.gpu_machine import EXPORTER, GPU, gpu_machine, imported, prov
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = Path("report-gpu.json")
 _WORK = Path(".saccade/gpu")
-_RUNS: dict[str, Callable[[Bench], None]] = {
+_RUNS: Mapping[Stage, Callable[[Bench], None]] = {
     "plans": run_plans,
     "bare": run_bare,
     "graphs": run_graphs,
     "paired": run_paired,
+    "reference": run_reference,
     "limits": run_limits,
     "served": run_served,
 }
@@ -86,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         lost = False
         try:
-            for stage in given.only:
-                _RUNS[stage](bench)
+            run_stages(bench, given.only)
         except DeviceGone as gone:
             print(f"{gone}; run the command again to go on with the next case", file=sys.stderr)
             lost = True
@@ -95,6 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_cpu:
             print(text)
     return 3 if lost else 0
+
+
+def run_stages(bench: Bench, stages: Sequence[Stage], runs: Mapping[Stage, Callable[[Bench], None]] = _RUNS) -> None:
+    """Each stage with time of its own, so that no stage uses up what a later one needs."""
+    for stage in stages:
+        seconds = stage_seconds(stage, stages, bench.budget.seconds, bench.budget.left_s())
+        runs[stage](replace(bench, budget=Budget(seconds, bench.budget.clock)))
 
 
 def prepare_missing(
@@ -128,18 +138,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a self-check at toy size")
     parser.add_argument("--network", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--only", type=_stages, default=STAGES, help=f"of {','.join(STAGES)}")
-    parser.add_argument("--budget-s", type=float, default=3600.0, help="no new case begins after so long")
+    parser.add_argument("--budget-s", type=float, default=3600.0, help="shared by the stages; none begins a case later")
     parser.add_argument("--case-s", type=float, default=2.0, help="of timing per figure")
     parser.add_argument("--retry-failed", action="store_true", help="also what failed in an earlier call")
     return parser
 
 
-def _stages(text: str) -> tuple[str, ...]:
-    chosen = tuple(text.split(","))
+def _stages(text: str) -> tuple[Stage, ...]:
+    """Those named, in the order in which one needs the other's figures."""
+    chosen = text.split(",")
     unknown = [name for name in chosen if name not in STAGES]
     if unknown:
         raise argparse.ArgumentTypeError(f"no stage {unknown[0]!r}; there are: {', '.join(STAGES)}")
-    return chosen
+    return tuple(stage for stage in STAGES if stage in chosen)
 
 
 def _say(text: str) -> None:

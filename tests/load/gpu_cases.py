@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,18 @@ from tests.support.gpu_machine import (
 )
 
 Device = Literal["cuda", "cpu"]
-STAGES = ("plans", "bare", "graphs", "paired", "limits", "served")
-Stage = Literal["plans", "bare", "graphs", "paired", "limits", "served"]
+Stage = Literal["plans", "bare", "graphs", "paired", "reference", "limits", "served"]
+# In this order, each with its share of a call's time; a share is of the stages that were asked for.
+STAGE_SHARES: Mapping[Stage, float] = {
+    "plans": 4.0,
+    "bare": 4.0,
+    "graphs": 1.0,
+    "paired": 2.0,
+    "reference": 2.0,
+    "limits": 0.5,
+    "served": 4.0,
+}
+STAGES: tuple[Stage, ...] = tuple(STAGE_SHARES)
 DIRECT, BACKEND = "direct", "backend"
 CPU_RUNTIME = "onnxruntime-cpu"
 TORCH_RUNTIME = "torch-compile"
@@ -72,6 +82,17 @@ def networks_for(device: Device, names: Sequence[str] = ()) -> tuple[BenchNetwor
 
 def variants_for(device: Device) -> tuple[str, ...]:
     return CPU_VARIANTS if device == "cpu" else VARIANTS
+
+
+def stage_seconds(stage: Stage, stages: Sequence[Stage], total_s: float, left_s: float) -> float:
+    """How long a stage may begin new cases: its share of the whole call, or of what is left where that is more.
+
+    Its share of the whole is kept for it even where a case of an earlier stage took longer than that stage had.
+    """
+    to_come = stages[stages.index(stage) :]
+    share = STAGE_SHARES[stage]
+    own_s = total_s * share / sum(STAGE_SHARES[each] for each in stages)
+    return max(own_s, left_s * share / sum(STAGE_SHARES[each] for each in to_come))
 
 
 def tensorrt_modules() -> tuple[str, ...]:
