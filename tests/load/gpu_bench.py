@@ -8,8 +8,8 @@
 Stages: plans, bare, graphs, paired, reference, limits, served. A call does what is still open; run it again to go on.
 Each stage begins new cases only within its share of `--budget-s` (`STAGE_SHARES`), so `served` always has its turn.
 Where calls are cut off, leave two minutes: a case that is killed counts as failed until `--retry-failed`. What cannot
-run here stands in the report with its reason. The JSON has one row per figure and says which call, commit and machine it
-comes from.
+run here stands in the report with its reason. The JSON has one row per figure and says which call, commit and machine
+it comes from. `--runtime` and `--variant` leave all others out.
 
 The time on a GPU is not known yet: timing alone is 4 seconds for each of some 200 rows of `bare`, and `plans` takes as
 long as TensorRT does for 18 plans per runtime. `--network` and `--only` cut it into calls.
@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tests.load.gpu_cases import STAGES, Stage, networks_for, stage_seconds, variants_for
+from tests.load.gpu_cases import STAGES, Selection, Stage, networks_for, stage_seconds, variants_for
 from tests.load.gpu_networks import BenchNetwork
 from tests.load.gpu_prepare import VARIANTS, prepare, prepared_facts
 from tests.load.gpu_reference import run_reference
@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     networks = networks_for(given.device, given.network)
+    only = Selection(tuple(given.runtime), tuple(given.variant))
+    variants = [name for name in variants_for(given.device) if not only.leaves_out(variant=name)]
     if given.prepare is not None:
-        prepare_missing(networks, given.prepare, variants_for(given.device), anew=True)
+        prepare_missing(networks, given.prepare, variants, anew=True)
         return 0
     is_cpu = given.device == "cpu"
     with ExitStack() as stack:
@@ -69,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         machine = gpu_machine()
         command = ["python", "-m", "tests.load.gpu_bench", *(sys.argv[1:] if arguments is None else arguments)]
         try:
-            rows = Rows(report, kind, provenance(machine, ROOT, command))
+            rows = Rows(report, kind, provenance(machine, ROOT, command, given.commit))
         except ReportRefused as refused:
             print(refused, file=sys.stderr)
             return 2
         prepared = given.onnx or work / "onnx"
         if machine.has(EXPORTER) and (is_cpu or machine.has(GPU)):  # without a GPU they would be made for nothing
-            prepare_missing(networks, prepared, variants_for(given.device))
+            prepare_missing(networks, prepared, variants)
         bench = Bench(
             machine=machine,
             device=given.device,
@@ -86,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             networks=networks,
             case_s=given.case_s,
             retry_failed=given.retry_failed,
+            selection=only,
+            connections=given.connections,
             say=_say,
         )
         lost = False
@@ -138,10 +142,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a self-check at toy size")
     parser.add_argument("--network", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--only", type=_stages, default=STAGES, help=f"of {','.join(STAGES)}")
+    parser.add_argument("--runtime", action="append", default=[], help="only those named so, or so at the beginning")
+    parser.add_argument("--variant", action="append", default=[], help="only this one; may be repeated")
+    parser.add_argument("--connections", type=_counts, default=(), help="of `served`, as 4,8,16; default: a search")
+    parser.add_argument("--commit", default="", help="for the report, where this folder is no git repository")
     parser.add_argument("--budget-s", type=float, default=3600.0, help="shared by the stages; none begins a case later")
     parser.add_argument("--case-s", type=float, default=2.0, help="of timing per figure")
     parser.add_argument("--retry-failed", action="store_true", help="also what failed in an earlier call")
     return parser
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _stages(text: str) -> tuple[Stage, ...]:

@@ -64,6 +64,23 @@ class Pair:
     second: str
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a call was limited to; empty: nothing."""
+
+    runtimes: tuple[str, ...] = ()  # beginnings of their names
+    variants: tuple[str, ...] = ()
+
+    def leaves_out(self, *, runtime: str = "", variant: str = "") -> str:
+        """Why a row is not of this call; empty: it is. What has no runtime or no variant is never left out by it."""
+        if runtime and self.runtimes and not runtime.startswith(self.runtimes):
+            return f"this call was limited to the runtimes {', '.join(self.runtimes)}"
+        if variant and self.variants and variant not in self.variants:
+            return f"this call was limited to the variants {', '.join(self.variants)}"
+        return ""
+
+
+EVERYTHING = Selection()
 PAIRS = (
     Pair("int8 against fp16", "int8-trt", "fp16"),
     Pair("fp8 against fp16", "fp8-trt", "fp16"),

@@ -25,7 +25,7 @@ from service.settings import Settings, core_count, resolved
 from tests.load.gpu_cases import Runtime, missing_for_serving, served_variants
 from tests.load.gpu_networks import BenchNetwork, generated_images
 from tests.load.gpu_rows import Place
-from tests.load.gpu_search import Trial, best_trial, next_connections, shares, trial_of
+from tests.load.gpu_search import Trial, best_trial, next_connections, next_of, shares, trial_of
 from tests.load.gpu_stages import Bench, best_bare, plan_of
 from tests.support.gpu_machine import GPU, SERVER, GpuMachine
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _BODIES = 32
 _QUALITY = 90
+_FIRST_REQUESTS = 10  # one by one, as soon as the server is ready
 _DECODE_CHUNK = 64  # images per task of the decode limit
 _MOST_CONNECTIONS = 1024
 _ARENA_BYTES = 4 << 30  # of slots over all HTTP processes: large masks must not ask for all memory
@@ -151,7 +152,7 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
     workspace = bench.work / "server"
     workspace.mkdir(parents=True, exist_ok=True)
     with serving(bench.repository(network), workspace, options) as server:
-        _ensure_answer(server, network, bodies[0])
+        one_by_one_s = [_answered_s(server, network, bodies[index]) for index in range(_FIRST_REQUESTS)]
         state = server.version(network.name, 1) or {}
         _ensure_served_by(state, variant, options["backend"])
         tried = searched(bench, network, server, bodies, options["api_processes"] * options["slots"])
@@ -168,6 +169,8 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
         "p50_ms": round(best.p50_ms, 2) if best else None,
         "p99_ms": round(best.p99_ms, 2) if best else None,
         "connections": best.connections if best else 0,
+        "first_ms": round(one_by_one_s[0] * 1e3, 2),
+        "tenth_ms": round(one_by_one_s[9] * 1e3, 2),
         "most_per_second": round(max(trial.per_second for trial in tried), 1),
         "trials": [asdict(trial) for trial in tried],
         "bare_limit": limits["bare"],
@@ -211,15 +214,18 @@ def serving(repository: Path, workspace: Path, options: dict[str, Any]) -> Itera
         yield server
 
 
-def _ensure_answer(server: Server, network: BenchNetwork, body: bytes) -> None:
-    """Raises RuntimeError with the server's words; a load of refusals would measure nothing."""
+def _answered_s(server: Server, network: BenchNetwork, body: bytes) -> float:
+    """How long one answer took. Raises RuntimeError with the server's words; refusals would measure nothing."""
+    start_s = time.perf_counter()
     response = server.predict(network.name, body)
+    taken_s = time.perf_counter() - start_s
     if response.status_code != 200:
         raise RuntimeError(f"the server answers {response.status_code}: {response.text[:300]}")
+    return taken_s
 
 
 def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[bytes], most: int) -> list[Trial]:
-    """Trials until the search is over or the time of this call is."""
+    """Trials until the search is over, or all numbers that were asked for are, or the time of this stage is."""
     from tests.load import closed_loop
 
     path = f"/v1/models/{network.name}/predict"
@@ -227,7 +233,7 @@ def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[b
     tried: list[Trial] = []
     with ProcessPoolExecutor(clients, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_warm, range(clients)))
-        while (connections := next_connections(tried, network.objective_ms, min(most, _MOST_CONNECTIONS))) is not None:
+        while (connections := _next(bench, tried, network.objective_ms, min(most, _MOST_CONNECTIONS))) is not None:
             running = [
                 pool.submit(
                     closed_loop.run, "127.0.0.1", server.port, path, bodies, share, bench.case_s / 4, bench.case_s
@@ -239,3 +245,9 @@ def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[b
             if bench.budget.left_s() < 2 * bench.case_s:
                 break
     return tried
+
+
+def _next(bench: Bench, tried: Sequence[Trial], objective_ms: float, most: int) -> int | None:
+    if bench.connections:
+        return next_of(bench.connections, tried)
+    return next_connections(tried, objective_ms, most)

@@ -14,6 +14,7 @@ from tests.load.gpu_cases import (
     BACKEND,
     DIRECT,
     Runtime,
+    Selection,
     missing_for,
     missing_for_serving,
     networks_for,
@@ -54,6 +55,7 @@ def test_toy_is_for_cpus_and_full_networks_are_for_gpus() -> None:
         "resnet50-224",
         "yolov10s-640",
         "ddrnet23slim-1024x2048",
+        "digits-detector",
     ]
     assert networks_for("cuda", ["tiny-32"]) == ()
 
@@ -77,6 +79,19 @@ def test_serving_needs_the_libraries_of_the_server() -> None:
     for _, runtime in served_variants("cuda"):
         assert missing_for_serving(runtime, machine(SERVER)) == "server: gone"
         assert missing_for_serving(runtime, machine()) == ""
+
+
+# What a call is limited to
+
+
+def test_call_for_one_runtime_and_one_variant_leaves_all_others_out_with_the_reason() -> None:
+    only = Selection(("onnxruntime", "torch eager"), ("fp16",))
+
+    assert only.leaves_out(runtime="onnxruntime-cuda", variant="fp16") == ""
+    assert only.leaves_out(runtime="torch eager") == ""
+    assert "the runtimes onnxruntime, torch eager" in only.leaves_out(runtime="torch-compile", variant="fp16")
+    assert "the variants fp16" in only.leaves_out(runtime="onnxruntime-cuda", variant="fp32")
+    assert Selection().leaves_out(runtime="tensorrt direct", variant="fp8-trt") == ""
 
 
 # Time of a call
