@@ -51,7 +51,7 @@ _RUNS: Mapping[Stage, Callable[[Bench], None]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 also where nothing could run, since the report says so; 2 for a report that must not change,
-    3 where a case cost this process its device.
+    3 where a case cost this process its device, 130 for an interrupted call.
     """
     given = _parser().parse_args(arguments)
     networks = networks_for(given.device, given.network)
@@ -92,16 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             connections=given.connections,
             say=_say,
         )
-        lost = False
+        code = 0
         try:
             run_stages(bench, given.only)
         except DeviceGone as gone:
             print(f"{gone}; run the command again to go on with the next case", file=sys.stderr)
-            lost = True
+            code = 3
+        except KeyboardInterrupt:  # whoever ends a call keeps what it has found
+            _say("interrupted: the report has what was found until now")
+            code = 130
         text = write_report(rows, report)
+        _say(counted(rows, report))
         if is_cpu:
             print(text)
-    return 3 if lost else 0
+    return code
 
 
 def run_stages(bench: Bench, stages: Sequence[Stage], runs: Mapping[Stage, Callable[[Bench], None]] = _RUNS) -> None:
@@ -131,6 +135,13 @@ def write_report(rows: Rows, report: Path) -> str:
     text = markdown(rows.document, plots) + (f"\nNo plots: {problem}.\n" if problem else "")
     report.with_suffix(".md").write_text(text)
     return text
+
+
+def counted(rows: Rows, report: Path) -> str:
+    """One line of what the report holds."""
+    every = rows.document["rows"].values()
+    failed, not_run = (sum(kind in row for row in every) for kind in ("failed", "not_run"))
+    return f"{report.with_suffix('.md')}: {len(every) - failed - not_run} measured, {failed} failed, {not_run} not run"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -151,7 +151,7 @@ def _stage_tables(stage: str, rows: Sequence[Row]) -> list[str]:
     lost = [row for row in rows if not is_measured(row)]
     if stage == "served":
         tables += [_trials(network, found) for network, found in by_network.items()]
-    return [*tables, "\n".join(_lost_lines(lost))] if lost else tables
+    return [*tables, "\n".join(lost_lines(lost))] if lost else tables
 
 
 def _stages_without_rows(rows: Mapping[str, Row]) -> str:
@@ -193,7 +193,7 @@ def _text(value: object, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value).replace("|", "/")
 
 
-def _lost_lines(rows: Sequence[Row]) -> list[str]:
+def lost_lines(rows: Sequence[Row]) -> list[str]:
     """One line per reason, however many rows have it; a failure names its case."""
     by_reason: dict[str, list[Row]] = {}
     for row in rows:
