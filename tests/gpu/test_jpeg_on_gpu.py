@@ -39,8 +39,10 @@ def opened(engine: str) -> Iterator[Any]:
         decoder = openers[engine]()
     except RuntimeMissing as error:
         pytest.skip(str(error))  # a GPU without a hardware decoder
-    yield decoder
-    decoder.close()
+    try:
+        yield decoder
+    finally:
+        decoder.close()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ STAGE_SHARES: Mapping[Stage, float] = {
     "graphs": 1.0,
     "paired": 2.0,
     "reference": 2.0,
-    "limits": 0.5,
+    "limits": 1.0,
     "served": 4.0,
 }
 STAGES: tuple[Stage, ...] = tuple(STAGE_SHARES)

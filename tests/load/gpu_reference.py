@@ -10,10 +10,10 @@ import time
 from functools import partial
 from typing import Any, Literal
 
-from tests.load.gpu_cases import TORCH_RUNTIME, Runtime, missing_for
 from tests.load.gpu_networks import BenchNetwork, ready_network
 from tests.load.gpu_rows import Place
 from tests.load.gpu_stages import Bench
+from tests.support.gpu_machine import GPU, TORCH_CUDA
 
 How = Literal["eager", "reduce-overhead"]
 HOWS: tuple[How, ...] = ("eager", "reduce-overhead")
@@ -26,7 +26,7 @@ def run_reference(bench: Bench) -> None:
     """Images per second of each network in each way; nothing on a CPU."""
     if bench.device == "cpu":
         return
-    missing = missing_for(Runtime(TORCH_RUNTIME), bench.machine)
+    missing = bench.machine.missing((GPU, TORCH_CUDA))
     for network in bench.networks:
         for how in HOWS:
             for size in reference_sizes(network):

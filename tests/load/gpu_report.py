@@ -69,6 +69,9 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("JPEG bytes", "jpeg_bytes", 0),
         Column("processes", "processes", 0),
         Column("threads each", "threads_per_process", 0),
+        Column("pixels within a level", "worst_share", 4),
+        Column("worst image", "worst_image"),
+        Column("may serve", "may_serve"),
     ),
     "served": (
         Column("objective ms", "objective_ms", 0),
@@ -91,7 +94,7 @@ _TITLES: Mapping[str, str] = {
     "graphs": "CUDA graphs on against off, batch 1, in turns",
     "paired": "Compared in turns: how much faster the first is",
     "reference": "Reference: the network alone in torch, fp16, tensors on the device",
-    "limits": "Decode and resize alone, on all cores",
+    "limits": "Decode and resize alone, on all cores and by the engines of the GPU",
     "served": "Served: JPEG in, JSON out, the highest rate whose p99 keeps the objective",
 }
 _NOTES: Mapping[str, str] = {

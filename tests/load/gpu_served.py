@@ -23,6 +23,7 @@ from PIL import Image
 from models.specs import PreprocessSpec
 from service.settings import Settings, core_count, resolved
 from tests.load.gpu_cases import Runtime, missing_for_serving, served_variants
+from tests.load.gpu_decoding import run_device_decoding
 from tests.load.gpu_networks import BenchNetwork, generated_images
 from tests.load.gpu_rows import Place
 from tests.load.gpu_search import Trial, best_trial, next_connections, next_of, shares, trial_of
@@ -75,7 +76,8 @@ def decode_chunk(
 
 
 def run_limits(bench: Bench) -> None:
-    """Decode and resize alone, on all cores."""
+    """Decode and resize alone: on all cores, and by the GPU's engines."""
+    run_device_decoding(bench)
     missing = bench.machine.missing((SERVER,) if bench.device == "cpu" else (GPU, SERVER))
     for network in bench.networks:
         bench.measure(Place("limits", network.name, runtime="decode"), missing, partial(_decode_row, bench, network))

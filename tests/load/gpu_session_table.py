@@ -80,7 +80,8 @@ def _figures(row: Row) -> list[str]:
     if row["stage"] == "graphs":
         return [f"{place}: graphs make it {row['ratio']:.2f} times as fast [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"]
     latency = f", p50 {row['p50_ms']} ms" if "p50_ms" in row else ""
-    return [f"{place}: {row['images_per_s']:.0f} images/s{latency}"]
+    pixels = f", {row['worst_share']:.4%} of pixels of {row['worst_image']}" if "worst_share" in row else ""
+    return [f"{place}: {row['images_per_s']:.0f} images/s{latency}{pixels}"]
 
 
 def _load(trial: Mapping[str, Any]) -> str:

@@ -99,12 +99,12 @@ def test_call_for_one_runtime_and_one_variant_leaves_all_others_out_with_the_rea
 
 def test_shares_of_a_call_are_its_whole_time_and_what_is_left_over_goes_to_later_stages() -> None:
     stages = ("bare", "limits", "served")
-    lefts = (85.0, 45.0, 40.0)
-    shares = [stage_seconds(stage, stages, 85.0, left_s) for stage, left_s in zip(stages, lefts, strict=True)]
+    lefts = (90.0, 50.0, 40.0)
+    shares = [stage_seconds(stage, stages, 90.0, left_s) for stage, left_s in zip(stages, lefts, strict=True)]
 
-    assert shares == pytest.approx([40.0, 5.0, 40.0])
-    assert stage_seconds("served", stages, 85.0, 80.0) == 80.0, "nothing else was to do"
-    assert stage_seconds("served", stages, 85.0, -300.0) == pytest.approx(40.0), "an earlier case took too long"
+    assert shares == pytest.approx([40.0, 10.0, 40.0])
+    assert stage_seconds("served", stages, 90.0, 80.0) == 80.0, "nothing else was to do"
+    assert stage_seconds("served", stages, 90.0, -300.0) == pytest.approx(40.0), "an earlier case took too long"
 
 
 @pytest.mark.parametrize("case_s", [1.0, 7.0, 500.0])
