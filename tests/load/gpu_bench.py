@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             retry_failed=given.retry_failed,
             selection=only,
             connections=given.connections,
+            jpeg_decoder=given.jpeg_decoder,
             say=_say,
         )
         code = 0
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", action="append", default=[], help="only those named so, or so at the beginning")
     parser.add_argument("--variant", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--connections", type=_counts, default=(), help="of `served`, as 4,8,16; default: a search")
+    parser.add_argument("--jpeg-decoder", choices=("auto", "cpu", "gpu"), default="auto", help="of `served`")
     parser.add_argument("--commit", default="", help="for the report, where this folder is no git repository")
     parser.add_argument("--budget-s", type=float, default=3600.0, help="shared by the stages; none begins a case later")
     parser.add_argument("--case-s", type=float, default=2.0, help="of timing per figure")

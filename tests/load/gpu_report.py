@@ -86,6 +86,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("first request ms", "first_ms", 1),
         Column("tenth request ms", "tenth_ms", 1),
         Column("served by", "served_by"),
+        Column("JPEGs by", "jpegs_by"),
     ),
 }
 _TITLES: Mapping[str, str] = {

@@ -116,7 +116,8 @@ def run_served(bench: Bench) -> None:
     for network in bench.networks:
         for variant, runtime in served_variants(bench.device):
             missing = missing_for_serving(runtime, bench.machine) or unsupported(runtime, bench.machine)
-            place = Place("served", network.name, variant, runtime.module)
+            asked = "" if bench.jpeg_decoder == "auto" else f" jpegs-{bench.jpeg_decoder}"
+            place = Place("served", network.name, variant, runtime.module + asked)
             bench.measure(place, missing, partial(_served_row, bench, network, variant, runtime))
 
 
@@ -137,6 +138,7 @@ def server_options(bench: Bench, network: BenchNetwork, variant: str, runtime: R
         "variant": variant,
         "device_threads": core_count() if bench.device == "cpu" else 1,
         "api_processes": processes,
+        "jpeg_decoder": bench.jpeg_decoder,
         "slots": max(16, min(_MOST_CONNECTIONS // processes, _ARENA_BYTES // slot_bytes // processes)),
     }
     if runtime.is_tensorrt:
@@ -158,6 +160,7 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
         state = server.version(network.name, 1) or {}
         _ensure_served_by(state, variant, options["backend"])
         tried = searched(bench, network, server, bodies, options["api_processes"] * options["slots"])
+        jpegs_by = _jpegs_by(server)
         resident = sum(child.memory_info().rss for child in server.family())
     best = best_trial(tried, network.objective_ms)
     limits = {
@@ -179,6 +182,7 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
         "decode_limit": limits["decode"],
         "share_of_smaller_limit": round(best.per_second / min(known), 3) if best and len(known) == 2 else None,
         "served_by": _served_by(state),
+        **jpegs_by,
         "api_processes": options["api_processes"],
         "slots": options["slots"],
         "resident_bytes": int(resident),
@@ -190,6 +194,15 @@ def _served_by(state: dict[str, Any]) -> str:
     """Variant and backend, as the server itself says."""
     instances = state.get("instances") or [{}]
     return f"{instances[0].get('variant', '')} {instances[0].get('backend', '')}"
+
+
+def _jpegs_by(server: Server) -> dict[str, str]:
+    """Who decodes, and the figures that it was chosen by, as the server's log says."""
+    chosen = server.events("jpeg_decoder_chosen")
+    return {
+        "jpegs_by": chosen[-1]["decoder"] if chosen else "image threads",
+        "why": chosen[-1]["reason"] if chosen else "",
+    }
 
 
 def _ensure_served_by(state: dict[str, Any], variant: str, backend: str) -> None:

@@ -55,19 +55,21 @@ within() { # COMMAND...: gpu_bench ends by itself a little before its limit, so 
 export -f within
 budgeted=(bash -c 'within "$@"' within)
 
-part tests 105 "tests/gpu" "$PYTHON" -m pytest -m gpu tests/gpu -q -p no:randomly -p no:cacheprovider \
+part tests 95 "tests/gpu" "$PYTHON" -m pytest -m gpu tests/gpu -q -p no:randomly -p no:cacheprovider \
   -o filterwarnings=default --leak-seconds 10
-part prepare 30 "ONNX files of ResNet-50 and of the digits detector" "$PYTHON" -m tests.load.gpu_bench \
+part prepare 25 "ONNX files of ResNet-50 and of the digits detector" "$PYTHON" -m tests.load.gpu_bench \
   --prepare "$work/onnx" --network resnet50-224 --network digits-detector --variant fp32 --variant fp16
-part bare 40 "ResNet-50 fp16 in ONNX Runtime and TensorRT, with CUDA graphs and without" "${budgeted[@]}" "${bench[@]}" \
+part bare 35 "ResNet-50 fp16 in ONNX Runtime and TensorRT, with CUDA graphs and without" "${budgeted[@]}" "${bench[@]}" \
   --only bare,graphs --network resnet50-224 --runtime onnxruntime --runtime tensorrt --case-s 1
 part decoding 20 "JPEG decoding by itself: all cores, and the engines of the GPU" "${budgeted[@]}" "${bench[@]}" \
   --only limits --network resnet50-224 --case-s 1
-part served 60 "ResNet-50 served, 4 to 128 connections" "${budgeted[@]}" "${bench[@]}" \
-  --only served --network resnet50-224 --connections 4,8,16,32,64,128 --case-s 2
-part reference 50 "ResNet-50 in torch, eager and compiled" "${budgeted[@]}" "${bench[@]}" \
+part served 50 "ResNet-50 served, 4 to 128 connections" "${budgeted[@]}" "${bench[@]}" \
+  --only served --network resnet50-224 --connections 4,8,16,32,64,128 --case-s 1.5
+part reference 45 "ResNet-50 in torch, eager and compiled" "${budgeted[@]}" "${bench[@]}" \
   --only reference --network resnet50-224 --case-s 1
 part detector 25 "digits detector served: first request and tenth" "${budgeted[@]}" "${bench[@]}" \
   --only served --network digits-detector --connections 8 --case-s 1
+part threads 35 "ResNet-50 served again, JPEGs decoded by the image threads only" "${budgeted[@]}" "${bench[@]}" \
+  --only served --network resnet50-224 --connections 16,64,128 --jpeg-decoder cpu --case-s 1.5
 
 "$PYTHON" -m tests.load.gpu_session_table "$out" || { cat "$out/parts.tsv"; tail -n 3 "$out"/*.log; }

@@ -76,7 +76,8 @@ def _figures(row: Row) -> list[str]:
     place = " ".join(str(row[name]) for name in ("stage", "network", "variant", "runtime", "batch") if row[name])
     if row["stage"] == "served":
         head = f"{place}: first request {row['first_ms']} ms, tenth {row['tenth_ms']} ms"
-        return [head, *(f"  {_load(trial)}" for trial in row["trials"])]
+        by = f"  JPEGs by {row['jpegs_by']}; {row['why']}".rstrip("; ")
+        return [head, by, *(f"  {_load(trial)}" for trial in row["trials"])]
     if row["stage"] == "graphs":
         return [f"{place}: graphs make it {row['ratio']:.2f} times as fast [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"]
     latency = f", p50 {row['p50_ms']} ms" if "p50_ms" in row else ""

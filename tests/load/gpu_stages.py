@@ -19,6 +19,7 @@ from export.qualification.benchmark import latency_figure, seconds_per_run, spee
 from models.manifest import Manifest, read_manifest
 from service.backends.base import LoadRequest
 from service.repository.plans import PlanStore, StoredPlan, engines_root
+from service.vision.gpu.choice import JpegDecoderSetting
 from tests.load.gpu_cases import (
     CPU_PAIRS,
     CPU_RUNTIME,
@@ -77,6 +78,7 @@ class Bench:
     say: Say
     selection: Selection = EVERYTHING
     connections: tuple[int, ...] = ()  # that `served` tries; empty: it searches
+    jpeg_decoder: JpegDecoderSetting = "auto"  # of `served`
 
     def repository(self, network: BenchNetwork) -> Path:
         return self.work / "repositories" / network.name

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "load" / "gpu_session.sh"
-PARTS = ["tests", "prepare", "bare", "decoding", "served", "reference", "detector"]
+PARTS = ["tests", "prepare", "bare", "decoding", "served", "reference", "detector", "threads"]
 
 
 def session(directory: Path, python: str, seconds: str) -> subprocess.CompletedProcess[str]:
