@@ -64,6 +64,6 @@ def _decoding(settings: Settings) -> JpegDecoding:
         limits = ImageLimits(settings.max_pixels)
         return JpegDecoding(settings.jpeg_decoder, {"stand-in": lambda: CpuStandIn(limits)}, 1)
     # A worker sees its own device only, so that is number 0.
-    openers = device_openers(RuntimeDriver(), 0, settings.decode_threads)
+    openers = device_openers(RuntimeDriver(), 0, settings.decode_threads, settings.jpeg_decoder)
     image_threads = min(core_count(), settings.api_processes * settings.decode_threads)
     return JpegDecoding(settings.jpeg_decoder, openers, image_threads)

@@ -18,7 +18,7 @@ RULES = {
     "stretch": PreprocessSpec(width=512, height=256, fit="stretch"),
     "bicubic": PreprocessSpec(width=224, height=224, fit="stretch", resample="bicubic"),
 }
-ENGINE_NAMES = ("hardware", "hybrid", "gpu")
+ENGINES = ("hardware", "hybrid", "gpu")
 
 
 @contextlib.contextmanager
@@ -27,37 +27,63 @@ def alone() -> Iterator[bool]:
     yield True
 
 
-@pytest.fixture(params=ENGINE_NAMES)
-def decoder(request: pytest.FixtureRequest) -> Iterator[Any]:
+@contextlib.contextmanager
+def opened(engine: str) -> Iterator[Any]:
     from service.backends.cuda.runtime_driver import RuntimeDriver
     from service.errors import RuntimeMissing
     from service.vision.gpu.selection import device_openers
 
-    openers = device_openers(RuntimeDriver(), 0, 2)
-    matching = [name for name in openers if request.param in name]
-    assert matching, f"the engines are {list(openers)}"
+    openers = device_openers(RuntimeDriver(), 0, 2, "gpu")
+    assert tuple(openers) == ENGINES
     try:
-        opened = openers[matching[0]]()
+        decoder = openers[engine]()
     except RuntimeMissing as error:
         pytest.skip(str(error))  # a GPU without a hardware decoder
-    yield opened
-    opened.close()
+    try:
+        yield decoder
+    finally:
+        decoder.close()
+
+
+@pytest.fixture
+def hardware() -> Iterator[Any]:
+    with opened("hardware") as decoder:
+        yield decoder
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_pixels_are_those_of_the_cpu_path_and_bad_images_stay_alone(decoder: Any, rule: str) -> None:
+def test_pixels_of_baseline_files_are_those_of_the_cpu_path_and_bad_images_stay_alone(hardware: Any, rule: str) -> None:
     from service.vision.gpu.choice import unfaithfulness
     from service.vision.gpu.self_check import fidelity_of
 
-    fidelity = fidelity_of(decoder, RULES[rule], alone)
+    fidelity = fidelity_of(hardware, RULES[rule], alone)
 
     assert unfaithfulness(fidelity) == "", fidelity
 
 
-def test_speed_is_measured_beside_the_cpu_path(decoder: Any) -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_only_an_engine_that_passes_the_check_serves_whatever_is_offered(rule: str) -> None:
+    from service.backends.cuda.runtime_driver import RuntimeDriver
+    from service.vision.gpu.choice import unfaithfulness
+    from service.vision.gpu.selection import JpegDecoding, device_openers
+
+    decoding = JpegDecoding("gpu", device_openers(RuntimeDriver(), 0, 2, "gpu"), image_threads=2)
+
+    decoder, measured = decoding.decoder_for(RULES[rule], alone)
+
+    print(rule, measured)  # the figures of this GPU, with -s or where the test fails
+    faithful = {each.decoder: each.images_per_s for each in measured.devices if not unfaithfulness(each.fidelity)}
+    assert measured.choice.decoder == max(faithful, key=lambda name: faithful[name], default="")
+    assert (decoder is None) == (not faithful)
+    decoding.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_speed_is_measured_beside_the_cpu_path(engine: str) -> None:
     from service.vision.gpu.self_check import cpu_images_per_s, device_images_per_s
 
-    device, cpu = device_images_per_s(decoder, RULES["crop"], alone), cpu_images_per_s(RULES["crop"], 2)
+    with opened(engine) as decoder:
+        device, cpu = device_images_per_s(decoder, RULES["crop"], alone), cpu_images_per_s(RULES["crop"], 2)
 
     assert device > 0
     assert cpu > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,18 @@ from tests.support.gpu_machine import (
 )
 
 Device = Literal["cuda", "cpu"]
-STAGES = ("plans", "bare", "graphs", "paired", "limits", "served")
-Stage = Literal["plans", "bare", "graphs", "paired", "limits", "served"]
+Stage = Literal["plans", "bare", "graphs", "paired", "reference", "limits", "served"]
+# In this order, each with its share of a call's time; a share is of the stages that were asked for.
+STAGE_SHARES: Mapping[Stage, float] = {
+    "plans": 4.0,
+    "bare": 4.0,
+    "graphs": 1.0,
+    "paired": 2.0,
+    "reference": 2.0,
+    "limits": 1.0,
+    "served": 4.0,
+}
+STAGES: tuple[Stage, ...] = tuple(STAGE_SHARES)
 DIRECT, BACKEND = "direct", "backend"
 CPU_RUNTIME = "onnxruntime-cpu"
 TORCH_RUNTIME = "torch-compile"
@@ -54,6 +64,23 @@ class Pair:
     second: str
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a call was limited to; empty: nothing."""
+
+    runtimes: tuple[str, ...] = ()  # beginnings of their names
+    variants: tuple[str, ...] = ()
+
+    def leaves_out(self, *, runtime: str = "", variant: str = "") -> str:
+        """Why a row is not of this call; empty: it is. What has no runtime or no variant is never left out by it."""
+        if runtime and self.runtimes and not runtime.startswith(self.runtimes):
+            return f"this call was limited to the runtimes {', '.join(self.runtimes)}"
+        if variant and self.variants and variant not in self.variants:
+            return f"this call was limited to the variants {', '.join(self.variants)}"
+        return ""
+
+
+EVERYTHING = Selection()
 PAIRS = (
     Pair("int8 against fp16", "int8-trt", "fp16"),
     Pair("fp8 against fp16", "fp8-trt", "fp16"),
@@ -72,6 +99,17 @@ def networks_for(device: Device, names: Sequence[str] = ()) -> tuple[BenchNetwor
 
 def variants_for(device: Device) -> tuple[str, ...]:
     return CPU_VARIANTS if device == "cpu" else VARIANTS
+
+
+def stage_seconds(stage: Stage, stages: Sequence[Stage], total_s: float, left_s: float) -> float:
+    """How long a stage may begin new cases: its share of the whole call, or of what is left where that is more.
+
+    Its share of the whole is kept for it even where a case of an earlier stage took longer than that stage had.
+    """
+    to_come = stages[stages.index(stage) :]
+    share = STAGE_SHARES[stage]
+    own_s = total_s * share / sum(STAGE_SHARES[each] for each in stages)
+    return max(own_s, left_s * share / sum(STAGE_SHARES[each] for each in to_come))
 
 
 def tensorrt_modules() -> tuple[str, ...]:

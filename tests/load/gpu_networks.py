@@ -66,6 +66,15 @@ def _yolov10_s() -> tuple[nn.Module, str]:
     return yolov10_s(), "models.networks.yolov10.yolov10_s"
 
 
+def _digits_detector() -> tuple[nn.Module, str]:
+    import torch
+
+    from models.networks.yolov10 import digits_detector
+
+    torch.manual_seed(SEED)
+    return digits_detector(), "models.networks.yolov10.digits_detector"
+
+
 def _ddrnet23_slim() -> tuple[nn.Module, str]:
     import torch
 
@@ -129,6 +138,18 @@ NETWORKS = {
             batch_sizes=(1, 2, 4, 8),
             objective_ms=100.0,
             picture=(2048, 1024),
+        ),
+        BenchNetwork(
+            name="digits-detector",
+            task=TaskSpec(task=Task.DETECT, max_detections=100),
+            classes=10,
+            preprocess=PreprocessSpec(width=256, height=256, fit="letterbox"),
+            build=_digits_detector,
+            method="forward",
+            statistics_size=(8, 256, 256),
+            batch_sizes=(1, 8, 32, 64),
+            objective_ms=50.0,
+            picture=(256, 256),
         ),
         BenchNetwork(
             name="tiny-32",

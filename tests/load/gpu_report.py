@@ -59,12 +59,19 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("second, images/s", "second_images_per_s", 0),
         Column("turns", "turns", 0),
     ),
+    "reference": (
+        Column("images/s", "images_per_s", 0),
+        Column("first run s", "first_run_s", 2),
+    ),
     "limits": (
         Column("images/s", "images_per_s", 0),
         Column("picture", "picture"),
         Column("JPEG bytes", "jpeg_bytes", 0),
         Column("processes", "processes", 0),
         Column("threads each", "threads_per_process", 0),
+        Column("pixels within a level", "worst_share", 4),
+        Column("worst image", "worst_image"),
+        Column("may serve", "may_serve"),
     ),
     "served": (
         Column("objective ms", "objective_ms", 0),
@@ -76,7 +83,10 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("decode limit", "decode_limit", 0),
         Column("share of the smaller", "share_of_smaller_limit", 3),
         Column("most requests/s", "most_per_second", 0),
+        Column("first request ms", "first_ms", 1),
+        Column("tenth request ms", "tenth_ms", 1),
         Column("served by", "served_by"),
+        Column("JPEGs by", "jpegs_by"),
     ),
 }
 _TITLES: Mapping[str, str] = {
@@ -84,7 +94,8 @@ _TITLES: Mapping[str, str] = {
     "bare": "Bare: images per second and latency without a server",
     "graphs": "CUDA graphs on against off, batch 1, in turns",
     "paired": "Compared in turns: how much faster the first is",
-    "limits": "Decode and resize alone, on all cores",
+    "reference": "Reference: the network alone in torch, fp16, tensors on the device",
+    "limits": "Decode and resize alone, on all cores and by the engines of the GPU",
     "served": "Served: JPEG in, JSON out, the highest rate whose p99 keeps the objective",
 }
 _NOTES: Mapping[str, str] = {
@@ -93,6 +104,8 @@ _NOTES: Mapping[str, str] = {
     "events; ONNX Runtime owns its stream and does not tell.",
     "paired": "Ratios are of images per second at the lower quartile of the turns, with 95 % intervals from resampled "
     "turns. 2:4 pays where the whole interval is above 1.",
+    "reference": "No server of saccade runs this: it says what the device can do. The first run is where torch.compile "
+    "compiles.",
     "served": "The bare limit is the best batch size of the same backend; the decode limit has no server and no client "
     "beside it, the served rate has both on the same cores.",
 }
@@ -107,6 +120,7 @@ def markdown(document: Mapping[str, Any], plots: Sequence[str] = ()) -> str:
         if found:
             parts.append(f"## {title}\n\n{_NOTES.get(stage, '')}".rstrip())
             parts.extend(_stage_tables(stage, found))
+    parts.append(_stages_without_rows(rows))
     parts.extend(f"![{name}]({name})" for name in plots)
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -139,7 +153,26 @@ def _stage_tables(stage: str, rows: Sequence[Row]) -> list[str]:
             by_network.setdefault(str(row["network"]), []).append(row)
     tables = [_table(stage, network, found) for network, found in by_network.items()]
     lost = [row for row in rows if not is_measured(row)]
-    return [*tables, "\n".join(_lost_lines(lost))] if lost else tables
+    if stage == "served":
+        tables += [_trials(network, found) for network, found in by_network.items()]
+    return [*tables, "\n".join(lost_lines(lost))] if lost else tables
+
+
+def _stages_without_rows(rows: Mapping[str, Row]) -> str:
+    """A stage that nobody asked for is named, so that its figures are not looked for."""
+    absent = [stage for stage in _TITLES if stage not in {row["stage"] for row in rows.values()}]
+    return f"Stages that no call asked for, so they have no rows: {', '.join(absent)}." if absent else ""
+
+
+def _trials(network: str, rows: Sequence[Row]) -> str:
+    """Every load that was tried, in the order of its connections."""
+    lines = [f"### {network}: every load", ""]
+    lines += ["| variant | runtime | connections | requests/s | p50 ms | p99 ms | not 200 |", "|" + "---|" * 7]
+    for row in rows:
+        for trial in sorted(row["trials"], key=lambda each: int(each["connections"])):
+            figures = f"{trial['per_second']:.0f} | {trial['p50_ms']:.2f} | {trial['p99_ms']:.2f} | {trial['not_200']}"
+            lines.append(f"| {row['variant']} | {row['runtime']} | {trial['connections']} | {figures} |")
+    return "\n".join(lines)
 
 
 def _table(stage: str, network: str, rows: Sequence[Row]) -> str:
@@ -164,7 +197,7 @@ def _text(value: object, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value).replace("|", "/")
 
 
-def _lost_lines(rows: Sequence[Row]) -> list[str]:
+def lost_lines(rows: Sequence[Row]) -> list[str]:
     """One line per reason, however many rows have it; a failure names its case."""
     by_reason: dict[str, list[Row]] = {}
     for row in rows:

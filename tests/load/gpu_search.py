@@ -67,6 +67,11 @@ def next_connections(tried: Sequence[Trial], objective_ms: float, most: int) -> 
     return min(2 * largest.connections, most) if has_grown and largest.connections < most else None
 
 
+def next_of(connections: Sequence[int], tried: Sequence[Trial]) -> int | None:
+    """The next of numbers that somebody named; None after the last."""
+    return connections[len(tried)] if len(tried) < len(connections) else None
+
+
 def best_trial(tried: Sequence[Trial], objective_ms: float) -> Trial | None:
     """Highest rate within the objective."""
     return max((each for each in tried if each.keeps(objective_ms)), key=lambda each: each.per_second, default=None)

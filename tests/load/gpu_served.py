@@ -23,9 +23,10 @@ from PIL import Image
 from models.specs import PreprocessSpec
 from service.settings import Settings, core_count, resolved
 from tests.load.gpu_cases import Runtime, missing_for_serving, served_variants
+from tests.load.gpu_decoding import run_device_decoding
 from tests.load.gpu_networks import BenchNetwork, generated_images
 from tests.load.gpu_rows import Place
-from tests.load.gpu_search import Trial, best_trial, next_connections, shares, trial_of
+from tests.load.gpu_search import Trial, best_trial, next_connections, next_of, shares, trial_of
 from tests.load.gpu_stages import Bench, best_bare, plan_of
 from tests.support.gpu_machine import GPU, SERVER, GpuMachine
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _BODIES = 32
 _QUALITY = 90
+_FIRST_REQUESTS = 10  # one by one, as soon as the server is ready
 _DECODE_CHUNK = 64  # images per task of the decode limit
 _MOST_CONNECTIONS = 1024
 _ARENA_BYTES = 4 << 30  # of slots over all HTTP processes: large masks must not ask for all memory
@@ -74,7 +76,8 @@ def decode_chunk(
 
 
 def run_limits(bench: Bench) -> None:
-    """Decode and resize alone, on all cores."""
+    """Decode and resize alone: on all cores, and by the GPU's engines."""
+    run_device_decoding(bench)
     missing = bench.machine.missing((SERVER,) if bench.device == "cpu" else (GPU, SERVER))
     for network in bench.networks:
         bench.measure(Place("limits", network.name, runtime="decode"), missing, partial(_decode_row, bench, network))
@@ -113,7 +116,8 @@ def run_served(bench: Bench) -> None:
     for network in bench.networks:
         for variant, runtime in served_variants(bench.device):
             missing = missing_for_serving(runtime, bench.machine) or unsupported(runtime, bench.machine)
-            place = Place("served", network.name, variant, runtime.module)
+            asked = "" if bench.jpeg_decoder == "auto" else f" jpegs-{bench.jpeg_decoder}"
+            place = Place("served", network.name, variant, runtime.module + asked)
             bench.measure(place, missing, partial(_served_row, bench, network, variant, runtime))
 
 
@@ -134,6 +138,7 @@ def server_options(bench: Bench, network: BenchNetwork, variant: str, runtime: R
         "variant": variant,
         "device_threads": core_count() if bench.device == "cpu" else 1,
         "api_processes": processes,
+        "jpeg_decoder": bench.jpeg_decoder,
         "slots": max(16, min(_MOST_CONNECTIONS // processes, _ARENA_BYTES // slot_bytes // processes)),
     }
     if runtime.is_tensorrt:
@@ -151,10 +156,11 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
     workspace = bench.work / "server"
     workspace.mkdir(parents=True, exist_ok=True)
     with serving(bench.repository(network), workspace, options) as server:
-        _ensure_answer(server, network, bodies[0])
+        one_by_one_s = [_answered_s(server, network, bodies[index]) for index in range(_FIRST_REQUESTS)]
         state = server.version(network.name, 1) or {}
         _ensure_served_by(state, variant, options["backend"])
         tried = searched(bench, network, server, bodies, options["api_processes"] * options["slots"])
+        jpegs_by = _jpegs_by(server)
         resident = sum(child.memory_info().rss for child in server.family())
     best = best_trial(tried, network.objective_ms)
     limits = {
@@ -168,12 +174,15 @@ def _served_row(bench: Bench, network: BenchNetwork, variant: str, runtime: Runt
         "p50_ms": round(best.p50_ms, 2) if best else None,
         "p99_ms": round(best.p99_ms, 2) if best else None,
         "connections": best.connections if best else 0,
+        "first_ms": round(one_by_one_s[0] * 1e3, 2),
+        "tenth_ms": round(one_by_one_s[9] * 1e3, 2),
         "most_per_second": round(max(trial.per_second for trial in tried), 1),
         "trials": [asdict(trial) for trial in tried],
         "bare_limit": limits["bare"],
         "decode_limit": limits["decode"],
         "share_of_smaller_limit": round(best.per_second / min(known), 3) if best and len(known) == 2 else None,
         "served_by": _served_by(state),
+        **jpegs_by,
         "api_processes": options["api_processes"],
         "slots": options["slots"],
         "resident_bytes": int(resident),
@@ -185,6 +194,15 @@ def _served_by(state: dict[str, Any]) -> str:
     """Variant and backend, as the server itself says."""
     instances = state.get("instances") or [{}]
     return f"{instances[0].get('variant', '')} {instances[0].get('backend', '')}"
+
+
+def _jpegs_by(server: Server) -> dict[str, str]:
+    """Who decodes, and the figures that it was chosen by, as the server's log says."""
+    chosen = server.events("jpeg_decoder_chosen")
+    return {
+        "jpegs_by": chosen[-1]["decoder"] if chosen else "image threads",
+        "why": chosen[-1]["reason"] if chosen else "",
+    }
 
 
 def _ensure_served_by(state: dict[str, Any], variant: str, backend: str) -> None:
@@ -211,15 +229,18 @@ def serving(repository: Path, workspace: Path, options: dict[str, Any]) -> Itera
         yield server
 
 
-def _ensure_answer(server: Server, network: BenchNetwork, body: bytes) -> None:
-    """Raises RuntimeError with the server's words; a load of refusals would measure nothing."""
+def _answered_s(server: Server, network: BenchNetwork, body: bytes) -> float:
+    """How long one answer took. Raises RuntimeError with the server's words; refusals would measure nothing."""
+    start_s = time.perf_counter()
     response = server.predict(network.name, body)
+    taken_s = time.perf_counter() - start_s
     if response.status_code != 200:
         raise RuntimeError(f"the server answers {response.status_code}: {response.text[:300]}")
+    return taken_s
 
 
 def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[bytes], most: int) -> list[Trial]:
-    """Trials until the search is over or the time of this call is."""
+    """Trials until the search is over, or all numbers that were asked for are, or the time of this stage is."""
     from tests.load import closed_loop
 
     path = f"/v1/models/{network.name}/predict"
@@ -227,7 +248,7 @@ def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[b
     tried: list[Trial] = []
     with ProcessPoolExecutor(clients, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_warm, range(clients)))
-        while (connections := next_connections(tried, network.objective_ms, min(most, _MOST_CONNECTIONS))) is not None:
+        while (connections := _next(bench, tried, network.objective_ms, min(most, _MOST_CONNECTIONS))) is not None:
             running = [
                 pool.submit(
                     closed_loop.run, "127.0.0.1", server.port, path, bodies, share, bench.case_s / 4, bench.case_s
@@ -239,3 +260,9 @@ def searched(bench: Bench, network: BenchNetwork, server: Server, bodies: list[b
             if bench.budget.left_s() < 2 * bench.case_s:
                 break
     return tried
+
+
+def _next(bench: Bench, tried: Sequence[Trial], objective_ms: float, most: int) -> int | None:
+    if bench.connections:
+        return next_of(bench.connections, tried)
+    return next_connections(tried, objective_ms, most)

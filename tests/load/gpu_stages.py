@@ -19,15 +19,18 @@ from export.qualification.benchmark import latency_figure, seconds_per_run, spee
 from models.manifest import Manifest, read_manifest
 from service.backends.base import LoadRequest
 from service.repository.plans import PlanStore, StoredPlan, engines_root
+from service.vision.gpu.choice import JpegDecoderSetting
 from tests.load.gpu_cases import (
     CPU_PAIRS,
     CPU_RUNTIME,
     DIRECT,
+    EVERYTHING,
     PAIRS,
     TORCH_RUNTIME,
     Device,
     Pair,
     Runtime,
+    Selection,
     missing_for,
     runtimes_for,
     tensorrt_modules,
@@ -73,6 +76,9 @@ class Bench:
     case_s: float  # of timing per figure
     retry_failed: bool
     say: Say
+    selection: Selection = EVERYTHING
+    connections: tuple[int, ...] = ()  # that `served` tries; empty: it searches
+    jpeg_decoder: JpegDecoderSetting = "auto"  # of `served`
 
     def repository(self, network: BenchNetwork) -> Path:
         return self.work / "repositories" / network.name
@@ -90,8 +96,9 @@ class Bench:
         """One case. Whatever it raises is its row, and the others go on."""
         if self.rows.is_settled(place, retry_failed=self.retry_failed):
             return
-        if missing:
-            self.rows.not_run(place, missing)
+        left_out = self.selection.leaves_out(runtime=place.runtime, variant=place.variant)
+        if left_out or missing:
+            self.rows.not_run(place, left_out or missing)
             return
         if self.budget.left_s() < self.case_s:
             self.rows.not_run(place, OUT_OF_TIME)

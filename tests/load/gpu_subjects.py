@@ -70,14 +70,14 @@ class BackendSubject:
         if not self._is_pipelined:
             return turns(lambda: self._backend.infer(images), len(images), seconds)
         started: deque[int] = deque()
-        start_s, done = time.perf_counter(), 0
-        while done == 0 or started or time.perf_counter() - start_s < seconds:
-            is_over = done and time.perf_counter() - start_s >= seconds
+        start_s, done, is_over = time.perf_counter(), 0, False
+        while not is_over or started:
             while not is_over and len(started) < self._backend.batches_in_flight:
                 self._backend.staging(len(images))[...] = images
                 started.append(self._backend.start())
             self._backend.finish(started.popleft())
             done += len(images)
+            is_over = time.perf_counter() - start_s >= seconds
         return done / (time.perf_counter() - start_s)
 
     def close(self) -> None:

@@ -76,6 +76,20 @@ def test_jpegs_are_decoded_by_the_worker_to_the_same_pixels(server: Server) -> N
     server.wait_idle()
 
 
+def test_each_jpeg_goes_by_its_header_to_the_device_or_to_the_image_threads(server: Server) -> None:
+    # given a progressive file after every baseline one, all at once
+    images = [red_jpeg(red, progressive=bool(index % 2)) for index, red in enumerate(range(10, 90, 4))]
+    deciders = ("device", "image_threads", "second_opinion")
+    before = [server.metric(DECODED, decoder=name) for name in deciders]
+
+    answers = at_once(lambda data: server.predict("classifier", data).json()["predictions"][0], images, 8)
+
+    assert [red_of(answer) for answer in answers] == [red_on_cpu(data) for data in images]
+    after = [server.metric(DECODED, decoder=name) for name in deciders]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [10, 10, 0]
+    server.wait_idle()
+
+
 def test_answers_come_in_upright_source_coordinates(server: Server) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

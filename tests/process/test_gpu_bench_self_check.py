@@ -37,6 +37,9 @@ def test_figures_are_whole(rows: list[dict[str, Any]]) -> None:
     paired = [row for row in rows if row["stage"] == "paired"]
 
     assert served["per_second"] > 0
+    assert served["jpegs_by"] == "image threads"
+    assert served["first_ms"] > 0
+    assert served["tenth_ms"] > 0
     assert served["share_of_smaller_limit"] > 0
     assert served["p99_ms"] <= served["objective_ms"]
     assert all(0 < row["ci_low"] <= row["ratio"] <= row["ci_high"] for row in paired)

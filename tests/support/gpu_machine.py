@@ -198,8 +198,8 @@ def gpu_machine(load: Import = importlib.import_module) -> GpuMachine:
     return GpuMachine({each.name: each for each in found}, gpu.name, gpu.capability, gpu.memory_bytes)
 
 
-def provenance(machine: GpuMachine, root: Path, command: list[str]) -> dict[str, Any]:
-    """Where figures come from, JSON-ready."""
+def provenance(machine: GpuMachine, root: Path, command: list[str], commit: str = "") -> dict[str, Any]:
+    """Where figures come from, JSON-ready. `commit` is for a copy of the project without its history."""
     return {
         "device": machine.gpu_name or "none",
         "capability": machine.capability or "none",
@@ -210,7 +210,7 @@ def provenance(machine: GpuMachine, root: Path, command: list[str]) -> dict[str,
         "python": sys.version.split()[0],
         "versions": machine.versions(),
         "missing": machine.absent(),
-        "commit": _commit(root),
+        "commit": commit or _commit(root),
         "command": " ".join(command),
     }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import RuntimeMissing
+from service.vision.gpu.choice import JpegDecoderSetting
 from service.vision.gpu.resize_plan import DecodedImage
 
 _KEPT_BYTES = 256 << 20  # of decoded images between batches; more is given back
@@ -29,12 +30,19 @@ class Engine:
 
 # Interpolated chroma is what libjpeg-turbo does by default, and with it the CPU path.
 _SMOOTH_CHROMA = ":fancy_upsampling=1"
+# "hardware" comes first and is the only one that is offered unasked: on an H200 it kept 99.9 % of the pixels of every
+# baseline file within one level of the CPU path's, and the other two 98.9 to 99.6 %.
 ENGINES = (
     Engine("hardware", ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU"), _SMOOTH_CHROMA),
     Engine("hybrid", ("GPU_ONLY", "HYBRID_CPU_GPU"), _SMOOTH_CHROMA),
     Engine("gpu", ("GPU_ONLY", "HYBRID_CPU_GPU"), f"{_SMOOTH_CHROMA} nvjpeg_cuda_decoder:hybrid_huffman_threshold=0"),
 )
 ON_CPU = Engine("cpu", ("CPU_ONLY",), _SMOOTH_CHROMA)  # the library without a device, for tests
+
+
+def offered_engines(setting: JpegDecoderSetting) -> tuple[Engine, ...]:
+    """What is measured at load: all of them where somebody asked for the GPU, and the self check has the last word."""
+    return ENGINES if setting == "gpu" else ENGINES[:1]
 
 
 class NvImageCodec:

@@ -17,7 +17,7 @@ from service.errors import BackendError
 from service.vision.gpu.choice import Choice, DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
 from service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
 from service.vision.gpu.launcher import DriverLauncher
-from service.vision.gpu.nvimagecodec import ENGINES, Engine, NvImageCodec
+from service.vision.gpu.nvimagecodec import Engine, NvImageCodec, offered_engines
 from service.vision.gpu.self_check import Exclusive, cpu_images_per_s, device_images_per_s, fidelity_of
 
 log = structlog.get_logger()
@@ -90,9 +90,11 @@ class JpegDecoding:
             self._open.popitem()[1].close()
 
 
-def device_openers(driver: CudaDriver, device_index: int, threads: int) -> dict[str, Opener]:
-    """Every way of decoding on a GPU."""
-    return {engine.name: _opener(engine, driver, device_index, threads) for engine in ENGINES}
+def device_openers(
+    driver: CudaDriver, device_index: int, threads: int, setting: JpegDecoderSetting
+) -> dict[str, Opener]:
+    """The ways of decoding on a GPU that a setting offers."""
+    return {engine.name: _opener(engine, driver, device_index, threads) for engine in offered_engines(setting)}
 
 
 def _opener(engine: Engine, driver: CudaDriver, device_index: int, threads: int) -> Opener:

@@ -1,7 +1,8 @@
 """Measures a device's decoder against the CPU path before it serves. Promises: the serving code of both, on own images.
 
-Every image is drawn and encoded here, so the check needs no files. It covers what JPEGs differ in (chroma, grey,
-progressive, odd sides, EXIF turns) and what must not happen: a bad image that changes its neighbours.
+Every image is drawn and encoded here, so the check needs no files. It covers what those JPEGs differ in that
+`header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU) and what must not
+happen: a bad image that changes its neighbours.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ def check_images() -> dict[str, EncodedImage]:
         "4:2:0": _encoded(640, 481, subsampling=2),
         "4:2:0, high quality": _encoded(427, 640, subsampling=2, quality=97),
         "grey": _encoded(299, 301, mode="L"),
-        "progressive": _encoded(375, 500, progressive=True),
         "small": _encoded(37, 23),
         "large": _encoded(1281, 961),
         **{f"EXIF orientation {turn}": _encoded(201 + turn, 150, orientation=turn) for turn in (2, 3, 4, 5, 6, 7, 8)},
@@ -160,7 +160,6 @@ def _encoded(
     mode: str = "RGB",
     subsampling: int = 2,
     quality: int = 90,
-    progressive: bool = False,
     orientation: int = 1,
 ) -> bytes:
     exif = Image.Exif()
@@ -168,7 +167,7 @@ def _encoded(
     buffer = io.BytesIO()
     image = Image.fromarray(_drawn(width, height)).convert(mode)
     chroma = {} if mode == "L" else {"subsampling": subsampling}
-    image.save(buffer, "JPEG", quality=quality, progressive=progressive, exif=exif, **chroma)
+    image.save(buffer, "JPEG", quality=quality, exif=exif, **chroma)
     return buffer.getvalue()
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.gpu.flatness import growth
+from tests.load.gpu_bench import run_stages
 from tests.load.gpu_cases import (
     BACKEND,
     DIRECT,
     Runtime,
+    Selection,
     missing_for,
     missing_for_serving,
     networks_for,
     runtimes_for,
     served_variants,
+    stage_seconds,
     variants_for,
 )
+from tests.load.gpu_reference import reference_sizes
+from tests.load.gpu_rows import OUT_OF_TIME, Budget, Place, Rows
 from tests.load.gpu_served import _ensure_served_by, unsupported
+from tests.load.gpu_stages import Bench
 from tests.support.gpu_machine import EXPORTER, GPU, SERVER, TENSORRT, TORCH_CUDA, Component, GpuMachine
 
 
@@ -45,6 +55,7 @@ def test_toy_is_for_cpus_and_full_networks_are_for_gpus() -> None:
         "resnet50-224",
         "yolov10s-640",
         "ddrnet23slim-1024x2048",
+        "digits-detector",
     ]
     assert networks_for("cuda", ["tiny-32"]) == ()
 
@@ -68,6 +79,74 @@ def test_serving_needs_the_libraries_of_the_server() -> None:
     for _, runtime in served_variants("cuda"):
         assert missing_for_serving(runtime, machine(SERVER)) == "server: gone"
         assert missing_for_serving(runtime, machine()) == ""
+
+
+# What a call is limited to
+
+
+def test_call_for_one_runtime_and_one_variant_leaves_all_others_out_with_the_reason() -> None:
+    only = Selection(("onnxruntime", "torch eager"), ("fp16",))
+
+    assert only.leaves_out(runtime="onnxruntime-cuda", variant="fp16") == ""
+    assert only.leaves_out(runtime="torch eager") == ""
+    assert "the runtimes onnxruntime, torch eager" in only.leaves_out(runtime="torch-compile", variant="fp16")
+    assert "the variants fp16" in only.leaves_out(runtime="onnxruntime-cuda", variant="fp32")
+    assert Selection().leaves_out(runtime="tensorrt direct", variant="fp8-trt") == ""
+
+
+# Time of a call
+
+
+def test_shares_of_a_call_are_its_whole_time_and_what_is_left_over_goes_to_later_stages() -> None:
+    stages = ("bare", "limits", "served")
+    lefts = (90.0, 50.0, 40.0)
+    shares = [stage_seconds(stage, stages, 90.0, left_s) for stage, left_s in zip(stages, lefts, strict=True)]
+
+    assert shares == pytest.approx([40.0, 10.0, 40.0])
+    assert stage_seconds("served", stages, 90.0, 80.0) == 80.0, "nothing else was to do"
+    assert stage_seconds("served", stages, 90.0, -300.0) == pytest.approx(40.0), "an earlier case took too long"
+
+
+@pytest.mark.parametrize("case_s", [1.0, 7.0, 500.0])
+def test_stage_with_more_cases_than_time_leaves_the_last_stage_its_own(tmp_path: Path, case_s: float) -> None:
+    now = [0.0]
+
+    def stage(name: str, cases: int) -> Callable[[Bench], None]:
+        def case() -> dict[str, Any]:
+            now[0] += case_s
+            return {"images_per_s": 1.0}
+
+        def run(bench: Bench) -> None:
+            for index in range(cases):
+                bench.measure(Place(name, "resnet50-224", batch=index), "", case)
+
+        return run
+
+    rows = Rows(tmp_path / "report.json", "gpu", {})
+    bench = Bench(
+        machine=machine(),
+        device="cuda",
+        prepared=tmp_path,
+        work=tmp_path,
+        rows=rows,
+        budget=Budget(100.0, lambda: now[0]),
+        networks=(),
+        case_s=0.5,
+        retry_failed=False,
+        say=lambda text: None,
+    )
+
+    run_stages(bench, ("limits", "served"), {"limits": stage("limits", 200), "served": stage("served", 1)})
+
+    assert rows.find(Place("served", "resnet50-224")) is not None
+    assert rows.document["rows"][Place("limits", "resnet50-224", batch=199).key]["not_run"] == OUT_OF_TIME
+
+
+def test_reference_runs_at_sizes_that_a_network_takes() -> None:
+    sizes = {network.name: reference_sizes(network) for network in networks_for("cuda")}
+
+    assert sizes["resnet50-224"] == (64, 256)
+    assert sizes["ddrnet23slim-1024x2048"] == (8,)
 
 
 # Leaks

@@ -94,12 +94,33 @@ def test_frames_per_second_are_of_one_image_at_a_time() -> None:
     assert verdicts(bare(310.0, network="ddrnet23slim-1024x2048", batch=1))[text] == "reached"
 
 
+def trial(connections: int, per_second: float, p99_ms: float, not_200: int = 0) -> dict[str, Any]:
+    figures = {"per_second": per_second, "p50_ms": p99_ms / 2, "p99_ms": p99_ms, "not_200": not_200}
+    return {"connections": connections, **figures}
+
+
+def test_every_load_of_a_server_stands_in_the_report_with_its_first_and_tenth_request() -> None:
+    trials = [trial(64, 3_000.0, 20.0), trial(8, 900.0, 8.0)]
+    place = Place("served", "resnet50-224", "fp16", "onnxruntime-cuda")
+
+    text = markdown(document(row(place, trials=trials, per_second=900.0, first_ms=1600.0, tenth_ms=4.1)))
+
+    assert "| fp16 | onnxruntime-cuda | 8 | 900 | 4.00 | 8.00 | 0 |\n| fp16 | onnxruntime-cuda | 64 | 3000 |" in text
+    assert "| 1600.0 | 4.1 |" in text
+
+
+def test_stages_that_nobody_asked_for_are_named() -> None:
+    text = markdown(document(bare(5.0)))
+
+    assert "have no rows: plans, graphs, paired, reference, limits, served." in text
+
+
 def test_served_promise_counts_trials_within_its_own_bound() -> None:
     trials = [
-        {"per_second": 9_000.0, "p99_ms": 14.0, "not_200": 0},
-        {"per_second": 11_000.0, "p99_ms": 40.0, "not_200": 0},
-        {"per_second": 20_000.0, "p99_ms": 51.0, "not_200": 0},
-        {"per_second": 20_000.0, "p99_ms": 5.0, "not_200": 9},
+        trial(8, 9_000.0, 14.0),
+        trial(16, 11_000.0, 40.0),
+        trial(32, 20_000.0, 51.0),
+        trial(64, 20_000.0, 5.0, not_200=9),
     ]
     served = row(Place("served", "resnet50-224", "int8-trt", "tensorrt"), trials=trials, per_second=9_000.0)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.load.closed_loop import LoadResult
-from tests.load.gpu_search import Trial, best_trial, next_connections, shares, trial_of
+from tests.load.gpu_search import Trial, best_trial, next_connections, next_of, shares, trial_of
 
 OBJECTIVE_MS = 15.0
 
@@ -92,3 +92,11 @@ def test_one_flat_step_does_not_end_the_search() -> None:
         tried.append(Trial(connections, rates[connections], 1.0, 2.0, 0))
 
     assert [trial.connections for trial in tried] == [4, 8, 16, 32, 64]
+
+
+def test_numbers_that_somebody_named_are_tried_in_order_whatever_is_found() -> None:
+    tried: list[Trial] = []
+    while (connections := next_of((4, 64, 8), tried)) is not None:
+        tried.append(Trial(connections, 0.0, 0.0, 0.0, 5))
+
+    assert [trial.connections for trial in tried] == [4, 64, 8]

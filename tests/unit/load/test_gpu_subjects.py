@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,19 @@ def test_flow_keeps_as_many_batches_in_flight_as_there_is_room_for_and_finishes_
 
     assert subject.flow(IMAGES, 0.01) > 0
     assert backend.most == batches_in_flight
+    subject.close()
+
+
+@pytest.mark.parametrize("batches_in_flight", [1, 2, 3])
+@pytest.mark.parametrize("step_s", [0.3, 0.5, 0.7, 2.0])
+def test_flow_ends_whenever_the_time_is_up_between_two_looks_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch, batches_in_flight: int, step_s: float
+) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr("tests.load.gpu_subjects.time", SimpleNamespace(perf_counter=lambda: step_s * next(looks)))
+    subject = BackendSubject(Pipelined("tensorrt 10.16.1", batches_in_flight))  # type: ignore[arg-type]  # a stand-in
+
+    assert subject.flow(IMAGES, 1.0) > 0
     subject.close()
 
 

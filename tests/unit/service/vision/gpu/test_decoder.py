@@ -79,7 +79,6 @@ KINDS = {
     "4:2:2": jpeg(122, 83, subsampling=1),
     "4:2:0": jpeg(123, 85, subsampling=2),
     "grey": jpeg(97, 161, mode="L"),
-    "progressive": jpeg(161, 97, progressive=True),
     "tiny": jpeg(3, 2),
     "large": jpeg(901, 677),
     **{f"EXIF {orientation}": turned_jpeg(orientation) for orientation in range(1, 9)},

@@ -11,12 +11,12 @@ import pytest
 from models.preprocessing import UInt8Array
 from models.specs import PreprocessSpec
 from service.errors import DeviceLost, RuntimeMissing
-from service.vision.gpu.choice import unfaithfulness
+from service.vision.gpu.choice import JpegDecoderSetting, unfaithfulness
 from service.vision.gpu.cpu_stand_in import CpuStandIn
 from service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
-from service.vision.gpu.header import EncodedImage
+from service.vision.gpu.header import EncodedImage, encoded_image
 from service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
-from service.vision.gpu.selection import JpegDecoding
+from service.vision.gpu.selection import JpegDecoding, device_openers
 from service.vision.gpu.self_check import check_images, fidelity_of
 from service.vision.image_decoder import ImageLimits
 from tests.support.host_device import HostCodec, HostDriver, HostLauncher
@@ -57,8 +57,8 @@ class Scripted(CpuStandIn):
                 for row in rows:
                     np.minimum(row, 252, out=row)
                     row += 3
-            case "refuses progressive":
-                done = [is_done and b"\xff\xc2" not in image.data for is_done, image in zip(done, images, strict=True)]
+            case "refuses small":
+                done = [is_done and image.width > 40 for is_done, image in zip(done, images, strict=True)]
             case "takes all":
                 done = [True] * len(done)
             case "fails together":
@@ -78,7 +78,7 @@ class Scripted(CpuStandIn):
     ("spoil", "reason"),
     [
         ("brighter", "are within one level"),
-        ("refuses progressive", "cannot decode progressive"),
+        ("refuses small", "cannot decode small"),
         ("takes all", "takes noise for an image"),
         ("fails together", "refuses good images beside bad ones"),
         ("spills", "gives other pixels beside bad images"),
@@ -114,7 +114,29 @@ def test_check_covers_every_turn_and_every_chroma() -> None:
     images = check_images()
 
     assert {image.orientation for image in images.values()} == set(range(1, 9))
-    assert {"4:4:4", "4:2:2", "4:2:0", "grey", "progressive"} <= set(images)
+    assert {"4:4:4", "4:2:2", "4:2:0", "grey", "small"} <= set(images)
+
+
+def test_check_measures_only_what_is_sent_to_a_device() -> None:
+    assert [name for name, image in check_images().items() if encoded_image(image.data, ImageLimits()) is None] == []
+
+
+@pytest.mark.parametrize(("setting", "names"), [("auto", ["hardware"]), ("gpu", ["hardware", "hybrid", "gpu"])])
+def test_engines_with_other_pixels_are_offered_only_to_whom_asks_for_the_gpu(
+    setting: JpegDecoderSetting, names: list[str]
+) -> None:
+    driver = HostDriver()
+
+    assert list(device_openers(driver, 0, 1, setting)) == names  # type: ignore[arg-type]  # a stand-in
+
+
+def test_engine_with_other_pixels_does_not_serve_even_for_whom_asks_for_the_gpu() -> None:
+    openers = {"hardware": Scripted, "hybrid": lambda: Scripted("brighter")}
+
+    decoder, measured = JpegDecoding("gpu", openers, 1).decoder_for(SPEC, free_device)
+
+    assert decoder is not None
+    assert measured.choice.decoder == "hardware"
 
 
 def test_rule_is_measured_once() -> None:
