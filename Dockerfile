@@ -24,6 +24,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM tools AS wheel
 COPY pyproject.toml README.md LICENSE ./
+COPY saccade saccade
 COPY service service
 COPY models models
 COPY export export
@@ -138,7 +139,7 @@ LABEL org.opencontainers.image.title="saccade export" \
 RUN useradd --uid 10001 --user-group --create-home --home-dir /var/lib/saccade --shell /usr/sbin/nologin saccade
 COPY --from=packages-export /opt/saccade /opt/saccade
 # The reference recipes and checkpoints, as `models/recipes/…` like in the source tree.
-RUN ln -s "$(/opt/saccade/bin/python -c 'import pathlib, models; print(pathlib.Path(models.__file__).parent)')" /var/lib/saccade/models
+RUN ln -s "$(/opt/saccade/bin/python -c 'import pathlib, saccade.models; print(pathlib.Path(saccade.models.__file__).parent)')" /var/lib/saccade/models
 ENV PATH=/opt/saccade/bin:${PATH} \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \

@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt .ci/setup
 	touch $@
 
 demo: export ## export, gate, publish, serve, predict: the whole job; exits 0
-	$(PYTHON) -m export.demo --repository $(SACCADE_REPOSITORY)
+	$(PYTHON) -m saccade.export.demo --repository $(SACCADE_REPOSITORY)
 
 export: $(READY) ## the three reference networks into $(SACCADE_REPOSITORY)
 	.venv/bin/saccade-export run $(RECIPES) --repository $(SACCADE_REPOSITORY)
@@ -47,14 +47,14 @@ fix: $(READY)
 	.venv/bin/ruff format .
 
 train: $(READY) ## the three checkpoints in models/checkpoints from scratch
-	$(PYTHON) -m models.training.all
+	$(PYTHON) -m saccade.models.training.all
 
 recover: $(READY) ## the 2:4 weights in models/checkpoints from the dense ones: an hour of one core
 	set -e; for model in classifier detector segmenter; do .venv/bin/saccade-export recover \
 	  models/recipes/digits-$$model.yaml --out models/checkpoints/digits-$$model.sparse24.safetensors; done
 
 evaluate: $(READY) ## the checkpoints' figures on the test split
-	$(PYTHON) -m models.training.evaluate
+	$(PYTHON) -m saccade.models.training.evaluate
 
 bench: export ## start-up, memory, deploy against bare graph, served against limit
 	$(PYTHON) -m tests.load.bench --repository $(SACCADE_REPOSITORY)

@@ -35,6 +35,10 @@ Beside them
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """
 
+if __name__ != "saccade.export":
+    raise ImportError("this package is imported as `saccade.export`: under a second name it would exist twice")
+
+
 import os
 
 # onnxruntime reads it while it is imported, and it is imported all over this package: no device id is written.

@@ -1,4 +1,4 @@
-"""Turns raw network outputs into the task's final answer. Promises: the tensors `models.specs.output_tensors` names.
+"""Turns raw network outputs into the answer of the task: the tensors that `saccade.models.specs` names.
 
 Every head is cheap in ONNX Runtime: upsampling is two small matrix products (measured 1.8x faster than Resize).
 Detection has its own file, `detection_heads.py`; `plain_answers.py` is the textbook that all heads are held to.
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.detection_heads import BoxesHead, CandidatesHead
-from export.network import Network
-from export.normalisation import flat_outputs
-from models.specs import PreprocessSpec, TaskSpec
+from saccade.export.detection_heads import BoxesHead, CandidatesHead
+from saccade.export.network import Network
+from saccade.export.normalisation import flat_outputs
+from saccade.models.specs import PreprocessSpec, TaskSpec
 
 RAW_TENSORS = {"logits": 1, "dense_logits": 1, "boxes": 2, "candidates": 3}  # outputs of a network, by form
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from export.artifact import Artifact
-from export.recipe import LoadedRecipe
+from saccade.export.artifact import Artifact
+from saccade.export.recipe import LoadedRecipe
 
 _FACT = "not_batchable_reason"  # of the steps that can find out: wrap by tracing, onnx_from_torch by trying
 

@@ -11,22 +11,22 @@ import orjson
 import typer
 from rich.console import Console
 
-from export.artifact import StepResult
-from export.cli_build import register_build
-from export.cli_gate import register_gate
-from export.cli_matrix import matrix
-from export.cli_recover import recover
-from export.cli_signing import SignKeyOption, register_signing, signer_from
-from export.cli_sources import register_sources
-from export.datasets import DataStore
-from export.errors import ExportError, RecipeError
-from export.gate.table import report_table
-from export.pipeline import RunSettings, planned_steps, run_pipeline
-from export.progress import progress_listener
-from export.recipe import LoadedRecipe, load_recipe
-from export.reports.export_report import REPORT_JSON, read_report
-from export.reports.html_report import html
-from export.reports.report_files import markdown, pictures_beside, write_report
+from saccade.export.artifact import StepResult
+from saccade.export.cli_build import register_build
+from saccade.export.cli_gate import register_gate
+from saccade.export.cli_matrix import matrix
+from saccade.export.cli_recover import recover
+from saccade.export.cli_signing import SignKeyOption, register_signing, signer_from
+from saccade.export.cli_sources import register_sources
+from saccade.export.datasets import DataStore
+from saccade.export.errors import ExportError, RecipeError
+from saccade.export.gate.table import report_table
+from saccade.export.pipeline import RunSettings, planned_steps, run_pipeline
+from saccade.export.progress import progress_listener
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.reports.export_report import REPORT_JSON, read_report
+from saccade.export.reports.html_report import html
+from saccade.export.reports.report_files import markdown, pictures_beside, write_report
 
 DONE, FAILED, USAGE = 0, 1, 2
 _WIDE = 200  # characters of a table that goes into a file

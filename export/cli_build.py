@@ -1,6 +1,6 @@
 """`saccade-export build`. Promises: 0 every plan is there, 1 one could not be made, 2 wrong usage; imports no torch.
 
-A serving image without torch runs it as `python -m export.cli_build`.
+A serving image without torch runs it as `python -m saccade.export.cli_build`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from export.cli_engines import EnginesKeyOption, EnginesOption
-from export.errors import ExportError, RecipeError
-from export.plans.progress import Progress
-from export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
-from export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan
-from models.manifest import Variant
-from service.errors import BackendError, RepositoryError, SettingsError
-from service.repository.open import list_versions
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import PlanStore, engines_root
-from service.repository.trusted_keys import signature_policy
-from service.repository.verify import verify_version
+from saccade.export.cli_engines import EnginesKeyOption, EnginesOption
+from saccade.export.errors import ExportError, RecipeError
+from saccade.export.plans.progress import Progress
+from saccade.export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
+from saccade.export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan
+from saccade.models.manifest import Variant
+from saccade.service.errors import BackendError, RepositoryError, SettingsError
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore, engines_root
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.repository.verify import verify_version
 
 DONE, FAILED, USAGE = 0, 1, 2
 _SHOWN_WARNINGS = 3

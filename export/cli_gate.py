@@ -11,27 +11,27 @@ import orjson
 import typer
 from rich.console import Console
 
-from export.cli_engines import EnginesKeyOption, EnginesOption
-from export.cli_signing import SignKeyOption, signer_from
-from export.datasets import DataStore
-from export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
-from export.gate.adopted_plans import adopt_plans
-from export.gate.decision import denial_text, verdict
-from export.gate.device_figures import EvaluationData
-from export.gate.device_probe import TensorRtProbe, missing_for_plans
-from export.gate.judged_variants import judged_again
-from export.gate.on_device import settle
-from export.gate.settled_version import publish_settled
-from export.gate.table import gate_table
-from export.pipeline import Listener, RunSettings, run_pipeline
-from export.qualification.accuracy import Answer
-from export.recipe import LoadedRecipe, load_recipe
-from export.reference import reference_answers
-from export.reports.export_report import read_report
-from export.repository import version_numbers
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import PlanStore, engines_root
-from service.repository.verify import verify_version
+from saccade.export.cli_engines import EnginesKeyOption, EnginesOption
+from saccade.export.cli_signing import SignKeyOption, signer_from
+from saccade.export.datasets import DataStore
+from saccade.export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
+from saccade.export.gate.adopted_plans import adopt_plans
+from saccade.export.gate.decision import denial_text, verdict
+from saccade.export.gate.device_figures import EvaluationData
+from saccade.export.gate.device_probe import TensorRtProbe, missing_for_plans
+from saccade.export.gate.judged_variants import judged_again
+from saccade.export.gate.on_device import settle
+from saccade.export.gate.settled_version import publish_settled
+from saccade.export.gate.table import gate_table
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.accuracy import Answer
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.reference import reference_answers
+from saccade.export.reports.export_report import read_report
+from saccade.export.repository import version_numbers
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore, engines_root
+from saccade.service.repository.verify import verify_version
 
 DONE, FAILED = 0, 1
 

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.errors import RecipeError
-from export.matrix.entries import ENTRIES, Entry
-from export.matrix.rows import Row, read_rows
+from saccade.export.errors import RecipeError
+from saccade.export.matrix.entries import ENTRIES, Entry
+from saccade.export.matrix.rows import Row, read_rows
 
 _DEFAULT_RESULTS = Path("export/matrix")
 
@@ -28,8 +28,8 @@ def matrix(
     results: Annotated[Path, typer.Option(help="directory of results.json and RESULTS.md")] = _DEFAULT_RESULTS,
 ) -> None:
     """Exports, builds, serves every network of the matrix; rows that still hold are kept."""
-    from export.matrix.runner import Budget, outdated, run_entries, save  # imports the libraries' adapters
-    from export.matrix.table import totals
+    from saccade.export.matrix.runner import Budget, outdated, run_entries, save  # imports the libraries' adapters
+    from saccade.export.matrix.table import totals
 
     chosen = _chosen(only, dozen)
     pending = chosen if again else outdated(chosen, read_rows(results))

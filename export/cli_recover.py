@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.datasets import DataStore
-from export.pipeline import RunSettings, planned_steps, run_pipeline
-from export.progress import progress_listener
-from export.recipe import LoadedRecipe, load_recipe
-from export.sparsity.mask_check import SPARSITY_FILE
-from export.sparsity.sparsify import RECOVERED_FILE
+from saccade.export.datasets import DataStore
+from saccade.export.pipeline import RunSettings, planned_steps, run_pipeline
+from saccade.export.progress import progress_listener
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.sparsity.sparsify import RECOVERED_FILE
 
 _STEP = "compress.sparse24"
 

@@ -10,7 +10,14 @@ from typing import Annotated
 import orjson
 import typer
 
-from export.signing import KEY_FILE_VARIABLE, PASSWORD_VARIABLE, Signer, generate_keys, load_signer, sign_version
+from saccade.export.signing import (
+    KEY_FILE_VARIABLE,
+    PASSWORD_VARIABLE,
+    Signer,
+    generate_keys,
+    load_signer,
+    sign_version,
+)
 
 SignKeyOption = Annotated[
     Path | None,

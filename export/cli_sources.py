@@ -9,8 +9,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from export.init import summary, write_recipe
-from export.sources.catalogue import NAMELESS, matching_names
+from saccade.export.init import summary, write_recipe
+from saccade.export.sources.catalogue import NAMELESS, matching_names
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
 

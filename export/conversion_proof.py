@@ -15,12 +15,12 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.detection_heads import SCORE_FLOOR
-from export.errors import GraphError
-from export.large_files import plain_session
-from export.qualification.parity import relative_l2
-from export.recipe import Recipe
-from models.specs import Task, output_tensors
+from saccade.export.detection_heads import SCORE_FLOOR
+from saccade.export.errors import GraphError
+from saccade.export.large_files import plain_session
+from saccade.export.qualification.parity import relative_l2
+from saccade.export.recipe import Recipe
+from saccade.models.specs import Task, output_tensors
 
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)

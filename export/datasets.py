@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from export.digit_data import digit_samples, ensure_instances_disjoint
-from export.errors import DataRefused
-from export.folder_data import folder_samples
-from export.image_split import ImageSplit, Split, prepare_split
-from export.labelled_images import Sample
-from export.recipe import FolderData, LoadedRecipe
+from saccade.export.digit_data import digit_samples, ensure_instances_disjoint
+from saccade.export.errors import DataRefused
+from saccade.export.folder_data import folder_samples
+from saccade.export.image_split import ImageSplit, Split, prepare_split
+from saccade.export.labelled_images import Sample
+from saccade.export.recipe import FolderData, LoadedRecipe
 
 
 @dataclass(slots=True)

@@ -23,11 +23,11 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from export.errors import RecipeError
-from export.gate.table import report_table
-from export.reports.export_report import REPORT_JSON, read_report
-from models.specs import Task
-from service.commands.predict_text import summary_of
+from saccade.export.errors import RecipeError
+from saccade.export.gate.table import report_table
+from saccade.export.reports.export_report import REPORT_JSON, read_report
+from saccade.models.specs import Task
+from saccade.service.commands.predict_text import summary_of
 
 _SHOWN = 4  # images per task in the table; all samples are sent
 _READY_WITHIN_S = 60.0
@@ -74,7 +74,17 @@ def running_server(repository: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--repository", str(repository)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "saccade.service",
+        "serve",
+        "--port",
+        str(port),
+        "--repository",
+        str(repository),
+    ]
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
     try:

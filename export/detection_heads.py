@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.network import Suppression
-from export.normalisation import flat_outputs
-from export.suppression import keep_per_class
+from saccade.export.network import Suppression
+from saccade.export.normalisation import flat_outputs
+from saccade.export.suppression import keep_per_class
 
 SCORE_FLOOR = 0.001  # detections below it are padding: no metric and no request ever asks for them
 # Greedy suppression looks at better boxes only, so cutting the list at this many rows changes an answer only when
@@ -84,7 +84,7 @@ def best_rows(boxes: Tensor, scores: Tensor, class_ids: Tensor, most: int) -> tu
 
 
 def padded_answer(boxes: Tensor, scores: Tensor, class_ids: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The answer of models.specs: rows below the score floor are zero, and missing rows are added."""
+    """The answer of saccade.models.specs: rows below the score floor are zero, and missing rows are added."""
     missing = rows - scores.shape[1]
     if missing > 0:
         boxes = nn.functional.pad(boxes, (0, 0, 0, missing))

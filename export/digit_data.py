@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.errors import DataRefused
-from export.image_split import Split
-from export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import DigitScenes
-from models.digit_scenes import CLASS_NAMES, crop_samples, instance_digests, scene_samples
-from models.digit_scenes import Split as SceneSplit
-from models.specs import Task, TaskSpec
+from saccade.export.errors import DataRefused
+from saccade.export.image_split import Split
+from saccade.export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.recipe import DigitScenes
+from saccade.models.digit_scenes import CLASS_NAMES, crop_samples, instance_digests, scene_samples
+from saccade.models.digit_scenes import Split as SceneSplit
+from saccade.models.specs import Task, TaskSpec
 
 _BACKGROUND_LABELS = ("background", "__background__")
 

@@ -1,4 +1,4 @@
-"""`python -m export.engine_build`: builds, measures and judges one plan for the server. Promises: exactly one outcome.
+"""`python -m saccade.export.engine_build` builds, measures and judges one plan, with one outcome.
 
 It is a child of the server: the order comes on stdin, progress and the outcome go to stdout (`service/engines/
 build_wire.py`), everything else that prints goes to stderr. Neither torch nor a recipe is needed.
@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from export.errors import ExportError
-from export.gate.decision import denial_text
-from export.gate.device_probe import TensorRtProbe, told_progress
-from export.gate.device_seam import DeviceProbe
-from export.gate.plan_gate import plan_verdict, settled_record
-from models.plans import PlanKey, differences
-from service.engines.build_wire import (
+from saccade.export.errors import ExportError
+from saccade.export.gate.decision import denial_text
+from saccade.export.gate.device_probe import TensorRtProbe, told_progress
+from saccade.export.gate.device_seam import DeviceProbe
+from saccade.export.gate.plan_gate import plan_verdict, settled_record
+from saccade.models.plans import PlanKey, differences
+from saccade.service.engines.build_wire import (
     BuildLine,
     BuildOrder,
     BuildOutcome,
@@ -27,11 +27,11 @@ from service.engines.build_wire import (
     line_bytes,
     order_from,
 )
-from service.errors import SaccadeError
-from service.repository.build_marks import MarkedBuild
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.errors import SaccadeError
+from saccade.service.repository.build_marks import MarkedBuild
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import VerifiedVersion, verify_version
 
 DONE, FAILED = 0, 1
 Say = Callable[[BuildLine], None]

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import DataRefused
-from export.gate.device_figures import EvaluationData
-from export.image_split import ImageSplit, prepare_split
-from export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
-from export.qualification.accuracy import Answer
-from models.specs import PreprocessSpec, Task
+from saccade.export.errors import DataRefused
+from saccade.export.gate.device_figures import EvaluationData
+from saccade.export.image_split import ImageSplit, prepare_split
+from saccade.export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.qualification.accuracy import Answer
+from saccade.models.specs import PreprocessSpec, Task
 
 EVIDENCE_FILE = "evidence.npz"
 _MIB = 1024 * 1024

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from export.network import LibraryTransform
-from models.preprocessing import Geometry, UInt8Array, preprocess_into
-from models.specs import Frozen, Normalisation, PreprocessSpec
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.export.network import LibraryTransform
+from saccade.models.preprocessing import Geometry, UInt8Array, preprocess_into
+from saccade.models.specs import Frozen, Normalisation, PreprocessSpec
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 Levels = NDArray[np.float32]
 

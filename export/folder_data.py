@@ -22,11 +22,11 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from export.errors import DataRefused
-from export.image_split import Split
-from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import FolderData
-from models.specs import Task
+from saccade.export.errors import DataRefused
+from saccade.export.image_split import Split
+from saccade.export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.recipe import FolderData
+from saccade.models.specs import Task
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 ANNOTATIONS_FILE = "annotations.json"

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.errors import GraphError
-from export.folding_hooks import call_hook, captured_arguments, hook_of
-from export.layer_pairs import NormPair, SumPair, find_pairs
-from export.normalisation import flat_outputs
-from export.recipe import FoldingSpec
-from export.rewrites.torch_modules import replacement_of
+from saccade.export.errors import GraphError
+from saccade.export.folding_hooks import call_hook, captured_arguments, hook_of
+from saccade.export.layer_pairs import NormPair, SumPair, find_pairs
+from saccade.export.normalisation import flat_outputs
+from saccade.export.recipe import FoldingSpec
+from saccade.export.rewrites.torch_modules import replacement_of
 
 PROOF_LIMIT = 1e-5  # relative L2 in float64; what is left is the rounding of the folded weights to float32
 _PROOF_ROWS = 2

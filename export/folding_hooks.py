@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.errors import GraphError
-from export.recipe import FoldingSpec
+from saccade.export.errors import GraphError
+from saccade.export.recipe import FoldingSpec
 
 _NAMES = ("fuse", "reparameterize", "switch_to_deploy", "reparam", "fuse_model", "merge_branches")
 

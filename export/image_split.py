@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import DataRefused
-from export.labelled_images import Sample
-from export.qualification.benchmark import usable_threads
-from models.preprocessing import Geometry, UInt8Array, preprocess_into
-from models.specs import PreprocessSpec
-from service.errors import SaccadeError
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.export.errors import DataRefused
+from saccade.export.labelled_images import Sample
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.models.preprocessing import Geometry, UInt8Array, preprocess_into
+from saccade.models.specs import PreprocessSpec
+from saccade.service.errors import SaccadeError
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
 

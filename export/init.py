@@ -12,15 +12,15 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from export.errors import RecipeError, SourceError
-from export.recipe import LoadedRecipe, Recipe, load_recipe
-from export.sources import source_facts
-from export.sources.catalogue import library_names
-from export.sources.class_count import class_count
-from export.sources.names import generic_labels, near_names
-from export.sources.specs import SourceSpec
-from export.sources.weights import shapes_of
-from models.specs import Task
+from saccade.export.errors import RecipeError, SourceError
+from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.sources import source_facts
+from saccade.export.sources.catalogue import library_names
+from saccade.export.sources.class_count import class_count
+from saccade.export.sources.names import generic_labels, near_names
+from saccade.export.sources.specs import SourceSpec
+from saccade.export.sources.weights import shapes_of
+from saccade.models.specs import Task
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _WITH_CLASS_COUNT = ("timm", "torchvision")

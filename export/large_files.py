@@ -18,7 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
-from export.errors import GraphError
+from saccade.export.errors import GraphError
 
 EXTERNAL_ABOVE_BYTES = 256 << 20  # smaller graphs are simpler to handle in one file
 _INLINE_BELOW_BYTES = 1 << 20  # shapes, scales, biases: what rewrites look at stays in the graph

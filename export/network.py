@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from export.sources.specs import SourceSpec
+    from saccade.export.sources.specs import SourceSpec
 
 LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
 """The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from export.errors import GraphError
-from models.specs import Normalisation
+from saccade.export.errors import GraphError
+from saccade.models.specs import Normalisation
 
 FoldMethod = Literal["first_convolution", "depthwise_convolution"]
 PROOF_LIMIT = 1e-5  # relative L2 in float64; what is left is the rounding of the folded weights to float32

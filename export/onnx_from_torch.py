@@ -15,17 +15,17 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import Detail
-from export.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
-from export.graph_rewrites import keep_zeros_around_max_pool
-from export.large_files import load_graph, save_graph, saved_program
-from export.layer_names import name_nodes_after_layers
-from export.onnx_graph import MODEL_FILE, op_counts, rename_batch_dimension
-from export.splice import splice_onnx_networks
-from export.splice import translation_table as spliced_networks
-from export.steps import StepContext
-from export.suppression import translation_table as suppression
-from export.wrap import load_deploy_program, read_wrap_facts
+from saccade.export.artifact import Detail
+from saccade.export.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
+from saccade.export.graph_rewrites import keep_zeros_around_max_pool
+from saccade.export.large_files import load_graph, save_graph, saved_program
+from saccade.export.layer_names import name_nodes_after_layers
+from saccade.export.onnx_graph import MODEL_FILE, op_counts, rename_batch_dimension
+from saccade.export.splice import splice_onnx_networks
+from saccade.export.splice import translation_table as spliced_networks
+from saccade.export.steps import StepContext
+from saccade.export.suppression import translation_table as suppression
+from saccade.export.wrap import load_deploy_program, read_wrap_facts
 
 
 def run_onnx_from_torch(context: StepContext) -> Detail:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 
-from export.errors import GraphError
-from models.specs import PreprocessSpec, TaskSpec, TensorSpec, input_tensor, output_tensors
+from saccade.export.errors import GraphError
+from saccade.models.specs import PreprocessSpec, TaskSpec, TensorSpec, input_tensor, output_tensors
 
 MODEL_FILE = "model.onnx"  # what every step that makes a graph calls it
 _BOUNDARY_KEY = "saccade.network_outputs"  # where the network ends and the answer head begins

@@ -8,12 +8,12 @@ from pathlib import Path
 import onnx
 import onnxslim
 
-from export.artifact import Detail
-from export.conversion_proof import Arrays, RawOutputs, compared, raw_outputs, seeded_images
-from export.errors import GraphError
-from export.graph_rewrites import use_constant_scales, use_elementwise_vector_product, use_global_pooling
-from export.large_files import hand_on_weights, load_graph, plain_session, save_graph, weights_as_inputs
-from export.onnx_graph import (
+from saccade.export.artifact import Detail
+from saccade.export.conversion_proof import Arrays, RawOutputs, compared, raw_outputs, seeded_images
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import use_constant_scales, use_elementwise_vector_product, use_global_pooling
+from saccade.export.large_files import hand_on_weights, load_graph, plain_session, save_graph, weights_as_inputs
+from saccade.export.onnx_graph import (
     MODEL_FILE,
     batch_dimension,
     ensure_contract,
@@ -21,10 +21,10 @@ from export.onnx_graph import (
     mark_network_outputs,
     rename_batch_dimension,
 )
-from export.rewrites.antialiased_resize import use_products_for_antialiased_resize
-from export.rewrites.fourier import use_products_for_fourier
-from export.rewrites.patches_to_image import use_transposed_convolution_for_patches
-from export.steps import StepContext
+from saccade.export.rewrites.antialiased_resize import use_products_for_antialiased_resize
+from saccade.export.rewrites.fourier import use_products_for_fourier
+from saccade.export.rewrites.patches_to_image import use_transposed_convolution_for_patches
+from saccade.export.steps import StepContext
 
 _CHECKED_BATCH_SIZES = (1, 3)
 _MAX_ERROR = 1e-5  # relative L2 on raw network outputs; fusing rounds, it must not do more

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx
 
-from export.onnx_graph import layer_of
-from export.tensorrt_from_onnx import ParserError, find_tensorrt, parser_errors
-from models.manifest import TargetSupport
+from saccade.export.onnx_graph import layer_of
+from saccade.export.tensorrt_from_onnx import ParserError, find_tensorrt, parser_errors
+from saccade.models.manifest import TargetSupport
 
 _NAMED_NODES = 3
 

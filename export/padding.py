@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.errors import SourceError
-from export.network import Network
-from export.normalisation import FoldedNetwork, normalise, proven_front
-from models.specs import Normalisation, PreprocessSpec
+from saccade.export.errors import SourceError
+from saccade.export.network import Network
+from saccade.export.normalisation import FoldedNetwork, normalise, proven_front
+from saccade.models.specs import Normalisation, PreprocessSpec
 
 
 def padded_network(

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from export.artifact import (
+from saccade.export.artifact import (
     Artifact,
     StepIdentity,
     StepResult,
@@ -22,15 +22,15 @@ from export.artifact import (
     finished_artifact,
     sources_digest,
 )
-from export.batching import settled
-from export.datasets import DataStore
-from export.errors import ExportError, RecipeError
-from export.recipe import LoadedRecipe
-from export.signing import Signer
-from export.step_table import STEPS
-from export.steps import Step, StepContext, qualified_name
-from export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
-from service.errors import SaccadeError
+from saccade.export.batching import settled
+from saccade.export.datasets import DataStore
+from saccade.export.errors import ExportError, RecipeError
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.signing import Signer
+from saccade.export.step_table import STEPS
+from saccade.export.steps import Step, StepContext, qualified_name
+from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
+from saccade.service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
 

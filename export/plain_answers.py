@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import batched_nms
 
-from export.detection_heads import SCORE_FLOOR
-from export.network import Network, Suppression
-from export.normalisation import flat_outputs
-from models.specs import PreprocessSpec, TaskSpec
+from saccade.export.detection_heads import SCORE_FLOOR
+from saccade.export.network import Network, Suppression
+from saccade.export.normalisation import flat_outputs
+from saccade.models.specs import PreprocessSpec, TaskSpec
 
 
 def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, raw: Any) -> tuple[Tensor, ...]:
-    """The tensors of `models.specs.output_tensors` from what the network answered."""
+    """The tensors of `saccade.models.specs.output_tensors` from what the network answered."""
     outputs = flat_outputs(raw)
     match network.form:
         case "logits":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.artifact import Artifact, Detail
-from export.fidelity import FidelityReport, measure_fidelity
-from export.sources import library_transform
-from export.sources.specs import source_name
-from export.steps import StepContext
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.fidelity import FidelityReport, measure_fidelity
+from saccade.export.sources import library_transform
+from saccade.export.sources.specs import source_name
+from saccade.export.steps import StepContext
 
 FIDELITY_FILE = "fidelity.json"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from export.artifact import StepResult
-from export.pipeline import Listener, RunSettings, rerun_command
+from saccade.export.artifact import StepResult
+from saccade.export.pipeline import Listener, RunSettings, rerun_command
 
 _LONGEST = 60  # characters of a fact that still fits beside others
 _ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # what went wrong is never too long

@@ -9,25 +9,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from export.artifact import Artifact, Detail, file_sha256
-from export.batching import not_batchable_reason
-from export.errors import PublishError
-from export.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
-from export.gate.decision import verdict
-from export.gate.judge import reference_figure, weights_identity
-from export.gate.judged_variants import ensure_judged_by_recipe
-from export.onnx_graph import MODEL_FILE
-from export.reference import reference_answers
-from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from export.repository import add_version, readable_manifests
-from export.samples import write_samples
-from export.signing import Signer, sign_version
-from export.sources.specs import source_name
-from export.steps import StepContext, qualified_name
-from export.targets import read_targets
-from export.variants import TRAITS, VariantKind
-from export.wrap import read_extra_outputs
-from models.manifest import (
+from saccade.export.artifact import Artifact, Detail, file_sha256
+from saccade.export.batching import not_batchable_reason
+from saccade.export.errors import PublishError
+from saccade.export.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
+from saccade.export.gate.decision import verdict
+from saccade.export.gate.judge import reference_figure, weights_identity
+from saccade.export.gate.judged_variants import ensure_judged_by_recipe
+from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.reference import reference_answers
+from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from saccade.export.repository import add_version, readable_manifests
+from saccade.export.samples import write_samples
+from saccade.export.signing import Signer, sign_version
+from saccade.export.sources.specs import source_name
+from saccade.export.steps import StepContext, qualified_name
+from saccade.export.targets import read_targets
+from saccade.export.variants import TRAITS, VariantKind
+from saccade.export.wrap import read_extra_outputs
+from saccade.models.manifest import (
     MANIFEST_NAME,
     FileEntry,
     Lineage,
@@ -35,9 +35,9 @@ from models.manifest import (
     Variant,
     manifest_bytes,
 )
-from models.specs import input_tensor, output_tensors
-from service import __version__
-from service.repository.signature import SIGNATURE_NAME, sign_manifest
+from saccade.models.specs import input_tensor, output_tensors
+from saccade.service import __version__
+from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
 
 LABELS_FILE = "labels.txt"
 _SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}

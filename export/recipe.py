@@ -12,18 +12,18 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from export.compression.spec import PruningSpec, SparsitySpec
-from export.errors import RecipeError
-from export.gate.limits import GateThresholds
-from export.image_split import Split
-from export.network import NetworkRequest, SourceFacts
-from export.sources.crop_rule import crop_at_size
-from export.sources.specs import SourceSpec, source_name
-from export.variants import VariantKind
-from models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
+from saccade.export.compression.spec import PruningSpec, SparsitySpec
+from saccade.export.errors import RecipeError
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.image_split import Split
+from saccade.export.network import NetworkRequest, SourceFacts
+from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.sources.specs import SourceSpec, source_name
+from saccade.export.variants import VariantKind
+from saccade.models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-_LONGEST_NAME = 63  # as models.specs.ModelName
+_LONGEST_NAME = 63  # as saccade.models.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
@@ -204,7 +204,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
 
     Raises RecipeError naming the key that is unknown, missing or out of range, SourceError for an unknown network.
     """
-    from export.sources import source_facts  # the libraries behind it take seconds to import
+    from saccade.export.sources import source_facts  # the libraries behind it take seconds to import
 
     try:
         raw = path.read_bytes()

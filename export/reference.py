@@ -9,19 +9,19 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, Detail
-from export.image_split import batches
-from export.network import Network
-from export.padding import plain_input
-from export.plain_answers import plain_answer
-from export.qualification.accuracy import Answer, evidence_of
-from export.qualification.benchmark import usable_threads
-from export.qualification.bootstrap import Interval
-from export.qualification.evidence import MetricName, accuracy_of
-from export.recipe import Recipe
-from export.sources import load_network
-from export.steps import StepContext
-from models.specs import output_tensors
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.image_split import batches
+from saccade.export.network import Network
+from saccade.export.padding import plain_input
+from saccade.export.plain_answers import plain_answer
+from saccade.export.qualification.accuracy import Answer, evidence_of
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.export.qualification.bootstrap import Interval
+from saccade.export.qualification.evidence import MetricName, accuracy_of
+from saccade.export.recipe import Recipe
+from saccade.export.sources import load_network
+from saccade.export.steps import StepContext
+from saccade.models.specs import output_tensors
 
 ANSWERS_FILE = "answers.npz"
 METRIC_FILE = "metric.json"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from export.errors import PublishError
-from models.manifest import Manifest, ManifestError, read_manifest
+from saccade.export.errors import PublishError
+from saccade.models.manifest import Manifest, ManifestError, read_manifest
 
 
 def version_numbers(model_dir: Path) -> list[int]:

@@ -10,9 +10,9 @@ import numpy as np
 import orjson
 from pycocotools import mask as coco_mask
 
-from export.image_split import ImageSplit
-from export.labelled_images import ClassSample, DetectSample, Sample
-from export.recipe import Recipe
+from saccade.export.image_split import ImageSplit
+from saccade.export.labelled_images import ClassSample, DetectSample, Sample
+from saccade.export.recipe import Recipe
 
 SAMPLES_DIR = ".samples"
 TRUTH_FILE = "truth.json"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import onnx
 
-from export.large_files import load_graph, weight_files
-from export.precision.emulation import runnable_file
-from export.qualification.bare_graph import bare_input
-from export.qualification.benchmark import usable_threads
-from export.recipe import Recipe
-from models.specs import TensorSpec, input_tensor, output_tensors
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.export.large_files import load_graph, weight_files
+from saccade.export.precision.emulation import runnable_file
+from saccade.export.qualification.bare_graph import bare_input
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.export.recipe import Recipe
+from saccade.models.specs import TensorSpec, input_tensor, output_tensors
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 
 def open_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:

@@ -18,11 +18,17 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from export.errors import SigningError
-from models.manifest import MANIFEST_NAME
-from service.errors import RepositoryError, SignatureRefused, UnsignedVersion
-from service.repository.signature import SIGNATURE_NAME, key_id_of, read_signature, sign_manifest, verify_signature
-from service.repository.verify import verified_bytes, verify_version
+from saccade.export.errors import SigningError
+from saccade.models.manifest import MANIFEST_NAME
+from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
+from saccade.service.repository.signature import (
+    SIGNATURE_NAME,
+    key_id_of,
+    read_signature,
+    sign_manifest,
+    verify_signature,
+)
+from saccade.service.repository.verify import verified_bytes, verify_version
 
 KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
 PASSWORD_VARIABLE = "SACCADE_SIGN_KEY_PASSWORD"

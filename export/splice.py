@@ -21,8 +21,8 @@ import torch
 from onnx.defs import OpSchema
 from torch import Tensor
 
-from export.errors import SourceError
-from export.sources.onnx_files import close_sessions, read_model, run, signature_of
+from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_files import close_sessions, read_model, run, signature_of
 
 _DOMAIN = "saccade"
 _OP_TYPE = "OnnxNetwork"

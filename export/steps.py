@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from export.artifact import Artifact, Detail
-from export.recipe import LoadedRecipe, Recipe
-from export.variants import Form, VariantKind
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.recipe import LoadedRecipe, Recipe
+from saccade.export.variants import Form, VariantKind
 
 if TYPE_CHECKING:
-    from export.datasets import DataStore
-    from export.signing import Signer
+    from saccade.export.datasets import DataStore
+    from saccade.export.signing import Signer
 
 Note = Callable[[str], None]  # shown beside the progress bar
 

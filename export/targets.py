@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from export.artifact import Artifact, Detail
-from export.onnx_graph import MODEL_FILE
-from export.operator_support import tensorrt_support
-from export.steps import StepContext
-from export.tensorrt_from_onnx import find_tensorrt
-from models.manifest import TargetSupport
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.operator_support import tensorrt_support
+from saccade.export.steps import StepContext
+from saccade.export.tensorrt_from_onnx import find_tensorrt
+from saccade.models.manifest import TargetSupport
 
 TARGETS_FILE = "tensorrt.json"
 

@@ -12,12 +12,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from export.plans.build_log import ParserError, builder_error, listening
-from export.plans.network import NetworkLayer, Parsed, network_layers, parser_errors, refusal_text
-from export.plans.profile import BatchProfile, add_profile, profile_batches
-from export.plans.progress import BuildMonitor, Progress, tensorrt_monitor
-from export.plans.runtime import CURRENT, DEFAULT_CAPABILITIES, choose_capabilities, find_tensorrt, required_tensorrt
-from export.plans.timings import timings_of, use_timings
+from saccade.export.plans.build_log import ParserError, builder_error, listening
+from saccade.export.plans.network import NetworkLayer, Parsed, network_layers, parser_errors, refusal_text
+from saccade.export.plans.profile import BatchProfile, add_profile, profile_batches
+from saccade.export.plans.progress import BuildMonitor, Progress, tensorrt_monitor
+from saccade.export.plans.runtime import (
+    CURRENT,
+    DEFAULT_CAPABILITIES,
+    choose_capabilities,
+    find_tensorrt,
+    required_tensorrt,
+)
+from saccade.export.plans.timings import timings_of, use_timings
 
 __all__ = [
     "CURRENT",

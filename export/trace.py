@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.errors import SourceError
-from export.sources.trace_errors import describe_trace_failure, specialisations_noted
+from saccade.export.errors import SourceError
+from saccade.export.sources.trace_errors import describe_trace_failure, specialisations_noted
 
 _EXAMPLE_BATCH = 2  # torch.export would take a batch of one for a constant
 _LARGEST_BATCH = 1024  # also the most that a recipe may allow

@@ -11,17 +11,17 @@ import orjson
 import torch
 from torch import Tensor, nn
 
-from export.answer_heads import RAW_TENSORS, answer_head
-from export.artifact import Detail
-from export.errors import SourceError
-from export.network import Network
-from export.normalisation import FoldedNetwork, flat_outputs, fold_normalisation
-from export.padding import padded_network
-from export.recipe import Recipe
-from export.sources import load_network
-from export.steps import StepContext
-from export.trace import Trace, traced
-from models.specs import TensorSpec, input_tensor, output_tensors
+from saccade.export.answer_heads import RAW_TENSORS, answer_head
+from saccade.export.artifact import Detail
+from saccade.export.errors import SourceError
+from saccade.export.network import Network
+from saccade.export.normalisation import FoldedNetwork, flat_outputs, fold_normalisation
+from saccade.export.padding import padded_network
+from saccade.export.recipe import Recipe
+from saccade.export.sources import load_network
+from saccade.export.steps import StepContext
+from saccade.export.trace import Trace, traced
+from saccade.models.specs import TensorSpec, input_tensor, output_tensors
 
 DEPLOY_FILE = "deploy.pt2"
 FACTS_FILE = "wrap.json"
@@ -134,7 +134,7 @@ def load_deploy_program(artifact_dir: Path) -> Any:
 
 
 def _folded_layers(network: Network, recipe: Recipe) -> tuple[nn.Module, tuple[dict[str, Any], ...]]:
-    from export.folding import fold_network  # here: it imports timm, which takes seconds
+    from saccade.export.folding import fold_network  # here: it imports timm, which takes seconds
 
     example = torch.zeros(1, 3, recipe.preprocess.height, recipe.preprocess.width)
     result = fold_network(network.module, recipe.folding, example)

@@ -16,8 +16,11 @@
 
     networks/             resnet.py · yolov10.py (yolov10_body.py, yolov10_blocks.py) · ddrnet.py (dappm.py) · layers.py
                           unireplknet.py · evit.py · digits_vit.py
-    training/             python -m models.training.all; see its own map
+    training/             python -m saccade.models.training.all; see its own map
     checkpoints/          trained weights and figures.json, what they reach on the test split
 
 Import direction: models ← service ← export. Only networks/ and the training commands import torch.
 """
+
+if __name__ != "saccade.models":
+    raise ImportError("this package is imported as `saccade.models`: under a second name it would exist twice")

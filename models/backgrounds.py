@@ -7,7 +7,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from models.digit_sources import Split, UInt8Array, photographs
+from saccade.models.digit_sources import Split, UInt8Array, photographs
 
 FloatArray = NDArray[np.float32]
 

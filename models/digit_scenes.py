@@ -10,8 +10,8 @@ import simplejpeg
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from models.backgrounds import background
-from models.digit_sources import (
+from saccade.models.backgrounds import background
+from saccade.models.digit_sources import (
     IntArray,
     Split,
     UInt8Array,
@@ -20,8 +20,8 @@ from models.digit_sources import (
     instance_indices,
     split_fingerprint,
 )
-from models.digit_strokes import MASK_COVERAGE, FloatArray, paint, random_pose, stroke_coverage
-from models.specs import PreprocessSpec
+from saccade.models.digit_strokes import MASK_COVERAGE, FloatArray, paint, random_pose, stroke_coverage
+from saccade.models.specs import PreprocessSpec
 
 __all__ = [
     "CLASS_NAMES",

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.digit_sources import UInt8Array
+from saccade.models.digit_sources import UInt8Array
 
 FloatArray = NDArray[np.float32]
 

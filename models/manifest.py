@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from models.specs import (
+from saccade.models.specs import (
     Frozen,
     ModelName,
     Normalisation,

@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, model_validator
 
-from models.manifest import Device, GateDecision, LatencyFigure, Manifest, Variant
-from models.specs import Frozen, ModelName, Sha256, VariantName
+from saccade.models.manifest import Device, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.specs import Frozen, ModelName, Sha256, VariantName
 
 PLAN_FILE = "plan"
 PLAN_RECORD = "plan.json"

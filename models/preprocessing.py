@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.resampling import Window, resized_part
-from models.specs import PreprocessSpec
+from saccade.models.resampling import Window, resized_part
+from saccade.models.specs import PreprocessSpec
 
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]

@@ -17,7 +17,7 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.specs import Resample
+from saccade.models.specs import Resample
 
 UInt8Array = NDArray[np.uint8]
 _Taps = tuple[NDArray[np.intp], NDArray[np.float32]]  # indices and weights, both (outputs, taps)

@@ -33,4 +33,8 @@ requests for what is not loaded wait in `cold_starts.py`.
 Import direction: models <- service <- export. Nothing here imports torch or export.
 """
 
+if __name__ != "saccade.service":
+    raise ImportError("this package is imported as `saccade.service`: under a second name it would exist twice")
+
+
 __version__ = "0.1.0"

@@ -1,5 +1,5 @@
-"""`python -m service` is `saccade`."""
+"""`python -m saccade.service` is `saccade`."""
 
-from service.cli import main
+from saccade.service.cli import main
 
 main()

@@ -14,14 +14,14 @@ import structlog
 import uvicorn
 import uvloop
 
-from models.manifest import Manifest, ManifestError, read_manifest
-from service.app import Api, build_api
-from service.core import VersionKey
-from service.http.listening import listen
-from service.http.one_write import OneWriteProtocol
-from service.logs import configure_logs
-from service.workers import messages
-from service.workers.child import ControlConnection, ignore_terminal_signals
+from saccade.models.manifest import Manifest, ManifestError, read_manifest
+from saccade.service.app import Api, build_api
+from saccade.service.core import VersionKey
+from saccade.service.http.listening import listen
+from saccade.service.http.one_write import OneWriteProtocol
+from saccade.service.logs import configure_logs
+from saccade.service.workers import messages
+from saccade.service.workers.child import ControlConnection, ignore_terminal_signals
 
 log = structlog.get_logger()
 

@@ -14,32 +14,32 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from service import __version__
-from service.catalog import ServingCatalog
-from service.cold_starts import ColdStarts
-from service.core import VersionKey
-from service.errors import SaccadeError
-from service.http.auth import ApiKeys
-from service.http.error_responses import PROBLEM_TYPE, problem, problem_of
-from service.http.front_door import FrontDoor
-from service.http.health import health_router
-from service.http.limits import BodyLimits
-from service.http.model_routes import model_router
-from service.http.playground import playground_router
-from service.http.schemas import PredictAnswer, Problem, predict_operation
-from service.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
-from service.metrics import Metrics
-from service.parameters import DeadlineRule
-from service.predictor import Predictor
-from service.rungs import LadderRule, RungChooser
-from service.scheduling.admission import Admission
-from service.scheduling.loop_turn import LoopTurn
-from service.scheduling.pool_load import PoolLoad
-from service.scheduling.waits import WaitBounds
-from service.settings import Settings
-from service.vision.image_decoder import ImageLimits
-from service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
-from service.workers.worker_client import WorkerClient
+from saccade.service import __version__
+from saccade.service.catalog import ServingCatalog
+from saccade.service.cold_starts import ColdStarts
+from saccade.service.core import VersionKey
+from saccade.service.errors import SaccadeError
+from saccade.service.http.auth import ApiKeys
+from saccade.service.http.error_responses import PROBLEM_TYPE, problem, problem_of
+from saccade.service.http.front_door import FrontDoor
+from saccade.service.http.health import health_router
+from saccade.service.http.limits import BodyLimits
+from saccade.service.http.model_routes import model_router
+from saccade.service.http.playground import playground_router
+from saccade.service.http.schemas import PredictAnswer, Problem, predict_operation
+from saccade.service.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
+from saccade.service.metrics import Metrics
+from saccade.service.parameters import DeadlineRule
+from saccade.service.predictor import Predictor
+from saccade.service.rungs import LadderRule, RungChooser
+from saccade.service.scheduling.admission import Admission
+from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.pool_load import PoolLoad
+from saccade.service.scheduling.waits import WaitBounds
+from saccade.service.settings import Settings
+from saccade.service.vision.image_decoder import ImageLimits
+from saccade.service.workers.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
+from saccade.service.workers.worker_client import WorkerClient
 
 PREDICT_PATHS = (
     "/v1/models/{model}/predict",

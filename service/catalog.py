@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
-from models.manifest import Manifest
-from service.core import VersionKey, VersionState
-from service.errors import BadParameter, NotFound, NotReady, Resting
-from service.metrics import Metrics, VersionMetrics
-from service.rollout.policy import STABLE, default_version, labels_of
-from service.workers.messages import Catalog, InstanceStatus, Usage, VersionStatus
-from service.workers.tensor_slots import SlotLayout, layout_of
+from saccade.models.manifest import Manifest
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.errors import BadParameter, NotFound, NotReady, Resting
+from saccade.service.metrics import Metrics, VersionMetrics
+from saccade.service.rollout.policy import STABLE, default_version, labels_of
+from saccade.service.workers.messages import Catalog, InstanceStatus, Usage, VersionStatus
+from saccade.service.workers.tensor_slots import SlotLayout, layout_of
 
 
 @dataclass(slots=True)

@@ -6,13 +6,13 @@ import sys
 
 import click
 
-from service import __version__
-from service.commands.bench import bench
-from service.commands.doctor import doctor
-from service.commands.predict import predict
-from service.commands.repository import repository
-from service.commands.serve import serve
-from service.errors import SaccadeError, SettingsError
+from saccade.service import __version__
+from saccade.service.commands.bench import bench
+from saccade.service.commands.doctor import doctor
+from saccade.service.commands.predict import predict
+from saccade.service.commands.repository import repository
+from saccade.service.commands.serve import serve
+from saccade.service.errors import SaccadeError, SettingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

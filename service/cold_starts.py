@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from service.catalog import ServingCatalog, Target
-from service.core import VersionKey
-from service.errors import NotReady, Resting
+from saccade.service.catalog import ServingCatalog, Target
+from saccade.service.core import VersionKey
+from saccade.service.errors import NotReady, Resting
 
 _UNMEASURED_S = 5.0  # Retry-After before the first load of a version
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from service.errors import SettingsError
+from saccade.service.errors import SettingsError
 
 CPU = "cpu"
 ONLY_GPU = "cuda:0"  # what a worker calls its GPU, whatever its name outside

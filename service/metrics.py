@@ -24,8 +24,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
 from prometheus_client.registry import Collector
 
-from service.core import Outcome, VersionState
-from service.workers.messages import Catalog
+from saccade.service.core import Outcome, VersionState
+from saccade.service.workers.messages import Catalog
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")

@@ -16,21 +16,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from models.manifest import Manifest
-from models.preprocessing import Geometry, preprocess_into
-from service.backends.base import Backend, Outputs, UInt8Array
-from service.backends.registry import load_backend
-from service.backends.requests import load_request
-from service.device_names import inner_name
-from service.errors import BackendError, RepositoryError, SaccadeError
-from service.parameters import Parameters
-from service.repository.open import list_versions
-from service.repository.trusted_keys import SignaturePolicy
-from service.repository.variants import choose_variant
-from service.repository.verify import VerifiedVersion, verify_version
-from service.settings import Settings
-from service.vision.answers import prediction_of
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.manifest import Manifest
+from saccade.models.preprocessing import Geometry, preprocess_into
+from saccade.service.backends.base import Backend, Outputs, UInt8Array
+from saccade.service.backends.registry import load_backend
+from saccade.service.backends.requests import load_request
+from saccade.service.device_names import inner_name
+from saccade.service.errors import BackendError, RepositoryError, SaccadeError
+from saccade.service.parameters import Parameters
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.variants import choose_variant
+from saccade.service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.settings import Settings
+from saccade.service.vision.answers import prediction_of
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 
 class Source(Protocol):

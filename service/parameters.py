@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from models.manifest import Manifest
-from models.specs import Task
-from service.errors import BadParameter
-from service.vision.segmentation import MaskFormat
+from saccade.models.manifest import Manifest
+from saccade.models.specs import Task
+from saccade.service.errors import BadParameter
+from saccade.service.vision.segmentation import MaskFormat
 
 _NAMES_BY_TASK = {
     Task.CLASSIFY: ("top_k",),

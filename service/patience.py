@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from service.errors import ClientLeft, DeadlineExceeded, SaccadeError
+from saccade.service.errors import ClientLeft, DeadlineExceeded, SaccadeError
 
 # Most requests are answered within this time and never need to ask whether their client is still there.
 _ASK_AFTER_S = 0.025

@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 import structlog
 
-from models.preprocessing import Geometry, geometry_of, preprocess_into
-from models.specs import Task
-from service.catalog import Target
-from service.core import StageTimes
-from service.errors import (
+from saccade.models.preprocessing import Geometry, geometry_of, preprocess_into
+from saccade.models.specs import Task
+from saccade.service.catalog import Target
+from saccade.service.core import StageTimes
+from saccade.service.errors import (
     ClientLeft,
     DeadlineExceeded,
     InferenceFailed,
@@ -31,20 +31,20 @@ from service.errors import (
     SaccadeError,
     WorkerLost,
 )
-from service.parameters import Parameters
-from service.patience import ClientWatch, Patience
-from service.rungs import LadderRule, RungChooser
-from service.scheduling.admission import Permit
-from service.scheduling.loop_turn import LoopTurn
-from service.scheduling.pool_load import PoolLoad
-from service.scheduling.priority import RANK_OFFSET_S, Priority
-from service.scheduling.waits import Urgency
-from service.vision.answers import prediction_of
-from service.vision.gpu.header import encoded_image
-from service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
-from service.workers import messages
-from service.workers.device_lines import Assignment, DeviceLines
-from service.workers.tensor_slots import TensorPlace
+from saccade.service.parameters import Parameters
+from saccade.service.patience import ClientWatch, Patience
+from saccade.service.rungs import LadderRule, RungChooser
+from saccade.service.scheduling.admission import Permit
+from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.pool_load import PoolLoad
+from saccade.service.scheduling.priority import RANK_OFFSET_S, Priority
+from saccade.service.scheduling.waits import Urgency
+from saccade.service.vision.answers import prediction_of
+from saccade.service.vision.gpu.header import encoded_image
+from saccade.service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
+from saccade.service.workers import messages
+from saccade.service.workers.device_lines import Assignment, DeviceLines
+from saccade.service.workers.tensor_slots import TensorPlace
 
 log = structlog.get_logger()
 
@@ -390,5 +390,7 @@ def _ensure_ok(status: int) -> None:
             raise NotReady("the version was unloaded while the request waited; retry")
         case messages.DONE_FAILED:
             raise InferenceFailed("the model failed on this image")
+        case messages.DONE_DEVICE_LOST:
+            raise WorkerLost("the device failed with this image; another worker takes over, retry shortly")
         case _:
             raise WorkerLost(f"the worker answered with an unknown status {status}")

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.catalog import Target
-from service.parameters import Parameters
-from service.scheduling.brown_out import RungState, rung_for
-from service.workers.messages import InstanceStatus
+from saccade.service.catalog import Target
+from saccade.service.parameters import Parameters
+from saccade.service.scheduling.brown_out import RungState, rung_for
+from saccade.service.workers.messages import InstanceStatus
 
 
 class Waits(Protocol):

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from service.device_names import devices_from
-from service.errors import SettingsError
+from saccade.service.device_names import devices_from
+from saccade.service.errors import SettingsError
 
 PREFIX = "SACCADE_"
 # The exporter's own: one shell may publish and serve, so a server leaves them alone.

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import structlog
 
-from service.core import VersionKey, VersionState
-from service.doors import Doors
-from service.engines.engine_serving import EngineEvents, EngineServing
-from service.errors import SettingsError
-from service.http.auth import ApiKeys
-from service.http.listening import reserve
-from service.metrics import MULTIPROCESS_DIR, mark_process_dead
-from service.placement.placer import MemoryLimits, Placer
-from service.repository.trusted_keys import SignaturePolicy, signature_policy
-from service.runtime_dir import runtime_dir
-from service.settings import MIB, Settings, resolved
-from service.tuning.tune import tuned
-from service.version_serving import ServingEvents, VersionServing
-from service.version_table import VersionTable
-from service.workers import messages
-from service.workers.child_process import BackOff, ChildProcess, ChildSpec
-from service.workers.device_supervision import DeviceEvents, DeviceSupervision
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.doors import Doors
+from saccade.service.engines.engine_serving import EngineEvents, EngineServing
+from saccade.service.errors import SettingsError
+from saccade.service.http.auth import ApiKeys
+from saccade.service.http.listening import reserve
+from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
+from saccade.service.placement.placer import MemoryLimits, Placer
+from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
+from saccade.service.runtime_dir import runtime_dir
+from saccade.service.settings import MIB, Settings, resolved
+from saccade.service.tuning.tune import tuned
+from saccade.service.version_serving import ServingEvents, VersionServing
+from saccade.service.version_table import VersionTable
+from saccade.service.workers import messages
+from saccade.service.workers.child_process import BackOff, ChildProcess, ChildSpec
+from saccade.service.workers.device_supervision import DeviceEvents, DeviceSupervision
 
 log = structlog.get_logger()
 
@@ -99,7 +99,7 @@ class Supervisor:
         while not self._stop.is_set():
             started_s = time.monotonic()
             spec = ChildSpec(
-                "service.api_process",
+                "saccade.service.api_process",
                 name,
                 ("--port", str(self._reservation.getsockname()[1])),
                 self._child_environment(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from service.core import VersionState
-from service.repository.open import FoundVersion
-from service.repository.verify import VerifiedVersion
+from saccade.service.core import VersionState
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.verify import VerifiedVersion
 
 RESTING = "loads on first request"
 _BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)

@@ -12,17 +12,17 @@ from typing import Any
 
 import structlog
 
-from service.core import VersionKey
-from service.engines.engine_serving import EngineServing
-from service.errors import RepositoryError
-from service.placement.residency import Residency, ResidencyEvents, ResidencyRule
-from service.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
-from service.repository.open import FoundVersion, list_versions
-from service.repository.trusted_keys import SignaturePolicy
-from service.repository.verify import VerifiedVersion, verify_version
-from service.settings import Settings
-from service.version_entry import Instance, VersionEntry
-from service.version_table import VersionTable
+from saccade.service.core import VersionKey
+from saccade.service.engines.engine_serving import EngineServing
+from saccade.service.errors import RepositoryError
+from saccade.service.placement.residency import Residency, ResidencyEvents, ResidencyRule
+from saccade.service.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
+from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.settings import Settings
+from saccade.service.version_entry import Instance, VersionEntry
+from saccade.service.version_table import VersionTable
 
 log = structlog.get_logger()
 

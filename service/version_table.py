@@ -11,12 +11,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from service.core import VersionKey, VersionState
-from service.repository.open import FoundVersion
-from service.repository.verify import VerifiedVersion
-from service.repository.watch import KnownVersion, RepositoryPlan, plan_versions
-from service.version_entry import Instance, InstanceSpec, VersionEntry
-from service.workers.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.repository.watch import KnownVersion, RepositoryPlan, plan_versions
+from saccade.service.version_entry import Instance, InstanceSpec, VersionEntry
+from saccade.service.workers.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
 
 _MAX_LOAD_CRASHES = 2  # one may be bad luck, such as the machine running out of memory
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from export.artifact import Detail, file_sha256
-from export.errors import RecipeError
-from export.pruning.prune import run_prune
-from export.recipe import LoadedRecipe
-from export.sparsity.sparsify import run_sparsify
-from export.steps import StepContext
-from export.variants import Form
+from saccade.export.artifact import Detail, file_sha256
+from saccade.export.errors import RecipeError
+from saccade.export.pruning.prune import run_prune
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.sparsity.sparsify import run_sparsify
+from saccade.export.steps import StepContext
+from saccade.export.variants import Form
 
 
 def run_compress(context: StepContext) -> Detail:

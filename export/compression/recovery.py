@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from export.compression.recovery_images import changed_batch
-from export.compression.recovery_loss import Meaning, distillation_loss, label_loss
-from export.compression.spec import RecoverySpec
-from export.sparsity.masks import magnitude_mask
-from models.training.command import autocast
-from models.training.loop import warmed_cosine
+from saccade.export.compression.recovery_images import changed_batch
+from saccade.export.compression.recovery_loss import Meaning, distillation_loss, label_loss
+from saccade.export.compression.spec import RecoverySpec
+from saccade.export.sparsity.masks import magnitude_mask
+from saccade.models.training.command import autocast
+from saccade.models.training.loop import warmed_cosine
 
 Metric = Callable[[fx.GraphModule], float]
 _AVERAGE_DECAY = 0.99  # of the weights' moving average, which is what is measured and kept

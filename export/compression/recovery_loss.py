@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.training.detection_loss import complete_iou
+from saccade.models.training.detection_loss import complete_iou
 
 Meaning = Literal["distribution", "scored_boxes", "numbers"]
 """What raw outputs are: logits over classes on axis 1; boxes and scores in 0..1; anything else."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export.gate.on_device import Settled
-from export.gate.plan_gate import settled_record
-from models.manifest import Manifest
-from models.plans import PlanKey
-from service.repository.plans import PlanStore
+from saccade.export.gate.on_device import Settled
+from saccade.export.gate.plan_gate import settled_record
+from saccade.models.manifest import Manifest
+from saccade.models.plans import PlanKey
+from saccade.service.repository.plans import PlanStore
 
 
 def adopt_plans(

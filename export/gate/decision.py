@@ -7,15 +7,15 @@ G10 speed and memory. `gate_checks/` has them; what needs a device that was not 
 
 from __future__ import annotations
 
-from export.gate.checks.answers import answer_checks
-from export.gate.checks.facts import GateFacts, Judged
-from export.gate.checks.numbers import number_checks
-from export.gate.checks.origin import origin_checks
-from export.gate.checks.speed import speed_checks
-from export.gate.checks.structure import structure_checks
-from export.gate.limits import GateThresholds
-from export.qualification.qualify_report import QualifyReport
-from models.manifest import GateDecision
+from saccade.export.gate.checks.answers import answer_checks
+from saccade.export.gate.checks.facts import GateFacts, Judged
+from saccade.export.gate.checks.numbers import number_checks
+from saccade.export.gate.checks.origin import origin_checks
+from saccade.export.gate.checks.speed import speed_checks
+from saccade.export.gate.checks.structure import structure_checks
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.models.manifest import GateDecision
 
 _KINDS = (origin_checks, number_checks, structure_checks, answer_checks, speed_checks)
 

@@ -13,24 +13,24 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import DeviceError, DeviceMissing
-from export.gate.device_seam import OpenedPlan
-from export.plans.progress import Progress
-from export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
-from export.plans.version_plans import ensure_plan, key_for
-from export.qualification.accuracy import Answer
-from export.qualification.benchmark import seconds_per_run
-from models.manifest import Device
-from models.plans import PlanKey
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.runtime_driver import RuntimeDriver
-from service.backends.requests import for_plan, load_request, variant_named
-from service.backends.tensorrt.module import TensorRt
-from service.backends.tensorrt_backend import TensorRtBackend
-from service.device_names import ONLY_GPU
-from service.errors import BackendError
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.verify import VerifiedVersion
+from saccade.export.errors import DeviceError, DeviceMissing
+from saccade.export.gate.device_seam import OpenedPlan
+from saccade.export.plans.progress import Progress
+from saccade.export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
+from saccade.export.plans.version_plans import ensure_plan, key_for
+from saccade.export.qualification.accuracy import Answer
+from saccade.export.qualification.benchmark import seconds_per_run
+from saccade.models.manifest import Device
+from saccade.models.plans import PlanKey
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.backends.requests import for_plan, load_request, variant_named
+from saccade.service.backends.tensorrt.module import TensorRt
+from saccade.service.backends.tensorrt_backend import TensorRtBackend
+from saccade.service.device_names import ONLY_GPU
+from saccade.service.errors import BackendError
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import VerifiedVersion
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 

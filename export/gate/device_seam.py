@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from export.qualification.accuracy import Answer
-from models.manifest import Device
+from saccade.export.qualification.accuracy import Answer
+from saccade.models.manifest import Device
 
 
 class OpenedPlan(Protocol):

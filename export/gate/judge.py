@@ -9,26 +9,26 @@ from pathlib import Path
 
 import orjson
 
-from export.artifact import Artifact, Detail
-from export.batching import not_batchable_reason
-from export.conversion_proof import read_proof
-from export.gate.decision import denial_text, verdict
-from export.gate.judged_variants import judged_variants
-from export.precision.files import CALIBRATION_FILE
-from export.preprocess_check import read_fidelity
-from export.qualification.benchmark import cpu_name
-from export.qualification.bootstrap import CONFIDENCE
-from export.recipe import LoadedRecipe
-from export.reference import reference_interval, reference_metric_name
-from export.reports.export_report import (
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.batching import not_batchable_reason
+from saccade.export.conversion_proof import read_proof
+from saccade.export.gate.decision import denial_text, verdict
+from saccade.export.gate.judged_variants import judged_variants
+from saccade.export.precision.files import CALIBRATION_FILE
+from saccade.export.preprocess_check import read_fidelity
+from saccade.export.qualification.benchmark import cpu_name
+from saccade.export.qualification.bootstrap import CONFIDENCE
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.reference import reference_interval, reference_metric_name
+from saccade.export.reports.export_report import (
     CalibrationTable,
     ConversionFigure,
     ExportReport,
     FoldFigure,
     StepFigure,
 )
-from export.reports.report_files import write_report
-from export.reports.report_inputs import (
+from saccade.export.reports.report_files import write_report
+from saccade.export.reports.report_inputs import (
     command_of,
     example_pictures,
     form_details,
@@ -36,12 +36,12 @@ from export.reports.report_inputs import (
     sparsity_of,
     split_digests,
 )
-from export.sources.specs import source_name
-from export.sources.weights import weights_digest
-from export.steps import StepContext, qualified_name
-from export.targets import read_targets
-from export.wrap import read_folds, read_wrap_facts
-from models.manifest import MetricFigure
+from saccade.export.sources.specs import source_name
+from saccade.export.sources.weights import weights_digest
+from saccade.export.steps import StepContext, qualified_name
+from saccade.export.targets import read_targets
+from saccade.export.wrap import read_folds, read_wrap_facts
+from saccade.models.manifest import MetricFigure
 
 _VERDICTS = ("accepted", "pending", "denied")
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import file_sha256
-from export.errors import DeviceError
-from export.gate.checks.facts import GateFacts
-from export.gate.decision import gate_decision
-from export.gate.device_figures import DeviceTerms, EvaluationData, device_figures
-from export.gate.device_seam import DeviceProbe
-from export.qualification.qualify_report import DeviceFigures
-from export.recipe import Recipe
-from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from models.manifest import Manifest
-from service.repository.verify import verify_version
+from saccade.export.artifact import file_sha256
+from saccade.export.errors import DeviceError
+from saccade.export.gate.checks.facts import GateFacts
+from saccade.export.gate.decision import gate_decision
+from saccade.export.gate.device_figures import DeviceTerms, EvaluationData, device_figures
+from saccade.export.gate.device_seam import DeviceProbe
+from saccade.export.qualification.qualify_report import DeviceFigures
+from saccade.export.recipe import Recipe
+from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from saccade.models.manifest import Manifest
+from saccade.service.repository.verify import verify_version
 
 Note = Callable[[str], None]
 

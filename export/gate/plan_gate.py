@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from export.artifact import file_sha256
-from export.errors import DataRefused, DeviceError
-from export.evidence_pack import EVIDENCE_FILE, read_evidence
-from export.gate.checks.facts import GateFacts
-from export.gate.decision import gate_decision
-from export.gate.device_figures import EvaluationData, device_figures, terms_of
-from export.gate.device_seam import DeviceProbe
-from export.qualification.qualify_report import DeviceFigures
-from export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from models.manifest import GateDecision, Manifest
-from models.plans import PlanRecord
+from saccade.export.artifact import file_sha256
+from saccade.export.errors import DataRefused, DeviceError
+from saccade.export.evidence_pack import EVIDENCE_FILE, read_evidence
+from saccade.export.gate.checks.facts import GateFacts
+from saccade.export.gate.decision import gate_decision
+from saccade.export.gate.device_figures import EvaluationData, device_figures, terms_of
+from saccade.export.gate.device_seam import DeviceProbe
+from saccade.export.qualification.qualify_report import DeviceFigures
+from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from saccade.models.manifest import GateDecision, Manifest
+from saccade.models.plans import PlanRecord
 
 
 def plan_verdict(

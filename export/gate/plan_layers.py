@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from export.errors import DeviceError
-from export.variants import Precision
+from saccade.export.errors import DeviceError
+from saccade.export.variants import Precision
 
 if TYPE_CHECKING:
-    from export.qualification.qualify_report import LayerFigure  # it loads more than reading layers needs
+    from saccade.export.qualification.qualify_report import LayerFigure  # it loads more than reading layers needs
 
 _NODES = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 # The first that fits: `BF16` holds `F16`, and `Float` stands in `BFloat16`.

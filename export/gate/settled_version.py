@@ -11,17 +11,17 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from export.errors import PublishError
-from export.gate.decision import verdict
-from export.gate.on_device import Settled
-from export.publish import file_entries, write_manifest
-from export.reports.export_report import VariantReport
-from export.reports.report_files import pictures_beside, write_report
-from export.repository import add_version
-from export.signing import Signer
-from models.manifest import FileEntry, Lineage, Manifest, Variant
-from service import __version__
-from service.repository.signature import SIGNATURE_NAME
+from saccade.export.errors import PublishError
+from saccade.export.gate.decision import verdict
+from saccade.export.gate.on_device import Settled
+from saccade.export.publish import file_entries, write_manifest
+from saccade.export.reports.export_report import VariantReport
+from saccade.export.reports.report_files import pictures_beside, write_report
+from saccade.export.repository import add_version
+from saccade.export.signing import Signer
+from saccade.models.manifest import FileEntry, Lineage, Manifest, Variant
+from saccade.service import __version__
+from saccade.service.repository.signature import SIGNATURE_NAME
 
 
 def publish_settled(settled: Settled, signer: Signer | None) -> Path:

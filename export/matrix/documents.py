@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from export.gate.limits import Agreement
-from export.matrix.entries import Entry
-from export.variants import VariantKind
-from models.digit_scenes import CLASS_NAMES
-from models.specs import Task
+from saccade.export.gate.limits import Agreement
+from saccade.export.matrix.entries import Entry
+from saccade.export.variants import VariantKind
+from saccade.models.digit_scenes import CLASS_NAMES
+from saccade.models.specs import Task
 
 Document = dict[str, Any]
 ALLOWED_BATCH_SIZES = (1, 3, 8)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.specs import Task
+from saccade.models.specs import Task
 
 Sections = Mapping[str, Any]
 
@@ -29,7 +29,7 @@ class Entry:
     def id(self) -> str:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
-        slug = name.lower().replace("module/models.networks.", "ours-").replace("/", "-").replace(":", "-")
+        slug = name.lower().replace("module/saccade.models.networks.", "ours-").replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
 
@@ -46,7 +46,7 @@ def _transformers(seed: str, name: str, **more: Any) -> Entry:
 
 
 def _ours(seed: str, factory: str, **more: Any) -> Entry:
-    return Entry(seed=seed, source=f"module/models.networks.{factory}", **more)
+    return Entry(seed=seed, source=f"module/saccade.models.networks.{factory}", **more)
 
 
 def _square(side: int) -> Sections:

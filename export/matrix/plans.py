@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from export.errors import ExportError
-from export.matrix.documents import ALLOWED_BATCH_SIZES
-from export.matrix.rows import Plan, has_plan_tool
-from export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, ParserError, build_plan
+from saccade.export.errors import ExportError
+from saccade.export.matrix.documents import ALLOWED_BATCH_SIZES
+from saccade.export.matrix.rows import Plan, has_plan_tool
+from saccade.export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, ParserError, build_plan
 
 _RUNTIME = "tensorrt_rtx"
 _LONGEST_REASON = 240  # characters

@@ -1,6 +1,6 @@
 """One entry, in a process of its own. Promises: the product's own path; what is known so far survives a crash.
 
-`python -m export.matrix.probe ENTRY WORK` writes `WORK/row.json` after every stage.
+`python -m saccade.export.matrix.probe ENTRY WORK` writes `WORK/row.json` after every stage.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from export.datasets import DataStore
-from export.errors import ExportError
-from export.matrix.documents import VARIANTS, recipe_document, resized, source_document
-from export.matrix.entries import Entry, entry_of
-from export.matrix.plans import plans_of
-from export.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
-from export.matrix.rows import Row, replace_file, row_key
-from export.matrix.served import served_answer
-from export.matrix.weights import write_weights
-from export.onnx_graph import MODEL_FILE
-from export.pipeline import Listener, RunSettings, run_pipeline
-from export.recipe import load_recipe
-from export.sources import source_facts
-from export.sources.specs import SourceSpec
-from export.variants import VariantKind
-from models.manifest import read_manifest
-from service.errors import SaccadeError
+from saccade.export.datasets import DataStore
+from saccade.export.errors import ExportError
+from saccade.export.matrix.documents import VARIANTS, recipe_document, resized, source_document
+from saccade.export.matrix.entries import Entry, entry_of
+from saccade.export.matrix.plans import plans_of
+from saccade.export.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
+from saccade.export.matrix.rows import Row, replace_file, row_key
+from saccade.export.matrix.served import served_answer
+from saccade.export.matrix.weights import write_weights
+from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.recipe import load_recipe
+from saccade.export.sources import source_facts
+from saccade.export.sources.specs import SourceSpec
+from saccade.export.variants import VariantKind
+from saccade.models.manifest import read_manifest
+from saccade.service.errors import SaccadeError
 
 ROW_NAME = "row.json"
 _DEFAULT_SIDE = 224  # of transformers' networks, whose facts come from the checkpoint that is yet to be written

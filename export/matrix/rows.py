@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter
 
-from export.matrix.entries import Entry
-from models.specs import Frozen, Task
+from saccade.export.matrix.entries import Entry
+from saccade.models.specs import Frozen, Task
 
 RESULTS_NAME = "results.json"
 _TOOLS = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnxslim", "onnxruntime")

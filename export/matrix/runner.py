@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.matrix.entries import ENTRIES, Entry
-from export.matrix.probe import ROW_NAME
-from export.matrix.readings import WORK_PREFIX
-from export.matrix.rows import Row, read_rows, replace_file, row_key, write_rows
-from export.matrix.table import TABLE_NAME, markdown
+from saccade.export.matrix.entries import ENTRIES, Entry
+from saccade.export.matrix.probe import ROW_NAME
+from saccade.export.matrix.readings import WORK_PREFIX
+from saccade.export.matrix.rows import Row, read_rows, replace_file, row_key, write_rows
+from saccade.export.matrix.table import TABLE_NAME, markdown
 
 Told = Callable[[Entry, Row], None]
 _LOG_NAME = "log.txt"
@@ -147,7 +147,7 @@ class _Children:
 
 
 def _command(entry: Entry, work: Path, core: int | None) -> list[str]:
-    command = [sys.executable, "-m", "export.matrix.probe", entry.id, str(work)]
+    command = [sys.executable, "-m", "saccade.export.matrix.probe", entry.id, str(work)]
     return command if core is None else [*command, "--core", str(core)]
 
 

@@ -12,15 +12,15 @@ import httpx
 import numpy as np
 import onnxruntime
 
-from export.demo import DemoFailed, Sample, read_samples, running_server
-from export.matrix.rows import Served
-from models.manifest import Manifest, Variant
-from models.preprocessing import Geometry, preprocess_into
-from models.specs import Task
-from service.vision.classification import classes_json
-from service.vision.detection import detections_json
-from service.vision.image_decoder import ImageLimits, decode_image
-from service.vision.segmentation import segments_json
+from saccade.export.demo import DemoFailed, Sample, read_samples, running_server
+from saccade.export.matrix.rows import Served
+from saccade.models.manifest import Manifest, Variant
+from saccade.models.preprocessing import Geometry, preprocess_into
+from saccade.models.specs import Task
+from saccade.service.vision.classification import classes_json
+from saccade.service.vision.detection import detections_json
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.segmentation import segments_json
 
 TOLERANCE = 1e-4  # of numbers, relative to the larger of them and 1
 _SHOWN_IMAGES = 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from export.matrix.entries import Entry
-from export.matrix.rows import Plan, Row
+from saccade.export.matrix.entries import Entry
+from saccade.export.matrix.rows import Plan, Row
 
 TABLE_NAME = "RESULTS.md"
 PARITY_LIMIT = 1e-4  # relative L2 of raw outputs, at every batch size

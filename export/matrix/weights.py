@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.matrix.documents import labels_of, source_document
-from export.matrix.entries import Entry
-from models.specs import Task
+from saccade.export.matrix.documents import labels_of, source_document
+from saccade.export.matrix.entries import Entry
+from saccade.models.specs import Task
 
 SEED = 20
 _SPREAD = 2.0  # standard deviation of the last layer's outputs

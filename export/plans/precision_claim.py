@@ -12,10 +12,10 @@ from pathlib import Path
 
 import onnx
 
-from export.errors import GraphError
-from export.plans.network import NetworkLayer
-from export.precision.effective_precision import LayerPrecision, layer_precisions, layers_of_network, share_in
-from export.variants import Precision
+from saccade.export.errors import GraphError
+from saccade.export.plans.network import NetworkLayer
+from saccade.export.precision.effective_precision import LayerPrecision, layer_precisions, layers_of_network, share_in
+from saccade.export.variants import Precision
 
 _PRODUCTS = ("convolution", "deconvolution", "matrix_multiply")
 _PRECISIONS: dict[str, Precision] = {"float": "fp32", "half": "fp16", "bf16": "bf16", "int8": "int8", "fp8": "fp8"}

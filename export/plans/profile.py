@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from export.errors import GraphError
+from saccade.export.errors import GraphError
 
 BatchProfile = tuple[int, int, int]  # smallest, tuned for, largest
 

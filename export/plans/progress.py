@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Protocol
 
-from export.errors import BuildCancelled
+from saccade.export.errors import BuildCancelled
 
 
 class Progress(Protocol):

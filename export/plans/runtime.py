@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, get_args
 
-from export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
-from models.plans import TensorRtName
-from service.backends.tensorrt.module import first_installed
+from saccade.export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
+from saccade.models.plans import TensorRtName
+from saccade.service.backends.tensorrt.module import first_installed
 
 DEFAULT_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")  # A100, consumer Ampere, Ada, Blackwell
 CURRENT = "CURRENT"  # the GPU at hand, as TensorRT itself finds it

@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from export.errors import DeviceError, RecipeError
-from export.plans.precision_claim import PrecisionClaim, precision_claim
-from export.plans.progress import Progress
-from export.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
-from models.manifest import Manifest, Variant
-from models.plans import PlanKey, PlanRecord, TensorRtName, plan_key
-from service.errors import PlanRefused
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.variants import gate_state
-from service.repository.verify import VerifiedVersion
+from saccade.export.errors import DeviceError, RecipeError
+from saccade.export.plans.precision_claim import PrecisionClaim, precision_claim
+from saccade.export.plans.progress import Progress
+from saccade.export.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
+from saccade.models.manifest import Manifest, Variant
+from saccade.models.plans import PlanKey, PlanRecord, TensorRtName, plan_key
+from saccade.service.errors import PlanRefused
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.variants import gate_state
+from saccade.service.repository.verify import VerifiedVersion
 
 _TARGETS = ("gpu", "trt", "any")
 _NAMED_REFUSALS = 3

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph_rewrites import drop_dead_nodes
-from export.onnx_graph import layer_of
-from export.precision.effective_precision import element_types
-from export.precision.float_formats import FloatFormat
-from export.precision.regions import TAKES_ANY_TYPE, narrow_inputs
+from saccade.export.graph_rewrites import drop_dead_nodes
+from saccade.export.onnx_graph import layer_of
+from saccade.export.precision.effective_precision import element_types
+from saccade.export.precision.float_formats import FloatFormat
+from saccade.export.precision.regions import TAKES_ANY_TYPE, narrow_inputs
 
 _SMALL_INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL)  # every narrow type holds them exactly
 

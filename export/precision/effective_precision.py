@@ -15,12 +15,12 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from export.errors import GraphError
-from export.graph_rewrites import attribute
-from export.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
-from export.precision.concrete_shapes import concrete_shapes, without_weights
-from export.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
-from export.variants import Precision
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import attribute
+from saccade.export.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
+from saccade.export.precision.concrete_shapes import concrete_shapes, without_weights
+from saccade.export.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
+from saccade.export.variants import Precision
 
 # They hand values on as they are, so a product behind them still reads quantized values.
 MOVING_OPS = frozenset(

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field
 
-from export.precision.effective_precision import LayerPrecision, share_in
-from export.variants import Precision
-from models.manifest import LatencyFigure
-from models.specs import Frozen
+from saccade.export.precision.effective_precision import LayerPrecision, share_in
+from saccade.export.variants import Precision
+from saccade.models.manifest import LatencyFigure
+from saccade.models.specs import Frozen
 
 _PEAK_SIDES = (384, 512, 1024)  # of square matrices: small ones fit caches and time slices, large ones many threads
 _PEAK_BUDGET_S = 0.3  # per type and side

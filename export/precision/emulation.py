@@ -16,10 +16,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
-from export.large_files import save_graph
-from export.precision.effective_precision import MOVING_OPS, element_types
-from export.precision.float_formats import NARROW_TYPES
+from saccade.export.errors import GraphError
+from saccade.export.large_files import save_graph
+from saccade.export.precision.effective_precision import MOVING_OPS, element_types
+from saccade.export.precision.float_formats import NARROW_TYPES
 
 # What they give is one of the numbers they read, so there is nothing to round.
 _CHOOSING_OPS = MOVING_OPS | {"Abs", "Clip", "GlobalMaxPool", "Max", "Min", "Neg", "Pad", "Relu", "Where"}

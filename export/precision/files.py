@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from export.errors import GraphError
-from export.large_files import WEIGHTS_SUFFIX, save_graph
-from export.qualification.bare_graph import bare_graph
-from export.variants import VariantKind
+from saccade.export.errors import GraphError
+from saccade.export.large_files import WEIGHTS_SUFFIX, save_graph
+from saccade.export.qualification.bare_graph import bare_graph
+from saccade.export.variants import VariantKind
 
 BARE_FILE = "bare.onnx"  # the same variant without deploy wrapping; absent where the front has no such form
 CALIBRATION_FILE = "calibration.json"  # of quantized variants: every candidate and what it reached

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import onnx
 
-from export.artifact import Detail
-from export.errors import RecipeError
-from export.graph_rewrites import read_interleaved_pixels
-from export.large_files import hand_on_weights, load_graph, save_graph
-from export.onnx_graph import MODEL_FILE
-from export.precision.files import weights_name, write_bare
-from export.precision.mixed_precision import make_bf16, make_fp16
-from export.quantization.quantize import make_quantized
-from export.steps import StepContext
-from export.variants import VariantKind
+from saccade.export.artifact import Detail
+from saccade.export.errors import RecipeError
+from saccade.export.graph_rewrites import read_interleaved_pixels
+from saccade.export.large_files import hand_on_weights, load_graph, save_graph
+from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.precision.files import weights_name, write_bare
+from saccade.export.precision.mixed_precision import make_bf16, make_fp16
+from saccade.export.quantization.quantize import make_quantized
+from saccade.export.steps import StepContext
+from saccade.export.variants import VariantKind
 
 
 def run_precision(context: StepContext) -> Detail:

@@ -10,26 +10,26 @@ from pathlib import Path
 import onnx
 import orjson
 
-from export.artifact import Detail
-from export.datasets import calibration_split
-from export.errors import GraphError
-from export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
-from export.onnx_graph import MODEL_FILE, ensure_contract, ensure_unique_names
-from export.precision.casting import lift_constants, narrowed
-from export.precision.effective_precision import (
+from saccade.export.artifact import Detail
+from saccade.export.datasets import calibration_split
+from saccade.export.errors import GraphError
+from saccade.export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
+from saccade.export.onnx_graph import MODEL_FILE, ensure_contract, ensure_unique_names
+from saccade.export.precision.casting import lift_constants, narrowed
+from saccade.export.precision.effective_precision import (
     dtype_counts,
     dtype_table,
     layer_precisions,
     layers_of_network,
     share_in,
 )
-from export.precision.emulation import measured_through
-from export.precision.files import weights_name
-from export.precision.float_formats import FloatFormat, NarrowPrecision, float_format
-from export.precision.regions import Regions, ranged_tensors, regions_by_operator, regions_within_range
-from export.quantization.calibration import LARGEST_BATCH, observe
-from export.steps import StepContext
-from export.variants import TRAITS
+from saccade.export.precision.emulation import measured_through
+from saccade.export.precision.files import weights_name
+from saccade.export.precision.float_formats import FloatFormat, NarrowPrecision, float_format
+from saccade.export.precision.regions import Regions, ranged_tensors, regions_by_operator, regions_within_range
+from saccade.export.quantization.calibration import LARGEST_BATCH, observe
+from saccade.export.steps import StepContext
+from saccade.export.variants import TRAITS
 
 DTYPES_FILE = "dtypes.json"  # every node's type, and why it stayed fp32
 

@@ -17,11 +17,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from export.graph_rewrites import attribute, constants_of
-from export.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
-from export.precision.concrete_shapes import concrete_shapes
-from export.precision.effective_precision import MOVING_OPS, element_types, layer_precisions
-from export.precision.float_formats import FloatFormat
+from saccade.export.graph_rewrites import attribute, constants_of
+from saccade.export.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
+from saccade.export.precision.concrete_shapes import concrete_shapes
+from saccade.export.precision.effective_precision import MOVING_OPS, element_types, layer_precisions
+from saccade.export.precision.float_formats import FloatFormat
 
 RANGE_MARGIN = 4.0  # calibrated extremes must stay this factor inside the type's range: tests see larger ones
 MANY_ELEMENTS = 256  # a running sum of n equal numbers loses log2(n) of fp16's 11 bits

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from export.compression.spec import PruningSpec
-from export.compression.traced_network import TracedNetwork, ensure_function_kept
-from export.errors import GraphError
-from export.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
-from export.pruning.costs import counted_multiply_adds, layer_costs
-from export.pruning.narrowing import narrowed, silenced
-from export.pruning.selection import Bounds, Candidate, IntArray, Selection, multiply_adds, select
-from export.sparsity.channel_elements import Elements
+from saccade.export.compression.spec import PruningSpec
+from saccade.export.compression.traced_network import TracedNetwork, ensure_function_kept
+from saccade.export.errors import GraphError
+from saccade.export.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
+from saccade.export.pruning.costs import counted_multiply_adds, layer_costs
+from saccade.export.pruning.narrowing import narrowed, silenced
+from saccade.export.pruning.selection import Bounds, Candidate, IntArray, Selection, multiply_adds, select
+from saccade.export.sparsity.channel_elements import Elements
 
 BoolArray = NDArray[np.bool_]
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from export.sparsity.channel_elements import Elements, operator_name
-from export.sparsity.channel_groups import group_of, interchangeable_bundles
-from export.sparsity.channel_rules import apply_rules
+from saccade.export.sparsity.channel_elements import Elements, operator_name
+from saccade.export.sparsity.channel_groups import group_of, interchangeable_bundles
+from saccade.export.sparsity.channel_rules import apply_rules
 
 IntArray = NDArray[np.int64]
 _AXES_ARGUMENT = {"mean": 1, "sum": 1, "amax": 1, "amin": 1, "softmax": 1, "log_softmax": 1}

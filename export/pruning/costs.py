@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.compression.traced_network import used_weights
-from export.pruning.selection import LayerCost
-from export.sparsity.channel_elements import operator_name
+from saccade.export.compression.traced_network import used_weights
+from saccade.export.pruning.selection import LayerCost
+from saccade.export.sparsity.channel_elements import operator_name
 
 
 def counted_multiply_adds(module: fx.GraphModule, images: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from export.sparsity.channel_elements import Elements, Ids, operator_name
+from saccade.export.sparsity.channel_elements import Elements, Ids, operator_name
 
 _RESHAPES = ("view", "reshape", "_unsafe_view", "expand")
 

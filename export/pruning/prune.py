@@ -10,9 +10,9 @@ import orjson
 import torch
 from torch import Tensor, fx
 
-from export.artifact import Detail
-from export.compression.threads import one_thread
-from export.compression.traced_network import (
+from saccade.export.artifact import Detail
+from saccade.export.compression.threads import one_thread
+from saccade.export.compression.traced_network import (
     PROOF_IMAGES,
     Document,
     TracedNetwork,
@@ -24,13 +24,13 @@ from export.compression.traced_network import (
     used_weights,
     with_weights,
 )
-from export.errors import GraphError
-from export.pruning.budget import narrow_network
-from export.pruning.costs import counted_multiply_adds
-from export.pruning.narrowing import widths_of
-from export.steps import StepContext
-from export.trace import traced
-from export.wrap import FACTS_FILE, read_wrap_facts
+from saccade.export.errors import GraphError
+from saccade.export.pruning.budget import narrow_network
+from saccade.export.pruning.costs import counted_multiply_adds
+from saccade.export.pruning.narrowing import widths_of
+from saccade.export.steps import StepContext
+from saccade.export.trace import traced
+from saccade.export.wrap import FACTS_FILE, read_wrap_facts
 
 PRUNING_FILE = "pruning.json"
 

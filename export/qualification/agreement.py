@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.limits import Agreement
-from models.specs import Task, TaskSpec
+from saccade.export.gate.limits import Agreement
+from saccade.models.specs import Task, TaskSpec
 
 MIN_BOX_IOU = 0.5
 BAND_SHARE = 0.02  # of the diagonal

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from export.image_split import ImageSplit
-from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample
-from export.qualification.disagreements import (
+from saccade.export.image_split import ImageSplit
+from saccade.export.labelled_images import IGNORED, ClassSample, DetectSample, Sample
+from saccade.export.qualification.disagreements import (
     Answer,
     Boxes,
     Disagreements,
@@ -23,9 +23,9 @@ from export.qualification.disagreements import (
     most_different,
     paired,
 )
-from models.preprocessing import Geometry, boxes_to_source, mask_to_source
-from models.specs import Task, TaskSpec
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.preprocessing import Geometry, boxes_to_source, mask_to_source
+from saccade.models.specs import Task, TaskSpec
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 EXAMPLES = 3  # images per variant
 _SHORTEST, _LONGEST = 160, 288  # pixels of a drawn image's longer side

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from export.errors import GraphError
-from export.graph_rewrites import attribute
-from models.specs import PreprocessSpec, TensorSpec
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import attribute
+from saccade.models.specs import PreprocessSpec, TensorSpec
 
 BARE_SCALE = 1.0 / 255.0  # the bare graph takes pixels / 255
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.qualification.bootstrap import interval_of
-from export.qualification.qualify_report import SpeedRatio
-from models.manifest import Device, LatencyFigure
+from saccade.export.qualification.bootstrap import interval_of
+from saccade.export.qualification.qualify_report import SpeedRatio
+from saccade.models.manifest import Device, LatencyFigure
 
 Run = Callable[[], object]
 Clock = Callable[[], float]

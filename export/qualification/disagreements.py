@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.qualification.detection_evidence import box_iou
-from models.specs import Frozen, Task, TaskSpec
+from saccade.export.qualification.detection_evidence import box_iou
+from saccade.models.specs import Frozen, Task, TaskSpec
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 FloatArray = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from export.qualification.bootstrap import Interval, interval_of, resample_weights
+from saccade.export.qualification.bootstrap import Interval, interval_of, resample_weights
 
 MetricName = Literal["top1", "map", "miou"]
 Weights = NDArray[np.int64]  # (resamples, images): how often each image counts

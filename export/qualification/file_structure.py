@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx
 import orjson
 
-from export.errors import GraphError
-from export.large_files import load_graph
-from export.onnx_graph import ancestors
-from export.precision.effective_precision import (
+from saccade.export.errors import GraphError
+from saccade.export.large_files import load_graph
+from saccade.export.onnx_graph import ancestors
+from saccade.export.precision.effective_precision import (
     LayerPrecision,
     layer_precisions,
     layers_of_network,
@@ -20,12 +20,12 @@ from export.precision.effective_precision import (
     precision_mismatches,
     share_in,
 )
-from export.precision.files import LAYERS_FILE
-from export.precision.mixed_precision import DTYPES_FILE
-from export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
-from export.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
-from export.targets import installed_tensorrt
-from export.variants import VariantTraits
+from saccade.export.precision.files import LAYERS_FILE
+from saccade.export.precision.mixed_precision import DTYPES_FILE
+from saccade.export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
+from saccade.export.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
+from saccade.export.targets import installed_tensorrt
+from saccade.export.variants import VariantTraits
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.qualification.bootstrap import CONFIDENCE
-from export.qualification.evidence import Accuracy
-from export.qualification.qualify_report import MetricDrop
-from models.manifest import MetricFigure
+from saccade.export.qualification.bootstrap import CONFIDENCE
+from saccade.export.qualification.evidence import Accuracy
+from saccade.export.qualification.qualify_report import MetricDrop
+from saccade.models.manifest import MetricFigure
 
 
 def metric_figure(accuracy: Accuracy) -> MetricFigure:

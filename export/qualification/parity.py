@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.qualification.qualify_report import HostileFigure
-from models.specs import Task, TensorSpec
+from saccade.export.qualification.qualify_report import HostileFigure
+from saccade.models.specs import Task, TensorSpec
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # detections below it are noise whose order rounding decides

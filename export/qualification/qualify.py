@@ -6,28 +6,33 @@ from pathlib import Path
 
 import onnx
 
-from export.artifact import Detail, file_sha256
-from export.conversion_proof import read_proof
-from export.large_files import weight_files
-from export.onnx_graph import MODEL_FILE
-from export.precision.efficiency import efficiency_of, measured_peak
-from export.precision.emulation import measured_through
-from export.precision.files import BARE_FILE
-from export.qualification.accuracy import answers_of, evidence_of
-from export.qualification.agreement import answer_agreement
-from export.qualification.answer_measurements import batch_invariance, equal_runs, hostile_figures, parity_figures
-from export.qualification.answer_pictures import write_examples
-from export.qualification.benchmark import cpu_device, usable_threads
-from export.qualification.curves import curves_of
-from export.qualification.evidence import Accuracy, accuracy_of
-from export.qualification.file_structure import file_structure
-from export.qualification.metric_figures import metric_drop, metric_figure
-from export.qualification.qualify_report import ClassDropFigure, QualifyReport
-from export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
-from export.reference import reference_answers
-from export.serving import open_backend
-from export.steps import StepContext, qualified_name
-from export.variants import TRAITS
+from saccade.export.artifact import Detail, file_sha256
+from saccade.export.conversion_proof import read_proof
+from saccade.export.large_files import weight_files
+from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.precision.efficiency import efficiency_of, measured_peak
+from saccade.export.precision.emulation import measured_through
+from saccade.export.precision.files import BARE_FILE
+from saccade.export.qualification.accuracy import answers_of, evidence_of
+from saccade.export.qualification.agreement import answer_agreement
+from saccade.export.qualification.answer_measurements import (
+    batch_invariance,
+    equal_runs,
+    hostile_figures,
+    parity_figures,
+)
+from saccade.export.qualification.answer_pictures import write_examples
+from saccade.export.qualification.benchmark import cpu_device, usable_threads
+from saccade.export.qualification.curves import curves_of
+from saccade.export.qualification.evidence import Accuracy, accuracy_of
+from saccade.export.qualification.file_structure import file_structure
+from saccade.export.qualification.metric_figures import metric_drop, metric_figure
+from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
+from saccade.export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
+from saccade.export.reference import reference_answers
+from saccade.export.serving import open_backend
+from saccade.export.steps import StepContext, qualified_name
+from saccade.export.variants import TRAITS
 
 REPORT_FILE = "qualify.json"
 _THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on the CPU, rounded where the file rounds"}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from export.gate.limits import Agreement
-from export.precision.efficiency import Efficiency
-from export.qualification.curves import Curves
-from export.qualification.disagreements import Disagreements
-from export.variants import Precision
-from models.manifest import Device, LatencyFigure, MetricFigure
-from models.specs import Frozen, Sha256
+from saccade.export.gate.limits import Agreement
+from saccade.export.precision.efficiency import Efficiency
+from saccade.export.qualification.curves import Curves
+from saccade.export.qualification.disagreements import Disagreements
+from saccade.export.variants import Precision
+from saccade.models.manifest import Device, LatencyFigure, MetricFigure
+from saccade.models.specs import Frozen, Sha256
 
 
 class MetricDrop(Frozen):

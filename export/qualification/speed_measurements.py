@@ -11,15 +11,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from export.errors import GraphError
-from export.image_split import batch_of
-from export.qualification.bare_graph import bare_images
-from export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
-from export.qualification.qualify_report import SpeedRatio
-from export.recipe import Recipe
-from export.serving import open_racing_backends
-from models.manifest import LatencyFigure
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.export.errors import GraphError
+from saccade.export.image_split import batch_of
+from saccade.export.qualification.bare_graph import bare_images
+from saccade.export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
+from saccade.export.qualification.qualify_report import SpeedRatio
+from saccade.export.recipe import Recipe
+from saccade.export.serving import open_racing_backends
+from saccade.models.manifest import LatencyFigure
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 _MEMORY_TIMEOUT_S = 600.0
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from export.quantization.candidates import Attempt
-from export.recipe import AccuracyControlSpec
+from saccade.export.quantization.candidates import Attempt
+from saccade.export.recipe import AccuracyControlSpec
 
 Try = Callable[[Mapping[str, str]], Attempt]  # quantizes all but the named layers, and measures
 

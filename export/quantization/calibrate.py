@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.artifact import Artifact, Detail
-from export.datasets import calibration_split
-from export.errors import GraphError
-from export.large_files import whole_graph
-from export.onnx_graph import MODEL_FILE, network_nodes
-from export.quantization.calibration import LARGEST_BATCH, observe
-from export.quantization.qdq import float_tensors
-from export.quantization.thresholds import Histogram
-from export.recipe import LoadedRecipe
-from export.steps import StepContext
-from export.variants import TRAITS, Form
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.datasets import calibration_split
+from saccade.export.errors import GraphError
+from saccade.export.large_files import whole_graph
+from saccade.export.onnx_graph import MODEL_FILE, network_nodes
+from saccade.export.quantization.calibration import LARGEST_BATCH, observe
+from saccade.export.quantization.qdq import float_tensors
+from saccade.export.quantization.thresholds import Histogram
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.steps import StepContext
+from saccade.export.variants import TRAITS, Form
 
 HISTOGRAMS_FILE = "histograms.npz"  # absent when no variant of the form needs it
 _CALIBRATED = frozenset({"int8", "fp8"})

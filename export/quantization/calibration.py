@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.graph_rewrites import tensor_shapes
-from export.image_split import batches
-from export.quantization.thresholds import (
+from saccade.export.graph_rewrites import tensor_shapes
+from saccade.export.image_split import batches
+from saccade.export.quantization.thresholds import (
     BINS,
     UINT8,
     Grid,
@@ -25,7 +25,7 @@ from export.quantization.thresholds import (
     mse_range,
     percentile_range,
 )
-from export.recipe import CalibrationSpec
+from saccade.export.recipe import CalibrationSpec
 
 LARGEST_BATCH = 8
 _MEMORY_BYTES = 512 << 20  # of observed activations at once; large networks are observed part by part

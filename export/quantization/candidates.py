@@ -8,17 +8,17 @@ from pathlib import Path
 
 import onnx
 
-from export.errors import GraphError
-from export.image_split import ImageSplit
-from export.large_files import save_graph
-from export.onnx_graph import ensure_contract
-from export.qualification.accuracy import evaluate
-from export.qualification.evidence import Evidence, point_value
-from export.quantization.calibration import Calibrator, calibrators_of, ranges_of
-from export.quantization.schemes import QuantizationPlan, QuantizationScheme
-from export.quantization.thresholds import Histogram, Range
-from export.serving import open_backend
-from export.steps import StepContext
+from saccade.export.errors import GraphError
+from saccade.export.image_split import ImageSplit
+from saccade.export.large_files import save_graph
+from saccade.export.onnx_graph import ensure_contract
+from saccade.export.qualification.accuracy import evaluate
+from saccade.export.qualification.evidence import Evidence, point_value
+from saccade.export.quantization.calibration import Calibrator, calibrators_of, ranges_of
+from saccade.export.quantization.schemes import QuantizationPlan, QuantizationScheme
+from saccade.export.quantization.thresholds import Histogram, Range
+from saccade.export.serving import open_backend
+from saccade.export.steps import StepContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.onnx_graph import WEIGHTED_OPS
-from export.quantization.calibration import observe
-from export.quantization.qdq import float_tensors
-from export.quantization.thresholds import Histogram
-from export.rewrites.layer_norm_scales import adjustable_norms, with_equal_scales
+from saccade.export.onnx_graph import WEIGHTED_OPS
+from saccade.export.quantization.calibration import observe
+from saccade.export.quantization.qdq import float_tensors
+from saccade.export.quantization.thresholds import Histogram
+from saccade.export.rewrites.layer_norm_scales import adjustable_norms, with_equal_scales
 
 EQUAL_SCALES = "+equal-scales"  # behind the name of a calibrator
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.graph_rewrites import attribute, tensor_shapes
-from export.onnx_graph import WEIGHTED_OPS, weighted_part
-from export.quantization.qdq import float_tensors
-from export.rewrites.patches_to_image import NODE_PREFIX
+from saccade.export.graph_rewrites import attribute, tensor_shapes
+from saccade.export.onnx_graph import WEIGHTED_OPS, weighted_part
+from saccade.export.quantization.qdq import float_tensors
+from saccade.export.rewrites.patches_to_image import NODE_PREFIX
 
 NOTHING: Mapping[str, str] = {}
 _SMALLEST_SIDE = 16  # channels of a tensor core's int8 tile; narrower layers gain nothing and lose accuracy

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.large_files import save_graph
-from export.qualification.benchmark import seconds_per_run, speed_ratio
-from export.qualification.evidence import accuracy_of
-from export.quantization.calibration import Calibrator
-from export.quantization.candidates import Attempt, Workbench, measured_candidate, plan_ranges, plan_without
-from export.quantization.policy_search import (
+from saccade.export.large_files import save_graph
+from saccade.export.qualification.benchmark import seconds_per_run, speed_ratio
+from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.quantization.calibration import Calibrator
+from saccade.export.quantization.candidates import Attempt, Workbench, measured_candidate, plan_ranges, plan_without
+from saccade.export.quantization.policy_search import (
     Block,
     BlockFigure,
     PolicyFigure,
@@ -26,9 +26,9 @@ from export.quantization.policy_search import (
     taken_out,
     winner_of,
 )
-from export.quantization.sensitivity import Sensitivities
-from export.recipe import PolicySpec
-from export.serving import open_racing_backend
+from saccade.export.quantization.sensitivity import Sensitivities
+from saccade.export.recipe import PolicySpec
+from saccade.export.serving import open_racing_backend
 
 _REPEATS = 1000
 

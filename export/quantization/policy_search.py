@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.onnx_graph import layer_of
-from export.recipe import PolicySpec
-from models.specs import Frozen
+from saccade.export.onnx_graph import layer_of
+from saccade.export.recipe import PolicySpec
+from saccade.models.specs import Frozen
 
 MOST_BLOCKS = 14  # all their subsets are predicted: 16 thousand sums
 

@@ -14,10 +14,10 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from export.errors import GraphError
-from export.onnx_graph import weighted_part
-from export.quantization.thresholds import Range
-from export.rewrites.patches_to_image import NODE_PREFIX
+from saccade.export.errors import GraphError
+from saccade.export.onnx_graph import weighted_part
+from saccade.export.quantization.thresholds import Range
+from saccade.export.rewrites.patches_to_image import NODE_PREFIX
 
 # Operators with an int8 kernel, or that only move bytes. Softmax and products of two activations (attention) stay
 # float: they are a per cent of the time and most of the error.

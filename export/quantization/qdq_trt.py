@@ -15,10 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.errors import GraphError
-from export.graph_rewrites import constants_of, drop_unused_constants
-from export.quantization.placement_trt import Placement, weight_axis
-from export.quantization.thresholds import LARGEST_FP8, LARGEST_INT8, Range, symmetric_scale
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import constants_of, drop_unused_constants
+from saccade.export.quantization.placement_trt import Placement, weight_axis
+from saccade.export.quantization.thresholds import LARGEST_FP8, LARGEST_INT8, Range, symmetric_scale
 
 _FP8_OPSET = 19  # the first whose Q/DQ know float8
 

@@ -13,17 +13,17 @@ import onnxruntime
 import orjson
 from numpy.typing import NDArray
 
-from export.artifact import Detail
-from export.datasets import calibration_split
-from export.graph_rewrites import use_depthwise_for_batch_norm
-from export.image_split import ImageSplit
-from export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
-from export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
-from export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
-from export.quantization.accuracy_control import controlled
-from export.quantization.calibrate import read_histograms
-from export.quantization.calibration import LARGEST_BATCH
-from export.quantization.candidates import (
+from saccade.export.artifact import Detail
+from saccade.export.datasets import calibration_split
+from saccade.export.graph_rewrites import use_depthwise_for_batch_norm
+from saccade.export.image_split import ImageSplit
+from saccade.export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
+from saccade.export.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
+from saccade.export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
+from saccade.export.quantization.accuracy_control import controlled
+from saccade.export.quantization.calibrate import read_histograms
+from saccade.export.quantization.calibration import LARGEST_BATCH
+from saccade.export.quantization.candidates import (
     Attempt,
     Candidate,
     Workbench,
@@ -35,13 +35,13 @@ from export.quantization.candidates import (
     plan_without,
     tuning_metric,
 )
-from export.quantization.equal_scales import EQUAL_SCALES, equal_scales
-from export.quantization.policy_measurement import searched
-from export.quantization.qdq import has_vnni
-from export.quantization.schemes import SCHEMES, QuantizationPlan
-from export.quantization.sensitivity import Sensitivities, sensitivities
-from export.steps import StepContext
-from export.variants import TRAITS
+from saccade.export.quantization.equal_scales import EQUAL_SCALES, equal_scales
+from saccade.export.quantization.policy_measurement import searched
+from saccade.export.quantization.qdq import has_vnni
+from saccade.export.quantization.schemes import SCHEMES, QuantizationPlan
+from saccade.export.quantization.sensitivity import Sensitivities, sensitivities
+from saccade.export.steps import StepContext
+from saccade.export.variants import TRAITS
 
 Facts = dict[str, str | float | int | bool]
 _FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "ConvTranspose")

@@ -8,12 +8,12 @@ from functools import partial
 
 import onnx
 
-from export.onnx_graph import WEIGHTED_OPS, weighted_part
-from export.quantization.placement_trt import Placement, placement_for_tensorrt
-from export.quantization.qdq import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
-from export.quantization.qdq_trt import FP8_FORMAT, INT8_FORMAT, NumberFormat, quantized_for_tensorrt
-from export.quantization.thresholds import FP8, INT8, UINT8, Grid, Range
-from export.variants import Precision, VariantKind
+from saccade.export.onnx_graph import WEIGHTED_OPS, weighted_part
+from saccade.export.quantization.placement_trt import Placement, placement_for_tensorrt
+from saccade.export.quantization.qdq import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
+from saccade.export.quantization.qdq_trt import FP8_FORMAT, INT8_FORMAT, NumberFormat, quantized_for_tensorrt
+from saccade.export.quantization.thresholds import FP8, INT8, UINT8, Grid, Range
+from saccade.export.variants import Precision, VariantKind
 
 
 @dataclass(frozen=True, slots=True)

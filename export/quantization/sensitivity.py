@@ -16,12 +16,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph_rewrites import constants_of
-from export.image_split import batches
-from export.onnx_graph import network_outputs
-from export.quantization.placement_trt import weight_axis
-from export.quantization.qdq_trt import NumberFormat, weight_scale
-from export.quantization.thresholds import Grid, Range, symmetric_scale
+from saccade.export.graph_rewrites import constants_of
+from saccade.export.image_split import batches
+from saccade.export.onnx_graph import network_outputs
+from saccade.export.quantization.placement_trt import weight_axis
+from saccade.export.quantization.qdq_trt import NumberFormat, weight_scale
+from saccade.export.quantization.thresholds import Grid, Range, symmetric_scale
 
 _QUIETEST = 1e-12  # noise to signal; nothing is reported as infinitely exact
 

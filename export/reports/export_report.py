@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from export.errors import RecipeError
-from export.fidelity import FidelityReport
-from export.gate.limits import GateThresholds
-from export.qualification.qualify_report import QualifyReport
-from export.reports.compression_report import QuantizedLayer, SparsityReport
-from models.manifest import GateDecision, MetricFigure, TargetSupport
-from models.specs import Frozen, Task
+from saccade.export.errors import RecipeError
+from saccade.export.fidelity import FidelityReport
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
+from saccade.models.manifest import GateDecision, MetricFigure, TargetSupport
+from saccade.models.specs import Frozen, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"

@@ -10,10 +10,10 @@ from functools import cache, partial
 import jinja2
 from markupsafe import Markup
 
-from export.reports.export_report import ExportReport
-from export.reports.plots import svg_plots
-from export.reports.sections import sections_of
-from export.reports.sections.blocks import Block, Cell, Table
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.plots import svg_plots
+from saccade.export.reports.sections import sections_of
+from saccade.export.reports.sections.blocks import Block, Cell, Table
 
 TEMPLATE = "report.html.j2"
 _MOST_BYTES = 1_900_000  # of the page; pictures that go beyond it stay files beside it
@@ -44,7 +44,7 @@ def _inlined(pictures: Mapping[str, bytes], most_bytes: int) -> dict[str, str]:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("export.reports", "."),
+        loader=jinja2.PackageLoader("saccade.export.reports", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.reports.export_report import VariantReport
-from export.variants import TRAITS, VariantTraits
-from models.manifest import Device
+from saccade.export.reports.export_report import VariantReport
+from saccade.export.variants import TRAITS, VariantTraits
+from saccade.models.manifest import Device
 
 
 @dataclass(frozen=True, slots=True)

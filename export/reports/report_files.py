@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export.reports.export_report import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, ExportReport
-from export.reports.html_report import html
-from export.reports.plots import drawers_of, write_plots
-from export.reports.sections import sections_of
-from export.reports.sections.blocks import Block, Cell, Code, Gallery, Plot, Row, Table, Text
-from export.reports.sections.mistakes import example_file
+from saccade.export.reports.export_report import REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, ExportReport
+from saccade.export.reports.html_report import html
+from saccade.export.reports.plots import drawers_of, write_plots
+from saccade.export.reports.sections import sections_of
+from saccade.export.reports.sections.blocks import Block, Cell, Code, Gallery, Plot, Row, Table, Text
+from saccade.export.reports.sections.mistakes import example_file
 
 Pictures = Mapping[str, Path]  # where each picture lies that the report shows, by its name in the report
 

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import orjson
 
-from export.artifact import Artifact, Detail
-from export.precision.files import CALIBRATION_FILE
-from export.reports.compression_report import QuantizedLayer, SparsityReport, read_quantized_layers, read_sparsity
-from export.reports.export_report import VariantReport
-from export.reports.sections.mistakes import example_file
-from export.steps import StepContext, qualified_name
-from export.variants import forms_of
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.precision.files import CALIBRATION_FILE
+from saccade.export.reports.compression_report import (
+    QuantizedLayer,
+    SparsityReport,
+    read_quantized_layers,
+    read_sparsity,
+)
+from saccade.export.reports.export_report import VariantReport
+from saccade.export.reports.sections.mistakes import example_file
+from saccade.export.steps import StepContext, qualified_name
+from saccade.export.variants import forms_of
 
 
 def command_of(context: StepContext) -> str:

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graph_rewrites import attribute, constants_of, drop_dead_nodes, tensor_shapes
+from saccade.export.graph_rewrites import attribute, constants_of, drop_dead_nodes, tensor_shapes
 
 
 def use_products_for_antialiased_resize(model: onnx.ModelProto) -> int:

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from export.graph_rewrites import constants_of, drop_unused_constants
+from saccade.export.graph_rewrites import constants_of, drop_unused_constants
 
 _FLOATS = "images_as_float"
 

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
+from saccade.export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 
 _AXIS_IS_AN_INPUT_SINCE = 20  # opset
 

@@ -22,11 +22,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.errors import GraphError
-from export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
-from export.image_split import batches
-from export.onnx_graph import network_outputs
-from export.qualification.parity import relative_l2
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
+from saccade.export.image_split import batches
+from saccade.export.onnx_graph import network_outputs
+from saccade.export.qualification.parity import relative_l2
 
 _MAX_ERROR = 1e-5  # relative L2 of raw network outputs
 _LEVELS = 255  # steps between the codes of eight bits; fewer bits scale all channels alike

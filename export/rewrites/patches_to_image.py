@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
+from saccade.export.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 
 NODE_PREFIX = "patches_to_image"  # ones are exact in int8 too, but rounding what they copy gains nothing
 

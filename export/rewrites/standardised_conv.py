@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from export.rewrites.cond_conv import SamePaddedConv2d
+from saccade.export.rewrites.cond_conv import SamePaddedConv2d
 
 
 class _CatchWeight(TorchFunctionMode):

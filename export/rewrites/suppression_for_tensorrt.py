@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import compose, numpy_helper, parser
 
-from export.graph_rewrites import attribute, constants_of, tensor_shapes
+from saccade.export.graph_rewrites import attribute, constants_of, tensor_shapes
 
 _LIMITS = 3  # inputs behind boxes and scores: how many, which overlap, which score
 _OPSET = 18  # since then reductions take their axes as an input, and Split counts its outputs

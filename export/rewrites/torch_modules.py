@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from export.rewrites.cond_conv import mixture_of_convolutions
-from export.rewrites.standardised_conv import plain_convolution
+from saccade.export.rewrites.cond_conv import mixture_of_convolutions
+from saccade.export.rewrites.standardised_conv import plain_convolution
 
 _REPLACEMENTS: dict[str, Callable[[Any], nn.Module]] = {
     "timm.layers.cond_conv2d.CondConv2d": mixture_of_convolutions,

@@ -10,10 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from export.errors import SourceError
-from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.specs import SourceSpec
-from export.sources.weights import weights_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.specs import SourceSpec
+from saccade.export.sources.weights import weights_digest
 
 
 class Source(Protocol):
@@ -33,12 +33,12 @@ class Source(Protocol):
 
 
 _MODULES = {
-    "torchvision": "export.sources.torchvision_source",
-    "timm": "export.sources.timm_source",
-    "transformers": "export.sources.transformers_source",
-    "module": "export.sources.module_source",
-    "pt2": "export.sources.pt2_source",
-    "onnx": "export.sources.onnx_source",
+    "torchvision": "saccade.export.sources.torchvision_source",
+    "timm": "saccade.export.sources.timm_source",
+    "transformers": "saccade.export.sources.transformers_source",
+    "module": "saccade.export.sources.module_source",
+    "pt2": "saccade.export.sources.pt2_source",
+    "onnx": "saccade.export.sources.onnx_source",
 }
 
 

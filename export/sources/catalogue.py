@@ -32,7 +32,7 @@ def library_names(library: str) -> list[str]:
 
 
 def _torchvision() -> list[str]:
-    from export.sources.torchvision_source import servable_names  # each library takes seconds to import
+    from saccade.export.sources.torchvision_source import servable_names  # each library takes seconds to import
 
     return servable_names()
 

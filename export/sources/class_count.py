@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from export.errors import SourceError
-from export.network import SourceFacts
-from export.sources.specs import SourceSpec, TimmSource, TorchvisionSource
-from export.sources.weights import shapes_of
+from saccade.export.errors import SourceError
+from saccade.export.network import SourceFacts
+from saccade.export.sources.specs import SourceSpec, TimmSource, TorchvisionSource
+from saccade.export.sources.weights import shapes_of
 
 
 def class_count(source: SourceSpec, weights: Path, facts: SourceFacts) -> int | None:
@@ -38,9 +38,9 @@ def class_count(source: SourceSpec, weights: Path, facts: SourceFacts) -> int | 
 
 def _built(source: TimmSource | TorchvisionSource, weights: Path, classes: int, size: tuple[int, int]) -> nn.Module:
     if isinstance(source, TimmSource):
-        from export.sources import timm_source
+        from saccade.export.sources import timm_source
 
         return timm_source.build(source, weights, classes, size)
-    from export.sources import torchvision_source
+    from saccade.export.sources import torchvision_source
 
     return torchvision_source.build(source, classes, size)

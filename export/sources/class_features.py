@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from export.errors import SourceError
+from saccade.export.errors import SourceError
 
 
 class WithFeatures(nn.Module):

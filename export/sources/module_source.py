@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.errors import SourceError
-from export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.specs import ModuleSource, SourceSpec
-from export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
+from saccade.export.errors import SourceError
+from saccade.export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.specs import ModuleSource, SourceSpec
+from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from export.errors import SourceError
+from saccade.export.errors import SourceError
 
 _NEAR = 5  # names shown with a miss
 

@@ -15,7 +15,7 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from export.errors import SourceError
+from saccade.export.errors import SourceError
 
 FLOAT = "tensor(float)"
 INT64 = "tensor(int64)"

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.artifact import sources_digest
-from export.errors import SourceError
-from export.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
-from export.sources.onnx_files import FLOAT, INT64, OnnxTensor, read_model, run, signature_of
-from export.sources.raw_shapes import facts_from_shapes
-from export.sources.specs import SourceSpec
-from export.splice import output_shapes
-from models.specs import PreprocessSpec, Task
+from saccade.export.artifact import sources_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
+from saccade.export.sources.onnx_files import FLOAT, INT64, OnnxTensor, read_model, run, signature_of
+from saccade.export.sources.raw_shapes import facts_from_shapes
+from saccade.export.sources.specs import SourceSpec
+from saccade.export.splice import output_shapes
+from saccade.models.specs import PreprocessSpec, Task
 
 _WANTED = {
     Task.CLASSIFY: "one output of logits, float (batch, classes)",
@@ -59,7 +59,7 @@ def load(request: NetworkRequest) -> Network:
 
 def digest(source: SourceSpec) -> str:
     """Covers the runtime that runs the file in eager mode, and this adapter."""
-    modules = [__name__, "export.sources.onnx_files", "export.splice"]
+    modules = [__name__, "saccade.export.sources.onnx_files", "saccade.export.splice"]
     return f"onnx {version('onnx')} onnxruntime {version('onnxruntime')} {sources_digest(modules)}"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from export.errors import SourceError
+from saccade.export.errors import SourceError
 
 _COMPILED = ("data/aotinductor/", "data/executorch/", "data/mtia/")
 _CONFIG_SUFFIX = "_config.json"

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.artifact import sources_digest
-from export.errors import SourceError
-from export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.pt2_archive import ensure_harmless
-from export.sources.raw_shapes import Shape, facts_from_shapes
-from export.sources.specs import SourceSpec
-from models.specs import Task
+from saccade.export.artifact import sources_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.pt2_archive import ensure_harmless
+from saccade.export.sources.raw_shapes import Shape, facts_from_shapes
+from saccade.export.sources.specs import SourceSpec
+from saccade.models.specs import Task
 
 _WANTED = "source: pt2 takes programs with one input of normalised images, float32 (n, 3, height, width)"
 _RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3]}
@@ -57,7 +57,7 @@ def load(request: NetworkRequest) -> Network:
 
 def digest(source: SourceSpec) -> str:
     """Covers torch's version and this adapter; the program itself is weights."""
-    return f"torch {version('torch')} {sources_digest([__name__, 'export.sources.pt2_archive'])}"
+    return f"torch {version('torch')} {sources_digest([__name__, 'saccade.export.sources.pt2_archive'])}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from models.specs import Frozen, Task
+from saccade.models.specs import Frozen, Task
 
 SourceKindName = Literal["torchvision", "timm", "transformers", "module", "pt2", "onnx"]
 SOURCE_KIND_NAMES: tuple[SourceKindName, ...] = get_args(SourceKindName)
@@ -83,7 +83,7 @@ SourceSpec = Annotated[
 
 
 def source_name(source: SourceSpec) -> str:
-    """One line for manifests and reports: `timm/resnet50`, `models.networks.resnet:digits_classifier`."""
+    """One line for manifests and reports: `timm/resnet50`, `saccade.models.networks.resnet:digits_classifier`."""
     match source:
         case ModuleSource():
             return source.factory

@@ -20,16 +20,16 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
-from export.artifact import sources_digest
-from export.errors import SourceError
-from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.class_features import WithFeatures
-from export.sources.crop_rule import crop_at_size
-from export.sources.library_pixels import as_library_transform
-from export.sources.names import generic_labels, unknown_name
-from export.sources.specs import SourceSpec, TimmSource
-from export.sources.weights import RANDOM_WEIGHTS_SEED, fitted_tensors, load_tensors, misfits_of, state_dict_of
-from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.export.artifact import sources_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.class_features import WithFeatures
+from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.sources.library_pixels import as_library_transform
+from saccade.export.sources.names import generic_labels, unknown_name
+from saccade.export.sources.specs import SourceSpec, TimmSource
+from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, fitted_tensors, load_tensors, misfits_of, state_dict_of
+from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
 _SUBSETS = {  # class counts whose meaning timm knows
@@ -93,7 +93,7 @@ def build(source: TimmSource, weights: Path | None, classes: int, size: tuple[in
 
 def digest(source: SourceSpec) -> str:
     """Covers timm's version and this adapter."""
-    return f"timm {version('timm')} {sources_digest([__name__, 'export.sources.class_features'])}"
+    return f"timm {version('timm')} {sources_digest([__name__, 'saccade.export.sources.class_features'])}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.sources.torchvision_detection_boxes import (
+from saccade.export.sources.torchvision_detection_boxes import (
     anchors_at,
     clipped,
     content_limits,

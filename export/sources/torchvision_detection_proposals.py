@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from export.sources.torchvision_detection_boxes import (
+from saccade.export.sources.torchvision_detection_boxes import (
     anchors_at,
     clipped,
     content_limits,
@@ -21,7 +21,7 @@ from export.sources.torchvision_detection_boxes import (
     is_larger,
     rows_of,
 )
-from export.suppression import keep_per_class
+from saccade.export.suppression import keep_per_class
 
 _NO_PROPOSAL = -1.0  # below every probability
 

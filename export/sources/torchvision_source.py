@@ -16,15 +16,15 @@ from torchvision import models
 from torchvision.transforms import functional
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
-from export.artifact import sources_digest
-from export.errors import SourceError
-from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.class_features import WithFeatures
-from export.sources.library_pixels import as_library_transform
-from export.sources.names import generic_labels, unknown_name
-from export.sources.specs import SourceSpec, TorchvisionSource
-from export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
-from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.export.artifact import sources_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.class_features import WithFeatures
+from saccade.export.sources.library_pixels import as_library_transform
+from saccade.export.sources.names import generic_labels, unknown_name
+from saccade.export.sources.specs import SourceSpec, TorchvisionSource
+from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
+from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads that only training uses
@@ -42,7 +42,7 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     assert isinstance(source, TorchvisionSource)
     family, card = _family_and_card(source)
     if family == "detection":
-        from export.sources import torchvision_detection  # imports detectors, which few recipes need
+        from saccade.export.sources import torchvision_detection  # imports detectors, which few recipes need
 
         return torchvision_detection.facts(source, weights)
     preset = card.transforms()
@@ -64,7 +64,7 @@ def load(request: NetworkRequest) -> Network:
     assert isinstance(source, TorchvisionSource)
     family, _ = _family_and_card(source)
     if family == "detection":
-        from export.sources import torchvision_detection
+        from saccade.export.sources import torchvision_detection
 
         return torchvision_detection.load(request)
     network = build(source, request.classes, (request.preprocess.width, request.preprocess.height))
@@ -98,9 +98,11 @@ def build(source: TorchvisionSource, classes: int, size: tuple[int, int]) -> nn.
 def digest(source: SourceSpec) -> str:
     """Covers torchvision's version and this adapter."""
     assert isinstance(source, TorchvisionSource)
-    modules = [__name__, "export.sources.class_features"]
+    modules = [__name__, "saccade.export.sources.class_features"]
     if _family_and_card(source)[0] == "detection":
-        modules += [f"export.sources.torchvision_detection{part}" for part in ("", "_boxes", "_dense", "_proposals")]
+        modules += [
+            f"saccade.export.sources.torchvision_detection{part}" for part in ("", "_boxes", "_dense", "_proposals")
+        ]
     return f"torchvision {version('torchvision')} {sources_digest(modules)}"
 
 
@@ -113,7 +115,7 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     assert isinstance(source, TorchvisionSource)
     family, card = _family_and_card(source)
     if family == "detection":
-        from export.sources import torchvision_detection
+        from saccade.export.sources import torchvision_detection
 
         return torchvision_detection.library_transform(request)
     preset, given = card.transforms(), request.preprocess

@@ -12,11 +12,11 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from export.errors import SourceError
-from export.sources.names import near_names
-from export.sources.specs import TransformersSource
-from export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
-from models.specs import Task
+from saccade.export.errors import SourceError
+from saccade.export.sources.names import near_names
+from saccade.export.sources.specs import TransformersSource
+from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
+from saccade.models.specs import Task
 
 _ATTENTION = "eager"  # plain products and a softmax: the form every runtime has fused kernels for
 _NAMED_MISFITS = 3

@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from export.errors import SourceError
-from export.network import LibraryTransform
-from export.sources.library_pixels import as_library_transform
-from models.specs import Normalisation, PreprocessSpec
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform
+from saccade.export.sources.library_pixels import as_library_transform
+from saccade.models.specs import Normalisation, PreprocessSpec
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers

@@ -1,7 +1,7 @@
 """Networks of transformers. Promises: local safetensors only, no remote code, labels and preprocessing as published.
 
 With `weights: DIR` everything comes from the directory; with a model type alone the network is random. Adapters to
-the forms of `export.network` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.
+the forms of `saccade.export.network` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.artifact import sources_digest
-from export.errors import SourceError
-from export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from export.sources.specs import SourceSpec, TransformersSource
-from export.sources.transformers_adapters import adapted, detections_of
-from export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model
-from export.sources.transformers_pixels import (
+from saccade.export.artifact import sources_digest
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.specs import SourceSpec, TransformersSource
+from saccade.export.sources.transformers_adapters import adapted, detections_of
+from saccade.export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model
+from saccade.export.sources.transformers_pixels import (
     is_exact,
     normalisation_of,
     pixels_of,
     processor_of,
     transform_of,
 )
-from models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
 _BACKGROUND = ("background", "__background__", "unlabeled")
@@ -64,7 +64,7 @@ def load(request: NetworkRequest) -> Network:
 def digest(source: SourceSpec) -> str:
     """Covers transformers' version and its adapters."""
     names = ("source", "adapters", "checkpoint", "pixels", "patches")
-    modules = [f"export.sources.transformers_{name}" for name in names]
+    modules = [f"saccade.export.sources.transformers_{name}" for name in names]
     return f"transformers {version('transformers')} {sources_digest(modules)}"
 
 

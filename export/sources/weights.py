@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from export.artifact import file_sha256
-from export.errors import SourceError
+from saccade.export.artifact import file_sha256
+from saccade.export.errors import SourceError
 
 RANDOM_WEIGHTS_SEED = 0  # a recipe without weights must still export the same network twice
 _NAMED_MISFITS = 3
@@ -127,7 +127,7 @@ def _safetensors_files(path: Path) -> list[Path]:
 def _external_files(path: Path) -> list[Path]:
     if path.suffix != ".onnx":
         return []
-    from export.sources.onnx_files import external_files  # onnx is imported only for such weights
+    from saccade.export.sources.onnx_files import external_files  # onnx is imported only for such weights
 
     return external_files(path)
 

@@ -19,8 +19,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
-from export.sparsity.channel_elements import Elements
-from export.sparsity.channel_rules import apply_rules
+from saccade.export.sparsity.channel_elements import Elements
+from saccade.export.sparsity.channel_rules import apply_rules
 
 IntArray = NDArray[np.int64]
 

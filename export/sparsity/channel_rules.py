@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from export.sparsity.channel_elements import Elements, Ids, operator_name
+from saccade.export.sparsity.channel_elements import Elements, Ids, operator_name
 
 Rule = Callable[[Elements, fx.Node], None]
 

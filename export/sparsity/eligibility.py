@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from export.compression.spec import SparsitySpec
-from export.sparsity.channel_elements import operator_name
-from export.sparsity.masks import GROUP
+from saccade.export.compression.spec import SparsitySpec
+from saccade.export.sparsity.channel_elements import operator_name
+from saccade.export.sparsity.masks import GROUP
 
 WEIGHTED = ("conv2d", "linear")
 

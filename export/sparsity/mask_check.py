@@ -19,9 +19,9 @@ import orjson
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
-from export.graph_rewrites import attribute
-from export.onnx_graph import layer_of
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import attribute
+from saccade.export.onnx_graph import layer_of
 
 SPARSITY_FILE = "sparsity.json"  # beside a sparse form's deploy module: what it claims
 GROUP, MIN_ZEROS = 4, 2

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.sparsity.channel_groups import ChannelGroup, IntArray, permuted
-from export.sparsity.masks import GROUP, kept_magnitude
+from saccade.export.sparsity.channel_groups import ChannelGroup, IntArray, permuted
+from saccade.export.sparsity.masks import GROUP, kept_magnitude
 
 _ELEMENTS = 1 << 18  # of a group's magnitudes that a search looks at; larger ones are sampled by rows
 _CLOSER_LOOK = 8  # times as many, where the sample misled

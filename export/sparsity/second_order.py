@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-from export.sparsity.channel_elements import operator_name
-from export.sparsity.eligibility import WeightedLayer
-from export.sparsity.masks import GROUP, KEPT
+from saccade.export.sparsity.channel_elements import operator_name
+from saccade.export.sparsity.eligibility import WeightedLayer
+from saccade.export.sparsity.masks import GROUP, KEPT
 
 _POSITIONS = 8192  # columns of the unfolded input that a layer's Hessian is summed over, drawn evenly
 _DAMPING = 0.01  # of the mean diagonal

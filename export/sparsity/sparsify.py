@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from export.artifact import Detail
-from export.compression.threads import one_thread
-from export.compression.traced_network import (
+from saccade.export.artifact import Detail
+from saccade.export.compression.threads import one_thread
+from saccade.export.compression.traced_network import (
     PROOF_IMAGES,
     Document,
     TracedNetwork,
@@ -25,14 +25,14 @@ from export.compression.traced_network import (
     used_weights,
     with_weights,
 )
-from export.errors import GraphError, SourceError
-from export.sparsity.channel_groups import channel_groups
-from export.sparsity.eligibility import WeightedLayer, weighted_layers
-from export.sparsity.mask_check import SPARSITY_FILE
-from export.sparsity.masks import has_two_four, kept_magnitude, magnitude_mask, random_mask
-from export.sparsity.permutation import PermutationFigure, permute_channels
-from export.sparsity.second_order import prune_in_order
-from export.steps import StepContext
+from saccade.export.errors import GraphError, SourceError
+from saccade.export.sparsity.channel_groups import channel_groups
+from saccade.export.sparsity.eligibility import WeightedLayer, weighted_layers
+from saccade.export.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.sparsity.masks import has_two_four, kept_magnitude, magnitude_mask, random_mask
+from saccade.export.sparsity.permutation import PermutationFigure, permute_channels
+from saccade.export.sparsity.second_order import prune_in_order
+from saccade.export.steps import StepContext
 
 RECOVERED_FILE = "recovered.safetensors"
 _METADATA_KEY = "saccade.sparsity"  # in the safetensors file: how its weights came about

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks.dappm import DAPPM
-from models.networks.layers import ConvNorm, divisible, initialise
+from saccade.models.networks.dappm import DAPPM
+from saccade.models.networks.layers import ConvNorm, divisible, initialise
 
 OUTPUT_STRIDE = 8
 

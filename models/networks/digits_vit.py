@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.networks.evit import with_token_reorganisation
-from models.networks.resnet import ResNet, digits_classifier
+from saccade.models.networks.evit import with_token_reorganisation
+from saccade.models.networks.resnet import ResNet, digits_classifier
 
 IMAGE_SIZE = 64
 _STAGES = 2  # of the classifier's four: 32 channels at a quarter of the resolution

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from models.networks.layers import ConvNorm, divisible, initialise
+from saccade.models.networks.layers import ConvNorm, divisible, initialise
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks.layers import ConvNorm, divisible, initialise
+from saccade.models.networks.layers import ConvNorm, divisible, initialise
 
 # Small kernels and their dilations beside each large kernel, as published.
 BRANCHES: dict[int, tuple[tuple[int, int], ...]] = {

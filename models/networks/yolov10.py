@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.networks.layers import Activation, ConvNorm, divisible, initialise
-from models.networks.yolov10_body import STRIDES, Backbone, Neck, YoloConfig
+from saccade.models.networks.layers import Activation, ConvNorm, divisible, initialise
+from saccade.models.networks.yolov10_body import STRIDES, Backbone, Neck, YoloConfig
 
 
 class RawPredictions(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.layers import Activation, ConvNorm
+from saccade.models.networks.layers import Activation, ConvNorm
 
 
 class Bottleneck(nn.Module):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.networks.layers import Activation, ConvNorm
-from models.networks.yolov10_blocks import PSA, SPPF, C2f, SCDown
+from saccade.models.networks.layers import Activation, ConvNorm
+from saccade.models.networks.yolov10_blocks import PSA, SPPF, C2f, SCDown
 
 STRIDES = (8, 16, 32)
 

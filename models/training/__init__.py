@@ -10,5 +10,5 @@ detection_loss.py     dual-assignment loss of the detector
 evaluation.py         networks' figures on a split
 figures.py            checkpoints and figures.json
 command.py            the options all commands share
-classifier.py · detector.py · segmenter.py · vit.py · all.py · evaluate.py    the commands (python -m models.training.…)
+classifier.py · detector.py · segmenter.py · vit.py · all.py · evaluate.py    the commands (python -m …)
 """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.training import classifier, detector, segmenter
-from models.training.command import parse_options
-from models.training.runs import execute
+from saccade.models.training import classifier, detector, segmenter
+from saccade.models.training.command import parse_options
+from saccade.models.training.runs import execute
 
 RUNS = (classifier.RUN, detector.RUN, segmenter.RUN)
 

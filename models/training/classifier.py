@@ -8,15 +8,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.digit_scenes import CROP_SIZE, Split
-from models.networks.layers import as_float
-from models.networks.resnet import digits_classifier
-from models.training.augmentation import recoloured, shifted
-from models.training.command import autocast, parse_options
-from models.training.evaluation import classifier_top1
-from models.training.loop import Schedule
-from models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
-from models.training.samples import CropSet, crop_set
+from saccade.models.digit_scenes import CROP_SIZE, Split
+from saccade.models.networks.layers import as_float
+from saccade.models.networks.resnet import digits_classifier
+from saccade.models.training.augmentation import recoloured, shifted
+from saccade.models.training.command import autocast, parse_options
+from saccade.models.training.evaluation import classifier_top1
+from saccade.models.training.loop import Schedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.samples import CropSet, crop_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 24_000, 1_000, 2_000
 LABEL_SMOOTHING = 0.05
@@ -65,7 +65,7 @@ def test_top1(network: nn.Module) -> float:
 RUN = Run(
     name="digits-classifier",
     metric="top1",
-    command="python -m models.training.classifier",
+    command="python -m saccade.models.training.classifier",
     network=digits_classifier,
     trainee=_trainee,
     test_metric=test_top1,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.networks.yolov10 import DualPredictions, RawPredictions, YoloV10
-from models.training.task_alignment import Matching, Truth, assign
+from saccade.models.networks.yolov10 import DualPredictions, RawPredictions, YoloV10
+from saccade.models.training.task_alignment import Matching, Truth, assign
 
 # Weights of YOLOv8 and YOLOv10: boxes must outweigh the many easy negatives of the class term.
 _BOX_WEIGHT, _CLASS_WEIGHT, _DISTRIBUTION_WEIGHT = 7.5, 0.5, 1.5

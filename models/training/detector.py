@@ -8,17 +8,17 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from models.digit_scenes import SCENE_SIZE, Split
-from models.networks.layers import as_float
-from models.networks.yolov10 import DualPredictions, YoloV10, digits_detector
-from models.training.augmentation import recoloured
-from models.training.command import autocast, parse_options
-from models.training.detection_loss import detection_loss
-from models.training.evaluation import detector_map
-from models.training.loop import Schedule
-from models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
-from models.training.samples import SceneSet, scene_set
-from models.training.task_alignment import Truth
+from saccade.models.digit_scenes import SCENE_SIZE, Split
+from saccade.models.networks.layers import as_float
+from saccade.models.networks.yolov10 import DualPredictions, YoloV10, digits_detector
+from saccade.models.training.augmentation import recoloured
+from saccade.models.training.command import autocast, parse_options
+from saccade.models.training.detection_loss import detection_loss
+from saccade.models.training.evaluation import detector_map
+from saccade.models.training.loop import Schedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.samples import SceneSet, scene_set
+from saccade.models.training.task_alignment import Truth
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 200, 400
 
@@ -61,7 +61,7 @@ def test_map(network: nn.Module) -> float:
 RUN = Run(
     name="digits-detector",
     metric="map",
-    command="python -m models.training.detector",
+    command="python -m saccade.models.training.detector",
     network=digits_detector,
     trainee=_trainee,
     test_metric=test_map,

@@ -6,11 +6,11 @@ import sys
 
 import torch
 
-from models.networks.layers import trained_parameters
-from models.training import vit
-from models.training.all import RUNS
-from models.training.command import Options, parse_options
-from models.training.figures import TARGETS, load_checkpoint, read_figures
+from saccade.models.networks.layers import trained_parameters
+from saccade.models.training import vit
+from saccade.models.training.all import RUNS
+from saccade.models.training.command import Options, parse_options
+from saccade.models.training.figures import TARGETS, load_checkpoint, read_figures
 
 _TOLERANCE = 0.002  # another CPU's rounding may flip a few borderline answers
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from models.training.state import RunState, load_state, save_state
+from saccade.models.training.state import RunState, load_state, save_state
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from models.networks.layers import trained_parameters
-from models.training.command import Options, ProgressReporter
-from models.training.evaluation import inference_flops
-from models.training.figures import Figure, save_checkpoint, write_figure
-from models.training.loop import Schedule, Trainee, train
+from saccade.models.networks.layers import trained_parameters
+from saccade.models.training.command import Options, ProgressReporter
+from saccade.models.training.evaluation import inference_flops
+from saccade.models.training.figures import Figure, save_checkpoint, write_figure
+from saccade.models.training.loop import Schedule, Trainee, train
 
 TRAIN_SEED, TUNING_SEED, TEST_SEED = 11, 12, 13
 

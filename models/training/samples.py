@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.digit_scenes import (
+from saccade.models.digit_scenes import (
     CROP_PREPROCESS,
     SCENE_PREPROCESS,
     Split,
@@ -20,8 +20,8 @@ from models.digit_scenes import (
     decode_rgb,
     scene_samples,
 )
-from models.digit_sources import IntArray, UInt8Array
-from models.preprocessing import preprocess
+from saccade.models.digit_sources import IntArray, UInt8Array
+from saccade.models.preprocessing import preprocess
 
 MAX_BOXES = 8  # rows of padded truth; a scene holds at most six digits
 _Part = TypeVar("_Part")

@@ -9,15 +9,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.digit_scenes import SCENE_SIZE, Split
-from models.networks.ddrnet import OUTPUT_STRIDE, SegmentationLogits, digits_segmenter
-from models.networks.layers import as_float
-from models.training.augmentation import recoloured, shifted
-from models.training.command import autocast, parse_options
-from models.training.evaluation import segmenter_miou
-from models.training.loop import Schedule
-from models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
-from models.training.samples import SceneSet, scene_set
+from saccade.models.digit_scenes import SCENE_SIZE, Split
+from saccade.models.networks.ddrnet import OUTPUT_STRIDE, SegmentationLogits, digits_segmenter
+from saccade.models.networks.layers import as_float
+from saccade.models.training.augmentation import recoloured, shifted
+from saccade.models.training.command import autocast, parse_options
+from saccade.models.training.evaluation import segmenter_miou
+from saccade.models.training.loop import Schedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.samples import SceneSet, scene_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 150, 300
 _AUXILIARY_WEIGHT = 0.4  # as in the paper
@@ -84,7 +84,7 @@ def test_miou(network: nn.Module) -> float:
 RUN = Run(
     name="digits-segmenter",
     metric="miou",
-    command="python -m models.training.segmenter",
+    command="python -m saccade.models.training.segmenter",
     network=digits_segmenter,
     trainee=_trainee,
     test_metric=test_miou,

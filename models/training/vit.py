@@ -13,10 +13,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from models.digit_scenes import CROP_SIZE, Split
-from models.networks.digits_vit import digits_vit
-from models.networks.resnet import digits_classifier
-from models.training.classifier import (
+from saccade.models.digit_scenes import CROP_SIZE, Split
+from saccade.models.networks.digits_vit import digits_vit
+from saccade.models.networks.resnet import digits_classifier
+from saccade.models.training.classifier import (
     LABEL_SMOOTHING,
     TEST_IMAGES,
     TRAIN_IMAGES,
@@ -24,12 +24,12 @@ from models.training.classifier import (
     changed_crops,
     test_top1,
 )
-from models.training.command import CHECKPOINT_DIR, autocast, parse_options
-from models.training.evaluation import classifier_top1
-from models.training.figures import load_checkpoint
-from models.training.loop import Schedule
-from models.training.runs import TRAIN_SEED, TUNING_SEED, Run, execute
-from models.training.samples import CropSet, crop_set
+from saccade.models.training.command import CHECKPOINT_DIR, autocast, parse_options
+from saccade.models.training.evaluation import classifier_top1
+from saccade.models.training.figures import load_checkpoint
+from saccade.models.training.loop import Schedule
+from saccade.models.training.runs import TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.samples import CropSet, crop_set
 
 _TEACHER_SHARE = 0.5  # of the loss; the labels have the rest
 
@@ -84,7 +84,7 @@ def _trainee() -> VitTrainee:
 RUN = Run(
     name="digits-vit",
     metric="top1",
-    command="python -m models.training.vit",
+    command="python -m saccade.models.training.vit",
     network=taught_vit,
     trainee=_trainee,
     test_metric=test_top1,

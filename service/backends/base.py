@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from models.specs import TensorSpec
+from saccade.models.specs import TensorSpec
 
 UInt8Array = NDArray[np.uint8]
 Outputs = Sequence[NDArray[Any]]  # one array per output tensor, each with the batch as leading dimension

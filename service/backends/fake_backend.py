@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.errors import BackendError, DeviceLost
-from service.repository.verify import verified_bytes
+from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
+from saccade.service.errors import BackendError, DeviceLost
+from saccade.service.repository.verify import verified_bytes
 
 POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a real kernel error would
 CRASH = (3, 2, 1)  # kills the process mid-batch

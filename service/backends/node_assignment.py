@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from service.errors import BackendError
+from saccade.service.errors import BackendError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 # What ONNX Runtime puts there on purpose: arithmetic on shapes, a few numbers whose copy would cost more than they do.

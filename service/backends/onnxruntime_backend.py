@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.errors import BackendError
-from service.repository.verify import verified_bytes
+from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
+from saccade.service.errors import BackendError
+from saccade.service.repository.verify import verified_bytes
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -19,15 +19,15 @@ from functools import partial
 
 import structlog
 
-from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.failures import ensure_usable
-from service.backends.cuda.lanes import Lane, open_streams
-from service.backends.onnxruntime_backend import ensure_provider, refuse_tf32
-from service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
-from service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
-from service.errors import BackendError
+from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
+from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.failures import ensure_usable
+from saccade.service.backends.cuda.lanes import Lane, open_streams
+from saccade.service.backends.onnxruntime_backend import ensure_provider, refuse_tf32
+from saccade.service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
+from saccade.service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
+from saccade.service.errors import BackendError
 
 log = structlog.get_logger()
 
@@ -67,7 +67,9 @@ class OnnxRuntimeCudaBackend:
         self._started: dict[int, _Started] = {}
         self._last_started = 0
         if cuda is None:
-            from service.backends.cuda.runtime_driver import RuntimeDriver  # needs cuda-python, which tests do without
+            from saccade.service.backends.cuda.runtime_driver import (
+                RuntimeDriver,  # needs cuda-python, which tests do without
+            )
 
             cuda = RuntimeDriver()
         self._cuda = cuda

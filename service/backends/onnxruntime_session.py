@@ -16,21 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest
-from service.backends.cuda.buffers import BufferPlan
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.lanes import Lane
-from service.backends.node_assignment import AssignedNode, ensure_assigned
-from service.backends.onnxruntime_backend import (
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.cuda.buffers import BufferPlan
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.lanes import Lane
+from saccade.service.backends.node_assignment import AssignedNode, ensure_assigned
+from saccade.service.backends.onnxruntime_backend import (
     ensure_signature,
     first_line,
     import_onnxruntime,
     open_session,
     silence_default_logger,
 )
-from service.backends.onnxruntime_forms import Form, tf32_option
-from service.errors import BackendError, OutOfDeviceMemory
+from saccade.service.backends.onnxruntime_forms import Form, tf32_option
+from saccade.service.errors import BackendError, OutOfDeviceMemory
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
 _GRAPH_ID = "gpu_graph_id"  # run option; each id keeps one graph with its addresses

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from service.backends.base import Backend, LoadRequest
-from service.errors import BackendError
+from saccade.service.backends.base import Backend, LoadRequest
+from saccade.service.errors import BackendError
 
 
 def load_backend(name: str, request: LoadRequest) -> Backend:
     """Opens one variant. Raises BackendError or RepositoryError with what to change."""
     # Imported here because each pulls in a runtime of its own, and a worker needs exactly one of them.
     if name == "onnxruntime" and request.device != "cpu":
-        from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+        from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 
         return OnnxRuntimeCudaBackend(request)
     if name == "onnxruntime":
-        from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+        from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(request)
     if name == "tensorrt":
-        from service.backends.tensorrt_backend import TensorRtBackend
+        from saccade.service.backends.tensorrt_backend import TensorRtBackend
 
         return TensorRtBackend(request)
     if name == "fake":
-        from service.backends.fake_backend import FakeBackend
+        from saccade.service.backends.fake_backend import FakeBackend
 
         return FakeBackend(request)
     raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime, tensorrt")

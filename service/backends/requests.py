@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from models.manifest import Manifest, Variant
-from service.backends.base import LoadRequest
-from service.errors import BackendError
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.backends.base import LoadRequest
+from saccade.service.errors import BackendError
 
 
 def load_request(

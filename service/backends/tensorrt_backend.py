@@ -13,17 +13,17 @@ from typing import Any
 
 import structlog
 
-from models.plans import PlanEnvironment, PlanRecord
-from service.backends.base import LoadRequest, Outputs, UInt8Array
-from service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.lanes import Lane, device_memory, open_streams
-from service.backends.cuda.runtime_driver import RuntimeDriver
-from service.backends.tensorrt.contexts import ContextSource, SizedContext
-from service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
-from service.backends.tensorrt.module import KeptLog, TensorRt, find_tensorrt
-from service.backends.tensorrt.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
-from service.errors import BackendError, RuntimeMissing
+from saccade.models.plans import PlanEnvironment, PlanRecord
+from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
+from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.lanes import Lane, device_memory, open_streams
+from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.backends.tensorrt.contexts import ContextSource, SizedContext
+from saccade.service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
+from saccade.service.backends.tensorrt.module import KeptLog, TensorRt, find_tensorrt
+from saccade.service.backends.tensorrt.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
+from saccade.service.errors import BackendError, RuntimeMissing
 
 log = structlog.get_logger()
 
@@ -220,6 +220,6 @@ def _ensure_tensorrt(given: TensorRt | None, record: PlanRecord) -> TensorRt:
     if found is None:
         raise RuntimeMissing(
             f"the plan needs {record.key.runtime} {record.key.runtime_version} and no TensorRT is installed: "
-            "pip install 'saccade[gpu]' (or 'saccade[rtx]')"
+            "pip install 'saccade-serving[gpu]' (or 'saccade-serving[rtx]')"
         )
     return found

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import msgspec
 
-from service.bench.connections import Reply
-from service.bench.records import STAGES, End, Outcome
+from saccade.service.bench.connections import Reply
+from saccade.service.bench.records import STAGES, End, Outcome
 
 Stages = tuple[float, ...]  # ms of STAGES and the total; NaN where the answer does not say
 UNKNOWN_STAGES: Stages = (math.nan,) * (len(STAGES) + 1)

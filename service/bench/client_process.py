@@ -20,11 +20,11 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from service.bench.answers import outcome_of
-from service.bench.connections import ConnectionPool, Reply, Target, Ticket
-from service.bench.records import Columns, End, Outcome
-from service.bench.wakeup import Wakeup
-from service.bench.workload import Item
+from saccade.service.bench.answers import outcome_of
+from saccade.service.bench.connections import ConnectionPool, Reply, Target, Ticket
+from saccade.service.bench.records import Columns, End, Outcome
+from saccade.service.bench.wakeup import Wakeup
+from saccade.service.bench.workload import Item
 
 _TICK_S = 0.05
 _PROGRESS_TICKS = 5

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import httptools
 
-from service.bench.records import End
-from service.bench.workload import Item
+from saccade.service.bench.records import End
+from saccade.service.bench.workload import Item
 
 IDLE_S = 4.0  # servers close what is idle, often after five seconds; a request must not meet that
 _BUFFER_BYTES = 256 * 1024

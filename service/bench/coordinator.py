@@ -19,12 +19,12 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bench import client_process
-from service.bench.client_process import Finished, Part, Progress, Ready, Start, Stop
-from service.bench.records import Records, records_of
-from service.bench.schedule import Schedule
-from service.bench.workload import Endpoint, Workload
-from service.errors import LoadFailed
+from saccade.service.bench import client_process
+from saccade.service.bench.client_process import Finished, Part, Progress, Ready, Start, Stop
+from saccade.service.bench.records import Records, records_of
+from saccade.service.bench.schedule import Schedule
+from saccade.service.bench.workload import Endpoint, Workload
+from saccade.service.errors import LoadFailed
 
 _START_MARGIN_S = 0.1  # for the message to arrive everywhere
 _START_TIMEOUT_S = 60.0

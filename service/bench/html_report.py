@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from service.bench.charts import Axis, Part, Scale, Series, line_chart, shares_bar
-from service.bench.report import Report, SloFigures, SpanFigures
-from service.bench.statistics import Latency
-from service.bench.text_report import change_text
+from saccade.service.bench.charts import Axis, Part, Scale, Series, line_chart, shares_bar
+from saccade.service.bench.report import Report, SloFigures, SpanFigures
+from saccade.service.bench.statistics import Latency
+from saccade.service.bench.text_report import change_text
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #59636e; --line: #d8dee4; --page: #fff; --warn: #9a5b00;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",

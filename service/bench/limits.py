@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from service.bench.report import Change, Report, figures_of
-from service.bench.statistics import Latency
-from service.errors import BadParameter
+from saccade.service.bench.report import Change, Report, figures_of
+from saccade.service.bench.statistics import Latency
+from saccade.service.errors import BadParameter
 
 _LATENCY_NAMES = tuple(field.name for field in fields(Latency) if field.name.endswith("_ms"))
 FIGURES = (

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.bench.coordinator import ClientLimits, Closed, default_processes
-from service.bench.images import BodyForm, ImageFile, read_images
-from service.bench.limits import FailCondition, condition_from
-from service.bench.progress import ProgressShow
-from service.bench.report import Report, read_report
-from service.bench.schedule import Arrivals, Burst, Constant, Poisson, Recorded, steps_from
-from service.bench.session import Open, Run, Session, measure, search_slo
-from service.bench.slo_search import SearchLimits
-from service.bench.traces import read_trace
-from service.bench.workload import DEFAULT_PATH, RequestShape, Share, endpoint_of, workload_of
-from service.errors import BadParameter
-from service.settings import core_count
+from saccade.service.bench.coordinator import ClientLimits, Closed, default_processes
+from saccade.service.bench.images import BodyForm, ImageFile, read_images
+from saccade.service.bench.limits import FailCondition, condition_from
+from saccade.service.bench.progress import ProgressShow
+from saccade.service.bench.report import Report, read_report
+from saccade.service.bench.schedule import Arrivals, Burst, Constant, Poisson, Recorded, steps_from
+from saccade.service.bench.session import Open, Run, Session, measure, search_slo
+from saccade.service.bench.slo_search import SearchLimits
+from saccade.service.bench.traces import read_trace
+from saccade.service.bench.workload import DEFAULT_PATH, RequestShape, Share, endpoint_of, workload_of
+from saccade.service.errors import BadParameter
+from saccade.service.settings import core_count
 
 _DURATION_S = 30.0
 _SEARCH_START_RPS = 10.0

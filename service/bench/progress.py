@@ -8,8 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from service.bench.coordinator import Live
-from service.bench.report import TrialFigures
+from saccade.service.bench.coordinator import Live
+from saccade.service.bench.report import TrialFigures
 
 _LINE_EVERY_S = 5.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from service.bench.statistics import Interval, Latency
-from service.errors import BadParameter
+from saccade.service.bench.statistics import Interval, Latency
+from saccade.service.errors import BadParameter
 
 SCHEMA = 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 FloatArray = NDArray[np.float64]
 

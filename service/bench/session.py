@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
-from service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
-from service.bench.schedule import (
+from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
+from saccade.service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
+from saccade.service.bench.schedule import (
     Arrivals,
     Burst,
     Constant,
@@ -23,12 +23,12 @@ from service.bench.schedule import (
     Steps,
     schedule_of,
 )
-from service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
-from service.bench.statistics import is_stable
-from service.bench.summary import ClientCost, Scope, report_of
-from service.bench.traces import Arrival
-from service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
-from service.errors import LoadFailed
+from saccade.service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
+from saccade.service.bench.statistics import is_stable
+from saccade.service.bench.summary import ClientCost, Scope, report_of
+from saccade.service.bench.traces import Arrival
+from saccade.service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
+from saccade.service.errors import LoadFailed
 
 _CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
 _CHECK_TIMEOUT_S = 10.0

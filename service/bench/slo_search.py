@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.bench.statistics import Verdict, verdict_of
+from saccade.service.bench.statistics import Verdict, verdict_of
 
 ALLOWED_LATE = 0.01  # p99
 MIN_REQUESTS = 300  # none late among so many is enough to be sure

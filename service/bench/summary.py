@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bench.records import STAGES, End, Records
-from service.bench.report import (
+from saccade.service.bench.records import STAGES, End, Records
+from saccade.service.bench.report import (
     ClientFigures,
     LoadFacts,
     Moment,
@@ -19,9 +19,9 @@ from service.bench.report import (
     StageFigures,
     VersionFigures,
 )
-from service.bench.schedule import Step
-from service.bench.statistics import curve_of, interval_of, latency_of, percentiles
-from service.bench.workload import Item
+from saccade.service.bench.schedule import Step
+from saccade.service.bench.statistics import curve_of, interval_of, latency_of, percentiles
+from saccade.service.bench.workload import Item
 
 Mask = NDArray[np.bool_]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.bench.report import Change, Report, SloFigures, SpanFigures
-from service.bench.statistics import Interval, Latency
+from saccade.service.bench.report import Change, Report, SloFigures, SpanFigures
+from saccade.service.bench.statistics import Interval, Latency
 
 _COMPARED = ("throughput_rps", "goodput_rps", "error_rate", "refused_rate", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms")
 _MIB = 2**20

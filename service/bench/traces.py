@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import ctypes
 import os
 from collections.abc import Callable
 
-from service.errors import RuntimeMissing
+from saccade.service.errors import RuntimeMissing
 
 _CLOCK_MONOTONIC = 1  # time.monotonic's clock
 _TFD_TIMER_ABSTIME = 1

@@ -9,9 +9,9 @@ from urllib.parse import quote, urlencode, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bench.images import BodyForm, ImageFile, body_of
-from service.bench.traces import Arrival
-from service.errors import BadParameter
+from saccade.service.bench.images import BodyForm, ImageFile, body_of
+from saccade.service.bench.traces import Arrival
+from saccade.service.errors import BadParameter
 
 DEFAULT_PATH = "/v1/models/{model}/predict"
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 if TYPE_CHECKING:  # numpy and the rest are loaded when a load runs: the other commands need none of it
-    from service.bench.options import BenchOptions
+    from saccade.service.bench.options import BenchOptions
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -94,7 +94,7 @@ def bench(**given: Any) -> None:
 
     Latency counts from the moment a request was meant to be sent, so a stall is seen by all who wait through it.
     """
-    from service.bench.options import options_from
+    from saccade.service.bench.options import options_from
 
     try:
         options = options_from(given, _key(given["key_file"], given["key_env"]))
@@ -125,14 +125,14 @@ def _run(options: BenchOptions) -> list[str]:
     """Measures, writes what was asked for, and returns why the run fails."""
     from dataclasses import replace
 
-    from service.bench.html_report import html_of
-    from service.bench.limits import changes_of, failures_of
-    from service.bench.options import measured_with
-    from service.bench.progress import ProgressShow
-    from service.bench.report import encoded, figures_of
-    from service.bench.session import check_server, trace_rows
-    from service.bench.text_report import text_of
-    from service.bench.traces import write_trace
+    from saccade.service.bench.html_report import html_of
+    from saccade.service.bench.limits import changes_of, failures_of
+    from saccade.service.bench.options import measured_with
+    from saccade.service.bench.progress import ProgressShow
+    from saccade.service.bench.report import encoded, figures_of
+    from saccade.service.bench.session import check_server, trace_rows
+    from saccade.service.bench.text_report import text_of
+    from saccade.service.bench.traces import write_trace
 
     check_server(options.session)
     with ProgressShow() as progress:

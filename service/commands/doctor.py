@@ -16,14 +16,14 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from service.backends.onnxruntime_backend import import_onnxruntime
-from service.commands.doctor_gpu import gpu_findings
-from service.commands.findings import Finding
-from service.device_names import CPU, device_kind
-from service.errors import RepositoryError, SettingsError
-from service.repository.open import list_versions
-from service.repository.trusted_keys import signature_policy
-from service.settings import Settings, core_count, resolved, settings_from
+from saccade.service.backends.onnxruntime_backend import import_onnxruntime
+from saccade.service.commands.doctor_gpu import gpu_findings
+from saccade.service.commands.findings import Finding
+from saccade.service.device_names import CPU, device_kind
+from saccade.service.errors import RepositoryError, SettingsError
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.settings import Settings, core_count, resolved, settings_from
 
 _MIN_OPEN_FILES = 4096
 
@@ -83,12 +83,14 @@ def _cpu_instructions() -> Finding:
 
 def _onnxruntime(settings: Settings) -> Finding:
     if importlib.util.find_spec("onnxruntime") is None:
-        return Finding("onnxruntime", False, "not installed: pip install 'saccade[cpu]' (or 'saccade[gpu]')")
+        return Finding(
+            "onnxruntime", False, "not installed: pip install 'saccade-serving[cpu]' (or 'saccade-serving[gpu]')"
+        )
     runtime = import_onnxruntime()
     providers = ", ".join(runtime.get_available_providers())
     wanted = "CPUExecutionProvider" if device_kind(settings.devices[0]) == CPU else "CUDAExecutionProvider"
     is_there = wanted in runtime.get_available_providers()
-    fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade[gpu]'"
+    fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade-serving[gpu]'"
     detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"
     return Finding("onnxruntime", is_there, detail)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.failures import version_text
-from service.backends.cuda.runtime_driver import RuntimeDriver
-from service.backends.tensorrt.module import TensorRt, find_tensorrt
-from service.commands.findings import Finding
-from service.device_names import is_cpu
-from service.errors import SaccadeError
-from service.settings import Settings
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.failures import version_text
+from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.backends.tensorrt.module import TensorRt, find_tensorrt
+from saccade.service.commands.findings import Finding
+from saccade.service.device_names import is_cpu
+from saccade.service.errors import SaccadeError
+from saccade.service.settings import Settings
 
 _MIB = 1024 * 1024
 
@@ -57,7 +57,7 @@ def tensorrt_finding(tensorrt: TensorRt | None, *, wants_gpu: bool, is_needed: b
     if tensorrt is not None:
         hint = "; plans: saccade-export build MODEL/VERSION, saccade repository engines" if wants_gpu else ""
         return Finding("tensorrt", True, f"{tensorrt.__name__} {tensorrt.__version__}{hint}")
-    missing = "not installed: pip install 'saccade[gpu]' (or 'saccade[rtx]')"
+    missing = "not installed: pip install 'saccade-serving[gpu]' (or 'saccade-serving[rtx]')"
     if wants_gpu and not is_needed:
         missing += "; until then ONNX Runtime serves on the GPU"
     return Finding("tensorrt", False if is_needed else None, missing)

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.plans import PlanRecord
-from service.commands.options import json_option, repository_option
-from service.repository.build_marks import BuildMark, build_marks
-from service.repository.open import FoundVersion, list_versions
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import PlanStore, engines_root
+from saccade.models.plans import PlanRecord
+from saccade.service.commands.options import json_option, repository_option
+from saccade.service.repository.build_marks import BuildMark, build_marks
+from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore, engines_root
 
 _WIDE = 200  # characters of a table that goes into a file
 

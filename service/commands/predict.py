@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from service.commands.predict_text import summary_of
+from saccade.service.commands.predict_text import summary_of
 
 _TIMEOUT_S = 70.0  # beyond the longest deadline a server grants by default
 
@@ -47,7 +47,7 @@ def predict(
         if label is not None or key_file is not None:
             raise click.UsageError("--label and --key-file speak to a server; leave them out with --repository")
         # Late: sending images needs neither the decoder nor a runtime.
-        from service.commands.predict_offline import OfflineRequest, predict_offline
+        from saccade.service.commands.predict_offline import OfflineRequest, predict_offline
 
         given = dict(_pair(parameter) for parameter in parameters)
         images = existing(arguments, may_be_folders=True)

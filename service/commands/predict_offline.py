@@ -15,13 +15,13 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.commands.predict_text import summary_of
-from service.errors import RepositoryError
-from service.offline import ImageFile, OfflineAnswer, OfflineModel, newest_version
-from service.parameters import DeadlineRule, complete, parse_given
-from service.repository.open import list_versions
-from service.repository.trusted_keys import signature_policy
-from service.settings import Settings, core_count, resolved, settings_from
+from saccade.service.commands.predict_text import summary_of
+from saccade.service.errors import RepositoryError
+from saccade.service.offline import ImageFile, OfflineAnswer, OfflineModel, newest_version
+from saccade.service.parameters import DeadlineRule, complete, parse_given
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.settings import Settings, core_count, resolved, settings_from
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 

@@ -12,15 +12,15 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from models.manifest import ManifestError, read_manifest
-from service.commands.engines import engines
-from service.commands.options import json_option, repository_option
-from service.commands.verification import verification_of
-from service.errors import RepositoryError, SignatureRefused
-from service.repository.open import FoundVersion, list_versions
-from service.repository.signature import read_signature
-from service.repository.trusted_keys import signature_policy
-from service.repository.variants import gate_state
+from saccade.models.manifest import ManifestError, read_manifest
+from saccade.service.commands.engines import engines
+from saccade.service.commands.options import json_option, repository_option
+from saccade.service.commands.verification import verification_of
+from saccade.service.errors import RepositoryError, SignatureRefused
+from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.signature import read_signature
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.repository.variants import gate_state
 
 
 @click.group()

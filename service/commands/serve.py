@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from service.logs import configure_logs
-from service.settings import PREFIX, Settings, core_count, settings_from
+from saccade.service.logs import configure_logs
+from saccade.service.settings import PREFIX, Settings, core_count, settings_from
 
 
 def _option(name: str) -> click.Option:
@@ -27,7 +27,7 @@ def _option(name: str) -> click.Option:
 def _serve(context: click.Context, /, **options: Any) -> None:
     """Serves the model repository until SIGTERM or Ctrl-C."""
     # Imported here: `saccade predict` and `--help` need no supervisor.
-    from service.supervisor import serve as serve_until_signal
+    from saccade.service.supervisor import serve as serve_until_signal
 
     given = {
         name: value

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.manifest import MANIFEST_NAME
-from service.errors import RepositoryError, SignatureRefused, UnsignedVersion
-from service.repository.open import FoundVersion
-from service.repository.signature import read_signature
-from service.repository.trusted_keys import SignaturePolicy
-from service.repository.verify import verified_bytes, verify_version
+from saccade.models.manifest import MANIFEST_NAME
+from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.signature import read_signature
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.verify import verified_bytes, verify_version
 
 SignatureState = Literal["valid", "unchecked", "unsigned", "invalid"]
 

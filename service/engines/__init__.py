@@ -8,6 +8,7 @@ build_child.py   runs the child that builds and measures one plan, and follows i
 engine_serving.py  brings decisions into the version table, and swaps instances
 keeper.py        the plans of one device: decides anew after each change, one build at a time
 
-The child is `python -m export.engine_build`: building needs the exporter's graph rewrites, its gate and the GPU, and a
-builder that dies or leaks takes no traffic with it. Nothing here imports the exporter; it is known by name only.
+The child is `python -m saccade.export.engine_build`: building needs the exporter's graph rewrites, its gate and the
+GPU, and a builder that dies or leaks takes no traffic with it. Nothing here imports the
+exporter; it is known by name only.
 """

@@ -13,10 +13,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, order_bytes, try_line
-from service.workers.child_process import inherited_environment
+from saccade.service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, order_bytes, try_line
+from saccade.service.workers.child_process import inherited_environment
 
-BUILD_PROGRAM = ("-m", "export.engine_build")
+BUILD_PROGRAM = ("-m", "saccade.export.engine_build")
 _MAX_LINE_BYTES = 1 << 20
 _LAST_WORDS = 5  # lines of stderr that a failure quotes in the log
 _NICE = 10  # the build is not worth a request's latency
@@ -33,6 +33,7 @@ async def run_build(
     """The outcome of one build. `note` gets what the child printed to stderr. Cancelling it kills the child."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         *program,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from models.plans import PlanKey
+from saccade.models.plans import PlanKey
 
 
 class BuildStage(StrEnum):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.manifest import Manifest, Variant
-from models.plans import PlanKey, TensorRtName, plan_key
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Manifest, Variant
+from saccade.models.plans import PlanKey, TensorRtName, plan_key
+from saccade.service.workers.messages import DeviceFacts
 
 # What is built first, so that something fast serves soon. Which one serves in the end, measurements say.
 _ORDER = ("fp16", "bf16", "int8", "fp8", "fp32")

@@ -13,22 +13,22 @@ from typing import Any
 
 import structlog
 
-from models.manifest import Manifest
-from service.core import VersionKey, VersionState
-from service.device_names import device_kind, worker_environment
-from service.engines.build_child import run_build
-from service.engines.build_wire import BuildOrder, BuildOutcome
-from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
-from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
-from service.repository.build_marks import build_marks
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import PlanStore
-from service.repository.verify import VerifiedVersion
-from service.settings import Settings
-from service.version_entry import Instance, InstanceSpec
-from service.version_table import VersionTable
-from service.workers.child_process import inherited_environment
-from service.workers.messages import DeviceFacts, EngineStatus
+from saccade.models.manifest import Manifest
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.device_names import device_kind, worker_environment
+from saccade.service.engines.build_child import run_build
+from saccade.service.engines.build_wire import BuildOrder, BuildOutcome
+from saccade.service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
+from saccade.service.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from saccade.service.repository.build_marks import build_marks
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.settings import Settings
+from saccade.service.version_entry import Instance, InstanceSpec
+from saccade.service.version_table import VersionTable
+from saccade.service.workers.child_process import inherited_environment
+from saccade.service.workers.messages import DeviceFacts, EngineStatus
 
 log = structlog.get_logger()
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from models.manifest import Manifest
-from service.core import VersionKey
-from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress
-from service.engines.lifecycle import EngineDecision, EngineFacts, StoredRecord, Wish, decide, is_settled
-from service.errors import RepositoryError
-from service.settings import Settings
-from service.workers.messages import DeviceFacts, EngineStatus
+from saccade.models.manifest import Manifest
+from saccade.service.core import VersionKey
+from saccade.service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress
+from saccade.service.engines.lifecycle import EngineDecision, EngineFacts, StoredRecord, Wish, decide, is_settled
+from saccade.service.errors import RepositoryError
+from saccade.service.settings import Settings
+from saccade.service.workers.messages import DeviceFacts, EngineStatus
 
 log = structlog.get_logger()
 

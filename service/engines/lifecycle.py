@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.manifest import Manifest
-from models.plans import PlanKey, PlanRecord
-from service.engines.candidates import plan_key_for
-from service.engines.plan_ladder import ladder_candidates, plan_rungs
-from service.errors import RepositoryError
-from service.repository.variants import choose_variant
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Manifest
+from saccade.models.plans import PlanKey, PlanRecord
+from saccade.service.engines.candidates import plan_key_for
+from saccade.service.engines.plan_ladder import ladder_candidates, plan_rungs
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.variants import choose_variant
+from saccade.service.workers.messages import DeviceFacts
 
 MAX_ATTEMPTS = 2  # one failure may be bad luck, such as memory that another process held
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.manifest import Manifest, Variant
-from service.engines.candidates import engine_candidates
-from service.repository.ladder import MIN_SPEEDUP
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.engines.candidates import engine_candidates
+from saccade.service.repository.ladder import MIN_SPEEDUP
 
 
 def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | None) -> tuple[Variant, ...]:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.errors import SaccadeError, SettingsError
+from saccade.service.errors import SaccadeError, SettingsError
 
 
 class Unauthorized(SaccadeError):

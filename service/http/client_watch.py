@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from service.http.limits import Receive
+from saccade.service.http.limits import Receive
 
 
 class DisconnectWatch:

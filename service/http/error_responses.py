@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from service.core import Outcome
-from service.errors import (
+from saccade.service.core import Outcome
+from saccade.service.errors import (
     BadParameter,
     BadRequest,
     ClientLeft,
@@ -20,7 +20,7 @@ from service.errors import (
     Unprocessable,
     UnsupportedMedia,
 )
-from service.http.auth import Forbidden, Unauthorized
+from saccade.service.http.auth import Forbidden, Unauthorized
 
 PROBLEM_TYPE = b"application/problem+json"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Response
 
-from service.core import VersionState
-from service.http.schemas import Health
-from service.workers.messages import Catalog
+from saccade.service.core import VersionState
+from saccade.service.http.schemas import Health
+from saccade.service.workers.messages import Catalog
 
 EMPTY_REPOSITORY = "the model repository holds no version"
 _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)

@@ -12,8 +12,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.errors import BadParameter, BadRequest, Unprocessable, UnsupportedMedia
-from service.parameters import NOTHING_GIVEN, GivenParameters, parse_given
+from saccade.service.errors import BadParameter, BadRequest, Unprocessable, UnsupportedMedia
+from saccade.service.parameters import NOTHING_GIVEN, GivenParameters, parse_given
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
 # What HTTP clients send when nobody told them; curl's --data-binary does.

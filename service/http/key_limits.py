@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from service.errors import Overloaded
+from saccade.service.errors import Overloaded
 
 _RETRY_AFTER_S = 1.0
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
+from saccade.service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from service.errors import SettingsError
+from saccade.service.errors import SettingsError
 
 _BACKLOG = 2048
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service.catalog import ServingCatalog
-from service.core import VersionKey, VersionState
-from service.errors import NotFound
-from service.http.schemas import BatchFigure, EngineInfo, Figure, InstanceInfo, ModelInfo, ModelList, VersionInfo
-from service.rollout.policy import default_version, labels_of
-from service.workers.messages import EngineStatus, VersionStatus
+from saccade.service.catalog import ServingCatalog
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.errors import NotFound
+from saccade.service.http.schemas import (
+    BatchFigure,
+    EngineInfo,
+    Figure,
+    InstanceInfo,
+    ModelInfo,
+    ModelList,
+    VersionInfo,
+)
+from saccade.service.rollout.policy import default_version, labels_of
+from saccade.service.workers.messages import EngineStatus, VersionStatus
 
 
 def model_router(catalog: ServingCatalog) -> APIRouter:

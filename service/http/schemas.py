@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from service.http.image_bodies import RAW_TYPES
-from service.scheduling.priority import Priority
+from saccade.service.http.image_bodies import RAW_TYPES
+from saccade.service.scheduling.priority import Priority
 
 
 class Problem(BaseModel):

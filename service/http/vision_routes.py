@@ -20,10 +20,10 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from service.catalog import ServingCatalog, Target
-from service.cold_starts import ColdStarts
-from service.core import Outcome
-from service.errors import (
+from saccade.service.catalog import ServingCatalog, Target
+from saccade.service.cold_starts import ColdStarts
+from saccade.service.core import Outcome
+from saccade.service.errors import (
     BadParameter,
     ClientLeft,
     DeadlineExceeded,
@@ -34,17 +34,25 @@ from service.errors import (
     Resting,
     SaccadeError,
 )
-from service.http.auth import ApiKeys, Unauthorized
-from service.http.client_watch import DisconnectWatch
-from service.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
-from service.http.image_bodies import RAW_TYPES, images_from, media_type_of
-from service.http.key_limits import KeyLimits
-from service.http.limits import Body, BodyLimits, UploadBudget
-from service.metrics import Metrics
-from service.parameters import NOTHING_GIVEN, DeadlineRule, GivenParameters, Parameters, complete, merged, parse_given
-from service.predictor import ImageAnswer, Predictor
-from service.scheduling.loop_turn import LoopTurn
-from service.scheduling.priority import priority_from
+from saccade.service.http.auth import ApiKeys, Unauthorized
+from saccade.service.http.client_watch import DisconnectWatch
+from saccade.service.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
+from saccade.service.http.image_bodies import RAW_TYPES, images_from, media_type_of
+from saccade.service.http.key_limits import KeyLimits
+from saccade.service.http.limits import Body, BodyLimits, UploadBudget
+from saccade.service.metrics import Metrics
+from saccade.service.parameters import (
+    NOTHING_GIVEN,
+    DeadlineRule,
+    GivenParameters,
+    Parameters,
+    complete,
+    merged,
+    parse_given,
+)
+from saccade.service.predictor import ImageAnswer, Predictor
+from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.priority import priority_from
 
 log = structlog.get_logger()
 

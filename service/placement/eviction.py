@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from service.core import VersionKey
+from saccade.service.core import VersionKey
 
 # A version stays for some times what its load took, so that at most a fifth of the time goes into loading.
 _RESIDENCE_LOADS = 4.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.workers.messages import DeviceFacts
+from saccade.service.workers.messages import DeviceFacts
 
 _MIB = 1024 * 1024
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from service.placement.ledger import DeviceLedger, Need
+from saccade.service.placement.ledger import DeviceLedger, Need
 
 Policy = Literal["replicate", "spread"]
 

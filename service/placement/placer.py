@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from service.core import VersionKey, VersionState
-from service.device_names import device_kind, is_cpu
-from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
-from service.placement.place import Placement, Policy, place
-from service.placement.residency import Room
-from service.version_entry import Instance, VersionEntry
-from service.version_table import VersionTable
-from service.workers.messages import DeviceFacts
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.device_names import device_kind, is_cpu
+from saccade.service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from saccade.service.placement.place import Placement, Policy, place
+from saccade.service.placement.residency import Room
+from saccade.service.version_entry import Instance, VersionEntry
+from saccade.service.version_table import VersionTable
+from saccade.service.workers.messages import DeviceFacts
 
 # Weights once, and as much again for activations, workspace and what the runtime keeps. No measurement stands behind
 # it: the first load on a device like this replaces it.

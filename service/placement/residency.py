@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from service.core import VersionKey, VersionState
-from service.placement.eviction import Resident, Shortage, can_be_met, to_evict
-from service.version_entry import Instance, VersionEntry
-from service.version_table import VersionTable
-from service.workers.messages import Usage
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.placement.eviction import Resident, Shortage, can_be_met, to_evict
+from saccade.service.version_entry import Instance, VersionEntry
+from saccade.service.version_table import VersionTable
+from saccade.service.workers.messages import Usage
 
 
 class Room(Enum):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from models.manifest import Manifest, Variant
-from service.errors import RepositoryError
-from service.repository.ladder import ladder_for
-from service.settings import Settings
-from service.version_entry import InstanceSpec
-from service.workers.tensor_slots import layout_of
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.ladder import ladder_for
+from saccade.service.settings import Settings
+from saccade.service.version_entry import InstanceSpec
+from saccade.service.workers.tensor_slots import layout_of
 
 
 @dataclass(slots=True)

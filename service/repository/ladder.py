@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.manifest import Manifest, Variant
-from service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
 
 # A rung holds memory all the time and costs accuracy when it answers. Below this it would not relieve much.
 MIN_SPEEDUP = 1.2

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.core import VersionKey
-from service.errors import RepositoryError
+from saccade.service.core import VersionKey
+from saccade.service.errors import RepositoryError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from service.errors import SettingsError
+from saccade.service.errors import SettingsError
 
 FEWEST_SECRET_BYTES = 32
 MOST_SEAL_BYTES = 256  # two lines at most

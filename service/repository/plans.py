@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from models.plans import (
+from saccade.models.plans import (
     LAYERS_FILE,
     PLAN_FILE,
     PLAN_RECORD,
@@ -31,10 +31,10 @@ from models.plans import (
     plan_record_bytes,
     plan_record_from,
 )
-from models.specs import ModelName, VariantName
-from service.errors import PlanRefused, RepositoryError
-from service.repository.confined_files import names_in, opened_directory, read_file, replace_file, write_file
-from service.repository.plan_seal import MOST_SEAL_BYTES, Seal
+from saccade.models.specs import ModelName, VariantName
+from saccade.service.errors import PlanRefused, RepositoryError
+from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file, write_file
+from saccade.service.repository.plan_seal import MOST_SEAL_BYTES, Seal
 
 ENGINES_DIRECTORY = ".engines"  # below the repository: names that start with a dot are no models
 SEAL_FILE = "plan.hmac"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from models.specs import Frozen, Sha256
-from service.errors import BadSignature, DamagedSignature, UnknownSigner, UnsignedVersion
+from saccade.models.specs import Frozen, Sha256
+from saccade.service.errors import BadSignature, DamagedSignature, UnknownSigner, UnsignedVersion
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

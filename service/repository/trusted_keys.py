@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import SettingsError, UnsignedVersion
-from service.repository.signature import TrustedKeys, key_id_of, verify_signature
+from saccade.service.errors import SettingsError, UnsignedVersion
+from saccade.service.repository.signature import TrustedKeys, key_id_of, verify_signature
 
 
 @dataclass(frozen=True, slots=True)

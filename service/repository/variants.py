@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.manifest import Manifest, Variant
-from service.errors import RepositoryError
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.errors import RepositoryError
 
 # Without TensorRT: a variant made for it would run as float there, slower than the float variant and never measured.
 _TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}

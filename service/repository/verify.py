@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
-from service.errors import RepositoryError
-from service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
+from saccade.models.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 
 
 @dataclass(frozen=True, slots=True)

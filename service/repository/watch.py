@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from service.core import VersionKey, VersionState
-from service.repository.open import FoundVersion
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.repository.open import FoundVersion
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ import asyncio
 from collections import Counter, deque
 from typing import Protocol
 
-from service.errors import Overloaded, WorkerLost
-from service.scheduling.waits import WaitEstimates
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import Overloaded, WorkerLost
+from saccade.service.scheduling.waits import WaitEstimates
+from saccade.service.workers.tensor_slots import SlotArena
 
 
 class Gauge(Protocol):

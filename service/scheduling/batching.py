@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.scheduling.draining import filled_s, padded_size
-from service.scheduling.latency_model import LatencyTable
+from saccade.service.scheduling.draining import filled_s, padded_size
+from saccade.service.scheduling.latency_model import LatencyTable
 
 
 class HasDeadline(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.scheduling.latency_model import LatencyTable
+from saccade.service.scheduling.latency_model import LatencyTable
 
 _CLEAR_GAIN = 1.1  # run times are known to some percent: what gains less is as likely to lose
 

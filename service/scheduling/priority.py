@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 _OFFSET_S = 1.0  # on a scale with deadlines that people wait for; below it, order is priority first, then deadline
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
-from service.scheduling.arrivals import Arrivals
-from service.scheduling.batching import BatchLimits, Decision, HasDeadline, WorkAhead, next_batch
-from service.scheduling.draining import drain_s, padded_size, reach_s
-from service.scheduling.fair_share import Claim, Share, VirtualClock, order_of
-from service.scheduling.latency_model import LatencyModel
+from saccade.service.scheduling.arrivals import Arrivals
+from saccade.service.scheduling.batching import BatchLimits, Decision, HasDeadline, WorkAhead, next_batch
+from saccade.service.scheduling.draining import drain_s, padded_size, reach_s
+from saccade.service.scheduling.fair_share import Claim, Share, VirtualClock, order_of
+from saccade.service.scheduling.latency_model import LatencyModel
 
 _LOOK_BATCHES = 2  # so many times a batch's requests are looked at again for every batch that leaves
 

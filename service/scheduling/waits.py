@@ -12,7 +12,7 @@ from collections.abc import Set
 
 import msgspec
 
-from service.scheduling.priority import PATIENCE, Priority
+from saccade.service.scheduling.priority import PATIENCE, Priority
 
 _LATEST_SHARE = 0.2  # of the newest run in the running estimate
 _OBJECTIVE_RUNS = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.settings import Settings
+from saccade.service.settings import Settings
 
 _MOST_WORKERS = 4  # each holds every network
 _WORTH_IT = 1.05  # less than this is within what such a short measurement is off by

@@ -1,4 +1,4 @@
-"""`python -m service.tuning.measuring`: measures forms with a network and pictures, all cores at it, as traffic does.
+"""`python -m saccade.service.tuning.measuring` measures forms with a network and pictures, as traffic uses them.
 
 Reads a `Task` as JSON from standard input, writes a list of `Measured` to standard output. Forms take turns, medians
 count. The version is verified first, so a file that nobody vouches for is not opened.
@@ -19,15 +19,15 @@ import msgspec
 import numpy as np
 import simplejpeg
 
-from models.manifest import Manifest
-from models.preprocessing import preprocess_into
-from service.backends.base import Backend
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from service.backends.requests import load_request
-from service.repository.trusted_keys import signature_policy
-from service.repository.verify import verify_version
-from service.tuning.forms import Form, Measured, Task, is_soon_enough
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.manifest import Manifest
+from saccade.models.preprocessing import preprocess_into
+from saccade.service.backends.base import Backend
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.requests import load_request
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.repository.verify import verify_version
+from saccade.service.tuning.forms import Form, Measured, Task, is_soon_enough
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _PICTURE = (375, 500, 3)
 _QUALITY = 80  # about 36 KB

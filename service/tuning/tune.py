@@ -18,17 +18,17 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from models.manifest import ManifestError, read_manifest
-from service.device_names import is_cpu
-from service.errors import RepositoryError, SaccadeError
-from service.repository.open import newest_versions
-from service.repository.variants import choose_variant, images_per_s
-from service.settings import MIB, Settings
-from service.tuning.forms import Form, Measured, Task, applied, chosen, forms_for
+from saccade.models.manifest import ManifestError, read_manifest
+from saccade.service.device_names import is_cpu
+from saccade.service.errors import RepositoryError, SaccadeError
+from saccade.service.repository.open import newest_versions
+from saccade.service.repository.variants import choose_variant, images_per_s
+from saccade.service.settings import MIB, Settings
+from saccade.service.tuning.forms import Form, Measured, Task, applied, chosen, forms_for
 
 log = structlog.get_logger()
 
-_MODULE = "service.tuning.measuring"
+_MODULE = "saccade.service.tuning.measuring"
 _TIMEOUT_S = 60.0
 _LARGEST_FILE_BYTES = 512 * MIB  # all forms hold it at once; larger networks have batches that keep all threads busy
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -144,7 +144,7 @@ def _known(place: Path, forms: Sequence[Form]) -> list[Measured]:
 def _measure(task: Task) -> list[Measured]:
     log.info("tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms))
     found = subprocess.run(
-        [sys.executable, "-m", _MODULE],
+        [sys.executable, "-P", "-m", _MODULE],
         input=msgspec.json.encode(task),
         capture_output=True,
         timeout=_TIMEOUT_S,

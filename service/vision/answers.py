@@ -7,13 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from models.manifest import Manifest
-from models.preprocessing import Geometry
-from models.specs import Task
-from service.parameters import Parameters
-from service.vision.classification import classes_json
-from service.vision.detection import detections_json
-from service.vision.segmentation import segments_json
+from saccade.models.manifest import Manifest
+from saccade.models.preprocessing import Geometry
+from saccade.models.specs import Task
+from saccade.service.parameters import Parameters
+from saccade.service.vision.classification import classes_json
+from saccade.service.vision.detection import detections_json
+from saccade.service.vision.segmentation import segments_json
 
 
 def prediction_of(

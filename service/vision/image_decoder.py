@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from service.errors import BadImage, UnsupportedMedia
+from saccade.service.errors import BadImage, UnsupportedMedia
 
 UInt8Array = NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.workers.tensor_slots import SlotArena, TensorPlace
+from saccade.service.workers.tensor_slots import SlotArena, TensorPlace
 
 UInt8Array = NDArray[np.uint8]
 

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.settings import Settings
-from service.workers.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.settings import Settings
+from saccade.service.workers.messages import AnyMessage, Configure, FrameProtocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from service.settings import Settings
-from service.workers.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.settings import Settings
+from saccade.service.workers.messages import AnyMessage, Configure, FrameProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class ChildProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a models.py or export/ in the folder that the server was started from is not ours
                 "-m",
                 spec.module,
                 "--control-fd",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.failures import version_text
-from service.device_names import CPU
-from service.errors import SaccadeError
-from service.settings import Settings
-from service.workers.messages import DeviceFacts
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.failures import version_text
+from saccade.service.device_names import CPU
+from saccade.service.errors import SaccadeError
+from saccade.service.settings import Settings
+from saccade.service.workers.messages import DeviceFacts
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -74,7 +74,7 @@ def resident_bytes(proc: Path) -> int:
 
 def _gpu_facts(device: str, cuda: CudaDriver | None) -> DeviceFacts:
     # Imported late: a CPU worker needs nothing of it, and TensorRT takes a second to load.
-    from service.backends.tensorrt.module import find_tensorrt
+    from saccade.service.backends.tensorrt.module import find_tensorrt
 
     tensorrt = find_tensorrt()
     facts = DeviceFacts(
@@ -95,7 +95,7 @@ def _gpu_facts(device: str, cuda: CudaDriver | None) -> DeviceFacts:
 
 
 def _opened(cuda: CudaDriver | None) -> CudaDriver:
-    from service.backends.cuda.runtime_driver import RuntimeDriver
+    from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 
     return RuntimeDriver() if cuda is None else cuda
 

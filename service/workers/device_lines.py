@@ -15,13 +15,13 @@ from typing import Protocol
 
 import msgspec
 
-from service.errors import NotReady, Overloaded
-from service.scheduling.admission import Admission, Gauge, Permit
-from service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
-from service.scheduling.priority import SLOTS_LEFT
-from service.scheduling.waits import Urgency, WaitBounds, excess_s
-from service.workers.messages import Catalog, Done, InstanceStatus
-from service.workers.worker_client import WorkerClient
+from saccade.service.errors import NotReady, Overloaded
+from saccade.service.scheduling.admission import Admission, Gauge, Permit
+from saccade.service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
+from saccade.service.scheduling.priority import SLOTS_LEFT
+from saccade.service.scheduling.waits import Urgency, WaitBounds, excess_s
+from saccade.service.workers.messages import Catalog, Done, InstanceStatus
+from saccade.service.workers.worker_client import WorkerClient
 
 _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 

@@ -4,7 +4,7 @@ It alone runs batches: one at a time, or as many in flight as a PipelinedBackend
 through `exclusive`, so traffic waits for as many runs at most. A failing batch is halved, and a half that fails again
 is run one image at a time: only the guilty one fails. A JPEG that the device cannot decode goes back, and what its row
 answers belongs to nobody. A request that would be late behind those ahead of it is refused when it comes.
-DeviceLost comes out of `run` after the requests in flight were reported as failed.
+DeviceLost comes out of `run` after the requests in flight were reported as lost with their device.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
-from service.backends.base import Outputs
-from service.errors import BackendError, DeviceLost
-from service.scheduling.batching import Decision
-from service.scheduling.queue import Backlog, RequestQueue
-from service.workers import messages
-from service.workers.batch_filling import Filling
-from service.workers.device_turns import DeviceTurns
-from service.workers.in_flight import Flight, InFlight
-from service.workers.instances import Finished, Instance, Started, Work
+from saccade.service.backends.base import Outputs
+from saccade.service.errors import BackendError, DeviceLost
+from saccade.service.scheduling.batching import Decision
+from saccade.service.scheduling.queue import Backlog, RequestQueue
+from saccade.service.workers import messages
+from saccade.service.workers.batch_filling import Filling
+from saccade.service.workers.device_turns import DeviceTurns
+from saccade.service.workers.in_flight import Flight, InFlight
+from saccade.service.workers.instances import Finished, Instance, Started, Work
 
 _TRIAL_REST = 5  # trials take a fifth of an otherwise idle device at most
 
@@ -129,7 +129,7 @@ class DeviceLoop:
                 pass
         except DeviceLost:
             lost = [work for flight in self._in_flight.take_all() for work in flight.what.batch]
-            self._report([_unrun(work, messages.DONE_FAILED) for work in lost])
+            self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in lost])
             raise
 
     def _turn(self) -> bool:
@@ -213,7 +213,7 @@ class DeviceLoop:
             self._land_all()
             self._repeat(instance, batch)
         except DeviceLost:
-            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
             raise
         if len(self._in_flight) == 0:
             self._turns.give()
@@ -230,7 +230,7 @@ class DeviceLoop:
             self._land_all()  # first: batches are finished in the order of their start
             self._repeat(instance, batch)
         except DeviceLost:
-            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
             raise
         if len(self._in_flight) == 0:
             self._turns.give()
@@ -251,7 +251,7 @@ class DeviceLoop:
         except BackendError:
             self._repeat(instance, batch, is_half)
         except DeviceLost:
-            self._report([_unrun(work, messages.DONE_FAILED) for work in batch])
+            self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
             raise
         else:
             self._report(self._ran(instance, batch, rows, outputs, run_s, filling))
@@ -276,7 +276,7 @@ class DeviceLoop:
                 self._run_batch(instance, part, len(part), is_half=True)
             except DeviceLost:
                 rest = [work for other in parts[index + 1 :] for work in other]
-                self._report([_unrun(work, messages.DONE_FAILED) for work in rest])
+                self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in rest])
                 raise
 
     def _note_busy(self) -> None:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import structlog
 
-from service.device_names import inner_name, worker_environment
-from service.settings import Settings
-from service.workers import messages
-from service.workers.child_process import BackOff, ChildProcess, ChildSpec, inherited_environment
+from saccade.service.device_names import inner_name, worker_environment
+from saccade.service.settings import Settings
+from saccade.service.workers import messages
+from saccade.service.workers.child_process import BackOff, ChildProcess, ChildSpec, inherited_environment
 
 log = structlog.get_logger()
 
-WORKER_MODULE = "service.workers.worker"
+WORKER_MODULE = "saccade.service.workers.worker"
 _PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
 

@@ -7,8 +7,8 @@ import socket
 
 import msgspec
 
-from service.workers.messages import Hello
-from service.workers.tensor_slots import SlotArena
+from saccade.service.workers.messages import Hello
+from saccade.service.workers.tensor_slots import SlotArena
 
 _TIMEOUT_S = 5.0
 _MAX_HELLO_BYTES = 256

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.scheduling.batching import WorkAhead
+from saccade.service.scheduling.batching import WorkAhead
 
 # Gathering, queueing and copying take so long, and runs vary by so much: the earlier of two figures counts.
 _LEAD_S = 0.0005

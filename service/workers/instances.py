@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import Backend, Outputs, PipelinedBackend
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.workers.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
-from service.workers.tensor_slots import SlotArena, SlotLayout
+from saccade.service.backends.base import Backend, Outputs, PipelinedBackend
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.workers.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
+from saccade.service.workers.tensor_slots import SlotArena, SlotLayout
 
 
 class Work(msgspec.Struct, frozen=True, eq=False):

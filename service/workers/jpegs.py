@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from models.specs import PreprocessSpec
-from service.device_names import CPU
-from service.settings import Settings, core_count
-from service.workers.batch_filling import JpegRowDecoder
+from saccade.models.specs import PreprocessSpec
+from saccade.service.device_names import CPU
+from saccade.service.settings import Settings, core_count
+from saccade.service.workers.batch_filling import JpegRowDecoder
 
 if TYPE_CHECKING:
-    from service.vision.gpu.selection import JpegDecoding
+    from saccade.service.vision.gpu.selection import JpegDecoding
 
 log = structlog.get_logger()
 
@@ -37,8 +37,8 @@ class WorkerJpegs:
         if not self._is_possible:
             return None
         # Late, since only workers that may decode need the image libraries.
-        from service.vision.gpu.rows import JpegRows
-        from service.vision.image_decoder import ImageLimits
+        from saccade.service.vision.gpu.rows import JpegRows
+        from saccade.service.vision.image_decoder import ImageLimits
 
         if self._decoding is None:
             self._decoding = _decoding(self._settings)
@@ -55,10 +55,10 @@ def _is_possible(settings: Settings) -> bool:
 
 
 def _decoding(settings: Settings) -> JpegDecoding:
-    from service.backends.cuda.runtime_driver import RuntimeDriver
-    from service.vision.gpu.cpu_stand_in import CpuStandIn
-    from service.vision.gpu.selection import JpegDecoding, device_openers
-    from service.vision.image_decoder import ImageLimits
+    from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+    from saccade.service.vision.gpu.cpu_stand_in import CpuStandIn
+    from saccade.service.vision.gpu.selection import JpegDecoding, device_openers
+    from saccade.service.vision.image_decoder import ImageLimits
 
     if settings.backend == "fake":
         limits = ImageLimits(settings.max_pixels)

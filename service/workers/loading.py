@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from models.manifest import Manifest, ManifestError, read_manifest
-from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
-from service.backends.registry import load_backend
-from service.backends.requests import for_plan, load_request
-from service.errors import BackendError
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.settings import Settings
-from service.workers.batch_filling import JpegRowDecoder
-from service.workers.device_facts import memory_meter
-from service.workers.instances import Instance
-from service.workers.jpegs import WorkerJpegs
-from service.workers.messages import Load
-from service.workers.tensor_slots import layout_of
+from saccade.models.manifest import Manifest, ManifestError, read_manifest
+from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
+from saccade.service.backends.registry import load_backend
+from saccade.service.backends.requests import for_plan, load_request
+from saccade.service.errors import BackendError
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.settings import Settings
+from saccade.service.workers.batch_filling import JpegRowDecoder
+from saccade.service.workers.device_facts import memory_meter
+from saccade.service.workers.instances import Instance
+from saccade.service.workers.jpegs import WorkerJpegs
+from saccade.service.workers.messages import Load
+from saccade.service.workers.tensor_slots import layout_of
 
 _WARM_UP_RUNS = 3  # the first one allocates, the median of three is the first estimate
 
@@ -135,7 +135,7 @@ def _warm_up_jpegs(
     exclusive: Callable[[], AbstractContextManager[bool]],
 ) -> None:
     """Batches whose rows the device decodes, twice: the first one makes room for so many images."""
-    from service.vision.gpu.self_check import photograph  # late, as the decoder itself
+    from saccade.service.vision.gpu.self_check import photograph  # late, as the decoder itself
 
     jpeg = photograph()
     for size in batch_sizes:

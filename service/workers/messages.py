@@ -79,6 +79,7 @@ DONE_CANCELLED = 2
 DONE_FAILED = 3
 DONE_UNKNOWN_INSTANCE = 4
 DONE_UNDECODED = 5  # the worker cannot decode these bytes; the sender's own decoder has the last word
+DONE_DEVICE_LOST = 6  # the device failed with this request on it; the worker ends
 
 
 # supervisor -> worker

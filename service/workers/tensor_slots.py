@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.specs import TensorSpec
+from saccade.models.specs import TensorSpec
 
 _KEPT_PER_SLOT = 4  # layouts whose views are kept
 _ALIGNMENT_BYTES = 64  # one cache line; also what vectorised kernels like

@@ -21,21 +21,21 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from service.core import VersionState
-from service.errors import DeviceLost, SaccadeError
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.scheduling.queue import Backlog
-from service.settings import Settings
-from service.workers import messages
-from service.workers.child import ControlConnection, ignore_terminal_signals
-from service.workers.device_facts import device_facts
-from service.workers.device_loop import DeviceLoop
-from service.workers.handshake import receive_arena
-from service.workers.instances import Finished, Work
-from service.workers.jpegs import WorkerJpegs
-from service.workers.loading import load_instance
-from service.workers.tensor_slots import SlotArena
+from saccade.service.core import VersionState
+from saccade.service.errors import DeviceLost, SaccadeError
+from saccade.service.logs import configure_logs
+from saccade.service.metrics import Metrics
+from saccade.service.scheduling.queue import Backlog
+from saccade.service.settings import Settings
+from saccade.service.workers import messages
+from saccade.service.workers.child import ControlConnection, ignore_terminal_signals
+from saccade.service.workers.device_facts import device_facts
+from saccade.service.workers.device_loop import DeviceLoop
+from saccade.service.workers.handshake import receive_arena
+from saccade.service.workers.instances import Finished, Work
+from saccade.service.workers.jpegs import WorkerJpegs
+from saccade.service.workers.loading import load_instance
+from saccade.service.workers.tensor_slots import SlotArena
 
 log = structlog.get_logger()
 

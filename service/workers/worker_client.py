@@ -14,11 +14,11 @@ import time
 import msgspec
 import structlog
 
-from service.errors import NotReady, WorkerLost
-from service.scheduling.admission import Admission, Permit
-from service.workers import messages
-from service.workers.handshake import send_arena
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import NotReady, WorkerLost
+from saccade.service.scheduling.admission import Admission, Permit
+from saccade.service.workers import messages
+from saccade.service.workers.handshake import send_arena
+from saccade.service.workers.tensor_slots import SlotArena
 
 log = structlog.get_logger()
 

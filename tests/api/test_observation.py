@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import __version__
+from saccade.service import __version__
 from tests.support.images import json_body, red_png
 from tests.support.server import Server
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service import __version__
+from saccade.service import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("models", "service", "export")
@@ -40,7 +40,11 @@ def text_files() -> dict[str, str]:
     for name in names:
         try:
             texts[name] = (ROOT / name).read_text("utf-8")
-        except (UnicodeDecodeError, FileNotFoundError):  # binary, or just removed
+        except (
+            UnicodeDecodeError,
+            FileNotFoundError,
+            IsADirectoryError,
+        ):  # binary, just removed, or a link to a folder
             continue
     return texts
 

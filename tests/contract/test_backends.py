@@ -11,12 +11,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from models.specs import Task, TensorSpec
-from service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
-from service.backends.fake_backend import POISON
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from service.backends.registry import load_backend
-from service.errors import BackendError, RepositoryError
+from saccade.models.specs import Task, TensorSpec
+from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
+from saccade.service.backends.fake_backend import POISON
+from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from saccade.service.backends.registry import load_backend
+from saccade.service.errors import BackendError, RepositoryError
 from tests.support.graphs import classifier_graph, detector_graph, segmenter_graph
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_onnxruntime import ON_CPU

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from service.backends.cuda.driver import PinnedMemory
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
+from saccade.service.backends.cuda.driver import PinnedMemory
+from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
 from tests.support.simulated_cuda import FRESH, POISON, SimulatedCuda, Violation
 
 LAZY = 0.0

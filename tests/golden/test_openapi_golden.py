@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from service.app import PREDICT_PATHS, build_api
-from service.settings import Settings, resolved
+from saccade.service.app import PREDICT_PATHS, build_api
+from saccade.service.settings import Settings, resolved
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.manifest import Manifest, read_manifest
-from service.backends.base import Backend, LoadRequest, UInt8Array
-from service.backends.registry import load_backend
-from service.repository.plans import PlanStore, StoredPlan, engines_root
+from saccade.models.manifest import Manifest, read_manifest
+from saccade.service.backends.base import Backend, LoadRequest, UInt8Array
+from saccade.service.backends.registry import load_backend
+from saccade.service.repository.plans import PlanStore, StoredPlan, engines_root
 from tests.load.gpu_networks import NETWORKS, generated_images
 from tests.load.gpu_plans import built_plan
 from tests.load.gpu_prepare import VARIANTS, prepare
@@ -94,8 +94,8 @@ def tensorrt(request: pytest.FixtureRequest, machine: GpuMachine) -> str:
 
 def ensured_to_build(name: str, machine: GpuMachine) -> str:
     """Skips where this TensorRT is for other GPUs only, in its own words."""
-    from export.errors import ExportError
-    from export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
+    from saccade.export.errors import ExportError
+    from saccade.export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
 
     try:
         target_capabilities(required_tensorrt(name), (machine.capability,), present_gpu())

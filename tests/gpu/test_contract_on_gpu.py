@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 
-from models.specs import Task
-from service.backends.base import Backend, PipelinedBackend
-from service.backends.registry import load_backend
-from service.errors import BackendError, PlanRefused, RepositoryError
-from service.repository.plans import PlanStore
+from saccade.models.specs import Task
+from saccade.service.backends.base import Backend, PipelinedBackend
+from saccade.service.backends.registry import load_backend
+from saccade.service.errors import BackendError, PlanRefused, RepositoryError
+from saccade.service.repository.plans import PlanStore
 from tests.contract.test_backends import (  # noqa: F401  # collected here, with the fixtures below
     GRAPHS,
     Subject,

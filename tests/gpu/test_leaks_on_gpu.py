@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.backends.base import Backend
-from service.backends.registry import load_backend
+from saccade.service.backends.base import Backend
+from saccade.service.backends.registry import load_backend
 from tests.gpu.conftest import NETWORK, Plans, Toy, toy_images
 from tests.gpu.flatness import growth
 from tests.support.gpu_machine import ONNXRUNTIME_CUDA

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import structlog
 
-from models.specs import Task
-from service.backends.base import Backend, Outputs
-from service.backends.registry import load_backend
+from saccade.models.specs import Task
+from saccade.service.backends.base import Backend, Outputs
+from saccade.service.backends.registry import load_backend
 from tests.gpu.conftest import NETWORK, Plans, Toy, copied, toy_images
 from tests.load.gpu_prepare import VARIANTS, bench_recipe
 from tests.support.gpu_machine import ONNXRUNTIME_CUDA
@@ -42,7 +42,7 @@ def in_batches(backend: Backend, size: int) -> Outputs:
 
 def on_cpu(toy: Toy, variant: str) -> Outputs:
     """The same file in ONNX Runtime; fp16 as its emulation."""
-    from export.serving import open_backend
+    from saccade.export.serving import open_backend
 
     backend = open_backend(toy.directory / f"{variant}.onnx", bench_recipe(NETWORK))
     outputs = copied(backend.infer(toy_images(COUNT)))
@@ -52,7 +52,7 @@ def on_cpu(toy: Toy, variant: str) -> Outputs:
 
 def largest_error(variant: str) -> float:
     """The gate's limits. Quantized files round to the next code where sums differ in their last bit."""
-    from export.gate.limits import LOOSEST, GateThresholds
+    from saccade.export.gate.limits import LOOSEST, GateThresholds
 
     limits = GateThresholds()
     if variant == "fp32":
@@ -62,8 +62,8 @@ def largest_error(variant: str) -> float:
 
 
 def assert_close(found: Outputs, expected: Outputs, variant: str) -> None:
-    from export.gate.limits import MIN_AGREEMENT
-    from export.qualification.parity import answer_difference
+    from saccade.export.gate.limits import MIN_AGREEMENT
+    from saccade.export.qualification.parity import answer_difference
 
     difference = answer_difference(found, expected, Task.CLASSIFY)
     clear = expected[0][:, 0] - expected[0][:, 1] >= CLEAR
@@ -79,8 +79,8 @@ def test_plan_answers_as_the_cpu_does(toy: Toy, backend: Backend, variant: str, 
 
 
 def test_plan_computes_in_the_precision_that_it_is_named_after(toy: Toy, backend: Backend, variant: str) -> None:
-    from export.gate.limits import MIN_PRECISION_SHARE
-    from export.variants import TRAITS
+    from saccade.export.gate.limits import MIN_PRECISION_SHARE
+    from saccade.export.variants import TRAITS
     from tests.load.gpu_plans import effective
 
     backend.infer(toy_images(1))
@@ -95,7 +95,7 @@ def test_plan_computes_in_the_precision_that_it_is_named_after(toy: Toy, backend
 @pytest.mark.needs(ONNXRUNTIME_CUDA)
 def test_onnxruntime_computes_fp32_in_fp32(toy: Toy) -> None:
     """TensorFloat-32 keeps 10 bits of a factor: its error would be near 1e-3, that of other sums is below 1e-5."""
-    from export.qualification.parity import answer_difference
+    from saccade.export.qualification.parity import answer_difference
 
     backend = load_backend("onnxruntime", toy.request("fp32"))
     found = in_batches(backend, 4)
@@ -112,8 +112,8 @@ def test_onnxruntime_computes_fp32_in_fp32(toy: Toy) -> None:
 def test_every_form_of_onnxruntime_answers_as_the_cpu_does(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, form: str, size: int
 ) -> None:
-    from service.backends import onnxruntime_cuda
-    from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
+    from saccade.service.backends import onnxruntime_cuda
+    from saccade.service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
 
     only = {each.name: each for each in (PLAIN, NHWC_FUSED)}[form]
     monkeypatch.setattr(onnxruntime_cuda, "forms_for", lambda precision: (only,))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from models.plans import PLAN_FILE, PLAN_RECORD, PlanRecord, plan_record_bytes, plan_record_from
-from service.backends.base import LoadRequest
-from service.backends.registry import load_backend
-from service.errors import BackendError, PlanRefused
+from saccade.models.plans import PLAN_FILE, PLAN_RECORD, PlanRecord, plan_record_bytes, plan_record_from
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.registry import load_backend
+from saccade.service.errors import BackendError, PlanRefused
 from tests.gpu.conftest import Plans, copied, toy_images
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.backends.base import Backend, Outputs
-from service.backends.registry import load_backend
-from service.errors import BackendError
+from saccade.service.backends.base import Backend, Outputs
+from saccade.service.backends.registry import load_backend
+from saccade.service.errors import BackendError
 from tests.gpu.conftest import NETWORK, Plans, Toy, copied, toy_images
 from tests.support.gpu_machine import ONNXRUNTIME_CUDA
 

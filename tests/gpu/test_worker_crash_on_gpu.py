@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from models.specs import Task
-from service.repository.plans import PlanStore, engines_root
+from saccade.models.specs import Task
+from saccade.service.repository.plans import PlanStore, engines_root
 from tests.gpu.conftest import ensured_to_build
 from tests.load.gpu_plans import built_plan
 from tests.support.gpu_machine import EXPORTER, GPU, ONNXRUNTIME_CUDA, SERVER, TENSORRTS, GpuMachine

@@ -26,10 +26,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from models.manifest import Manifest, Variant
-from service.repository.open import newest_versions
-from service.repository.variants import choose_variant
-from service.repository.verify import verify_version
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.repository.open import newest_versions
+from saccade.service.repository.variants import choose_variant
+from saccade.service.repository.verify import verify_version
 from tests.load import closed_loop
 from tests.load.limit import Limit
 
@@ -83,7 +83,9 @@ class Server:
         started_s = time.perf_counter()
         devices = () if device is None else ("--device", device)
         places = ("--port", str(self.port), "--repository", str(repository), *devices)
-        self._process = subprocess.Popen([sys.executable, "-m", "service", "serve", *places], stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "saccade.service", "serve", *places], stderr=subprocess.DEVNULL
+        )
         url = f"http://127.0.0.1:{self.port}/health/ready"
         while not _is_ready(url):
             if self._process.poll() is not None:
@@ -95,7 +97,7 @@ class Server:
         """Largest resident memory per kind of child."""
         found: dict[str, float] = {}
         for child in psutil.Process(self._process.pid).children():
-            kind = "api" if "service.api_process" in child.cmdline() else "worker"
+            kind = "api" if "saccade.service.api_process" in child.cmdline() else "worker"
             found[kind] = max(found.get(kind, 0.0), child.memory_info().rss / _MIB)
         return found
 

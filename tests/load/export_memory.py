@@ -58,9 +58,9 @@ def main() -> None:
 
 def _peaks_of_steps(scratch: Path, layers: int) -> dict[str, int]:
     """Bytes by step. Raises SystemExit with the reason when a step fails."""
-    from export.datasets import DataStore
-    from export.pipeline import Listener, RunSettings, run_pipeline
-    from export.recipe import load_recipe
+    from saccade.export.datasets import DataStore
+    from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+    from saccade.export.recipe import load_recipe
 
     recipe = scratch / "large.yaml"
     recipe.write_text(yaml.safe_dump(_recipe(layers)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,36 +52,36 @@ def _resnet50() -> tuple[nn.Module, str]:
 
         return resnet50(weights=None), "torchvision.models.resnet50"
     except ImportError:
-        from models.networks.resnet import resnet50 as own
+        from saccade.models.networks.resnet import resnet50 as own
 
-        return own(), "models.networks.resnet.resnet50"
+        return own(), "saccade.models.networks.resnet.resnet50"
 
 
 def _yolov10_s() -> tuple[nn.Module, str]:
     import torch
 
-    from models.networks.yolov10 import yolov10_s
+    from saccade.models.networks.yolov10 import yolov10_s
 
     torch.manual_seed(SEED)
-    return yolov10_s(), "models.networks.yolov10.yolov10_s"
+    return yolov10_s(), "saccade.models.networks.yolov10.yolov10_s"
 
 
 def _digits_detector() -> tuple[nn.Module, str]:
     import torch
 
-    from models.networks.yolov10 import digits_detector
+    from saccade.models.networks.yolov10 import digits_detector
 
     torch.manual_seed(SEED)
-    return digits_detector(), "models.networks.yolov10.digits_detector"
+    return digits_detector(), "saccade.models.networks.yolov10.digits_detector"
 
 
 def _ddrnet23_slim() -> tuple[nn.Module, str]:
     import torch
 
-    from models.networks.ddrnet import ddrnet23_slim
+    from saccade.models.networks.ddrnet import ddrnet23_slim
 
     torch.manual_seed(SEED)
-    return ddrnet23_slim(), "models.networks.ddrnet.ddrnet23_slim"
+    return ddrnet23_slim(), "saccade.models.networks.ddrnet.ddrnet23_slim"
 
 
 def _tiny() -> tuple[nn.Module, str]:

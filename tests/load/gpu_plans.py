@@ -9,9 +9,9 @@ import importlib
 from dataclasses import asdict
 from pathlib import Path
 
-from models.manifest import Manifest, Variant
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.verify import VerifiedVersion, verify_version
+from saccade.models.manifest import Manifest, Variant
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import VerifiedVersion, verify_version
 from tests.load.gpu_publish import NOT_GATED
 
 
@@ -24,7 +24,7 @@ def built_plan(version_dir: Path, variant: str, module: str, capability: str, st
 
     Its record says that no gate judged it: without an answer of a gate no server opens it.
     """
-    from export.plans.version_plans import ensure_plan
+    from saccade.export.plans.version_plans import ensure_plan
 
     version: VerifiedVersion = verify_version(version_dir)
     found = _variant(version.manifest, variant)
@@ -47,10 +47,10 @@ def effective(information: str, file: Path, variant: str) -> dict[str, object]:
     """What the inspector says of an opened plan: share of multiply-adds in the named precision, sparse kernels."""
     import onnx
 
-    from export.gate.plan_layers import plan_layers, share_in_plan
-    from export.precision.effective_precision import layer_precisions, layers_of_network
-    from export.qualification.qualify_report import LayerFigure
-    from export.variants import TRAITS
+    from saccade.export.gate.plan_layers import plan_layers, share_in_plan
+    from saccade.export.precision.effective_precision import layer_precisions, layers_of_network
+    from saccade.export.qualification.qualify_report import LayerFigure
+    from saccade.export.variants import TRAITS
 
     model = onnx.load(file)
     layers = plan_layers(information)

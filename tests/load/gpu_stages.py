@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
-from models.manifest import Manifest, read_manifest
-from service.backends.base import LoadRequest
-from service.repository.plans import PlanStore, StoredPlan, engines_root
-from service.vision.gpu.choice import JpegDecoderSetting
+from saccade.export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
+from saccade.models.manifest import Manifest, read_manifest
+from saccade.service.backends.base import LoadRequest
+from saccade.service.repository.plans import PlanStore, StoredPlan, engines_root
+from saccade.service.vision.gpu.choice import JpegDecoderSetting
 from tests.load.gpu_cases import (
     CPU_PAIRS,
     CPU_RUNTIME,
@@ -53,7 +53,7 @@ class DeviceGone(Exception):
 
 def device_is_lost() -> bool:
     """Whether a sticky CUDA error ended what this process can do."""
-    from service.backends.cuda.failures import STICKY
+    from saccade.service.backends.cuda.failures import STICKY
 
     driver, _ = imported("cuda.bindings.runtime")
     if driver is None:

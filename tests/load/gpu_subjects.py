@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import Backend, LoadRequest
-from service.backends.registry import load_backend
+from saccade.service.backends.base import Backend, LoadRequest
+from saccade.service.backends.registry import load_backend
 from tests.load.gpu_networks import BenchNetwork
 
 Images = NDArray[np.uint8]

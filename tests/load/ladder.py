@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 
-from service.bench.coordinator import default_processes
-from service.bench.images import ImageFile
-from service.bench.report import Report
-from service.settings import core_count
+from saccade.service.bench.coordinator import default_processes
+from saccade.service.bench.images import ImageFile
+from saccade.service.bench.report import Report
+from saccade.service.settings import core_count
 from tests.load.bench import photographs
 from tests.load.overload import Asked, Subject, capacity_rps, overloaded
 from tests.support.server import Server, running_server

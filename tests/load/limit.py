@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.manifest import Manifest, Variant
-from models.preprocessing import preprocess_into
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from service.backends.requests import load_request
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.manifest import Manifest, Variant
+from saccade.models.preprocessing import preprocess_into
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.requests import load_request
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 
 class Limit:

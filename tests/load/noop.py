@@ -20,16 +20,16 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from models.manifest import Manifest, read_manifest
-from models.preprocessing import preprocess_into
-from service.backends.base import LoadRequest
-from service.backends.fake_backend import FakeBackend
-from service.bench.coordinator import ClientLimits, Closed
-from service.bench.images import ImageFile
-from service.bench.report import Report
-from service.bench.session import Session, measure
-from service.bench.workload import RequestShape, Share, endpoint_of, workload_of
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.manifest import Manifest, read_manifest
+from saccade.models.preprocessing import preprocess_into
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.fake_backend import FakeBackend
+from saccade.service.bench.coordinator import ClientLimits, Closed
+from saccade.service.bench.images import ImageFile
+from saccade.service.bench.report import Report
+from saccade.service.bench.session import Session, measure
+from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.load.bench import photographs
 from tests.support.server import Server, running_server
 from tests.support.versions import publish_fake

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import psutil
 
-from service.bench.coordinator import ClientLimits, Closed, default_processes
-from service.bench.images import ImageFile, read_images
-from service.bench.report import Report
-from service.bench.schedule import Poisson
-from service.bench.session import Open, Session, check_server, measure
-from service.bench.workload import RequestShape, Share, endpoint_of, workload_of
-from service.settings import core_count
+from saccade.service.bench.coordinator import ClientLimits, Closed, default_processes
+from saccade.service.bench.images import ImageFile, read_images
+from saccade.service.bench.report import Report
+from saccade.service.bench.schedule import Poisson
+from saccade.service.bench.session import Open, Session, check_server, measure
+from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.settings import core_count
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
 from tests.support.versions import publish_fake

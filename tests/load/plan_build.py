@@ -37,10 +37,10 @@ def main() -> None:
 
 def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
     """The variants' files, made by the pipeline unless they are there. Raises SystemExit when a step fails."""
-    from export.datasets import DataStore
-    from export.onnx_graph import MODEL_FILE
-    from export.pipeline import Listener, RunSettings, run_pipeline
-    from export.recipe import load_recipe
+    from saccade.export.datasets import DataStore
+    from saccade.export.onnx_graph import MODEL_FILE
+    from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+    from saccade.export.recipe import load_recipe
 
     work.mkdir(parents=True, exist_ok=True)
     recipe = work / "resnet50.yaml"
@@ -60,9 +60,9 @@ def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
 
 def _build(variant: str, graph: Path) -> float:
     """Prints one line per architecture; seconds of all of them."""
-    from export.plans.precision_claim import precision_claim
-    from export.tensorrt_from_onnx import build_plan, refusal_text
-    from export.variants import TRAITS
+    from saccade.export.plans.precision_claim import precision_claim
+    from saccade.export.tensorrt_from_onnx import build_plan, refusal_text
+    from saccade.export.variants import TRAITS
 
     traits = {str(name): traits for name, traits in TRAITS.items()}[variant]
     total = 0.0

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.fidelity import SIZES, photograph
-from models.preprocessing import preprocess
-from models.specs import PreprocessSpec, Resample
+from saccade.export.fidelity import SIZES, photograph
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import PreprocessSpec, Resample
 
 UInt8Array = NDArray[np.uint8]
 Resize = Callable[[UInt8Array, Resample], UInt8Array]

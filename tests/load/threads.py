@@ -17,11 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.preprocessing import preprocess_into
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from service.backends.requests import load_request
-from service.settings import core_count
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.preprocessing import preprocess_into
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.requests import load_request
+from saccade.service.settings import core_count
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.load.bench import Served, newest, photographs
 from tests.load.limit import Limit
 

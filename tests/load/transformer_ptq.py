@@ -21,21 +21,21 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from export.datasets import DataStore
-from export.graph_rewrites import constants_of, drop_unused_constants
-from export.image_split import ImageSplit, batches
-from export.onnx_graph import MODEL_FILE, layer_of, network_outputs
-from export.pipeline import Listener, RunSettings, run_pipeline
-from export.qualification.accuracy import evaluate
-from export.qualification.evidence import point_value
-from export.qualification.parity import relative_l2
-from export.quantization.calibration import calibrators_of, observe, ranges_of
-from export.quantization.placement_trt import placement_for_tensorrt, weight_axis
-from export.quantization.qdq_trt import NumberFormat
-from export.quantization.schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
-from export.quantization.thresholds import Grid, Range
-from export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
-from export.rewrites.layer_norm_scales import (
+from saccade.export.datasets import DataStore
+from saccade.export.graph_rewrites import constants_of, drop_unused_constants
+from saccade.export.image_split import ImageSplit, batches
+from saccade.export.onnx_graph import MODEL_FILE, layer_of, network_outputs
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.accuracy import evaluate
+from saccade.export.qualification.evidence import point_value
+from saccade.export.qualification.parity import relative_l2
+from saccade.export.quantization.calibration import calibrators_of, observe, ranges_of
+from saccade.export.quantization.placement_trt import placement_for_tensorrt, weight_axis
+from saccade.export.quantization.qdq_trt import NumberFormat
+from saccade.export.quantization.schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
+from saccade.export.quantization.thresholds import Grid, Range
+from saccade.export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
+from saccade.export.rewrites.layer_norm_scales import (
     Change,
     adjustable_norms,
     apply_change,
@@ -43,7 +43,7 @@ from export.rewrites.layer_norm_scales import (
     observed_channels,
     with_equal_scales,
 )
-from export.serving import open_backend
+from saccade.export.serving import open_backend
 
 _COMPARED = 256  # test images whose raw outputs are compared
 RECIPE = Path("models/recipes/extra/digits-vit.yaml")

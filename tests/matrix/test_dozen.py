@@ -9,10 +9,10 @@ import os
 
 import pytest
 
-from export.matrix.entries import ENTRIES, Entry
-from export.matrix.rows import Row, has_plan_tool
-from export.matrix.runner import Budget, run_entries
-from export.matrix.table import has_parity
+from saccade.export.matrix.entries import ENTRIES, Entry
+from saccade.export.matrix.rows import Row, has_plan_tool
+from saccade.export.matrix.runner import Budget, run_entries
+from saccade.export.matrix.table import has_parity
 
 DOZEN = [entry for entry in ENTRIES if entry.is_dozen]
 LIMIT_S = 1200.0

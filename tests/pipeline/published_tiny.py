@@ -10,14 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from export.cli import app
-from export.cli_gate import eager_reference
-from export.compression import compress
-from export.datasets import DataStore
-from export.gate.device_figures import EvaluationData
-from export.gate.on_device import Settled, settle
-from export.pipeline import RunSettings
-from export.recipe import LoadedRecipe, load_recipe
+from saccade.export.cli import app
+from saccade.export.cli_gate import eager_reference
+from saccade.export.compression import compress
+from saccade.export.datasets import DataStore
+from saccade.export.gate.device_figures import EvaluationData
+from saccade.export.gate.on_device import Settled, settle
+from saccade.export.pipeline import RunSettings
+from saccade.export.recipe import LoadedRecipe, load_recipe
 from tests.pipeline.recorded_device import RecordedDevice, Recording
 from tests.pipeline.sparse_form import compress_by_magnitude
 

@@ -11,11 +11,11 @@ import onnx
 import orjson
 from numpy.typing import NDArray
 
-from export.precision.effective_precision import layer_precisions
-from export.qualification.accuracy import Answer
-from export.recipe import Recipe
-from export.serving import open_backend
-from models.manifest import Device
+from saccade.export.precision.effective_precision import layer_precisions
+from saccade.export.qualification.accuracy import Answer
+from saccade.export.recipe import Recipe
+from saccade.export.serving import open_backend
+from saccade.models.manifest import Device
 
 _FORMATS = {"fp32": "Row major linear FP32", "fp16": "Row major linear FP16 format", "int8": "Row major Int8 format"}
 _OPENED_BYTES = 1000

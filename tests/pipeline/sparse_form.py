@@ -7,9 +7,9 @@ import shutil
 import orjson
 import torch
 
-from export.artifact import Detail
-from export.steps import StepContext
-from export.wrap import DEPLOY_FILE
+from saccade.export.artifact import Detail
+from saccade.export.steps import StepContext
+from saccade.export.wrap import DEPLOY_FILE
 
 CLAIMED = ("network.body.2", "network.body.4")
 

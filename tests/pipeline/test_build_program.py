@@ -14,12 +14,12 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from export.cli import app, main
-from export.cli_build import build_progress
-from export.plans import runtime
-from export.plans.runtime import find_tensorrt
-from service.repository.open import list_versions
-from service.repository.plans import PlanStore, engines_root
+from saccade.export.cli import app, main
+from saccade.export.cli_build import build_progress
+from saccade.export.plans import runtime
+from saccade.export.plans.runtime import find_tensorrt
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.plans import PlanStore, engines_root
 from tests.pipeline.conftest import _QUICK, _TASKS
 from tests.support.published_graphs import publish_graphs
 
@@ -109,7 +109,7 @@ def test_full_disk_is_a_failed_plan_and_leaves_nothing(repository: Path, monkeyp
     def full(descriptor: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.repository.confined_files.os.write", full)
+    monkeypatch.setattr("saccade.service.repository.confined_files.os.write", full)
 
     result = run(repository, "tiny-classifier", "--variant", "fp32", "--capability", "SM89")
 
@@ -132,7 +132,7 @@ def test_terminal_gets_a_bar_that_names_the_stage() -> None:
 
 
 def test_without_a_gpu_the_common_ones_are_built_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.cli_build.present_gpu", lambda: None)
+    monkeypatch.setattr("saccade.export.cli_build.present_gpu", lambda: None)
 
     result = run(repository, "tiny-classifier", "--variant", "fp32", "--json")
 

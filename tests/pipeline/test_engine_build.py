@@ -9,10 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from export.engine_build import DONE, FAILED, Say, run
-from models.manifest import read_manifest
-from models.plans import PlanKey, plan_key
-from service.engines.build_wire import (
+from saccade.export.engine_build import DONE, FAILED, Say, run
+from saccade.models.manifest import read_manifest
+from saccade.models.plans import PlanKey, plan_key
+from saccade.service.engines.build_wire import (
     BuildLine,
     BuildOrder,
     BuildOutcome,
@@ -21,8 +21,8 @@ from service.engines.build_wire import (
     order_bytes,
     try_line,
 )
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.verify import VerifiedVersion
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import VerifiedVersion
 from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
 from tests.pipeline.recorded_device import RecordedDevice, Recording
 from tests.support.plan_records import record

@@ -11,11 +11,11 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from export.cli import app
-from export.graph_rewrites import constants_of
-from models.manifest import MANIFEST_NAME, Manifest, read_manifest
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.export.cli import app
+from saccade.export.graph_rewrites import constants_of
+from saccade.models.manifest import MANIFEST_NAME, Manifest, read_manifest
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from tests.pipeline.conftest import QUICK_GATE
 
 WriteRecipe = Callable[..., Path]

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from export.cli import app, main
-from export.errors import DataRefused, DeviceError, DeviceMissing, PublishError
-from export.gate.decision import verdict
-from export.gate.device_probe import TensorRtProbe, missing_for_plans
-from export.gate.on_device import Settled, settle
-from export.gate.plan_gate import plan_verdict
-from export.gate.settled_version import publish_settled
-from models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
-from service.repository.plans import PlanStore
-from service.repository.verify import verify_version
+from saccade.export.cli import app, main
+from saccade.export.errors import DataRefused, DeviceError, DeviceMissing, PublishError
+from saccade.export.gate.decision import verdict
+from saccade.export.gate.device_probe import TensorRtProbe, missing_for_plans
+from saccade.export.gate.on_device import Settled, settle
+from saccade.export.gate.plan_gate import plan_verdict
+from saccade.export.gate.settled_version import publish_settled
+from saccade.models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
+from saccade.service.repository.plans import PlanStore
+from saccade.service.repository.verify import verify_version
 from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
 from tests.pipeline.recorded_device import RecordedDevice, Recording
 
@@ -161,8 +161,8 @@ def test_recipe_of_another_model_is_refused(published: Published) -> None:
 def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
     published: Published, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
-    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
+    monkeypatch.setattr("saccade.export.gate.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("saccade.export.gate.device_probe.present_gpu", lambda: None)
     places = ["--repository", str(published.settings.repository)]
     monkeypatch.setattr(
         "sys.argv", ["saccade-export", "qualify", str(published.loaded.path), "--on-this-device", *places]
@@ -181,7 +181,7 @@ def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
 def test_version_directory_needs_the_recipe_that_names_its_test_images(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.cli_gate.missing_for_plans", tuple)
+    monkeypatch.setattr("saccade.export.cli_gate.missing_for_plans", tuple)
 
     result = CliRunner().invoke(app, ["qualify", str(published.version_dir), "--on-this-device"])
 
@@ -189,8 +189,8 @@ def test_version_directory_needs_the_recipe_that_names_its_test_images(
 
 
 def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.gate.device_probe.find_tensorrt", lambda: None)
-    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
+    monkeypatch.setattr("saccade.export.gate.device_probe.find_tensorrt", lambda: None)
+    monkeypatch.setattr("saccade.export.gate.device_probe.present_gpu", lambda: None)
     (tmp_path / "version").write_text("NVRM version: 999.1\n")
 
     without = missing_for_plans(tmp_path / "absent")
@@ -202,7 +202,7 @@ def test_missing_driver_and_runtime_are_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_device_that_is_not_there_is_not_probed(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.gate.device_probe.present_gpu", lambda: None)
+    monkeypatch.setattr("saccade.export.gate.device_probe.present_gpu", lambda: None)
 
     with pytest.raises(DeviceMissing, match=r"no NVIDIA driver|CUDA finds no GPU"):
         TensorRtProbe(verify_version(published.version_dir), PlanStore(published.version_dir.parent / ".engines"))

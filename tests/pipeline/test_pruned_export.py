@@ -10,8 +10,8 @@ import orjson
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from export.cli import app
-from models.manifest import read_manifest
+from saccade.export.cli import app
+from saccade.models.manifest import read_manifest
 
 WriteRecipe = Callable[..., Path]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from export.cli import app
-from export.signing import generate_keys
-from models.manifest import read_manifest
-from service.repository.signature import SIGNATURE_NAME
-from service.repository.trusted_keys import signature_policy
-from service.repository.verify import verify_version
+from saccade.export.cli import app
+from saccade.export.signing import generate_keys
+from saccade.models.manifest import read_manifest
+from saccade.service.repository.signature import SIGNATURE_NAME
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.repository.verify import verify_version
 
 WriteRecipe = Callable[..., Path]
 

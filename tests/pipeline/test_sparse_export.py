@@ -9,12 +9,12 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from export.artifact import StepResult
-from export.cli import app
-from export.datasets import DataStore
-from export.pipeline import Listener, RunSettings, run_pipeline
-from export.recipe import load_recipe
-from export.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.artifact import StepResult
+from saccade.export.cli import app
+from saccade.export.datasets import DataStore
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.recipe import load_recipe
+from saccade.export.sparsity.mask_check import SPARSITY_FILE
 from tests.pipeline.conftest import WriteRecipe
 
 _SOURCE = {"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"channels": 16}}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.backends.fake_backend import SLOW_S
+from saccade.service.backends.fake_backend import SLOW_S
 from tests.support.images import SLOW_PNG, red_png
 from tests.support.server import ROOT, Server, call_saccade, clean_environment, running_server, wait_until
 
@@ -138,7 +138,7 @@ def test_search_counts_failed_requests_as_late(serial: Server, images: Path) -> 
 def test_interrupt_reports_what_was_measured(serial: Server, images: Path, tmp_path: Path) -> None:
     before = serial.outcomes("ok")
     command = [
-        *(sys.executable, "-m", "service", "bench", serial.base_url, "classifier", "--images", str(images)),
+        *(sys.executable, "-m", "saccade.service", "bench", serial.base_url, "classifier", "--images", str(images)),
         *("--rate", "100", "--duration-s", "600", "--warm-up-s", "0", "--json", "-", "--processes", "2"),
     ]
     process = subprocess.Popen(
@@ -195,7 +195,16 @@ def test_server_that_stops_midway_is_counted_not_raised(three_models: Path, imag
     with running_server(three_models, tmp_path) as server:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "service", "bench", server.base_url, "classifier", "--images", str(images)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "saccade.service",
+                    "bench",
+                    server.base_url,
+                    "classifier",
+                    "--images",
+                    str(images),
+                ),
                 *("--rate", "200", "--requests", "900", "--warm-up-s", "0", "--json", "-"),
             ],
             cwd=ROOT,

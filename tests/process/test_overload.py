@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.bench.coordinator import ClientLimits
-from service.bench.report import Report
-from service.bench.schedule import Poisson
-from service.bench.session import Open, Session, measure
-from service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.coordinator import ClientLimits
+from saccade.service.bench.report import Report
+from saccade.service.bench.schedule import Poisson
+from saccade.service.bench.session import Open, Session, measure
+from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
 from tests.load.overload import (
     REFUSAL_MS,
     SIMULATED,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.repository.signature import SIGNATURE_NAME, sign_manifest
+from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
 from tests.support.signing import KEY, KEY_ID, OTHER_KEY, signed, write_public_key

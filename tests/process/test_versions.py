@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from models.specs import Task
-from service.backends.fake_backend import CRASH_ON_LOAD
+from saccade.models.specs import Task
+from saccade.service.backends.fake_backend import CRASH_ON_LOAD
 from tests.support.images import SLOW_PNG, red_of, red_png
 from tests.support.requests import Background, hold_slots
 from tests.support.server import Server, running_server, wait_until

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import settings_from
+from saccade.service.settings import settings_from
 from tests.ship.kustomize import render
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.app import build_api
-from service.settings import Settings, resolved, settings_from
+from saccade.service.app import build_api
+from saccade.service.settings import Settings, resolved, settings_from
 from tests.ship.kustomize import KustomizeError, Resource, identity, render
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"

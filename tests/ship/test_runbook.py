@@ -10,7 +10,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-from service.settings import EXPORT_ONLY, PREFIX, Settings, settings_from
+from saccade.service.settings import EXPORT_ONLY, PREFIX, Settings, settings_from
 from tests.ship.kustomize import render
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import PREFIX, Settings, resolved, settings_from
+from saccade.service.settings import PREFIX, Settings, resolved, settings_from
 from tests.ship.kustomize import render
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"

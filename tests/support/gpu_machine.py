@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from service.settings import core_count
+from saccade.service.settings import core_count
 
 Import = Callable[[str], ModuleType]
 

@@ -9,9 +9,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from service.backends.cuda.driver import PinnedMemory
-from service.errors import OutOfDeviceMemory
-from service.vision.gpu.resize_plan import DecodedImage
+from saccade.service.backends.cuda.driver import PinnedMemory
+from saccade.service.errors import OutOfDeviceMemory
+from saccade.service.vision.gpu.resize_plan import DecodedImage
 from tests.support.host_kernels import launch
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.backends.fake_backend import CRASH, HANG, LOST, POISON, SLOW
+from saccade.service.backends.fake_backend import CRASH, HANG, LOST, POISON, SLOW
 from tests.support.versions import SIDE
 
 Colour = tuple[int, int, int]

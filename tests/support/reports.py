@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from export.fidelity import FidelityReport
-from export.gate.limits import GateThresholds
-from export.precision.efficiency import Efficiency
-from export.qualification.curves import Curves, confusion_of
-from export.qualification.disagreements import Disagreements, Example
-from export.qualification.qualify_report import (
+from saccade.export.fidelity import FidelityReport
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.precision.efficiency import Efficiency
+from saccade.export.qualification.curves import Curves, confusion_of
+from saccade.export.qualification.disagreements import Disagreements, Example
+from saccade.export.qualification.qualify_report import (
     BatchInvariance,
     HostileFigure,
     LayerFigure,
@@ -19,7 +19,7 @@ from export.qualification.qualify_report import (
     QualifyReport,
     SpeedRatio,
 )
-from export.reports.compression_report import (
+from saccade.export.reports.compression_report import (
     OneShotFigure,
     QuantizedLayer,
     Recovery,
@@ -27,7 +27,7 @@ from export.reports.compression_report import (
     SparseLayer,
     SparsityReport,
 )
-from export.reports.export_report import (
+from saccade.export.reports.export_report import (
     CalibrationTable,
     CalibratorFigure,
     ConversionFigure,
@@ -36,8 +36,8 @@ from export.reports.export_report import (
     StepFigure,
     VariantReport,
 )
-from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
-from models.specs import Task
+from saccade.models.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
+from saccade.models.specs import Task
 
 LABELS = ("cat", "dog", "<b>bird</b>")
 CPU = Device(kind="cpu", name="test processor", threads=2)

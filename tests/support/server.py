@@ -21,7 +21,7 @@ import psutil
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.cli import main
+from saccade.service.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 40.0  # two seconds on an idle machine; the cores may be shared with a training
@@ -52,7 +52,7 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 def run_saccade(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a `saccade` command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "saccade.service", *arguments],
         cwd=ROOT,
         env=clean_environment(environment),
         capture_output=True,
@@ -191,11 +191,11 @@ class Server:
         return found
 
     def api_processes(self) -> list[psutil.Process]:
-        return self.children("service.api_process")
+        return self.children("saccade.service.api_process")
 
     def worker(self) -> psutil.Process:
         """The device worker, awaited while it is being replaced."""
-        return wait_until(lambda: self.children("service.workers.worker"), what="a worker runs")[0]
+        return wait_until(lambda: self.children("saccade.service.workers.worker"), what="a worker runs")[0]
 
     def family(self) -> list[psutil.Process]:
         """The supervisor's children, all of them."""
@@ -243,7 +243,7 @@ def running_server(
     workspace: Path,
     *,
     wait: bool = True,
-    program: str = "service",
+    program: str = "saccade.service",
     environment: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Server]:

@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.scheduling.queue import RequestQueue
-from service.workers.in_flight import Flight, InFlight
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.scheduling.queue import RequestQueue
+from saccade.service.workers.in_flight import Flight, InFlight
 from tests.support.simulated_device import Request, percentile
 
 WARM_UP_RUNS = 3  # as workers/loading.py does
@@ -72,7 +72,7 @@ def without_padding() -> Iterator[None]:
     """The scheduler as it would be if no batch were ever padded."""
     with ExitStack() as stack:
         for module in ("draining", "batching", "queue"):
-            stack.enter_context(patch(f"service.scheduling.{module}.padded_size", lambda *_: None))
+            stack.enter_context(patch(f"saccade.service.scheduling.{module}.padded_size", lambda *_: None))
         yield
 
 

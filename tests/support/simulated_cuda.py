@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.backends.base import UInt8Array
-from service.backends.cuda.driver import CudaVersions, DeviceProperties, MemoryInfo, PinnedMemory
-from service.backends.cuda.failures import failure
+from saccade.service.backends.base import UInt8Array
+from saccade.service.backends.cuda.driver import CudaVersions, DeviceProperties, MemoryInfo, PinnedMemory
+from saccade.service.backends.cuda.failures import failure
 
 POISON = 0xDB  # in host memory that a copy is on its way to
 FRESH = 0xCD  # in new memory

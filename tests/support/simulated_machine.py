@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.manifest import Manifest
-from service.backends.base import LoadRequest
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Manifest
+from saccade.service.backends.base import LoadRequest
+from saccade.service.workers.messages import DeviceFacts
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_plans import design_of
 from tests.support.simulated_tensorrt import Design, SimulatedTensorRt

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from service.backends import onnxruntime_session
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_backend import open_session
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from service.backends.onnxruntime_forms import Form
-from service.backends.onnxruntime_session import Placement
-from service.errors import BackendError
+from saccade.service.backends import onnxruntime_session
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_backend import open_session
+from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from saccade.service.backends.onnxruntime_forms import Form
+from saccade.service.backends.onnxruntime_session import Placement
+from saccade.service.errors import BackendError
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.versions import SIDE
 

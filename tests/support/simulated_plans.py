@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from models.plans import PLAN_FILE, PLAN_RECORD, PlanKey, plan_record_bytes
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest
-from service.backends.tensorrt_backend import TensorRtBackend
+from saccade.models.plans import PLAN_FILE, PLAN_RECORD, PlanKey, plan_record_bytes
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.tensorrt_backend import TensorRtBackend
 from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_tensorrt import Design, SimulatedTensorRt, Tensor

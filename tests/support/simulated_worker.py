@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from models.manifest import read_manifest
-from service.backends.base import Backend, LoadRequest
-from service.backends.registry import load_backend
-from service.backends.tensorrt_backend import TensorRtBackend
-from service.workers import loading, worker
+from saccade.models.manifest import read_manifest
+from saccade.service.backends.base import Backend, LoadRequest
+from saccade.service.backends.registry import load_backend
+from saccade.service.backends.tensorrt_backend import TensorRtBackend
+from saccade.service.workers import loading, worker
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_machine import FACTS, simulated_tensorrt
 

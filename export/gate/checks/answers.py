@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from export.gate.checks.facts import Judged
-from models.manifest import GateCheck
+from saccade.export.gate.checks.facts import Judged
+from saccade.models.manifest import GateCheck
 
 
 def answer_checks(judged: Judged) -> Iterator[GateCheck]:

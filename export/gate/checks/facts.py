@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from export.fidelity import FidelityReport
-from export.gate.limits import GateThresholds
-from export.qualification.qualify_report import QualifyReport
-from export.variants import TRAITS, VariantTraits
-from models.manifest import Variant
+from saccade.export.fidelity import FidelityReport
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.variants import TRAITS, VariantTraits
+from saccade.models.manifest import Variant
 
 
 @dataclass(frozen=True, slots=True)

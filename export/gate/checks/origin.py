@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from export.gate.checks.facts import Judged
-from export.gate.limits import changed_limits, loose_limits
-from models.manifest import GateCheck
+from saccade.export.gate.checks.facts import Judged
+from saccade.export.gate.limits import changed_limits, loose_limits
+from saccade.models.manifest import GateCheck
 
 
 def origin_checks(judged: Judged) -> Iterator[GateCheck]:

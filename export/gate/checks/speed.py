@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from export.gate.checks.facts import Judged
-from export.gate.checks.structure import pending
-from models.manifest import Device, GateCheck, LatencyFigure
+from saccade.export.gate.checks.facts import Judged
+from saccade.export.gate.checks.structure import pending
+from saccade.models.manifest import Device, GateCheck, LatencyFigure
 
 
 def speed_checks(judged: Judged) -> Iterator[GateCheck]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from export.gate.checks.facts import Judged
-from models.manifest import GateCheck
+from saccade.export.gate.checks.facts import Judged
+from saccade.models.manifest import GateCheck
 
 _NAMED = 3  # layers in a line; the report has them all
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.reports.export_report import ExportReport
-from export.reports.pareto import comparable
-from export.reports.plots.bars import draw_calibrators, draw_latency, draw_metric, draw_per_class
-from export.reports.plots.canvas import Drawer, svg, write_png
-from export.reports.plots.lines import draw_accuracy_latency, draw_precision_recall, draw_recovery
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.pareto import comparable
+from saccade.export.reports.plots.bars import draw_calibrators, draw_latency, draw_metric, draw_per_class
+from saccade.export.reports.plots.canvas import Drawer, svg, write_png
+from saccade.export.reports.plots.lines import draw_accuracy_latency, draw_precision_recall, draw_recovery
 
 
 def drawers_of(report: ExportReport) -> dict[str, Drawer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from export.reports.export_report import ExportReport
+from saccade.export.reports.export_report import ExportReport
 
 
 def draw_latency(figure: Figure, report: ExportReport) -> None:

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from export.reports.export_report import ExportReport
+from saccade.export.reports.export_report import ExportReport
 
 Drawer = Callable[[Figure, ExportReport], None]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from export.qualification.curves import PrecisionRecall
-from export.qualification.detection_evidence import RECALL_POINTS
-from export.reports.export_report import ExportReport
-from export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.qualification.curves import PrecisionRecall
+from saccade.export.qualification.detection_evidence import RECALL_POINTS
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.pareto import Measured, comparable, pareto_set
 
 _MOST_NAMED_CURVES = 12  # more make a legend larger than its plot
 

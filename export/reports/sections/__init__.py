@@ -6,13 +6,13 @@ what each layer became, `mistakes.py` where answers are wrong, `lineage.py` what
 
 from __future__ import annotations
 
-from export.reports.export_report import ExportReport
-from export.reports.sections.blocks import Section
-from export.reports.sections.layers import compression_section, layer_section
-from export.reports.sections.lineage import lineage_section, proof_section
-from export.reports.sections.mistakes import disagreement_section, mistake_section
-from export.reports.sections.speed import latency_section, tradeoff_section
-from export.reports.sections.verdicts import gate_section, verdict_section
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.sections.blocks import Section
+from saccade.export.reports.sections.layers import compression_section, layer_section
+from saccade.export.reports.sections.lineage import lineage_section, proof_section
+from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section
+from saccade.export.reports.sections.speed import latency_section, tradeoff_section
+from saccade.export.reports.sections.verdicts import gate_section, verdict_section
 
 _SECTIONS = (
     verdict_section,

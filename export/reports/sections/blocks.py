@@ -44,7 +44,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot of `export.reports.plots`, by name."""
+    """A plot of `saccade.export.reports.plots`, by name."""
 
     name: str
     alt: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from export.reports.compression_report import QuantizedLayer, SparseLayer, SparsityReport
-from export.reports.export_report import ExportReport, VariantReport
-from export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, fact_table, figure
-from export.variants import TRAITS
+from saccade.export.reports.compression_report import QuantizedLayer, SparseLayer, SparsityReport
+from saccade.export.reports.export_report import ExportReport, VariantReport
+from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, fact_table, figure
+from saccade.export.variants import TRAITS
 
 _NOT_CHOSEN = "not chosen"
 

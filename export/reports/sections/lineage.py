@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.fidelity import FidelityReport
-from export.reports.export_report import ExportReport
-from export.reports.sections.blocks import Block, Cell, Code, Row, Section, Table, Text, fact_table
+from saccade.export.fidelity import FidelityReport
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.sections.blocks import Block, Cell, Code, Row, Section, Table, Text, fact_table
 
 
 def proof_section(report: ExportReport) -> Section:

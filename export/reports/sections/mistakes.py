@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from export.qualification.curves import Confusion, PrecisionRecall
-from export.qualification.disagreements import Disagreements
-from export.reports.export_report import ExportReport, VariantReport
-from export.reports.sections.blocks import Block, Cell, Gallery, Picture, Plot, Row, Section, Table, Text, figure
+from saccade.export.qualification.curves import Confusion, PrecisionRecall
+from saccade.export.qualification.disagreements import Disagreements
+from saccade.export.reports.export_report import ExportReport, VariantReport
+from saccade.export.reports.sections.blocks import (
+    Block,
+    Cell,
+    Gallery,
+    Picture,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Text,
+    figure,
+)
 
 
 def example_file(variant: str, file: str) -> str:

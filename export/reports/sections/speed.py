@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from export.reports.export_report import ExportReport
-from export.reports.pareto import Measured, comparable, pareto_set
-from export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
+from saccade.export.reports.export_report import ExportReport
+from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
 
 
 def tradeoff_section(report: ExportReport) -> Section:

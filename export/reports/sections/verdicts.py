@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.gate.checks.names import GATE_BY_CHECK
-from export.reports.export_report import ExportReport, VariantReport
-from export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
-from models.manifest import GateCheck, GateDecision
+from saccade.export.gate.checks.names import GATE_BY_CHECK
+from saccade.export.reports.export_report import ExportReport, VariantReport
+from saccade.export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
+from saccade.models.manifest import GateCheck, GateDecision
 
 
 def verdict_section(report: ExportReport) -> Section:

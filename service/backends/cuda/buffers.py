@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.specs import TensorSpec
-from service.errors import OutOfDeviceMemory
+from saccade.models.specs import TensorSpec
+from saccade.service.errors import OutOfDeviceMemory
 
 _ALIGNMENT_BYTES = 256  # cudaMalloc's own: tensors that begin there can be read by every kernel
 _MIB = 1024 * 1024

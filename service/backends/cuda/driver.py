@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.backends.base import UInt8Array
+from saccade.service.backends.base import UInt8Array
 
 
 @dataclass(frozen=True, slots=True)

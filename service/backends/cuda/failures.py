@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.backends.cuda.driver import CudaDriver, CudaVersions
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
+from saccade.service.backends.cuda.driver import CudaDriver, CudaVersions
+from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
 
 # "To continue using CUDA, the process must be terminated and relaunched": CUDA Runtime API, 6.36 Data types used by
 # CUDA Runtime, enum cudaError. A test compares this list with that text. The two uncorrectable memory errors are here

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.backends.base import Outputs, UInt8Array
-from service.backends.cuda.buffers import BufferPlan, TensorBuffer
-from service.backends.cuda.driver import CudaDriver, PinnedMemory
-from service.errors import BackendError
+from saccade.service.backends.base import Outputs, UInt8Array
+from saccade.service.backends.cuda.buffers import BufferPlan, TensorBuffer
+from saccade.service.backends.cuda.driver import CudaDriver, PinnedMemory
+from saccade.service.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)

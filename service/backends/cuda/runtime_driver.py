@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from service.backends.base import UInt8Array
-from service.backends.cuda.driver import CudaVersions, DeviceProperties, MemoryInfo, PinnedMemory
-from service.backends.cuda.failures import failure
-from service.errors import RuntimeMissing
+from saccade.service.backends.base import UInt8Array
+from saccade.service.backends.cuda.driver import CudaVersions, DeviceProperties, MemoryInfo, PinnedMemory
+from saccade.service.backends.cuda.failures import failure
+from saccade.service.errors import RuntimeMissing
 
 
 class RuntimeDriver:
@@ -25,7 +25,9 @@ class RuntimeDriver:
             # Imported late: API processes must never hold it. The path is the one of cuda-python 12.6 and later.
             self._rt: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
-            raise RuntimeMissing(f"cuda-python is not installed ({error}): pip install 'saccade[gpu]'") from error
+            raise RuntimeMissing(
+                f"cuda-python is not installed ({error}): pip install 'saccade-serving[gpu]'"
+            ) from error
 
     def versions(self) -> CudaVersions:
         # Both answer without a driver; 0 is "no driver".

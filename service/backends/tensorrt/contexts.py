@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from models.specs import TensorSpec
-from service.backends.cuda.buffers import BufferPlan, TensorBuffer
-from service.backends.cuda.driver import CudaDriver
-from service.backends.cuda.lanes import Lane, device_memory
-from service.backends.tensorrt.capture import CAPTURED, CaptureFacts, capture_refusal
-from service.backends.tensorrt.engine import EngineTensors, is_out_of_memory
-from service.backends.tensorrt.module import KeptLog, TensorRt
-from service.backends.tensorrt.sized_outputs import SizedOutput, sized_output
-from service.errors import BackendError, OutOfDeviceMemory
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.cuda.buffers import BufferPlan, TensorBuffer
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.lanes import Lane, device_memory
+from saccade.service.backends.tensorrt.capture import CAPTURED, CaptureFacts, capture_refusal
+from saccade.service.backends.tensorrt.engine import EngineTensors, is_out_of_memory
+from saccade.service.backends.tensorrt.module import KeptLog, TensorRt
+from saccade.service.backends.tensorrt.sized_outputs import SizedOutput, sized_output
+from saccade.service.errors import BackendError, OutOfDeviceMemory
 
 
 class ContextSource:

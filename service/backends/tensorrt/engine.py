@@ -8,10 +8,10 @@ from typing import Any
 
 import structlog
 
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest
-from service.backends.tensorrt.module import KeptLog, TensorRt
-from service.errors import OutOfDeviceMemory, PlanRefused, RuntimeMissing
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.tensorrt.module import KeptLog, TensorRt
+from saccade.service.errors import OutOfDeviceMemory, PlanRefused, RuntimeMissing
 
 log = structlog.get_logger()
 

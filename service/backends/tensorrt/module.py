@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_args
 
 import structlog
 
-from models.plans import TensorRtName
+from saccade.models.plans import TensorRtName
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from models.plans import (
+from saccade.models.plans import (
     PLAN_FILE,
     PLAN_RECORD,
     PlanEnvironment,
@@ -19,9 +19,9 @@ from models.plans import (
     missing_batch_sizes,
     plan_record_from,
 )
-from service.backends.base import LoadRequest
-from service.errors import PlanRefused, RepositoryError
-from service.repository.verify import verified_bytes
+from saccade.service.backends.base import LoadRequest
+from saccade.service.errors import PlanRefused, RepositoryError
+from saccade.service.repository.verify import verified_bytes
 
 
 def read_plan_record(plan_dir: Path | None, capability: str) -> PlanRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from service.backends.tensorrt.module import TensorRt
+from saccade.service.backends.tensorrt.module import TensorRt
 
 
 class SizedOutput(Protocol):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.preprocessing import preprocess_into
-from models.specs import PreprocessSpec
-from service.errors import BadImage
-from service.vision.gpu.header import EncodedImage
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.preprocessing import preprocess_into
+from saccade.models.specs import PreprocessSpec
+from saccade.service.errors import BadImage
+from saccade.service.vision.gpu.header import EncodedImage
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 
 class CpuStandIn:

@@ -14,13 +14,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from models.specs import PreprocessSpec
-from service.backends.cuda.driver import CudaDriver
-from service.errors import BackendError
-from service.vision.gpu.header import EncodedImage
-from service.vision.gpu.launcher import KernelLauncher
-from service.vision.gpu.memory import GrowingMemory, PinnedStaging
-from service.vision.gpu.resize_plan import DecodedImage, plan_batch
+from saccade.models.specs import PreprocessSpec
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.errors import BackendError
+from saccade.service.vision.gpu.header import EncodedImage
+from saccade.service.vision.gpu.launcher import KernelLauncher
+from saccade.service.vision.gpu.memory import GrowingMemory, PinnedStaging
+from saccade.service.vision.gpu.resize_plan import DecodedImage, plan_batch
 
 UInt8Array = NDArray[np.uint8]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import simplejpeg
 
-from service.errors import BadImage
-from service.vision.gpu.resize_plan import upright_size
-from service.vision.image_decoder import JPEG_MAGIC, ImageLimits, jpeg_orientation
+from saccade.service.errors import BadImage
+from saccade.service.vision.gpu.resize_plan import upright_size
+from saccade.service.vision.image_decoder import JPEG_MAGIC, ImageLimits, jpeg_orientation
 
 # Larger ones go to the image threads: they are rare, and a few of them would fill the device's memory.
 MAX_GPU_PIXELS = 16_000_000

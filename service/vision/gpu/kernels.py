@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from service.errors import RuntimeMissing
+from saccade.service.errors import RuntimeMissing
 
 KERNELS = ("resize_rows", "resize_columns")
 
@@ -21,11 +21,11 @@ def compiled(compute_capability: str) -> bytes:
     try:
         from cuda.bindings import nvrtc  # only machines with a GPU need it
     except ImportError as error:
-        raise RuntimeMissing("cuda-bindings is not installed: pip install 'saccade[gpu-jpeg]'") from error
+        raise RuntimeMissing("cuda-bindings is not installed: pip install 'saccade-serving[gpu-jpeg]'") from error
     try:
         status, program = nvrtc.nvrtcCreateProgram(kernel_source().encode(), b"resize.cu", 0, [], [])
     except (OSError, RuntimeError) as error:  # the library behind the bindings is loaded at the first call
-        raise RuntimeMissing(f"NVRTC cannot be loaded: {error}; pip install 'saccade[gpu-jpeg]'") from error
+        raise RuntimeMissing(f"NVRTC cannot be loaded: {error}; pip install 'saccade-serving[gpu-jpeg]'") from error
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeMissing(f"NVRTC refused the resize kernels: {status.name}")
     options = [f"--gpu-architecture={compute_capability.lower().replace('sm', 'sm_')}".encode(), b"--std=c++17"]

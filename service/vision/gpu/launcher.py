@@ -7,10 +7,10 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from service.backends.cuda.failures import STICKY
-from service.errors import BackendError, DeviceLost, RuntimeMissing
-from service.vision.gpu.kernels import KERNELS, compiled
-from service.vision.gpu.resize_plan import THREADS_PER_BLOCK
+from saccade.service.backends.cuda.failures import STICKY
+from saccade.service.errors import BackendError, DeviceLost, RuntimeMissing
+from saccade.service.vision.gpu.kernels import KERNELS, compiled
+from saccade.service.vision.gpu.resize_plan import THREADS_PER_BLOCK
 
 
 class KernelLauncher(Protocol):
@@ -32,7 +32,7 @@ class DriverLauncher:
         try:
             self._cuda: Any = importlib.import_module("cuda.bindings.driver")
         except ImportError as error:
-            raise RuntimeMissing("cuda-bindings is not installed: pip install 'saccade[gpu-jpeg]'") from error
+            raise RuntimeMissing("cuda-bindings is not installed: pip install 'saccade-serving[gpu-jpeg]'") from error
         self._module = self._call("cuModuleLoadData", code)
         self._functions = {name: self._call("cuModuleGetFunction", self._module, name.encode()) for name in KERNELS}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.backends.cuda.driver import CudaDriver, PinnedMemory
+from saccade.service.backends.cuda.driver import CudaDriver, PinnedMemory
 
 
 class GrowingMemory:

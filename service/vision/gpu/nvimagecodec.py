@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import RuntimeMissing
-from service.vision.gpu.choice import JpegDecoderSetting
-from service.vision.gpu.resize_plan import DecodedImage
+from saccade.service.errors import RuntimeMissing
+from saccade.service.vision.gpu.choice import JpegDecoderSetting
+from saccade.service.vision.gpu.resize_plan import DecodedImage
 
 _KEPT_BYTES = 256 << 20  # of decoded images between batches; more is given back
 
@@ -113,4 +113,6 @@ def _library() -> Any:
     try:
         return importlib.import_module("nvidia.nvimgcodec")
     except (ImportError, OSError) as error:
-        raise RuntimeMissing(f"nvImageCodec is not installed ({error}): pip install 'saccade[gpu-jpeg]'") from error
+        raise RuntimeMissing(
+            f"nvImageCodec is not installed ({error}): pip install 'saccade-serving[gpu-jpeg]'"
+        ) from error

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.preprocessing import geometry_of
-from models.specs import PreprocessSpec
-from service.vision.gpu.taps import Taps, rounds_between, taps_of
+from saccade.models.preprocessing import geometry_of
+from saccade.models.specs import PreprocessSpec
+from saccade.service.vision.gpu.taps import Taps, rounds_between, taps_of
 
 THREADS_PER_BLOCK = 256
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.specs import PreprocessSpec
-from service.errors import BadImage
-from service.vision.gpu.decoder import GpuJpegDecoder
-from service.vision.gpu.header import EncodedImage, encoded_image
-from service.vision.image_decoder import ImageLimits
+from saccade.models.specs import PreprocessSpec
+from saccade.service.errors import BadImage
+from saccade.service.vision.gpu.decoder import GpuJpegDecoder
+from saccade.service.vision.gpu.header import EncodedImage, encoded_image
+from saccade.service.vision.image_decoder import ImageLimits
 
 
 class JpegRows:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from models.specs import PreprocessSpec
-from service.backends.cuda.driver import CudaDriver
-from service.errors import BackendError
-from service.vision.gpu.choice import Choice, DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
-from service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
-from service.vision.gpu.launcher import DriverLauncher
-from service.vision.gpu.nvimagecodec import Engine, NvImageCodec, offered_engines
-from service.vision.gpu.self_check import Exclusive, cpu_images_per_s, device_images_per_s, fidelity_of
+from saccade.models.specs import PreprocessSpec
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.errors import BackendError
+from saccade.service.vision.gpu.choice import Choice, DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
+from saccade.service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
+from saccade.service.vision.gpu.launcher import DriverLauncher
+from saccade.service.vision.gpu.nvimagecodec import Engine, NvImageCodec, offered_engines
+from saccade.service.vision.gpu.self_check import Exclusive, cpu_images_per_s, device_images_per_s, fidelity_of
 
 log = structlog.get_logger()
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from models.preprocessing import preprocess_into
-from models.specs import PreprocessSpec
-from service.vision.gpu.choice import FAITHFUL_SHARE, Fidelity
-from service.vision.gpu.decoder import GpuJpegDecoder
-from service.vision.gpu.header import EncodedImage, encoded_image
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.preprocessing import preprocess_into
+from saccade.models.specs import PreprocessSpec
+from saccade.service.vision.gpu.choice import FAITHFUL_SHARE, Fidelity
+from saccade.service.vision.gpu.decoder import GpuJpegDecoder
+from saccade.service.vision.gpu.header import EncodedImage, encoded_image
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 UInt8Array = NDArray[np.uint8]
 Exclusive = Callable[[], AbstractContextManager[object]]

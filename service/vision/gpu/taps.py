@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from models.specs import Resample
+from saccade.models.specs import Resample
 
 _Doubles = NDArray[np.float64]
 

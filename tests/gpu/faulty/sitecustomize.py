@@ -78,7 +78,7 @@ def spoilt(backend: Any) -> Any:
 
 def _install() -> None:
     try:
-        from service.backends import registry
+        from saccade.service.backends import registry
     except ImportError:  # an interpreter that has nothing to do with the server
         return
     load = registry.load_backend

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from service.bench.coordinator import ClientLimits, Closed, Ending
-from service.bench.report import Report
-from service.bench.schedule import Poisson
-from service.bench.session import Open, Session, measure
-from service.bench.workload import Endpoint, RequestShape, Workload
-from service.errors import BadParameter, LoadFailed
+from saccade.service.bench.coordinator import ClientLimits, Closed, Ending
+from saccade.service.bench.report import Report
+from saccade.service.bench.schedule import Poisson
+from saccade.service.bench.session import Open, Session, measure
+from saccade.service.bench.workload import Endpoint, RequestShape, Workload
+from saccade.service.errors import BadParameter, LoadFailed
 from tests.load.peers.environments import python_of
 from tests.load.peers.plan import STARTING_LIMIT_S, TIMEOUT_S, Load, Place, Visit, longest_s
 from tests.load.peers.processes import (
@@ -227,7 +227,7 @@ def limit_row(published: Published, bodies: Sequence[bytes], seconds: float) -> 
 
 
 def _limit(published: Published, bodies: list[bytes], seconds: float) -> dict[str, float]:
-    from service.repository.variants import choose_variant
+    from saccade.service.repository.variants import choose_variant
     from tests.load.limit import Limit
 
     variant = choose_variant(published.manifest, "cpu", published.subject.variant)
@@ -251,10 +251,10 @@ def expected_answers(published: Published, bodies: Sequence[bytes]) -> list[tupl
 def _expected(published: Published, bodies: list[bytes]) -> list[tuple[Class, ...]]:
     import numpy as np
 
-    from models.preprocessing import preprocess
-    from service.backends.base import LoadRequest
-    from service.backends.onnxruntime_backend import OnnxRuntimeBackend
-    from service.vision.image_decoder import ImageLimits, decode_image
+    from saccade.models.preprocessing import preprocess
+    from saccade.service.backends.base import LoadRequest
+    from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
     manifest = published.manifest
     file = next(each.file for each in manifest.variants if each.name == published.subject.variant)

@@ -60,7 +60,7 @@ class Server:
 def _saccade(run: Run) -> Launch:
     options = ("--port", str(run.port), "--repository", str(run.published.repository.absolute()))
     variant = ("--variant", run.published.subject.variant)
-    return Launch((sys.executable, "-m", "service", "serve", *options, *variant))
+    return Launch((sys.executable, "-m", "saccade.service", "serve", *options, *variant))
 
 
 def _saccade_workers(run: Run) -> Launch:

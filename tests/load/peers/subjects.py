@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.manifest import Manifest
-from service.repository.open import list_versions
-from service.repository.verify import verify_version
+from saccade.models.manifest import Manifest
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.verify import verify_version
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = Path(__file__).with_name("recipes")
@@ -76,7 +76,7 @@ def publish(subject: Subject, work: Path) -> Published:
     write_weights(subject, home / "network.safetensors")
     write_pictures(home / "pictures", _labels(recipe)[:_CLASS_FOLDERS])
     command = ["run", str(recipe), "--repository", str(home / "repository"), "--work", str(home / "export")]
-    subprocess.run([sys.executable, "-m", "export", *command], cwd=ROOT, check=True, timeout=_EXPORT_TIMEOUT_S)
+    subprocess.run([sys.executable, "-m", "saccade.export", *command], cwd=ROOT, check=True, timeout=_EXPORT_TIMEOUT_S)
     version_dir = list_versions(home / "repository")[-1].path
     facts = facts_of(verify_version(version_dir).manifest, version_dir.absolute(), subject.variant)
     (home / "subject.json").write_text(json.dumps(facts, indent=2), "utf-8")
@@ -109,7 +109,7 @@ def write_weights(subject: Subject, file: Path) -> None:
     from safetensors.torch import save_file
     from torchvision.models import get_model
 
-    from export.matrix.weights import SEED, Built, enlivened
+    from saccade.export.matrix.weights import SEED, Built, enlivened
 
     torch.manual_seed(SEED)
     network = (
@@ -135,7 +135,7 @@ def bodies(work: Path) -> list[bytes]:
 
 def _labels(recipe: Path) -> tuple[str, ...]:
     """The library's own."""
-    from export.recipe import load_recipe
+    from saccade.export.recipe import load_recipe
 
     return load_recipe(recipe).recipe.labels
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.bench.workload import Endpoint, Item, Workload
+from saccade.service.bench.workload import Endpoint, Item, Workload
 
 _BOUNDARY = "peers-7c0f8e1b5d"
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from models.manifest import (
+from saccade.models.manifest import (
     GateCheck,
     GateDecision,
     Manifest,
@@ -19,7 +19,7 @@ from models.manifest import (
     manifest_from_bytes,
     read_manifest,
 )
-from models.specs import Task
+from saccade.models.specs import Task
 from tests.support.versions import manifest_for, publish
 
 FULL = manifest_for("digits", 1, Task.DETECT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from models.manifest import FileEntry, Manifest
-from models.plans import PlanError, PlanKey, plan_key, plan_record_bytes, plan_record_from
+from saccade.models.manifest import FileEntry, Manifest
+from saccade.models.plans import PlanError, PlanKey, plan_key, plan_record_bytes, plan_record_from
 from tests.support.plan_records import key, record
 from tests.support.versions import manifest_for
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.preprocessing import (
+from saccade.models.preprocessing import (
     FloatArray,
     Geometry,
     UInt8Array,
@@ -21,7 +21,7 @@ from models.preprocessing import (
     preprocess_into,
     resized_size,
 )
-from models.specs import PreprocessSpec, Resample
+from saccade.models.specs import PreprocessSpec, Resample
 
 FILTERS: dict[Resample, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,

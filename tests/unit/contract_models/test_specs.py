@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from models.specs import PreprocessSpec, Task, TaskSpec, TensorSpec, input_tensor, output_tensors
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec, TensorSpec, input_tensor, output_tensors
 
 SPEC = PreprocessSpec(width=64, height=48, fit="letterbox")
 

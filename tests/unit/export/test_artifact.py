@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import (
+from saccade.export.artifact import (
     RECORD_NAME,
     Artifact,
     StepIdentity,
@@ -48,8 +48,10 @@ def test_every_part_of_the_identity_changes_the_digest(changed: dict[str, object
 
 
 def test_sources_digest_follows_the_named_modules() -> None:
-    assert sources_digest(["export.gate.decision"]) == sources_digest(["export.gate.decision"])
-    assert sources_digest(["export.gate.decision"]) != sources_digest(["export.qualification.bootstrap"])
+    assert sources_digest(["saccade.export.gate.decision"]) == sources_digest(["saccade.export.gate.decision"])
+    assert sources_digest(["saccade.export.gate.decision"]) != sources_digest(
+        ["saccade.export.qualification.bootstrap"]
+    )
 
 
 def test_finished_artifact_is_found_again(tmp_path: Path) -> None:

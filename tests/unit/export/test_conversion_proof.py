@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.conversion_proof import (
+from saccade.export.conversion_proof import (
     Arrays,
     ConversionProof,
     RawOutputs,
@@ -21,8 +21,8 @@ from export.conversion_proof import (
     seeded_images,
     write_proof,
 )
-from export.errors import GraphError
-from export.layer_names import name_nodes_after_layers
+from saccade.export.errors import GraphError
+from saccade.export.layer_names import name_nodes_after_layers
 
 LOGITS = RawOutputs(("network_0",))
 SHAPE = (6, 8)
@@ -80,7 +80,7 @@ def test_different_output_is_refused_with_its_name_and_batch(file: Path) -> None
 
 
 def test_rows_that_depend_on_their_batch_are_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.conversion_proof.MAX_ERROR", 1.0)  # the file is not what this is about
+    monkeypatch.setattr("saccade.export.conversion_proof.MAX_ERROR", 1.0)  # the file is not what this is about
 
     proof = prove_conversion(coupled, file, LOGITS, SHAPE)
 

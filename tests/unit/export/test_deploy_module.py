@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.answer_heads import ClassifyHead, SegmentHead
-from export.errors import GraphError
-from export.network import Network
-from export.normalisation import fold_normalisation, normalise, relative_l2
-from export.plain_answers import plain_answer
-from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.export.answer_heads import ClassifyHead, SegmentHead
+from saccade.export.errors import GraphError
+from saccade.export.network import Network
+from saccade.export.normalisation import fold_normalisation, normalise, relative_l2
+from saccade.export.plain_answers import plain_answer
+from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 PREPROCESS = PreprocessSpec(width=32, height=24, fit="letterbox")
 SHIFTED = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

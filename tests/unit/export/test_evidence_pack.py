@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.errors import DataRefused
-from export.evidence_pack import images_within, read_evidence, write_evidence
-from export.image_split import ImageSplit, prepare_split
-from export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
-from export.qualification.accuracy import Answer, evidence_of
-from export.qualification.evidence import accuracy_of
-from models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.export.errors import DataRefused
+from saccade.export.evidence_pack import images_within, read_evidence, write_evidence
+from saccade.export.image_split import ImageSplit, prepare_split
+from saccade.export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.qualification.accuracy import Answer, evidence_of
+from saccade.export.qualification.evidence import accuracy_of
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 
 SPEC = PreprocessSpec(width=16, height=16, fit="stretch")
 RNG = np.random.default_rng(5)

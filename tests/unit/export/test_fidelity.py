@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.fidelity import SIZES, FidelityReport, measure_fidelity, photograph
-from export.network import LibraryTransform
-from models.preprocessing import preprocess
-from models.specs import Normalisation, PreprocessSpec
+from saccade.export.fidelity import SIZES, FidelityReport, measure_fidelity, photograph
+from saccade.export.network import LibraryTransform
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import Normalisation, PreprocessSpec
 
 SMALL = [(width, height) for width, height in SIZES if width * height <= 320_000]  # seconds instead of minutes
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

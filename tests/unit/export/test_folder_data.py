@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.errors import DataRefused
-from export.folder_data import folder_samples, split_of
-from export.image_split import Split
-from export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
-from export.recipe import FolderData
-from models.specs import Task
+from saccade.export.errors import DataRefused
+from saccade.export.folder_data import folder_samples, split_of
+from saccade.export.image_split import Split
+from saccade.export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.recipe import FolderData
+from saccade.models.specs import Task
 
 LABELS = ("cat", "dog")
 SPLITS: tuple[Split, ...] = ("calibration", "tuning", "test")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.errors import GraphError
-from export.folding import FoldedResult, fold_network
-from export.recipe import FoldingSpec
+from saccade.export.errors import GraphError
+from saccade.export.folding import FoldedResult, fold_network
+from saccade.export.recipe import FoldingSpec
 
 IMAGES = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 

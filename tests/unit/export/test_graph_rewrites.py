@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
-from export.graph_rewrites import (
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import (
     drop_dead_nodes,
     keep_zeros_around_max_pool,
     read_interleaved_pixels,
@@ -23,10 +23,10 @@ from export.graph_rewrites import (
     use_elementwise_vector_product,
     use_global_pooling,
 )
-from export.onnx_graph import mark_network_outputs, network_outputs, op_counts, weighted_part
-from export.qualification.bare_graph import bare_graph, bare_images
-from export.quantization.qdq import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
-from export.quantization.thresholds import Range
+from saccade.export.onnx_graph import mark_network_outputs, network_outputs, op_counts, weighted_part
+from saccade.export.qualification.bare_graph import bare_graph, bare_images
+from saccade.export.quantization.qdq import has_vnni, last_tensors, nodes_to_quantize, observed_tensors, quantized
+from saccade.export.quantization.thresholds import Range
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 8, 10, 3), np.uint8)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from export.detection_heads import BoxesHead, CandidatesHead
-from export.network import Network, Suppression
-from export.plain_answers import plain_answer
-from export.suppression import keep_per_class
-from models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.export.detection_heads import BoxesHead, CandidatesHead
+from saccade.export.network import Network, Suppression
+from saccade.export.plain_answers import plain_answer
+from saccade.export.suppression import keep_per_class
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 from tests.support.conversion import ConvertedModule
 
 PREPROCESS = PreprocessSpec(width=64, height=64, fit="letterbox")

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torchvision import models
 from typer.testing import CliRunner
 
-from export.cli import app
-from export.errors import RecipeError, SourceError
-from export.init import summary, write_recipe
-from models.specs import Task
+from saccade.export.cli import app
+from saccade.export.errors import RecipeError, SourceError
+from saccade.export.init import summary, write_recipe
+from saccade.models.specs import Task
 
 NAME = "mobilenetv3_small_050"
 
@@ -132,7 +132,7 @@ def test_recipe_is_never_overwritten(tmp_path: Path, pictures: Path) -> None:
 
 def test_facts_that_are_missing_are_listed(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(RecipeError, match=r"wrote .*r\.yaml, but its source does not say everything.*labels: required"):
-        write_recipe(None, "module/models.networks.resnet:digits_classifier", pictures, tmp_path / "r.yaml")
+        write_recipe(None, "module/saccade.models.networks.resnet:digits_classifier", pictures, tmp_path / "r.yaml")
 
     assert (tmp_path / "r.yaml").exists()
 

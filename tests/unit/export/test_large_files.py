@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import large_files
-from export.large_files import hand_on_weights, load_graph, save_graph, weight_files, weights_as_inputs
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from service.errors import BackendError, RepositoryError
+from saccade.export import large_files
+from saccade.export.large_files import hand_on_weights, load_graph, save_graph, weight_files, weights_as_inputs
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.errors import BackendError, RepositoryError
 
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (3, 500)).astype(np.float32)
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)

@@ -7,9 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.qualification.benchmark import cpu_name, latency_figure, seconds_per_run, speed_ratio, usable_threads
-from export.qualification.parity import answer_difference, hostile_figure, hostile_images, relative_l2
-from models.specs import Task, TensorSpec
+from saccade.export.qualification.benchmark import (
+    cpu_name,
+    latency_figure,
+    seconds_per_run,
+    speed_ratio,
+    usable_threads,
+)
+from saccade.export.qualification.parity import answer_difference, hostile_figure, hostile_images, relative_l2
+from saccade.models.specs import Task, TensorSpec
 
 
 class FakeClock:

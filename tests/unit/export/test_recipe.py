@@ -8,12 +8,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from export.errors import RecipeError
-from export.network import SourceFacts
-from export.recipe import completed, load_recipe
-from export.sources.specs import SourceSpec
-from models.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
-from models.specs import Task
+from saccade.export.errors import RecipeError
+from saccade.export.network import SourceFacts
+from saccade.export.recipe import completed, load_recipe
+from saccade.export.sources.specs import SourceSpec
+from saccade.models.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
+from saccade.models.specs import Task
 
 SHIPPED = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("*.yaml"))
 MINIMAL: dict[str, object] = {

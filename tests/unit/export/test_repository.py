@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.repository import add_version, newest_manifest, version_numbers
+from saccade.export.repository import add_version, newest_manifest, version_numbers
 
 
 def scratch(model_dir: Path, content: str = "made") -> Path:

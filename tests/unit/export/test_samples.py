@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from export.labelled_images import ClassSample, DetectSample, SegmentSample
-from export.samples import sample_truth
-from models.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES, Split, scene_sample
+from saccade.export.labelled_images import ClassSample, DetectSample, SegmentSample
+from saccade.export.samples import sample_truth
+from saccade.models.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES, Split, scene_sample
 
 
 # pycocotools' own array class does not know numpy 2's copy keyword yet.

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
-from export.cli import app, main
-from export.errors import SigningError
-from export.pipeline import RunSettings, rerun_command
-from export.signing import PRIVATE_KEY_NAME, Signer, generate_keys, load_signer, sign_version
-from service.repository.signature import SIGNATURE_NAME
-from service.repository.trusted_keys import SignaturePolicy, load_trusted_keys
-from service.repository.verify import verify_version
+from saccade.export.cli import app, main
+from saccade.export.errors import SigningError
+from saccade.export.pipeline import RunSettings, rerun_command
+from saccade.export.signing import PRIVATE_KEY_NAME, Signer, generate_keys, load_signer, sign_version
+from saccade.service.repository.signature import SIGNATURE_NAME
+from saccade.service.repository.trusted_keys import SignaturePolicy, load_trusted_keys
+from saccade.service.repository.verify import verify_version
 from tests.support.signing import KEY_ID, OTHER_KEY, OTHER_KEY_ID, signed
 from tests.support.versions import manifest_for, publish
 

@@ -11,12 +11,12 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from export.errors import SourceError
-from export.recipe import LoadedRecipe, load_recipe
-from export.sources import load_network, source_digest
-from models.digit_scenes import CLASS_NAMES
+from saccade.export.errors import SourceError
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.sources import load_network, source_digest
+from saccade.models.digit_scenes import CLASS_NAMES
 
-RESNET = "models.networks.resnet:digits_classifier"
+RESNET = "saccade.models.networks.resnet:digits_classifier"
 
 
 def recipe(tmp_path: Path, weights: str | None = None, **source: object) -> LoadedRecipe:
@@ -57,9 +57,9 @@ def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
     ("source", "text"),
     [
         ({"factory": "models.absent:factory"}, "cannot import 'models.absent'"),
-        ({"factory": "models.networks.resnet:absent"}, "has no 'absent'"),
+        ({"factory": "saccade.models.networks.resnet:absent"}, "has no 'absent'"),
         ({"arguments": {"colour": 3}}, "source.arguments do not fit"),
-        ({"factory": "models.networks.layers:divisible", "arguments": {"channels": 3}}, "not a torch module"),
+        ({"factory": "saccade.models.networks.layers:divisible", "arguments": {"channels": 3}}, "not a torch module"),
         ({"method": "absent"}, "no method 'absent'"),
         ({"weights": "absent.safetensors"}, "cannot read weights"),
         ({"weights": "other.safetensors"}, "do not fit the network"),

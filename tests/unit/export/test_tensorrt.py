@@ -11,15 +11,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export import operator_support
-from export.detection_heads import CandidatesHead
-from export.errors import GraphError
-from export.graph_rewrites import read_interleaved_pixels
-from export.network import Suppression
-from export.onnx_optimization import slim
-from export.operator_support import tensorrt_refusals, tensorrt_support
-from export.rewrites.byte_input import cast_bytes_first
-from export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, build_plan, find_tensorrt
+from saccade.export import operator_support
+from saccade.export.detection_heads import CandidatesHead
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import read_interleaved_pixels
+from saccade.export.network import Suppression
+from saccade.export.onnx_optimization import slim
+from saccade.export.operator_support import tensorrt_refusals, tensorrt_support
+from saccade.export.rewrites.byte_input import cast_bytes_first
+from saccade.export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, build_plan, find_tensorrt
 from tests.support.conversion import ConvertedModule
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.errors import SourceError
-from export.network import Network
-from export.padding import BarsToZero, plain_content_mask, plain_input
-from export.recipe import Recipe
-from export.trace import traced
-from export.wrap import deployable_network, output_names
-from models.specs import Normalisation, PreprocessSpec
+from saccade.export.errors import SourceError
+from saccade.export.network import Network
+from saccade.export.padding import BarsToZero, plain_content_mask, plain_input
+from saccade.export.recipe import Recipe
+from saccade.export.trace import traced
+from saccade.export.wrap import deployable_network, output_names
+from saccade.models.specs import Normalisation, PreprocessSpec
 from tests.support.conversion import ConvertedModule
 
 SIDE = 16

@@ -8,11 +8,11 @@ import onnx
 import orjson
 import pytest
 
-from export.plans.runtime import find_tensorrt
-from export.precision.effective_precision import layer_precisions
-from models.manifest import read_manifest
-from service.repository.plans import PlanStore
-from service.repository.verify import verify_version
+from saccade.export.plans.runtime import find_tensorrt
+from saccade.export.precision.effective_precision import layer_precisions
+from saccade.models.manifest import read_manifest
+from saccade.service.repository.plans import PlanStore
+from saccade.service.repository.verify import verify_version
 from tests.load.gpu_networks import NETWORKS
 from tests.load.gpu_plans import PlanNotBuilt, built_plan, effective
 from tests.load.gpu_prepare import VARIANTS, prepare

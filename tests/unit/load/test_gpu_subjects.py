@@ -88,7 +88,7 @@ class Steady:
 
 
 def test_ratio_says_how_much_faster_the_first_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from export.qualification import benchmark
+    from saccade.export.qualification import benchmark
 
     clock = [0.0]
     real = benchmark.seconds_per_run

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.digit_scenes import Split
-from models.training import vit
-from models.training.all import RUNS
-from models.training.command import CHECKPOINT_DIR
-from models.training.evaluation import classifier_top1, detector_map, inference_flops, segmenter_miou
-from models.training.figures import TARGETS, checkpoint_path, load_checkpoint, read_figures
-from models.training.runs import Run
-from models.training.samples import crop_set, scene_set
+from saccade.models.digit_scenes import Split
+from saccade.models.training import vit
+from saccade.models.training.all import RUNS
+from saccade.models.training.command import CHECKPOINT_DIR
+from saccade.models.training.evaluation import classifier_top1, detector_map, inference_flops, segmenter_miou
+from saccade.models.training.figures import TARGETS, checkpoint_path, load_checkpoint, read_figures
+from saccade.models.training.runs import Run
+from saccade.models.training.samples import crop_set, scene_set
 
 SIZE_LIMIT_BYTES = 6 * 2**20  # a clone should stay small
 VIT_LIMIT_BYTES = 4 * 2**20

@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models.detection_metrics import Detections, average_precision, match_records
+from saccade.models.detection_metrics import Detections, average_precision, match_records
 
 CLASSES = 4
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.digit_scenes import (
+from saccade.models.digit_scenes import (
     CROP_SIZE,
     SCENE_SIZE,
     Split,
@@ -13,7 +13,7 @@ from models.digit_scenes import (
     scene_sample,
     scene_samples,
 )
-from models.training.samples import crop_set, scene_set
+from saccade.models.training.samples import crop_set, scene_set
 
 SOME = 40
 LUMA = np.array([0.299, 0.587, 0.114])

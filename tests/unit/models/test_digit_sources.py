@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from models.digit_sources import (
+from saccade.models.digit_sources import (
     Split,
     digit_instances,
     instance_digests,

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from models.networks.digits_vit import digits_vit
-from models.networks.evit import kept_count, reorganised_layers
-from models.networks.resnet import digits_classifier
-from models.training.command import CHECKPOINT_DIR
-from models.training.figures import load_checkpoint
-from models.training.samples import CropSet
-from models.training.vit import VitTrainee, taught_vit
+from saccade.models.networks.digits_vit import digits_vit
+from saccade.models.networks.evit import kept_count, reorganised_layers
+from saccade.models.networks.resnet import digits_classifier
+from saccade.models.training.command import CHECKPOINT_DIR
+from saccade.models.training.figures import load_checkpoint
+from saccade.models.training.samples import CropSet
+from saccade.models.training.vit import VitTrainee, taught_vit
 
 SIZE, TOKENS = 64, 64
 

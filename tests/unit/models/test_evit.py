@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.networks.evit import TokenReorganisation, evit_deit_tiny, kept_count, reorganised
+from saccade.models.networks.evit import TokenReorganisation, evit_deit_tiny, kept_count, reorganised
 
 SIZE = 64  # 16 patches
 

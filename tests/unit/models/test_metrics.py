@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.metrics import confusion_matrix, mean_iou, top1, top1_correct
+from saccade.models.metrics import confusion_matrix, mean_iou, top1, top1_correct
 
 
 def test_top1_is_the_share_of_best_classes_that_are_right() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.networks.ddrnet import SegmentationLogits, ddrnet23_slim, digits_segmenter
-from models.networks.layers import as_float, trained_parameters
-from models.networks.resnet import digits_classifier, resnet18, resnet34, resnet50
-from models.networks.yolov10 import DualPredictions, anchor_points, digits_detector, yolov10_s
+from saccade.models.networks.ddrnet import SegmentationLogits, ddrnet23_slim, digits_segmenter
+from saccade.models.networks.layers import as_float, trained_parameters
+from saccade.models.networks.resnet import digits_classifier, resnet18, resnet34, resnet50
+from saccade.models.networks.yolov10 import DualPredictions, anchor_points, digits_detector, yolov10_s
 
 
 def test_classifier_answers_one_row_of_logits_per_image() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from models.networks.yolov10 import anchor_points, digits_detector
-from models.training.detection_loss import ONE_TO_MANY, ONE_TO_ONE, complete_iou, detection_loss
-from models.training.task_alignment import Truth, assign, box_iou
+from saccade.models.networks.yolov10 import anchor_points, digits_detector
+from saccade.models.training.detection_loss import ONE_TO_MANY, ONE_TO_ONE, complete_iou, detection_loss
+from saccade.models.training.task_alignment import Truth, assign, box_iou
 
 ANCHORS, STRIDES = anchor_points(256)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from models.networks.layers import as_float
-from models.networks.resnet import digits_classifier
-from models.training.augmentation import recoloured, shifted
-from models.training.loop import Schedule, Trained, batch_indices, learning_rate, train
+from saccade.models.networks.layers import as_float
+from saccade.models.networks.resnet import digits_classifier
+from saccade.models.training.augmentation import recoloured, shifted
+from saccade.models.training.loop import Schedule, Trained, batch_indices, learning_rate, train
 
 SCHEDULE = Schedule(
     steps=6,

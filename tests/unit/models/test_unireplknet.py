@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.networks.layers import trained_parameters
-from models.networks.unireplknet import BRANCHES, DilatedReparamConv, dense_kernel, digits_unireplknet
+from saccade.models.networks.layers import trained_parameters
+from saccade.models.networks.unireplknet import BRANCHES, DilatedReparamConv, dense_kernel, digits_unireplknet
 
 
 def _randomise(network: nn.Module) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.bench.workload import endpoint_of
+from saccade.service.bench.workload import endpoint_of
 from tests.load.peers.wire import (
     Class,
     Wire,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.manifest import Manifest
-from service.core import VersionKey
-from service.workers.messages import Catalog, DeviceStatus, InstanceStatus, VersionStatus
+from saccade.models.manifest import Manifest
+from saccade.service.core import VersionKey
+from saccade.service.workers.messages import Catalog, DeviceStatus, InstanceStatus, VersionStatus
 from tests.support.versions import manifest_for
 
 WORKER_UP = DeviceStatus("cpu", True, 0, "/run/worker.sock")

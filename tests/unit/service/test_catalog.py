@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.catalog import ServingCatalog
-from service.core import VersionKey
-from service.errors import BadParameter, NotFound, NotReady
-from service.metrics import Metrics
-from service.workers.messages import DeviceStatus, VersionStatus
+from saccade.service.catalog import ServingCatalog
+from saccade.service.core import VersionKey
+from saccade.service.errors import BadParameter, NotFound, NotReady
+from saccade.service.metrics import Metrics
+from saccade.service.workers.messages import DeviceStatus, VersionStatus
 from tests.unit.service.catalogs import WORKER_UP, catalog, instance, manifests_of, status, version_of
 
 

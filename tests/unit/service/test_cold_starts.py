@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.catalog import ServingCatalog, Target
-from service.cold_starts import ColdStarts
-from service.core import VersionKey
-from service.errors import NotReady, Resting
-from service.metrics import Metrics
-from service.workers.messages import VersionStatus
+from saccade.service.catalog import ServingCatalog, Target
+from saccade.service.cold_starts import ColdStarts
+from saccade.service.core import VersionKey
+from saccade.service.errors import NotReady, Resting
+from saccade.service.metrics import Metrics
+from saccade.service.workers.messages import VersionStatus
 from tests.unit.service.catalogs import catalog, manifests_of, status
 
 KEY = VersionKey("digits", 1)

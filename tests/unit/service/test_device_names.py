@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.device_names import device_kind, devices_from, inner_name, worker_environment
-from service.errors import SettingsError
+from saccade.service.device_names import device_kind, devices_from, inner_name, worker_environment
+from saccade.service.errors import SettingsError
 
 GPU = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 MIG = "MIG-3d3f9f3e-5f5c-5f9d-8f0f-0123456789ab"

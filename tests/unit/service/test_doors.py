@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.doors import Doors
+from saccade.service.doors import Doors
 
 
 def test_nobody_listens_before_all_could_answer() -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import structlog
 
-from service.logs import configure_logs
+from saccade.service.logs import configure_logs
 
 
 class CountedWrites(io.StringIO):

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.core import Outcome
-from service.metrics import MULTIPROCESS_DIR, Metrics, VersionMetrics
-from service.workers.messages import Catalog
+from saccade.service.core import Outcome
+from saccade.service.metrics import MULTIPROCESS_DIR, Metrics, VersionMetrics
+from saccade.service.workers.messages import Catalog
 from tests.unit.service.catalogs import catalog, status
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from models.specs import Task
-from service.errors import RepositoryError
-from service.offline import OfflineAnswer, OfflineModel, newest_version
-from service.parameters import DeadlineRule, complete, parse_given
-from service.repository.trusted_keys import NO_SIGNATURES
-from service.settings import Settings
+from saccade.models.specs import Task
+from saccade.service.errors import RepositoryError
+from saccade.service.offline import OfflineAnswer, OfflineModel, newest_version
+from saccade.service.parameters import DeadlineRule, complete, parse_given
+from saccade.service.repository.trusted_keys import NO_SIGNATURES
+from saccade.service.settings import Settings
 from tests.support.images import POISON_PNG, red_png
 from tests.support.versions import publish_fake
 

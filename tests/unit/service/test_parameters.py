@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.specs import Task
-from service.errors import BadParameter
-from service.parameters import DeadlineRule, GivenParameters, Parameters, complete, merged, parse_given
+from saccade.models.specs import Task
+from saccade.service.errors import BadParameter
+from saccade.service.parameters import DeadlineRule, GivenParameters, Parameters, complete, merged, parse_given
 from tests.support.versions import manifest_for
 
 RULE = DeadlineRule(default_ms=1000.0, max_ms=5000.0)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from service import patience as patience_module
-from service.errors import ClientLeft, DeadlineExceeded, SaccadeError
-from service.patience import Patience
+from saccade.service import patience as patience_module
+from saccade.service.errors import ClientLeft, DeadlineExceeded, SaccadeError
+from saccade.service.patience import Patience
 from tests.support.clients import ScriptedClient
 
 FAR_S = 3600.0

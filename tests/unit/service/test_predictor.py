@@ -17,11 +17,11 @@ import structlog
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from models.specs import Task
-from service import predictor as predictor_module
-from service.catalog import Target
-from service.core import VersionKey
-from service.errors import (
+from saccade.models.specs import Task
+from saccade.service import predictor as predictor_module
+from saccade.service.catalog import Target
+from saccade.service.core import VersionKey
+from saccade.service.errors import (
     BadImage,
     BadRequest,
     ClientLeft,
@@ -32,15 +32,15 @@ from service.errors import (
     SaccadeError,
     WorkerLost,
 )
-from service.metrics import Metrics, VersionMetrics
-from service.parameters import DeadlineRule, GivenParameters, complete
-from service.predictor import ImageAnswer, Predictor
-from service.scheduling.admission import Admission, Permit
-from service.scheduling.loop_turn import LoopTurn
-from service.vision.image_decoder import ImageLimits
-from service.workers import messages
-from service.workers.device_lines import DeviceLine, DeviceLines
-from service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
+from saccade.service.metrics import Metrics, VersionMetrics
+from saccade.service.parameters import DeadlineRule, GivenParameters, complete
+from saccade.service.predictor import ImageAnswer, Predictor
+from saccade.service.scheduling.admission import Admission, Permit
+from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.vision.image_decoder import ImageLimits
+from saccade.service.workers import messages
+from saccade.service.workers.device_lines import DeviceLine, DeviceLines
+from saccade.service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
 from tests.support.clients import ScriptedClient
 from tests.support.images import red_png, scene_jpeg
 from tests.support.versions import manifest_for
@@ -177,6 +177,7 @@ async def test_answer_is_rendered_with_its_times_and_the_slot_comes_back(story: 
         (messages.DONE_EXPIRED, DeadlineExceeded),
         (messages.DONE_CANCELLED, ClientLeft),
         (messages.DONE_FAILED, InferenceFailed),
+        (messages.DONE_DEVICE_LOST, WorkerLost),
         (messages.DONE_UNKNOWN_INSTANCE, NotReady),
         (99, WorkerLost),
     ],

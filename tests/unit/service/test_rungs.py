@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.catalog import Target
-from service.core import VersionKey
-from service.errors import BadParameter
-from service.metrics import Metrics, VersionMetrics
-from service.parameters import DeadlineRule, GivenParameters, complete
-from service.rungs import LadderRule, RungChooser
-from service.workers.messages import InstanceStatus
-from service.workers.tensor_slots import layout_of
+from saccade.service.catalog import Target
+from saccade.service.core import VersionKey
+from saccade.service.errors import BadParameter
+from saccade.service.metrics import Metrics, VersionMetrics
+from saccade.service.parameters import DeadlineRule, GivenParameters, complete
+from saccade.service.rungs import LadderRule, RungChooser
+from saccade.service.workers.messages import InstanceStatus
+from saccade.service.workers.tensor_slots import layout_of
 from tests.support.versions import manifest_for
 from tests.unit.service.catalogs import instance
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.errors import SettingsError
-from service.settings import PREFIX, Settings, core_count, cores_of_quota, resolved, settings_from
+from saccade.service.errors import SettingsError
+from saccade.service.settings import PREFIX, Settings, core_count, cores_of_quota, resolved, settings_from
 
 
 def test_defaults_are_valid_without_any_environment() -> None:

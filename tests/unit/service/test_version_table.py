@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service.core import VersionKey, VersionState
-from service.repository.open import FoundVersion
-from service.repository.verify import VerifiedVersion
-from service.version_entry import InstanceSpec, version_state
-from service.version_table import VersionTable
-from service.workers.messages import InstanceState, Load
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.version_entry import InstanceSpec, version_state
+from saccade.service.version_table import VersionTable
+from saccade.service.workers.messages import InstanceState, Load
 from tests.support.versions import manifest_for
 
 

@@ -35,9 +35,9 @@ def _pillow_pixels(jpeg):
 
 def _saccade_pixels():
     sys.path.append(os.environ["PEER_PROJECT"])
-    from models.preprocessing import preprocess
-    from models.specs import PreprocessSpec
-    from service.vision.image_decoder import ImageLimits, decode_image
+    from saccade.models.preprocessing import preprocess
+    from saccade.models.specs import PreprocessSpec
+    from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
     rule, limits = PreprocessSpec(**FACTS["preprocess"]), ImageLimits()
     return lambda jpeg: preprocess(decode_image(jpeg, limits), rule)

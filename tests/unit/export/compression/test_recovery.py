@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from export.compression.recovery import Lesson, Recovered, raw_module, recover
-from export.compression.recovery_images import changed_batch
-from export.compression.recovery_loss import distillation_loss
-from export.compression.spec import RecoverySpec
-from export.sparsity.masks import has_two_four, random_mask
+from saccade.export.compression.recovery import Lesson, Recovered, raw_module, recover
+from saccade.export.compression.recovery_images import changed_batch
+from saccade.export.compression.recovery_loss import distillation_loss
+from saccade.export.compression.spec import RecoverySpec
+from saccade.export.sparsity.masks import has_two_four, random_mask
 
 _IMAGES = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
 _WEIGHT = "body.weight"

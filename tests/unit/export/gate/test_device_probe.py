@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.errors import DeviceError
-from export.gate.device_probe import OpenedStoredPlan, batch_bounds
-from models.plans import plan_key
-from service.backends.base import LoadRequest
-from service.repository.plans import PlanStore, StoredPlan
-from service.repository.verify import verify_version
+from saccade.export.errors import DeviceError
+from saccade.export.gate.device_probe import OpenedStoredPlan, batch_bounds
+from saccade.models.plans import plan_key
+from saccade.service.backends.base import LoadRequest
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import verify_version
 from tests.support.graphs import classifier_graph
 from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-import export.gate.checks
-from export.gate.checks.facts import GateFacts
-from export.gate.checks.names import GATE_BY_CHECK
-from export.gate.decision import denial_text, gate_decision, verdict
-from export.gate.limits import GateThresholds
-from export.qualification.qualify_report import (
+import saccade.export.gate.checks
+from saccade.export.gate.checks.facts import GateFacts
+from saccade.export.gate.checks.names import GATE_BY_CHECK
+from saccade.export.gate.decision import denial_text, gate_decision, verdict
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import (
     BatchInvariance,
     ClassDropFigure,
     DeviceFigures,
@@ -26,7 +26,7 @@ from export.qualification.qualify_report import (
     SparseGain,
     SpeedRatio,
 )
-from models.manifest import Device, GateDecision, LatencyFigure, MetricFigure, Variant
+from saccade.models.manifest import Device, GateDecision, LatencyFigure, MetricFigure, Variant
 
 DIGEST = "a" * 64
 METRIC = MetricFigure(name="top1", value=0.98, ci_low=0.97, ci_high=0.99, split="test", images=500)
@@ -384,7 +384,7 @@ def test_report_about_no_variant_is_refused() -> None:
 
 
 def test_every_check_has_a_number() -> None:
-    folder = Path(export.gate.checks.__file__).parent
+    folder = Path(saccade.export.gate.checks.__file__).parent
     texts = [path.read_text("utf-8") for path in folder.glob("*.py")]
     names = {name for text in texts for name in re.findall(r'(?:name=|pending\()"(\w+)"', text)}
 

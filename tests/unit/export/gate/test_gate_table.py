@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from export.gate.table import cell, gate_table
-from models.manifest import GateCheck, GateDecision
+from saccade.export.gate.table import cell, gate_table
+from saccade.models.manifest import GateCheck, GateDecision
 
 
 def check(name: str, passed: bool = True, pending: bool = False, **changes: object) -> GateCheck:

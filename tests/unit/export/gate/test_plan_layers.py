@@ -7,9 +7,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from export.errors import DeviceError
-from export.gate.plan_layers import plan_layers, share_in_plan
-from export.qualification.qualify_report import LayerFigure
+from saccade.export.errors import DeviceError
+from saccade.export.gate.plan_layers import plan_layers, share_in_plan
+from saccade.export.qualification.qualify_report import LayerFigure
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 RECORDING = (RECORDINGS / "inspector_int8_sparse.json").read_text("utf-8")

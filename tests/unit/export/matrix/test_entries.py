@@ -9,12 +9,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from export.matrix.documents import labels_of, recipe_document, resized, source_document
-from export.matrix.entries import ENTRIES, Entry, entry_of
-from export.recipe import Recipe
-from export.sources.specs import SourceSpec
-from models.digit_scenes import CLASS_NAMES
-from models.specs import Task
+from saccade.export.matrix.documents import labels_of, recipe_document, resized, source_document
+from saccade.export.matrix.entries import ENTRIES, Entry, entry_of
+from saccade.export.recipe import Recipe
+from saccade.export.sources.specs import SourceSpec
+from saccade.models.digit_scenes import CLASS_NAMES
+from saccade.models.specs import Task
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _SIZE = {"width": 64, "height": 64, "fit": "stretch"}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact import Artifact, StepResult
-from export.conversion_proof import ConversionProof, ProofFigure, write_proof
-from export.matrix.plans import plans_of, problem_text
-from export.matrix.readings import Run, denial_of, export_figures, int8_of
-from export.matrix.rows import Int8, Parity
-from export.tensorrt_from_onnx import ParserError
+from saccade.export.artifact import Artifact, StepResult
+from saccade.export.conversion_proof import ConversionProof, ProofFigure, write_proof
+from saccade.export.matrix.plans import plans_of, problem_text
+from saccade.export.matrix.readings import Run, denial_of, export_figures, int8_of
+from saccade.export.matrix.rows import Int8, Parity
+from saccade.export.tensorrt_from_onnx import ParserError
 from tests.support.graphs import classifier_graph
 
 

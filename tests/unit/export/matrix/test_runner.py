@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from export.matrix import rows as rows_module
-from export.matrix import runner
-from export.matrix.entries import ENTRIES, Entry
-from export.matrix.rows import Row, read_rows, row_key, write_rows
-from export.matrix.runner import Budget, outdated, row_of_dead, run_entries
-from export.matrix.served import Comparison
+from saccade.export.matrix import rows as rows_module
+from saccade.export.matrix import runner
+from saccade.export.matrix.entries import ENTRIES, Entry
+from saccade.export.matrix.rows import Row, read_rows, row_key, write_rows
+from saccade.export.matrix.runner import Budget, outdated, row_of_dead, run_entries
+from saccade.export.matrix.served import Comparison
 
 ENTRY = ENTRIES[0]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.matrix.entries import ENTRIES, Entry
-from export.matrix.rows import Int8, Parity, Plan, Row, Served, read_rows
-from export.matrix.table import TABLE_NAME, markdown, totals
-from models.specs import Task
+from saccade.export.matrix.entries import ENTRIES, Entry
+from saccade.export.matrix.rows import Int8, Parity, Plan, Row, Served, read_rows
+from saccade.export.matrix.table import TABLE_NAME, markdown, totals
+from saccade.models.specs import Task
 
 COMMITTED = Path(__file__).resolve().parents[4] / "export" / "matrix"
 

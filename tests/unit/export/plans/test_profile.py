@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from export.errors import GraphError
-from export.plans.profile import add_profile, profile_batches
-from models.plans import missing_batch_sizes
+from saccade.export.errors import GraphError
+from saccade.export.plans.profile import add_profile, profile_batches
+from saccade.models.plans import missing_batch_sizes
 from tests.support.plan_records import key
 
 

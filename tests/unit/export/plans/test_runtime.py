@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
-from export.plans.runtime import (
+from saccade.export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
+from saccade.export.plans.runtime import (
     DEFAULT_CAPABILITIES,
     PresentGpu,
     builds_ahead,

@@ -8,13 +8,13 @@ from types import ModuleType
 import pytest
 from onnx import TensorProto, helper
 
-from export.errors import BuildCancelled, DeviceError, RecipeError
-from export.plans import version_plans
-from export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan, key_for
-from export.tensorrt_from_onnx import PlanReport, build_plan, find_tensorrt
-from models.plans import PLAN_FILE
-from service.repository.plans import PlanStore
-from service.repository.verify import VerifiedVersion, verify_version
+from saccade.export.errors import BuildCancelled, DeviceError, RecipeError
+from saccade.export.plans import version_plans
+from saccade.export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan, key_for
+from saccade.export.tensorrt_from_onnx import PlanReport, build_plan, find_tensorrt
+from saccade.models.plans import PLAN_FILE
+from saccade.service.repository.plans import PlanStore
+from saccade.service.repository.verify import VerifiedVersion, verify_version
 from tests.support.published_graphs import move_weights_out, publish_graphs
 from tests.support.residual_network import residual_network
 

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
-from export.onnx_graph import mark_network_outputs
-from export.precision.effective_precision import (
+from saccade.export.errors import GraphError
+from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.precision.effective_precision import (
     dtype_counts,
     dtype_table,
     layer_precisions,
@@ -18,7 +18,7 @@ from export.precision.effective_precision import (
     precision_mismatches,
     share_in,
 )
-from export.tensorrt_from_onnx import NetworkLayer, find_tensorrt
+from saccade.export.tensorrt_from_onnx import NetworkLayer, find_tensorrt
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
 ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

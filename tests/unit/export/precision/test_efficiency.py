@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from export.precision.effective_precision import LayerPrecision
-from export.precision.efficiency import (
+from saccade.export.precision.effective_precision import LayerPrecision
+from saccade.export.precision.efficiency import (
     MeasuredPeak,
     efficiency_of,
     flops_per_byte,
@@ -15,8 +15,8 @@ from export.precision.efficiency import (
     seconds_at_peak,
     shortest_s,
 )
-from export.variants import Precision
-from models.manifest import LatencyFigure
+from saccade.export.variants import Precision
+from saccade.models.manifest import LatencyFigure
 
 PEAK = MeasuredPeak(threads=2, gflops_per_s={"fp32": 100.0, "int8": 400.0})
 

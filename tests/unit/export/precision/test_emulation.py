@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from export.errors import GraphError
-from export.precision.emulation import emulated, measured_through, needs_emulation, runnable_file
+from saccade.export.errors import GraphError
+from saccade.export.precision.emulation import emulated, measured_through, needs_emulation, runnable_file
 
 DTYPES: dict[int, Any] = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
 KINDS = sorted(DTYPES)

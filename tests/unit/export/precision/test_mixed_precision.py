@@ -13,17 +13,17 @@ import orjson
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from export.artifact import Artifact
-from export.datasets import DataStore
-from export.errors import DataRefused, GraphError
-from export.image_split import ImageSplit, Split
-from export.large_files import whole_graph
-from export.onnx_graph import MODEL_FILE, mark_network_outputs
-from export.precision.casting import lift_constants, narrowed
-from export.precision.effective_precision import dtype_table, element_types, layer_precisions, share_in
-from export.precision.float_formats import float_format
-from export.precision.mixed_precision import DTYPES_FILE, make_bf16, make_fp16, prepared
-from export.precision.regions import (
+from saccade.export.artifact import Artifact
+from saccade.export.datasets import DataStore
+from saccade.export.errors import DataRefused, GraphError
+from saccade.export.image_split import ImageSplit, Split
+from saccade.export.large_files import whole_graph
+from saccade.export.onnx_graph import MODEL_FILE, mark_network_outputs
+from saccade.export.precision.casting import lift_constants, narrowed
+from saccade.export.precision.effective_precision import dtype_table, element_types, layer_precisions, share_in
+from saccade.export.precision.float_formats import float_format
+from saccade.export.precision.mixed_precision import DTYPES_FILE, make_bf16, make_fp16, prepared
+from saccade.export.precision.regions import (
     Regions,
     constant_reason,
     normalisation_chains,
@@ -31,10 +31,10 @@ from export.precision.regions import (
     regions_by_operator,
     regions_within_range,
 )
-from export.recipe import LoadedRecipe, load_recipe
-from export.steps import StepContext
-from export.tensorrt_from_onnx import build_plan, find_tensorrt
-from export.variants import VariantKind
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.steps import StepContext
+from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt
+from saccade.export.variants import VariantKind
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
 FP16, BF16 = float_format("fp16"), float_format("bf16")

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from export.compression.spec import PruningSpec
-from export.compression.traced_network import TracedNetwork
-from export.errors import GraphError
-from export.pruning import budget, channels
-from export.pruning.budget import narrow_network
-from export.pruning.costs import counted_multiply_adds
-from export.pruning.narrowing import widths_of
-from export.trace import traced
+from saccade.export.compression.spec import PruningSpec
+from saccade.export.compression.traced_network import TracedNetwork
+from saccade.export.errors import GraphError
+from saccade.export.pruning import budget, channels
+from saccade.export.pruning.budget import narrow_network
+from saccade.export.pruning.costs import counted_multiply_adds
+from saccade.export.pruning.narrowing import widths_of
+from saccade.export.trace import traced
 
 
 class Residual(nn.Module):

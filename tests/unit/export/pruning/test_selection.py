@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.pruning.selection import Bounds, Candidate, LayerCost, multiply_adds, select
+from saccade.export.pruning.selection import Bounds, Candidate, LayerCost, multiply_adds, select
 
 # Two layers in a row: 4 -> 16 -> 12 channels, the second on a quarter of the places.
 COSTS = (

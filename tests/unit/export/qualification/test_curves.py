@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.qualification.curves import MOST_CLASSES, confusion_of, curves_of, precision_recall
-from export.qualification.detection_evidence import IOU_THRESHOLDS, DetectEvidence, Detections, detect_evidence
-from export.qualification.evidence import ClassifyEvidence, SegmentEvidence
+from saccade.export.qualification.curves import MOST_CLASSES, confusion_of, curves_of, precision_recall
+from saccade.export.qualification.detection_evidence import IOU_THRESHOLDS, DetectEvidence, Detections, detect_evidence
+from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence
 
 
 def scenes(seed: int, count: int = 20, classes: int = 3) -> tuple[list[Detections], list[Detections]]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from export.qualification.bootstrap import resample_weights
-from export.qualification.detection_evidence import Detections, detect_evidence
-from export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
-from models.metrics import mean_iou
+from saccade.export.qualification.bootstrap import resample_weights
+from saccade.export.qualification.detection_evidence import Detections, detect_evidence
+from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
+from saccade.models.metrics import mean_iou
 
 
 def classify(correct: NDArray[np.bool_]) -> ClassifyEvidence:

@@ -10,9 +10,9 @@ import orjson
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graph import mark_network_outputs
-from export.qualification.file_structure import file_structure
-from export.variants import TRAITS
+from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.qualification.file_structure import file_structure
+from saccade.export.variants import TRAITS
 
 INT8 = TRAITS["int8-cpu"]
 

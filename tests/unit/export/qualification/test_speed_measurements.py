@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from export.errors import GraphError
-from export.qualification.speed_measurements import memory_mb
-from export.recipe import Recipe
+from saccade.export.errors import GraphError
+from saccade.export.qualification.speed_measurements import memory_mb
+from saccade.export.recipe import Recipe
 from tests.support.graphs import classifier_graph
 
 RECIPE = Recipe.model_validate(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from export.quantization.accuracy_control import controlled, layers_taken_out
-from export.quantization.candidates import Attempt, Candidate
-from export.quantization.schemes import QuantizationPlan
-from export.recipe import AccuracyControlSpec
+from saccade.export.quantization.accuracy_control import controlled, layers_taken_out
+from saccade.export.quantization.candidates import Attempt, Candidate
+from saccade.export.quantization.schemes import QuantizationPlan
+from saccade.export.recipe import AccuracyControlSpec
 
 LAYERS = tuple(f"layer{index}" for index in range(10))  # the worst first
 

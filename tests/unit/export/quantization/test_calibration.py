@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.datasets import ensure_calibration_allowed
-from export.digit_data import ensure_instances_disjoint
-from export.errors import DataRefused
-from export.image_split import ImageSplit, Split
-from export.quantization.calibration import calibrators_of, observation_parts, observe, ranges_of
-from export.quantization.candidates import Candidate, best_candidate
-from export.quantization.thresholds import BINS, Histogram, entropy_range, minmax_range, percentile_range
-from export.recipe import CalibrationSpec
+from saccade.export.datasets import ensure_calibration_allowed
+from saccade.export.digit_data import ensure_instances_disjoint
+from saccade.export.errors import DataRefused
+from saccade.export.image_split import ImageSplit, Split
+from saccade.export.quantization.calibration import calibrators_of, observation_parts, observe, ranges_of
+from saccade.export.quantization.candidates import Candidate, best_candidate
+from saccade.export.quantization.thresholds import BINS, Histogram, entropy_range, minmax_range, percentile_range
+from saccade.export.recipe import CalibrationSpec
 
 
 def split(name: Split, keys: range) -> ImageSplit:

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.onnx_graph import mark_network_outputs
-from export.quantization.calibration import observe
-from export.quantization.candidates import Candidate, Workbench
-from export.quantization.equal_scales import EQUAL_SCALES, equal_scales
-from export.quantization.qdq import nodes_to_quantize, observed_tensors
-from export.quantization.quantize import norm_facts, with_equal_scales
-from export.quantization.schemes import FP8_TENSORRT, INT8_CPU, INT8_TENSORRT, QuantizationScheme
+from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.quantization.calibration import observe
+from saccade.export.quantization.candidates import Candidate, Workbench
+from saccade.export.quantization.equal_scales import EQUAL_SCALES, equal_scales
+from saccade.export.quantization.qdq import nodes_to_quantize, observed_tensors
+from saccade.export.quantization.quantize import norm_facts, with_equal_scales
+from saccade.export.quantization.schemes import FP8_TENSORRT, INT8_CPU, INT8_TENSORRT, QuantizationScheme
 
 CHANNELS = 6
 IMAGES = np.random.default_rng(1).integers(0, 256, (16, 2, 2, 3), np.uint8)

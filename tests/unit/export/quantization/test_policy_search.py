@@ -7,8 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from export.quantization.policy_search import Block, PolicyFigure, blocks_of, predicted_policies, taken_out, winner_of
-from export.recipe import PolicySpec
+from saccade.export.quantization.policy_search import (
+    Block,
+    PolicyFigure,
+    blocks_of,
+    predicted_policies,
+    taken_out,
+    winner_of,
+)
+from saccade.export.recipe import PolicySpec
 
 NODES = (
     "Transpose_0",

@@ -11,22 +11,22 @@ import onnxruntime
 import orjson
 import pytest
 
-from export.artifact import Artifact, Detail
-from export.datasets import DataStore
-from export.errors import DataRefused, GraphError
-from export.image_split import ImageSplit, Split
-from export.labelled_images import ClassSample
-from export.onnx_graph import MODEL_FILE, op_counts
-from export.precision.files import CALIBRATION_FILE, POLICY_FILE
-from export.precision.make import run_precision
-from export.quantization import calibrate
-from export.quantization.calibrate import calibrated_forms, read_histograms, run_calibrate, write_histograms
-from export.quantization.thresholds import BINS, Histogram
-from export.recipe import AccuracyControlSpec, LoadedRecipe, PolicySpec, load_recipe
-from export.reports.compression_report import read_quantized_layers
-from export.serving import open_backend
-from export.steps import StepContext
-from export.variants import VariantKind
+from saccade.export.artifact import Artifact, Detail
+from saccade.export.datasets import DataStore
+from saccade.export.errors import DataRefused, GraphError
+from saccade.export.image_split import ImageSplit, Split
+from saccade.export.labelled_images import ClassSample
+from saccade.export.onnx_graph import MODEL_FILE, op_counts
+from saccade.export.precision.files import CALIBRATION_FILE, POLICY_FILE
+from saccade.export.precision.make import run_precision
+from saccade.export.quantization import calibrate
+from saccade.export.quantization.calibrate import calibrated_forms, read_histograms, run_calibrate, write_histograms
+from saccade.export.quantization.thresholds import BINS, Histogram
+from saccade.export.recipe import AccuracyControlSpec, LoadedRecipe, PolicySpec, load_recipe
+from saccade.export.reports.compression_report import read_quantized_layers
+from saccade.export.serving import open_backend
+from saccade.export.steps import StepContext
+from saccade.export.variants import VariantKind
 from tests.support.residual_network import SIDE, residual_network
 
 RECIPE = Path(__file__).parents[4] / "models" / "recipes" / "digits-classifier.yaml"

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from export.errors import GraphError
-from export.onnx_graph import mark_network_outputs
-from export.quantization.qdq import nodes_to_quantize, observed_tensors, quantized
-from export.quantization.thresholds import Range
+from saccade.export.errors import GraphError
+from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.quantization.qdq import nodes_to_quantize, observed_tensors, quantized
+from saccade.export.quantization.thresholds import Range
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 4, 4, 3), np.uint8)
 

@@ -13,21 +13,21 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export.errors import GraphError
-from export.graph_rewrites import constants_of
-from export.onnx_graph import network_outputs
-from export.quantization.calibrate import activations
-from export.quantization.calibration import observe
-from export.quantization.placement_trt import Edge, placement_for_tensorrt
-from export.quantization.qdq_trt import (
+from saccade.export.errors import GraphError
+from saccade.export.graph_rewrites import constants_of
+from saccade.export.onnx_graph import network_outputs
+from saccade.export.quantization.calibrate import activations
+from saccade.export.quantization.calibration import observe
+from saccade.export.quantization.placement_trt import Edge, placement_for_tensorrt
+from saccade.export.quantization.qdq_trt import (
     FP8_FORMAT,
     INT8_FORMAT,
     NumberFormat,
     quantized_for_tensorrt,
     shared_ranges,
 )
-from export.quantization.thresholds import Range, minmax_range
-from export.tensorrt_from_onnx import build_plan, find_tensorrt
+from saccade.export.quantization.thresholds import Range, minmax_range
+from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt
 from tests.support.residual_network import CHANNELS, SIDE, residual_network
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (6, SIDE, SIDE, 3), np.uint8)

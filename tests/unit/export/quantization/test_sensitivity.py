@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export.quantization.calibrate import activations
-from export.quantization.calibration import observe
-from export.quantization.qdq_trt import FP8_FORMAT, INT8_FORMAT, NumberFormat
-from export.quantization.sensitivity import Sensitivities, sensitivities, switch_of, switchable
-from export.quantization.thresholds import FP8, INT8, UINT8, Grid, Range, minmax_range
+from saccade.export.quantization.calibrate import activations
+from saccade.export.quantization.calibration import observe
+from saccade.export.quantization.qdq_trt import FP8_FORMAT, INT8_FORMAT, NumberFormat
+from saccade.export.quantization.sensitivity import Sensitivities, sensitivities, switch_of, switchable
+from saccade.export.quantization.thresholds import FP8, INT8, UINT8, Grid, Range, minmax_range
 from tests.support.residual_network import SIDE, residual_network
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.quantization.calibration import calibrators_of
-from export.quantization.thresholds import (
+from saccade.export.quantization.calibration import calibrators_of
+from saccade.export.quantization.thresholds import (
     BINS,
     FP8,
     INT8,
@@ -18,7 +18,7 @@ from export.quantization.thresholds import (
     minmax_range,
     mse_range,
 )
-from export.recipe import CalibrationSpec
+from saccade.export.recipe import CalibrationSpec
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from export.errors import RecipeError
-from export.reports.compression_report import read_quantized_layers, read_sparsity
+from saccade.export.errors import RecipeError
+from saccade.export.reports.compression_report import read_quantized_layers, read_sparsity
 
 
 def test_steps_that_wrote_nothing_leave_nothing(tmp_path: Path) -> None:

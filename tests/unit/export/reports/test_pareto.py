@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.reports.export_report import VariantReport
-from export.reports.pareto import Measured, comparable, pareto_set
-from models.manifest import Device
+from saccade.export.reports.export_report import VariantReport
+from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.models.manifest import Device
 from tests.support.reports import check, decision, qualified
 
 ACCEPTED = decision(check("a"))

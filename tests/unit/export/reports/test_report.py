@@ -10,14 +10,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from export.errors import RecipeError
-from export.reports.export_report import ExportReport, VariantReport, read_report
-from export.reports.html_report import html
-from export.reports.plots import drawers_of
-from export.reports.report_files import markdown, pictures_beside, write_report
-from export.reports.sections import sections_of
-from export.reports.sections.blocks import Cell, Table
-from export.reports.sections.verdicts import reason, verdict
+from saccade.export.errors import RecipeError
+from saccade.export.reports.export_report import ExportReport, VariantReport, read_report
+from saccade.export.reports.html_report import html
+from saccade.export.reports.plots import drawers_of
+from saccade.export.reports.report_files import markdown, pictures_beside, write_report
+from saccade.export.reports.sections import sections_of
+from saccade.export.reports.sections.blocks import Cell, Table
+from saccade.export.reports.sections.verdicts import reason, verdict
 from tests.support.reports import check, decision, qualified, whole_report
 
 PICTURE = b"\xff\xd8 not really a picture"

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.onnx_graph import op_counts
-from export.qualification.parity import relative_l2
-from export.rewrites.antialiased_resize import use_products_for_antialiased_resize
-from export.rewrites.fourier import use_products_for_fourier
-from export.rewrites.patches_to_image import use_transposed_convolution_for_patches
+from saccade.export.onnx_graph import op_counts
+from saccade.export.qualification.parity import relative_l2
+from saccade.export.rewrites.antialiased_resize import use_products_for_antialiased_resize
+from saccade.export.rewrites.fourier import use_products_for_fourier
+from saccade.export.rewrites.patches_to_image import use_transposed_convolution_for_patches
 
 Rewrite = Callable[[onnx.ModelProto], int]
 LIMIT = 1e-5

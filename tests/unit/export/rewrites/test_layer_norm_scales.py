@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.errors import GraphError
-from export.onnx_graph import mark_network_outputs
-from export.rewrites.layer_norm_scales import (
+from saccade.export.errors import GraphError
+from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.rewrites.layer_norm_scales import (
     Change,
     ChannelRanges,
     adjustable_norms,

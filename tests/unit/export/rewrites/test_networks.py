@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.conversion_proof import RawOutputs, prove_conversion
-from export.folding import fold_network
-from export.onnx_from_torch import converted, eager_outputs
-from export.onnx_graph import op_counts
-from export.onnx_optimization import slim
-from export.operator_support import tensorrt_refusals
-from export.recipe import FoldingSpec
-from export.rewrites.cond_conv import MixtureOfConvolutions
+from saccade.export.conversion_proof import RawOutputs, prove_conversion
+from saccade.export.folding import fold_network
+from saccade.export.onnx_from_torch import converted, eager_outputs
+from saccade.export.onnx_graph import op_counts
+from saccade.export.onnx_optimization import slim
+from saccade.export.operator_support import tensorrt_refusals
+from saccade.export.recipe import FoldingSpec
+from saccade.export.rewrites.cond_conv import MixtureOfConvolutions
 
 BATCH_LIMIT = 1e-5
 

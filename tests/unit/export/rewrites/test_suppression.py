@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.onnx_graph import op_counts
-from export.onnx_optimization import slim
-from export.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
-from export.suppression import keep_per_class, nms_keep
+from saccade.export.onnx_graph import op_counts
+from saccade.export.onnx_optimization import slim
+from saccade.export.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
+from saccade.export.suppression import keep_per_class, nms_keep
 from tests.support.conversion import ConvertedModule
 
 CLASSES, ROWS = 5, 120

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from export.sources.catalogue import matching_names
-from export.sources.names import generic_labels, near_names, unknown_name
+from saccade.export.sources.catalogue import matching_names
+from saccade.export.sources.names import generic_labels, near_names, unknown_name
 
 
 def test_pattern_is_looked_for_anywhere() -> None:

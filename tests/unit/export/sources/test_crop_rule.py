@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from export.recipe import Recipe, load_recipe
+from saccade.export.recipe import Recipe, load_recipe
 
 
 def recipe(tmp_path: Path, source: str, **sections: Any) -> Recipe:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.errors import SourceError
-from export.sources import load_network, source_facts
-from models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.export.errors import SourceError
+from saccade.export.sources import load_network, source_facts
+from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec
 
 BATCH = torch.export.Dim("batch", min=1, max=64)

@@ -14,12 +14,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from export.errors import SourceError
-from export.network import LibraryTransform
-from export.recipe import load_recipe
-from export.sources import library_transform, load_network, source_digest, source_facts
-from models.preprocessing import preprocess
-from models.specs import Task
+from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform
+from saccade.export.recipe import load_recipe
+from saccade.export.sources import library_transform, load_network, source_digest, source_facts
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import Task
 from tests.support.network_requests import network_request, source_spec
 
 SMALL = "timm/mobilenetv3_small_050"

@@ -13,11 +13,11 @@ from torch.nn import functional
 from torchvision import models
 from torchvision.models import get_model_weights
 
-from export.errors import SourceError
-from export.sources import library_transform, load_network, source_facts
-from export.sources.torchvision_source import servable_names
-from models.preprocessing import preprocess
-from models.specs import Task
+from saccade.export.errors import SourceError
+from saccade.export.sources import library_transform, load_network, source_facts
+from saccade.export.sources.torchvision_source import servable_names
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import Task
 from tests.support.network_requests import network_request, source_spec
 
 SEGMENTER = "torchvision/lraspp_mobilenet_v3_large"

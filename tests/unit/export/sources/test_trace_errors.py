@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.sources.trace_errors import describe_trace_failure, specialisations_noted
+from saccade.export.sources.trace_errors import describe_trace_failure, specialisations_noted
 
 
 class Branch(nn.Module):

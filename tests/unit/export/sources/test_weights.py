@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from export.errors import SourceError
-from export.sources.weights import load_weights, shapes_of, state_dict_of, weights_digest
+from saccade.export.errors import SourceError
+from saccade.export.sources.weights import load_weights, shapes_of, state_dict_of, weights_digest
 
 
 def network() -> nn.Module:

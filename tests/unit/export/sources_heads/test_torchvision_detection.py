@@ -16,14 +16,14 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
-from export.detection_heads import CandidatesHead
-from export.errors import SourceError
-from export.network import NetworkRequest, Suppression
-from export.sources import torchvision_detection
-from export.sources.specs import TorchvisionSource
-from export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
-from export.sources.torchvision_detection_proposals import FasterRcnnCandidates
-from models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.export.detection_heads import CandidatesHead
+from saccade.export.errors import SourceError
+from saccade.export.network import NetworkRequest, Suppression
+from saccade.export.sources import torchvision_detection
+from saccade.export.sources.specs import TorchvisionSource
+from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
+from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
+from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.conversion import ConvertedModule
 
 SIDE = 64

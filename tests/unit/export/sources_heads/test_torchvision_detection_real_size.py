@@ -15,10 +15,10 @@ from torch.nn import functional
 from torchvision import models
 from torchvision.ops import box_iou
 
-from export.detection_heads import CandidatesHead
-from export.network import Suppression
-from export.sources.torchvision_detection_dense import SsdCandidates
-from export.sources.torchvision_detection_proposals import FasterRcnnCandidates
+from saccade.export.detection_heads import CandidatesHead
+from saccade.export.network import Suppression
+from saccade.export.sources.torchvision_detection_dense import SsdCandidates
+from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
 
 CLASSES = 91
 SPREAD = 2.0  # standard deviation of class logits and objectness

@@ -14,13 +14,13 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 
-from export.detection_heads import BoxesHead, CandidatesHead
-from export.errors import SourceError
-from export.network import Network, NetworkRequest
-from export.sources import transformers_source
-from export.sources.specs import TransformersSource
-from models.preprocessing import preprocess
-from models.specs import Normalisation, PreprocessSpec, Task
+from saccade.export.detection_heads import BoxesHead, CandidatesHead
+from saccade.export.errors import SourceError
+from saccade.export.network import Network, NetworkRequest
+from saccade.export.sources import transformers_source
+from saccade.export.sources.specs import TransformersSource
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import Normalisation, PreprocessSpec, Task
 from tests.support.conversion import ConvertedModule
 
 SIDE = 64

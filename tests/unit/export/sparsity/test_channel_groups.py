@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from export.sparsity.channel_groups import ChannelGroup, channel_groups, permuted
+from saccade.export.sparsity.channel_groups import ChannelGroup, channel_groups, permuted
 
 
 def traced(module: nn.Module, *shape: int) -> fx.GraphModule:

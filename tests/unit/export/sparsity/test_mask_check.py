@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
-from export.sparsity.mask_check import broken_groups, claimed_layers, mask_violations
+from saccade.export.errors import GraphError
+from saccade.export.sparsity.mask_check import broken_groups, claimed_layers, mask_violations
 
 LAYER = "network.body.2"
 Constants = dict[str, np.ndarray]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.sparsity.masks import best_two_of_four, has_two_four, kept_magnitude, magnitude_mask, random_mask
+from saccade.export.sparsity.masks import best_two_of_four, has_two_four, kept_magnitude, magnitude_mask, random_mask
 
 
 def test_the_two_largest_of_every_four_input_channels_stay() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.sparsity.channel_groups import ChannelGroup, permuted
-from export.sparsity.masks import kept_magnitude
-from export.sparsity.permutation import permute_channels
+from saccade.export.sparsity.channel_groups import ChannelGroup, permuted
+from saccade.export.sparsity.masks import kept_magnitude
+from saccade.export.sparsity.permutation import permute_channels
 
 
 def still() -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from export.compression.spec import SparsitySpec
-from export.sparsity.eligibility import weighted_layers
-from export.sparsity.masks import has_two_four, magnitude_mask
-from export.sparsity.second_order import columns_of, prune_in_order, pruned_by_second_order, weight_of
+from saccade.export.compression.spec import SparsitySpec
+from saccade.export.sparsity.eligibility import weighted_layers
+from saccade.export.sparsity.masks import has_two_four, magnitude_mask
+from saccade.export.sparsity.second_order import columns_of, prune_in_order, pruned_by_second_order, weight_of
 
 
 def correlated(rows: int, columns: int) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from models.specs import Task
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from saccade.models.specs import Task
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from tests.support.graphs import classifier_graph
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_onnxruntime import ON_CPU, SIZES, SimulatedRuntime, simulated

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.backends.node_assignment import AssignedNode, ensure_assigned
-from service.errors import BackendError
+from saccade.service.backends.node_assignment import AssignedNode, ensure_assigned
+from saccade.service.errors import BackendError
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

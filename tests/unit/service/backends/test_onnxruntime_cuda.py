@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import structlog
 
-from service.backends import onnxruntime_session
-from service.backends.base import LoadRequest, PipelinedBackend
-from service.backends.node_assignment import AssignedNode
-from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
-from service.backends.onnxruntime_session import BoundSession, Placement, assigned_nodes
-from service.errors import BackendError
+from saccade.service.backends import onnxruntime_session
+from saccade.service.backends.base import LoadRequest, PipelinedBackend
+from saccade.service.backends.node_assignment import AssignedNode
+from saccade.service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
+from saccade.service.backends.onnxruntime_session import BoundSession, Placement, assigned_nodes
+from saccade.service.errors import BackendError
 from tests.support.simulated_onnxruntime import SIZES, SimulatedRuntime, images, on_device, simulated, warm
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.backends.base import LoadRequest
-from service.backends.onnxruntime_session import BoundSession
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_session import BoundSession
+from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory
 from tests.support.simulated_onnxruntime import SimulatedRuntime, images, on_device, warm
 
 

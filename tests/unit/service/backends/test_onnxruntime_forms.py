@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN, MeasuredForm, fastest, forms_for, tf32_option
+from saccade.service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN, MeasuredForm, fastest, forms_for, tf32_option
 
 
 def test_form_that_is_clearly_faster_is_kept() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from service.backends.base import LoadRequest
-from service.backends.registry import load_backend
-from service.errors import BackendError
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.registry import load_backend
+from saccade.service.errors import BackendError
 from tests.support.versions import manifest_for
 
 

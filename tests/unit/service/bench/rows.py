@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.bench.records import Columns, End, Outcome, Records, records_of
-from service.bench.report import LoadFacts, Report
-from service.bench.schedule import Step
-from service.bench.summary import ClientCost, Scope, report_of
-from service.bench.workload import Item
+from saccade.service.bench.records import Columns, End, Outcome, Records, records_of
+from saccade.service.bench.report import LoadFacts, Report
+from saccade.service.bench.schedule import Step
+from saccade.service.bench.summary import ClientCost, Scope, report_of
+from saccade.service.bench.workload import Item
 
 OK = Outcome(End.ANSWERED, 200, "", "1", "fp32")
 REFUSED = Outcome(End.ANSWERED, 429, "Overloaded")

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.bench.answers import outcome_of
-from service.bench.connections import ConnectionPool, Reply, Target, Ticket
-from service.bench.records import End
-from service.bench.wakeup import Wakeup
-from service.bench.workload import Item
+from saccade.service.bench.answers import outcome_of
+from saccade.service.bench.connections import ConnectionPool, Reply, Target, Ticket
+from saccade.service.bench.records import End
+from saccade.service.bench.wakeup import Wakeup
+from saccade.service.bench.workload import Item
 
 ITEM = Item("m", "0.jpg", b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n", b"body")
 REQUEST_BYTES = ITEM.size_bytes

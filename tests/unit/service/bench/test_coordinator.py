@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.coordinator import ClientLimits, Closed, LoadPlan, parts_of
-from service.bench.schedule import Poisson, Schedule, schedule_of
-from service.bench.workload import Item, Workload, endpoint_of, order_of
+from saccade.service.bench.coordinator import ClientLimits, Closed, LoadPlan, parts_of
+from saccade.service.bench.schedule import Poisson, Schedule, schedule_of
+from saccade.service.bench.workload import Item, Workload, endpoint_of, order_of
 
 WORKLOAD = Workload(tuple(Item("m", f"{number}", b"", b"") for number in range(7)), {"m": 1.0})
 

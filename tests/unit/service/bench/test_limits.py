@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.limits import FIGURES, changes_of, condition_from, failures_of, with_changes
-from service.bench.report import Report, SloFigures, figures_of
-from service.errors import BadParameter
+from saccade.service.bench.limits import FIGURES, changes_of, condition_from, failures_of, with_changes
+from saccade.service.bench.report import Report, SloFigures, figures_of
+from saccade.service.errors import BadParameter
 from tests.unit.service.bench.rows import REFUSED, TIMEOUT, Row, report_from
 
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.charts import Axis, Part, Scale, Series, line_chart, shares_bar, ticks_of
-from service.bench.html_report import html_of
-from service.bench.limits import changes_of
-from service.bench.records import End, Outcome
-from service.bench.report import Report, SloFigures, TrialFigures, encoded, figures_of, read_report
-from service.bench.schedule import Step
-from service.bench.text_report import text_of
-from service.errors import BadParameter
+from saccade.service.bench.charts import Axis, Part, Scale, Series, line_chart, shares_bar, ticks_of
+from saccade.service.bench.html_report import html_of
+from saccade.service.bench.limits import changes_of
+from saccade.service.bench.records import End, Outcome
+from saccade.service.bench.report import Report, SloFigures, TrialFigures, encoded, figures_of, read_report
+from saccade.service.bench.schedule import Step
+from saccade.service.bench.text_report import text_of
+from saccade.service.errors import BadParameter
 from tests.unit.service.bench.rows import BAD_IMAGE, REFUSED, Row, report_from
 
 HOSTILE = "<script>alert('&')</script>"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.schedule import (
+from saccade.service.bench.schedule import (
     MAX_REQUESTS,
     Arrivals,
     Burst,
@@ -21,7 +21,7 @@ from service.bench.schedule import (
     schedule_of,
     steps_from,
 )
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 rates = st.floats(1.0, 500.0)
 durations = st.floats(1.0, 20.0)

@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from service.bench.coordinator import Closed, Ending, Live, Measured
-from service.bench.schedule import Constant, Recorded
-from service.bench.session import Open, Run, _ensure_ready, _StabilityWatch, _window_s, trace_rows
-from service.bench.workload import Workload
-from service.errors import LoadFailed
+from saccade.service.bench.coordinator import Closed, Ending, Live, Measured
+from saccade.service.bench.schedule import Constant, Recorded
+from saccade.service.bench.session import Open, Run, _ensure_ready, _StabilityWatch, _window_s, trace_rows
+from saccade.service.bench.workload import Workload
+from saccade.service.errors import LoadFailed
 from tests.unit.service.bench.rows import BAD_IMAGE, ITEMS, Row, records_from, report_from
 
 

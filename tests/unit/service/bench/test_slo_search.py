@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bench.schedule import Poisson, schedule_of
-from service.bench.slo_search import ALLOWED_LATE, SearchEnd, SearchLimits, SloSearch, Trial
-from service.bench.statistics import Verdict
+from saccade.service.bench.schedule import Poisson, schedule_of
+from saccade.service.bench.slo_search import ALLOWED_LATE, SearchEnd, SearchLimits, SloSearch, Trial
+from saccade.service.bench.statistics import Verdict
 
 OBJECTIVE_S = 0.05
 TRIAL_S = 20.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.statistics import (
+from saccade.service.bench.statistics import (
     BATCHES,
     MIN_BATCH,
     Verdict,

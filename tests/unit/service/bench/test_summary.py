@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bench.records import Columns, Outcome, records_of
-from service.bench.schedule import Step
+from saccade.service.bench.records import Columns, Outcome, records_of
+from saccade.service.bench.schedule import Step
 from tests.unit.service.bench.rows import BAD_IMAGE, OK, REFUSED, TIMEOUT, UNSENT, Row, records_from, report_from
 
 ROWS = st.lists(

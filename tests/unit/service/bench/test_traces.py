@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.traces import Arrival, read_trace, write_trace
-from service.errors import BadParameter
+from saccade.service.bench.traces import Arrival, read_trace, write_trace
+from saccade.service.errors import BadParameter
 
 
 def test_what_is_written_is_read_from_its_first_moment(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.images import BodyForm, ImageFile, body_of, read_images
-from service.bench.traces import Arrival
-from service.bench.workload import (
+from saccade.service.bench.images import BodyForm, ImageFile, body_of, read_images
+from saccade.service.bench.traces import Arrival
+from saccade.service.bench.workload import (
     RequestShape,
     Share,
     Workload,
@@ -21,7 +21,7 @@ from service.bench.workload import (
     order_of_trace,
     workload_of,
 )
-from service.errors import BadParameter
+from saccade.service.errors import BadParameter
 
 IMAGES = tuple(ImageFile(f"{number}.png", "image/png", bytes([number]) * 10) for number in range(5))
 ENDPOINT = endpoint_of("http://host:8000")

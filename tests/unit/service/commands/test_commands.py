@@ -13,11 +13,11 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from models.manifest import GateCheck, GateDecision
-from service import __version__, cli
-from service.commands.predict import predict_path
-from service.commands.predict_text import summary_of
-from service.settings import PREFIX, Settings
+from saccade.models.manifest import GateCheck, GateDecision
+from saccade.service import __version__, cli
+from saccade.service.commands.predict import predict_path
+from saccade.service.commands.predict_text import summary_of
+from saccade.service.settings import PREFIX, Settings
 from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
 from tests.support.versions import manifest_for, publish
 

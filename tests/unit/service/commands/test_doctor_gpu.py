@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
-from service.backends.cuda.driver import CudaVersions
-from service.backends.cuda.failures import failure
-from service.backends.tensorrt.module import TensorRt
-from service.commands import doctor_gpu
-from service.commands.doctor_gpu import gpu_finding, gpu_findings, tensorrt_finding
-from service.errors import RuntimeMissing
-from service.settings import Settings
+from saccade.service.backends.cuda.driver import CudaVersions
+from saccade.service.backends.cuda.failures import failure
+from saccade.service.backends.tensorrt.module import TensorRt
+from saccade.service.commands import doctor_gpu
+from saccade.service.commands.doctor_gpu import gpu_finding, gpu_findings, tensorrt_finding
+from saccade.service.errors import RuntimeMissing
+from saccade.service.settings import Settings
 from tests.support.simulated_cuda import SimulatedCuda
 
 TENSORRT = cast("TensorRt", SimpleNamespace(__name__="tensorrt", __version__="10.16.1"))

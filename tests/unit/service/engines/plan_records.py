@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
-from models.plans import PlanKey, PlanRecord
-from service.engines.candidates import plan_key_for
-from service.engines.lifecycle import Serving, StoredRecord
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.plans import PlanKey, PlanRecord
+from saccade.service.engines.candidates import plan_key_for
+from saccade.service.engines.lifecycle import Serving, StoredRecord
+from saccade.service.workers.messages import DeviceFacts
 from tests.support.versions import manifest_for
 
 H200 = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from models.manifest import Manifest
-from models.plans import PlanKey, plan_key
-from service.core import VersionKey
-from service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
-from service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
-from service.engines.lifecycle import EngineDecision, Serving, StoredRecord
-from service.settings import Settings
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Manifest
+from saccade.models.plans import PlanKey, plan_key
+from saccade.service.core import VersionKey
+from saccade.service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
+from saccade.service.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
+from saccade.service.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from saccade.service.settings import Settings
+from saccade.service.workers.messages import DeviceFacts
 from tests.unit.service.engines.plan_records import DENIED, FLOAT, H200, MANIFEST, PASSED, planned, stored
 
 KEY = VersionKey("digits", 1)

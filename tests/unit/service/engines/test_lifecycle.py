@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from models.manifest import Manifest, TargetSupport
-from service.engines.candidates import engine_candidates
-from service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, StoredRecord, decide, serves
-from service.errors import RepositoryError
-from service.workers.messages import DeviceFacts
+from saccade.models.manifest import Manifest, TargetSupport
+from saccade.service.engines.candidates import engine_candidates
+from saccade.service.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, StoredRecord, decide, serves
+from saccade.service.errors import RepositoryError
+from saccade.service.workers.messages import DeviceFacts
 from tests.unit.service.engines.plan_records import (
     DENIED,
     FLOAT,

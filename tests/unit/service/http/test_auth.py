@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import SettingsError
-from service.http.auth import ApiKeys, Forbidden, Unauthorized
+from saccade.service.errors import SettingsError
+from saccade.service.http.auth import ApiKeys, Forbidden, Unauthorized
 
 
 @pytest.fixture

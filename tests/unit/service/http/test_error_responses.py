@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 
-from service import errors
-from service.core import Outcome
-from service.errors import (
+from saccade.service import errors
+from saccade.service.core import Outcome
+from saccade.service.errors import (
     BackendError,
     BadImage,
     BadParameter,
@@ -40,8 +40,8 @@ from service.errors import (
     UnsupportedMedia,
     WorkerLost,
 )
-from service.http.auth import Forbidden, Unauthorized
-from service.http.error_responses import problem_of, retry_after, status_of
+from saccade.service.http.auth import Forbidden, Unauthorized
+from saccade.service.http.error_responses import problem_of, retry_after, status_of
 
 SECRET = "/srv/models/secret: segmentation fault at 0x7f"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from service.http.health import not_ready_reason
-from service.workers.messages import Catalog, DeviceStatus
+from saccade.service.http.health import not_ready_reason
+from saccade.service.workers.messages import Catalog, DeviceStatus
 from tests.unit.service.catalogs import WORKER_UP, catalog, instance, status, version_of
 
 DOWN = DeviceStatus("cpu", False, 1, "")

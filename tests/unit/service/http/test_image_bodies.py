@@ -9,9 +9,9 @@ import httpx
 import orjson
 import pytest
 
-from service.errors import BadParameter, BadRequest, SaccadeError, Unprocessable, UnsupportedMedia
-from service.http.image_bodies import RAW_TYPES, GivenImages, images_from, media_type_of
-from service.parameters import GivenParameters
+from saccade.service.errors import BadParameter, BadRequest, SaccadeError, Unprocessable, UnsupportedMedia
+from saccade.service.http.image_bodies import RAW_TYPES, GivenImages, images_from, media_type_of
+from saccade.service.parameters import GivenParameters
 
 
 def b64(content: bytes) -> dict[str, str]:

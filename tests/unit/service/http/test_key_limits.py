@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import Overloaded
-from service.http.key_limits import KeyLimits
+from saccade.service.errors import Overloaded
+from saccade.service.http.key_limits import KeyLimits
 
 
 def test_key_beyond_its_limit_is_refused_until_one_of_its_requests_ends() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
-from service.http.limits import Body, BodyLimits, Receive, UploadBudget
+from saccade.service.errors import BadRequest, ClientLeft, Overloaded, PayloadTooLarge
+from saccade.service.http.limits import Body, BodyLimits, Receive, UploadBudget
 
 LIMITS = BodyLimits(max_body_bytes=10, max_buffered_bytes=25, timeout_s=60.0)
 Message = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from service.http.one_write import OneWriteTransport
+from saccade.service.http.one_write import OneWriteTransport
 
 
 class Wire:

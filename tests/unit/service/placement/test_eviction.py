@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core import VersionKey
-from service.placement.eviction import Resident, Shortage, can_be_met, to_evict
+from saccade.service.core import VersionKey
+from saccade.service.placement.eviction import Resident, Shortage, can_be_met, to_evict
 
 NOW_S = 1000.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
-from service.workers.messages import DeviceFacts
+from saccade.service.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from saccade.service.workers.messages import DeviceFacts
 
 MIB = 1024 * 1024
 

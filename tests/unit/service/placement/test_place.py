@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.placement.ledger import DeviceLedger, Holding, Need
-from service.placement.place import Policy, place
+from saccade.service.placement.ledger import DeviceLedger, Holding, Need
+from saccade.service.placement.place import Policy, place
 
 MIB = 1024 * 1024
 A, B, C = "cuda:0", "cuda:1", "cuda:2"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.core import VersionKey, VersionState
-from service.placement.place import Policy
-from service.placement.placer import MemoryLimits, Placer
-from service.repository.open import FoundVersion
-from service.repository.verify import VerifiedVersion
-from service.version_entry import InstanceSpec
-from service.version_table import VersionTable
-from service.workers.messages import DeviceFacts, InstanceState
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.placement.place import Policy
+from saccade.service.placement.placer import MemoryLimits, Placer
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.version_entry import InstanceSpec
+from saccade.service.version_table import VersionTable
+from saccade.service.workers.messages import DeviceFacts, InstanceState
 from tests.support.versions import manifest_for
 
 MIB = 1024 * 1024

@@ -7,9 +7,9 @@ import socket
 import time
 from pathlib import Path
 
-from models.plans import PlanKey
-from service.repository.build_marks import FRESH_S, MarkedBuild, build_marks
-from service.repository.plans import PlanStore
+from saccade.models.plans import PlanKey
+from saccade.service.repository.build_marks import FRESH_S, MarkedBuild, build_marks
+from saccade.service.repository.plans import PlanStore
 
 KEY = PlanKey(
     onnx_sha256="a" * 64,

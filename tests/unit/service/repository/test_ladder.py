@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.manifest import Manifest
-from service.errors import RepositoryError
-from service.repository.ladder import ladder_for
+from saccade.models.manifest import Manifest
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.ladder import ladder_for
 from tests.support.versions import manifest_for, with_variants
 
 

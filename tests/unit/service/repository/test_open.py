@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.core import VersionKey
-from service.errors import RepositoryError
-from service.repository.open import list_versions, newest_versions
+from saccade.service.core import VersionKey
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.open import list_versions, newest_versions
 
 
 def keys_in(repository: Path) -> list[VersionKey]:

@@ -11,13 +11,20 @@ from pathlib import Path
 import orjson
 import pytest
 
-from models.manifest import GateCheck, GateDecision
-from models.plans import PLAN_FILE, PLAN_RECORD, TIMING_CACHE, differences
-from service.errors import PlanRefused, RepositoryError, SettingsError
-from service.repository import confined_files, plans
-from service.repository.open import list_versions
-from service.repository.plan_seal import engines_secret
-from service.repository.plans import ENGINES_DIRECTORY, SEAL_FILE, TIMING_SEAL_FILE, PlanStore, StoredPlan, engines_root
+from saccade.models.manifest import GateCheck, GateDecision
+from saccade.models.plans import PLAN_FILE, PLAN_RECORD, TIMING_CACHE, differences
+from saccade.service.errors import PlanRefused, RepositoryError, SettingsError
+from saccade.service.repository import confined_files, plans
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import (
+    ENGINES_DIRECTORY,
+    SEAL_FILE,
+    TIMING_SEAL_FILE,
+    PlanStore,
+    StoredPlan,
+    engines_root,
+)
 from tests.support.plan_records import PLAN, key, record
 from tests.support.versions import publish_fake
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.errors import (
+from saccade.service.errors import (
     BadSignature,
     DamagedSignature,
     RepositoryError,
@@ -18,15 +18,15 @@ from service.errors import (
     UnknownSigner,
     UnsignedVersion,
 )
-from service.repository.signature import (
+from saccade.service.repository.signature import (
     MAX_SIGNATURE_BYTES,
     SIGNATURE_NAME,
     read_signature,
     sign_manifest,
     verify_signature,
 )
-from service.repository.trusted_keys import SignaturePolicy
-from service.repository.verify import verify_version
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.verify import verify_version
 from tests.support.signing import KEY, KEY_ID, OTHER_KEY, OTHER_KEY_ID, TRUSTED, signed
 from tests.support.versions import manifest_for, publish
 

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from service.errors import SettingsError
-from service.repository.trusted_keys import NO_SIGNATURES, load_trusted_keys, signature_policy
+from saccade.service.errors import SettingsError
+from saccade.service.repository.trusted_keys import NO_SIGNATURES, load_trusted_keys, signature_policy
 from tests.support.signing import KEY, KEY_ID, OTHER_KEY, OTHER_KEY_ID, TRUSTED, write_public_key
 
 

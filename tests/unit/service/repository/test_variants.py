@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
-from service.errors import RepositoryError
-from service.repository.variants import choose_variant, images_per_s
+from saccade.models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.variants import choose_variant, images_per_s
 from tests.support.versions import manifest_for
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from service.errors import RepositoryError
-from service.repository.verify import verified_bytes, verify_version
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.verify import verified_bytes, verify_version
 from tests.support.versions import manifest_for, publish
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.core import VersionKey, VersionState
-from service.repository.open import FoundVersion
-from service.repository.watch import KnownVersion, plan_versions
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.watch import KnownVersion, plan_versions
 
 READY, FAILED, LOADING = VersionState.READY, VersionState.FAILED, VersionState.LOADING
 WARMING, UNLOADING = VersionState.WARMING, VersionState.UNLOADING

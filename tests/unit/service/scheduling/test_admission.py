@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.errors import Overloaded, WorkerLost
-from service.scheduling.admission import Admission
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import Overloaded, WorkerLost
+from saccade.service.scheduling.admission import Admission
+from saccade.service.workers.tensor_slots import SlotArena
 
 
 class RecordedGauge:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.scheduling.arrivals import Arrivals
-from service.scheduling.batching import BatchLimits, next_batch, wait_that_pays_s
+from saccade.service.scheduling.arrivals import Arrivals
+from saccade.service.scheduling.batching import BatchLimits, next_batch, wait_that_pays_s
 from tests.unit.service.scheduling.test_batching import Request, Table
 
 SIZES = (1, 2, 4)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scheduling.batching import BatchLimits, WorkAhead, next_batch
+from saccade.service.scheduling.batching import BatchLimits, WorkAhead, next_batch
 
 NO_DELAY = BatchLimits(allowed_sizes=(1, 2, 4, 8), max_queue_delay_s=0.0)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scheduling.brown_out import RungState, rung_for
+from saccade.service.scheduling.brown_out import RungState, rung_for
 
 OBJECTIVE_S = 0.2
 RATES = (100.0, 400.0)  # images/s of the rungs

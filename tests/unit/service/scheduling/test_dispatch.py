@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
+from saccade.service.scheduling.dispatch import Candidate, SpeedEstimates, choose_instance
 
 DEVICES = ("cuda:0", "cuda:1", "cuda:2")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scheduling.draining import drain_s, filled_s, padded_size, reach_s
-from service.scheduling.latency_model import LatencyModel
+from saccade.service.scheduling.draining import drain_s, filled_s, padded_size, reach_s
+from saccade.service.scheduling.latency_model import LatencyModel
 
 H200_S = {1: 0.00092, 8: 0.00195, 32: 0.0035, 64: 0.0055, 128: 0.0095}
 TWO_CORES_S = {1: 0.012, 2: 0.024, 4: 0.046, 8: 0.090}

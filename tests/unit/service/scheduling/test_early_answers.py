@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scheduling.batching import BatchLimits
-from service.scheduling.priority import RANK_OFFSET_S, Priority
-from service.scheduling.queue import RequestQueue
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.priority import RANK_OFFSET_S, Priority
+from saccade.service.scheduling.queue import RequestQueue
 from tests.support.simulated_device import Request, SimulatedDevice
 from tests.unit.service.scheduling.test_queue import latency_of
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.scheduling.fair_share import BURST_BATCHES, Claim, Share, VirtualClock, order_of
+from saccade.service.scheduling.fair_share import BURST_BATCHES, Claim, Share, VirtualClock, order_of
 from tests.support.simulated_device import Flood, Ran, SimulatedDevice, percentile
 
 CLAIM = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=0.01, single_s=0.004)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.scheduling.latency_model import LatencyModel
+from saccade.service.scheduling.latency_model import LatencyModel
 
 
 def test_nothing_observed_answers_zero() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.scheduling import loop_turn
-from service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling import loop_turn
+from saccade.service.scheduling.loop_turn import LoopTurn
 
 
 class Clock:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.scheduling.queue import RequestQueue
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.scheduling.queue import RequestQueue
 
 FULL = BatchLimits((1, 2, 4), 0.0)
 

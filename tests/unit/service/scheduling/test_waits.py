@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import BadParameter
-from service.scheduling.pool_load import PoolLoad
-from service.scheduling.priority import Priority, priority_from
-from service.scheduling.waits import Urgency, Wait, WaitBounds, WaitEstimates, excess_s
+from saccade.service.errors import BadParameter
+from saccade.service.scheduling.pool_load import PoolLoad
+from saccade.service.scheduling.priority import Priority, priority_from
+from saccade.service.scheduling.waits import Urgency, Wait, WaitBounds, WaitEstimates, excess_s
 
 
 @pytest.fixture

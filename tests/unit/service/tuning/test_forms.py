@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.settings import Settings, resolved
-from service.tuning.forms import Form, Measured, applied, chosen, forms_for, is_soon_enough
+from saccade.service.settings import Settings, resolved
+from saccade.service.tuning.forms import Form, Measured, applied, chosen, forms_for, is_soon_enough
 
 ONE, SPINNING, TWO = Form(1, 2, False), Form(1, 2, True), Form(2, 1, False)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from models.specs import Task
-from service.errors import RepositoryError
-from service.tuning import measuring
-from service.tuning.forms import Form
-from service.tuning.forms import Task as TuningTask
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.models.specs import Task
+from saccade.service.errors import RepositoryError
+from saccade.service.tuning import measuring
+from saccade.service.tuning.forms import Form
+from saccade.service.tuning.forms import Task as TuningTask
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.support.graphs import classifier_graph
 from tests.support.versions import publish_fake
 

@@ -10,13 +10,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from models.specs import Task
-from service.errors import RepositoryError
-from service.settings import Settings
-from service.tuning import tune as tune_module
-from service.tuning.forms import Form, Measured
-from service.tuning.forms import Task as TuningTask
-from service.tuning.tune import tuned
+from saccade.models.specs import Task
+from saccade.service.errors import RepositoryError
+from saccade.service.settings import Settings
+from saccade.service.tuning import tune as tune_module
+from saccade.service.tuning.forms import Form, Measured
+from saccade.service.tuning.forms import Task as TuningTask
+from saccade.service.tuning.tune import tuned
 from tests.support.graphs import classifier_graph
 from tests.support.versions import publish_fake
 

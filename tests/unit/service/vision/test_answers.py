@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from models.preprocessing import Geometry
-from service.vision.classification import classes_json
-from service.vision.detection import detections_json
-from service.vision.segmentation import MaskFormat, polygons_of, segments_json
+from saccade.models.preprocessing import Geometry
+from saccade.service.vision.classification import classes_json
+from saccade.service.vision.detection import detections_json
+from saccade.service.vision.segmentation import MaskFormat, polygons_of, segments_json
 
 # pycocotools' decoder is older than NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from service.errors import BadImage, UnsupportedMedia
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.errors import BadImage, UnsupportedMedia
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 # Pillow warns about odd metadata and large headers; here they are the subject.
 pytestmark = [

@@ -6,13 +6,13 @@ import threading
 import time
 from typing import Generic, Protocol, TypeVar
 
-from models.specs import TensorSpec
-from service.backends.base import Backend
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.workers.device_loop import DeviceLoop
-from service.workers.instances import Finished, Instance, Work
-from service.workers.tensor_slots import SlotArena, layout_of
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import Backend
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.workers.device_loop import DeviceLoop
+from saccade.service.workers.instances import Finished, Instance, Work
+from saccade.service.workers.tensor_slots import SlotArena, layout_of
 from tests.unit.service.workers.scripted_backend import TIMEOUT_S
 
 

@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
-from service.backends.base import Outputs, UInt8Array
-from service.errors import BackendError
+from saccade.service.backends.base import Outputs, UInt8Array
+from saccade.service.errors import BackendError
 
 POISON = 13
 TIMEOUT_S = 20.0  # only a broken test waits so long

@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
-from service.backends.base import Outputs, UInt8Array
-from service.errors import BackendError, DeviceLost
+from saccade.service.backends.base import Outputs, UInt8Array
+from saccade.service.errors import BackendError, DeviceLost
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S
 
 REFUSED = 14  # fails in `start`

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.preprocessing import preprocess
-from models.specs import PreprocessSpec
-from service.vision.gpu.cpu_stand_in import CpuStandIn
-from service.vision.gpu.rows import JpegRows
-from service.vision.image_decoder import ImageLimits, decode_image
-from service.workers.batch_filling import ALL_PIXELS, fill_rows
-from service.workers.tensor_slots import SlotArena, TensorPlace
+from saccade.models.preprocessing import preprocess
+from saccade.models.specs import PreprocessSpec
+from saccade.service.vision.gpu.cpu_stand_in import CpuStandIn
+from saccade.service.vision.gpu.rows import JpegRows
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.workers.batch_filling import ALL_PIXELS, fill_rows
+from saccade.service.workers.tensor_slots import SlotArena, TensorPlace
 from tests.support.images import scene_jpeg
 
 SPEC = PreprocessSpec(width=12, height=10, fit="stretch")

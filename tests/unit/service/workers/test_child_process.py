@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.workers.child_process import BackOff
+from saccade.service.workers.child_process import BackOff
 
 
 def test_delay_doubles_on_quick_deaths_up_to_its_limit() -> None:

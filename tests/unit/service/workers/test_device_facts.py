@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from service.backends.cuda.driver import CudaVersions
-from service.backends.cuda.failures import failure
-from service.backends.tensorrt import module
-from service.settings import Settings
-from service.workers.device_facts import cpu_facts, device_facts, memory_meter, resident_bytes
-from service.workers.messages import DeviceFacts
+from saccade.service.backends.cuda.driver import CudaVersions
+from saccade.service.backends.cuda.failures import failure
+from saccade.service.backends.tensorrt import module
+from saccade.service.settings import Settings
+from saccade.service.workers.device_facts import cpu_facts, device_facts, memory_meter, resident_bytes
+from saccade.service.workers.messages import DeviceFacts
 from tests.support.simulated_cuda import SimulatedCuda
 
 GPU = Settings(device="cuda:0")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import DeviceLost
-from service.scheduling.batching import BatchLimits
-from service.workers import messages
-from service.workers.instances import Instance, Work
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import DeviceLost
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.workers import messages
+from saccade.service.workers.instances import Instance, Work
+from saccade.service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, ScriptedBackend
 from tests.unit.service.workers.scripted_pipeline import ScriptedPipeline
@@ -136,6 +136,6 @@ def test_device_lost_while_decoding_leaves_no_request_without_a_report(worker: D
         worker.send(request_id, value)
     worker.start()
 
-    assert set(worker.statuses(2).values()) == {messages.DONE_FAILED}
+    assert set(worker.statuses(2).values()) == {messages.DONE_DEVICE_LOST}
     worker.join()
     assert isinstance(worker.error, DeviceLost)

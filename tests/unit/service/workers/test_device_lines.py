@@ -10,13 +10,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.errors import NotReady, Overloaded
-from service.scheduling.admission import Admission, Permit
-from service.scheduling.priority import Priority
-from service.scheduling.waits import Urgency, WaitBounds
-from service.workers.device_lines import Assignment, DeviceLine, DeviceLines, SharedGauge
-from service.workers.messages import DONE_OK, DeviceStatus, Done, InstanceStatus
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import NotReady, Overloaded
+from saccade.service.scheduling.admission import Admission, Permit
+from saccade.service.scheduling.priority import Priority
+from saccade.service.scheduling.waits import Urgency, WaitBounds
+from saccade.service.workers.device_lines import Assignment, DeviceLine, DeviceLines, SharedGauge
+from saccade.service.workers.messages import DONE_OK, DeviceStatus, Done, InstanceStatus
+from saccade.service.workers.tensor_slots import SlotArena
 from tests.unit.service.catalogs import catalog, instance, version_of
 
 SLOTS = 3

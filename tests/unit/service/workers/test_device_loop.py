@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from service.scheduling.batching import BatchLimits
-from service.scheduling.queue import Backlog
-from service.workers import messages
-from service.workers.instances import Finished, Instance, Work
-from service.workers.tensor_slots import SlotArena
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.queue import Backlog
+from saccade.service.workers import messages
+from saccade.service.workers.instances import Finished, Instance, Work
+from saccade.service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S, ScriptedBackend
 

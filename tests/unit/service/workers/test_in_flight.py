@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.workers.in_flight import Flight, InFlight, outlook
+from saccade.service.workers.in_flight import Flight, InFlight, outlook
 
 
 def flight(started_s: float, expected_s: float) -> Flight[str]:

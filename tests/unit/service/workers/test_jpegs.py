@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from models.specs import PreprocessSpec
-from service.settings import Settings, resolved
-from service.workers.jpegs import WorkerJpegs
+from saccade.models.specs import PreprocessSpec
+from saccade.service.settings import Settings, resolved
+from saccade.service.workers.jpegs import WorkerJpegs
 from tests.support.images import scene_jpeg
 
 SPEC = PreprocessSpec(width=12, height=10, fit="stretch")

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.manifest import Manifest
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest
-from service.backends.fake_backend import FakeBackend
-from service.errors import BackendError, RepositoryError
-from service.settings import Settings
-from service.workers import loading
-from service.workers.jpegs import WorkerJpegs
-from service.workers.loading import load_instance
-from service.workers.messages import Load
+from saccade.models.manifest import Manifest
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.fake_backend import FakeBackend
+from saccade.service.errors import BackendError, RepositoryError
+from saccade.service.settings import Settings
+from saccade.service.workers import loading
+from saccade.service.workers.jpegs import WorkerJpegs
+from saccade.service.workers.loading import load_instance
+from saccade.service.workers.messages import Load
 from tests.support.versions import manifest_for, publish
 
 SETTINGS = Settings(backend="fake", device_threads=1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.workers.messages import (
+from saccade.service.workers.messages import (
     Alive,
     AnyMessage,
     Cancel,

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.errors import DeviceLost
-from service.scheduling.batching import BatchLimits
-from service.scheduling.latency_model import LatencyModel
-from service.workers import messages
-from service.workers.instances import Instance
-from service.workers.tensor_slots import SlotArena
+from saccade.service.errors import DeviceLost
+from saccade.service.scheduling.batching import BatchLimits
+from saccade.service.scheduling.latency_model import LatencyModel
+from saccade.service.workers import messages
+from saccade.service.workers.instances import Instance
+from saccade.service.workers.tensor_slots import SlotArena
 from tests.unit.service.workers.looping import LAYOUT, LoopingWorker
 from tests.unit.service.workers.scripted_backend import POISON, TIMEOUT_S
 from tests.unit.service.workers.scripted_pipeline import (
@@ -230,7 +230,7 @@ def test_lost_device_ends_the_loop_after_everything_in_flight_was_reported(worke
     assert isinstance(worker.error, DeviceLost)
     statuses = worker.statuses(8)
     assert {statuses[request_id] for request_id in before} <= {messages.DONE_OK}
-    assert {statuses[request_id] for request_id in lost} == {messages.DONE_FAILED}
+    assert {statuses[request_id] for request_id in lost} == {messages.DONE_DEVICE_LOST}
 
 
 def test_device_lost_while_repeating_reports_the_rest_of_the_batch(worker: Worker) -> None:
@@ -245,8 +245,8 @@ def test_device_lost_while_repeating_reports_the_rest_of_the_batch(worker: Worke
     assert [statuses[request_id] for request_id in ids] == [
         messages.DONE_OK,
         messages.DONE_FAILED,
-        messages.DONE_FAILED,
-        messages.DONE_FAILED,
+        messages.DONE_DEVICE_LOST,
+        messages.DONE_DEVICE_LOST,
     ]
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.specs import Task, TensorSpec
-from service.workers.handshake import receive_arena, send_arena
-from service.workers.messages import Hello
-from service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
+from saccade.models.specs import Task, TensorSpec
+from saccade.service.workers.handshake import receive_arena, send_arena
+from saccade.service.workers.messages import Hello
+from saccade.service.workers.tensor_slots import SlotArena, TensorPlace, layout_of
 from tests.support.versions import manifest_for
 
 PLACE = TensorPlace(64, (2, 3), np.dtype("float32"))

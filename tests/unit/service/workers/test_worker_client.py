@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.errors import NotReady, WorkerLost
-from service.scheduling.admission import Admission
-from service.workers.handshake import receive_arena
-from service.workers.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, FrameProtocol, Submit
-from service.workers.worker_client import WorkerClient
+from saccade.service.errors import NotReady, WorkerLost
+from saccade.service.scheduling.admission import Admission
+from saccade.service.workers.handshake import receive_arena
+from saccade.service.workers.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, FrameProtocol, Submit
+from saccade.service.workers.worker_client import WorkerClient
 
 TIMEOUT_S = 20.0  # only a broken test waits so long
 

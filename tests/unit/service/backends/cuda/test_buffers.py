@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.specs import TensorSpec
-from service.backends.cuda.buffers import RESERVE_BYTES, ensure_fits, plan_buffers
-from service.errors import OutOfDeviceMemory
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.cuda.buffers import RESERVE_BYTES, ensure_fits, plan_buffers
+from saccade.service.errors import OutOfDeviceMemory
 
 IMAGES = TensorSpec(name="images", dtype="uint8", shape=(4, 5, 3))
 SCORES = TensorSpec(name="scores", dtype="float32", shape=(10,))

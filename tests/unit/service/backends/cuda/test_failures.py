@@ -6,10 +6,10 @@ import importlib
 
 import pytest
 
-from service.backends.cuda.driver import CudaVersions
-from service.backends.cuda.failures import STICKY, ensure_usable, failure, version_text
-from service.backends.cuda.runtime_driver import RuntimeDriver
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
+from saccade.service.backends.cuda.driver import CudaVersions
+from saccade.service.backends.cuda.failures import STICKY, ensure_usable, failure, version_text
+from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing
 from tests.support.simulated_cuda import SimulatedCuda
 
 VERSIONS = CudaVersions(12040, 13040)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.plans import PLAN_FILE, PLAN_RECORD
-from models.specs import TensorSpec
-from service.backends.base import LoadRequest, UInt8Array
-from service.backends.tensorrt import module
-from service.backends.tensorrt_backend import TensorRtBackend, device_index
-from service.errors import BackendError, DeviceLost, OutOfDeviceMemory, PlanRefused, RuntimeMissing
+from saccade.models.plans import PLAN_FILE, PLAN_RECORD
+from saccade.models.specs import TensorSpec
+from saccade.service.backends.base import LoadRequest, UInt8Array
+from saccade.service.backends.tensorrt import module
+from saccade.service.backends.tensorrt_backend import TensorRtBackend, device_index
+from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory, PlanRefused, RuntimeMissing
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_plans import SIZES, key_of, put_plan, request_for_plan, tensor_of
 from tests.support.simulated_tensorrt import Design, Diagnostics, EngineValidity, SimulatedTensorRt, Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.backends.tensorrt.capture import CaptureFacts, capture_refusal
+from saccade.service.backends.tensorrt.capture import CaptureFacts, capture_refusal
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.vision.gpu.choice import DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
+from saccade.service.vision.gpu.choice import DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
 
 FAITHFUL = Fidelity(0.9995, "4:2:0")
 UNFAITHFUL = Fidelity(0.98, "4:2:0")

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.fidelity import photograph
-from models.preprocessing import UInt8Array, preprocess
-from models.specs import PreprocessSpec
-from service.errors import BadImage, RuntimeMissing
-from service.vision.gpu.decoder import GROUP_BYTES, Codec, DeviceJpegDecoder, GpuJpegDecoder, device_bytes, groups
-from service.vision.gpu.header import MAX_GPU_PIXELS, EncodedImage, encoded_image
-from service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.export.fidelity import photograph
+from saccade.models.preprocessing import UInt8Array, preprocess
+from saccade.models.specs import PreprocessSpec
+from saccade.service.errors import BadImage, RuntimeMissing
+from saccade.service.vision.gpu.decoder import (
+    GROUP_BYTES,
+    Codec,
+    DeviceJpegDecoder,
+    GpuJpegDecoder,
+    device_bytes,
+    groups,
+)
+from saccade.service.vision.gpu.header import MAX_GPU_PIXELS, EncodedImage, encoded_image
+from saccade.service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.support.host_device import HostCodec, HostDriver, HostLauncher
 from tests.support.host_kernels import COMPILER, NO_COMPILER
 
@@ -174,7 +181,7 @@ def test_closed_decoder_holds_no_memory_and_no_stream() -> None:
 
 @needs_compiler
 def test_large_images_are_decoded_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.vision.gpu.decoder.GROUP_BYTES", 2 * device_bytes(opened(jpeg(90, 70)), SPEC))
+    monkeypatch.setattr("saccade.service.vision.gpu.decoder.GROUP_BYTES", 2 * device_bytes(opened(jpeg(90, 70)), SPEC))
     codec = HostCodec()
     decoder = DeviceJpegDecoder("host", codec, HostDriver(), 0, HostLauncher())  # type: ignore[arg-type]
     images = [opened(jpeg(90, 70, seed)) for seed in range(5)]

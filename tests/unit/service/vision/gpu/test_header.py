@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from export.fidelity import photograph
-from service.vision.gpu.header import encoded_image, is_baseline
-from service.vision.image_decoder import ImageLimits, decode_image
+from saccade.export.fidelity import photograph
+from saccade.service.vision.gpu.header import encoded_image, is_baseline
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 LIMITS = ImageLimits()
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.fidelity import SIZES, photograph
-from models.preprocessing import UInt8Array, preprocess
-from models.specs import PreprocessSpec, Resample
-from service.errors import RuntimeMissing
-from service.vision.gpu.kernels import compiled
-from service.vision.gpu.resize_plan import JOB, DecodedImage, plan_batch
-from service.vision.image_decoder import UPRIGHT
+from saccade.export.fidelity import SIZES, photograph
+from saccade.models.preprocessing import UInt8Array, preprocess
+from saccade.models.specs import PreprocessSpec, Resample
+from saccade.service.errors import RuntimeMissing
+from saccade.service.vision.gpu.kernels import compiled
+from saccade.service.vision.gpu.resize_plan import JOB, DecodedImage, plan_batch
+from saccade.service.vision.image_decoder import UPRIGHT
 from tests.support.host_kernels import COMPILER, NO_COMPILER, job_bytes, resized_on_host, run_on_host
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)

@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import pytest
 
-from models.preprocessing import UInt8Array
-from models.specs import PreprocessSpec
-from service.errors import DeviceLost, RuntimeMissing
-from service.vision.gpu.choice import JpegDecoderSetting, unfaithfulness
-from service.vision.gpu.cpu_stand_in import CpuStandIn
-from service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
-from service.vision.gpu.header import EncodedImage, encoded_image
-from service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
-from service.vision.gpu.selection import JpegDecoding, device_openers
-from service.vision.gpu.self_check import check_images, fidelity_of
-from service.vision.image_decoder import ImageLimits
+from saccade.models.preprocessing import UInt8Array
+from saccade.models.specs import PreprocessSpec
+from saccade.service.errors import DeviceLost, RuntimeMissing
+from saccade.service.vision.gpu.choice import JpegDecoderSetting, unfaithfulness
+from saccade.service.vision.gpu.cpu_stand_in import CpuStandIn
+from saccade.service.vision.gpu.decoder import DeviceJpegDecoder, GpuJpegDecoder
+from saccade.service.vision.gpu.header import EncodedImage, encoded_image
+from saccade.service.vision.gpu.nvimagecodec import ON_CPU, NvImageCodec
+from saccade.service.vision.gpu.selection import JpegDecoding, device_openers
+from saccade.service.vision.gpu.self_check import check_images, fidelity_of
+from saccade.service.vision.image_decoder import ImageLimits
 from tests.support.host_device import HostCodec, HostDriver, HostLauncher
 from tests.support.host_kernels import COMPILER, NO_COMPILER
 
