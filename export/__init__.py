@@ -26,7 +26,8 @@ Beside them
 - `recipe.py` validates recipe.yaml and completes it from its source; `init.py` writes the recipe of a checkpoint.
 - `datasets.py` loads splits (`image_split.py`) with the serving decoder: `digit_data.py`, `folder_data.py` give
   `labelled_images.py`.
-- `artifact.py` stores what steps made, by content. `onnx_graph.py` answers questions about graphs.
+- `artifact.py` stores what steps made, by content; `import_closure.py` finds the modules that decide a step's outcome.
+  `onnx_graph.py` answers questions about graphs.
 - `matrix/` takes every network of the seeds through all of it and keeps the table.
 - `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`,
   `cli_build.py` with `cli_engines.py`; `progress.py` its lines and bars, `errors.py` every failure it can name.

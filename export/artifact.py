@@ -52,7 +52,7 @@ class StepIdentity:
     config: object  # JSON-ready
     inputs: Mapping[str, str]  # content digest by input name
     tools: Mapping[str, str]  # version by tool name
-    sources: str  # digest of the step's own source text
+    sources: str  # digest of the source text of all modules that the step imports
 
 
 def digest_of(identity: StepIdentity) -> str:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,17 +19,18 @@ from saccade.export.artifact import (
     digest_of,
     finish,
     finished_artifact,
-    sources_digest,
 )
-from saccade.export.batching import settled
-from saccade.export.datasets import DataStore
-from saccade.export.errors import ExportError, RecipeError
-from saccade.export.recipe import LoadedRecipe
-from saccade.export.signing import Signer
-from saccade.export.step_table import STEPS
-from saccade.export.steps import Step, StepContext, qualified_name
-from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
-from saccade.service.errors import SaccadeError
+from export.batching import settled
+from export.datasets import DataStore
+from export.errors import ExportError, RecipeError
+from export.import_closure import closure_digest, own_packages
+from export.recipe import LoadedRecipe
+from export.signing import Signer
+from export.step_table import STEPS
+from export.steps import Step, StepContext, qualified_name
+from export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
+from service import __version__
+from service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
 
@@ -187,12 +187,7 @@ def _identity(step: Step, part: Part, loaded: LoadedRecipe, inputs: dict[str, Ar
             name: artifact.digest if name.partition(".")[0] in measured else artifact.content
             for name, artifact in inputs.items()
         },
-        tools={"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+        tools={"saccade": __version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
         | {tool: version(tool) for tool in step.tools},
-        sources=_sources(step.modules),
+        sources=closure_digest(step.run.__module__, own_packages()),
     )
-
-
-@cache
-def _sources(modules: tuple[str, ...]) -> str:
-    return sources_digest(modules)

@@ -40,13 +40,12 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of the pipeline. `modules` are those whose source text decides the outcome."""
+    """One stage of the pipeline. The source text of everything that the module of `run` imports decides the outcome."""
 
     name: str
     run: Callable[[StepContext], Detail]
     inputs: tuple[str, ...]  # step names; a per-variant input of a whole-model step means all variants
     config: Callable[[LoadedRecipe], object]
-    modules: tuple[str, ...]
     tools: tuple[str, ...]  # packages whose version decides the outcome
     scope: Literal["model", "form", "variant"] = "model"  # runs once, once per form of the weights, once per variant
     skips_dense: bool = False  # a step of forms that has nothing to do for the dense one

@@ -19,7 +19,6 @@ from saccade.export.qualification.evidence import accuracy_of
 from saccade.models.specs import PreprocessSpec, Task, TaskSpec
 
 SPEC = PreprocessSpec(width=16, height=16, fit="stretch")
-RNG = np.random.default_rng(5)
 CLASSES = 3
 
 
@@ -30,16 +29,16 @@ def image(index: int, width: int = 20, height: int = 14) -> bytes:
     return buffer.getvalue()
 
 
-def boxes(count: int) -> NDArray[np.float32]:
-    corner = RNG.uniform(0, 6, (count, 2))
+def boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    corner = rng.uniform(0, 6, (count, 2))
     return np.concatenate([corner, corner + 5], axis=1).astype(np.float32)
 
 
 def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
-    count = 6
+    rng, count = np.random.default_rng(5), 6
     if task is Task.CLASSIFY:
-        ids = RNG.integers(0, CLASSES, (count, CLASSES)).astype(np.int32)
-        scores = RNG.random((count, CLASSES)).astype(np.float32)
+        ids = rng.integers(0, CLASSES, (count, CLASSES)).astype(np.int32)
+        scores = rng.random((count, CLASSES)).astype(np.float32)
         return (
             TaskSpec(task=task, top_k=CLASSES),
             [ClassSample(image(index), index % CLASSES) for index in range(count)],
@@ -47,20 +46,20 @@ def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
         )
     if task is Task.DETECT:
         scenes: list[Sample] = [
-            DetectSample(image(index), boxes(index % 3), np.arange(index % 3) % CLASSES) for index in range(count)
+            DetectSample(image(index), boxes(rng, index % 3), np.arange(index % 3) % CLASSES) for index in range(count)
         ]
         found = [
-            np.stack([boxes(4) for _ in range(count)]),
-            RNG.random((count, 4)).astype(np.float32),
-            RNG.integers(0, CLASSES, (count, 4)).astype(np.int32),
+            np.stack([boxes(rng, 4) for _ in range(count)]),
+            rng.random((count, 4)).astype(np.float32),
+            rng.integers(0, CLASSES, (count, 4)).astype(np.int32),
             np.full(count, 2, np.int32),
         ]
         return TaskSpec(task=task, max_detections=4), scenes, found
     masks: list[Sample] = [
-        SegmentSample(image(index, 20 + index), RNG.integers(0, CLASSES, (14, 20 + index)).astype(np.uint8))
+        SegmentSample(image(index, 20 + index), rng.integers(0, CLASSES, (14, 20 + index)).astype(np.uint8))
         for index in range(count)
     ]
-    return TaskSpec(task=task, background_id=0), masks, [RNG.integers(0, CLASSES, (count, 16, 16)).astype(np.uint8)]
+    return TaskSpec(task=task, background_id=0), masks, [rng.integers(0, CLASSES, (count, 16, 16)).astype(np.uint8)]
 
 
 def metric(split: ImageSplit, answer: Answer, task: TaskSpec) -> float:

@@ -20,8 +20,6 @@ from saccade.export.quantization.thresholds import (
 )
 from saccade.export.recipe import CalibrationSpec
 
-RNG = np.random.default_rng(0)
-
 
 def histogram(values: np.ndarray) -> Histogram:
     counts, _ = np.histogram(values, BINS)
@@ -34,7 +32,7 @@ def squared_error(values: np.ndarray, chosen: Range, grid: Grid) -> float:
 
 @pytest.mark.parametrize("grid", [UINT8, INT8])
 def test_a_lone_outlier_is_clipped_and_the_error_gets_smaller(grid: Grid) -> None:
-    values = np.append(RNG.normal(0, 1, 200_000), 100.0)
+    values = np.append(np.random.default_rng(0).normal(0, 1, 200_000), 100.0)
 
     chosen = mse_range(histogram(values), grid)
 
@@ -43,18 +41,18 @@ def test_a_lone_outlier_is_clipped_and_the_error_gets_smaller(grid: Grid) -> Non
 
 
 def test_a_dense_tail_is_kept() -> None:
-    assert mse_range(histogram(RNG.uniform(0, 1, 100_000))).high > 0.95
+    assert mse_range(histogram(np.random.default_rng(0).uniform(0, 1, 100_000))).high > 0.95
 
 
 def test_zeros_behind_relu_change_nothing() -> None:
-    body = np.abs(RNG.normal(0, 1, 20_000)) + 0.01
+    body = np.abs(np.random.default_rng(0).normal(0, 1, 20_000)) + 0.01
     sparse = np.append(body, np.zeros(1_000_000))
 
     assert mse_range(histogram(sparse)).high == pytest.approx(mse_range(histogram(body)).high, rel=0.1)
 
 
 def test_fp8_keeps_outliers_since_its_steps_are_relative() -> None:
-    values = np.append(RNG.normal(0, 1, 200_000), 20.0)
+    values = np.append(np.random.default_rng(0).normal(0, 1, 200_000), 20.0)
 
     assert mse_range(histogram(values), FP8).magnitude > mse_range(histogram(values), INT8).magnitude
 
@@ -68,7 +66,7 @@ def test_grids_round_to_their_own_numbers() -> None:
 
 
 def test_entropy_may_clip_further_where_half_the_codes_are_negative() -> None:
-    values = histogram(np.append(np.abs(RNG.normal(0, 1, 50_000)), 100.0))
+    values = histogram(np.append(np.abs(np.random.default_rng(0).normal(0, 1, 50_000)), 100.0))
 
     assert entropy_range(values, INT8).high < entropy_range(values, UINT8).high
 
