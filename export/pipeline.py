@@ -20,17 +20,17 @@ from saccade.export.artifact import (
     finish,
     finished_artifact,
 )
-from export.batching import settled
-from export.datasets import DataStore
-from export.errors import ExportError, RecipeError
-from export.import_closure import closure_digest, own_packages
-from export.recipe import LoadedRecipe
-from export.signing import Signer
-from export.step_table import STEPS
-from export.steps import Step, StepContext, qualified_name
-from export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
-from service import __version__
-from service.errors import SaccadeError
+from saccade.export.batching import settled
+from saccade.export.datasets import DataStore
+from saccade.export.errors import ExportError, RecipeError
+from saccade.export.import_closure import closure_digest, own_packages
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.signing import Signer
+from saccade.export.step_table import STEPS
+from saccade.export.steps import Step, StepContext, qualified_name
+from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
+from saccade.service import __version__
+from saccade.service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
 

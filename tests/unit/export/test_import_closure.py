@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from export.import_closure import Package, closure_digest, import_closure, own_packages
-from export.recipe import load_recipe
-from export.sources import source_of
-from export.step_table import STEPS
-from export.steps import StepContext
-from models.networks.resnet import digits_classifier
-from models.specs import TaskSpec
+from saccade.export.import_closure import Package, closure_digest, import_closure, own_packages
+from saccade.export.recipe import load_recipe
+from saccade.export.sources import source_of
+from saccade.export.step_table import STEPS
+from saccade.export.steps import StepContext
+from saccade.models.networks.resnet import digits_classifier
+from saccade.models.specs import TaskSpec
 
 ROOT = Path(__file__).parents[3]
 FILES = {
