@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,8 +203,13 @@ class LoadedRecipe(Frozen):
 def load_recipe(path: Path) -> LoadedRecipe:
     """Reads a recipe and asks its source for whatever it leaves out.
 
-    Raises RecipeError naming the key that is unknown, missing or out of range, SourceError for an unknown network.
+    Side effect: the recipe's folder and the current directory are searched for modules from now on, after everything
+    that is installed. Raises RecipeError naming the key that is unknown, missing or out of range, SourceError for an
+    unknown network.
     """
+    for folder in (str(path.parent.resolve()), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
     from saccade.export.sources import source_facts  # the libraries behind it take seconds to import
 
     try:

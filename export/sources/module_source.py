@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
+import traceback
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +41,9 @@ def load(request: NetworkRequest) -> Network:
     try:
         network = factory(**source.arguments)
     except TypeError as error:
-        raise SourceError(f"source.arguments do not fit {source.factory}: {error}") from error
+        raise SourceError(f"source.arguments do not fit {source.factory}: {_where(error)}") from error
+    except Exception as error:  # it is the user's own code, which may raise anything
+        raise SourceError(f"source.factory {source.factory} failed: {_where(error)}") from error
     if not isinstance(network, nn.Module):
         raise SourceError(f"source.factory {source.factory} returned {type(network).__name__}, not a torch module")
     if request.weights is not None:
@@ -75,8 +80,31 @@ class MethodModule(nn.Module):
 
 
 def _module_and_factory(source: ModuleSource) -> tuple[ModuleType, str]:
-    module_name, _, factory_name = source.factory.partition(":")
+    name, _, factory_name = source.factory.partition(":")
     try:
-        return import_module(module_name), factory_name
-    except ImportError as error:
-        raise SourceError(f"source.factory: cannot import {module_name!r}: {error}") from error
+        return _module_of_file(name) if name.endswith(".py") else import_module(name), factory_name
+    except SourceError:
+        raise
+    except Exception as error:  # importing runs the user's own code, which may raise anything
+        raise SourceError(f"source.factory: cannot import {name!r}: {_where(error)}") from error
+
+
+def _module_of_file(name: str) -> ModuleType:
+    """The module in a Python file, whose own folder is searched for what it imports. Raises SourceError."""
+    path = next((found for folder in sys.path if (found := Path(folder, name)).is_file()), None)
+    if path is None:
+        raise SourceError(f"source.factory: there is no {name} in the recipe's folder or the current directory")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None, "a .py file always has a specification"
+    assert spec.loader is not None, "and a loader"
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _where(error: Exception) -> str:
+    """The error in words, with the line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"

@@ -39,10 +39,13 @@ class TransformersSource(Frozen):
 
 
 class ModuleSource(Frozen):
-    """`module/package.file:factory`: a network built by calling a function, weights from safetensors."""
+    """`module/package.file:factory` or `module/path/file.py:factory`: a network built by calling a function.
+
+    Modules and files are looked for in the recipe's folder and in the current directory; weights are safetensors.
+    """
 
     kind: Literal["module"]
-    factory: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
+    factory: Annotated[str, Field(pattern=r"^([\w.]+|[\w./-]+\.py):\w+$")]
     arguments: dict[str, Any] = Field(default_factory=dict)
     method: Annotated[str, Field(pattern=r"^[a-z_]\w*$")] = "forward"  # what inference calls, where it is not forward
 

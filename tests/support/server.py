@@ -245,9 +245,10 @@ def running_server(
     wait: bool = True,
     program: str = "saccade.service",
     environment: dict[str, str] | None = None,
+    folder: Path = ROOT,
     **settings: Any,
 ) -> Iterator[Server]:
-    """`saccade serve` on a free port; serving every settled model unless `wait` is False."""
+    """`saccade serve` on a free port; serving every settled model unless `wait` is False; started in `folder`."""
     options = {
         "repository": repository,
         "port": 0,
@@ -265,7 +266,7 @@ def running_server(
         command += [f"--{name.replace('_', '-')}", str(value)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=clean_environment(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command, cwd=folder, env=clean_environment(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     server: Server | None = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,53 @@ def test_weights_are_loaded_and_change_the_digest(tmp_path: Path) -> None:
 
     assert not any(parameter.any() for parameter in load_network(loaded.network_request()).module.parameters())
     assert source_digest(loaded.network_request()) != before
+
+
+@pytest.fixture
+def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test adds to the search path and to the loaded modules is gone after it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+
+
+USERS_FILE = """
+from torch import nn
+
+from layers_of_mine import width
+
+
+def build(fault: bool = False):
+    if fault:
+        raise RuntimeError("no weights folder")
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, width))
+"""
+
+
+@pytest.mark.usefixtures("search_path")
+@pytest.mark.parametrize("factory", ["nets_of_mine:build", "nets_of_mine.py:build", "net-works/nets.py:build"])
+def test_factory_is_found_beside_the_recipe(tmp_path: Path, factory: str) -> None:
+    (tmp_path / "net-works").mkdir()
+    for folder, name in ((tmp_path, "nets_of_mine.py"), (tmp_path / "net-works", "nets.py")):
+        (folder / name).write_text(USERS_FILE)
+        (folder / "layers_of_mine.py").write_text("width = 10")
+
+    network = load_network(recipe(tmp_path, factory=factory).network_request()).module
+
+    assert [type(layer).__name__ for layer in network] == ["AdaptiveAvgPool2d", "Flatten", "Linear"]  # type: ignore[arg-type]  # a Sequential
+
+
+@pytest.mark.usefixtures("search_path")
+def test_factory_that_fails_says_why_and_where(tmp_path: Path) -> None:
+    (tmp_path / "nets_of_mine.py").write_text(USERS_FILE)
+    (tmp_path / "layers_of_mine.py").write_text("width = 10")
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+
+    with pytest.raises(SourceError, match=r"failed: RuntimeError: no weights folder \(nets_of_mine.py, line 9\)"):
+        load_network(recipe(tmp_path, factory="nets_of_mine.py:build", arguments={"fault": True}).network_request())
+    with pytest.raises(SourceError, match=r"cannot import 'broken.py': .*nothing_of_that_name.*broken.py, line 1"):
+        load_network(recipe(tmp_path, factory="broken.py:build").network_request())
+    with pytest.raises(SourceError, match=r"there is no absent.py in the recipe's folder"):
+        load_network(recipe(tmp_path, factory="absent.py:build").network_request())
 
 
 def test_random_weights_are_the_same_every_time(tmp_path: Path) -> None:
