@@ -140,7 +140,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         lambda key: control.send(messages.Want(key.model, key.version)),
     )
     config = uvicorn.Config(
-        api.front_door,
+        api.predict_shortcut,
         proxy_headers=False,
         http=OneWriteProtocol,
         loop="none",

@@ -21,11 +21,11 @@ from saccade.service.core import VersionKey
 from saccade.service.errors import SaccadeError
 from saccade.service.http.auth import ApiKeys
 from saccade.service.http.error_responses import PROBLEM_TYPE, problem, problem_of
-from saccade.service.http.front_door import FrontDoor
 from saccade.service.http.health import health_router
 from saccade.service.http.limits import BodyLimits
 from saccade.service.http.model_routes import model_router
 from saccade.service.http.playground import playground_router
+from saccade.service.http.predict_shortcut import PredictShortcut
 from saccade.service.http.schemas import PredictAnswer, Problem, predict_operation
 from saccade.service.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
 from saccade.service.metrics import Metrics
@@ -33,7 +33,7 @@ from saccade.service.parameters import DeadlineRule
 from saccade.service.predictor import Predictor
 from saccade.service.rungs import LadderRule, RungChooser
 from saccade.service.scheduling.admission import Admission
-from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.event_loop_lag import EventLoopLag
 from saccade.service.scheduling.pool_load import PoolLoad
 from saccade.service.scheduling.waits import WaitBounds
 from saccade.service.settings import Settings
@@ -53,7 +53,7 @@ class Api:
     """The parts a process needs to run and to stop."""
 
     app: FastAPI
-    front_door: FrontDoor
+    predict_shortcut: PredictShortcut
     catalog: ServingCatalog
     lines: DeviceLines
     switch: AdmissionSwitch
@@ -73,11 +73,11 @@ def build_api(
     rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
     load = PoolLoad(settings.decode_threads)
     limits = ImageLimits(settings.max_pixels)
-    turn = LoopTurn()
-    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0, turn)
+    lag = EventLoopLag()
+    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0, lag)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
-    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, turn)
+    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, lag)
     app = FastAPI(title="saccade", version=__version__)
     for path in PREDICT_PATHS:
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
@@ -87,7 +87,7 @@ def build_api(
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return Api(app, FrontDoor(endpoint, app), catalog, lines, switch, pool)
+    return Api(app, PredictShortcut(endpoint, app), catalog, lines, switch, pool)
 
 
 def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:

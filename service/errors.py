@@ -28,7 +28,7 @@ SaccadeError
 │       ├── UnknownSigner       the key is not among the trusted ones
 │       ├── BadSignature        it is not of this manifest, or not by this key
 │       └── DamagedSignature    manifest.sig cannot be read
-├── LoadFailed              `saccade bench` could not measure: no server, or a client process that ended
+├── BenchFailed              `saccade bench` could not measure: no server, or a client process that ended
 └── SettingsError           refuses to start
 """
 
@@ -159,7 +159,7 @@ class DamagedSignature(SignatureRefused):
     pass
 
 
-class LoadFailed(SaccadeError):
+class BenchFailed(SaccadeError):
     pass
 
 

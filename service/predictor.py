@@ -21,6 +21,7 @@ import structlog
 
 from saccade.models.preprocessing import Geometry, geometry_of, preprocess_into
 from saccade.models.specs import Task
+from saccade.service.cancellation import Cancellation, ClientWatch
 from saccade.service.catalog import Target
 from saccade.service.core import StageTimes
 from saccade.service.errors import (
@@ -32,10 +33,9 @@ from saccade.service.errors import (
     WorkerLost,
 )
 from saccade.service.parameters import Parameters
-from saccade.service.patience import ClientWatch, Patience
 from saccade.service.rungs import LadderRule, RungChooser
 from saccade.service.scheduling.admission import Permit
-from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.event_loop_lag import EventLoopLag
 from saccade.service.scheduling.pool_load import PoolLoad
 from saccade.service.scheduling.priority import RANK_OFFSET_S, Priority
 from saccade.service.scheduling.waits import Urgency
@@ -106,7 +106,7 @@ class Predictor:
         rungs: RungChooser | None = None,
         load: PoolLoad | None = None,
         inline_pixels: int = 0,
-        turn: LoopTurn | None = None,
+        lag: EventLoopLag | None = None,
     ) -> None:
         """Without `rungs` there is no ladder. `load` is the pool's; without it, one thread's is assumed.
 
@@ -118,7 +118,7 @@ class Predictor:
         self._load = load or PoolLoad(1)
         self._limits = limits
         self._inline_pixels = inline_pixels
-        self._turn = turn or LoopTurn()
+        self._lag = lag or EventLoopLag()
 
     def ensure_room(
         self,
@@ -211,8 +211,8 @@ class Predictor:
         try:
             if isinstance(image, SaccadeError):
                 raise image
-            with Patience(asked.deadline_s + _GRACE_S, asked.client) as patience:
-                return await self._answered(image, permit, given, asked, patience, start_s)
+            with Cancellation(asked.deadline_s + _GRACE_S, asked.client) as cancellation:
+                return await self._answered(image, permit, given, asked, cancellation, start_s)
         except SaccadeError as error:
             return self._failed(error, given)
         except Exception as error:  # logged with its trace; the other images of the request go on
@@ -222,22 +222,22 @@ class Predictor:
             permit.let_go()
 
     async def _answered(
-        self, image: bytes, permit: Permit, given: Assignment, asked: _Asked, patience: Patience, start_s: float
+        self, image: bytes, permit: Permit, given: Assignment, asked: _Asked, cancellation: Cancellation, start_s: float
     ) -> ImageAnswer:
         target = asked.target
-        filled = await self._prepare(image, permit, given, target, patience)
+        filled = await self._prepare(image, permit, given, target, cancellation)
         decoded_s = time.perf_counter()
         decoder = "device" if filled.encoded_bytes else "image_threads"
-        done = await self._infer(permit, given, filled, asked, patience)
+        done = await self._infer(permit, given, filled, asked, cancellation)
         if filled.encoded_bytes and done.status == messages.DONE_UNDECODED:
-            filled = await self._decode(image, permit, target, patience)
+            filled = await self._decode(image, permit, target, cancellation)
             decoded_s = time.perf_counter()
-            done = await self._infer(permit, given, filled, asked, patience)
+            done = await self._infer(permit, given, filled, asked, cancellation)
             decoder = "second_opinion"
         _ensure_ok(done.status)
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
-        prediction = await self._finish(permit, filled.place, target, asked.parameters, patience)
+        prediction = await self._finish(permit, filled.place, target, asked.parameters, cancellation)
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
         return ImageAnswer(prediction, None, times, given.instance.variant, self._rung(given))
@@ -246,7 +246,7 @@ class Predictor:
         return given.instance.rung if self._rungs.is_on else None
 
     async def _prepare(
-        self, image: bytes, permit: Permit, given: Assignment, target: Target, patience: Patience
+        self, image: bytes, permit: Permit, given: Assignment, target: Target, cancellation: Cancellation
     ) -> _Filled:
         """Fills the slot: with a JPEG's bytes where the worker decodes them, else with pixels."""
         if given.instance.decodes_jpegs:
@@ -255,10 +255,10 @@ class Predictor:
                 return self._copied(image, permit, target)
 
             is_small = len(image) <= _INLINE_JPEG_BYTES
-            copied = work() if is_small else await self._in_pool(permit, work, patience)
+            copied = work() if is_small else await self._in_pool(permit, work, cancellation)
             if copied is not None:
                 return copied
-        return await self._decode(image, permit, target, patience)
+        return await self._decode(image, permit, target, cancellation)
 
     def _copied(self, image: bytes, permit: Permit, target: Target) -> _Filled | None:
         """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
@@ -270,7 +270,7 @@ class Predictor:
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
         return _Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
-    async def _decode(self, image: bytes, permit: Permit, target: Target, patience: Patience) -> _Filled:
+    async def _decode(self, image: bytes, permit: Permit, target: Target, cancellation: Cancellation) -> _Filled:
         """Decodes and resizes into the slot."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
         spec = target.manifest.preprocess
@@ -279,19 +279,19 @@ class Predictor:
         def work() -> _Filled:
             return _Filled(preprocess_into(decode_image(image, self._limits, header), spec, pixels_out), 0)
 
-        if header is not None and self._turn.age_s() < _LONGEST_INLINE_TURN_S:
+        if header is not None and self._lag.age_s() < _LONGEST_INLINE_TURN_S:
             start_s = time.perf_counter()
             self._load.begin()
             try:
                 return work()
             finally:
                 self._load.end(time.perf_counter() - start_s)
-        return await self._in_pool(permit, work, patience)
+        return await self._in_pool(permit, work, cancellation)
 
     async def _infer(
-        self, permit: Permit, given: Assignment, filled: _Filled, asked: _Asked, patience: Patience
+        self, permit: Permit, given: Assignment, filled: _Filled, asked: _Asked, cancellation: Cancellation
     ) -> messages.Done:
-        patience.ensure_left()
+        cancellation.ensure_left()
         request_id, answer = given.worker.submit(
             permit,
             given.instance.instance_id,
@@ -305,7 +305,7 @@ class Predictor:
                 answer.set_exception(error)
                 given.worker.cancel(request_id)
 
-        patience.on_end(give_up)
+        cancellation.on_end(give_up)
         try:
             done = await answer
         except asyncio.CancelledError:  # the end of the process, or a neighbour that failed unforeseen
@@ -316,10 +316,10 @@ class Predictor:
 
     def _reserve_s(self, allowed_s: float) -> float:
         """What the worker is not told of a request's time."""
-        return min(_RESERVE_SHARE * allowed_s, _LONGEST_RESERVE_S) + _TURNS_RESERVED * self._turn.usual_s
+        return min(_RESERVE_SHARE * allowed_s, _LONGEST_RESERVE_S) + _TURNS_RESERVED * self._lag.usual_s
 
     async def _finish(
-        self, permit: Permit, place: Geometry, target: Target, parameters: Parameters, patience: Patience
+        self, permit: Permit, place: Geometry, target: Target, parameters: Parameters, cancellation: Cancellation
     ) -> dict[str, Any]:
         """Renders the answer; large masks leave the event loop."""
 
@@ -331,9 +331,9 @@ class Predictor:
         is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
         if target.manifest.task.task is not Task.SEGMENT or is_cheap_mask:
             return work()
-        return await self._in_pool(permit, work, patience)
+        return await self._in_pool(permit, work, cancellation)
 
-    async def _in_pool(self, permit: Permit, work: Callable[[], Result], patience: Patience) -> Result:
+    async def _in_pool(self, permit: Permit, work: Callable[[], Result], cancellation: Cancellation) -> Result:
         """Runs `work` in a pixel thread, which holds the permit until it is done with the slot.
 
         Work that has not begun when the request gives up never begins.
@@ -364,11 +364,11 @@ class Predictor:
             if not job.cancelled() and job.cancel():
                 done(None)
 
-        patience.ensure_left()
+        cancellation.ensure_left()
         permit.hold()
         self._load.begin()
         job = self._pool.submit(run)
-        patience.on_end(give_up)
+        cancellation.on_end(give_up)
         try:
             return await waiting
         except asyncio.CancelledError:

@@ -59,7 +59,7 @@ class Settings(BaseModel):
     max_slot_bytes: int = Field(32 * MIB, ge=4096, description="largest input plus outputs of one image")
     max_batch_size: int = Field(0, ge=0, description="upper bound on batches; 0: what the manifest allows")
     max_queue_delay_ms: float = Field(0.0, ge=0.0, le=1000.0, description="longest wait to fill a batch")
-    model_weights: str = Field(
+    device_shares: str = Field(
         "", description="device time of models that share a device, as detector=2,segmenter=0.5; others have 1"
     )
     max_estimated_wait_ms: float | None = Field(
@@ -139,16 +139,16 @@ class Settings(BaseModel):
     def pinned(self) -> frozenset[str]:
         return frozenset(_names_in(self.pinned_models))
 
-    @field_validator("model_weights")
+    @field_validator("device_shares")
     @classmethod
-    def _read_weights(cls, value: str) -> str:
-        weights_from(value)
+    def _read_shares(cls, value: str) -> str:
+        shares_from(value)
         return value
 
     @property
-    def weights(self) -> dict[str, float]:
-        """Of the models that have one of their own."""
-        return weights_from(self.model_weights)
+    def shares(self) -> dict[str, float]:
+        """Shares of the models that have one of their own; all others have 1."""
+        return shares_from(self.device_shares)
 
     @property
     def plain_backend(self) -> Literal["onnxruntime", "fake"]:
@@ -219,19 +219,19 @@ def _names_in(value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",")) if value.strip() else ()
 
 
-def weights_from(text: str) -> dict[str, float]:
-    """Weights by model of "detector=2,segmenter=0.5". Raises ValueError."""
-    weights: dict[str, float] = {}
+def shares_from(text: str) -> dict[str, float]:
+    """Shares of device time by model, of "detector=2,segmenter=0.5". Raises ValueError."""
+    shares: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         model, _, given = part.partition("=")
         try:
-            weight = float(given)
+            share = float(given)
         except ValueError:
-            weight = 0.0
-        if not model or model in weights or not 0.01 <= weight <= 100.0:
-            raise ValueError(f"{part!r} is not MODEL=WEIGHT with a weight from 0.01 to 100, each model once")
-        weights[model] = weight
-    return weights
+            share = 0.0
+        if not model or model in shares or not 0.01 <= share <= 100.0:
+            raise ValueError(f"{part!r} is not MODEL=SHARE with a share from 0.01 to 100, each model once")
+        shares[model] = share
+    return shares
 
 
 def _setting_name(location: tuple[int | str, ...]) -> str:

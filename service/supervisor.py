@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from saccade.service.core import VersionKey, VersionState
-from saccade.service.doors import Doors
 from saccade.service.engines.engine_serving import EngineEvents, EngineServing
 from saccade.service.errors import SettingsError
 from saccade.service.http.auth import ApiKeys
@@ -23,6 +22,7 @@ from saccade.service.placement.placer import MemoryLimits, Placer
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.runtime_dir import runtime_dir
 from saccade.service.settings import MIB, Settings, resolved
+from saccade.service.start_barrier import StartBarrier
 from saccade.service.tuning.tune import tuned
 from saccade.service.version_serving import ServingEvents, VersionServing
 from saccade.service.version_table import VersionTable
@@ -58,7 +58,7 @@ class Supervisor:
         )
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
-        self._doors = Doors(settings.api_processes)
+        self._start_barrier = StartBarrier(settings.api_processes)
         events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
         self._devices = {
             device: DeviceSupervision(
@@ -75,7 +75,7 @@ class Supervisor:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
-        loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._doors.wait_no_longer()))
+        loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._start_barrier.wait_no_longer()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
@@ -113,7 +113,7 @@ class Supervisor:
             code = await api.wait()
             self._apis.pop(name)
             self._acknowledged.pop(name)
-            self._doors.gone(name)
+            self._start_barrier.gone(name)
             self._versions.residency.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
             self._unload_settled()
@@ -148,7 +148,7 @@ class Supervisor:
                 self._apis[name].send(self._catalog())
             case messages.CatalogApplied():
                 self._acknowledged[name] = message.generation
-                self._let_listen(self._doors.able(name))
+                self._let_listen(self._start_barrier.able(name))
                 self._unload_settled()
                 self._announce()
             case messages.Want():

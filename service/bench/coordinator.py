@@ -24,7 +24,7 @@ from saccade.service.bench.client_process import Finished, Part, Progress, Ready
 from saccade.service.bench.records import Records, records_of
 from saccade.service.bench.schedule import Schedule
 from saccade.service.bench.workload import Endpoint, Workload
-from saccade.service.errors import LoadFailed
+from saccade.service.errors import BenchFailed
 
 _START_MARGIN_S = 0.1  # for the message to arrive everywhere
 _START_TIMEOUT_S = 60.0
@@ -103,7 +103,7 @@ def run_load(
 ) -> Measured:
     """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
 
-    Raises LoadFailed.
+    Raises BenchFailed.
     """
     parts = parts_of(plan, address_of(plan.endpoint))
     with _children(parts) as children:
@@ -116,11 +116,11 @@ def run_load(
 
 
 def address_of(endpoint: Endpoint) -> str:
-    """Looked up once, so that name servers are no part of what is measured. Raises LoadFailed."""
+    """Looked up once, so that name servers are no part of what is measured. Raises BenchFailed."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise LoadFailed(f"no address for {endpoint.host!r}: {error}; check the URL") from error
+        raise BenchFailed(f"no address for {endpoint.host!r}: {error}; check the URL") from error
     return str(found[0][4][0])
 
 
@@ -209,10 +209,10 @@ def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     for child in children:
         if not child.receive.poll(max(0.0, deadline_s - time.monotonic())):
-            raise LoadFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
+            raise BenchFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
         message = _received(child)
         if isinstance(message, Ready) and message.problem:
-            raise LoadFailed(f"cannot connect to {endpoint.authority}: {message.problem}")
+            raise BenchFailed(f"cannot connect to {endpoint.authority}: {message.problem}")
 
 
 def _received(child: _Child) -> object:
@@ -220,7 +220,7 @@ def _received(child: _Child) -> object:
         return child.receive.recv()
     except (EOFError, OSError) as error:
         child.process.join(1.0)
-        raise LoadFailed(f"{child.process.name} ended with {child.process.exitcode} before it had reported") from error
+        raise BenchFailed(f"{child.process.name} ended with {child.process.exitcode} before it had reported") from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from saccade.service.bench.statistics import is_stable
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
-from saccade.service.errors import LoadFailed
+from saccade.service.errors import BenchFailed
 
 _CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
 _CHECK_TIMEOUT_S = 10.0
@@ -69,7 +69,7 @@ OnProgress = Callable[[Live, float], None]  # what is known, and how long measur
 
 
 def check_server(session: Session) -> None:
-    """Every model answers by name and has a version that is ready. Raises LoadFailed."""
+    """Every model answers by name and has a version that is ready. Raises BenchFailed."""
     if session.shape.path != DEFAULT_PATH:
         return  # not saccade's API: the first requests will tell
     with httpx.Client(headers=dict(session.shape.headers), timeout=_CHECK_TIMEOUT_S) as client:
@@ -78,7 +78,7 @@ def check_server(session: Session) -> None:
             try:
                 response = client.get(url)
             except httpx.HTTPError as error:
-                raise LoadFailed(f"cannot reach {session.url}: {error}; is `saccade serve` running?") from error
+                raise BenchFailed(f"cannot reach {session.url}: {error}; is `saccade serve` running?") from error
             _ensure_ready(session.url, model, response)
 
 
@@ -87,19 +87,19 @@ def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
         document: dict[str, Any] = response.json()
         states = [version["state"] for version in document.get("versions", ())]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise LoadFailed(
+        raise BenchFailed(
             f"{url} answered {response.status_code}, but not as saccade does; name another server's path with --path"
         ) from error
     if not response.is_success:
-        raise LoadFailed(f"{url} answered {response.status_code}: {document.get('detail', 'no detail')}")
+        raise BenchFailed(f"{url} answered {response.status_code}: {document.get('detail', 'no detail')}")
     if "ready" not in states:
-        raise LoadFailed(
+        raise BenchFailed(
             f"no version of {model} is ready (states: {', '.join(states) or 'none'}); wait, or see its log"
         )
 
 
 def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> Run:
-    """Runs a load to its end. Raises LoadFailed, and BadParameter for a plan that is empty or too large."""
+    """Runs a load to its end. Raises BenchFailed, and BadParameter for a plan that is empty or too large."""
     plan = _plan(session, load)
     is_enough = _StabilityWatch(session.stable_within).is_enough if session.stable_within else None
     measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s), is_enough)

@@ -51,7 +51,7 @@ from saccade.service.parameters import (
     parse_given,
 )
 from saccade.service.predictor import ImageAnswer, Predictor
-from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.event_loop_lag import EventLoopLag
 from saccade.service.scheduling.priority import priority_from
 
 log = structlog.get_logger()
@@ -99,11 +99,11 @@ class PredictEndpoint:
         metrics: Metrics,
         switch: AdmissionSwitch,
         cold_starts: ColdStarts,
-        turn: LoopTurn,
+        lag: EventLoopLag,
     ) -> None:
         self._catalog = catalog
         self._cold_starts = cold_starts
-        self._turn = turn
+        self._lag = lag
         self._predictor = predictor
         self._limits = limits
         self._keys = keys
@@ -114,7 +114,7 @@ class PredictEndpoint:
         self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start_s, lag_s = time.perf_counter(), self._turn.lag_s()
+        start_s, lag_s = time.perf_counter(), self._lag.lag_s()
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         target: Target | None = None

@@ -222,7 +222,7 @@ class Worker:
             report(VersionState.FAILED, f"unexpected {type(error).__name__} while loading; see the worker's log")
             return
         self._names[message.instance_id] = (message.model, str(message.version))
-        weight = self._settings.weights.get(message.model, 1.0)
+        weight = self._settings.shares.get(message.model, 1.0)
         self._device_loop.add(message.instance_id, instance, message.model, weight)
         report(
             VersionState.READY, provider=provider, memory_bytes=memory_bytes, decodes_jpegs=instance.jpegs is not None

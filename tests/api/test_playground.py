@@ -37,7 +37,7 @@ def content_of(file: Path) -> bytes:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     api = build_api(Settings(decode_threads=1), lambda generation: None)
-    transport = httpx.ASGITransport(api.front_door)
+    transport = httpx.ASGITransport(api.predict_shortcut)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
     api.pool.shutdown()

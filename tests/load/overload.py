@@ -75,7 +75,7 @@ class Subject:
 
 
 def capacity_rps(subject: Subject, asked: Asked) -> float:
-    """Answers per second of a closed loop. Raises LoadFailed."""
+    """Answers per second of a closed loop. Raises BenchFailed."""
     free = subject.session(asked)
     check_server(free)
     run = measure(free, Closed(asked.in_flight, asked.capacity_s, asked.warm_up_s), lambda live, s: None)
@@ -83,14 +83,14 @@ def capacity_rps(subject: Subject, asked: Asked) -> float:
 
 
 def overloaded(subject: Subject, asked: Asked, rate_rps: float) -> Report:
-    """What became of so many requests a second that say their deadline. Raises LoadFailed."""
+    """What became of so many requests a second that say their deadline. Raises BenchFailed."""
     load = Open(Poisson(rate_rps, asked.warm_up_s + asked.seconds))
     session = subject.session(asked, ("deadline_ms", f"{asked.objective_ms:g}"))
     return measure(session, load, lambda live, s: None).report
 
 
 def measured(subject: Subject, asked: Asked, server: Server | None) -> Outcome:
-    """Capacity, then overload. Raises LoadFailed."""
+    """Capacity, then overload. Raises BenchFailed."""
     capacity = capacity_rps(subject, asked)
     before_mib = 0.0 if server is None else _memory_mib(server)
     report = overloaded(subject, asked, asked.times_capacity * capacity)

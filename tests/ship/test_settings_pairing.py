@@ -29,7 +29,7 @@ LEFT_AT_DEFAULT = {
     "max_slot_bytes": "only address space; pages count once touched",
     "max_batch_size": "the manifest says what was measured",
     "max_queue_delay_ms": "late batching needs no delay",
-    "model_weights": "names your models; k8s/README.md says how to give one more",
+    "device_shares": "names your models; k8s/README.md says how to give one more",
     "max_estimated_wait_ms": "deadlines bound the wait, and ten runs where none is named",
     "max_concurrent_per_key": "belongs to keys, which need a Secret of yours",
     "body_timeout_ms": "a property of clients, not of the cluster",

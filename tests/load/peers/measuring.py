@@ -16,7 +16,7 @@ from saccade.service.bench.report import Report
 from saccade.service.bench.schedule import Poisson
 from saccade.service.bench.session import Open, Session, measure
 from saccade.service.bench.workload import Endpoint, RequestShape, Workload
-from saccade.service.errors import BadParameter, LoadFailed
+from saccade.service.errors import BadParameter, BenchFailed
 from tests.load.peers.environments import python_of
 from tests.load.peers.plan import STARTING_LIMIT_S, TIMEOUT_S, Load, Place, Visit, longest_s
 from tests.load.peers.processes import (
@@ -68,7 +68,7 @@ def visit_server(bench: Bench, visit: Visit, published: Published, expected: Seq
             environment = environment_of(server, launch, run)
             with running(launch.command, environment, scratch, longest_s(visit, load)) as process:
                 _measure_places(bench, visit, process, _requests(bench, server, published), port, expected)
-    except (ServerFailed, WrongAnswer, LoadFailed, BadParameter, OSError, http.client.HTTPException) as error:
+    except (ServerFailed, WrongAnswer, BenchFailed, BadParameter, OSError, http.client.HTTPException) as error:
         bench.say(f"{visit.name} with {visit.subject.name}: {error}")
         for place in visit.places:
             if bench.rows.find(place) is None:

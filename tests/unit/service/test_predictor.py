@@ -36,7 +36,7 @@ from saccade.service.metrics import Metrics, VersionMetrics
 from saccade.service.parameters import DeadlineRule, GivenParameters, complete
 from saccade.service.predictor import ImageAnswer, Predictor
 from saccade.service.scheduling.admission import Admission, Permit
-from saccade.service.scheduling.loop_turn import LoopTurn
+from saccade.service.scheduling.event_loop_lag import EventLoopLag
 from saccade.service.vision.image_decoder import ImageLimits
 from saccade.service.workers import messages
 from saccade.service.workers.device_lines import DeviceLine, DeviceLines
@@ -103,7 +103,7 @@ class Story:
         pool: ThreadPoolExecutor,
         decodes_jpegs: bool = False,
         inline_pixels: int = 0,
-        turn: LoopTurn | None = None,
+        lag: EventLoopLag | None = None,
     ) -> None:
         self.admission = Admission(NoGauge())
         self.admission.adopt(arena)
@@ -111,7 +111,7 @@ class Story:
         self.client = ScriptedClient()
         lines = DeviceLines({"cpu": DeviceLine(self.admission, self.worker)})  # type: ignore[arg-type]  # same methods
         self.pool = pool
-        self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels, turn=turn)
+        self._predictor = Predictor(lines, pool, ImageLimits(10_000), inline_pixels=inline_pixels, lag=lag)
         manifest = manifest_for("digits", 1, Task.CLASSIFY)
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         self._target = Target(
@@ -543,7 +543,7 @@ async def test_damaged_small_jpeg_is_refused_like_any_other() -> None:
     arena.close()
 
 
-class LateTurn(LoopTurn):
+class LateLoop(EventLoopLag):
     """Of a loop that has not looked for news for a second."""
 
     def age_s(self) -> float:
@@ -553,7 +553,7 @@ class LateTurn(LoopTurn):
 async def test_small_jpegs_go_to_threads_while_the_loop_is_behind() -> None:
     arena = SlotArena.create(2, 16_384)
     with CountingPool(1) as pool:
-        story = Story(arena, pool, inline_pixels=32 * 24, turn=LateTurn())
+        story = Story(arena, pool, inline_pixels=32 * 24, lag=LateLoop())
 
         running = story.start(scene_jpeg(32, 24))
         await story.worker.answer(await story.worker.submitted.get())

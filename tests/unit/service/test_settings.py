@@ -198,15 +198,15 @@ def test_pinned_models_are_names() -> None:
     assert settings_from({}).pinned == frozenset()
 
 
-def test_weights_are_read_by_model() -> None:
-    assert settings_from({"SACCADE_MODEL_WEIGHTS": "detector=2,digits=0.5"}).weights == {"detector": 2.0, "digits": 0.5}
-    assert settings_from({}).weights == {}
+def test_shares_are_read_by_model() -> None:
+    assert settings_from({"SACCADE_DEVICE_SHARES": "detector=2,digits=0.5"}).shares == {"detector": 2.0, "digits": 0.5}
+    assert settings_from({}).shares == {}
 
 
 @pytest.mark.parametrize("value", ["detector", "detector=", "=2", "detector=0", "detector=nan", "a=1,a=2", "a=1;b=2"])
-def test_weights_that_are_none_refuse_to_start(value: str) -> None:
-    with pytest.raises(SettingsError, match=r"SACCADE_MODEL_WEIGHTS: .*MODEL=WEIGHT"):
-        settings_from({"SACCADE_MODEL_WEIGHTS": value})
+def test_shares_that_are_none_refuse_to_start(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"SACCADE_DEVICE_SHARES: .*MODEL=SHARE"):
+        settings_from({"SACCADE_DEVICE_SHARES": value})
 
 
 def test_limit_per_key_without_keys_refuses_to_start() -> None:

@@ -12,7 +12,7 @@ from saccade.service.bench.coordinator import Closed, Ending, Live, Measured
 from saccade.service.bench.schedule import Constant, Recorded
 from saccade.service.bench.session import Open, Run, _ensure_ready, _StabilityWatch, _window_s, trace_rows
 from saccade.service.bench.workload import Workload
-from saccade.service.errors import LoadFailed
+from saccade.service.errors import BenchFailed
 from tests.unit.service.bench.rows import BAD_IMAGE, ITEMS, Row, records_from, report_from
 
 
@@ -73,7 +73,7 @@ def answered(status: int, content: bytes) -> httpx.Response:
     ],
 )
 def test_server_that_cannot_be_measured_is_refused_before_the_load(response: httpx.Response, message: str) -> None:
-    with pytest.raises(LoadFailed, match=message):
+    with pytest.raises(BenchFailed, match=message):
         _ensure_ready("http://h", "m", response)
 
 

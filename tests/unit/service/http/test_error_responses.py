@@ -14,13 +14,13 @@ from saccade.service.errors import (
     BadParameter,
     BadRequest,
     BadSignature,
+    BenchFailed,
     ClientLeft,
     DamagedSignature,
     DeadlineExceeded,
     DeviceLost,
     Draining,
     InferenceFailed,
-    LoadFailed,
     NotFound,
     NotReady,
     OutOfDeviceMemory,
@@ -79,7 +79,7 @@ OURS = (
     BadSignature,
     DamagedSignature,
     SettingsError,
-    LoadFailed,
+    BenchFailed,
 )
 
 

@@ -1,4 +1,4 @@
-"""Patience: what ends a wait, once, and what does not."""
+"""Cancellation: what ends a wait, once, and what does not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from saccade.service import patience as patience_module
+from saccade.service import cancellation as cancellation_module
+from saccade.service.cancellation import Cancellation
 from saccade.service.errors import ClientLeft, DeadlineExceeded, SaccadeError
-from saccade.service.patience import Patience
 from tests.support.clients import ScriptedClient
 
 FAR_S = 3600.0
@@ -19,36 +19,36 @@ def later(seconds: float = FAR_S) -> float:
     return time.monotonic() + seconds
 
 
-async def given_up(patience: Patience) -> SaccadeError:
+async def given_up(cancellation: Cancellation) -> SaccadeError:
     ended: asyncio.Future[SaccadeError] = asyncio.get_running_loop().create_future()
-    patience.on_end(ended.set_result)
+    cancellation.on_end(ended.set_result)
     return await ended
 
 
 async def test_deadline_ends_the_present_wait_and_every_later_one() -> None:
-    with Patience(later(0.01), ScriptedClient()) as patience:
-        assert isinstance(await given_up(patience), DeadlineExceeded)
+    with Cancellation(later(0.01), ScriptedClient()) as cancellation:
+        assert isinstance(await given_up(cancellation), DeadlineExceeded)
         with pytest.raises(DeadlineExceeded):
-            patience.ensure_left()
+            cancellation.ensure_left()
 
 
 async def test_deadline_that_has_passed_lets_no_wait_begin() -> None:
-    with Patience(0.0, ScriptedClient()) as patience, pytest.raises(DeadlineExceeded):
-        patience.ensure_left()
+    with Cancellation(0.0, ScriptedClient()) as cancellation, pytest.raises(DeadlineExceeded):
+        cancellation.ensure_left()
 
 
 async def test_client_is_asked_about_only_when_the_answer_takes_its_time() -> None:
     client = ScriptedClient()
-    with Patience(later(), client):
+    with Cancellation(later(), client):
         pass
-    await asyncio.sleep(2 * patience_module._ASK_AFTER_S)
+    await asyncio.sleep(2 * cancellation_module._ASK_AFTER_S)
     assert not client.is_asked.is_set()
 
 
 async def test_client_that_leaves_ends_the_wait_before_the_deadline() -> None:
     client = ScriptedClient()
-    with Patience(later(), client) as patience:
-        waiting = asyncio.create_task(given_up(patience))
+    with Cancellation(later(), client) as cancellation:
+        waiting = asyncio.create_task(given_up(cancellation))
         await client.leave()
         assert isinstance(await waiting, ClientLeft)
     assert await client.asked() == []
@@ -56,23 +56,23 @@ async def test_client_that_leaves_ends_the_wait_before_the_deadline() -> None:
 
 async def test_first_reason_counts() -> None:
     client = ScriptedClient()
-    with Patience(later(0.1), client) as patience:
+    with Cancellation(later(0.1), client) as cancellation:
         await client.leave()
         await asyncio.sleep(0.1)
         with pytest.raises(ClientLeft):
-            patience.ensure_left()
+            cancellation.ensure_left()
 
 
 async def test_client_that_another_image_saw_leave_lets_no_wait_begin() -> None:
     client = ScriptedClient()
     client.has_left = True
-    with Patience(later(), client) as patience, pytest.raises(ClientLeft):
-        patience.ensure_left()
+    with Cancellation(later(), client) as cancellation, pytest.raises(ClientLeft):
+        cancellation.ensure_left()
 
 
 async def test_nothing_is_ended_after_the_context() -> None:
     ended: list[SaccadeError] = []
-    with Patience(later(0.01), ScriptedClient()) as patience:
-        patience.on_end(ended.append)
+    with Cancellation(later(0.01), ScriptedClient()) as cancellation:
+        cancellation.on_end(ended.append)
     await asyncio.sleep(0.02)
     assert ended == []

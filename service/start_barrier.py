@@ -1,4 +1,4 @@
-"""When API processes begin to listen. Promises: those of the start together, each later one as soon as it can.
+"""Decides when API processes begin to listen: those of the start together, each later one as soon as it can.
 
 The first to listen alone would get every connection that clients open at that moment, and they keep them.
 """
@@ -6,8 +6,8 @@ The first to listen alone would get every connection that clients open at that m
 from __future__ import annotations
 
 
-class Doors:
-    """Opens once `count` processes could answer, or when told not to wait any longer."""
+class StartBarrier:
+    """Opens once `count` processes are able to answer, or when it is told not to wait any longer."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -16,18 +16,18 @@ class Doors:
         self._told: set[str] = set()
 
     def able(self, name: str) -> list[str]:
-        """A process could answer. Who is to be told to listen now."""
+        """Notes that a process is able to answer, and returns the names of those to tell to listen now."""
         self._able.add(name)
         self._is_open = self._is_open or len(self._able) == self._count
         return self._to_tell()
 
     def wait_no_longer(self) -> list[str]:
-        """Who is to be told to listen now, the others being late."""
+        """Opens without the late processes, and returns the names of those to tell to listen now."""
         self._is_open = True
         return self._to_tell()
 
     def gone(self, name: str) -> None:
-        """The process ended; the next one of that name is another."""
+        """Forgets a process that ended; the next one of that name is told again."""
         self._able.discard(name)
         self._told.discard(name)
 

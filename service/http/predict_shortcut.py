@@ -1,4 +1,4 @@
-"""Sends predict requests straight to their endpoint, everything else to FastAPI. Promises: same answers either way.
+"""Sends predict requests straight to their endpoint and everything else to FastAPI; the answers are the same.
 
 FastAPI's middlewares and router cost about as much per request as queueing and batching together; predict needs
 none of them. The same endpoint is also a route of the application, which answers other methods with 405.
@@ -22,7 +22,7 @@ def _names_in(path: str) -> dict[str, str | None] | None:
     return None if match is None else match.groupdict()
 
 
-class FrontDoor:
+class PredictShortcut:
     """The ASGI application that uvicorn runs."""
 
     def __init__(self, predict: ASGIApp, others: ASGIApp) -> None:

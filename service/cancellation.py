@@ -1,4 +1,4 @@
-"""How long an image waits. Promises: the first of deadline and departure ends its present wait, and every later one.
+"""Ends the waits of one image: at its deadline, or when its client has left, whichever comes first.
 
 One timer per image and plain futures: `asyncio.timeout` and chained futures cost more than queueing the request does.
 """
@@ -31,8 +31,11 @@ class ClientWatch(Protocol):
         """Does not call back any more."""
 
 
-class Patience:
-    """Of one image, in the event loop that it was made in. A context: after its end nothing is ended."""
+class Cancellation:
+    """Ends the present wait of one image and every later one. It belongs to the event loop that it was made in.
+
+    Use it as a context manager: once the block is left, nothing is ended any more.
+    """
 
     __slots__ = ("_error", "_give_up", "_is_asking", "_timer", "_until_s", "_watch")
 
@@ -45,7 +48,7 @@ class Patience:
         self._give_up: GiveUp | None = None
         self._timer = self._look_after(min(_ASK_AFTER_S, until_s - time.monotonic()))
 
-    def __enter__(self) -> Patience:
+    def __enter__(self) -> Cancellation:
         return self
 
     def __exit__(
