@@ -17,8 +17,9 @@ A request's life
 per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`,
 `version_entry.py`). `version_serving.py` says which versions that are; sockets lie in `runtime_dir.py`.
 `engines/` has TensorRT plans built, measured and swapped in while others serve.
-`tuning/` chooses workers, threads and spinning on a processor by measuring them before all this begins; `start_barrier.py` says
-when API processes listen. `cancellation.py` ends what an image waits for when its time is over or its client has left.
+`tuning/` chooses workers, threads and spinning on a processor by measuring them before all this begins;
+`start_barrier.py` says when API processes listen. `cancellation.py` ends the waits of an image when its deadline has
+passed or its client has left.
 `offline.py` takes a folder through a version without any of this: `saccade predict --repository`.
 `placement/` accounts for device memory and decides which devices get a version, and on demand who leaves for whom;
 requests for what is not loaded wait in `cold_starts.py`.
