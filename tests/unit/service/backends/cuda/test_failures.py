@@ -76,7 +76,7 @@ def test_absent_cuda_python_is_a_missing_runtime(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(importlib, "import_module", absent)
 
-    with pytest.raises(RuntimeMissing, match=r"cuda-python is not installed .*saccade\[gpu\]"):
+    with pytest.raises(RuntimeMissing, match=r"cuda-python is not installed .*saccade-serving\[gpu\]"):
         RuntimeDriver()
 
 
