@@ -114,7 +114,7 @@ def test_a_lost_device_answers_what_it_held_and_ends_the_worker_by_a_code_of_its
     response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
 
     errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
-    assert errors[1] == 500  # reported before the process ended: nobody had to notice its end
+    assert errors[1] == 503  # reported before the process ended: nobody had to notice its end
     assert {errors[0], errors[2]} <= {None, 500, 503}  # in a batch before it, with it, or after it
     wait_until(lambda: is_replaced(server, before), what="a new worker serves")
     assert server.events("device_lost")[-1]["reason"] == "the fake backend was asked to lose its device"
