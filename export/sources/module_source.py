@@ -90,17 +90,25 @@ def _module_and_factory(source: ModuleSource) -> tuple[ModuleType, str]:
 
 
 def _module_of_file(name: str) -> ModuleType:
-    """The module in a Python file, whose own folder is searched for what it imports. Raises SourceError."""
+    """The module in a Python file, run once; its own folder is searched for what it imports. Raises SourceError."""
     path = next((found for folder in sys.path if (found := Path(folder, name)).is_file()), None)
     if path is None:
         raise SourceError(f"source.factory: there is no {name} in the recipe's folder or the current directory")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    spec = spec_from_file_location(path.stem, path)
+    key = f"{path.stem} of {path.parent}"  # no module that is imported by its name is ever called so
+    if key in sys.modules:
+        return sys.modules[key]
+    spec = spec_from_file_location(key, path)
     assert spec is not None, "a .py file always has a specification"
     assert spec.loader is not None, "and a loader"
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Registered while it runs, as an import does: dataclasses look their own module up there.
+    module = sys.modules[key] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[key]
+        raise
     return module
 
 

@@ -55,9 +55,18 @@ def search_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 USERS_FILE = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 from torch import nn
 
 from layers_of_mine import width
+
+
+@dataclass
+class Configuration:
+    width: int = 10
 
 
 def build(fault: bool = False):
@@ -86,7 +95,7 @@ def test_factory_that_fails_says_why_and_where(tmp_path: Path) -> None:
     (tmp_path / "layers_of_mine.py").write_text("width = 10")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
 
-    with pytest.raises(SourceError, match=r"failed: RuntimeError: no weights folder \(nets_of_mine.py, line 9\)"):
+    with pytest.raises(SourceError, match=r"failed: RuntimeError: no weights folder \(nets_of_mine.py, line 18\)"):
         load_network(recipe(tmp_path, factory="nets_of_mine.py:build", arguments={"fault": True}).network_request())
     with pytest.raises(SourceError, match=r"cannot import 'broken.py': .*nothing_of_that_name.*broken.py, line 1"):
         load_network(recipe(tmp_path, factory="broken.py:build").network_request())
