@@ -42,7 +42,7 @@ def hold_slots(
     server: Server, background: Background, send: Callable[[], ResultT], count: int
 ) -> list[Future[ResultT]]:
     """`count` requests that are in flight when this returns. `send` is slow; tried again if it was not slow enough."""
-    for _ in range(5):
+    for _ in range(20):
         held = [background.start(send) for _ in range(count)]
         wait_until(
             lambda held=held: server.metric("saccade_slots_in_use") >= count or any(future.done() for future in held),

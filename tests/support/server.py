@@ -256,6 +256,7 @@ def running_server(
         "repository_poll_ms": 100,
         "device_threads": 1,
         "tuning": "off",
+        "objective_ms": 10_000,  # by default ten runs of the fake model, which a busy machine's pauses exceed
         "api_processes": 1,
         "log_format": "json",
         **settings,
