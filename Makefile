@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt .ci/setup
 	touch $@
 
 demo: export ## export, gate, publish, serve, predict: the whole job; exits 0
-	$(PYTHON) -m saccade.export.demo --repository $(SACCADE_REPOSITORY)
+	$(PYTHON) -m saccade.export.cli.demo --repository $(SACCADE_REPOSITORY)
 
 export: $(READY) ## the three reference networks into $(SACCADE_REPOSITORY)
 	.venv/bin/saccade-export run $(RECIPES) --repository $(SACCADE_REPOSITORY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.export.cli import main
+from saccade.export.cli.program import main
 
 if __name__ == "__main__":
     main()

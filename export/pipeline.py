@@ -20,12 +20,12 @@ from saccade.export.artifact import (
     finish,
     finished_artifact,
 )
-from saccade.export.batching import settled
-from saccade.export.datasets import DataStore
+from saccade.export.convert.batching import settled
+from saccade.export.data.datasets import DataStore
 from saccade.export.errors import ExportError, RecipeError
 from saccade.export.import_closure import closure_digest, own_packages
+from saccade.export.publish.signing import Signer
 from saccade.export.recipe import LoadedRecipe
-from saccade.export.signing import Signer
 from saccade.export.step_table import STEPS
 from saccade.export.steps import Step, StepContext, qualified_name
 from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of

@@ -14,17 +14,17 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails
 
 from saccade.export.compression.spec import PruningSpec, SparsitySpec
+from saccade.export.data.image_split import Split
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.image_split import Split
-from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.sources.network import NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
-from saccade.models.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
+from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-_LONGEST_NAME = 63  # as saccade.models.specs.ModelName
+_LONGEST_NAME = 63  # as saccade.models.contract.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from saccade.export.compression.compress import recovered_digest, run_compress
+from saccade.export.convert.onnx_from_torch import run_onnx_from_torch
+from saccade.export.convert.onnx_optimization import run_onnx_optimization
+from saccade.export.convert.wrap import run_wrap
+from saccade.export.data.preprocess_check import run_preprocess
 from saccade.export.gate.judge import run_gate
-from saccade.export.onnx_from_torch import run_onnx_from_torch
-from saccade.export.onnx_optimization import run_onnx_optimization
+from saccade.export.plans.targets import installed_tensorrt, run_targets
 from saccade.export.precision.make import run_precision
-from saccade.export.preprocess_check import run_preprocess
-from saccade.export.publish import run_publish
+from saccade.export.precision.quantization.calibrate import calibrated_forms, run_calibrate
+from saccade.export.publish.publish import run_publish
 from saccade.export.qualification.qualify import run_qualify
-from saccade.export.quantization.calibrate import calibrated_forms, run_calibrate
+from saccade.export.qualification.reference import run_reference
 from saccade.export.recipe import LoadedRecipe
-from saccade.export.reference import run_reference
 from saccade.export.sources import source_digest
 from saccade.export.steps import Step
-from saccade.export.targets import installed_tensorrt, run_targets
-from saccade.export.wrap import run_wrap
 
 _WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "calibrate", "targets")
 

@@ -12,8 +12,8 @@ from saccade.export.recipe import LoadedRecipe, Recipe
 from saccade.export.variants import Form, VariantKind
 
 if TYPE_CHECKING:
-    from saccade.export.datasets import DataStore
-    from saccade.export.signing import Signer
+    from saccade.export.data.datasets import DataStore
+    from saccade.export.publish.signing import Signer
 
 Note = Callable[[str], None]  # shown beside the progress bar
 

@@ -4,7 +4,7 @@ A request's life
 1. `http/vision_routes.py` speaks HTTP: key, model, parameters, body; every end is counted once.
 2. `scheduling/dispatch.py` chooses a device, `scheduling/admission.py` gives a permit and a slot there, or 429; so does
    `scheduling/waits.py` before the body is read, when the wait would take the time that the request has.
-3. `vision/image_decoder.py` and `models/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
+3. `vision/image_decoder.py` and `models/contract/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
 4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
 5. `workers/worker.py` queues it (`scheduling/queue.py`), unless it would be late behind what waits; when the device is
    free, `scheduling/fair_share.py` says which model's turn it is, and `scheduling/batching.py` which requests run.

@@ -1,5 +1,5 @@
 """`python -m saccade.service` is `saccade`."""
 
-from saccade.service.cli import main
+from saccade.service.cli.program import main
 
 main()

@@ -25,7 +25,7 @@ from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_
 from prometheus_client.registry import Collector
 
 from saccade.service.core import Outcome, VersionState
-from saccade.service.workers.messages import Catalog
+from saccade.service.ipc.messages import Catalog
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")

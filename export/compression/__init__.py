@@ -8,5 +8,5 @@
     recovery_images.py   batches of changing images
     threads.py           keeps many small operations on one thread
 
-The forms themselves are `export/sparsity/` (2:4) and `export/pruning/` (whole channels).
+The forms themselves are `export/compression/sparsity/` (2:4) and `export/compression/pruning/` (whole channels).
 """

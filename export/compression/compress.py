@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saccade.export.artifact import Detail, file_sha256
+from saccade.export.compression.pruning.prune import run_prune
+from saccade.export.compression.sparsity.sparsify import run_sparsify
 from saccade.export.errors import RecipeError
-from saccade.export.pruning.prune import run_prune
 from saccade.export.recipe import LoadedRecipe
-from saccade.export.sparsity.sparsify import run_sparsify
 from saccade.export.steps import StepContext
 from saccade.export.variants import Form
 

@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 
 from saccade.export.compression.recovery_images import changed_batch
 from saccade.export.compression.recovery_loss import Meaning, distillation_loss, label_loss
+from saccade.export.compression.sparsity.masks import magnitude_mask
 from saccade.export.compression.spec import RecoverySpec
-from saccade.export.sparsity.masks import magnitude_mask
 from saccade.models.training.command import autocast
 from saccade.models.training.loop import warmed_cosine
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from saccade.models.specs import Frozen
+from saccade.models.contract.specs import Frozen
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -16,17 +16,17 @@ from saccade.export.artifact import Artifact
 from saccade.export.compression.recovery import Lesson, Recovered, recover
 from saccade.export.compression.recovery_loss import Meaning
 from saccade.export.compression.spec import RecoverySpec
-from saccade.export.datasets import calibration_split, ensure_calibration_allowed
+from saccade.export.convert.normalisation import relative_l2
+from saccade.export.convert.wrap import DEPLOY_FILE, load_deploy_program, read_wrap_facts
+from saccade.export.data.datasets import calibration_split, ensure_calibration_allowed
+from saccade.export.data.image_split import ImageSplit
+from saccade.export.data.labelled_images import ClassSample
 from saccade.export.errors import GraphError, RecipeError
-from saccade.export.image_split import ImageSplit
-from saccade.export.labelled_images import ClassSample
-from saccade.export.normalisation import relative_l2
 from saccade.export.qualification.accuracy import Answer, evaluate
 from saccade.export.qualification.evidence import point_value
 from saccade.export.recipe import DigitScenes, FolderData
 from saccade.export.steps import StepContext
-from saccade.export.wrap import DEPLOY_FILE, load_deploy_program, read_wrap_facts
-from saccade.models.specs import Task, output_tensors
+from saccade.models.contract.specs import Task, output_tensors
 
 MAX_PROOF_ERROR = 1e-5  # relative L2 of raw outputs: what keeps the function may only round differently
 PROOF_IMAGES = 4

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from saccade.export.gate.on_device import Settled
 from saccade.export.gate.plan_gate import settled_record
-from saccade.models.manifest import Manifest
-from saccade.models.plans import PlanKey
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.plans import PlanKey
 from saccade.service.repository.plans import PlanStore
 
 

@@ -15,7 +15,7 @@ from saccade.export.gate.checks.speed import speed_checks
 from saccade.export.gate.checks.structure import structure_checks
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
-from saccade.models.manifest import GateDecision
+from saccade.models.contract.manifest import GateDecision
 
 _KINDS = (origin_checks, number_checks, structure_checks, answer_checks, speed_checks)
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.export.data.image_split import ImageSplit, batch_of
 from saccade.export.errors import DeviceError
 from saccade.export.gate.device_seam import DeviceProbe, OpenedPlan
 from saccade.export.gate.plan_layers import plan_layers, share_in_plan
-from saccade.export.image_split import ImageSplit, batch_of
 from saccade.export.qualification.accuracy import Answer, answers_of, evidence_of
 from saccade.export.qualification.benchmark import latency_figure, speed_ratio
 from saccade.export.qualification.evidence import accuracy_of
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
 from saccade.export.qualification.qualify_report import DeviceFigures, QualifyReport, SparseGain
 from saccade.export.variants import TRAITS, VariantKind
-from saccade.models.manifest import Manifest
-from saccade.models.specs import PreprocessSpec, TaskSpec, output_tensors
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.specs import PreprocessSpec, TaskSpec, output_tensors
 
 
 @dataclass(frozen=True, slots=True)

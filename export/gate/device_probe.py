@@ -20,8 +20,8 @@ from saccade.export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
 from saccade.export.plans.version_plans import ensure_plan, key_for
 from saccade.export.qualification.accuracy import Answer
 from saccade.export.qualification.benchmark import seconds_per_run
-from saccade.models.manifest import Device
-from saccade.models.plans import PlanKey
+from saccade.models.contract.manifest import Device
+from saccade.models.contract.plans import PlanKey
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 from saccade.service.backends.requests import for_plan, load_request, variant_named

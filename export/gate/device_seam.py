@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.accuracy import Answer
-from saccade.models.manifest import Device
+from saccade.models.contract.manifest import Device
 
 
 class OpenedPlan(Protocol):

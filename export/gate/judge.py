@@ -10,16 +10,18 @@ from pathlib import Path
 import orjson
 
 from saccade.export.artifact import Artifact, Detail
-from saccade.export.batching import not_batchable_reason
-from saccade.export.conversion_proof import read_proof
+from saccade.export.convert.batching import not_batchable_reason
+from saccade.export.convert.conversion_proof import read_proof
+from saccade.export.convert.wrap import read_folds, read_wrap_facts
+from saccade.export.data.preprocess_check import read_fidelity
 from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.judged_variants import judged_variants
+from saccade.export.plans.targets import read_targets
 from saccade.export.precision.files import CALIBRATION_FILE
-from saccade.export.preprocess_check import read_fidelity
 from saccade.export.qualification.benchmark import cpu_name
 from saccade.export.qualification.bootstrap import CONFIDENCE
+from saccade.export.qualification.reference import reference_interval, reference_metric_name
 from saccade.export.recipe import LoadedRecipe
-from saccade.export.reference import reference_interval, reference_metric_name
 from saccade.export.reports.export_report import (
     CalibrationTable,
     ConversionFigure,
@@ -39,9 +41,7 @@ from saccade.export.reports.report_inputs import (
 from saccade.export.sources.specs import source_name
 from saccade.export.sources.weights import weights_digest
 from saccade.export.steps import StepContext, qualified_name
-from saccade.export.targets import read_targets
-from saccade.export.wrap import read_folds, read_wrap_facts
-from saccade.models.manifest import MetricFigure
+from saccade.models.contract.manifest import MetricFigure
 
 _VERDICTS = ("accepted", "pending", "denied")
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from saccade.export.artifact import file_sha256
+from saccade.export.data.preprocess_check import read_fidelity
 from saccade.export.errors import PublishError
 from saccade.export.gate.checks.facts import GateFacts
 from saccade.export.gate.decision import gate_decision
 from saccade.export.gate.limits import GateThresholds, changed_limits
-from saccade.export.onnx_graph import MODEL_FILE
-from saccade.export.preprocess_check import read_fidelity
+from saccade.export.graph.onnx_graph import MODEL_FILE
+from saccade.export.publish.repository import newest_manifest
 from saccade.export.qualification.qualify import REPORT_FILE
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport
-from saccade.export.repository import newest_manifest
 from saccade.export.steps import StepContext, qualified_name
-from saccade.models.manifest import MANIFEST_NAME, GateDecision, Manifest, read_manifest
+from saccade.models.contract.manifest import MANIFEST_NAME, GateDecision, Manifest, read_manifest
 
 
 def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:

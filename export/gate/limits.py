@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from saccade.export.variants import Precision, VariantKind
-from saccade.models.specs import Frozen
+from saccade.models.contract.specs import Frozen
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Agreement = Literal["top1", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]

@@ -15,7 +15,7 @@ from saccade.export.gate.device_seam import DeviceProbe
 from saccade.export.qualification.qualify_report import DeviceFigures
 from saccade.export.recipe import Recipe
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from saccade.models.manifest import Manifest
+from saccade.models.contract.manifest import Manifest
 from saccade.service.repository.verify import verify_version
 
 Note = Callable[[str], None]

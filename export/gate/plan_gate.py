@@ -11,15 +11,15 @@ from pathlib import Path
 
 from saccade.export.artifact import file_sha256
 from saccade.export.errors import DataRefused, DeviceError
-from saccade.export.evidence_pack import EVIDENCE_FILE, read_evidence
 from saccade.export.gate.checks.facts import GateFacts
 from saccade.export.gate.decision import gate_decision
 from saccade.export.gate.device_figures import EvaluationData, device_figures, terms_of
 from saccade.export.gate.device_seam import DeviceProbe
+from saccade.export.publish.evidence_pack import EVIDENCE_FILE, read_evidence
 from saccade.export.qualification.qualify_report import DeviceFigures
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
-from saccade.models.manifest import GateDecision, Manifest
-from saccade.models.plans import PlanRecord
+from saccade.models.contract.manifest import GateDecision, Manifest
+from saccade.models.contract.plans import PlanRecord
 
 
 def plan_verdict(

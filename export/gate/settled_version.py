@@ -14,12 +14,12 @@ from pathlib import Path
 from saccade.export.errors import PublishError
 from saccade.export.gate.decision import verdict
 from saccade.export.gate.on_device import Settled
-from saccade.export.publish import file_entries, write_manifest
+from saccade.export.publish.publish import file_entries, write_manifest
+from saccade.export.publish.repository import add_version
+from saccade.export.publish.signing import Signer
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.reports.report_files import pictures_beside, write_report
-from saccade.export.repository import add_version
-from saccade.export.signing import Signer
-from saccade.models.manifest import FileEntry, Lineage, Manifest, Variant
+from saccade.models.contract.manifest import FileEntry, Lineage, Manifest, Variant
 from saccade.service import __version__
 from saccade.service.repository.signature import SIGNATURE_NAME
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from saccade.export.gate.checks.names import GATE_BY_CHECK
 from saccade.export.gate.decision import verdict
 from saccade.export.reports.export_report import ExportReport
-from saccade.models.manifest import GateCheck, GateDecision
+from saccade.models.contract.manifest import GateCheck, GateDecision
 
 _STYLES = {"pass": "green", "FAIL": "bold red", "pending": "yellow", "accepted": "green", "denied": "bold red"}
 

@@ -6,5 +6,5 @@
 4. `runner.py` starts children, bounds their time and merges what they say; `rows.py` is the form of a row.
 5. `table.py` renders the rows as Markdown.
 
-Beside it: `export/cli_matrix.py` is the command.
+Beside it: `export/cli/matrix.py` is the command.
 """

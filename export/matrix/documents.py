@@ -8,8 +8,8 @@ from typing import Any, get_args
 from saccade.export.gate.limits import Agreement
 from saccade.export.matrix.entries import Entry
 from saccade.export.variants import VariantKind
-from saccade.models.digit_scenes import CLASS_NAMES
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
+from saccade.models.digits.digit_scenes import CLASS_NAMES
 
 Document = dict[str, Any]
 ALLOWED_BATCH_SIZES = (1, 3, 8)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 Sections = Mapping[str, Any]
 

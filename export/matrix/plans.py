@@ -8,7 +8,7 @@ from pathlib import Path
 from saccade.export.errors import ExportError
 from saccade.export.matrix.documents import ALLOWED_BATCH_SIZES
 from saccade.export.matrix.rows import Plan, has_plan_tool
-from saccade.export.tensorrt_from_onnx import DEFAULT_CAPABILITIES, ParserError, build_plan
+from saccade.export.plans.tensorrt_from_onnx import DEFAULT_CAPABILITIES, ParserError, build_plan
 
 _RUNTIME = "tensorrt_rtx"
 _LONGEST_REASON = 240  # characters

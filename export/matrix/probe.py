@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from saccade.export.datasets import DataStore
+from saccade.export.data.datasets import DataStore
 from saccade.export.errors import ExportError
+from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.matrix.documents import VARIANTS, recipe_document, resized, source_document
 from saccade.export.matrix.entries import Entry, entry_of
 from saccade.export.matrix.plans import plans_of
@@ -26,13 +27,12 @@ from saccade.export.matrix.readings import Run, denial_of, export_figures, int8_
 from saccade.export.matrix.rows import Row, replace_file, row_key
 from saccade.export.matrix.served import served_answer
 from saccade.export.matrix.weights import write_weights
-from saccade.export.onnx_graph import MODEL_FILE
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.recipe import load_recipe
 from saccade.export.sources import source_facts
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
-from saccade.models.manifest import read_manifest
+from saccade.models.contract.manifest import read_manifest
 from saccade.service.errors import SaccadeError
 
 ROW_NAME = "row.json"

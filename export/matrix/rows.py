@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from saccade.export.matrix.entries import Entry
-from saccade.models.specs import Frozen, Task
+from saccade.models.contract.specs import Frozen, Task
 
 RESULTS_NAME = "results.json"
 _TOOLS = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnxslim", "onnxruntime")

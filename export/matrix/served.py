@@ -12,11 +12,11 @@ import httpx
 import numpy as np
 import onnxruntime
 
-from saccade.export.demo import DemoFailed, Sample, read_samples, running_server
+from saccade.export.cli.demo import DemoFailed, Sample, read_samples, running_server
 from saccade.export.matrix.rows import Served
-from saccade.models.manifest import Manifest, Variant
-from saccade.models.preprocessing import Geometry, preprocess_into
-from saccade.models.specs import Task
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.preprocessing import Geometry, preprocess_into
+from saccade.models.contract.specs import Task
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.image_decoder import ImageLimits, decode_image

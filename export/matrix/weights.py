@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from saccade.export.matrix.documents import labels_of, source_document
 from saccade.export.matrix.entries import Entry
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 SEED = 20
 _SPREAD = 2.0  # standard deviation of the last layer's outputs

@@ -12,10 +12,10 @@ from typing import Any
 import onnx
 
 from saccade.export.errors import GraphError
-from saccade.export.onnx_graph import layer_of
+from saccade.export.graph.onnx_graph import layer_of
+from saccade.export.graph.rewrites.byte_input import cast_bytes_first
+from saccade.export.graph.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
 from saccade.export.plans.build_log import ParserError, listening, parser_reason, process_log
-from saccade.export.rewrites.byte_input import cast_bytes_first
-from saccade.export.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
 
 _ORIGIN = re.compile(r"\[ONNX Layer: (.*?)\]")
 # They hand values on as they are: behind them a product still reads quantized values.

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 from saccade.export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
-from saccade.models.plans import TensorRtName
+from saccade.models.contract.plans import TensorRtName
 from saccade.service.backends.tensorrt.module import first_installed
 
 DEFAULT_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")  # A100, consumer Ampere, Ada, Blackwell

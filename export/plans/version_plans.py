@@ -15,9 +15,9 @@ from types import ModuleType
 from saccade.export.errors import DeviceError, RecipeError
 from saccade.export.plans.precision_claim import PrecisionClaim, precision_claim
 from saccade.export.plans.progress import Progress
-from saccade.export.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
-from saccade.models.manifest import Manifest, Variant
-from saccade.models.plans import PlanKey, PlanRecord, TensorRtName, plan_key
+from saccade.export.plans.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.plans import PlanKey, PlanRecord, TensorRtName, plan_key
 from saccade.service.errors import PlanRefused
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.variants import gate_state

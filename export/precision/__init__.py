@@ -11,5 +11,5 @@
     concrete_shapes.py      tensor shapes for one image
     efficiency.py           multiply-adds, activations, achieved share of a measured peak
 
-int8 and fp8 are made by `export/quantization/`.
+int8 and fp8 are made by `export/precision/quantization/`.
 """

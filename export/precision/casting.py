@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from saccade.export.graph_rewrites import drop_dead_nodes
-from saccade.export.onnx_graph import layer_of
+from saccade.export.graph.graph_rewrites import drop_dead_nodes
+from saccade.export.graph.onnx_graph import layer_of
 from saccade.export.precision.effective_precision import element_types
 from saccade.export.precision.float_formats import FloatFormat
 from saccade.export.precision.regions import TAKES_ANY_TYPE, narrow_inputs

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from saccade.export.graph_rewrites import attribute
+from saccade.export.graph.graph_rewrites import attribute
 
 _SMALL = 4096  # elements: shapes, axes, scales and indices, which inference needs to see
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)

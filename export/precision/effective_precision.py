@@ -16,10 +16,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from saccade.export.errors import GraphError
-from saccade.export.graph_rewrites import attribute
-from saccade.export.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
+from saccade.export.graph.graph_rewrites import attribute
+from saccade.export.graph.onnx_graph import WEIGHTED_OPS, layer_of, network_nodes
+from saccade.export.plans.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
 from saccade.export.precision.concrete_shapes import concrete_shapes, without_weights
-from saccade.export.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
 from saccade.export.variants import Precision
 
 # They hand values on as they are, so a product behind them still reads quantized values.

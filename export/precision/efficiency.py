@@ -20,8 +20,8 @@ from pydantic import Field
 
 from saccade.export.precision.effective_precision import LayerPrecision, share_in
 from saccade.export.variants import Precision
-from saccade.models.manifest import LatencyFigure
-from saccade.models.specs import Frozen
+from saccade.models.contract.manifest import LatencyFigure
+from saccade.models.contract.specs import Frozen
 
 _PEAK_SIDES = (384, 512, 1024)  # of square matrices: small ones fit caches and time slices, large ones many threads
 _PEAK_BUDGET_S = 0.3  # per type and side

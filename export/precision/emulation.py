@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.errors import GraphError
-from saccade.export.large_files import save_graph
+from saccade.export.graph.large_files import save_graph
 from saccade.export.precision.effective_precision import MOVING_OPS, element_types
 from saccade.export.precision.float_formats import NARROW_TYPES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from saccade.export.errors import GraphError
-from saccade.export.large_files import WEIGHTS_SUFFIX, save_graph
+from saccade.export.graph.large_files import WEIGHTS_SUFFIX, save_graph
 from saccade.export.qualification.bare_graph import bare_graph
 from saccade.export.variants import VariantKind
 

@@ -9,12 +9,12 @@ import onnx
 
 from saccade.export.artifact import Detail
 from saccade.export.errors import RecipeError
-from saccade.export.graph_rewrites import read_interleaved_pixels
-from saccade.export.large_files import hand_on_weights, load_graph, save_graph
-from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.graph.graph_rewrites import read_interleaved_pixels
+from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph
+from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.files import weights_name, write_bare
 from saccade.export.precision.mixed_precision import make_bf16, make_fp16
-from saccade.export.quantization.quantize import make_quantized
+from saccade.export.precision.quantization.quantize import make_quantized
 from saccade.export.steps import StepContext
 from saccade.export.variants import VariantKind
 

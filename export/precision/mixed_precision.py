@@ -11,10 +11,10 @@ import onnx
 import orjson
 
 from saccade.export.artifact import Detail
-from saccade.export.datasets import calibration_split
+from saccade.export.data.datasets import calibration_split
 from saccade.export.errors import GraphError
-from saccade.export.large_files import hand_on_weights, load_graph, save_graph, whole_graph
-from saccade.export.onnx_graph import MODEL_FILE, ensure_contract, ensure_unique_names
+from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph, whole_graph
+from saccade.export.graph.onnx_graph import MODEL_FILE, ensure_contract, ensure_unique_names
 from saccade.export.precision.casting import lift_constants, narrowed
 from saccade.export.precision.effective_precision import (
     dtype_counts,
@@ -26,8 +26,8 @@ from saccade.export.precision.effective_precision import (
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import weights_name
 from saccade.export.precision.float_formats import FloatFormat, NarrowPrecision, float_format
+from saccade.export.precision.quantization.calibration import LARGEST_BATCH, observe
 from saccade.export.precision.regions import Regions, ranged_tensors, regions_by_operator, regions_within_range
-from saccade.export.quantization.calibration import LARGEST_BATCH, observe
 from saccade.export.steps import StepContext
 from saccade.export.variants import TRAITS
 

@@ -17,8 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from saccade.export.graph_rewrites import attribute, constants_of
-from saccade.export.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
+from saccade.export.graph.graph_rewrites import attribute, constants_of
+from saccade.export.graph.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
 from saccade.export.precision.concrete_shapes import concrete_shapes
 from saccade.export.precision.effective_precision import MOVING_OPS, element_types, layer_precisions
 from saccade.export.precision.float_formats import FloatFormat

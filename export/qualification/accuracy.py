@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.image_split import ImageSplit, batches
-from saccade.export.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.image_split import ImageSplit, batches
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
 from saccade.export.qualification.detection_evidence import Detections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
-from saccade.models.metrics import confusion_matrix
-from saccade.models.preprocessing import boxes_to_source, mask_to_source
-from saccade.models.specs import Task, TaskSpec
+from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
+from saccade.models.contract.specs import Task, TaskSpec
+from saccade.models.metrics.metrics import confusion_matrix
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 Infer = Callable[[NDArray[np.uint8]], Answer]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.gate.limits import Agreement
-from saccade.models.specs import Task, TaskSpec
+from saccade.models.contract.specs import Task, TaskSpec
 
 MIN_BOX_IOU = 0.5
 BAND_SHARE = 0.02  # of the diagonal

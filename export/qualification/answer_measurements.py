@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.image_split import batch_of
+from saccade.export.data.image_split import batch_of
 from saccade.export.qualification.accuracy import Answer
 from saccade.export.qualification.parity import answer_difference, hostile_figure, hostile_images
 from saccade.export.qualification.qualify_report import BatchInvariance, HostileFigure, ParityFigure
 from saccade.export.recipe import Recipe
-from saccade.models.specs import output_tensors
+from saccade.models.contract.specs import output_tensors
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 _INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch size

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from saccade.export.image_split import ImageSplit
-from saccade.export.labelled_images import IGNORED, ClassSample, DetectSample, Sample
+from saccade.export.data.image_split import ImageSplit
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample
 from saccade.export.qualification.disagreements import (
     Answer,
     Boxes,
@@ -23,8 +23,8 @@ from saccade.export.qualification.disagreements import (
     most_different,
     paired,
 )
-from saccade.models.preprocessing import Geometry, boxes_to_source, mask_to_source
-from saccade.models.specs import Task, TaskSpec
+from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
+from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 EXAMPLES = 3  # images per variant

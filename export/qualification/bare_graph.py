@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from saccade.export.errors import GraphError
-from saccade.export.graph_rewrites import attribute
-from saccade.models.specs import PreprocessSpec, TensorSpec
+from saccade.export.graph.graph_rewrites import attribute
+from saccade.models.contract.specs import PreprocessSpec, TensorSpec
 
 BARE_SCALE = 1.0 / 255.0  # the bare graph takes pixels / 255
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import interval_of
 from saccade.export.qualification.qualify_report import SpeedRatio
-from saccade.models.manifest import Device, LatencyFigure
+from saccade.models.contract.manifest import Device, LatencyFigure
 
 Run = Callable[[], object]
 Clock = Callable[[], float]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.detection_evidence import IOU_THRESHOLDS, RECALL_POINTS, DetectEvidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
-from saccade.models.specs import Frozen
+from saccade.models.contract.specs import Frozen
 
 MOST_CLASSES = 24  # rows of a matrix, or curves of a plot, that a reader can still tell apart
 PLOTTED_IOUS = (0.5, 0.75)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.detection_evidence import box_iou
-from saccade.models.specs import Frozen, Task, TaskSpec
+from saccade.models.contract.specs import Frozen, Task, TaskSpec
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 FloatArray = NDArray[np.float64]

@@ -9,9 +9,11 @@ from pathlib import Path
 import onnx
 import orjson
 
+from saccade.export.compression.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
 from saccade.export.errors import GraphError
-from saccade.export.large_files import load_graph
-from saccade.export.onnx_graph import ancestors
+from saccade.export.graph.large_files import load_graph
+from saccade.export.graph.onnx_graph import ancestors
+from saccade.export.plans.targets import installed_tensorrt
 from saccade.export.precision.effective_precision import (
     LayerPrecision,
     layer_precisions,
@@ -23,8 +25,6 @@ from saccade.export.precision.effective_precision import (
 from saccade.export.precision.files import LAYERS_FILE
 from saccade.export.precision.mixed_precision import DTYPES_FILE
 from saccade.export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
-from saccade.export.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
-from saccade.export.targets import installed_tensorrt
 from saccade.export.variants import VariantTraits
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from saccade.export.qualification.bootstrap import CONFIDENCE
 from saccade.export.qualification.evidence import Accuracy
 from saccade.export.qualification.qualify_report import MetricDrop
-from saccade.models.manifest import MetricFigure
+from saccade.models.contract.manifest import MetricFigure
 
 
 def metric_figure(accuracy: Accuracy) -> MetricFigure:

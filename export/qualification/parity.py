@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.qualify_report import HostileFigure
-from saccade.models.specs import Task, TensorSpec
+from saccade.models.contract.specs import Task, TensorSpec
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # detections below it are noise whose order rounding decides

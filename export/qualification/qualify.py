@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 
 from saccade.export.artifact import Detail, file_sha256
-from saccade.export.conversion_proof import read_proof
-from saccade.export.large_files import weight_files
-from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.convert.conversion_proof import read_proof
+from saccade.export.graph.large_files import weight_files
+from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.efficiency import efficiency_of, measured_peak
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
@@ -28,9 +28,9 @@ from saccade.export.qualification.evidence import Accuracy, accuracy_of
 from saccade.export.qualification.file_structure import file_structure
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
+from saccade.export.qualification.reference import reference_answers
+from saccade.export.qualification.serving import open_backend
 from saccade.export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
-from saccade.export.reference import reference_answers
-from saccade.export.serving import open_backend
 from saccade.export.steps import StepContext, qualified_name
 from saccade.export.variants import TRAITS
 

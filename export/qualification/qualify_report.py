@@ -9,8 +9,8 @@ from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
 from saccade.export.variants import Precision
-from saccade.models.manifest import Device, LatencyFigure, MetricFigure
-from saccade.models.specs import Frozen, Sha256
+from saccade.models.contract.manifest import Device, LatencyFigure, MetricFigure
+from saccade.models.contract.specs import Frozen, Sha256
 
 
 class MetricDrop(Frozen):

@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from saccade.export.data.image_split import batch_of
 from saccade.export.errors import GraphError
-from saccade.export.image_split import batch_of
 from saccade.export.qualification.bare_graph import bare_images
 from saccade.export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
 from saccade.export.qualification.qualify_report import SpeedRatio
+from saccade.export.qualification.serving import open_racing_backends
 from saccade.export.recipe import Recipe
-from saccade.export.serving import open_racing_backends
-from saccade.models.manifest import LatencyFigure
+from saccade.models.contract.manifest import LatencyFigure
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 _MEMORY_TIMEOUT_S = 600.0

@@ -8,9 +8,9 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
 from saccade.export.errors import RecipeError
 from saccade.export.precision.files import LAYERS_FILE
-from saccade.export.sparsity.mask_check import SPARSITY_FILE
 
 
 class _Written(BaseModel):

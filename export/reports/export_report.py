@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from saccade.export.data.fidelity import FidelityReport
 from saccade.export.errors import RecipeError
-from saccade.export.fidelity import FidelityReport
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
-from saccade.models.manifest import GateDecision, MetricFigure, TargetSupport
-from saccade.models.specs import Frozen, Task
+from saccade.models.contract.manifest import GateDecision, MetricFigure, TargetSupport
+from saccade.models.contract.specs import Frozen, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.variants import TRAITS, VariantTraits
-from saccade.models.manifest import Device
+from saccade.models.contract.manifest import Device
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from saccade.models.specs import PreprocessSpec
+from saccade.models.contract.specs import PreprocessSpec
 
 
 def crop_at_size(known: PreprocessSpec, crop_share: float | None, width: int, height: int) -> dict[str, Any]:

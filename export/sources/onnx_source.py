@@ -1,6 +1,6 @@
 """Networks that are ONNX files already. Promises: sizes, task and class count come from the file, pixels stay ours.
 
-The file takes normalised float images (n, 3, height, width) and gives, as `export/network.py` says, logits (n,
+The file takes normalised float images (n, 3, height, width) and gives, as `export/sources/network.py` says, logits (n,
 classes), dense logits (n, classes, h, w), or boxes with scores.
 """
 
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from saccade.export.artifact import sources_digest
+from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
-from saccade.export.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
+from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
 from saccade.export.sources.onnx_files import FLOAT, INT64, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.raw_shapes import facts_from_shapes
 from saccade.export.sources.specs import SourceSpec
-from saccade.export.splice import output_shapes
-from saccade.models.specs import PreprocessSpec, Task
+from saccade.models.contract.specs import PreprocessSpec, Task
 
 _WANTED = {
     Task.CLASSIFY: "one output of logits, float (batch, classes)",
@@ -59,7 +59,7 @@ def load(request: NetworkRequest) -> Network:
 
 def digest(source: SourceSpec) -> str:
     """Covers the runtime that runs the file in eager mode, and this adapter."""
-    modules = [__name__, "saccade.export.sources.onnx_files", "saccade.export.splice"]
+    modules = [__name__, "saccade.export.sources.onnx_files", "saccade.export.convert.splice"]
     return f"onnx {version('onnx')} onnxruntime {version('onnxruntime')} {sources_digest(modules)}"
 
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
-from saccade.export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.pt2_archive import ensure_harmless
 from saccade.export.sources.raw_shapes import Shape, facts_from_shapes
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 _WANTED = "source: pt2 takes programs with one input of normalised images, float32 (n, 3, height, width)"
 _RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3]}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saccade.export.network import SourceFacts
 from saccade.export.sources.names import generic_labels
-from saccade.models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.export.sources.network import SourceFacts
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
 _MAX_DETECTIONS = 100

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from saccade.models.specs import Frozen, Task
+from saccade.models.contract.specs import Frozen, Task
 
 SourceKindName = Literal["torchvision", "timm", "transformers", "module", "pt2", "onnx"]
 SOURCE_KIND_NAMES: tuple[SourceKindName, ...] = get_args(SourceKindName)

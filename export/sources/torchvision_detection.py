@@ -18,14 +18,14 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.transforms import functional
 
 from saccade.export.errors import SourceError
-from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts, Suppression
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, near_names
+from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts, Suppression
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
-from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 _STRIDE = 32  # the library pads its canvas to a multiple of it
 _ADAPTERS = ((SSD, SsdCandidates), (RetinaNet, RetinaNetCandidates), (FCOS, FcosCandidates))

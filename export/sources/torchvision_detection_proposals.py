@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from saccade.export.convert.suppression import keep_per_class
 from saccade.export.sources.torchvision_detection_boxes import (
     anchors_at,
     clipped,
@@ -21,7 +22,6 @@ from saccade.export.sources.torchvision_detection_boxes import (
     is_larger,
     rows_of,
 )
-from saccade.export.suppression import keep_per_class
 
 _NO_PROPOSAL = -1.0  # below every probability
 

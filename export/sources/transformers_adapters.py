@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.export.errors import SourceError
-from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources.class_features import WithFeatures
+from saccade.export.sources.network import Network, NetworkRequest
 from saccade.export.sources.transformers_checkpoint import Checkpoint
 from saccade.export.sources.transformers_patches import QueriesInOrder, make_traceable
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 _ONE_CLASS_PER_QUERY = ("detr", "table-transformer", "yolos")  # a softmax with a class for nothing
 _TAKES_PIXEL_MASK = ("detr", "table-transformer", "conditional_detr", "deformable_detr", "dab-detr")

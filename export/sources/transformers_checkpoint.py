@@ -16,7 +16,7 @@ from saccade.export.errors import SourceError
 from saccade.export.sources.names import near_names
 from saccade.export.sources.specs import TransformersSource
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 _ATTENTION = "eager"  # plain products and a softmax: the form every runtime has fused kernels for
 _NAMED_MISFITS = 3

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from saccade.models.digit_scenes import CROP_SIZE, Split
+from saccade.models.digits.digit_scenes import CROP_SIZE, Split
 from saccade.models.networks.layers import as_float
 from saccade.models.networks.resnet import digits_classifier
 from saccade.models.training.augmentation import recoloured, shifted

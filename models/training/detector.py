@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from saccade.models.digit_scenes import SCENE_SIZE, Split
+from saccade.models.digits.digit_scenes import SCENE_SIZE, Split
 from saccade.models.networks.layers import as_float
 from saccade.models.networks.yolov10 import DualPredictions, YoloV10, digits_detector
 from saccade.models.training.augmentation import recoloured

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from saccade.models.detection_metrics import MAX_DETECTIONS, Detections, average_precision, match_records
-from saccade.models.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES
-from saccade.models.digit_sources import UInt8Array
-from saccade.models.metrics import confusion_matrix, mean_iou, top1, top1_correct
+from saccade.models.digits.digit_scenes import CLASS_NAMES, SEGMENT_CLASS_NAMES
+from saccade.models.digits.digit_sources import UInt8Array
+from saccade.models.metrics.detection_metrics import MAX_DETECTIONS, Detections, average_precision, match_records
+from saccade.models.metrics.metrics import confusion_matrix, mean_iou, top1, top1_correct
 from saccade.models.networks.layers import as_float
 from saccade.models.training.samples import CropSet, SceneSet
 

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.digit_scenes import (
+from saccade.models.contract.preprocessing import preprocess
+from saccade.models.digits.digit_scenes import (
     CROP_PREPROCESS,
     SCENE_PREPROCESS,
     Split,
@@ -20,8 +21,7 @@ from saccade.models.digit_scenes import (
     decode_rgb,
     scene_samples,
 )
-from saccade.models.digit_sources import IntArray, UInt8Array
-from saccade.models.preprocessing import preprocess
+from saccade.models.digits.digit_sources import IntArray, UInt8Array
 
 MAX_BOXES = 8  # rows of padded truth; a scene holds at most six digits
 _Part = TypeVar("_Part")

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from saccade.models.digit_scenes import SCENE_SIZE, Split
+from saccade.models.digits.digit_scenes import SCENE_SIZE, Split
 from saccade.models.networks.ddrnet import OUTPUT_STRIDE, SegmentationLogits, digits_segmenter
 from saccade.models.networks.layers import as_float
 from saccade.models.training.augmentation import recoloured, shifted

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from saccade.models.digit_scenes import CROP_SIZE, Split
+from saccade.models.digits.digit_scenes import CROP_SIZE, Split
 from saccade.models.networks.digits_vit import digits_vit
 from saccade.models.networks.resnet import digits_classifier
 from saccade.models.training.classifier import (

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 
 UInt8Array = NDArray[np.uint8]
 Outputs = Sequence[NDArray[Any]]  # one array per output tensor, each with the batch as leading dimension
@@ -29,9 +29,9 @@ class LoadRequest:
     sha256: str | None = None  # of the file's bytes; None only while exporting, when they are not published yet
     external_data: tuple[tuple[Path, str | None], ...] = ()  # weight files beside `file`, each with its digest
     precision: str = "fp32"  # as the manifest names it; runtimes must not compute in less
-    merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/serving.py
+    merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/qualification/serving.py
     allowed_batch_sizes: tuple[int, ...] = ()  # ascending; what will be asked of `infer`. Empty: anything
-    plan_dir: Path | None = None  # of a TensorRT plan, see models/plans.py
+    plan_dir: Path | None = None  # of a TensorRT plan, see models/contract/plans.py
     plan_sha256: str | None = None  # of the plan that passed its gate; None only where it is still to be measured
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one is copied while another runs, where the device has engines for both

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.cuda.buffers import BufferPlan
 from saccade.service.backends.cuda.driver import CudaDriver

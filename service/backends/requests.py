@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from saccade.models.manifest import Manifest, Variant
+from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.backends.base import LoadRequest
 from saccade.service.errors import BackendError
 
@@ -33,7 +33,8 @@ def load_request(
         sha256=digests[variant.file],
         external_data=tuple((version_dir / file, digests[file]) for file in variant.external_data),
         precision=variant.precision,
-        merges_dequantized=variant.precision != "fp8",  # as its figures were measured, see export/serving.py
+        merges_dequantized=variant.precision
+        != "fp8",  # as its figures were measured, see export/qualification/serving.py
         allowed_batch_sizes=manifest.allowed_batch_sizes if batch_sizes is None else batch_sizes,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from saccade.models.plans import PlanEnvironment, PlanRecord
+from saccade.models.contract.plans import PlanEnvironment, PlanRecord
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from saccade.models.plans import PlanKey
+from saccade.models.contract.plans import PlanKey
 from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file
 
 FRESH_S = 60.0  # without a renewal for so long, its builder is dead or cut off

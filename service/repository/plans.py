@@ -1,6 +1,6 @@
 """Keeps TensorRT plans. Promises: a plan is there whole or not at all, and what is read is what was put, or refused.
 
-`models/plans.py` tells how the directory lies. With a secret, every record carries an HMAC in `plan.hmac`, and a plan
+`models/contract/plans.py` tells how the directory lies. With a secret, every record carries an HMAC in `plan.hmac`, and a plan
 without a fitting one is refused; the record holds the plan's digest. Without a secret, nobody else may write there.
 """
 
@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from saccade.models.plans import (
+from saccade.models.contract.plans import (
     LAYERS_FILE,
     PLAN_FILE,
     PLAN_RECORD,
@@ -31,7 +31,7 @@ from saccade.models.plans import (
     plan_record_bytes,
     plan_record_from,
 )
-from saccade.models.specs import ModelName, VariantName
+from saccade.models.contract.specs import ModelName, VariantName
 from saccade.service.errors import PlanRefused, RepositoryError
 from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file, write_file
 from saccade.service.repository.plan_seal import MOST_SEAL_BYTES, Seal

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError
 
-from saccade.models.specs import Frozen, Sha256
+from saccade.models.contract.specs import Frozen, Sha256
 from saccade.service.errors import BadSignature, DamagedSignature, UnknownSigner, UnsignedVersion
 
 if TYPE_CHECKING:

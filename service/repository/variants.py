@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.models.manifest import Manifest, Variant
+from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.errors import RepositoryError
 
 # Without TensorRT: a variant made for it would run as float there, slower than the float variant and never measured.

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.models.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
+from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from saccade.models.manifest import Manifest
-from saccade.models.preprocessing import Geometry
-from saccade.models.specs import Task
-from saccade.service.parameters import Parameters
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.preprocessing import Geometry
+from saccade.models.contract.specs import Task
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
+from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.segmentation import segments_json
 
 

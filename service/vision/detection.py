@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.preprocessing import Geometry, boxes_to_source
+from saccade.models.contract.preprocessing import Geometry, boxes_to_source
 
 
 def detections_json(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from saccade.models.preprocessing import Geometry, mask_to_source
+from saccade.models.contract.preprocessing import Geometry, mask_to_source
 
 MaskFormat = Literal["rle", "png", "polygon", "none"]
 UInt8Array = NDArray[np.uint8]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from tests.support.server import Server, running_server
 from tests.support.versions import publish_fake
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import saccade.service.http.playground
-from saccade.service.app import build_api
+import saccade.service.api.http.playground
+from saccade.service.api.app import build_api
 from saccade.service.settings import Settings
 
-FOLDER = Path(saccade.service.http.playground.__file__).parent
+FOLDER = Path(saccade.service.api.http.playground.__file__).parent
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js", ".svg"))
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which no browser fetches
 

@@ -18,16 +18,21 @@ MAY_NOT_IMPORT = {
     "service": {"export", "tests", *TRAINING_LIBRARIES},
     "export": {"tests"},
 }
-CONTRACT = ("models/specs.py", "models/manifest.py", "models/preprocessing.py", "models/resampling.py")
+CONTRACT = (
+    "models/contract/specs.py",
+    "models/contract/manifest.py",
+    "models/contract/preprocessing.py",
+    "models/contract/resampling.py",
+)
 # What reads the environment: settings enter at these doors, and children inherit theirs.
 ENVIRONMENT_READERS = {
-    "service/commands/bench.py",  # a key, by the variable's name
-    "service/commands/predict_offline.py",
-    "service/commands/serve.py",
-    "service/commands/doctor.py",
+    "service/cli/bench.py",  # a key, by the variable's name
+    "service/cli/predict_offline.py",
+    "service/cli/serve.py",
+    "service/cli/doctor.py",
     "service/metrics.py",
-    "service/workers/child_process.py",
-    "service/vision/gpu/nvimagecodec.py",  # only sets what nvImageCodec reads
+    "service/ipc/child_process.py",
+    "service/worker/gpu_jpeg/nvimagecodec.py",  # only sets what nvImageCodec reads
     "service/backends/onnxruntime_backend.py",  # only sets what onnxruntime reads
 }
 
@@ -48,7 +53,7 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 
 def top_level(path: Path) -> set[str]:
-    """Roots of what a file imports; `saccade.models.specs` counts as `models`."""
+    """Roots of what a file imports; `saccade.models.contract.specs` counts as `models`."""
     return {name.removeprefix("saccade.").partition(".")[0] for name in imported_modules(path)}
 
 
@@ -68,7 +73,10 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
 
     assert top_level(path) & {*TRAINING_LIBRARIES, "service", "export"} == set()
     ours = {module for module in imported_modules(path) if module.startswith("models.")}
-    assert {".".join(module.split(".")[:2]) for module in ours} <= {"saccade.models.specs", "saccade.models.resampling"}
+    assert {".".join(module.split(".")[:2]) for module in ours} <= {
+        "saccade.models.contract.specs",
+        "saccade.models.contract.resampling",
+    }
 
 
 def test_data_and_contract_of_models_do_not_import_torch() -> None:
@@ -91,9 +99,9 @@ def test_decisions_import_neither_http_nor_processes() -> None:
 
 
 def test_only_http_knows_http() -> None:
-    allowed = {"service/app.py", "service/api_process.py"}
+    allowed = {"service/api/app.py", "service/api/process.py"}
     found = {str(path.relative_to(ROOT)) for path in sources("service") if top_level(path) & {"fastapi", "starlette"}}
-    outside = {name for name in found if not name.startswith("service/http/")}
+    outside = {name for name in found if not name.startswith("service/api/http/")}
 
     assert outside <= allowed
 
@@ -134,20 +142,26 @@ HEAVY_TO_BUILD = (
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("saccade.export.cli_build", (*HEAVY_TO_BUILD, "fastapi", "uvicorn")),  # a serving image builds plans with it
-        ("saccade.export.engine_build", tuple(name for name in HEAVY_TO_BUILD if name not in ("scipy", "onnxruntime"))),
-        ("saccade.export.tensorrt_from_onnx", HEAVY_TO_BUILD),
-        ("saccade.service.api_process", (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography")),
-        ("saccade.service.cli", (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography")),
+        ("saccade.export.cli.build", (*HEAVY_TO_BUILD, "fastapi", "uvicorn")),  # a serving image builds plans with it
         (
-            "saccade.service.workers.worker",
+            "saccade.export.plans.engine_build",
+            tuple(name for name in HEAVY_TO_BUILD if name not in ("scipy", "onnxruntime")),
+        ),
+        ("saccade.export.plans.tensorrt_from_onnx", HEAVY_TO_BUILD),
+        ("saccade.service.api.process", (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography")),
+        (
+            "saccade.service.cli.program",
+            (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography"),
+        ),
+        (
+            "saccade.service.worker.process",
             (*HEAVY, "onnxruntime", "tensorrt", "fastapi", "starlette", "uvicorn", "simplejpeg", "cryptography"),
         ),
         (
-            "saccade.service.supervisor",
+            "saccade.service.supervisor.process",
             (*HEAVY, "onnxruntime", "tensorrt", "cryptography"),
         ),  # until keys are to be trusted
-        ("saccade.models.manifest", (*HEAVY, "saccade.service", "numpy", "PIL")),
+        ("saccade.models.contract.manifest", (*HEAVY, "saccade.service", "numpy", "PIL")),
     ],
 )
 def test_module_imports_lean_in_a_fresh_interpreter(module: str, unwanted: tuple[str, ...]) -> None:

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 from saccade.service.metrics import MULTIPROCESS_DIR, Metrics
-from saccade.service.workers.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total")
 # Counts of things and claims about things have no unit; each is named here on purpose.

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from saccade.models.specs import Task, TensorSpec
+from saccade.models.contract.specs import Task, TensorSpec
 from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from saccade.service.backends.fake_backend import POISON
 from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 from saccade.service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
-from saccade.service.workers.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5, "SM90-tensorrt-11.4.0.12-0a1b2c3d")
 SNAPSHOT = Catalog(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from saccade.service.app import PREDICT_PATHS, build_api
+from saccade.service.api.app import PREDICT_PATHS, build_api
 from saccade.service.settings import Settings, resolved
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saccade.models.manifest import Manifest, read_manifest
+from saccade.models.contract.manifest import Manifest, read_manifest
 from saccade.service.backends.base import Backend, LoadRequest, UInt8Array
 from saccade.service.backends.registry import load_backend
 from saccade.service.repository.plans import PlanStore, StoredPlan, engines_root

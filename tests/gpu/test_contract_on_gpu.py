@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.backends.base import Backend, PipelinedBackend
 from saccade.service.backends.registry import load_backend
 from saccade.service.errors import BackendError, PlanRefused, RepositoryError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saccade.models.specs import PreprocessSpec
+from saccade.models.contract.specs import PreprocessSpec
 from tests.support.gpu_machine import NVIMGCODEC, SERVER
 
 pytestmark = [pytest.mark.gpu, pytest.mark.needs(NVIMGCODEC, SERVER), pytest.mark.timeout(300)]
@@ -31,7 +31,7 @@ def alone() -> Iterator[bool]:
 def opened(engine: str) -> Iterator[Any]:
     from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
     from saccade.service.errors import RuntimeMissing
-    from saccade.service.vision.gpu.selection import device_openers
+    from saccade.service.worker.gpu_jpeg.selection import device_openers
 
     openers = device_openers(RuntimeDriver(), 0, 2, "gpu")
     assert tuple(openers) == ENGINES
@@ -53,8 +53,8 @@ def hardware() -> Iterator[Any]:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_pixels_of_baseline_files_are_those_of_the_cpu_path_and_bad_images_stay_alone(hardware: Any, rule: str) -> None:
-    from saccade.service.vision.gpu.choice import unfaithfulness
-    from saccade.service.vision.gpu.self_check import fidelity_of
+    from saccade.service.worker.gpu_jpeg.choice import unfaithfulness
+    from saccade.service.worker.gpu_jpeg.self_check import fidelity_of
 
     fidelity = fidelity_of(hardware, RULES[rule], alone)
 
@@ -64,8 +64,8 @@ def test_pixels_of_baseline_files_are_those_of_the_cpu_path_and_bad_images_stay_
 @pytest.mark.parametrize("rule", RULES)
 def test_only_an_engine_that_passes_the_check_serves_whatever_is_offered(rule: str) -> None:
     from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
-    from saccade.service.vision.gpu.choice import unfaithfulness
-    from saccade.service.vision.gpu.selection import JpegDecoding, device_openers
+    from saccade.service.worker.gpu_jpeg.choice import unfaithfulness
+    from saccade.service.worker.gpu_jpeg.selection import JpegDecoding, device_openers
 
     decoding = JpegDecoding("gpu", device_openers(RuntimeDriver(), 0, 2, "gpu"), image_threads=2)
 
@@ -80,7 +80,7 @@ def test_only_an_engine_that_passes_the_check_serves_whatever_is_offered(rule: s
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_speed_is_measured_beside_the_cpu_path(engine: str) -> None:
-    from saccade.service.vision.gpu.self_check import cpu_images_per_s, device_images_per_s
+    from saccade.service.worker.gpu_jpeg.self_check import cpu_images_per_s, device_images_per_s
 
     with opened(engine) as decoder:
         device, cpu = device_images_per_s(decoder, RULES["crop"], alone), cpu_images_per_s(RULES["crop"], 2)

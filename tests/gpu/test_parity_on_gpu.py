@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import structlog
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.backends.base import Backend, Outputs
 from saccade.service.backends.registry import load_backend
 from tests.gpu.conftest import NETWORK, Plans, Toy, copied, toy_images
@@ -42,7 +42,7 @@ def in_batches(backend: Backend, size: int) -> Outputs:
 
 def on_cpu(toy: Toy, variant: str) -> Outputs:
     """The same file in ONNX Runtime; fp16 as its emulation."""
-    from saccade.export.serving import open_backend
+    from saccade.export.qualification.serving import open_backend
 
     backend = open_backend(toy.directory / f"{variant}.onnx", bench_recipe(NETWORK))
     outputs = copied(backend.infer(toy_images(COUNT)))

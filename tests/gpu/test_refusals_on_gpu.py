@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.models.plans import PLAN_FILE, PLAN_RECORD, PlanRecord, plan_record_bytes, plan_record_from
+from saccade.models.contract.plans import PLAN_FILE, PLAN_RECORD, PlanRecord, plan_record_bytes, plan_record_from
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.registry import load_backend
 from saccade.service.errors import BackendError, PlanRefused

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.repository.plans import PlanStore, engines_root
 from tests.gpu.conftest import ensured_to_build
 from tests.load.gpu_plans import built_plan

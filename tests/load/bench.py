@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from saccade.models.manifest import Manifest, Variant
+from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import verify_version
@@ -97,7 +97,7 @@ class Server:
         """Largest resident memory per kind of child."""
         found: dict[str, float] = {}
         for child in psutil.Process(self._process.pid).children():
-            kind = "api" if "saccade.service.api_process" in child.cmdline() else "worker"
+            kind = "api" if "saccade.service.api.process" in child.cmdline() else "worker"
             found[kind] = max(found.get(kind, 0.0), child.memory_info().rss / _MIB)
         return found
 

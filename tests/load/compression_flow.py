@@ -47,10 +47,10 @@ def main() -> None:
 
 def _run(scratch: Path, permutation_seconds: float) -> dict[str, int]:
     """Peak bytes by step. Raises SystemExit with the reason when a step fails."""
-    from saccade.export.datasets import DataStore
+    from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
+    from saccade.export.data.datasets import DataStore
     from saccade.export.pipeline import Listener, RunSettings, run_pipeline
     from saccade.export.recipe import load_recipe
-    from saccade.export.sparsity.mask_check import SPARSITY_FILE
 
     recipe = scratch / "resnet50.yaml"
     recipe.write_text(yaml.safe_dump(recipe_document(permutation_seconds)))

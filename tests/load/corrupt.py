@@ -18,10 +18,10 @@ from typing import Any
 
 import httpx
 
-from saccade.service.offline import OfflineModel, newest_version
-from saccade.service.parameters import DeadlineRule, complete, parse_given
+from saccade.service.cli.offline import OfflineModel, newest_version
 from saccade.service.repository.trusted_keys import NO_SIGNATURES
 from saccade.service.settings import Settings, core_count, resolved
+from saccade.service.vision.parameters import DeadlineRule, complete, parse_given
 from tests.load.bench import photographs
 from tests.support.server import running_server
 

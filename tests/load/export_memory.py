@@ -58,7 +58,7 @@ def main() -> None:
 
 def _peaks_of_steps(scratch: Path, layers: int) -> dict[str, int]:
     """Bytes by step. Raises SystemExit with the reason when a step fails."""
-    from saccade.export.datasets import DataStore
+    from saccade.export.data.datasets import DataStore
     from saccade.export.pipeline import Listener, RunSettings, run_pipeline
     from saccade.export.recipe import load_recipe
 

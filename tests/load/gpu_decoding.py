@@ -35,9 +35,9 @@ def _alone() -> AbstractContextManager[None]:
 
 def _engine_row(network: BenchNetwork, engine: str) -> dict[str, Any]:
     from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
-    from saccade.service.vision.gpu.choice import unfaithfulness
-    from saccade.service.vision.gpu.selection import device_openers
-    from saccade.service.vision.gpu.self_check import device_images_per_s, fidelity_of
+    from saccade.service.worker.gpu_jpeg.choice import unfaithfulness
+    from saccade.service.worker.gpu_jpeg.selection import device_openers
+    from saccade.service.worker.gpu_jpeg.self_check import device_images_per_s, fidelity_of
 
     decoder = device_openers(RuntimeDriver(), 0, _THREADS, "gpu")[engine]()
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ import importlib
 from dataclasses import asdict
 from pathlib import Path
 
-from saccade.models.manifest import Manifest, Variant
+from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from tests.load.gpu_publish import NOT_GATED

@@ -38,8 +38,8 @@ def prepared_facts(directory: Path, network: BenchNetwork) -> dict[str, Any] | N
 
 def prepare(network: BenchNetwork, variants: Sequence[str], directory: Path, say: Say) -> dict[str, Any]:
     """Writes the files of one network. A variant that cannot be made is named with its reason."""
-    from saccade.export.trace import traced
-    from saccade.export.wrap import output_names
+    from saccade.export.convert.trace import traced
+    from saccade.export.convert.wrap import output_names
 
     out = directory / network.name
     out.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,9 @@ def bench_deployable(network: BenchNetwork, recipe: Any) -> tuple[Any, str]:
     """The deploy module (uint8 in, answers out) before tracing, and where its network comes from."""
     import torch
 
-    from saccade.export.network import FORMS_BY_TASK, Network
+    from saccade.export.convert.wrap import deployable_network
     from saccade.export.sources.module_source import MethodModule
-    from saccade.export.wrap import deployable_network
+    from saccade.export.sources.network import FORMS_BY_TASK, Network
 
     module, source = ready_network(network)
     if network.method != "forward":
@@ -117,10 +117,10 @@ def _one_image(network: BenchNetwork) -> Any:
 
 def _convert(program: Any, names: list[str], recipe: Any, file: Path) -> None:
     """The optimised graph with its network's end marked, as `onnx_optimization` leaves it."""
-    from saccade.export.large_files import load_graph, save_graph
-    from saccade.export.onnx_from_torch import converted
-    from saccade.export.onnx_graph import ensure_contract, mark_network_outputs
-    from saccade.export.onnx_optimization import slim
+    from saccade.export.convert.onnx_from_torch import converted
+    from saccade.export.convert.onnx_optimization import slim
+    from saccade.export.graph.large_files import load_graph, save_graph
+    from saccade.export.graph.onnx_graph import ensure_contract, mark_network_outputs
 
     converted(program, names, recipe.onnx.opset, file)
     model = slim(load_graph(file))
@@ -131,10 +131,10 @@ def _convert(program: Any, names: list[str], recipe: Any, file: Path) -> None:
 
 def _make_sparse(program: Any, names: list[str]) -> int:
     """How many layers became 2:4. Side effect: the program's weights."""
+    from saccade.export.compression.sparsity.eligibility import weighted_layers
+    from saccade.export.compression.sparsity.masks import magnitude_mask
     from saccade.export.compression.spec import SparsitySpec
     from saccade.export.compression.traced_network import with_weights
-    from saccade.export.sparsity.eligibility import weighted_layers
-    from saccade.export.sparsity.masks import magnitude_mask
 
     module = program.module()
     output = next(node for node in module.graph.nodes if node.op == "output")
@@ -148,7 +148,7 @@ def _make_sparse(program: Any, names: list[str]) -> int:
 def _variant(graph: Path, file: Path, variant: str, recipe: Any, images: Any) -> dict[str, Any]:
     """Writes one variant. A refusal of the exporter is a fact, not the end of the others."""
     from saccade.export.errors import ExportError
-    from saccade.export.large_files import save_graph
+    from saccade.export.graph.large_files import save_graph
     from saccade.export.precision.effective_precision import layer_precisions, layers_of_network, share_in
     from saccade.export.variants import TRAITS
 
@@ -171,7 +171,7 @@ def _variant(graph: Path, file: Path, variant: str, recipe: Any, images: Any) ->
 
 
 def _fp32(model: Any, variant: str, images: Any) -> Any:
-    from saccade.export.graph_rewrites import read_interleaved_pixels
+    from saccade.export.graph.graph_rewrites import read_interleaved_pixels
 
     read_interleaved_pixels(model)
     return model
@@ -181,8 +181,8 @@ def _fp16(model: Any, variant: str, images: Any) -> Any:
     from saccade.export.precision.casting import narrowed
     from saccade.export.precision.float_formats import float_format
     from saccade.export.precision.mixed_precision import prepared
+    from saccade.export.precision.quantization.calibration import observe
     from saccade.export.precision.regions import ranged_tensors, regions_by_operator, regions_within_range
-    from saccade.export.quantization.calibration import observe
 
     target = float_format("fp16")
     allowed = regions_by_operator(prepared(model, target), target)
@@ -192,11 +192,11 @@ def _fp16(model: Any, variant: str, images: Any) -> Any:
 
 
 def _quantized(model: Any, variant: str, images: Any) -> Any:
-    from saccade.export.graph_rewrites import use_depthwise_for_batch_norm
-    from saccade.export.quantization.calibrate import activations
-    from saccade.export.quantization.calibration import calibrators_of, observe, ranges_of
-    from saccade.export.quantization.candidates import observed
-    from saccade.export.quantization.schemes import SCHEMES
+    from saccade.export.graph.graph_rewrites import use_depthwise_for_batch_norm
+    from saccade.export.precision.quantization.calibrate import activations
+    from saccade.export.precision.quantization.calibration import calibrators_of, observe, ranges_of
+    from saccade.export.precision.quantization.candidates import observed
+    from saccade.export.precision.quantization.schemes import SCHEMES
     from saccade.export.recipe import CalibrationSpec
 
     use_depthwise_for_batch_norm(model)

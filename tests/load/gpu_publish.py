@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saccade.models.manifest import (
+from saccade.models.contract.manifest import (
     Device,
     FileEntry,
     GateCheck,
@@ -23,7 +23,7 @@ from saccade.models.manifest import (
     Variant,
     manifest_bytes,
 )
-from saccade.models.specs import Task, input_tensor, output_tensors
+from saccade.models.contract.specs import Task, input_tensor, output_tensors
 from tests.load.gpu_networks import BenchNetwork
 from tests.load.gpu_prepare import prepared_facts
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from saccade.models.specs import PreprocessSpec
+from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.settings import Settings, core_count, resolved
 from tests.load.gpu_cases import Runtime, missing_for_serving, served_variants
 from tests.load.gpu_decoding import run_device_decoding
@@ -58,7 +58,7 @@ def decode_chunk(
     bodies: Sequence[bytes], preprocess: PreprocessSpec, threads: int, seconds: float
 ) -> tuple[int, float]:
     """Images decoded and resized by one process with as many threads as a server's HTTP process has, and seconds."""
-    from saccade.models.preprocessing import preprocess_into
+    from saccade.models.contract.preprocessing import preprocess_into
     from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
     limits = ImageLimits()

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from saccade.export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
-from saccade.models.manifest import Manifest, read_manifest
+from saccade.models.contract.manifest import Manifest, read_manifest
 from saccade.service.backends.base import LoadRequest
 from saccade.service.repository.plans import PlanStore, StoredPlan, engines_root
-from saccade.service.vision.gpu.choice import JpegDecoderSetting
+from saccade.service.worker.gpu_jpeg.choice import JpegDecoderSetting
 from tests.load.gpu_cases import (
     CPU_PAIRS,
     CPU_RUNTIME,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.manifest import Manifest, Variant
-from saccade.models.preprocessing import preprocess_into
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.preprocessing import preprocess_into
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.vision.image_decoder import ImageLimits, decode_image

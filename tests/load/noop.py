@@ -20,8 +20,8 @@ import numpy as np
 import orjson
 from PIL import Image
 
-from saccade.models.manifest import Manifest, read_manifest
-from saccade.models.preprocessing import preprocess_into
+from saccade.models.contract.manifest import Manifest, read_manifest
+from saccade.models.contract.preprocessing import preprocess_into
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.fake_backend import FakeBackend
 from saccade.service.bench.coordinator import ClientLimits, Closed

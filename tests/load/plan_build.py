@@ -37,8 +37,8 @@ def main() -> None:
 
 def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
     """The variants' files, made by the pipeline unless they are there. Raises SystemExit when a step fails."""
-    from saccade.export.datasets import DataStore
-    from saccade.export.onnx_graph import MODEL_FILE
+    from saccade.export.data.datasets import DataStore
+    from saccade.export.graph.onnx_graph import MODEL_FILE
     from saccade.export.pipeline import Listener, RunSettings, run_pipeline
     from saccade.export.recipe import load_recipe
 
@@ -61,7 +61,7 @@ def _graphs(work: Path, permutation_seconds: float) -> dict[str, Path]:
 def _build(variant: str, graph: Path) -> float:
     """Prints one line per architecture; seconds of all of them."""
     from saccade.export.plans.precision_claim import precision_claim
-    from saccade.export.tensorrt_from_onnx import build_plan, refusal_text
+    from saccade.export.plans.tensorrt_from_onnx import build_plan, refusal_text
     from saccade.export.variants import TRAITS
 
     traits = {str(name): traits for name, traits in TRAITS.items()}[variant]

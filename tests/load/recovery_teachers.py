@@ -33,11 +33,11 @@ def main() -> None:
 
 def _history(path: Path, labels_share: float, steps: int, seed: int) -> list[float]:
     """Tuning metrics of one recovery. Raises SystemExit with the reason when it fails."""
-    from saccade.export.cli_recover import from_scratch
-    from saccade.export.datasets import DataStore
+    from saccade.export.cli.recover import from_scratch
+    from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
+    from saccade.export.data.datasets import DataStore
     from saccade.export.pipeline import Listener, RunSettings, run_pipeline
     from saccade.export.recipe import load_recipe
-    from saccade.export.sparsity.mask_check import SPARSITY_FILE
 
     loaded = from_scratch(load_recipe(path))
     recovery = loaded.recipe.sparsity.recovery.model_copy(

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.export.fidelity import SIZES, photograph
-from saccade.models.preprocessing import preprocess
-from saccade.models.specs import PreprocessSpec, Resample
+from saccade.export.data.fidelity import SIZES, photograph
+from saccade.models.contract.preprocessing import preprocess
+from saccade.models.contract.specs import PreprocessSpec, Resample
 
 UInt8Array = NDArray[np.uint8]
 Resize = Callable[[UInt8Array, Resample], UInt8Array]

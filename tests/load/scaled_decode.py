@@ -16,8 +16,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from saccade.export.fidelity import photograph
-from saccade.models.resampling import Window, resized_part
+from saccade.export.data.fidelity import photograph
+from saccade.models.contract.resampling import Window, resized_part
 
 _SOURCES = ((1599, 1065), (2047, 1535), (3001, 2003), (1281, 719), (4000, 3000), (799, 1201))  # width, height
 _SIDES = (64, 224)

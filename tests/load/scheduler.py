@@ -14,9 +14,9 @@ import random
 import time
 from dataclasses import dataclass
 
-from saccade.service.scheduling.batching import BatchLimits, next_batch
-from saccade.service.scheduling.latency_model import LatencyModel
-from saccade.service.scheduling.queue import RequestQueue
+from saccade.service.worker.scheduling.batching import BatchLimits, next_batch
+from saccade.service.worker.scheduling.latency_model import LatencyModel
+from saccade.service.worker.scheduling.queue import RequestQueue
 from tests.support.padding_patterns import BURST_PATTERNS, DEVICES, PATTERNS, compare
 from tests.support.simulated_device import Flood, SimulatedDevice, percentile
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from saccade.models.preprocessing import preprocess_into
+from saccade.models.contract.preprocessing import preprocess_into
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.settings import core_count

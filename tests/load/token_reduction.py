@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from saccade.export.datasets import DataStore
-from saccade.export.onnx_graph import MODEL_FILE
+from saccade.export.data.datasets import DataStore
+from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.qualification.accuracy import evaluate
 from saccade.export.qualification.benchmark import cpu_name, seconds_per_run, speed_ratio, usable_threads
 from saccade.export.qualification.evidence import point_value
+from saccade.export.qualification.serving import open_backend
 from saccade.export.recipe import LoadedRecipe, load_recipe
-from saccade.export.serving import open_backend
 
 RECIPE = Path("models/recipes/extra/digits-vit.yaml")
 KEEP_RATES = (1.0, 0.9, 0.7, 0.5)

@@ -1,6 +1,6 @@
 """What equal LayerNorm scales gain a transformer's quantization: `python -m tests.load.transformer_ptq`.
 
-Quantizes a recipe's network (the digit transformer) as it is and with export/rewrites/layer_norm_scales.py, lets the
+Quantizes a recipe's network (the digit transformer) as it is and with export/precision/layer_norm_scales.py, lets the
 recipe's calibrators compete on the tuning split, and prints top-1 of the winners, and the smallest output error of all.
 `int8-cpu` and `int8-trt` are the files that an export would ship. Fewer bits are a simulation, run with 8-bit codes of
 which only as many are used: the linear layers of the blocks read and hold so few, the convolutions in front and the
@@ -21,21 +21,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from saccade.export.datasets import DataStore
-from saccade.export.graph_rewrites import constants_of, drop_unused_constants
-from saccade.export.image_split import ImageSplit, batches
-from saccade.export.onnx_graph import MODEL_FILE, layer_of, network_outputs
+from saccade.export.data.datasets import DataStore
+from saccade.export.data.image_split import ImageSplit, batches
+from saccade.export.graph.graph_rewrites import constants_of, drop_unused_constants
+from saccade.export.graph.onnx_graph import MODEL_FILE, layer_of, network_outputs
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
-from saccade.export.qualification.accuracy import evaluate
-from saccade.export.qualification.evidence import point_value
-from saccade.export.qualification.parity import relative_l2
-from saccade.export.quantization.calibration import calibrators_of, observe, ranges_of
-from saccade.export.quantization.placement_trt import placement_for_tensorrt, weight_axis
-from saccade.export.quantization.qdq_trt import NumberFormat
-from saccade.export.quantization.schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
-from saccade.export.quantization.thresholds import Grid, Range
-from saccade.export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
-from saccade.export.rewrites.layer_norm_scales import (
+from saccade.export.precision.layer_norm_scales import (
     Change,
     adjustable_norms,
     apply_change,
@@ -43,7 +34,16 @@ from saccade.export.rewrites.layer_norm_scales import (
     observed_channels,
     with_equal_scales,
 )
-from saccade.export.serving import open_backend
+from saccade.export.precision.quantization.calibration import calibrators_of, observe, ranges_of
+from saccade.export.precision.quantization.placement_trt import placement_for_tensorrt, weight_axis
+from saccade.export.precision.quantization.qdq_trt import NumberFormat
+from saccade.export.precision.quantization.schemes import INT8_CPU, INT8_TENSORRT, QuantizationPlan, QuantizationScheme
+from saccade.export.precision.quantization.thresholds import Grid, Range
+from saccade.export.qualification.accuracy import evaluate
+from saccade.export.qualification.evidence import point_value
+from saccade.export.qualification.parity import relative_l2
+from saccade.export.qualification.serving import open_backend
+from saccade.export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
 
 _COMPARED = 256  # test images whose raw outputs are compared
 RECIPE = Path("models/recipes/extra/digits-vit.yaml")

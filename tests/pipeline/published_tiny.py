@@ -10,10 +10,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from saccade.export.cli import app
-from saccade.export.cli_gate import eager_reference
+from saccade.export.cli.gate import eager_reference
+from saccade.export.cli.program import app
 from saccade.export.compression import compress
-from saccade.export.datasets import DataStore
+from saccade.export.data.datasets import DataStore
 from saccade.export.gate.device_figures import EvaluationData
 from saccade.export.gate.on_device import Settled, settle
 from saccade.export.pipeline import RunSettings

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from saccade.export.precision.effective_precision import layer_precisions
 from saccade.export.qualification.accuracy import Answer
+from saccade.export.qualification.serving import open_backend
 from saccade.export.recipe import Recipe
-from saccade.export.serving import open_backend
-from saccade.models.manifest import Device
+from saccade.models.contract.manifest import Device
 
 _FORMATS = {"fp32": "Row major linear FP32", "fp16": "Row major linear FP16 format", "int8": "Row major Int8 format"}
 _OPENED_BYTES = 1000

@@ -8,8 +8,8 @@ import orjson
 import torch
 
 from saccade.export.artifact import Detail
+from saccade.export.convert.wrap import DEPLOY_FILE
 from saccade.export.steps import StepContext
-from saccade.export.wrap import DEPLOY_FILE
 
 CLAIMED = ("network.body.2", "network.body.4")
 

@@ -14,8 +14,8 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from saccade.export.cli import app, main
-from saccade.export.cli_build import build_progress
+from saccade.export.cli.build import build_progress
+from saccade.export.cli.program import app, main
 from saccade.export.plans import runtime
 from saccade.export.plans.runtime import find_tensorrt
 from saccade.service.repository.open import list_versions
@@ -132,7 +132,7 @@ def test_terminal_gets_a_bar_that_names_the_stage() -> None:
 
 
 def test_without_a_gpu_the_common_ones_are_built_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saccade.export.cli_build.present_gpu", lambda: None)
+    monkeypatch.setattr("saccade.export.cli.build.present_gpu", lambda: None)
 
     result = run(repository, "tiny-classifier", "--variant", "fp32", "--json")
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from saccade.export.engine_build import DONE, FAILED, Say, run
-from saccade.models.manifest import read_manifest
-from saccade.models.plans import PlanKey, plan_key
-from saccade.service.engines.build_wire import (
+from saccade.export.plans.engine_build import DONE, FAILED, Say, run
+from saccade.models.contract.manifest import read_manifest
+from saccade.models.contract.plans import PlanKey, plan_key
+from saccade.service.repository.plans import PlanStore, StoredPlan
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.supervisor.engines.build_wire import (
     BuildLine,
     BuildOrder,
     BuildOutcome,
@@ -21,8 +23,6 @@ from saccade.service.engines.build_wire import (
     order_bytes,
     try_line,
 )
-from saccade.service.repository.plans import PlanStore, StoredPlan
-from saccade.service.repository.verify import VerifiedVersion
 from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
 from tests.pipeline.recorded_device import RecordedDevice, Recording
 from tests.support.plan_records import record

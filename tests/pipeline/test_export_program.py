@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from saccade.export.cli import app, main
+from saccade.export.cli.program import app, main
 
 WriteRecipe = Callable[..., Path]
 

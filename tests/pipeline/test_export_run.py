@@ -11,9 +11,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from saccade.export.cli import app
-from saccade.export.graph_rewrites import constants_of
-from saccade.models.manifest import MANIFEST_NAME, Manifest, read_manifest
+from saccade.export.cli.program import app
+from saccade.export.graph.graph_rewrites import constants_of
+from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, read_manifest
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from tests.pipeline.conftest import QUICK_GATE

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from saccade.export.cli import app, main
+from saccade.export.cli.program import app, main
 from saccade.export.errors import DataRefused, DeviceError, DeviceMissing, PublishError
 from saccade.export.gate.decision import verdict
 from saccade.export.gate.device_probe import TensorRtProbe, missing_for_plans
 from saccade.export.gate.on_device import Settled, settle
 from saccade.export.gate.plan_gate import plan_verdict
 from saccade.export.gate.settled_version import publish_settled
-from saccade.models.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
+from saccade.models.contract.manifest import MANIFEST_NAME, GateCheck, Manifest, read_manifest
 from saccade.service.repository.plans import PlanStore
 from saccade.service.repository.verify import verify_version
 from tests.pipeline.published_tiny import DENSE, FAST_SPARSE, SPARSE, Published
@@ -181,7 +181,7 @@ def test_program_without_a_device_says_what_is_missing_and_changes_nothing(
 def test_version_directory_needs_the_recipe_that_names_its_test_images(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saccade.export.cli_gate.missing_for_plans", tuple)
+    monkeypatch.setattr("saccade.export.cli.gate.missing_for_plans", tuple)
 
     result = CliRunner().invoke(app, ["qualify", str(published.version_dir), "--on-this-device"])
 

@@ -10,8 +10,8 @@ import orjson
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from saccade.export.cli import app
-from saccade.models.manifest import read_manifest
+from saccade.export.cli.program import app
+from saccade.models.contract.manifest import read_manifest
 
 WriteRecipe = Callable[..., Path]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from saccade.export.cli import app
-from saccade.export.signing import generate_keys
-from saccade.models.manifest import read_manifest
+from saccade.export.cli.program import app
+from saccade.export.publish.signing import generate_keys
+from saccade.models.contract.manifest import read_manifest
 from saccade.service.repository.signature import SIGNATURE_NAME
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from saccade.export.artifact import StepResult
-from saccade.export.cli import app
-from saccade.export.datasets import DataStore
+from saccade.export.cli.program import app
+from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.data.datasets import DataStore
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.recipe import load_recipe
-from saccade.export.sparsity.mask_check import SPARSITY_FILE
 from tests.pipeline.conftest import WriteRecipe
 
 _SOURCE = {"kind": "module", "factory": "tiny_networks:TinyClassifier", "arguments": {"channels": 16}}

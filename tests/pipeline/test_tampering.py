@@ -17,11 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from saccade.export.artifact import Detail
-from saccade.export.cli import app
+from saccade.export.cli.program import app
 from saccade.export.compression import compress
-from saccade.export.graph_rewrites import constants_of
-from saccade.export.large_files import save_graph
-from saccade.export.onnx_graph import MODEL_FILE, layer_of
+from saccade.export.graph.graph_rewrites import constants_of
+from saccade.export.graph.large_files import save_graph
+from saccade.export.graph.onnx_graph import MODEL_FILE, layer_of
 from saccade.export.precision import make as precision
 from saccade.export.reports.export_report import read_report
 from saccade.export.steps import StepContext
@@ -177,7 +177,7 @@ def test_tolerance_raised_after_the_gate_is_not_published(
         report = read_report(path)
         return report.model_copy(update={"thresholds": report.thresholds.model_copy(update={"max_parity_error": 9e-3})})
 
-    monkeypatch.setattr("saccade.export.publish.read_report", loosened)
+    monkeypatch.setattr("saccade.export.publish.publish.read_report", loosened)
 
     steps = export(write_recipe(variants=["fp32"]))
 
@@ -205,7 +205,7 @@ def test_figures_or_verdicts_changed_after_the_gate_are_not_published(
             variant = variant.model_copy(update={"gate": variant.gate.model_copy(update={"checks": checks})})
         return report.model_copy(update={"variants": (variant,)})
 
-    monkeypatch.setattr("saccade.export.publish.read_report", changed)
+    monkeypatch.setattr("saccade.export.publish.publish.read_report", changed)
 
     steps = export(write_recipe(variants=["fp32"]))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from tests.support.versions import publish_fake
 
 

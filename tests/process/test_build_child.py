@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from saccade.models.plans import PlanKey
-from saccade.service.engines.build_child import run_build
-from saccade.service.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
+from saccade.models.contract.plans import PlanKey
+from saccade.service.supervisor.engines.build_child import run_build
+from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
 
 KEY = PlanKey(
     onnx_sha256="a" * 64,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from saccade.models.preprocessing import preprocess
-from saccade.models.specs import Task
+from saccade.models.contract.preprocessing import preprocess
+from saccade.models.contract.specs import Task
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.support.images import encoded, image_of, json_body, red_of, red_png
 from tests.support.problems import is_problem

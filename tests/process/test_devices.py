@@ -51,7 +51,7 @@ def connections(server: Server) -> list[dict[str, Any]]:
 def worker_of(server: Server, device: str) -> psutil.Process:
     """By the device that its environment leaves it."""
     visible = {FIRST: "0", SECOND: SECOND}[device]
-    workers = server.children("saccade.service.workers.worker")
+    workers = server.children("saccade.service.worker.process")
     return next(worker for worker in workers if worker.environ()["CUDA_VISIBLE_DEVICES"] == visible)
 
 

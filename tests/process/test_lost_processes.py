@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from saccade.service.workers.worker import EXIT_DEVICE_LOST
+from saccade.service.worker.process import EXIT_DEVICE_LOST
 from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, SLOW_PNG, json_body, red_of, red_png
 from tests.support.requests import Background, hold_slots
 from tests.support.server import Server, running_server, wait_until

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.settings import core_count
 from tests.support.graphs import BOX, classifier_graph, detector_graph, segmenter_graph
 from tests.support.images import encoded, json_body, red_png
@@ -59,7 +59,7 @@ def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None
             tmp_path / "repository", tmp_path / start, backend="onnxruntime", tuning="measure", device_threads=0
         ) as tuned:
             events.append(tuned.events("tuned")[0])
-            workers = len(tuned.children("saccade.service.workers.worker"))
+            workers = len(tuned.children("saccade.service.worker.process"))
             assert events[-1]["choice"].startswith(f"{workers} worker(s)")
             assert tuned.predict("classifier", red_png(80)).status_code == 200
     assert [event["measured"] for event in events] == ["now", "before"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.backends.fake_backend import CRASH_ON_LOAD
 from tests.support.images import SLOW_PNG, red_of, red_png
 from tests.support.requests import Background, hold_slots

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from saccade.service.app import build_api
+from saccade.service.api.app import build_api
 from saccade.service.settings import Settings, resolved, settings_from
 from tests.ship.kustomize import KustomizeError, Resource, identity, render
 

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome, VersionState
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 from saccade.service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
-from saccade.service.workers.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s/monitoring"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saccade.export.suppression import translation_table
+from saccade.export.convert.suppression import translation_table
 
 Arrays = list[NDArray[Any]]
 

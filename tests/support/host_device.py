@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saccade.service.backends.cuda.driver import PinnedMemory
 from saccade.service.errors import OutOfDeviceMemory
-from saccade.service.vision.gpu.resize_plan import DecodedImage
+from saccade.service.vision.resize_plan import DecodedImage
 from tests.support.host_kernels import launch
 
 

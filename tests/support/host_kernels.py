@@ -13,9 +13,9 @@ from tempfile import mkdtemp
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.models.specs import PreprocessSpec
-from saccade.service.vision.gpu.kernels import KERNELS, kernel_source
-from saccade.service.vision.gpu.resize_plan import THREADS_PER_BLOCK, DecodedImage, ResizePlan, plan_batch
+from saccade.models.contract.specs import PreprocessSpec
+from saccade.service.vision.resize_plan import THREADS_PER_BLOCK, DecodedImage, ResizePlan, plan_batch
+from saccade.service.worker.gpu_jpeg.kernels import KERNELS, kernel_source
 
 UInt8Array = NDArray[np.uint8]
 

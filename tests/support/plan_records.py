@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from saccade.models.plans import PlanKey, PlanRecord
+from saccade.models.contract.plans import PlanKey, PlanRecord
 
 PLAN = b"a serialized engine" * 100
 

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from saccade.export.quantization.calibrate import activations
-from saccade.export.quantization.calibration import observe
-from saccade.export.quantization.placement_trt import placement_for_tensorrt
-from saccade.export.quantization.qdq_trt import INT8_FORMAT, quantized_for_tensorrt
-from saccade.export.quantization.thresholds import minmax_range
-from saccade.models.manifest import FileEntry, GateCheck, GateDecision, manifest_bytes, read_manifest
+from saccade.export.precision.quantization.calibrate import activations
+from saccade.export.precision.quantization.calibration import observe
+from saccade.export.precision.quantization.placement_trt import placement_for_tensorrt
+from saccade.export.precision.quantization.qdq_trt import INT8_FORMAT, quantized_for_tensorrt
+from saccade.export.precision.quantization.thresholds import minmax_range
+from saccade.models.contract.manifest import FileEntry, GateCheck, GateDecision, manifest_bytes, read_manifest
 from tests.support.residual_network import SIDE, residual_network
 from tests.support.versions import manifest_for
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.export.fidelity import FidelityReport
+from saccade.export.data.fidelity import FidelityReport
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves, confusion_of
@@ -36,8 +36,8 @@ from saccade.export.reports.export_report import (
     StepFigure,
     VariantReport,
 )
-from saccade.models.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
-from saccade.models.specs import Task
+from saccade.models.contract.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
+from saccade.models.contract.specs import Task
 
 LABELS = ("cat", "dog", "<b>bird</b>")
 CPU = Device(kind="cpu", name="test processor", threads=2)

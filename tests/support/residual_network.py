@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.graph.onnx_graph import mark_network_outputs
 
 SIDE = 8
 CHANNELS = 16

@@ -21,7 +21,7 @@ import psutil
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from saccade.service.cli import main
+from saccade.service.cli.program import main
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 40.0  # two seconds on an idle machine; the cores may be shared with a training
@@ -191,11 +191,11 @@ class Server:
         return found
 
     def api_processes(self) -> list[psutil.Process]:
-        return self.children("saccade.service.api_process")
+        return self.children("saccade.service.api.process")
 
     def worker(self) -> psutil.Process:
         """The device worker, awaited while it is being replaced."""
-        return wait_until(lambda: self.children("saccade.service.workers.worker"), what="a worker runs")[0]
+        return wait_until(lambda: self.children("saccade.service.worker.process"), what="a worker runs")[0]
 
     def family(self) -> list[psutil.Process]:
         """The supervisor's children, all of them."""

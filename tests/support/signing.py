@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from saccade.models.manifest import MANIFEST_NAME
+from saccade.models.contract.manifest import MANIFEST_NAME
 from saccade.service.repository.signature import SIGNATURE_NAME, key_id_of, sign_manifest
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

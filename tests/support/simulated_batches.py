@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from saccade.service.scheduling.batching import BatchLimits
-from saccade.service.scheduling.latency_model import LatencyModel
-from saccade.service.scheduling.queue import RequestQueue
-from saccade.service.workers.in_flight import Flight, InFlight
+from saccade.service.worker.in_flight import Flight, InFlight
+from saccade.service.worker.scheduling.batching import BatchLimits
+from saccade.service.worker.scheduling.latency_model import LatencyModel
+from saccade.service.worker.scheduling.queue import RequestQueue
 from tests.support.simulated_device import Request, percentile
 
 WARM_UP_RUNS = 3  # as workers/loading.py does

@@ -1,4 +1,4 @@
-"""`python -m saccade.export.engine_build` on the simulated device. SIMULATED_BUILD: accept, deny, crash or hang."""
+"""`python -m saccade.export.plans.engine_build` on the simulated device. SIMULATED_BUILD: accept, deny, crash or hang."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import onnx
 import orjson
 from numpy.typing import NDArray
 
-from saccade.export.engine_build import Say, run
 from saccade.export.gate.device_probe import OpenedStoredPlan
 from saccade.export.gate.device_seam import OpenedPlan
+from saccade.export.plans.engine_build import Say, run
 from saccade.export.precision.effective_precision import layer_precisions
-from saccade.models.manifest import Device
-from saccade.models.plans import PlanKey, plan_key
-from saccade.service.engines.build_wire import BuildProgress, BuildStage
+from saccade.models.contract.manifest import Device
+from saccade.models.contract.plans import PlanKey, plan_key
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.supervisor.engines.build_wire import BuildProgress, BuildStage
 from tests.support.plan_records import record
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_machine import CAPABILITY, FACTS, VERSION, plan_bytes, simulated_tensorrt

@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from saccade.service.scheduling.batching import BatchLimits
-from saccade.service.scheduling.latency_model import LatencyModel
-from saccade.service.scheduling.queue import RequestQueue
+from saccade.service.worker.scheduling.batching import BatchLimits
+from saccade.service.worker.scheduling.latency_model import LatencyModel
+from saccade.service.worker.scheduling.queue import RequestQueue
 
 SIZES = (1, 2, 4, 8)
 RUN_S = {1: 0.005, 2: 0.007, 4: 0.011, 8: 0.019}  # of both models

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saccade.models.manifest import Manifest
+from saccade.models.contract.manifest import Manifest
 from saccade.service.backends.base import LoadRequest
-from saccade.service.workers.messages import DeviceFacts
+from saccade.service.ipc.messages import DeviceFacts
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_plans import design_of
 from tests.support.simulated_tensorrt import Design, SimulatedTensorRt

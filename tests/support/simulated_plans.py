@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from saccade.models.plans import PLAN_FILE, PLAN_RECORD, PlanKey, plan_record_bytes
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.plans import PLAN_FILE, PLAN_RECORD, PlanKey, plan_record_bytes
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.tensorrt_backend import TensorRtBackend
 from tests.support.plan_records import record

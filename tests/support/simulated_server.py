@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from saccade.service.cli import main
-from saccade.service.engines import build_child, engine_serving
-from saccade.service.workers import device_supervision
+from saccade.service.cli.program import main
+from saccade.service.supervisor import devices as device_supervision
+from saccade.service.supervisor.engines import build_child, engine_serving
 
 
 def simulate() -> None:

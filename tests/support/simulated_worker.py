@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from saccade.models.manifest import read_manifest
+from saccade.models.contract.manifest import read_manifest
 from saccade.service.backends.base import Backend, LoadRequest
 from saccade.service.backends.registry import load_backend
 from saccade.service.backends.tensorrt_backend import TensorRtBackend
-from saccade.service.workers import loading, worker
+from saccade.service.worker import loading
+from saccade.service.worker import process as worker
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_machine import FACTS, simulated_tensorrt
 

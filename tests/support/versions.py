@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.models.manifest import (
+from saccade.models.contract.manifest import (
     Device,
     FileEntry,
     GateCheck,
@@ -20,7 +20,7 @@ from saccade.models.manifest import (
     Variant,
     manifest_bytes,
 )
-from saccade.models.specs import PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
 
 SIDE = 32  # of the model input, pixels
 DIGITS = tuple("0123456789")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
-from saccade.models.manifest import GateCheck
+from saccade.models.contract.manifest import GateCheck
 
 
 def answer_checks(judged: Judged) -> Iterator[GateCheck]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from saccade.export.fidelity import FidelityReport
+from saccade.export.data.fidelity import FidelityReport
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.variants import TRAITS, VariantTraits
-from saccade.models.manifest import Variant
+from saccade.models.contract.manifest import Variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
 from saccade.export.gate.limits import changed_limits, loose_limits
-from saccade.models.manifest import GateCheck
+from saccade.models.contract.manifest import GateCheck
 
 
 def origin_checks(judged: Judged) -> Iterator[GateCheck]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
 from saccade.export.gate.checks.structure import pending
-from saccade.models.manifest import Device, GateCheck, LatencyFigure
+from saccade.models.contract.manifest import Device, GateCheck, LatencyFigure
 
 
 def speed_checks(judged: Judged) -> Iterator[GateCheck]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from saccade.export.gate.checks.facts import Judged
-from saccade.models.manifest import GateCheck
+from saccade.models.contract.manifest import GateCheck
 
 _NAMED = 3  # layers in a line; the report has them all
 

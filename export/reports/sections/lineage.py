@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.export.fidelity import FidelityReport
+from saccade.export.data.fidelity import FidelityReport
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Block, Cell, Code, Row, Section, Table, Text, fact_table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from saccade.export.gate.checks.names import GATE_BY_CHECK
 from saccade.export.reports.export_report import ExportReport, VariantReport
 from saccade.export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
-from saccade.models.manifest import GateCheck, GateDecision
+from saccade.models.contract.manifest import GateCheck, GateDecision
 
 
 def verdict_section(report: ExportReport) -> Section:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.errors import OutOfDeviceMemory
 
 _ALIGNMENT_BYTES = 256  # cudaMalloc's own: tensors that begin there can be read by every kernel

@@ -29,7 +29,7 @@ class CudaVersions:
 @dataclass(frozen=True, slots=True)
 class DeviceProperties:
     name: str
-    capability: str  # as models/plans.py's Capability: "SM90"
+    capability: str  # as models/contract/plans.py's Capability: "SM90"
     memory_total_bytes: int  # of the MIG instance where it is one
     is_mig: bool
 

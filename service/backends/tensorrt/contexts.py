@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.cuda.buffers import BufferPlan, TensorBuffer
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.lanes import Lane, device_memory

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.tensorrt.module import KeptLog, TensorRt
 from saccade.service.errors import OutOfDeviceMemory, PlanRefused, RuntimeMissing

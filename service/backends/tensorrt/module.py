@@ -10,7 +10,7 @@ from typing import Any, Protocol, get_args
 
 import structlog
 
-from saccade.models.plans import TensorRtName
+from saccade.models.contract.plans import TensorRtName
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from saccade.models.plans import (
+from saccade.models.contract.plans import (
     PLAN_FILE,
     PLAN_RECORD,
     PlanEnvironment,

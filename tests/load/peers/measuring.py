@@ -251,7 +251,7 @@ def expected_answers(published: Published, bodies: Sequence[bytes]) -> list[tupl
 def _expected(published: Published, bodies: list[bytes]) -> list[tuple[Class, ...]]:
     import numpy as np
 
-    from saccade.models.preprocessing import preprocess
+    from saccade.models.contract.preprocessing import preprocess
     from saccade.service.backends.base import LoadRequest
     from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
     from saccade.service.vision.image_decoder import ImageLimits, decode_image

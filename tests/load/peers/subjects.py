@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.models.manifest import Manifest
+from saccade.models.contract.manifest import Manifest
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.verify import verify_version
 

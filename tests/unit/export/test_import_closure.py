@@ -14,8 +14,8 @@ from saccade.export.recipe import load_recipe
 from saccade.export.sources import source_of
 from saccade.export.step_table import STEPS
 from saccade.export.steps import StepContext
+from saccade.models.contract.specs import TaskSpec
 from saccade.models.networks.resnet import digits_classifier
-from saccade.models.specs import TaskSpec
 
 ROOT = Path(__file__).parents[3]
 FILES = {

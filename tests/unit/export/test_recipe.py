@@ -9,11 +9,11 @@ import yaml
 from pydantic import TypeAdapter
 
 from saccade.export.errors import RecipeError
-from saccade.export.network import SourceFacts
 from saccade.export.recipe import completed, load_recipe
+from saccade.export.sources.network import SourceFacts
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
+from saccade.models.digits.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
 
 SHIPPED = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("*.yaml"))
 MINIMAL: dict[str, object] = {

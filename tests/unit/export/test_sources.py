@@ -15,7 +15,7 @@ from torch import nn
 from saccade.export.errors import SourceError
 from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.sources import load_network, source_digest
-from saccade.models.digit_scenes import CLASS_NAMES
+from saccade.models.digits.digit_scenes import CLASS_NAMES
 
 RESNET = "saccade.models.networks.resnet:digits_classifier"
 

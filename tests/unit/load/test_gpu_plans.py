@@ -10,7 +10,7 @@ import pytest
 
 from saccade.export.plans.runtime import find_tensorrt
 from saccade.export.precision.effective_precision import layer_precisions
-from saccade.models.manifest import read_manifest
+from saccade.models.contract.manifest import read_manifest
 from saccade.service.repository.plans import PlanStore
 from saccade.service.repository.verify import verify_version
 from tests.load.gpu_networks import NETWORKS

@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome
+from saccade.service.ipc.messages import Catalog
 from saccade.service.metrics import MULTIPROCESS_DIR, Metrics, VersionMetrics
-from saccade.service.workers.messages import Catalog
-from tests.unit.service.catalogs import catalog, status
+from tests.unit.service.api.catalogs import catalog, status
 
 
 @pytest.fixture

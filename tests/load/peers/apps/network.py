@@ -35,8 +35,8 @@ def _pillow_pixels(jpeg):
 
 def _saccade_pixels():
     sys.path.append(os.environ["PEER_PROJECT"])
-    from saccade.models.preprocessing import preprocess
-    from saccade.models.specs import PreprocessSpec
+    from saccade.models.contract.preprocessing import preprocess
+    from saccade.models.contract.specs import PreprocessSpec
     from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
     rule, limits = PreprocessSpec(**FACTS["preprocess"]), ImageLimits()

@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 from saccade.export.compression.recovery import Lesson, Recovered, raw_module, recover
 from saccade.export.compression.recovery_images import changed_batch
 from saccade.export.compression.recovery_loss import distillation_loss
+from saccade.export.compression.sparsity.masks import has_two_four, random_mask
 from saccade.export.compression.spec import RecoverySpec
-from saccade.export.sparsity.masks import has_two_four, random_mask
 
 _IMAGES = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
 _WEIGHT = "body.weight"

@@ -9,7 +9,7 @@ import pytest
 
 from saccade.export.errors import DeviceError
 from saccade.export.gate.device_probe import OpenedStoredPlan, batch_bounds
-from saccade.models.plans import plan_key
+from saccade.models.contract.plans import plan_key
 from saccade.service.backends.base import LoadRequest
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import verify_version

@@ -26,7 +26,7 @@ from saccade.export.qualification.qualify_report import (
     SparseGain,
     SpeedRatio,
 )
-from saccade.models.manifest import Device, GateDecision, LatencyFigure, MetricFigure, Variant
+from saccade.models.contract.manifest import Device, GateDecision, LatencyFigure, MetricFigure, Variant
 
 DIGEST = "a" * 64
 METRIC = MetricFigure(name="top1", value=0.98, ci_low=0.97, ci_high=0.99, split="test", images=500)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from saccade.export.gate.table import cell, gate_table
-from saccade.models.manifest import GateCheck, GateDecision
+from saccade.models.contract.manifest import GateCheck, GateDecision
 
 
 def check(name: str, passed: bool = True, pending: bool = False, **changes: object) -> GateCheck:

@@ -13,8 +13,8 @@ from saccade.export.matrix.documents import labels_of, recipe_document, resized,
 from saccade.export.matrix.entries import ENTRIES, Entry, entry_of
 from saccade.export.recipe import Recipe
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.digit_scenes import CLASS_NAMES
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
+from saccade.models.digits.digit_scenes import CLASS_NAMES
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _SIZE = {"width": 64, "height": 64, "fit": "stretch"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from saccade.export.matrix.entries import ENTRIES, Entry
 from saccade.export.matrix.rows import Int8, Parity, Plan, Row, Served, read_rows
 from saccade.export.matrix.table import TABLE_NAME, markdown, totals
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 
 COMMITTED = Path(__file__).resolve().parents[4] / "export" / "matrix"
 

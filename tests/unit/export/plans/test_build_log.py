@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.plans.build_log import HeardLines, ParserError, builder_error, listening, parser_reason
 from saccade.export.plans.network import Parsed
-from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt, refusal_text
+from saccade.export.plans.tensorrt_from_onnx import build_plan, find_tensorrt, refusal_text
 from tests.support.residual_network import residual_network
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

@@ -9,7 +9,7 @@ import pytest
 
 from saccade.export.plans.network import NetworkLayer
 from saccade.export.plans.precision_claim import precision_claim
-from saccade.export.tensorrt_from_onnx import find_tensorrt, network_layers
+from saccade.export.plans.tensorrt_from_onnx import find_tensorrt, network_layers
 from tests.support.published_graphs import graph
 
 pytestmark = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

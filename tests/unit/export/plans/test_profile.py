@@ -6,7 +6,7 @@ import pytest
 
 from saccade.export.errors import GraphError
 from saccade.export.plans.profile import add_profile, profile_batches
-from saccade.models.plans import missing_batch_sizes
+from saccade.models.contract.plans import missing_batch_sizes
 from tests.support.plan_records import key
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from saccade.export.errors import BuildCancelled
 from saccade.export.plans.progress import BuildMonitor, PhaseShares
-from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt
+from saccade.export.plans.tensorrt_from_onnx import build_plan, find_tensorrt
 from tests.support.residual_network import residual_network
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from saccade.export.plans.tensorrt_from_onnx import build_plan, find_tensorrt
 from saccade.export.plans.timings import timings_of, use_timings
-from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt
 from tests.support.residual_network import residual_network
 
 TENSORRT, RTX = ModuleType("tensorrt"), ModuleType("tensorrt_rtx")

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 
 from saccade.export.errors import BuildCancelled, DeviceError, RecipeError
 from saccade.export.plans import version_plans
+from saccade.export.plans.tensorrt_from_onnx import PlanReport, build_plan, find_tensorrt
 from saccade.export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan, key_for
-from saccade.export.tensorrt_from_onnx import PlanReport, build_plan, find_tensorrt
-from saccade.models.plans import PLAN_FILE
+from saccade.models.contract.plans import PLAN_FILE
 from saccade.service.repository.plans import PlanStore
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from tests.support.published_graphs import move_weights_out, publish_graphs

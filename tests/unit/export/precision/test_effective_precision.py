@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.errors import GraphError
-from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.graph.onnx_graph import mark_network_outputs
+from saccade.export.plans.tensorrt_from_onnx import NetworkLayer, find_tensorrt
 from saccade.export.precision.effective_precision import (
     dtype_counts,
     dtype_table,
@@ -18,7 +19,6 @@ from saccade.export.precision.effective_precision import (
     precision_mismatches,
     share_in,
 )
-from saccade.export.tensorrt_from_onnx import NetworkLayer, find_tensorrt
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
 ELEMENT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -16,7 +16,7 @@ from saccade.export.precision.efficiency import (
     shortest_s,
 )
 from saccade.export.variants import Precision
-from saccade.models.manifest import LatencyFigure
+from saccade.models.contract.manifest import LatencyFigure
 
 PEAK = MeasuredPeak(threads=2, gflops_per_s={"fp32": 100.0, "int8": 400.0})
 

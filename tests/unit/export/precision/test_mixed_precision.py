@@ -14,11 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from saccade.export.artifact import Artifact
-from saccade.export.datasets import DataStore
+from saccade.export.data.datasets import DataStore
+from saccade.export.data.image_split import ImageSplit, Split
 from saccade.export.errors import DataRefused, GraphError
-from saccade.export.image_split import ImageSplit, Split
-from saccade.export.large_files import whole_graph
-from saccade.export.onnx_graph import MODEL_FILE, mark_network_outputs
+from saccade.export.graph.large_files import whole_graph
+from saccade.export.graph.onnx_graph import MODEL_FILE, mark_network_outputs
+from saccade.export.plans.tensorrt_from_onnx import build_plan, find_tensorrt
 from saccade.export.precision.casting import lift_constants, narrowed
 from saccade.export.precision.effective_precision import dtype_table, element_types, layer_precisions, share_in
 from saccade.export.precision.float_formats import float_format
@@ -33,7 +34,6 @@ from saccade.export.precision.regions import (
 )
 from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.steps import StepContext
-from saccade.export.tensorrt_from_onnx import build_plan, find_tensorrt
 from saccade.export.variants import VariantKind
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.export.datasets import prepare_split
-from saccade.export.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.datasets import prepare_split
+from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
 from saccade.export.qualification.answer_pictures import pair_jpeg, write_examples
 from saccade.export.qualification.disagreements import Answer, Boxes, amounts_of, box_amount, most_different, paired
-from saccade.models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 CLASSIFY = TaskSpec(task=Task.CLASSIFY, top_k=2)
 DETECT = TaskSpec(task=Task.DETECT, max_detections=3)

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from saccade.export.qualification.bootstrap import resample_weights
 from saccade.export.qualification.detection_evidence import Detections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
-from saccade.models.metrics import mean_iou
+from saccade.models.metrics.metrics import mean_iou
 
 
 def classify(correct: NDArray[np.bool_]) -> ClassifyEvidence:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from saccade.export.onnx_graph import mark_network_outputs
+from saccade.export.graph.onnx_graph import mark_network_outputs
 from saccade.export.qualification.file_structure import file_structure
 from saccade.export.variants import TRAITS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.reports.pareto import Measured, comparable, pareto_set
-from saccade.models.manifest import Device
+from saccade.models.contract.manifest import Device
 from tests.support.reports import check, decision, qualified
 
 ACCEPTED = decision(check("a"))

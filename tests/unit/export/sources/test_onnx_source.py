@@ -14,12 +14,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from saccade.export.convert.splice import splice_onnx_networks, translation_table
 from saccade.export.errors import SourceError
-from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import load_network, source_digest, source_facts
+from saccade.export.sources.network import Network, NetworkRequest
 from saccade.export.sources.weights import weights_digest
-from saccade.export.splice import splice_onnx_networks, translation_table
-from saccade.models.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec
 
 SIDE, CLASSES = 8, 5

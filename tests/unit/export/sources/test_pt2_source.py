@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from saccade.export.errors import SourceError
 from saccade.export.sources import load_network, source_facts
-from saccade.models.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec
 
 BATCH = torch.export.Dim("batch", min=1, max=64)

@@ -16,8 +16,8 @@ from torchvision.models import get_model_weights
 from saccade.export.errors import SourceError
 from saccade.export.sources import library_transform, load_network, source_facts
 from saccade.export.sources.torchvision_source import servable_names
-from saccade.models.preprocessing import preprocess
-from saccade.models.specs import Task
+from saccade.models.contract.preprocessing import preprocess
+from saccade.models.contract.specs import Task
 from tests.support.network_requests import network_request, source_spec
 
 SEGMENTER = "torchvision/lraspp_mobilenet_v3_large"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saccade.models.specs import Task
+from saccade.models.contract.specs import Task
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from tests.support.graphs import classifier_graph

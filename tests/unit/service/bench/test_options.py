@@ -13,7 +13,7 @@ from saccade.service.bench.coordinator import Closed, default_processes
 from saccade.service.bench.options import BenchOptions, SloSearchOptions, options_from
 from saccade.service.bench.schedule import Burst, Constant, Poisson, Recorded, Step, Steps
 from saccade.service.bench.session import Open
-from saccade.service.commands.bench import bench
+from saccade.service.cli.bench import bench
 from saccade.service.errors import BadParameter
 
 URL = "http://127.0.0.1:1"

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from saccade.models.plans import PlanKey
+from saccade.models.contract.plans import PlanKey
 from saccade.service.repository.build_marks import FRESH_S, MarkedBuild, build_marks
 from saccade.service.repository.plans import PlanStore
 

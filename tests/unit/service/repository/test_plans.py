@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from saccade.models.manifest import GateCheck, GateDecision
-from saccade.models.plans import PLAN_FILE, PLAN_RECORD, TIMING_CACHE, differences
+from saccade.models.contract.manifest import GateCheck, GateDecision
+from saccade.models.contract.plans import PLAN_FILE, PLAN_RECORD, TIMING_CACHE, differences
 from saccade.service.errors import PlanRefused, RepositoryError, SettingsError
 from saccade.service.repository import confined_files, plans
 from saccade.service.repository.open import list_versions

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saccade.models.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.contract.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.variants import choose_variant, images_per_s
 from tests.support.versions import manifest_for

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from saccade.models.preprocessing import Geometry
+from saccade.models.contract.preprocessing import Geometry
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.segmentation import MaskFormat, polygons_of, segments_json

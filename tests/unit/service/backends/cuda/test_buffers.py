@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.cuda.buffers import RESERVE_BYTES, ensure_fits, plan_buffers
 from saccade.service.errors import OutOfDeviceMemory
 

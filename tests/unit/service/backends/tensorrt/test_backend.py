@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.models.plans import PLAN_FILE, PLAN_RECORD
-from saccade.models.specs import TensorSpec
+from saccade.models.contract.plans import PLAN_FILE, PLAN_RECORD
+from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest, UInt8Array
 from saccade.service.backends.tensorrt import module
 from saccade.service.backends.tensorrt_backend import TensorRtBackend, device_index

@@ -1,0 +1,1 @@
+"""The program `saccade-export` and its commands."""

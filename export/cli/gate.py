@@ -1,0 +1,129 @@
+"""`saccade-export gate` and `qualify`. Promises: judge again what was written; settle what waits for this device."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from saccade.export.cli.engines import EnginesKeyOption, EnginesOption
+from saccade.export.cli.signing import SignKeyOption, signer_from
+from saccade.export.data.datasets import DataStore
+from saccade.export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
+from saccade.export.gate.adopted_plans import adopt_plans
+from saccade.export.gate.decision import denial_text, verdict
+from saccade.export.gate.device_figures import EvaluationData
+from saccade.export.gate.device_probe import TensorRtProbe, missing_for_plans
+from saccade.export.gate.judged_variants import judged_again
+from saccade.export.gate.on_device import settle
+from saccade.export.gate.settled_version import publish_settled
+from saccade.export.gate.table import gate_table
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.publish.repository import version_numbers
+from saccade.export.qualification.accuracy import Answer
+from saccade.export.qualification.reference import reference_answers
+from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.reports.export_report import read_report
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore, engines_root
+from saccade.service.repository.verify import verify_version
+
+DONE, FAILED = 0, 1
+
+
+def register_gate(app: typer.Typer) -> None:
+    """Side effect: adds both commands."""
+    app.command()(gate)
+    app.command()(qualify)
+
+
+def gate(
+    report: Annotated[Path, typer.Argument(help="report.json of an export or a version directory")],
+    recipe: Annotated[Path | None, typer.Option(help="hold the report's thresholds against this recipe's")] = None,
+    table: Annotated[bool, typer.Option("--table", help="print every check with its value and limit")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
+) -> None:
+    """Judges a report again with the thresholds it holds; files and the report itself are hashed again.
+
+    Exit code 1 when nothing is accepted, or when something is denied now that was not denied then.
+    """
+    found = read_report(report)
+    agreed = None if recipe is None else load_recipe(recipe).recipe.gate
+    verdicts = [judged_again(found, variant, report.parent, agreed) for variant in found.variants]
+    decisions = {verdict.qualify.variant: verdict.gate for verdict in verdicts}
+    if as_json:
+        document = {name: decision.model_dump(mode="json") for name, decision in decisions.items()}
+        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    elif table:
+        Console(width=None if sys.stdout.isatty() else 200).print(gate_table(found.model, decisions))
+    else:
+        for name, decision in decisions.items():
+            print(f"{name} accepted" if decision.accepted else denial_text(name, decision))
+    is_worse = any(
+        verdict(before.gate) != "denied" and verdict(now.gate) == "denied"
+        for before, now in zip(found.variants, verdicts, strict=True)
+    )
+    is_served = any(decision.accepted for decision in decisions.values())
+    raise typer.Exit(DONE if is_served and not is_worse else FAILED)
+
+
+def qualify(
+    source: Annotated[Path, typer.Argument(help="recipe.yaml, or a version directory together with --recipe")],
+    on_this_device: Annotated[bool, typer.Option("--on-this-device", help="build plans and measure them here")] = False,
+    recipe: Annotated[Path | None, typer.Option(help="of a version directory: it names the test data")] = None,
+    repository: Annotated[
+        Path, typer.Option(envvar="SACCADE_REPOSITORY", help="where the recipe's newest version is")
+    ] = Path("repository"),
+    work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
+    engines: EnginesOption = None,
+    engines_key: EnginesKeyOption = None,
+    sign_key: SignKeyOption = None,
+) -> None:
+    """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome."""
+    if not on_this_device:
+        raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
+    signer = signer_from(sign_key)
+    missing = missing_for_plans()  # first: without a device nothing else is worth a second
+    if missing:
+        raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")
+    recipe_path = recipe if source.is_dir() else source
+    if recipe_path is None:
+        raise RecipeError(f"{source} does not hold its test images: add --recipe with the recipe that made it")
+    loaded = load_recipe(recipe_path)
+    version_dir = source if source.is_dir() else newest_version_dir(repository, loaded.recipe.model)
+    store = DataStore()
+    key = None if engines_key is None else engines_secret(engines_key)
+    plans = PlanStore(engines or engines_root(version_dir.parent.parent), key)
+    version = verify_version(version_dir)
+    probe = TensorRtProbe(version, plans)
+    data = EvaluationData(store.split(loaded, "test"), eager_reference(loaded, RunSettings(work, repository), store))
+    settled = settle(version_dir, loaded.recipe, data, probe, lambda text: print(text, file=sys.stderr))
+    made = publish_settled(settled, signer)
+    for name in adopt_plans(settled, made, version.manifest, plans, probe.key_of):
+        print(f"plan of {name}: measured, and there for servers of {made.name}")
+    decisions = {each.qualify.variant: each.gate for each in settled.report.variants}
+    Console(width=None if sys.stdout.isatty() else 200).print(gate_table(settled.report.model, decisions))
+    print(f"{made}: settled {', '.join(settled.variants)} of version {version_dir.name}")
+
+
+def newest_version_dir(repository: Path, model: str) -> Path:
+    """Raises PublishError when the repository has no version of the model."""
+    numbers = version_numbers(repository / model)
+    if not numbers:
+        raise PublishError(f"no version of {model!r} in {repository}: `saccade-export run` publishes one")
+    return repository / model / str(numbers[-1])
+
+
+def eager_reference(loaded: LoadedRecipe, settings: RunSettings, store: DataStore) -> Answer:
+    """The eager network's answers to the test split, from the work directory or made now. Raises DeviceError."""
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+    results = run_pipeline(loaded, replace(settings, until="reference"), store, quiet)
+    made = results[-1].artifact
+    if results[-1].status == "failed" or made is None:
+        raise DeviceError(f"step {results[-1].step} failed: {results[-1].detail.get('error', 'no reason given')}")
+    return reference_answers(made, loaded.recipe)

@@ -1,0 +1,169 @@
+"""Writes a recipe for a checkpoint. Promises: nothing is overwritten, and what was understood is said."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from saccade.export.errors import RecipeError, SourceError
+from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.sources import source_facts
+from saccade.export.sources.catalogue import library_names
+from saccade.export.sources.class_count import class_count
+from saccade.export.sources.names import generic_labels, near_names
+from saccade.export.sources.specs import SourceSpec
+from saccade.export.sources.weights import shapes_of
+from saccade.models.contract.specs import Task
+
+_SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
+_WITH_CLASS_COUNT = ("timm", "torchvision")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecipe:
+    """A recipe that was written, with every fact that its source filled in."""
+
+    loaded: LoadedRecipe
+    text: str
+
+
+def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: Path) -> NewRecipe:
+    """Writes source, weights and data to `out`, labels where only the folders name them; the rest is the source's.
+
+    Raises RecipeError when `out` exists or needs more than these lines, SourceError when nothing takes the checkpoint.
+    """
+    if out.exists():
+        raise RecipeError(f"{out} exists already; name another file with --out, or remove it")
+    if not data.is_dir():
+        raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
+    source = source or recognised(checkpoint)
+    document = _document(checkpoint, source, _spec(source), data, out.parent)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        new = _written(document, out)
+        labels = _folder_labels(data, new.loaded.recipe)
+        return new if labels is None else _written({**document, "labels": labels}, out)
+    except RecipeError as error:
+        missing = str(error).removeprefix(f"{out}: ")
+        raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
+    except SourceError:
+        out.unlink()
+        raise
+
+
+def recognised(checkpoint: Path | None) -> str:
+    """The source that takes a checkpoint. Raises SourceError when it does not say, naming candidates."""
+    if checkpoint is None:
+        raise SourceError("name a checkpoint, or a network with --source, such as --source timm/resnet50")
+    if not checkpoint.exists():
+        raise SourceError(f"cannot read {checkpoint}: there is no such file or directory")
+    if checkpoint.suffix in (".onnx", ".pt2"):
+        return checkpoint.suffix.removeprefix(".")
+    if (checkpoint / "config.json").is_file():
+        return _library_of(checkpoint / "config.json")
+    shapes_of(checkpoint)  # a pickle, or what is no checkpoint at all, is refused with its reason
+    near = [
+        f"{library}/{name}"
+        for library in _WITH_CLASS_COUNT
+        for name in near_names(checkpoint.stem.partition("-")[0], library_names(library), 3)
+    ]
+    hint = f" Names like this file's: {', '.join(near)}." if near else ""
+    raise SourceError(
+        f"{checkpoint.name} holds tensors but not the name of their network; say it with --source.{hint} "
+        "`saccade-export sources PATTERN` lists all"
+    )
+
+
+def summary(loaded: LoadedRecipe) -> dict[str, str]:
+    """What was understood, by name, for people."""
+    recipe = loaded.recipe
+    labels = recipe.labels
+    shown = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
+    pixels = recipe.preprocess.model_dump(exclude_defaults=True, exclude={"width", "height"})
+    return {
+        "model": recipe.model,
+        "task": recipe.task.task,
+        "input": f"{recipe.preprocess.width}x{recipe.preprocess.height}",
+        "resize": _inline(pixels),
+        "normalisation": f"mean {recipe.normalisation.mean}, std {recipe.normalisation.std}",
+        "labels": f"{len(labels)} ({shown})",
+        "weights": recipe.weights or "random: the gate refuses them unless it says allow_random_weights",
+    }
+
+
+def _line(key: str, value: object) -> str:
+    """One key, one line, however long."""
+    inline = not isinstance(value, str)
+    text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
+    return f"{text.strip()[1:-1]}\n" if inline else text
+
+
+def _written(document: dict[str, Any], out: Path) -> NewRecipe:
+    text = "".join(_line(key, value) for key, value in document.items())
+    out.write_text(text)
+    return NewRecipe(load_recipe(out), text)
+
+
+def _folder_labels(data: Path, recipe: Recipe) -> list[str] | None:
+    """Names of the class folders, sorted as training code does it, where the classes have no names of their own."""
+    root = data / "test" if (data / "test").is_dir() else data
+    names = sorted(each.name for each in root.iterdir() if each.is_dir())
+    is_nameless = recipe.labels == generic_labels(len(recipe.labels))
+    is_fitting = recipe.task.task is Task.CLASSIFY and len(names) == len(recipe.labels)
+    return names if is_nameless and is_fitting else None
+
+
+def _document(checkpoint: Path | None, source: str, spec: SourceSpec, data: Path, base: Path) -> dict[str, Any]:
+    document: dict[str, Any] = {"source": source}
+    if checkpoint is not None:
+        document["weights"] = _relative(checkpoint, base)
+        classes = _class_count(spec, checkpoint)
+        if classes is not None:
+            kind, _, name = source.partition("/")
+            named = {"kind": kind, "name": name} if name else {"kind": kind}
+            document["source"] = {**named, "arguments": {"num_classes": classes}}
+    document["data"] = _relative(data, base)
+    return document
+
+
+def _spec(source: str) -> SourceSpec:
+    try:
+        return _SOURCE.validate_python(source)
+    except ValidationError as error:
+        raise RecipeError(f"--source {source}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+
+
+def _class_count(spec: SourceSpec, checkpoint: Path) -> int | None:
+    if spec.kind not in _WITH_CLASS_COUNT:
+        return None
+    return class_count(spec, checkpoint, source_facts(spec, checkpoint))
+
+
+def _library_of(config: Path) -> str:
+    try:
+        document = json.loads(config.read_bytes())
+    except ValueError as error:
+        raise SourceError(f"{config} is not JSON: {error}") from error
+    if isinstance(document, dict) and "architecture" in document:
+        return f"timm/{document['architecture']}"
+    if isinstance(document, dict) and {"architectures", "model_type"} & set(document):
+        return "transformers"
+    raise SourceError(
+        f"{config} has neither `architecture` (timm) nor `architectures` (transformers); say the network with --source"
+    )
+
+
+def _relative(path: Path, base: Path) -> str:
+    """As the recipe, which lies in `base`, has to write it."""
+    return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

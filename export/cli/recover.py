@@ -1,0 +1,75 @@
+"""`saccade-export recover`: a 2:4 network that learned its answers back. Promises: the file says how it was made."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from saccade.export.cli.progress import progress_listener
+from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
+from saccade.export.compression.sparsity.sparsify import RECOVERED_FILE
+from saccade.export.data.datasets import DataStore
+from saccade.export.pipeline import RunSettings, planned_steps, run_pipeline
+from saccade.export.recipe import LoadedRecipe, load_recipe
+
+_STEP = "compress.sparse24"
+
+
+def recover(
+    recipe: Annotated[Path, typer.Argument(help="recipe.yaml; its `sparsity` section says how")],
+    out: Annotated[Path, typer.Option(help="safetensors file to write, for `sparsity.recovered`")],
+    work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")] = False,
+) -> None:
+    """Makes a network 2:4 and teaches it its answers back, whatever `sparsity.recovered` names already."""
+    loaded = from_scratch(load_recipe(recipe))
+    settings = RunSettings(work, repository=work / "unpublished", until=_STEP)
+    console = Console(stderr=True, highlight=False)
+    with progress_listener(console, loaded.recipe.model, loaded.path, settings, len(planned_steps(loaded))) as listener:
+        last = run_pipeline(loaded, settings, DataStore(), listener)[-1]
+    if last.artifact is None:
+        raise typer.Exit(1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(last.artifact.file(RECOVERED_FILE), out)
+    document = last.artifact.file(SPARSITY_FILE).read_bytes()
+    if as_json:
+        sys.stdout.buffer.write(document + b"\n")
+    else:
+        print_tables(Console(), orjson.loads(document))
+
+
+def from_scratch(loaded: LoadedRecipe) -> LoadedRecipe:
+    """The recipe without an earlier recovery, and with a variant that needs one."""
+    recipe = loaded.recipe
+    sparsity = recipe.sparsity.model_copy(update={"recovered": None})
+    variants = recipe.variants if "int8-trt-sparse24" in recipe.variants else (*recipe.variants, "int8-trt-sparse24")
+    return loaded.model_copy(update={"recipe": recipe.model_copy(update={"sparsity": sparsity, "variants": variants})})
+
+
+def print_tables(console: Console, document: dict[str, object]) -> None:
+    """One-shot methods before recovery, then how the recovery went."""
+    one_shot = Table("one-shot method", "channels in order", "tuning metric")
+    for row in _rows(document["one_shot"]):
+        one_shot.add_row(str(row["method"]), "yes" if row["permuted"] else "no", f"{row['tuning_metric']:.4f}")
+    one_shot.add_row("dense network", "", f"{document['dense_tuning_metric']:.4f}")
+    console.print(one_shot)
+    recovery = document["recovery"]
+    assert isinstance(recovery, dict)
+    history = Table("recovery step", "loss", "tuning metric", "flip rate")
+    for row in _rows(recovery["history"]):
+        history.add_row(
+            str(row["step"]), f"{row['loss']:.4f}", f"{row['tuning_metric']:.4f}", f"{row['flip_rate']:.2e}"
+        )
+    console.print(history)
+
+
+def _rows(value: object) -> list[dict[str, float]]:
+    assert isinstance(value, list)
+    return value

@@ -1,0 +1,104 @@
+"""Which channels of a traced network may change places together. Promises: conservative; the exchange is proven later.
+
+Channels that an operator ties to each other (a residual sum, a concatenation, a layer's weights and what reads it) form
+one bundle. Two bundles that touch the same axes, equally often, are interchangeable: exchanging them everywhere leaves
+the network's function as it is. After the dependency groups of DepGraph (Fang et al., arXiv 2301.12900), down to
+single channels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx
+
+from saccade.export.compression.sparsity.channel_elements import Elements
+from saccade.export.compression.sparsity.channel_rules import apply_rules
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGroup:
+    """Interchangeable bundles of channels.
+
+    `positions[(parameter, axis)]` is (bundles, k): where bundle i lies on that axis. k is 1 but where a channel
+    occupies several places, as after flattening a feature map.
+    """
+
+    size: int
+    positions: Mapping[tuple[str, int], IntArray]
+
+
+def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
+    """Every group of at least two bundles that reaches a parameter, in the order of the graph."""
+    elements = apply_rules(module)
+    parameters = {name for name, _ in module.named_parameters()} | {name for name, _ in module.named_buffers()}
+    groups = [group_of(elements, rows, parameters) for rows in interchangeable_bundles(elements)]
+    return [group for group in groups if group.positions]
+
+
+def interchangeable_bundles(elements: Elements) -> list[IntArray]:
+    """Per group (bundles, elements): at least two bundles that touch the same axes and nothing pinned."""
+    bundles = _bundles(elements)
+    pinned = np.zeros(int(bundles.max(initial=-1)) + 1, bool)
+    if elements.pins:
+        pinned[bundles[np.concatenate(elements.pins)]] = True
+    axis_of, _ = _axes(elements)
+    order = np.argsort(bundles, kind="stable")
+    starts = np.flatnonzero(np.diff(bundles[order], prepend=-1))
+    by_signature: dict[bytes, list[IntArray]] = defaultdict(list)
+    for members in np.split(order, starts[1:]):
+        if not pinned[bundles[members[0]]]:
+            by_signature[axis_of[members].tobytes()].append(members)
+    return [np.stack(rows) for rows in by_signature.values() if len(rows) > 1]
+
+
+def group_of(elements: Elements, rows: IntArray, parameters: set[str]) -> ChannelGroup:
+    """rows: (bundles, elements); equal columns lie on equal axes."""
+    axis_of, offset_of = _axes(elements)
+    positions: dict[tuple[str, int], IntArray] = {}
+    columns = axis_of[rows[0]]
+    for axis_number in np.unique(columns):
+        name, axis, _ = elements.owners[axis_number]
+        if name in parameters:
+            positions[name, axis] = offset_of[rows[:, columns == axis_number]]
+    return ChannelGroup(len(rows), positions)
+
+
+def permuted(state: Mapping[str, Tensor], group: ChannelGroup, order: IntArray) -> dict[str, Tensor]:
+    """The group's parameters with bundle `order[slot]` in each slot; `order` is a permutation of range(size)."""
+    changed: dict[str, Tensor] = {}
+    for (name, axis), positions in group.positions.items():
+        tensor = changed.get(name, state[name])
+        index = torch.arange(tensor.shape[axis])
+        index[torch.from_numpy(positions.ravel())] = torch.from_numpy(positions[order].ravel())
+        changed[name] = tensor.index_select(axis, index)
+    return changed
+
+
+def _bundles(elements: Elements) -> IntArray:
+    """The bundle of every element."""
+    if elements.joins:
+        first = np.concatenate([pair[0] for pair in elements.joins])
+        second = np.concatenate([pair[1] for pair in elements.joins])
+    else:
+        first = second = np.empty(0, np.int64)
+    shape = (elements.count, elements.count)
+    labels: IntArray = connected_components(coo_matrix((np.ones(len(first), bool), (first, second)), shape), False)[1]
+    return labels.astype(np.int64)
+
+
+def _axes(elements: Elements) -> tuple[IntArray, IntArray]:
+    """For every element the number of its axis, and its place on it."""
+    starts = np.array([start for _, _, start in elements.owners], np.int64)
+    lengths = np.diff(np.append(starts, elements.count))
+    axis_of = np.repeat(np.arange(len(starts)), lengths)
+    return axis_of, np.arange(elements.count) - np.repeat(starts, lengths)

@@ -1,0 +1,212 @@
+"""Holds the ONNX file to the program it came from. Promises: every raw output at batch 1, 3 and 8, or the step fails.
+
+The same runs of the eager program show whether an image's answer depends on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.export.convert.detection_heads import SCORE_FLOOR
+from saccade.export.errors import GraphError
+from saccade.export.graph.large_files import plain_session
+from saccade.export.qualification.parity import relative_l2
+from saccade.export.recipe import Recipe
+from saccade.models.contract.specs import Task, output_tensors
+
+PROOF_FILE = "proof.json"
+BATCH_SIZES = (1, 3, 8)
+MAX_ERROR = 1e-4  # relative L2 per output; conversion reorders sums, it must not do more
+_MAX_MATCHED_ROWS = 2048  # what enters suppression; beyond it outputs are dense anchors, whose order nothing decides
+
+Arrays = Sequence[NDArray[Any]]
+Eager = Callable[[NDArray[np.uint8]], Arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutputs:
+    """The outputs to compare, in graph order, and which of them are detection scores (empty: none)."""
+
+    names: tuple[str, ...]
+    scores: str = ""
+    have_rows: bool = False  # a detector's: (n, rows, ...), whose order near ties decide
+
+    def floored(self, arrays: Arrays) -> Arrays:
+        """Scores that nobody asks for count as equal: ONNX Runtime's sigmoid ends near 1e-7, torch's does not."""
+        return [
+            np.maximum(array, SCORE_FLOOR) if name == self.scores else array
+            for name, array in zip(self.names, arrays, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFigure:
+    """How far the file's output is from the eager program's, at one batch size."""
+
+    output: str
+    batch_size: int
+    relative_l2: float  # integer outputs: share of differing elements
+    is_matched: bool  # rows were paired first: equal candidates may change places where scores nearly tie
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCoupling:
+    """How far an image's outputs are from those it has alone, worst over rows, outputs and batch sizes."""
+
+    relative_l2: float
+    output: str
+    batch_size: int
+    row: int
+
+    def reason(self, limit: float) -> str:
+        """Why the version must not batch; empty when it may."""
+        if self.relative_l2 <= limit:
+            return ""
+        return (
+            f"an image's answer depends on its batch: {self.output} of row {self.row} differs by "
+            f"{self.relative_l2:.1e} (relative L2) in a batch of {self.batch_size}, allowed is {limit:.0e}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionProof:
+    figures: tuple[ProofFigure, ...]
+    coupling: BatchCoupling | None  # None: the program takes one image only
+
+    @property
+    def worst(self) -> ProofFigure:
+        return max(self.figures, key=lambda figure: figure.relative_l2)
+
+
+def prove_conversion(
+    eager: Eager, file: Path, outputs: RawOutputs, shape: tuple[int, int], is_batchable: bool = True
+) -> ConversionProof:
+    """Compares outputs on images of `shape` (height, width); `eager` gives them in the same order.
+
+    Raises GraphError naming the output and the batch size that differ.
+    """
+    sizes = BATCH_SIZES if is_batchable else BATCH_SIZES[:1]
+    images = seeded_images(sizes[-1], *shape)
+    expected = {size: eager(images[:size]) for size in sizes}
+    session = plain_session(file)
+    figures: list[ProofFigure] = []
+    for size in sizes:
+        found = session.run(list(outputs.names), {"images": images[:size]})
+        figures.extend(compared(outputs, size, found, expected[size]))
+    del session
+    proof = ConversionProof(tuple(figures), _coupling(eager, images, outputs, expected) if is_batchable else None)
+    if not proof.worst.relative_l2 <= MAX_ERROR:
+        worst = proof.worst
+        raise GraphError(
+            f"the ONNX file's {worst.output} differs from the eager network's by {worst.relative_l2:.1e} (relative L2) "
+            f"at batch {worst.batch_size}, allowed is {MAX_ERROR:.0e}: an operator was converted to something else. "
+            "Export parts of the network to find it"
+        )
+    return proof
+
+
+def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
+    """What follows the answer among a deploy graph's outputs: the recipe's extras and the network's own."""
+    raw = tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :])
+    return RawOutputs(raw, scores, have_rows=recipe.task.task is Task.DETECT)
+
+
+def write_proof(proof: ConversionProof, directory: Path) -> None:
+    coupling = None if proof.coupling is None else asdict(proof.coupling)
+    document = {"figures": [asdict(figure) for figure in proof.figures], "batch_coupling": coupling}
+    (directory / PROOF_FILE).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def read_proof(directory: Path) -> ConversionProof:
+    document = orjson.loads((directory / PROOF_FILE).read_bytes())
+    coupling = document["batch_coupling"]
+    return ConversionProof(
+        tuple(ProofFigure(**figure) for figure in document["figures"]),
+        None if coupling is None else BatchCoupling(**coupling),
+    )
+
+
+def seeded_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Pictures (count, height, width, 3) with shapes at several scales and a little noise, always the same ones."""
+    rng = np.random.default_rng(0)
+    pictures = np.zeros((count, height, width, 3), np.float32)
+    for cells, weight in ((3, 0.6), (9, 0.3), (27, 0.1)):
+        coarse = rng.integers(0, 256, (count, cells, cells, 3), np.uint8)
+        for picture, small in zip(pictures, coarse, strict=True):
+            picture += weight * np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    pictures += rng.normal(0, 4, pictures.shape).astype(np.float32)
+    return np.clip(pictures, 0, 255).astype(np.uint8)
+
+
+def compared(
+    outputs: RawOutputs, size: int, found: Arrays, expected: Arrays, limit: float = MAX_ERROR
+) -> list[ProofFigure]:
+    """One figure per output; a detector's rows are paired first where that is what makes the difference."""
+    found, expected = outputs.floored(found), outputs.floored(expected)
+    errors = [_error(*pair) for pair in zip(found, expected, strict=True)]
+    matched: set[int] = set()
+    for group in _row_groups(expected) if outputs.have_rows else ():
+        if max(errors[index] for index in group) > limit:
+            paired = _matched([found[index] for index in group], [expected[index] for index in group])
+            matched.update(group)
+            for index, array in zip(group, paired, strict=True):
+                errors[index] = _error(array, expected[index])
+    return [
+        ProofFigure(name, size, error, index in matched)
+        for index, (name, error) in enumerate(zip(outputs.names, errors, strict=True))
+    ]
+
+
+def _coupling(
+    eager: Eager, images: NDArray[np.uint8], outputs: RawOutputs, expected: dict[int, Arrays]
+) -> BatchCoupling:
+    """Rows of the smaller batch, and the last one of the larger, each beside what they give alone."""
+    alone = {0: expected[1]}
+    figures: list[BatchCoupling] = []
+    for size in BATCH_SIZES[1:]:
+        for row in (*range(BATCH_SIZES[1]), size - 1):
+            if row not in alone:
+                alone[row] = eager(images[row : row + 1])
+            together = [array[row : row + 1] for array in expected[size]]
+            figures.extend(
+                BatchCoupling(figure.relative_l2, figure.output, size, row)
+                for figure in compared(outputs, size, together, alone[row])
+            )
+    return max(figures, key=lambda figure: figure.relative_l2)
+
+
+def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    if expected.dtype.kind == "f":
+        return relative_l2(found, expected)
+    return float((found != expected).mean()) if expected.size else 0.0
+
+
+def _row_groups(arrays: Arrays) -> list[list[int]]:
+    """Positions of outputs that describe the same few rows: boxes, scores and classes, or what proposals lead to."""
+    groups: dict[int, list[int]] = {}
+    for index, array in enumerate(arrays):
+        if array.ndim in (2, 3) and array.shape[1] <= _MAX_MATCHED_ROWS:
+            groups.setdefault(array.shape[1], []).append(index)
+    return [group for group in groups.values() if any(arrays[index].ndim == 3 for index in group)]
+
+
+def _matched(found: Arrays, expected: Arrays) -> list[NDArray[Any]]:
+    """The rows of `found`, each image's in the order of the nearest ones in `expected`."""
+    left, right = (np.concatenate([_features(array) for array in arrays], 2) for arrays in (found, expected))
+    order = np.stack([np.abs(a[None] - b[:, None]).sum(2).argmin(1) for a, b in zip(left, right, strict=True)])
+    return [np.stack([rows[chosen] for rows, chosen in zip(array, order, strict=True)]) for array in found]
+
+
+def _features(array: NDArray[Any]) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = array.reshape(*array.shape[:2], -1).astype(np.float32)
+    return flat

@@ -1,0 +1,1 @@
+"""Data sets: reading, splitting, and checking the pictures and labels of a recipe."""

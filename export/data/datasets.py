@@ -1,0 +1,64 @@
+"""Loads evaluation images. Promises: decoded and resized by the serving code, splits disjoint, contents hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saccade.export.data.digit_data import digit_samples, ensure_instances_disjoint
+from saccade.export.data.folder_data import folder_samples
+from saccade.export.data.image_split import ImageSplit, Split, prepare_split
+from saccade.export.data.labelled_images import Sample
+from saccade.export.errors import DataRefused
+from saccade.export.recipe import FolderData, LoadedRecipe
+
+
+@dataclass(slots=True)
+class DataStore:
+    """Splits loaded so far in this run; variants and models of one run share them."""
+
+    _loaded: dict[str, ImageSplit] = field(default_factory=dict)
+
+    def split(self, loaded: LoadedRecipe, name: Split) -> ImageSplit:
+        """Side effect: the first call for a split reads or renders its images and decodes them."""
+        recipe = loaded.recipe
+        # Equal keys mean equal images and truth: ids depend on the labels, a folder's place on the recipe's.
+        parts = (recipe.task.task.value, name, recipe.data, recipe.preprocess, recipe.labels, loaded.path.parent)
+        key = repr(parts)
+        if key not in self._loaded:
+            self._loaded[key] = prepare_split(name, labelled_images(loaded, name), recipe.preprocess)
+        return self._loaded[key]
+
+
+def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
+    """The split's encoded images with their truth. Raises DataRefused."""
+    recipe = loaded.recipe
+    if isinstance(recipe.data, FolderData):
+        root = loaded.beside(recipe.data.path)
+        return folder_samples(recipe.task.task, recipe.labels, recipe.data, root, name)[0]
+    if name == "calibration":
+        ensure_instances_disjoint("calibration", "test")
+    return digit_samples(recipe.task, recipe.labels, recipe.data, name)
+
+
+def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
+    """Raises DataRefused when the images are missing, too few, repeated or shared with a split that is measured."""
+    calibration, tuning, test = (data.split(loaded, name) for name in ("calibration", "tuning", "test"))
+    ensure_calibration_allowed(calibration, [tuning, test], loaded.recipe.calibration.min_images)
+    return calibration
+
+
+def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSplit], min_images: int) -> None:
+    """Raises DataRefused when calibration data is missing, too small, repeated, or shared with another split."""
+    count = len(calibration.image_sha256)
+    if count < min_images:
+        raise DataRefused(f"calibration has {count} images, the recipe asks for at least {min_images}")
+    unique = set(calibration.image_sha256)
+    if len(unique) < min_images:
+        raise DataRefused(f"calibration has {len(unique)} different images among {count}; {min_images} are needed")
+    for other in others:
+        shared = unique.intersection(other.image_sha256)
+        if shared:
+            raise DataRefused(
+                f"{len(shared)} calibration images are also in split {other.name!r}; figures on it would be flattered"
+            )

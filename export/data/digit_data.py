@@ -1,0 +1,59 @@
+"""Digit scenes as labelled images. Promises: truth in the ids of the recipe's labels; splits share no digit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from saccade.export.data.image_split import Split
+from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.errors import DataRefused
+from saccade.export.recipe import DigitScenes
+from saccade.models.contract.specs import Task, TaskSpec
+from saccade.models.digits.digit_scenes import CLASS_NAMES, crop_samples, instance_digests, scene_samples
+from saccade.models.digits.digit_scenes import Split as SceneSplit
+
+_BACKGROUND_LABELS = ("background", "__background__")
+
+
+def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name: Split) -> list[Sample]:
+    """Crops of one digit for classification, whole scenes for the other tasks. Raises DataRefused."""
+    count, split = data.images[name], SceneSplit(name)
+    ids = _digit_ids(labels)
+    match task.task:
+        case Task.CLASSIFY:
+            crops = crop_samples(split, data.seed, count)
+            return [ClassSample(crop.jpeg, int(ids[crop.class_id])) for crop in crops]
+        case Task.DETECT:
+            scenes = scene_samples(split, data.seed, count)
+            return [DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids]) for scene in scenes]
+        case Task.SEGMENT:
+            lookup = np.array([_background_id(task, labels), *ids], np.uint8)
+            return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, data.seed, count)]
+
+
+def ensure_instances_disjoint(first: Split, second: Split) -> None:
+    """Raises DataRefused when a handwritten digit occurs in both splits, however it was rendered."""
+    shared = set(instance_digests(SceneSplit(first))) & set(instance_digests(SceneSplit(second)))
+    if shared:
+        raise DataRefused(f"{len(shared)} digits occur in both {first!r} and {second!r}")
+
+
+def _digit_ids(labels: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    missing = [name for name in CLASS_NAMES if name not in labels]
+    if missing:
+        raise DataRefused(
+            f"digit scenes show the digits 0 to 9, and the labels lack {', '.join(missing)}: "
+            "set `labels`, or name a folder of your own pictures in `data`"
+        )
+    return np.array([labels.index(name) for name in CLASS_NAMES], np.int64)
+
+
+def _background_id(task: TaskSpec, labels: Sequence[str]) -> int:
+    if task.background_id is not None:
+        return task.background_id
+    named = [name for name in _BACKGROUND_LABELS if name in labels]
+    if not named:
+        raise DataRefused("digit scenes have background: give it a label named 'background', or set task.background_id")
+    return labels.index(named[0])

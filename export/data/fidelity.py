@@ -1,0 +1,182 @@
+"""Compares the server's pixels with a library's own. Promises: the serving path itself, 20 images or more, no raise.
+
+Images are generated: photographs' statistics (slow colour changes, hard edges, noise), odd sizes, no files needed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from saccade.export.sources.network import LibraryTransform
+from saccade.models.contract.preprocessing import Geometry, UInt8Array, preprocess_into
+from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+
+Levels = NDArray[np.float32]
+
+SIZES = (  # (width, height): usual photographs, odd ones, extreme shapes, tiny and large ones
+    *((500, 375), (375, 500), (640, 480), (427, 640), (333, 500), (1023, 683), (683, 1021), (1281, 719)),
+    *((225, 225), (301, 257), (255, 289), (321, 305), (97, 161), (193, 167), (449, 447), (799, 801)),
+    *((31, 47), (63, 41), (19, 17), (224, 96), (73, 224), (1201, 301), (257, 903), (901, 67)),
+    *((59, 701), (1201, 899), (899, 1203), (1599, 1065)),
+)
+_ONE_LEVEL = 1.01  # float32 normalised and back is good to a thousandth of a level
+
+
+class FidelityReport(Frozen):
+    """How far the model input is from the library's, over all compared images, in levels of 0..255."""
+
+    transform: str
+    images: int  # compared
+    share_within_one_level: float = Field(ge=0, le=1)  # of all pixels; a pixel's worst channel counts
+    worst_image_share: float = Field(ge=0, le=1)  # the same, of the image where it is smallest
+    worst_image: str  # its width x height
+    max_difference: float
+    failures: tuple[str, ...] = ()  # images that could not be compared, and why
+    beyond_canvas: tuple[str, ...] = ()  # images that the library would feed larger than the graph's fixed input
+
+    def reaches(self, share: float) -> bool:
+        """Whether every image compares, and `share` of all pixels lies within one level."""
+        return not self.failures and self.images > 0 and self.share_within_one_level >= share
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """One image: the largest difference among the channels of each compared pixel."""
+
+    name: str
+    levels: Levels
+
+    @property
+    def share(self) -> float:
+        return float((self.levels <= _ONE_LEVEL).mean())
+
+
+class _NotComparableError(Exception):
+    """The library's output has another size; the message says which."""
+
+
+class _BeyondCanvasError(_NotComparableError):
+    """The library's output is larger than the input of the graph can ever be."""
+
+
+def measure_fidelity(
+    preprocess: PreprocessSpec,
+    normalisation: Normalisation,
+    transform: LibraryTransform,
+    transform_name: str = "the library's transform",
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> FidelityReport:
+    """Decodes and resizes as the server does, and compares with `transform` of the same image.
+
+    Of a letterbox only the image's own area is compared: libraries leave bars away, pad to other sizes or pad after
+    normalisation. Everything else is compared whole, with what lies outside of small images.
+    """
+    compared: list[_Difference] = []
+    failures: list[str] = []
+    beyond: list[str] = []
+    for seed, (width, height) in enumerate(sizes):
+        picture = photograph(width, height, seed)
+        name = f"{width}x{height}"
+        try:
+            compared.append(_Difference(name, _difference(picture, preprocess, normalisation, transform)))
+        except _BeyondCanvasError as error:
+            beyond.append(f"{name}: {error}")
+        except Exception as error:  # a library's transform may fail in any way; the report names the image
+            failures.append(f"{name}: {error}")
+    worst = min(compared, key=lambda difference: difference.share, default=None)
+    pixels = np.concatenate([difference.levels.ravel() for difference in compared] or [np.zeros(0, np.float32)])
+    return FidelityReport(
+        transform=transform_name,
+        images=len(compared),
+        share_within_one_level=float((pixels <= _ONE_LEVEL).mean()) if pixels.size else 0.0,
+        worst_image_share=worst.share if worst else 0.0,
+        worst_image=worst.name if worst else "none",
+        max_difference=round(float(pixels.max(initial=0.0)), 3),
+        failures=tuple(failures),
+        beyond_canvas=tuple(beyond),
+    )
+
+
+def _difference(
+    picture: UInt8Array, preprocess: PreprocessSpec, normalisation: Normalisation, transform: LibraryTransform
+) -> Levels:
+    served, place = _served_input(picture, preprocess)
+    wanted = _levels(transform(Image.fromarray(picture)), normalisation)
+    ours, theirs = _same_area(served, wanted, place, preprocess)
+    difference: Levels = np.abs(ours.astype(np.float32) - theirs).max(axis=2)
+    return difference
+
+
+def _served_input(picture: UInt8Array, preprocess: PreprocessSpec) -> tuple[UInt8Array, Geometry]:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG", compress_level=0)
+    pixels = decode_image(encoded.getvalue(), ImageLimits())
+    out = np.empty((preprocess.height, preprocess.width, 3), np.uint8)
+    return out, preprocess_into(pixels, preprocess, out)
+
+
+def _levels(normalised: NDArray[np.float32], normalisation: Normalisation) -> Levels:
+    """(3, h, w) as the network takes it, back to (h, w, 3) in 0..255."""
+    if normalised.ndim != 3 or normalised.shape[0] != 3:
+        raise _NotComparableError(f"the library gives shape {normalised.shape}, not (3, height, width)")
+    mean, std = np.array([normalisation.mean, normalisation.std], np.float32)
+    levels: Levels = (normalised.transpose(1, 2, 0) * std + mean) * 255
+    return levels
+
+
+def _same_area(
+    served: UInt8Array, wanted: Levels, place: Geometry, preprocess: PreprocessSpec
+) -> tuple[UInt8Array, Levels]:
+    """The parts of both that show the same pixels. Raises _NotComparableError."""
+    height, width = wanted.shape[:2]
+    if preprocess.fit != "letterbox":
+        if (height, width) != served.shape[:2]:
+            raise _NotComparableError(f"the library gives {width}x{height}, we {served.shape[1]}x{served.shape[0]}")
+        return served, wanted
+    rows = slice(place.top, place.top + place.height)
+    columns = slice(place.left, place.left + place.width)
+    image = served[rows, columns]
+    if (height, width) == served.shape[:2]:
+        return image, wanted[rows, columns]
+    if (height, width) == image.shape[:2]:
+        return image, wanted
+    if height > served.shape[0] or width > served.shape[1]:
+        raise _BeyondCanvasError(
+            f"the library gives {width}x{height}, the input of the graph is {served.shape[1]}x{served.shape[0]}"
+        )
+    if preprocess.anchor == "top_left" and _is_bar_beyond(wanted, place.width, place.height):
+        return image, wanted[: place.height, : place.width]
+    raise _NotComparableError(f"the library gives {width}x{height}, we {place.width}x{place.height}")
+
+
+def _is_bar_beyond(levels: Levels, width: int, height: int) -> bool:
+    """Whether `levels` reaches past width x height on the right or below, and shows one colour there."""
+    if levels.shape[0] < height or levels.shape[1] < width:
+        return False
+    beyond = np.concatenate([levels[height:].reshape(-1, 3), levels[:, width:].reshape(-1, 3)])
+    return beyond.size > 0 and bool((np.ptp(beyond, axis=0) == 0).all())
+
+
+def photograph(width: int, height: int, seed: int) -> UInt8Array:
+    """(height, width, 3): waves of colour from whole image to fine texture, blocks with hard edges, sensor noise."""
+    random = np.random.default_rng(seed)
+    frequencies = random.uniform(-1, 1, (3, 2, 7)).astype(np.float32) * 2 ** np.arange(7, dtype=np.float32)
+    phases = random.uniform(0, 2 * np.pi, (3, 7, 1)).astype(np.float32)
+    across = np.sin(np.linspace(0, 2 * np.pi, width, dtype=np.float32) * frequencies[:, 0, :, np.newaxis] + phases)
+    down = np.cos(np.linspace(0, 2 * np.pi, height, dtype=np.float32) * frequencies[:, 1, :, np.newaxis])
+    strengths = 48 / 1.5 ** np.arange(7, dtype=np.float32)[:, np.newaxis]
+    waves = (down * strengths).transpose(0, 2, 1) @ across
+    picture = np.ascontiguousarray(128 + waves.transpose(1, 2, 0))
+    for _ in range(12):
+        left, top = random.integers(0, width), random.integers(0, height)
+        picture[top : top + height // 5 + 1, left : left + width // 6 + 1] = random.integers(0, 256, 3)
+    picture += random.standard_normal((height, width, 1), np.float32) * 6
+    return picture.round().clip(0, 255).astype(np.uint8)

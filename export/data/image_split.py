@@ -1,0 +1,75 @@
+"""A split of labelled images, ready for the network. Promises: samples, pixels and places are in the same order."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.export.data.labelled_images import Sample
+from saccade.export.errors import DataRefused
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.models.contract.preprocessing import Geometry, UInt8Array, preprocess_into
+from saccade.models.contract.specs import PreprocessSpec
+from saccade.service.errors import SaccadeError
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+
+_IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
+
+Split = Literal["calibration", "tuning", "test", "train"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageSplit:
+    """One split, ready for the network. Samples, images and geometries are in the same order."""
+
+    name: Split
+    samples: Sequence[Sample]
+    images: UInt8Array  # (n, height, width, 3) model input
+    geometries: Sequence[Geometry]
+    image_sha256: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all encoded images, in order."""
+        return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
+
+
+def prepare_split(name: Split, samples: Sequence[Sample], preprocess: PreprocessSpec) -> ImageSplit:
+    """Decodes and resizes with the functions that serve requests. Raises DataRefused for a damaged image."""
+    images = _image_array((len(samples), preprocess.height, preprocess.width, 3))
+    limits = ImageLimits()
+
+    def prepare(index: int) -> Geometry:
+        try:
+            return preprocess_into(decode_image(samples[index].encoded, limits), preprocess, images[index])
+        except SaccadeError as error:
+            raise DataRefused(f"image {index} of split {name!r} would be refused when served: {error}") from error
+
+    with ThreadPoolExecutor(usable_threads(0)) as pool:
+        geometries = list(pool.map(prepare, range(len(samples))))
+    digests = tuple(hashlib.sha256(sample.encoded).hexdigest() for sample in samples)
+    return ImageSplit(name, samples, images, geometries, digests)
+
+
+def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:
+    if int(np.prod(shape, dtype=np.int64)) <= _IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the descriptor
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def batches(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    """Consecutive views of at most `size` images."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The first `size` images, repeated from the start when the split is smaller."""
+    return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))

@@ -1,0 +1,130 @@
+"""Questions and small changes on ONNX graphs. Promises: no inference, no files; graphs are plain protobuf values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import onnx
+
+from saccade.export.errors import GraphError
+from saccade.models.contract.specs import PreprocessSpec, TaskSpec, TensorSpec, input_tensor, output_tensors
+
+MODEL_FILE = "model.onnx"  # what every step that makes a graph calls it
+_BOUNDARY_KEY = "saccade.network_outputs"  # where the network ends and the answer head begins
+WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_ELEMENT_TYPES = {
+    "uint8": onnx.TensorProto.UINT8,
+    "float32": onnx.TensorProto.FLOAT,
+    "int32": onnx.TensorProto.INT32,
+}
+
+
+def mark_network_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Remembers the network's raw output tensors in the model's metadata and removes them from its answers."""
+    kept = [output for output in model.graph.output if output.name not in names]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.helper.set_model_props(model, {_BOUNDARY_KEY: ",".join(names)})
+
+
+def network_outputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Raises GraphError for a graph that no export step marked."""
+    for prop in model.metadata_props:
+        if prop.key == _BOUNDARY_KEY:
+            return tuple(prop.value.split(","))
+    raise GraphError(f"the graph does not say where its network ends ({_BOUNDARY_KEY}); run onnx_from_torch again")
+
+
+def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes up to the network's raw outputs, in graph order: everything the answer head does not own."""
+    return ancestors(model, network_outputs(model))
+
+
+def weighted_part(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The network up to and including its last weighted nodes, in graph order; decoding behind them is left out."""
+    constants = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    ends = [
+        name
+        for node in network_nodes(model)
+        if node.op_type in WEIGHTED_OPS and any(constants.get(name, 0) >= 2 for name in node.input)
+        for name in node.output
+    ]
+    return ancestors(model, ends)
+
+
+def ancestors(model: onnx.ModelProto, tensors: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that the named tensors are computed from, in graph order."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    pending = list(tensors)
+    found: set[str] = set()
+    while pending:
+        node = producers.get(pending.pop())
+        if node is None or node.name in found:
+            continue
+        found.add(node.name)
+        pending.extend(node.input)
+    return [node for node in model.graph.node if node.name in found]
+
+
+def ensure_unique_names(model: onnx.ModelProto) -> None:
+    """Gives every unnamed or doubly named node a name of its own; sets of nodes are kept by name."""
+    counts = Counter(node.name for node in model.graph.node)
+    for index, node in enumerate(model.graph.node):
+        if not node.name or counts[node.name] > 1:
+            node.name = f"{node.op_type}_{index}"
+
+
+def layer_of(node_name: str) -> str:
+    """The torch layer that a node came from, as `onnx_from_torch` wrote it into its name; empty when it did not."""
+    return node_name.rpartition("/")[0]
+
+
+def ensure_contract(
+    model: onnx.ModelProto, task: TaskSpec, preprocess: PreprocessSpec, extra_outputs: Sequence[str] = ()
+) -> None:
+    """Raises GraphError unless the tensors are the contract's, with one leading batch dimension for all."""
+    batch = batch_dimension(model)
+    answers = output_tensors(task, preprocess)
+    _ensure_tensors("inputs", model.graph.input, (input_tensor(preprocess),), batch)
+    _ensure_tensors("outputs", model.graph.output[: len(answers)], answers, batch)
+    extras = tuple(output.name for output in model.graph.output[len(answers) :])
+    if extras != tuple(extra_outputs):
+        raise GraphError(f"the graph answers {extras} behind {[spec.name for spec in answers]}, not {extra_outputs}")
+
+
+def batch_dimension(model: onnx.ModelProto) -> str | int:
+    """The symbol of the batch, or 1 where the network takes one image only."""
+    dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return 1 if dimension.dim_value == 1 else dimension.dim_param
+
+
+def rename_batch_dimension(model: onnx.ModelProto, name: str = "batch") -> None:
+    """One readable symbol for the batch in every input and output; a fixed batch of one stays."""
+    is_fixed = batch_dimension(model) == 1
+    for value in (*model.graph.input, *model.graph.output):
+        dimension = value.type.tensor_type.shape.dim[0]
+        dimension.Clear()
+        if is_fixed:
+            dimension.dim_value = 1
+        else:
+            dimension.dim_param = name
+
+
+def op_counts(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
+    return dict(Counter(node.op_type for node in nodes))
+
+
+def _ensure_tensors(
+    kind: str, values: Sequence[onnx.ValueInfoProto], specs: Sequence[TensorSpec], batch: str | int
+) -> None:
+    found = [_describe(value) for value in values]
+    wanted = [(spec.name, _ELEMENT_TYPES[spec.dtype], (batch, *spec.shape)) for spec in specs]
+    if found != wanted:
+        raise GraphError(f"graph {kind} are {found}, the contract asks for {wanted}")
+
+
+def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    shape = tuple(dimension.dim_param or dimension.dim_value for dimension in tensor.shape.dim)
+    return value.name, tensor.elem_type, shape

@@ -1,0 +1,118 @@
+"""Tries quantized files on the tuning split. Promises: every attempt is measured through the serving backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from saccade.export.data.image_split import ImageSplit
+from saccade.export.errors import GraphError
+from saccade.export.graph.large_files import save_graph
+from saccade.export.graph.onnx_graph import ensure_contract
+from saccade.export.precision.quantization.calibration import Calibrator, calibrators_of, ranges_of
+from saccade.export.precision.quantization.schemes import QuantizationPlan, QuantizationScheme
+from saccade.export.precision.quantization.thresholds import Histogram, Range
+from saccade.export.qualification.accuracy import evaluate
+from saccade.export.qualification.evidence import Evidence, point_value
+from saccade.export.qualification.serving import open_backend
+from saccade.export.steps import StepContext
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One calibrator's file and what it reached on the tuning split."""
+
+    calibrator: str
+    metric: float
+    file: Path
+    evidence: Evidence | None = None  # per tuning image, to compare candidates in pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A candidate and what is quantized in it."""
+
+    plan: QuantizationPlan
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every attempt at one variant needs."""
+
+    context: StepContext
+    scheme: QuantizationScheme
+    model: onnx.ModelProto  # float, with its weights
+    histograms: Mapping[str, Histogram]
+    tuning: ImageSplit
+    scratch: Path
+    label: str = ""  # behind the calibrator's name; tells candidates of two benches apart
+
+
+def best_candidate(candidates: list[Candidate]) -> Candidate:
+    """Highest tuning metric; the earlier of equals, since that one clips less."""
+    return max(candidates, key=lambda candidate: candidate.metric)
+
+
+def measured_candidates(bench: Workbench, plan: QuantizationPlan) -> list[Candidate]:
+    """One file per calibrator of the recipe, each measured on the tuning split."""
+    candidates: list[Candidate] = []
+    for calibrator in calibrators_of(bench.context.recipe.calibration, bench.scheme.grid):
+        bench.context.note(f"trying {calibrator.name}{bench.label}")
+        candidates.append(
+            measured_candidate(bench, plan, plan_ranges(bench, plan, calibrator), calibrator.name + bench.label)
+        )
+    return candidates
+
+
+def plan_ranges(bench: Workbench, plan: QuantizationPlan, calibrator: Calibrator) -> dict[str, Range]:
+    """The calibrator's range of every activation that the plan quantizes."""
+    return ranges_of(observed(bench.histograms, plan.tensors), calibrator, plan.unclipped)
+
+
+def measured_candidate(
+    bench: Workbench, plan: QuantizationPlan, ranges: Mapping[str, Range], name: str, file_name: str | None = None
+) -> Candidate:
+    """Writes one graph into the scratch directory and measures it on the tuning split."""
+    recipe = bench.context.recipe
+    model = plan.apply(ranges)
+    onnx.checker.check_model(model)
+    ensure_contract(model, recipe.task, recipe.preprocess, recipe.extra_outputs)
+    file = bench.scratch / f"{file_name or name}.onnx"
+    save_graph(model, file)
+    evidence = tuning_evidence(bench.context, file, bench.tuning)
+    return Candidate(name, point_value(evidence), file, evidence)
+
+
+def tuning_metric(context: StepContext, file: Path, tuning: ImageSplit) -> float:
+    return point_value(tuning_evidence(context, file, tuning))
+
+
+def tuning_evidence(context: StepContext, file: Path, tuning: ImageSplit) -> Evidence:
+    recipe = context.recipe
+    backend = open_backend(file, recipe)
+    size = recipe.qualify.evaluate_batch_size
+    evidence = evaluate(backend.infer, tuning, recipe.task, len(recipe.labels), size)
+    backend.close()
+    return evidence
+
+
+def plan_without(bench: Workbench, taken_out: Mapping[str, str]) -> QuantizationPlan:
+    """The bench's plan when a measurement keeps the named nodes float, with the reason for each."""
+    return bench.scheme.plan(bench.model, bench.context.recipe.calibration.keep_float, taken_out)
+
+
+def chosen_calibrator(bench: Workbench, candidate: Candidate) -> Calibrator:
+    """The calibrator that a measured candidate is named after."""
+    calibrators = calibrators_of(bench.context.recipe.calibration, bench.scheme.grid)
+    return next(each for each in calibrators if each.name + bench.label == candidate.calibrator)
+
+
+def observed(histograms: Mapping[str, Histogram], tensors: tuple[str, ...]) -> dict[str, Histogram]:
+    missing = [name for name in tensors if name not in histograms]
+    if missing:
+        raise GraphError(f"{len(missing)} tensors were not observed, such as {missing[0]!r}: redo step calibrate")
+    return {name: histograms[name] for name in tensors}

@@ -1,0 +1,234 @@
+"""Step `publish`: the version directory. Promises: no denied variant, files hashed, equal content only once.
+
+A pending variant travels with what it waits for: no server chooses it, and a device can settle it later.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from saccade.export.artifact import Artifact, Detail, file_sha256
+from saccade.export.convert.batching import not_batchable_reason
+from saccade.export.convert.wrap import read_extra_outputs
+from saccade.export.errors import PublishError
+from saccade.export.gate.decision import verdict
+from saccade.export.gate.judge import reference_figure, weights_identity
+from saccade.export.gate.judged_variants import ensure_judged_by_recipe
+from saccade.export.graph.onnx_graph import MODEL_FILE
+from saccade.export.plans.targets import read_targets
+from saccade.export.publish.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
+from saccade.export.publish.repository import add_version, readable_manifests
+from saccade.export.publish.samples import write_samples
+from saccade.export.publish.signing import Signer, sign_version
+from saccade.export.qualification.reference import reference_answers
+from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
+from saccade.export.sources.specs import source_name
+from saccade.export.steps import StepContext, qualified_name
+from saccade.export.variants import TRAITS, VariantKind
+from saccade.models.contract.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Lineage,
+    Manifest,
+    Variant,
+    manifest_bytes,
+)
+from saccade.models.contract.specs import input_tensor, output_tensors
+from saccade.service import __version__
+from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
+
+LABELS_FILE = "labels.txt"
+_SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}
+
+
+def run_publish(context: StepContext) -> Detail:
+    """Adds a version to the repository, or finds that the newest equal one is already there."""
+    judged = context.inputs["gate"]
+    report = read_report(judged.file(REPORT_JSON))
+    ensure_judged_by_recipe(context, report)
+    published = [variant for variant in report.variants if verdict(variant.gate) != "denied"]
+    if not any(variant.gate.accepted for variant in published):
+        raise PublishError(
+            f"no variant of {report.model} passed the gate, and pending ones alone cannot be served; "
+            f"see {judged.file('report.md')}"
+        )
+    model_dir = context.repository / report.model
+    model_dir.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
+    try:
+        scratch.chmod(0o755)
+        _fill(scratch, context, report, published)
+        files = file_entries(scratch)
+
+        def manifest(number: int) -> Manifest:
+            return _manifest(context, report, published, files, number)
+
+        existing = _equal_version(context.repository, manifest(1))
+        number = existing or add_version(
+            model_dir, scratch, lambda number: write_manifest(scratch, manifest(number), context.signer)
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if context.signer is not None and existing is not None:
+        sign_version(model_dir / str(existing), context.signer)
+    write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
+    return {
+        "version": number,
+        "is_new": existing is None,
+        "path": str(model_dir / str(number)),
+        "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
+        "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
+        "signed_by": context.signer.key_id if context.signer is not None else "",
+    }
+
+
+def publication_identity(manifest: Manifest) -> tuple[object, ...]:
+    """What makes two versions the same publication: bytes, contract and lineage, not the time or the stopwatch."""
+    return (
+        manifest.source,
+        manifest.weights,
+        manifest.task,
+        manifest.labels,
+        manifest.preprocess,
+        manifest.normalisation,
+        manifest.allowed_batch_sizes,
+        tuple(
+            (variant.name, *(_sha256_of(manifest, file) for file in (variant.file, *variant.external_data)))
+            for variant in manifest.variants
+        ),
+        manifest.lineage,
+    )
+
+
+def _equal_version(repository: Path, manifest: Manifest) -> int | None:
+    identity = publication_identity(manifest)
+    for existing in reversed(readable_manifests(repository, manifest.model)):
+        if publication_identity(existing) == identity:
+            return existing.version
+    return None
+
+
+def _fill(scratch: Path, context: StepContext, report: ExportReport, published: list[VariantReport]) -> None:
+    for variant in published:
+        source = _made(context, variant).file(MODEL_FILE)
+        target = scratch / f"{variant.qualify.variant}.onnx"
+        shutil.copyfile(source, target)
+        if file_sha256(target) != variant.qualify.file_sha256:
+            raise PublishError(f"{source} changed after it was measured; run qualify again")
+        for name, digest in variant.qualify.external_sha256.items():
+            shutil.copyfile(source.parent / name, scratch / name)
+            if file_sha256(scratch / name) != digest:
+                raise PublishError(f"{source.parent / name} changed after it was measured; run qualify again")
+    for path in context.inputs["gate"].directory.iterdir():
+        if path.name != "step.json":
+            shutil.copyfile(path, scratch / path.name)
+    _add_evidence(scratch, context, published)
+    _write(scratch / LABELS_FILE, "".join(f"{label}\n" for label in report.labels).encode())
+
+
+def _add_evidence(scratch: Path, context: StepContext, published: list[VariantReport]) -> None:
+    """A plan is built where it is served, and is measured there before it takes traffic: by these images."""
+    if not any(TRAITS[_kind(context, variant)].needs_gpu for variant in published):
+        return
+    split = context.data.split(context.loaded, "test")
+    count = images_within(split.samples, context.recipe.qualify.evidence_mib)
+    if count:
+        write_evidence(
+            scratch / EVIDENCE_FILE, split, reference_answers(context.inputs["reference"], context.recipe), count
+        )
+
+
+def _manifest(
+    context: StepContext,
+    report: ExportReport,
+    published: list[VariantReport],
+    files: tuple[FileEntry, ...],
+    number: int,
+) -> Manifest:
+    recipe = context.recipe
+    reason = not_batchable_reason(context.inputs)
+    return Manifest(
+        model=recipe.model,
+        version=number,
+        created=report.created,
+        source=source_name(recipe.source),
+        weights=weights_identity(context.loaded),
+        task=recipe.task,
+        labels=recipe.labels,
+        preprocess=recipe.preprocess,
+        normalisation=recipe.normalisation,
+        input=input_tensor(recipe.preprocess),
+        outputs=(
+            *output_tensors(recipe.task, recipe.preprocess),
+            *read_extra_outputs(context.inputs["wrap"].directory),
+        ),
+        batchable=not reason,
+        not_batchable_reason=reason,
+        targets=read_targets(context.inputs["targets"]),
+        allowed_batch_sizes=recipe.allowed_batch_sizes,
+        reference_metric=reference_figure(context.inputs["reference"]),
+        variants=tuple(_variant(context, variant) for variant in published),
+        files=files,
+        lineage=_lineage(context),
+    )
+
+
+def _variant(context: StepContext, variant: VariantReport) -> Variant:
+    name = _kind(context, variant)
+    traits = TRAITS[name]
+    return Variant.model_validate(
+        {
+            "name": name,
+            "precision": traits.precision,
+            "sparsity": _SPARSITY[traits.form],
+            "target": traits.target,
+            "file": f"{name}.onnx",
+            "external_data": tuple(variant.qualify.external_sha256),
+            "metric": variant.qualify.metric,
+            "latency": variant.qualify.latency,
+            "measured_on": variant.qualify.measured_on,
+            "detail": dict(_made(context, variant).detail),
+            "gate": variant.gate,
+        }
+    )
+
+
+def _lineage(context: StepContext) -> tuple[Lineage, ...]:
+    tool = f"saccade {__version__}"
+    return tuple(Lineage(step=name, digest=made.digest, tool=tool) for name, made in context.inputs.items())
+
+
+def _made(context: StepContext, variant: VariantReport) -> Artifact:
+    return context.inputs[qualified_name("precision", _kind(context, variant))]
+
+
+def _kind(context: StepContext, variant: VariantReport) -> VariantKind:
+    names: dict[str, VariantKind] = {name: name for name in context.recipe.variants}
+    return names[variant.qualify.variant]
+
+
+def file_entries(directory: Path) -> tuple[FileEntry, ...]:
+    """Every file below a directory, as a manifest lists them."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path))
+        for path in paths
+    )
+
+
+def _sha256_of(manifest: Manifest, file: str) -> str:
+    return next(entry.sha256 for entry in manifest.files if entry.path == file)
+
+
+def write_manifest(scratch: Path, manifest: Manifest, signer: Signer | None) -> None:
+    """With its signature, so that a server that asks for one never sees the version without."""
+    content = manifest_bytes(manifest)
+    _write(scratch / MANIFEST_NAME, content)
+    if signer is not None:
+        _write(scratch / SIGNATURE_NAME, sign_manifest(content, signer.key))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

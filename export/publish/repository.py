@@ -1,0 +1,69 @@
+"""Reads and extends a model repository. Promises: a version appears whole or not at all, and never changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from saccade.export.errors import PublishError
+from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
+
+
+def version_numbers(model_dir: Path) -> list[int]:
+    """Ascending numbers of the version directories; anything else in there is ignored."""
+    if not model_dir.is_dir():
+        return []
+    names = [path.name for path in model_dir.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name)
+
+
+def readable_manifests(repository: Path, model: str) -> list[Manifest]:
+    """Manifests of all versions that can be read, oldest first; a damaged one is the service's business to report."""
+    manifests = []
+    for number in version_numbers(repository / model):
+        try:
+            manifests.append(read_manifest(repository / model / str(number))[0])
+        except ManifestError:
+            continue
+    return manifests
+
+
+def newest_manifest(repository: Path, model: str) -> Manifest | None:
+    return next(reversed(readable_manifests(repository, model)), None)
+
+
+def add_version(model_dir: Path, scratch: Path, finish: Callable[[int], None]) -> int:
+    """Renames `scratch` to the next free version number and returns it.
+
+    `finish(number)` writes what depends on the number; it runs again when another publisher took it first.
+    Raises PublishError when the directory cannot be written.
+    """
+    while True:
+        number = max(version_numbers(model_dir), default=0) + 1
+        finish(number)
+        _sync_tree(scratch)
+        try:
+            # On POSIX a rename onto a directory that is not empty fails, so a taken number is never overwritten.
+            scratch.rename(model_dir / str(number))
+        except OSError as error:
+            if (model_dir / str(number)).exists():
+                continue
+            raise PublishError(f"cannot publish {model_dir / str(number)}: {error.strerror}") from error
+        _sync(model_dir)
+        return number
+
+
+def _sync_tree(directory: Path) -> None:
+    """A crash after the rename must not leave a version with empty files."""
+    for path in directory.rglob("*"):
+        _sync(path)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

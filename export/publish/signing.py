@@ -1,0 +1,147 @@
+"""Signs versions. Promises: private keys from files, nothing signed that does not verify, only manifest.sig added."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from saccade.export.errors import SigningError
+from saccade.models.contract.manifest import MANIFEST_NAME
+from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
+from saccade.service.repository.signature import (
+    SIGNATURE_NAME,
+    key_id_of,
+    read_signature,
+    sign_manifest,
+    verify_signature,
+)
+from saccade.service.repository.verify import verified_bytes, verify_version
+
+KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
+PASSWORD_VARIABLE = "SACCADE_SIGN_KEY_PASSWORD"
+PRIVATE_KEY_NAME = "signing-key.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A private key and where it came from."""
+
+    path: Path
+    key: Ed25519PrivateKey
+
+    @property
+    def public_key(self) -> bytes:
+        return self.key.public_key().public_bytes_raw()
+
+    @property
+    def key_id(self) -> str:
+        return key_id_of(self.public_key)
+
+
+def load_signer(path: Path, password: str | None) -> Signer:
+    """Reads a PKCS8 PEM file. Raises SigningError; no text holds anything of the key."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
+    except OSError as error:
+        raise SigningError(f"cannot read the signing key {path}: {error.strerror}") from error
+    except TypeError as error:  # a password is missing, or there is one too many
+        advice = f"unset {PASSWORD_VARIABLE}: {path} is not encrypted"
+        raise SigningError(advice if password else f"{path} is encrypted: set {PASSWORD_VARIABLE}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        what = f"no private key in PEM, or not one that {PASSWORD_VARIABLE} opens" if password else "no private PEM key"
+        raise SigningError(f"{path} is {what}; `saccade-export keygen DIR` makes a pair") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SigningError(f"{path} is not an Ed25519 key; `saccade-export keygen DIR` makes a pair")
+    return Signer(path, key)
+
+
+def generate_keys(directory: Path, password: str | None) -> tuple[Path, Path]:
+    """A new pair: the private key (mode 0600, encrypted where there is a password) and `<key id>.pub.pem`.
+
+    Raises SigningError where a private key is already there, or the directory cannot be written.
+    """
+    signer = Signer(directory / PRIVATE_KEY_NAME, Ed25519PrivateKey.generate())
+    encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+    private = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    public = signer.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    public_path = directory / f"{signer.key_id}.pub.pem"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_new(signer.path, private, 0o600)
+        _write_new(public_path, public, 0o644)
+    except FileExistsError as error:
+        raise SigningError(f"{error.filename} is already there and stays; name another directory") from error
+    except OSError as error:
+        raise SigningError(f"cannot write keys to {directory}: {error.strerror}") from error
+    return signer.path, public_path
+
+
+def sign_version(version_dir: Path, signer: Signer, *, replace: bool = False) -> bool:
+    """Adds manifest.sig to a published version; False when this key's valid signature is already there.
+
+    Another signature stays, unless `replace`: a wrong one means that somebody changed something.
+    Raises SigningError, also for a version that a server would refuse.
+    """
+    version_dir = version_dir.absolute()
+    try:
+        verified = verify_version(version_dir)
+        manifest = verified_bytes(version_dir / MANIFEST_NAME, verified.manifest_sha256)
+    except RepositoryError as error:
+        raise SigningError(f"not signed: {error}") from error
+    try:
+        verify_signature(version_dir, manifest, {signer.key_id: signer.public_key})
+        return False
+    except UnsignedVersion:
+        pass
+    except SignatureRefused as error:
+        if not replace:
+            raise SigningError(
+                f"{version_dir} has a signature that is not this key's valid one ({_claim(version_dir)}). "
+                f"Find out why; `saccade-export sign {version_dir} --key {signer.path} --replace` signs it anew"
+            ) from error
+    _write_signature(version_dir, sign_manifest(manifest, signer.key))
+    return True
+
+
+def _claim(version_dir: Path) -> str:
+    try:
+        return f"it names key {read_signature(version_dir).key_id}"
+    except SignatureRefused as error:
+        return str(error)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """The mode holds from the first byte on."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+
+
+def _write_signature(version_dir: Path, content: bytes) -> None:
+    """In one rename, so that a server never sees half of it. The temporary file lies beside the version, not in it."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".signing-", dir=version_dir.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            os.replace(name, version_dir / SIGNATURE_NAME)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise SigningError(f"cannot write {version_dir / SIGNATURE_NAME}: {error.strerror}") from error

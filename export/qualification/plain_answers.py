@@ -1,0 +1,69 @@
+"""Answers written the textbook way. Promises: no tricks; this is the reference that the heads in the graph are held to.
+
+Suppression is torchvision's own, image by image, over all candidates.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import batched_nms
+
+from saccade.export.convert.detection_heads import SCORE_FLOOR
+from saccade.export.convert.normalisation import flat_outputs
+from saccade.export.sources.network import Network, Suppression
+from saccade.models.contract.specs import PreprocessSpec, TaskSpec
+
+
+def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, raw: Any) -> tuple[Tensor, ...]:
+    """The tensors of `saccade.models.contract.specs.output_tensors` from what the network answered."""
+    outputs = flat_outputs(raw)
+    match network.form:
+        case "logits":
+            probabilities, class_ids = torch.topk(functional.softmax(outputs[0], dim=1), task.top_k, dim=1)
+            return probabilities, class_ids.to(torch.int32)
+        case "dense_logits":
+            size = (preprocess.height, preprocess.width)
+            logits = functional.interpolate(outputs[0], size=size, mode="bilinear", align_corners=False)
+            return (logits.argmax(dim=1).to(torch.uint8),)
+        case "boxes":
+            return _detections(*_all_pairs(outputs[0], outputs[1]), network.suppression, task.max_detections)
+        case "candidates":
+            return _detections(outputs[0], outputs[1], outputs[2], network.suppression, task.max_detections)
+
+
+def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every anchor once per class."""
+    count, anchors, classes = scores.shape
+    class_ids = torch.arange(classes).expand(count, anchors, classes)
+    repeated = boxes.unsqueeze(2).expand(-1, -1, classes, -1)
+    return repeated.reshape(count, -1, 4), scores.flatten(1), class_ids.flatten(1)
+
+
+def _detections(
+    boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int
+) -> tuple[Tensor, ...]:
+    images = [_detections_of_one(*image, suppression, rows) for image in zip(boxes, scores, class_ids, strict=True)]
+    return tuple(torch.stack(tensors) for tensors in zip(*images, strict=True))
+
+
+def _detections_of_one(
+    boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int
+) -> tuple[Tensor, ...]:
+    """boxes (k, 4), scores (k,), class_ids (k,) of one image to its padded answer."""
+    if suppression is None:
+        chosen = torch.topk(scores, min(rows, len(scores))).indices
+    else:
+        candidates = torch.where(scores > suppression.score_threshold)[0]
+        survivors = batched_nms(boxes[candidates], scores[candidates], class_ids[candidates], suppression.iou_threshold)
+        chosen = candidates[survivors[:rows]]
+    chosen = chosen[scores[chosen] > SCORE_FLOOR]
+    answer_boxes, answer_scores = torch.zeros(rows, 4), torch.zeros(rows)
+    answer_ids = torch.zeros(rows, dtype=torch.int32)
+    answer_boxes[: len(chosen)] = boxes[chosen]
+    answer_scores[: len(chosen)] = scores[chosen]
+    answer_ids[: len(chosen)] = class_ids[chosen].to(torch.int32)
+    return answer_boxes, answer_scores, answer_ids, torch.tensor(len(chosen), dtype=torch.int32)

@@ -1,0 +1,59 @@
+"""Opens variants the way the service does. Promises: the same backend class and session options as in production."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from saccade.export.graph.large_files import load_graph, weight_files
+from saccade.export.precision.emulation import runnable_file
+from saccade.export.qualification.bare_graph import bare_input
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.export.recipe import Recipe
+from saccade.models.contract.specs import TensorSpec, input_tensor, output_tensors
+from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+
+def open_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+    """Raises BackendError when the file does not have the contract's tensors.
+
+    A file in fp16 or bf16 is opened as its emulation: here is a CPU, which has no such kernels or rounds less.
+    """
+    with runnable_file(file) as runnable:
+        return _open(runnable, recipe, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
+
+
+def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[OnnxRuntimeBackend, OnnxRuntimeBackend]:
+    """The deploy graph and its bare twin, to be timed in turns."""
+    # Without spinning: threads of the one would still burn the cores while the other runs.
+    return (
+        _open(deploy, recipe, input_tensor(recipe.preprocess), allow_spinning=False),
+        _open(bare, recipe, bare_input(recipe.preprocess), allow_spinning=False),
+    )
+
+
+def open_racing_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+    """One of several deploy graphs that are timed in turns; it does not spin, for the reason above."""
+    return _open(file, recipe, input_tensor(recipe.preprocess), allow_spinning=False)
+
+
+def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(
+        LoadRequest(
+            file=file,
+            input=images,
+            outputs=output_tensors(recipe.task, recipe.preprocess),
+            device="cpu",
+            threads=usable_threads(recipe.qualify.threads),
+            allow_spinning=allow_spinning,
+            external_data=tuple((file.parent / name, None) for name in weight_files(file)),
+            merges_dequantized=not _has_float8(file),
+        )
+    )
+
+
+def _has_float8(file: Path) -> bool:
+    """Of float8 pairs ONNX Runtime 1.31 makes int8 kernels, which it then refuses, or drops Relus: wrong answers."""
+    return any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in load_graph(file).graph.initializer)

@@ -1,0 +1,91 @@
+"""What a source hands over. Promises: one form per task, so that wrapping, heads and proofs know no library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from saccade.export.sources.specs import SourceSpec
+
+LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
+"""The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""
+
+RawForm = Literal["logits", "dense_logits", "boxes", "candidates"]
+"""What `Network.module` returns, besides extra named outputs:
+
+- logits: (n, classes), for classify
+- dense_logits: (n, classes, h, w) at any stride, for segment; the largest value wins
+- boxes: boxes (n, anchors, 4) x1 y1 x2 y2 in model pixels and scores (n, anchors, classes) in 0..1, for detect
+- candidates: boxes (n, k, 4), scores (n, k), class_ids (n, k) int64; one class per row, for detect
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Non-maximum suppression per class that the answer still needs; absent for networks that are NMS-free."""
+
+    iou_threshold: float
+    score_threshold: float  # rows below it are no candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A loaded network. `module` is in eval mode, float32, and takes normalised NCHW (n, 3, height, width)."""
+
+    module: nn.Module
+    form: RawForm
+    suppression: Suppression | None = None
+    # Outputs of `module` after those of `form`, by name: logits or features, when the recipe asks for them.
+    extra_outputs: tuple[str, ...] = ()
+    # True: bars of a letterbox are zero *after* normalisation.
+    zero_bars: bool = False
+    # True: as `zero_bars`, and `module` takes (images, mask (n, h, w) bool); the mask is False on bars.
+    takes_padding_mask: bool = False
+    # Outputs of `module` after the extra ones: tensors before sorting and decoding. Where there are any, they mark the
+    # network's end for proofs and quantisation, because sorted rows swap places at the smallest rounding.
+    dense_outputs: int = 0
+    # Set: `module` takes exactly one image, and why.
+    not_batchable_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What a library says about a network without building it. None: the recipe must say."""
+
+    task: TaskSpec | None = None
+    labels: tuple[str, ...] | None = None  # class_id is the index
+    preprocess: PreprocessSpec | None = None
+    normalisation: Normalisation | None = None
+    # fit: crop: the share of the shortest edge that the cut keeps, for a recipe that changes width and height only.
+    crop_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """Which network to build, and the facts as the recipe settled them."""
+
+    source: SourceSpec
+    weights: Path | None  # a file or directory; None: random
+    task: TaskSpec
+    classes: int
+    preprocess: PreprocessSpec
+    normalisation: Normalisation
+    extra_outputs: tuple[str, ...] = ()
+
+
+FORMS_BY_TASK: dict[Task, tuple[RawForm, ...]] = {
+    Task.CLASSIFY: ("logits",),
+    Task.DETECT: ("boxes", "candidates"),
+    Task.SEGMENT: ("dense_logits",),
+}

@@ -1,0 +1,1 @@
+"""What exporter and server agree on: task specifications, manifest, plan records, preprocessing."""

@@ -1,0 +1,238 @@
+"""The manifest: the contract between export and service. Promises: versioned schema, every file by SHA-256, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from saccade.models.contract.specs import (
+    Frozen,
+    ModelName,
+    Normalisation,
+    PreprocessSpec,
+    Sha256,
+    TaskSpec,
+    TensorSpec,
+    VariantName,
+    input_tensor,
+    output_tensors,
+)
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class ManifestError(Exception):
+    """The manifest cannot be used; the message says what is wrong and what to do."""
+
+
+class FileEntry(Frozen):
+    """A published file, relative to the version directory."""
+
+    path: str
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
+            raise ValueError(f"path {path!r} must stay inside the version directory")
+        return path
+
+
+class MetricFigure(Frozen):
+    """A task metric of one variant on one split, with a bootstrap interval over images."""
+
+    name: Literal["top1", "map", "miou"]
+    value: float
+    ci_low: float
+    ci_high: float
+    confidence: float = 0.95
+    split: str
+    images: int
+
+
+class LatencyFigure(Frozen):
+    """Bare backend latency of one batch, measured on the published bytes."""
+
+    batch_size: int = Field(ge=1)
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_s: float
+
+
+class GateCheck(Frozen):
+    """One named line of the gate's decision. `pending`: needs a device that was not there, so it did not pass yet."""
+
+    name: str
+    passed: bool
+    pending: bool = False
+    value: float | str | bool | None
+    limit: float | str | bool | None
+    detail: str
+
+
+class GateDecision(Frozen):
+    """Accepted: everything passed. Pending: nothing failed, and what is left needs a device that was not there."""
+
+    accepted: bool
+    checks: tuple[GateCheck, ...]
+
+    @model_validator(mode="after")
+    def _accepted_means_all_passed(self) -> GateDecision:
+        if self.accepted != all(check.passed for check in self.checks):
+            raise ValueError("accepted must be true exactly when every check passed")
+        if any(check.passed and check.pending for check in self.checks):
+            raise ValueError("a check that passed is not pending")
+        return self
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.accepted and all(check.passed or check.pending for check in self.checks)
+
+
+class Device(Frozen):
+    """Where figures were measured."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    threads: int
+
+
+class Variant(Frozen):
+    """One runnable form of the network: precision, sparsity, target, and the figures measured on its file."""
+
+    name: VariantName
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+    sparsity: Literal["dense", "two_four"]
+    target: Literal["any", "cpu", "gpu", "trt"]  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT
+    file: str  # one of Manifest.files
+    external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
+    metric: MetricFigure
+    latency: tuple[LatencyFigure, ...]
+    measured_on: Device
+    detail: dict[str, str | float | int | bool]  # how it was made: calibrator, excluded layers, ...
+    gate: GateDecision
+
+
+class Lineage(Frozen):
+    """One export step's identity: its digest covers its inputs and configuration."""
+
+    step: str
+    digest: Sha256
+    tool: str
+
+
+class TargetSupport(Frozen):
+    """Whether a runtime can take this network as it is, and what serves it where it cannot."""
+
+    target: Literal["tensorrt"]
+    supported: bool
+    reason: str  # the operator and the layer that stop it; empty when supported
+    fallback: Literal["onnxruntime"] | None  # set when not supported
+
+
+class Manifest(Frozen):
+    """One published version. `schema_version` comes first so that a newer file is recognised before it is parsed."""
+
+    schema_version: Literal[1] = 1
+    model: ModelName
+    version: Annotated[int, Field(ge=1)]
+    created: str  # ISO 8601, UTC
+    source: str
+    weights: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|random)$")]
+    task: TaskSpec
+    labels: tuple[str, ...]  # class_id is the index
+    preprocess: PreprocessSpec
+    normalisation: Normalisation = Normalisation()  # carried out inside the graph; recorded for people
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]  # the task's answer, then what the recipe asked for besides
+    batchable: bool = True
+    not_batchable_reason: str = ""
+    targets: tuple[TargetSupport, ...] = ()
+    allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...]
+    reference_metric: MetricFigure  # eager fp32 on the same split
+    variants: tuple[Variant, ...]
+    files: tuple[FileEntry, ...]
+    lineage: tuple[Lineage, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        listed = {entry.path for entry in self.files}
+        for variant in self.variants:
+            for file in (variant.file, *variant.external_data):
+                if file not in listed:
+                    raise ValueError(f"variant {variant.name!r} names {file!r}, which `files` does not list")
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError(f"variant names repeat: {names}")
+        if self.input != input_tensor(self.preprocess):
+            raise ValueError("input must be the uint8 image that preprocess describes")
+        answer = output_tensors(self.task, self.preprocess)
+        if self.outputs[: len(answer)] != answer:
+            raise ValueError(f"outputs must begin with the {self.task.task} answer: {[item.name for item in answer]}")
+        sizes = self.allowed_batch_sizes
+        if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
+        if not self.batchable and (sizes != (1,) or not self.not_batchable_reason):
+            raise ValueError("a model that must not batch allows batch size 1 only, and says why")
+        return self
+
+    @property
+    def answer(self) -> tuple[TensorSpec, ...]:
+        """The outputs that the server reads; what follows them in `outputs` is for other clients of the file."""
+        return self.outputs[: len(output_tensors(self.task, self.preprocess))]
+
+    def variant(self, name: str) -> Variant | None:
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+    def accepted_variants(self) -> Iterator[Variant]:
+        return (variant for variant in self.variants if variant.gate.accepted)
+
+    def pending_variants(self) -> Iterator[Variant]:
+        """Those that no server chooses until a device has settled their last checks."""
+        return (variant for variant in self.variants if variant.gate.is_pending)
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Canonical bytes: sorted keys, so equal manifests have equal digests."""
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(manifest.model_dump(mode="json"), option=options)
+
+
+def manifest_from_bytes(raw: bytes) -> Manifest:
+    """Parses a manifest. Raises ManifestError for damaged text, a newer schema, or unknown or missing fields."""
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ManifestError(f"{MANIFEST_NAME} is not JSON ({error}); publish the version again") from error
+    found = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(found, int):
+        raise ManifestError(f"{MANIFEST_NAME} has no integer schema_version; publish the version again")
+    if found > SCHEMA_VERSION:
+        raise ManifestError(
+            f"{MANIFEST_NAME} has schema_version {found}, this saccade reads up to {SCHEMA_VERSION}; upgrade the server"
+        )
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ManifestError(f"{MANIFEST_NAME}: {where}: {first['msg']}") from error
+
+
+def read_manifest(version_dir: Path) -> tuple[Manifest, str]:
+    """The manifest of a version directory and the SHA-256 of its bytes. Raises ManifestError."""
+    try:
+        raw = (version_dir / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        raise ManifestError(f"cannot read {version_dir / MANIFEST_NAME}: {error.strerror}") from error
+    return manifest_from_bytes(raw), hashlib.sha256(raw).hexdigest()

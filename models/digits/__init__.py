@@ -1,0 +1,1 @@
+"""The reference data: digits and scenes of digits, drawn from a seed."""

@@ -1,0 +1,164 @@
+"""Composition root of an API process: builds everything from settings. Promises: no globals, no environment reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from saccade.service import __version__
+from saccade.service.api.admission import Admission
+from saccade.service.api.catalog import ServingCatalog
+from saccade.service.api.cold_starts import ColdStarts
+from saccade.service.api.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
+from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
+from saccade.service.api.http.health import health_router
+from saccade.service.api.http.limits import BodyLimits
+from saccade.service.api.http.model_routes import model_router
+from saccade.service.api.http.playground import playground_router
+from saccade.service.api.http.predict_shortcut import PredictShortcut
+from saccade.service.api.http.schemas import PredictAnswer, Problem, predict_operation
+from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
+from saccade.service.api.load import PoolLoad
+from saccade.service.api.predictor import Predictor
+from saccade.service.api.rungs import LadderRule, RungChooser
+from saccade.service.api.waits import WaitBounds
+from saccade.service.api.worker_client import WorkerClient
+from saccade.service.core import VersionKey
+from saccade.service.errors import SaccadeError
+from saccade.service.ipc.api_keys import ApiKeys
+from saccade.service.metrics import Metrics
+from saccade.service.settings import Settings
+from saccade.service.vision.image_decoder import ImageLimits
+from saccade.service.vision.parameters import DeadlineRule
+
+PREDICT_PATHS = (
+    "/v1/models/{model}/predict",
+    "/v1/models/{model}/versions/{version}/predict",
+    "/v1/models/{model}/labels/{label}/predict",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The parts a process needs to run and to stop."""
+
+    app: FastAPI
+    predict_shortcut: PredictShortcut
+    catalog: ServingCatalog
+    lines: DeviceLines
+    switch: AdmissionSwitch
+    pool: ThreadPoolExecutor
+
+
+def build_api(
+    settings: Settings, acknowledge: Callable[[int], None], want: Callable[[VersionKey], None] = lambda key: None
+) -> Api:
+    """`acknowledge` gets the generation of each catalog once it holds, `want` versions that requests wait for."""
+    metrics = Metrics(CollectorRegistry())
+    catalog = ServingCatalog(metrics, acknowledge, want)
+    cold_starts = ColdStarts(catalog, settings.slots)
+    lines = _lines(settings, metrics)
+    pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
+    rule = LadderRule(settings.has_ladder, settings.objective_ms / 1000 or None)
+    rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
+    load = PoolLoad(settings.decode_threads)
+    limits = ImageLimits(settings.max_pixels)
+    lag = EventLoopLag()
+    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0, lag)
+    keys = ApiKeys.from_file(settings.api_keys_file)
+    switch = AdmissionSwitch()
+    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, lag)
+    app = FastAPI(title="saccade", version=__version__)
+    for path in PREDICT_PATHS:
+        app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
+    app.include_router(model_router(catalog))
+    app.include_router(health_router(lambda: catalog.snapshot, lambda: lines.is_connected))
+    _add_metrics_route(app, metrics, catalog)
+    app.include_router(playground_router())
+    _add_error_handlers(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return Api(app, PredictShortcut(endpoint, app), catalog, lines, switch, pool)
+
+
+def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
+    in_use = SharedGauge(metrics.slots_in_use, a_moment_later)
+    lines = {}
+    for device in settings.devices:
+        admission = Admission(in_use.part(device), max(1, settings.api_processes))
+        lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
+    return DeviceLines(lines, _bounds(settings))
+
+
+def _bounds(settings: Settings) -> WaitBounds:
+    if settings.max_estimated_wait_ms is None:
+        return WaitBounds(has_objective=True, objective_s=settings.objective_ms / 1000)
+    return WaitBounds(settings.max_estimated_wait_ms / 1000)
+
+
+def _limits(settings: Settings) -> PredictLimits:
+    return PredictLimits(
+        BodyLimits(settings.max_body_bytes, settings.max_buffered_bytes, settings.body_timeout_ms / 1000),
+        DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms),
+        settings.max_images_per_request,
+        settings.max_concurrent_per_key,
+    )
+
+
+def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) -> None:
+    # Not async: it reads the other processes' files, so FastAPI runs it in a thread.
+    @app.get("/metrics", tags=["metrics"], response_class=Response)
+    def prometheus_metrics() -> Response:
+        return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def named(request: Request, error: Exception) -> Response:
+        assert isinstance(error, SaccadeError)
+        document = problem_of(error, request_id_of(dict(request.scope["headers"])))
+        return _problem_response(document)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        request_id = request_id_of(dict(request.scope["headers"]))
+        title = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Refused")
+        detail = f"{request.method} {request.url.path}: {error.detail}; the paths are listed at /docs"
+        response = _problem_response(problem(error.status_code, title, detail, request_id))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Starlette logs the trace itself; the client gets only the id.
+        return _problem_response(problem_of(SaccadeError(), request_id_of(dict(request.scope["headers"]))))
+
+    app.add_exception_handler(SaccadeError, named)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unforeseen)
+
+
+def _problem_response(document: dict[str, Any]) -> Response:
+    headers = {"X-Request-Id": document["request_id"]}
+    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document plus the predict paths, which it does not know."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        for path in PREDICT_PATHS:
+            names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
+            document["paths"][path] = {"post": predict_operation(names)}
+        kinds = [(PredictAnswer, "serialization"), (Problem, "serialization")]
+        _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]  # list is invariant
+        document["components"]["schemas"].update(schemas["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

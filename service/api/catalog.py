@@ -1,0 +1,255 @@
+"""What an API process knows of models: which version answers, and where. Promises: one snapshot per request.
+
+The supervisor sends the whole catalog on every change. A snapshot is applied at once, and acknowledged when no
+request of this process can reach an instance any more that the snapshot does not list as ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+
+from saccade.models.contract.manifest import Manifest
+from saccade.service.api.version_policy import STABLE, default_version, labels_of
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.errors import BadParameter, NotFound, NotReady, Resting
+from saccade.service.ipc.messages import Catalog, InstanceStatus, Usage, VersionStatus
+from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
+from saccade.service.metrics import Metrics, VersionMetrics
+
+
+@dataclass(slots=True)
+class VersionUsage:
+    """How this process uses a version."""
+
+    in_flight: int = 0
+    last_used_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """What answers one request: the ready instances of a version, and all that is needed to speak to one."""
+
+    key: VersionKey
+    instances: tuple[InstanceStatus, ...]  # on devices whose worker answers, unless none does
+    manifest: Manifest
+    layout: SlotLayout
+    metrics: VersionMetrics
+    usage: VersionUsage = field(default_factory=VersionUsage)
+
+    def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
+        """Those that serve this variant; None is content with any. Raises BadParameter when it is not loaded."""
+        if variant is None:
+            return self.instances
+        found = tuple(instance for instance in self.instances if instance.variant == variant)
+        if not found:
+            loaded = ", ".join(sorted({repr(instance.variant) for instance in self.instances}))
+            raise BadParameter(
+                f"variant {variant!r} of {self.key.model}/{self.key.version} is not loaded; loaded: "
+                f"{loaded} (SACCADE_VARIANT chooses)"
+            )
+        return found
+
+
+EMPTY_CATALOG = Catalog(0, (), (), False)
+
+
+class ServingCatalog:
+    """The current snapshot, and the requests that still use it or an older one."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        acknowledge: Callable[[int], None],
+        want: Callable[[VersionKey], None] = lambda key: None,
+    ) -> None:
+        """`want` gets versions that requests wait for, once per snapshot."""
+        self.snapshot = EMPTY_CATALOG
+        self._metrics = metrics
+        self._acknowledge = acknowledge
+        self._targets: dict[VersionKey, Target] = {}
+        self._manifests: dict[VersionKey, Manifest] = {}
+        self._resolved: dict[tuple[str, str | None, str | None], Target] = {}  # as long as the snapshot stands
+        self._in_flight: Counter[int] = Counter()
+        self._unacknowledged: int | None = None
+        self._want = want
+        self._changed: asyncio.Future[None] | None = None
+        self._usages: dict[VersionKey, VersionUsage] = {}
+        self._reported: dict[VersionKey, Usage] = {}
+        self._asked: dict[VersionKey, int] = {}  # in which generation
+
+    def manifest(self, key: VersionKey) -> Manifest | None:
+        return self._manifests.get(key)
+
+    def apply(self, snapshot: Catalog, manifests: Mapping[VersionKey, Manifest]) -> None:
+        """Replaces the snapshot; `manifests` holds those of all its versions that have a readable one."""
+        self.snapshot = snapshot
+        self._manifests = dict(manifests)
+        up = {device.device for device in snapshot.devices if device.up}
+        self._targets = {
+            _key(status): self._target(status, manifests[_key(status)], up)
+            for status in snapshot.versions
+            if status.state == VersionState.READY and _key(status) in manifests
+        }
+        self._resolved.clear()
+        self._forget(present={_key(status) for status in snapshot.versions})
+        self._unacknowledged = snapshot.generation
+        self._acknowledge_if_settled()
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    def _forget(self, present: Set[VersionKey]) -> None:
+        self._usages = {key: usage for key, usage in self._usages.items() if key in present or usage.in_flight}
+        self._asked = {key: generation for key, generation in self._asked.items() if key in present}
+
+    def ask(self, key: VersionKey) -> None:
+        """Has a version loaded; once per snapshot, since whoever waits asks again in the next one."""
+        if self._asked.get(key) != self.snapshot.generation:
+            self._asked[key] = self.snapshot.generation
+            self._want(key)
+
+    async def changed(self) -> None:
+        """Until the next snapshot was applied."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    def load_seconds(self, key: VersionKey) -> float:
+        """What its last load took; 0 before the first."""
+        return next((status.load_seconds for status in self.snapshot.versions if _key(status) == key), 0.0)
+
+    def usages(self) -> tuple[Usage, ...]:
+        """Those that changed since the last call."""
+        now = {
+            key: Usage(key.model, key.version, usage.in_flight, usage.last_used_s)
+            for key, usage in self._usages.items()
+        }
+        changed = tuple(usage for key, usage in now.items() if self._reported.get(key) != usage)
+        self._reported = now
+        return changed
+
+    def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> Target:
+        ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
+        instances = tuple(instance for instance in ready if instance.device in up) or ready
+        previous = self._targets.get(_key(status))
+        if previous is not None and previous.instances == instances:
+            return previous
+        return Target(
+            _key(status),
+            instances,
+            manifest,
+            layout_of(manifest.input, manifest.answer),
+            VersionMetrics(self._metrics, status.model, str(status.version)),
+            self._usages.setdefault(_key(status), VersionUsage()),
+        )
+
+    def resolve(self, model: str, version: str | None, label: str | None) -> Target:
+        """The version that answers. Raises NotFound, Resting or NotReady, naming what there is."""
+        names = (model, version, label)
+        known = self._resolved.get(names)
+        if known is not None:
+            return known
+        target = self._resolve(model, version, label)
+        if not any(status.on_demand for status in self.snapshot.versions):  # resolving these asks for them, each time
+            self._resolved[names] = target
+        return target
+
+    def _resolve(self, model: str, version: str | None, label: str | None) -> Target:
+        statuses = [status for status in self.snapshot.versions if status.model == model]
+        if not statuses:
+            names = sorted({status.model for status in self.snapshot.versions})
+            raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
+        ready = {key.version: target for key, target in self._targets.items() if key.model == model}
+        may_wait = not ready and any(_is_wanted_by_requests(status) for status in statuses)
+        if label is not None and not (label == STABLE and may_wait):
+            labels = labels_of(ready)
+            if label not in labels:
+                raise NotFound(f"model {model!r} has no label {label!r}; there are: {', '.join(labels) or 'none yet'}")
+            return ready[labels[label]]
+        if version is not None:
+            return self._resolve_version(model, version, statuses, ready)
+        chosen = default_version(ready)
+        resting = default_version(status.version for status in statuses if _is_wanted_by_requests(status))
+        if resting is not None and (chosen is None or chosen < resting):
+            if chosen is None:
+                raise _resting(statuses, resting)
+            self.ask(VersionKey(model, resting))
+        if chosen is None:
+            raise NotReady(f"no version of {model!r} is ready: {_states(statuses)}")
+        return ready[chosen]
+
+    def _resolve_version(
+        self, model: str, version: str, statuses: list[VersionStatus], ready: Mapping[int, Target]
+    ) -> Target:
+        status = next((status for status in statuses if str(status.version) == version), None)
+        if status is None:
+            known = ", ".join(str(status.version) for status in statuses)
+            raise NotFound(
+                f"model {model!r} has no version {version!r} loaded; there are: {known} "
+                "(SACCADE_VERSIONS_PER_MODEL bounds how many)"
+            )
+        target = ready.get(status.version)
+        if target is None and _is_wanted_by_requests(status):
+            raise _resting([status], status.version)
+        if target is None:
+            raise NotReady(f"version {version} of {model!r} is not ready: {_states([status])}")
+        return target
+
+    def begin(self, target: Target, variant: str | None) -> None:
+        """Counts a request in, on every instance that may answer it. Raises BadParameter for an unloaded variant."""
+        target.instances_of(variant)
+        target.usage.in_flight += 1
+        for instance in target.instances:
+            self._in_flight[instance.instance_id] += 1
+
+    def end(self, target: Target) -> None:
+        """Counts a request out."""
+        is_last = False
+        target.usage.in_flight -= 1
+        target.usage.last_used_s = time.monotonic()
+        for instance in target.instances:
+            self._in_flight[instance.instance_id] -= 1
+            if self._in_flight[instance.instance_id] == 0:
+                del self._in_flight[instance.instance_id]
+                is_last = True
+        if is_last:
+            self._acknowledge_if_settled()
+
+    def _acknowledge_if_settled(self) -> None:
+        if self._unacknowledged is None:
+            return
+        reachable = {
+            instance.instance_id
+            for status in self.snapshot.versions
+            for instance in status.instances
+            if instance.state == VersionState.READY
+        }
+        if self._in_flight.keys() <= reachable:
+            self._acknowledge(self._unacknowledged)
+            self._unacknowledged = None
+
+
+def _key(status: VersionStatus) -> VersionKey:
+    return VersionKey(status.model, status.version)
+
+
+def _is_wanted_by_requests(status: VersionStatus) -> bool:
+    """It is loaded once one waits for it, or is being loaded."""
+    return status.on_demand and status.state not in (VersionState.READY, VersionState.FAILED)
+
+
+def _resting(statuses: list[VersionStatus], version: int) -> Resting:
+    return Resting(
+        f"version {version} of {statuses[0].model!r} is being loaded: {_states(statuses)}", statuses[0].model, version
+    )
+
+
+def _states(statuses: list[VersionStatus]) -> str:
+    return "; ".join(
+        f"version {status.version} is {status.state}" + (f" ({status.reason})" if status.reason else "")
+        for status in statuses
+    )

@@ -1,0 +1,106 @@
+"""GET /v1/models. Promises: states as the supervisor knows them, figures as the manifest measured them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from saccade.service.api.catalog import ServingCatalog
+from saccade.service.api.http.schemas import (
+    BatchFigure,
+    EngineInfo,
+    Figure,
+    InstanceInfo,
+    ModelInfo,
+    ModelList,
+    VersionInfo,
+)
+from saccade.service.api.version_policy import default_version, labels_of
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.errors import NotFound
+from saccade.service.ipc.messages import EngineStatus, VersionStatus
+
+
+def model_router(catalog: ServingCatalog) -> APIRouter:
+    """Routes over the current snapshot."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/v1/models")
+    async def list_models() -> ModelList:
+        names = sorted({status.model for status in catalog.snapshot.versions})
+        return ModelList(models=[_model_info(catalog, name) for name in names])
+
+    @router.get("/v1/models/{model}")
+    async def show_model(model: str) -> ModelInfo:
+        names = sorted({status.model for status in catalog.snapshot.versions})
+        if model not in names:
+            raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
+        return _model_info(catalog, model)
+
+    return router
+
+
+def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
+    statuses = sorted(
+        (status for status in catalog.snapshot.versions if status.model == model), key=lambda item: -item.version
+    )
+    ready = [status.version for status in statuses if status.state == VersionState.READY]
+    default = default_version(ready)
+    shown = default if default is not None else statuses[0].version
+    manifest = catalog.manifest(VersionKey(model, shown))
+    return ModelInfo(
+        name=model,
+        task=manifest.task.task.value if manifest else None,
+        labels={label: str(version) for label, version in labels_of(ready).items()},
+        class_labels=list(manifest.labels) if manifest else [],
+        default_version=None if default is None else str(default),
+        versions=[_version_info(catalog, status) for status in statuses],
+    )
+
+
+def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo:
+    manifest = catalog.manifest(VersionKey(status.model, status.version))
+    variant = manifest.variant(status.variant) if manifest else None
+    return VersionInfo(
+        version=str(status.version),
+        state=VersionState(status.state).value,
+        reason=status.reason,
+        variant=status.variant,
+        device=",".join(dict.fromkeys(item.device for item in status.instances if item.instance_id)),
+        instances=[
+            InstanceInfo(
+                device=item.device,
+                state=VersionState(item.state).value,
+                reason=item.reason,
+                variant=item.variant,
+                backend=item.backend,
+                rung=item.rung,
+            )
+            for item in status.instances
+        ],
+        engines=[_engine_info(item) for item in status.engines],
+        on_demand=status.on_demand,
+        load_seconds=round(status.load_seconds, 3) if status.load_seconds else None,
+        digest=status.manifest_sha256,
+        weights=manifest.weights if manifest else None,
+        batchable=manifest.batchable if manifest else True,
+        metric=Figure(**variant.metric.model_dump(include=set(Figure.model_fields))) if variant else None,
+        latency=[
+            BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
+            for figure in (variant.latency if variant else ())
+        ],
+    )
+
+
+def _engine_info(status: EngineStatus) -> EngineInfo:
+    return EngineInfo.model_validate(
+        {
+            "device": status.device,
+            "variant": status.variant,
+            "state": status.state,
+            "stage": status.stage,
+            "progress": status.share,
+            "plan": status.plan,
+            "reason": status.reason,
+            "images_per_s": status.images_per_s,
+        }
+    )

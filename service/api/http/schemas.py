@@ -1,0 +1,255 @@
+"""JSON of the REST API, for its OpenAPI document and the routes that are not hot. Promises: what API.md says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from saccade.service.api.http.image_bodies import RAW_TYPES
+from saccade.service.api.priority import Priority
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class FailedImage(BaseModel):
+    error: Problem
+
+
+class ClassScore(BaseModel):
+    label: str
+    class_id: int
+    score: float
+
+
+class Classification(BaseModel):
+    width: int
+    height: int
+    classes: list[ClassScore]
+
+
+class DetectedObject(BaseModel):
+    label: str
+    class_id: int
+    score: float
+    box: Annotated[list[float], Field(min_length=4, max_length=4, description="x1 y1 x2 y2, source pixels")]
+
+
+class Detection(BaseModel):
+    width: int
+    height: int
+    detections: list[DetectedObject]
+
+
+class RunLengths(BaseModel):
+    """COCO compressed run lengths."""
+
+    size: Annotated[list[int], Field(min_length=2, max_length=2, description="height, width")]
+    counts: str
+
+
+class Polygon(BaseModel):
+    exterior: list[list[float]]
+    holes: list[list[list[float]]]
+
+
+class Segment(BaseModel):
+    label: str
+    class_id: int
+    area: int
+    rle: RunLengths | None = None
+    polygons: list[Polygon] | None = None
+
+
+class Segmentation(BaseModel):
+    width: int
+    height: int
+    segments: list[Segment]
+    mask_png: str | None = Field(None, description="base64 of an 8-bit PNG of class ids")
+
+
+class TimingsMs(BaseModel):
+    decode: float
+    queue: float
+    infer: float
+    postprocess: float
+    total: float
+
+
+class PredictAnswer(BaseModel):
+    """One prediction per image, in order; an image that failed among several holds its error instead."""
+
+    model: str
+    version: str
+    variant: str
+    request_id: str
+    predictions: list[Classification | Detection | Segmentation | FailedImage]
+    timings_ms: TimingsMs
+
+
+class Figure(BaseModel):
+    """A figure from the manifest, measured on the served bytes."""
+
+    name: str
+    value: float
+    ci_low: float
+    ci_high: float
+    split: str
+    images: int
+
+
+class BatchFigure(BaseModel):
+    batch_size: int
+    p50_ms: float
+    p99_ms: float
+    images_per_s: float
+
+
+State = Literal["building", "loading", "warming", "ready", "failed", "unloading"]
+
+
+class InstanceInfo(BaseModel):
+    """A version on one device."""
+
+    device: str
+    state: State
+    reason: str = Field(description="why it is not ready there; empty when it is")
+    variant: str
+    backend: str
+    rung: int = Field(description="of the version's ladder; 0 answers best")
+
+
+class EngineInfo(BaseModel):
+    """A TensorRT plan of a version on one device, on its way or serving."""
+
+    device: str
+    variant: str = Field(description="empty where the reason concerns all of them")
+    state: Literal["waiting", "building", "ready", "failed", "missing"]
+    stage: str = Field(description="of a build: reading, building, measuring, storing")
+    progress: float = Field(description="share of the stage that is done")
+    plan: str = Field(description="what it is made for: GPU, TensorRT, digest of its key")
+    reason: str
+    images_per_s: float = Field(description="measured on this kind of device, best batch size; 0 until it is ready")
+
+
+class VersionInfo(BaseModel):
+    version: str
+    state: State = Field(description="of the instance that is furthest: ready when one device serves it")
+    reason: str = Field(description="why it is not ready; empty when it is")
+    variant: str
+    device: str = Field(description="devices that have it or are loading it, separated by commas")
+    instances: list[InstanceInfo]
+    engines: list[EngineInfo]
+    on_demand: bool = Field(description="loaded by requests, unloaded when others need its place")
+    load_seconds: float | None = Field(description="its last load took, warm-up included; null before the first")
+    digest: str = Field(description="SHA-256 of the manifest")
+    weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
+    batchable: bool = Field(description="false: images are never run together, because they would change each other")
+    metric: Figure | None
+    latency: list[BatchFigure]
+
+
+class ModelInfo(BaseModel):
+    name: str
+    task: Literal["classify", "detect", "segment"] | None
+    labels: dict[str, str] = Field(description="traffic labels and the versions they name")
+    class_labels: list[str]
+    default_version: str | None
+    versions: list[VersionInfo]
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "unavailable"]
+    reason: str
+
+
+_PARAMETERS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("top_k", {"type": "integer", "minimum": 1}, "classify: how many classes"),
+    ("score_threshold", {"type": "number", "minimum": 0, "maximum": 1}, "detect: lowest score answered"),
+    ("max_detections", {"type": "integer", "minimum": 1}, "detect: most boxes answered"),
+    ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment: how masks are written"),
+    ("deadline_ms", {"type": "number", "minimum": 0}, "answer within this time or 504"),
+    ("variant", {"type": "string"}, "pins the variant; any that is loaded"),
+    ("allow_cheaper", {"type": "boolean"}, "false: never a cheaper variant, however long the wait"),
+)
+_PROBLEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
+
+
+def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
+    """The OpenAPI operation of a predict path; its component schemas come from `PredictAnswer` and `Problem`."""
+    names = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters]
+    query = [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+        for name, schema, description in _PARAMETERS
+    ]
+    priority = {
+        "name": "X-Priority",
+        "in": "header",
+        "required": False,
+        "schema": {"enum": [each.value for each in Priority]},
+        "description": "order among requests that are due within a second of each other; low is refused first",
+    }
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    problem = {
+        "description": "Problem",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    return {
+        "summary": "Predict",
+        "operationId": "predict_" + "_".join(path_parameters),
+        "tags": ["predict"],
+        "parameters": [*names, *query, priority],
+        "requestBody": {
+            "required": True,
+            "content": {
+                **dict.fromkeys(RAW_TYPES, binary),
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"image": {"type": "array", "items": binary["schema"]}},
+                        "required": ["image"],
+                    }
+                },
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "images": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {"type": "object", "properties": {"b64": {"type": "string"}}},
+                            },
+                            "parameters": {"type": "object"},
+                        },
+                        "required": ["images"],
+                    }
+                },
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "Predictions, one per image",
+                "headers": {
+                    "X-Saccade-Rung": {
+                        "description": "with a ladder: which of its variants answered; 0 is the best",
+                        "schema": {"type": "integer", "minimum": 0},
+                    }
+                },
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictAnswer"}}},
+            },
+            **{str(status): problem for status in _PROBLEM_STATUSES},
+        },
+    }

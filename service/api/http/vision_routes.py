@@ -1,0 +1,315 @@
+"""POST …/predict. Promises: one answer or one problem per request, counted once, whatever happens on the way.
+
+A plain ASGI endpoint: FastAPI's per-request machinery costs as much as decoding a small image. Its schema is
+written down in schemas.py and merged into the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from saccade.service.api.catalog import ServingCatalog, Target
+from saccade.service.api.cold_starts import ColdStarts
+from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.http.client_watch import DisconnectWatch
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
+from saccade.service.api.http.image_bodies import RAW_TYPES, images_from, media_type_of
+from saccade.service.api.http.key_limits import KeyLimits
+from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
+from saccade.service.api.predictor import ImageAnswer, Predictor
+from saccade.service.api.priority import priority_from
+from saccade.service.core import Outcome
+from saccade.service.errors import (
+    BadParameter,
+    ClientLeft,
+    DeadlineExceeded,
+    Draining,
+    NotReady,
+    Overloaded,
+    PayloadTooLarge,
+    Resting,
+    SaccadeError,
+)
+from saccade.service.ipc.api_keys import ApiKeys, Unauthorized
+from saccade.service.metrics import Metrics
+from saccade.service.vision.parameters import (
+    NOTHING_GIVEN,
+    DeadlineRule,
+    GivenParameters,
+    Parameters,
+    complete,
+    merged,
+    parse_given,
+)
+
+log = structlog.get_logger()
+
+_JSON = b"application/json"
+_KEPT_PARAMETERS = 64  # most clients ask for the same thing each time
+_PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
+_REQUEST_NUMBERS = itertools.count(1)
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+Headers = MutableMapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictLimits:
+    body: BodyLimits
+    deadline: DeadlineRule
+    max_images: int
+    max_concurrent_per_key: int = 0
+
+
+class AdmissionSwitch:
+    """Open while the process takes requests."""
+
+    def __init__(self) -> None:
+        self._is_open = True
+
+    def shut(self) -> None:
+        self._is_open = False
+
+    def ensure_open(self) -> None:
+        """Raises Draining."""
+        if not self._is_open:
+            raise Draining("this server is shutting down; send the request to another replica")
+
+
+class PredictEndpoint:
+    """Serves predict by model, by version and by label."""
+
+    def __init__(
+        self,
+        catalog: ServingCatalog,
+        predictor: Predictor,
+        limits: PredictLimits,
+        keys: ApiKeys,
+        metrics: Metrics,
+        switch: AdmissionSwitch,
+        cold_starts: ColdStarts,
+        lag: EventLoopLag,
+    ) -> None:
+        self._catalog = catalog
+        self._cold_starts = cold_starts
+        self._lag = lag
+        self._predictor = predictor
+        self._limits = limits
+        self._keys = keys
+        self._metrics = metrics
+        self._switch = switch
+        self._budget = UploadBudget(limits.body)
+        self._key_limits = KeyLimits(limits.max_concurrent_per_key)
+        self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start_s, lag_s = time.perf_counter(), self._lag.lag_s()
+        headers = dict(scope["headers"])
+        request_id = request_id_of(headers)
+        target: Target | None = None
+        held_key: int | None = None
+        body = Body(self._budget, self._limits.body)
+        watch = DisconnectWatch(receive)
+        try:
+            key = self._keys.ensure(headers.get(b"authorization"))
+            self._switch.ensure_open()
+            self._key_limits.begin(key)
+            held_key = key
+            priority = priority_from(headers.get(b"x-priority"))
+            resolved, waited_s = await self._resolve(scope)
+            query = _query_parameters(scope["query_string"])
+            media_type = media_type_of(headers.get(b"content-type"))
+            self._catalog.begin(resolved, query.variant)
+            target = resolved
+            allowed_s = self._allowed_s(query, media_type, lag_s)
+            self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
+            content = await body.read(receive, headers.get(b"content-length"))
+            given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
+            parameters = self._complete(merged(query, given.parameters), target)
+            deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s - lag_s
+            answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch, priority)
+            _raise_if_nobody_waits(answers)
+            encode_s = time.perf_counter()
+            document, timing = _render(target, request_id, answers, encode_s - start_s)
+            self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
+            rung = answers[0].rung
+            extra = None if rung is None else [(b"x-saccade-rung", b"%d" % rung)]
+            await _send(send, 200, _JSON, document, request_id, timing, extra)
+        except SaccadeError as error:
+            self._count_error(scope, target, error)
+            if not isinstance(error, ClientLeft):
+                must_close = not body.can_be_dropped(headers.get(b"content-length"))
+                await _send_problem(send, error, request_id, must_close)
+        except Exception as error:  # the last stop: logged with its trace, answered without it
+            log.exception("request_failed", request_id=request_id, path=scope["path"])
+            failure = SaccadeError(type(error).__name__)
+            self._count_error(scope, target, failure)
+            await _send_problem(send, failure, request_id)
+        finally:
+            watch.close()
+            body.release()
+            self._key_limits.end(held_key)
+            if target is not None:
+                self._catalog.end(target)
+
+    def _checked(self, given: GivenParameters, target: Target) -> Parameters:
+        return complete(given, target.manifest, self._limits.deadline)
+
+    async def _resolve(self, scope: Scope) -> tuple[Target, float]:
+        """What answers, and the seconds it took to load that."""
+        path = scope["path_params"]
+        names = (path["model"], path.get("version"), path.get("label"))
+        try:
+            return self._catalog.resolve(*names), 0.0
+        except Resting as resting:
+            start_s = time.monotonic()
+            rule = self._limits.deadline
+            named_ms = _query_parameters(scope["query_string"]).deadline_ms
+            within_ms = rule.default_ms if named_ms is None else named_ms
+            target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
+            return target, time.monotonic() - start_s
+
+    def _allowed_s(self, query: GivenParameters, media_type: str, lag_s: float) -> float | None:
+        """Seconds until the deadline, as far as the headers tell; other bodies than raw ones may name one."""
+        rule = self._limits.deadline
+        if query.deadline_ms is not None:
+            return query.deadline_ms / 1000 - lag_s if 0 <= query.deadline_ms <= rule.max_ms else None
+        return rule.default_ms / 1000 - lag_s if media_type in RAW_TYPES else None
+
+    def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
+        counted = target.metrics
+        counted.outcomes[Outcome.OK].inc()
+        counted.duration.observe(total_s)
+        counted.count_answer(answers[0].variant)
+        for answer in answers:
+            if answer.error is None:
+                counted.stages["decode"].observe(answer.times.decode_s)
+                counted.stages["queue"].observe(answer.times.queue_s)
+                counted.stages["infer"].observe(answer.times.infer_s)
+                counted.stages["postprocess"].observe(answer.times.postprocess_s)
+        counted.stages["encode"].observe(encode_s)
+
+    def _count_error(self, scope: Scope, target: Target | None, error: SaccadeError) -> None:
+        outcome = status_of(error)[2]
+        if target is not None:
+            target.metrics.outcomes[outcome].inc()
+        else:
+            self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
+        reason = _shed_reason(error)
+        if reason is not None:
+            # Only known models become labels: clients must not be able to invent them.
+            model = target.key.model if target else "unknown"
+            self._metrics.shed_total.labels(model, reason).inc()
+
+
+def request_id_of(headers: Headers) -> str:
+    """The client's own id when it is short and printable, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
+
+
+def _query_parameters(query: bytes) -> GivenParameters:
+    if not query:
+        return NOTHING_GIVEN
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise BadParameter("a parameter appears twice in the query")
+    return parse_given(values, is_text=True)
+
+
+def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
+    """A single image's error is the request's; among several it takes its place, unless the client left."""
+    for answer in answers:
+        if answer.error is not None and (len(answers) == 1 or isinstance(answer.error, ClientLeft)):
+            raise answer.error
+
+
+def _render(target: Target, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
+    """The answer document and the Server-Timing header. With several images each stage shows the slowest."""
+    stages = {
+        "decode": max(answer.times.decode_s for answer in answers),
+        "queue": max(answer.times.queue_s for answer in answers),
+        "infer": max(answer.times.infer_s for answer in answers),
+        "postprocess": max(answer.times.postprocess_s for answer in answers),
+        "total": total_s,
+    }
+    timings_ms = {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
+    document = orjson.dumps(
+        {
+            "model": target.key.model,
+            "version": str(target.key.version),
+            "variant": answers[0].variant,  # one instance answers all images of a request
+            "request_id": request_id,
+            "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
+            "timings_ms": timings_ms,
+        }
+    )
+    return document, ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+
+
+def _prediction_or_error(answer: ImageAnswer, request_id: str) -> dict[str, Any] | None:
+    if answer.error is not None:
+        return {"error": problem_of(answer.error, request_id)}
+    return answer.prediction
+
+
+def _shed_reason(error: SaccadeError) -> str | None:
+    match error:
+        case Overloaded():
+            return error.what
+        case DeadlineExceeded():
+            return "deadline"
+        case Draining():
+            return "draining"
+        case NotReady():
+            return "not_ready"
+        case _:
+            return None
+
+
+async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_close: bool = False) -> None:
+    document = problem_of(error, request_id)
+    extra = []
+    retry = retry_after(error)
+    if retry is not None:
+        extra.append((b"retry-after", retry.encode()))
+    if isinstance(error, Unauthorized):
+        extra.append((b"www-authenticate", b"Bearer"))
+    if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
+        extra.append((b"connection", b"close"))
+    await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)
+
+
+async def _send(
+    send: Send,
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    request_id: str,
+    server_timing: str | None,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *(extra or ()),
+    ]
+    if server_timing is not None:
+        headers.append((b"server-timing", server_timing.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,177 @@
+"""An API process: uvicorn over the shared port, one control line, a line to every worker. Promises: stops in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
+from saccade.service.api.app import Api, build_api
+from saccade.service.api.http.one_write import OneWriteProtocol
+from saccade.service.core import VersionKey
+from saccade.service.ipc import messages
+from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.listening import listen
+from saccade.service.logs import configure_logs
+
+log = structlog.get_logger()
+
+_WORKER_WITHIN_S = 2.0  # health must be answered soon, with a worker or without
+_USAGE_PERIOD_S = 0.2  # short against the shortest stay of a version in memory
+_NEW_OBJECTS = 20_000  # between collections: some thousand requests, a few MB
+_KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the supervisor."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ApiProcess:
+    """Follows the supervisor's catalog while uvicorn serves."""
+
+    def __init__(
+        self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str, *, reports_usage: bool
+    ) -> None:
+        self._host = host
+        self._reports_usage = reports_usage
+        self._informed = asyncio.Event()
+        self._may_listen = asyncio.Event()
+        self._api = api
+        self._control = control
+        self._server = server
+        self._catalogs: asyncio.Queue[messages.Catalog] = asyncio.Queue()
+        self._manifests: dict[tuple[str, str], Manifest] = {}  # by version directory and digest
+
+    async def run(self, port: int) -> None:
+        """Serves until told to stop; requests in flight are finished.
+
+        Listens only when told to, and once the catalog is here and every worker that is there connected: a process
+        that replaces a dead one must not answer its first requests with "no such model".
+        """
+        self._control.start(self._receive, self._stop)
+        self._control.send(messages.ApiReady(os.getpid()))
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(self._follow_catalogs())
+            connecting = tasks.create_task(self._api.lines.run())
+            reporting = tasks.create_task(self._report_usage())
+            await self._informed.wait()
+            there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
+            await self._api.lines.wait_connected(there, _WORKER_WITHIN_S)
+            await self._may_listen.wait()
+            if not self._server.should_exit:
+                await self._server.serve(sockets=[listen(self._host, port)])
+            following.cancel()
+            connecting.cancel()
+            reporting.cancel()
+        self._api.pool.shutdown()
+
+    def _receive(self, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.Catalog():
+                self._catalogs.put_nowait(message)
+            case messages.Listen():
+                self._may_listen.set()
+            case messages.StopAdmitting():
+                self._stop()
+
+    def _stop(self) -> None:
+        self._api.switch.shut()
+        self._server.should_exit = True
+        self._informed.set()
+        self._may_listen.set()
+
+    async def _follow_catalogs(self) -> None:
+        while True:
+            catalog = await self._catalogs.get()
+            self._api.lines.follow(catalog)
+            manifests = {
+                VersionKey(status.model, status.version): manifest
+                for status in catalog.versions
+                if (manifest := await self._manifest(status)) is not None
+            }
+            self._api.catalog.apply(catalog, manifests)
+            self._informed.set()
+
+    async def _report_usage(self) -> None:
+        """The supervisor unloads what has not been used for longest."""
+        while self._reports_usage:
+            await asyncio.sleep(_USAGE_PERIOD_S)
+            usages = self._api.catalog.usages()
+            if usages:
+                self._control.send(messages.Used(usages))
+
+    async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
+        """The manifest the supervisor verified, or None when it is unreadable or not that one."""
+        known = (status.version_dir, status.manifest_sha256)
+        if status.manifest_sha256 and known not in self._manifests:
+            try:
+                manifest, sha256 = await asyncio.to_thread(read_manifest, Path(status.version_dir))
+            except ManifestError as error:
+                log.warning("manifest_unreadable", version_dir=status.version_dir, error=str(error))
+                return None
+            if sha256 != status.manifest_sha256:
+                log.warning("manifest_changed", version_dir=status.version_dir)
+                return None
+            self._manifests[known] = manifest
+        return self._manifests.get(known)
+
+
+async def _main(control_descriptor: int, port: int) -> None:
+    control = await ControlConnection.open(control_descriptor)
+    identity = await control.identity()
+    settings = identity.settings
+    configure_logs(settings.log_format, identity.name)
+    api = build_api(
+        settings,
+        lambda generation: control.send(messages.CatalogApplied(generation)),
+        lambda key: control.send(messages.Want(key.model, key.version)),
+    )
+    config = uvicorn.Config(
+        api.predict_shortcut,
+        proxy_headers=False,
+        http=OneWriteProtocol,
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
+    )
+    process = ApiProcess(api, control, _Server(config), settings.host, reports_usage=settings.load_models != "all")
+    await process.run(port)
+
+
+def _rest_the_collector() -> None:
+    """What was imported lives on and need not be looked at again; requests leave hardly any cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS)
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    ignore_terminal_signals()
+    _rest_the_collector()
+    uvloop.run(_main(arguments.control_fd, arguments.port))
+
+
+if __name__ == "__main__":
+    main()

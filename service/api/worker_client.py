@@ -1,0 +1,145 @@
+"""An API process's line to a device worker. Promises: every submitted request ends, also when the worker does not.
+
+A slot is let go when its reply arrived. When the connection ends, all open requests end with WorkerLost and the
+arena is retired with them; the next connection starts with a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import time
+
+import msgspec
+import structlog
+
+from saccade.service.api.admission import Admission, Permit
+from saccade.service.errors import NotReady, WorkerLost
+from saccade.service.ipc import messages
+from saccade.service.ipc.handshake import send_arena
+from saccade.service.ipc.tensor_slots import SlotArena
+
+log = structlog.get_logger()
+
+_RETRY_S = 0.05  # a worker opens its socket within a second of its start; nobody else listens there
+
+
+class _Open(msgspec.Struct, frozen=True):
+    answer: asyncio.Future[messages.Done]
+    permit: Permit
+
+
+class WorkerClient:
+    """One connection at a time, to whatever socket the catalog names."""
+
+    def __init__(self, admission: Admission, slot_count: int, slot_bytes: int) -> None:
+        self._admission = admission
+        self._slot_count = slot_count
+        self._slot_bytes = slot_bytes
+        self._protocol: messages.FrameProtocol | None = None
+        self._open: dict[int, _Open] = {}
+        self._ids = itertools.count(1)
+        self._socket_path = ""
+        self._path_changed = asyncio.Event()
+        self._lost = asyncio.Event()
+        self.connected = asyncio.Event()  # set by the first connection
+
+    @property
+    def is_connected(self) -> bool:
+        return self._protocol is not None
+
+    def follow(self, socket_path: str) -> None:
+        """Where the worker listens now; the previous connection is left to end by itself."""
+        if socket_path != self._socket_path:
+            self._socket_path = socket_path
+            self._path_changed.set()
+
+    async def run(self) -> None:
+        """Keeps a connection; runs until cancelled."""
+        while True:
+            await self._path_changed.wait()
+            self._path_changed.clear()
+            while self._socket_path and not self._path_changed.is_set():
+                if await self._connect():
+                    await self._lost.wait()
+                else:
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _connect(self) -> bool:
+        loop = asyncio.get_running_loop()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            await loop.sock_connect(connection, self._socket_path)
+        except OSError:
+            connection.close()
+            return False
+        arena = SlotArena.create(self._slot_count, self._slot_bytes)
+        try:
+            send_arena(connection, arena)
+        except OSError:
+            connection.close()
+            return False
+        finally:
+            arena.close()  # the mapping and the worker's copy live on
+        self._lost.clear()
+        protocol = messages.FrameProtocol(self._receive, self._connection_lost)
+        await loop.create_unix_connection(lambda: protocol, sock=connection)
+        if self._lost.is_set():  # it went while it was being made
+            return False
+        self._protocol = protocol
+        self._admission.adopt(arena)
+        self.connected.set()
+        log.info("worker_connected", socket=self._socket_path)
+        return True
+
+    def submit(
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
+    ) -> tuple[int, asyncio.Future[messages.Done]]:
+        """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG.
+
+        Raises NotReady without a connection to the arena's worker.
+        """
+        if self._protocol is None or not self._admission.is_current(permit):
+            raise NotReady("the device worker is restarting; retry shortly")
+        request_id = next(self._ids)
+        answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
+        permit.hold()
+        self._open[request_id] = _Open(answer, permit)
+        now_s = time.monotonic()
+        place = (permit.slot, instance_id, deadline_s, now_s)
+        self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s))
+        self._admission.waits.sent(instance_id)
+        return request_id, answer
+
+    def cancel(self, request_id: int) -> None:
+        """Nobody waits any more. The slot still comes back only with the worker's reply."""
+        if self._protocol is not None and request_id in self._open:
+            self._protocol.send(messages.Cancel(request_id))
+
+    def _receive(self, message: messages.AnyMessage) -> None:
+        if not isinstance(message, messages.Done):
+            return
+        opened = self._open.pop(message.request_id, None)
+        if opened is None:
+            log.warning("unknown_reply", request_id=message.request_id)
+            return
+        run_s = message.decode_s + message.infer_s
+        self._admission.waits.answered(
+            opened.permit.instance_id, message.wait_s, message.image_s, run_s, time.monotonic()
+        )
+        # The answer first: whoever awaits it holds the permit too, so the slot stays valid.
+        if not opened.answer.done():
+            opened.answer.set_result(message)
+        opened.permit.let_go()
+
+    def _connection_lost(self) -> None:
+        self._protocol = None
+        opened, self._open = self._open, {}
+        for request in opened.values():
+            if not request.answer.done():
+                request.answer.set_exception(WorkerLost("the device worker stopped with this request; retry shortly"))
+            request.permit.let_go()
+        self._lost.set()
+        log.warning("worker_connection_lost", open_requests=len(opened))

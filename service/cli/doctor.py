@@ -1,0 +1,149 @@
+"""`saccade doctor`. Promises: says what this machine can serve with, and what to install or change when it cannot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import socket
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from saccade.service.backends.onnxruntime_backend import import_onnxruntime
+from saccade.service.cli.doctor_gpu import gpu_findings
+from saccade.service.cli.findings import Finding
+from saccade.service.device_names import CPU, device_kind
+from saccade.service.errors import RepositoryError, SettingsError
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.trusted_keys import signature_policy
+from saccade.service.settings import Settings, core_count, resolved, settings_from
+
+_MIN_OPEN_FILES = 4096
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
+def doctor(as_json: bool) -> None:
+    """Checks settings, runtimes, memory, port and repository."""
+    findings = examine()
+    if as_json:
+        click.echo(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2))
+    else:
+        table = Table("check", "", "detail")
+        marks = {True: "[green]ok", False: "[red]fails", None: "[yellow]note"}
+        for finding in findings:
+            table.add_row(finding.what, marks[finding.is_ok], finding.detail)
+        Console().print(table)
+    if any(finding.is_ok is False for finding in findings):
+        sys.exit(1)
+
+
+def examine() -> list[Finding]:
+    """All checks, in order; none raises."""
+    try:
+        settings = resolved(settings_from(os.environ), core_count())
+    except SettingsError as error:
+        return [Finding("settings", False, str(error))]
+    return [
+        Finding("settings", True, "SACCADE_* variables are known and valid"),
+        Finding("python", sys.version_info >= (3, 11), platform.python_version()),
+        Finding("cores", None, f"{core_count()}: {settings.device_threads} device threads, {_processes(settings)}"),
+        _cpu_instructions(),
+        _onnxruntime(settings),
+        *gpu_findings(settings),
+        _package("nvidia-nvimgcodec-cu13", "decodes JPEGs on NVIDIA GPUs; install the gpu-jpeg extra"),
+        _shared_memory(),
+        _open_files(),
+        _port(settings),
+        _signatures(settings),
+        _repository(settings),
+    ]
+
+
+def _processes(settings: Settings) -> str:
+    return f"{settings.api_processes} HTTP processes with {settings.decode_threads} image threads each"
+
+
+def _cpu_instructions() -> Finding:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return Finding("cpu", None, "unknown")
+    known = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if name in text]
+    note = "" if any("vnni" in name or "amx" in name for name in known) else "; without VNNI int8 may not be faster"
+    return Finding("cpu", None, (", ".join(known) or platform.machine()) + note)
+
+
+def _onnxruntime(settings: Settings) -> Finding:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Finding(
+            "onnxruntime", False, "not installed: pip install 'saccade-serving[cpu]' (or 'saccade-serving[gpu]')"
+        )
+    runtime = import_onnxruntime()
+    providers = ", ".join(runtime.get_available_providers())
+    wanted = "CPUExecutionProvider" if device_kind(settings.devices[0]) == CPU else "CUDAExecutionProvider"
+    is_there = wanted in runtime.get_available_providers()
+    fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade-serving[gpu]'"
+    detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"
+    return Finding("onnxruntime", is_there, detail)
+
+
+def _package(name: str, use: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, None, f"not installed ({use})")
+
+
+def _shared_memory() -> Finding:
+    path = Path("/dev/shm")
+    if not os.access(path, os.W_OK):
+        return Finding("shared memory", None, "/dev/shm is not writable: sockets and metrics go to the temp directory")
+    stats = os.statvfs(path)
+    free_mib = stats.f_bavail * stats.f_frsize // 2**20
+    return Finding("shared memory", free_mib >= 16, f"/dev/shm has {free_mib} MiB free")
+
+
+def _open_files() -> Finding:
+    import resource  # POSIX only, and only needed here
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_enough = soft == resource.RLIM_INFINITY or soft >= _MIN_OPEN_FILES
+    return Finding("open files", True if is_enough else None, f"limit {soft}; one per connection")
+
+
+def _port(settings: Settings) -> Finding:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            return Finding("port", False, f"{settings.host}:{settings.port}: {error.strerror}; set SACCADE_PORT")
+    return Finding("port", True, f"{settings.host}:{settings.port} is free")
+
+
+def _signatures(settings: Settings) -> Finding:
+    try:
+        policy = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
+    except SettingsError as error:
+        return Finding("signatures", False, str(error))
+    if not policy.trusted:
+        return Finding("signatures", None, "not checked; SACCADE_TRUSTED_KEYS names the keys that count")
+    demand = "required" if policy.is_required else "checked where there is one"
+    return Finding("signatures", True, f"{demand}; trusted: {', '.join(sorted(policy.trusted))}")
+
+
+def _repository(settings: Settings) -> Finding:
+    try:
+        found = list_versions(settings.repository)
+    except RepositoryError as error:
+        return Finding("repository", False, str(error))
+    names = ", ".join(f"{item.key.model}/{item.key.version}" for item in found)
+    return Finding("repository", bool(found), f"{settings.repository}: {names or 'no version; run saccade-export'}")

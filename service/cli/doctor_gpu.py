@@ -1,0 +1,63 @@
+"""The doctor's look at GPUs. Promises: never raises; names what is missing and the command that brings it.
+
+What is missing fails only where a GPU is to serve; on a CPU it is worth knowing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saccade.service.backends.cuda.driver import CudaDriver
+from saccade.service.backends.cuda.failures import version_text
+from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.backends.tensorrt.module import TensorRt, find_tensorrt
+from saccade.service.cli.findings import Finding
+from saccade.service.device_names import is_cpu
+from saccade.service.errors import SaccadeError
+from saccade.service.settings import Settings
+
+_MIB = 1024 * 1024
+
+
+def gpu_findings(settings: Settings) -> list[Finding]:
+    """GPUs with their driver, and TensorRT."""
+    wants_gpu = any(not is_cpu(device) for device in settings.devices)
+    try:
+        gpu = gpu_finding(RuntimeDriver(), settings.devices)
+    except SaccadeError as error:  # cuda-python itself is missing
+        gpu = Finding("gpu", False if wants_gpu else None, str(error))
+    wants_tensorrt = wants_gpu and settings.backend == "tensorrt"
+    return [gpu, tensorrt_finding(find_tensorrt(), wants_gpu=wants_gpu, is_needed=wants_tensorrt)]
+
+
+def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
+    """What the driver shows, compared with the devices that are to serve."""
+    wanted = [device for device in devices if not is_cpu(device)]
+    try:
+        versions, count = cuda.versions(), cuda.device_count()
+        found = [cuda.properties(index) for index in range(count)]
+    except SaccadeError as error:
+        return Finding("gpu", False if wanted else None, str(error))
+    listed = ", ".join(
+        f"cuda:{index} {each.name} ({each.capability}, {each.memory_total_bytes // _MIB} MiB)"
+        for index, each in enumerate(found)
+    )
+    driver = f"driver for CUDA {version_text(versions.driver)}, runtime {version_text(versions.runtime)}"
+    absent = [device for device in wanted if device.startswith("cuda:") and int(device[5:]) >= count]
+    if absent:
+        return Finding(
+            "gpu", False, f"SACCADE_DEVICE names {', '.join(absent)}; there are: {listed or 'none'}; {driver}"
+        )
+    hint = "" if wanted or not found else "; unused: SACCADE_DEVICE=cuda:0 serves on it"
+    return Finding("gpu", True if found else None, f"{listed or 'none'}; {driver}{hint}")
+
+
+def tensorrt_finding(tensorrt: TensorRt | None, *, wants_gpu: bool, is_needed: bool) -> Finding:
+    """TensorRT is optional on a GPU, since ONNX Runtime serves without it, and never used on a CPU."""
+    if tensorrt is not None:
+        hint = "; plans: saccade-export build MODEL/VERSION, saccade repository engines" if wants_gpu else ""
+        return Finding("tensorrt", True, f"{tensorrt.__name__} {tensorrt.__version__}{hint}")
+    missing = "not installed: pip install 'saccade-serving[gpu]' (or 'saccade-serving[rtx]')"
+    if wants_gpu and not is_needed:
+        missing += "; until then ONNX Runtime serves on the GPU"
+    return Finding("tensorrt", False if is_needed else None, missing)

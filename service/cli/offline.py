@@ -1,0 +1,208 @@
+"""`saccade predict --repository`: a version over a folder, without HTTP. Promises: decoder, backend, answers as served.
+
+The next batch is decoded and resized by threads while the present one runs, and answers are rendered meanwhile: so this
+is also the limit that a server's throughput is compared with. Memory is bounded by two batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.preprocessing import Geometry, preprocess_into
+from saccade.service.backends.base import Backend, Outputs, UInt8Array
+from saccade.service.backends.registry import load_backend
+from saccade.service.backends.requests import load_request
+from saccade.service.device_names import inner_name
+from saccade.service.errors import BackendError, RepositoryError, SaccadeError
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.variants import choose_variant
+from saccade.service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.settings import Settings
+from saccade.service.vision.answers import prediction_of
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.parameters import Parameters
+
+
+class Source(Protocol):
+    """An image: its name, and its bytes when they are wanted."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes:
+        """Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineAnswer:
+    """Exactly one of `prediction` and `error` is set."""
+
+    name: str
+    prediction: dict[str, Any] | None
+    error: str
+
+
+@dataclass(slots=True)
+class OfflineTimes:
+    """Seconds so far; `infer_s` is the device's, the rest of `total_s` is hidden behind it or waits for images."""
+
+    images: int = 0
+    failed: int = 0
+    infer_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Images on their way into rows of one buffer."""
+
+    sources: Sequence[Source]
+    pixels: UInt8Array
+    places: list[Future[Geometry | SaccadeError]]
+
+
+class OfflineModel:
+    """One variant of a version, loaded in this process."""
+
+    def __init__(self, version: VerifiedVersion, settings: Settings) -> None:
+        """Raises BackendError or RepositoryError."""
+        manifest = version.manifest
+        device = inner_name(settings.devices[0])
+        variant = choose_variant(manifest, device, settings.variant)
+        limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
+        self.manifest: Manifest = manifest
+        self.variant = variant.name
+        self.times = OfflineTimes()
+        self._sizes = tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
+        self._limits = ImageLimits(settings.max_pixels)
+        self._pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
+        request = load_request(
+            version.path,
+            manifest,
+            variant.name,
+            device=device,
+            threads=settings.device_threads,
+            allow_spinning=settings.allow_spinning,
+            batch_sizes=self._sizes,
+        )
+        self._backend: Backend = load_backend(settings.plain_backend, request)
+
+    def warm_up(self) -> None:
+        for size in self._sizes:
+            self._backend.infer(np.zeros((size, *self.manifest.input.shape), np.uint8))
+
+    def predict(self, sources: Iterable[Source], parameters: Parameters) -> Iterator[OfflineAnswer]:
+        """Answers in order; an image that cannot be decoded costs its neighbours nothing."""
+        start_s = time.perf_counter()
+        waiting = iter(sources)
+        buffers = [np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8) for _ in range(2)]
+        current = self._begin(waiting, buffers[0])
+        turn = 1
+        finished: list[Future[OfflineAnswer]] = []
+        while current is not None:
+            places = [place.result() for place in current.places]
+            following = self._begin(waiting, buffers[turn])
+            outputs = self._infer(current.pixels, places)
+            yield from (answer.result() for answer in finished)
+            finished = self._render(current, places, outputs, parameters)
+            current, turn = following, 1 - turn
+            self.times.total_s = time.perf_counter() - start_s
+        yield from (answer.result() for answer in finished)
+        self.times.total_s = time.perf_counter() - start_s
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._backend.close()
+
+    def _begin(self, waiting: Iterator[Source], pixels: UInt8Array) -> _Batch | None:
+        sources = list(islice(waiting, len(pixels)))
+        if not sources:
+            return None
+        places = [self._pool.submit(self._decode, source, row) for source, row in zip(sources, pixels, strict=False)]
+        return _Batch(sources, pixels[: len(sources)], places)
+
+    def _decode(self, source: Source, row: UInt8Array) -> Geometry | SaccadeError:
+        try:
+            return preprocess_into(decode_image(source.read(), self._limits), self.manifest.preprocess, row)
+        except SaccadeError as error:
+            return error
+        except OSError as error:
+            return SaccadeError(f"cannot read {source.name}: {error.strerror}")
+
+    def _infer(self, pixels: UInt8Array, places: list[Geometry | SaccadeError]) -> list[Outputs | BackendError]:
+        """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
+        good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
+        images = pixels if len(good) == len(places) else pixels[good]
+        rows: list[Outputs | BackendError] = []
+        start_s = time.perf_counter()
+        while len(rows) < len(images):
+            size = max(size for size in self._sizes if size <= len(images) - len(rows))
+            rows += self._run(images[len(rows) : len(rows) + size])
+        self.times.infer_s += time.perf_counter() - start_s
+        return rows
+
+    def _run(self, images: UInt8Array) -> list[Outputs | BackendError]:
+        """A batch that fails is repeated one image at a time, as the server does it."""
+        try:
+            outputs = self._backend.infer(images)
+        except BackendError as error:
+            if len(images) == 1:
+                return [error]
+            return [row for image in images for row in self._run(image[None])]
+        return [list(row) for row in zip(*outputs, strict=True)]
+
+    def _render(
+        self,
+        batch: _Batch,
+        places: list[Geometry | SaccadeError],
+        outputs: list[Outputs | BackendError],
+        parameters: Parameters,
+    ) -> list[Future[OfflineAnswer]]:
+        rows = iter(outputs)
+        answers = []
+        for source, place in zip(batch.sources, places, strict=True):
+            row = place if isinstance(place, SaccadeError) else next(rows)
+            self.times.images += 1
+            self.times.failed += isinstance(row, SaccadeError)
+            answers.append(self._pool.submit(self._answer, source.name, place, row, parameters))
+        return answers
+
+    def _answer(
+        self, name: str, place: Geometry | SaccadeError, row: Outputs | SaccadeError, parameters: Parameters
+    ) -> OfflineAnswer:
+        if isinstance(row, SaccadeError) or isinstance(place, SaccadeError):
+            return OfflineAnswer(name, None, str(row))
+        return OfflineAnswer(name, prediction_of(row, place, self.manifest, parameters), "")
+
+
+def newest_version(repository: Path, model: str, version: str | None, policy: SignaturePolicy) -> VerifiedVersion:
+    """The version of a model, or its newest. Raises RepositoryError naming those there are."""
+    found = [item for item in list_versions(repository) if item.key.model == model]
+    wanted = [item for item in found if version is None or str(item.key.version) == version]
+    if not wanted:
+        known = ", ".join(f"{item.key.model}/{item.key.version}" for item in list_versions(repository)) or "none"
+        what = model if version is None else f"{model}/{version}"
+        raise RepositoryError(f"no {what!r} in {repository}; there are: {known}")
+    return verify_version(wanted[-1].path, policy)

@@ -1,0 +1,37 @@
+"""The `saccade` program. Promises: exit code 0 done, 1 the work failed, 2 wrong usage; errors say what to change."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from saccade.service import __version__
+from saccade.service.cli.bench import bench
+from saccade.service.cli.doctor import doctor
+from saccade.service.cli.predict import predict
+from saccade.service.cli.repository import repository
+from saccade.service.cli.serve import serve
+from saccade.service.errors import SaccadeError, SettingsError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="saccade")
+def saccade() -> None:
+    """Serves vision models over HTTP, batched, from a repository of gated versions."""
+
+
+for command in (serve, predict, bench, repository, doctor):
+    saccade.add_command(command)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        saccade()
+    except SettingsError as error:
+        click.echo(f"saccade: {error}", err=True)
+        sys.exit(2)
+    except SaccadeError as error:
+        click.echo(f"saccade: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,47 @@
+"""`saccade serve`. Promises: every setting is an option and a SACCADE_* variable; the option wins."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from saccade.service.logs import configure_logs
+from saccade.service.settings import PREFIX, Settings, core_count, settings_from
+
+
+def _option(name: str) -> click.Option:
+    """Values stay text: `Settings` is the one place that parses and refuses them."""
+    field = Settings.model_fields[name]
+    return click.Option(
+        [f"--{name.replace('_', '-')}"],
+        metavar="VALUE",
+        default=None,
+        help=f"{field.description} [{PREFIX}{name.upper()}; default: {field.default}]",
+    )
+
+
+@click.pass_context
+def _serve(context: click.Context, /, **options: Any) -> None:
+    """Serves the model repository until SIGTERM or Ctrl-C."""
+    # Imported here: `saccade predict` and `--help` need no supervisor.
+    from saccade.service.supervisor.process import serve as serve_until_signal
+
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    settings = settings_from(os.environ, given)
+    configure_logs(settings.log_format, "supervisor")
+    serve_until_signal(settings, core_count())
+
+
+serve = click.Command(
+    "serve",
+    callback=_serve,
+    params=[_option(name) for name in Settings.model_fields],
+    help=_serve.__doc__,
+)

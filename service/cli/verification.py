@@ -1,0 +1,65 @@
+"""One version's check for `saccade repository verify`. Promises: digests and signature both looked at, never raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from saccade.models.contract.manifest import MANIFEST_NAME
+from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
+from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.signature import read_signature
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.verify import verified_bytes, verify_version
+
+SignatureState = Literal["valid", "unchecked", "unsigned", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a server with the same keys would say of a version; `reason` is empty when it would serve it."""
+
+    model: str
+    version: int
+    reason: str
+    signature: SignatureState
+    key_id: str | None  # as manifest.sig claims it, unless the signature is valid
+
+    @property
+    def line(self) -> str:
+        """For people; what an invalid signature lacks is part of the reason."""
+        signature = {
+            "valid": f"signed by {self.key_id}",
+            "unchecked": f"signed by {self.key_id}, not checked (no trusted keys)",
+            "unsigned": "unsigned",
+            "invalid": "signature invalid",
+        }[self.signature]
+        return f"{self.model}/{self.version}: {self.reason or 'verified'}; {signature}"
+
+
+def verification_of(found: FoundVersion, policy: SignaturePolicy) -> Verification:
+    """Hashes every file and checks the signature, whatever the other one says."""
+    reasons = []
+    try:
+        verify_version(found.path)
+    except RepositoryError as error:
+        reasons.append(str(error))
+    state, key_id, refused = _signature_of(found, policy)
+    return Verification(found.key.model, found.key.version, "; ".join([*reasons, *refused]), state, key_id)
+
+
+def _signature_of(found: FoundVersion, policy: SignaturePolicy) -> tuple[SignatureState, str | None, list[str]]:
+    try:
+        claimed = read_signature(found.path)
+    except UnsignedVersion as error:
+        return "unsigned", None, [str(error)] if policy.is_required else []
+    except SignatureRefused as error:
+        return "invalid", None, [str(error)]
+    if not policy.trusted:
+        return "unchecked", claimed.key_id, []
+    try:
+        manifest = verified_bytes(found.path / MANIFEST_NAME, None)
+        return "valid", policy.signer_of(found.path, manifest), []
+    except RepositoryError as error:
+        # Without a manifest the digests' check says so already.
+        return "invalid", claimed.key_id, [str(error)] if isinstance(error, SignatureRefused) else []

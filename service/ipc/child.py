@@ -1,0 +1,75 @@
+"""A child's side of its control connection. Promises: settings come first; when the parent goes, so does the child."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from saccade.service.ipc.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ChildIdentity:
+    settings: Settings
+    name: str
+    socket_path: str
+
+
+class ControlConnection:
+    """Messages from and to the supervisor."""
+
+    def __init__(self) -> None:
+        self._configured: asyncio.Future[Configure] = asyncio.get_running_loop().create_future()
+        self._early: list[AnyMessage] = []
+        self._on_message: Callable[[AnyMessage], None] | None = None
+        self._on_lost: Callable[[], None] | None = None
+        self._protocol = FrameProtocol(self._receive, self._lost)
+
+    @classmethod
+    async def open(cls, descriptor: int) -> ControlConnection:
+        connection = cls()
+        await asyncio.get_running_loop().create_unix_connection(
+            lambda: connection._protocol, sock=socket.socket(fileno=descriptor)
+        )
+        return connection
+
+    async def identity(self) -> ChildIdentity:
+        """Settings and name, sent by the supervisor before anything else."""
+        configure = await self._configured
+        return ChildIdentity(
+            Settings.model_validate_json(configure.settings_json), configure.name, configure.socket_path
+        )
+
+    def start(self, on_message: Callable[[AnyMessage], None], on_lost: Callable[[], None]) -> None:
+        """From now on messages arrive; those that came early are delivered first, in order."""
+        self._on_message = on_message
+        self._on_lost = on_lost
+        early, self._early = self._early, []
+        for message in early:
+            on_message(message)
+
+    def send(self, message: AnyMessage) -> None:
+        self._protocol.send(message)
+
+    def _receive(self, message: AnyMessage) -> None:
+        if isinstance(message, Configure):
+            self._configured.set_result(message)
+        elif self._on_message is None:
+            self._early.append(message)
+        else:
+            self._on_message(message)
+
+    def _lost(self) -> None:
+        if self._on_lost is not None:
+            self._on_lost()
+        elif not self._configured.done():
+            self._configured.set_exception(ConnectionError("the supervisor went away before it sent settings"))
+
+
+def ignore_terminal_signals() -> None:
+    """Ctrl-C reaches the whole process group; only the supervisor acts on it and stops children in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,98 @@
+"""The parent's side of a child process. Promises: named, configured first, its end noticed, never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from saccade.service.ipc.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How to start a child: `python -m module --control-fd N [arguments]`."""
+
+    module: str
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    socket_path: str
+
+
+def inherited_environment() -> Mapping[str, str]:
+    """What every child starts from; its own variables go on top."""
+    return os.environ
+
+
+class ChildProcess:
+    """One running child."""
+
+    def __init__(self, process: asyncio.subprocess.Process, protocol: FrameProtocol, name: str) -> None:
+        self._process = process
+        self._protocol = protocol
+        self.name = name
+
+    @classmethod
+    async def start(cls, spec: ChildSpec, settings: Settings, on_message: Callable[[AnyMessage], None]) -> ChildProcess:
+        """Spawns the child and sends its settings."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a models.py or export/ in the folder that the server was started from is not ours
+                "-m",
+                spec.module,
+                "--control-fd",
+                str(theirs.fileno()),
+                *spec.arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**inherited_environment(), **spec.environment},
+            )
+        finally:
+            theirs.close()
+        protocol = FrameProtocol(on_message, lambda: None)
+        await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
+        protocol.send(Configure(settings.model_dump_json().encode(), spec.name, spec.socket_path))
+        return cls(process, protocol, spec.name)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: AnyMessage) -> None:
+        self._protocol.send(message)
+
+    async def wait(self) -> int:
+        """The exit code; negative is a signal."""
+        code = await self._process.wait()
+        self._protocol.close()
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL: for a child that no longer answers."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class BackOff:
+    """Seconds before the next restart: doubles on quick deaths, starts over after a long life."""
+
+    first_s: float = 0.1
+    last_s: float = 5.0
+    healthy_after_s: float = 10.0
+    _next_s: float = 0.0
+
+    def after_life_of(self, lived_s: float) -> float:
+        if lived_s >= self.healthy_after_s or self._next_s == 0.0:
+            self._next_s = self.first_s
+        else:
+            self._next_s = min(self.last_s, self._next_s * 2)
+        return self._next_s

@@ -1,0 +1,1 @@
+"""The parent process: it starts and replaces the others and decides what is loaded where."""

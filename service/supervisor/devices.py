@@ -1,0 +1,151 @@
+"""One device's worker, seen by the supervisor. Promises: it comes back when it dies or hangs; others notice nothing.
+
+Each device has its own back-off and its own probe, so a device that is broken restarts alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from saccade.service.device_names import inner_name, worker_environment
+from saccade.service.ipc import messages
+from saccade.service.ipc.child_process import BackOff, ChildProcess, ChildSpec, inherited_environment
+from saccade.service.settings import Settings
+
+log = structlog.get_logger()
+
+WORKER_MODULE = "saccade.service.worker.process"
+_PROBE_PERIOD_S = 1.0
+_PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvents:
+    """What the supervisor wants to hear of a device, by its name."""
+
+    on_message: Callable[[str, messages.AnyMessage], None]  # without those of the probe
+    on_lost: Callable[[str, int], None]  # with the pid of the worker that ended
+    on_changed: Callable[[], None]  # it began or stopped to answer probes
+
+
+class DeviceSupervision:
+    """Starts, probes and replaces the worker of one device."""
+
+    def __init__(
+        self, device: str, settings: Settings, socket_stem: Path, environment: Mapping[str, str], events: DeviceEvents
+    ) -> None:
+        """Raises SettingsError for a device that the server's own environment hides."""
+        self.device = device
+        # No real device: nothing is hidden, and names of devices that are not there can be tried out.
+        given = {} if settings.backend == "fake" else inherited_environment()
+        self._environment = {**environment, **worker_environment(device, given)}
+        self._settings = settings
+        self._socket_stem = socket_stem
+        self._events = events
+        self._worker: ChildProcess | None = None
+        self._socket_path = ""
+        self._restarts = 0
+        self._probe_sent_s: float | None = None
+        self._stop = asyncio.Event()
+        self._is_draining = False
+
+    @property
+    def is_open(self) -> bool:
+        """The worker takes connections and loads."""
+        return self._worker is not None and bool(self._socket_path)
+
+    @property
+    def is_up(self) -> bool:
+        """It answers probes as well."""
+        is_stale = self._probe_sent_s is not None and time.monotonic() - self._probe_sent_s > _PROBE_STALE_S
+        return bool(self._socket_path) and not is_stale
+
+    def status(self, memory_bytes: int) -> messages.DeviceStatus:
+        return messages.DeviceStatus(self.device, self.is_up, self._restarts, self._socket_path, memory_bytes)
+
+    def send(self, message: messages.AnyMessage) -> None:
+        """Dropped when there is no worker."""
+        if self._worker is not None:
+            self._worker.send(message)
+
+    async def keep(self) -> None:
+        """Keeps a worker alive until told to stop."""
+        back_off = BackOff()
+        while not self._is_draining:
+            started_s = time.monotonic()
+            worker = await ChildProcess.start(self._spec(), self._child_settings(), self._receive)
+            self._worker = worker
+            if self._is_draining:  # told to stop while it was being started
+                worker.send(messages.Stop())
+            code = await worker.wait()
+            self._worker = None
+            self._socket_path = ""
+            self._probe_sent_s = None
+            if not self._is_draining:
+                log.error("worker_died", device=self.device, exit_code=code)
+                self._restarts += 1
+            self._events.on_lost(self.device, worker.pid)
+            await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+
+    async def probe(self) -> None:
+        """Asks for a sign of life that passes the device loop; a worker that hangs is killed and so restarted."""
+        sequence = 0
+        while True:
+            await asyncio.sleep(_PROBE_PERIOD_S)
+            if not self.is_open:
+                continue
+            if self._probe_sent_s is None:
+                sequence += 1
+                self._probe_sent_s = time.monotonic()
+                self.send(messages.Probe(sequence))
+                continue
+            waited_s = time.monotonic() - self._probe_sent_s
+            if waited_s > self._settings.hang_timeout_ms / 1000:
+                log.error("worker_hangs", device=self.device, waited_s=round(waited_s, 1))
+                self.kill()
+            elif waited_s > _PROBE_STALE_S:
+                self._events.on_changed()
+
+    def drain(self) -> None:
+        """From now on the worker's end is no loss, and no other one follows. It still serves."""
+        self._is_draining = True
+        self._stop.set()
+
+    def kill(self) -> bool:
+        """SIGKILL; False when there is no worker."""
+        if self._worker is None:
+            return False
+        self._worker.kill()
+        return True
+
+    def _receive(self, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.Alive():
+                was_up = self.is_up
+                self._probe_sent_s = None
+                if not was_up:
+                    self._events.on_changed()
+            case messages.WorkerReady():
+                self._socket_path = message.socket_path
+                self._events.on_message(self.device, message)
+            case _:
+                self._events.on_message(self.device, message)
+
+    async def _pause(self, seconds: float) -> None:
+        """A back-off, cut short by the order to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _spec(self) -> ChildSpec:
+        socket_path = f"{self._socket_stem}-{self._restarts}.sock"
+        return ChildSpec(WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path)
+
+    def _child_settings(self) -> Settings:
+        return self._settings.model_copy(update={"device": inner_name(self.device)})

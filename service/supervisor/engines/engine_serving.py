@@ -1,0 +1,218 @@
+"""Brings decisions about plans into the version table. Promises: what serves stays until what replaces it is ready.
+
+Only devices where TensorRT may serve are its business; the supervisor sees to the others alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+
+from saccade.models.contract.manifest import Manifest
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.device_names import device_kind, worker_environment
+from saccade.service.ipc.child_process import inherited_environment
+from saccade.service.ipc.messages import DeviceFacts, EngineStatus
+from saccade.service.repository.build_marks import build_marks
+from saccade.service.repository.plan_seal import engines_secret
+from saccade.service.repository.plans import PlanStore
+from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.settings import Settings
+from saccade.service.supervisor.engines.build_child import run_build
+from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome
+from saccade.service.supervisor.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
+from saccade.service.supervisor.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from saccade.service.supervisor.version_entry import Instance, InstanceSpec
+from saccade.service.supervisor.versions import VersionTable
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvents:
+    """What the supervisor does when something changed."""
+
+    wanted: Callable[[], None]  # instances to load, or on their way out
+    changed: Callable[[], None]  # a status that people see
+    next_generation: Callable[[], int]  # of the catalog that will be sent
+
+
+class EngineServing:
+    """The keepers of all devices, over one version table."""
+
+    def __init__(self, settings: Settings, table: VersionTable, events: EngineEvents) -> None:
+        """Raises SettingsError for a secret that cannot be read."""
+        self._settings = settings
+        self._table = table
+        self._events = events
+        self._store = plan_store(settings)
+        self._building = asyncio.Lock()  # one build at a time: two would time each other's kernels
+        self._wanted: dict[tuple[VersionKey, str], InstanceSpec] = {}
+        self._rungs: dict[tuple[VersionKey, str], tuple[InstanceSpec, ...]] = {}  # below those
+        self._waiting: dict[VersionKey, dict[str, InstanceSpec | None]] = {}  # to be placed once all have decided
+        keeper_events = KeeperEvents(self._decided, self._refused, events.changed)
+        self._keepers = {
+            device: EngineKeeper(device, settings, self._stored, partial(self._build, device), keeper_events)
+            for device in settings.devices
+            if may_use_tensorrt(device, settings)
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Those whose instances come from here."""
+        return tuple(self._keepers)
+
+    def runs(self) -> list[Coroutine[Any, Any, None]]:
+        """One per device, each until cancelled."""
+        return [keeper.run() for keeper in self._keepers.values()]
+
+    def device_found(self, device: str, facts: DeviceFacts) -> None:
+        if device in self._keepers:
+            self._keepers[device].device_found(facts)
+
+    def keep(self, version: VerifiedVersion) -> None:
+        """A verified version is to be served."""
+        manifest = version.manifest
+        served = ServedVersion(_key(manifest), manifest, version.manifest_sha256, version.path)
+        for keeper in self._keepers.values():
+            keeper.keep(served)
+
+    def drop(self, key: VersionKey) -> None:
+        """It is on its way out."""
+        self._waiting.pop(key, None)
+        for device, keeper in self._keepers.items():
+            keeper.drop(key)
+            self._wanted.pop((key, device), None)
+            self._rungs.pop((key, device), None)
+
+    def reported(self, key: VersionKey, instance: Instance) -> None:
+        """A worker said how far an instance is."""
+        device = instance.spec.device
+        rungs = self._rungs.get((key, device), ())
+        if instance.spec.rung and instance.spec not in rungs and device in self._keepers:  # left the ladder meanwhile
+            self._table.let_go(key, instance, self._events.next_generation())
+        if instance.spec not in (self._wanted.get((key, device)), *rungs):
+            return
+        if instance.state is VersionState.READY and instance.spec.rung == 0:
+            self._let_go_others(key, instance)
+        elif instance.state is VersionState.FAILED and instance.spec.plan_dir and not instance.lacks_room:
+            self._keepers[device].plan_failed(key, instance.spec.variant, instance.reason)
+
+    def statuses(self, key: VersionKey) -> tuple[EngineStatus, ...]:
+        return tuple(status for keeper in self._keepers.values() for status in keeper.statuses(key))
+
+    def _decided(self, key: VersionKey, device: str, decision: EngineDecision) -> None:
+        if decision.reason:
+            log.info("engine_missing", model=key.model, version=key.version, device=device, reason=decision.reason)
+        if decision.serve is None:
+            if decision.build is not None and not self._table.instances(key, device):
+                self._table.building(key, device, decision.build.variant)
+            self._events.changed()
+            return
+        self._want(key, device, _spec(device, decision.serve))
+        self._want_rungs(key, device, decision.cheaper)
+
+    def _refused(self, key: VersionKey, device: str, reason: str) -> None:
+        """It can never serve there; what serves now goes on."""
+        log.error("version_refused", model=key.model, version=key.version, device=device, reason=reason)
+        for instance in self._table.instances(key, device):
+            if instance.state is VersionState.BUILDING:
+                self._table.let_go(key, instance, self._events.next_generation())
+        if not self._table.instances(key, device):
+            self._table.cannot(key, device, reason)
+        if self._settings.placement == "spread":
+            self._spread(key, device, None)
+        self._events.wanted()
+
+    def _want(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
+        present = self._on_top(key, device)
+        if self._settings.placement == "spread" and not present:
+            self._spread(key, device, spec)
+            return
+        self._wanted[key, device] = spec
+        same = next((item for item in present if item.spec == spec and item.state is not VersionState.FAILED), None)
+        if same is None:
+            self._table.want(key, spec)
+        for instance in present:
+            if instance is not same and instance.instance_id == 0:  # never loaded: failed, building or waiting
+                self._table.let_go(key, instance, self._events.next_generation())
+        if same is not None and same.state is VersionState.READY:
+            self._let_go_others(key, same)
+        self._events.wanted()
+
+    def _want_rungs(self, key: VersionKey, device: str, cheaper: Sequence[Serving]) -> None:
+        """They come and go at once: requests have the best rung."""
+        is_there = bool(self._on_top(key, device))  # not so where another device was chosen
+        specs = tuple(_spec(device, item, rung) for rung, item in enumerate(cheaper, start=1)) if is_there else ()
+        self._rungs[key, device] = specs
+        present = [instance for instance in self._table.instances(key, device) if instance.spec.rung]
+        for instance in present:
+            if instance.spec not in specs:
+                self._table.let_go(key, instance, self._events.next_generation())
+        missing = [spec for spec in specs if spec not in [instance.spec for instance in present]]
+        for spec in missing:
+            self._table.want(key, spec)
+        if missing or present:
+            self._events.wanted()
+
+    def _on_top(self, key: VersionKey, device: str) -> list[Instance]:
+        return [instance for instance in self._table.instances(key, device) if instance.spec.rung == 0]
+
+    def _spread(self, key: VersionKey, device: str, spec: InstanceSpec | None) -> None:
+        """Placed on one device, the one with most room, so all of them have to be known."""
+        if any(self._table.instances(key, each) for each in self.devices if each != device and spec is not None):
+            return  # another device has it
+        waiting = self._waiting.setdefault(key, {})
+        waiting[device] = spec
+        if len(waiting) < len(self._keepers):
+            return
+        for each in self._waiting.pop(key).values():
+            if each is not None:
+                self._wanted[key, each.device] = each
+                self._table.want(key, each)
+        self._events.wanted()
+
+    def _let_go_others(self, key: VersionKey, kept: Instance) -> None:
+        for instance in self._on_top(key, kept.spec.device):
+            if instance is not kept:
+                self._table.let_go(key, instance, self._events.next_generation())
+
+    def _stored(self, key: VersionKey) -> StoreView:
+        """Reads the store; runs in a thread. Damaged plans are left out, and built again."""
+        survey = self._store.survey(key.model, key.version)
+        records = tuple(StoredRecord(plan.record, str(plan.directory)) for plan in survey.plans)
+        marks = build_marks(self._store.root, key.model, key.version)
+        return StoreView(records, frozenset(mark.place for mark in marks if not mark.is_ours))
+
+    async def _build(self, device: str, order: BuildOrder, follow: Follow) -> BuildOutcome:
+        environment = worker_environment(device, inherited_environment())
+        async with self._building:
+            return await run_build(order, environment, self._settings.build_silence_ms / 1000, follow, _note)
+
+
+def plan_store(settings: Settings) -> PlanStore:
+    """The store that the settings name. Raises SettingsError for a secret that cannot be read."""
+    key_file = settings.engines_key_file
+    return PlanStore(settings.engines_root, engines_secret(key_file) if key_file else None)
+
+
+def may_use_tensorrt(device: str, settings: Settings) -> bool:
+    return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")
+
+
+def _spec(device: str, serving: Serving, rung: int = 0) -> InstanceSpec:
+    opened = (serving.plan_dir, serving.plan_sha256, serving.file_bytes)
+    return InstanceSpec(device, serving.variant, serving.backend, *opened, rung)
+
+
+def _key(manifest: Manifest) -> VersionKey:
+    return VersionKey(manifest.model, manifest.version)
+
+
+def _note(text: str) -> None:
+    log.info("engine_build_says", text=text)

@@ -1,0 +1,199 @@
+"""Decides what a version runs on a device while its TensorRT plans come and go. Promises: pure; only gated bytes serve.
+
+The rules
+1. A plan serves when it was made from the published bytes, by this TensorRT, for this GPU, and passed its gate on such
+   a device. Among several, the one with the most measured images per second; with a ladder each that is a rung of it.
+2. While there is none, ONNX Runtime serves an accepted variant that it runs (`serve_while_building`), or nothing does.
+3. Candidates without a settled plan are built one after the other. A plan that its gate denied is not built again.
+4. What cannot be built is given up after a bounded number of attempts; what serves goes on, and the reason is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.plans import PlanKey, PlanRecord
+from saccade.service.errors import RepositoryError
+from saccade.service.ipc.messages import DeviceFacts
+from saccade.service.repository.variants import choose_variant
+from saccade.service.supervisor.engines.candidates import plan_key_for
+from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_rungs
+
+MAX_ATTEMPTS = 2  # one failure may be bad luck, such as memory that another process held
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A plan in the store: its record and where it lies."""
+
+    record: PlanRecord
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """All that the decision depends on."""
+
+    manifest: Manifest
+    wanted_variant: str  # "auto" or a name
+    backend: Literal["auto", "tensorrt", "onnxruntime", "fake"]
+    device: str
+    facts: DeviceFacts
+    stored: tuple[StoredRecord, ...]
+    attempts: Mapping[str, int]  # failed builds by variant
+    built_elsewhere: frozenset[str]  # places of keys that another server builds right now
+    may_build: bool
+    serve_while_building: bool
+    ladder: tuple[str, ...] | None = ()  # as in `ladder_for`
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a worker is to load."""
+
+    variant: str
+    backend: str
+    plan_dir: str = ""
+    plan_sha256: str = ""
+    file_bytes: int = 0  # of what the backend opens
+    images_per_s: float = 0.0  # measured, at the best batch size; 0 where the manifest says it
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A plan to build, or to wait for."""
+
+    variant: str
+    key: PlanKey
+    is_built_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDecision:
+    """`serve` is None when nothing may serve yet; then `reason` or `build` says why."""
+
+    serve: Serving | None
+    build: Wish | None  # the first plan that is missing; waited for where another server builds it
+    reason: str  # why TensorRT does not serve, in one line; empty when it does or is on its way
+    cheaper: tuple[Serving, ...] = ()  # the rungs below `serve`
+
+
+def decide(situation: EngineFacts) -> EngineDecision:
+    """What to serve now and what to build. Raises RepositoryError when the version can never serve on this device."""
+    if situation.backend in ("onnxruntime", "fake") or situation.device.startswith("cpu"):
+        return EngineDecision(_without_plan(situation), None, "")
+    missing = _why_no_tensorrt(situation)
+    if missing:
+        if situation.backend == "tensorrt":
+            raise RepositoryError(f"SACCADE_BACKEND is tensorrt, but {missing}")
+        return EngineDecision(_without_plan(situation), None, missing)
+    keys = {
+        item.name: plan_key_for(situation.manifest, item, situation.facts)
+        for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
+    }
+    rungs = _rungs(situation, keys)
+    build = _next_build(situation, keys)
+    if rungs:
+        return EngineDecision(rungs[0], build, "", rungs[1:])
+    reason = "" if build is not None else _why_no_plan(situation, keys)
+    if build is not None and not situation.serve_while_building:
+        return EngineDecision(None, build, "")
+    try:
+        return EngineDecision(_without_plan(situation), build, reason)
+    except RepositoryError as error:
+        if build is not None:  # nothing to bridge the time with; the plan will serve
+            return EngineDecision(None, build, "")
+        raise RepositoryError(f"{error}; {reason}") from error
+
+
+def serves(found: PlanKey, wanted: PlanKey) -> bool:
+    """Whether a plan of one key can stand for another: it may have been built for more GPUs than this one."""
+    return (
+        wanted.capabilities[0] in found.capabilities
+        and found.model_copy(update={"capabilities": wanted.capabilities}) == wanted
+    )
+
+
+def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
+    """Whether the store has the plan, judged by its gate."""
+    return _settled(stored, wish.variant, wish.key) is not None
+
+
+def _without_plan(situation: EngineFacts) -> Serving:
+    backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
+    variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
+    sizes = {entry.path: entry.size_bytes for entry in situation.manifest.files}
+    file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
+    return Serving(variant.name, backend, file_bytes=file_bytes)
+
+
+def _why_no_tensorrt(situation: EngineFacts) -> str:
+    facts = situation.facts
+    if not facts.tensorrt:
+        return "no TensorRT is installed beside the server (extra `gpu`)"
+    if not facts.compute_capability:
+        problem = facts.problem or "it names no compute capability"
+        return f"{situation.device} is no GPU that TensorRT can use: {problem}"
+    targets = (item for item in situation.manifest.targets if item.target == "tensorrt")
+    refused = next((item for item in targets if not item.supported), None)
+    return "" if refused is None else f"TensorRT does not take this network: {refused.reason}"
+
+
+def _settled(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> StoredRecord | None:
+    """The stored plan of a variant that a gate has judged, accepted ones first."""
+    mine = [each for each in stored if each.record.variant == variant and serves(each.record.key, key)]
+    judged = [each for each in mine if each.record.gate is not None and not each.record.gate.is_pending]
+    return max(judged, key=lambda each: each.record.gate is not None and each.record.gate.accepted, default=None)
+
+
+def _rungs(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
+    """What serves, the best rung first; one without a ladder."""
+    settled = [found for name, key in keys.items() if (found := _settled(situation.stored, name, key)) is not None]
+    accepted = {
+        each.record.variant: each for each in settled if each.record.gate is not None and each.record.gate.accepted
+    }
+    speeds = {name: _images_per_s(each) for name, each in accepted.items()}
+    if situation.ladder == ():
+        names: tuple[str, ...] = (max(speeds, key=lambda name: speeds[name]),) if speeds else ()
+    else:
+        names = plan_rungs(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
+    return tuple(_serving(accepted[name]) for name in names)
+
+
+def _serving(stored: StoredRecord) -> Serving:
+    record = stored.record
+    opened = (stored.directory, record.plan_sha256, record.plan_bytes)
+    return Serving(record.variant, "tensorrt", *opened, _images_per_s(stored))
+
+
+def _images_per_s(stored: StoredRecord) -> float:
+    return max((figure.images_per_s for figure in stored.record.latency), default=0.0)
+
+
+def _next_build(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> Wish | None:
+    if not situation.may_build:
+        return None
+    for name, key in keys.items():
+        if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _settled(situation.stored, name, key) is None:
+            return Wish(name, key, key.place in situation.built_elsewhere)
+    return None
+
+
+def _why_no_plan(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> str:
+    if not keys:
+        known = ", ".join(item.name for item in situation.manifest.variants)
+        return f"no variant for TensorRT among {known} with variant setting {situation.wanted_variant!r}"
+    parts: list[str] = []
+    for name, key in keys.items():
+        found = _settled(situation.stored, name, key)
+        if found is not None and found.record.gate is not None:
+            failed = [check.name for check in found.record.gate.checks if not check.passed]
+            parts.append(f"{name}: denied by {', '.join(failed)}")
+        elif situation.attempts.get(name, 0) >= MAX_ATTEMPTS:
+            parts.append(f"{name}: not built in {MAX_ATTEMPTS} attempts")
+        else:
+            parts.append(f"{name}: no plan for {key.place}, and SACCADE_BUILD_ENGINES is off")
+    return "; ".join(parts)

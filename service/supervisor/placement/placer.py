@@ -1,0 +1,166 @@
+"""Accounts for device memory and places what waits in the version table. Promises: no I/O; tried again after room grew.
+
+An instance keeps its place while its worker restarts, so a restart never changes who is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.device_names import device_kind, is_cpu
+from saccade.service.ipc.messages import DeviceFacts
+from saccade.service.supervisor.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from saccade.service.supervisor.placement.place import Placement, Policy, place
+from saccade.service.supervisor.placement.residency import Room
+from saccade.service.supervisor.version_entry import Instance, VersionEntry
+from saccade.service.supervisor.versions import VersionTable
+
+# Weights once, and as much again for activations, workspace and what the runtime keeps. No measurement stands behind
+# it: the first load on a device like this replaces it.
+FILE_FACTOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    reserve_mb: int
+    limit_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A version that a device has no room for."""
+
+    key: VersionKey
+    device: str
+    reason: str
+    variant: str
+    rung: int  # above 0 the version serves without it
+
+
+@dataclass(frozen=True, slots=True)
+class _Bytes:
+    """What decides the memory of an instance; the kind of device stands for all of its kind in one machine."""
+
+    kind: str
+    manifest_sha256: str
+    variant: str
+    backend: str
+    plan_dir: str
+    allowed_batch_sizes: tuple[int, ...]
+
+
+_TOO_MANY_MODELS = "SACCADE_MAX_LOADED_MODELS are loaded, and none of them may leave: all are pinned"
+MakesRoom = Callable[[VersionKey, Mapping[str, int]], Room]
+"""`Residency.room`."""
+
+
+class Placer:
+    """The ledgers of all devices, over one version table."""
+
+    def __init__(self, table: VersionTable, policy: Policy, limits: MemoryLimits) -> None:
+        self._table = table
+        self._policy: Policy = policy
+        self._limits = limits
+        self._facts: dict[str, DeviceFacts] = {}
+        self._lost: set[str] = set()
+        self._measured: dict[_Bytes, int] = {}
+
+    def device_ready(self, device: str, facts: DeviceFacts) -> None:
+        """Its worker said what it found."""
+        self._facts[device] = facts
+        self._lost.discard(device)
+        self._table.retry_refused()
+
+    def device_lost(self, device: str) -> None:
+        self._facts.pop(device, None)
+        self._lost.add(device)
+
+    def instance_gone(self) -> None:
+        """Room grew somewhere."""
+        self._table.retry_refused()
+
+    def settle(self, room: MakesRoom | None = None) -> list[Refused]:
+        """Places what waits and fits; newest version first. Returns what was refused now.
+
+        `room` is asked before a version gets its first place, and when it finds none; it may have others leave.
+        """
+        self._remember()
+        refused: list[Refused] = []
+        is_changing = True
+        while is_changing:  # a version waits with one rung at a time
+            is_changing = False
+            for key, entry, waiting in self._table.unplaced():
+                ledgers = {device: self.ledger(device) for device in self._facts}
+                by_device = {instance.spec.device: instance for instance in waiting}
+                needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
+                placement = place(needs, ledgers, self._lost, self._policy)
+                is_first = all(instance.spec.rung == 0 for instance in waiting)
+                is_decided = bool(placement.devices or placement.refusals)
+                if room is not None and is_first and is_decided:
+                    missing = {} if placement.devices else _missing(needs, ledgers, placement)
+                    verdict = room(key, missing)
+                    if verdict is Room.COMING:
+                        continue  # it goes on waiting
+                    if verdict is Room.NEVER and placement.devices:
+                        placement = Placement((), dict.fromkeys(placement.devices, _TOO_MANY_MODELS))
+                self._table.place(key, placement.devices, placement.refusals, placement.spared)
+                for device, reason in placement.refusals.items():
+                    spec = by_device[device].spec
+                    refused.append(Refused(key, device, reason, spec.variant, spec.rung))
+                is_changing |= bool(placement.devices or placement.refusals or placement.spared)
+        return refused
+
+    def ledger(self, device: str) -> DeviceLedger:
+        facts = self._facts.get(device, DeviceFacts())
+        # What is free of a host's memory counts neither caches that would make way nor the server's other processes.
+        counted = DeviceFacts() if is_cpu(device) else facts
+        capacity = capacity_bytes(counted, self._limits.reserve_mb, self._limits.limit_mb)
+        holdings = tuple(
+            Holding(f"{key.model}/{key.version} {instance.spec.variant}", self._need(entry, instance))
+            for key, entry, instance in self._held(device)
+        )
+        return DeviceLedger(device, capacity, holdings, facts.problem)
+
+    def held_bytes(self, entry: VersionEntry, instance: Instance) -> int:
+        """What an instance counts for, measured or estimated."""
+        return self._need(entry, instance).size_bytes
+
+    def measured_bytes(self, device: str) -> int:
+        """What the loaded instances of a device were measured to hold."""
+        return sum(instance.memory_bytes for _, _, instance in self._held(device))
+
+    def _held(self, device: str) -> Iterator[tuple[VersionKey, VersionEntry, Instance]]:
+        for key, entry in self._table.entries():
+            for instance in entry.instances:
+                is_held = instance.is_placed and instance.state is not VersionState.FAILED
+                if is_held and instance.spec.device == device:
+                    yield key, entry, instance
+
+    def _need(self, entry: VersionEntry, instance: Instance) -> Need:
+        measured = instance.memory_bytes or self._measured.get(_bytes(entry, instance), 0)
+        return Need(measured, True) if measured else Need(FILE_FACTOR * instance.spec.file_bytes, False)
+
+    def _remember(self) -> None:
+        """What was measured outlives the instance: the next one of the same bytes needs no estimate."""
+        for _, entry in self._table.entries():
+            for instance in entry.instances:
+                if instance.memory_bytes:
+                    self._measured[_bytes(entry, instance)] = instance.memory_bytes
+
+
+def _missing(needs: Mapping[str, Need], ledgers: Mapping[str, DeviceLedger], placement: Placement) -> dict[str, int]:
+    """Bytes that devices lack; without those that cannot be used, or are too small for it alone."""
+    missing = {}
+    for device in placement.refusals:
+        ledger, size = ledgers[device], needs[device].size_bytes
+        if not ledger.problem and ledger.capacity_bytes is not None and size <= ledger.capacity_bytes:
+            missing[device] = size - (ledger.free_bytes or 0)
+    return missing
+
+
+def _bytes(entry: VersionEntry, instance: Instance) -> _Bytes:
+    spec = instance.spec
+    kind = device_kind(spec.device)
+    return _Bytes(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)

@@ -1,0 +1,226 @@
+"""Who is in memory when models are loaded on demand. Promises: loads once, however many ask; pinned models stay.
+
+It also makes room where everything is loaded: a cheaper rung of a ladder gives way to a version that has no place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.ipc.messages import Usage
+from saccade.service.supervisor.placement.eviction import Resident, Shortage, can_be_met, to_evict
+from saccade.service.supervisor.version_entry import Instance, VersionEntry
+from saccade.service.supervisor.versions import VersionTable
+
+
+class Room(Enum):
+    """What becomes of a version that asks for a place."""
+
+    THERE = "there"
+    COMING = "coming"  # something leaves, or will as soon as it may
+    NEVER = "never"  # as long as nothing else changes
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyRule:
+    on_demand: bool
+    pinned: frozenset[str]
+    max_models: int  # 0: memory alone bounds
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyEvents:
+    """What the supervisor does."""
+
+    rest: Callable[[VersionKey], None]  # unload, to be loaded again when it is asked for
+    let_go: Callable[[VersionKey, Instance], None]  # unload one instance for good
+
+
+class Residency:
+    """Over one version table. Belongs to the supervisor's event loop."""
+
+    def __init__(
+        self,
+        table: VersionTable,
+        rule: ResidencyRule,
+        held_bytes: Callable[[VersionEntry, Instance], int],
+        events: ResidencyEvents,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`held_bytes` is what an instance holds of its device's memory; the ledger knows it."""
+        self._table = table
+        self._rule = rule
+        self._held_bytes = held_bytes
+        self._events = events
+        self._clock = clock
+        self._usages: dict[str, dict[VersionKey, Usage]] = {}  # by API process
+        self._ready_s: dict[VersionKey, float] = {}
+        self._wanted: list[VersionKey] = []
+        self._has_let_go = False
+        self.is_waiting = False  # for something that may leave later
+
+    def is_on_demand(self, key: VersionKey) -> bool:
+        return self._rule.on_demand and key.model not in self._rule.pinned
+
+    def starts_resting(self, key: VersionKey) -> bool:
+        """Whether a new version waits for its first request. One of a model that is loaded takes over at once."""
+        self._ready_s.pop(key, None)
+        is_loaded = any(
+            other.model == key.model and entry.instances and not entry.is_resting
+            for other, entry in self._table.entries()
+        )
+        return self.is_on_demand(key) and not is_loaded
+
+    def want(self, key: VersionKey) -> None:
+        """Requests wait for it."""
+        if key not in self._wanted:
+            self._wanted.append(key)
+
+    def take_wanted(self) -> list[VersionKey]:
+        """Resting versions to bring up now; those still being unloaded wait for that."""
+        ready = []
+        for key in list(self._wanted):
+            entry = self._table.entry(key)
+            if entry is not None and entry.is_resting and entry.instances:
+                continue
+            self._wanted.remove(key)
+            if entry is not None and entry.is_resting:
+                ready.append(key)
+        return ready
+
+    def ready(self, key: VersionKey) -> None:
+        """One of its instances is."""
+        self._ready_s.setdefault(key, self._clock())
+
+    def used(self, api: str, usages: Iterable[Usage]) -> None:
+        self._usages.setdefault(api, {}).update({VersionKey(usage.model, usage.version): usage for usage in usages})
+
+    def api_gone(self, api: str) -> None:
+        """Its requests ended with it."""
+        self._usages.pop(api, None)
+
+    def has_let_go(self) -> bool:
+        """Whether something was told to leave since the last call; everyone has to hear of it."""
+        had, self._has_let_go = self._has_let_go, False
+        return had
+
+    def room(self, key: VersionKey, missing_bytes: Mapping[str, int]) -> Room:
+        """Whether a version may be placed now. `missing_bytes` names the devices that lack so much for it.
+
+        Lets others go where that helps: on one device of those named.
+        """
+        models = self._models_too_many(key)
+        if not missing_bytes and models <= 0:
+            return Room.THERE
+        by_size = sorted(missing_bytes.items(), key=lambda item: item[1])
+        shortages = [Shortage({device: missing}, models) for device, missing in by_size] or [Shortage({}, models)]
+        left = [self._without_leaving(shortage) for shortage in shortages]
+        is_coming = any(not shortage.bytes_by_device and shortage.models <= 0 for shortage in left)
+        if is_coming or any(self._rungs_give_way(key, shortage) for shortage in left) or self._evict(key, left):
+            self.is_waiting = True
+            return Room.COMING
+        return Room.NEVER
+
+    def _models_too_many(self, key: VersionKey) -> int:
+        if not (self._rule.on_demand and self._rule.max_models):
+            return 0
+        loaded = {other.model for other, entry in self._table.entries() if _is_loaded(entry)}
+        return len(loaded | {key.model}) - self._rule.max_models
+
+    def _without_leaving(self, shortage: Shortage) -> Shortage:
+        """What is still missing once everything has left that is on its way out."""
+        leaving: dict[str, int] = {}
+        loaded: set[str] = set()
+        staying: set[str] = set()
+        for key, entry in self._table.entries():
+            for instance in entry.instances:
+                if instance.state is VersionState.UNLOADING:
+                    device = instance.spec.device
+                    leaving[device] = leaving.get(device, 0) + self._held_bytes(entry, instance)
+                    loaded.add(key.model)
+                elif instance.is_placed and instance.state is not VersionState.FAILED:
+                    staying.add(key.model)
+        missing = {
+            device: size - leaving.get(device, 0)
+            for device, size in shortage.bytes_by_device.items()
+            if size > leaving.get(device, 0)
+        }
+        return Shortage(missing, shortage.models - len(loaded - staying))
+
+    def _rungs_give_way(self, key: VersionKey, shortage: Shortage) -> bool:
+        """A second variant of one version is worth less than the first of another."""
+        if shortage.models > 0:
+            return False
+        chosen: list[tuple[VersionKey, Instance]] = []
+        for device, missing in shortage.bytes_by_device.items():
+            freed = 0
+            for owner, entry, instance in self._loaded_rungs(device, key):
+                if freed >= missing:
+                    break
+                freed += self._held_bytes(entry, instance)
+                chosen.append((owner, instance))
+            if freed < missing:
+                return False
+        for owner, instance in chosen:
+            self._events.let_go(owner, instance)
+            self._has_let_go = True
+        return bool(chosen)
+
+    def _loaded_rungs(self, device: str, but: VersionKey) -> list[tuple[VersionKey, VersionEntry, Instance]]:
+        found = [
+            (key, entry, instance)
+            for key, entry in self._table.entries()
+            for instance in entry.instances
+            if key != but and instance.spec.device == device and instance.spec.rung > 0
+            if instance.state is VersionState.READY
+        ]
+        return sorted(found, key=lambda item: -item[2].spec.rung)
+
+    def _evict(self, key: VersionKey, shortages: Iterable[Shortage]) -> bool:
+        """True when room is coming; perhaps only later."""
+        if not self._rule.on_demand:
+            return False
+        residents = [resident for resident in self._residents() if resident.key != key]
+        for shortage in shortages:
+            chosen = to_evict(residents, shortage, self._clock())
+            if chosen is not None:
+                for each in chosen:
+                    self._ready_s.pop(each, None)
+                    self._events.rest(each)
+                    self._has_let_go = True
+                return True
+        return any(can_be_met(residents, shortage) for shortage in shortages)
+
+    def _residents(self) -> list[Resident]:
+        found = []
+        for key, entry in self._table.entries():
+            if entry.is_resting or not _is_loaded(entry):
+                continue
+            usages = [usages[key] for usages in self._usages.values() if key in usages]
+            now_s = self._clock()
+            ready_s = self._ready_s.get(key, now_s) if entry.is_settled else now_s
+            held: dict[str, int] = {}
+            for instance in entry.instances:
+                if instance.is_placed and instance.state is not VersionState.FAILED:
+                    held[instance.spec.device] = held.get(instance.spec.device, 0) + self._held_bytes(entry, instance)
+            found.append(
+                Resident(
+                    key,
+                    held,
+                    ready_s,
+                    entry.load_seconds,
+                    max([ready_s, *(usage.last_used_s for usage in usages)]),
+                    sum(usage.in_flight for usage in usages),
+                    not self.is_on_demand(key),
+                )
+            )
+        return found
+
+
+def _is_loaded(entry: VersionEntry) -> bool:
+    """It holds memory, or has its place."""
+    return any(instance.is_placed and instance.state is not VersionState.FAILED for instance in entry.instances)

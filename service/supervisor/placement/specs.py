@@ -1,0 +1,64 @@
+"""What a version would be on each device. Promises: pure; only what passed its gate; a slot holds an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.service.errors import RepositoryError
+from saccade.service.ipc.tensor_slots import layout_of
+from saccade.service.settings import Settings
+from saccade.service.supervisor.ladder import ladder_for
+from saccade.service.supervisor.version_entry import InstanceSpec
+
+
+@dataclass(slots=True)
+class Specs:
+    """By device, best rung first; devices that can serve nothing of it say why."""
+
+    by_device: dict[str, tuple[InstanceSpec, ...]] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # rungs that were named and cannot be
+
+
+def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
+    """Without TensorRT. Raises RepositoryError when no device of the server has anything."""
+    specs = Specs()
+    for device in devices:
+        try:
+            ladder = ladder_for(manifest, device, settings.variant, settings.ladder_names)
+        except RepositoryError as error:
+            specs.refusals[device] = str(error)
+            continue
+        specs.by_device[device] = tuple(
+            _spec(manifest, variant, device, rung, settings) for rung, variant in enumerate(ladder.rungs)
+        )
+        if ladder.left_out:
+            specs.left_out[device] = ladder.left_out
+    is_all = bool(devices) and len(devices) == len(settings.devices)
+    if is_all and not specs.by_device:
+        raise RepositoryError(specs.refusals[devices[0]])
+    return specs
+
+
+def ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
+    """Raises RepositoryError."""
+    size_bytes = layout_of(manifest.input, manifest.answer).size_bytes
+    if size_bytes > settings.max_slot_bytes:
+        raise RepositoryError(
+            f"an image and its answer take {size_bytes:,} bytes, a slot has {settings.max_slot_bytes:,}: "
+            "raise SACCADE_MAX_SLOT_BYTES"
+        )
+
+
+def batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
+    """Those of the manifest that the setting allows."""
+    limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
+    return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
+
+
+def _spec(manifest: Manifest, variant: Variant, device: str, rung: int, settings: Settings) -> InstanceSpec:
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
+    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, rung=rung)

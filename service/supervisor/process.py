@@ -1,0 +1,295 @@
+"""Owns the port and all processes. Promises: children come back, versions follow the repository, SIGTERM drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import structlog
+
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.errors import SettingsError
+from saccade.service.ipc import messages
+from saccade.service.ipc.api_keys import ApiKeys
+from saccade.service.ipc.child_process import BackOff, ChildProcess, ChildSpec
+from saccade.service.ipc.listening import reserve
+from saccade.service.ipc.runtime_dir import runtime_dir
+from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
+from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
+from saccade.service.settings import MIB, Settings, resolved
+from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision
+from saccade.service.supervisor.engines.engine_serving import EngineEvents, EngineServing
+from saccade.service.supervisor.placement.placer import MemoryLimits, Placer
+from saccade.service.supervisor.serving import ServingEvents, VersionServing
+from saccade.service.supervisor.start_barrier import StartBarrier
+from saccade.service.supervisor.tuning.tune import tuned
+from saccade.service.supervisor.versions import VersionTable
+
+log = structlog.get_logger()
+
+# glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
+# decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
+_TOGETHER_WITHIN_S = 5.0  # a process that takes longer to start listens later than the others
+
+
+class Supervisor:
+    """A worker per device and some API processes around one version table."""
+
+    def __init__(
+        self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
+    ) -> None:
+        self._settings = settings
+        self._runtime_dir = runtime_dir
+        self._reservation = reservation
+        self._table = VersionTable()
+        limits = MemoryLimits(settings.device_memory_reserve_mb, settings.device_memory_limit_mb)
+        self._placer = Placer(self._table, settings.placement, limits)
+        engine_events = EngineEvents(self._engines_decided, self._publish, lambda: self._generation + 1)
+        self._engines = EngineServing(settings, self._table, engine_events)
+        serving_events = ServingEvents(self._publish, self._load_next, lambda: self._generation + 1)
+        self._versions = VersionServing(
+            settings, signatures, self._table, self._placer.held_bytes, self._engines, serving_events
+        )
+        self._apis: dict[str, ChildProcess] = {}
+        self._acknowledged: dict[str, int] = {}
+        self._start_barrier = StartBarrier(settings.api_processes)
+        events = DeviceEvents(self._from_worker, self._worker_lost, self._publish)
+        self._devices = {
+            device: DeviceSupervision(
+                device, settings, runtime_dir / f"worker-{index}", self._child_environment(), events
+            )
+            for index, device in enumerate(settings.devices)
+        }
+        self._generation = 0
+        self._is_draining = False
+        self._was_ready = False
+        self._started_s = time.monotonic()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._start_barrier.wait_no_longer()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        async with asyncio.TaskGroup() as tasks:
+            workers = [tasks.create_task(device.keep()) for device in self._devices.values()]
+            names = [f"api-{index}" for index in range(self._settings.api_processes)]
+            apis = [tasks.create_task(self._keep_api(name)) for name in names]
+            watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
+            watching += [tasks.create_task(run) for run in self._versions.runs()]
+            building = [tasks.create_task(run) for run in self._engines.runs()]
+            await self._stop.wait()
+            for task in building:  # at once: what serves needs no new plan any more
+                task.cancel()
+            await self._shut_down(apis, workers)
+            for task in (*watching, *apis, *workers):
+                task.cancel()
+
+    # Children
+
+    async def _keep_api(self, name: str) -> None:
+        back_off = BackOff()
+        while not self._stop.is_set():
+            started_s = time.monotonic()
+            spec = ChildSpec(
+                "saccade.service.api.process",
+                name,
+                ("--port", str(self._reservation.getsockname()[1])),
+                self._child_environment(),
+                "",
+            )
+            api = await ChildProcess.start(spec, self._settings, lambda message: self._from_api(name, message))
+            self._apis[name] = api
+            self._acknowledged[name] = 0
+            if self._is_draining:  # it was being started when the others were told
+                api.send(messages.StopAdmitting())
+            code = await api.wait()
+            self._apis.pop(name)
+            self._acknowledged.pop(name)
+            self._start_barrier.gone(name)
+            self._versions.residency.api_gone(name)
+            mark_process_dead(api.pid, self._metrics_dir)
+            self._unload_settled()
+            if not self._is_draining:
+                log.error("api_process_died", name=name, exit_code=code)
+                await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+
+    def _worker_lost(self, device: str, pid: int) -> None:
+        mark_process_dead(pid, self._metrics_dir)
+        if not self._is_draining:
+            self._table.worker_lost(device)
+            self._placer.device_lost(device)
+            self._publish()
+
+    async def _pause(self, seconds: float) -> None:
+        """A back-off, cut short by the order to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _child_environment(self) -> dict[str, str]:
+        return {MULTIPROCESS_DIR: str(self._metrics_dir), **_ALLOCATOR}
+
+    @property
+    def _metrics_dir(self) -> Path:
+        return self._runtime_dir / "metrics"
+
+    # Messages
+
+    def _from_api(self, name: str, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.ApiReady():
+                self._apis[name].send(self._catalog())
+            case messages.CatalogApplied():
+                self._acknowledged[name] = message.generation
+                self._let_listen(self._start_barrier.able(name))
+                self._unload_settled()
+                self._announce()
+            case messages.Want():
+                self._versions.want(VersionKey(message.model, message.version))
+            case messages.Used():
+                self._versions.residency.used(name, message.usages)
+
+    def _from_worker(self, device: str, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.WorkerReady():
+                if message.facts.problem:
+                    log.error("device_unusable", device=device, reason=message.facts.problem)
+                self._placer.device_ready(device, message.facts)
+                self._engines.device_found(device, message.facts)
+                self._publish()
+                self._load_next()
+            case messages.InstanceState():
+                self._report(message)
+            case messages.Unloaded():
+                self._table.unloaded(message.instance_id)
+                self._placer.instance_gone()
+                self._versions.wake_wanted()
+                self._publish()
+                self._load_next()
+
+    def _report(self, update: messages.InstanceState) -> None:
+        reported = self._table.report(update)
+        if reported is None:
+            return
+        key, instance = reported
+        spec = instance.spec
+        fields = {"model": key.model, "version": key.version, "variant": spec.variant, "device": spec.device}
+        if instance.state is VersionState.READY:
+            self._versions.residency.ready(key)
+            log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
+        elif instance.state is VersionState.FAILED:
+            log.error("version_failed", **fields, reason=instance.reason)
+        self._engines.reported(key, instance)
+        self._publish()
+        if instance.state is not VersionState.WARMING:
+            self._load_next()
+
+    def _engines_decided(self) -> None:
+        self._load_next()
+        self._publish()
+
+    def _load_next(self) -> None:
+        """Places what waits, and gives every worker that loads nothing its next instance."""
+        changes = 0
+        self._versions.residency.is_waiting = False
+        for refused in self._placer.settle(self._versions.residency.room):
+            fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
+            if refused.rung:
+                log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
+            else:
+                log.error("version_has_no_room", **fields, reason=refused.reason)
+            changes += 1
+        for name, device in self._devices.items():
+            load = self._table.next_load(name) if device.is_open else None
+            if load is not None:
+                device.send(load)
+                changes += 1
+        if changes or self._versions.residency.has_let_go():
+            self._publish()
+
+    def _let_listen(self, names: list[str]) -> None:
+        for name in names:
+            self._apis[name].send(messages.Listen())
+
+    def _unload_settled(self) -> None:
+        """Unloads what no API process can reach any more."""
+        acknowledged = min(self._acknowledged.values(), default=self._generation)
+        for device, instance_id in self._table.to_unload(acknowledged):
+            self._devices[device].send(messages.Unload(instance_id))
+
+    # Catalog
+
+    def _catalog(self) -> messages.Catalog:
+        devices = tuple(device.status(self._placer.measured_bytes(name)) for name, device in self._devices.items())
+        versions = self._table.statuses(self._engines.statuses)
+        return messages.Catalog(self._generation, devices, versions, self._is_draining)
+
+    def _publish(self) -> None:
+        """Sends the whole catalog to every API process."""
+        self._generation += 1
+        catalog = self._catalog()
+        for api in self._apis.values():
+            api.send(catalog)
+
+    def _announce(self) -> None:
+        """Says once that all processes know of all models."""
+        is_known = len(self._acknowledged) == self._settings.api_processes and all(
+            generation == self._generation for generation in self._acknowledged.values()
+        )
+        is_open = any(device.is_open for device in self._devices.values())
+        is_serving = is_known and is_open and self._table.is_settled()
+        if self._was_ready or self._is_draining or not is_serving:
+            return
+        self._was_ready = True
+        host, port = self._reservation.getsockname()[:2]
+        seconds = round(time.monotonic() - self._started_s, 2)
+        log.info("serving", url=f"http://{host}:{port}", docs="/docs", seconds=seconds)
+
+    # Shutdown
+
+    async def _shut_down(self, apis: list[asyncio.Task[None]], workers: list[asyncio.Task[None]]) -> None:
+        """Named steps, one timeout: not ready, stop admitting, finish, stop the workers."""
+        settings = self._settings
+        log.info("draining", in_s=settings.drain_delay_ms / 1000)
+        self._is_draining = True
+        for device in self._devices.values():
+            device.drain()
+        self._publish()
+        await asyncio.sleep(settings.drain_delay_ms / 1000)
+        deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
+        for api in self._apis.values():
+            api.send(messages.StopAdmitting())
+        await asyncio.wait(apis, timeout=deadline_s - time.monotonic())
+        for device in self._devices.values():
+            device.send(messages.Stop())
+        await asyncio.wait(workers, timeout=max(0.0, deadline_s - time.monotonic()))
+        for api in self._apis.values():
+            log.error("killed_after_timeout", name=api.name)
+            api.kill()
+        for device in self._devices.values():
+            if device.kill():
+                log.error("killed_after_timeout", name=f"worker-{device.device}")
+        log.info("stopped")
+
+
+def serve(settings: Settings, cores: int) -> None:
+    """Serves until a signal, with settings as they were given. Raises SettingsError when it cannot start."""
+    if not settings.repository.is_dir():
+        raise SettingsError(
+            f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
+            "`saccade-export run RECIPE.yaml --repository DIR`"
+        )
+    ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
+    signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
+    with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
+        host, port = reservation.getsockname()[:2]
+        log.info("starting", host=host, port=port, pid=os.getpid())
+        complete = resolved(tuned(settings, cores), cores)
+        asyncio.run(Supervisor(complete, signatures, folder, reservation).run())

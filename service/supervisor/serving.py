@@ -1,0 +1,165 @@
+"""Which versions are served, as repository and requests want it. Promises: nothing is loaded that was not verified.
+
+It decides what the version table is to hold; the supervisor places and loads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from saccade.service.core import VersionKey
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.trusted_keys import SignaturePolicy
+from saccade.service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.settings import Settings
+from saccade.service.supervisor.engines.engine_serving import EngineServing
+from saccade.service.supervisor.placement.residency import Residency, ResidencyEvents, ResidencyRule
+from saccade.service.supervisor.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
+from saccade.service.supervisor.version_entry import Instance, VersionEntry
+from saccade.service.supervisor.versions import VersionTable
+
+log = structlog.get_logger()
+
+_REVIEW_PERIOD_S = 0.1  # short against any load
+
+
+@dataclass(frozen=True, slots=True)
+class ServingEvents:
+    """What the supervisor does."""
+
+    publish: Callable[[], None]  # sends the catalog
+    load: Callable[[], None]  # places and loads what waits
+    next_generation: Callable[[], int]  # of the catalog that will be sent
+
+
+class VersionServing:
+    """Over one version table. Belongs to the supervisor's event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        signatures: SignaturePolicy,
+        table: VersionTable,
+        held_bytes: Callable[[VersionEntry, Instance], int],
+        engines: EngineServing,
+        events: ServingEvents,
+    ) -> None:
+        """`held_bytes` is what an instance holds of its device's memory."""
+        self._settings = settings
+        self._signatures = signatures
+        self._table = table
+        self._engines = engines
+        self._events = events
+        rule = ResidencyRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
+        self.residency = Residency(table, rule, held_bytes, ResidencyEvents(self._rest, self._let_go))
+
+    def runs(self) -> list[Coroutine[Any, Any, None]]:
+        """Each until cancelled."""
+        return [self._watch(), self._review_residency()]
+
+    def want(self, key: VersionKey) -> None:
+        """Requests wait for it."""
+        self.residency.want(key)
+        self.wake_wanted()
+
+    def wake_wanted(self) -> None:
+        """Brings up what requests wait for."""
+        for key in self.residency.take_wanted():
+            entry = self._table.entry(key)
+            if entry is not None and entry.verified is not None:
+                self._table.wake(key)
+                log.info("version_wanted", model=key.model, version=key.version)
+                self._bring_up(entry.verified)
+
+    def _rest(self, key: VersionKey) -> None:
+        if self._table.rest(key, self._events.next_generation()):
+            log.info("version_evicted", model=key.model, version=key.version)
+            self._engines.drop(key)
+
+    def _let_go(self, key: VersionKey, instance: Instance) -> None:
+        spec = instance.spec
+        log.warning("rung_gave_way", model=key.model, version=key.version, variant=spec.variant, device=spec.device)
+        self._table.let_go(key, instance, self._events.next_generation())
+
+    # What the repository has
+
+    async def _watch(self) -> None:
+        last_error = ""
+        while True:
+            try:
+                await self._follow()
+                last_error = ""
+            except RepositoryError as error:  # it may come back; what is loaded goes on
+                if str(error) != last_error:
+                    log.error("repository_unreadable", reason=str(error))
+                last_error = str(error)
+            await asyncio.sleep(self._settings.repository_poll_ms / 1000)
+
+    async def _follow(self) -> None:
+        found = await asyncio.to_thread(list_versions, self._settings.repository)
+        plan = self._table.plan(found, self._settings.versions_per_model)
+        for key in plan.forget:
+            self._table.forget(key)
+            self._engines.drop(key)
+        for version in plan.load:
+            self._table.add(version)
+        for key in plan.unload:
+            log.info("version_unloading", model=key.model, version=key.version)
+            self._engines.drop(key)
+            self._table.begin_unload(key, self._events.next_generation())
+        if plan.load or plan.unload or plan.forget:
+            self._events.publish()
+        for version in plan.load:
+            await self._verify(version)
+
+    async def _verify(self, version: FoundVersion) -> None:
+        key = version.key
+        try:
+            verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
+            self._specs(verified)
+            ensure_fits_slot(verified.manifest, self._settings)
+        except RepositoryError as error:
+            self._table.refuse(key, str(error))
+            log.error("version_refused", model=key.model, version=key.version, reason=str(error))
+            self._events.publish()
+            return
+        if verified.signed_by is not None:
+            log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
+        self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
+        self._table.on_demand(key, is_so=self.residency.is_on_demand(key))
+        if self.residency.starts_resting(key):
+            self._table.rest(key, self._events.next_generation())
+            self._events.publish()
+        else:
+            self._bring_up(verified)
+
+    def _specs(self, version: VerifiedVersion) -> Specs:
+        """Of the devices that no plans are built for. Raises RepositoryError when no device has anything."""
+        others = [device for device in self._settings.devices if device not in self._engines.devices]
+        return specs_for(version.manifest, others, self._settings)
+
+    def _bring_up(self, version: VerifiedVersion) -> None:
+        """Asks for all instances of a version."""
+        specs = self._specs(version)
+        key = VersionKey(version.manifest.model, version.manifest.version)
+        for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
+            self._table.want(key, spec)
+        for device, reason in specs.refusals.items():
+            self._table.cannot(key, device, reason)
+        for device, reasons in specs.left_out.items():
+            log.warning("rungs_left_out", model=key.model, version=key.version, device=device, reasons=reasons)
+        self._engines.keep(version)
+        self._events.load()
+
+    async def _review_residency(self) -> None:
+        """What could not leave may do so later: requests end, and a stay becomes long enough."""
+        while True:
+            await asyncio.sleep(_REVIEW_PERIOD_S)
+            if self.residency.is_waiting:
+                self._events.load()

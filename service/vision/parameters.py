@@ -1,0 +1,119 @@
+"""Request parameters. Promises: pure; every unknown name or bad value is refused, with what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from saccade.models.contract.manifest import Manifest
+from saccade.models.contract.specs import Task
+from saccade.service.errors import BadParameter
+from saccade.service.vision.segmentation import MaskFormat
+
+_NAMES_BY_TASK = {
+    Task.CLASSIFY: ("top_k",),
+    Task.DETECT: ("score_threshold", "max_detections"),
+    Task.SEGMENT: ("mask_format",),
+}
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
+
+
+class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request may say, in a query or as JSON; None means it did not say."""
+
+    top_k: int | None = None
+    score_threshold: float | None = None
+    max_detections: int | None = None
+    mask_format: MaskFormat | None = None
+    deadline_ms: float | None = None
+    variant: str | None = None
+    allow_cheaper: bool | None = None
+
+
+NOTHING_GIVEN = GivenParameters()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Complete and checked against the model."""
+
+    top_k: int
+    score_threshold: float
+    max_detections: int
+    mask_format: MaskFormat
+    deadline_ms: float
+    names_deadline: bool  # the request named it
+    variant: str | None
+    allow_cheaper: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineRule:
+    default_ms: float
+    max_ms: float
+
+
+def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
+    """Types and names; `is_text` when all values are strings, as in a query. Raises BadParameter."""
+    unknown = [name for name in values if name not in GivenParameters.__struct_fields__]
+    if unknown:
+        allowed = ", ".join(GivenParameters.__struct_fields__)
+        raise BadParameter(f"unknown parameter {unknown[0]!r}; parameters are: {allowed}")
+    try:
+        return msgspec.convert(dict(values), GivenParameters, strict=not is_text)
+    except msgspec.ValidationError as error:
+        raise BadParameter(f"parameter value refused: {error}") from error
+
+
+def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:
+    """Query and body together. Raises BadParameter when both say the same thing differently."""
+    if body == NOTHING_GIVEN:
+        return query
+    values: dict[str, Any] = {}
+    for name in GivenParameters.__struct_fields__:
+        from_query, from_body = getattr(query, name), getattr(body, name)
+        if from_query is not None and from_body is not None and from_query != from_body:
+            raise BadParameter(f"parameter {name!r} is {from_query!r} in the query and {from_body!r} in the body")
+        values[name] = from_body if from_query is None else from_query
+    return GivenParameters(**values)
+
+
+def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> Parameters:
+    """Defaults filled in, ranges checked. Raises BadParameter."""
+    spec = manifest.task
+    _ensure_applicable(given, spec.task)
+    class_count = spec.top_k if spec.task is Task.CLASSIFY else 0
+    return Parameters(
+        top_k=_whole("top_k", given.top_k, min(5, class_count), 1, class_count),
+        score_threshold=_number("score_threshold", given.score_threshold, spec.score_threshold, 0.0, 1.0),
+        max_detections=_whole("max_detections", given.max_detections, spec.max_detections, 1, spec.max_detections),
+        mask_format=given.mask_format or "rle",
+        deadline_ms=_number("deadline_ms", given.deadline_ms, rule.default_ms, 0.0, rule.max_ms),
+        names_deadline=given.deadline_ms is not None,
+        variant=given.variant,
+        allow_cheaper=given.allow_cheaper is not False,
+    )
+
+
+def _ensure_applicable(given: GivenParameters, task: Task) -> None:
+    allowed = (*_NAMES_BY_TASK[task], *_NAMES_OF_ALL)
+    for name in GivenParameters.__struct_fields__:
+        if getattr(given, name) is not None and name not in allowed:
+            raise BadParameter(f"{name!r} does not apply to a {task} model; its parameters are: {', '.join(allowed)}")
+
+
+def _whole(name: str, given: int | None, default: int, low: int, high: int) -> int:
+    if given is None:
+        return default
+    return int(_number(name, given, default, low, high))
+
+
+def _number(name: str, given: float | None, default: float, low: float, high: float) -> float:
+    if given is None:
+        return default
+    if not low <= given <= high:  # also refuses NaN
+        raise BadParameter(f"{name} is {given!r:.20}, allowed are {low:g} to {high:g}")
+    return given

@@ -1,0 +1,40 @@
+"""A GpuJpegDecoder on the CPU path's code: what the fake backend decodes with. Promises: its pixels, its refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.models.contract.preprocessing import preprocess_into
+from saccade.models.contract.specs import PreprocessSpec
+from saccade.service.errors import BadImage
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.jpeg_header import EncodedImage
+
+
+class CpuStandIn:
+    """Shows everything of the path but the device: bytes in slots, decoding in the worker, its refusals."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
+
+    @property
+    def name(self) -> str:
+        return "stand-in"
+
+    def decode_into(
+        self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[NDArray[np.uint8]]
+    ) -> list[bool]:
+        return [self._decode(image, spec, row) for image, row in zip(images, rows, strict=True)]
+
+    def _decode(self, image: EncodedImage, spec: PreprocessSpec, row: NDArray[np.uint8]) -> bool:
+        try:
+            preprocess_into(decode_image(image.data, self._limits), spec, row)
+        except BadImage:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Holds nothing."""

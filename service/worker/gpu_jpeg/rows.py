@@ -1,0 +1,36 @@
+"""JPEGs from slots into the rows of a batch. Promises: what is sent is read again here; a bad one fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.models.contract.specs import PreprocessSpec
+from saccade.service.errors import BadImage
+from saccade.service.vision.image_decoder import ImageLimits
+from saccade.service.vision.jpeg_header import EncodedImage, encoded_image
+from saccade.service.worker.gpu_jpeg.decoder import GpuJpegDecoder
+
+
+class JpegRows:
+    """A decoder with one version's preprocessing rule: what `workers/batch_filling.py` asks of it."""
+
+    def __init__(self, decoder: GpuJpegDecoder, spec: PreprocessSpec, limits: ImageLimits) -> None:
+        self._decoder = decoder
+        self._spec = spec
+        self._limits = limits
+
+    def decode(self, jpegs: Sequence[bytes], rows: Sequence[NDArray[np.uint8]]) -> list[bool]:
+        """Whether each could be decoded into its row. Raises DeviceLost."""
+        opened = [self._opened(data) for data in jpegs]
+        there = [(image, row) for image, row in zip(opened, rows, strict=True) if image is not None]
+        done = iter(self._decoder.decode_into([image for image, _ in there], self._spec, [row for _, row in there]))
+        return [image is not None and next(done) for image in opened]
+
+    def _opened(self, data: bytes) -> EncodedImage | None:
+        try:
+            return encoded_image(data, self._limits)
+        except BadImage:
+            return None

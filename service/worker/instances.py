@@ -1,0 +1,118 @@
+"""What the device loop works on. Promises: frozen requests and results; an instance owns its buffers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.service.backends.base import Backend, Outputs, PipelinedBackend
+from saccade.service.ipc.tensor_slots import SlotArena, SlotLayout
+from saccade.service.worker.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
+from saccade.service.worker.scheduling.batching import BatchLimits
+from saccade.service.worker.scheduling.latency_model import LatencyModel
+
+
+class Work(msgspec.Struct, frozen=True, eq=False):
+    """One submitted request; `connection` identifies who gets the reply."""
+
+    connection: Any
+    arena: SlotArena
+    request_id: int
+    slot: int
+    instance_id: int
+    deadline_s: float
+    submitted_s: float
+    encoded_bytes: int = 0  # of a JPEG in the slot; 0: it has pixels
+    rank_offset_s: float = 0.0  # its priority, see scheduling/priority.py
+
+    @property
+    def rank_s(self) -> float:
+        return self.deadline_s + self.rank_offset_s
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """How a request ended; `outputs` are its rows of the batch, None unless `status` is DONE_OK."""
+
+    work: Work
+    status: int
+    queue_s: float
+    infer_s: float
+    batch_size: int
+    outputs: tuple[NDArray[Any], ...] | None
+    layout: SlotLayout | None
+    decode_s: float = 0.0
+
+
+class Instance:
+    """A loaded variant with its buffers and its measured speed."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        layout: SlotLayout,
+        limits: BatchLimits,
+        latency: LatencyModel,
+        jpegs: JpegRowDecoder | None = None,
+    ) -> None:
+        """`jpegs` decodes on the device; None: it gets pixels only."""
+        self.backend = backend
+        self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
+        self.layout = layout
+        self.limits = limits
+        self.latency = latency
+        self.jpegs = jpegs
+        self.is_closed = False
+        self.last_run_s = time.monotonic()  # warm-up has just measured it
+        self._clears_padding = False
+        # A pipelined backend has staging memory of its own.
+        rows = 0 if self.pipeline else limits.allowed_sizes[-1]
+        self._batch = np.zeros((rows, *layout.input.shape), layout.input.dtype)
+
+    def close(self) -> None:
+        """Frees the backend; the device must be held."""
+        self.is_closed = True
+        self.backend.close()
+
+    def note_failure(self) -> None:
+        """A run failed: what lies in the buffers may be why, so padding is cleared from now on."""
+        self._clears_padding = True
+
+    def gather(self, batch: Sequence[Work], row_count: int) -> tuple[NDArray[Any], Filling]:
+        """The pixels of a batch, in order, then padding; those of a single image are used where they lie."""
+        if row_count == 1 and not batch[0].encoded_bytes:
+            return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
+        rows = self._batch[:row_count]
+        return rows, fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
+
+    def run(self, batch: Sequence[Work], row_count: int) -> tuple[Outputs, float, Filling]:
+        """Outputs of all rows and the seconds of the run, waited for."""
+        if self.pipeline is not None:
+            number, filling = self.start(self.pipeline, batch, row_count)
+            return *self.pipeline.finish(number), filling
+        images, filling = self.gather(batch, row_count)
+        start_s = time.monotonic()
+        outputs = self.backend.infer(images)
+        return outputs, time.monotonic() - start_s, filling
+
+    def start(self, pipeline: PipelinedBackend, batch: Sequence[Work], row_count: int) -> tuple[int, Filling]:
+        """Gathers straight into the memory that the device copies from."""
+        rows = pipeline.staging(row_count)
+        filling = fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
+        return pipeline.start(), filling
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A batch in flight."""
+
+    instance: Instance
+    pipeline: PipelinedBackend
+    batch: Sequence[Work]
+    rows: int  # of the run; those beyond `batch` are padding
+    filling: Filling

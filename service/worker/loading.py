@@ -1,0 +1,159 @@
+"""Loads and warms one variant. Promises: the gated bytes, every allowed batch size run, declared output shapes.
+
+Every size runs at least twice and by the calls that requests make: in all buffers of a pipelined backend at once, and,
+where JPEGs are decoded on the device, with rows that come from there. So the first request finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
+from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
+from saccade.service.backends.registry import load_backend
+from saccade.service.backends.requests import for_plan, load_request
+from saccade.service.errors import BackendError
+from saccade.service.ipc.messages import Load
+from saccade.service.ipc.tensor_slots import layout_of
+from saccade.service.settings import Settings
+from saccade.service.worker.batch_filling import JpegRowDecoder
+from saccade.service.worker.device_facts import memory_meter
+from saccade.service.worker.instances import Instance
+from saccade.service.worker.jpegs import WorkerJpegs
+from saccade.service.worker.scheduling.batching import BatchLimits
+from saccade.service.worker.scheduling.latency_model import LatencyModel
+
+_WARM_UP_RUNS = 3  # the first one allocates, the median of three is the first estimate
+
+
+def load_instance(
+    message: Load,
+    settings: Settings,
+    exclusive: Callable[[], AbstractContextManager[bool]],
+    on_warming: Callable[[], None],
+    jpegs: WorkerJpegs,
+) -> tuple[Instance, str, int]:
+    """A warmed instance, its execution provider, and the memory that it took on its device, in bytes.
+
+    Raises BackendError or RepositoryError with the reason; DeviceLost when the process must end.
+    """
+    try:
+        manifest, found = read_manifest(Path(message.version_dir))
+    except ManifestError as error:
+        raise BackendError(str(error)) from error
+    if found != message.manifest_sha256:
+        raise BackendError("the manifest changed after it was verified; publish a new version instead")
+    used_bytes = memory_meter(settings)
+    before_bytes = used_bytes()
+    backend = load_backend(message.backend, _request_for(message, manifest, settings))
+    on_warming()
+    latency = LatencyModel()
+    try:
+        for size in message.allowed_batch_sizes:
+            _warm_up(backend, manifest, size, latency, exclusive)
+        decoder = jpegs.decoder_for(manifest.preprocess, exclusive)
+        if decoder is not None:
+            _warm_up_jpegs(backend, manifest, message.allowed_batch_sizes, decoder, exclusive)
+    except BackendError:
+        backend.close()
+        raise
+    limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
+    instance = Instance(backend, layout_of(manifest.input, manifest.answer), limits, latency, decoder)
+    return instance, backend.provider, max(0, used_bytes() - before_bytes)
+
+
+def _request_for(message: Load, manifest: Manifest, settings: Settings) -> LoadRequest:
+    request = load_request(
+        Path(message.version_dir),
+        manifest,
+        message.variant,
+        device=settings.device,
+        threads=settings.device_threads,
+        allow_spinning=settings.allow_spinning,
+        batch_sizes=message.allowed_batch_sizes,
+    )
+    if message.plan_dir:
+        request = for_plan(request, Path(message.plan_dir), message.plan_sha256)
+    return replace(
+        request,
+        cuda_graphs=settings.cuda_graphs,
+        batches_in_flight=settings.batches_in_flight,
+        execution_contexts=settings.execution_contexts,
+    )
+
+
+def _warm_up(
+    backend: Backend,
+    manifest: Manifest,
+    batch_size: int,
+    latency: LatencyModel,
+    exclusive: Callable[[], AbstractContextManager[bool]],
+) -> None:
+    # Noise, because a constant image can take a shortcut that real ones do not.
+    images = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *manifest.input.shape), np.uint8)
+    if isinstance(backend, PipelinedBackend):
+        with exclusive():
+            _fill_pipeline(backend, images)
+    for _ in range(_WARM_UP_RUNS):
+        with exclusive():
+            outputs, run_s = _run(backend, images)
+            latency.observe(batch_size, run_s)
+    _ensure_shapes(outputs, manifest, batch_size)
+
+
+def _fill_pipeline(pipeline: PipelinedBackend, images: UInt8Array) -> None:
+    """Runs a batch in each of its buffers: one after the other would all take the first, and graphs are per buffer."""
+    started = []
+    for _ in range(pipeline.batches_in_flight):
+        pipeline.staging(len(images))[...] = images
+        started.append(pipeline.start())
+    for number in started:
+        pipeline.finish(number)
+
+
+def _run(backend: Backend, images: UInt8Array) -> tuple[Outputs, float]:
+    """Outputs and seconds of one run."""
+    if isinstance(backend, PipelinedBackend):
+        backend.staging(len(images))[...] = images
+        return backend.finish(backend.start())
+    start_s = time.monotonic()
+    outputs = backend.infer(images)
+    return outputs, time.monotonic() - start_s
+
+
+def _warm_up_jpegs(
+    backend: Backend,
+    manifest: Manifest,
+    batch_sizes: Sequence[int],
+    decoder: JpegRowDecoder,
+    exclusive: Callable[[], AbstractContextManager[bool]],
+) -> None:
+    """Batches whose rows the device decodes, twice: the first one makes room for so many images."""
+    from saccade.service.worker.gpu_jpeg.self_check import photograph  # late, as the decoder itself
+
+    jpeg = photograph()
+    for size in batch_sizes:
+        for _ in range(2):
+            with exclusive():
+                if isinstance(backend, PipelinedBackend):
+                    decoder.decode([jpeg] * size, list(backend.staging(size)))
+                    backend.finish(backend.start())
+                else:
+                    rows = np.zeros((size, *manifest.input.shape), np.uint8)
+                    decoder.decode([jpeg] * size, list(rows))
+                    backend.infer(rows)
+
+
+def _ensure_shapes(outputs: Outputs, manifest: Manifest, batch_size: int) -> None:
+    for spec, output in zip(manifest.answer, outputs, strict=True):
+        if output.shape != (batch_size, *spec.shape) or output.dtype != np.dtype(spec.dtype):
+            raise BackendError(
+                f"output {spec.name!r} is {output.dtype}{output.shape} at batch {batch_size}, "
+                f"the manifest declares {spec.dtype}{(batch_size, *spec.shape)}"
+            )

@@ -1,0 +1,141 @@
+"""Decides what runs next. Promises: pure; earliest deadline first; no compute for a request that cannot make it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from saccade.service.worker.scheduling.draining import filled_s, padded_size
+from saccade.service.worker.scheduling.latency_model import LatencyTable
+
+
+class HasDeadline(Protocol):
+    """What the decision needs to know of a waiting request."""
+
+    @property
+    def deadline_s(self) -> float: ...
+    @property
+    def submitted_s(self) -> float: ...
+    @property
+    def rank_s(self) -> float:
+        """Its place in line: the deadline, moved by its priority."""
+
+
+_LEAST_WAIT_S = 0.0001  # a thread does not wake more finely
+
+RequestT = TypeVar("RequestT", bound=HasDeadline)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    allowed_sizes: tuple[int, ...]  # ascending from 1; these are warmed at start
+    max_queue_delay_s: float  # counted from the first waiting request
+
+
+@dataclass(frozen=True, slots=True)
+class WorkAhead:
+    """What the device still has to do before a batch that is formed now."""
+
+    ends_s: float  # when that batch would begin to run
+    form_from_s: float  # until then a batch that is not full waits for company: it would only stand in line
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[RequestT]):
+    """`batch` runs now, `expired` are answered at once, and an empty batch may name when to look again."""
+
+    batch: tuple[RequestT, ...]
+    expired: tuple[RequestT, ...]
+    look_again_s: float | None
+    rows: int = 0  # of the run: an allowed size; those beyond `batch` are padding
+
+
+def next_batch(
+    waiting: Sequence[RequestT],
+    now_s: float,
+    limits: BatchLimits,
+    latency: LatencyTable,
+    ahead: WorkAhead | None = None,
+    gap_s: float | None = None,
+) -> Decision[RequestT]:
+    """The batch to run now that the device is free, or next where it has work `ahead`.
+
+    Earliest deadline first. Size is the largest allowed one that the waiting requests fill and that still meets
+    every deadline in it; or, where the latency table says that it pays and all deadlines are met, a larger one that
+    takes all of them and padding. A request that even a batch of one would answer late is expired.
+    Of a longer queue those at its front are enough. `gap_s` is the expected time between two requests; while it is
+    not known, the queue delay is waited for.
+    """
+    begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
+    latest_start = begins_s + latency.batch_s(1)
+    expired = tuple(request for request in waiting if request.deadline_s < latest_start)
+    live = sorted((request for request in waiting if request.deadline_s >= latest_start), key=_rank)
+    if not live:
+        return Decision((), expired, None)
+    if len(live) < limits.allowed_sizes[-1]:
+        until_s = _may_wait_until(live, now_s, limits, latency, gap_s)
+        if ahead is not None:
+            until_s = max(until_s, ahead.form_from_s)
+        if now_s < until_s:
+            return Decision((), expired, until_s)
+    rows = _padded_in_time(live, begins_s, limits, latency) or _largest_in_time(live, begins_s, limits, latency)
+    return Decision(tuple(live[:rows]), expired, None, rows)
+
+
+def _rank(request: HasDeadline) -> float:
+    return request.rank_s
+
+
+def _padded_in_time(
+    live: Sequence[HasDeadline], begins_s: float, limits: BatchLimits, latency: LatencyTable
+) -> int | None:
+    rows = padded_size(latency, len(live), limits.allowed_sizes)
+    if rows is None or begins_s + latency.batch_s(rows) > min(request.deadline_s for request in live):
+        return None
+    return rows
+
+
+def _largest_in_time(live: Sequence[HasDeadline], begins_s: float, limits: BatchLimits, latency: LatencyTable) -> int:
+    best, counted, earliest_s = 1, 0, live[0].deadline_s
+    for size in limits.allowed_sizes:
+        if size > len(live):
+            break
+        earliest_s = min(earliest_s, *(request.deadline_s for request in live[counted:size]))
+        counted = size
+        if begins_s + latency.batch_s(size) <= earliest_s:
+            best = size
+    return best
+
+
+def _may_wait_until(
+    live: Sequence[HasDeadline], now_s: float, limits: BatchLimits, latency: LatencyTable, gap_s: float | None
+) -> float:
+    """Waiting ends at the queue delay, or earlier: for a deadline, or where it does not pay."""
+    first_submitted_s = min(request.submitted_s for request in live)
+    last_start_s = min(request.deadline_s for request in live) - latency.batch_s(limits.allowed_sizes[-1])
+    until_s = min(first_submitted_s + limits.max_queue_delay_s, last_start_s)
+    if gap_s is None or until_s <= now_s:
+        return until_s
+    wait_s = wait_that_pays_s(len(live), gap_s, limits.allowed_sizes, latency, until_s - now_s)
+    return min(until_s, now_s + max(wait_s, _LEAST_WAIT_S)) if wait_s > 0 else now_s
+
+
+def wait_that_pays_s(
+    count: int, gap_s: float, allowed_sizes: Sequence[int], latency: LatencyTable, at_most_s: float
+) -> float:
+    """Seconds to wait for a larger batch than `count` requests fill; 0 to go at once.
+
+    Waiting leaves the device idle until enough have come, and saves what one run takes less than two. It pays where it
+    saves more than it costs; of several such sizes the best counts. What comes is taken to fill batches, not padding.
+    """
+    best_s, most_saved_s = 0.0, 0.0
+    for size in allowed_sizes:
+        wait_s = (size - count) * gap_s
+        if size <= count or wait_s > at_most_s:
+            continue
+        apart_s = filled_s(latency, count, allowed_sizes) + filled_s(latency, size - count, allowed_sizes)
+        saved_s = apart_s - latency.batch_s(size) - wait_s
+        if saved_s > most_saved_s:
+            best_s, most_saved_s = wait_s, saved_s
+    return best_s

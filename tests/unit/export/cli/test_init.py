@@ -1,0 +1,187 @@
+"""`saccade-export init`. Promises: the written recipe loads, nothing is overwritten, doubts are said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import timm
+import torch
+import yaml
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+from torchvision import models
+from typer.testing import CliRunner
+
+from saccade.export.cli.init import summary, write_recipe
+from saccade.export.cli.program import app
+from saccade.export.errors import RecipeError, SourceError
+from saccade.models.contract.specs import Task
+
+NAME = "mobilenetv3_small_050"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A state_dict of three classes under a training wrapper's prefix, with a name as people give it."""
+    network = timm.create_model(NAME, num_classes=3)
+    path = tmp_path / f"{NAME}-a1b2c3.safetensors"
+    save_file({f"module.{name}": tensor for name, tensor in network.state_dict().items()}, path)
+    return path
+
+
+def test_class_count_is_read_from_the_classifier(tmp_path: Path, checkpoint: Path, pictures: Path) -> None:
+    out = tmp_path / "recipes" / "recipe.yaml"
+
+    new = write_recipe(checkpoint, f"timm/{NAME}", pictures, out)
+
+    assert yaml.safe_load(out.read_text()) == {
+        "source": {"kind": "timm", "name": NAME, "arguments": {"num_classes": 3}},
+        "weights": f"../{checkpoint.name}",
+        "data": "../pictures",
+    }
+    assert len(new.loaded.recipe.labels) == 3
+    assert new.loaded.recipe.task.top_k == 3
+
+
+@pytest.mark.parametrize(("name", "task"), [("resnet18", Task.CLASSIFY), ("lraspp_mobilenet_v3_large", Task.SEGMENT)])
+def test_class_count_of_torchvision_is_read_too(tmp_path: Path, pictures: Path, name: str, task: Task) -> None:
+    backbone = {"weights_backbone": None} if task is Task.SEGMENT else {}
+    network = models.get_model(name, weights=None, num_classes=7, **backbone)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+
+    new = write_recipe(tmp_path / "w.safetensors", f"torchvision/{name}", pictures, tmp_path / "r.yaml")
+
+    assert len(new.loaded.recipe.labels) == 7
+    assert new.loaded.recipe.task.task is task
+
+
+def test_default_class_count_needs_no_arguments(tmp_path: Path, pictures: Path) -> None:
+    save_file(timm.create_model(NAME).state_dict(), tmp_path / "w.safetensors")
+
+    write_recipe(tmp_path / "w.safetensors", f"timm/{NAME}", pictures, tmp_path / "r.yaml")
+
+    assert (tmp_path / "r.yaml").read_text() == f"source: timm/{NAME}\nweights: w.safetensors\ndata: pictures\n"
+
+
+@pytest.mark.parametrize("split", ["", "test"])
+def test_folders_name_classes_that_have_no_names(tmp_path: Path, checkpoint: Path, pictures: Path, split: str) -> None:
+    for label in ("owl", "cat", "dog"):
+        (pictures / split / label).mkdir(parents=True)
+
+    new = write_recipe(checkpoint, f"timm/{NAME}", pictures, tmp_path / "r.yaml")
+
+    assert new.loaded.recipe.labels == ("cat", "dog", "owl")
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["labels"] == ["cat", "dog", "owl"]
+
+
+def test_directory_of_timm_is_recognised(tmp_path: Path, checkpoint: Path, pictures: Path) -> None:
+    directory = tmp_path / "hub"
+    directory.mkdir()
+    checkpoint.rename(directory / "model.safetensors")
+    card = {"architecture": NAME, "num_classes": 3, "label_names": ["cat", "dog", "owl"]}
+    (directory / "config.json").write_text(json.dumps(card))
+
+    new = write_recipe(directory, None, pictures, tmp_path / "r.yaml")
+
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["source"] == f"timm/{NAME}"
+    assert new.loaded.recipe.labels == ("cat", "dog", "owl")
+
+
+def test_exported_files_are_recognised(tmp_path: Path, pictures: Path) -> None:
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", ["n", 3, 8, 8]), ("logits", ["n", 3]))
+    ]
+    mean = helper.make_node("ReduceMean", ["images"], ["logits"], axes=[2, 3], keepdims=0)
+    graph = helper.make_graph([mean], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9), tmp_path / "n.onnx")
+    program = torch.export.export(torch.nn.Conv2d(3, 2, 1).eval(), (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, tmp_path / "n.pt2")
+
+    from_onnx = write_recipe(tmp_path / "n.onnx", None, pictures, tmp_path / "1.yaml").loaded.recipe
+    from_pt2 = write_recipe(tmp_path / "n.pt2", None, pictures, tmp_path / "2.yaml").loaded.recipe
+
+    assert (from_onnx.source.kind, from_onnx.task.task) == ("onnx", Task.CLASSIFY)
+    assert (from_pt2.source.kind, from_pt2.task.task) == ("pt2", Task.SEGMENT)
+
+
+def test_lone_tensors_ask_for_the_network_and_suggest_names(tmp_path: Path, checkpoint: Path, pictures: Path) -> None:
+    with pytest.raises(SourceError, match=rf"say it with --source.*timm/{NAME}.*torchvision/mobilenet_v3_small"):
+        write_recipe(checkpoint, None, pictures, tmp_path / "r.yaml")
+
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_recipe_is_never_overwritten(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "r.yaml").write_text("mine")
+
+    with pytest.raises(RecipeError, match="exists already"):
+        write_recipe(None, f"timm/{NAME}", pictures, tmp_path / "r.yaml")
+
+    assert (tmp_path / "r.yaml").read_text() == "mine"
+
+
+def test_facts_that_are_missing_are_listed(tmp_path: Path, pictures: Path) -> None:
+    with pytest.raises(RecipeError, match=r"wrote .*r\.yaml, but its source does not say everything.*labels: required"):
+        write_recipe(None, "module/saccade.models.networks.resnet:digits_classifier", pictures, tmp_path / "r.yaml")
+
+    assert (tmp_path / "r.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "source", "text"),
+    [
+        (None, None, "name a checkpoint, or a network with --source"),
+        ("absent.safetensors", None, "there is no such file"),
+        ("net.pth", None, "is a pickle"),
+        ("odd", None, "has neither `architecture`"),
+        (None, "tim/resnet18", "did you mean 'timm'"),
+        (None, "timm/resnt18", "did you mean resnet18"),
+    ],
+)
+def test_what_no_source_takes_leaves_no_recipe(
+    tmp_path: Path, pictures: Path, checkpoint: str | None, source: str | None, text: str
+) -> None:
+    (tmp_path / "net.pth").write_bytes(b"\x80\x04.")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text("{}")
+
+    with pytest.raises((SourceError, RecipeError), match=text):
+        write_recipe(checkpoint and tmp_path / checkpoint, source, pictures, tmp_path / "r.yaml")
+
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_summary_says_what_was_understood_and_that_weights_are_random(tmp_path: Path, pictures: Path) -> None:
+    new = write_recipe(None, "torchvision/resnet50", pictures, tmp_path / "r.yaml")
+
+    text = summary(new.loaded)
+
+    assert (text["task"], text["input"]) == ("classify", "224x224")
+    assert text["resize"].startswith("fit crop, shortest_edge 232")
+    assert text["labels"] == "1000 (tench, goldfish, great white shark, …)"
+    assert "allow_random_weights" in text["weights"]
+
+
+def test_commands_print_lines_or_one_document(tmp_path: Path, pictures: Path) -> None:
+    given = ["--source", f"timm/{NAME}", "--data", str(pictures), "--out"]
+
+    lines = CliRunner().invoke(app, ["init", *given, str(tmp_path / "1.yaml")])
+    document = CliRunner().invoke(app, ["init", *given, str(tmp_path / "2.yaml"), "--json"])
+    listed = CliRunner().invoke(app, ["sources", "timm/deit_tiny*"])
+    names = CliRunner().invoke(app, ["sources", "timm/deit_tiny*", "--json"])
+
+    assert f"source: timm/{NAME}" in lines.stdout
+    assert "next: saccade-export run" in lines.stdout
+    assert json.loads(document.stdout)["understood"]["model"] == NAME
+    assert listed.stdout.splitlines()[:2] == ["timm/deit_tiny_distilled_patch16_224", "timm/deit_tiny_patch16_224"]
+    assert json.loads(names.stdout)["networks"]["torchvision"] == []

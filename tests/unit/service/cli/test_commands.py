@@ -1,0 +1,352 @@
+"""The `saccade` program: exit codes, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from saccade.models.contract.manifest import GateCheck, GateDecision
+from saccade.service import __version__, cli
+from saccade.service.cli.predict import predict_path
+from saccade.service.cli.predict_text import summary_of
+from saccade.service.settings import PREFIX, Settings
+from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
+from tests.support.versions import manifest_for, publish
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """`serve` sends logs to a stderr that ends with its test."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    publish(tmp_path, manifest_for("digits", 1))
+    publish(tmp_path, manifest_for("digits", 2))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.saccade, arguments)
+
+
+def exit_code_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Of the whole program, with errors turned into codes."""
+    monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_version_is_the_packages_own() -> None:
+    assert __version__ in run("--version").output
+
+
+def test_repository_list_shows_measured_figures(repository: Path) -> None:
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+
+    assert [row["version"] for row in rows] == [1, 2]
+    assert rows[0]["metric"] == "top1 0.9000"
+    assert rows[0]["gate"] == "passed"
+
+
+def test_repository_list_names_what_cannot_be_read(repository: Path) -> None:
+    (repository / "digits" / "3").mkdir()
+
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+
+    assert rows[2]["gate"].startswith("unreadable: cannot read")
+
+
+def test_repository_show_prints_the_newest_manifest(repository: Path) -> None:
+    shown = orjson.loads(run("repository", "show", "digits", "--repository", str(repository)).output)
+
+    assert shown["version"] == 2
+
+
+def test_repository_says_what_a_pending_variant_waits_for(repository: Path) -> None:
+    waits = GateCheck(name="device_latency", passed=False, pending=True, value=None, limit=None, detail="needs a GPU")
+    served = manifest_for("waiting", 1)
+    pending = served.variants[0].model_copy(
+        update={"name": "int8-trt", "target": "trt", "gate": GateDecision(accepted=False, checks=(waits,))}
+    )
+    publish(repository, served.model_copy(update={"variants": (*served.variants, pending)}))
+
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+    shown = orjson.loads(run("repository", "show", "waiting", "--repository", str(repository)).output)
+
+    gates = {row["variant"]: row["gate"] for row in rows if row["model"] == "waiting"}
+    assert gates == {"fp32": "passed", "int8-trt": "pending: waits for a device"}
+    assert shown["pending"] == {"int8-trt": ["device_latency"]}
+
+
+def test_repository_verify_fails_when_any_version_must_not_be_served(repository: Path) -> None:
+    assert run("repository", "verify", "--repository", str(repository)).exit_code == 0
+    (repository / "digits" / "1" / "model.onnx").write_bytes(b"other")
+
+    result = run("repository", "verify", "--repository", str(repository))
+
+    assert result.exit_code == 1
+    assert "digits/1: model.onnx has SHA-256" in result.output
+    assert "digits/2: verified" in result.output
+
+
+def verified(repository: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    """Exit code and document of `repository verify`."""
+    result = run("repository", "verify", "--repository", str(repository), "--json", *arguments)
+    return result.exit_code, orjson.loads(result.output)
+
+
+def test_repository_verify_tells_signed_from_unsigned(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    key = write_public_key(tmp_path_factory.mktemp("keys") / "publisher.pem")
+    signed(repository / "digits" / "2")
+
+    code, (first, second) = verified(repository, "--trusted-keys", str(key))
+
+    assert code == 0
+    assert (first["signature"], first["key_id"], first["reason"]) == ("unsigned", None, "")
+    assert (second["signature"], second["key_id"], second["reason"]) == ("valid", KEY_ID, "")
+
+
+def test_repository_verify_fails_unsigned_versions_where_signatures_are_required(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = ("--trusted-keys", str(write_public_key(tmp_path_factory.mktemp("keys") / "publisher.pem")))
+    signed(repository / "digits" / "2")
+
+    code, (first, _) = verified(repository, *keys, "--require-signature")
+
+    assert code == 1
+    assert "digits/1 is not signed" in first["reason"]
+    assert verified(repository, "digits/2", *keys, "--require-signature")[0] == 0
+
+
+def test_repository_verify_fails_an_invalid_signature_and_a_changed_file_with_both_reasons(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = ("--trusted-keys", str(write_public_key(tmp_path_factory.mktemp("keys") / "publisher.pem")))
+    signed(repository / "digits" / "1", OTHER_KEY)
+    (repository / "digits" / "1" / "model.onnx").write_bytes(b"other")
+
+    code, (first, second) = verified(repository, *keys)
+
+    assert code == 1
+    assert first["signature"] == "invalid"
+    assert "model.onnx has SHA-256" in first["reason"]
+    assert "which is not trusted" in first["reason"]
+    assert second["reason"] == ""
+
+
+def test_repository_verify_without_keys_says_that_it_did_not_check(repository: Path) -> None:
+    signed(repository / "digits" / "1", OTHER_KEY)
+
+    result = run("repository", "verify", "digits", "--repository", str(repository))
+
+    assert result.exit_code == 0
+    assert "not checked (no trusted keys)" in result.output
+    assert "digits/2: verified; unsigned" in result.output
+
+
+def test_repository_verify_of_a_version_without_manifest_names_the_manifest(repository: Path) -> None:
+    signed(repository / "digits" / "1")
+    (repository / "digits" / "1" / "manifest.json").unlink()
+
+    code, (first,) = verified(repository, "digits/1")
+
+    assert code == 1
+    assert "manifest.json" in first["reason"]
+
+
+@pytest.mark.parametrize("wanted", ["digits/9", "nobody", "digit"])
+def test_repository_verify_of_an_unknown_version_names_those_that_exist(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wanted: str
+) -> None:
+    assert exit_code_of(monkeypatch, "repository", "verify", wanted, "--repository", str(repository)) == 1
+    assert "there are: digits/1, digits/2" in capsys.readouterr().err
+
+
+def test_repository_verify_reads_keys_from_the_servers_settings(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = tmp_path_factory.mktemp("keys")
+    monkeypatch.setenv("SACCADE_TRUSTED_KEYS", str(write_public_key(keys / "publisher.pem")))
+    monkeypatch.setenv("SACCADE_REQUIRE_SIGNATURE", "true")
+
+    assert verified(repository)[0] == 1
+    for version in ("1", "2"):
+        signed(repository / "digits" / version)
+    assert verified(repository)[0] == 0
+
+
+def test_requiring_signatures_without_keys_is_wrong_usage(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--repository", str(repository), "--require-signature")
+
+    assert exit_code_of(monkeypatch, "repository", "verify", *arguments) == 2
+    assert exit_code_of(monkeypatch, "serve", *arguments[:2], "--require-signature", "true") == 2
+
+
+def test_serve_refuses_a_trusted_key_that_cannot_be_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--repository", str(repository), "--trusted-keys", str(repository / "absent.pem"))
+
+    assert exit_code_of(monkeypatch, "serve", *arguments) == 2
+    assert "SACCADE_TRUSTED_KEYS: cannot read" in capsys.readouterr().err
+
+
+def test_list_and_show_name_the_key_that_a_version_claims(repository: Path) -> None:
+    signed(repository / "digits" / "2")
+
+    rows = orjson.loads(run("repository", "list", "--repository", str(repository), "--json").output)
+    shown = [
+        orjson.loads(run("repository", "show", "digits", version, "--repository", str(repository)).output)
+        for version in ("1", "2")
+    ]
+
+    assert [row["key_id"] for row in rows] == ["", KEY_ID]
+    assert [document.get("signature_key_id") for document in shown] == [None, KEY_ID]
+
+
+def test_unknown_version_is_a_failure_and_names_those_that_exist(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(monkeypatch, "repository", "show", "digits", "9", "--repository", str(repository)) == 1
+    assert "there are: digits/1, digits/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("repository", "show"), ("serve", "--prot", "1"), ("predict",)])
+def test_wrong_usage_exits_2(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    assert exit_code_of(monkeypatch, *arguments) == 2
+
+
+@pytest.mark.parametrize("name", ["SACCADE_PROT", "SACCADE_SLOT"])
+def test_serve_refuses_an_unknown_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    assert exit_code_of(monkeypatch, "serve") == 2
+    assert f"unknown setting {name}" in capsys.readouterr().err
+
+
+def test_serve_refuses_a_bad_option_by_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(monkeypatch, "serve", "--slots", "none") == 2
+    assert "SACCADE_SLOTS: " in capsys.readouterr().err
+
+
+def test_serve_refuses_a_repository_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert exit_code_of(monkeypatch, "serve", "--repository", str(tmp_path / "absent")) == 2
+    assert "SACCADE_REPOSITORY: " in capsys.readouterr().err
+
+
+def test_every_setting_is_an_option_of_serve() -> None:
+    help_text = run("serve", "--help").output
+
+    options = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
+    assert [option for option in options if option not in help_text] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "label", "path"),
+    [
+        (None, None, "/v1/models/digits/predict"),
+        ("3", None, "/v1/models/digits/versions/3/predict"),
+        (None, "stable", "/v1/models/digits/labels/stable/predict"),
+    ],
+)
+def test_predict_path_says_who_is_asked(version: str | None, label: str | None, path: str) -> None:
+    assert predict_path("digits", version, label) == path
+
+
+def test_predict_refuses_version_and_label_together() -> None:
+    with pytest.raises(click.UsageError, match="not both"):
+        predict_path("digits", "1", "stable")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "line"),
+    [
+        ({"classes": [{"label": "7", "score": 0.98}, {"label": "1", "score": 0.01}]}, "7 0.98, 1 0.01"),
+        ({"detections": [{"label": "7", "score": 0.9, "box": [1.2, 2, 3, 4.6]}]}, "7 0.90 [1, 2, 3, 5]"),
+        ({"detections": []}, "nothing found"),
+        ({"segments": [{"label": "7", "area": 12}]}, "7 12 px"),
+        ({"segments": []}, "background only"),
+    ],
+)
+def test_prediction_is_summed_up_in_one_line(prediction: dict[str, Any], line: str) -> None:
+    assert summary_of(prediction) == line
+
+
+def test_predict_without_a_server_fails_with_what_to_do(tmp_path: Path) -> None:
+    image = tmp_path / "image.jpg"
+    image.write_bytes(b"jpeg")
+
+    result = run("predict", "http://127.0.0.1:9", "digits", str(image))
+
+    assert result.exit_code == 1
+    assert "cannot reach" in result.output
+
+
+def test_doctor_reports_an_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_PROT", "1")
+
+    result = run("doctor", "--json")
+
+    assert result.exit_code == 1
+    (finding,) = orjson.loads(result.output)
+    assert finding["is_ok"] is False
+    assert "unknown setting SACCADE_PROT" in finding["detail"]
+
+
+def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    monkeypatch.setenv("SACCADE_REPOSITORY", str(repository))
+    monkeypatch.setenv("SACCADE_PORT", "0")
+
+    findings = {item["what"]: item for item in orjson.loads(run("doctor", "--json").output)}
+
+    assert findings["settings"]["is_ok"] is True
+    assert "digits/1, digits/2" in findings["repository"]["detail"]
+    assert findings["port"]["is_ok"] is True
+    assert findings["signatures"]["is_ok"] is None
+    assert {"python", "cores", "cpu", "onnxruntime", "tensorrt", "shared memory", "open files"} <= set(findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ok", "detail"), [("publisher.pem", True, KEY_ID), ("absent.pem", False, "absent")]
+)
+def test_doctor_reads_the_trusted_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, is_ok: bool, detail: str
+) -> None:
+    write_public_key(tmp_path / "publisher.pem")
+    monkeypatch.setenv("SACCADE_TRUSTED_KEYS", str(tmp_path / name))
+    monkeypatch.setenv("SACCADE_REQUIRE_SIGNATURE", "true")
+
+    findings = {item["what"]: item for item in orjson.loads(run("doctor", "--json").output)}
+
+    assert findings["signatures"]["is_ok"] is is_ok
+    assert detail in findings["signatures"]["detail"]

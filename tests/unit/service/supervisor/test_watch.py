@@ -1,0 +1,100 @@
+"""Which versions to load and unload, as a pure plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.service.core import VersionKey, VersionState
+from saccade.service.repository.open import FoundVersion
+from saccade.service.supervisor.watch import KnownVersion, plan_versions
+
+READY, FAILED, LOADING = VersionState.READY, VersionState.FAILED, VersionState.LOADING
+WARMING, UNLOADING = VersionState.WARMING, VersionState.UNLOADING
+
+
+def found(version: int, stamp: int = 0, model: str = "digits") -> FoundVersion:
+    return FoundVersion(VersionKey(model, version), Path(f"{model}/{version}"), (("model.onnx", 7, stamp),))
+
+
+def known(**states: VersionState) -> dict[VersionKey, KnownVersion]:
+    """`v3=READY` is version 3 in that state, with the files `found(3)` has."""
+    return {
+        VersionKey("digits", int(name[1:])): KnownVersion(state, (("model.onnx", 7, 0),))
+        for name, state in states.items()
+    }
+
+
+def key(version: int) -> VersionKey:
+    return VersionKey("digits", version)
+
+
+def test_newest_versions_of_each_model_are_loaded() -> None:
+    plan = plan_versions([found(1), found(2), found(3), found(1, model="other")], {}, 2)
+
+    assert [item.key for item in plan.load] == [key(3), key(2), VersionKey("other", 1)]
+    assert (plan.unload, plan.forget) == ((), ())
+
+
+def test_nothing_changes_when_everything_is_as_wanted() -> None:
+    plan = plan_versions([found(1), found(2)], known(v1=READY, v2=READY), 2)
+
+    assert (plan.load, plan.unload, plan.forget) == ((), (), ())
+
+
+def test_older_version_is_kept_when_the_newest_fails() -> None:
+    plan = plan_versions([found(1), found(2)], known(v1=READY, v2=FAILED), 1)
+
+    assert (plan.load, plan.unload, plan.forget) == ((), (), ())
+
+
+def test_version_before_a_failed_one_is_loaded_when_it_was_not() -> None:
+    plan = plan_versions([found(1), found(2)], known(v2=FAILED), 1)
+
+    assert [item.key for item in plan.load] == [key(1)]
+
+
+def test_failed_version_is_not_tried_again_while_its_files_are_the_same() -> None:
+    assert plan_versions([found(1)], known(v1=FAILED), 1).load == ()
+
+
+def test_failed_version_is_tried_again_when_its_files_change() -> None:
+    plan = plan_versions([found(1, stamp=5)], known(v1=FAILED), 1)
+
+    assert [item.key for item in plan.load] == [key(1)]
+    assert plan.forget == (key(1),)
+
+
+def test_older_version_is_not_unloaded_while_the_newer_one_is_on_its_way() -> None:
+    for state in (LOADING, WARMING):
+        assert plan_versions([found(1), found(2)], known(v1=READY, v2=state), 1).unload == ()
+    assert plan_versions([found(1), found(2)], known(v1=READY), 1).unload == ()
+
+
+def test_older_version_is_unloaded_once_as_many_newer_ones_as_wanted_are_ready() -> None:
+    plan = plan_versions([found(1), found(2)], known(v1=READY, v2=READY), 1)
+
+    assert plan.unload == (key(1),)
+
+
+def test_version_already_unloading_is_not_unloaded_twice() -> None:
+    assert plan_versions([found(1), found(2)], known(v1=UNLOADING, v2=READY), 1).unload == ()
+    assert plan_versions([], known(v1=UNLOADING), 1).unload == ()
+
+
+def test_vanished_directory_is_unloaded() -> None:
+    plan = plan_versions([found(2)], known(v1=READY, v2=READY), 2)
+
+    assert plan.unload == (key(1),)
+
+
+def test_vanished_failed_version_is_forgotten() -> None:
+    plan = plan_versions([], known(v1=FAILED), 1)
+
+    assert plan.forget == (key(1),)
+    assert plan.unload == ()
+
+
+def test_changed_files_of_a_ready_version_do_not_reload_it() -> None:
+    plan = plan_versions([found(1, stamp=9)], known(v1=READY), 1)
+
+    assert (plan.load, plan.unload) == ((), ())
