@@ -1,37 +1,42 @@
-"""saccade's exporter: from a checkpoint to a published, gated version.
+"""saccade's exporter: from a checkpoint to a published, gated version. A folder is a stage.
 
-A recipe's way (`step_table.py` lists the steps as data, `pipeline.py` runs them, `steps.py` says what a step is,
-`variants.py` what a variant's name means: a form of the weights in a precision)
-1. `sources/` loads the network of a library or file as a `network.py` Network, and says what the library knows of it.
-2. `wrap.py` builds the deploy module and `trace.py` traces it: `folding.py` merges layers (`folding_hooks.py`,
-   `layer_pairs.py`), `normalisation.py` or `padding.py` prepares pixels, `answer_heads.py` and `detection_heads.py`
-   give the answer, `suppression.py` is non-maximum suppression as one operator.
-3. `preprocess_check.py` compares the server's pixels with the library's own (`fidelity.py`).
-4. `compression/` makes other forms of the weights, which go the same way: `sparsity/` is 2:4, `pruning/` takes whole
-   channels away.
-5. `onnx_from_torch.py` converts: `splice.py` puts users' ONNX graphs in place, `layer_names.py` names nodes after
-   layers, `large_files.py` keeps large weights beside the graph, `conversion_proof.py` holds the file to eager and
-   finds networks whose images must not share a batch (`batching.py`).
-6. `reference.py` runs the eager float network on the test split; `plain_answers.py` are textbook answers.
-7. `onnx_optimization.py` slims and rewrites (`graph_rewrites.py`, `rewrites/`).
-8. `targets.py` asks `operator_support.py` which runtimes take it; `tensorrt_from_onnx.py` builds plans;
-   `plans/` has its parts, and builds those of published versions.
-9. `precision/` makes each variant's file, `quantization/` those of int8 and fp8.
-10. `qualification/` measures that file, through `serving.py`, which opens it as the service does.
-11. `gate/` judges, and settles later what a device must settle; `reports/` tells.
-12. `publish.py` adds the version through `repository.py`, and sample images (`samples.py`) and the test images that a
-    plan is measured by (`evidence_pack.py`); `signing.py` signs it.
+    sources/        loads the network of a library or a file, and says what the library knows of it
+    data/           reads the pictures and labels of a recipe with the serving decoder, and checks them
+    convert/        builds the deploy graph (pixels in, task answer out), traces it, converts it, proves it equal
+    graph/          reads and rewrites ONNX graphs
+    compression/    makes other forms of the weights: `sparsity/` is 2:4, `pruning/` removes whole channels
+    precision/      makes each variant's file; `quantization/` makes those of int8 and fp8
+    plans/          builds TensorRT plans, of new and of published versions
+    qualification/  measures each variant's file: parity, task metric, speed, structure
+    gate/           judges the measurements by the recipe's limits, and settles later what only a device can tell
+    reports/        writes report.md and report.html
+    publish/        adds the version to the repository, signed
+    cli/            the program `saccade-export`
 
-Beside them
-- `recipe.py` validates recipe.yaml and completes it from its source; `init.py` writes the recipe of a checkpoint.
-- `datasets.py` loads splits (`image_split.py`) with the serving decoder: `digit_data.py`, `folder_data.py` give
-  `labelled_images.py`.
-- `artifact.py` stores what steps made, by content; `import_closure.py` finds the modules that decide a step's outcome.
-  `onnx_graph.py` answers questions about graphs.
-- `matrix/` takes every network of the seeds through all of it and keeps the table.
-- `cli.py` is the program: `cli_sources.py`, `cli_matrix.py`, `cli_recover.py`, `cli_signing.py`, `cli_gate.py`,
-  `cli_build.py` with `cli_engines.py`; `progress.py` its lines and bars, `errors.py` every failure it can name.
-  `engine_build.py` is the program that servers start, `demo.py` is `make demo`.
+    network.py         what every source gives: a module, its outputs, what its library knows
+    recipe.py          validates recipe.yaml and completes it from its source
+    step_table.py      lists the steps as data; `steps.py` says what a step is, `pipeline.py` runs them
+    artifact.py        keeps what steps made, by content; `import_closure.py` finds the code that a step depends on
+    variants.py        what a variant's name means: a form of the weights in a precision
+    errors.py          every failure that the exporter names
+
+A recipe's way
+1. `sources/` loads the network.
+2. `convert/wrap.py` builds the deploy module and `convert/trace.py` traces it; `convert/folding.py` merges
+   layers.
+3. `data/preprocess_check.py` compares the server's pixels with the library's own (`data/fidelity.py`).
+4. `compression/compress.py` makes other forms of the weights, which go the same way.
+5. `convert/onnx_from_torch.py` converts, `convert/conversion_proof.py` holds the file to the eager network and finds
+   networks whose images must not share a batch; `convert/onnx_optimization.py` simplifies and rewrites.
+6. `qualification/reference.py` runs the eager float network on the test split.
+7. `plans/targets.py` asks which runtimes take the graph.
+8. `precision/make.py` makes each variant's file.
+9. `qualification/qualify.py` measures that file through `qualification/serving.py`, which opens it as the server does.
+10. `gate/judge.py` judges; `reports/` tells.
+11. `publish/publish.py` adds the version through `publish/repository.py`, with sample images (`publish/samples.py`) and
+    the test images that a plan is measured by (`publish/evidence_pack.py`); `publish/signing.py` signs it.
+
+`matrix/` takes many library networks through all of it and keeps the table; `cli/demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

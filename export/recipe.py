@@ -17,8 +17,8 @@ from saccade.export.compression.spec import PruningSpec, SparsitySpec
 from saccade.export.data.image_split import Split
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
+from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
-from saccade.export.sources.network import NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec

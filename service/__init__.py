@@ -1,35 +1,38 @@
-"""saccade's server.
+"""saccade's server. A folder is a process, or what processes share.
+
+    api/         an HTTP process: requests enter here, are decoded, sent to a device, and answered
+    worker/      a device worker: the process that owns one device; `scheduling/` forms batches, `gpu_jpeg/` decodes
+    supervisor/  the parent process: starts and replaces the others, decides what is loaded where; `placement/` counts
+                 memory, `engines/` has TensorRT plans built, `tuning/` chooses the form of the processes by measuring
+    ipc/         what these three share: messages, shared memory, how a child starts and ends
+    vision/      pixels in, answers out: decoding, and one file per task
+    backends/    one file or folder per runtime
+    repository/  reads, verifies and lists published versions and TensorRT plans
+    cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
+    core.py errors.py settings.py metrics.py logs.py device_names.py: nouns, failures, settings, metrics of all
+
+`api`, `worker` and `supervisor` never import each other; a test holds it.
 
 A request's life
-1. `http/vision_routes.py` speaks HTTP: key, model, parameters, body; every end is counted once.
-2. `scheduling/dispatch.py` chooses a device, `scheduling/admission.py` gives a permit and a slot there, or 429; so does
-   `scheduling/waits.py` before the body is read, when the wait would take the time that the request has.
-3. `vision/image_decoder.py` and `models/contract/preprocessing.py` write its pixels into the slot (`workers/tensor_slots.py`).
-4. `workers/worker_client.py` sends ids to the device worker (`workers/messages.py`).
-5. `workers/worker.py` queues it (`scheduling/queue.py`), unless it would be late behind what waits; when the device is
-   free, `scheduling/fair_share.py` says which model's turn it is, and `scheduling/batching.py` which requests run.
-6. `workers/device_loop.py` gathers, runs `backends/`, and the answer is written into the slot.
-   Where `vision/gpu/` was measured to decode JPEGs faster, the slot has their bytes, and `workers/batch_filling.py`
-   makes pixels of them in step 6.
-7. `vision/answers.py` renders it in source coordinates: {classification,detection,segmentation}.py beside it.
+1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome.
+2. `api/predictor.py` tells the rest as one story. `api/admission.py` and `api/device_lines.py` decide whether
+   the request may enter, and on which device; a permit and a slot are taken, or the answer is 429.
+3. `vision/image_decoder.py` decodes the picture; `models/contract/preprocessing.py` writes its pixels into the slot
+   (`ipc/tensor_slots.py`, shared memory).
+4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`).
+5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
+   `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.
+6. `worker/device_loop.py` gathers the batch and runs it with a backend; answers are written into the slots. Where the
+   GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here.
+7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent.
 
-`predictor.py` tells steps 2 to 7 as one story; `app.py` wires an API process, `supervisor.py` all processes: a worker
-per device (`device_names.py`, `workers/device_supervision.py`) and what each has of a version (`version_table.py`,
-`version_entry.py`). `version_serving.py` says which versions that are; sockets lie in `runtime_dir.py`.
-`engines/` has TensorRT plans built, measured and swapped in while others serve.
-`tuning/` chooses workers, threads and spinning on a processor by measuring them before all this begins;
-`start_barrier.py` says when API processes listen. `cancellation.py` ends the waits of an image when its deadline has
-passed or its client has left.
-`offline.py` takes a folder through a version without any of this: `saccade predict --repository`.
-`placement/` accounts for device memory and decides which devices get a version, and on demand who leaves for whom;
-requests for what is not loaded wait in `cold_starts.py`.
-`rungs.py` answers by a cheaper variant when time is short: `repository/ladder.py` says which there are,
-`scheduling/brown_out.py` when.
-`repository/` lists, checks and picks versions: `verify.py` by digest, `signature.py` by who signed (`trusted_keys.py`).
-`rollout/` decides which version answers; `catalog.py` is what an API process knows of them.
-`errors.py` has every failure, `metrics.py` every metric, `settings.py` every setting.
-`bench/` is the load client behind `saccade bench`; the server does not import it.
-`cli.py` is the `saccade` program, `commands/` its parts.
+A version's life
+1. `supervisor/serving.py` sees a new directory, and `repository/verify.py` verifies it.
+2. `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
+3. `worker/loading.py` loads it and runs every allowed batch size once; `supervisor/devices.py` hears that it is ready.
+4. `api/catalog.py` learns of it, and requests go to the newest ready version. On demand, `api/cold_starts.py` holds
+   requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants may answer when time is
+   short.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.
 """

@@ -1,4 +1,4 @@
-"""Every failure the service can name; no HTTP in here (http/error_responses.py maps these once).
+"""Every failure the service can name; no HTTP in here (api/http/error_responses.py maps these once).
 
 SaccadeError
 ├── BadRequest              the request itself is malformed

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead
 from saccade.export.convert.normalisation import flat_outputs
-from saccade.export.sources.network import Network
+from saccade.export.network import Network
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
 RAW_TENSORS = {"logits": 1, "dense_logits": 1, "boxes": 2, "candidates": 3}  # outputs of a network, by form

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.convert.suppression import keep_per_class
-from saccade.export.sources.network import Suppression
+from saccade.export.network import Suppression
 
 SCORE_FLOOR = 0.001  # detections below it are padding: no metric and no request ever asks for them
 # Greedy suppression looks at better boxes only, so cutting the list at this many rows changes an answer only when

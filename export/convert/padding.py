@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saccade.export.convert.normalisation import FoldedNetwork, normalise, proven_front
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import Network
+from saccade.export.network import Network
 from saccade.models.contract.specs import Normalisation, PreprocessSpec
 
 

@@ -17,9 +17,9 @@ from saccade.export.convert.normalisation import FoldedNetwork, flat_outputs, fo
 from saccade.export.convert.padding import padded_network
 from saccade.export.convert.trace import Trace, traced
 from saccade.export.errors import SourceError
+from saccade.export.network import Network
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
-from saccade.export.sources.network import Network
 from saccade.export.steps import StepContext
 from saccade.models.contract.specs import TensorSpec, input_tensor, output_tensors
 

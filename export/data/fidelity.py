@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from saccade.export.sources.network import LibraryTransform
+from saccade.export.network import LibraryTransform
 from saccade.models.contract.preprocessing import Geometry, UInt8Array, preprocess_into
 from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec
 from saccade.service.vision.image_decoder import ImageLimits, decode_image

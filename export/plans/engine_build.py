@@ -1,7 +1,8 @@
 """`python -m saccade.export.plans.engine_build` builds, measures and judges one plan, with one outcome.
 
-It is a child of the server: the order comes on stdin, progress and the outcome go to stdout (`service/supervisor/engines/
-build_wire.py`), everything else that prints goes to stderr. Neither torch nor a recipe is needed.
+It is a child of the server: the order comes on stdin, progress and the outcome go to stdout (both are defined in
+`service/supervisor/engines/build_wire.py`), everything else that prints goes to stderr. Neither torch nor a recipe is
+needed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms
 
 from saccade.export.convert.detection_heads import SCORE_FLOOR
 from saccade.export.convert.normalisation import flat_outputs
-from saccade.export.sources.network import Network, Suppression
+from saccade.export.network import Network, Suppression
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saccade.export.artifact import Artifact, Detail
 from saccade.export.convert.padding import plain_input
 from saccade.export.data.image_split import batches
+from saccade.export.network import Network
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.bootstrap import Interval
@@ -19,7 +20,6 @@ from saccade.export.qualification.evidence import MetricName, accuracy_of
 from saccade.export.qualification.plain_answers import plain_answer
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
-from saccade.export.sources.network import Network
 from saccade.export.steps import StepContext
 from saccade.models.contract.specs import output_tensors
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import weights_digest
 

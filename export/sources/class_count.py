@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import SourceFacts
+from saccade.export.network import SourceFacts
 from saccade.export.sources.specs import SourceSpec, TimmSource, TorchvisionSource
 from saccade.export.sources.weights import shapes_of
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from saccade.export.sources.network import LibraryTransform
+from saccade.export.network import LibraryTransform
 
 
 def as_library_transform(transform: Callable[[Image.Image], Tensor]) -> LibraryTransform:

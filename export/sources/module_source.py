@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import ModuleSource, SourceSpec
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
 

@@ -1,6 +1,6 @@
 """Networks that are ONNX files already. Promises: sizes, task and class count come from the file, pixels stay ours.
 
-The file takes normalised float images (n, 3, height, width) and gives, as `export/sources/network.py` says, logits (n,
+The file takes normalised float images (n, 3, height, width) and gives, as `export/network.py` says, logits (n,
 classes), dense logits (n, classes, h, w), or boxes with scores.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from saccade.export.artifact import sources_digest
 from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
 from saccade.export.sources.onnx_files import FLOAT, INT64, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.raw_shapes import facts_from_shapes
 from saccade.export.sources.specs import SourceSpec

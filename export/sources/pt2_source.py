@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.network import FORMS_BY_TASK, LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.pt2_archive import ensure_harmless
 from saccade.export.sources.raw_shapes import Shape, facts_from_shapes
 from saccade.export.sources.specs import SourceSpec

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saccade.export.network import SourceFacts
 from saccade.export.sources.names import generic_labels
-from saccade.export.sources.network import SourceFacts
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5

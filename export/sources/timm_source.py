@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.class_features import WithFeatures
 from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, unknown_name
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TimmSource
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, fitted_tensors, load_tensors, misfits_of, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec

@@ -18,9 +18,9 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.transforms import functional
 
 from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts, Suppression
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, near_names
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts, Suppression
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates

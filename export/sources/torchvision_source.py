@@ -18,10 +18,10 @@ from torchvision.transforms._presets import ImageClassification, SemanticSegment
 
 from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.class_features import WithFeatures
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, unknown_name
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec

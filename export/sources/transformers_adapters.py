@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.export.errors import SourceError
+from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources.class_features import WithFeatures
-from saccade.export.sources.network import Network, NetworkRequest
 from saccade.export.sources.transformers_checkpoint import Checkpoint
 from saccade.export.sources.transformers_patches import QueriesInOrder, make_traceable
 from saccade.models.contract.specs import Task

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform
 from saccade.export.sources.library_pixels import as_library_transform
-from saccade.export.sources.network import LibraryTransform
 from saccade.models.contract.specs import Normalisation, PreprocessSpec
 
 _FILES = ("preprocessor_config.json", "processor_config.json")

@@ -1,7 +1,7 @@
 """Networks of transformers. Promises: local safetensors only, no remote code, labels and preprocessing as published.
 
 With `weights: DIR` everything comes from the directory; with a model type alone the network is random. Adapters to
-the forms of `saccade.export.sources.network` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.
+the forms of `network.py` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
-from saccade.export.sources.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TransformersSource
 from saccade.export.sources.transformers_adapters import adapted, detections_of
 from saccade.export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model

@@ -182,7 +182,7 @@ class EngineStatus(Message, frozen=True):
     device: str
     variant: str  # empty where the reason concerns all of them
     state: str
-    stage: str = ""  # of a build, as in engines/build_wire.py
+    stage: str = ""  # of a build, as in supervisor/engines/build_wire.py
     share: float = 0.0  # of that stage that is done
     plan: str = ""  # the place of its key
     reason: str = ""

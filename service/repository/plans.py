@@ -1,7 +1,8 @@
 """Keeps TensorRT plans. Promises: a plan is there whole or not at all, and what is read is what was put, or refused.
 
-`models/contract/plans.py` tells how the directory lies. With a secret, every record carries an HMAC in `plan.hmac`, and a plan
-without a fitting one is refused; the record holds the plan's digest. Without a secret, nobody else may write there.
+The layout of the directory is described in `models/contract/plans.py`. With a secret, every record carries an HMAC in
+`plan.hmac`, and a plan without a fitting one is refused; the record holds the plan's digest. Without a secret, nobody
+else may write there.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.settings import MIB, Settings, resolved
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision
-from saccade.service.supervisor.engines.engine_serving import EngineEvents, EngineServing
-from saccade.service.supervisor.placement.placer import MemoryLimits, Placer
+from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler, PlanReconcilerEvents
+from saccade.service.supervisor.placement.device_placement import DevicePlacement, MemoryLimits
 from saccade.service.supervisor.serving import ServingEvents, VersionServing
 from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
@@ -49,12 +49,12 @@ class Supervisor:
         self._reservation = reservation
         self._table = VersionTable()
         limits = MemoryLimits(settings.device_memory_reserve_mb, settings.device_memory_limit_mb)
-        self._placer = Placer(self._table, settings.placement, limits)
-        engine_events = EngineEvents(self._engines_decided, self._publish, lambda: self._generation + 1)
-        self._engines = EngineServing(settings, self._table, engine_events)
+        self._placement = DevicePlacement(self._table, settings.placement, limits)
+        engine_events = PlanReconcilerEvents(self._engines_decided, self._publish, lambda: self._generation + 1)
+        self._engines = PlanReconciler(settings, self._table, engine_events)
         serving_events = ServingEvents(self._publish, self._load_next, lambda: self._generation + 1)
         self._versions = VersionServing(
-            settings, signatures, self._table, self._placer.held_bytes, self._engines, serving_events
+            settings, signatures, self._table, self._placement.held_bytes, self._engines, serving_events
         )
         self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Supervisor:
             self._apis.pop(name)
             self._acknowledged.pop(name)
             self._start_barrier.gone(name)
-            self._versions.residency.api_gone(name)
+            self._versions.model_cache.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
             self._unload_settled()
             if not self._is_draining:
@@ -125,7 +125,7 @@ class Supervisor:
         mark_process_dead(pid, self._metrics_dir)
         if not self._is_draining:
             self._table.worker_lost(device)
-            self._placer.device_lost(device)
+            self._placement.device_lost(device)
             self._publish()
 
     async def _pause(self, seconds: float) -> None:
@@ -152,16 +152,16 @@ class Supervisor:
                 self._unload_settled()
                 self._announce()
             case messages.Want():
-                self._versions.want(VersionKey(message.model, message.version))
+                self._versions.desire(VersionKey(message.model, message.version))
             case messages.Used():
-                self._versions.residency.used(name, message.usages)
+                self._versions.model_cache.used(name, message.usages)
 
     def _from_worker(self, device: str, message: messages.AnyMessage) -> None:
         match message:
             case messages.WorkerReady():
                 if message.facts.problem:
                     log.error("device_unusable", device=device, reason=message.facts.problem)
-                self._placer.device_ready(device, message.facts)
+                self._placement.device_ready(device, message.facts)
                 self._engines.device_found(device, message.facts)
                 self._publish()
                 self._load_next()
@@ -169,8 +169,8 @@ class Supervisor:
                 self._report(message)
             case messages.Unloaded():
                 self._table.unloaded(message.instance_id)
-                self._placer.instance_gone()
-                self._versions.wake_wanted()
+                self._placement.instance_gone()
+                self._versions.load_requested()
                 self._publish()
                 self._load_next()
 
@@ -182,7 +182,7 @@ class Supervisor:
         spec = instance.spec
         fields = {"model": key.model, "version": key.version, "variant": spec.variant, "device": spec.device}
         if instance.state is VersionState.READY:
-            self._versions.residency.ready(key)
+            self._versions.model_cache.ready(key)
             log.info("version_ready", **fields, provider=update.provider, seconds=round(update.seconds, 2))
         elif instance.state is VersionState.FAILED:
             log.error("version_failed", **fields, reason=instance.reason)
@@ -198,8 +198,8 @@ class Supervisor:
     def _load_next(self) -> None:
         """Places what waits, and gives every worker that loads nothing its next instance."""
         changes = 0
-        self._versions.residency.is_waiting = False
-        for refused in self._placer.settle(self._versions.residency.room):
+        self._versions.model_cache.is_waiting = False
+        for refused in self._placement.reconcile(self._versions.model_cache.room):
             fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
             if refused.rung:
                 log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
@@ -211,7 +211,7 @@ class Supervisor:
             if load is not None:
                 device.send(load)
                 changes += 1
-        if changes or self._versions.residency.has_let_go():
+        if changes or self._versions.model_cache.has_released():
             self._publish()
 
     def _let_listen(self, names: list[str]) -> None:
@@ -227,7 +227,7 @@ class Supervisor:
     # Catalog
 
     def _catalog(self) -> messages.Catalog:
-        devices = tuple(device.status(self._placer.measured_bytes(name)) for name, device in self._devices.items())
+        devices = tuple(device.status(self._placement.measured_bytes(name)) for name, device in self._devices.items())
         versions = self._table.statuses(self._engines.statuses)
         return messages.Catalog(self._generation, devices, versions, self._is_draining)
 

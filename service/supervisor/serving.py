@@ -18,8 +18,8 @@ from saccade.service.repository.open import FoundVersion, list_versions
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from saccade.service.settings import Settings
-from saccade.service.supervisor.engines.engine_serving import EngineServing
-from saccade.service.supervisor.placement.residency import Residency, ResidencyEvents, ResidencyRule
+from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler
+from saccade.service.supervisor.placement.model_cache import ModelCache, ModelCacheEvents, ModelCacheRule
 from saccade.service.supervisor.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
@@ -47,7 +47,7 @@ class VersionServing:
         signatures: SignaturePolicy,
         table: VersionTable,
         held_bytes: Callable[[VersionEntry, Instance], int],
-        engines: EngineServing,
+        engines: PlanReconciler,
         events: ServingEvents,
     ) -> None:
         """`held_bytes` is what an instance holds of its device's memory."""
@@ -56,36 +56,36 @@ class VersionServing:
         self._table = table
         self._engines = engines
         self._events = events
-        rule = ResidencyRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
-        self.residency = Residency(table, rule, held_bytes, ResidencyEvents(self._rest, self._let_go))
+        rule = ModelCacheRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
+        self.model_cache = ModelCache(table, rule, held_bytes, ModelCacheEvents(self._unload, self._release))
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """Each until cancelled."""
-        return [self._watch(), self._review_residency()]
+        return [self._watch(), self._review_model_cache()]
 
-    def want(self, key: VersionKey) -> None:
+    def desire(self, key: VersionKey) -> None:
         """Requests wait for it."""
-        self.residency.want(key)
-        self.wake_wanted()
+        self.model_cache.desire(key)
+        self.load_requested()
 
-    def wake_wanted(self) -> None:
+    def load_requested(self) -> None:
         """Brings up what requests wait for."""
-        for key in self.residency.take_wanted():
+        for key in self.model_cache.take_requested():
             entry = self._table.entry(key)
             if entry is not None and entry.verified is not None:
-                self._table.wake(key)
+                self._table.load(key)
                 log.info("version_wanted", model=key.model, version=key.version)
                 self._bring_up(entry.verified)
 
-    def _rest(self, key: VersionKey) -> None:
-        if self._table.rest(key, self._events.next_generation()):
+    def _unload(self, key: VersionKey) -> None:
+        if self._table.unload(key, self._events.next_generation()):
             log.info("version_evicted", model=key.model, version=key.version)
             self._engines.drop(key)
 
-    def _let_go(self, key: VersionKey, instance: Instance) -> None:
+    def _release(self, key: VersionKey, instance: Instance) -> None:
         spec = instance.spec
         log.warning("rung_gave_way", model=key.model, version=key.version, variant=spec.variant, device=spec.device)
-        self._table.let_go(key, instance, self._events.next_generation())
+        self._table.release(key, instance, self._events.next_generation())
 
     # What the repository has
 
@@ -132,9 +132,9 @@ class VersionServing:
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
-        self._table.on_demand(key, is_so=self.residency.is_on_demand(key))
-        if self.residency.starts_resting(key):
-            self._table.rest(key, self._events.next_generation())
+        self._table.on_demand(key, is_so=self.model_cache.is_on_demand(key))
+        if self.model_cache.starts_unloaded(key):
+            self._table.unload(key, self._events.next_generation())
             self._events.publish()
         else:
             self._bring_up(verified)
@@ -149,7 +149,7 @@ class VersionServing:
         specs = self._specs(version)
         key = VersionKey(version.manifest.model, version.manifest.version)
         for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
-            self._table.want(key, spec)
+            self._table.desire(key, spec)
         for device, reason in specs.refusals.items():
             self._table.cannot(key, device, reason)
         for device, reasons in specs.left_out.items():
@@ -157,9 +157,9 @@ class VersionServing:
         self._engines.keep(version)
         self._events.load()
 
-    async def _review_residency(self) -> None:
+    async def _review_model_cache(self) -> None:
         """What could not leave may do so later: requests end, and a stay becomes long enough."""
         while True:
             await asyncio.sleep(_REVIEW_PERIOD_S)
-            if self.residency.is_waiting:
+            if self.model_cache.is_waiting:
                 self._events.load()

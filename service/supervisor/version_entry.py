@@ -79,7 +79,7 @@ class VersionEntry:
     allowed_batch_sizes: tuple[int, ...] = (1,)
     instances: list[Instance] = field(default_factory=list)
     on_demand: bool = False  # requests load it, and it leaves when others need its place
-    is_resting: bool = False  # nothing of it is loaded, or stays loaded, until it is asked for
+    is_unloaded: bool = False  # nothing of it is loaded, or stays loaded, until it is asked for
     load_seconds: float = 0.0  # of its last load, kept while it rests
 
     @property
@@ -100,7 +100,7 @@ class VersionEntry:
     @property
     def reason(self) -> str:
         """Why it is not ready; which device says what only where they differ."""
-        if self.is_resting and not self.refusal:
+        if self.is_unloaded and not self.refusal:
             return RESTING
         if self.refusal or self.state is not VersionState.FAILED:
             return self.refusal

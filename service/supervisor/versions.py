@@ -58,7 +58,7 @@ class VersionTable:
         entry.manifest_sha256 = version.manifest_sha256
         entry.allowed_batch_sizes = batch_sizes
 
-    def want(self, key: VersionKey, spec: InstanceSpec) -> Instance:
+    def desire(self, key: VersionKey, spec: InstanceSpec) -> Instance:
         """One instance more, once it has a place. A second one on the same device may replace the first."""
         instance = Instance(spec)
         self._entries[key].instances.append(instance)
@@ -66,7 +66,7 @@ class VersionTable:
 
     def building(self, key: VersionKey, device: str, variant: str) -> None:
         """Nothing serves there until its plan is built."""
-        self.want(key, InstanceSpec(device, variant, "tensorrt")).state = VersionState.BUILDING
+        self.desire(key, InstanceSpec(device, variant, "tensorrt")).state = VersionState.BUILDING
 
     def instances(self, key: VersionKey, device: str) -> list[Instance]:
         """Those of a version on a device, without what is on its way out; empty for an unknown version."""
@@ -74,14 +74,14 @@ class VersionTable:
         found = () if entry is None else entry.instances
         return [item for item in found if item.spec.device == device and item.state is not VersionState.UNLOADING]
 
-    def let_go(self, key: VersionKey, instance: Instance, generation: int) -> None:
+    def release(self, key: VersionKey, instance: Instance, generation: int) -> None:
         """It is replaced, or not wanted any more. From catalog `generation` on, nobody may send it requests."""
         if instance not in self._loading.values():
             self._begin_unload(self._entries[key], instance, generation)
 
     def cannot(self, key: VersionKey, device: str, reason: str) -> None:
         """This device can load nothing of it, others may."""
-        self.want(key, InstanceSpec(device, "", "")).fail(reason)
+        self.desire(key, InstanceSpec(device, "", "")).fail(reason)
 
     def unplaced(self) -> list[tuple[VersionKey, VersionEntry, list[Instance]]]:
         """Versions with instances that wait for a place, one instance per device.
@@ -191,26 +191,26 @@ class VersionTable:
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
             return  # the next look at the repository finds it loaded
-        entry.is_resting = False
+        entry.is_unloaded = False
         for instance in list(entry.instances):
             self._begin_unload(entry, instance, generation)
         if not entry.instances:
             self.forget(key)
 
-    def rest(self, key: VersionKey, generation: int) -> bool:
+    def unload(self, key: VersionKey, generation: int) -> bool:
         """Unloads it like `begin_unload`, but remembers it: a request loads it again. False while it loads."""
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
             return False
-        entry.is_resting = True
+        entry.is_unloaded = True
         for instance in list(entry.instances):
             self._begin_unload(entry, instance, generation)
         return True
 
-    def wake(self, key: VersionKey) -> None:
+    def load(self, key: VersionKey) -> None:
         """It rests no more; `want` says what of it is loaded. Those that were woken before come before it."""
         entry = self._entries[key] = self._entries.pop(key)
-        entry.is_resting = False
+        entry.is_unloaded = False
 
     def on_demand(self, key: VersionKey, *, is_so: bool) -> None:
         """Whether requests load it."""
@@ -282,13 +282,13 @@ class VersionTable:
 
     def _drop(self, entry: VersionEntry, instance: Instance) -> None:
         entry.instances.remove(instance)
-        if not entry.instances and not entry.is_resting:
+        if not entry.instances and not entry.is_unloaded:
             self.forget(entry.found.key)
 
 
 def _planned(entry: VersionEntry) -> VersionState:
     """A version counts as ready for those it replaces only once all its devices have settled."""
-    if entry.is_resting and not entry.refusal:
+    if entry.is_unloaded and not entry.refusal:
         return VersionState.READY  # as good as: it answers when asked
     if entry.state is VersionState.READY and not entry.is_settled:
         return VersionState.WARMING

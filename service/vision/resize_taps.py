@@ -1,6 +1,7 @@
 """Which source pixels an output pixel is made of. Promises: pure; the filters and supports of Pillow and of torch.
 
-`models/contract/resampling.py` has the same arithmetic in libraries; here it is written out, because a GPU kernel needs weights.
+`models/contract/resampling.py` has the same arithmetic in libraries; here it is written out, because a GPU kernel needs
+the weights.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from saccade.service.backends.base import Outputs
 from saccade.service.errors import BackendError, DeviceLost
 from saccade.service.ipc import messages
 from saccade.service.worker.batch_filling import Filling
-from saccade.service.worker.device_turns import DeviceTurns
+from saccade.service.worker.device_lock import DeviceLock
 from saccade.service.worker.in_flight import Flight, InFlight
 from saccade.service.worker.instances import Finished, Instance, Started, Work
 from saccade.service.worker.scheduling.batching import Decision
@@ -40,7 +40,7 @@ class DeviceLoop:
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
         self._wake = threading.Condition()
-        self._turns = DeviceTurns(self._wake_up)
+        self._turns = DeviceLock(self._wake_up)
         self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
         self._instances: dict[int, Instance] = {}

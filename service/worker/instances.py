@@ -29,7 +29,7 @@ class Work(msgspec.Struct, frozen=True, eq=False):
     deadline_s: float
     submitted_s: float
     encoded_bytes: int = 0  # of a JPEG in the slot; 0: it has pixels
-    rank_offset_s: float = 0.0  # its priority, see scheduling/priority.py
+    rank_offset_s: float = 0.0  # its priority, see api/priority.py
 
     @property
     def rank_s(self) -> float:

@@ -99,8 +99,8 @@ def bench_deployable(network: BenchNetwork, recipe: Any) -> tuple[Any, str]:
     import torch
 
     from saccade.export.convert.wrap import deployable_network
+    from saccade.export.network import FORMS_BY_TASK, Network
     from saccade.export.sources.module_source import MethodModule
-    from saccade.export.sources.network import FORMS_BY_TASK, Network
 
     module, source = ready_network(network)
     if network.method != "forward":

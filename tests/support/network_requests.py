@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from saccade.export.network import NetworkRequest
 from saccade.export.sources import source_facts
-from saccade.export.sources.network import NetworkRequest
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Normalisation
 

@@ -19,7 +19,7 @@ from saccade.service.worker.scheduling.latency_model import LatencyModel
 from saccade.service.worker.scheduling.queue import RequestQueue
 from tests.support.simulated_device import Request, percentile
 
-WARM_UP_RUNS = 3  # as workers/loading.py does
+WARM_UP_RUNS = 3  # as worker/loading.py does
 
 
 @dataclass(frozen=True, slots=True)

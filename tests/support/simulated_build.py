@@ -1,4 +1,4 @@
-"""`python -m saccade.export.plans.engine_build` on the simulated device. SIMULATED_BUILD: accept, deny, crash or hang."""
+"""The plan builder on the simulated device. SIMULATED_BUILD says what it does: accept, deny, crash or hang."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Which channels of a traced network may leave together. Promises: what counts or averages channels keeps them all.
 
-The bundles are those of `export/compression/sparsity/channel_groups.py`, after the dependency groups of DepGraph (Fang et al.,
-arXiv 2301.12900). A bundle that may change places may also leave, unless an operator looks at how many there are.
+The bundles are those of `export/compression/sparsity/channel_groups.py`, after the dependency groups of DepGraph
+(Fang et al., arXiv 2301.12900). A bundle that may change places may also leave, unless an operator looks at their
+number.
 """
 
 from __future__ import annotations

@@ -10,9 +10,6 @@ After conversion, on graphs (`export/convert/onnx_optimization.py` applies and p
 - `fourier.py` turns DFT of a fixed length into matrix products.
 - `antialiased_resize.py` turns antialiased Resize of a fixed size into two matrix products.
 
-Before int8 (`export/precision/quantization/equal_scales.py` lets it compete)
-- `layer_norm_scales.py` lets all channels behind a LayerNorm reach equally far (RepQuant), and takes it back behind.
-
 For TensorRT only (`export/plans/tensorrt_from_onnx.py` applies them to what it parses)
 - `byte_input.py` lets it read uint8 images.
 - `suppression_for_tensorrt.py` turns NonMaxSuppression into rounds of matrix products.

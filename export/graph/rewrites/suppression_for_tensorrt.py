@@ -101,7 +101,7 @@ suppression (float[n,k,4] boxes, float[n,c,k] scores, int64[n,1,k] classes, floa
 
 
 def use_rounds_for_suppression(model: onnx.ModelProto) -> int:
-    """Rewrites every NonMaxSuppression that `export/convert/suppression.py` wrote for rows of one class; returns how many."""
+    """Rewrites each NonMaxSuppression of `export/convert/suppression.py` with rows of one class; returns how many."""
     operators = [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
     if not operators or model.opset_import[0].version < _OPSET:
         return 0

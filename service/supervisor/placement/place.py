@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from saccade.service.supervisor.placement.ledger import DeviceLedger, Need
+from saccade.service.supervisor.placement.device_memory import DeviceMemory, Need
 
 Policy = Literal["replicate", "spread"]
 
@@ -22,18 +22,18 @@ class Placement:
 
 
 def place(
-    needs: Mapping[str, Need], ledgers: Mapping[str, DeviceLedger], lost: Collection[str], policy: Policy
+    needs: Mapping[str, Need], memory_by_device: Mapping[str, DeviceMemory], lost: Collection[str], policy: Policy
 ) -> Placement:
     """Devices for a version that needs this much on each of them.
 
-    `ledgers` holds the devices that have said what they have; `lost` those whose worker ended before it could.
+    `memory_by_device` holds the devices that have said what they have; `lost` those whose worker ended before it could.
     - replicate: every device on which it fits. Each is decided on its own, as soon as it is known.
     - spread: the one with most room, among equals the one that holds least. Decided once all are known or lost,
       so that the first worker to start does not get everything.
     """
-    known = {device: ledgers[device] for device in needs if device in ledgers}
+    known = {device: memory_by_device[device] for device in needs if device in memory_by_device}
     refusals = {
-        device: reason for device, ledger in known.items() if (reason := ledger.refusal(needs[device])) is not None
+        device: reason for device, memory in known.items() if (reason := memory.refusal(needs[device])) is not None
     }
     fitting = [device for device in known if device not in refusals]
     if policy == "replicate":
@@ -47,7 +47,7 @@ def place(
     return Placement((chosen,), {}, tuple(device for device in needs if device != chosen))
 
 
-def _fullness(ledger: DeviceLedger) -> tuple[float, int, int]:
+def _fullness(memory: DeviceMemory) -> tuple[float, int, int]:
     """Least first. Of equals `min` takes the first named."""
-    room = math.inf if ledger.free_bytes is None else ledger.free_bytes
-    return (-room, ledger.held_bytes, len(ledger.holdings))
+    room = math.inf if memory.free_bytes is None else memory.free_bytes
+    return (-room, memory.held_bytes, len(memory.holdings))

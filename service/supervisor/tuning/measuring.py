@@ -1,4 +1,4 @@
-"""`python -m saccade.service.supervisor.tuning.measuring` measures forms with a network and pictures, as traffic uses them.
+"""Measures forms with a network and pictures, as traffic uses them; a program of its own (`python -m`).
 
 Reads a `Task` as JSON from standard input, writes a list of `Measured` to standard output. Forms take turns, medians
 count. The version is verified first, so a file that nobody vouches for is not opened.

@@ -1,10 +1,7 @@
 """Decoding JPEGs on a GPU, where that is measured to be faster than the CPU's image threads.
 
-- header.py: what an API process can say of an image without decoding it; decides what may go to a device
 - decoder.py: the seam, and decoding with nvImageCodec and our kernels behind it
 - nvimagecodec.py: the library that decodes
-- taps.py: which source pixels an output pixel is made of; pure
-- resize_plan.py: what the resize kernels get for one batch; pure
 - resize.cu, kernels.py, launcher.py: the two passes of the resize, compiled by NVRTC and launched
 - memory.py: device and pinned memory that grows
 - cpu_stand_in.py: the seam on the CPU path's code, for the fake backend

@@ -15,7 +15,7 @@ from saccade.service.worker.gpu_jpeg.decoder import GpuJpegDecoder
 
 
 class JpegRows:
-    """A decoder with one version's preprocessing rule: what `workers/batch_filling.py` asks of it."""
+    """A decoder with one version's preprocessing rule: what `worker/batch_filling.py` asks of it."""
 
     def __init__(self, decoder: GpuJpegDecoder, spec: PreprocessSpec, limits: ImageLimits) -> None:
         self._decoder = decoder

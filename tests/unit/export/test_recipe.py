@@ -9,8 +9,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from saccade.export.errors import RecipeError
+from saccade.export.network import SourceFacts
 from saccade.export.recipe import completed, load_recipe
-from saccade.export.sources.network import SourceFacts
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES

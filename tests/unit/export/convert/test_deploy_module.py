@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from saccade.export.convert.answer_heads import ClassifyHead, SegmentHead
 from saccade.export.convert.normalisation import fold_normalisation, normalise, relative_l2
 from saccade.export.errors import GraphError
+from saccade.export.network import Network
 from saccade.export.qualification.plain_answers import plain_answer
-from saccade.export.sources.network import Network
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 PREPROCESS = PreprocessSpec(width=32, height=24, fit="letterbox")

@@ -10,8 +10,8 @@ from torchvision.ops import batched_nms
 
 from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead
 from saccade.export.convert.suppression import keep_per_class
+from saccade.export.network import Network, Suppression
 from saccade.export.qualification.plain_answers import plain_answer
-from saccade.export.sources.network import Network, Suppression
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 from tests.support.conversion import ConvertedModule
 

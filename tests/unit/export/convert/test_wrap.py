@@ -13,8 +13,8 @@ from saccade.export.convert.padding import BarsToZero, plain_content_mask, plain
 from saccade.export.convert.trace import traced
 from saccade.export.convert.wrap import deployable_network, output_names
 from saccade.export.errors import SourceError
+from saccade.export.network import Network
 from saccade.export.recipe import Recipe
-from saccade.export.sources.network import Network
 from saccade.models.contract.specs import Normalisation, PreprocessSpec
 from tests.support.conversion import ConvertedModule
 

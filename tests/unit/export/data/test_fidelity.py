@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.fidelity import SIZES, FidelityReport, measure_fidelity, photograph
-from saccade.export.sources.network import LibraryTransform
+from saccade.export.network import LibraryTransform
 from saccade.models.contract.preprocessing import preprocess
 from saccade.models.contract.specs import Normalisation, PreprocessSpec
 

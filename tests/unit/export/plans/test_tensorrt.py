@@ -16,10 +16,10 @@ from saccade.export.convert.onnx_optimization import slim
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import read_interleaved_pixels
 from saccade.export.graph.rewrites.byte_input import cast_bytes_first
+from saccade.export.network import Suppression
 from saccade.export.plans import operator_support
 from saccade.export.plans.operator_support import tensorrt_refusals, tensorrt_support
 from saccade.export.plans.tensorrt_from_onnx import DEFAULT_CAPABILITIES, build_plan, find_tensorrt
-from saccade.export.sources.network import Suppression
 from tests.support.conversion import ConvertedModule
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")

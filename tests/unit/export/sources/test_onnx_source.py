@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from saccade.export.convert.splice import splice_onnx_networks, translation_table
 from saccade.export.errors import SourceError
+from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import load_network, source_digest, source_facts
-from saccade.export.sources.network import Network, NetworkRequest
 from saccade.export.sources.weights import weights_digest
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec

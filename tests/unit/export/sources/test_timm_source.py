@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from saccade.export.errors import SourceError
+from saccade.export.network import LibraryTransform
 from saccade.export.recipe import load_recipe
 from saccade.export.sources import library_transform, load_network, source_digest, source_facts
-from saccade.export.sources.network import LibraryTransform
 from saccade.models.contract.preprocessing import preprocess
 from saccade.models.contract.specs import Task
 from tests.support.network_requests import network_request, source_spec

@@ -18,8 +18,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from saccade.export.convert.detection_heads import CandidatesHead
 from saccade.export.errors import SourceError
+from saccade.export.network import NetworkRequest, Suppression
 from saccade.export.sources import torchvision_detection
-from saccade.export.sources.network import NetworkRequest, Suppression
 from saccade.export.sources.specs import TorchvisionSource
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates

@@ -16,7 +16,7 @@ from torchvision import models
 from torchvision.ops import box_iou
 
 from saccade.export.convert.detection_heads import CandidatesHead
-from saccade.export.sources.network import Suppression
+from saccade.export.network import Suppression
 from saccade.export.sources.torchvision_detection_dense import SsdCandidates
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
 

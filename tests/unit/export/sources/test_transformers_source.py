@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead
 from saccade.export.errors import SourceError
+from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import transformers_source
-from saccade.export.sources.network import Network, NetworkRequest
 from saccade.export.sources.specs import TransformersSource
 from saccade.models.contract.preprocessing import preprocess
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task

@@ -31,10 +31,10 @@ class Story:
             manifest = manifest_for("digits", version)
             verified = VerifiedVersion(manifest, f"digest-{version}", Path())
             self.table.verified(key(version), verified, (1, 2))
-            self.want(version, "cpu")
+            self.desire(version, "cpu")
 
-    def want(self, version: int, device: str) -> None:
-        self.table.want(key(version), InstanceSpec(device, "fp32", "onnxruntime"))
+    def desire(self, version: int, device: str) -> None:
+        self.table.desire(key(version), InstanceSpec(device, "fp32", "onnxruntime"))
         self.table.place(key(version), [device], {}, [])
 
     def load(self) -> Load:
@@ -224,7 +224,7 @@ def test_plan_sees_states_and_fingerprints_of_the_table(story: Story) -> None:
 
 def two_devices(story: Story, version: int = 1) -> None:
     story.add(version)
-    story.want(version, "cuda:1")
+    story.desire(version, "cuda:1")
 
 
 def load_on(story: Story, device: str) -> Load:
@@ -309,7 +309,7 @@ def test_device_that_can_load_nothing_of_a_version_leaves_it_to_the_others(story
 
 def test_unload_of_a_version_covers_all_its_instances(story: Story) -> None:
     two_devices(story)
-    story.want(1, "cuda:2")  # never loaded
+    story.desire(1, "cuda:2")  # never loaded
     for device in ("cpu", "cuda:1"):
         story.report(load_on(story, device).instance_id, VersionState.READY)
     story.table.begin_unload(key(1), generation=5)
@@ -335,13 +335,13 @@ def test_one_instance_replaces_another_on_the_same_device(story: Story) -> None:
     # given a ready instance, and a second one that becomes ready beside it
     story.add(1)
     first = story.bring_up().instance_id
-    story.want(1, "cpu")
+    story.desire(1, "cpu")
     second = story.bring_up().instance_id
     assert [item.instance_id for item in story.table.statuses()[0].instances] == [first, second]
 
     # when the first begins to leave
     old, _ = story.table.instances(key(1), "cpu")
-    story.table.let_go(key(1), old, generation=9)
+    story.table.release(key(1), old, generation=9)
 
     # then the version stays ready, and the first goes once all have acknowledged
     assert story.states() == {1: "ready"}
@@ -367,7 +367,7 @@ def test_older_version_stays_until_the_new_one_has_settled_on_every_device(story
 
 def test_instance_without_a_place_is_not_loaded(story: Story) -> None:
     story.add(1)
-    story.table.want(key(1), InstanceSpec("cuda:1", "fp32", "onnxruntime"))
+    story.table.desire(key(1), InstanceSpec("cuda:1", "fp32", "onnxruntime"))
 
     assert story.table.next_load("cuda:1") is None
     story.table.place(key(1), [], {"cuda:1": "no room"}, [])
@@ -380,7 +380,7 @@ def test_instance_without_a_place_is_not_loaded(story: Story) -> None:
 def test_versions_that_rest_count_for_those_they_replace(story: Story) -> None:
     for version in (1, 2, 3):
         story.table.add(FoundVersion(key(version), Path(), ()))
-        story.table.rest(key(version), 1)
+        story.table.unload(key(version), 1)
 
     plan = story.table.plan([FoundVersion(key(version), Path(), ()) for version in (1, 2, 3)], versions_per_model=2)
 
@@ -392,7 +392,7 @@ def test_versions_that_rest_count_for_those_they_replace(story: Story) -> None:
 def test_a_version_that_rests_is_remembered_and_loaded_again(story: Story) -> None:
     story.add(1)
     story.bring_up()
-    assert story.table.rest(key(1), generation=5)
+    assert story.table.unload(key(1), generation=5)
     assert story.states() == {1: "unloading"}
     assert story.table.to_unload(5) == [("cpu", 1)]
     story.table.unloaded(1)
@@ -400,8 +400,8 @@ def test_a_version_that_rests_is_remembered_and_loaded_again(story: Story) -> No
     assert (resting.state, resting.reason, resting.instances) == ("loading", "loads on first request", ())
     assert resting.load_seconds == 0.1, "known from the last time"
 
-    story.table.wake(key(1))
-    story.want(1, "cpu")
+    story.table.load(key(1))
+    story.desire(1, "cpu")
 
     assert story.bring_up().instance_id == 2
 
@@ -410,5 +410,5 @@ def test_a_version_does_not_leave_while_it_loads(story: Story) -> None:
     story.add(1)
     story.load()
 
-    assert not story.table.rest(key(1), generation=5)
+    assert not story.table.unload(key(1), generation=5)
     assert story.states() == {1: "loading"}

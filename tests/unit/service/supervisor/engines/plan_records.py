@@ -8,7 +8,7 @@ from saccade.models.contract.manifest import Device, GateCheck, GateDecision, La
 from saccade.models.contract.plans import PlanKey, PlanRecord
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.supervisor.engines.candidates import plan_key_for
-from saccade.service.supervisor.engines.lifecycle import Serving, StoredRecord
+from saccade.service.supervisor.engines.plan_decision import Serving, StoredRecord
 from tests.support.versions import manifest_for
 
 H200 = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)

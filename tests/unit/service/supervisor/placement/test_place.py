@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.service.supervisor.placement.ledger import DeviceLedger, Holding, Need
+from saccade.service.supervisor.placement.device_memory import DeviceMemory, Holding, Need
 from saccade.service.supervisor.placement.place import Policy, place
 
 MIB = 1024 * 1024
 A, B, C = "cuda:0", "cuda:1", "cuda:2"
 
 
-def ledgers(**free_mib: int | None) -> dict[str, DeviceLedger]:
+def memory_by_device(**free_mib: int | None) -> dict[str, DeviceMemory]:
     """Empty devices with this much room; `a=100` is the first GPU."""
     names = {"a": A, "b": B, "c": C}
     return {
-        names[short]: DeviceLedger(names[short], None if mib is None else mib * MIB, ())
+        names[short]: DeviceMemory(names[short], None if mib is None else mib * MIB, ())
         for short, mib in free_mib.items()
     }
 
@@ -26,7 +26,7 @@ def needs(mib: int, *devices: str) -> dict[str, Need]:
 
 
 def test_replicas_go_to_every_device_with_room_and_the_others_say_why_not() -> None:
-    found = place(needs(50, A, B), ledgers(a=100, b=20), (), "replicate")
+    found = place(needs(50, A, B), memory_by_device(a=100, b=20), (), "replicate")
 
     assert found.devices == (A,)
     assert list(found.refusals) == [B]
@@ -34,32 +34,32 @@ def test_replicas_go_to_every_device_with_room_and_the_others_say_why_not() -> N
 
 
 def test_replica_does_not_wait_for_a_device_that_has_not_started() -> None:
-    found = place(needs(50, A, B), ledgers(a=100), (), "replicate")
+    found = place(needs(50, A, B), memory_by_device(a=100), (), "replicate")
 
     assert (found.devices, dict(found.refusals), found.spared) == ((A,), {}, ())
 
 
 def test_spread_takes_the_device_with_most_room_and_spares_the_rest() -> None:
-    found = place(needs(50, A, B, C), ledgers(a=60, b=80, c=40), (), "spread")
+    found = place(needs(50, A, B, C), memory_by_device(a=60, b=80, c=40), (), "spread")
 
     assert (found.devices, found.spared) == ((B,), (A, C))
 
 
 def test_spread_waits_until_every_device_is_known_or_lost() -> None:
-    assert place(needs(50, A, B), ledgers(a=100), (), "spread").devices == ()
-    assert place(needs(50, A, B), ledgers(a=100), (B,), "spread").devices == (A,)
+    assert place(needs(50, A, B), memory_by_device(a=100), (), "spread").devices == ()
+    assert place(needs(50, A, B), memory_by_device(a=100), (B,), "spread").devices == (A,)
     assert place(needs(50, A, B), {}, (A, B), "spread").devices == ()
 
 
 def test_spread_without_limits_evens_out_what_devices_hold() -> None:
     holding = Holding("other/1 fp32", Need(MIB, False))
-    unbounded = {A: DeviceLedger(A, None, (holding,)), B: DeviceLedger(B, None, ())}
+    unbounded = {A: DeviceMemory(A, None, (holding,)), B: DeviceMemory(B, None, ())}
 
     assert place(needs(1, A, B), unbounded, (), "spread").devices == (B,)
 
 
 def test_spread_with_room_nowhere_names_the_figures_of_every_device() -> None:
-    found = place(needs(50, A, B), ledgers(a=10, b=20), (), "spread")
+    found = place(needs(50, A, B), memory_by_device(a=10, b=20), (), "spread")
 
     assert (found.devices, sorted(found.refusals), found.spared) == ((), [A, B], ())
 
@@ -78,7 +78,7 @@ def test_nothing_is_placed_without_room_and_no_device_has_two_answers(
     needed: dict[str, int], room: dict[str, int | None], lost: set[str], policy: Policy
 ) -> None:
     known = {
-        device: DeviceLedger(device, None if mib is None else mib * MIB, ())
+        device: DeviceMemory(device, None if mib is None else mib * MIB, ())
         for device, mib in room.items()
         if device not in lost
     }

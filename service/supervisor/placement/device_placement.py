@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.device_names import device_kind, is_cpu
 from saccade.service.ipc.messages import DeviceFacts
-from saccade.service.supervisor.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from saccade.service.supervisor.placement.device_memory import DeviceMemory, Holding, Need, capacity_bytes
+from saccade.service.supervisor.placement.model_cache import Room
 from saccade.service.supervisor.placement.place import Placement, Policy, place
-from saccade.service.supervisor.placement.residency import Room
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
 
@@ -53,11 +53,11 @@ class _Bytes:
 
 _TOO_MANY_MODELS = "SACCADE_MAX_LOADED_MODELS are loaded, and none of them may leave: all are pinned"
 MakesRoom = Callable[[VersionKey, Mapping[str, int]], Room]
-"""`Residency.room`."""
+"""`ModelCache.room`."""
 
 
-class Placer:
-    """The ledgers of all devices, over one version table."""
+class DevicePlacement:
+    """Decides which devices hold which instances of a version table, by the memory that each device has left."""
 
     def __init__(self, table: VersionTable, policy: Policy, limits: MemoryLimits) -> None:
         self._table = table
@@ -81,7 +81,7 @@ class Placer:
         """Room grew somewhere."""
         self._table.retry_refused()
 
-    def settle(self, room: MakesRoom | None = None) -> list[Refused]:
+    def reconcile(self, room: MakesRoom | None = None) -> list[Refused]:
         """Places what waits and fits; newest version first. Returns what was refused now.
 
         `room` is asked before a version gets its first place, and when it finds none; it may have others leave.
@@ -92,14 +92,14 @@ class Placer:
         while is_changing:  # a version waits with one rung at a time
             is_changing = False
             for key, entry, waiting in self._table.unplaced():
-                ledgers = {device: self.ledger(device) for device in self._facts}
+                memory_by_device = {device: self.memory(device) for device in self._facts}
                 by_device = {instance.spec.device: instance for instance in waiting}
                 needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
-                placement = place(needs, ledgers, self._lost, self._policy)
+                placement = place(needs, memory_by_device, self._lost, self._policy)
                 is_first = all(instance.spec.rung == 0 for instance in waiting)
                 is_decided = bool(placement.devices or placement.refusals)
                 if room is not None and is_first and is_decided:
-                    missing = {} if placement.devices else _missing(needs, ledgers, placement)
+                    missing = {} if placement.devices else _missing(needs, memory_by_device, placement)
                     verdict = room(key, missing)
                     if verdict is Room.COMING:
                         continue  # it goes on waiting
@@ -112,7 +112,7 @@ class Placer:
                 is_changing |= bool(placement.devices or placement.refusals or placement.spared)
         return refused
 
-    def ledger(self, device: str) -> DeviceLedger:
+    def memory(self, device: str) -> DeviceMemory:
         facts = self._facts.get(device, DeviceFacts())
         # What is free of a host's memory counts neither caches that would make way nor the server's other processes.
         counted = DeviceFacts() if is_cpu(device) else facts
@@ -121,7 +121,7 @@ class Placer:
             Holding(f"{key.model}/{key.version} {instance.spec.variant}", self._need(entry, instance))
             for key, entry, instance in self._held(device)
         )
-        return DeviceLedger(device, capacity, holdings, facts.problem)
+        return DeviceMemory(device, capacity, holdings, facts.problem)
 
     def held_bytes(self, entry: VersionEntry, instance: Instance) -> int:
         """What an instance counts for, measured or estimated."""
@@ -150,13 +150,15 @@ class Placer:
                     self._measured[_bytes(entry, instance)] = instance.memory_bytes
 
 
-def _missing(needs: Mapping[str, Need], ledgers: Mapping[str, DeviceLedger], placement: Placement) -> dict[str, int]:
+def _missing(
+    needs: Mapping[str, Need], memory_by_device: Mapping[str, DeviceMemory], placement: Placement
+) -> dict[str, int]:
     """Bytes that devices lack; without those that cannot be used, or are too small for it alone."""
     missing = {}
     for device in placement.refusals:
-        ledger, size = ledgers[device], needs[device].size_bytes
-        if not ledger.problem and ledger.capacity_bytes is not None and size <= ledger.capacity_bytes:
-            missing[device] = size - (ledger.free_bytes or 0)
+        memory, size = memory_by_device[device], needs[device].size_bytes
+        if not memory.problem and memory.capacity_bytes is not None and size <= memory.capacity_bytes:
+            missing[device] = size - (memory.free_bytes or 0)
     return missing
 
 

@@ -8,8 +8,8 @@ from saccade.service.core import VersionKey, VersionState
 from saccade.service.ipc.messages import DeviceFacts, InstanceState, Usage
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
-from saccade.service.supervisor.placement.placer import MemoryLimits, Placer
-from saccade.service.supervisor.placement.residency import Residency, ResidencyEvents, ResidencyRule
+from saccade.service.supervisor.placement.device_placement import DevicePlacement, MemoryLimits
+from saccade.service.supervisor.placement.model_cache import ModelCache, ModelCacheEvents, ModelCacheRule
 from saccade.service.supervisor.version_entry import Instance, InstanceSpec
 from saccade.service.supervisor.versions import VersionTable
 from tests.support.versions import manifest_for
@@ -25,64 +25,64 @@ class Story:
         self.now_s = 0.0
         self.evicted: list[str] = []
         self.table = VersionTable()
-        self.placer = Placer(self.table, "replicate", MemoryLimits(0, 100))
-        rule = ResidencyRule(on_demand, pinned, max_models)
-        events = ResidencyEvents(self._rest, self._let_go)
-        self.residency = Residency(self.table, rule, self.placer.held_bytes, events, lambda: self.now_s)
-        self.placer.device_ready(DEVICE, DeviceFacts())
+        self.placement = DevicePlacement(self.table, "replicate", MemoryLimits(0, 100))
+        rule = ModelCacheRule(on_demand, pinned, max_models)
+        events = ModelCacheEvents(self._unload, self._release)
+        self.model_cache = ModelCache(self.table, rule, self.placement.held_bytes, events, lambda: self.now_s)
+        self.placement.device_ready(DEVICE, DeviceFacts())
 
-    def _rest(self, key: VersionKey) -> None:
+    def _unload(self, key: VersionKey) -> None:
         self.evicted.append(key.model)
-        self.table.rest(key, 1)
+        self.table.unload(key, 1)
 
-    def _let_go(self, key: VersionKey, instance: Instance) -> None:
+    def _release(self, key: VersionKey, instance: Instance) -> None:
         self.evicted.append(f"{key.model}'s {instance.spec.variant}")
-        self.table.let_go(key, instance, 1)
+        self.table.release(key, instance, 1)
 
     def publish(self, model: str, version: int = 1) -> VersionKey:
         key = VersionKey(model, version)
         self.table.add(FoundVersion(key, Path(), ()))
         self.table.verified(key, VerifiedVersion(manifest_for(model, version), model, Path()), (1,))
-        if self.residency.starts_resting(key):
-            self.table.rest(key, 1)
+        if self.model_cache.starts_unloaded(key):
+            self.table.unload(key, 1)
         return key
 
-    def want(self, key: VersionKey, rungs: int = 1) -> None:
+    def desire(self, key: VersionKey, rungs: int = 1) -> None:
         """What the supervisor does with a wish."""
-        self.residency.want(key)
-        for each in self.residency.take_wanted():
-            self.table.wake(each)
+        self.model_cache.desire(key)
+        for each in self.model_cache.take_requested():
+            self.table.load(each)
             self.bring_up(each, rungs)
 
     def bring_up(self, key: VersionKey, rungs: int = 1) -> None:
         for rung, name in enumerate(("fp32", "int8-cpu")[:rungs]):
             spec = InstanceSpec(DEVICE, name, "onnxruntime", file_bytes=(5 if rung else 20) * MIB, rung=rung)
-            self.table.want(key, spec)
+            self.table.desire(key, spec)
         self.turn()
 
     def turn(self) -> None:
         """Places and loads what can be; what was told to leave has left."""
-        self.residency.is_waiting = False
-        self.placer.settle(self.residency.room)
+        self.model_cache.is_waiting = False
+        self.placement.reconcile(self.model_cache.room)
         while (load := self.table.next_load(DEVICE)) is not None:
             self.table.report(InstanceState(load.instance_id, "ready", "", "fake", 1.0))
-            self.residency.ready(VersionKey(load.model, load.version))
+            self.model_cache.ready(VersionKey(load.model, load.version))
         gone = self.table.to_unload(1)
         for _, instance_id in gone:
             self.table.unloaded(instance_id)
-            self.placer.instance_gone()
-        for key in self.residency.take_wanted():
-            self.table.wake(key)
+            self.placement.instance_gone()
+        for key in self.model_cache.take_requested():
+            self.table.load(key)
             self.bring_up(key)
         if gone:
             self.turn()
 
     def use(self, key: VersionKey, in_flight: int = 0) -> None:
-        self.residency.used("api-0", [Usage(key.model, key.version, in_flight, self.now_s)])
+        self.model_cache.used("api-0", [Usage(key.model, key.version, in_flight, self.now_s)])
 
     def load(self, model: str) -> VersionKey:
         key = self.publish(model)
-        self.want(key)
+        self.desire(key)
         return key
 
     @property
@@ -95,7 +95,7 @@ def test_versions_rest_until_they_are_wanted() -> None:
     key = story.publish("a")
     assert (story.ready, story.table.entry(key).reason) == (set(), "loads on first request")  # type: ignore[union-attr]  # it is there
 
-    story.want(key)
+    story.desire(key)
 
     assert story.ready == {"a"}
 
@@ -103,7 +103,7 @@ def test_versions_rest_until_they_are_wanted() -> None:
 def test_wanted_twice_is_loaded_once() -> None:
     story = Story()
     key = story.load("a")
-    story.want(key)
+    story.desire(key)
 
     assert len(story.table.instances(key, DEVICE)) == 1
 
@@ -118,7 +118,7 @@ def test_least_recently_used_leaves_for_whoever_is_wanted() -> None:
 
     assert story.evicted == ["b"]
     assert story.ready == {"a", "c"}
-    story.want(b)
+    story.desire(b)
     assert story.evicted == ["b", "a"], "not c, which just came"
     assert story.ready == {"b", "c"}
 
@@ -129,7 +129,7 @@ def test_a_version_in_use_is_waited_for() -> None:
     story.now_s = 10.0
     story.use(a, in_flight=1)
     story.load("b")
-    assert (story.ready, story.residency.is_waiting) == ({"a"}, True)
+    assert (story.ready, story.model_cache.is_waiting) == ({"a"}, True)
 
     story.use(a, in_flight=0)
     story.turn()
@@ -143,7 +143,7 @@ def test_requests_of_a_process_that_died_hold_nothing() -> None:
     story.now_s = 10.0
     story.use(a, in_flight=1)
     story.load("b")
-    story.residency.api_gone("api-0")
+    story.model_cache.api_gone("api-0")
     story.turn()
 
     assert story.ready == {"b"}
@@ -178,13 +178,13 @@ def test_a_version_wanted_while_it_leaves_is_loaded_again_afterwards() -> None:
     a = story.load("a")
     story.now_s = 10.0
     b = story.publish("b")
-    story.residency.want(b)
-    for key in story.residency.take_wanted():
-        story.table.wake(key)
-        story.table.want(key, InstanceSpec(DEVICE, "fp32", "onnxruntime"))
-    story.placer.settle(story.residency.room)
-    story.residency.want(a)
-    assert story.residency.take_wanted() == [], "it is still on its way out"
+    story.model_cache.desire(b)
+    for key in story.model_cache.take_requested():
+        story.table.load(key)
+        story.table.desire(key, InstanceSpec(DEVICE, "fp32", "onnxruntime"))
+    story.placement.reconcile(story.model_cache.room)
+    story.model_cache.desire(a)
+    assert story.model_cache.take_requested() == [], "it is still on its way out"
 
     story.turn()
     assert story.ready == {"b"}, "who asked first comes first"
@@ -205,7 +205,7 @@ def test_a_second_rung_gives_way_to_a_version_without_a_place() -> None:
     assert story.evicted == [], "a rung of 10 MiB does not make room for 40"
 
     small = story.publish("small")
-    story.table.want(small, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=8 * MIB))
+    story.table.desire(small, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=8 * MIB))
     story.turn()
 
     assert story.evicted == ["a's int8-cpu"]
@@ -215,15 +215,15 @@ def test_a_second_rung_gives_way_to_a_version_without_a_place() -> None:
 def test_everything_is_loaded_unless_on_demand() -> None:
     story = Story(on_demand=False)
 
-    assert not story.residency.starts_resting(VersionKey("a", 1))
+    assert not story.model_cache.starts_unloaded(VersionKey("a", 1))
 
 
 def test_new_version_of_a_loaded_model_does_not_rest() -> None:
     story = Story()
     story.load("a")
 
-    assert not story.residency.starts_resting(VersionKey("a", 2))
-    assert story.residency.starts_resting(VersionKey("b", 1))
+    assert not story.model_cache.starts_unloaded(VersionKey("a", 2))
+    assert story.model_cache.starts_unloaded(VersionKey("b", 1))
 
 
 def test_one_that_is_leaving_already_is_enough() -> None:
@@ -232,12 +232,12 @@ def test_one_that_is_leaving_already_is_enough() -> None:
     story.load("b")
     story.now_s = 100.0
     c = story.publish("c")
-    story.residency.want(c)
-    for key in story.residency.take_wanted():
-        story.table.wake(key)
-        story.table.want(key, InstanceSpec(DEVICE, "fp32", "onnxruntime"))
+    story.model_cache.desire(c)
+    for key in story.model_cache.take_requested():
+        story.table.load(key)
+        story.table.desire(key, InstanceSpec(DEVICE, "fp32", "onnxruntime"))
     for _ in range(3):
-        story.placer.settle(story.residency.room)
+        story.placement.reconcile(story.model_cache.room)
 
     assert story.evicted == ["a"]
     story.turn()
@@ -250,11 +250,11 @@ def test_memory_that_is_leaving_already_is_enough() -> None:
     story.load("b")
     story.now_s = 100.0
     c = story.publish("c")
-    story.residency.want(c)
-    for key in story.residency.take_wanted():
-        story.table.wake(key)
-        story.table.want(key, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=20 * MIB))
+    story.model_cache.desire(c)
+    for key in story.model_cache.take_requested():
+        story.table.load(key)
+        story.table.desire(key, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=20 * MIB))
     for _ in range(3):
-        story.placer.settle(story.residency.room)
+        story.placement.reconcile(story.model_cache.room)
 
     assert story.evicted == ["a"]

@@ -8,8 +8,8 @@ from saccade.service.core import VersionKey, VersionState
 from saccade.service.ipc.messages import DeviceFacts, InstanceState
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.supervisor.placement.device_placement import DevicePlacement, MemoryLimits
 from saccade.service.supervisor.placement.place import Policy
-from saccade.service.supervisor.placement.placer import MemoryLimits, Placer
 from saccade.service.supervisor.version_entry import InstanceSpec
 from saccade.service.supervisor.versions import VersionTable
 from tests.support.versions import manifest_for
@@ -23,10 +23,10 @@ class Story:
 
     def __init__(self, *devices: str, policy: Policy = "replicate") -> None:
         self.table = VersionTable()
-        self.placer = Placer(self.table, policy, MemoryLimits(0, 100))
+        self.placement = DevicePlacement(self.table, policy, MemoryLimits(0, 100))
         self._devices = devices
         for device in devices:
-            self.placer.device_ready(device, DeviceFacts())
+            self.placement.device_ready(device, DeviceFacts())
 
     def add(self, model: str, file_mib: int, version: int = 1, digest: str = "") -> VersionKey:
         """A verified version; an instance needs twice its file."""
@@ -35,7 +35,7 @@ class Story:
         verified = VerifiedVersion(manifest_for(model, version), digest or f"digest-{model}", Path())
         self.table.verified(key, verified, (1,))
         for device in self._devices:
-            self.table.want(key, InstanceSpec(device, "fp32", "onnxruntime", file_bytes=file_mib * MIB))
+            self.table.desire(key, InstanceSpec(device, "fp32", "onnxruntime", file_bytes=file_mib * MIB))
         return key
 
     def load(self, device: str, memory_mib: int) -> int:
@@ -44,14 +44,14 @@ class Story:
         assert message is not None
         update = InstanceState(message.instance_id, "ready", "", "CUDAExecutionProvider", 0.1, memory_mib * MIB)
         self.table.report(update)
-        self.placer.settle()
+        self.placement.reconcile()
         return message.instance_id
 
     def unload(self, key: VersionKey) -> None:
         self.table.begin_unload(key, 1)
         for _, instance_id in self.table.to_unload(1):
             self.table.unloaded(instance_id)
-            self.placer.instance_gone()
+            self.placement.instance_gone()
 
     def states(self, model: str) -> list[tuple[str, str]]:
         return [
@@ -70,7 +70,7 @@ def test_what_waits_to_be_loaded_already_holds_its_place() -> None:
     story.add("first", 30)
     story.add("second", 30)
 
-    (refused,) = story.placer.settle()
+    (refused,) = story.placement.reconcile()
 
     assert refused.key.model == "second"
     assert story.states("first") == [(A, "loading")]
@@ -82,44 +82,44 @@ def test_what_waits_to_be_loaded_already_holds_its_place() -> None:
 def test_measured_memory_replaces_the_estimate() -> None:
     story = Story(A)
     story.add("first", 30)
-    story.placer.settle()
+    story.placement.reconcile()
     story.load(A, memory_mib=35)
     story.add("second", 30)
 
-    assert story.placer.settle() == []
-    assert story.placer.measured_bytes(A) == 35 * MIB
-    assert story.placer.ledger(A).held_bytes == (35 + 60) * MIB
+    assert story.placement.reconcile() == []
+    assert story.placement.measured_bytes(A) == 35 * MIB
+    assert story.placement.memory(A).held_bytes == (35 + 60) * MIB
 
 
 def test_measurement_is_remembered_for_the_next_load_of_the_same_bytes() -> None:
     # given a version that needed 20 MiB where its files let expect 90
     story = Story(A)
     key = story.add("first", 45)
-    story.placer.settle()
+    story.placement.reconcile()
     story.load(A, memory_mib=20)
     story.unload(key)
     story.add("other", 39)
-    story.placer.settle()
+    story.placement.reconcile()
 
     # when it comes back while 22 MiB are free
     story.add("first", 45)
 
-    assert story.placer.settle() == []
+    assert story.placement.reconcile() == []
     assert story.states("first") == [(A, "loading")]
 
 
 def test_refused_version_is_tried_again_when_room_was_made() -> None:
     story = Story(A)
     first = story.add("first", 30)
-    story.placer.settle()
+    story.placement.reconcile()
     story.load(A, memory_mib=60)
     story.add("second", 30)
-    story.placer.settle()
-    assert story.placer.settle() == [], "not again while nothing changed"
+    story.placement.reconcile()
+    assert story.placement.reconcile() == [], "not again while nothing changed"
 
     story.unload(first)
 
-    assert story.placer.settle() == []
+    assert story.placement.reconcile() == []
     assert story.states("second") == [(A, "loading")]
     assert story.reason("second") == ""
 
@@ -127,15 +127,15 @@ def test_refused_version_is_tried_again_when_room_was_made() -> None:
 def test_restarted_worker_keeps_who_had_a_place() -> None:
     story = Story(A)
     story.add("first", 30)
-    story.placer.settle()
+    story.placement.reconcile()
     story.load(A, memory_mib=60)
     story.add("second", 30, version=9)  # newer, and so first in line if places were given anew
-    story.placer.settle()
+    story.placement.reconcile()
 
     story.table.worker_lost(A)
-    story.placer.device_lost(A)
-    story.placer.device_ready(A, DeviceFacts())
-    story.placer.settle()
+    story.placement.device_lost(A)
+    story.placement.device_ready(A, DeviceFacts())
+    story.placement.reconcile()
 
     assert (story.states("first"), story.states("second")) == ([(A, "loading")], [(A, "failed")])
 
@@ -144,10 +144,10 @@ def test_version_that_fits_one_device_of_two_is_served_there() -> None:
     story = Story(A, B)
     story.table.add(FoundVersion(VersionKey("pinned", 1), Path(), ()))
     story.table.verified(VersionKey("pinned", 1), VerifiedVersion(manifest_for("pinned", 1), "d", Path()), (1,))
-    story.table.want(VersionKey("pinned", 1), InstanceSpec(A, "fp32", "onnxruntime", file_bytes=30 * MIB))
-    story.placer.settle()
+    story.table.desire(VersionKey("pinned", 1), InstanceSpec(A, "fp32", "onnxruntime", file_bytes=30 * MIB))
+    story.placement.reconcile()
     story.add("wide", 30)
-    story.placer.settle()
+    story.placement.reconcile()
     story.load(B, memory_mib=60)
 
     assert story.states("wide") == [(A, "failed"), (B, "ready")]
@@ -159,7 +159,7 @@ def test_spread_places_each_version_once_and_evenly() -> None:
     story = Story(A, B, policy="spread")
     for name in ("first", "second", "third", "fourth"):
         story.add(name, 20)
-    story.placer.settle()
+    story.placement.reconcile()
 
     devices = [story.states(name) for name in ("first", "second", "third", "fourth")]
     assert [len(found) for found in devices] == [1] * 4
@@ -168,29 +168,29 @@ def test_spread_places_each_version_once_and_evenly() -> None:
 
 def test_device_that_cannot_be_used_fails_its_instances_with_the_problem() -> None:
     story = Story(A)
-    story.placer.device_ready(A, DeviceFacts(problem="the driver is for CUDA 11, 13 is needed"))
+    story.placement.device_ready(A, DeviceFacts(problem="the driver is for CUDA 11, 13 is needed"))
     story.add("first", 1)
-    story.placer.settle()
+    story.placement.reconcile()
     assert story.reason("first") == "the driver is for CUDA 11, 13 is needed"
 
-    story.placer.device_ready(A, DeviceFacts())
-    story.placer.settle()
+    story.placement.device_ready(A, DeviceFacts())
+    story.placement.reconcile()
 
     assert story.states("first") == [(A, VersionState.LOADING.value)]
 
 
 def test_cpu_is_bounded_by_the_limit_alone() -> None:
     story = Story("cpu")
-    story.placer.device_ready("cpu", DeviceFacts(memory_total_bytes=20 * MIB, memory_free_bytes=10 * MIB))
+    story.placement.device_ready("cpu", DeviceFacts(memory_total_bytes=20 * MIB, memory_free_bytes=10 * MIB))
 
-    assert story.placer.ledger("cpu").capacity_bytes == 100 * MIB
+    assert story.placement.memory("cpu").capacity_bytes == 100 * MIB
 
 
 def test_gpu_is_bounded_by_what_its_worker_found_free() -> None:
     story = Story(A)
-    story.placer.device_ready(A, DeviceFacts(memory_total_bytes=80 * MIB, memory_free_bytes=70 * MIB))
+    story.placement.device_ready(A, DeviceFacts(memory_total_bytes=80 * MIB, memory_free_bytes=70 * MIB))
 
-    assert story.placer.ledger(A).capacity_bytes == 70 * MIB
+    assert story.placement.memory(A).capacity_bytes == 70 * MIB
 
 
 def add_rungs(story: Story, model: str, *file_mib: int) -> None:
@@ -198,7 +198,7 @@ def add_rungs(story: Story, model: str, *file_mib: int) -> None:
     key = story.add(model, file_mib[0])
     for rung, size in enumerate(file_mib[1:], start=1):
         spec = InstanceSpec(A, f"rung-{rung}", "onnxruntime", file_bytes=size * MIB, rung=rung)
-        story.table.want(key, spec)
+        story.table.desire(key, spec)
 
 
 def test_every_version_has_its_place_before_any_has_a_second_rung() -> None:
@@ -206,7 +206,7 @@ def test_every_version_has_its_place_before_any_has_a_second_rung() -> None:
     add_rungs(story, "first", 20, 20)
     add_rungs(story, "second", 30, 5)
 
-    refused = story.placer.settle()
+    refused = story.placement.reconcile()
 
     assert [(item.key.model, item.rung) for item in refused] == [("first", 1), ("second", 1)], (
         "100 MiB hold two of them"
@@ -224,7 +224,7 @@ def test_a_rung_without_room_leaves_its_version_ready() -> None:
     story = Story(A)
     add_rungs(story, "model", 30, 30, 5)
 
-    refused = story.placer.settle()
+    refused = story.placement.reconcile()
     while (load := story.table.next_load(A)) is not None:
         story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
 
@@ -238,7 +238,7 @@ def test_best_rungs_are_loaded_first() -> None:
     story = Story(A)
     add_rungs(story, "first", 5, 5)
     add_rungs(story, "second", 5, 5)
-    story.placer.settle()
+    story.placement.reconcile()
     loaded = []
     while (load := story.table.next_load(A)) is not None:
         loaded.append(load.variant)
@@ -251,11 +251,11 @@ def test_a_version_comes_before_a_rung_that_waits_again() -> None:
     story = Story(A)
     gone = story.add("gone", 10)
     story.add("old", 20, version=2)
-    story.table.want(VersionKey("old", 2), InstanceSpec(A, "rung-1", "onnxruntime", file_bytes=30 * MIB, rung=1))
-    assert [item.rung for item in story.placer.settle()] == [1], "40 of 100 MiB are free, it needs 60"
+    story.table.desire(VersionKey("old", 2), InstanceSpec(A, "rung-1", "onnxruntime", file_bytes=30 * MIB, rung=1))
+    assert [item.rung for item in story.placement.reconcile()] == [1], "40 of 100 MiB are free, it needs 60"
 
     story.table.begin_unload(gone, 1)
-    story.placer.instance_gone()
+    story.placement.instance_gone()
     story.add("new", 30)
 
-    assert [(item.key.model, item.rung) for item in story.placer.settle()] == [("old", 1)]
+    assert [(item.key.model, item.rung) for item in story.placement.reconcile()] == [("old", 1)]

@@ -29,7 +29,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceLedger:
+class DeviceMemory:
     """One device that has said what it has."""
 
     device: str

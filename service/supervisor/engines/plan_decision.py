@@ -34,7 +34,7 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFacts:
+class PlanFacts:
     """All that the decision depends on."""
 
     manifest: Manifest
@@ -72,7 +72,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineDecision:
+class PlanDecision:
     """`serve` is None when nothing may serve yet; then `reason` or `build` says why."""
 
     serve: Serving | None
@@ -81,15 +81,15 @@ class EngineDecision:
     cheaper: tuple[Serving, ...] = ()  # the rungs below `serve`
 
 
-def decide(situation: EngineFacts) -> EngineDecision:
+def decide(situation: PlanFacts) -> PlanDecision:
     """What to serve now and what to build. Raises RepositoryError when the version can never serve on this device."""
     if situation.backend in ("onnxruntime", "fake") or situation.device.startswith("cpu"):
-        return EngineDecision(_without_plan(situation), None, "")
+        return PlanDecision(_without_plan(situation), None, "")
     missing = _why_no_tensorrt(situation)
     if missing:
         if situation.backend == "tensorrt":
             raise RepositoryError(f"SACCADE_BACKEND is tensorrt, but {missing}")
-        return EngineDecision(_without_plan(situation), None, missing)
+        return PlanDecision(_without_plan(situation), None, missing)
     keys = {
         item.name: plan_key_for(situation.manifest, item, situation.facts)
         for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
@@ -97,15 +97,15 @@ def decide(situation: EngineFacts) -> EngineDecision:
     rungs = _rungs(situation, keys)
     build = _next_build(situation, keys)
     if rungs:
-        return EngineDecision(rungs[0], build, "", rungs[1:])
+        return PlanDecision(rungs[0], build, "", rungs[1:])
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
-        return EngineDecision(None, build, "")
+        return PlanDecision(None, build, "")
     try:
-        return EngineDecision(_without_plan(situation), build, reason)
+        return PlanDecision(_without_plan(situation), build, reason)
     except RepositoryError as error:
         if build is not None:  # nothing to bridge the time with; the plan will serve
-            return EngineDecision(None, build, "")
+            return PlanDecision(None, build, "")
         raise RepositoryError(f"{error}; {reason}") from error
 
 
@@ -122,7 +122,7 @@ def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
     return _settled(stored, wish.variant, wish.key) is not None
 
 
-def _without_plan(situation: EngineFacts) -> Serving:
+def _without_plan(situation: PlanFacts) -> Serving:
     backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
     sizes = {entry.path: entry.size_bytes for entry in situation.manifest.files}
@@ -130,7 +130,7 @@ def _without_plan(situation: EngineFacts) -> Serving:
     return Serving(variant.name, backend, file_bytes=file_bytes)
 
 
-def _why_no_tensorrt(situation: EngineFacts) -> str:
+def _why_no_tensorrt(situation: PlanFacts) -> str:
     facts = situation.facts
     if not facts.tensorrt:
         return "no TensorRT is installed beside the server (extra `gpu`)"
@@ -149,7 +149,7 @@ def _settled(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> Stor
     return max(judged, key=lambda each: each.record.gate is not None and each.record.gate.accepted, default=None)
 
 
-def _rungs(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
+def _rungs(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
     """What serves, the best rung first; one without a ladder."""
     settled = [found for name, key in keys.items() if (found := _settled(situation.stored, name, key)) is not None]
     accepted = {
@@ -173,7 +173,7 @@ def _images_per_s(stored: StoredRecord) -> float:
     return max((figure.images_per_s for figure in stored.record.latency), default=0.0)
 
 
-def _next_build(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> Wish | None:
+def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> Wish | None:
     if not situation.may_build:
         return None
     for name, key in keys.items():
@@ -182,7 +182,7 @@ def _next_build(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> Wish | N
     return None
 
 
-def _why_no_plan(situation: EngineFacts, keys: Mapping[str, PlanKey]) -> str:
+def _why_no_plan(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> str:
     if not keys:
         known = ", ".join(item.name for item in situation.manifest.variants)
         return f"no variant for TensorRT among {known} with variant setting {situation.wanted_variant!r}"

@@ -15,8 +15,14 @@ from saccade.service.core import VersionKey
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
-from saccade.service.supervisor.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
-from saccade.service.supervisor.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from saccade.service.supervisor.engines.plan_builder import (
+    Follow,
+    PlanBuilder,
+    PlanBuilderEvents,
+    ServedVersion,
+    StoreView,
+)
+from saccade.service.supervisor.engines.plan_decision import PlanDecision, Serving, StoredRecord
 from tests.unit.service.supervisor.engines.plan_records import DENIED, FLOAT, H200, MANIFEST, PASSED, planned, stored
 
 KEY = VersionKey("digits", 1)
@@ -26,7 +32,7 @@ ACCEPTED = BuildOutcome(accepted=True, denied=False, reason="", plan_dir="/engin
 
 
 class Story:
-    """A keeper with a store in memory and scripted builds."""
+    """A builder with a store in memory and scripted builds."""
 
     def __init__(
         self, build: Build, facts: DeviceFacts = H200, manifest: Manifest = MANIFEST, **settings: object
@@ -34,18 +40,18 @@ class Story:
         self.records: list[StoredRecord] = []
         self.elsewhere: set[str] = set()
         self.orders: list[BuildOrder] = []
-        self.decisions: list[EngineDecision] = []
+        self.decisions: list[PlanDecision] = []
         self.refusals: list[str] = []
         self.running = 0
         self._build = build
         self._seen = asyncio.Event()
         values = {"device": "cuda:0", "variant": "auto", "repository": Path("/repository"), **settings}
-        events = KeeperEvents(self._decided, self._refused, self._seen.set)
-        self.keeper = EngineKeeper("cuda:0", Settings.model_validate(values), self._view, self._run, events)
-        self.keeper.device_found(facts)
-        self.keeper.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1")))
+        events = PlanBuilderEvents(self._decided, self._refused, self._seen.set)
+        self.builder = PlanBuilder("cuda:0", Settings.model_validate(values), self._view, self._run, events)
+        self.builder.device_found(facts)
+        self.builder.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1")))
 
-    def _decided(self, key: VersionKey, device: str, decision: EngineDecision) -> None:
+    def _decided(self, key: VersionKey, device: str, decision: PlanDecision) -> None:
         assert (key, device) == (KEY, "cuda:0")
         self.decisions.append(decision)
         self._seen.set()
@@ -79,8 +85,8 @@ class Story:
         return found
 
     async def until(self, is_reached: Callable[[], bool]) -> None:
-        """Runs the keeper until something holds."""
-        running = asyncio.create_task(self.keeper.run())
+        """Runs the builder until something holds."""
+        running = asyncio.create_task(self.builder.run())
         try:
             async with asyncio.timeout(10):
                 while not is_reached():
@@ -144,7 +150,7 @@ async def test_failing_build_is_tried_twice_and_the_reason_stays_visible() -> No
 
     assert len(story.orders) == 2
 
-    shown = {(status.variant, status.state, status.reason) for status in story.keeper.statuses(KEY)}
+    shown = {(status.variant, status.state, status.reason) for status in story.builder.statuses(KEY)}
     assert ("fp16", "failed", "no kernel fits") in shown
     assert any(state == "missing" and "not built in 2 attempts" in reason for _, state, reason in shown)
 
@@ -158,7 +164,7 @@ async def test_build_that_the_store_does_not_show_is_not_repeated_for_ever() -> 
     await story.until_settled()
 
     assert len(story.orders) == 2
-    assert any("/engines does not show it" in status.reason for status in story.keeper.statuses(KEY))
+    assert any("/engines does not show it" in status.reason for status in story.builder.statuses(KEY))
 
 
 async def test_denied_plan_is_not_built_again() -> None:
@@ -179,7 +185,7 @@ async def test_progress_is_seen_while_it_builds() -> None:
 
     async def slow(story: Story, order: BuildOrder, follow: Follow) -> BuildOutcome:
         follow(BuildProgress(BuildStage.BUILDING, 0.504))
-        seen.extend((item.state, item.stage, item.share) for item in story.keeper.statuses(KEY))
+        seen.extend((item.state, item.stage, item.share) for item in story.builder.statuses(KEY))
         return await succeed(story, order, follow)
 
     story = Story(slow, manifest=ONE)
@@ -187,7 +193,7 @@ async def test_progress_is_seen_while_it_builds() -> None:
     await story.until_settled()
 
     assert seen == [("building", "building", 0.5)]
-    assert [(item.variant, item.state) for item in story.keeper.statuses(KEY)] == [("fp16", "ready")]
+    assert [(item.variant, item.state) for item in story.builder.statuses(KEY)] == [("fp16", "ready")]
 
 
 async def test_plan_that_a_worker_cannot_open_is_built_anew_and_then_given_up() -> None:
@@ -195,13 +201,13 @@ async def test_plan_that_a_worker_cannot_open_is_built_anew_and_then_given_up() 
     await story.until_settled()
 
     for _ in range(2):
-        story.keeper.plan_failed(KEY, "fp16", "the engine is damaged")
+        story.builder.plan_failed(KEY, "fp16", "the engine is damaged")
         count = len(story.decisions)
         await story.until(lambda count=count: len(story.decisions) > count and story.decisions[-1].build is None)  # type: ignore[misc]
 
     assert [order.anew for order in story.orders] == [False, True]
     assert story.decisions[-1].serve == FLOAT
-    assert any(item.reason == "the engine is damaged" for item in story.keeper.statuses(KEY))
+    assert any(item.reason == "the engine is damaged" for item in story.builder.statuses(KEY))
 
 
 async def test_named_variant_whose_plan_cannot_be_built_is_refused_and_said_once() -> None:
@@ -222,7 +228,7 @@ async def test_plan_that_another_server_builds_is_waited_for() -> None:
 
     await story.until(lambda: bool(story.decisions))
 
-    (status,) = story.keeper.statuses(KEY)
+    (status,) = story.builder.statuses(KEY)
     assert (status.state, status.reason) == ("waiting", "another server builds it")
     assert story.orders == []
 
@@ -240,6 +246,6 @@ async def test_dropped_version_is_forgotten(may_build: bool) -> None:
     story = Story(succeed, build_engines=may_build)
     await story.until_settled()
 
-    story.keeper.drop(KEY)
+    story.builder.drop(KEY)
 
-    assert list(story.keeper.statuses(KEY)) == []
+    assert list(story.builder.statuses(KEY)) == []

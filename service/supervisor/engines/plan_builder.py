@@ -21,9 +21,9 @@ from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts, EngineStatus
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress
-from saccade.service.supervisor.engines.lifecycle import (
-    EngineDecision,
-    EngineFacts,
+from saccade.service.supervisor.engines.plan_decision import (
+    PlanDecision,
+    PlanFacts,
     StoredRecord,
     Wish,
     decide,
@@ -40,7 +40,7 @@ RunBuild = Callable[[BuildOrder, Follow], Awaitable[BuildOutcome]]
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """What the keeper needs to know of a verified version."""
+    """What the builder needs to know of a verified version."""
 
     key: VersionKey
     manifest: Manifest
@@ -49,10 +49,10 @@ class ServedVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class KeeperEvents:
+class PlanBuilderEvents:
     """What the supervisor does about it."""
 
-    decided: Callable[[VersionKey, str, EngineDecision], None]  # version, device
+    decided: Callable[[VersionKey, str, PlanDecision], None]  # version, device
     refused: Callable[[VersionKey, str, str], None]  # version, device, why it can never serve there
     changed: Callable[[], None]  # a status that people see
 
@@ -65,7 +65,7 @@ class StoreView:
     built_elsewhere: frozenset[str] = frozenset()  # places of keys
 
 
-class EngineKeeper:
+class PlanBuilder:
     """The plans of one device. Belongs to the supervisor's event loop."""
 
     def __init__(
@@ -74,7 +74,7 @@ class EngineKeeper:
         settings: Settings,
         stored: Callable[[VersionKey], StoreView],
         run_build: RunBuild,
-        events: KeeperEvents,
+        events: PlanBuilderEvents,
     ) -> None:
         """`stored` reads the plan store; it is called in a thread."""
         self._device = device
@@ -84,7 +84,7 @@ class EngineKeeper:
         self._events = events
         self._facts: DeviceFacts | None = None
         self._versions: dict[VersionKey, ServedVersion] = {}
-        self._decisions: dict[VersionKey, EngineDecision] = {}
+        self._decisions: dict[VersionKey, PlanDecision] = {}
         self._refusals: dict[VersionKey, str] = {}
         self._attempts: dict[VersionKey, Counter[str]] = {}
         self._reasons: dict[VersionKey, dict[str, str]] = {}  # of failed builds, by variant
@@ -138,7 +138,7 @@ class EngineKeeper:
                 wished = (version, wish)
         return wished
 
-    async def _decide(self, version: ServedVersion) -> EngineDecision | None:
+    async def _decide(self, version: ServedVersion) -> PlanDecision | None:
         facts = self._facts
         if facts is None:
             return None
@@ -168,8 +168,8 @@ class EngineKeeper:
         records = tuple(each for each in view.records if each.record.variant not in broken)
         return StoreView(records, view.built_elsewhere)
 
-    def _situation(self, version: ServedVersion, facts: DeviceFacts, view: StoreView) -> EngineFacts:
-        return EngineFacts(
+    def _situation(self, version: ServedVersion, facts: DeviceFacts, view: StoreView) -> PlanFacts:
+        return PlanFacts(
             manifest=version.manifest,
             wanted_variant=self._settings.variant,
             backend=self._settings.backend,

@@ -10,7 +10,7 @@ from saccade.models.contract.manifest import Manifest, TargetSupport
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.supervisor.engines.candidates import engine_candidates
-from saccade.service.supervisor.engines.lifecycle import MAX_ATTEMPTS, EngineFacts, StoredRecord, decide, serves
+from saccade.service.supervisor.engines.plan_decision import MAX_ATTEMPTS, PlanFacts, StoredRecord, decide, serves
 from tests.unit.service.supervisor.engines.plan_records import (
     DENIED,
     FLOAT,
@@ -25,7 +25,7 @@ from tests.unit.service.supervisor.engines.plan_records import (
 )
 
 
-def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
+def situation(*records: StoredRecord, **changes: Any) -> PlanFacts:
     values: dict[str, Any] = {
         "manifest": MANIFEST,
         "wanted_variant": "auto",
@@ -38,7 +38,7 @@ def situation(*records: StoredRecord, **changes: Any) -> EngineFacts:
         "may_build": True,
         "serve_while_building": True,
     }
-    return EngineFacts(**{**values, **changes})
+    return PlanFacts(**{**values, **changes})
 
 
 def wish(*records: StoredRecord, **changes: Any) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class DeviceTurns:
+class DeviceLock:
     """The loop holds the device while batches are in flight; loaders and removals take it for one thing in between."""
 
     def __init__(self, on_wanted: Callable[[], None]) -> None:

@@ -25,8 +25,14 @@ from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_child import run_build
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome
-from saccade.service.supervisor.engines.keeper import EngineKeeper, Follow, KeeperEvents, ServedVersion, StoreView
-from saccade.service.supervisor.engines.lifecycle import EngineDecision, Serving, StoredRecord
+from saccade.service.supervisor.engines.plan_builder import (
+    Follow,
+    PlanBuilder,
+    PlanBuilderEvents,
+    ServedVersion,
+    StoreView,
+)
+from saccade.service.supervisor.engines.plan_decision import PlanDecision, Serving, StoredRecord
 from saccade.service.supervisor.version_entry import Instance, InstanceSpec
 from saccade.service.supervisor.versions import VersionTable
 
@@ -34,7 +40,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class EngineEvents:
+class PlanReconcilerEvents:
     """What the supervisor does when something changed."""
 
     wanted: Callable[[], None]  # instances to load, or on their way out
@@ -42,10 +48,10 @@ class EngineEvents:
     next_generation: Callable[[], int]  # of the catalog that will be sent
 
 
-class EngineServing:
+class PlanReconciler:
     """The keepers of all devices, over one version table."""
 
-    def __init__(self, settings: Settings, table: VersionTable, events: EngineEvents) -> None:
+    def __init__(self, settings: Settings, table: VersionTable, events: PlanReconcilerEvents) -> None:
         """Raises SettingsError for a secret that cannot be read."""
         self._settings = settings
         self._table = table
@@ -55,9 +61,9 @@ class EngineServing:
         self._wanted: dict[tuple[VersionKey, str], InstanceSpec] = {}
         self._rungs: dict[tuple[VersionKey, str], tuple[InstanceSpec, ...]] = {}  # below those
         self._waiting: dict[VersionKey, dict[str, InstanceSpec | None]] = {}  # to be placed once all have decided
-        keeper_events = KeeperEvents(self._decided, self._refused, events.changed)
-        self._keepers = {
-            device: EngineKeeper(device, settings, self._stored, partial(self._build, device), keeper_events)
+        builder_events = PlanBuilderEvents(self._decided, self._refused, events.changed)
+        self._builders = {
+            device: PlanBuilder(device, settings, self._stored, partial(self._build, device), builder_events)
             for device in settings.devices
             if may_use_tensorrt(device, settings)
         }
@@ -65,28 +71,28 @@ class EngineServing:
     @property
     def devices(self) -> tuple[str, ...]:
         """Those whose instances come from here."""
-        return tuple(self._keepers)
+        return tuple(self._builders)
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
         """One per device, each until cancelled."""
-        return [keeper.run() for keeper in self._keepers.values()]
+        return [builder.run() for builder in self._builders.values()]
 
     def device_found(self, device: str, facts: DeviceFacts) -> None:
-        if device in self._keepers:
-            self._keepers[device].device_found(facts)
+        if device in self._builders:
+            self._builders[device].device_found(facts)
 
     def keep(self, version: VerifiedVersion) -> None:
         """A verified version is to be served."""
         manifest = version.manifest
         served = ServedVersion(_key(manifest), manifest, version.manifest_sha256, version.path)
-        for keeper in self._keepers.values():
-            keeper.keep(served)
+        for builder in self._builders.values():
+            builder.keep(served)
 
     def drop(self, key: VersionKey) -> None:
         """It is on its way out."""
         self._waiting.pop(key, None)
-        for device, keeper in self._keepers.items():
-            keeper.drop(key)
+        for device, builder in self._builders.items():
+            builder.drop(key)
             self._wanted.pop((key, device), None)
             self._rungs.pop((key, device), None)
 
@@ -94,19 +100,19 @@ class EngineServing:
         """A worker said how far an instance is."""
         device = instance.spec.device
         rungs = self._rungs.get((key, device), ())
-        if instance.spec.rung and instance.spec not in rungs and device in self._keepers:  # left the ladder meanwhile
-            self._table.let_go(key, instance, self._events.next_generation())
+        if instance.spec.rung and instance.spec not in rungs and device in self._builders:  # left the ladder meanwhile
+            self._table.release(key, instance, self._events.next_generation())
         if instance.spec not in (self._wanted.get((key, device)), *rungs):
             return
         if instance.state is VersionState.READY and instance.spec.rung == 0:
-            self._let_go_others(key, instance)
+            self._release_others(key, instance)
         elif instance.state is VersionState.FAILED and instance.spec.plan_dir and not instance.lacks_room:
-            self._keepers[device].plan_failed(key, instance.spec.variant, instance.reason)
+            self._builders[device].plan_failed(key, instance.spec.variant, instance.reason)
 
     def statuses(self, key: VersionKey) -> tuple[EngineStatus, ...]:
-        return tuple(status for keeper in self._keepers.values() for status in keeper.statuses(key))
+        return tuple(status for builder in self._builders.values() for status in builder.statuses(key))
 
-    def _decided(self, key: VersionKey, device: str, decision: EngineDecision) -> None:
+    def _decided(self, key: VersionKey, device: str, decision: PlanDecision) -> None:
         if decision.reason:
             log.info("engine_missing", model=key.model, version=key.version, device=device, reason=decision.reason)
         if decision.serve is None:
@@ -114,22 +120,22 @@ class EngineServing:
                 self._table.building(key, device, decision.build.variant)
             self._events.changed()
             return
-        self._want(key, device, _spec(device, decision.serve))
-        self._want_rungs(key, device, decision.cheaper)
+        self._desire(key, device, _spec(device, decision.serve))
+        self._desire_ladder(key, device, decision.cheaper)
 
     def _refused(self, key: VersionKey, device: str, reason: str) -> None:
         """It can never serve there; what serves now goes on."""
         log.error("version_refused", model=key.model, version=key.version, device=device, reason=reason)
         for instance in self._table.instances(key, device):
             if instance.state is VersionState.BUILDING:
-                self._table.let_go(key, instance, self._events.next_generation())
+                self._table.release(key, instance, self._events.next_generation())
         if not self._table.instances(key, device):
             self._table.cannot(key, device, reason)
         if self._settings.placement == "spread":
             self._spread(key, device, None)
         self._events.wanted()
 
-    def _want(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
+    def _desire(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
         present = self._on_top(key, device)
         if self._settings.placement == "spread" and not present:
             self._spread(key, device, spec)
@@ -137,15 +143,15 @@ class EngineServing:
         self._wanted[key, device] = spec
         same = next((item for item in present if item.spec == spec and item.state is not VersionState.FAILED), None)
         if same is None:
-            self._table.want(key, spec)
+            self._table.desire(key, spec)
         for instance in present:
             if instance is not same and instance.instance_id == 0:  # never loaded: failed, building or waiting
-                self._table.let_go(key, instance, self._events.next_generation())
+                self._table.release(key, instance, self._events.next_generation())
         if same is not None and same.state is VersionState.READY:
-            self._let_go_others(key, same)
+            self._release_others(key, same)
         self._events.wanted()
 
-    def _want_rungs(self, key: VersionKey, device: str, cheaper: Sequence[Serving]) -> None:
+    def _desire_ladder(self, key: VersionKey, device: str, cheaper: Sequence[Serving]) -> None:
         """They come and go at once: requests have the best rung."""
         is_there = bool(self._on_top(key, device))  # not so where another device was chosen
         specs = tuple(_spec(device, item, rung) for rung, item in enumerate(cheaper, start=1)) if is_there else ()
@@ -153,10 +159,10 @@ class EngineServing:
         present = [instance for instance in self._table.instances(key, device) if instance.spec.rung]
         for instance in present:
             if instance.spec not in specs:
-                self._table.let_go(key, instance, self._events.next_generation())
+                self._table.release(key, instance, self._events.next_generation())
         missing = [spec for spec in specs if spec not in [instance.spec for instance in present]]
         for spec in missing:
-            self._table.want(key, spec)
+            self._table.desire(key, spec)
         if missing or present:
             self._events.wanted()
 
@@ -169,18 +175,18 @@ class EngineServing:
             return  # another device has it
         waiting = self._waiting.setdefault(key, {})
         waiting[device] = spec
-        if len(waiting) < len(self._keepers):
+        if len(waiting) < len(self._builders):
             return
         for each in self._waiting.pop(key).values():
             if each is not None:
                 self._wanted[key, each.device] = each
-                self._table.want(key, each)
+                self._table.desire(key, each)
         self._events.wanted()
 
-    def _let_go_others(self, key: VersionKey, kept: Instance) -> None:
+    def _release_others(self, key: VersionKey, kept: Instance) -> None:
         for instance in self._on_top(key, kept.spec.device):
             if instance is not kept:
-                self._table.let_go(key, instance, self._events.next_generation())
+                self._table.release(key, instance, self._events.next_generation())
 
     def _stored(self, key: VersionKey) -> StoreView:
         """Reads the store; runs in a thread. Damaged plans are left out, and built again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saccade.service.ipc.messages import DeviceFacts
-from saccade.service.supervisor.placement.ledger import DeviceLedger, Holding, Need, capacity_bytes
+from saccade.service.supervisor.placement.device_memory import DeviceMemory, Holding, Need, capacity_bytes
 
 MIB = 1024 * 1024
 
@@ -35,21 +35,21 @@ def test_capacity_is_what_was_free_less_the_reserve_up_to_the_limit(
 
 def test_device_without_figures_or_limit_is_not_bounded() -> None:
     assert capacity_bytes(DeviceFacts(), 512, 0) is None
-    assert DeviceLedger("cpu", None, (Holding("a/1 fp32", need(9e6)),)).refusal(need(9e6)) is None
+    assert DeviceMemory("cpu", None, (Holding("a/1 fp32", need(9e6)),)).refusal(need(9e6)) is None
 
 
 def test_what_fits_exactly_fits() -> None:
-    ledger = DeviceLedger("cuda:0", 10 * MIB, (Holding("a/1 fp32", need(6)),))
+    memory = DeviceMemory("cuda:0", 10 * MIB, (Holding("a/1 fp32", need(6)),))
 
-    assert ledger.refusal(need(4)) is None
-    assert ledger.refusal(need(4.1)) is not None
+    assert memory.refusal(need(4)) is None
+    assert memory.refusal(need(4.1)) is not None
 
 
 def test_refusal_names_need_room_and_holders_largest_first() -> None:
     holdings = (Holding("small/1 fp32", need(100)), Holding("large/3 int8-trt", need(800, is_measured=True)))
-    ledger = DeviceLedger("cuda:1", 1000 * MIB, holdings)
+    memory = DeviceMemory("cuda:1", 1000 * MIB, holdings)
 
-    reason = ledger.refusal(need(250, is_measured=True))
+    reason = memory.refusal(need(250, is_measured=True))
 
     assert reason is not None
     assert reason.startswith(
@@ -60,18 +60,18 @@ def test_refusal_names_need_room_and_holders_largest_first() -> None:
 
 
 def test_empty_device_that_is_too_small_says_so() -> None:
-    reason = DeviceLedger("cuda:0", MIB, ()).refusal(need(2))
+    reason = DeviceMemory("cuda:0", MIB, ()).refusal(need(2))
 
     assert reason is not None
     assert "cuda:0 has 1.0 of 1.0 MiB free, held by: nothing" in reason
 
 
 def test_measurement_beyond_the_estimate_may_leave_less_than_nothing() -> None:
-    ledger = DeviceLedger("cuda:0", MIB, (Holding("a/1 fp32", need(3, is_measured=True)),))
+    memory = DeviceMemory("cuda:0", MIB, (Holding("a/1 fp32", need(3, is_measured=True)),))
 
-    assert ledger.free_bytes == -2 * MIB
-    assert ledger.refusal(need(0.1)) is not None
+    assert memory.free_bytes == -2 * MIB
+    assert memory.refusal(need(0.1)) is not None
 
 
 def test_device_with_a_problem_takes_nothing() -> None:
-    assert DeviceLedger("cuda:0", None, (), "the driver is too old").refusal(need(0)) == "the driver is too old"
+    assert DeviceMemory("cuda:0", None, (), "the driver is too old").refusal(need(0)) == "the driver is too old"

@@ -26,32 +26,32 @@ class Room(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ResidencyRule:
+class ModelCacheRule:
     on_demand: bool
     pinned: frozenset[str]
     max_models: int  # 0: memory alone bounds
 
 
 @dataclass(frozen=True, slots=True)
-class ResidencyEvents:
+class ModelCacheEvents:
     """What the supervisor does."""
 
-    rest: Callable[[VersionKey], None]  # unload, to be loaded again when it is asked for
-    let_go: Callable[[VersionKey, Instance], None]  # unload one instance for good
+    unload: Callable[[VersionKey], None]  # unload, to be loaded again when it is asked for
+    release: Callable[[VersionKey, Instance], None]  # unload one instance for good
 
 
-class Residency:
+class ModelCache:
     """Over one version table. Belongs to the supervisor's event loop."""
 
     def __init__(
         self,
         table: VersionTable,
-        rule: ResidencyRule,
+        rule: ModelCacheRule,
         held_bytes: Callable[[VersionEntry, Instance], int],
-        events: ResidencyEvents,
+        events: ModelCacheEvents,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`held_bytes` is what an instance holds of its device's memory; the ledger knows it."""
+        """`held_bytes` is what an instance holds of its device's memory; the memory knows it."""
         self._table = table
         self._rule = rule
         self._held_bytes = held_bytes
@@ -60,35 +60,35 @@ class Residency:
         self._usages: dict[str, dict[VersionKey, Usage]] = {}  # by API process
         self._ready_s: dict[VersionKey, float] = {}
         self._wanted: list[VersionKey] = []
-        self._has_let_go = False
+        self._has_released = False
         self.is_waiting = False  # for something that may leave later
 
     def is_on_demand(self, key: VersionKey) -> bool:
         return self._rule.on_demand and key.model not in self._rule.pinned
 
-    def starts_resting(self, key: VersionKey) -> bool:
+    def starts_unloaded(self, key: VersionKey) -> bool:
         """Whether a new version waits for its first request. One of a model that is loaded takes over at once."""
         self._ready_s.pop(key, None)
         is_loaded = any(
-            other.model == key.model and entry.instances and not entry.is_resting
+            other.model == key.model and entry.instances and not entry.is_unloaded
             for other, entry in self._table.entries()
         )
         return self.is_on_demand(key) and not is_loaded
 
-    def want(self, key: VersionKey) -> None:
+    def desire(self, key: VersionKey) -> None:
         """Requests wait for it."""
         if key not in self._wanted:
             self._wanted.append(key)
 
-    def take_wanted(self) -> list[VersionKey]:
+    def take_requested(self) -> list[VersionKey]:
         """Resting versions to bring up now; those still being unloaded wait for that."""
         ready = []
         for key in list(self._wanted):
             entry = self._table.entry(key)
-            if entry is not None and entry.is_resting and entry.instances:
+            if entry is not None and entry.is_unloaded and entry.instances:
                 continue
             self._wanted.remove(key)
-            if entry is not None and entry.is_resting:
+            if entry is not None and entry.is_unloaded:
                 ready.append(key)
         return ready
 
@@ -103,9 +103,9 @@ class Residency:
         """Its requests ended with it."""
         self._usages.pop(api, None)
 
-    def has_let_go(self) -> bool:
+    def has_released(self) -> bool:
         """Whether something was told to leave since the last call; everyone has to hear of it."""
-        had, self._has_let_go = self._has_let_go, False
+        had, self._has_released = self._has_released, False
         return had
 
     def room(self, key: VersionKey, missing_bytes: Mapping[str, int]) -> Room:
@@ -166,8 +166,8 @@ class Residency:
             if freed < missing:
                 return False
         for owner, instance in chosen:
-            self._events.let_go(owner, instance)
-            self._has_let_go = True
+            self._events.release(owner, instance)
+            self._has_released = True
         return bool(chosen)
 
     def _loaded_rungs(self, device: str, but: VersionKey) -> list[tuple[VersionKey, VersionEntry, Instance]]:
@@ -190,15 +190,15 @@ class Residency:
             if chosen is not None:
                 for each in chosen:
                     self._ready_s.pop(each, None)
-                    self._events.rest(each)
-                    self._has_let_go = True
+                    self._events.unload(each)
+                    self._has_released = True
                 return True
         return any(can_be_met(residents, shortage) for shortage in shortages)
 
     def _residents(self) -> list[Resident]:
         found = []
         for key, entry in self._table.entries():
-            if entry.is_resting or not _is_loaded(entry):
+            if entry.is_unloaded or not _is_loaded(entry):
                 continue
             usages = [usages[key] for usages in self._usages.values() if key in usages]
             now_s = self._clock()
