@@ -40,7 +40,7 @@ class DeviceLoop:
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
         self._wake = threading.Condition()
-        self._turns = DeviceLock(self._wake_up)
+        self._device_lock = DeviceLock(self._wake_up)
         self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
         self._instances: dict[int, Instance] = {}
@@ -51,7 +51,7 @@ class DeviceLoop:
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """The device, for a warm-up run."""
-        return self._turns.exclusive()
+        return self._device_lock.exclusive()
 
     def add(self, instance_id: int, instance: Instance, model: str = "", weight: float = 1.0) -> None:
         """Instances of one model share the device time that its weight gives it."""
@@ -67,7 +67,7 @@ class DeviceLoop:
             instance = self._instances.pop(instance_id, None)
         self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in orphans])
         if instance is not None:
-            with self._turns.exclusive():
+            with self._device_lock.exclusive():
                 instance.close()
 
     def submit(self, work: Work) -> None:
@@ -174,7 +174,7 @@ class DeviceLoop:
         if len(self._in_flight) == 0:
             return True
         depths = [each.pipeline.batches_in_flight for each in self._instances.values() if each.pipeline]
-        return not self._turns.is_wanted and len(self._in_flight) < min(depths, default=1)
+        return not self._device_lock.is_wanted and len(self._in_flight) < min(depths, default=1)
 
     def _trial(self, refused: Sequence[Work]) -> Work | None:
         """A refused request that runs all the same, because nothing measured its instance for a while.
@@ -194,11 +194,11 @@ class DeviceLoop:
         """Starts a batch, padded to `rows`, where others may overlap with it, else runs it to its end."""
         if instance.pipeline is None:
             self._land_all()
-            self._turns.take()
+            self._device_lock.take()
             self._run_batch(instance, batch, rows)
-            self._turns.give()
+            self._device_lock.give()
             return
-        self._turns.take()
+        self._device_lock.take()
         start_s = time.monotonic()
         instance.last_run_s = start_s
         try:
@@ -216,7 +216,7 @@ class DeviceLoop:
             self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
             raise
         if len(self._in_flight) == 0:
-            self._turns.give()
+            self._device_lock.give()
 
     def _land_oldest(self) -> None:
         """Waits for the oldest batch and reports it."""
@@ -233,7 +233,7 @@ class DeviceLoop:
             self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
             raise
         if len(self._in_flight) == 0:
-            self._turns.give()
+            self._device_lock.give()
 
     def _land_all(self) -> None:
         while len(self._in_flight) > 0:
@@ -267,7 +267,7 @@ class DeviceLoop:
         if len(batch) == 1:
             self._report([_unrun(batch[0], messages.DONE_FAILED)])
             return
-        self._turns.take()
+        self._device_lock.take()
         half = len(batch) // 2
         can_halve = not is_half and {half, len(batch) - half} <= set(instance.limits.allowed_sizes)
         parts = [batch[:half], batch[half:]] if can_halve else [[work] for work in batch]

@@ -72,7 +72,7 @@ def without_padding() -> Iterator[None]:
     """The scheduler as it would be if no batch were ever padded."""
     with ExitStack() as stack:
         for module in ("draining", "batching", "queue"):
-            stack.enter_context(patch(f"saccade.service.scheduling.{module}.padded_size", lambda *_: None))
+            stack.enter_context(patch(f"saccade.service.worker.scheduling.{module}.padded_size", lambda *_: None))
         yield
 
 

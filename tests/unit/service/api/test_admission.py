@@ -76,11 +76,11 @@ async def test_slots_that_come_back_go_to_those_in_line_in_turn(admission: Admis
     held = admission.admit(2, 1.0)
     first, second = admission.next_permit(7), admission.next_permit(8)
 
-    held[0].release()
+    held[0].let_go()
     assert (first.done(), second.done()) == (True, False)
     with pytest.raises(Overloaded):  # a newcomer does not pass them
         admission.admit(1, 1.0)
-    first.result().release()
+    first.result().let_go()
 
     assert second.result().instance_id == 8
     assert admission.in_flight == {0: 1, 8: 1}
@@ -91,10 +91,10 @@ async def test_who_no_longer_waits_in_line_is_passed_over(admission: Admission) 
     gone, waiting = admission.next_permit(7), admission.next_permit(7)
     gone.cancel()
 
-    held[0].release()
+    held[0].let_go()
 
     assert waiting.done()
-    waiting.result().release()
+    waiting.result().let_go()
     assert admission.in_use == 1
 
 
@@ -121,7 +121,7 @@ def test_slot_is_free_again_when_its_permit_is_let_go(admission: Admission, gaug
     permits = admission.admit(2, 1.0)
     assert gauge.value == 2
 
-    permits[0].release()
+    permits[0].let_go()
 
     assert gauge.value == 1
     assert admission.admit(1, 1.0)[0].slot == permits[0].slot
@@ -133,11 +133,11 @@ def test_slot_stays_taken_until_the_last_holder_lets_go(admission: Admission) ->
     permit.hold()
     permit.hold()
 
-    permit.release()
-    permit.release()
+    permit.let_go()
+    permit.let_go()
     assert admission.in_use == 1
 
-    permit.release()
+    permit.let_go()
     assert admission.in_use == 0
 
 
@@ -149,7 +149,7 @@ def test_permit_of_a_retired_arena_does_not_free_a_slot_of_the_new_one(
     new = admission.admit(2, 1.0)
     assert len(new) == 2
 
-    old.release()
+    old.let_go()
 
     assert not admission.is_current(old)
     assert admission.is_current(new[0])

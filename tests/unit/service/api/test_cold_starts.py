@@ -22,8 +22,8 @@ LONG_S = 60.0
 
 def on_demand(version: int, state: str, load_seconds: float = 0.0) -> VersionStatus:
     found = msgspec.structs.replace(status(version, state), on_demand=True, load_seconds=load_seconds)
-    is_unloaded = state == "loading"
-    return msgspec.structs.replace(found, instances=()) if is_unloaded else found
+    is_resting = state == "loading"
+    return msgspec.structs.replace(found, instances=()) if is_resting else found
 
 
 class Story:

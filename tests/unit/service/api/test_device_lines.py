@@ -73,7 +73,7 @@ class Story:
         for item, seconds in ((FIRST, first_s), (SECOND, second_s)):
             given = self.lines.assign([item], 1)
             given.observe(Done(1, DONE_OK, 0.0, seconds, 1))
-            given.permits[0].release()
+            given.permits[0].let_go()
 
     def take_all(self) -> list[Permit]:
         return [permit for _ in range(2 * SLOTS) for permit in self.assign().permits]
@@ -118,7 +118,7 @@ def test_only_when_no_device_has_a_slot_the_answer_is_overloaded(story: Story) -
 
     with pytest.raises(Overloaded, match=r"1 of 3 slots asked for, 0 free"):
         story.assign()
-    permits[4].release()
+    permits[4].let_go()
     assert len(story.assign().permits) == 1
 
 
@@ -216,10 +216,10 @@ def test_permits_count_for_their_instance_until_the_last_holder_lets_go(story: S
     given = story.lines.assign([SECOND], 2)
     given.permits[0].hold()
     for permit in given.permits:
-        permit.release()
+        permit.let_go()
 
     assert story.admissions["cuda:1"].in_flight == {2: 1}
-    given.permits[0].release()
+    given.permits[0].let_go()
     assert story.admissions["cuda:1"].in_flight == {}
     assert story.gauge.value == 0
 

@@ -90,7 +90,7 @@ class ScriptedWorker:
         permit, answer = self._open[request_id]
         if not answer.done():
             answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1, decode_s))
-        permit.release()
+        permit.let_go()
         await asyncio.sleep(0)
 
 
@@ -271,7 +271,7 @@ async def test_slot_that_comes_as_the_request_is_cancelled_is_not_lost(story: St
     answering = story.start(image(), image())
     mine = await story.worker.submitted.get()
 
-    held.release()  # its turn has come, and before it knows
+    held.let_go()  # its turn has come, and before it knows
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await answering

@@ -108,7 +108,7 @@ async def test_reply_resolves_the_request_and_frees_its_slot(line: Line) -> None
     assert isinstance(sent, Submit)
     assert (sent.request_id, sent.slot, sent.instance_id, sent.deadline_s) == (request_id, permit.slot, 7, 99.0)
 
-    permit.release()  # the request itself no longer needs it, the worker still does
+    permit.let_go()  # the request itself no longer needs it, the worker still does
     assert line.admission.in_use == 1
     done = Done(request_id, DONE_OK, 0.1, 0.2, 1)
     worker.send(done)
@@ -123,7 +123,7 @@ async def test_slot_of_a_cancelled_request_comes_back_only_with_the_reply(line: 
     request_id, answer = line.client.submit(permit, 7, 99.0)
     answer.cancel()
     line.client.cancel(request_id)
-    permit.release()
+    permit.let_go()
 
     assert isinstance(await worker.next_message(), Submit)
     assert await worker.next_message() == Cancel(request_id)
@@ -157,7 +157,7 @@ async def test_next_worker_gets_fresh_slots_while_old_permits_expire(line: Line)
     assert len(line.admission.admit(2, 1.0)) == 2
     with pytest.raises(NotReady, match="restarting"):
         line.client.submit(old, 7, 99.0)
-    old.release()
+    old.let_go()
     assert line.admission.in_use == 2
 
 
@@ -183,5 +183,5 @@ async def test_unknown_or_repeated_reply_does_no_harm(line: Line) -> None:
     await answer
     await other
     for permit in permits:
-        permit.release()
+        permit.let_go()
     assert line.admission.in_use == 0

@@ -14,7 +14,8 @@ import structlog
 from click.testing import CliRunner, Result
 
 from saccade.models.contract.manifest import GateCheck, GateDecision
-from saccade.service import __version__, cli
+from saccade.service import __version__
+from saccade.service.cli import program as cli
 from saccade.service.cli.predict import predict_path
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import PREFIX, Settings

@@ -281,7 +281,7 @@ def test_loader_gets_the_device_although_requests_keep_coming(worker: Worker) ->
 
     loader = threading.Thread(target=load)
     loader.start()
-    while not worker.loop._turns.is_wanted:
+    while not worker.loop._device_lock.is_wanted:
         pass
     worker.backend.gate.set()
     loader.join(TIMEOUT_S)
