@@ -1,0 +1,1 @@
+"""Decides which requests run next, and together; pure, with time passed in."""
