@@ -202,7 +202,7 @@ def test_password_comes_from_the_environment(version_dir: Path, tmp_path: Path) 
 def test_bad_key_fails_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = Path(__file__).resolve().parents[3] / "models/recipes/digits-classifier.yaml"
+    recipe = Path(__file__).resolve().parents[4] / "models/recipes/digits-classifier.yaml"
     work = tmp_path / "work"
     arguments = ["--repository", str(tmp_path), "--work", str(work), "--sign-key", str(tmp_path / "absent.pem")]
     monkeypatch.setattr("sys.argv", ["saccade-export", "run", str(recipe), *arguments])

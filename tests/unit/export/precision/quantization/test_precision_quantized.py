@@ -34,7 +34,7 @@ from saccade.export.steps import StepContext
 from saccade.export.variants import VariantKind
 from tests.support.residual_network import SIDE, residual_network
 
-RECIPE = Path(__file__).parents[4] / "models" / "recipes" / "digits-classifier.yaml"
+RECIPE = Path(__file__).parents[5] / "models" / "recipes" / "digits-classifier.yaml"
 IMAGES = 32
 
 
