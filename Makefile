@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs constrain image image-check clean
 
 setup: $(READY)
 
@@ -77,6 +77,10 @@ image: ## the serving image, without a daemon (root, Debian's buildah and deboot
 
 image-check: image ## runs it confined as in Kubernetes
 	k8s/image/check_image.sh serve-cpu $(SACCADE_REPOSITORY)
+
+docs: $(READY) ## the parts of documents that are generated: settings, chart
+	$(PYTHON) -m tests.support.settings_table
+	$(PYTHON) -m tests.load.gpu_plots tests/load/results/h200-2026-11-28.json --only bare
 
 constrain: $(READY) ## new pins and hashes in constraints.txt
 	.ci/constrain

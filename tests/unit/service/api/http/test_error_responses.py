@@ -1,4 +1,4 @@
-"""The one table from errors to HTTP: complete, as API.md says, and silent about what is ours."""
+"""The one table from errors to HTTP: complete, and silent about what is ours."""
 
 from __future__ import annotations
 
