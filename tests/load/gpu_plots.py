@@ -1,7 +1,12 @@
-"""Draws `report-gpu.json`. Promises: measured points only; a plot exists where there is something to draw."""
+"""Draws `report-gpu.json`: measured points only, and a plot only where there is something to draw.
+
+python -m tests.load.gpu_plots tests/load/results/h200-2026-11-28.json --only bare    # draws a kept report again
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +26,14 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def write_plots(document: Mapping[str, Any], beside: Path) -> list[str]:
-    """Writes PNGs next to `beside`, named after it; returns their names."""
+def write_plots(document: Mapping[str, Any], beside: Path, only: str = "") -> list[str]:
+    """Writes PNGs next to `beside`, named after it; returns their names. `only`: how the names of plots must begin."""
     rows = [row for row in document["rows"].values() if is_measured(row)]
     note = "" if document["kind"] == "gpu" else " (self-check on a CPU)"
     names = []
     for name, draw in _plots(rows, note):
+        if not name.startswith(only):
+            continue
         file = beside.with_name(f"{beside.stem}-{name}.png")
         with matplotlib.rc_context(_STYLE):
             figure = Figure(figsize=(8.4, 4.4), layout="constrained")
@@ -64,7 +71,7 @@ def _draw_bare(figure: Figure, title: str, rows: list[Row]) -> None:
     for axes in (left, right):
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     left.set(xlabel="batch size", ylabel="images per second", ylim=(0, None))
-    right.set(xlabel="batch size", ylabel="ms per batch, p50", yscale="log")
+    right.set(xlabel="batch size", ylabel="ms per batch, p50", ylim=(0, None))
     figure.suptitle(title)
     figure.legend(loc="outside lower center", ncols=3, fontsize="x-small")
 
@@ -97,3 +104,11 @@ def _draw_served(figure: Figure, note: str, rows: list[Row]) -> None:
     axes.set_xticks(range(len(rows)), names, fontsize="x-small")
     axes.set(ylabel="images per second", title=f"served against its limits{note}")
     axes.legend()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draws a report of gpu_bench again.")
+    parser.add_argument("report", type=Path, help="report-gpu.json, or one that was kept")
+    parser.add_argument("--only", default="", help="plots whose names begin so: bare, paired, served")
+    given = parser.parse_args()
+    print(*write_plots(json.loads(given.report.read_text("utf-8")), given.report, given.only), sep="\n")

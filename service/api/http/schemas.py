@@ -1,4 +1,4 @@
-"""JSON of the REST API, for its OpenAPI document and the routes that are not hot. Its shapes are the public contract: `openapi.json` in `tests/golden` holds them."""
+"""JSON of the REST API, for its OpenAPI document and the routes that are not hot; a golden holds its shapes."""
 
 from __future__ import annotations
 
