@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 
 from tests.api.test_playground_browser import Page, running_chromium
 
-SIZE = {"width": 1120, "height": 760}
+SIZE = {"width": 1200, "height": 900}
 
 
 def picture(page: Page, model: str, image: Path) -> bytes:
