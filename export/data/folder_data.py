@@ -69,7 +69,7 @@ def folder_samples(
             chosen.append(picture.sample(encoded))
     if not chosen:
         raise DataRefused(
-            f"data.path: {root} holds no {task.value} pictures for split {name!r}: README.md shows the layout"
+            f"data.path: {root} holds no {task.value} pictures for split {name!r}: export/README.md shows the layout"
         )
     return chosen, left
 

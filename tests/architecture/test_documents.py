@@ -34,6 +34,7 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _TARGET = re.compile(r"^(?:\$ )?make +([a-z][\w-]*(?: +[a-z][\w-]*)*)|\bmake ([a-z][\w-]*) &&", re.MULTILINE)
 # Words of plans that this repository does not hold: a reader cannot look them up.
 _NOT_HERE = re.compile(r"tables? A and B|seed tables?|of the seeds|\bAPI\.md\b")
+_TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 _RUN_MODULE = re.compile(r"python -m ((?:tests|saccade)[\w.]*)")
 
 
@@ -138,6 +139,18 @@ def test_modules_that_a_text_runs_exist() -> None:
             unknown[name] = [str(path.relative_to(ROOT)) for path in absent]
 
     assert unknown == {}
+
+
+def test_tests_that_stand_behind_a_guarantee_exist() -> None:
+    named = [(name, test) for text in texts().values() for name, test in _TEST.findall(text)]
+    absent = [
+        f"{name}::{test}"
+        for name, test in named
+        if not (ROOT / name).exists() or f"def {test}(" not in (ROOT / name).read_text("utf-8")
+    ]
+
+    assert named != []
+    assert absent == []
 
 
 def test_no_text_speaks_of_what_is_not_in_the_repository() -> None:
