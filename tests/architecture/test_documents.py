@@ -1,4 +1,4 @@
-"""Documents and docstrings name only files, modules, tests and `make` targets that exist; generated parts are current."""
+"""Documents and docstrings name only files, modules, tests and targets that exist; generated parts are current."""
 
 from __future__ import annotations
 
