@@ -45,7 +45,7 @@ class Settings(BaseModel):
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     tuning: Literal["measure", "off"] = Field(
         "measure",
-        description="CPU: workers, threads and spinning that no setting names are chosen by a short measurement",
+        description="CPU: a short measurement at the first start chooses workers, threads and spinning, unless settings do",
     )
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
@@ -65,8 +65,8 @@ class Settings(BaseModel):
     max_estimated_wait_ms: float | None = Field(
         None,
         ge=0.0,
-        description="429 when a request would wait longer for the device; 0: only for its deadline; none: requests "
-        "that name no deadline are to be answered within SACCADE_OBJECTIVE_MS, or ten runs of their model",
+        description="a request that would wait longer for the device is refused with 429; 0: only its deadline counts; "
+        "none: the same, and a request without a deadline has SACCADE_OBJECTIVE_MS, or ten runs of its model",
     )
     max_concurrent_per_key: int = Field(0, ge=0, description="requests of one API key at once per HTTP process; 0: any")
     default_deadline_ms: float = Field(10_000.0, gt=0.0, description="deadline of requests that name none")
@@ -84,11 +84,11 @@ class Settings(BaseModel):
     objective_ms: float = Field(
         0.0,
         ge=0.0,
-        description="for requests that name no deadline, which are else refused, and for cheaper variants; 0: ten runs "
-        "of the model, and the deadline_ms a request names",
+        description="time in which a request without a deadline must be answered, or else it is refused; beyond half of "
+        "it a ladder's cheaper variants answer; 0: ten runs of the model, and for a ladder the request's deadline_ms",
     )
     load_models: Literal["all", "on_demand"] = Field(
-        "all", description="models in memory: every one, or those that requests ask for, least recently used ones leave"
+        "all", description="all: every model is loaded; on_demand: its first request loads it, the least used leaves"
     )
     pinned_models: str = Field("", description="models that are always loaded, separated by commas")
     max_loaded_models: int = Field(0, ge=0, description="on demand: versions loaded at once; 0: by memory alone")
