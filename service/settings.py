@@ -45,7 +45,7 @@ class Settings(BaseModel):
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     tuning: Literal["measure", "off"] = Field(
         "measure",
-        description="CPU: a short measurement at the first start chooses workers, threads and spinning, unless settings do",
+        description="CPU: a short measurement at first start chooses workers, threads and spinning, if no setting does",
     )
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
@@ -84,8 +84,8 @@ class Settings(BaseModel):
     objective_ms: float = Field(
         0.0,
         ge=0.0,
-        description="time in which a request without a deadline must be answered, or else it is refused; beyond half of "
-        "it a ladder's cheaper variants answer; 0: ten runs of the model, and for a ladder the request's deadline_ms",
+        description="time in which a request without a deadline must be answered, or is refused; beyond half of it "
+        "a ladder's cheaper variants answer; 0: ten runs of the model, and for a ladder the request's deadline_ms",
     )
     load_models: Literal["all", "on_demand"] = Field(
         "all", description="all: every model is loaded; on_demand: its first request loads it, the least used leaves"
