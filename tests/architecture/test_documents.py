@@ -34,6 +34,8 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _TARGET = re.compile(r"^(?:\$ )?make +([a-z][\w-]*(?: +[a-z][\w-]*)*)|\bmake ([a-z][\w-]*) &&", re.MULTILINE)
 # Words of plans that this repository does not hold: a reader cannot look them up.
 _NOT_HERE = re.compile(r"tables? A and B|seed tables?|of the seeds|\bAPI\.md\b")
+_LINK = re.compile(r"\]\(([^)\s#]*)#?([^)\s]*)\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 _RUN_MODULE = re.compile(r"python -m ((?:tests|saccade)[\w.]*)")
 
@@ -74,6 +76,14 @@ def test_document_names_only_files_that_exist(path: Path) -> None:
     assert missing(names, ROOT, path.parent) == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_headings_that_exist(path: Path) -> None:
+    links = [(target, anchor) for target, anchor in _LINK.findall(path.read_text("utf-8")) if anchor]
+    local = [(path.parent / target if target else path, anchor) for target, anchor in links if "://" not in target]
+
+    assert [anchor for file, anchor in local if anchor not in anchors_of(file.read_text("utf-8"))] == []
+
+
 @pytest.mark.parametrize("path", PACKAGE_MAPS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_package_map_names_only_files_that_exist(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
@@ -94,6 +104,11 @@ def make_targets_in(text: str) -> set[str]:
     """Targets that the code in a text asks `make` for."""
     found = [several or one for several, one in _TARGET.findall(commands_in(text))]
     return {target for targets in found for target in targets.split()}
+
+
+def anchors_of(document: str) -> set[str]:
+    """As GitHub makes them: lower case, without punctuation, hyphens for spaces."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(document)}
 
 
 @functools.cache
