@@ -31,8 +31,8 @@ test: $(READY) ## everything but what needs a GPU or many minutes
 test-matrix: $(READY) ## a dozen networks of every kind through the whole product: minutes
 	$(PYTHON) -m pytest -m matrix tests/matrix
 
-matrix: $(READY) ## every network of the seeds into export/matrix/RESULTS.md: an hour, resumable
-	.venv/bin/saccade-export matrix
+matrix: $(READY) ## every network of the matrix into tests/matrix/RESULTS.md: an hour, resumable
+	$(PYTHON) -m tests.matrix
 
 test-quick: $(READY) ## unit, contract and architecture tests: seconds
 	$(PYTHON) -m pytest -m "not gpu and not slow" tests/unit tests/contract tests/architecture

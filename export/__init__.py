@@ -36,7 +36,7 @@ A recipe's way
 11. `publish/publish.py` adds the version through `publish/repository.py`, with sample images (`publish/samples.py`) and
     the test images that a plan is measured by (`publish/evidence_pack.py`); `publish/signing.py` signs it.
 
-`matrix/` takes many library networks through all of it and keeps the table; `cli/demo.py` is `make demo`.
+`cli/demo.py` is `make demo`.
 
 Import direction: models <- service <- export. Only this package imports torch for work on deploy graphs.
 """

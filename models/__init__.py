@@ -7,7 +7,7 @@
                  size · backgrounds.py · digit_scenes.py: labelled JPEGs, deterministic by (split, seed, index)
     metrics/     metrics.py: top-1, mIoU · detection_metrics.py: mAP@[.50:.95] for any selection of images
     networks/    resnet.py · yolov10.py (yolov10_body.py, yolov10_blocks.py) · ddrnet.py (dappm.py) · layers.py
-                 unireplknet.py · evit.py · digits_vit.py
+                 digits_vit.py · evit.py
     training/    python -m saccade.models.training.all; see its own map
     checkpoints/ trained weights and figures.json, what they reach on the test split
     recipes/     the recipes of the reference networks

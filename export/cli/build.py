@@ -9,18 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import orjson
-import typer
+import click
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from saccade.export.cli.engines import EnginesKeyOption, EnginesOption
+from saccade.export import cli_options as options
+from saccade.export.cli.options import FILE, print_json
 from saccade.export.errors import ExportError, RecipeError
 from saccade.export.plans.progress import Progress
 from saccade.export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
@@ -37,11 +36,6 @@ DONE, FAILED, USAGE = 0, 1, 2
 _SHOWN_WARNINGS = 3
 
 
-class Runtime(StrEnum):
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt_rtx"
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one plan; exactly one of `built` and `error` says it."""
@@ -52,44 +46,52 @@ class Outcome:
     error: str = ""
 
 
-def register_build(app: typer.Typer) -> None:
-    """Side effect: adds the command."""
-    app.command()(build)
-
-
+@click.command()
+@click.argument("model")
+@click.option("--variant", multiple=True, help="only this one; repeat for several")
+@click.option(
+    "--capability", multiple=True, help="as SM90; repeat for several. Else the GPU here, else the common ones"
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+    help="which TensorRT; else the first that is installed",
+)
+@options.repository
+@options.engines
+@options.engines_key
+@click.option("--trusted-key", type=FILE, multiple=True, help="public key; versions without are refused")
+@click.option("--force", is_flag=True, help="build in place of plans that are there")
+@options.as_json
 def build(
-    model: Annotated[str, typer.Argument(help="MODEL or MODEL/VERSION; without a version the newest")],
-    variant: Annotated[list[str] | None, typer.Option(help="only this one; repeat for several")] = None,
-    capability: Annotated[
-        list[str] | None, typer.Option(help="as SM90; repeat for several. Else the GPU here, else the common ones")
-    ] = None,
-    runtime: Annotated[Runtime | None, typer.Option(help="which TensorRT; else the first that is installed")] = None,
-    repository: Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository")] = Path(
-        "repository"
-    ),
-    engines: EnginesOption = None,
-    engines_key: EnginesKeyOption = None,
-    trusted_key: Annotated[list[Path] | None, typer.Option(help="public key; versions without are refused")] = None,
-    force: Annotated[bool, typer.Option("--force", help="build in place of plans that are there")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
+    model: str,
+    variant: tuple[str, ...],
+    capability: tuple[str, ...],
+    runtime: str | None,
+    repository: Path,
+    engines: Path | None,
+    engines_key: Path | None,
+    trusted_key: tuple[Path, ...],
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Builds TensorRT plans of a published version, one per variant and kind of GPU.
+    """Builds TensorRT plans of MODEL or MODEL/VERSION, one per variant and kind of GPU; by default of the newest.
 
     Their gate stays open until a GPU has settled it; until then they take no traffic.
     """
-    tensorrt = required_tensorrt(None if runtime is None else runtime.value)
-    capabilities = target_capabilities(tensorrt, capability or (), present_gpu())
+    tensorrt = required_tensorrt(runtime)
+    capabilities = target_capabilities(tensorrt, capability, present_gpu())
     try:
         store = PlanStore(
             engines or engines_root(repository), None if engines_key is None else engines_secret(engines_key)
         )
-        policy = signature_policy(trusted_key or (), is_required=bool(trusted_key))
+        policy = signature_policy(trusted_key, is_required=bool(trusted_key))
         version = verify_version(_version_dir(repository, model), policy)
     except SettingsError as error:
         raise RecipeError(str(error)) from error
     except RepositoryError as error:
         raise ExportError(str(error)) from error
-    variants = buildable_variants(version.manifest, variant or ())
+    variants = buildable_variants(version.manifest, variant)
     console = Console(stderr=as_json, highlight=False)
     outcomes: list[Outcome] = []
     for chosen in variants:
@@ -107,9 +109,8 @@ def build(
             soft_wrap=True,
         )
     if as_json:
-        document = [outcome_document(outcome) for outcome in outcomes]
-        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    raise typer.Exit(FAILED if any(outcome.error for outcome in outcomes) else DONE)
+        print_json([outcome_document(outcome) for outcome in outcomes])
+    sys.exit(FAILED if any(outcome.error for outcome in outcomes) else DONE)
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -204,7 +205,7 @@ def build_progress(console: Console, name: str) -> Iterator[Progress]:
 def main() -> None:
     """Entry point without torch: known failures end as one line on stderr."""
     try:
-        typer.run(build)
+        build()
     except ExportError as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(USAGE if isinstance(error, RecipeError) else FAILED) from error

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import orjson
-import typer
+import click
 from rich.console import Console
 
-from saccade.export.cli.engines import EnginesKeyOption, EnginesOption
-from saccade.export.cli.signing import SignKeyOption, signer_from
+from saccade.export import cli_options as options
+from saccade.export.cli.options import FILE, print_json
+from saccade.export.cli.signing import sign_key_option, signer_from
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
 from saccade.export.gate.adopted_plans import adopt_plans
@@ -36,19 +35,13 @@ from saccade.service.repository.verify import verify_version
 DONE, FAILED = 0, 1
 
 
-def register_gate(app: typer.Typer) -> None:
-    """Side effect: adds both commands."""
-    app.command()(gate)
-    app.command()(qualify)
-
-
-def gate(
-    report: Annotated[Path, typer.Argument(help="report.json of an export or a version directory")],
-    recipe: Annotated[Path | None, typer.Option(help="hold the report's thresholds against this recipe's")] = None,
-    table: Annotated[bool, typer.Option("--table", help="print every check with its value and limit")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
-) -> None:
-    """Judges a report again with the thresholds it holds; files and the report itself are hashed again.
+@click.command()
+@click.argument("report", type=FILE)
+@click.option("--recipe", type=FILE, help="hold the report's thresholds against this recipe's")
+@click.option("--table", is_flag=True, help="print every check with its value and limit")
+@options.as_json
+def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
+    """Judges REPORT, a report.json, again with the thresholds it holds; files and report are hashed again.
 
     Exit code 1 when nothing is accepted, or when something is denied now that was not denied then.
     """
@@ -57,8 +50,7 @@ def gate(
     verdicts = [judged_again(found, variant, report.parent, agreed) for variant in found.variants]
     decisions = {verdict.qualify.variant: verdict.gate for verdict in verdicts}
     if as_json:
-        document = {name: decision.model_dump(mode="json") for name, decision in decisions.items()}
-        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        print_json({name: decision.model_dump(mode="json") for name, decision in decisions.items()})
     elif table:
         Console(width=None if sys.stdout.isatty() else 200).print(gate_table(found.model, decisions))
     else:
@@ -69,22 +61,32 @@ def gate(
         for before, now in zip(found.variants, verdicts, strict=True)
     )
     is_served = any(decision.accepted for decision in decisions.values())
-    raise typer.Exit(DONE if is_served and not is_worse else FAILED)
+    sys.exit(DONE if is_served and not is_worse else FAILED)
 
 
+@click.command()
+@click.argument("source", type=FILE)
+@click.option("--on-this-device", is_flag=True, help="build plans and measure them here")
+@click.option("--recipe", type=FILE, help="of a version directory: it names the test data")
+@options.repository
+@options.work
+@options.engines
+@options.engines_key
+@sign_key_option
 def qualify(
-    source: Annotated[Path, typer.Argument(help="recipe.yaml, or a version directory together with --recipe")],
-    on_this_device: Annotated[bool, typer.Option("--on-this-device", help="build plans and measure them here")] = False,
-    recipe: Annotated[Path | None, typer.Option(help="of a version directory: it names the test data")] = None,
-    repository: Annotated[
-        Path, typer.Option(envvar="SACCADE_REPOSITORY", help="where the recipe's newest version is")
-    ] = Path("repository"),
-    work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
-    engines: EnginesOption = None,
-    engines_key: EnginesKeyOption = None,
-    sign_key: SignKeyOption = None,
+    source: Path,
+    on_this_device: bool,
+    recipe: Path | None,
+    repository: Path,
+    work: Path,
+    engines: Path | None,
+    engines_key: Path | None,
+    sign_key: Path | None,
 ) -> None:
-    """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome."""
+    """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome.
+
+    SOURCE is a recipe.yaml, whose newest version is meant, or a version directory together with --recipe.
+    """
     if not on_this_device:
         raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
     signer = signer_from(sign_key)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import orjson
-import typer
+import click
 from rich.console import Console
 
+from saccade.export import cli_options as options
 from saccade.export.artifact import StepResult
-from saccade.export.cli.build import register_build
-from saccade.export.cli.gate import register_gate
-from saccade.export.cli.matrix import matrix
+from saccade.export.cli.build import build
+from saccade.export.cli.gate import gate, qualify
+from saccade.export.cli.options import FILE, print_json
 from saccade.export.cli.progress import progress_listener
 from saccade.export.cli.recover import recover
-from saccade.export.cli.signing import SignKeyOption, register_signing, signer_from
-from saccade.export.cli.sources import register_sources
+from saccade.export.cli.signing import keygen, sign, sign_key_option, signer_from
+from saccade.export.cli.sources import init, sources
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import ExportError, RecipeError
 from saccade.export.gate.table import report_table
@@ -31,81 +30,68 @@ from saccade.export.reports.report_files import markdown, pictures_beside, write
 DONE, FAILED, USAGE = 0, 1, 2
 _WIDE = 200  # characters of a table that goes into a file
 
-RepositoryOption = Annotated[Path, typer.Option(envvar="SACCADE_REPOSITORY", help="model repository to publish to")]
-WorkOption = Annotated[Path, typer.Option(help="where steps keep what they made")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
+
+@click.group()
+def app() -> None:
+    """Exports, gates and publishes trained networks."""
 
 
-class ReportForm(StrEnum):
-    MARKDOWN = "md"
-    HTML = "html"
-    JSON = "json"
-
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Exports, gates and publishes trained networks.",
-)
-register_sources(app)
-register_signing(app)
-app.command()(matrix)
-app.command()(recover)
-register_gate(app)
-register_build(app)
+for command in (init, sources, keygen, sign, recover, gate, qualify, build):
+    app.add_command(command)
 
 
 @app.command()
-def run(
-    recipes: Annotated[list[Path], typer.Argument(help="recipe.yaml, one or more")],
-    repository: RepositoryOption = Path("repository"),
-    work: WorkOption = Path(".saccade/export"),
-    sign_key: SignKeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@click.argument("recipes", type=FILE, nargs=-1, required=True)
+@options.repository
+@options.work
+@sign_key_option
+@options.as_json
+def run(recipes: tuple[Path, ...], repository: Path, work: Path, sign_key: Path | None, as_json: bool) -> None:
     """Exports each recipe: wrap, convert, quantize, qualify, gate, publish."""
     loaded = [load_recipe(path) for path in recipes]
     settings = RunSettings(work, repository, signer=signer_from(sign_key))
     outcomes = _run_all(loaded, settings, as_json)
-    raise typer.Exit(DONE if all(_is_good(results) for results in outcomes) else FAILED)
+    sys.exit(DONE if all(_is_good(results) for results in outcomes) else FAILED)
 
 
 @app.command()
-def step(
-    recipe: Annotated[Path, typer.Argument(help="recipe.yaml")],
-    name: Annotated[str, typer.Argument(help="step to run again, such as wrap or precision.int8-cpu")],
-    repository: RepositoryOption = Path("repository"),
-    work: WorkOption = Path(".saccade/export"),
-    sign_key: SignKeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Runs one step again; what it builds on is taken from the work directory, or made first."""
+@click.argument("recipe", type=FILE)
+@click.argument("name")
+@options.repository
+@options.work
+@sign_key_option
+@options.as_json
+def step(recipe: Path, name: str, repository: Path, work: Path, sign_key: Path | None, as_json: bool) -> None:
+    """Runs one step again, NAME being such as wrap or precision.int8-cpu.
+
+    What it builds on is taken from the work directory, or made first.
+    """
     loaded = load_recipe(recipe)
     settings = RunSettings(work, repository, redo=name, until=name, signer=signer_from(sign_key))
     outcomes = _run_all([loaded], settings, as_json)
-    raise typer.Exit(DONE if _is_good(outcomes[0]) else FAILED)
+    sys.exit(DONE if _is_good(outcomes[0]) else FAILED)
 
 
 @app.command()
-def report(
-    source: Annotated[Path, typer.Argument(help="recipe.yaml, version directory or report.json")],
-    out: Annotated[Path | None, typer.Option(help="write all forms, plots and pictures here, print nothing")] = None,
-    form: Annotated[ReportForm, typer.Option("--format", help="what to print")] = ReportForm.MARKDOWN,
-    work: WorkOption = Path(".saccade/export"),
-    as_json: JsonOption = False,
-) -> None:
-    """Renders a report again, from a version directory or from the newest finished gate step of a recipe."""
+@click.argument("source", type=FILE)
+@click.option("--out", type=FILE, help="write all forms, plots and pictures here, print nothing")
+@click.option(
+    "--format", "form", type=click.Choice(["md", "html", "json"]), default="md", show_default=True, help="what to print"
+)
+@options.work
+@options.as_json
+def report(source: Path, out: Path | None, form: str, work: Path, as_json: bool) -> None:
+    """Renders a report again: SOURCE is a report.json, a version directory or a recipe whose newest one is meant."""
     path = _report_path(source, work)
     found = read_report(path)
     pictures = pictures_beside(found, path.parent)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         paths = write_report(found, out, pictures)
-        _print_json([str(path) for path in paths]) if as_json else print(*paths, sep="\n")
-    elif as_json or form is ReportForm.JSON:
-        _print_json(found.model_dump(mode="json"))
-    elif form is ReportForm.HTML:
+        print_json([str(path) for path in paths]) if as_json else print(*paths, sep="\n")
+    elif as_json or form == "json":
+        print_json(found.model_dump(mode="json"))
+    elif form == "html":
         print(html(found, {name: file.read_bytes() for name, file in pictures.items() if file.exists()}), end="")
     else:
         print(markdown(found), end="")
@@ -134,7 +120,7 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
             outcomes.append(run_pipeline(loaded, settings, data, listener))
     _print_gates(outcomes, as_json)
     if as_json:
-        _print_json({one.recipe.model: _summary(results) for one, results in zip(recipes, outcomes, strict=True)})
+        print_json({one.recipe.model: _summary(results) for one, results in zip(recipes, outcomes, strict=True)})
     return outcomes
 
 
@@ -178,7 +164,3 @@ def _report_path(source: Path, work: Path) -> Path:
     if not finished:
         raise RecipeError(f"no report of {model!r} in {work}; run `saccade-export run {source}` first")
     return finished[-1]
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
 
+import click
 import orjson
-import typer
 from rich.console import Console
 from rich.table import Table
 
+from saccade.export import cli_options as options
+from saccade.export.cli.options import FILE
 from saccade.export.cli.progress import progress_listener
 from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
 from saccade.export.compression.sparsity.sparsify import RECOVERED_FILE
@@ -22,20 +23,23 @@ from saccade.export.recipe import LoadedRecipe, load_recipe
 _STEP = "compress.sparse24"
 
 
-def recover(
-    recipe: Annotated[Path, typer.Argument(help="recipe.yaml; its `sparsity` section says how")],
-    out: Annotated[Path, typer.Option(help="safetensors file to write, for `sparsity.recovered`")],
-    work: Annotated[Path, typer.Option(help="where steps keep what they made")] = Path(".saccade/export"),
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")] = False,
-) -> None:
-    """Makes a network 2:4 and teaches it its answers back, whatever `sparsity.recovered` names already."""
+@click.command()
+@click.argument("recipe", type=FILE)
+@click.option("--out", type=FILE, required=True, help="safetensors file to write, for `sparsity.recovered`")
+@options.work
+@options.as_json
+def recover(recipe: Path, out: Path, work: Path, as_json: bool) -> None:
+    """Makes a network 2:4 and teaches it its answers back, whatever `sparsity.recovered` names already.
+
+    The `sparsity` section of RECIPE says how.
+    """
     loaded = from_scratch(load_recipe(recipe))
     settings = RunSettings(work, repository=work / "unpublished", until=_STEP)
     console = Console(stderr=True, highlight=False)
     with progress_listener(console, loaded.recipe.model, loaded.path, settings, len(planned_steps(loaded))) as listener:
         last = run_pipeline(loaded, settings, DataStore(), listener)[-1]
     if last.artifact is None:
-        raise typer.Exit(1)
+        sys.exit(1)
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(last.artifact.file(RECOVERED_FILE), out)
     document = last.artifact.file(SPARSITY_FILE).read_bytes()

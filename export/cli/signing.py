@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated
 
-import orjson
-import typer
+import click
 
+from saccade.export import cli_options as options
+from saccade.export.cli.options import FILE, print_json
 from saccade.export.publish.signing import (
     KEY_FILE_VARIABLE,
     PASSWORD_VARIABLE,
@@ -19,19 +18,12 @@ from saccade.export.publish.signing import (
     sign_version,
 )
 
-SignKeyOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar=KEY_FILE_VARIABLE, help=f"private key (PEM) that signs what is published; {PASSWORD_VARIABLE} opens it"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
-
-
-def register_signing(app: typer.Typer) -> None:
-    """Side effect: adds both commands."""
-    app.command()(keygen)
-    app.command()(sign)
+sign_key_option = click.option(
+    "--sign-key",
+    type=FILE,
+    envvar=KEY_FILE_VARIABLE,
+    help=f"private key (PEM) that signs what is published; {PASSWORD_VARIABLE} opens it",
+)
 
 
 def signer_from(path: Path | None) -> Signer | None:
@@ -39,33 +31,29 @@ def signer_from(path: Path | None) -> Signer | None:
     return None if path is None else load_signer(path, os.environ.get(PASSWORD_VARIABLE))
 
 
-def keygen(
-    directory: Annotated[Path, typer.Argument(help="where the pair goes; keep the private one to yourself")],
-    as_json: JsonOption = False,
-) -> None:
-    """Makes an Ed25519 pair: one key signs versions, servers get the other."""
+@click.command()
+@click.argument("directory", type=FILE)
+@options.as_json
+def keygen(directory: Path, as_json: bool) -> None:
+    """Makes an Ed25519 pair in DIRECTORY: one key signs versions, servers get the other. Keep the private one."""
     private, public = generate_keys(directory, os.environ.get(PASSWORD_VARIABLE))
     if as_json:
-        _print_json({"private_key": str(private), "public_key": str(public)})
+        print_json({"private_key": str(private), "public_key": str(public)})
         return
     print(f"private key {private}: for `saccade-export run --sign-key`; who has it can sign")
     print(f"public key  {public}: for servers, SACCADE_TRUSTED_KEYS")
 
 
-def sign(
-    version_dir: Annotated[Path, typer.Argument(help="published version, as repository/digits-classifier/3")],
-    key: Annotated[Path, typer.Option(envvar=KEY_FILE_VARIABLE, help="private key (PEM)")],
-    replace: Annotated[bool, typer.Option("--replace", help="in place of another signature")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Signs a version that is already published, after hashing its files; adds manifest.sig and nothing else."""
+@click.command()
+@click.argument("version_dir", type=FILE)
+@click.option("--key", type=FILE, envvar=KEY_FILE_VARIABLE, required=True, help="private key (PEM)")
+@click.option("--replace", is_flag=True, help="in place of another signature")
+@options.as_json
+def sign(version_dir: Path, key: Path, replace: bool, as_json: bool) -> None:
+    """Signs VERSION_DIR, such as repository/digits-classifier/3, after hashing its files; adds manifest.sig alone."""
     signer = load_signer(key, os.environ.get(PASSWORD_VARIABLE))
     is_new = sign_version(version_dir, signer, replace=replace)
     if as_json:
-        _print_json({"version_dir": str(version_dir), "key_id": signer.key_id, "is_new": is_new})
+        print_json({"version_dir": str(version_dir), "key_id": signer.key_id, "is_new": is_new})
     else:
         print(f"{version_dir} {'signed' if is_new else 'was already signed'} by key {signer.key_id}")
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

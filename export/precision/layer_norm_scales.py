@@ -138,12 +138,6 @@ def observed_channels(model: onnx.ModelProto, names: list[str], images: NDArray[
     return {name: ChannelRanges(lows[name], highs[name]) for name in names}
 
 
-def coarseness(ranges: ChannelRanges) -> float:
-    """How many times coarser the codes of one range for all channels are than those of a range for each, on average."""
-    whole = max(float(ranges.high.max()), 0.0) - min(float(ranges.low.min()), 0.0)  # a range contains zero
-    return whole / max(float((ranges.high - ranges.low).mean()), 1e-30)
-
-
 def ensure_same_function(first: onnx.ModelProto, second: onnx.ModelProto, images: NDArray[np.uint8]) -> None:
     """Raises GraphError when raw network outputs differ by more than rounding."""
     names = list(network_outputs(first))

@@ -57,14 +57,6 @@ def reorganised(tokens: Tensor, class_attention: Tensor, kept: int) -> Tensor:
     return torch.cat([tokens[:, :1], ranked[:, :kept], fused], 1)
 
 
-def evit_deit_tiny(classes: int = 10, keep_rate: float = 0.7, image_size: int = 224) -> nn.Module:
-    """DeiT-tiny with tokens dropped at layers 3, 6 and 9; keep rate 1 is timm's network itself. Needs timm."""
-    from timm import create_model  # the reference networks work where timm is not installed
-
-    network: Any = create_model("deit_tiny_patch16_224", num_classes=classes, img_size=image_size)
-    return with_token_reorganisation(network, keep_rate)
-
-
 def with_token_reorganisation(network: Any, keep_rate: float) -> nn.Module:
     """Changes a timm VisionTransformer in place: tokens are dropped in the blocks after each quarter of its depth.
 

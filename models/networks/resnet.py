@@ -95,10 +95,6 @@ def resnet18(classes: int = 1000) -> ResNet:
     return ResNet(ResNetConfig("basic", (2, 2, 2, 2), (64, 128, 256, 512), classes))
 
 
-def resnet34(classes: int = 1000) -> ResNet:
-    return ResNet(ResNetConfig("basic", (3, 4, 6, 3), (64, 128, 256, 512), classes))
-
-
 def resnet50(classes: int = 1000) -> ResNet:
     return ResNet(ResNetConfig("bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), classes))
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest
-from saccade.service.api.version_policy import STABLE, default_version, labels_of
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import BadParameter, NotFound, NotReady, Resting
 from saccade.service.ipc.messages import Catalog, InstanceStatus, Usage, VersionStatus
@@ -55,6 +54,18 @@ class Target:
 
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
+STABLE = "stable"  # the label of the version that answers by default
+
+
+def default_version(ready_versions: Iterable[int]) -> int | None:
+    """The version that answers a request which names none: the newest ready one; None when there is none."""
+    return max(ready_versions, default=None)
+
+
+def labels_of(ready_versions: Iterable[int]) -> dict[str, int]:
+    """Labels and the versions they name."""
+    version = default_version(ready_versions)
+    return {} if version is None else {STABLE: version}
 
 
 class ServingCatalog:

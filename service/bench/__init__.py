@@ -6,7 +6,7 @@ A run's life
 3. `coordinator.py` starts client processes on one clock, shows progress (`progress.py`) and collects their rows.
 4. `client_process.py` sends what is due (`wakeup.py`) over `connections.py`; `answers.py` reads what came back.
 5. `records.py` holds one row per request; `summary.py` makes the `report.py` of it, with `statistics.py`.
-6. `text_report.py` and `html_report.py` (plots: `charts.py`) show it; `limits.py` decides whether the run fails.
+6. `text_report.py` and `page.py` show it; `limits.py` decides whether the run fails.
 
 `slo_search.py` chooses the rates that `--find-slo` tries.
 

@@ -12,7 +12,6 @@ import os
 import signal
 import ssl
 import time
-from array import array
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -84,7 +83,6 @@ class Progress:
     ok: int
     failed: int
     in_flight: int
-    latencies_ms: bytes  # float32, of measured answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,6 @@ class _Client:
         self._stop_at_s = math.inf
         self._measured = 0  # requests of a closed loop that count
         self._sent = self._ok = self._failed = 0
-        self._latencies_ms = array("f")
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -231,15 +228,11 @@ class _Client:
             self._failed += 1
         else:
             self._ok += 1
-            if ticket.due_s >= start_s:
-                self._latencies_ms.append((done_s - ticket.due_s) * 1000.0)
         if self._part.closed:
             # Never at once: a server that refuses every connection would make this a recursion.
             pause_s = 0.0 if reply.end is End.ANSWERED else _REFUSED_PAUSE_S
             asyncio.get_running_loop().call_later(pause_s, self._send_next_closed)
 
     def _report(self) -> None:
-        latencies_ms = self._latencies_ms.tobytes()
-        self._reports.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight, latencies_ms))
+        self._reports.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight))
         self._sent = self._ok = self._failed = 0
-        self._latencies_ms = array("f")

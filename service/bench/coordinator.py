@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import signal
 import socket
@@ -10,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -64,20 +63,18 @@ class Ending(StrEnum):
     """Why the load ended."""
 
     COMPLETE = "complete"
-    STABLE = "stable"
     INTERRUPTED = "interrupted"
 
 
 @dataclass(slots=True)
 class Live:
-    """What is known while the load runs, warm-up included; `latencies_ms` are those of measured answers."""
+    """What is known while the load runs, warm-up included."""
 
     elapsed_s: float = 0.0  # of measuring; negative during warm-up
     sent: int = 0
     ok: int = 0
     failed: int = 0
     in_flight: int = 0
-    latencies_ms: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +93,7 @@ def default_processes(cores: int) -> int:
     return min(_MOST_PROCESSES, max(1, cores // 2))
 
 
-def run_load(
-    plan: LoadPlan,
-    on_progress: Callable[[Live], None] = lambda live: None,
-    is_enough: Callable[[Live], bool] | None = None,
-) -> Measured:
+def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> Measured:
     """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
 
     Raises BenchFailed.
@@ -112,7 +105,7 @@ def run_load(
         measure_from_s = time.monotonic() + _START_MARGIN_S + warm_up_s
         for child in children:
             child.send.send(Start(measure_from_s))
-        return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress, is_enough)
+        return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress)
 
 
 def address_of(endpoint: Endpoint) -> str:
@@ -258,15 +251,13 @@ class _Collector:
         self._in_flight: dict[Connection, int] = {}
         self._finished: list[Finished] = []
 
-    def collect(self, on_progress: Callable[[Live], None], is_enough: Callable[[Live], bool] | None) -> Measured:
+    def collect(self, on_progress: Callable[[Live], None]) -> Measured:
         with _interrupts() as interrupts:
             while self._running:
                 self._read()
                 on_progress(self._live)
                 if interrupts and self._ending is not Ending.INTERRUPTED:
-                    self._stop(Ending.INTERRUPTED, _INTERRUPT_GRACE_S)
-                elif self._ending is Ending.COMPLETE and is_enough is not None and is_enough(self._live):
-                    self._stop(Ending.STABLE, math.inf)
+                    self._stop()
         return Measured(
             records_of([(item.columns, item.outcomes) for item in self._finished]),
             self._ending,
@@ -283,7 +274,6 @@ class _Collector:
                 self._live.sent += message.sent
                 self._live.ok += message.ok
                 self._live.failed += message.failed
-                self._live.latencies_ms.append(np.frombuffer(message.latencies_ms, np.float32))
                 self._in_flight[pipe] = message.in_flight
             elif isinstance(message, Finished):
                 self._finished.append(message)
@@ -292,9 +282,9 @@ class _Collector:
         self._live.in_flight = sum(self._in_flight.values())
         self._live.elapsed_s = min(time.monotonic() - self._measure_from_s, self._stopped_at_s)
 
-    def _stop(self, ending: Ending, grace_s: float) -> None:
-        self._ending = ending
+    def _stop(self) -> None:
+        self._ending = Ending.INTERRUPTED
         self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
         for child in self._running.values():
             with suppress(BrokenPipeError):  # it has just finished
-                child.send.send(Stop(grace_s))
+                child.send.send(Stop(_INTERRUPT_GRACE_S))

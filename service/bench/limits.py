@@ -1,4 +1,4 @@
-"""`--fail-if` and `--baseline`. Promises: a small grammar that is checked before the load; what is unknown fails."""
+"""`--fail-if`. Promises: a small grammar that is checked before the load; what is unknown fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from saccade.service.bench.report import Change, Report, figures_of
+from saccade.service.bench.report import Report, figures_of
 from saccade.service.bench.statistics import Latency
 from saccade.service.errors import BadParameter
 
@@ -18,7 +18,6 @@ FIGURES = (
     *("client_lag_p99_ms", "slo_rps"),
     *(prefix + name for prefix in ("", "service_", "refused_") for name in _LATENCY_NAMES),
 )
-CHANGE = "_change"  # behind a figure: now over the baseline's, less one
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -37,10 +36,6 @@ class FailCondition:
     comparison: str
     limit: float
 
-    @property
-    def needs_baseline(self) -> bool:
-        return self.figure.endswith(CHANGE)
-
     def failure(self, figures: Mapping[str, float]) -> str | None:
         """Why the run fails; None if it does not. A figure that nothing was measured for fails."""
         value = figures.get(self.figure, math.nan)
@@ -52,39 +47,18 @@ class FailCondition:
 
 
 def condition_from(text: str) -> FailCondition:
-    """`p99_ms>50`, `error_rate>=0.001`, `p99_ms_change>0.1`. Raises BadParameter."""
+    """`p99_ms>50`, `error_rate>=0.001`. Raises BadParameter."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise BadParameter(f"{text!r} is not a condition; it looks like 'p99_ms>50', with > >= < or <=")
     figure, comparison, number = match.groups()
-    if figure.removesuffix(CHANGE) not in FIGURES:
-        raise BadParameter(
-            f"unknown figure {figure!r} in {text!r}; there are: {', '.join(FIGURES)}, and each + {CHANGE}"
-        )
+    if figure not in FIGURES:
+        raise BadParameter(f"unknown figure {figure!r} in {text!r}; there are: {', '.join(FIGURES)}")
     try:
         limit = float(number)
     except ValueError:
         raise BadParameter(f"{number!r} in {text!r} is not a number") from None
     return FailCondition(text.strip(), figure, comparison, limit)
-
-
-def changes_of(before: Mapping[str, float], now: Mapping[str, float]) -> tuple[Change, ...]:
-    """Figures that both runs have."""
-    pairs = [(name, before.get(name, math.nan), now.get(name, math.nan)) for name in FIGURES]
-    return tuple(
-        Change(name, old, new, new / old - 1 if old else None)
-        for name, old, new in pairs
-        if not math.isnan(old) and not math.isnan(new)
-    )
-
-
-def with_changes(figures: Mapping[str, float], changes: tuple[Change, ...]) -> dict[str, float]:
-    """Figures and their `..._change`. From zero to anything else is an infinite change."""
-    relative = {
-        change.name + CHANGE: change.ratio if change.ratio is not None else (math.inf if change.now else 0.0)
-        for change in changes
-    }
-    return {**figures, **relative}
 
 
 def failures_of(report: Report, conditions: Sequence[FailCondition]) -> list[str]:
@@ -96,6 +70,6 @@ def failures_of(report: Report, conditions: Sequence[FailCondition]) -> list[str
         failures.append("interrupted: the figures are those of a shorter run")
     if report.slo is not None and report.slo.rate_rps is None:
         failures.append(f"no rate keeps p99 within {report.slo.objective_ms:g} ms")
-    figures = with_changes(figures_of(report), report.changes)
+    figures = figures_of(report)
     broken = (condition.failure(figures) for condition in conditions)
     return [*failures, *(failure for failure in broken if failure is not None)]

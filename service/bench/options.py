@@ -6,15 +6,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from saccade.service.bench.coordinator import ClientLimits, Closed, default_processes
-from saccade.service.bench.images import BodyForm, ImageFile, read_images
+from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.limits import FailCondition, condition_from
 from saccade.service.bench.progress import ProgressShow
-from saccade.service.bench.report import Report, read_report
-from saccade.service.bench.schedule import Arrivals, Burst, Constant, Poisson, Recorded, steps_from
+from saccade.service.bench.schedule import Constant, Poisson, Recorded
 from saccade.service.bench.session import Open, Run, Session, measure, search_slo
 from saccade.service.bench.slo_search import SearchLimits
 from saccade.service.bench.traces import read_trace
@@ -42,7 +42,6 @@ class BenchOptions:
     session: Session
     load: Open | Closed | SloSearchOptions
     conditions: tuple[FailCondition, ...]
-    baseline: Report | None
     json_file: str | None
     html_file: Path | None
     record: Path | None
@@ -51,16 +50,15 @@ class BenchOptions:
 def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
     """From the options of the command, by their names. Raises BadParameter."""
     conditions = tuple(condition_from(text) for text in given["fail_if"])
-    baseline = read_report(given["baseline"]) if given["baseline"] else None
-    if baseline is None and any(condition.needs_baseline for condition in conditions):
-        raise BadParameter("a condition on a change needs --baseline, an earlier run's --json")
-    if any(condition.figure.startswith("slo_rps") for condition in conditions) and not given["find_slo"]:
+    if any(condition.figure == "slo_rps" for condition in conditions) and not given["find_slo"]:
         raise BadParameter("a condition on slo_rps needs --find-slo")
     for name in ("json_file", "html_file", "record"):
         _ensure_writable(given[name])
+    if given["html_file"] and find_spec("matplotlib") is None:
+        raise BadParameter("--html draws with matplotlib, which is not installed: pip install matplotlib")
     load = _load(given)
     endpoint = endpoint_of(given["url"])
-    shape = RequestShape(BodyForm(given["body"]), _headers(given, key), _query(given), _path(given["path"]))
+    shape = RequestShape(_headers(given, key), _query(given), _path(given["path"]))
     session = Session(
         url=given["url"],
         endpoint=endpoint,
@@ -75,9 +73,8 @@ def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
         seed=given["seed"],
         warm_up_s=given["warm_up_s"],
         objective_ms=given["objective_ms"],
-        stable_within=given["stable_within"] if given["stop_when_stable"] else None,
     )
-    return BenchOptions(session, load, conditions, baseline, given["json_file"], given["html_file"], given["record"])
+    return BenchOptions(session, load, conditions, given["json_file"], given["html_file"], given["record"])
 
 
 def measured_with(options: BenchOptions, progress: ProgressShow) -> Run:
@@ -112,40 +109,23 @@ def _load(given: Mapping[str, Any]) -> Open | Closed | SloSearchOptions:
     if kind == "trace":
         trace = read_trace(given["trace"])[: given["requests"]]
         return Open(Recorded(tuple(item.at_s for item in trace), given["trace_speed"]), trace=trace)
-    return Open(_arrivals(kind, given), given["requests"])
+    rate_rps, duration_s = given["rate"], given["duration_s"] or _DURATION_S
+    if rate_rps is None:
+        raise BadParameter("at which rate? give --rate, or --trace, --closed or --find-slo")
+    arrivals = Constant(rate_rps, duration_s) if kind == "constant" else Poisson(rate_rps, duration_s)
+    return Open(arrivals, given["requests"])
 
 
 def _kind(given: Mapping[str, Any]) -> str:
     """Named, or clear from what else was given. Raises BadParameter for two at once."""
-    implied = {
-        "steps": given["steps"],
-        "burst": given["burst_size"],
-        "trace": given["trace"],
-        "closed": given["closed"],
-    }
-    kinds = [kind for kind, value in implied.items() if value is not None]
-    if given["arrivals"] is not None and given["arrivals"] not in kinds:
+    kinds = [kind for kind in ("trace", "closed") if given[kind] is not None]
+    if given["arrivals"] is not None:
         kinds.append(given["arrivals"])
     if len(kinds) > 1:
         raise BadParameter(f"choose one load: {' or '.join(kinds)}")
-    kind: str = kinds[0] if kinds else "poisson"
-    missing = {"steps": "--steps", "burst": "--burst-size", "trace": "--trace"}
-    if kind in missing and implied[kind] is None:
-        raise BadParameter(f"--arrivals {kind} needs {missing[kind]}")
-    if kind in ("steps", "trace") and given["duration_s"]:
-        raise BadParameter(f"{missing[kind]} says how long it takes: leave --duration-s out")
-    return kind
-
-
-def _arrivals(kind: str, given: Mapping[str, Any]) -> Arrivals:
-    if kind == "steps":
-        return steps_from(given["steps"])
-    rate_rps, duration_s = given["rate"], given["duration_s"] or _DURATION_S
-    if rate_rps is None:
-        raise BadParameter("at which rate? give --rate, or --steps, --trace, --closed or --find-slo")
-    if kind == "constant":
-        return Constant(rate_rps, duration_s)
-    return Burst(rate_rps, duration_s, given["burst_size"]) if kind == "burst" else Poisson(rate_rps, duration_s)
+    if kinds == ["trace"] and given["duration_s"]:
+        raise BadParameter("--trace says how long it takes: leave --duration-s out")
+    return str(kinds[0]) if kinds else "poisson"
 
 
 # What
@@ -202,8 +182,6 @@ def _folders(images: tuple[str, ...], weights: Mapping[str, float]) -> dict[str,
 
 def _headers(given: Mapping[str, Any], key: str | None) -> tuple[tuple[str, str], ...]:
     headers = [("Authorization", f"Bearer {key}")] if key else []
-    if given["priority"] is not None:
-        headers.append(("X-Priority", given["priority"]))
     for text in given["headers"]:
         name, colon, value = text.partition(":")
         if not colon or not name.strip() or name.strip().lower() in _OURS:

@@ -1,4 +1,4 @@
-"""The document of a run, as `--json` writes it and `--baseline` reads it. Promises: plain values, durations in ms or s.
+"""The document of a run, as `--json` writes it. Promises: plain values, durations in ms or s.
 
 Latency counts from the moment a request was meant to be sent; `service` from when it was. Both are of good answers
 (status 2xx): what failed is counted by kind, and refusals have a latency of their own.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from saccade.service.bench.statistics import Interval, Latency
-from saccade.service.errors import BadParameter
 
 SCHEMA = 1
 
@@ -29,7 +27,6 @@ class LoadFacts:
     warm_up_s: float
     window_s: float  # of measuring, as it happened
     ending: str
-    body: str
     bodies: int  # different ones
     created: str  # UTC
 
@@ -56,7 +53,7 @@ class VersionFigures:
 
 @dataclass(frozen=True, slots=True)
 class SpanFigures:
-    """One model of a mix, or one step of a schedule."""
+    """One model of a mix."""
 
     name: str
     requests: int
@@ -74,20 +71,6 @@ class StageFigures:
     name: str
     mean_ms: float
     share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One interval of the run; requests count where they were due, answers where they came."""
-
-    at_s: float
-    offered_rps: float
-    throughput_rps: float
-    goodput_rps: float
-    failed_rps: float
-    p50_ms: float | None
-    p99_ms: float | None
-    max_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +104,6 @@ class SloFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A figure against the baseline's."""
-
-    name: str
-    before: float
-    now: float
-    ratio: float | None  # now over before, less one
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     load: LoadFacts
     requests: int
@@ -151,15 +124,12 @@ class Report:
     outcomes: tuple[OutcomeCount, ...]
     versions: tuple[VersionFigures, ...]
     models: tuple[SpanFigures, ...]
-    steps: tuple[SpanFigures, ...]
     stages: tuple[StageFigures, ...]
     sent_bytes: int
     received_bytes: int
     client: ClientFigures
     curve: tuple[tuple[float, float], ...]  # per cent, ms
-    moments: tuple[Moment, ...]
     slo: SloFigures | None = None
-    changes: tuple[Change, ...] = ()
     schema: int = SCHEMA
 
 
@@ -186,16 +156,3 @@ def figures_of(report: Report) -> dict[str, float]:
 
 def encoded(report: Report) -> bytes:
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-
-
-def read_report(path: Path) -> Report:
-    """An earlier run. Raises BadParameter."""
-    try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadParameter(f"{path} is not a report of `saccade bench --json`: {error}") from error
-    if report.schema != SCHEMA:
-        raise BadParameter(
-            f"{path} has schema {report.schema}; this program reads {SCHEMA}: measure the baseline again"
-        )
-    return report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,28 +31,6 @@ class Poisson:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    rate_rps: float
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """One Poisson process after another."""
-
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """`size` requests at the same moment, so often that the mean rate is `rate_rps`."""
-
-    rate_rps: float
-    duration_s: float
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Recorded:
     """Arrivals of an earlier run, `speed` times as fast."""
 
@@ -61,7 +38,7 @@ class Recorded:
     speed: float = 1.0
 
 
-Arrivals = Constant | Poisson | Steps | Burst | Recorded
+Arrivals = Constant | Poisson | Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +47,6 @@ class Schedule:
 
     due_s: FloatArray  # (requests,)
     duration_s: float
-    steps: tuple[Step, ...] = ()  # of `Steps`, for a report per step
 
     @property
     def warm_up_count(self) -> int:
@@ -95,13 +71,11 @@ def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests:
         raise BadParameter("the plan holds no request: raise the rate or the duration")
     duration_s = duration_of(arrivals) if requests is None else float(due_s[-1])
     warm_s = _poisson_s(first_rate(arrivals), warm_up_s, np.random.default_rng(warm_up_seed)) - warm_up_s
-    return Schedule(np.concatenate([warm_s, due_s]), duration_s, arrivals.steps if isinstance(arrivals, Steps) else ())
+    return Schedule(np.concatenate([warm_s, due_s]), duration_s)
 
 
 def duration_of(arrivals: Arrivals) -> float:
     match arrivals:
-        case Steps(steps):
-            return sum(step.duration_s for step in steps)
         case Recorded(arrivals_s, speed):
             return max(arrivals_s, default=0.0) / speed
         case _:
@@ -111,8 +85,6 @@ def duration_of(arrivals: Arrivals) -> float:
 def request_count(arrivals: Arrivals) -> float:
     """Expected number of requests."""
     match arrivals:
-        case Steps(steps):
-            return sum(step.rate_rps * step.duration_s for step in steps)
         case Recorded(arrivals_s):
             return len(arrivals_s)
         case _:
@@ -122,27 +94,10 @@ def request_count(arrivals: Arrivals) -> float:
 def first_rate(arrivals: Arrivals) -> float:
     """Requests per second that measuring begins with; the mean for a recording."""
     match arrivals:
-        case Steps(steps):
-            return steps[0].rate_rps
         case Recorded():
             return request_count(arrivals) / max(duration_of(arrivals), 1.0)
         case _:
             return arrivals.rate_rps
-
-
-def steps_from(text: str) -> Steps:
-    """`100x10,200x10`: requests per second times seconds. Raises BadParameter."""
-    steps = []
-    for item in text.split(","):
-        rate, times, duration = item.partition("x")
-        try:
-            step = Step(float(rate), float(duration))
-        except ValueError:
-            step = Step(0.0, 0.0)
-        if not times or not 0 < step.rate_rps < np.inf or not 0 < step.duration_s < np.inf:
-            raise BadParameter(f"a step is RATExSECONDS such as 100x10, both above zero; got {item!r}")
-        steps.append(step)
-    return Steps(tuple(steps))
 
 
 def _long_enough(arrivals: Arrivals, requests: int) -> Arrivals:
@@ -152,8 +107,6 @@ def _long_enough(arrivals: Arrivals, requests: int) -> Arrivals:
             return Constant(rate, (requests + 1) / rate)
         case Poisson(rate):
             return Poisson(rate, (requests + 10 * requests**0.5 + 10) / rate)
-        case Burst(rate, _, size):
-            return Burst(rate, (requests + size) / rate, size)
         case _:
             return arrivals
 
@@ -164,11 +117,6 @@ def _arrivals_s(arrivals: Arrivals, random: np.random.Generator) -> FloatArray:
             return _before(np.arange(int(rate * duration_s) + 1, dtype=np.float64) / rate, duration_s)
         case Poisson(rate, duration_s):
             return _poisson_s(rate, duration_s, random)
-        case Steps(steps):
-            return _steps_s(steps, random)
-        case Burst(rate, duration_s, size):
-            starts_s = np.arange(int(rate * duration_s / size) + 1, dtype=np.float64) * (size / rate)
-            return np.repeat(_before(starts_s, duration_s), size)
         case Recorded(arrivals_s, speed):
             return np.sort(np.array(arrivals_s, np.float64)) / speed
 
@@ -176,15 +124,6 @@ def _arrivals_s(arrivals: Arrivals, random: np.random.Generator) -> FloatArray:
 def _poisson_s(rate_rps: float, duration_s: float, random: np.random.Generator) -> FloatArray:
     """A Poisson process given its count is that many uniform moments, sorted."""
     return np.sort(random.uniform(0.0, duration_s, random.poisson(rate_rps * duration_s)))
-
-
-def _steps_s(steps: Sequence[Step], random: np.random.Generator) -> FloatArray:
-    parts = []
-    start_s = 0.0
-    for step in steps:
-        parts.append(_poisson_s(step.rate_rps, step.duration_s, random) + start_s)
-        start_s += step.duration_s
-    return np.concatenate(parts)
 
 
 def _before(moments_s: FloatArray, end_s: float) -> FloatArray:

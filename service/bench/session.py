@@ -13,18 +13,8 @@ from numpy.typing import NDArray
 
 from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
 from saccade.service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
-from saccade.service.bench.schedule import (
-    Arrivals,
-    Burst,
-    Constant,
-    Poisson,
-    Recorded,
-    Schedule,
-    Steps,
-    schedule_of,
-)
+from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, Schedule, schedule_of
 from saccade.service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
-from saccade.service.bench.statistics import is_stable
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
@@ -32,7 +22,6 @@ from saccade.service.errors import BenchFailed
 
 _CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
 _CHECK_TIMEOUT_S = 10.0
-_STABILITY_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +36,6 @@ class Session:
     seed: int
     warm_up_s: float
     objective_ms: float
-    stable_within: float | None = None  # ends a run early
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +89,7 @@ def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
 def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> Run:
     """Runs a load to its end. Raises BenchFailed, and BadParameter for a plan that is empty or too large."""
     plan = _plan(session, load)
-    is_enough = _StabilityWatch(session.stable_within).is_enough if session.stable_within else None
-    measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s), is_enough)
-    steps = plan.load.steps if isinstance(plan.load, Schedule) else ()
+    measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s))
     facts = LoadFacts(
         url=session.url,
         models=_mix(session.workload),
@@ -112,12 +98,11 @@ def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> R
         warm_up_s=session.warm_up_s,
         window_s=_window_s(load, measured),
         ending=str(measured.ending),
-        body=str(session.shape.form),
         bodies=len(session.workload.items),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     cost = ClientCost(session.limits.processes, measured.client_cpu_s, measured.client_wall_s)
-    scope = Scope(session.workload.items, steps, session.objective_ms)
+    scope = Scope(session.workload.items, session.objective_ms)
     return Run(report_of(facts, measured.records, scope, cost), measured)
 
 
@@ -180,26 +165,8 @@ def description_of(load: Open | Closed) -> str:
             return f"{rate:g}/s, evenly"
         case Poisson(rate):
             return f"{rate:g}/s, Poisson"
-        case Burst(rate, _, size):
-            return f"{rate:g}/s in bursts of {size}"
-        case Steps(steps):
-            return "steps of " + ", ".join(f"{step.rate_rps:g}/s for {step.duration_s:g} s" for step in steps)
         case Recorded(arrivals_s, speed):
             return f"a recording of {len(arrivals_s)} requests" + ("" if speed == 1.0 else f", {speed:g} times as fast")
-
-
-class _StabilityWatch:
-    """Looks once a second: sorting a million latencies four times a second would be work of its own."""
-
-    def __init__(self, within: float) -> None:
-        self._within = within
-        self._next_s = 0.0
-
-    def is_enough(self, live: Live) -> bool:
-        if live.elapsed_s < self._next_s or not live.latencies_ms:
-            return False
-        self._next_s = live.elapsed_s + _STABILITY_EVERY_S
-        return is_stable(np.concatenate(live.latencies_ms), self._within)
 
 
 def _plan(session: Session, load: Open | Closed) -> LoadPlan:

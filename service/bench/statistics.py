@@ -40,12 +40,6 @@ class Interval:
     low_ms: float
     high_ms: float
 
-    @property
-    def half_width_ratio(self) -> float:
-        """Half of its width against its middle."""
-        middle = (self.low_ms + self.high_ms) / 2
-        return (self.high_ms - self.low_ms) / 2 / middle if middle > 0 else math.inf
-
 
 class Verdict(StrEnum):
     """Whether a share is within its limit, at 95 % confidence."""
@@ -89,12 +83,6 @@ def interval_of(values_ms: Values, percent: float) -> Interval | None:
         of_all - float(np.mean(of_batches))
     )
     return Interval(max(0.0, of_all - half), of_all + half)
-
-
-def is_stable(values_ms: Values, within: float) -> bool:
-    """The intervals of p50 and p99 are narrower than `within` of their middle, to either side."""
-    intervals = [interval_of(values_ms, percent) for percent in (50.0, 99.0)]
-    return all(interval is not None and interval.half_width_ratio <= within for interval in intervals)
 
 
 def verdict_of(count: int, beyond: int, allowed: float) -> Verdict:

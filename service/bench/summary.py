@@ -12,14 +12,12 @@ from saccade.service.bench.records import STAGES, End, Records
 from saccade.service.bench.report import (
     ClientFigures,
     LoadFacts,
-    Moment,
     OutcomeCount,
     Report,
     SpanFigures,
     StageFigures,
     VersionFigures,
 )
-from saccade.service.bench.schedule import Step
 from saccade.service.bench.statistics import curve_of, interval_of, latency_of, percentiles
 from saccade.service.bench.workload import Item
 
@@ -29,9 +27,6 @@ _BUSY_SHARE = 0.9  # of its core: a client process that busy is late for everyth
 _LAG_MS = 1.0
 _LAG_RATIO = 0.1  # of the latency's own p99
 _WAITED_RATIO = 0.01
-_INTERVALS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-_MOST_MOMENTS = 120
-_LEAST_PER_MOMENT = 30  # requests on average: fewer would draw noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,6 @@ class Scope:
     """What the rows are to be read with."""
 
     items: Sequence[Item]
-    steps: Sequence[Step]
     objective_ms: float
 
 
@@ -78,13 +72,11 @@ def report_of(load: LoadFacts, records: Records, scope: Scope, cost: ClientCost)
         outcomes=_outcomes(measured),
         versions=_versions(measured, scope.items),
         models=_models(records, scope, window_s),
-        steps=_steps(records, scope),
         stages=_stages(measured),
         sent_bytes=int(_sizes(scope.items)[measured.item].sum()) if requests else 0,
         received_bytes=int(measured.answer_bytes.sum()),
         client=_client(measured, cost),
         curve=curve_of(latency_ms[ok]),
-        moments=_moments(records, window_s, scope.objective_ms),
     )
 
 
@@ -137,16 +129,6 @@ def _models(records: Records, scope: Scope, window_s: float) -> tuple[SpanFigure
     )
 
 
-def _steps(records: Records, scope: Scope) -> tuple[SpanFigures, ...]:
-    figures = []
-    start_s = 0.0
-    for step in scope.steps:
-        end_s = start_s + step.duration_s
-        figures.append(_span(f"{step.rate_rps:g}/s", records, start_s, end_s, scope.objective_ms))
-        start_s = end_s
-    return tuple(figures)
-
-
 def _span(name: str, records: Records, start_s: float, end_s: float, objective_ms: float) -> SpanFigures:
     """Requests count by when they were due, answers by when they came."""
     due = records.rows((records.due_s >= start_s) & (records.due_s < end_s))
@@ -197,40 +179,3 @@ def _client(measured: Records, cost: ClientCost) -> ClientFigures:
     if waited > _WAITED_RATIO * len(measured):
         notes.append(f"{waited} requests waited for a connection: as many as --max-in-flight allows were under way")
     return ClientFigures(cost.processes, busy * cost.processes, lag_ms, waited, is_saturated, "; ".join(notes))
-
-
-def _moments(records: Records, window_s: float, objective_ms: float) -> tuple[Moment, ...]:
-    least_s = max(window_s / _MOST_MOMENTS, _LEAST_PER_MOMENT * window_s / max(1, len(records)))
-    width_s = next((width for width in _INTERVALS_S if width >= least_s), least_s)
-    edges = np.minimum(np.arange(0.0, window_s + width_s, width_s), window_s)
-    if len(edges) < 2:
-        return ()
-    measured = records.rows(records.due_s >= 0.0)
-    # By due time the rows are sorted already; by the time of their end they are not.
-    due_bounds = np.searchsorted(measured.due_s, edges).tolist()
-    by_end = np.argsort(records.done_s, kind="stable")
-    end_bounds = np.searchsorted(records.done_s[by_end], edges).tolist()
-    ok, ended_ok, ended_ms = measured.is_ok, records.is_ok[by_end], records.latency_ms[by_end]
-    latency_ms = measured.latency_ms
-    moments: list[Moment] = []
-    for number, start_s in enumerate(edges[:-1].tolist()):
-        length_s = min(width_s, window_s - start_s)
-        if length_s < 0.5 * width_s and moments:  # the remainder would be noise
-            break
-        due = slice(due_bounds[number], due_bounds[number + 1])
-        came = slice(end_bounds[number], end_bounds[number + 1])
-        good = ended_ok[came] & (ended_ms[came] <= objective_ms)
-        latency = latency_of(latency_ms[due][ok[due]])
-        moments.append(
-            Moment(
-                at_s=start_s,
-                offered_rps=(due.stop - due.start) / length_s,
-                throughput_rps=int(np.sum(ended_ok[came])) / length_s,
-                goodput_rps=int(np.sum(good)) / length_s,
-                failed_rps=int(np.sum(~ended_ok[came])) / length_s,
-                p50_ms=latency.p50_ms if latency else None,
-                p99_ms=latency.p99_ms if latency else None,
-                max_ms=latency.max_ms if latency else None,
-            )
-        )
-    return tuple(moments)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saccade.service.bench.report import Change, Report, SloFigures, SpanFigures
+from saccade.service.bench.report import Report, SloFigures, SpanFigures
 from saccade.service.bench.statistics import Interval, Latency
 
-_COMPARED = ("throughput_rps", "goodput_rps", "error_rate", "refused_rate", "p50_ms", "p90_ms", "p99_ms", "p99_9_ms")
 _MIB = 2**20
 
 
@@ -17,7 +16,7 @@ def text_of(report: Report) -> str:
     lines = [
         f"{mix} at {load.url}",
         f"load         {load.arrivals}, {load.window_s:.1f} s measured after {load.warm_up_s:g} s of warm-up, "
-        f"{load.bodies} bodies, sent as {load.body}, seed {load.seed}",
+        f"{load.bodies} bodies, seed {load.seed}",
         f"requests     {report.requests} = {report.ok} answered well + {report.failed} failed "
         f"({report.error_rate:.3%}); {report.offered_rps:.1f}/s offered",
         f"throughput   {report.throughput_rps:.1f}/s",
@@ -44,10 +43,8 @@ def text_of(report: Report) -> str:
         f"client       {client.processes} processes, {client.cpu_cores:.2f} cores, lag p99 {client.lag_p99_ms:.2f} ms",
         *([f"CAUTION      {client.note}"] if client.note else []),
         *([f"ended early  {load.ending}"] if load.ending != "complete" else []),
-        *_span_lines("step", report.steps),
-        *(_span_lines("model", report.models) if len(report.models) > 1 else []),
+        *(_model_lines(report.models) if len(report.models) > 1 else []),
         *(_slo_lines(report.slo) if report.slo else []),
-        *_change_lines(report.changes),
     ]
     return "\n".join(lines)
 
@@ -75,9 +72,9 @@ def _interval_text(interval: Interval) -> str:
     return f"{interval.low_ms:.2f} to {interval.high_ms:.2f}"
 
 
-def _span_lines(kind: str, spans: Sequence[SpanFigures]) -> list[str]:
+def _model_lines(spans: Sequence[SpanFigures]) -> list[str]:
     return [
-        f"{kind:<12} {span.name}: {span.offered_rps:.1f}/s offered, {span.throughput_rps:.1f}/s answered, "
+        f"model        {span.name}: {span.offered_rps:.1f}/s offered, {span.throughput_rps:.1f}/s answered, "
         f"{span.goodput_rps:.1f}/s good, {span.error_rate:.2%} failed"
         + (f", p50 {span.latency.p50_ms:.2f}, p99 {span.latency.p99_ms:.2f} ms" if span.latency else "")
         for span in spans
@@ -95,12 +92,3 @@ def _slo_lines(slo: SloFigures) -> list[str]:
             f"{trial.verdict}"
         )
     return lines
-
-
-def _change_lines(changes: Sequence[Change]) -> list[str]:
-    return [f"change       {change_text(change)}" for change in changes if change.name in _COMPARED]
-
-
-def change_text(change: Change) -> str:
-    relative = "" if change.ratio is None else f" ({change.ratio:+.1%})"
-    return f"{change.name} {change.before:.4g} -> {change.now:.4g}{relative}"

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.service.bench.images import BodyForm, ImageFile, body_of
+from saccade.service.bench.images import ImageFile
 from saccade.service.bench.traces import Arrival
 from saccade.service.errors import BadParameter
 
@@ -58,7 +58,6 @@ class Share:
 class RequestShape:
     """What all requests have in common."""
 
-    form: BodyForm = BodyForm.RAW
     headers: tuple[tuple[str, str], ...] = ()
     query: tuple[tuple[str, str], ...] = ()
     path: str = DEFAULT_PATH
@@ -101,7 +100,6 @@ def workload_of(shares: Sequence[Share], endpoint: Endpoint, shape: RequestShape
 
 
 def _item(model: str, image: ImageFile, endpoint: Endpoint, shape: RequestShape) -> Item:
-    body = body_of(image, shape.form)
     target = endpoint.prefix + shape.path.format(model=quote(model, safe=""))
     if shape.query:
         target += "?" + urlencode(shape.query)
@@ -110,11 +108,11 @@ def _item(model: str, image: ImageFile, endpoint: Endpoint, shape: RequestShape)
         f"Host: {endpoint.authority}",
         "User-Agent: saccade-bench",
         "Accept: */*",
-        f"Content-Type: {body.content_type}",
-        f"Content-Length: {len(body.content)}",
+        f"Content-Type: {image.media_type}",
+        f"Content-Length: {len(image.content)}",
         *(f"{name}: {value}" for name, value in shape.headers),
     ]
-    return Item(model, image.name, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body.content)
+    return Item(model, image.name, ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), image.content)
 
 
 def order_of(workload: Workload, count: int, seed: int) -> NDArray[np.int64]:

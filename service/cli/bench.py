@@ -27,33 +27,25 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--mix", metavar="MODEL=WEIGHT,…", help="several models instead of MODEL"),
     click.option("--max-images", type=_COUNT, help="take only the first images of a folder"),
-    click.option("--body", type=click.Choice(["raw", "multipart", "json"]), default="raw", show_default=True),
     click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="such as top_k=3"),
     click.option("--deadline-ms", type=_POSITIVE, help="asked of the server for every request"),
     click.option("--header", "-H", "headers", multiple=True, metavar="NAME: VALUE", help="sent with every request"),
-    click.option("--priority", metavar="VALUE", help="value of the X-Priority header"),
     click.option("--key-file", type=_FILE, help="file with a bearer key"),
     click.option("--key-env", metavar="NAME", help="environment variable with a bearer key"),
     click.option("--path", metavar="/PATH", help="another server's path; {model} stands for the model"),
     # When it is sent
     click.option(
         "--arrivals",
-        type=click.Choice(["constant", "poisson", "steps", "burst", "trace"]),
-        help="default: poisson, or what the options below say",
+        type=click.Choice(["constant", "poisson"]),
+        help="of independent users or evenly spaced  [default: poisson]",
     ),
     click.option("--rate", type=_POSITIVE, help="requests per second; where --find-slo begins"),
-    click.option("--steps", metavar="RATExSECONDS,…", help="such as 100x10,200x10"),
-    click.option("--burst-size", type=_COUNT, help="requests at the same moment"),
     click.option("--trace", type=_FILE, help="recorded arrivals: JSON lines or CSV with at_s, model, image"),
     click.option("--trace-speed", type=_POSITIVE, default=1.0, help="replay so many times as fast"),
     click.option("--closed", type=_COUNT, metavar="N", help="no arrivals: N requests in flight, for capacity"),
     click.option("--duration-s", type=_POSITIVE, help="of measuring  [default: 30]"),
     click.option("--requests", type=_COUNT, help="measure so many instead of a duration"),
     click.option("--warm-up-s", type=click.FloatRange(min=0.0), default=2.0, show_default=True, help="not measured"),
-    click.option("--stop-when-stable", is_flag=True, help="end when p50 and p99 are known well enough"),
-    click.option(
-        "--stable-within", type=_POSITIVE, default=0.05, show_default=True, help="what is well enough, relative"
-    ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of arrivals and images"),
     # By whom
     click.option("--processes", type=_COUNT, help="client processes  [default: half the cores, 8 at most]"),
@@ -70,11 +62,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--fail-if", "fail_if", multiple=True, metavar="CONDITION", help="exit 1 if it holds, such as 'p99_ms>50'"
     ),
-    click.option(
-        "--baseline", type=_FILE, help="an earlier --json: show changes, allow conditions like p99_ms_change>0.1"
-    ),
     click.option("--json", "json_file", metavar="FILE", help="the report for machines; - for stdout"),
-    click.option("--html", "html_file", type=_OUTPUT, help="the report as a page with plots"),
+    click.option("--html", "html_file", type=_OUTPUT, help="the report as a page with plots; needs matplotlib"),
     click.option("--record", type=_OUTPUT, help="write what was sent, for --trace"),
 )
 
@@ -123,23 +112,19 @@ def _key(key_file: Path | None, key_env: str | None) -> str | None:
 
 def _run(options: BenchOptions) -> list[str]:
     """Measures, writes what was asked for, and returns why the run fails."""
-    from dataclasses import replace
-
-    from saccade.service.bench.html_report import html_of
-    from saccade.service.bench.limits import changes_of, failures_of
+    from saccade.service.bench.limits import failures_of
     from saccade.service.bench.options import measured_with
     from saccade.service.bench.progress import ProgressShow
-    from saccade.service.bench.report import encoded, figures_of
+    from saccade.service.bench.report import encoded
     from saccade.service.bench.session import check_server, trace_rows
     from saccade.service.bench.text_report import text_of
     from saccade.service.bench.traces import write_trace
 
     check_server(options.session)
-    with ProgressShow() as progress:
+    progress = ProgressShow()
+    with progress.status:
         run = measured_with(options, progress)
     report = run.report
-    if options.baseline is not None:
-        report = replace(report, changes=changes_of(figures_of(options.baseline), figures_of(report)))
     if options.json_file == "-":
         click.echo(encoded(report), nl=False)
     else:
@@ -147,6 +132,8 @@ def _run(options: BenchOptions) -> list[str]:
         if options.json_file is not None:
             Path(options.json_file).write_bytes(encoded(report))
     if options.html_file is not None:
+        from saccade.service.bench.page import html_of  # matplotlib is needed for it alone
+
         options.html_file.write_text(html_of(report), "utf-8")
     if options.record is not None:
         write_trace(options.record, trace_rows(run, options.session.workload))

@@ -28,9 +28,9 @@ from saccade.export.graph.onnx_graph import MODEL_FILE, layer_of, network_output
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.precision.layer_norm_scales import (
     Change,
+    ChannelRanges,
     adjustable_norms,
     apply_change,
-    coarseness,
     observed_channels,
     with_equal_scales,
 )
@@ -48,6 +48,12 @@ from saccade.export.recipe import CalibrationSpec, LoadedRecipe, load_recipe
 _COMPARED = 256  # test images whose raw outputs are compared
 RECIPE = Path("models/recipes/extra/digits-vit.yaml")
 Ranges = Mapping[str, Range]
+
+
+def coarseness(ranges: ChannelRanges) -> float:
+    """How many times coarser the codes of one range for all channels are than those of a range for each, on average."""
+    whole = max(float(ranges.high.max()), 0.0) - min(float(ranges.low.min()), 0.0)  # a range contains zero
+    return whole / max(float((ranges.high - ranges.low).mean()), 1e-30)
 
 
 @dataclass(frozen=True, slots=True)

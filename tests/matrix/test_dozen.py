@@ -1,6 +1,6 @@
 """The representative dozen through the whole product. Promises held here: parity, int8, plan or named operator, served.
 
-Minutes: run by `make test-matrix`, each network in a child process as `saccade-export matrix` runs it.
+Minutes: run by `make test-matrix`, each network in a child process as `make matrix` runs it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import os
 
 import pytest
 
-from saccade.export.matrix.entries import ENTRIES, Entry
-from saccade.export.matrix.rows import Row, has_plan_tool
-from saccade.export.matrix.runner import Budget, run_entries
-from saccade.export.matrix.table import has_parity
+from tests.matrix.entries import ENTRIES, Entry
+from tests.matrix.rows import Row, has_plan_tool
+from tests.matrix.runner import Budget, run_entries
+from tests.matrix.table import has_parity
 
 DOZEN = [entry for entry in ENTRIES if entry.is_dozen]
 LIMIT_S = 1200.0

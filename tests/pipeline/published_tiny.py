@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from saccade.export.cli.gate import eager_reference
 from saccade.export.cli.program import app

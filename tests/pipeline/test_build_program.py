@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
 from saccade.export.cli.build import build_progress
 from saccade.export.cli.program import app, main

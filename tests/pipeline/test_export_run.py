@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import orjson
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from saccade.export.cli.program import app
 from saccade.export.graph.graph_rewrites import constants_of

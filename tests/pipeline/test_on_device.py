@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from saccade.export.cli.program import app, main
 from saccade.export.errors import DataRefused, DeviceError, DeviceMissing, PublishError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 import orjson
+from click.testing import CliRunner
 from onnx import numpy_helper
-from typer.testing import CliRunner
 
 from saccade.export.cli.program import app
 from saccade.models.contract.manifest import read_manifest

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from saccade.export.artifact import StepResult
 from saccade.export.cli.program import app

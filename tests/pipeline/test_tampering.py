@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import orjson
 import pytest
+from click.testing import CliRunner
 from onnx import numpy_helper
 from PIL import Image
-from typer.testing import CliRunner
 
 from saccade.export.artifact import Detail
 from saccade.export.cli.program import app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from saccade.service.api.catalog import ServingCatalog
+from saccade.service.api.catalog import ServingCatalog, default_version, labels_of
 from saccade.service.api.http.schemas import (
     BatchFigure,
     EngineInfo,
@@ -14,7 +14,6 @@ from saccade.service.api.http.schemas import (
     ModelList,
     VersionInfo,
 )
-from saccade.service.api.version_policy import default_version, labels_of
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import NotFound
 from saccade.service.ipc.messages import EngineStatus, VersionStatus

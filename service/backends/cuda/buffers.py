@@ -49,10 +49,6 @@ class BufferPlan:
     def device_bytes(self) -> int:
         return self.batches_in_flight * (self.input_bytes + self.output_bytes) + self.contexts * self.scratch_bytes
 
-    @property
-    def pinned_bytes(self) -> int:
-        return self.batches_in_flight * (self.input_bytes + self.output_bytes)
-
 
 def plan_buffers(
     images: TensorSpec,

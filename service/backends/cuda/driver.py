@@ -31,7 +31,6 @@ class DeviceProperties:
     name: str
     capability: str  # as models/contract/plans.py's Capability: "SM90"
     memory_total_bytes: int  # of the MIG instance where it is one
-    is_mig: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,8 @@ class CudaDriver(Protocol):
 
     def destroy_stream(self, stream: int) -> None: ...
 
-    def create_event(self, *, is_timed: bool = True) -> int:
-        """An event whose waiters sleep rather than spin: the cores decode images meanwhile."""
+    def create_event(self) -> int:
+        """A timed event whose waiters sleep rather than spin: the cores decode images meanwhile."""
 
     def destroy_event(self, event: int) -> None: ...
 

@@ -40,8 +40,7 @@ class RuntimeDriver:
         found = self._call("cudaGetDeviceProperties", index)
         name = found.name.decode("utf-8", "replace") if isinstance(found.name, bytes) else str(found.name)
         capability = f"SM{found.major}{found.minor}"
-        # The runtime has no attribute for it; an instance's name ends in its profile, as "… MIG 3g.40gb".
-        return DeviceProperties(name, capability, int(found.totalGlobalMem), " MIG " in name)
+        return DeviceProperties(name, capability, int(found.totalGlobalMem))
 
     def set_device(self, index: int) -> None:
         self._call("cudaSetDevice", index)
@@ -78,9 +77,8 @@ class RuntimeDriver:
     def destroy_stream(self, stream: int) -> None:
         self._call("cudaStreamDestroy", stream)
 
-    def create_event(self, *, is_timed: bool = True) -> int:
-        timing = 0 if is_timed else self._rt.cudaEventDisableTiming
-        return int(self._call("cudaEventCreateWithFlags", self._rt.cudaEventBlockingSync | timing))
+    def create_event(self) -> int:
+        return int(self._call("cudaEventCreateWithFlags", self._rt.cudaEventBlockingSync))
 
     def destroy_event(self, event: int) -> None:
         self._call("cudaEventDestroy", event)

@@ -109,7 +109,7 @@ def write_weights(subject: Subject, file: Path) -> None:
     from safetensors.torch import save_file
     from torchvision.models import get_model
 
-    from saccade.export.matrix.weights import SEED, Built, enlivened
+    from tests.matrix.weights import SEED, Built, enlivened
 
     torch.manual_seed(SEED)
     network = (

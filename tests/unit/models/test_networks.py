@@ -6,7 +6,7 @@ from torch import nn
 
 from saccade.models.networks.ddrnet import SegmentationLogits, ddrnet23_slim, digits_segmenter
 from saccade.models.networks.layers import as_float, trained_parameters
-from saccade.models.networks.resnet import digits_classifier, resnet18, resnet34, resnet50
+from saccade.models.networks.resnet import digits_classifier, resnet18, resnet50
 from saccade.models.networks.yolov10 import DualPredictions, anchor_points, digits_detector, yolov10_s
 
 
@@ -76,7 +76,6 @@ def test_hidden_channels_are_multiples_of_sixteen(factory: type[nn.Module], widt
     ("factory", "shape", "million_parameters"),
     [
         (resnet18, (1, 3, 224, 224), 11.69),
-        (resnet34, (1, 3, 224, 224), 21.80),
         (resnet50, (1, 3, 224, 224), 25.56),
         (yolov10_s, (1, 3, 640, 640), 8.1),  # 7.2 at inference, where the one-to-many head is gone
         (ddrnet23_slim, (1, 3, 1024, 2048), 5.7),

@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 import yaml
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 from torchvision import models
-from typer.testing import CliRunner
 
 from saccade.export.cli.init import summary, write_recipe
 from saccade.export.cli.program import app

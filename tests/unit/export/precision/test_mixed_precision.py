@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
-import orjson
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from saccade.export.artifact import Artifact
-from saccade.export.data.datasets import DataStore
-from saccade.export.data.image_split import ImageSplit, Split
-from saccade.export.errors import DataRefused, GraphError
-from saccade.export.graph.large_files import whole_graph
-from saccade.export.graph.onnx_graph import MODEL_FILE, mark_network_outputs
+from saccade.export.graph.onnx_graph import mark_network_outputs
 from saccade.export.plans.tensorrt_from_onnx import build_plan, find_tensorrt
 from saccade.export.precision.casting import lift_constants, narrowed
-from saccade.export.precision.effective_precision import dtype_table, element_types, layer_precisions, share_in
+from saccade.export.precision.effective_precision import element_types, layer_precisions, share_in
 from saccade.export.precision.float_formats import float_format
-from saccade.export.precision.mixed_precision import DTYPES_FILE, make_bf16, make_fp16, prepared
+from saccade.export.precision.mixed_precision import prepared
 from saccade.export.precision.regions import (
     Regions,
     constant_reason,
@@ -32,69 +22,10 @@ from saccade.export.precision.regions import (
     regions_by_operator,
     regions_within_range,
 )
-from saccade.export.recipe import LoadedRecipe, load_recipe
-from saccade.export.steps import StepContext
-from saccade.export.variants import VariantKind
+from tests.unit.export.precision.mixed_networks import SIDE, classifier, values
 
 needs_rtx = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
 FP16, BF16 = float_format("fp16"), float_format("bf16")
-SIDE = 64  # of the images, as the recipe of digits-classifier says
-RECIPE = Path(__file__).parents[4] / "models" / "recipes" / "digits-classifier.yaml"
-
-
-def values(shape: Sequence[int], name: str, scale: float = 0.1) -> onnx.TensorProto:
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
-    return numpy_helper.from_array(np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32), name)
-
-
-def classifier(opset: int = 20) -> onnx.ModelProto:
-    """Bytes, convolutions, a Resize, a written-out normalisation, a softmax over maps, logits; then the answer."""
-    node = helper.make_node
-    nodes = [
-        node("Transpose", ["images"], ["planar"], name="transpose", perm=[0, 3, 1, 2]),
-        node("Cast", ["planar"], ["floats"], name="bytes_to_float", to=TensorProto.FLOAT),
-        node("Conv", ["floats", "w1"], ["c1"], name="stem/Conv", strides=[8, 8]),
-        node("Relu", ["c1"], ["r1"], name="stem/Relu"),
-        node("Conv", ["r1", "w2"], ["c2"], name="body/Conv"),
-        node("Resize", ["c2", "", "scales"], ["big"], name="body/Resize", mode="linear"),
-        node("ReduceMean", ["big", "axes"], ["mean"], name="norm/ReduceMean"),
-        node("Sub", ["big", "mean"], ["centred"], name="norm/Sub"),
-        node("Mul", ["centred", "centred"], ["squares"], name="norm/Mul"),
-        node("ReduceMean", ["squares", "axes"], ["variance"], name="norm/ReduceMean_1"),
-        node("Add", ["variance", "epsilon"], ["safe"], name="norm/Add"),
-        node("Sqrt", ["safe"], ["deviation"], name="norm/Sqrt"),
-        node("Div", ["centred", "deviation"], ["normal"], name="norm/Div"),
-        node("Softmax", ["normal"], ["weights"], name="attention/Softmax", axis=1),
-        node("Mul", ["weights", "big"], ["weighted"], name="attention/Mul"),
-        node("Conv", ["weighted", "w3"], ["c3"], name="head/Conv", strides=[4, 4]),
-        node("Flatten", ["c3"], ["flat"], name="head/Flatten"),
-        node("Gemm", ["flat", "w4"], ["logits"], name="head/Gemm"),
-        node("Softmax", ["logits"], ["probabilities"], name="answer/Softmax", axis=1),
-        node("TopK", ["probabilities", "k"], ["scores", "indices"], name="answer/TopK"),
-        node("Cast", ["indices"], ["class_ids"], name="answer/Cast", to=TensorProto.INT32),
-    ]
-    constants = [
-        values((8, 3, 8, 8), "w1", 0.002),
-        values((8, 8, 1, 1), "w2"),
-        values((8, 8, 4, 4), "w3"),
-        values((128, 10), "w4"),
-        numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"),
-        numpy_helper.from_array(np.array([1], np.int64), "axes"),
-        numpy_helper.from_array(np.array(1e-6, np.float32), "epsilon"),
-        numpy_helper.from_array(np.array([5], np.int64), "k"),
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])
-    answers = [
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 5]),
-        helper.make_tensor_value_info("class_ids", TensorProto.INT32, ["batch", 5]),
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10]),
-    ]
-    graph = helper.make_graph(nodes, "graph", [images], answers, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    mark_network_outputs(model, ["logits"])
-    model.graph.output.append(answers[-1])  # an extra output of the recipe, too
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 NORMALISATION = {f"norm/{op}" for op in ("ReduceMean", "Sub", "Mul", "ReduceMean_1", "Add", "Sqrt", "Div")}
@@ -353,70 +284,3 @@ def test_plan_builds_for_every_gpu_generation(precision: str) -> None:
 
     assert report.errors == ()
     assert report.dtypes["half" if precision == "fp16" else "bf16"] >= 4
-
-
-class Splits(DataStore):
-    """The same images for every split, or other ones per split."""
-
-    def __init__(self, are_shared: bool) -> None:
-        super().__init__()
-        self._are_shared = are_shared
-
-    def split(self, loaded: LoadedRecipe, name: Split) -> ImageSplit:
-        label = "all" if self._are_shared else name
-        images = np.random.default_rng(len(name)).integers(0, 256, (32, SIDE, SIDE, 3), dtype=np.uint8)
-        digests = tuple(hashlib.sha256(f"{label}{index}".encode()).hexdigest() for index in range(32))
-        return ImageSplit(name, [None] * 32, images, [], digests)  # type: ignore[list-item]  # truth is not asked for
-
-
-def context(directory: Path, variant: VariantKind, are_shared: bool = False) -> StepContext:
-    loaded = load_recipe(RECIPE)
-    recipe = loaded.recipe.model_copy(update={"extra_outputs": ("logits",)})
-    source, out = directory / "source", directory / "out"
-    source.mkdir()
-    out.mkdir()
-    onnx.save(classifier(), source / MODEL_FILE)
-    return StepContext(
-        loaded=loaded.model_copy(update={"recipe": recipe}),
-        variant=variant,
-        form="dense",
-        out=out,
-        inputs={"onnx_optimization": Artifact(source, "0" * 64, "0" * 64, {}, 0.0)},
-        data=Splits(are_shared),
-        repository=directory,
-        note=lambda text: None,
-    )
-
-
-@pytest.mark.parametrize("variant", ["fp16", "bf16"])
-def test_variant_says_how_much_of_it_is_narrow_and_lists_every_node(tmp_path: Path, variant: VariantKind) -> None:
-    maker = make_fp16 if variant == "fp16" else make_bf16
-    detail = maker(context(tmp_path, variant))
-    made = onnx.load(tmp_path / "out" / MODEL_FILE)
-    table = orjson.loads((tmp_path / "out" / DTYPES_FILE).read_bytes())
-
-    assert (detail["precision"], detail["share_of_flops"], detail["measured_through"]) == (variant, 1.0, "emulation")
-    assert detail["calibration_images"] == 32
-    assert [row["node"] for row in table] == [node.name for node in made.graph.node]
-    assert [tuple(row["dtypes"]) for row in table] == [row.dtypes for row in dtype_table(made)]
-    reasons = {row["node"]: row["kept_fp32"] for row in table}
-    assert reasons["norm/Sqrt"] == "normalisation"
-    assert reasons["stem/Conv"] is None
-
-
-def test_calibration_images_from_the_test_split_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match="also in split"):
-        make_fp16(context(tmp_path, "fp16", are_shared=True))
-
-
-def test_network_too_large_for_memory_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    model = classifier()
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w4")
-    onnx.external_data_helper.set_external_data(weight, "large.data")
-    weight.ClearField("raw_data")
-    onnx.save(model, tmp_path / MODEL_FILE)
-    with (tmp_path / "large.data").open("wb") as file:
-        file.truncate(2_000_000_000)  # sparse: takes no space
-
-    with pytest.raises(GraphError, match="leave bf16 out of the recipe's variants"):
-        whole_graph(tmp_path / MODEL_FILE, "bf16")

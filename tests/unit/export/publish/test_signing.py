@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from typer.testing import CliRunner
 
 from saccade.export.cli.program import app, main
 from saccade.export.errors import SigningError

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from saccade.service.bench.records import Columns, End, Outcome, Records, records_of
 from saccade.service.bench.report import LoadFacts, Report
-from saccade.service.bench.schedule import Step
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.workload import Item
 
@@ -49,11 +48,8 @@ def report_from(
     rows: Sequence[Row],
     window_s: float = 10.0,
     objective_ms: float = 200.0,
-    steps: tuple[Step, ...] = (),
     busy: float = 0.1,
     ending: str = "complete",
 ) -> Report:
-    load = LoadFacts("http://test", {"a": 1.0}, "as told", 0, 0.0, window_s, ending, "raw", 2, "2026-01-01T00:00:00Z")
-    return report_of(
-        load, records_from(rows), Scope(ITEMS, steps, objective_ms), ClientCost(1, busy * window_s, window_s)
-    )
+    load = LoadFacts("http://test", {"a": 1.0}, "as told", 0, 0.0, window_s, ending, 2, "2026-01-01T00:00:00Z")
+    return report_of(load, records_from(rows), Scope(ITEMS, objective_ms), ClientCost(1, busy * window_s, window_s))

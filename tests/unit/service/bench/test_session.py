@@ -1,28 +1,18 @@
-"""The story of a run without a server: when it is long enough, what is measured, what is recorded."""
+"""The story of a run without a server: what is measured, what is recorded."""
 
 from __future__ import annotations
 
 import math
 
 import httpx
-import numpy as np
 import pytest
 
-from saccade.service.bench.coordinator import Closed, Ending, Live, Measured
+from saccade.service.bench.coordinator import Closed, Ending, Measured
 from saccade.service.bench.schedule import Constant, Recorded
-from saccade.service.bench.session import Open, Run, _ensure_ready, _StabilityWatch, _window_s, trace_rows
+from saccade.service.bench.session import Open, Run, _ensure_ready, _window_s, trace_rows
 from saccade.service.bench.workload import Workload
 from saccade.service.errors import BenchFailed
 from tests.unit.service.bench.rows import BAD_IMAGE, ITEMS, Row, records_from, report_from
-
-
-def test_run_is_long_enough_when_its_percentiles_are_known_and_it_is_asked_once_a_second() -> None:
-    watch = _StabilityWatch(0.05)
-    steady = np.ones(5000, np.float32)
-
-    assert not watch.is_enough(Live(elapsed_s=1.0, latencies_ms=[steady[:100]]))
-    assert not watch.is_enough(Live(elapsed_s=1.5, latencies_ms=[steady, steady])), "asked a moment ago"
-    assert watch.is_enough(Live(elapsed_s=2.0, latencies_ms=[steady, steady]))
 
 
 @pytest.mark.parametrize(

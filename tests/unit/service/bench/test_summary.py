@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.service.bench.records import Columns, Outcome, records_of
-from saccade.service.bench.schedule import Step
 from tests.unit.service.bench.rows import BAD_IMAGE, OK, REFUSED, TIMEOUT, UNSENT, Row, records_from, report_from
 
 ROWS = st.lists(
@@ -26,26 +25,14 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_every_measured_request_is_counted_once(rows: list[Row]) -> None:
-    report = report_from(rows, steps=(Step(1.0, 4.0), Step(2.0, 6.0)))
+    report = report_from(rows)
 
     measured = [row for row in rows if row.due_s >= 0]
     assert report.requests == len(measured) == report.ok + report.failed
     assert sum(item.count for item in report.outcomes) == len(measured)
     assert sum(item.count for item in report.versions) == report.ok
     assert sum(span.requests for span in report.models) == len(measured)
-    assert sum(span.requests for span in report.steps) == len(measured)
     assert report.ok == sum(row.outcome is OK for row in measured)
-
-
-@given(ROWS)
-def test_intervals_of_time_add_up_to_the_whole(rows: list[Row]) -> None:
-    report = report_from(rows)
-
-    width_s = 10.0 if len(report.moments) == 1 else report.moments[1].at_s
-    lengths = [min(width_s, 10.0 - moment.at_s) for moment in report.moments]
-    if sum(lengths) > 9.99:  # a remainder that is too short is left out
-        came = sum(moment.throughput_rps * length for moment, length in zip(report.moments, lengths, strict=True))
-        assert came == pytest.approx(report.throughput_rps * 10.0, abs=1.01)  # 1: an answer at the very end
 
 
 def test_answers_count_when_they_come_and_warm_up_only_towards_them() -> None:

@@ -1,16 +1,13 @@
-"""What is sent: bodies in three forms, whole requests, and an order that a seed decides."""
+"""What is sent: images, whole requests, and an order that a seed decides."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter
-from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 
-from saccade.service.bench.images import BodyForm, ImageFile, body_of, read_images
+from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import (
     RequestShape,
@@ -53,22 +50,6 @@ def test_folder_is_read_in_order_with_damaged_images_and_without_other_files(tmp
 def test_folder_without_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match=r"\.webp"):
         read_images(tmp_path)
-
-
-def test_json_body_holds_the_bytes() -> None:
-    body = body_of(IMAGES[1], BodyForm.JSON)
-
-    assert body.content_type == "application/json"
-    assert base64.b64decode(json.loads(body.content)["images"][0]["b64"]) == IMAGES[1].content
-
-
-def test_multipart_body_is_read_by_a_mail_parser() -> None:
-    body = body_of(IMAGES[1], BodyForm.MULTIPART)
-
-    (part,) = message_from_bytes(f"Content-Type: {body.content_type}\r\n\r\n".encode() + body.content).get_payload()
-    assert part.get_payload(decode=True) == IMAGES[1].content
-    assert part.get_content_type() == "image/png"
-    assert part.get_param("name", header="content-disposition") == "image"
 
 
 def test_request_has_its_path_parameters_and_headers() -> None:

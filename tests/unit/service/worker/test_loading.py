@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.fake_backend import FakeBackend
 from saccade.service.errors import BackendError, RepositoryError
@@ -140,11 +138,6 @@ def test_backend_that_fails_at_warm_up_is_closed(version_dir: Path, monkeypatch:
     with pytest.raises(BackendError, match="no kernel"):
         load(version_dir)
     assert closed == [True]
-
-
-def manifest_like(name: str) -> Manifest:
-    manifest = manifest_for("digits", 1)
-    return manifest.model_copy(update={"outputs": (TensorSpec(name=name, dtype="float32", shape=(1,)),)})
 
 
 def test_manifest_that_changed_since_it_was_verified_is_refused(version_dir: Path) -> None:

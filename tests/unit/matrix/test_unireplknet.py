@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from saccade.models.networks.layers import trained_parameters
-from saccade.models.networks.unireplknet import BRANCHES, DilatedReparamConv, dense_kernel, digits_unireplknet
+from tests.matrix.networks.unireplknet import BRANCHES, DilatedReparamConv, dense_kernel, digits_unireplknet
 
 
 def _randomise(network: nn.Module) -> None:

@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saccade.export.matrix.entries import ENTRIES, Entry
-from saccade.export.matrix.probe import ROW_NAME
-from saccade.export.matrix.readings import WORK_PREFIX
-from saccade.export.matrix.rows import Row, read_rows, replace_file, row_key, write_rows
-from saccade.export.matrix.table import TABLE_NAME, markdown
+from tests.matrix.entries import ENTRIES, Entry
+from tests.matrix.probe import ROW_NAME
+from tests.matrix.readings import WORK_PREFIX
+from tests.matrix.rows import Row, read_rows, replace_file, row_key, write_rows
+from tests.matrix.table import TABLE_NAME, markdown
 
 Told = Callable[[Entry, Row], None]
 _LOG_NAME = "log.txt"
@@ -91,7 +91,7 @@ def row_of_dead(entry: Entry, work: Path, how: str, seconds: float) -> Row:
 
 
 def _empty_row(entry: Entry) -> Row:
-    return Row(id=entry.id, key=row_key(entry), seed=entry.seed, source=entry.source, task=entry.task)
+    return Row(id=entry.id, key=row_key(entry), family=entry.family, source=entry.source, task=entry.task)
 
 
 def _cores(jobs: int) -> queue.SimpleQueue[int | None]:
@@ -147,7 +147,7 @@ class _Children:
 
 
 def _command(entry: Entry, work: Path, core: int | None) -> list[str]:
-    command = [sys.executable, "-m", "saccade.export.matrix.probe", entry.id, str(work)]
+    command = [sys.executable, "-m", "tests.matrix.probe", entry.id, str(work)]
     return command if core is None else [*command, "--core", str(core)]
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saccade.export.matrix.entries import ENTRIES, Entry
-from saccade.export.matrix.rows import Int8, Parity, Plan, Row, Served, read_rows
-from saccade.export.matrix.table import TABLE_NAME, markdown, totals
 from saccade.models.contract.specs import Task
+from tests.matrix.entries import ENTRIES, Entry
+from tests.matrix.rows import Int8, Parity, Plan, Row, Served, read_rows
+from tests.matrix.table import TABLE_NAME, markdown, totals
 
-COMMITTED = Path(__file__).resolve().parents[4] / "export" / "matrix"
+COMMITTED = Path(__file__).resolve().parents[3] / "tests" / "matrix"
 
-GOOD = Entry(seed="ResNet", source="timm/good")
-STOPPED = Entry(seed="VOLO", source="timm/stopped")
-BROKEN = Entry(seed="DETR", source="transformers/broken", task=Task.DETECT)
-MISSING = Entry(seed="VGG", source="timm/missing")
+GOOD = Entry(family="ResNet", source="timm/good")
+STOPPED = Entry(family="VOLO", source="timm/stopped")
+BROKEN = Entry(family="DETR", source="transformers/broken", task=Task.DETECT)
+MISSING = Entry(family="VGG", source="timm/missing")
 FAKES = (GOOD, STOPPED, BROKEN, MISSING)
 
 
 def _row(entry: Entry, **facts: object) -> Row:
-    known = {"id": entry.id, "key": "k", "seed": entry.seed, "source": entry.source, "task": entry.task}
+    known = {"id": entry.id, "key": "k", "family": entry.family, "source": entry.source, "task": entry.task}
     return Row.model_validate(known | facts)
 
 

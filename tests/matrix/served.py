@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 
 from saccade.export.cli.demo import DemoFailed, Sample, read_samples, running_server
-from saccade.export.matrix.rows import Served
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.preprocessing import Geometry, preprocess_into
 from saccade.models.contract.specs import Task
@@ -21,6 +20,7 @@ from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from saccade.service.vision.segmentation import segments_json
+from tests.matrix.rows import Served
 
 TOLERANCE = 1e-4  # of numbers, relative to the larger of them and 1
 _SHOWN_IMAGES = 2

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from saccade.export.matrix.entries import Entry
-from saccade.export.matrix.weights import Built, enlivened, noise_images, write_weights
-from saccade.models.networks.unireplknet import digits_unireplknet
+from tests.matrix.entries import Entry
+from tests.matrix.networks.unireplknet import digits_unireplknet
+from tests.matrix.weights import Built, enlivened, noise_images, write_weights
 
 SIZE = (32, 32)
 ENTRY = Entry(
-    seed="test",
-    source="module/saccade.models.networks.unireplknet:digits_unireplknet",
+    family="test",
+    source="module/tests.matrix.networks.unireplknet:digits_unireplknet",
     arguments={"width": 0.25},
 )
 
@@ -78,7 +78,7 @@ def test_written_weights_are_the_same_every_time_and_fit_the_network(tmp_path: P
 
 
 def test_saved_program_takes_any_batch(tmp_path: Path) -> None:
-    entry = Entry(seed="test", source="pt2", saved_from="module/saccade.models.networks.resnet:digits_classifier")
+    entry = Entry(family="test", source="pt2", saved_from="module/saccade.models.networks.resnet:digits_classifier")
     path = write_weights(entry, SIZE, tmp_path)
     module = torch.export.load(path).module()
     assert [module(torch.rand(batch, 3, 32, 32)).shape for batch in (1, 5)] == [(1, 10), (5, 10)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from saccade.export.matrix.entries import Entry
-from saccade.export.matrix.rows import Plan, Row
+from tests.matrix.entries import Entry
+from tests.matrix.rows import Plan, Row
 
 TABLE_NAME = "RESULTS.md"
 PARITY_LIMIT = 1e-4  # relative L2 of raw outputs, at every batch size
 _HEADER = (
     "network",
-    "seed",
+    "family",
     "task",
     "input",
     "million parameters",
@@ -25,7 +25,7 @@ _HEADER = (
 )
 _INTRODUCTION = """# The matrix
 
-Made by `saccade-export matrix`. Weights are random, from a seed, with real spread (`export/matrix/weights.py`): nothing
+Made by `make matrix`. Weights are random, from a seed, with real spread (`tests/matrix/weights.py`): nothing
 here says how good a network is, everything says whether it comes through. Every row is the whole product: recipe,
 pipeline, gate, published version, server.
 
@@ -68,10 +68,10 @@ def has_parity(row: Row) -> bool:
 
 def _cells(entry: Entry, row: Row | None) -> tuple[str, ...]:
     if row is None:
-        return (f"`{entry.id}`", entry.seed, entry.task.value, *[""] * (len(_HEADER) - 4), "not run yet")
+        return (f"`{entry.id}`", entry.family, entry.task.value, *[""] * (len(_HEADER) - 4), "not run yet")
     return (
         f"`{row.id}`",
-        row.seed,
+        row.family,
         row.task.value,
         _size(row.size),
         "" if row.parameters is None else f"{row.parameters / 1e6:.2f}",

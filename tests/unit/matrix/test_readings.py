@@ -8,10 +8,10 @@ import pytest
 
 from saccade.export.artifact import Artifact, StepResult
 from saccade.export.convert.conversion_proof import ConversionProof, ProofFigure, write_proof
-from saccade.export.matrix.plans import plans_of, problem_text
-from saccade.export.matrix.readings import Run, denial_of, export_figures, int8_of
-from saccade.export.matrix.rows import Int8, Parity
 from saccade.export.plans.tensorrt_from_onnx import ParserError
+from tests.matrix.plans import plans_of, problem_text
+from tests.matrix.readings import Run, denial_of, export_figures, int8_of
+from tests.matrix.rows import Int8, Parity
 from tests.support.graphs import classifier_graph
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from saccade.export.artifact import Artifact, StepResult
 from saccade.export.convert.conversion_proof import read_proof
 from saccade.export.graph.onnx_graph import MODEL_FILE
-from saccade.export.matrix.rows import Int8, Parity
+from tests.matrix.rows import Int8, Parity
 
 _EXPORT_STEPS = ("wrap", "onnx_from_torch", "onnx_optimization")
 _INT8 = "precision.int8-cpu"

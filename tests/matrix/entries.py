@@ -1,7 +1,8 @@
-"""Which networks the matrix takes. Promises: every network of the seed tables A and B, as data, one entry each."""
+"""Which networks the matrix takes. Promises: one entry per network, as data."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from saccade.models.contract.specs import Task
 
 Sections = Mapping[str, Any]
+_OUR_MODULES = re.compile(r"module/(?:saccade\.models|tests\.matrix)\.networks\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One row. Class counts follow from the data (digit scenes) and are not written here."""
 
-    seed: str  # row of the seed tables
+    family: str  # the papers that it comes from, as the table shows it
     source: str  # as in a recipe
     task: Task = Task.CLASSIFY
     arguments: Sections = field(default_factory=dict)  # of the source, besides the number of classes
@@ -29,24 +31,24 @@ class Entry:
     def id(self) -> str:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
-        slug = name.lower().replace("module/saccade.models.networks.", "ours-").replace("/", "-").replace(":", "-")
+        slug = _OUR_MODULES.sub("ours-", name.lower()).replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
 
-def _timm(seed: str, *names: str, **more: Any) -> list[Entry]:
-    return [Entry(seed=seed, source=f"timm/{name}", **more) for name in names]
+def _timm(family: str, *names: str, **more: Any) -> list[Entry]:
+    return [Entry(family=family, source=f"timm/{name}", **more) for name in names]
 
 
-def _torchvision(seed: str, *names: str, **more: Any) -> list[Entry]:
-    return [Entry(seed=seed, source=f"torchvision/{name}", **more) for name in names]
+def _torchvision(family: str, *names: str, **more: Any) -> list[Entry]:
+    return [Entry(family=family, source=f"torchvision/{name}", **more) for name in names]
 
 
-def _transformers(seed: str, name: str, **more: Any) -> Entry:
-    return Entry(seed=seed, source=f"transformers/{name}", **more)
+def _transformers(family: str, name: str, **more: Any) -> Entry:
+    return Entry(family=family, source=f"transformers/{name}", **more)
 
 
-def _ours(seed: str, factory: str, **more: Any) -> Entry:
-    return Entry(seed=seed, source=f"module/saccade.models.networks.{factory}", **more)
+def _ours(family: str, factory: str, **more: Any) -> Entry:
+    return Entry(family=family, source=f"module/{factory}", **more)
 
 
 def _square(side: int) -> Sections:
@@ -159,36 +161,36 @@ _SEGMENTERS: tuple[Entry, ...] = (
 )
 
 _OURS: tuple[Entry, ...] = (
-    _ours("ResNet-style classifier", "resnet:digits_classifier", preprocess=_square(64)),
+    _ours("ResNet-style classifier", "saccade.models.networks.resnet:digits_classifier", preprocess=_square(64)),
     _ours(
         "YOLOv10-style detector",
-        "yolov10:yolov10_s",
+        "saccade.models.networks.yolov10:yolov10_s",
         task=Task.DETECT,
         arguments={"classes": 10, "image_size": 640},
         preprocess={"width": 640, "height": 640, "fit": "letterbox"},
     ),
     _ours(
         "DDRNet-23-slim segmenter",
-        "ddrnet:ddrnet23_slim",
+        "saccade.models.networks.ddrnet:ddrnet23_slim",
         task=Task.SEGMENT,
         arguments={"classes": 11},
         preprocess={"width": 512, "height": 256, "fit": "letterbox"},
         plan_size=(2048, 1024),
     ),
-    _ours("UniRepLKNet block", "unireplknet:digits_unireplknet", preprocess=_square(64)),
-    _ours("EViT on a timm DeiT", "evit:evit_deit_tiny", preprocess=_square(224)),
+    _ours("UniRepLKNet block", "tests.matrix.networks.unireplknet:digits_unireplknet", preprocess=_square(64)),
+    _ours("EViT on a timm DeiT", "tests.matrix.networks.evit:evit_deit_tiny", preprocess=_square(224)),
 )
 
 _FILES: tuple[Entry, ...] = (
     Entry(
-        seed="Files",
+        family="Files",
         source="onnx",
         saved_from="timm/mobilenetv3_small_050",
         preprocess=_square(224),
         is_dozen=True,
     ),
     Entry(
-        seed="Files",
+        family="Files",
         source="pt2",
         saved_from="timm/mobilenetv3_small_050",
         preprocess=_square(224),

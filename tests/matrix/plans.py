@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from saccade.export.errors import ExportError
-from saccade.export.matrix.documents import ALLOWED_BATCH_SIZES
-from saccade.export.matrix.rows import Plan, has_plan_tool
 from saccade.export.plans.tensorrt_from_onnx import DEFAULT_CAPABILITIES, ParserError, build_plan
+from tests.matrix.documents import ALLOWED_BATCH_SIZES
+from tests.matrix.rows import Plan, has_plan_tool
 
 _RUNTIME = "tensorrt_rtx"
 _LONGEST_REASON = 240  # characters

@@ -1,4 +1,4 @@
-"""The matrix: every network of the seeds through the whole product, one row each, figures and failures alike.
+"""The matrix: library networks of every kind through the whole product, one row each, figures and failures alike.
 
 1. `entries.py` says which networks, as data; `documents.py` turns an entry into a recipe.
 2. `weights.py` writes seeded random weights with real spread, so that rows also exercise loading them.
@@ -6,5 +6,5 @@
 4. `runner.py` starts children, bounds their time and merges what they say; `rows.py` is the form of a row.
 5. `table.py` renders the rows as Markdown.
 
-Beside it: `export/cli/matrix.py` is the command.
+`python -m tests.matrix` (`make matrix`) runs it; `networks/` holds two networks that only it takes.
 """

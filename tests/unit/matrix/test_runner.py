@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from saccade.export.matrix import rows as rows_module
-from saccade.export.matrix import runner
-from saccade.export.matrix.entries import ENTRIES, Entry
-from saccade.export.matrix.rows import Row, read_rows, row_key, write_rows
-from saccade.export.matrix.runner import Budget, outdated, row_of_dead, run_entries
-from saccade.export.matrix.served import Comparison
+from tests.matrix import rows as rows_module
+from tests.matrix import runner
+from tests.matrix.entries import ENTRIES, Entry
+from tests.matrix.rows import Row, read_rows, row_key, write_rows
+from tests.matrix.runner import Budget, outdated, row_of_dead, run_entries
+from tests.matrix.served import Comparison
 
 ENTRY = ENTRIES[0]
 
 
 def _row(entry: Entry = ENTRY, **facts: object) -> Row:
-    known = {"id": entry.id, "key": row_key(entry), "seed": entry.seed, "source": entry.source, "task": entry.task}
+    known = {"id": entry.id, "key": row_key(entry), "family": entry.family, "source": entry.source, "task": entry.task}
     return Row.model_validate(known | facts)
 
 
@@ -45,7 +45,7 @@ def test_row_holds_until_its_key_changes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_key_covers_the_entry_and_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     before = row_key(ENTRY)
-    assert row_key(Entry(seed=ENTRY.seed, source=ENTRY.source, arguments={"width": 2})) != before
+    assert row_key(Entry(family=ENTRY.family, source=ENTRY.source, arguments={"width": 2})) != before
     monkeypatch.setattr(rows_module, "tool_versions", lambda: {"torch": "0"})
     assert row_key(ENTRY) != before
 
@@ -80,7 +80,7 @@ def test_child_that_raises_is_a_row_with_its_last_words(tmp_path: Path, monkeypa
 
 def test_child_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _child("time.sleep(600)", monkeypatch)
-    entry = Entry(seed=ENTRY.seed, source=ENTRY.source, time_limit_s=0.2)
+    entry = Entry(family=ENTRY.family, source=ENTRY.source, time_limit_s=0.2)
     assert _run(entry, tmp_path)[entry.id].failure == "no end within 0.2 s"
 
 

@@ -1,6 +1,6 @@
 """One entry, in a process of its own. Promises: the product's own path; what is known so far survives a crash.
 
-`python -m saccade.export.matrix.probe ENTRY WORK` writes `WORK/row.json` after every stage.
+`python -m tests.matrix.probe ENTRY WORK` writes `WORK/row.json` after every stage.
 """
 
 from __future__ import annotations
@@ -20,13 +20,6 @@ from pydantic import TypeAdapter
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import ExportError
 from saccade.export.graph.onnx_graph import MODEL_FILE
-from saccade.export.matrix.documents import VARIANTS, recipe_document, resized, source_document
-from saccade.export.matrix.entries import Entry, entry_of
-from saccade.export.matrix.plans import plans_of
-from saccade.export.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
-from saccade.export.matrix.rows import Row, replace_file, row_key
-from saccade.export.matrix.served import served_answer
-from saccade.export.matrix.weights import write_weights
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.recipe import load_recipe
 from saccade.export.sources import source_facts
@@ -34,6 +27,13 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
 from saccade.models.contract.manifest import read_manifest
 from saccade.service.errors import SaccadeError
+from tests.matrix.documents import VARIANTS, recipe_document, resized, source_document
+from tests.matrix.entries import Entry, entry_of
+from tests.matrix.plans import plans_of
+from tests.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
+from tests.matrix.rows import Row, replace_file, row_key
+from tests.matrix.served import served_answer
+from tests.matrix.weights import write_weights
 
 ROW_NAME = "row.json"
 _DEFAULT_SIDE = 224  # of transformers' networks, whose facts come from the checkpoint that is yet to be written
@@ -59,7 +59,7 @@ class Notebook:
         return Row(
             id=entry.id,
             key=row_key(entry),
-            seed=entry.seed,
+            family=entry.family,
             source=f"{entry.source} of {entry.saved_from}" if entry.saved_from else entry.source,
             task=entry.task,
             seconds=round(time.monotonic() - self.started, 1),

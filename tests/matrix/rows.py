@@ -13,13 +13,13 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter
 
-from saccade.export.matrix.entries import Entry
 from saccade.models.contract.specs import Frozen, Task
+from tests.matrix.entries import Entry
 
 RESULTS_NAME = "results.json"
 _TOOLS = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnxslim", "onnxruntime")
 _PLAN_TOOL = "tensorrt-rtx-cu13"
-_PACKAGES = ("models", "service", "export")
+_PACKAGES = ("models", "service", "export", "tests/matrix")
 
 
 class Parity(Frozen):
@@ -61,7 +61,7 @@ class Row(Frozen):
 
     id: str
     key: str
-    seed: str
+    family: str
     source: str
     task: Task
     size: tuple[int, int] | None = None  # width, height

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.export.matrix.documents import labels_of, source_document
-from saccade.export.matrix.entries import Entry
 from saccade.models.contract.specs import Task
+from tests.matrix.documents import labels_of, source_document
+from tests.matrix.entries import Entry
 
 SEED = 20
 _SPREAD = 2.0  # standard deviation of the last layer's outputs
@@ -48,7 +48,7 @@ def write_weights(entry: Entry, size: tuple[int, int], directory: Path) -> Path:
         case "transformers":
             return _transformers_directory(entry, size, directory / "checkpoint")
         case "onnx" | "pt2" as kind:
-            inner = Entry(seed=entry.seed, source=entry.saved_from, task=entry.task)
+            inner = Entry(family=entry.family, source=entry.saved_from, task=entry.task)
             return _network_file(enlivened(_built(inner, size), size), size, directory / f"network.{kind}")
         case _:
             built = enlivened(_built(entry, size), size)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from saccade.export.gate.limits import Agreement
-from saccade.export.matrix.entries import Entry
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES
+from tests.matrix.entries import Entry
 
 Document = dict[str, Any]
 ALLOWED_BATCH_SIZES = (1, 3, 8)

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from saccade.export.matrix.documents import labels_of, recipe_document, resized, source_document
-from saccade.export.matrix.entries import ENTRIES, Entry, entry_of
 from saccade.export.recipe import Recipe
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES
+from tests.matrix.documents import labels_of, recipe_document, resized, source_document
+from tests.matrix.entries import ENTRIES, Entry, entry_of
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _SIZE = {"width": 64, "height": 64, "fit": "stretch"}
@@ -90,7 +90,7 @@ def test_plans_of_another_size_change_nothing_else() -> None:
 
 
 def test_our_factories_exist() -> None:
-    root = Path(__file__).resolve().parents[4]
+    root = Path(__file__).resolve().parents[3]
     for name in _named("module"):
-        module, _, factory = name.partition(":")
+        module, _, factory = name.removeprefix("saccade.").partition(":")
         assert f"def {factory}(" in (root / f"{module.replace('.', '/')}.py").read_text("utf-8")

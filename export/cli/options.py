@@ -1,0 +1,34 @@
+"""Options and output that commands share. Promises: plans lie where servers look for them; no heavy imports."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+FILE = click.Path(path_type=Path)  # of files and folders alike; each command says what it misses
+
+as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document instead of lines")
+engines = click.option(
+    "--engines", type=FILE, envvar="SACCADE_ENGINES_DIR", help="where plans lie; else .engines in the repository"
+)
+engines_key = click.option(
+    "--engines-key", type=FILE, envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans"
+)
+repository = click.option(
+    "--repository",
+    type=FILE,
+    envvar="SACCADE_REPOSITORY",
+    default="repository",
+    show_default=True,
+    help="model repository",
+)
+work = click.option(
+    "--work", type=FILE, default=".saccade/export", show_default=True, help="where steps keep what they made"
+)
+
+
+def print_json(document: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
