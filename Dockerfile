@@ -9,8 +9,6 @@
 # starts, and its children start none.
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
-# cuDNN is part of it; onnxruntime-gpu is built for CUDA 13.
-ARG GPU_BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
 
 # --- Build stages: installer and build backend in /opt/tools, the program in /opt/saccade ---
 
@@ -49,23 +47,11 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 COPY --from=wheel /wheels /wheels
 RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-deps /wheels/*.whl
 
-# An environment belongs to the interpreter it was made with, so the GPU image makes its own.
-FROM ${GPU_BASE_IMAGE} AS gpu-python
-RUN command -v python3 > /dev/null \
- || (apt-get update && apt-get install --yes --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*)
-
-FROM gpu-python AS packages-gpu
-WORKDIR /src
-COPY k8s/image/build_requirements.txt pyproject.toml constraints.txt k8s/image/image_requirements.py ./
-RUN python3 -c "import ensurepip" 2> /dev/null \
- || (apt-get update && apt-get install --yes --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*)
-# Without tensorrt: its libraries are not in the package index, so it cannot be hash-pinned. TensorRT for RTX can, and
-# serves GPUs from SM75 to SM121 without SM90; k8s/README.md says how tensorrt itself is added for an H100 or H200.
+# CUDA and cuDNN are wheels of the extra `gpu`; only the driver comes from the node. TensorRT's libraries are not in the
+# package index: k8s/README.md says how they are added for an H100 or H200, which TensorRT for RTX does not serve.
+FROM packages AS packages-gpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m venv /opt/tools \
- && /opt/tools/bin/pip install --no-cache-dir --require-hashes --no-deps -r build_requirements.txt \
- && python3 -m venv --without-pip /opt/saccade \
- && python3 image_requirements.py gpu gpu-jpeg rtx --without tensorrt > wanted.txt \
+    python3 image_requirements.py gpu gpu-jpeg rtx > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
@@ -101,7 +87,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
 ENTRYPOINT ["saccade"]
 CMD ["serve"]
 
-FROM gpu-python AS serve-gpu
+FROM ${BASE_IMAGE} AS serve-gpu
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="saccade serve-gpu" \
@@ -117,7 +103,9 @@ ENV PATH=/opt/saccade/bin:${PATH} \
     SACCADE_HOST=0.0.0.0 \
     SACCADE_REPOSITORY=/repository \
     SACCADE_LOG_FORMAT=json \
-    SACCADE_DEVICE=cuda:0
+    SACCADE_DEVICE=cuda:0 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 WORKDIR /
 EXPOSE 8000

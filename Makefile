@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -81,6 +81,9 @@ image-check: image ## runs it confined as in Kubernetes
 docs: $(READY) ## the parts of documents that are generated: settings, chart
 	$(PYTHON) -m tests.support.settings_table
 	$(PYTHON) -m tests.load.gpu_plots tests/load/results/h200-2026-11-28.json --only bare
+
+check-distribution: $(READY) ## fit for a package index: builds, checks, and resolves every extra from wheels alone; minutes
+	.ci/distribution
 
 constrain: $(READY) ## new pins and hashes in constraints.txt
 	.ci/constrain

@@ -1,8 +1,24 @@
-"""`python -m saccade.export` is `saccade-export`. Promises: nothing of its own."""
+"""`saccade-export`, also as `python -m saccade.export`. Where its extra is missing, one sentence names it."""
 
 from __future__ import annotations
 
-from saccade.export.cli.program import main
+import sys
+
+FAILED = 1
+_ADVICE = "pip install 'saccade-serving[export,cpu]' (beside onnxruntime-gpu: 'saccade-serving[export,gpu]')"
+
+
+def main() -> None:
+    """Entry point of the program."""
+    try:
+        from saccade.export.cli.program import main as program  # here: it imports all that the extra brings
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "saccade":
+            raise
+        print(f"saccade-export: {error.name} is not installed: {_ADVICE}", file=sys.stderr)
+        raise SystemExit(FAILED) from error
+    program()
+
 
 if __name__ == "__main__":
     main()

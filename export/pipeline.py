@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from saccade.export.artifact import (
@@ -27,7 +26,7 @@ from saccade.export.import_closure import closure_digest, own_packages
 from saccade.export.publish.signing import Signer
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.step_table import STEPS
-from saccade.export.steps import Step, StepContext, qualified_name
+from saccade.export.steps import Step, StepContext, qualified_name, tool_versions
 from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
 from saccade.service import __version__
 from saccade.service.errors import SaccadeError
@@ -188,6 +187,6 @@ def _identity(step: Step, part: Part, loaded: LoadedRecipe, inputs: dict[str, Ar
             for name, artifact in inputs.items()
         },
         tools={"saccade": __version__, "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-        | {tool: version(tool) for tool in step.tools},
+        | tool_versions(step.tools),
         sources=closure_digest(step.run.__module__, own_packages()),
     )

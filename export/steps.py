@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from saccade.export.publish.signing import Signer
 
 Note = Callable[[str], None]  # shown beside the progress bar
+_OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +59,17 @@ class Step:
 def qualified_name(step_name: str, part: VariantKind | Form | None) -> str:
     """`precision.int8-cpu` for one variant's run, `onnx_optimization.sparse24` for a form's, `wrap` for the model's."""
     return step_name if part is None or part == "dense" else f"{step_name}.{part}"
+
+
+def tool_versions(tools: Iterable[str]) -> dict[str, str]:
+    """Installed versions by tool; "none" for what this platform does without, as cykooz-resizer on aarch64."""
+    return {tool: _version_of(tool) for tool in tools}
+
+
+def _version_of(tool: str) -> str:
+    for name in (tool, _OTHER_NAMES.get(tool, tool)):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "none"

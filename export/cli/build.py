@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from saccade.export import cli_options as options
+from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.errors import ExportError, RecipeError
 from saccade.export.plans.progress import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from saccade.export import cli_options as options
+from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.cli.signing import sign_key_option, signer_from
 from saccade.export.data.datasets import DataStore

@@ -9,8 +9,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from saccade.export import cli_options as options
 from saccade.export.artifact import StepResult
+from saccade.export.cli import options
 from saccade.export.cli.build import build
 from saccade.export.cli.gate import gate, qualify
 from saccade.export.cli.options import FILE, print_json

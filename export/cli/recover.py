@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from saccade.export import cli_options as options
+from saccade.export.cli import options
 from saccade.export.cli.options import FILE
 from saccade.export.cli.progress import progress_listener
 from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saccade.export import cli_options as options
+from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.publish.signing import (
     KEY_FILE_VARIABLE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saccade.export import cli_options as options
+from saccade.export.cli import options
 from saccade.export.cli.init import summary, write_recipe
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.sources.catalogue import NAMELESS, matching_names

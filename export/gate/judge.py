@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import orjson
@@ -40,7 +39,7 @@ from saccade.export.reports.report_inputs import (
 )
 from saccade.export.sources.specs import source_name
 from saccade.export.sources.weights import weights_digest
-from saccade.export.steps import StepContext, qualified_name
+from saccade.export.steps import StepContext, qualified_name, tool_versions
 from saccade.models.contract.manifest import MetricFigure
 
 _VERDICTS = ("accepted", "pending", "denied")
@@ -127,7 +126,7 @@ def _report(context: StepContext) -> ExportReport:
         environment={
             "cpu": cpu_name(),
             "python": platform.python_version(),
-            **{tool: version(tool) for tool in _REPORTED_TOOLS},
+            **tool_versions(_REPORTED_TOOLS),
         },
         command=command_of(context),
         splits=split_digests(context.inputs),

@@ -5,7 +5,6 @@
 #
 #   IMAGE_CACHE         where base root and image store live; default ~/.cache/saccade-images
 #   BASE_IMAGE          a base image that buildah can reach; default: a Debian root with Python, made here once
-#   GPU_BASE_IMAGE      the same for serve-gpu; default: the one the Dockerfile names
 #   DEBIAN_MIRROR       where debootstrap takes packages from; default: its own
 #   BUILD_CONTEXT       the tree to build; default: this repository
 #
@@ -60,7 +59,6 @@ if [ -z "${BASE_IMAGE:-}" ]; then
   BASE_IMAGE=localhost/$base_tag
 fi
 arguments+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
-[ -n "${GPU_BASE_IMAGE:-}" ] && arguments+=(--build-arg "GPU_BASE_IMAGE=$GPU_BASE_IMAGE")
 arguments+=(--build-arg "VERSION=$(sed -nE 's/^__version__ = "(.*)"$/\1/p' "$context/service/__init__.py")")
 arguments+=(--build-arg "REVISION=$(git -C "$context" rev-parse --short HEAD 2> /dev/null || echo unknown)")
 

@@ -2,18 +2,18 @@
 
 Antialiased bilinear, bicubic and lanczos run in fast_image_resize, the same separable convolution as Pillow's, four to
 six times faster and without the GIL. Beyond one level are a few pixels in ten thousand, where bicubic or lanczos
-overshoot 0 or 255 beside a hard edge.
+overshoot 0 or 255 beside a hard edge. Where its binding has no wheel, as on aarch64, Pillow runs the same two passes.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import threading
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,13 +22,16 @@ from saccade.models.contract.specs import Resample
 UInt8Array = NDArray[np.uint8]
 _Taps = tuple[NDArray[np.intp], NDArray[np.float32]]  # indices and weights, both (outputs, taps)
 
-_CONVOLUTIONS = {  # and the filter's radius in pixels of the smaller grid
-    "bilinear": (FilterType.bilinear, 1),
-    "bicubic": (FilterType.catmull_rom, 2),
-    "lanczos": (FilterType.lanczos3, 3),
+_CONVOLUTIONS = {  # fast_image_resize's name of a filter, and its radius in pixels of the smaller grid
+    "bilinear": ("bilinear", 1),
+    "bicubic": ("catmull_rom", 2),
+    "lanczos": ("lanczos3", 3),
 }
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
@@ -36,6 +39,16 @@ _COPIED_BYTES = 1 << 20  # the library takes copies: small ones stay in the cach
 _WHOLE_PIXELS = 4_000_000  # a strip of 65,500 x 1 with a shortest edge of 256 would become 4.3 G pixels
 _KEPT_OPTIONS = 256  # pictures come in few sizes; making the options takes as long as resizing a thumbnail
 _ROWS_AT_ONCE = 32  # floats of that many source rows stay in the cache, whatever the image's height
+
+
+def _imported_if_installed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+_fast_resize = _imported_if_installed("cykooz_resizer")  # the binding of fast_image_resize, or None
 
 
 class Window(NamedTuple):
@@ -69,7 +82,7 @@ def resized_part(
         if resample == "bicubic" or size[0] < width or size[1] < height:
             return _interpolated(pixels, size, window, cubic=resample == "bicubic")
     if resample in _CONVOLUTIONS:
-        return _convolved(pixels, size, window, *_CONVOLUTIONS[resample])
+        return _convolved(pixels, size, window, resample)
     return _by_pillow(pixels, size, window, _PILLOW[resample])
 
 
@@ -88,48 +101,65 @@ def _by_pillow(pixels: UInt8Array, size: tuple[int, int], window: Window, resamp
     return np.asarray(image.resize((window.width, window.height), resample, box))
 
 
-def _convolved(
-    pixels: UInt8Array, size: tuple[int, int], window: Window, kernel: FilterType, radius: int
-) -> UInt8Array:
+def _convolved(pixels: UInt8Array, size: tuple[int, int], window: Window, resample: Resample) -> UInt8Array:
     """Rows first, then columns, as torch does: bytes are clipped in between, so the order shows in overshoots."""
     height, width = pixels.shape[:2]
+    kernel, radius = _CONVOLUTIONS[resample]
     scale_x, scale_y = width / size[0], height / size[1]
     reach = radius * max(scale_y, 1.0) + 1
     first = max(0, math.floor(window.top * scale_y - reach))
     last = min(height, math.ceil(window.bottom * scale_y + reach))
     left, right = window.left * scale_x, min(width, window.right * scale_x)
     top, bottom = window.top * scale_y - first, min(last, window.bottom * scale_y) - first
-    narrow = _rows_convolved(pixels[first:last], left, right, window.width, kernel)
-    part = ImageData(window.width, window.height, PixelType.U8x3)
+    rows = pixels[first:last]
+    if _fast_resize is None:
+        return _passes_of_pillow(rows, (left, top, right, bottom), window, _PILLOW[resample])
+    narrow = _rows_convolved(rows, left, right, window.width, kernel)
+    part = _image_data(window.width, window.height)
     _of_thread.resizer.resize(narrow, part, _options(kernel, 0, top, window.width, bottom - top))
     return np.frombuffer(part.get_buffer(), np.uint8).reshape(window.height, window.width, 3)
 
 
-def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, kernel: FilterType) -> ImageData:
+def _passes_of_pillow(
+    pixels: UInt8Array, box: tuple[float, float, float, float], window: Window, resample: Image.Resampling
+) -> UInt8Array:
+    """`box` of the pixels resized to the window's size. In one call, Pillow would choose the order of the passes."""
+    left, top, right, bottom = box
+    narrow = Image.fromarray(pixels).resize((window.width, len(pixels)), resample, (left, 0, right, len(pixels)))
+    return np.asarray(narrow.resize((window.width, window.height), resample, (0, top, window.width, bottom)))
+
+
+def _rows_convolved(pixels: UInt8Array, left: float, right: float, width: int, kernel: str) -> Any:
     """Columns `left` to `right` of every row, resized to `width`."""
     height, source_width = pixels.shape[:2]
     rows_at_once = max(1, _COPIED_BYTES // (3 * source_width))
     bands = []
     for first in range(0, height, rows_at_once):
         rows = pixels[first : first + rows_at_once]
-        source = ImageData(source_width, len(rows), PixelType.U8x3, rows.tobytes())
-        bands.append(ImageData(width, len(rows), PixelType.U8x3))
+        source = _image_data(source_width, len(rows), rows.tobytes())
+        bands.append(_image_data(width, len(rows)))
         _of_thread.resizer.resize(source, bands[-1], _options(kernel, left, 0, right - left, len(rows)))
     if len(bands) == 1:
         return bands[0]
-    return ImageData(width, height, PixelType.U8x3, b"".join(band.get_buffer() for band in bands))
+    return _image_data(width, height, b"".join(band.get_buffer() for band in bands))
+
+
+def _image_data(width: int, height: int, *content: bytes) -> Any:
+    return _fast_resize.ImageData(width, height, _fast_resize.PixelType.U8x3, *content)
 
 
 @lru_cache(_KEPT_OPTIONS)
-def _options(kernel: FilterType, left: float, top: float, width: float, height: float) -> ResizeOptions:
-    return ResizeOptions(ResizeAlg.convolution(kernel), use_alpha=False, crop_box=CropBox(left, top, width, height))
+def _options(kernel: str, left: float, top: float, width: float, height: float) -> Any:
+    algorithm = _fast_resize.ResizeAlg.convolution(getattr(_fast_resize.FilterType, kernel))
+    crop_box = _fast_resize.CropBox(left, top, width, height)
+    return _fast_resize.ResizeOptions(algorithm, use_alpha=False, crop_box=crop_box)
 
 
 class _OfThread(threading.local):
     """What one thread at a time may use."""
 
     def __init__(self) -> None:
-        self.resizer = Resizer()
+        self.resizer: Any = None if _fast_resize is None else _fast_resize.Resizer()
 
 
 _of_thread = _OfThread()

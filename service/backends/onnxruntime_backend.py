@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import io
 import os
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
-from saccade.service.errors import BackendError
+from saccade.service.errors import BackendError, RuntimeMissing
 from saccade.service.repository.verify import verified_bytes
 
 if TYPE_CHECKING:
@@ -21,13 +24,34 @@ if TYPE_CHECKING:
 _FATAL = 4  # of ONNX Runtime's log severities
 
 
+def ensure_onnxruntime_installed() -> None:
+    """Raises RuntimeMissing with what to install; imports nothing."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise RuntimeMissing(
+            "ONNX Runtime is not installed: pip install 'saccade-serving[cpu]', or on GPUs 'saccade-serving[gpu]'"
+        )
+
+
 def import_onnxruntime() -> ModuleType:
-    """The runtime, imported late: it is heavy, and API processes must never hold it.
+    """The runtime, imported late: it is heavy, and API processes must never hold it. Raises RuntimeMissing.
 
     Side effect: turns its telemetry off, which otherwise writes a device id below the home directory.
     """
+    ensure_onnxruntime_installed()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, while it is imported
     return importlib.import_module("onnxruntime")
+
+
+def load_cuda_libraries() -> str:
+    """What could not be loaded, as the runtime says it; empty when nothing is missing.
+
+    Side effect: CUDA and cuDNN are loaded from their wheels, so that ONNX Runtime's CUDA provider finds them without a
+    library path; where there are no such wheels, the system's are taken.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # it tells its failures by printing them
+        import_onnxruntime().preload_dlls(directory="")
+    return " ".join(printed.getvalue().split())
 
 
 def refuse_tf32() -> None:

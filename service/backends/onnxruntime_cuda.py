@@ -24,7 +24,7 @@ from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import ensure_usable
 from saccade.service.backends.cuda.lanes import Lane, open_streams
-from saccade.service.backends.onnxruntime_backend import ensure_provider, refuse_tf32
+from saccade.service.backends.onnxruntime_backend import ensure_provider, load_cuda_libraries, refuse_tf32
 from saccade.service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
 from saccade.service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
 from saccade.service.errors import BackendError
@@ -155,6 +155,8 @@ class OnnxRuntimeCudaBackend:
     def _open(self) -> None:
         if self._at.is_cuda:
             refuse_tf32()
+            if missing := load_cuda_libraries():
+                log.warning("cuda_libraries_missing", said=missing)  # without them, opening the session fails
         self._cuda.set_device(self._at.index)
         with ExitStack() as undo:
             undo.callback(self._close)

@@ -220,6 +220,6 @@ def _ensure_tensorrt(given: TensorRt | None, record: PlanRecord) -> TensorRt:
     if found is None:
         raise RuntimeMissing(
             f"the plan needs {record.key.runtime} {record.key.runtime_version} and no TensorRT is installed: "
-            "pip install 'saccade-serving[gpu]' (or 'saccade-serving[rtx]')"
+            "pip install 'saccade-serving[tensorrt]' (or 'saccade-serving[rtx]')"
         )
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import socket
@@ -20,12 +19,16 @@ from saccade.service.backends.onnxruntime_backend import import_onnxruntime
 from saccade.service.cli.doctor_gpu import gpu_findings
 from saccade.service.cli.findings import Finding
 from saccade.service.device_names import CPU, device_kind
-from saccade.service.errors import RepositoryError, SettingsError
+from saccade.service.errors import RepositoryError, RuntimeMissing, SettingsError
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.settings import Settings, core_count, resolved, settings_from
 
 _MIN_OPEN_FILES = 4096
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions that own the same import name
+_REINSTALL = (
+    f"pip uninstall {' '.join(_ONNXRUNTIMES)}, then pip install 'saccade-serving[gpu]' (or 'saccade-serving[cpu]')"
+)
 
 
 @click.command()
@@ -82,24 +85,31 @@ def _cpu_instructions() -> Finding:
 
 
 def _onnxruntime(settings: Settings) -> Finding:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return Finding(
-            "onnxruntime", False, "not installed: pip install 'saccade-serving[cpu]' (or 'saccade-serving[gpu]')"
-        )
-    runtime = import_onnxruntime()
+    try:
+        runtime = import_onnxruntime()
+    except RuntimeMissing as error:
+        return Finding("onnxruntime", False, str(error))
+    if all(_version_of(name) for name in _ONNXRUNTIMES):
+        return Finding("onnxruntime", False, f"{' and '.join(_ONNXRUNTIMES)} overwrite each other: {_REINSTALL}")
     providers = ", ".join(runtime.get_available_providers())
     wanted = "CPUExecutionProvider" if device_kind(settings.devices[0]) == CPU else "CUDAExecutionProvider"
     is_there = wanted in runtime.get_available_providers()
-    fix = "" if is_there else ": pip uninstall onnxruntime, then pip install 'saccade-serving[gpu]'"
+    fix = "" if is_there else f": {_REINSTALL}"
     detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"
     return Finding("onnxruntime", is_there, detail)
 
 
 def _package(name: str, use: str) -> Finding:
+    version = _version_of(name)
+    return Finding(name, True, version) if version else Finding(name, None, f"not installed ({use})")
+
+
+def _version_of(distribution: str) -> str:
+    """Empty where it is not installed."""
     try:
-        return Finding(name, True, importlib.metadata.version(name))
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, None, f"not installed ({use})")
+        return ""
 
 
 def _shared_memory() -> Finding:

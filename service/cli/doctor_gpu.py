@@ -57,7 +57,7 @@ def tensorrt_finding(tensorrt: TensorRt | None, *, wants_gpu: bool, is_needed: b
     if tensorrt is not None:
         hint = "; plans: saccade-export build MODEL/VERSION, saccade repository engines" if wants_gpu else ""
         return Finding("tensorrt", True, f"{tensorrt.__name__} {tensorrt.__version__}{hint}")
-    missing = "not installed: pip install 'saccade-serving[gpu]' (or 'saccade-serving[rtx]')"
+    missing = "not installed: pip install 'saccade-serving[tensorrt]' (or 'saccade-serving[rtx]')"
     if wants_gpu and not is_needed:
         missing += "; until then ONNX Runtime serves on the GPU"
     return Finding("tensorrt", False if is_needed else None, missing)

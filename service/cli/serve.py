@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from saccade.service.backends.onnxruntime_backend import ensure_onnxruntime_installed
 from saccade.service.logs import configure_logs
 from saccade.service.settings import PREFIX, Settings, core_count, settings_from
 
@@ -35,6 +36,8 @@ def _serve(context: click.Context, /, **options: Any) -> None:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     settings = settings_from(os.environ, given)
+    if settings.backend in ("auto", "onnxruntime"):
+        ensure_onnxruntime_installed()
     configure_logs(settings.log_format, "supervisor")
     serve_until_signal(settings, core_count())
 

@@ -18,7 +18,7 @@ from tests.matrix.entries import Entry
 
 RESULTS_NAME = "results.json"
 _TOOLS = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript", "onnxslim", "onnxruntime")
-_PLAN_TOOL = "tensorrt-rtx-cu13"
+_PLAN_TOOL = "tensorrt-rtx-cu13-libs"
 _PACKAGES = ("models", "service", "export", "tests/matrix")
 
 
@@ -135,7 +135,7 @@ def tool_versions() -> dict[str, str]:
 
 def has_plan_tool() -> bool:
     """Whether TensorRT for RTX is installed, which builds plans on a machine without a GPU."""
-    return find_spec("tensorrt_rtx") is not None
+    return find_spec("tensorrt_rtx_bindings") is not None
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class Place:
             self.repository,
             self.root,
             wait=wait,
-            program="tests.support.simulated_server",
+            program=(sys.executable, "-m", "tests.support.simulated_server"),
             environment={"SIMULATED_BUILD": build},
             **options,
         ) as server:

@@ -36,7 +36,6 @@ _SERVER_MODULES = (
     "httpx",
     "python_multipart",
     "simplejpeg",
-    "cykooz_resizer",
     "psutil",
     "prometheus_client",
     "structlog",
@@ -52,7 +51,6 @@ _EXPORTER_MODULES = (
     "yaml",
     "timm",
     "simplejpeg",
-    "cykooz_resizer",
 )
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -189,7 +187,7 @@ def gpu_machine(load: Import = importlib.import_module) -> GpuMachine:
         gpu.component,
         torch_component(load),  # before onnxruntime, which then finds the CUDA libraries that torch brings
         module_component(TENSORRT, (TENSORRT,), load),
-        module_component(TENSORRT_RTX, (TENSORRT_RTX,), load),
+        module_component(TENSORRT_RTX, (f"{TENSORRT_RTX}_bindings",), load),
         onnxruntime_component(load),
         module_component(EXPORTER, _EXPORTER_MODULES, load),
         module_component(SERVER, _SERVER_MODULES, load),

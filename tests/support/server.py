@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -243,7 +243,7 @@ def running_server(
     workspace: Path,
     *,
     wait: bool = True,
-    program: str = "saccade.service",
+    program: Sequence[str] = (sys.executable, "-m", "saccade.service"),
     environment: dict[str, str] | None = None,
     folder: Path = ROOT,
     **settings: Any,
@@ -262,7 +262,7 @@ def running_server(
         **settings,
     }
     log_path = workspace / "server.log"
-    command = [sys.executable, "-m", program, "serve"]
+    command = [*program, "serve"]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     with log_path.open("wb") as log:

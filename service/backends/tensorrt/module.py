@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Protocol, get_args
 
@@ -14,6 +16,7 @@ from saccade.models.contract.plans import TensorRtName
 
 log = structlog.get_logger()
 
+_RTX = "tensorrt_rtx"
 _KEPT_LINES = 20  # errors come in pairs, cause before consequence
 
 
@@ -35,10 +38,25 @@ def first_installed(names: Iterable[str]) -> ModuleType | None:
     """The first of these modules that can be imported."""
     for name in dict.fromkeys(names):
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(name) if name != _RTX else _tensorrt_rtx()
         except ImportError:  # also raised by one whose libraries are missing
             continue
     return None
+
+
+def _tensorrt_rtx() -> ModuleType:
+    """TensorRT for RTX. Side effect: where only its wheels are installed, the module is made from their bindings.
+
+    NVIDIA's package that brings the module `tensorrt_rtx` is a source distribution, and does no more than this.
+    """
+    with suppress(ImportError):
+        return importlib.import_module(_RTX)
+    bindings = importlib.import_module(f"{_RTX}_bindings")
+    module = ModuleType(_RTX)
+    vars(module).update({name: value for name, value in vars(bindings).items() if not name.startswith("_")})
+    vars(module)["__version__"] = bindings.__version__
+    sys.modules[_RTX] = module
+    return module
 
 
 class KeptLog:

@@ -133,7 +133,7 @@ def _without_plan(situation: PlanFacts) -> Serving:
 def _why_no_tensorrt(situation: PlanFacts) -> str:
     facts = situation.facts
     if not facts.tensorrt:
-        return "no TensorRT is installed beside the server (extra `gpu`)"
+        return "no TensorRT is installed beside the server (extra `tensorrt` or `rtx`)"
     if not facts.compute_capability:
         problem = facts.problem or "it names no compute capability"
         return f"{situation.device} is no GPU that TensorRT can use: {problem}"

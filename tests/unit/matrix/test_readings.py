@@ -93,7 +93,7 @@ def test_what_stops_a_plan_is_named(error: ParserError, text: str) -> None:
 
 
 def test_plans_of_a_small_graph_are_built_for_every_capability(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
+    pytest.importorskip("tensorrt_rtx_bindings")
     (tmp_path / "model.onnx").write_bytes(classifier_graph())
     plans, problem = plans_of(tmp_path / "model.onnx")
     assert problem == ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from saccade.models.contract import resampling
 from saccade.models.contract.preprocessing import (
     FloatArray,
     Geometry,
@@ -31,6 +36,7 @@ FILTERS: dict[Resample, Image.Resampling] = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+ROOT = Path(__file__).resolve().parents[3]
 _SIDE = st.one_of(st.integers(1, 64), st.integers(1, 20_000))
 _RULES: tuple[dict[str, Any], ...] = (
     {"fit": "stretch"},
@@ -222,6 +228,14 @@ def test_every_byte_of_the_output_is_written(
     assert np.array_equal(*outs)
 
 
+@pytest.fixture(params=["with cykooz-resizer", "without"])
+def either_resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on x86-64, and as on aarch64, where cykooz-resizer has no wheel."""
+    if request.param == "without":
+        monkeypatch.setattr(resampling, "_fast_resize", None)
+
+
+@pytest.mark.usefixtures("either_resizer")
 @pytest.mark.parametrize("name", list(FILTERS))
 @pytest.mark.parametrize("size", [(200, 100), (20, 10), (64, 48), (3, 91), (1201, 901)])
 def test_resize_is_pillows_within_one_level(name: Resample, size: tuple[int, int]) -> None:
@@ -326,6 +340,42 @@ def test_image_of_the_right_size_is_copied_unchanged() -> None:
     assert not np.shares_memory(out, pixels)
 
 
+@pytest.mark.skipif(resampling._fast_resize is None, reason="cykooz-resizer has no wheel for this platform")
+@pytest.mark.parametrize("name", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(500, 375), (91, 300), (40, 23)])
+def test_platform_without_the_fast_resizer_sees_the_same_crop(
+    name: Resample, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given noise, whose overshoots show which pass came first, and whose middle is cut out
+    spec = PreprocessSpec(width=64, height=48, fit="crop", shortest_edge=96, rounding="floor", resample=name)
+    pixels = noise(*size)
+
+    fast = preprocess(pixels, spec)
+    monkeypatch.setattr(resampling, "_fast_resize", None)
+    slow = preprocess(pixels, spec)
+
+    assert difference(slow, fast) <= 1
+
+
+def test_platform_without_the_fast_resizer_imports_and_resizes() -> None:
+    program = """if True:
+        import sys
+        sys.modules["cykooz_resizer"] = None  # as where it is not installed
+        import numpy as np
+        from saccade.models.contract.resampling import Window, resized_part
+        pixels = np.full((50, 40, 3), 7, np.uint8)
+        print(resized_part(pixels, (20, 25), Window(0, 0, 20, 25), "bicubic", True).mean())
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, timeout=60
+    )
+
+    assert float(result.stdout) == 7.0
+
+
+@pytest.mark.usefixtures("either_resizer")
 def test_resized_values_are_fixed_by_a_golden() -> None:
     # The resize path decides accuracy; a change of library or filter must be seen here.
     ramp = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)

@@ -210,6 +210,27 @@ def test_library_says_nothing_of_plans_that_it_does_not_find(
     assert set(said) == {4}, "only what is fatal"
 
 
+def test_cuda_libraries_are_loaded_from_their_wheels_before_a_session_opens(
+    request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    given: list[str] = []
+
+    def preload_dlls(directory: str) -> None:
+        given.append(directory)
+        print("Failed to load libcufft.so.12: no such file")  # as the library tells it
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload_dlls)
+
+    with structlog.testing.capture_logs() as logs:
+        on_device(request_, runtime).close()
+
+    assert given == [""], "the wheels' folders first, then the system's"
+    (told,) = [entry for entry in logs if entry["event"] == "cuda_libraries_missing"]
+    assert told["said"] == "Failed to load libcufft.so.12: no such file"
+
+
 def test_library_may_say_why_its_provider_does_not_load(
     request_: LoadRequest, runtime: SimulatedRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from saccade.service.cli import program as cli
 from saccade.service.cli.predict import predict_path
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import PREFIX, Settings
+from tests.support.images import red_png
 from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
 from tests.support.versions import manifest_for, publish
 
@@ -263,6 +264,22 @@ def test_serve_refuses_a_repository_that_is_not_there(
 ) -> None:
     assert exit_code_of(monkeypatch, "serve", "--repository", str(tmp_path / "absent")) == 2
     assert "SACCADE_REPOSITORY: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("serve",), ("predict", "--model", "digits")])
+def test_missing_onnxruntime_is_one_sentence_that_names_the_extra(
+    repository: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+    image = repository / "image.png"
+    image.write_bytes(red_png(7))
+    images = [] if command == ("serve",) else [str(image)]
+
+    assert exit_code_of(monkeypatch, *command, "--repository", str(repository), *images) == 1
+
+    told = capsys.readouterr().err
+    assert told.startswith("saccade: ONNX Runtime is not installed: pip install 'saccade-serving[cpu]'")
+    assert told.count("\n") == 1
 
 
 def test_every_setting_is_an_option_of_serve() -> None:

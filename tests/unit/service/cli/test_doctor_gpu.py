@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,7 +11,7 @@ import pytest
 from saccade.service.backends.cuda.driver import CudaVersions
 from saccade.service.backends.cuda.failures import failure
 from saccade.service.backends.tensorrt.module import TensorRt
-from saccade.service.cli import doctor_gpu
+from saccade.service.cli import doctor, doctor_gpu
 from saccade.service.cli.doctor_gpu import gpu_finding, gpu_findings, tensorrt_finding
 from saccade.service.errors import RuntimeMissing
 from saccade.service.settings import Settings
@@ -82,3 +83,21 @@ def test_missing_cuda_python_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert (gpu.is_ok, gpu.detail) == (False, "cuda-python is not installed")
     assert tensorrt.is_ok is False
+
+
+def test_two_onnxruntimes_that_overwrite_each_other_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.31.1")
+
+    finding = doctor._onnxruntime(Settings())
+
+    assert finding.is_ok is False
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'saccade-serving[gpu]'" in finding.detail
+
+
+def test_missing_onnxruntime_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+
+    finding = doctor._onnxruntime(Settings())
+
+    assert finding.is_ok is False
+    assert "pip install 'saccade-serving[cpu]'" in finding.detail

@@ -77,7 +77,7 @@ def test_looking_at_a_gpu_takes_none_of_its_memory_and_pins_nothing() -> None:
 
 def test_tensorrt_is_named_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    runtime = pytest.importorskip("tensorrt_rtx")
+    runtime = pytest.importorskip("tensorrt_rtx_bindings")
 
     facts = device_facts(GPU, SimulatedCuda())
 
