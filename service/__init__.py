@@ -9,16 +9,17 @@
     backends/    one file or folder per runtime
     repository/  reads, verifies and lists published versions and TensorRT plans
     cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
-    core.py errors.py settings.py metrics.py logs.py device_names.py: nouns, failures, settings, metrics of all
+    core.py errors.py settings.py metrics.py logs.py device_names.py running_mean.py: what all of them use
 
 `api`, `worker` and `supervisor` never import each other; a test holds it.
 
 A request's life
 1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome.
-2. `api/predictor.py` tells the rest as one story. `api/admission.py` and `api/device_lines.py` decide whether
-   the request may enter, and on which device; a permit and a slot are taken, or the answer is 429.
-3. `vision/image_decoder.py` decodes the picture; `models/contract/preprocessing.py` writes its pixels into the slot
-   (`ipc/tensor_slots.py`, shared memory).
+2. `api/predictor.py` tells the rest as one story. `api/admission.py` lets the request enter and says on which device, by
+   `api/admission_rules.py` and by what `api/instance_estimates.py` expects of each; it gives a permit for a slot
+   (`api/slots.py`), or the answer is 429.
+3. `api/slot_filling.py` decodes the picture (`vision/image_decoder.py`, mostly in `api/image_threads.py`) and writes its
+   pixels into the slot (`models/contract/preprocessing.py`, `ipc/tensor_slots.py`: shared memory).
 4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`).
 5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
    `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.
@@ -31,8 +32,8 @@ A version's life
 2. `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
 3. `worker/loading.py` loads it and runs every allowed batch size once; `supervisor/devices.py` hears that it is ready.
 4. `api/catalog.py` learns of it, and requests go to the newest ready version. On demand, `api/cold_starts.py` holds
-   requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants may answer when time is
-   short.
+   requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants there are,
+   `api/fallback.py` when they answer.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.
 """

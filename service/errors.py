@@ -11,7 +11,7 @@ SaccadeError
 ├── Overloaded              no permit free; carries when to retry
 ├── Unavailable             cannot serve now; carries when to retry
 │   ├── NotReady            still loading, or failed to load
-│   │   └── Resting         loads when it is asked for
+│   │   └── NotLoaded       is loaded when a request asks for it
 │   ├── Draining            shutting down
 │   └── WorkerLost          the device worker died with the request
 ├── DeadlineExceeded        the deadline cannot be, or was not, met
@@ -86,7 +86,7 @@ class NotReady(Unavailable):
     pass
 
 
-class Resting(NotReady):
+class NotLoaded(NotReady):
     """Carries the version to ask for."""
 
     def __init__(self, message: str, model: str, version: int) -> None:

@@ -1,135 +1,117 @@
-"""Admits requests by slot. Promises: memory, queue and concurrency bounded by one number; a slot comes back once.
+"""Admission: gives a request the instance that answers it and permits for its images, or refuses it.
 
-A request of more images than there are slots gets what is free, and each of its other images the next slot that comes
-back, in turn. An image holds one slot and waits for nothing while it does, so that two such requests cannot block each
-other.
+`Admission.admit` decides when a request's images are known. Before its body is read, `Admission.ensure_room` refuses
+by the same rules (`admission_rules.py`) what could enter nowhere, so that it is not uploaded.
 
-A permit counts who may touch its slot: the request, the decoding thread, the worker. The slot is free again only
-when the last of them let go, so a request that gave up never hands its slot to a neighbour too early.
+Every API process knows only its own requests. That is enough: what others send shows in how long answers take, and in
+how long workers say that a newcomer would wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from typing import Protocol
+import itertools
+import math
+import time
+from collections.abc import Sequence
 
-from saccade.service.api.waits import WaitEstimates
-from saccade.service.errors import Overloaded, WorkerLost
-from saccade.service.ipc.tensor_slots import SlotArena
+import msgspec
+
+from saccade.service.api.admission_rules import Offer, Urgency, WaitBounds, best_offer, open_offers, roomy_offers
+from saccade.service.api.cancellation import ClientWatch
+from saccade.service.api.devices import Device, Devices
+from saccade.service.api.slots import Permit
+from saccade.service.errors import ClientLeft, DeadlineExceeded
+from saccade.service.ipc.messages import InstanceStatus
 
 
-class Gauge(Protocol):
-    def set(self, value: float) -> None: ...
+class Admitted(msgspec.Struct, frozen=True):
+    """Where the images of one request go, and permits for the first of them."""
+
+    instance: InstanceStatus
+    device: Device
+    permits: list[Permit]
+
+    async def next_permit(self, client: ClientWatch, deadline_s: float) -> Permit:
+        """For an image more: the next slot that comes back. Raises DeadlineExceeded, ClientLeft or WorkerLost."""
+        waiting = self.device.slots.next_permit(self.instance.instance_id)
+
+        def give_up() -> None:
+            if not waiting.done():
+                waiting.set_exception(ClientLeft("the client closed the connection"))
+
+        client.begin(give_up)
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                return await waiting
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:  # it came just now
+                waiting.result().release()
+            if not isinstance(error, TimeoutError):
+                raise
+            text = "the deadline passed before the image got its turn; send fewer images at once"
+            raise DeadlineExceeded(text) from None
+        finally:
+            client.end(give_up)
 
 
-class Permit:
-    """The right to one request in flight, and its slot."""
-
-    __slots__ = ("_admission", "_holders", "arena", "instance_id", "slot")
-
-    def __init__(self, admission: Admission, arena: SlotArena, slot: int, instance_id: int) -> None:
-        self._admission = admission
-        self._holders = 1
-        self.arena = arena
-        self.slot = slot
-        self.instance_id = instance_id
-
-    def hold(self) -> None:
-        """One more party may touch the slot."""
-        self._holders += 1
-
-    def let_go(self) -> None:
-        """A party is done with the slot; the last one frees it."""
-        self._holders -= 1
-        if self._holders == 0:
-            self._admission._free(self)
+_ANY_TIME = Urgency()
+_NO_BOUNDS = WaitBounds()
 
 
 class Admission:
-    """The slots of one API process on one device. Belongs to its event loop; not thread-safe."""
+    """Admits the requests of one API process. It belongs to the event loop of its process."""
 
-    def __init__(self, slots_in_use: Gauge, senders: int = 1) -> None:
-        """`senders` processes have slots of their own on the device, this one included."""
-        self._arena: SlotArena | None = None
-        self._free_slots: deque[int] = deque()
-        self._slots_in_use = slots_in_use
-        self._in_line: deque[tuple[asyncio.Future[Permit], int]] = deque()
-        self.in_flight: Counter[int] = Counter()  # by instance; what a worker may still be at
-        self.waits = WaitEstimates(senders)
+    def __init__(self, devices: Devices, bounds: WaitBounds = _NO_BOUNDS) -> None:
+        """Requests that would be late, or wait beyond `bounds`, are refused."""
+        self._devices = devices.by_name
+        self._bounds = bounds
+        self._request_numbers = itertools.count()
 
-    @property
-    def in_use(self) -> int:
-        return self._arena.slot_count - len(self._free_slots) if self._arena else 0
+    def ensure_room(self, instances: Sequence[InstanceStatus], urgency: Urgency) -> None:
+        """Before any work on a request. Raises NotReady, or Overloaded when none of these instances could take it."""
+        open_offers(self._offers(instances), urgency, self._bounds)
 
-    @property
-    def free(self) -> int:
-        return len(self._free_slots)
+    def admit(self, instances: Sequence[InstanceStatus], image_count: int, urgency: Urgency = _ANY_TIME) -> Admitted:
+        """The instance that answers, with a permit for every image, or for as many as there are slots.
 
-    def adopt(self, arena: SlotArena) -> None:
-        """Starts over with a fresh arena; permits of the previous one are left to expire on their own."""
-        self._arena = arena
-        self._free_slots = deque(range(arena.slot_count))
-        self.in_flight.clear()
-        self.waits.clear()
-        in_line, self._in_line = self._in_line, deque()
-        for waiting, _ in in_line:
-            if not waiting.done():
-                waiting.set_exception(WorkerLost("the device worker stopped before this image's turn; retry shortly"))
-        self._slots_in_use.set(0)
-
-    def is_current(self, permit: Permit) -> bool:
-        """False once the arena the permit's slot lies in was retired."""
-        return permit.arena is self._arena
-
-    def room_for(self, count: int, left_free: float = 0.0) -> int:
-        """How many of `count` permits may be had now, when that share of all slots is to stay free."""
-        total = self._arena.slot_count if self._arena else 0
-        return max(0, min(count, len(self._free_slots) - int(left_free * total)))
-
-    def admit(self, count: int, retry_after_s: float, instance_id: int = 0, left_free: float = 0.0) -> list[Permit]:
-        """Permits for an instance: `count`, or as many as there are, one at least. Raises Overloaded."""
-        given = self.room_for(count, left_free)
-        if self._arena is None or given == 0:
-            raise self.refusal(count, retry_after_s)
-        return [self._permit(self._arena, instance_id) for _ in range(given)]
-
-    def refusal(self, count: int, retry_after_s: float) -> Overloaded:
-        """What to raise where there is no room."""
-        total = self._arena.slot_count if self._arena else 0
-        return Overloaded(
-            f"{count} of {total} slots asked for, {len(self._free_slots)} free; retry later, or raise "
-            "SACCADE_SLOTS if the latency allows",
-            retry_after_s,
-            "slots",
-        )
-
-    def next_permit(self, instance_id: int) -> asyncio.Future[Permit]:
-        """The next slot that comes back, in turn. Whoever stops waiting cancels it, or lets go what it got.
-
-        The future raises WorkerLost when the arena was retired.
+        Raises NotReady when no worker is there, Overloaded when all instances are full or the request would be late
+        on each.
         """
-        waiting: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
-        if self._arena is not None and self._free_slots:
-            waiting.set_result(self._permit(self._arena, instance_id))
-        else:
-            self._in_line.append((waiting, instance_id))
-        return waiting
+        offers = open_offers(self._offers(instances), urgency, self._bounds)
+        if len(offers) > 1:
+            offers = roomy_offers(offers, image_count, urgency.priority)
+        offer = offers[0]
+        if len(offers) > 1:
+            outstanding_s = {name: self._outstanding_s(name) for name in {item.instance.device for item in offers}}
+            offer = best_offer(offers, outstanding_s, image_count, next(self._request_numbers))
+        device = self._devices[offer.instance.device]
+        count = min(image_count, offer.slots_for(urgency.priority))
+        return Admitted(offer.instance, device, device.slots.take(count, offer.instance.instance_id))
 
-    def _permit(self, arena: SlotArena, instance_id: int) -> Permit:
-        permit = Permit(self, arena, self._free_slots.popleft(), instance_id)
-        self.in_flight[instance_id] += 1
-        self._slots_in_use.set(self.in_use)
-        return permit
+    def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
+        """Seconds until one of these instances could have answered, by what this process knows.
 
-    def _free(self, permit: Permit) -> None:
-        if self.is_current(permit):
-            self._free_slots.append(permit.slot)
-            self.in_flight[permit.instance_id] -= 1
-            if self.in_flight[permit.instance_id] == 0:
-                del self.in_flight[permit.instance_id]
-            self._slots_in_use.set(self.in_use)
-            while self._in_line and self._free_slots:
-                waiting, instance_id = self._in_line.popleft()
-                if not waiting.done():
-                    waiting.set_result(self._permit(permit.arena, instance_id))
+        Infinite when each would refuse now; 0 where no worker is there, so that `admit` says so.
+        """
+        return min((self._done_s(offer, image_count) for offer in self._offers(instances)), default=0.0)
+
+    def _done_s(self, offer: Offer, image_count: int) -> float:
+        wait_s = offer.wait.wait_s
+        if offer.free_slots == 0 or 0 < self._bounds.max_wait_s < wait_s:
+            return math.inf
+        return max(wait_s, self._outstanding_s(offer.instance.device)) + image_count * (offer.image_s or 0.0)
+
+    def _outstanding_s(self, name: str) -> float:
+        device = self._devices[name]
+        return device.estimates.outstanding_s(device.slots.in_flight)
+
+    def _offers(self, instances: Sequence[InstanceStatus]) -> list[Offer]:
+        """What the instances have whose worker is connected."""
+        return [self._offer(item) for item in instances if self._devices[item.device].client.is_connected]
+
+    def _offer(self, instance: InstanceStatus) -> Offer:
+        device, key = self._devices[instance.device], instance.instance_id
+        slots, estimates = device.slots, device.estimates
+        wait = estimates.wait(key, slots.in_flight[key], time.monotonic())
+        return Offer(instance, slots.free, slots.count, wait, estimates.image_s(key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -16,10 +17,12 @@ from starlette.routing import Route
 
 from saccade.service import __version__
 from saccade.service.api.admission import Admission
+from saccade.service.api.admission_rules import WaitBounds
 from saccade.service.api.catalog import ServingCatalog
 from saccade.service.api.cold_starts import ColdStarts
-from saccade.service.api.device_lines import DeviceLine, DeviceLines, SharedGauge, a_moment_later
+from saccade.service.api.devices import Device, Devices
 from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
 from saccade.service.api.http.health import health_router
 from saccade.service.api.http.limits import BodyLimits
@@ -28,10 +31,11 @@ from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
 from saccade.service.api.http.schemas import PredictAnswer, Problem, predict_operation
 from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
-from saccade.service.api.load import PoolLoad
+from saccade.service.api.image_threads import ImageThreads
+from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import Predictor
-from saccade.service.api.rungs import LadderRule, RungChooser
-from saccade.service.api.waits import WaitBounds
+from saccade.service.api.slot_filling import SlotFilling
+from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
 from saccade.service.errors import SaccadeError
@@ -55,26 +59,29 @@ class Api:
     app: FastAPI
     predict_shortcut: PredictShortcut
     catalog: ServingCatalog
-    lines: DeviceLines
+    devices: Devices
     switch: AdmissionSwitch
     pool: ThreadPoolExecutor
 
 
 def build_api(
-    settings: Settings, acknowledge: Callable[[int], None], want: Callable[[VersionKey], None] = lambda key: None
+    settings: Settings, acknowledge: Callable[[int], None], desire: Callable[[VersionKey], None] = lambda key: None
 ) -> Api:
-    """`acknowledge` gets the generation of each catalog once it holds, `want` versions that requests wait for."""
+    """`acknowledge` gets the generation of each catalog once it holds, `desire` versions that requests wait for."""
     metrics = Metrics(CollectorRegistry())
-    catalog = ServingCatalog(metrics, acknowledge, want)
+    catalog = ServingCatalog(metrics, acknowledge, desire)
     cold_starts = ColdStarts(catalog, settings.slots)
-    lines = _lines(settings, metrics)
+    devices = _devices(settings, metrics)
+    admission = Admission(devices, _bounds(settings))
     pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
-    rule = LadderRule(settings.has_ladder, settings.objective_ms / 1000 or None)
-    rungs = RungChooser(rule, lines, lambda model, rung: metrics.brownout_rung.labels(model).set(rung))
-    load = PoolLoad(settings.decode_threads)
-    limits = ImageLimits(settings.max_pixels)
+    threads = ImageThreads(pool, settings.decode_threads)
+    rule = FallbackRule(settings.has_ladder, settings.objective_ms / 1000 or None)
+    fallback = Fallback(
+        rule, admission.expected_wait_s, lambda model, level: metrics.brownout_rung.labels(model).set(level)
+    )
     lag = EventLoopLag()
-    predictor = Predictor(lines, pool, limits, rungs, load, settings.inline_decode_pixels or 0, lag)
+    filling = SlotFilling(threads, ImageLimits(settings.max_pixels), settings.inline_decode_pixels or 0, lag)
+    predictor = Predictor(admission, fallback, filling, threads, lag)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, lag)
@@ -82,21 +89,22 @@ def build_api(
     for path in PREDICT_PATHS:
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
-    app.include_router(health_router(lambda: catalog.snapshot, lambda: lines.is_connected))
+    app.include_router(health_router(lambda: catalog.snapshot, lambda: devices.is_connected))
     _add_metrics_route(app, metrics, catalog)
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return Api(app, PredictShortcut(endpoint, app), catalog, lines, switch, pool)
+    return Api(app, PredictShortcut(endpoint, app), catalog, devices, switch, pool)
 
 
-def _lines(settings: Settings, metrics: Metrics) -> DeviceLines:
-    in_use = SharedGauge(metrics.slots_in_use, a_moment_later)
-    lines = {}
-    for device in settings.devices:
-        admission = Admission(in_use.part(device), max(1, settings.api_processes))
-        lines[device] = DeviceLine(admission, WorkerClient(admission, settings.slots, settings.max_slot_bytes))
-    return DeviceLines(lines, _bounds(settings))
+def _devices(settings: Settings, metrics: Metrics) -> Devices:
+    in_use = SlotsInUse(metrics.slots_in_use.set, a_moment_later)
+    devices = {}
+    for name in settings.devices:
+        slots, estimates = Slots(partial(in_use.set, name)), InstanceEstimates(max(1, settings.api_processes))
+        client = WorkerClient(slots, estimates, settings.slots, settings.max_slot_bytes)
+        devices[name] = Device(slots, estimates, client)
+    return Devices(devices)
 
 
 def _bounds(settings: Settings) -> WaitBounds:

@@ -14,7 +14,8 @@ from typing import Protocol
 from saccade.service.errors import ClientLeft, DeadlineExceeded, SaccadeError
 
 # Most requests are answered within this time and never need to ask whether their client is still there.
-_ASK_AFTER_S = 0.025
+ASK_AFTER_S = 0.025
+_LATE = "the deadline passed before the answer was ready"
 GiveUp = Callable[[SaccadeError], None]
 
 
@@ -46,7 +47,7 @@ class Cancellation:
         self._is_asking = False
         self._error: SaccadeError | None = None
         self._give_up: GiveUp | None = None
-        self._timer = self._look_after(min(_ASK_AFTER_S, until_s - time.monotonic()))
+        self._timer = self._look_after(min(ASK_AFTER_S, until_s - time.monotonic()))
 
     def __enter__(self) -> Cancellation:
         return self
@@ -65,7 +66,7 @@ class Cancellation:
     def _look(self) -> None:
         left_s = self._until_s - time.monotonic()
         if left_s <= 0:
-            self._run_out()
+            self._end(DeadlineExceeded(_LATE))
             return
         self._timer = self._look_after(left_s)
         if not self._is_asking:
@@ -74,9 +75,6 @@ class Cancellation:
 
     def _client_left(self) -> None:
         self._end(ClientLeft("the client closed the connection"))
-
-    def _run_out(self) -> None:
-        self._end(DeadlineExceeded("the deadline passed before the answer was ready"))
 
     def _end(self, error: SaccadeError) -> None:
         if self._error is None:
@@ -90,7 +88,7 @@ class Cancellation:
             if self._watch.has_left:  # another image of the same request noticed it
                 self._client_left()
             elif time.monotonic() >= self._until_s:
-                self._run_out()
+                self._end(DeadlineExceeded(_LATE))
         if self._error is not None:
             raise self._error
 

@@ -1,4 +1,4 @@
-"""What an API process knows of models: which version answers, and where. Promises: one snapshot per request.
+"""What an API process knows of models: which version answers, and where. A request sees one snapshot only.
 
 The supervisor sends the whole catalog on every change. A snapshot is applied at once, and acknowledged when no
 request of this process can reach an instance any more that the snapshot does not list as ready.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest
 from saccade.service.core import VersionKey, VersionState
-from saccade.service.errors import BadParameter, NotFound, NotReady, Resting
+from saccade.service.errors import BadParameter, NotFound, NotLoaded, NotReady
 from saccade.service.ipc.messages import Catalog, InstanceStatus, Usage, VersionStatus
 from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
@@ -29,7 +29,7 @@ class VersionUsage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
+class ServingTarget:
     """What answers one request: the ready instances of a version, and all that is needed to speak to one."""
 
     key: VersionKey
@@ -40,7 +40,7 @@ class Target:
     usage: VersionUsage = field(default_factory=VersionUsage)
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
-        """Those that serve this variant; None is content with any. Raises BadParameter when it is not loaded."""
+        """Instances that serve this variant; with None all of them. Raises BadParameter when it is not loaded."""
         if variant is None:
             return self.instances
         found = tuple(instance for instance in self.instances if instance.variant == variant)
@@ -75,18 +75,18 @@ class ServingCatalog:
         self,
         metrics: Metrics,
         acknowledge: Callable[[int], None],
-        want: Callable[[VersionKey], None] = lambda key: None,
+        desire: Callable[[VersionKey], None] = lambda key: None,
     ) -> None:
-        """`want` gets versions that requests wait for, once per snapshot."""
+        """`desire` gets versions that requests wait for, once per snapshot."""
         self.snapshot = EMPTY_CATALOG
         self._metrics = metrics
         self._acknowledge = acknowledge
-        self._targets: dict[VersionKey, Target] = {}
+        self._targets: dict[VersionKey, ServingTarget] = {}
         self._manifests: dict[VersionKey, Manifest] = {}
-        self._resolved: dict[tuple[str, str | None, str | None], Target] = {}  # as long as the snapshot stands
+        self._resolved: dict[tuple[str, str | None, str | None], ServingTarget] = {}  # as long as the snapshot stands
         self._in_flight: Counter[int] = Counter()
         self._unacknowledged: int | None = None
-        self._want = want
+        self._desire = desire
         self._changed: asyncio.Future[None] | None = None
         self._usages: dict[VersionKey, VersionUsage] = {}
         self._reported: dict[VersionKey, Usage] = {}
@@ -108,7 +108,7 @@ class ServingCatalog:
         self._resolved.clear()
         self._forget(present={_key(status) for status in snapshot.versions})
         self._unacknowledged = snapshot.generation
-        self._acknowledge_if_settled()
+        self._acknowledge_if_reconciled()
         if self._changed is not None:
             self._changed.set_result(None)
             self._changed = None
@@ -121,7 +121,7 @@ class ServingCatalog:
         """Has a version loaded; once per snapshot, since whoever waits asks again in the next one."""
         if self._asked.get(key) != self.snapshot.generation:
             self._asked[key] = self.snapshot.generation
-            self._want(key)
+            self._desire(key)
 
     async def changed(self) -> None:
         """Until the next snapshot was applied."""
@@ -134,7 +134,7 @@ class ServingCatalog:
         return next((status.load_seconds for status in self.snapshot.versions if _key(status) == key), 0.0)
 
     def usages(self) -> tuple[Usage, ...]:
-        """Those that changed since the last call."""
+        """The usages that changed since the last call."""
         now = {
             key: Usage(key.model, key.version, usage.in_flight, usage.last_used_s)
             for key, usage in self._usages.items()
@@ -143,13 +143,13 @@ class ServingCatalog:
         self._reported = now
         return changed
 
-    def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> Target:
+    def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> ServingTarget:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
         instances = tuple(instance for instance in ready if instance.device in up) or ready
         previous = self._targets.get(_key(status))
         if previous is not None and previous.instances == instances:
             return previous
-        return Target(
+        return ServingTarget(
             _key(status),
             instances,
             manifest,
@@ -158,8 +158,8 @@ class ServingCatalog:
             self._usages.setdefault(_key(status), VersionUsage()),
         )
 
-    def resolve(self, model: str, version: str | None, label: str | None) -> Target:
-        """The version that answers. Raises NotFound, Resting or NotReady, naming what there is."""
+    def resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
+        """The version that answers. Raises NotFound, NotLoaded or NotReady, naming what there is."""
         names = (model, version, label)
         known = self._resolved.get(names)
         if known is not None:
@@ -169,13 +169,13 @@ class ServingCatalog:
             self._resolved[names] = target
         return target
 
-    def _resolve(self, model: str, version: str | None, label: str | None) -> Target:
+    def _resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
         statuses = [status for status in self.snapshot.versions if status.model == model]
         if not statuses:
             names = sorted({status.model for status in self.snapshot.versions})
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
         ready = {key.version: target for key, target in self._targets.items() if key.model == model}
-        may_wait = not ready and any(_is_wanted_by_requests(status) for status in statuses)
+        may_wait = not ready and any(_loads_on_request(status) for status in statuses)
         if label is not None and not (label == STABLE and may_wait):
             labels = labels_of(ready)
             if label not in labels:
@@ -184,18 +184,18 @@ class ServingCatalog:
         if version is not None:
             return self._resolve_version(model, version, statuses, ready)
         chosen = default_version(ready)
-        resting = default_version(status.version for status in statuses if _is_wanted_by_requests(status))
-        if resting is not None and (chosen is None or chosen < resting):
+        unloaded = default_version(status.version for status in statuses if _loads_on_request(status))
+        if unloaded is not None and (chosen is None or chosen < unloaded):
             if chosen is None:
-                raise _resting(statuses, resting)
-            self.ask(VersionKey(model, resting))
+                raise _not_loaded(statuses, unloaded)
+            self.ask(VersionKey(model, unloaded))
         if chosen is None:
             raise NotReady(f"no version of {model!r} is ready: {_states(statuses)}")
         return ready[chosen]
 
     def _resolve_version(
-        self, model: str, version: str, statuses: list[VersionStatus], ready: Mapping[int, Target]
-    ) -> Target:
+        self, model: str, version: str, statuses: list[VersionStatus], ready: Mapping[int, ServingTarget]
+    ) -> ServingTarget:
         status = next((status for status in statuses if str(status.version) == version), None)
         if status is None:
             known = ", ".join(str(status.version) for status in statuses)
@@ -204,20 +204,20 @@ class ServingCatalog:
                 "(SACCADE_VERSIONS_PER_MODEL bounds how many)"
             )
         target = ready.get(status.version)
-        if target is None and _is_wanted_by_requests(status):
-            raise _resting([status], status.version)
+        if target is None and _loads_on_request(status):
+            raise _not_loaded([status], status.version)
         if target is None:
             raise NotReady(f"version {version} of {model!r} is not ready: {_states([status])}")
         return target
 
-    def begin(self, target: Target, variant: str | None) -> None:
+    def begin(self, target: ServingTarget, variant: str | None) -> None:
         """Counts a request in, on every instance that may answer it. Raises BadParameter for an unloaded variant."""
         target.instances_of(variant)
         target.usage.in_flight += 1
         for instance in target.instances:
             self._in_flight[instance.instance_id] += 1
 
-    def end(self, target: Target) -> None:
+    def end(self, target: ServingTarget) -> None:
         """Counts a request out."""
         is_last = False
         target.usage.in_flight -= 1
@@ -228,9 +228,9 @@ class ServingCatalog:
                 del self._in_flight[instance.instance_id]
                 is_last = True
         if is_last:
-            self._acknowledge_if_settled()
+            self._acknowledge_if_reconciled()
 
-    def _acknowledge_if_settled(self) -> None:
+    def _acknowledge_if_reconciled(self) -> None:
         if self._unacknowledged is None:
             return
         reachable = {
@@ -248,13 +248,13 @@ def _key(status: VersionStatus) -> VersionKey:
     return VersionKey(status.model, status.version)
 
 
-def _is_wanted_by_requests(status: VersionStatus) -> bool:
-    """It is loaded once one waits for it, or is being loaded."""
+def _loads_on_request(status: VersionStatus) -> bool:
+    """Whether a request that waits for the version has it loaded, if it is not being loaded already."""
     return status.on_demand and status.state not in (VersionState.READY, VersionState.FAILED)
 
 
-def _resting(statuses: list[VersionStatus], version: int) -> Resting:
-    return Resting(
+def _not_loaded(statuses: list[VersionStatus], version: int) -> NotLoaded:
+    return NotLoaded(
         f"version {version} of {statuses[0].model!r} is being loaded: {_states(statuses)}", statuses[0].model, version
     )
 

@@ -1,18 +1,18 @@
-"""Requests that wait for their model to be loaded. Promises: bounded in number and time; one load for all of them."""
+"""Requests that wait for their model to be loaded: bounded in number and time, and one load for all of them."""
 
 from __future__ import annotations
 
 import asyncio
 
-from saccade.service.api.catalog import ServingCatalog, Target
+from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.core import VersionKey
-from saccade.service.errors import NotReady, Resting
+from saccade.service.errors import NotLoaded, NotReady
 
 _UNMEASURED_S = 5.0  # Retry-After before the first load of a version
 
 
 class ColdStarts:
-    """Those of one API process. Belongs to its event loop."""
+    """The waiting requests of one API process. It belongs to the event loop of its process."""
 
     def __init__(self, catalog: ServingCatalog, max_waiting: int) -> None:
         self._catalog = catalog
@@ -20,10 +20,10 @@ class ColdStarts:
         self._waiting = 0
 
     async def wait(
-        self, resting: Resting, model: str, version: str | None, label: str | None, within_s: float
-    ) -> Target:
-        """What answers, once it is loaded. Raises NotReady when that takes too long or too many wait, or NotFound."""
-        key = VersionKey(resting.model, resting.version)
+        self, unloaded: NotLoaded, model: str, version: str | None, label: str | None, within_s: float
+    ) -> ServingTarget:
+        """The version that answers, once it is loaded. Raises NotReady (too late, or too many wait) or NotFound."""
+        key = VersionKey(unloaded.model, unloaded.version)
         self._catalog.ask(key)
         if self._waiting >= self._max_waiting:
             raise self._too_long(key, f"{self._waiting} requests of this process wait for models already")
@@ -34,10 +34,8 @@ class ColdStarts:
                     await self._catalog.changed()
                     try:
                         return self._catalog.resolve(model, version, label)
-                    except Resting as still:
-                        self._catalog.ask(
-                            VersionKey(still.model, still.version)
-                        )  # it may have been evicted again, or be on its way
+                    except NotLoaded as still:
+                        self._catalog.ask(VersionKey(still.model, still.version))  # it may have been evicted again
         except TimeoutError:
             raise self._too_long(key, f"not loaded within the {within_s:.3g} s of this request") from None
         finally:

@@ -26,7 +26,7 @@ RANK_OFFSET_S = {Priority.HIGH: -_OFFSET_S, Priority.NORMAL: 0.0, Priority.LOW: 
 
 # At admission: the share of the time until the deadline that the expected wait may take. Estimates are off by a tenth
 # or two; and where there is less time than requests ask for, those of low priority are refused first.
-PATIENCE = {Priority.HIGH: 0.95, Priority.NORMAL: 0.8, Priority.LOW: 0.4}
+WAIT_SHARE = {Priority.HIGH: 0.95, Priority.NORMAL: 0.8, Priority.LOW: 0.4}
 # Share of the slots that requests of a priority leave free for the others.
 SLOTS_LEFT = {Priority.HIGH: 0.0, Priority.NORMAL: 0.0, Priority.LOW: 0.25}
 

@@ -65,11 +65,11 @@ class ApiProcess:
         self._control.send(messages.ApiReady(os.getpid()))
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
-            connecting = tasks.create_task(self._api.lines.run())
+            connecting = tasks.create_task(self._api.devices.run())
             reporting = tasks.create_task(self._report_usage())
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
-            await self._api.lines.wait_connected(there, _WORKER_WITHIN_S)
+            await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
             await self._may_listen.wait()
             if not self._server.should_exit:
                 await self._server.serve(sockets=[listen(self._host, port)])
@@ -96,7 +96,7 @@ class ApiProcess:
     async def _follow_catalogs(self) -> None:
         while True:
             catalog = await self._catalogs.get()
-            self._api.lines.follow(catalog)
+            self._api.devices.follow(catalog)
             manifests = {
                 VersionKey(status.model, status.version): manifest
                 for status in catalog.versions

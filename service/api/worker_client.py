@@ -1,6 +1,6 @@
-"""An API process's line to a device worker. Promises: every submitted request ends, also when the worker does not.
+"""An API process's connection to a device worker: every submitted request ends, also when the worker does not.
 
-A slot is let go when its reply arrived. When the connection ends, all open requests end with WorkerLost and the
+A permit is released when the reply arrives. When the connection ends, all open requests end with WorkerLost and the
 arena is retired with them; the next connection starts with a fresh one.
 """
 
@@ -14,8 +14,9 @@ import time
 import msgspec
 import structlog
 
-from saccade.service.api.admission import Admission, Permit
-from saccade.service.errors import NotReady, WorkerLost
+from saccade.service.api.instance_estimates import InstanceEstimates
+from saccade.service.api.slots import Permit, Slots
+from saccade.service.errors import ClientLeft, DeadlineExceeded, InferenceFailed, NotReady, SaccadeError, WorkerLost
 from saccade.service.ipc import messages
 from saccade.service.ipc.handshake import send_arena
 from saccade.service.ipc.tensor_slots import SlotArena
@@ -23,6 +24,19 @@ from saccade.service.ipc.tensor_slots import SlotArena
 log = structlog.get_logger()
 
 _RETRY_S = 0.05  # a worker opens its socket within a second of its start; nobody else listens there
+_ERRORS: dict[int, tuple[type[SaccadeError], str]] = {
+    messages.DONE_EXPIRED: (
+        DeadlineExceeded,
+        "the deadline cannot be met with the requests ahead; ask for a longer deadline_ms or send less",
+    ),
+    messages.DONE_CANCELLED: (ClientLeft, "the request was cancelled"),
+    messages.DONE_UNKNOWN_INSTANCE: (NotReady, "the version was unloaded while the request waited; retry"),
+    messages.DONE_FAILED: (InferenceFailed, "the model failed on this image"),
+    messages.DONE_DEVICE_LOST: (
+        WorkerLost,
+        "the device failed with this image; another worker takes over, retry shortly",
+    ),
+}
 
 
 class _Open(msgspec.Struct, frozen=True):
@@ -33,8 +47,9 @@ class _Open(msgspec.Struct, frozen=True):
 class WorkerClient:
     """One connection at a time, to whatever socket the catalog names."""
 
-    def __init__(self, admission: Admission, slot_count: int, slot_bytes: int) -> None:
-        self._admission = admission
+    def __init__(self, slots: Slots, estimates: InstanceEstimates, slot_count: int, slot_bytes: int) -> None:
+        self._slots = slots
+        self._estimates = estimates
         self._slot_count = slot_count
         self._slot_bytes = slot_bytes
         self._protocol: messages.FrameProtocol | None = None
@@ -89,7 +104,8 @@ class WorkerClient:
         if self._lost.is_set():  # it went while it was being made
             return False
         self._protocol = protocol
-        self._admission.adopt(arena)
+        self._slots.adopt(arena)
+        self._estimates.clear()
         self.connected.set()
         log.info("worker_connected", socket=self._socket_path)
         return True
@@ -101,7 +117,7 @@ class WorkerClient:
 
         Raises NotReady without a connection to the arena's worker.
         """
-        if self._protocol is None or not self._admission.is_current(permit):
+        if self._protocol is None or not self._slots.is_current(permit):
             raise NotReady("the device worker is restarting; retry shortly")
         request_id = next(self._ids)
         answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
@@ -110,7 +126,7 @@ class WorkerClient:
         now_s = time.monotonic()
         place = (permit.slot, instance_id, deadline_s, now_s)
         self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s))
-        self._admission.waits.sent(instance_id)
+        self._estimates.sent(instance_id)
         return request_id, answer
 
     def cancel(self, request_id: int) -> None:
@@ -125,14 +141,11 @@ class WorkerClient:
         if opened is None:
             log.warning("unknown_reply", request_id=message.request_id)
             return
-        run_s = message.decode_s + message.infer_s
-        self._admission.waits.answered(
-            opened.permit.instance_id, message.wait_s, message.image_s, run_s, time.monotonic()
-        )
+        self._estimates.answered(opened.permit.instance_id, message, time.monotonic())
         # The answer first: whoever awaits it holds the permit too, so the slot stays valid.
         if not opened.answer.done():
             opened.answer.set_result(message)
-        opened.permit.let_go()
+        opened.permit.release()
 
     def _connection_lost(self) -> None:
         self._protocol = None
@@ -140,6 +153,14 @@ class WorkerClient:
         for request in opened.values():
             if not request.answer.done():
                 request.answer.set_exception(WorkerLost("the device worker stopped with this request; retry shortly"))
-            request.permit.let_go()
+            request.permit.release()
         self._lost.set()
         log.warning("worker_connection_lost", open_requests=len(opened))
+
+
+def ensure_ok(status: int) -> None:
+    """What a reply means for its request. Raises the error that the client gets for it."""
+    if status == messages.DONE_OK:
+        return
+    kind, text = _ERRORS.get(status, (WorkerLost, f"the worker answered with an unknown status {status}"))
+    raise kind(text)

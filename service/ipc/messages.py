@@ -170,7 +170,7 @@ class InstanceStatus(Message, frozen=True):
     backend: str
     provider: str
     decodes_jpegs: bool = False
-    rung: int = 0  # of the version's ladder; 0 answers best
+    ladder_level: int = 0  # 0 is the version's best variant; the others answer when time is short
 
 
 class EngineStatus(Message, frozen=True):

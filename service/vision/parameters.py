@@ -1,4 +1,4 @@
-"""Request parameters. Promises: pure; every unknown name or bad value is refused, with what is allowed."""
+"""Request parameters: every unknown name or bad value is refused, with what is allowed."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_decisions_import_neither_http_nor_processes() -> None:
     # The pure parts stay pure: no web framework, no event loop, no files.
     pure = [
         *sources("service/worker/scheduling"),
-        *(ROOT / "service/api" / name for name in ("load.py", "priority.py", "waits.py")),
+        *(ROOT / "service/api" / name for name in ("admission_rules.py", "instance_estimates.py", "priority.py")),
     ]
     for path in pure:
         assert top_level(path) & {"fastapi", "starlette", "asyncio", "os", "pathlib", "time"} == set(), path

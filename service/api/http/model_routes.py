@@ -72,7 +72,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
                 reason=item.reason,
                 variant=item.variant,
                 backend=item.backend,
-                rung=item.rung,
+                rung=item.ladder_level,
             )
             for item in status.instances
         ],

@@ -20,7 +20,7 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from saccade.service.api.catalog import ServingCatalog, Target
+from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.http.client_watch import DisconnectWatch
@@ -36,10 +36,10 @@ from saccade.service.errors import (
     ClientLeft,
     DeadlineExceeded,
     Draining,
+    NotLoaded,
     NotReady,
     Overloaded,
     PayloadTooLarge,
-    Resting,
     SaccadeError,
 )
 from saccade.service.ipc.api_keys import ApiKeys, Unauthorized
@@ -117,7 +117,7 @@ class PredictEndpoint:
         start_s, lag_s = time.perf_counter(), self._lag.lag_s()
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
-        target: Target | None = None
+        target: ServingTarget | None = None
         held_key: int | None = None
         body = Body(self._budget, self._limits.body)
         watch = DisconnectWatch(receive)
@@ -143,8 +143,8 @@ class PredictEndpoint:
             encode_s = time.perf_counter()
             document, timing = _render(target, request_id, answers, encode_s - start_s)
             self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
-            rung = answers[0].rung
-            extra = None if rung is None else [(b"x-saccade-rung", b"%d" % rung)]
+            level = answers[0].ladder_level
+            extra = None if level is None else [(b"x-saccade-rung", b"%d" % level)]
             await _send(send, 200, _JSON, document, request_id, timing, extra)
         except SaccadeError as error:
             self._count_error(scope, target, error)
@@ -163,21 +163,21 @@ class PredictEndpoint:
             if target is not None:
                 self._catalog.end(target)
 
-    def _checked(self, given: GivenParameters, target: Target) -> Parameters:
+    def _checked(self, given: GivenParameters, target: ServingTarget) -> Parameters:
         return complete(given, target.manifest, self._limits.deadline)
 
-    async def _resolve(self, scope: Scope) -> tuple[Target, float]:
-        """What answers, and the seconds it took to load that."""
+    async def _resolve(self, scope: Scope) -> tuple[ServingTarget, float]:
+        """The version that answers, and the seconds it took to load it."""
         path = scope["path_params"]
         names = (path["model"], path.get("version"), path.get("label"))
         try:
             return self._catalog.resolve(*names), 0.0
-        except Resting as resting:
+        except NotLoaded as unloaded:
             start_s = time.monotonic()
             rule = self._limits.deadline
             named_ms = _query_parameters(scope["query_string"]).deadline_ms
             within_ms = rule.default_ms if named_ms is None else named_ms
-            target = await self._cold_starts.wait(resting, *names, min(within_ms, rule.max_ms) / 1000)
+            target = await self._cold_starts.wait(unloaded, *names, min(within_ms, rule.max_ms) / 1000)
             return target, time.monotonic() - start_s
 
     def _allowed_s(self, query: GivenParameters, media_type: str, lag_s: float) -> float | None:
@@ -187,7 +187,9 @@ class PredictEndpoint:
             return query.deadline_ms / 1000 - lag_s if 0 <= query.deadline_ms <= rule.max_ms else None
         return rule.default_ms / 1000 - lag_s if media_type in RAW_TYPES else None
 
-    def _count_answers(self, target: Target, answers: list[ImageAnswer], total_s: float, encode_s: float) -> None:
+    def _count_answers(
+        self, target: ServingTarget, answers: list[ImageAnswer], total_s: float, encode_s: float
+    ) -> None:
         counted = target.metrics
         counted.outcomes[Outcome.OK].inc()
         counted.duration.observe(total_s)
@@ -200,7 +202,7 @@ class PredictEndpoint:
                 counted.stages["postprocess"].observe(answer.times.postprocess_s)
         counted.stages["encode"].observe(encode_s)
 
-    def _count_error(self, scope: Scope, target: Target | None, error: SaccadeError) -> None:
+    def _count_error(self, scope: Scope, target: ServingTarget | None, error: SaccadeError) -> None:
         outcome = status_of(error)[2]
         if target is not None:
             target.metrics.outcomes[outcome].inc()
@@ -238,7 +240,7 @@ def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
             raise answer.error
 
 
-def _render(target: Target, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
+def _render(target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
     """The answer document and the Server-Timing header. With several images each stage shows the slowest."""
     stages = {
         "decode": max(answer.times.decode_s for answer in answers),

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-_LATEST_SHARE = 0.1  # of the newest gap in the running estimate
+from saccade.service.running_mean import RunningMean
+
+_LATEST_SHARE = 0.1  # weight of the newest gap
 
 
 class Arrivals:
     """Gaps between the requests for one instance."""
 
     def __init__(self) -> None:
-        self._gap_s: float | None = None
+        self._mean_gap_s = RunningMean(_LATEST_SHARE)
         self._last_s: float | None = None
 
     def observe(self, at_s: float) -> None:
         """A request came. Processes send in turn, so one may seem to come before the last."""
         if self._last_s is not None:
-            gap_s = max(0.0, at_s - self._last_s)
-            self._gap_s = gap_s if self._gap_s is None else self._gap_s + _LATEST_SHARE * (gap_s - self._gap_s)
+            self._mean_gap_s.add(max(0.0, at_s - self._last_s))
         self._last_s = at_s if self._last_s is None else max(at_s, self._last_s)
 
     def gap_s(self, now_s: float) -> float | None:
         """Expected seconds between two requests; None until there were two."""
-        if self._gap_s is None or self._last_s is None:
+        mean_s = self._mean_gap_s.value
+        if mean_s is None or self._last_s is None:
             return None
-        return max(self._gap_s, now_s - self._last_s)
+        return max(mean_s, now_s - self._last_s)

@@ -1,158 +1,279 @@
-"""Permits and slots: bounded by one number, freed once, never across arenas."""
+"""Admission on two devices: the one that is done first, another when that is full, or a refusal."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import cast
 
 import pytest
 
-from saccade.service.api.admission import Admission
-from saccade.service.errors import Overloaded, WorkerLost
+from saccade.service.api.admission import Admission, Admitted
+from saccade.service.api.admission_rules import Urgency, WaitBounds
+from saccade.service.api.devices import Device, Devices
+from saccade.service.api.instance_estimates import InstanceEstimates
+from saccade.service.api.priority import Priority
+from saccade.service.api.slots import Permit, Slots
+from saccade.service.errors import NotReady, Overloaded
+from saccade.service.ipc.messages import DONE_OK, DeviceStatus, Done, InstanceStatus
 from saccade.service.ipc.tensor_slots import SlotArena
+from tests.unit.service.api.catalogs import catalog, instance, version_of
+
+SLOTS = 3
+NO_BOUNDS = WaitBounds()
+FIRST, SECOND = instance("cuda:0", 1), instance("cuda:1", 2)
 
 
-class RecordedGauge:
+class ScriptedConnection:
+    """Connected or not; nothing is sent."""
+
     def __init__(self) -> None:
-        self.value = -1.0
+        self.is_connected = True
+        self.socket_path = ""
 
-    def set(self, value: float) -> None:
-        self.value = value
+    def follow(self, socket_path: str) -> None:
+        self.socket_path = socket_path
+
+
+class Story:
+    """Two devices with three slots each."""
+
+    def __init__(self, arenas: list[SlotArena], bounds: WaitBounds = NO_BOUNDS) -> None:
+        parts = {}
+        for name, arena in zip(("cuda:0", "cuda:1"), arenas, strict=True):
+            slots = Slots()
+            slots.adopt(arena)
+            parts[name] = Device(slots, InstanceEstimates(), ScriptedConnection())  # type: ignore[arg-type]  # same methods
+        self.devices = Devices(parts)
+        self.admission = Admission(self.devices, bounds)
+
+    @property
+    def in_use(self) -> int:
+        return sum(device.slots.in_use for device in self.devices.by_name.values())
+
+    def connection(self, name: str) -> ScriptedConnection:
+        return cast(ScriptedConnection, self.devices.by_name[name].client)
+
+    def tell(self, item: InstanceStatus, *, wait_s: float = 0.0, infer_s: float = 0.0) -> None:
+        """Its worker answers one request and says how long a newcomer would wait."""
+        done = Done(1, DONE_OK, 0.0, infer_s, int(infer_s > 0), wait_s=wait_s)
+        estimates = self.devices.by_name[item.device].estimates
+        estimates.sent(item.instance_id)
+        estimates.answered(item.instance_id, done, time.monotonic())
+
+    def admit(self, images: int = 1) -> Admitted:
+        return self.admission.admit([FIRST, SECOND], images)
+
+    def measure(self, *, first_s: float, second_s: float) -> None:
+        """Both answered once."""
+        self.tell(FIRST, infer_s=first_s)
+        self.tell(SECOND, infer_s=second_s)
+
+    def take_all(self) -> list[Permit]:
+        return [permit for _ in range(2 * SLOTS) for permit in self.admit().permits]
 
 
 @pytest.fixture
-def arenas() -> Iterator[list[SlotArena]]:
-    """Two arenas of two slots."""
+def arenas_of_two() -> Iterator[list[SlotArena]]:
     with ExitStack() as stack:
-        made = [SlotArena.create(2, 4096) for _ in range(2)]
-        for arena in made:
+        arenas = [SlotArena.create(SLOTS, 4096) for _ in range(2)]
+        for arena in arenas:
             stack.callback(arena.close)
-        yield made
+        yield arenas
 
 
 @pytest.fixture
-def gauge() -> RecordedGauge:
-    return RecordedGauge()
+def story(arenas_of_two: list[SlotArena]) -> Story:
+    return Story(arenas_of_two)
 
 
-@pytest.fixture
-def admission(arenas: list[SlotArena], gauge: RecordedGauge) -> Admission:
-    made = Admission(gauge)
-    made.adopt(arenas[0])
-    return made
+def test_equal_devices_share_the_requests(story: Story) -> None:
+    devices = Counter(story.admit().instance.device for _ in range(4))
+
+    assert devices == {"cuda:0": 2, "cuda:1": 2}
+    assert story.in_use == 4
 
 
-def test_no_arena_answers_overloaded(gauge: RecordedGauge) -> None:
-    with pytest.raises(Overloaded, match="1 of 0 slots"):
-        Admission(gauge).admit(1, 1.0)
+def test_slower_device_gets_fewer(story: Story) -> None:
+    story.measure(first_s=0.01, second_s=0.1)
+
+    assert [story.admit().instance.device for _ in range(3)] == ["cuda:0"] * 3
 
 
-def test_full_admission_answers_overloaded_with_what_to_change(admission: Admission) -> None:
-    admission.admit(2, 1.0)
+def test_full_device_hands_over_to_the_other(story: Story) -> None:
+    story.measure(first_s=0.001, second_s=1.0)  # so that it would be done sooner all the same
+    story.admission.admit([FIRST], SLOTS)
+    for given in (story.admit(2), story.admit(1)):
+        assert given.instance.device == "cuda:1"
 
-    with pytest.raises(Overloaded, match=r"1 of 2 slots asked for, 0 free; .*SACCADE_SLOTS") as caught:
-        admission.admit(1, 2.5)
-    assert (caught.value.what, caught.value.retry_after_s) == ("slots", 2.5)
+
+def test_only_when_no_device_has_a_slot_the_answer_is_overloaded(story: Story) -> None:
+    permits = story.take_all()
+
+    with pytest.raises(Overloaded, match=r"1 of 3 slots asked for, 0 free; .*SACCADE_SLOTS") as caught:
+        story.admit()
+    assert (caught.value.what, caught.value.retry_after_s) == ("slots", 1.0)
+    story.tell(FIRST, wait_s=2.5)
+    story.tell(SECOND, wait_s=2.5)
+    with pytest.raises(Overloaded, match="slots") as caught:
+        story.admit()
+    assert caught.value.retry_after_s == pytest.approx(2.5, abs=0.1)
+    permits[4].release()
+    assert len(story.admit().permits) == 1
 
 
-def test_several_permits_come_as_far_as_there_are(admission: Admission) -> None:
-    admission.admit(1, 1.0)
+def test_images_of_one_request_stay_together_and_go_where_there_is_most_room(story: Story) -> None:
+    story.admission.admit([FIRST], 2)
+    story.admission.admit([SECOND], 1)
 
-    assert len(admission.admit(3, 1.0)) == 1
-    assert admission.in_use == 2
+    given = story.admit(3)  # three are free, two of them on the second
+
+    assert given.instance.device == "cuda:1"
+    assert len(given.permits) == 2
+    assert story.in_use == 5
+
+
+def in_a_hurry(allowed_s: float, priority: Priority = Priority.NORMAL) -> Urgency:
+    return Urgency(priority, allowed_s)
+
+
+def test_request_goes_where_it_can_still_be_in_time(story: Story) -> None:
+    story.tell(FIRST, wait_s=5.0)
+    story.tell(SECOND, wait_s=0.5)
+
+    for _ in range(SLOTS):
+        assert story.admission.admit([FIRST, SECOND], 1, in_a_hurry(2.0)).instance.device == "cuda:1"
+
+
+def test_request_that_would_be_late_everywhere_is_refused_before_and_after_its_body(story: Story) -> None:
+    story.tell(FIRST, wait_s=5.0)
+    story.tell(SECOND, wait_s=4.0)
+
+    for refuse in (
+        lambda: story.admission.ensure_room([FIRST, SECOND], in_a_hurry(2.0)),
+        lambda: story.admission.admit([FIRST, SECOND], 1, in_a_hurry(2.0)),
+    ):
+        with pytest.raises(Overloaded, match="would wait about 4") as caught:
+            refuse()
+        assert caught.value.what == "wait"
+        assert 2.3 < caught.value.retry_after_s < 2.5  # 4 s, less four fifths of 2 s
+    story.admission.ensure_room([FIRST, SECOND], in_a_hurry(6.0))
+    assert story.in_use == 0
+
+
+def test_request_without_a_slot_is_refused_before_its_body(story: Story) -> None:
+    story.take_all()
+
+    with pytest.raises(Overloaded, match="slots"):
+        story.admission.ensure_room([FIRST, SECOND], Urgency())
+
+
+def test_low_priority_is_refused_first(story: Story) -> None:
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
+
+    story.admission.ensure_room([FIRST, SECOND], in_a_hurry(2.0))
     with pytest.raises(Overloaded):
-        admission.admit(3, 1.0)
+        story.admission.ensure_room([FIRST, SECOND], in_a_hurry(2.0, Priority.LOW))
 
 
-def test_low_priority_leaves_slots_to_the_others(admission: Admission) -> None:
-    assert len(admission.admit(2, 1.0, left_free=0.5)) == 1
+def test_low_priority_leaves_slots_to_the_others() -> None:
+    arena = SlotArena.create(4, 4096)
+    slots = Slots()
+    slots.adopt(arena)
+    admission = Admission(Devices({"cuda:0": Device(slots, InstanceEstimates(), ScriptedConnection())}))  # type: ignore[arg-type]  # same methods
 
-    with pytest.raises(Overloaded):
-        admission.admit(1, 1.0, left_free=0.5)
-    assert len(admission.admit(1, 1.0)) == 1
-
-
-async def test_slots_that_come_back_go_to_those_in_line_in_turn(admission: Admission) -> None:
-    held = admission.admit(2, 1.0)
-    first, second = admission.next_permit(7), admission.next_permit(8)
-
-    held[0].let_go()
-    assert (first.done(), second.done()) == (True, False)
-    with pytest.raises(Overloaded):  # a newcomer does not pass them
-        admission.admit(1, 1.0)
-    first.result().let_go()
-
-    assert second.result().instance_id == 8
-    assert admission.in_flight == {0: 1, 8: 1}
+    assert len(admission.admit([FIRST], 4, Urgency(Priority.LOW)).permits) == 3
+    with pytest.raises(Overloaded, match="1 of 4 slots asked for, 1 free"):
+        admission.admit([FIRST], 1, Urgency(Priority.LOW))
+    assert len(admission.admit([FIRST], 1).permits) == 1
+    arena.close()
 
 
-async def test_who_no_longer_waits_in_line_is_passed_over(admission: Admission) -> None:
-    held = admission.admit(2, 1.0)
-    gone, waiting = admission.next_permit(7), admission.next_permit(7)
-    gone.cancel()
+def test_bound_on_the_wait_holds_for_any_deadline(arenas_of_two: list[SlotArena]) -> None:
+    story = Story(arenas_of_two, WaitBounds(0.5))
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
 
-    held[0].let_go()
-
-    assert waiting.done()
-    waiting.result().let_go()
-    assert admission.in_use == 1
+    with pytest.raises(Overloaded, match="SACCADE_MAX_ESTIMATED_WAIT_MS"):
+        story.admission.ensure_room([FIRST, SECOND], Urgency())
 
 
-async def test_free_slot_needs_no_line(admission: Admission) -> None:
-    assert admission.next_permit(7).done()
-    assert admission.in_use == 1
+def test_objective_holds_for_who_names_no_deadline_and_for_nobody_else(arenas_of_two: list[SlotArena]) -> None:
+    story = Story(arenas_of_two, WaitBounds(has_objective=True, objective_s=0.5))
+    for item in (FIRST, SECOND):
+        story.tell(item, wait_s=1.0)
+
+    assert story.admission.admit([FIRST, SECOND], 1, Urgency(allowed_s=10.0)).permits
+    with pytest.raises(Overloaded, match="deadline_ms"):
+        story.admission.admit([FIRST, SECOND], 1, Urgency(allowed_s=10.0, names_deadline=False))
 
 
-async def test_line_ends_with_the_arena(admission: Admission, arenas: list[SlotArena]) -> None:
-    admission.admit(2, 1.0)
-    waiting = admission.next_permit(7)
+def test_device_without_a_worker_is_left_out(story: Story) -> None:
+    story.connection("cuda:0").is_connected = False
 
-    admission.adopt(arenas[1])
-
-    with pytest.raises(WorkerLost):
-        await waiting
+    assert [story.admit().instance.device for _ in range(SLOTS)] == ["cuda:1"] * SLOTS
+    assert story.devices.is_connected
 
 
-def test_permits_have_different_slots(admission: Admission) -> None:
-    assert {permit.slot for permit in admission.admit(2, 1.0)} == {0, 1}
+def test_no_worker_at_all_is_not_ready(story: Story) -> None:
+    for name in ("cuda:0", "cuda:1"):
+        story.connection(name).is_connected = False
+
+    with pytest.raises(NotReady, match="restarting"):
+        story.admit()
+    assert not story.devices.is_connected
 
 
-def test_slot_is_free_again_when_its_permit_is_let_go(admission: Admission, gauge: RecordedGauge) -> None:
-    permits = admission.admit(2, 1.0)
-    assert gauge.value == 2
+def test_permits_count_for_their_instance_until_the_last_holder_releases_them(story: Story) -> None:
+    given = story.admission.admit([SECOND], 2)
+    given.permits[0].hold()
+    for permit in given.permits:
+        permit.release()
 
-    permits[0].let_go()
-
-    assert gauge.value == 1
-    assert admission.admit(1, 1.0)[0].slot == permits[0].slot
-
-
-def test_slot_stays_taken_until_the_last_holder_lets_go(admission: Admission) -> None:
-    # given a request, a decoding thread and a worker that all may touch the slot
-    (permit,) = admission.admit(1, 1.0)
-    permit.hold()
-    permit.hold()
-
-    permit.let_go()
-    permit.let_go()
-    assert admission.in_use == 1
-
-    permit.let_go()
-    assert admission.in_use == 0
+    assert story.devices.by_name["cuda:1"].slots.in_flight == {2: 1}
+    given.permits[0].release()
+    assert story.devices.by_name["cuda:1"].slots.in_flight == {}
+    assert story.in_use == 0
 
 
-def test_permit_of_a_retired_arena_does_not_free_a_slot_of_the_new_one(
-    admission: Admission, arenas: list[SlotArena]
-) -> None:
-    (old,) = admission.admit(1, 1.0)
-    admission.adopt(arenas[1])
-    new = admission.admit(2, 1.0)
-    assert len(new) == 2
+def test_catalog_says_where_workers_listen_and_which_instances_are_gone(story: Story) -> None:
+    story.measure(first_s=0.5, second_s=0.5)
+    devices = (DeviceStatus("cuda:0", True, 0, "/run/0.sock"), DeviceStatus("cuda:1", True, 2, "/run/1.sock"))
 
-    old.let_go()
+    story.devices.follow(catalog(version_of("digits", 1, SECOND), devices=devices))
 
-    assert not admission.is_current(old)
-    assert admission.is_current(new[0])
-    assert admission.in_use == 2
-    with pytest.raises(Overloaded):
-        admission.admit(1, 1.0)
+    assert [story.connection(name).socket_path for name in ("cuda:0", "cuda:1")] == ["/run/0.sock", "/run/1.sock"]
+    assert story.devices.by_name["cuda:0"].estimates.image_s(1) is None
+    assert story.devices.by_name["cuda:1"].estimates.image_s(2) == 0.5
+
+
+def test_expected_wait_is_that_of_the_device_that_is_done_first(story: Story) -> None:
+    story.tell(FIRST, wait_s=5.0, infer_s=0.01)
+    story.tell(SECOND, wait_s=0.5, infer_s=0.02)
+
+    assert story.admission.expected_wait_s([FIRST, SECOND], 1) == pytest.approx(0.52, abs=0.1)
+    assert story.admission.expected_wait_s([FIRST], 1) == pytest.approx(5.01, abs=0.1)
+
+
+def test_a_device_without_a_slot_is_expected_to_take_for_ever(story: Story) -> None:
+    story.take_all()
+
+    assert story.admission.expected_wait_s([FIRST, SECOND], 1) == math.inf
+
+
+def test_wait_of_a_device_that_is_away_is_for_admit_to_refuse(story: Story) -> None:
+    story.connection("cuda:0").is_connected = False
+
+    assert story.admission.expected_wait_s([FIRST], 1) == 0.0
+
+
+def test_a_wait_that_would_be_refused_is_for_ever(arenas_of_two: list[SlotArena]) -> None:
+    """So that a ladder steps down before SACCADE_MAX_ESTIMATED_WAIT_MS refuses."""
+    story = Story(arenas_of_two, WaitBounds(0.1))
+    story.tell(FIRST, wait_s=0.5)
+
+    assert story.admission.expected_wait_s([FIRST], 1) == math.inf

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from saccade.service.api import cancellation as cancellation_module
-from saccade.service.api.cancellation import Cancellation
+from saccade.service.api.cancellation import ASK_AFTER_S, Cancellation
 from saccade.service.errors import ClientLeft, DeadlineExceeded, SaccadeError
 from tests.support.clients import ScriptedClient
 
@@ -41,7 +40,7 @@ async def test_client_is_asked_about_only_when_the_answer_takes_its_time() -> No
     client = ScriptedClient()
     with Cancellation(later(), client):
         pass
-    await asyncio.sleep(2 * cancellation_module._ASK_AFTER_S)
+    await asyncio.sleep(2 * ASK_AFTER_S)
     assert not client.is_asked.is_set()
 
 

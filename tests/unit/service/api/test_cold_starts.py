@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from saccade.service.api.catalog import ServingCatalog, Target
+from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.core import VersionKey
-from saccade.service.errors import NotReady, Resting
+from saccade.service.errors import NotLoaded, NotReady
 from saccade.service.ipc.messages import VersionStatus
 from saccade.service.metrics import Metrics
 from tests.unit.service.api.catalogs import catalog, manifests_of, status
@@ -22,16 +22,16 @@ LONG_S = 60.0
 
 def on_demand(version: int, state: str, load_seconds: float = 0.0) -> VersionStatus:
     found = msgspec.structs.replace(status(version, state), on_demand=True, load_seconds=load_seconds)
-    is_resting = state == "loading"
-    return msgspec.structs.replace(found, instances=()) if is_resting else found
+    is_unloaded = state == "loading"
+    return msgspec.structs.replace(found, instances=()) if is_unloaded else found
 
 
 class Story:
     """A process with room for two waiting requests."""
 
     def __init__(self) -> None:
-        self.wanted: list[VersionKey] = []
-        self.catalog = ServingCatalog(Metrics(CollectorRegistry()), lambda generation: None, self.wanted.append)
+        self.desired: list[VersionKey] = []
+        self.catalog = ServingCatalog(Metrics(CollectorRegistry()), lambda generation: None, self.desired.append)
         self.cold_starts = ColdStarts(self.catalog, max_waiting=2)
         self._generation = 0
 
@@ -40,13 +40,15 @@ class Story:
         snapshot = catalog(*versions, generation=self._generation)
         self.catalog.apply(snapshot, manifests_of(snapshot))
 
-    async def ask(self, within_s: float = LONG_S, version: str | None = None, label: str | None = None) -> Target:
+    async def ask(
+        self, within_s: float = LONG_S, version: str | None = None, label: str | None = None
+    ) -> ServingTarget:
         try:
             return self.catalog.resolve("digits", version, label)
-        except Resting as resting:
-            return await self.cold_starts.wait(resting, "digits", version, label, within_s)
+        except NotLoaded as unloaded:
+            return await self.cold_starts.wait(unloaded, "digits", version, label, within_s)
 
-    async def start(self, version: str | None = None, label: str | None = None) -> asyncio.Task[Target]:
+    async def start(self, version: str | None = None, label: str | None = None) -> asyncio.Task[ServingTarget]:
         """A request that waits when this returns."""
         asked = asyncio.create_task(self.ask(version=version, label=label))
         await asyncio.sleep(0)
@@ -74,7 +76,7 @@ async def test_request_waits_until_the_version_is_ready(story: Story, version: s
 
 async def test_a_flood_asks_once_per_snapshot(story: Story) -> None:
     first, second = await story.start(), await story.start()
-    assert story.wanted == [KEY]
+    assert story.desired == [KEY]
 
     story.apply(on_demand(1, "ready"))
 
@@ -115,7 +117,7 @@ async def test_evicted_while_waiting_is_asked_for_again(story: Story) -> None:
     story.apply(on_demand(1, "unloading"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert story.wanted == [KEY, KEY]
+    assert story.desired == [KEY, KEY]
 
     story.apply(on_demand(1, "ready"))
     await asked
@@ -126,7 +128,7 @@ async def test_an_older_version_that_is_loaded_answers_while_the_newest_is_asked
 
     assert (await story.ask()).key == KEY
     assert (await story.ask()).key == KEY
-    assert story.wanted == [VersionKey("digits", 2)]
+    assert story.desired == [VersionKey("digits", 2)]
 
 
 async def test_usage_is_reported_when_it_changed(story: Story) -> None:

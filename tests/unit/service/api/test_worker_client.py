@@ -1,27 +1,24 @@
-"""An API process's line to its worker: every submitted request ends, slots come back with the reply."""
+"""An API process's connection to its worker: every submitted request ends, slots come back with the reply."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import structlog
 
-from saccade.service.api.admission import Admission
+from saccade.service.api.instance_estimates import InstanceEstimates
+from saccade.service.api.slots import Slots
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.errors import NotReady, WorkerLost
 from saccade.service.ipc.handshake import receive_arena
 from saccade.service.ipc.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, FrameProtocol, Submit
 
 TIMEOUT_S = 20.0  # only a broken test waits so long
-
-
-class NoGauge:
-    def set(self, value: float) -> None:
-        pass
 
 
 class FakeWorker:
@@ -55,13 +52,14 @@ class FakeWorker:
         self._protocol.close()
 
 
-class Line:
-    """A client, its admission of two slots, and a worker at the other end."""
+class Connection:
+    """A client with two slots, and a worker at the other end."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.admission = Admission(NoGauge())
-        self.client = WorkerClient(self.admission, 2, 4096)
+        self.slots = Slots()
+        self.estimates = InstanceEstimates()
+        self.client = WorkerClient(self.slots, self.estimates, 2, 4096)
         self._workers: list[FakeWorker] = []
 
     async def connect(self) -> FakeWorker:
@@ -89,8 +87,8 @@ class Line:
 
 
 @pytest.fixture
-async def line(tmp_path: Path) -> AsyncIterator[Line]:
-    made = Line(tmp_path)
+async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
+    made = Connection(tmp_path)
     running = asyncio.create_task(made.client.run())
     with structlog.testing.capture_logs():
         yield made
@@ -99,82 +97,82 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_reply_resolves_the_request_and_frees_its_slot(line: Line) -> None:
-    worker = await line.connect()
-    (permit,) = line.admission.admit(1, 1.0)
-    request_id, answer = line.client.submit(permit, 7, deadline_s=99.0)
+async def test_reply_resolves_the_request_and_frees_its_slot(connection: Connection) -> None:
+    worker = await connection.connect()
+    (permit,) = connection.slots.take(1, 7)
+    request_id, answer = connection.client.submit(permit, 7, deadline_s=99.0)
 
     sent = await worker.next_message()
     assert isinstance(sent, Submit)
     assert (sent.request_id, sent.slot, sent.instance_id, sent.deadline_s) == (request_id, permit.slot, 7, 99.0)
 
-    permit.let_go()  # the request itself no longer needs it, the worker still does
-    assert line.admission.in_use == 1
+    permit.release()  # the request itself no longer needs it, the worker still does
+    assert connection.slots.in_use == 1
     done = Done(request_id, DONE_OK, 0.1, 0.2, 1)
     worker.send(done)
 
     assert await answer == done
-    assert line.admission.in_use == 0
+    assert connection.slots.in_use == 0
 
 
-async def test_slot_of_a_cancelled_request_comes_back_only_with_the_reply(line: Line) -> None:
-    worker = await line.connect()
-    (permit,) = line.admission.admit(1, 1.0)
-    request_id, answer = line.client.submit(permit, 7, 99.0)
+async def test_slot_of_a_cancelled_request_comes_back_only_with_the_reply(connection: Connection) -> None:
+    worker = await connection.connect()
+    (permit,) = connection.slots.take(1, 7)
+    request_id, answer = connection.client.submit(permit, 7, 99.0)
     answer.cancel()
-    line.client.cancel(request_id)
-    permit.let_go()
+    connection.client.cancel(request_id)
+    permit.release()
 
     assert isinstance(await worker.next_message(), Submit)
     assert await worker.next_message() == Cancel(request_id)
-    assert line.admission.in_use == 1
+    assert connection.slots.in_use == 1
 
     worker.send(Done(request_id, DONE_OK, 0.0, 0.0, 1))
-    await line.until(lambda: line.admission.in_use == 0)
+    await connection.until(lambda: connection.slots.in_use == 0)
 
 
-async def test_lost_worker_ends_its_requests_and_nobody_elses(line: Line) -> None:
-    worker = await line.connect()
-    permits = line.admission.admit(2, 1.0)
-    answers = [line.client.submit(permit, 7, 99.0)[1] for permit in permits]
+async def test_lost_worker_ends_its_requests_and_nobody_elses(connection: Connection) -> None:
+    worker = await connection.connect()
+    permits = connection.slots.take(2, 7)
+    answers = [connection.client.submit(permit, 7, 99.0)[1] for permit in permits]
 
     worker.die()
 
     for answer in answers:
         with pytest.raises(WorkerLost, match="retry"):
             await answer
-    assert not line.client.is_connected
+    assert not connection.client.is_connected
 
 
-async def test_next_worker_gets_fresh_slots_while_old_permits_expire(line: Line) -> None:
-    first = await line.connect()
-    (old,) = line.admission.admit(1, 1.0)
+async def test_next_worker_gets_fresh_slots_while_old_permits_expire(connection: Connection) -> None:
+    first = await connection.connect()
+    (old,) = connection.slots.take(1, 7)
     first.die()
-    await line.until(lambda: not line.client.is_connected)
+    await connection.until(lambda: not connection.client.is_connected)
 
-    await line.connect()
+    await connection.connect()
 
-    assert len(line.admission.admit(2, 1.0)) == 2
+    assert len(connection.slots.take(2, 7)) == 2
     with pytest.raises(NotReady, match="restarting"):
-        line.client.submit(old, 7, 99.0)
-    old.let_go()
-    assert line.admission.in_use == 2
+        connection.client.submit(old, 7, 99.0)
+    old.release()
+    assert connection.slots.in_use == 2
 
 
-async def test_submit_without_a_connection_answers_not_ready(line: Line) -> None:
-    worker = await line.connect()
-    (permit,) = line.admission.admit(1, 1.0)
+async def test_submit_without_a_connection_answers_not_ready(connection: Connection) -> None:
+    worker = await connection.connect()
+    (permit,) = connection.slots.take(1, 7)
     worker.die()
-    await line.until(lambda: not line.client.is_connected)
+    await connection.until(lambda: not connection.client.is_connected)
 
     with pytest.raises(NotReady):
-        line.client.submit(permit, 7, 99.0)
+        connection.client.submit(permit, 7, 99.0)
 
 
-async def test_unknown_or_repeated_reply_does_no_harm(line: Line) -> None:
-    worker = await line.connect()
-    permits = line.admission.admit(2, 1.0)
-    (request_id, answer), (other_id, other) = [line.client.submit(permit, 7, 99.0) for permit in permits]
+async def test_unknown_or_repeated_reply_does_no_harm(connection: Connection) -> None:
+    worker = await connection.connect()
+    permits = connection.slots.take(2, 7)
+    (request_id, answer), (other_id, other) = [connection.client.submit(permit, 7, 99.0) for permit in permits]
 
     for message in (Done(999, DONE_OK, 0.0, 0.0, 1), *[Done(request_id, DONE_OK, 0.0, 0.0, 1)] * 2, Alive(1)):
         worker.send(message)
@@ -183,5 +181,22 @@ async def test_unknown_or_repeated_reply_does_no_harm(line: Line) -> None:
     await answer
     await other
     for permit in permits:
-        permit.let_go()
-    assert line.admission.in_use == 0
+        permit.release()
+    assert connection.slots.in_use == 0
+
+
+async def test_estimates_follow_the_replies_and_end_with_the_worker(connection: Connection) -> None:
+    worker = await connection.connect()
+    (permit,) = connection.slots.take(1, 7)
+    request_id, answer = connection.client.submit(permit, 7, 99.0)
+
+    worker.send(Done(request_id, DONE_OK, 0.1, 0.25, 2, decode_s=0.75, wait_s=50.0))
+    await answer
+    assert connection.estimates.image_s(7) == 0.5
+    assert connection.estimates.wait(7, 0, time.monotonic()).wait_s == pytest.approx(50.0, abs=1.0)
+
+    worker.die()
+    await connection.until(lambda: not connection.client.is_connected)
+    await connection.connect()
+    assert connection.estimates.image_s(7) is None
+    permit.release()

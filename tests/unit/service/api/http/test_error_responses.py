@@ -23,13 +23,13 @@ from saccade.service.errors import (
     Draining,
     InferenceFailed,
     NotFound,
+    NotLoaded,
     NotReady,
     OutOfDeviceMemory,
     Overloaded,
     PayloadTooLarge,
     PlanRefused,
     RepositoryError,
-    Resting,
     RuntimeMissing,
     SaccadeError,
     SettingsError,
@@ -58,7 +58,7 @@ EXPECTED: dict[type[SaccadeError], tuple[int, Outcome]] = {
     Overloaded: (429, Outcome.OVERLOADED),
     Unavailable: (503, Outcome.UNAVAILABLE),
     NotReady: (503, Outcome.UNAVAILABLE),
-    Resting: (503, Outcome.UNAVAILABLE),
+    NotLoaded: (503, Outcome.UNAVAILABLE),
     Draining: (503, Outcome.UNAVAILABLE),
     WorkerLost: (503, Outcome.UNAVAILABLE),
     DeadlineExceeded: (504, Outcome.DEADLINE),
@@ -84,8 +84,8 @@ OURS = (
 
 
 def instance_of(kind: type[SaccadeError], text: str = "what was given") -> SaccadeError:
-    if kind is Resting:
-        return Resting(text, "digits", 1)
+    if kind is NotLoaded:
+        return NotLoaded(text, "digits", 1)
     return Overloaded(text, 1.0, "slots") if kind is Overloaded else kind(text)
 
 

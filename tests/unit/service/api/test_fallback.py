@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from saccade.service.api.catalog import Target
-from saccade.service.api.rungs import LadderRule, RungChooser
+from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.core import VersionKey
 from saccade.service.errors import BadParameter
 from saccade.service.ipc.messages import InstanceStatus
@@ -21,22 +21,24 @@ from tests.support.versions import manifest_for
 from tests.unit.service.api.catalogs import instance
 
 BEST = instance("cpu", 1, variant="fp32")
-CHEAPER = msgspec.structs.replace(instance("cpu", 2, variant="int8-cpu"), rung=1)
+CHEAPER = msgspec.structs.replace(instance("cpu", 2, variant="int8-cpu"), ladder_level=1)
 MANIFEST = manifest_for("digits", 1)
 
 
 class Story:
-    """A version on two rungs, with waits and a clock that the test sets."""
+    """A version with two variants on its ladder, with waits and a clock that the test sets."""
 
     def __init__(self, *, is_on: bool = True, objective_s: float | None = 0.2) -> None:
         self.wait_s = 0.0
         self.now_s = 0.0
         self.shown: list[tuple[str, int]] = []
-        rule = LadderRule(is_on, objective_s)
-        self.chooser = RungChooser(rule, self, lambda model, rung: self.shown.append((model, rung)), lambda: self.now_s)
+        rule = FallbackRule(is_on, objective_s)
+        self._fallback = Fallback(
+            rule, self.expected_wait_s, lambda model, level: self.shown.append((model, level)), lambda: self.now_s
+        )
 
     def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
-        assert len({item.rung for item in instances}) == 1
+        assert len({item.ladder_level for item in instances}) == 1
         return self.wait_s
 
     def variants(self, *instances: InstanceStatus, **given: object) -> list[str]:
@@ -45,8 +47,8 @@ class Story:
         parameters = complete(GivenParameters(**given), MANIFEST, DeadlineRule(1000.0, 60_000.0))  # type: ignore[arg-type]  # of the test's choice
         counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
         layout = layout_of(MANIFEST.input, MANIFEST.answer)
-        target = Target(VersionKey("digits", 1), instances or (BEST, CHEAPER), MANIFEST, layout, counted)
-        return [item.variant for item in self.chooser.instances_for(target, parameters, 1)]
+        target = ServingTarget(VersionKey("digits", 1), instances or (BEST, CHEAPER), MANIFEST, layout, counted)
+        return [item.variant for item in self._fallback.instances_for(target, parameters, 1)]
 
     def press(self) -> None:
         """Time is short, and the ladder has stepped down."""
@@ -119,7 +121,7 @@ def test_without_a_ladder_every_ready_instance_may_answer() -> None:
     assert story.variants() == ["fp32", "int8-cpu"]
 
 
-def test_a_ladder_of_one_rung_is_none() -> None:
+def test_a_ladder_of_one_variant_is_none() -> None:
     story = Story()
     story.wait_s = math.inf
     story.variants(BEST)
@@ -127,5 +129,5 @@ def test_a_ladder_of_one_rung_is_none() -> None:
     assert story.variants(BEST) == ["fp32"]
 
 
-def test_the_best_rung_that_is_loaded_answers() -> None:
+def test_the_best_variant_that_is_loaded_answers() -> None:
     assert Story().variants(CHEAPER, allow_cheaper=False) == ["int8-cpu"]

@@ -1,0 +1,142 @@
+"""May a request enter now, and where? Pure functions of what the instances offer; `Admission` asks them.
+
+Slots come first, then time: a request is refused when the wait would use up the time until its deadline, or exceed a
+bound that the server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from saccade.service.api.instance_estimates import UNMEASURED_IMAGE_S, Wait
+from saccade.service.api.priority import SLOTS_LEFT, WAIT_SHARE, Priority
+from saccade.service.errors import NotReady, Overloaded
+from saccade.service.ipc.messages import InstanceStatus
+
+_RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
+_OBJECTIVE_RUNS = 10.0
+_LEAST_OBJECTIVE_S = 0.25  # ten runs of a tiny model are within what a busy core is late by
+_EQUAL_S = 1e-6  # below this two times are the same
+
+
+class Urgency(msgspec.Struct, frozen=True):
+    """How soon a request must be answered, and what it does before it comes to the device."""
+
+    priority: Priority = Priority.NORMAL
+    allowed_s: float | None = None  # until its deadline; None while that is not known
+    decode_wait_s: float = 0.0
+    decode_s: float = 0.0
+    names_deadline: bool = True  # False: `allowed_s` is only the default, and the server's objective counts as well
+
+
+class WaitBounds(msgspec.Struct, frozen=True):
+    """How long requests may wait apart from the deadlines that they name."""
+
+    max_wait_s: float = 0.0  # whatever their deadline; 0: no bound
+    has_objective: bool = False  # for requests that name no deadline
+    objective_s: float = 0.0  # the same in seconds; 0: ten runs of their model
+
+    def allowed_s(self, urgency: Urgency, run_s: float) -> float | None:
+        """Seconds within which a request is to be answered; None where that is not known."""
+        if urgency.allowed_s is None or urgency.names_deadline or not self.has_objective:
+            return urgency.allowed_s
+        return min(urgency.allowed_s, self.objective_s or max(_LEAST_OBJECTIVE_S, _OBJECTIVE_RUNS * run_s))
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What one instance has for a request now."""
+
+    instance: InstanceStatus
+    free_slots: int
+    slot_count: int
+    wait: Wait
+    image_s: float | None = None  # expected seconds per image; None before the first answer
+
+    def slots_for(self, priority: Priority) -> int:
+        """Free slots less those that requests of this priority leave to others."""
+        return max(0, self.free_slots - int(SLOTS_LEFT[priority] * self.slot_count))
+
+
+def open_offers(offers: Sequence[Offer], urgency: Urgency, bounds: WaitBounds) -> list[Offer]:
+    """The offers that this request may take.
+
+    Raises NotReady without any offer, and Overloaded, with the shortest time to retry, when it may take none of them.
+    """
+    if not offers:
+        raise NotReady("the device worker is restarting; retry shortly")
+    found, refusals = [], []
+    for offer in offers:
+        refusal = refusal_of(offer, urgency, bounds)
+        if refusal is None:
+            found.append(offer)
+        else:
+            refusals.append(refusal)
+    if not found:
+        raise min(refusals, key=lambda refusal: refusal.retry_after_s)
+    return found
+
+
+def refusal_of(offer: Offer, urgency: Urgency, bounds: WaitBounds) -> Overloaded | None:
+    """Why an instance cannot take a request; None: it can."""
+    if offer.slots_for(urgency.priority) == 0:
+        return Overloaded(
+            f"1 of {offer.slot_count} slots asked for, {offer.free_slots} free; retry later, or raise "
+            "SACCADE_SLOTS if the latency allows",
+            max(_RETRY_AFTER_S, offer.wait.wait_s),
+            "slots",
+        )
+    over_s = excess_s(urgency, offer.wait, bounds)
+    if over_s <= 0:
+        return None
+    wait_s = max(offer.wait.wait_s, urgency.decode_wait_s)
+    return Overloaded(
+        f"a request would wait about {1000 * wait_s:.0f} ms for the device now, too long for its deadline or for "
+        "SACCADE_MAX_ESTIMATED_WAIT_MS; retry later, or allow it more time with deadline_ms",
+        over_s,
+        "wait",
+    )
+
+
+def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
+    """Seconds that must pass before this request may come in; 0 or less: now.
+
+    A request that would not wait at all is always let in: the worker knows better than this process whether it is too
+    late for a run.
+    """
+    # Decoding goes on while the device runs others.
+    wait_s = max(urgency.decode_wait_s, wait.wait_s)
+    excess = 0.0
+    allowed_s = bounds.allowed_s(urgency, wait.run_s)
+    if allowed_s is not None:
+        own_s = urgency.decode_s + wait.run_s
+        excess = wait_s - max(0.0, WAIT_SHARE[urgency.priority] * allowed_s - own_s)
+    if bounds.max_wait_s:
+        bound_s = bounds.max_wait_s * min(1.0, WAIT_SHARE[urgency.priority] / WAIT_SHARE[Priority.NORMAL])
+        excess = max(excess, wait_s - bound_s)
+    return excess
+
+
+def roomy_offers(offers: Sequence[Offer], image_count: int, priority: Priority) -> list[Offer]:
+    """The offers with slots for all images; where none has, the one with most slots."""
+    roomy = [offer for offer in offers if offer.slots_for(priority) >= image_count]
+    return roomy or [max(offers, key=lambda offer: offer.slots_for(priority))]
+
+
+def best_offer(offers: Sequence[Offer], outstanding_s: Mapping[str, float], image_count: int, number: int) -> Offer:
+    """The offer whose device would be done first with what it has and these images as well.
+
+    `outstanding_s` is by device. An instance that nobody has measured is taken to be as fast as the fastest that was,
+    so that it is tried. Among equals `number`, counted up by request, chooses.
+    """
+    known = [offer.image_s for offer in offers if offer.image_s is not None]
+    fastest_s = min(known, default=UNMEASURED_IMAGE_S)
+
+    def done_s(offer: Offer) -> float:
+        image_s = fastest_s if offer.image_s is None else offer.image_s
+        return outstanding_s.get(offer.instance.device, 0.0) + image_count * image_s
+
+    first_s = min(done_s(offer) for offer in offers)
+    equals = [offer for offer in offers if done_s(offer) <= first_s + _EQUAL_S]
+    return equals[number % len(equals)]

@@ -1,0 +1,95 @@
+"""The threads that decode, resize and render images, and how busy they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from saccade.service.api.cancellation import Cancellation
+from saccade.service.api.slots import Permit
+from saccade.service.errors import SaccadeError
+from saccade.service.running_mean import RunningMean
+
+_LATEST_SHARE = 0.05  # large images are rare and count by their number, so the mean must be a long one
+ResultT = TypeVar("ResultT")
+
+
+class ImageThreads:
+    """One thread pool for all requests of a process. It belongs to the event loop of its process."""
+
+    def __init__(self, pool: ThreadPoolExecutor, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._pool = pool
+        self._threads = threads
+        self._clock = clock
+        self._jobs = 0
+        self._mean_job_s = RunningMean(_LATEST_SHARE)
+
+    @property
+    def job_s(self) -> float:
+        """Expected seconds of one job; 0 before the first is done."""
+        return self._mean_job_s.value or 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """Expected seconds until a thread is free for one more job."""
+        return max(0, self._jobs - self._threads + 1) * self.job_s / self._threads
+
+    def run_inline(self, work: Callable[[], ResultT]) -> ResultT:
+        """Runs `work` in the event loop itself, counted like a job."""
+        start_s = self._clock()
+        self._jobs += 1
+        try:
+            return work()
+        finally:
+            self._jobs -= 1
+            self._mean_job_s.add(self._clock() - start_s)
+
+    async def run(self, permit: Permit, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
+        """Runs `work` in a thread, which holds the permit until it is done with the slot.
+
+        Work that has not begun when the request is cancelled never begins.
+        """
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[ResultT] = loop.create_future()
+
+        def end() -> None:
+            self._jobs -= 1
+            permit.release()
+
+        def done(seconds: float, outcome: Callable[[], None]) -> None:
+            self._mean_job_s.add(seconds)
+            end()
+            if not waiting.done():
+                outcome()
+
+        def run() -> None:
+            start_s = self._clock()
+            try:
+                outcome = partial(waiting.set_result, work())
+            except BaseException as error:  # whoever waits gets it
+                outcome = partial(waiting.set_exception, error)
+            loop.call_soon_threadsafe(done, self._clock() - start_s, outcome)
+
+        def give_up(error: SaccadeError) -> None:
+            if not waiting.done():
+                waiting.set_exception(error)
+            withdraw()
+
+        def withdraw() -> None:
+            if not job.cancelled() and job.cancel():
+                end()
+
+        cancellation.ensure_left()
+        permit.hold()
+        self._jobs += 1
+        job = self._pool.submit(run)
+        cancellation.on_end(give_up)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            withdraw()
+            raise

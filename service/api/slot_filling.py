@@ -1,0 +1,80 @@
+"""Fills a request's slot: with pixels decoded here, or with a JPEG's bytes where the worker decodes them."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into
+from saccade.service.api.cancellation import Cancellation
+from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.image_threads import ImageThreads
+from saccade.service.api.slots import Permit
+from saccade.service.ipc.tensor_slots import TensorPlace
+from saccade.service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
+from saccade.service.vision.jpeg_header import encoded_image
+
+# With more lag, images go to threads even where that costs more: requests that arrive meanwhile must be read, or
+# nobody is refused in time.
+_LONGEST_INLINE_LAG_S = 0.003
+# Reading a header and copying so many bytes takes a tenth of a millisecond; larger ones leave the event loop.
+_INLINE_JPEG_BYTES = 256 * 1024
+# A slot's pages stay touched, so a larger JPEG goes in only where pixels and answers take that much anyway.
+_SLOT_JPEG_BYTES = 1024 * 1024
+
+
+class Filled(msgspec.Struct, frozen=True):
+    """What a slot holds, and where the image lies in the model's input."""
+
+    geometry: Geometry
+    encoded_bytes: int  # of a JPEG; 0: pixels
+
+
+class SlotFilling:
+    """Decoding and resizing for all requests of a process. It belongs to the event loop of its process."""
+
+    def __init__(self, threads: ImageThreads, limits: ImageLimits, inline_pixels: int, lag: EventLoopLag) -> None:
+        """JPEGs of up to `inline_pixels` are decoded by the event loop itself, unless it lags."""
+        self._threads = threads
+        self._limits = limits
+        self._inline_pixels = inline_pixels
+        self._lag = lag
+
+    async def fill(
+        self, image: bytes, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
+    ) -> Filled:
+        """Raises BadImage, DeadlineExceeded or ClientLeft."""
+        if decodes_jpegs:
+
+            def work() -> Filled | None:
+                return self._copied(image, permit, target)
+
+            is_small = len(image) <= _INLINE_JPEG_BYTES
+            copied = work() if is_small else await self._threads.run(permit, work, cancellation)
+            if copied is not None:
+                return copied
+        return await self.decode(image, permit, target, cancellation)
+
+    def _copied(self, image: bytes, permit: Permit, target: ServingTarget) -> Filled | None:
+        """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
+        encoded = encoded_image(image, self._limits)
+        room = min(max(_SLOT_JPEG_BYTES, target.layout.size_bytes), permit.arena.slot_bytes)
+        if encoded is None or len(image) > room:
+            return None
+        place = TensorPlace(0, (len(image),), np.dtype(np.uint8))
+        permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
+        return Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
+
+    async def decode(self, image: bytes, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
+        """Decodes and resizes into the slot, whatever the worker can. Raises BadImage, DeadlineExceeded, ClientLeft."""
+        pixels_out = permit.arena.views(permit.slot, target.layout).input
+        spec = target.manifest.preprocess
+        header = small_jpeg_header(image, self._inline_pixels)
+
+        def work() -> Filled:
+            return Filled(preprocess_into(decode_image(image, self._limits, header), spec, pixels_out), 0)
+
+        if header is not None and self._lag.age_s() < _LONGEST_INLINE_LAG_S:
+            return self._threads.run_inline(work)
+        return await self._threads.run(permit, work, cancellation)

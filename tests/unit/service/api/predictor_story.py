@@ -1,0 +1,141 @@
+"""A predictor with two slots and a worker that answers when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import numpy as np
+import structlog
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from saccade.models.contract.specs import Task
+from saccade.service.api.admission import Admission
+from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.devices import Device, Devices
+from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.fallback import Fallback, FallbackRule
+from saccade.service.api.image_threads import ImageThreads
+from saccade.service.api.instance_estimates import InstanceEstimates
+from saccade.service.api.predictor import ImageAnswer, Predictor
+from saccade.service.api.slot_filling import SlotFilling
+from saccade.service.api.slots import Permit, Slots
+from saccade.service.core import VersionKey
+from saccade.service.errors import SaccadeError
+from saccade.service.ipc import messages
+from saccade.service.ipc.tensor_slots import SlotArena, TensorPlace, layout_of
+from saccade.service.metrics import Metrics, VersionMetrics
+from saccade.service.vision.image_decoder import ImageLimits
+from saccade.service.vision.parameters import DeadlineRule, GivenParameters, complete
+from tests.support.clients import ScriptedClient
+from tests.support.versions import manifest_for
+from tests.unit.service.api.catalogs import instance
+
+FAR_S = 3600.0
+
+
+class ScriptedWorker:
+    """Stands where the worker client stands; the test decides when and how it answers."""
+
+    def __init__(self) -> None:
+        self.submitted: asyncio.Queue[int] = asyncio.Queue()
+        self.cancelled: list[int] = []
+        self.received: list[bytes] = []  # the JPEG of each submit; empty where the slot has pixels
+        self.deadlines_s: list[float] = []
+        self.refusal: Exception | None = None
+        self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
+
+    is_connected = True
+
+    def submit(
+        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
+    ) -> tuple[int, asyncio.Future[messages.Done]]:
+        if self.refusal is not None:
+            raise self.refusal
+        place = TensorPlace(0, (encoded_bytes,), np.dtype(np.uint8))
+        self.deadlines_s.append(deadline_s)
+        self.received.append(permit.arena.tensor(permit.slot, place).tobytes())
+        permit.hold()
+        request_id = len(self._open)
+        answer: asyncio.Future[messages.Done] = asyncio.get_running_loop().create_future()
+        self._open[request_id] = (permit, answer)
+        self.submitted.put_nowait(request_id)
+        return request_id, answer
+
+    def cancel(self, request_id: int) -> None:
+        self.cancelled.append(request_id)
+
+    async def answer(self, request_id: int, status: int = messages.DONE_OK, decode_s: float = 0.0) -> None:
+        """Replies as the client would: the answer first, then the slot."""
+        permit, answer = self._open[request_id]
+        if not answer.done():
+            answer.set_result(messages.Done(request_id, status, 0.25, 0.5, 1, decode_s))
+        permit.release()
+        await asyncio.sleep(0)
+
+
+class Story:
+    """A predictor with two slots."""
+
+    def __init__(
+        self,
+        arena: SlotArena,
+        pool: ThreadPoolExecutor,
+        decodes_jpegs: bool = False,
+        inline_pixels: int = 0,
+        lag: EventLoopLag | None = None,
+        has_ladder: bool = False,
+    ) -> None:
+        self.slots = Slots()
+        self.slots.adopt(arena)
+        self.estimates = InstanceEstimates()
+        self.worker = ScriptedWorker()
+        self.client = ScriptedClient()
+        self.pool = pool
+        self._predictor = self._built(lag or EventLoopLag(), inline_pixels, has_ladder)
+        manifest = manifest_for("digits", 1, Task.CLASSIFY)
+        counted = VersionMetrics(Metrics(CollectorRegistry()), "digits", "1")
+        self._target = ServingTarget(
+            VersionKey("digits", 1),
+            (msgspec.structs.replace(instance("cpu", 7), decodes_jpegs=decodes_jpegs),),
+            manifest,
+            layout_of(manifest.input, manifest.outputs),
+            counted,
+        )
+        self._parameters = complete(GivenParameters(), manifest, DeadlineRule(1000.0, 1000.0))
+
+    def _built(self, lag: EventLoopLag, inline_pixels: int, has_ladder: bool) -> Predictor:
+        devices = Devices({"cpu": Device(self.slots, self.estimates, self.worker)})  # type: ignore[arg-type]  # same methods
+        admission = Admission(devices)
+        fallback = Fallback(FallbackRule(has_ladder, 1.0), admission.expected_wait_s)
+        threads = ImageThreads(self.pool, 2)
+        filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels, lag)
+        return Predictor(admission, fallback, filling, threads, lag)
+
+    def start(self, *images: bytes | SaccadeError, deadline_s: float | None = None) -> asyncio.Task[list[ImageAnswer]]:
+        until_s = time.monotonic() + FAR_S if deadline_s is None else deadline_s
+        return asyncio.create_task(
+            self._predictor.predict(images, self._target, self._parameters, until_s, self.client)
+        )
+
+
+@contextmanager
+def running_story(pool: ThreadPoolExecutor | None = None, **named: Any) -> Iterator[Story]:
+    """With two threads, unless the test brings its own."""
+    arena = SlotArena.create(2, 16_384)
+    with pool or ThreadPoolExecutor(2) as threads, structlog.testing.capture_logs():
+        yield Story(arena, threads, **named)
+    arena.close()
+
+
+def image(width: int = 8, image_format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, 6), (9, 8, 7)).save(buffer, image_format)
+    return buffer.getvalue()
