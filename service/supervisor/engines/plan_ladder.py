@@ -1,4 +1,4 @@
-"""Which accepted plans serve a device, best rung first. Promises: pure; as `repository/ladder.py`, by plans' figures.
+"""Which accepted plans serve a device, best rung first. Promises: pure; as `supervisor/ladder.py`, by plans' figures.
 
 A plan has its own measured speed; its variant's metric says how accurate it is, since the gate bounds how far the plan
 may be from it.

@@ -1,7 +1,7 @@
 """Measures a device's decoder against the CPU path before it serves. Promises: the serving code of both, on own images.
 
 Every image is drawn and encoded here, so the check needs no files. It covers what those JPEGs differ in that
-`header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU) and what must not
+`jpeg_header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU) and what must not
 happen: a bad image that changes its neighbours.
 """
 
