@@ -73,8 +73,8 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
     path = ROOT / name
 
     assert top_level(path) & {*TRAINING_LIBRARIES, "service", "export"} == set()
-    ours = {module for module in imported_modules(path) if module.startswith("models.")}
-    assert {".".join(module.split(".")[:2]) for module in ours} <= {
+    ours = {module for module in imported_modules(path) if module.startswith("saccade.models.")}
+    assert {".".join(module.split(".")[:4]) for module in ours} <= {
         "saccade.models.contract.specs",
         "saccade.models.contract.resampling",
     }

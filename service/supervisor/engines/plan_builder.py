@@ -1,7 +1,7 @@
 """Keeps the plans of all versions on one device. Promises: one build at a time, decided anew after each change.
 
-It decides (`plan_decision.py`), tells the supervisor what is to serve, and has built what is missing. It never touches a
-worker itself, so a build that goes wrong changes nothing about what serves.
+It decides (`plan_decision.py`), tells the supervisor what is to serve, and has built what is missing. It never touches
+a worker itself, so a build that goes wrong changes nothing about what serves.
 """
 
 from __future__ import annotations

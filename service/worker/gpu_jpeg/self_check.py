@@ -1,8 +1,8 @@
-"""Measures a device's decoder against the CPU path before it serves. Promises: the serving code of both, on own images.
+"""Measures a device's decoder against the CPU path before it serves, with the serving code of both.
 
 Every image is drawn and encoded here, so the check needs no files. It covers what those JPEGs differ in that
-`jpeg_header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU) and what must not
-happen: a bad image that changes its neighbours.
+`jpeg_header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU), and it
+checks that a bad image does not change its neighbours.
 """
 
 from __future__ import annotations
