@@ -43,17 +43,32 @@ class DigitScenes(Frozen):
         return self
 
 
-class FolderData(Frozen):
-    """Your own pictures, `path/<split>/`: a folder per label, COCO's annotations.json, or masks beside images."""
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-    dataset: Literal["folder"]
+
+class DataLimits(Frozen):
+    """How much of a folder may be wrong before it is refused; what lies below is said."""
+
+    max_bad_boxes: Share = 0.001  # of all boxes: null, without area, or beside the picture
+    max_shared: Share = 0.0  # of a split's pictures: pixel for pixel in another split
+    max_near: Share = 0.05  # of a split's pictures: in another split as a copy, saved again or mirrored
+
+
+class FolderData(Frozen):
+    """Your own pictures, `path/<split>/`: a folder per label, COCO's or YOLO's boxes, or masks beside images."""
+
+    dataset: Literal["folder"] = "folder"
     path: str  # relative to the recipe
     max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # per split; absent: all
+    order: Literal["name", "sorted"] = "name"  # sorted: folders or categories, sorted, are classes 0, 1, ...
+    limits: DataLimits = DataLimits()
 
 
 def _data_from_text(value: object) -> object:
-    """`data: ./pictures` is short for a folder."""
-    return {"dataset": "folder", "path": value} if isinstance(value, str) else value
+    """`data: ./pictures` is short for a folder, and a section with `path` means one."""
+    if isinstance(value, str):
+        return {"dataset": "folder", "path": value}
+    return {"dataset": "folder", **value} if isinstance(value, dict) and "path" in value else value
 
 
 DataSpec = Annotated[

@@ -6,6 +6,7 @@ from saccade.export.compression.compress import recovered_digest, run_compress
 from saccade.export.convert.onnx_from_torch import run_onnx_from_torch
 from saccade.export.convert.onnx_optimization import run_onnx_optimization
 from saccade.export.convert.wrap import run_wrap
+from saccade.export.data.data_step import files_digest, run_data
 from saccade.export.data.preprocess_check import run_preprocess
 from saccade.export.gate.judge import run_gate
 from saccade.export.plans.targets import installed_tensorrt, run_targets
@@ -21,6 +22,17 @@ from saccade.export.steps import Step
 _WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "calibrate", "targets")
 
 STEPS: tuple[Step, ...] = (
+    Step(
+        "data",
+        run_data,
+        inputs=(),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "data", "labels"),
+            "files": files_digest(loaded),
+        },
+        tools=("numpy", "pillow", "simplejpeg", "msgspec"),
+        is_measured=True,  # what it writes says how long it took
+    ),
     Step(
         "wrap",
         run_wrap,
@@ -45,7 +57,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "compress",
         run_compress,
-        inputs=("wrap",),
+        inputs=("data", "wrap"),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels", "sparsity", "pruning"),
             "recovered": recovered_digest(loaded),
@@ -68,7 +80,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "reference",
         run_reference,
-        inputs=(),
+        inputs=("data",),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
             "source": source_digest(loaded.network_request()),
@@ -88,7 +100,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "calibrate",
         run_calibrate,
-        inputs=("onnx_optimization",),
+        inputs=("data", "onnx_optimization"),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "data", "labels"),
             "min_images": loaded.recipe.calibration.min_images,
@@ -108,7 +120,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "precision",
         run_precision,
-        inputs=("onnx_optimization", "calibrate"),
+        inputs=("data", "onnx_optimization", "calibrate"),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
             "batch": loaded.recipe.qualify.evaluate_batch_size,
@@ -119,7 +131,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "qualify",
         run_qualify,
-        inputs=("reference", "compress", "onnx_from_torch", "precision"),
+        inputs=("data", "reference", "compress", "onnx_from_torch", "precision"),
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
             "tensorrt": installed_tensorrt(),

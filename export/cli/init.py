@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import folders_in
+from saccade.export.data.split_sources import split_folder_names
 from saccade.export.errors import RecipeError, SourceError
 from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
 from saccade.export.sources import source_facts
@@ -113,8 +116,10 @@ def _written(document: dict[str, Any], out: Path) -> NewRecipe:
 
 def _folder_labels(data: Path, recipe: Recipe) -> list[str] | None:
     """Names of the class folders, sorted as training code does it, where the classes have no names of their own."""
-    root = data / "test" if (data / "test").is_dir() else data
-    names = sorted(each.name for each in root.iterdir() if each.is_dir())
+    found = Findings()  # what is wrong with the data is said by `check`, not here
+    splits = split_folder_names([folder.name for folder in folders_in(data, found)], (), str(data)).values()
+    roots = [data / name for name in splits] or [data]
+    names = sorted({folder.name for root in roots for folder in folders_in(root, found)})
     is_nameless = recipe.labels == generic_labels(len(recipe.labels))
     is_fitting = recipe.task.task is Task.CLASSIFY and len(names) == len(recipe.labels)
     return names if is_nameless and is_fitting else None

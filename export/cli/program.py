@@ -12,6 +12,7 @@ from rich.console import Console
 from saccade.export.artifact import StepResult
 from saccade.export.cli import options
 from saccade.export.cli.build import build
+from saccade.export.cli.check import check
 from saccade.export.cli.gate import gate, qualify
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.cli.progress import progress_listener
@@ -36,7 +37,7 @@ def app() -> None:
     """Exports, gates and publishes trained networks."""
 
 
-for command in (init, sources, keygen, sign, recover, gate, qualify, build):
+for command in (check, init, sources, keygen, sign, recover, gate, qualify, build):
     app.add_command(command)
 
 
@@ -47,7 +48,7 @@ for command in (init, sources, keygen, sign, recover, gate, qualify, build):
 @sign_key_option
 @options.as_json
 def run(recipes: tuple[Path, ...], repository: Path, work: Path, sign_key: Path | None, as_json: bool) -> None:
-    """Exports each recipe: wrap, convert, quantize, qualify, gate, publish."""
+    """Exports each recipe: check data, wrap, convert, quantize, qualify, gate, publish."""
     loaded = [load_recipe(path) for path in recipes]
     settings = RunSettings(work, repository, signer=signer_from(sign_key))
     outcomes = _run_all(loaded, settings, as_json)

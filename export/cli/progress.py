@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from saccade.export.artifact import StepResult
+from saccade.export.data.data_step import DATA_JSON, read_data_report
+from saccade.export.data.data_table import print_data
 from saccade.export.pipeline import Listener, RunSettings, rerun_command
 
 _LONGEST = 60  # characters of a fact that still fits beside others
@@ -26,7 +28,7 @@ def progress_listener(
         yield Listener(
             started=lambda name: None,
             noted=lambda text: None,
-            finished=lambda result: console.print(_line(model, recipe, settings, result), markup=False, soft_wrap=True),
+            finished=lambda result: _print(console, _line(model, recipe, settings, result), result),
         )
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -43,11 +45,15 @@ def progress_listener(
 
         def finished(result: StepResult) -> None:
             progress.advance(bar)
-            progress.console.print(
-                _line(model, recipe, settings, result), style=_STYLES[result.status], markup=False, soft_wrap=True
-            )
+            _print(progress.console, _line(model, recipe, settings, result), result)
 
         yield Listener(started, noted, finished)
+
+
+def _print(console: Console, line: str, result: StepResult) -> None:
+    console.print(line, style=_STYLES[result.status] if console.is_terminal else "", markup=False, soft_wrap=True)
+    if result.step == "data" and result.status == "done" and result.artifact is not None:
+        print_data(console, read_data_report(result.artifact.file(DATA_JSON)))
 
 
 def _line(model: str, recipe: Path, settings: RunSettings, result: StepResult) -> str:

@@ -18,13 +18,12 @@ from saccade.export.compression.recovery_loss import Meaning
 from saccade.export.compression.spec import RecoverySpec
 from saccade.export.convert.normalisation import relative_l2
 from saccade.export.convert.wrap import DEPLOY_FILE, load_deploy_program, read_wrap_facts
-from saccade.export.data.datasets import calibration_split, ensure_calibration_allowed
+from saccade.export.data.datasets import calibration_split, ensure_calibration_allowed, has_split
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ClassSample
 from saccade.export.errors import GraphError, RecipeError
 from saccade.export.qualification.accuracy import Answer, evaluate
 from saccade.export.qualification.evidence import point_value
-from saccade.export.recipe import DigitScenes, FolderData
 from saccade.export.steps import StepContext
 from saccade.models.contract.specs import Task, output_tensors
 
@@ -120,19 +119,10 @@ def recovered(
 
 def _lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) -> Lesson:
     """The `train` split, or without one the calibration images, disjoint from what is measured on."""
-    split = context.data.split(context.loaded, "train" if _has_train_split(context) else "calibration")
+    split = context.data.split(context.loaded, "train" if has_split(context.loaded, "train") else "calibration")
     others = [context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")]
     ensure_calibration_allowed(split, others, min(len(split.image_sha256), 8))
     return Lesson(split.images, _class_ids(split, context, spec), network.meaning)
-
-
-def _has_train_split(context: StepContext) -> bool:
-    data = context.recipe.data
-    match data:
-        case DigitScenes():
-            return "train" in data.images
-        case FolderData():
-            return (context.loaded.beside(data.path) / "train").is_dir()
 
 
 def ensure_function_kept(before: Sequence[Tensor], after: Sequence[Tensor], what: str) -> float:

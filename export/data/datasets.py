@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saccade.export.data.digit_data import digit_samples, ensure_instances_disjoint
-from saccade.export.data.folder_data import folder_samples
+from saccade.export.data.findings import Findings
+from saccade.export.data.folder_data import folder_samples, split_sources
 from saccade.export.data.image_split import ImageSplit, Split, prepare_split
 from saccade.export.data.labelled_images import Sample
 from saccade.export.errors import DataRefused
-from saccade.export.recipe import FolderData, LoadedRecipe
+from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 
 
 @dataclass(slots=True)
@@ -41,9 +42,18 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
     return digit_samples(recipe.task, recipe.labels, recipe.data, name)
 
 
+def has_split(loaded: LoadedRecipe, name: Split) -> bool:
+    """Whether the data has pictures for a split that may be left out, such as `train`. Raises DataRefused."""
+    recipe = loaded.recipe
+    if isinstance(recipe.data, DigitScenes):
+        return name in recipe.data.images
+    return name in split_sources(recipe.task.task, recipe.labels, loaded.beside(recipe.data.path), Findings())
+
+
 def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
     """Raises DataRefused when the images are missing, too few, repeated or shared with a split that is measured."""
     calibration, tuning, test = (data.split(loaded, name) for name in ("calibration", "tuning", "test"))
+    _ensure_disjoint(tuning, test)
     ensure_calibration_allowed(calibration, [tuning, test], loaded.recipe.calibration.min_images)
     return calibration
 
@@ -57,8 +67,12 @@ def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSp
     if len(unique) < min_images:
         raise DataRefused(f"calibration has {len(unique)} different images among {count}; {min_images} are needed")
     for other in others:
-        shared = unique.intersection(other.image_sha256)
-        if shared:
-            raise DataRefused(
-                f"{len(shared)} calibration images are also in split {other.name!r}; figures on it would be flattered"
-            )
+        _ensure_disjoint(calibration, other)
+
+
+def _ensure_disjoint(first: ImageSplit, second: ImageSplit) -> None:
+    shared = set(first.image_sha256).intersection(second.image_sha256)
+    if shared:
+        raise DataRefused(
+            f"{len(shared)} {first.name} images are also in split {second.name!r}; figures on it would be flattered"
+        )

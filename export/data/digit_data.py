@@ -33,6 +33,13 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
             return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, data.seed, count)]
 
 
+def ensure_digits_known(task: TaskSpec, labels: Sequence[str]) -> None:
+    """Raises DataRefused when the labels lack a digit, or the background that a segmenter needs."""
+    _digit_ids(labels)
+    if task.task is Task.SEGMENT:
+        _background_id(task, labels)
+
+
 def ensure_instances_disjoint(first: Split, second: Split) -> None:
     """Raises DataRefused when a handwritten digit occurs in both splits, however it was rendered."""
     shared = set(instance_digests(SceneSplit(first))) & set(instance_digests(SceneSplit(second)))

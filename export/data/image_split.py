@@ -33,11 +33,11 @@ class ImageSplit:
     samples: Sequence[Sample]
     images: UInt8Array  # (n, height, width, 3) model input
     geometries: Sequence[Geometry]
-    image_sha256: tuple[str, ...]
+    image_sha256: tuple[str, ...]  # of decoded pixels, so that a file's other bytes do not hide a copy
 
     @property
     def sha256(self) -> str:
-        """Digest of all encoded images, in order."""
+        """Digest of all images, in order."""
         return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
 
 
@@ -46,16 +46,24 @@ def prepare_split(name: Split, samples: Sequence[Sample], preprocess: Preprocess
     images = _image_array((len(samples), preprocess.height, preprocess.width, 3))
     limits = ImageLimits()
 
-    def prepare(index: int) -> Geometry:
+    def prepare(index: int) -> tuple[Geometry, str]:
         try:
-            return preprocess_into(decode_image(samples[index].encoded, limits), preprocess, images[index])
+            pixels = decode_image(samples[index].encoded, limits)
+            return preprocess_into(pixels, preprocess, images[index]), pixel_digest(pixels).hex()
         except SaccadeError as error:
             raise DataRefused(f"image {index} of split {name!r} would be refused when served: {error}") from error
 
     with ThreadPoolExecutor(usable_threads(0)) as pool:
-        geometries = list(pool.map(prepare, range(len(samples))))
-    digests = tuple(hashlib.sha256(sample.encoded).hexdigest() for sample in samples)
+        prepared = list(pool.map(prepare, range(len(samples))))
+    geometries, digests = [geometry for geometry, _ in prepared], tuple(digest for _, digest in prepared)
     return ImageSplit(name, samples, images, geometries, digests)
+
+
+def pixel_digest(pixels: UInt8Array) -> bytes:
+    """SHA-256 of a decoded picture and its shape: another comment or one more byte in the file does not change it."""
+    digest = hashlib.sha256(np.array(pixels.shape, np.int64).tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
 
 
 def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:

@@ -21,8 +21,14 @@ class ClassSample:
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectSample:
     encoded: bytes
-    boxes: NDArray[np.float32]  # (n, 4) x1 y1 x2 y2, source pixels
+    boxes: NDArray[np.floating]  # (n, 4) x1 y1 x2 y2, source pixels
     class_ids: NDArray[np.int64]  # (n,)
+    is_crowd: NDArray[np.bool_] | None = None  # (n,) boxes around many objects, as COCO's iscrowd; None: no crowds
+
+    @property
+    def object_ids(self) -> NDArray[np.int64]:
+        """Classes of single objects, without crowds."""
+        return self.class_ids if self.is_crowd is None else self.class_ids[~self.is_crowd]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

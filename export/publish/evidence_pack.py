@@ -71,6 +71,7 @@ def _truth_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
         return {
             "boxes": np.concatenate([each.boxes.reshape(-1, 4) for each in scenes]),
             "class_ids": np.concatenate([each.class_ids for each in scenes]),
+            "is_crowd": np.concatenate([_crowds_of(each) for each in scenes]),
             "box_counts": np.array([len(each.class_ids) for each in scenes], np.int64),
         }
     masks = [each.mask for each in samples if isinstance(each, SegmentSample)]
@@ -78,6 +79,10 @@ def _truth_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
         "masks": np.concatenate([mask.ravel() for mask in masks]),
         "mask_sizes": np.array([mask.shape for mask in masks], np.int64),
     }
+
+
+def _crowds_of(sample: DetectSample) -> NDArray[np.bool_]:
+    return np.zeros(len(sample.class_ids), np.bool_) if sample.is_crowd is None else sample.is_crowd
 
 
 def _samples(task: Task, arrays: Arrays) -> list[Sample]:
@@ -89,7 +94,9 @@ def _samples(task: Task, arrays: Arrays) -> list[Sample]:
         case Task.DETECT:
             boxes = _pieces(arrays["boxes"], arrays["box_counts"])
             labels = _pieces(arrays["class_ids"], arrays["box_counts"])
-            return [DetectSample(*scene) for scene in zip(encoded, boxes, labels, strict=True)]
+            flags = arrays.get("is_crowd", np.zeros(len(arrays["class_ids"]), np.bool_))  # older versions have none
+            crowds = _pieces(flags, arrays["box_counts"])
+            return [DetectSample(*scene) for scene in zip(encoded, boxes, labels, crowds, strict=True)]
         case Task.SEGMENT:
             sizes = arrays["mask_sizes"]
             flat = _pieces(arrays["masks"], sizes.prod(axis=1))

@@ -46,10 +46,11 @@ def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(sample, ClassSample):
         return {"classes": [{"label": labels[sample.class_id], "class_id": sample.class_id}]}
     if isinstance(sample, DetectSample):
+        boxes = sample.boxes if sample.is_crowd is None else sample.boxes[~sample.is_crowd]
         return {
             "detections": [
                 {"label": labels[class_id], "class_id": class_id, "box": box}
-                for class_id, box in zip(sample.class_ids.tolist(), sample.boxes.tolist(), strict=True)
+                for class_id, box in zip(sample.object_ids.tolist(), boxes.tolist(), strict=True)
             ]
         }
     class_ids = [class_id for class_id in np.unique(sample.mask).tolist() if class_id < len(labels)]

@@ -51,7 +51,8 @@ def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidenc
         scene = _truth(sample, DetectSample)
         source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
         found.append(Detections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
-        truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, np.ones(len(scene.class_ids))))
+        ones = np.ones(len(scene.class_ids))
+        truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd))
     return detect_evidence(found, truth, classes)
 
 

@@ -104,7 +104,7 @@ def truth_text(sample: Sample, labels: Sequence[str]) -> str:
     if isinstance(sample, ClassSample):
         return _label(labels, sample.class_id)
     if isinstance(sample, DetectSample):
-        return _some([_label(labels, class_id) for class_id in sorted(sample.class_ids.tolist())], "nothing")
+        return _some([_label(labels, class_id) for class_id in sorted(sample.object_ids.tolist())], "nothing")
     return _areas_text(sample.mask, labels)
 
 

@@ -99,10 +99,10 @@ def confusion_of(counts: IntArray, unit: Literal["images", "pixels"]) -> Confusi
 def precision_recall(evidence: DetectEvidence, iou: float) -> PrecisionRecall:
     """Curves at one of COCO's overlap thresholds."""
     threshold = int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
-    truths = evidence.truth_counts.sum(0)
+    truths, counted = evidence.truth_counts.sum(0), evidence.counted[:, threshold]
     curves = np.stack(
         [
-            _envelope(evidence.matched[evidence.class_ids == class_id, threshold], int(count))
+            _envelope(evidence.matched[counted & (evidence.class_ids == class_id), threshold], int(count))
             for class_id, count in enumerate(truths)
         ]
     )
@@ -128,7 +128,7 @@ def _envelope(hits: NDArray[np.bool_], truths: int) -> FloatArray:
         return result
     positives = np.cumsum(hits)
     precision = np.maximum.accumulate((positives / np.arange(1, len(hits) + 1))[::-1])[::-1]
-    reached = np.searchsorted(positives / truths, RECALL_POINTS - 1e-12)
+    reached = np.searchsorted(positives / truths, RECALL_POINTS)
     within = reached < len(hits)
     result[within] = precision[reached[within]]
     return result

@@ -1,7 +1,8 @@
 """Detection results per image. Promises: COCO's mAP@[.50:.95] (101 recall points), for any weighting of images.
 
 Lin et al., Microsoft COCO, arXiv 1405.0312, and pycocotools' COCOeval, whose matching rule this repeats: detections by
-falling score, each takes the free truth box of its class it overlaps most, if that overlap reaches the threshold.
+falling score, each takes the free truth box of its class it overlaps most, if that overlap reaches the threshold. One
+that finds only a crowd (a box around many objects) counts neither for nor against.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from saccade.export.qualification.evidence import MetricName, Weights
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+MOST_PER_CLASS = 100  # best detections of a class in an image that count, as in COCO's figure
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -28,6 +31,7 @@ class Detections:
     boxes: FloatArray  # (n, 4) x1 y1 x2 y2, source pixels
     class_ids: IntArray  # (n,)
     scores: FloatArray  # (n,)
+    is_crowd: NDArray[np.bool_] | None = None  # (n,) of the truth; None: no crowds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +42,8 @@ class DetectEvidence:
     image_ids: IntArray  # (d,)
     class_ids: IntArray  # (d,)
     matched: NDArray[np.bool_]  # (d, thresholds)
-    truth_counts: IntArray  # (images, classes)
+    counted: NDArray[np.bool_]  # (d, thresholds); False where only a crowd was found
+    truth_counts: IntArray  # (images, classes), without crowds
     metric: MetricName = "map"
 
     @property
@@ -62,8 +67,9 @@ class DetectEvidence:
             chosen = self.class_ids == class_id
             drawn = weights[:, self.image_ids[chosen]].astype(np.float64)
             sums = np.zeros(len(weights))
-            for hits in self.matched[chosen].T:
-                sums += _average_precision(drawn, hits, truths[:, class_id])
+            for hits, counted in zip(self.matched[chosen].T, self.counted[chosen].T, strict=True):
+                kept = drawn if counted.all() else drawn[:, counted]
+                sums += _average_precision(kept, hits[counted], truths[:, class_id])
             has_truth = truths[:, class_id] > 0
             result[has_truth, class_id] = sums[has_truth] / len(IOU_THRESHOLDS)
         return result
@@ -71,7 +77,8 @@ class DetectEvidence:
 
 def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], classes: int) -> DetectEvidence:
     """Matches every image's detections to its truth."""
-    matched = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
+    found = [_best_of_each_class(detections) for detections in found]
+    matches = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
     scores = np.concatenate([detections.scores for detections in found])
     order = np.argsort(-scores, kind="stable")
     lengths = [len(detections.scores) for detections in found]
@@ -79,27 +86,52 @@ def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], cl
         scores[order],
         np.repeat(np.arange(len(found)), lengths)[order],
         np.concatenate([detections.class_ids for detections in found])[order].astype(np.int64),
-        np.concatenate(matched)[order],
-        np.stack([np.bincount(true.class_ids, minlength=classes) for true in truth]),
+        np.concatenate([hits for hits, _ in matches])[order],
+        np.concatenate([counted for _, counted in matches])[order],
+        np.stack([np.bincount(true.class_ids[~_crowds(true)], minlength=classes) for true in truth]),
     )
 
 
-def match(found: Detections, truth: Detections) -> NDArray[np.bool_]:
-    """Which detections hit a truth box at each threshold (n, thresholds). Rows follow `found`."""
+def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which detections hit a truth box, and which count at all, at each threshold (n, thresholds); rows as `found`."""
     hits = np.zeros((len(found.scores), len(IOU_THRESHOLDS)), np.bool_)
-    overlaps = box_iou(found.boxes, truth.boxes)
+    counted = np.ones_like(hits)
+    if not len(found.scores) or not len(truth.class_ids):
+        return hits, counted
+    crowds = _crowds(truth)
+    overlaps = np.asarray(coco_mask.iou(_with_sizes(found.boxes), _with_sizes(truth.boxes), crowds.astype(np.uint8)))
     overlaps[found.class_ids[:, None] != truth.class_ids[None, :]] = 0.0
+    in_crowd = overlaps[:, crowds].max(1, initial=0.0)[:, None] >= IOU_THRESHOLDS
+    overlaps = overlaps[:, ~crowds]
     columns = np.arange(len(IOU_THRESHOLDS))
-    free = np.ones((len(IOU_THRESHOLDS), len(truth.class_ids)), np.bool_)
+    free = np.ones((len(IOU_THRESHOLDS), overlaps.shape[1]), np.bool_)
     for row in np.argsort(-found.scores, kind="stable"):
         if not overlaps[row].any():
             continue
-        candidates = np.where(free, overlaps[row], 0.0)  # (thresholds, truth)
-        best = candidates.argmax(1)
-        is_hit = candidates[columns, best] >= IOU_THRESHOLDS - 1e-10
+        candidates = np.where(free, overlaps[row], 0.0)[:, ::-1]  # (thresholds, truth); COCOeval takes the last of ties
+        best = overlaps.shape[1] - 1 - candidates.argmax(1)
+        is_hit = candidates.max(1) >= IOU_THRESHOLDS
         hits[row] = is_hit
         free[columns[is_hit], best[is_hit]] = False
-    return hits
+    return hits, hits | ~in_crowd
+
+
+def _best_of_each_class(found: Detections) -> Detections:
+    if len(found.scores) <= MOST_PER_CLASS:
+        return found
+    order = np.argsort(-found.scores, kind="stable")
+    ids = found.class_ids[order]
+    kept = np.sort(np.concatenate([order[ids == each][:MOST_PER_CLASS] for each in np.unique(ids)]))
+    return Detections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
+
+
+def _crowds(truth: Detections) -> NDArray[np.bool_]:
+    return np.zeros(len(truth.class_ids), np.bool_) if truth.is_crowd is None else truth.is_crowd
+
+
+def _with_sizes(boxes: FloatArray) -> FloatArray:
+    """COCO's x, y, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
 
 
 def box_iou(first: FloatArray, second: FloatArray) -> FloatArray:
@@ -127,7 +159,7 @@ def _average_precision(drawn: FloatArray, hits: NDArray[np.bool_], truths: IntAr
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = true_positives / np.maximum(truths, 1)[:, None]
     for row, (recalls, precisions) in enumerate(zip(recall, envelope, strict=True)):
-        reached = np.searchsorted(recalls, RECALL_POINTS - 1e-12)
+        reached = np.searchsorted(recalls, RECALL_POINTS)
         within = reached < len(recalls)
         areas[row] = precisions[reached[within]].sum() / len(RECALL_POINTS)
     return areas

@@ -27,6 +27,7 @@ class Detections:
     boxes: NDArray[np.float32]  # (n, 4) x1 y1 x2 y2
     class_ids: NDArray[np.int64]  # (n,)
     scores: NDArray[np.float32]  # (n,)
+    is_crowd: NDArray[np.bool_] | None = None  # (n,) of the truth; None: no crowds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,30 +35,33 @@ class MatchRecords:
     """Matches of all images, one block of columns per class, images in order, scores descending within an image."""
 
     images: int
-    truth_counts: NDArray[np.int64]  # (classes, images)
+    truth_counts: NDArray[np.int64]  # (classes, images), without crowds
     scores: tuple[NDArray[np.float64], ...]  # per class (d,)
     matched: tuple[NDArray[np.bool_], ...]  # per class (10 IoU thresholds, d)
+    ignored: tuple[NDArray[np.bool_], ...]  # the same shape; answers that found only a crowd
     starts: NDArray[np.int64]  # (classes, images + 1): columns of image i are starts[c, i]:starts[c, i + 1]
 
 
 def match_records(answers: Sequence[Detections], truths: Sequence[Detections], classes: int) -> MatchRecords:
-    """Matches by pycocotools (area: all, no crowds). Raises ValueError when the lists differ in length."""
+    """Matches by pycocotools (area: all). Raises ValueError when the lists differ in length."""
     evaluation = _coco_evaluation(answers, truths, classes)
     images = len(truths)
     counts = np.zeros((classes, images), np.int64)
     starts = np.zeros((classes, images + 1), np.int64)
     scores: list[NDArray[np.float64]] = []
     matched: list[NDArray[np.bool_]] = []
+    ignored: list[NDArray[np.bool_]] = []
     for class_id in range(classes):
         entries = [_image_entry(evaluation, class_id, image) for image in range(images)]
-        counts[class_id] = [0 if entry is None else len(entry["gtIds"]) for entry in entries]
+        counts[class_id] = [0 if entry is None else int((entry["gtIgnore"] == 0).sum()) for entry in entries]
         lengths = [0 if entry is None else len(entry["dtScores"]) for entry in entries]
         starts[class_id, 1:] = np.cumsum(lengths)
         kept = [entry for entry in entries if entry is not None]
         scores.append(np.concatenate([np.asarray(entry["dtScores"], np.float64) for entry in kept] or [np.empty(0)]))
         empty = np.empty((len(IOU_THRESHOLDS), 0), bool)
         matched.append(np.concatenate([entry["dtMatches"] > 0 for entry in kept] or [empty], axis=1))
-    return MatchRecords(images, counts, tuple(scores), tuple(matched), starts)
+        ignored.append(np.concatenate([entry["dtIgnore"].astype(bool) for entry in kept] or [empty], axis=1))
+    return MatchRecords(images, counts, tuple(scores), tuple(matched), tuple(ignored), starts)
 
 
 def average_precision(records: MatchRecords, image_indices: NDArray[np.integer] | None = None) -> float:
@@ -79,14 +83,13 @@ def _class_precision(records: MatchRecords, class_id: int, selection: NDArray[np
         return 0.0
     # Stable, so that ties keep image order, as COCOeval's mergesort does.
     order = columns[np.argsort(-records.scores[class_id][columns], kind="stable")]
-    hits = np.cumsum(records.matched[class_id][:, order], axis=1, dtype=np.float64)
-    precision = hits / (np.arange(1, len(order) + 1) + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = hits / truths
     total = 0.0
-    for threshold in range(len(IOU_THRESHOLDS)):
-        reached = np.searchsorted(recall[threshold], _RECALL_POINTS, side="left")
-        total += float(precision[threshold][reached[reached < len(order)]].sum())
+    for hit, is_ignored in zip(records.matched[class_id][:, order], records.ignored[class_id][:, order], strict=True):
+        hits = np.cumsum(hit[~is_ignored], dtype=np.float64)
+        precision = hits / (np.arange(1, len(hits) + 1) + np.spacing(1))
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.searchsorted(hits / truths, _RECALL_POINTS, side="left")
+        total += float(precision[reached[reached < len(hits)]].sum())
     return total / (len(_RECALL_POINTS) * len(IOU_THRESHOLDS))
 
 
@@ -120,10 +123,12 @@ def _coco_evaluation(answers: Sequence[Detections], truths: Sequence[Detections]
 
 def _coco_rows(detections: Detections, image: int) -> list[dict[str, Any]]:
     rows = []
-    for box, class_id, score in zip(detections.boxes, detections.class_ids, detections.scores, strict=True):
+    crowds = np.zeros(len(detections.scores), bool) if detections.is_crowd is None else detections.is_crowd
+    values = (detections.boxes, detections.class_ids, detections.scores, crowds)
+    for box, class_id, score, is_crowd in zip(*values, strict=True):
         x1, y1, x2, y2 = (float(edge) for edge in box)
         row = {"image_id": image + 1, "category_id": int(class_id) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "score": float(score)})
+        rows.append({**row, "area": (x2 - x1) * (y2 - y1), "iscrowd": int(is_crowd), "score": float(score)})
     return rows
 
 

@@ -111,7 +111,7 @@ def test_step_runs_one_step_again_alone(write_recipe: WriteRecipe, export: Expor
     code, steps = export("step", recipe, "onnx_optimization")
 
     assert code == 0
-    assert list(steps) == ["wrap", "preprocess", "onnx_from_torch", "reference", "onnx_optimization"]
+    assert list(steps) == ["data", "wrap", "preprocess", "onnx_from_torch", "reference", "onnx_optimization"]
     assert steps["onnx_from_torch"]["status"] == "cached"
     assert steps["onnx_optimization"]["status"] == "done"
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.export.data.folder_data import folder_samples, split_of
+from saccade.export.data.folder_data import folder_samples
 from saccade.export.data.image_split import Split
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.split_sources import UNDIVIDED
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData
 from saccade.models.contract.specs import Task
@@ -47,11 +48,11 @@ def test_one_folder_per_label_gives_classes_by_name(tmp_path: Path) -> None:
     assert found == {cat: 0, dog: 1}
 
 
-def test_folders_that_are_no_labels_count_in_order_as_image_folder_does(tmp_path: Path) -> None:
+def test_folders_that_are_no_labels_count_in_order_where_the_recipe_says_so(tmp_path: Path) -> None:
     for split in SPLITS:
         first, second = picture(tmp_path / split / "n01" / "a.png", 1), picture(tmp_path / split / "n02" / "b.png", 2)
 
-    samples = read(tmp_path, Task.CLASSIFY)
+    samples = read(tmp_path, Task.CLASSIFY, order="sorted")
 
     assert {s.encoded: s.class_id for s in samples if isinstance(s, ClassSample)} == {first: 0, second: 1}
 
@@ -63,7 +64,7 @@ def test_undivided_set_is_divided_by_content_without_overlap(tmp_path: Path) -> 
 
     assert set.union(*parts.values()) == everything
     assert sum(len(part) for part in parts.values()) == len(everything)
-    assert all(split_of(encoded) == name for name, part in parts.items() for encoded in part)
+    assert all(UNDIVIDED[name].holds(encoded) for name, part in parts.items() for encoded in part)
 
 
 def test_limit_takes_a_mixture_and_says_what_is_left(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def coco(root: Path, category: str = "dog", file_name: str = "images/a.png") -> 
     (root / "annotations.json").write_text(json.dumps(document))
 
 
-def test_coco_annotations_become_corners_without_crowds(tmp_path: Path) -> None:
+def test_coco_annotations_become_corners_and_crowds_are_marked(tmp_path: Path) -> None:
     for split in SPLITS:
         picture(tmp_path / split / "images" / "a.png", 1)
         coco(tmp_path / split)
@@ -98,12 +99,15 @@ def test_coco_annotations_become_corners_without_crowds(tmp_path: Path) -> None:
     (sample,) = read(tmp_path, Task.DETECT)
 
     assert isinstance(sample, DetectSample)
-    assert sample.boxes.tolist() == [[1, 2, 5, 7]]
-    assert sample.class_ids.tolist() == [1]
+    assert sample.boxes.tolist() == [[1, 2, 5, 7], [0, 0, 12, 9]]
+    assert sample.class_ids.tolist() == [1, 1]
+    assert sample.is_crowd is not None
+    assert sample.is_crowd.tolist() == [False, True]
+    assert sample.object_ids.tolist() == [1]
 
 
 def test_masks_lie_beside_images_and_255_is_unlabelled(tmp_path: Path) -> None:
-    mask = np.array([[0, 1, IGNORED]], np.uint8)
+    mask = np.tile(np.array([0, 1, IGNORED], np.uint8), (9, 4))
     for split in SPLITS:
         picture(tmp_path / split / "images" / "a.png", 1)
         (tmp_path / split / "masks").mkdir()
@@ -119,19 +123,14 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "cat" / "1.png", 1)
     picture(tmp_path / "a" / "bird" / "1.png", 1)
     picture(tmp_path / "b" / "images" / "1.png", 1)
-    (tmp_path / "c").mkdir()
-    coco(tmp_path / "c", file_name="absent.png")
     (tmp_path / "d").mkdir()
     coco(tmp_path / "d", category="bird")
-    (tmp_path / "e" / "images").mkdir(parents=True)
     cases = [
         ("absent", Task.CLASSIFY, "is no folder"),
-        ("a", Task.CLASSIFY, "folder 'bird' .* none of the 2 labels"),
-        ("b", Task.SEGMENT, "without a PNG of its name in masks"),
+        ("a", Task.CLASSIFY, "'bird' is none of the 2 labels .*rename it, or set `labels`, or write `order: sorted`"),
+        ("b", Task.SEGMENT, r"b/masks is not there: segmentation data is"),
         ("b", Task.DETECT, "cannot read .*annotations.json"),
-        ("c", Task.DETECT, "lists 'absent.png'"),
-        ("d", Task.DETECT, "category 'bird'"),
-        ("e", Task.SEGMENT, "holds no segment pictures for split 'test'"),
+        ("d", Task.DETECT, "'bird' is none of the 2 labels"),
     ]
     for folder, task, text in cases:
         with pytest.raises(DataRefused, match=text):
@@ -142,7 +141,7 @@ def test_mask_with_a_class_beyond_the_labels_is_refused(tmp_path: Path) -> None:
     for split in SPLITS:
         picture(tmp_path / split / "images" / "a.png", 1)
         (tmp_path / split / "masks").mkdir()
-        Image.fromarray(np.full((2, 2), 9, np.uint8)).save(tmp_path / split / "masks" / "a.png")
+        Image.fromarray(np.full((9, 12), 9, np.uint8)).save(tmp_path / split / "masks" / "a.png")
 
     with pytest.raises(DataRefused, match="class id 9, the recipe has 2 labels"):
         read(tmp_path, Task.SEGMENT)

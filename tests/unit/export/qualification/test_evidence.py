@@ -75,7 +75,7 @@ def test_segment_metric_equals_mean_iou_of_summed_confusions() -> None:
     assert point_value(SegmentEvidence(confusions)) == pytest.approx(mean_iou(confusions.sum(0)))
 
 
-def scenes(images: int, classes: int, seed: int) -> tuple[list[Detections], list[Detections]]:
+def scenes(images: int, classes: int, seed: int, crowds: float = 0.0) -> tuple[list[Detections], list[Detections]]:
     """Truth and what a middling detector makes of it: shifted, missed, doubled and invented boxes."""
     rng = np.random.default_rng(seed)
     truths, found = [], []
@@ -84,7 +84,7 @@ def scenes(images: int, classes: int, seed: int) -> tuple[list[Detections], list
         corners = rng.uniform(0, 150, (count, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(30, 80, (count, 2))], 1)
         class_ids = rng.integers(0, classes, count)
-        truths.append(Detections(boxes, class_ids, np.ones(count)))
+        truths.append(Detections(boxes, class_ids, np.ones(count), rng.random(count) < crowds))
         picked = rng.integers(0, count, int(rng.integers(1, 8)))
         moved = boxes[picked] + rng.normal(0, 6, (len(picked), 4))
         guessed = np.where(rng.random(len(picked)) < 0.8, class_ids[picked], rng.integers(0, classes, len(picked)))
@@ -106,8 +106,9 @@ def coco_map(found: list[Detections], truths: list[Detections], classes: int) ->
             "annotations": [],
         }
         for image, truth in enumerate(truths, start=1):
-            for corners, class_id in zip(truth.boxes, truth.class_ids, strict=True):
-                annotation = {"id": len(coco.dataset["annotations"]) + 1, "image_id": image, "iscrowd": 0}
+            crowds = np.zeros(len(truth.class_ids)) if truth.is_crowd is None else truth.is_crowd
+            for corners, class_id, crowd in zip(truth.boxes, truth.class_ids, crowds, strict=True):
+                annotation = {"id": len(coco.dataset["annotations"]) + 1, "image_id": image, "iscrowd": int(crowd)}
                 annotation |= {"category_id": int(class_id), "bbox": box(corners), "area": 1.0}
                 coco.dataset["annotations"].append(annotation)
         coco.createIndex()
@@ -123,11 +124,31 @@ def coco_map(found: list[Detections], truths: list[Detections], classes: int) ->
     return float(evaluation.stats[0])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_detection_metric_equals_pycocotools(seed: int) -> None:
-    found, truths = scenes(40, 3, seed)
+@pytest.mark.parametrize("crowds", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_detection_metric_equals_pycocotools(seed: int, crowds: float) -> None:
+    found, truths = scenes(40, 3, seed, crowds)
 
-    assert point_value(detect_evidence(found, truths, 3)) == pytest.approx(coco_map(found, truths, 3), abs=1e-6)
+    assert point_value(detect_evidence(found, truths, 3)) == pytest.approx(coco_map(found, truths, 3), abs=1e-9)
+
+
+def test_detection_that_finds_a_crowd_counts_neither_for_nor_against() -> None:
+    boxes = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 90.0, 50.0]])
+    truth = Detections(boxes, np.array([0, 0]), np.ones(2), np.array([False, True]))
+    inside = np.array([[30.0, 5.0, 40.0, 15.0], [50.0, 5.0, 60.0, 15.0], [0.0, 0.0, 10.0, 10.0]])
+    found = Detections(inside, np.zeros(3, np.int64), np.array([0.9, 0.8, 0.7]))
+
+    assert point_value(detect_evidence([found], [truth], 1)) == pytest.approx(1.0)
+    assert coco_map([found], [truth], 1) == pytest.approx(1.0)
+
+
+def test_only_the_hundred_best_detections_of_a_class_count() -> None:
+    rng = np.random.default_rng(1)
+    truth = Detections(np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([0]), np.ones(1))
+    boxes = np.concatenate([rng.uniform(50, 60, (100, 4)), truth.boxes])
+    found = Detections(boxes, np.zeros(101, np.int64), np.linspace(1.0, 0.1, 101))
+
+    assert point_value(detect_evidence([found], [truth], 1)) == coco_map([found], [truth], 1) == 0.0
 
 
 def test_weighting_an_image_twice_equals_repeating_it() -> None:

@@ -14,10 +14,11 @@ CLASSES = 4
 
 
 def random_truth(rng: np.random.Generator) -> Detections:
+    """A few boxes, every fifth a crowd."""
     count = int(rng.integers(0, 6))
     corners = rng.uniform(0, 180, (count, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(20, 70, (count, 2))], 1).astype(np.float32)
-    return Detections(boxes, rng.integers(0, CLASSES - 1, count), np.ones(count, np.float32))
+    return Detections(boxes, rng.integers(0, CLASSES - 1, count), np.ones(count, np.float32), rng.random(count) < 0.2)
 
 
 def noisy_answer(rng: np.random.Generator, truth: Detections) -> Detections:
@@ -47,14 +48,16 @@ def cocoeval_map(answers: list[Detections], truths: list[Detections]) -> float:
             "annotations": [],
         }
         for image, row in enumerate(rows):
-            for (x1, y1, x2, y2), class_id, score in zip(row.boxes.tolist(), row.class_ids, row.scores, strict=True):
+            crowds = np.zeros(len(row.scores), bool) if row.is_crowd is None else row.is_crowd
+            values = (row.boxes.tolist(), row.class_ids, row.scores, crowds)
+            for (x1, y1, x2, y2), class_id, score, is_crowd in zip(*values, strict=True):
                 annotation = {
                     "id": len(coco.dataset["annotations"]) + 1,
                     "image_id": image + 1,
                     "category_id": int(class_id) + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
+                    "iscrowd": int(is_crowd),
                     "score": float(score),
                 }
                 coco.dataset["annotations"].append(annotation)

@@ -1,0 +1,48 @@
+"""`saccade-export check`. Promises: 0 the data can be used, 1 it is refused, each complaint a sentence with a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from saccade.export.cli import options
+from saccade.export.cli.options import FILE
+from saccade.export.data.check import Told, check_data
+from saccade.export.data.data_table import print_data
+from saccade.export.recipe import load_recipe
+
+_WIDE = 160  # characters of a table that goes into a file
+
+
+@click.command()
+@click.argument("recipe", type=FILE)
+@options.as_json
+def check(recipe: Path, as_json: bool) -> None:
+    """Reads every picture of a recipe's data as the server would, and says what is there and what is wrong.
+
+    Nothing is converted. `run` does the same first.
+    """
+    loaded = load_recipe(recipe)
+    with _bar() as told:
+        report = check_data(loaded, told)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        print_data(Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE), report)
+    raise SystemExit(1 if report.complaints else 0)
+
+
+@contextmanager
+def _bar() -> Iterator[Told]:
+    """On stderr, so that what is printed can be piped; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("reading pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("read", total=None)
+        yield lambda read, total: progress.update(bar, completed=read, total=total)

@@ -1,0 +1,270 @@
+"""Checks a recipe's data before anything is converted. Promises: every picture read once; all complaints at once."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.data_report import (
+    DataReport,
+    PairFacts,
+    SplitFacts,
+    limit_notes,
+    pair_complaints,
+    pictures_word,
+    truth_complaints,
+    truth_notes,
+)
+from saccade.export.data.digit_data import ensure_digits_known, ensure_instances_disjoint
+from saccade.export.data.findings import Findings
+from saccade.export.data.folder_data import Listing, image_limit, list_pictures
+from saccade.export.data.image_split import Split
+from saccade.export.data.overlap import Fingerprints, overlap_of, repeated
+from saccade.export.data.reading import THUMBNAIL_SIDE, Fault, PictureFacts, read_pictures
+from saccade.export.data.resolution import resolution_sentence
+from saccade.export.data.split_sources import SplitSource
+from saccade.export.errors import DataRefused
+from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
+
+ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
+Told = Callable[[int, int], None]  # pictures read, pictures in all
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What adds up while a split is read."""
+
+    name: Split
+    source: SplitSource
+    most: int | None  # images that are looked at, where the recipe says so
+    labels: int
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    seen: list[PictureFacts] = field(default_factory=list)
+
+    def takes(self, facts: PictureFacts) -> bool:
+        return self.source.holds_byte(facts.first_byte) and (self.most is None or len(self.seen) < self.most)
+
+    def add(self, facts: PictureFacts) -> None:
+        self.seen.append(facts)
+        self.sizes[facts.size] += 1
+
+    def facts(self, used: int) -> SplitFacts:
+        objects, images_with = np.zeros(self.labels, np.int64), np.zeros(self.labels, np.int64)
+        for each in self.seen:
+            objects[each.class_ids] += each.class_counts
+            images_with[each.class_ids] += 1
+        by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
+        shown = [by_area[0], self.sizes.most_common(1)[0][0], by_area[-1]] if by_area else []
+        return SplitFacts(
+            name=self.name,
+            source=str(self.source),
+            images=len(self.seen),
+            used=min(used, len(self.seen)),
+            repeated=repeated(self.prints()),
+            sizes=tuple(f"{width}x{height}" for width, height in shown),
+            size_count=len(self.sizes),
+            objects=tuple(objects.tolist()),
+            images_with=tuple(images_with.tolist()),
+            images_without=sum(not len(each.class_ids) for each in self.seen),
+            crowds=sum(each.crowds for each in self.seen),
+            unlabelled=sum(each.unlabelled for each in self.seen),
+        )
+
+    def prints(self) -> Fingerprints:
+        thumbnails = [each.thumbnail for each in self.seen]
+        empty = np.empty((0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+        return Fingerprints(
+            [each.path for each in self.seen],
+            [each.pixels_sha256 for each in self.seen],
+            np.stack(thumbnails) if thumbnails else empty,
+        )
+
+
+def check_data(loaded: LoadedRecipe, told: Told) -> DataReport:
+    """Never raises for faulty data: the report holds the complaints."""
+    data = loaded.recipe.data
+    return _check_digits(loaded, data) if isinstance(data, DigitScenes) else _check_folder(loaded, data, told)
+
+
+def ensure_good(report: DataReport, recipe: str) -> None:
+    """Raises DataRefused with the complaints of a report."""
+    if report.complaints:
+        more = f" (`saccade-export check {recipe}` prints it all)" if len(report.complaints) > 1 else ""
+        raise DataRefused("; ".join(report.complaints) + more)
+
+
+def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataReport:
+    recipe, root, findings, start = loaded.recipe, loaded.beside(data.path), Findings(), time.perf_counter()
+    splits: list[SplitFacts] = []
+    pairs: list[PairFacts] = []
+    total = 0
+    try:
+        listing = list_pictures(recipe.task.task, recipe.labels, data, root, findings)
+        tallies = [
+            _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels))
+            for name in ORDER
+            if name in listing.sources
+        ]
+        total = _read(listing, tallies, data, findings, told)
+        splits = [tally.facts(image_limit(data, tally.name)) for tally in tallies]
+        pairs = [_pair_facts(*pair) for pair in itertools.combinations(tallies, 2) if _may_compare(*pair)]
+        _judge(loaded, data, splits, pairs, findings)
+    except DataRefused as error:
+        findings.complain(str(error), str(error))
+    seconds = time.perf_counter() - start
+    return DataReport(
+        data=str(root),
+        task=recipe.task.task,
+        labels=recipe.labels,
+        splits=tuple(splits),
+        pairs=tuple(pairs),
+        skipped=findings.skipped,
+        notes=findings.notes,
+        complaints=findings.complaints,
+        resolution=_resolution(loaded, splits),
+        seconds=round(seconds, 2),
+        images_per_s=round(total / seconds, 1),
+    )
+
+
+def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, findings: Findings, told: Told) -> int:
+    """Fills the tallies and returns how many pictures were read."""
+    folders = {folder: _limited(listing, folder, tallies) for folder in listing.pictures}
+    total, read = sum(folders.values()), 0
+    for folder, most in folders.items():
+        takers = [tally for tally in tallies if tally.source.folder == folder]
+        boxes = bad = 0
+        first_bad = ""
+        for found in read_pictures(listing.pictures[folder][:most]):
+            read += 1
+            told(read, total)
+            if isinstance(found, Fault):
+                findings.complain(found.kind, found.sentence)
+                continue
+            boxes, bad = boxes + int(found.class_counts.sum()) + found.bad_boxes, bad + found.bad_boxes
+            first_bad = first_bad or (f"in {found.path}" if found.bad_boxes else "")
+            for tally in takers:
+                if tally.takes(found):
+                    tally.add(found)
+        judge_bad_boxes(folder or "the set", bad, boxes, first_bad, data.limits.max_bad_boxes, findings)
+    return read
+
+
+def _limited(listing: Listing, folder: str, tallies: Sequence[_Tally]) -> int:
+    """How many pictures of a folder are read: all, unless every split that it feeds has a limit of its own."""
+    takers = [tally for tally in tallies if tally.source.folder == folder]
+    count = len(listing.pictures[folder])
+    if not takers:
+        return 0
+    if any(tally.most is None or not tally.source.is_whole for tally in takers):
+        return count
+    return min(count, max(tally.most or 0 for tally in takers))
+
+
+def _may_compare(first: _Tally, second: _Tally) -> bool:
+    return not first.source.shares_with(second.source)
+
+
+def _pair_facts(first: _Tally, second: _Tally) -> PairFacts:
+    smaller, larger = sorted((first, second), key=lambda tally: len(tally.seen))
+    found = overlap_of(smaller.prints(), larger.prints())
+    count = max(1, len(smaller.seen))
+    return PairFacts(
+        smaller=smaller.name,
+        larger=larger.name,
+        equal=found.equal,
+        near=found.near,
+        equal_share=found.equal / count,
+        near_share=found.near / count,
+        equal_example=None if found.equal_pair is None else (str(found.equal_pair[0]), str(found.equal_pair[1])),
+        near_example=None if found.near_pair is None else (str(found.near_pair[0]), str(found.near_pair[1])),
+    )
+
+
+def _judge(
+    loaded: LoadedRecipe, data: FolderData, splits: Sequence[SplitFacts], pairs: Sequence[PairFacts], findings: Findings
+) -> None:
+    recipe = loaded.recipe
+    for split in splits:
+        if not split.images and findings.complaints:
+            continue  # its pictures have been complained about
+        if not split.images:
+            text = (
+                f"split {split.name!r} ({split.source}) holds no picture that can be read: README.md shows the layout"
+            )
+            findings.complain(text, text)
+            continue
+        if split.name in ("tuning", "test"):
+            for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
+                findings.complain(text, text)
+            for text in truth_notes(recipe.labels, split):
+                findings.note(text, text)
+    for text in _calibration_notes(loaded, splits):
+        findings.note(text, text)
+    for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
+        findings.complain(text, text)
+    for text in limit_notes(data.limits):
+        findings.note(text, text)
+
+
+def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
+    """Eight bits are calibrated, which asks for a number of different pictures."""
+    recipe = loaded.recipe
+    needed = recipe.calibration.min_images
+    reduced = [variant for variant in recipe.variants if TRAITS[variant].precision in ("int8", "fp8")]
+    for split in splits:
+        different = min(split.used, split.images - split.repeated)
+        if split.name == "calibration" and reduced and different < needed:
+            yield (
+                f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
+                f"asked for: add some, or set `calibration: {{min_images: {different}}}`"
+            )
+
+
+def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
+    used = next((split.used for split in splits if split.name == "test"), 0)
+    return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""
+
+
+def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
+    """Generated scenes are right by construction; what can be wrong is the recipe's labels."""
+    recipe = loaded.recipe
+    complaints = list(_digit_complaints(loaded, data))
+    splits = [
+        SplitFacts(
+            name=name,
+            source="generated",
+            images=data.images[name],
+            used=data.images[name],
+            repeated=0,
+            sizes=(),
+            size_count=0,
+            objects=(),
+            images_with=(),
+        )
+        for name in ORDER
+        if name in data.images
+    ]
+    return DataReport(
+        data="generated scenes of handwritten digits",
+        task=recipe.task.task,
+        labels=recipe.labels,
+        splits=tuple(splits),
+        complaints=tuple(complaints),
+        resolution=_resolution(loaded, splits),
+    )
+
+
+def _digit_complaints(loaded: LoadedRecipe, data: DigitScenes) -> Iterator[str]:
+    try:
+        ensure_digits_known(loaded.recipe.task, loaded.recipe.labels)
+        for first, second in itertools.combinations([name for name in ORDER if name in data.images], 2):
+            ensure_instances_disjoint(first, second)
+    except DataRefused as error:
+        yield str(error)

@@ -1,0 +1,203 @@
+"""Detection data in COCO's form. Promises: every fault of the file is named with the entry that has it.
+
+A folder holds `annotations.json`, or `_annotations.coco.json` as Roboflow writes it, with file names relative to it.
+Categories that no annotation uses are left out (Roboflow's first one is the name of the project).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import text_of
+from saccade.export.data.label_names import ids_by_name, ids_in_order
+from saccade.export.data.pictures import BoxTruth, Picture
+from saccade.export.errors import DataRefused
+
+COCO_FILES = ("annotations.json", "_annotations.coco.json")
+Box = tuple[float, float, float, float]
+
+
+class CocoImage(msgspec.Struct, frozen=True):
+    id: int
+    file_name: str
+    width: int | None = None
+    height: int | None = None
+
+
+class CocoAnnotation(msgspec.Struct, frozen=True):
+    image_id: int
+    category_id: int
+    id: int | None = None
+    bbox: list[float | None] | None = None
+    iscrowd: int | bool = 0
+
+    @property
+    def corners(self) -> Box | None:
+        """x1 y1 x2 y2; None for a box that is missing, incomplete or without area."""
+        values = [value for value in self.bbox or () if value is not None and math.isfinite(value)]
+        if len(values) != 4 or min(values[2:]) <= 0:
+            return None
+        x, y, width, height = values
+        return x, y, x + width, y + height
+
+
+class CocoCategory(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class CocoFile(msgspec.Struct, frozen=True):
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]
+
+
+def coco_pictures(
+    parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
+) -> dict[str, list[Picture]]:
+    """Pictures of each part. Raises DataRefused for a file that contradicts itself or the labels."""
+    files = {part: _coco_path(root) for part, root in parts.items()}
+    documents = {part: _document(path) for part, path in files.items()}
+    used = {row.category_id for document in documents.values() for row in document.annotations}
+    pictures = {}
+    for part, path in files.items():
+        document = documents[part]
+        _ensure_consistent(path, document)
+        ids = _class_ids(path, document, labels, in_order, used, findings)
+        rows = _rows_by_image(path, document, ids, max_bad, findings)
+        pictures[part] = [
+            Picture(path.parent / image.file_name.replace("\\", "/"), _truth(image, rows[image.id], ids))
+            for image in document.images
+        ]
+    return pictures
+
+
+def _coco_path(root: Path) -> Path:
+    for name in COCO_FILES:
+        if (root / name).is_file():
+            return root / name
+    raise DataRefused(
+        f"cannot read {root / COCO_FILES[0]}: detection data is COCO's {COCO_FILES[0]} or Roboflow's "
+        f"{COCO_FILES[1]} in each split, or YOLO's data.yaml above them"
+    )
+
+
+def _document(path: Path) -> CocoFile:
+    try:
+        return msgspec.json.decode(text_of(path), type=CocoFile)
+    except msgspec.ValidationError as error:
+        raise DataRefused(_invalid_sentence(path, str(error))) from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataRefused(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise DataRefused(f"cannot read {path}: {error.strerror}") from error
+
+
+def _invalid_sentence(path: Path, problem: str) -> str:
+    """msgspec says "Expected `int`, got `str` - at `$.annotations[0].image_id`"."""
+    what, _, place = problem.partition(" - at `$")
+    place = place.strip(".`")
+    kinds = re.fullmatch(r"Expected `(.+)`, got `(.+)`", what)
+    if kinds is None:  # a key is missing
+        return f"{path} is not COCO's format: {what[0].lower()}{what[1:]}" + (f" in {place}" if place else "")
+    if kinds[2] == "str" and kinds[1].startswith("int"):
+        return f'{path}: {place} is text and COCO has a number there: write 1, not "1"'
+    return f"{path} is not COCO's format: {place or 'the document'} is {kinds[2]}, not {kinds[1]}"
+
+
+def _ensure_consistent(path: Path, document: CocoFile) -> None:
+    """Raises DataRefused for ids or files that occur twice, and for annotations of no image."""
+    for what, values in (
+        ("two images have the id", [image.id for image in document.images]),
+        ("two images are the file", [image.file_name for image in document.images]),
+        ("two categories have the id", [category.id for category in document.categories]),
+    ):
+        twice = _first_repeated(values)
+        if twice is not None:
+            raise DataRefused(f"{path}: {what} {twice!r}: give each its own")
+    known = {image.id for image in document.images}
+    strays = [row for row in document.annotations if row.image_id not in known]
+    if strays:
+        raise DataRefused(
+            f"{path}: annotation {strays[0].id}{_such(strays)} belongs to image_id {strays[0].image_id}, and "
+            "`images` lists none of that id: add the image or remove the annotation"
+        )
+
+
+def _first_repeated(values: Sequence[object]) -> object | None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
+def _class_ids(
+    path: Path, document: CocoFile, labels: Sequence[str], in_order: bool, used: set[int], findings: Findings
+) -> dict[int, int]:
+    """Class id by category id, of the categories that are used in any part."""
+    known = {category.id for category in document.categories}
+    strays = [row for row in document.annotations if row.category_id not in known]
+    if strays:
+        raise DataRefused(
+            f"{path}: annotation {strays[0].id}{_such(strays)} has the category_id {strays[0].category_id}, "
+            f"which is none of {_some_ids(known)}: correct it, or add the category"
+        )
+    categories = sorted(document.categories, key=lambda category: category.id)
+    if in_order and len(categories) == len(labels):
+        kept = categories
+    else:
+        kept = [category for category in categories if category.id in used]
+        for category in categories:
+            if category.id not in used:
+                findings.note(
+                    "unused category", f"{path}: category {category.name!r} is used by no annotation, so it is left out"
+                )
+    names = [category.name for category in kept]
+    ids = ids_in_order(names, labels, str(path)) if in_order else ids_by_name(names, labels, str(path))
+    return {category.id: ids[category.name] for category in kept}
+
+
+def _such(rows: Sequence[CocoAnnotation]) -> str:
+    return f" ({len(rows):,} such)" if len(rows) > 1 else ""
+
+
+def _some_ids(known: set[int]) -> str:
+    ids = sorted(known)
+    return ", ".join(str(each) for each in ids[:8]) + (", ..." if len(ids) > 8 else "")
+
+
+def _rows_by_image(
+    path: Path, document: CocoFile, ids: Mapping[int, int], max_bad: float, findings: Findings
+) -> dict[int, list[CocoAnnotation]]:
+    """Annotations with a box. Many without one are a complaint, a few are said."""
+    rows: dict[int, list[CocoAnnotation]] = defaultdict(list)
+    bad = [row for row in document.annotations if row.corners is None]
+    for row in document.annotations:
+        if row.corners is not None:
+            rows[row.image_id].append(row)
+    if bad:
+        name = next(image.file_name for image in document.images if image.id == bad[0].image_id)
+        first = f"annotation {bad[0].id} in {name} (bbox {bad[0].bbox or 'null'})"
+        judge_bad_boxes(str(path), len(bad), len(document.annotations), first, max_bad, findings)
+    return rows
+
+
+def _truth(image: CocoImage, rows: Sequence[CocoAnnotation], ids: Mapping[int, int]) -> BoxTruth:
+    declared = (image.width, image.height) if image.width and image.height else None
+    return BoxTruth(
+        np.array([row.corners for row in rows], np.float64).reshape(-1, 4),
+        np.array([ids[row.category_id] for row in rows], np.int64),
+        np.array([bool(row.iscrowd) for row in rows], np.bool_),
+        declared=declared,
+    )

@@ -1,0 +1,123 @@
+"""What `check` found, as a value. Promises: JSON that reads back equal; complaints decided from figures, purely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saccade.export.data.image_split import Split
+from saccade.export.recipe import DataLimits
+from saccade.models.contract.specs import Frozen, Task
+
+
+class SplitFacts(Frozen):
+    """One split. Of a classifier objects are images, of a segmenter pixels."""
+
+    name: Split
+    source: str  # where its pictures come from, in words
+    images: int
+    used: int  # of them in a run, which has a limit
+    repeated: int  # pictures that are in the split twice
+    sizes: tuple[str, ...]  # smallest, most frequent and largest, as 640x480
+    size_count: int  # different sizes
+    objects: tuple[int, ...]  # per label
+    images_with: tuple[int, ...]  # per label
+    images_without: int = 0  # any object
+    crowds: int = 0
+    unlabelled: int = 0  # pixels of masks
+
+
+class PairFacts(Frozen):
+    """Pictures that two splits have in common. Shares are of the smaller split."""
+
+    smaller: Split
+    larger: Split
+    equal: int
+    near: int
+    equal_share: float
+    near_share: float
+    equal_example: tuple[str, str] | None
+    near_example: tuple[str, str] | None
+
+
+class DataReport(Frozen):
+    data: str  # where it lies, or what it is
+    task: Task
+    labels: tuple[str, ...]
+    splits: tuple[SplitFacts, ...]
+    pairs: tuple[PairFacts, ...] = ()
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
+    resolution: str = ""
+    seconds: float = 0.0
+    images_per_s: float = 0.0
+
+
+def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, background: int | None) -> list[str]:
+    """What makes a split's truth useless to measure on."""
+    occurring = [class_id for class_id, count in enumerate(split.images_with) if count]
+    where = f"split {split.name!r} ({split.source})"
+    match task:
+        case Task.CLASSIFY if len(labels) > 1 and len(occurring) == 1:
+            return [
+                f"{where} shows only {labels[occurring[0]]!r}, so answering that is always right: add pictures of the "
+                "other labels"
+            ]
+        case Task.DETECT if not occurring:
+            return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
+        case Task.SEGMENT if not occurring:
+            return [f"{where} has no labelled pixel (every mask is 255 throughout): label them with class ids"]
+        case Task.SEGMENT if occurring == [background or 0] and len(labels) > 1:
+            return [
+                f"{where} shows only {labels[occurring[0]]!r}, so a network that finds nothing would be perfect: add "
+                "pictures with the other labels, or check that masks hold class ids and not 0 and 255"
+            ]
+    return []
+
+
+def truth_notes(labels: Sequence[str], split: SplitFacts) -> list[str]:
+    absent = [label for label, count in zip(labels, split.images_with, strict=True) if not count]
+    notes = []
+    if absent and len(absent) < len(labels):
+        some = ", ".join(absent[:6]) + (", ..." if len(absent) > 6 else "")
+        notes.append(f"split {split.name!r} never shows {some}: nothing is measured of them")
+    if split.repeated:
+        notes.append(f"split {split.name!r} has {pictures_word(split.repeated)} twice, pixel for pixel")
+    return notes
+
+
+def pair_complaints(pair: PairFacts, limits: DataLimits) -> list[str]:
+    """Too many pictures in common, each with a pair to look at."""
+    where = f"of split {pair.smaller!r} also in split {pair.larger!r}"
+    complaints = []
+    if pair.equal_example and pair.equal_share > limits.max_shared:
+        complaints.append(
+            f"{pictures_word(pair.equal)} ({pair.equal_share:.1%}) {where} pixel for pixel, such as "
+            f"{' and '.join(pair.equal_example)}, so figures would be flattered: remove them from one split, or set "
+            f"`limits: {{max_shared: {_above(pair.equal_share)}}}` in `data`"
+        )
+    if pair.near_example and pair.near_share > limits.max_near:
+        complaints.append(
+            f"{pictures_word(pair.near)} ({pair.near_share:.1%}) {where}, saved again or mirrored, such as "
+            f"{' and '.join(pair.near_example)}: put copies and frames of one scene into one split, or set "
+            f"`limits: {{max_near: {_above(pair.near_share)}}}` in `data`"
+        )
+    return complaints
+
+
+def pictures_word(count: int) -> str:
+    return f"{count:,} picture" + ("" if count == 1 else "s")
+
+
+def limit_notes(limits: DataLimits) -> list[str]:
+    """Limits that the recipe loosened."""
+    agreed = DataLimits().model_dump()
+    return [
+        f"the recipe allows {name} {value:g}, the default is {agreed[name]:g}"
+        for name, value in limits.model_dump().items()
+        if value > agreed[name]
+    ]
+
+
+def _above(share: float) -> str:
+    return f"{min(1.0, share + 0.001):.3f}"

@@ -1,0 +1,58 @@
+"""What is wrong or odd in data. Promises: sentences that name a file; of many alike the first and their number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saccade.export.errors import DataRefused
+
+_Counted = dict[str, tuple[str, int]]  # by kind: the first sentence, and how many of the kind there are
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects while data is read; complaints end a run, notes and skipped files are only said."""
+
+    _complaints: _Counted = field(default_factory=dict)
+    _notes: _Counted = field(default_factory=dict)
+    _skipped: dict[str, dict[Path, None]] = field(default_factory=dict)  # paths by reason, in the order found
+
+    def complain(self, kind: str, sentence: str) -> None:
+        _count(self._complaints, kind, sentence)
+
+    def note(self, kind: str, sentence: str) -> None:
+        _count(self._notes, kind, sentence)
+
+    def skip(self, reason: str, path: Path) -> None:
+        """A file that is met twice counts once."""
+        self._skipped.setdefault(reason, {})[path] = None
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        return _sentences(self._complaints)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return _sentences(self._notes)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        return tuple(
+            f"{len(paths):,} skipped, {reason}: {next(iter(paths))}" + (", ..." if len(paths) > 1 else "")
+            for reason, paths in self._skipped.items()
+        )
+
+    def ensure_no_complaints(self) -> None:
+        """Raises DataRefused with every complaint."""
+        if self._complaints:
+            raise DataRefused("; ".join(self.complaints))
+
+
+def _count(found: _Counted, kind: str, sentence: str) -> None:
+    first, count = found.get(kind, (sentence, 0))
+    found[kind] = (first, count + 1)
+
+
+def _sentences(found: _Counted) -> tuple[str, ...]:
+    return tuple(first + (f" ({count - 1:,} more like it)" if count > 1 else "") for first, count in found.values())

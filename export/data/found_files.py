@@ -1,0 +1,61 @@
+"""Finds picture files below a folder. Promises: hidden files, archive junk and dead links are skipped and counted."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from pathlib import Path
+
+from saccade.export.data.findings import Findings
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_JUNK = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini", "lost+found"})
+
+
+def is_junk(name: str) -> bool:
+    """Whether a tool left the file or folder there, not a person: `._a.jpg`, `.DS_Store`, `__MACOSX`."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def folders_in(root: Path, findings: Findings) -> list[Path]:
+    """Sorted folders that a person made."""
+    found = sorted(path for path in root.iterdir() if path.is_dir())
+    for path in found:
+        if is_junk(path.name):
+            findings.skip("left by a tool", path)
+    return [path for path in found if not is_junk(path.name)]
+
+
+def pictures_below(root: Path, findings: Findings) -> list[Path]:
+    """Sorted pictures at any depth; links to folders are followed once."""
+    pictures: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        kept = [] if real in seen else [name for name in folders if not is_junk(name)]
+        for name in set(folders) - set(kept):
+            findings.skip("left by a tool" if is_junk(name) else "a link in a circle", Path(place, name))
+        folders[:] = kept
+        if real not in seen:
+            pictures += [path for name in names if _is_picture(path := Path(place, name), findings)]
+        seen.add(real)
+    return sorted(pictures)
+
+
+def _is_picture(path: Path, findings: Findings) -> bool:
+    if is_junk(path.name):
+        findings.skip("left by a tool", path)
+    elif not path.exists():
+        findings.skip("a link to nothing", path)
+    elif path.suffix.lower() not in IMAGE_SUFFIXES:
+        findings.skip("not JPEG, PNG, WebP or BMP by its name", path)
+    elif path.is_file():
+        return True
+    return False
+
+
+def text_of(path: Path) -> str:
+    """A text file without its byte-order mark, whichever of the common encodings it has. Raises OSError, ValueError."""
+    raw = path.read_bytes()
+    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if utf16 else "utf-8-sig")

@@ -1,0 +1,83 @@
+"""Matches the names of folders and categories with labels. Promises: by name or not at all, unless told otherwise."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from saccade.export.errors import DataRefused
+
+_MOST_NAMES = 6
+
+
+def plain_name(name: str) -> str:
+    """A name without case, spaces and underscores."""
+    return name.casefold().replace(" ", "").replace("_", "")
+
+
+def ids_by_name(names: Iterable[str], labels: Sequence[str], where: str) -> dict[str, int]:
+    """Class id of each name. Raises DataRefused naming what does not match, or matches twice."""
+    exact, plain = _ids_of(labels, str), _ids_of(labels, plain_name)
+    found: dict[str, int] = {}
+    taken: dict[int, str] = {}
+    names = list(names)
+    unknown = [name for name in names if name not in exact and plain_name(name) not in plain]
+    if unknown:
+        raise DataRefused(_unknown_sentence(unknown, names, labels, where))
+    for name in names:
+        ids = exact.get(name) or plain[plain_name(name)]
+        if len(ids) > 1:
+            raise DataRefused(
+                f"{where}: {name!r} fits the labels {', '.join(str(each) for each in ids)}, which are all "
+                f"{labels[ids[0]]!r}: give each its own name in `labels`"
+            )
+        if ids[0] in taken:
+            raise DataRefused(
+                f"{where}: {taken[ids[0]]!r} and {name!r} are both label {labels[ids[0]]!r}: make them one"
+            )
+        found[name] = ids[0]
+        taken[ids[0]] = name
+    return found
+
+
+def ids_in_order(names: Sequence[str], labels: Sequence[str], where: str) -> dict[str, int]:
+    """Class ids by position, as the recipe asks with `order: sorted`. Raises DataRefused when the numbers differ."""
+    if len(names) != len(labels):
+        raise DataRefused(
+            f"{where} has {len(names)} classes ({_some(names)}), and the recipe has {len(labels)} labels "
+            f"({_some(labels)}): `order: sorted` needs as many"
+        )
+    return {name: class_id for class_id, name in enumerate(names)}
+
+
+def ensure_labels_differ(labels: Sequence[str]) -> None:
+    """Raises DataRefused for two labels of one name."""
+    doubled = [ids for ids in _ids_of(labels, plain_name).values() if len(ids) > 1]
+    if doubled:
+        first, second = doubled[0][:2]
+        raise DataRefused(
+            f"labels {first} and {second} are {labels[first]!r} and {labels[second]!r}: give each its own name"
+        )
+
+
+def _ids_of(labels: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:
+    ids: dict[str, list[int]] = defaultdict(list)
+    for class_id, label in enumerate(labels):
+        ids[key(label)].append(class_id)
+    return dict(ids)
+
+
+def _unknown_sentence(unknown: Sequence[str], names: Sequence[str], labels: Sequence[str], where: str) -> str:
+    near = difflib.get_close_matches(unknown[0], labels, n=1)
+    hint = f", perhaps {near[0]!r} is meant" if near else ""
+    rest = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    inorder = ", or write `order: sorted` in `data` if sorted names are classes 0, 1, ..."
+    return (
+        f"{where}: {unknown[0]!r}{rest} is none of the {len(labels)} labels ({_some(labels)}){hint}: rename it, or set "
+        f"`labels`{inorder if len(names) == len(labels) else ''}"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")

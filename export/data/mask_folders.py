@@ -1,0 +1,49 @@
+"""Segmentation data: `images/NAME.jpg` with `masks/NAME.png`. Promises: every picture has its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import folders_in, pictures_below
+from saccade.export.data.label_names import ensure_labels_differ
+from saccade.export.data.pictures import MaskTruth, Picture
+from saccade.export.data.split_sources import SPLIT_NAMES
+from saccade.export.errors import DataRefused
+
+
+def mask_pictures(parts: Mapping[str, Path], labels: Sequence[str], findings: Findings) -> dict[str, list[Picture]]:
+    """Pictures of each part; ids in masks are indices of the labels. Raises DataRefused for another layout."""
+    ensure_labels_differ(labels)
+    return {part: _pictures_in(root, len(labels), findings) for part, root in parts.items()}
+
+
+def _pictures_in(root: Path, classes: int, findings: Findings) -> list[Picture]:
+    images, masks = root / "images", root / "masks"
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise DataRefused(
+                f"{folder} is not there: segmentation data is {root}/images/NAME.jpg, {root}/masks/NAME.png"
+            )
+    splits = [folder for folder in folders_in(images, findings) if folder.name.lower() in SPLIT_NAMES]
+    if splits:
+        name = splits[0].name
+        raise DataRefused(
+            f"{splits[0]} is a split inside of images: move it to {root / name / 'images'}, and its masks likewise"
+        )
+    mask_by_name = {
+        _name(path, masks): path for path in pictures_below(masks, findings) if path.suffix.lower() == ".png"
+    }
+    pictures = []
+    for path in pictures_below(images, findings):
+        mask = mask_by_name.get(_name(path, images))
+        if mask is None:
+            findings.complain("no mask", f"{path} has no mask: save it as {masks / _name(path, images)}.png")
+        else:
+            pictures.append(Picture(path, MaskTruth(mask, classes)))
+    return pictures
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()

@@ -1,0 +1,93 @@
+"""A picture file and its truth, before it is read. Promises: truth in ids of the recipe's labels, source pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.errors import DataRefused
+
+Size = tuple[int, int]  # width, height of the upright picture
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTruth:
+    class_id: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxTruth:
+    """Boxes x1 y1 x2 y2 (n, 4), in pixels or in shares of the picture's sides."""
+
+    boxes: NDArray[np.float64]
+    class_ids: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
+    in_shares: bool = False
+    declared: Size | None = None  # what the annotations say of the picture
+
+    def in_pixels(self, size: Size) -> NDArray[np.float64]:
+        return self.boxes * np.array([*size, *size], np.float64) if self.in_shares else self.boxes
+
+    def beside(self, size: Size) -> NDArray[np.bool_]:
+        """Which boxes lie wholly outside of the picture (n,)."""
+        boxes = self.in_pixels(size)
+        return np.asarray((boxes[:, :2] >= size).any(1) | (boxes[:, 2:] <= 0).any(1), np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskTruth:
+    path: Path
+    classes: int
+
+    def mask(self) -> NDArray[np.uint8]:
+        """(height, width). Raises DataRefused for what is no mask of these classes."""
+        try:
+            with Image.open(self.path, formats=("PNG",)) as image:
+                mode, mask = image.mode, np.asarray(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataRefused(f"{self.path} cannot be read as PNG ({error}): save the mask again") from error
+        if mode not in ("L", "P"):
+            raise DataRefused(f"{self.path} is {mode}; masks are 8-bit PNG with one class id per pixel")
+        strange = mask[(mask >= self.classes) & (mask != IGNORED)]
+        if strange.size:
+            raise DataRefused(
+                f"{self.path} has class id {int(strange[0])}, the recipe has {self.classes} labels: write ids 0 to "
+                f"{self.classes - 1}, or {IGNORED} for pixels that nobody labelled"
+            )
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    path: Path
+    truth: ClassTruth | BoxTruth | MaskTruth
+
+    def sample(self, encoded: bytes, size: Size) -> Sample:
+        """Raises DataRefused when its mask is none, or does not fit."""
+        match self.truth:
+            case ClassTruth(class_id):
+                return ClassSample(encoded, class_id)
+            case BoxTruth():
+                kept = ~self.truth.beside(size)
+                boxes = self.truth.in_pixels(size)[kept]
+                return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept])
+            case MaskTruth():
+                return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
+
+
+def fitting_mask(path: Path, truth: MaskTruth, size: Size) -> NDArray[np.uint8]:
+    """Raises DataRefused with both sizes when the mask is not of the upright picture."""
+    mask = truth.mask()
+    found = (mask.shape[1], mask.shape[0])
+    if found != size:
+        turned = " (as it lies in the file, before its orientation)" if found == size[::-1] else ""
+        raise DataRefused(
+            f"{truth.path} is {found[0]}x{found[1]}{turned} and its picture {path} is {size[0]}x{size[1]}: save a mask "
+            "of the upright picture's size"
+        )
+    return mask

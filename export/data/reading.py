@@ -1,0 +1,125 @@
+"""Reads every picture once, as the server would. Promises: a bounded number in memory; order kept; failures are facts.
+
+What remains of a picture is its size, the digest of its pixels, a thumbnail, and what its truth says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.export.data.image_split import pixel_digest
+from saccade.export.data.labelled_images import IGNORED
+from saccade.export.data.pictures import BoxTruth, ClassTruth, MaskTruth, Picture, Size, fitting_mask
+from saccade.export.errors import DataRefused
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.service.errors import SaccadeError
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+
+THUMBNAIL_SIDE = 16
+_AHEAD_PER_THREAD = 4  # decoded pictures that may wait, so that memory does not grow with the set
+_LIMITS = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a picture cannot be used; faults of one kind are told once."""
+
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureFacts:
+    path: Path
+    first_byte: int  # of the file's SHA-256, which says where in an undivided set it belongs
+    size: Size
+    pixels_sha256: bytes
+    thumbnail: NDArray[np.uint8]  # (16, 16, 3)
+    class_ids: NDArray[np.int64]  # of objects, or those that occur in the mask
+    class_counts: NDArray[np.int64]  # objects or pixels of each
+    crowds: int = 0
+    unlabelled: int = 0  # pixels of the mask that nobody labelled
+    bad_boxes: int = 0  # wholly beside the picture
+
+
+def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]:
+    """Facts in the order of the pictures; decoded on all cores."""
+    with ThreadPoolExecutor(usable_threads(0)) as pool:
+        waiting: deque[Future[PictureFacts | Fault]] = deque()
+        most = usable_threads(0) * _AHEAD_PER_THREAD
+        for picture in pictures:
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(_facts_or_fault, picture))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _facts_or_fault(picture: Picture) -> PictureFacts | Fault:
+    try:
+        encoded = picture.path.read_bytes()
+    except OSError as error:
+        return Fault("missing", f"{picture.path} cannot be read ({error.strerror}): restore it, or remove its entry")
+    try:
+        pixels = decode_image(encoded, _LIMITS)
+    except SaccadeError as error:
+        return Fault("undecodable", f"{picture.path} would be refused when served: {error}")
+    try:
+        return _facts(picture, encoded, pixels)
+    except DataRefused as error:
+        return Fault(f"truth {type(picture.truth).__name__}", str(error))
+
+
+def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> PictureFacts:
+    """Raises DataRefused when the truth contradicts the picture."""
+    size = (pixels.shape[1], pixels.shape[0])
+    crowds = unlabelled = bad_boxes = 0
+    match picture.truth:
+        case ClassTruth(class_id):
+            ids, counts = np.array([class_id]), np.array([1])
+        case BoxTruth() as truth:
+            _ensure_declared(picture.path, truth, size)
+            beside = truth.beside(size)
+            crowds, bad_boxes = int(truth.is_crowd.sum()), int(beside.sum())
+            ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~beside], return_counts=True)
+        case MaskTruth() as truth:
+            values, counts = np.unique(fitting_mask(picture.path, truth, size), return_counts=True)
+            is_class = values < truth.classes if truth.classes <= IGNORED else np.ones(len(values), np.bool_)
+            ids, unlabelled, counts = values[is_class], int(counts[~is_class].sum()), counts[is_class]
+    return PictureFacts(
+        picture.path,
+        hashlib.sha256(encoded).digest()[0],
+        size,
+        pixel_digest(pixels),
+        _thumbnail(pixels),
+        ids.astype(np.int64),
+        counts.astype(np.int64),
+        crowds,
+        unlabelled,
+        bad_boxes,
+    )
+
+
+def _ensure_declared(path: Path, truth: BoxTruth, size: Size) -> None:
+    if truth.declared in (None, size):
+        return
+    declared = "x".join(str(side) for side in truth.declared or ())
+    turned = " after its orientation, so boxes may lie on the unturned one" if truth.declared == size[::-1] else ""
+    raise DataRefused(
+        f"{path} is {size[0]}x{size[1]}{turned}, and its annotations say {declared}: annotate the picture as it is "
+        "shown, or correct its width and height"
+    )
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    sides = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.asarray(Image.fromarray(pixels).resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0))

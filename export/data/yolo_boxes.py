@@ -1,0 +1,183 @@
+"""Detection data in YOLO's form: `data.yaml`, `images/`, `labels/*.txt`. Promises: faults name their file and line.
+
+A label file has one line per object, `class x y width height`, centre and size as shares of the picture's sides; a line
+with a polygon counts as its bounding box. A picture without a file shows no object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import IMAGE_SUFFIXES, pictures_below, text_of
+from saccade.export.data.label_names import ids_by_name, ids_in_order
+from saccade.export.data.pictures import BoxTruth, Picture
+from saccade.export.data.split_sources import SPLIT_NAMES
+from saccade.export.errors import DataRefused
+
+YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_FIELDS = 5  # class, x, y, width, height
+_TOLERANCE = 1.001  # shares are written with few digits
+
+
+@dataclass(frozen=True, slots=True)
+class YoloFile:
+    """What a data.yaml says: class names by id, and where the pictures of each split are."""
+
+    path: Path
+    names: tuple[str, ...]
+    places: Mapping[str, tuple[Path, ...]]  # by the split's name in the file; folders, or lists of files
+
+
+def yolo_path(root: Path) -> Path | None:
+    """The data.yaml that `root` is or holds."""
+    candidates = (
+        [root, *(root / name for name in YOLO_FILES)]
+        if root.suffix in (".yaml", ".yml")
+        else [root / name for name in YOLO_FILES]
+    )
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_yolo_file(path: Path) -> YoloFile:
+    """Raises DataRefused for a file without names or splits, or with a place that is not there."""
+    try:
+        document = yaml.safe_load(text_of(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataRefused(f"{path} cannot be read as YAML: {error}") from error
+    names = document.get("names") if isinstance(document, dict) else None
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[class_id] for class_id in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise DataRefused(f"{path} names no classes: write `names: [first, second]`, or 0: first, 1: second, ...")
+    base = path.parent / str(document.get("path") or "")
+    base = base if base.is_dir() else path.parent
+    places = {
+        key: tuple(_place(path, base, key, entry) for entry in _entries(value))
+        for key, value in document.items()
+        if str(key).lower() in SPLIT_NAMES and value
+    }
+    if not places:
+        raise DataRefused(f"{path} names no pictures: write `train: images/train`, `val: images/val` and so on")
+    return YoloFile(path, tuple(str(name) for name in names), places)
+
+
+def yolo_pictures(
+    file: YoloFile, labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
+) -> dict[str, list[Picture]]:
+    """Pictures of each split, by its name in the file. Raises DataRefused when names do not match the labels."""
+    ids = (ids_in_order if in_order else ids_by_name)(file.names, labels, str(file.path))
+    class_ids = [ids[name] for name in file.names]
+    return {split: _part_pictures(places, class_ids, max_bad, findings) for split, places in file.places.items()}
+
+
+def _entries(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _place(path: Path, base: Path, key: str, entry: str) -> Path:
+    """Roboflow writes `../train/images` where `train/images` is meant, as YOLO's own reader knows."""
+    for candidate in (base / entry, base / entry.removeprefix("../"), path.parent / entry):
+        if candidate.exists():
+            return candidate
+    raise DataRefused(f"{path}: `{key}: {entry}` is not there, looked for as {base / entry}: correct the path")
+
+
+def _part_pictures(
+    places: Sequence[Path], class_ids: Sequence[int], max_bad: float, findings: Findings
+) -> list[Picture]:
+    paths = [path for place in places for path in _pictures_at(place, findings)]
+    pictures, boxes, first, bad = [], 0, "", 0
+    for path in paths:
+        rows = _rows(_label_path(path), len(class_ids), findings)
+        kept = [row for row in rows if min(row[3:]) > 0]
+        if len(kept) < len(rows):
+            bad += len(rows) - len(kept)
+            first = first or str(_label_path(path))
+        boxes += len(rows)
+        pictures.append(Picture(path, _truth(kept, class_ids)))
+    judge_bad_boxes(str(places[0]), bad, boxes, f"in {first}", max_bad, findings)
+    return pictures
+
+
+def _pictures_at(place: Path, findings: Findings) -> Iterator[Path]:
+    """Of a folder, or of a text file that lists them."""
+    if place.is_dir():
+        yield from pictures_below(place, findings)
+        return
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        yield place
+        return
+    for line in text_of(place).split("\n"):
+        if line.strip():
+            path = place.parent / line.strip()
+            if path.is_file():
+                yield path
+            else:
+                findings.complain(
+                    f"listed {place}", f"{place} lists {line.strip()!r}, which is not there: correct the line"
+                )
+
+
+def _label_path(path: Path) -> Path:
+    """`.../images/a.jpg` has `.../labels/a.txt`."""
+    parts = list(path.with_suffix(".txt").parts)
+    places = [index for index, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts)
+
+
+def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...]]:
+    """(class, x, y, width, height) of each object."""
+    if not path.is_file():
+        findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
+        return []
+    rows = []
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row(line.split(), classes))
+        except ValueError as error:
+            findings.complain("label line", f"{path}, line {number}: {error}")
+    return rows
+
+
+def _row(words: Sequence[str], classes: int) -> tuple[float, ...]:
+    """Raises ValueError with a sentence."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r} is not five numbers: write `class x y width height`") from None
+    is_polygon = len(values) > _FIELDS and len(values) % 2 == 1
+    if len(values) != _FIELDS and not is_polygon:
+        raise ValueError(f"there are {len(values)} numbers: write `class x y width height`")
+    if not (values[0].is_integer() and 0 <= values[0] < classes):
+        raise ValueError(f"class {words[0]} is none of 0 to {classes - 1}: correct it, or add its name to data.yaml")
+    shares = np.array(values[1:])
+    if not np.isfinite(shares).all() or shares.max() > _TOLERANCE:
+        raise ValueError(f"{shares.max():g} is no share of the picture: divide pixels by its width and height")
+    if is_polygon:
+        corners = shares.reshape(-1, 2)
+        low, high = corners.min(0), corners.max(0)
+        shares = np.concatenate([(low + high) / 2, high - low])
+    return values[0], *shares.tolist()
+
+
+def _truth(rows: Sequence[tuple[float, ...]], class_ids: Sequence[int]) -> BoxTruth:
+    table = np.array(rows, np.float64).reshape(-1, _FIELDS)
+    centres, halves = table[:, 1:3], table[:, 3:] / 2
+    return BoxTruth(
+        np.concatenate([centres - halves, centres + halves], axis=1),
+        np.array([class_ids[int(row[0])] for row in rows], np.int64),
+        np.zeros(len(rows), np.bool_),
+        in_shares=True,
+    )

@@ -1,0 +1,184 @@
+"""COCO's and YOLO's boxes. Promises: every fault is one sentence that names the file and the entry."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.export.data.folder_data import folder_samples
+from saccade.export.data.labelled_images import DetectSample
+from saccade.export.recipe import FolderData
+from saccade.models.contract.specs import Task
+from tests.support.data_folders import (
+    LABELS,
+    checked,
+    coco_folder,
+    encoded,
+    images_by_split,
+    only_complaint,
+    picture,
+    save,
+)
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed_coco(root: Path, change: Change) -> None:
+    document = coco_folder(root)
+    change(document)
+    (root / "annotations.json").write_text(json.dumps(document))
+
+
+def test_coco_is_read_with_byte_order_mark_and_without_an_unused_root_category(tmp_path: Path) -> None:
+    document = coco_folder(tmp_path)
+    document["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
+    save(tmp_path / "annotations.json", codecs.BOM_UTF8 + json.dumps(document).encode())
+
+    report = checked(tmp_path, Task.DETECT)
+
+    assert report.complaints == ()
+    assert sum(sum(split.objects) for split in report.splits) == 24
+    assert "category 'shapes' is used by no annotation" in report.notes[0]
+
+
+def test_roboflow_folders_are_splits_with_a_file_each(tmp_path: Path) -> None:
+    for place, name in enumerate(("train", "valid", "test")):
+        document = coco_folder(tmp_path / name, file_name="_annotations.coco.json")
+        for number, image in enumerate(document["images"]):
+            save(tmp_path / name / image["file_name"], encoded(picture(100 * place + number)))
+
+    report = checked(tmp_path, Task.DETECT)
+
+    assert report.complaints == ()
+    assert images_by_split(report) == {"train": 12, "calibration": 12, "tuning": 12, "test": 12}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda d: d["annotations"][0].pop("bbox"), "1 of 24 boxes are null"),
+        (lambda d: d["annotations"][2].update(bbox=None), "annotation 2 in 1.png (bbox null)"),
+        (lambda d: d["annotations"][0].update(bbox=[5, 5, -3, 4]), "0 in 0.png (bbox [5.0, 5.0, -3.0, 4.0])"),
+        (lambda d: d["annotations"][0].update(bbox=[]), "1 of 24 boxes are null"),
+        (lambda d: d["annotations"][3].update(image_id="1"), "annotations[3].image_id is text"),
+        (lambda d: d["images"][0].update(id="0"), "images[0].id is text and COCO has a number there"),
+        (lambda d: d["annotations"][4].update(image_id=99), "annotation 4 belongs to image_id 99"),
+        (lambda d: d["annotations"][5].update(category_id=7), "5 has the category_id 7, which is none of 1, 2, 3"),
+        (lambda d: d["images"][3].update(id=2), "two images have the id 2"),
+        (lambda d: d["images"][3].update(file_name="2.png"), "two images are the file '2.png'"),
+        (lambda d: d["categories"][2].update(name="black"), "'black' is none of the 3 labels"),
+        (lambda d: d["images"][6].update(file_name="absent.png"), "absent.png cannot be read (No such file"),
+        (lambda d: d["images"][6].update(width=36, height=48), "6.png is 48x36 after its orientation"),
+        (lambda d: d["images"][6].update(width=640), "6.png is 48x36, and its annotations say 640x36"),
+        (lambda d: d.pop("categories"), "missing required field `categories`"),
+        (lambda d: d["annotations"].clear(), "has no object in any picture"),
+    ],
+)  # fmt: skip
+def test_faults_of_coco_files_are_named(tmp_path: Path, change: Change, text: str) -> None:
+    changed_coco(tmp_path, change)
+
+    complaints = checked(tmp_path, Task.DETECT, order="name").complaints
+
+    assert text in complaints[0]
+    assert str(tmp_path) in complaints[0] or "split 'tuning'" in complaints[0]
+
+
+def test_few_bad_boxes_are_left_out_and_said_where_the_recipe_allows_it(tmp_path: Path) -> None:
+    changed_coco(tmp_path, lambda d: d["annotations"][0].update(bbox=[500, 5, 3, 4]))
+
+    refused = only_complaint(checked(tmp_path, Task.DETECT))
+    report = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.05})
+
+    assert "1 of 24 boxes are null, without area or beside their picture" in refused
+    assert "max_bad_boxes: 0.042" in refused
+    assert report.complaints == ()
+    assert sum(sum(split.objects) for split in report.splits) == 23
+    assert "the recipe allows max_bad_boxes 0.05, the default is 0.001" in report.notes
+
+
+def test_truncated_annotations_are_no_json(tmp_path: Path) -> None:
+    coco_folder(tmp_path)
+    (tmp_path / "annotations.json").write_text('{"images": [')
+
+    assert f"{tmp_path}/annotations.json is not JSON" in only_complaint(checked(tmp_path, Task.DETECT))
+
+
+def yolo_folder(root: Path, images: int = 12, line: str = "{class_id} 0.5 0.5 0.25 0.5") -> None:
+    """As Roboflow writes it: paths that are wrong by one level, one folder per split."""
+    for place, split in enumerate(("train", "valid", "test")):
+        for number in range(images):
+            save(root / split / "images" / f"{number}.png", encoded(picture(100 * place + number)))
+            text = line.format(class_id=number % 3)
+            save(root / split / "labels" / f"{number}.txt", codecs.BOM_UTF8 + text.encode())
+    lines = ("train: ../train/images", "val: ../valid/images", "test: ../test/images", "nc: 3")
+    save(root / "data.yaml", "\n".join([*lines, "names: ['Red', 'green', 'blue']"]).encode())
+
+
+def test_yolo_files_are_read_in_pixels(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+
+    report = checked(tmp_path, Task.DETECT)
+    samples, _ = folder_samples(Task.DETECT, LABELS, FolderData(path="unused"), tmp_path, "test")
+
+    assert report.complaints == ()
+    assert images_by_split(report) == {"train": 12, "calibration": 12, "tuning": 12, "test": 12}
+    assert report.splits[-1].objects == (4, 4, 4)
+    assert isinstance(samples[0], DetectSample)
+    np.testing.assert_allclose(samples[0].boxes, [[18, 9, 30, 27]])
+
+
+def test_polygons_count_as_their_boxes_and_pictures_without_a_file_as_empty(tmp_path: Path) -> None:
+    yolo_folder(tmp_path, line="{class_id} 0.25 0.25 0.75 0.25 0.5 1.0")
+    (tmp_path / "test" / "labels" / "0.txt").unlink()
+
+    report = checked(tmp_path, Task.DETECT)
+    samples, _ = folder_samples(Task.DETECT, LABELS, FolderData(path="unused"), tmp_path, "tuning")
+
+    assert report.splits[-1].images_without == 1
+    assert f"{tmp_path}/test/labels/0.txt is not there: its picture counts as one without objects" in report.notes
+    assert isinstance(samples[0], DetectSample)
+    np.testing.assert_allclose(samples[0].boxes, [[12, 9, 36, 36]])
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("9 0.5 0.5 0.2 0.2", "line 1: class 9 is none of 0 to 2"),
+        ("0 24 18 10 10", "line 1: 24 is no share of the picture"),
+        ("0 0.5 0.5 0.2", "line 1: there are 4 numbers"),
+        ("red 0.5 0.5 0.2 0.2", "is not five numbers"),
+        ("0 0.5 0.5 0 0.2", "36 of 36 boxes are null, without area"),
+    ],
+)
+def test_faults_of_yolo_files_are_named(tmp_path: Path, line: str, text: str) -> None:
+    yolo_folder(tmp_path)
+    for path in tmp_path.glob("*/labels/*.txt"):
+        path.write_text(line)
+
+    assert text.removeprefix("36 of 36") in checked(tmp_path, Task.DETECT).complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ("train: train/images\nval: valid/images", "names no classes"),
+        ("names: [red, green, blue]", "names no pictures"),
+        ("val: nowhere\nnames: [red, green, blue]", "`val: nowhere` is not there"),
+        ("val: valid/images\ntrain: train/images\nnames: [red, green, black]", "'black' is none of the 3 labels"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)  # fmt: skip
+def test_faults_of_a_data_yaml_are_named(tmp_path: Path, document: str, text: str) -> None:
+    yolo_folder(tmp_path)
+    (tmp_path / "data.yaml").write_text(document)
+
+    complaint = only_complaint(checked(tmp_path, Task.DETECT))
+
+    assert text in complaint
+    assert "data.yaml" in complaint

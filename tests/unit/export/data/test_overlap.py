@@ -1,0 +1,138 @@
+"""Pictures in two splits. Promises: copies are found whatever was done to the file, and different pictures are not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from saccade.export.data.reading import PictureFacts, read_pictures
+from saccade.models.contract.specs import Task
+from tests.support.data_folders import checked, encoded, only_complaint, split_folders
+
+Disguise = Callable[[Path], bytes]
+
+
+def _mirrored(path: Path) -> bytes:
+    return encoded(ImageOps.mirror(Image.open(path)))
+
+
+def _saved_again(path: Path) -> bytes:
+    return encoded(Image.open(path), "JPEG", quality=75)
+
+
+def _mirrored_and_saved_again(path: Path) -> bytes:
+    return encoded(ImageOps.mirror(Image.open(path)), "JPEG", quality=85)
+
+
+def replace_split(root: Path, name: str, source: str, disguise: Disguise) -> None:
+    """Makes split `name` of the pictures of `source`."""
+    shutil.rmtree(root / name)
+    for path in sorted((root / source).rglob("*.png")):
+        copy = root / name / path.relative_to(root / source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(disguise(path))
+
+
+@pytest.mark.parametrize(
+    "pair", [("tuning", "test"), ("calibration", "test"), ("calibration", "tuning"), ("train", "test")]
+)
+@pytest.mark.parametrize(
+    "disguise", [Path.read_bytes, lambda path: path.read_bytes() + b"\0"], ids=["copy", "one byte more"]
+)
+def test_equal_pictures_are_refused_in_every_pair_of_splits(
+    tmp_path: Path, pair: tuple[str, str], disguise: Disguise
+) -> None:
+    split_folders(tmp_path, ["train", "calibration", "tuning", "test"])
+    replace_split(tmp_path, *pair, disguise)
+
+    complaint = only_complaint(checked(tmp_path, Task.CLASSIFY))
+
+    assert "12 pictures (100.0%)" in complaint
+    assert "pixel for pixel" in complaint
+    assert str(tmp_path / pair[0]) in complaint
+    assert str(tmp_path / pair[1]) in complaint
+
+
+@pytest.mark.parametrize("disguise", [_mirrored, _saved_again, _mirrored_and_saved_again])
+def test_pictures_saved_again_or_mirrored_are_refused(tmp_path: Path, disguise: Disguise) -> None:
+    split_folders(tmp_path, each=8)
+    replace_split(tmp_path, "calibration", "test", disguise)
+
+    complaint = only_complaint(checked(tmp_path, Task.CLASSIFY))
+
+    assert "24 pictures (100.0%) of split 'calibration' also in split 'test', saved again or mirrored" in complaint
+    assert "max_near" in complaint
+
+
+def test_a_single_equal_picture_is_refused_and_a_recipe_may_allow_it(tmp_path: Path) -> None:
+    split_folders(tmp_path, each=8)
+    first = next((tmp_path / "test").rglob("*.png"))
+    shutil.copy(first, tmp_path / "tuning" / "red" / "copy.png")
+
+    assert "1 picture (4.2%) of split" in only_complaint(checked(tmp_path, Task.CLASSIFY))
+    report = checked(tmp_path, Task.CLASSIFY, limits={"max_shared": 0.05})
+    assert report.complaints == ()
+    assert [pair.equal for pair in report.pairs] == [0, 0, 1]
+
+
+def test_few_near_copies_are_shown_with_their_share(tmp_path: Path) -> None:
+    split_folders(tmp_path, each=8)
+    first = next((tmp_path / "test").rglob("*.png"))
+    (tmp_path / "calibration" / "red" / "copy.jpg").write_bytes(_saved_again(first))
+
+    report = checked(tmp_path, Task.CLASSIFY)
+
+    pair = next(pair for pair in report.pairs if {pair.smaller, pair.larger} == {"calibration", "test"})
+    assert report.complaints == ()
+    assert (pair.equal, pair.near) == (0, 1)
+    assert pair.near_share == pytest.approx(1 / 24)
+    assert pair.near_example is not None
+
+
+def test_noise_of_one_colour_is_no_copy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("calibration", "tuning", "test"):
+        for number in range(30):
+            base = np.zeros((40, 40, 3)) + np.array([200, 40, 40])[np.roll(np.arange(3), number % 3)]
+            pixels = (base + rng.normal(0, 40, base.shape)).clip(0, 255).astype(np.uint8)
+            path = tmp_path / name / ("red", "green", "blue")[number % 3] / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(Image.fromarray(pixels), "JPEG", quality=75))
+
+    report = checked(tmp_path, Task.CLASSIFY)
+
+    assert report.complaints == ()
+    assert sum(pair.near for pair in report.pairs) == 0
+
+
+def test_pictures_that_are_twice_in_one_split_are_said(tmp_path: Path) -> None:
+    split_folders(tmp_path)
+    first = next((tmp_path / "test").rglob("*.png"))
+    shutil.copy(first, first.with_name("copy.png"))
+
+    assert "split 'test' has 1 picture twice, pixel for pixel" in checked(tmp_path, Task.CLASSIFY).notes
+
+
+def test_decoded_pictures_do_not_pile_up(tmp_path: Path) -> None:
+    split_folders(tmp_path, ["test"], each=40)
+    from saccade.export.data.pictures import ClassTruth, Picture
+
+    started = 0
+
+    def pictures():  # type: ignore[no-untyped-def]  # a generator that counts what was asked of it
+        nonlocal started
+        for path in sorted((tmp_path / "test").rglob("*.png")):
+            started += 1
+            yield Picture(path, ClassTruth(0))
+
+    reading = read_pictures(pictures())
+    first = next(reading)
+
+    assert isinstance(first, PictureFacts)
+    assert started < 60  # of 120: the rest waits until facts are taken
+    assert len(list(reading)) == 119
