@@ -38,7 +38,7 @@ class StepResult:
     """What one step made and whether it is good."""
 
     step: str
-    status: Literal["done", "cached", "failed"]
+    status: Literal["done", "cached", "lost", "failed"]  # lost: its variants go, the others and the run go on
     artifact: Artifact | None
     seconds: float
     detail: Detail

@@ -6,8 +6,8 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade.export.artifact import (
@@ -21,7 +21,7 @@ from saccade.export.artifact import (
 )
 from saccade.export.convert.batching import settled
 from saccade.export.data.datasets import DataStore
-from saccade.export.errors import ExportError, RecipeError
+from saccade.export.errors import DataRefused, ExportError, RecipeError
 from saccade.export.import_closure import closure_digest, own_packages
 from saccade.export.publish.signing import Signer
 from saccade.export.recipe import LoadedRecipe
@@ -73,24 +73,55 @@ def _parts_of(step: Step, loaded: LoadedRecipe) -> tuple[Part, ...]:
 
 
 def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, listener: Listener) -> list[StepResult]:
-    """Runs the steps until one fails or `settings.until` is done. Raises RecipeError for an unknown step name."""
+    """Runs the steps until one fails or `settings.until` is done. A variant that cannot be made costs only itself.
+
+    Raises RecipeError for an unknown step name.
+    """
     names = [qualified_name(step.name, part) for step, part in planned_steps(loaded)]
     for name in (settings.redo, settings.until):
         if name is not None and name not in names:
             raise RecipeError(f"no step {name!r}; this recipe has: {', '.join(names)}")
     results: list[StepResult] = []
     made: dict[str, Artifact] = {}
+    lost: dict[VariantKind, str] = {}
     for step, part in planned_steps(loaded):
         name = qualified_name(step.name, part)
+        left = _without(loaded, lost)
+        if part not in _parts_of(step, left):
+            continue
         listener.started(name)
-        result = _run_step(step, part, settled(loaded, made), settings, made, data, listener)
+        result = _run_step(step, part, settled(left, made), settings, made, data, listener, lost)
+        gone = _variants_of(step, part, left)
+        if result.status == "lost" and (len(gone) == len(left.recipe.variants) or name == settings.until):
+            result = replace(result, status="failed")  # nothing is left that could be published
         listener.finished(result)
         results.append(result)
         if result.artifact is not None:
             made[name] = result.artifact
+        if result.status == "lost":
+            lost |= dict.fromkeys(gone, f"{name}: {result.detail['error']}")
         if result.status == "failed" or name == settings.until:
             break
     return results
+
+
+def _without(loaded: LoadedRecipe, lost: Mapping[VariantKind, str]) -> LoadedRecipe:
+    """The recipe with the variants that are left."""
+    if not lost:
+        return loaded
+    variants = tuple(variant for variant in loaded.recipe.variants if variant not in lost)
+    return loaded.model_copy(update={"recipe": loaded.recipe.model_copy(update={"variants": variants})})
+
+
+def _variants_of(step: Step, part: Part, loaded: LoadedRecipe) -> tuple[VariantKind, ...]:
+    """The variants that cannot be made without this step."""
+    match step.scope:
+        case "variant":
+            return tuple(variant for variant in loaded.recipe.variants if variant == part)
+        case "form" if part != "dense":
+            return tuple(variant for variant in loaded.recipe.variants if TRAITS[variant].form == part)
+        case _:
+            return loaded.recipe.variants
 
 
 def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
@@ -109,6 +140,7 @@ def _run_step(
     made: dict[str, Artifact],
     data: DataStore,
     listener: Listener,
+    lost: Mapping[VariantKind, str],
 ) -> StepResult:
     name = qualified_name(step.name, part)
     start = time.perf_counter()
@@ -131,16 +163,27 @@ def _run_step(
                 settings.repository,
                 listener.noted,
                 settings.signer,
+                lost,
             )
             detail = step.run(context)
             seconds = time.perf_counter() - start
             artifact = finish(out, directory, digest, detail, seconds)
-    except (ExportError, SaccadeError) as error:
+    except DataRefused as error:  # what is wrong with the data is wrong for all variants
         return StepResult(name, "failed", None, time.perf_counter() - start, {"error": str(error)})
+    except (ExportError, SaccadeError) as error:
+        return StepResult(
+            name,
+            "failed" if step.scope == "model" else "lost",
+            None,
+            time.perf_counter() - start,
+            {"error": str(error)},
+        )
     except Exception as error:  # converters and runtimes raise whatever they like; the other recipes still run
         _log.exception("step_failed %s %s", loaded.recipe.model, name)
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        return StepResult(name, "failed", None, time.perf_counter() - start, {"error": text})
+        return StepResult(
+            name, "failed" if step.scope == "model" else "lost", None, time.perf_counter() - start, {"error": text}
+        )
     return StepResult(name, "done" if step.is_good(detail) else "failed", artifact, seconds, detail)
 
 

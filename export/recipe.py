@@ -89,10 +89,12 @@ class OnnxSpec(Frozen):
 
 
 class AccuracyControlSpec(Frozen):
-    """Sensitive layers go back to float while the tuning metric falls short of the float network's by too much."""
+    """Layers go back to float, heads first, while the tuning metric falls short of the float network's by too much."""
 
-    max_drop: Annotated[float, Field(ge=0)] | None = None  # a fraction as in the gate; null: no layer goes back
+    # Of the upper end of the paired interval, as in the gate; null: the variant's own budget there.
+    max_drop: Annotated[float, Field(ge=0)] | None = None
     max_float_layers: int = Field(default=16, ge=1)
+    budget_s: float = Field(default=20.0, ge=0)  # no attempt begins after it; 0: no layer goes back
 
 
 class PolicySpec(Frozen):

@@ -124,6 +124,8 @@ STEPS: tuple[Step, ...] = (
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "extra_outputs", "data", "labels", "calibration"),
             "batch": loaded.recipe.qualify.evaluate_batch_size,
+            "max_drop": loaded.recipe.gate.max_metric_drop,
+            "max_drop_by_variant": dict(loaded.recipe.gate.max_metric_drop_by_variant),
         },
         tools=("onnx", "onnxruntime", "numpy", "ml-dtypes", "pillow", "simplejpeg"),
         scope="variant",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +34,7 @@ class StepContext:
     repository: Path
     note: Note
     signer: Signer | None = None  # signs what is published
+    lost: Mapping[VariantKind, str] = field(default_factory=dict)  # variants that could not be made, and why
 
     @property
     def recipe(self) -> Recipe:

@@ -17,6 +17,7 @@ SaccadeError
 ├── DeadlineExceeded        the deadline cannot be, or was not, met
 ├── ClientLeft              nobody waits for the answer any more
 ├── InferenceFailed         the backend refused this batch
+│   └── NotFinite           the network's answer to one image holds what is no number
 ├── BackendError            a backend could not load or run
 │   ├── RuntimeMissing      a library or a driver is not there, or too old
 │   ├── PlanRefused         a TensorRT plan of another GPU, another TensorRT, another file, or damaged
@@ -112,6 +113,10 @@ class ClientLeft(SaccadeError):
 
 
 class InferenceFailed(SaccadeError):
+    pass
+
+
+class NotFinite(InferenceFailed):
     pass
 
 

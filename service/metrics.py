@@ -70,6 +70,12 @@ class Metrics:
             ("model", "version", "decoder"),
             registry=registry,
         )
+        self.nonfinite_total = Counter(
+            "saccade_nonfinite_total",
+            "Images whose answer held what is no number; each was answered 500",
+            ("model", "version"),
+            registry=registry,
+        )
         self.batch_size = Histogram(
             "saccade_batch_size",
             "Images per executed batch",
@@ -143,6 +149,7 @@ class VersionMetrics:
         self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
         self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
         self.outcomes = {outcome: metrics.requests_total.labels(model, version, outcome.value) for outcome in Outcome}
+        self.not_finite = metrics.nonfinite_total.labels(model, version)
         self._answers = metrics.answers_by_variant_total
         self._names = (model, version)
         self._by_variant: dict[str, Counter] = {}

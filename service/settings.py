@@ -106,6 +106,7 @@ class Settings(BaseModel):
     shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")
     require_signature: bool = Field(False, description="refuse versions that no trusted key has signed")
+    allow_unjudged: bool = Field(False, description="serve versions whose answers nobody held against labels")
     trusted_keys: tuple[Path, ...] = Field(
         (), description="public keys whose signatures count: PEM files or directories of them, separated by ':'"
     )

@@ -192,6 +192,8 @@ def _figures_table(models: list[dict[str, Any]], rows: list[tuple[str, list[Answ
         "variant",
         "metric (test split)",
         "95 % interval",
+        "from score",
+        "precision / recall / F1",
         "best images/s",
         "sent",
         "check",
@@ -208,14 +210,23 @@ def _figures_table(models: list[dict[str, Any]], rows: list[tuple[str, list[Answ
         table.add_row(
             f"{model['name']}/{version['version']}",
             version["variant"],
-            f"{metric['name']} {metric['value']:.4f}",
-            f"{metric['ci_low']:.4f} - {metric['ci_high']:.4f}",
+            f"{metric['name']} {metric['value']:.4f}" if metric else "unjudged",
+            f"{metric['ci_low']:.4f} - {metric['ci_high']:.4f}" if metric else "",
+            *_operating_cells(version["operating_point"]),
             f"{max(item['images_per_s'] for item in version['latency']):.0f}",
             str(len(answered)),
             f"{what}: {share:.3f}",
             f"{np.median(totals):.1f}",
         )
     return table
+
+
+def _operating_cells(point: dict[str, Any] | None) -> tuple[str, str]:
+    """What users of a detector get when they name no threshold; nothing for other tasks."""
+    if point is None:
+        return "", ""
+    shares = " / ".join(f"{point[name]:.3f}" for name in ("precision", "recall", "f1"))
+    return f"{point['score_threshold']:g}: {point['metric']['name']} {point['metric']['value']:.4f}", shares
 
 
 def run(repository: Path) -> None:

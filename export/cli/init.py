@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import folders_in
 from saccade.export.data.split_sources import split_folder_names
-from saccade.export.errors import RecipeError, SourceError
+from saccade.export.errors import ExportError, RecipeError, SourceError
+from saccade.export.qualification.proposals import BATCH, Proposal, proposal
 from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
@@ -24,6 +25,7 @@ from saccade.export.sources.names import generic_labels, near_names
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import shapes_of
 from saccade.models.contract.specs import Task
+from saccade.service.errors import SaccadeError
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _WITH_CLASS_COUNT = ("timm", "torchvision")
@@ -59,6 +61,37 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     except SourceError:
         out.unlink()
         raise
+
+
+def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]]:
+    """The recipe with what its own network proposes of it, and where that comes from; unchanged where nothing can be.
+
+    Side effects: runs the network on tuning pictures, and adds lines to `out`.
+    """
+    if new.loaded.recipe.weights is None:
+        return new, ()
+    try:
+        found = _proposal(new.loaded)
+    except (ExportError, SaccadeError) as error:
+        return new, (f"nothing is proposed: {error}",)
+    known = yaml.safe_load(new.text)
+    added = {name: section for name, section in found.lines.items() if name not in known}
+    if not added:
+        return new, found.sentences
+    text = new.text + "".join(_line(name, section) for name, section in added.items())
+    out.write_text(text)
+    return NewRecipe(load_recipe(out), text), found.sentences
+
+
+def _proposal(loaded: LoadedRecipe) -> Proposal:
+    from saccade.export.data.datasets import DataStore  # torch and pictures, only where something is measured
+    from saccade.export.qualification.reference import eager_answer
+    from saccade.export.sources import load_network
+
+    split = DataStore().split(loaded, "tuning")
+    network = load_network(loaded.network_request())
+    batch = 1 if network.not_batchable_reason else BATCH
+    return proposal(lambda images: list(eager_answer(network, loaded.recipe, images)), split, loaded.recipe, batch)
 
 
 def recognised(checkpoint: Path | None) -> str:

@@ -21,6 +21,7 @@ from saccade.export.cli.signing import keygen, sign, sign_key_option, signer_fro
 from saccade.export.cli.sources import init, sources
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import ExportError, RecipeError
+from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.table import report_table
 from saccade.export.pipeline import RunSettings, planned_steps, run_pipeline
 from saccade.export.recipe import LoadedRecipe, load_recipe
@@ -126,12 +127,17 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
 
 
 def _print_gates(outcomes: list[list[StepResult]], as_json: bool) -> None:
-    """Every check of every variant, denied ones included; stdout stays free for JSON."""
+    """Every check of every variant, then why each denied one is; stdout stays free for JSON."""
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else _WIDE)
     for results in outcomes:
         for result in results:
             if result.step == "gate" and result.artifact is not None:
-                console.print(report_table(read_report(result.artifact.file(REPORT_JSON))))
+                report = read_report(result.artifact.file(REPORT_JSON))
+                console.print(report_table(report))
+                for variant in report.variants:
+                    if verdict(variant.gate) == "denied":
+                        text = denial_text(variant.qualify.variant, variant.gate)
+                        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _summary(results: list[StepResult]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from saccade.export.pipeline import Listener, RunSettings, rerun_command
 
 _LONGEST = 60  # characters of a fact that still fits beside others
 _ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # what went wrong is never too long
-_STYLES = {"done": "green", "cached": "cyan", "failed": "red"}
+_STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 
 
 @contextmanager

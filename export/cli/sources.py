@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.init import summary, write_recipe
+from saccade.export.cli.init import summary, with_proposal, write_recipe
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.sources.catalogue import NAMELESS, matching_names
 
@@ -17,19 +17,24 @@ from saccade.export.sources.catalogue import NAMELESS, matching_names
 @click.option("--data", type=FILE, required=True, help="your pictures: a folder per label, or one per split")
 @click.option("--source", help="library/name, where the checkpoint does not say it")
 @click.option("--out", type=FILE, default="recipe.yaml", show_default=True, help="recipe to write")
+@click.option("--measure/--no-measure", default=True, help="propose limits by running the network on tuning pictures")
 @options.as_json
-def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, as_json: bool) -> None:
+def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, measure: bool, as_json: bool) -> None:
     """Writes the recipe for CHECKPOINT, and says what was understood.
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
     new = write_recipe(checkpoint, source, data, out)
+    proposed: tuple[str, ...] = ()
+    if measure:
+        new, proposed = with_proposal(new, out)
     understood = summary(new.loaded)
     if as_json:
-        print_json({"recipe": str(out), "understood": understood})
+        print_json({"recipe": str(out), "understood": understood, "proposed": proposed})
         return
     print(new.text, end="")
     print(*(f"# {name:<14} {text}" for name, text in understood.items()), sep="\n")
+    print(*(f"# {'proposed':<14} {sentence}" for sentence in proposed), sep="\n", end="\n" if proposed else "")
     print(f"# wrote {out}; next: saccade-export run {out}")
 
 

@@ -31,6 +31,7 @@ from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
+from saccade.export.variants import TRAITS
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
 Told = Callable[[int, int], None]  # pictures read, pictures in all

@@ -16,6 +16,7 @@ from saccade.export.qualification.accuracy import Answer, answers_of, evidence_o
 from saccade.export.qualification.benchmark import latency_figure, speed_ratio
 from saccade.export.qualification.evidence import accuracy_of
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
+from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.qualify_report import DeviceFigures, QualifyReport, SparseGain
 from saccade.export.variants import TRAITS, VariantKind
 from saccade.models.contract.manifest import Manifest
@@ -67,6 +68,7 @@ def device_figures(
         )
         reference = evidence_of(data.expected, data.split, terms.task, terms.classes)
         accuracy = accuracy_of(evidence, reference, terms.bootstrap_resamples)
+        operating = operating_accuracy(evidence, reference, terms.task.score_threshold, terms.bootstrap_resamples)
         latency = tuple(
             latency_figure(_seconds(probe, (plan,), data.split.images, size, terms)[:, 0], size)
             for size in terms.allowed_batch_sizes
@@ -85,6 +87,8 @@ def device_figures(
             metric=metric_figure(accuracy),
             drop=metric_drop(accuracy),
             memory_mb=round(plan.memory_bytes / 1e6, 1) or None,
+            operating_point=None if operating is None else operating[0],
+            operating_drop=None if operating is None else metric_drop(operating[1]),
         )
     finally:
         plan.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from saccade.export.artifact import Artifact, Detail
+from saccade.export.artifact import Detail
 from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.conversion_proof import read_proof
 from saccade.export.convert.wrap import read_folds, read_wrap_facts
@@ -18,8 +18,7 @@ from saccade.export.gate.judged_variants import judged_variants
 from saccade.export.plans.targets import read_targets
 from saccade.export.precision.files import CALIBRATION_FILE
 from saccade.export.qualification.benchmark import cpu_name
-from saccade.export.qualification.bootstrap import CONFIDENCE
-from saccade.export.qualification.reference import reference_interval, reference_metric_name
+from saccade.export.qualification.reference import read_reference
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.reports.export_report import (
     CalibrationTable,
@@ -40,7 +39,6 @@ from saccade.export.reports.report_inputs import (
 from saccade.export.sources.specs import source_name
 from saccade.export.sources.weights import weights_digest
 from saccade.export.steps import StepContext, qualified_name, tool_versions
-from saccade.models.contract.manifest import MetricFigure
 
 _VERDICTS = ("accepted", "pending", "denied")
 _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
@@ -57,6 +55,8 @@ def run_gate(context: StepContext) -> Detail:
     }
     if named["pending"]:
         detail["pending"] = ", ".join(each.qualify.variant for each in named["pending"])
+    if report.lost:
+        detail["lost"] = " | ".join(f"{name}: {reason}" for name, reason in report.lost.items())
     if named["denied"]:
         detail["denied"] = " | ".join(denial_text(each.qualify.variant, each.gate) for each in named["denied"])
     return detail
@@ -65,20 +65,6 @@ def run_gate(context: StepContext) -> Detail:
 def weights_identity(loaded: LoadedRecipe) -> str:
     path = loaded.weights_path
     return "random" if path is None else f"sha256:{weights_digest(path)}"
-
-
-def reference_figure(artifact: Artifact) -> MetricFigure:
-    """The eager network's metric as the manifest and the report state it."""
-    interval = reference_interval(artifact)
-    return MetricFigure(
-        name=reference_metric_name(artifact),
-        value=interval.value,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        confidence=CONFIDENCE,
-        split="test",
-        images=int(artifact.detail["images"]),
-    )
 
 
 def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
@@ -91,6 +77,7 @@ def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
 
 def _report(context: StepContext) -> ExportReport:
     recipe = context.recipe
+    stored = read_reference(context.inputs["reference"])
     calibration: list[CalibrationTable] = []
     for name in recipe.variants:
         made = context.inputs[qualified_name("precision", name)]
@@ -105,13 +92,16 @@ def _report(context: StepContext) -> ExportReport:
         model=recipe.model,
         task=recipe.task.task,
         labels=recipe.labels,
+        preprocess=recipe.preprocess,
         source=source_name(recipe.source),
         weights=weights_identity(context.loaded),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        reference=reference_figure(context.inputs["reference"]),
+        reference=stored.figure.metric,
+        reference_operating_point=stored.operating_point,
         network=read_wrap_facts(context.inputs["wrap"].directory)
         | {"nodes": int(context.inputs["onnx_optimization"].detail["nodes_after"])},
         variants=judged_variants(context),
+        lost={name: reason for name, reason in context.lost.items()},
         calibration=tuple(calibration),
         thresholds=recipe.gate,
         fidelity=read_fidelity(context.inputs["preprocess"]),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from saccade.export.variants import Precision, VariantKind
+from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Frozen
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -28,10 +29,22 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
 
 
+# What a network must gain over the best guess, as a share of what is left above it. Detectors start from nothing, so
+# that a small figure says much; a class can be guessed nearly right by one that saw the brightness alone.
+MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05}
+# Test images below which an interval is too wide for any limit of this file to be reached by more than luck.
+MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50}
+
+
 class GateThresholds(Frozen):
     """What a variant must reach. Shares and drops are fractions: 0.005 is half a point."""
 
-    min_metric: float = Field(default=0.0, ge=0)  # lower end of the bootstrap interval; keeps untrained weights out
+    # metric: answers are held against labels. parity: only against the eager network's answers, for who has no labels;
+    # the version is then called unjudged wherever it appears, and a server must be told to serve it.
+    mode: Literal["metric", "parity"] = "metric"
+    min_metric: float = Field(default=0.0, ge=0)  # lower end of the interval
+    min_skill: Share | None = None  # lower end of the interval, as MIN_SKILL, which counts where there is no number
+    min_test_images: int | None = Field(default=None, ge=1)  # as MIN_TEST_IMAGES
     max_metric_drop: float = Field(default=0.005, ge=0)  # upper end of the paired bootstrap interval
     max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     max_class_drop: float = Field(default=0.05, ge=0)  # the same of the class that may have lost most
@@ -64,6 +77,12 @@ class GateThresholds(Frozen):
         own: Mapping[str, float] = {name: limit for name, limit in self.max_metric_drop_by_variant.items()}
         return own.get(variant, self.max_metric_drop)
 
+    def skill_limit(self, metric: MetricName) -> float:
+        return MIN_SKILL[metric] if self.min_skill is None else self.min_skill
+
+    def test_images_limit(self, metric: MetricName) -> int:
+        return MIN_TEST_IMAGES[metric] if self.min_test_images is None else self.min_test_images
+
     def agreement_limits(self) -> dict[Agreement, float]:
         return {**MIN_AGREEMENT, **self.min_agreement}
 
@@ -82,6 +101,8 @@ LOOSEST: Mapping[str, float] = {
     "max_batch_error": 1e-2,
     "max_half_batch_error": 5e-2,
     "min_agreement": 0.5,
+    "min_skill": 0.001,
+    "min_test_images": 20,
     "min_precision_share": 0.5,
     "min_preprocess_agreement": 0.95,
     "min_sparse_gain": 1.0,
@@ -97,6 +118,37 @@ def loose_limits(thresholds: GateThresholds) -> list[str]:
     ]
 
 
+def looser_limits(thresholds: GateThresholds) -> list[str]:
+    """The limits that are looser than the defaults, each with both numbers; every report says them."""
+    usual = GateThresholds()
+    found = [
+        f"{name} {given:g} (default {default:g})"
+        for name, given, default in _with_defaults(thresholds, usual)
+        if (given > default if name.startswith("max") else given < default)
+    ]
+    switches = [name for name in ("allow_random_weights", "allow_loose_thresholds") if getattr(thresholds, name)]
+    return [*found, *switches]
+
+
+def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterator[tuple[str, float, float]]:
+    """Name, value and default of every limit that has both."""
+    for name in GateThresholds.model_fields:
+        given, default = getattr(thresholds, name), getattr(usual, name)
+        if isinstance(given, float) and isinstance(default, float):
+            yield name, given, default
+    for variant, budget in thresholds.max_metric_drop_by_variant.items():
+        yield f"max_metric_drop_by_variant.{variant}", budget, usual.max_metric_drop
+    for agreement, least in thresholds.min_agreement.items():
+        yield f"min_agreement.{agreement}", least, MIN_AGREEMENT[agreement]
+    for precision, share in thresholds.min_precision_share.items():
+        yield f"min_precision_share.{precision}", share, MIN_PRECISION_SHARE[precision]
+    # Those that depend on the task are held against the least that any task asks for.
+    if thresholds.min_skill is not None:
+        yield "min_skill", thresholds.min_skill, min(MIN_SKILL.values())
+    if thresholds.min_test_images is not None:
+        yield "min_test_images", thresholds.min_test_images, min(MIN_TEST_IMAGES.values())
+
+
 def changed_limits(found: GateThresholds, agreed: GateThresholds) -> list[str]:
     """How the thresholds that were used differ from the agreed ones."""
     left, right = found.model_dump(mode="json"), agreed.model_dump(mode="json")
@@ -107,6 +159,8 @@ def _bounded(thresholds: GateThresholds) -> Iterator[tuple[str, float, float]]:
     """Name, value and loosest sensible value of every limit that has one."""
     for name, limit in LOOSEST.items():
         value = getattr(thresholds, name)
+        if value is None:
+            continue
         if isinstance(value, dict):
             yield from ((f"{name}.{key}", each, limit) for key, each in value.items())
         else:

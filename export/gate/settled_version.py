@@ -78,7 +78,13 @@ def _variant(variant: Variant, report: VariantReport) -> Variant:
     device = report.qualify.device
     if device is None:
         return variant
-    changes = {"latency": device.latency, "measured_on": device.device, "metric": device.metric, "gate": report.gate}
+    changes = {
+        "latency": device.latency,
+        "measured_on": device.device,
+        "metric": device.metric,
+        "operating_point": device.operating_point,
+        "gate": report.gate,
+    }
     return variant.model_copy(update=changes)
 
 

@@ -14,7 +14,7 @@ from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.wrap import read_extra_outputs
 from saccade.export.errors import PublishError
 from saccade.export.gate.decision import verdict
-from saccade.export.gate.judge import reference_figure, weights_identity
+from saccade.export.gate.judge import weights_identity
 from saccade.export.gate.judged_variants import ensure_judged_by_recipe
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.plans.targets import read_targets
@@ -22,7 +22,7 @@ from saccade.export.publish.evidence_pack import EVIDENCE_FILE, images_within, w
 from saccade.export.publish.repository import add_version, readable_manifests
 from saccade.export.publish.samples import write_samples
 from saccade.export.publish.signing import Signer, sign_version
-from saccade.export.qualification.reference import reference_answers
+from saccade.export.qualification.reference import read_reference, reference_answers
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from saccade.export.sources.specs import source_name
 from saccade.export.steps import StepContext, qualified_name
@@ -56,6 +56,8 @@ def run_publish(context: StepContext) -> Detail:
         )
     model_dir = context.repository / report.model
     model_dir.mkdir(parents=True, exist_ok=True)
+    # Before the version: nothing is written once it is live, so that a full disk leaves no half of a publication.
+    write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
     scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
     try:
         scratch.chmod(0o755)
@@ -73,7 +75,6 @@ def run_publish(context: StepContext) -> Detail:
         shutil.rmtree(scratch, ignore_errors=True)
     if context.signer is not None and existing is not None:
         sign_version(model_dir / str(existing), context.signer)
-    write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
     return {
         "version": number,
         "is_new": existing is None,
@@ -149,6 +150,7 @@ def _manifest(
 ) -> Manifest:
     recipe = context.recipe
     reason = not_batchable_reason(context.inputs)
+    reference = read_reference(context.inputs["reference"])
     return Manifest(
         model=recipe.model,
         version=number,
@@ -168,7 +170,9 @@ def _manifest(
         not_batchable_reason=reason,
         targets=read_targets(context.inputs["targets"]),
         allowed_batch_sizes=recipe.allowed_batch_sizes,
-        reference_metric=reference_figure(context.inputs["reference"]),
+        reference_metric=reference.figure.metric,
+        reference_operating_point=reference.operating_point,
+        judged=recipe.gate.mode == "metric",
         variants=tuple(_variant(context, variant) for variant in published),
         files=files,
         lineage=_lineage(context),
@@ -187,6 +191,7 @@ def _variant(context: StepContext, variant: VariantReport) -> Variant:
             "file": f"{name}.onnx",
             "external_data": tuple(variant.qualify.external_sha256),
             "metric": variant.qualify.metric,
+            "operating_point": variant.qualify.operating_point,
             "latency": variant.qualify.latency,
             "measured_on": variant.qualify.measured_on,
             "detail": dict(_made(context, variant).detail),

@@ -5,6 +5,10 @@ answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, 
 accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
 speed_measurements.py   time and memory: benchmark.py takes turns, bare_graph.py is raced against
 file_structure.py       precision and sparsity by layer
+chance.py               what an answer reaches that looks at no picture
+operating_point.py      detectors at the score threshold that requests get
+plausibility.py         answers that cannot be true, with what to write in the recipe
+proposals.py            what `init` proposes from tuning pictures
 metric_figures.py       a metric as manifest and report state it
 curves.py               where it is wrong: confusion, precision and recall
 disagreements.py        where its answers differ; answer_pictures.py draws that

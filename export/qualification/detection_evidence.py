@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from saccade.export.qualification.evidence import MetricName, Weights
+from saccade.export.qualification.evidence import Weights, mean_of_classes
+from saccade.models.contract.manifest import MetricName
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -51,8 +52,7 @@ class DetectEvidence:
         return len(self.truth_counts)
 
     def values(self, weights: Weights) -> FloatArray:
-        result: FloatArray = np.nanmean(self.class_values(weights), axis=1)
-        return result
+        return mean_of_classes(self.class_values(weights))
 
     def per_class(self) -> FloatArray:
         figures: FloatArray = self.class_values(np.ones((1, self.images), np.int64))[0]

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.qualification.bootstrap import Interval, interval_of, resample_weights
+from saccade.export.qualification.bootstrap import (
+    Interval,
+    interval_of,
+    metric_drop_interval,
+    metric_interval,
+    rate_drop_interval,
+    rate_interval,
+    resample_weights,
+)
+from saccade.models.contract.manifest import MetricName
 
-MetricName = Literal["top1", "map", "miou"]
 Weights = NDArray[np.int64]  # (resamples, images): how often each image counts
 
 
@@ -80,8 +88,7 @@ class SegmentEvidence:
         return len(self.confusions)
 
     def values(self, weights: Weights) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = np.nanmean(self.class_values(weights), axis=1)
-        return result
+        return mean_of_classes(self.class_values(weights))
 
     def per_class(self) -> NDArray[np.float64]:
         figures: NDArray[np.float64] = self.class_values(np.ones((1, self.images), np.int64))[0]
@@ -103,6 +110,7 @@ class Accuracy:
     drop: Interval  # reference - variant, same resamples
     per_class: tuple[float | None, ...]
     worst_class: ClassDrop | None  # None: no class occurs
+    is_never_worse: bool = False  # than the reference, on any selection of the images
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +132,30 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
         raise ValueError(f"{evidence.images} images against {reference.images}: the figures cannot be paired")
     weights = resample_weights(evidence.images, resamples)
     found, expected = evidence.values(weights), reference.values(weights)
-    value, reference_value = point_value(evidence), point_value(reference)
+    value, drop = _intervals(evidence, reference, found, expected)
     return Accuracy(
         evidence.metric,
         evidence.images,
-        interval_of(value, found),
-        interval_of(reference_value - value, expected - found),
+        value,
+        drop,
         tuple(None if np.isnan(figure) else float(figure) for figure in evidence.per_class()),
         worst_class(evidence, reference, weights),
+        is_never_worse=drop.value <= 0.0 and bool((expected - found <= 0.0).all()),
     )
+
+
+def _intervals(
+    evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
+) -> tuple[Interval, Interval]:
+    """Of the metric and of its drop. Rates have intervals of their own, other metrics those of the resamples."""
+    images = evidence.images
+    if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
+        right, wanted = evidence.correct, reference.correct
+        lost, gained = int((wanted & ~right).sum()), int((right & ~wanted).sum())
+        return rate_interval(int(right.sum()), images), rate_drop_interval(lost, gained, images)
+    value = point_value(evidence)
+    drop = metric_drop_interval(point_value(reference) - value, expected - found, images)
+    return metric_interval(value, found, images), drop
 
 
 def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> ClassDrop | None:
@@ -145,6 +168,13 @@ def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> Cl
         if known.size and not np.isnan(drop):
             figures.append(ClassDrop(index, interval_of(float(drop), known)))
     return max(figures, key=lambda figure: figure.drop.high, default=None)
+
+
+def mean_of_classes(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of the classes that occur (resamples, classes); 0 where none does, as in few images without objects."""
+    occurs = ~np.isnan(figures)
+    result: NDArray[np.float64] = np.where(occurs, figures, 0.0).sum(1) / np.maximum(occurs.sum(1), 1)
+    return result
 
 
 def _ratio(parts: NDArray[np.number], totals: NDArray[np.number]) -> NDArray[np.float64]:

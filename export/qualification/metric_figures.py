@@ -22,4 +22,5 @@ def metric_figure(accuracy: Accuracy) -> MetricFigure:
 
 
 def metric_drop(accuracy: Accuracy) -> MetricDrop:
-    return MetricDrop(value=accuracy.drop.value, ci_low=accuracy.drop.low, ci_high=accuracy.drop.high)
+    drop = accuracy.drop
+    return MetricDrop(value=drop.value, ci_low=drop.low, ci_high=drop.high, is_never_worse=accuracy.is_never_worse)

@@ -27,8 +27,10 @@ from saccade.export.qualification.curves import curves_of
 from saccade.export.qualification.evidence import Accuracy, accuracy_of
 from saccade.export.qualification.file_structure import file_structure
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
+from saccade.export.qualification.operating_point import operating_accuracy
+from saccade.export.qualification.plausibility import answer_faults
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
-from saccade.export.qualification.reference import reference_answers
+from saccade.export.qualification.reference import read_reference, reference_answers
 from saccade.export.qualification.serving import open_backend
 from saccade.export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
 from saccade.export.steps import StepContext, qualified_name
@@ -55,7 +57,9 @@ def run_qualify(context: StepContext) -> Detail:
     context.note("task metric")
     answers = answers_of(backend.infer, split, recipe.qualify.evaluate_batch_size)
     evidence = evidence_of(answers, split, recipe.task, len(recipe.labels))
-    accuracy = accuracy_of(evidence, reference, recipe.qualify.bootstrap_resamples)
+    resamples = recipe.qualify.bootstrap_resamples
+    accuracy = accuracy_of(evidence, reference, resamples)
+    operating = operating_accuracy(evidence, reference, recipe.task.score_threshold, resamples)
     context.note("parity, batch invariance, hostile inputs, repetition")
     is_deterministic, runs = equal_runs(backend, lambda: open_backend(file, recipe), recipe, split.images)
     parity = parity_figures(backend, recipe, split.images, expected)
@@ -97,6 +101,10 @@ def run_qualify(context: StepContext) -> Detail:
         memory_mb=None if traits.needs_gpu else memory_mb(file, recipe),
         measured_through=_through(file),
         efficiency=efficiency_of(structure.layers, latency, measured_peak(threads) if latency else None),
+        reference=read_reference(context.inputs["reference"]).figure,
+        operating_point=None if operating is None else operating[0],
+        operating_drop=None if operating is None else metric_drop(operating[1]),
+        faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report)

@@ -9,16 +9,17 @@ from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
 from saccade.export.variants import Precision
-from saccade.models.contract.manifest import Device, LatencyFigure, MetricFigure
+from saccade.models.contract.manifest import Device, LatencyFigure, MetricFigure, OperatingPoint
 from saccade.models.contract.specs import Frozen, Sha256
 
 
 class MetricDrop(Frozen):
-    """Reference minus variant, with the paired bootstrap interval; negative means the variant is better."""
+    """Reference minus variant, with the paired interval; negative means the variant is better."""
 
     value: float
     ci_low: float
     ci_high: float
+    is_never_worse: bool = False  # on no selection of the images: what the interval allows for was not seen
 
 
 class ClassDropFigure(Frozen):
@@ -28,6 +29,15 @@ class ClassDropFigure(Frozen):
     value: float
     ci_low: float
     ci_high: float
+
+
+class ReferenceFigure(Frozen):
+    """What the eager network is worth on the test split, beside the best that needs no picture."""
+
+    metric: MetricFigure
+    chance: float  # the metric of the best guess
+    guess: str  # what it does, as in "always answering 'cat'"
+    faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
 
 
 class ParityFigure(Frozen):
@@ -123,6 +133,8 @@ class DeviceFigures(Frozen):
     metric: MetricFigure
     drop: MetricDrop
     memory_mb: float | None = None  # of the device, that the opened plan took with its buffers
+    operating_point: OperatingPoint | None = None  # of detectors
+    operating_drop: MetricDrop | None = None
 
 
 class QualifyReport(Frozen):
@@ -156,3 +168,7 @@ class QualifyReport(Frozen):
     measured_through: str = "ONNX Runtime on the CPU"
     efficiency: Efficiency | None = None
     device: DeviceFigures | None = None  # None: no plan of it was built and measured
+    reference: ReferenceFigure | None = None
+    operating_point: OperatingPoint | None = None  # of detectors
+    operating_drop: MetricDrop | None = None  # there, against the eager network there
+    faults: tuple[str, ...] = ()  # why answers to the test images cannot be true

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-import orjson
 import torch
 from numpy.typing import NDArray
 
 from saccade.export.artifact import Artifact, Detail
+from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.convert.padding import plain_input
 from saccade.export.data.image_split import batches
 from saccade.export.network import Network
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.benchmark import usable_threads
-from saccade.export.qualification.bootstrap import Interval
-from saccade.export.qualification.evidence import MetricName, accuracy_of
+from saccade.export.qualification.chance import chance_of
+from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.qualification.metric_figures import metric_figure
+from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.plain_answers import plain_answer
+from saccade.export.qualification.plausibility import RAW_PICTURES, answer_faults, raw_faults
+from saccade.export.qualification.qualify_report import ReferenceFigure
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
 from saccade.export.steps import StepContext
-from saccade.models.contract.specs import output_tensors
+from saccade.models.contract.manifest import OperatingPoint
+from saccade.models.contract.specs import Frozen, output_tensors
 
 ANSWERS_FILE = "answers.npz"
 METRIC_FILE = "metric.json"
+
+
+class StoredReference(Frozen):
+    """What the step found, for the steps that judge and publish."""
+
+    figure: ReferenceFigure
+    operating_point: OperatingPoint | None
 
 
 def run_reference(context: StepContext) -> Detail:
@@ -36,17 +49,30 @@ def run_reference(context: StepContext) -> Detail:
     evidence = evidence_of(arrays, split, recipe.task, len(recipe.labels))
     names = [spec.name for spec in output_tensors(recipe.task, recipe.preprocess)]
     np.savez_compressed(context.out / ANSWERS_FILE, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]  # numpy's stub takes no dict of arrays
-    accuracy = accuracy_of(evidence, evidence, recipe.qualify.bootstrap_resamples)
+    resamples = recipe.qualify.bootstrap_resamples
+    accuracy = accuracy_of(evidence, evidence, resamples)
+    chance = chance_of(arrays, evidence, split, recipe.task, recipe.labels)
+    faults = dict.fromkeys(
+        (
+            *raw_faults(network.form, _raw_outputs(network, recipe, split.images[:RAW_PICTURES])),
+            *answer_faults(arrays, recipe.task, recipe.preprocess, len(recipe.labels)),
+        )
+    )
+    figure = ReferenceFigure(
+        metric=metric_figure(accuracy), chance=chance.value, guess=chance.guess, faults=tuple(faults)
+    )
+    operating = operating_accuracy(evidence, evidence, recipe.task.score_threshold, resamples)
     facts = {
         "metric": accuracy.metric,
         "value": accuracy.value.value,
         "ci_low": accuracy.value.low,
         "ci_high": accuracy.value.high,
         "images": accuracy.images,
+        "chance": chance.value,
         "test_sha256": split.sha256,
     }
-    document = {**facts, "per_class": accuracy.per_class}
-    (context.out / METRIC_FILE).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    stored = StoredReference(figure=figure, operating_point=None if operating is None else operating[0])
+    (context.out / METRIC_FILE).write_text(stored.model_dump_json(indent=2))
     return facts
 
 
@@ -70,17 +96,24 @@ def eager_answer(network: Network, recipe: Recipe, images: NDArray[np.uint8]) ->
         return [tensor.numpy() for tensor in plain_answer(network, recipe.task, recipe.preprocess, raw)]
 
 
+def _raw_outputs(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    """What the network itself answers, before any head."""
+    groups = batches(images, 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size)
+    with torch.inference_mode():
+        parts = [
+            flat_outputs(
+                network.module(*plain_input(network, torch.from_numpy(group), recipe.normalisation, recipe.preprocess))
+            )
+            for group in groups
+        ]
+    return [torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True)]
+
+
 def reference_answers(artifact: Artifact, recipe: Recipe) -> Answer:
     """The stored answers, one array per output tensor of the contract."""
     with np.load(artifact.file(ANSWERS_FILE), allow_pickle=False) as stored:
         return [stored[spec.name] for spec in output_tensors(recipe.task, recipe.preprocess)]
 
 
-def reference_interval(artifact: Artifact) -> Interval:
-    document = orjson.loads(artifact.file(METRIC_FILE).read_bytes())
-    return Interval(document["value"], document["ci_low"], document["ci_high"])
-
-
-def reference_metric_name(artifact: Artifact) -> MetricName:
-    name: MetricName = orjson.loads(artifact.file(METRIC_FILE).read_bytes())["metric"]
-    return name
+def read_reference(artifact: Artifact) -> StoredReference:
+    return StoredReference.model_validate_json(artifact.file(METRIC_FILE).read_bytes())

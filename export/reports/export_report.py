@@ -11,8 +11,8 @@ from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
-from saccade.models.contract.manifest import GateDecision, MetricFigure, TargetSupport
-from saccade.models.contract.specs import Frozen, Task
+from saccade.models.contract.manifest import GateDecision, MetricFigure, OperatingPoint, TargetSupport
+from saccade.models.contract.specs import Frozen, PreprocessSpec, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -69,12 +69,15 @@ class ExportReport(Frozen):
     model: str
     task: Task
     labels: tuple[str, ...]
+    preprocess: PreprocessSpec | None = None  # None: of an older report
     source: str
     weights: str
     created: str  # ISO 8601, UTC
     reference: MetricFigure  # eager fp32
+    reference_operating_point: OperatingPoint | None = None  # of detectors, at their score threshold
     network: dict[str, str | float | int | bool]
     variants: tuple[VariantReport, ...]
+    lost: dict[str, str] = Field(default_factory=dict)  # variants of the recipe that could not be made, and why
     calibration: tuple[CalibrationTable, ...]
     thresholds: GateThresholds
     fidelity: FidelityReport | None = None  # None: the source has no transform to compare with

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from saccade.models.contract.gate_bounds import is_beyond_limit
 from saccade.models.contract.specs import (
     Frozen,
     ModelName,
@@ -25,6 +26,7 @@ from saccade.models.contract.specs import (
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+UNJUDGED = "unjudged"  # the check of a gate that had no labels: whether answers are right was not measured
 
 
 class ManifestError(Exception):
@@ -47,16 +49,29 @@ class FileEntry(Frozen):
         return path
 
 
-class MetricFigure(Frozen):
-    """A task metric of one variant on one split, with a bootstrap interval over images."""
+MetricName = Literal["top1", "map", "miou"]
 
-    name: Literal["top1", "map", "miou"]
+
+class MetricFigure(Frozen):
+    """A task metric of one variant on one split, with its interval over images."""
+
+    name: MetricName
     value: float
     ci_low: float
     ci_high: float
     confidence: float = 0.95
     split: str
     images: int
+
+
+class OperatingPoint(Frozen):
+    """A detector at the score threshold that requests get when they name none: the answers that users see."""
+
+    score_threshold: float
+    metric: MetricFigure  # of the detections that reach the threshold
+    precision: float  # share of them that are right at IoU 0.5, all classes together
+    recall: float  # share of true objects that they find
+    f1: float
 
 
 class LatencyFigure(Frozen):
@@ -79,12 +94,18 @@ class GateCheck(Frozen):
     limit: float | str | bool | None
     detail: str
 
+    @model_validator(mode="after")
+    def _passed_means_within_the_limit(self) -> GateCheck:
+        if self.passed and is_beyond_limit(self.name, self.value, self.limit):
+            raise ValueError(f"check {self.name} cannot have passed with {self.value} and the limit {self.limit}")
+        return self
+
 
 class GateDecision(Frozen):
     """Accepted: everything passed. Pending: nothing failed, and what is left needs a device that was not there."""
 
     accepted: bool
-    checks: tuple[GateCheck, ...]
+    checks: tuple[GateCheck, ...] = Field(min_length=1)  # a gate that asked nothing decided nothing
 
     @model_validator(mode="after")
     def _accepted_means_all_passed(self) -> GateDecision:
@@ -117,6 +138,7 @@ class Variant(Frozen):
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure
+    operating_point: OperatingPoint | None = None  # of detectors
     latency: tuple[LatencyFigure, ...]
     measured_on: Device
     detail: dict[str, str | float | int | bool]  # how it was made: calibrator, excluded layers, ...
@@ -160,6 +182,8 @@ class Manifest(Frozen):
     targets: tuple[TargetSupport, ...] = ()
     allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...]
     reference_metric: MetricFigure  # eager fp32 on the same split
+    reference_operating_point: OperatingPoint | None = None  # the same of detectors at their score threshold
+    judged: bool = True  # False: by the recipe's wish nobody measured whether answers are right, only that they agree
     variants: tuple[Variant, ...]
     files: tuple[FileEntry, ...]
     lineage: tuple[Lineage, ...]
@@ -174,6 +198,9 @@ class Manifest(Frozen):
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError(f"variant names repeat: {names}")
+        for variant in self.variants:
+            if self.judged == any(check.name == UNJUDGED for check in variant.gate.checks):
+                raise ValueError(f"judged is {self.judged}, and the gate of variant {variant.name!r} says otherwise")
         if self.input != input_tensor(self.preprocess):
             raise ValueError("input must be the uint8 image that preprocess describes")
         answer = output_tensors(self.task, self.preprocess)

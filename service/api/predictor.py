@@ -29,7 +29,7 @@ from saccade.service.api.slot_filling import Filled, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
-from saccade.service.errors import SaccadeError
+from saccade.service.errors import NotFinite, SaccadeError
 from saccade.service.ipc import messages
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import Parameters
@@ -133,6 +133,8 @@ class Predictor:
             with Cancellation(request.deadline_s + _GRACE_S, request.client) as cancellation:
                 return await self._predict_image(image, permit, request, cancellation)
         except SaccadeError as error:
+            if isinstance(error, NotFinite):
+                request.target.metrics.not_finite.inc()
             return _failed(error, request)
         except Exception as error:  # logged with its trace; the other images of the request go on
             log.exception("image_failed", model=request.target.key.model)

@@ -20,6 +20,7 @@ from saccade.service.repository.verify import verified_bytes
 POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a real kernel error would
 CRASH = (3, 2, 1)  # kills the process mid-batch
 LOST = (4, 4, 4)  # a sticky error of the device
+NOT_FINITE = (5, 5, 5)  # scores and boxes of this image are not numbers, as where a network divides by zero
 SLOW = (9, 9, 9)  # takes SLOW_S
 HANG = (8, 8, 8)  # never comes back
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
@@ -59,7 +60,14 @@ class FakeBackend:
         if self._image_s or self._batch_s:
             time.sleep(self._batch_s + self._image_s * len(images))
         red = images[:, 0, 0, 0]
-        return [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
+        outputs = [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
+        if NOT_FINITE in first_pixels:
+            rows = [index for index, pixel in enumerate(first_pixels) if pixel == NOT_FINITE]
+            for index, output in enumerate(outputs):
+                if output.dtype.kind == "f":
+                    outputs[index] = output.copy()
+                    outputs[index][rows] = np.nan
+        return outputs
 
     def _tensors(self) -> list[tuple[str, tuple[int, ...], str]]:
         return [(spec.name, spec.shape, spec.dtype) for spec in self._outputs]

@@ -28,7 +28,7 @@ from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from saccade.service.settings import Settings
-from saccade.service.vision.answers import prediction_of
+from saccade.service.vision.answers import not_finite, prediction_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from saccade.service.vision.parameters import Parameters
 
@@ -151,11 +151,11 @@ class OfflineModel:
         except OSError as error:
             return SaccadeError(f"cannot read {source.name}: {error.strerror}")
 
-    def _infer(self, pixels: UInt8Array, places: list[Geometry | SaccadeError]) -> list[Outputs | BackendError]:
+    def _infer(self, pixels: UInt8Array, places: list[Geometry | SaccadeError]) -> list[Outputs | SaccadeError]:
         """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
         good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
         images = pixels if len(good) == len(places) else pixels[good]
-        rows: list[Outputs | BackendError] = []
+        rows: list[Outputs | SaccadeError] = []
         start_s = time.perf_counter()
         while len(rows) < len(images):
             size = max(size for size in self._sizes if size <= len(images) - len(rows))
@@ -163,7 +163,7 @@ class OfflineModel:
         self.times.infer_s += time.perf_counter() - start_s
         return rows
 
-    def _run(self, images: UInt8Array) -> list[Outputs | BackendError]:
+    def _run(self, images: UInt8Array) -> list[Outputs | SaccadeError]:
         """A batch that fails is repeated one image at a time, as the server does it."""
         try:
             outputs = self._backend.infer(images)
@@ -171,13 +171,14 @@ class OfflineModel:
             if len(images) == 1:
                 return [error]
             return [row for image in images for row in self._run(image[None])]
-        return [list(row) for row in zip(*outputs, strict=True)]
+        rows = [list(row) for row in zip(*outputs, strict=True)]
+        return [not_finite(row, self.manifest) or row for row in rows]
 
     def _render(
         self,
         batch: _Batch,
         places: list[Geometry | SaccadeError],
-        outputs: list[Outputs | BackendError],
+        outputs: list[Outputs | SaccadeError],
         parameters: Parameters,
     ) -> list[Future[OfflineAnswer]]:
         rows = iter(outputs)

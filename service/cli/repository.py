@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from saccade.models.contract.manifest import ManifestError, read_manifest
+from saccade.models.contract.manifest import Manifest, ManifestError, Variant, read_manifest
 from saccade.service.cli.engines import engines
 from saccade.service.cli.options import json_option, repository_option
 from saccade.service.cli.verification import verification_of
@@ -72,14 +72,22 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
             "version": manifest.version,
             "variant": variant.name,
             "gate": gate_state(variant),
-            "metric": f"{variant.metric.name} {variant.metric.value:.4f}",
-            "interval": f"{variant.metric.ci_low:.4f} - {variant.metric.ci_high:.4f}",
+            "metric": _metric(manifest, variant),
+            "interval": f"{variant.metric.ci_low:.4f} - {variant.metric.ci_high:.4f}" if manifest.judged else "",
             "images_per_s": round(max((item.images_per_s for item in variant.latency), default=0.0), 1),
             "measured_on": f"{variant.measured_on.name}, {variant.measured_on.threads} threads",
             "key_id": key_id,
         }
         for variant in manifest.variants
     ]
+
+
+def _metric(manifest: Manifest, variant: Variant) -> str:
+    """Over all detections, and beside it from the score that requests get."""
+    if not manifest.judged:
+        return "unjudged"
+    point, text = variant.operating_point, f"{variant.metric.name} {variant.metric.value:.4f}"
+    return text if point is None else f"{text}, from score {point.score_threshold:g} {point.metric.value:.4f}"
 
 
 def _claimed_key_id(version_dir: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
 from saccade.service.errors import RepositoryError
+from saccade.service.repository.report_agreement import ensure_report_agrees
 from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 
 
@@ -47,9 +48,19 @@ def verify_version(version_dir: Path, policy: SignaturePolicy = NO_SIGNATURES) -
         )
     for entry in manifest.files:
         _verify_file(version_dir / entry.path, entry.sha256)
+    ensure_report_agrees(version_dir, manifest)
     if next(manifest.accepted_variants(), None) is None:
         raise RepositoryError("no variant passed its gate; export the model again")
     return VerifiedVersion(manifest, hashlib.sha256(raw).hexdigest(), version_dir, signed_by)
+
+
+def ensure_judged(manifest: Manifest, *, allow_unjudged: bool) -> None:
+    """Raises RepositoryError for a version that passed without labels, unless the server is told to serve such."""
+    if not (manifest.judged or allow_unjudged):
+        raise RepositoryError(
+            "unjudged: it was published with `gate: {mode: parity}`, so that whether its answers are right was never "
+            "measured; export it with labelled data, or set SACCADE_ALLOW_UNJUDGED=true"
+        )
 
 
 def _verify_file(path: Path, sha256: str) -> None:

@@ -16,7 +16,7 @@ from saccade.service.core import VersionKey
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import FoundVersion, list_versions
 from saccade.service.repository.trusted_keys import SignaturePolicy
-from saccade.service.repository.verify import VerifiedVersion, verify_version
+from saccade.service.repository.verify import VerifiedVersion, ensure_judged, verify_version
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler
 from saccade.service.supervisor.placement.model_cache import ModelCache, ModelCacheEvents, ModelCacheRule
@@ -122,6 +122,7 @@ class VersionServing:
         key = version.key
         try:
             verified = await asyncio.to_thread(verify_version, version.path, self._signatures)
+            ensure_judged(verified.manifest, allow_unjudged=self._settings.allow_unjudged)
             self._specs(verified)
             ensure_fits_slot(verified.manifest, self._settings)
         except RepositoryError as error:
@@ -129,6 +130,8 @@ class VersionServing:
             log.error("version_refused", model=key.model, version=key.version, reason=str(error))
             self._events.publish()
             return
+        if not verified.manifest.judged:
+            log.warning("version_unjudged", model=key.model, version=key.version)
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import Task
+from saccade.service.errors import NotFinite
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.parameters import Parameters
@@ -19,7 +21,13 @@ from saccade.service.vision.segmentation import segments_json
 def prediction_of(
     outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
 ) -> dict[str, Any]:
-    """Source size and task answer; `outputs` are one image's rows of `manifest.answer`, in order."""
+    """Source size and task answer; `outputs` are one image's rows of `manifest.answer`, in order.
+
+    Raises NotFinite: JSON has no word for such a number, and a client would take null for an answer.
+    """
+    error = not_finite(outputs, manifest)
+    if error is not None:
+        raise error
     labels, spec = manifest.labels, manifest.task
     answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
     match spec.task:
@@ -41,3 +49,14 @@ def prediction_of(
         case Task.SEGMENT:
             answer |= segments_json(outputs[0], place, labels, spec.background_id, parameters.mask_format)
     return answer
+
+
+def not_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> NotFinite | None:
+    """The error of one image's answer that holds what is no number."""
+    named = zip(manifest.answer, outputs, strict=True)
+    lost = [spec.name for spec, output in named if output.dtype.kind == "f" and not np.isfinite(output).all()]
+    if not lost:
+        return None
+    return NotFinite(
+        f"the network's answer to this image is not finite ({', '.join(lost)}): it overflows or divides by zero on it"
+    )

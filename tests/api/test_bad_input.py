@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.images import (
+    NOT_FINITE_PNG,
     POISON_PNG,
     b64,
     encoded,
@@ -44,6 +45,7 @@ BAD_IMAGES: dict[str, tuple[bytes, int, str]] = {
     "magic-only-webp": (b"RIFF\0\0\0\0WEBP", 422, "WEBP"),
     "png-with-damaged-pixels": (_BIG_PNG[:50] + b"\0" * 20 + _BIG_PNG[70:], 422, "PNG"),
     "kills-the-batch": (POISON_PNG, 500, "failed on this image"),
+    "answered-with-nan": (NOT_FINITE_PNG, 500, "not finite (scores)"),
 }
 
 
@@ -66,6 +68,13 @@ def test_a_bad_image_among_good_ones_fails_alone(server: Server, name: str, form
     assert (failed["status"], failed["request_id"]) == (status, document["request_id"])
     assert words in failed["detail"]
     assert [red_of(prediction) for prediction in document["predictions"]] == [11, 22, 33]
+
+
+def test_answers_that_are_no_numbers_are_counted(server: Server) -> None:
+    before = server.metric("saccade_nonfinite_total")
+    server.predict("detector", NOT_FINITE_PNG)
+    server.client.post(PREDICT, json=json_body(red_png(11), NOT_FINITE_PNG))
+    assert server.metric("saccade_nonfinite_total") - before == 2
 
 
 def test_bad_requests_at_the_same_time_leave_good_ones_alone(server: Server) -> None:

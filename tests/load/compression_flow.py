@@ -96,7 +96,7 @@ def recipe_document(
         "variants": list(variants),
         "sparsity": {"permutation_budget_s": permutation_seconds, "recovery": {"steps": 0}},
         "calibration": {"entropy": False, "percentiles": [99.99]},
-        "gate": {"allow_random_weights": True},
+        "gate": {"allow_random_weights": True, "mode": "parity"},
     }
 
 

@@ -90,7 +90,7 @@ def _recipe(layers: int) -> dict[str, object]:
         "labels": [str(digit) for digit in range(10)],
         "preprocess": {"width": 32, "height": 32, "fit": "stretch"},
         "data": {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 32, "test": 32}},
-        "gate": {"allow_random_weights": True},
+        "gate": {"allow_random_weights": True, "mode": "parity"},
     }
 
 

@@ -46,6 +46,7 @@ _QUICK: Document = {
         "min_precision_share": {"int8": 0.0},
         "allow_loose_thresholds": True,
         "allow_random_weights": True,
+        "mode": "parity",
     },
 }
 _TASKS: dict[Task, Document] = {

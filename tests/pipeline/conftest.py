@@ -24,6 +24,7 @@ QUICK_GATE: Document = {
     "min_precision_share": {"int8": 0.0},
     "allow_loose_thresholds": True,
     "allow_random_weights": True,
+    "mode": "parity",
 }
 _QUICK: Document = {
     "data": {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 24}},

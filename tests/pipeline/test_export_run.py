@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,12 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from saccade.export import step_table
+from saccade.export.artifact import Detail
 from saccade.export.cli.program import app
 from saccade.export.graph.graph_rewrites import constants_of
+from saccade.export.precision import make
+from saccade.export.steps import StepContext
 from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, read_manifest
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
@@ -165,3 +171,61 @@ def test_int8_file_holds_byte_weights_and_takes_pixels_without_quantizing(
     head = [node for node in model.graph.node if node.op_type in ("ArgMax", "MatMul")]
     assert len(head) == 3
     assert not any(name in dequantized for node in head[1:] for name in node.input)
+
+
+@pytest.mark.parametrize("where", ["write_samples", "write_evidence", "write_manifest"])
+def test_full_disk_while_publishing_leaves_nothing_live(
+    where: str, write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"saccade.export.publish.publish.{where}", full)
+
+    code, steps = export("run", str(write_recipe(variants=["fp32", "fp16"])))
+
+    assert code == 1
+    assert "No space left" in steps["publish"]["detail"]["error"]  # type: ignore[index]  # detail is a nested document
+    assert [*(export.repository / "tiny-classifier").iterdir()] == []
+
+
+@pytest.mark.parametrize("step", ["precision", "qualify"])
+def test_a_variant_that_crashes_costs_neither_the_others_nor_the_run(
+    step: str, write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a converter or runtime does that meets an operator it does not know."""
+    broken = next(each for each in step_table.STEPS if each.name == step)
+
+    def run(context: StepContext) -> Detail:
+        if context.variant == "fp16":
+            raise RuntimeError("no kernel for int64")
+        return broken.run(context)
+
+    # `dataclasses.replace` keeps what decides the digests: the module of `run` is this one only while it is broken.
+    steps = tuple(replace(each, run=run) if each is broken else each for each in step_table.STEPS)
+    monkeypatch.setattr("saccade.export.pipeline.STEPS", steps)
+    monkeypatch.setattr("saccade.export.pipeline.closure_digest", lambda module, packages: "0" * 64)
+
+    code, found = export("run", str(write_recipe(variants=["fp32", "fp16", "int8-cpu"])))
+
+    assert code == 0
+    assert found[f"{step}.fp16"]["status"] == "lost"
+    manifest = export.manifest("tiny-classifier")
+    assert [variant.name for variant in manifest.variants] == ["fp32", "int8-cpu"]
+    report = (export.repository / "tiny-classifier" / "1" / "report.md").read_text()
+    assert f"fp16 could not be made: {step}.fp16: RuntimeError: no kernel for int64" in report
+
+
+def test_when_every_variant_crashes_the_run_fails(
+    write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(context: StepContext) -> Detail:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setitem(make._MAKERS, "fp32", broken)
+
+    code, found = export("run", str(write_recipe(variants=["fp32"])))
+
+    assert code == 1
+    assert found["precision.fp32"]["status"] == "failed"
+    assert "gate" not in found

@@ -43,6 +43,7 @@ LEFT_AT_DEFAULT = {
     "jpeg_decoder": "auto measures on the node itself",
     "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",
     "require_signature": "needs public keys of yours; k8s/README.md shows how",
+    "allow_unjudged": "a cluster serves what was judged; who wants otherwise says so",
     "trusted_keys": "needs public keys of yours; k8s/README.md shows how",
 }
 

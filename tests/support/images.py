@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saccade.service.backends.fake_backend import CRASH, HANG, LOST, POISON, SLOW
+from saccade.service.backends.fake_backend import CRASH, HANG, LOST, NOT_FINITE, POISON, SLOW
 from tests.support.versions import SIDE
 
 Colour = tuple[int, int, int]
@@ -37,6 +37,7 @@ def red_png(red: int, width: int = SIDE, height: int = SIDE) -> bytes:
     return png((red, 100, 200), width, height)
 
 
+NOT_FINITE_PNG = png(NOT_FINITE)
 POISON_PNG = png(POISON)
 CRASH_PNG = png(CRASH)
 LOST_PNG = png(LOST)

@@ -44,7 +44,7 @@ CPU = Device(kind="cpu", name="test processor", threads=2)
 
 
 def check(name: str, state: str = "pass", detail: str = "as it should be") -> GateCheck:
-    return GateCheck(name=name, passed=state == "pass", pending=state == "pending", value=0.5, limit=1.0, detail=detail)
+    return GateCheck(name=name, passed=state == "pass", pending=state == "pending", value=0.5, limit=0.5, detail=detail)
 
 
 def decision(*checks: GateCheck) -> GateDecision:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.models.contract.manifest import (
+    UNJUDGED,
     Device,
     FileEntry,
     GateCheck,
@@ -42,8 +43,10 @@ def manifest_for(
     accepted: bool = True,
     allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8),
     batchable: bool = True,
+    judged: bool = True,
 ) -> Manifest:
     """A manifest with one variant, fp32 in model.onnx."""
+    unjudged = GateCheck(name=UNJUDGED, passed=True, value="parity", limit=None, detail="no labels")
     preprocess = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch" if task is Task.CLASSIFY else "letterbox")
     metric = MetricFigure(name=_METRICS[task], value=0.9, ci_low=0.88, ci_high=0.92, split="test", images=100)
     variant = Variant(
@@ -58,7 +61,10 @@ def manifest_for(
         detail={},
         gate=GateDecision(
             accepted=accepted,
-            checks=(GateCheck(name="parity", passed=accepted, value=0.0, limit=1e-4, detail="relative L2"),),
+            checks=(
+                GateCheck(name="parity", passed=accepted, value=0.0, limit=1e-4, detail="relative L2"),
+                *(() if judged else (unjudged,)),
+            ),
         ),
     )
     return Manifest(
@@ -76,6 +82,7 @@ def manifest_for(
         not_batchable_reason="" if batchable else "rows of a batch change each other",
         allowed_batch_sizes=allowed_batch_sizes if batchable else (1,),
         reference_metric=metric,
+        judged=judged,
         variants=(variant,),
         files=(FileEntry(path="model.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),),
         lineage=(Lineage(step="wrap", digest="0" * 64, tool="test"),),

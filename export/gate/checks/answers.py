@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
-from saccade.models.contract.manifest import GateCheck
+from saccade.export.qualification.qualify_report import MetricDrop
+from saccade.models.contract.manifest import UNJUDGED, GateCheck, MetricFigure, OperatingPoint
 
 
 def answer_checks(judged: Judged) -> Iterator[GateCheck]:
     yield _agreement(judged)
+    yield _plausible_answers(judged)
+    if judged.thresholds.mode == "parity":
+        yield _unjudged(judged)
+        return
+    yield _test_images(judged)
+    yield _better_than_guessing(judged)
     yield _metric_floor(judged)
     yield _metric_drop(judged)
+    yield from _operating_drop(judged)
     yield _class_drop(judged)
     yield from _device_metric(judged)
     yield from _metric_regression(judged)
@@ -33,8 +41,68 @@ def _agreement(judged: Judged) -> GateCheck:
     )
 
 
+def _plausible_answers(judged: Judged) -> GateCheck:
+    """Answers of which their form alone says that they cannot be true. Untrained networks are asked for none."""
+    reference = judged.report.reference
+    faults = (reference.faults if reference else ()) or judged.report.faults  # a variant repeats its reference's
+    is_excused = judged.thresholds.allow_random_weights
+    text = ". ".join(faults) or "in the form that the task promises, on every test image"
+    return GateCheck(
+        name="plausible_answers",
+        passed=not faults or is_excused,
+        value=f"{len(faults)} excused" if faults and is_excused else len(faults),
+        limit=0,
+        detail=f"random weights are allowed, so this informs: {text}" if faults and is_excused else text,
+    )
+
+
+def _unjudged(judged: Judged) -> GateCheck:
+    """Passes, and names the version by what nobody measured."""
+    return GateCheck(
+        name=UNJUDGED,
+        passed=True,
+        value="parity",
+        limit=None,
+        detail="gate: {mode: parity}: whether answers are right was not measured, only that they are the network's",
+    )
+
+
+def _test_images(judged: Judged) -> GateCheck:
+    metric = judged.report.metric
+    limit = judged.thresholds.test_images_limit(metric.name)
+    return GateCheck(
+        name="test_images",
+        passed=metric.images >= limit,
+        value=metric.images,
+        limit=limit,
+        detail=f"{metric.images} test images: the interval of {metric.name} reaches "
+        f"from {metric.ci_low:.4f} to {metric.ci_high:.4f}",
+    )
+
+
+def _better_than_guessing(judged: Judged) -> GateCheck:
+    """A variant may be as good as its reference and still be useless: untrained weights and wrong labels are."""
+    report, reference = judged.report, judged.report.reference
+    limit = judged.thresholds.skill_limit(report.metric.name)
+    if reference is None:
+        return GateCheck(name="better_than_guessing", passed=False, value=None, limit=limit, detail="not measured")
+    lowest = min(reference.metric, report.metric, key=lambda figure: figure.ci_low)
+    skill = (lowest.ci_low - reference.chance) / (1.0 - reference.chance) if reference.chance < 1.0 else 0.0
+    passed = skill >= limit and lowest.ci_low > reference.chance
+    text = (
+        f"{lowest.name} {lowest.value:.4f}, interval from {lowest.ci_low:.4f}; {reference.guess} reaches "
+        f"{reference.chance:.4f}"
+    )
+    return GateCheck(
+        name="better_than_guessing",
+        passed=passed,
+        value=skill,
+        limit=limit,
+        detail=text if passed else f"no better than guessing: {text}. Look at labels, weights and preprocessing",
+    )
+
+
 def _metric_floor(judged: Judged) -> GateCheck:
-    """A variant may be as good as its reference and still be useless: untrained weights are."""
     metric, limit = judged.report.metric, judged.thresholds.min_metric
     return GateCheck(
         name="metric_floor",
@@ -46,15 +114,39 @@ def _metric_floor(judged: Judged) -> GateCheck:
 
 
 def _metric_drop(judged: Judged) -> GateCheck:
-    report, drop = judged.report, judged.report.drop
-    limit = judged.thresholds.metric_drop_limit(report.variant)
+    return _drop_check(judged, "metric_drop", judged.report.metric, judged.report.drop, "")
+
+
+def _operating_drop(judged: Judged) -> Iterator[GateCheck]:
+    """The same limit where users are: below its threshold a detection is never seen."""
+    report, device = judged.report, judged.report.device
+    if report.operating_point is not None and report.operating_drop is not None:
+        point = report.operating_point
+        yield _drop_check(judged, "operating_drop", point.metric, report.operating_drop, _where(point))
+    if device is not None and device.operating_point is not None and device.operating_drop is not None:
+        where = f" on {device.device.name}{_where(device.operating_point)}"
+        yield _drop_check(judged, "device_operating_drop", device.operating_point.metric, device.operating_drop, where)
+
+
+def _where(point: OperatingPoint) -> str:
+    return (
+        f" at score threshold {point.score_threshold:g} (precision {point.precision:.3f}, recall {point.recall:.3f}, "
+        f"F1 {point.f1:.3f})"
+    )
+
+
+def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDrop, where: str) -> GateCheck:
+    """The upper end of the drop's interval; a drop that no selection of the images shows is what was seen of it."""
+    limit = judged.thresholds.metric_drop_limit(judged.report.variant)
+    value = drop.value if drop.is_never_worse else drop.ci_high
+    unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
     return GateCheck(
-        name="metric_drop",
-        passed=drop.ci_high <= limit,
-        value=drop.ci_high,
+        name=name,
+        passed=value <= limit,
+        value=value,
         limit=limit,
-        detail=f"{report.metric.name} {report.metric.value:.4f}, {drop.value:+.4f} below eager, "
-        f"paired interval [{drop.ci_low:+.4f}, {drop.ci_high:+.4f}] over {report.metric.images} images",
+        detail=f"{metric.name} {metric.value:.4f}{where}, {drop.value:+.4f} below eager, "
+        f"paired interval [{drop.ci_low:+.4f}, {drop.ci_high:+.4f}] over {metric.images} images{unseen}",
     )
 
 
@@ -76,17 +168,8 @@ def _class_drop(judged: Judged) -> GateCheck:
 def _device_metric(judged: Judged) -> Iterator[GateCheck]:
     """The plan is another program than the file that was measured here, so its own drop counts too."""
     device = judged.report.device
-    if device is None:
-        return
-    limit = judged.thresholds.metric_drop_limit(judged.report.variant)
-    yield GateCheck(
-        name="device_metric",
-        passed=device.drop.ci_high <= limit,
-        value=device.drop.ci_high,
-        limit=limit,
-        detail=f"{device.metric.name} {device.metric.value:.4f} on {device.device.name}, {device.drop.value:+.4f} "
-        f"below eager, paired interval [{device.drop.ci_low:+.4f}, {device.drop.ci_high:+.4f}]",
-    )
+    if device is not None:
+        yield _drop_check(judged, "device_metric", device.metric, device.drop, f" on {device.device.name}")
 
 
 def _metric_regression(judged: Judged) -> Iterator[GateCheck]:

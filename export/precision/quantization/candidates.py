@@ -17,6 +17,7 @@ from saccade.export.precision.quantization.schemes import QuantizationPlan, Quan
 from saccade.export.precision.quantization.thresholds import Histogram, Range
 from saccade.export.qualification.accuracy import evaluate
 from saccade.export.qualification.evidence import Evidence, point_value
+from saccade.export.qualification.operating_point import at_threshold
 from saccade.export.qualification.serving import open_backend
 from saccade.export.steps import StepContext
 
@@ -29,6 +30,12 @@ class Candidate:
     metric: float
     file: Path
     evidence: Evidence | None = None  # per tuning image, to compare candidates in pairs
+    operating_metric: float | None = None  # of a detector at its score threshold
+
+    @property
+    def rank(self) -> float:
+        """The mean of all that must not fall: at every score, and where users are."""
+        return self.metric if self.operating_metric is None else (self.metric + self.operating_metric) / 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,8 @@ class Workbench:
 
 
 def best_candidate(candidates: list[Candidate]) -> Candidate:
-    """Highest tuning metric; the earlier of equals, since that one clips less."""
-    return max(candidates, key=lambda candidate: candidate.metric)
+    """Highest tuning metrics; the earlier of equals, since that one clips less."""
+    return max(candidates, key=lambda candidate: candidate.rank)
 
 
 def measured_candidates(bench: Workbench, plan: QuantizationPlan) -> list[Candidate]:
@@ -84,11 +91,8 @@ def measured_candidate(
     file = bench.scratch / f"{file_name or name}.onnx"
     save_graph(model, file)
     evidence = tuning_evidence(bench.context, file, bench.tuning)
-    return Candidate(name, point_value(evidence), file, evidence)
-
-
-def tuning_metric(context: StepContext, file: Path, tuning: ImageSplit) -> float:
-    return point_value(tuning_evidence(context, file, tuning))
+    narrowed = at_threshold(evidence, recipe.task.score_threshold)
+    return Candidate(name, point_value(evidence), file, evidence, None if narrowed is None else point_value(narrowed))
 
 
 def tuning_evidence(context: StepContext, file: Path, tuning: ImageSplit) -> Evidence:

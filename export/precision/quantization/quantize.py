@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from saccade.export.graph.graph_rewrites import use_depthwise_for_batch_norm
 from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph, whole_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
 from saccade.export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
-from saccade.export.precision.quantization.accuracy_control import controlled
+from saccade.export.precision.quantization.accuracy_control import ControlTerms, controlled, head_layers, told
 from saccade.export.precision.quantization.calibrate import read_histograms
 from saccade.export.precision.quantization.calibration import LARGEST_BATCH
 from saccade.export.precision.quantization.candidates import (
@@ -33,13 +34,15 @@ from saccade.export.precision.quantization.candidates import (
     measured_candidates,
     plan_ranges,
     plan_without,
-    tuning_metric,
+    tuning_evidence,
 )
 from saccade.export.precision.quantization.equal_scales import EQUAL_SCALES, equal_scales
 from saccade.export.precision.quantization.policy_measurement import searched
 from saccade.export.precision.quantization.qdq import has_vnni
 from saccade.export.precision.quantization.schemes import SCHEMES, QuantizationPlan
 from saccade.export.precision.quantization.sensitivity import Sensitivities, sensitivities
+from saccade.export.qualification.evidence import Evidence, accuracy_of, point_value
+from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.steps import StepContext
 from saccade.export.variants import TRAITS
 
@@ -59,7 +62,7 @@ def make_quantized(context: StepContext) -> Detail:
         plain = Workbench(context, SCHEMES[context.variant], model, histograms, tuning, Path(scratch))
         benches = [plain, *with_equal_scales(plain, calibration.images)]
         tried = [(each, measured_candidates(each, plan_without(each, {}))) for each in benches]
-        bench, own = max(tried, key=lambda pair: best_candidate(pair[1]).metric)  # of equals the plain one
+        bench, own = max(tried, key=lambda pair: best_candidate(pair[1]).rank)  # of equals the plain one
         first = Attempt(plan_without(bench, {}), best_candidate(own))
         found = measured_sensitivities(bench, first, calibration.images)
         attempts, facts = refined(bench, first, found)
@@ -118,11 +121,24 @@ def refined(bench: Workbench, first: Attempt, found: Sensitivities) -> tuple[lis
 
     attempts: list[Attempt] = [first]
     facts: Facts = {}
-    if spec.accuracy_control.max_drop is not None:
-        float_metric = tuning_metric(context, context.inputs["onnx_optimization"].file(MODEL_FILE), bench.tuning)
-        attempts = controlled(first, float_metric, found.worst_first(), spec.accuracy_control, attempt)
-        drop = float_metric - attempts[-1].candidate.metric
-        facts = {"float_tuning_metric": float_metric, "tuning_drop": drop, "layers_given_back": taken_back(attempts)}
+    control = spec.accuracy_control
+    if control.budget_s > 0 and (spec.policy is None or control.max_drop is not None):
+        start = time.monotonic()
+        floats = tuning_evidence(context, context.inputs["onnx_optimization"].file(MODEL_FILE), bench.tuning)
+        terms = ControlTerms(
+            lambda candidate: tuning_drop(context, candidate, floats),
+            allowed_drop(context),
+            control.max_float_layers,
+            lambda: time.monotonic() - start < control.budget_s,
+        )
+        heads = [name for name in head_layers(bench.model) if name in set(first.plan.nodes)]
+        attempts = controlled(first, heads, found.worst_first(), terms, attempt)
+        facts = {
+            "float_tuning_metric": point_value(floats),
+            "tuning_drop": terms.drop(attempts[-1].candidate),
+            "layers_given_back": taken_back(attempts),
+            "accuracy_control": told(attempts, terms),
+        }
     if spec.policy is not None and attempts[-1] is first and not _runs_elsewhere(context):
         taken, report = searched(bench, spec.policy, first, calibrator, found)
         (context.out / POLICY_FILE).write_text(report.model_dump_json(indent=2) + "\n")
@@ -131,9 +147,27 @@ def refined(bench: Workbench, first: Attempt, found: Sensitivities) -> tuple[lis
     return attempts, facts
 
 
+def allowed_drop(context: StepContext) -> float:
+    """Without a number of its own it is the gate's."""
+    assert context.variant is not None
+    named = context.recipe.calibration.accuracy_control.max_drop
+    return context.recipe.gate.metric_drop_limit(context.variant) if named is None else named
+
+
+def tuning_drop(context: StepContext, candidate: Candidate, floats: Evidence) -> float:
+    """What the gate would ask of the tuning split, at every score and at a detector's threshold: the larger one."""
+    assert candidate.evidence is not None
+    recipe = context.recipe
+    resamples = recipe.qualify.bootstrap_resamples
+    every = [accuracy_of(candidate.evidence, floats, resamples)]
+    operating = operating_accuracy(candidate.evidence, floats, recipe.task.score_threshold, resamples)
+    every += [] if operating is None else [operating[1]]
+    return max(each.drop.value if each.is_never_worse else each.drop.high for each in every)
+
+
 def taken_back(attempts: list[Attempt]) -> int:
-    """How many weighted layers the last attempt keeps float beyond the first."""
-    return len(attempts[0].plan.nodes) - len(attempts[-1].plan.nodes)
+    """How many weighted layers the last attempt keeps float beyond the one that quantizes most."""
+    return max(len(each.plan.nodes) for each in attempts) - len(attempts[-1].plan.nodes)
 
 
 def with_equal_scales(bench: Workbench, images: NDArray[np.uint8]) -> list[Workbench]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.export.gate.checks.names import GATE_BY_CHECK
+from saccade.export.gate.limits import looser_limits
 from saccade.export.reports.export_report import ExportReport, VariantReport
 from saccade.export.reports.sections.blocks import Block, Cell, Row, Section, Table, Text, Tone
 from saccade.models.contract.manifest import GateCheck, GateDecision
@@ -19,16 +20,29 @@ def verdict_section(report: ExportReport) -> Section:
     eager = (
         f"The eager fp32 network reaches {reference.name} {reference.value:.4f} "
         f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] on {reference.images} test images "
-        f"({reference.confidence:.0%} bootstrap interval). Drops are paired with it, image by image."
+        f"({reference.confidence:.0%} interval). Drops are paired with it, image by image."
     )
+    if report.thresholds.mode == "parity":
+        blocks.append(
+            Text(
+                "Unjudged: the recipe says gate: {mode: parity}. Whether answers are right was not measured, only that "
+                "variants answer like the eager network; figures below come from labels that nobody vouches for.",
+                "bad",
+            )
+        )
+    looser = looser_limits(report.thresholds)
+    if looser:
+        blocks.append(Text(f"The recipe asks for less than the defaults: {', '.join(looser)}."))
     header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
     blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
+    blocks += _operating_blocks(report)
     # Below the table: beside it nobody would see them on a phone.
     blocks += [
         Text(f"{variant.qualify.variant} {told.text}: {reason(variant.gate)}.", told.tone)
         for variant in report.variants
         if (told := verdict(variant.gate)).tone != "good"
     ]
+    blocks += [Text(f"{name} could not be made: {reason}.", "bad") for name, reason in report.lost.items()]
     if any(variant.gate.is_pending for variant in report.variants):
         blocks.append(
             Text(
@@ -37,6 +51,40 @@ def verdict_section(report: ExportReport) -> Section:
             )
         )
     return Section("Verdict", tuple(blocks))
+
+
+def _operating_blocks(report: ExportReport) -> list[Block]:
+    """What users of a detector get when they name no score threshold; nothing for other tasks."""
+    eager = report.reference_operating_point
+    if eager is None:
+        return []
+    name = eager.metric.name
+    text = (
+        f"From score {eager.score_threshold:g}, which is what a request gets when it names none, the eager network "
+        f"reaches {name} {eager.metric.value:.4f} (precision {eager.precision:.4f}, recall {eager.recall:.4f}, F1 "
+        f"{eager.f1:.4f} at IoU 0.5). A variant passes at both or at neither."
+    )
+    header = (
+        "variant",
+        f"{name} from score {eager.score_threshold:g}",
+        "drop (upper end)",
+        "precision",
+        "recall",
+        "F1",
+    )
+    rows = [
+        (
+            variant.qualify.variant,
+            f"{point.metric.value:.4f}",
+            f"{drop.value:+.4f} ({drop.ci_high:+.4f})",
+            f"{point.precision:.4f}",
+            f"{point.recall:.4f}",
+            f"{point.f1:.4f}",
+        )
+        for variant in report.variants
+        if (point := variant.qualify.operating_point) and (drop := variant.qualify.operating_drop)
+    ]
+    return [Text(text), Table(header, tuple(rows))]
 
 
 def gate_section(report: ExportReport) -> Section:

@@ -12,6 +12,7 @@ from saccade.service.api.http.schemas import (
     InstanceInfo,
     ModelInfo,
     ModelList,
+    OperatingFigure,
     VersionInfo,
 )
 from saccade.service.core import VersionKey, VersionState
@@ -59,6 +60,7 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
 def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo:
     manifest = catalog.manifest(VersionKey(status.model, status.version))
     variant = manifest.variant(status.variant) if manifest else None
+    judged = variant if manifest and manifest.judged else None
     return VersionInfo(
         version=str(status.version),
         state=VersionState(status.state).value,
@@ -82,7 +84,11 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         digest=status.manifest_sha256,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,
-        metric=Figure(**variant.metric.model_dump(include=set(Figure.model_fields))) if variant else None,
+        judged=manifest.judged if manifest else True,
+        metric=Figure.model_validate(judged.metric.model_dump()) if judged else None,
+        operating_point=OperatingFigure.model_validate(judged.operating_point.model_dump())
+        if judged and judged.operating_point
+        else None,
         latency=[
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
             for figure in (variant.latency if variant else ())

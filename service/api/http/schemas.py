@@ -106,6 +106,16 @@ class Figure(BaseModel):
     images: int
 
 
+class OperatingFigure(BaseModel):
+    """A detector at its score threshold: the answers that requests get when they name none."""
+
+    score_threshold: float
+    metric: Figure = Field(description="of the detections that reach the threshold")
+    precision: float = Field(description="share of them that are right at IoU 0.5, all classes together")
+    recall: float = Field(description="share of true objects that they find")
+    f1: float
+
+
 class BatchFigure(BaseModel):
     batch_size: int
     p50_ms: float
@@ -153,7 +163,9 @@ class VersionInfo(BaseModel):
     digest: str = Field(description="SHA-256 of the manifest")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")
-    metric: Figure | None
+    judged: bool = Field(description="false: whether answers are right was never measured, only that variants agree")
+    metric: Figure | None = Field(description="over all detections, whatever their score; null when not judged")
+    operating_point: OperatingFigure | None = Field(description="of detectors; null when not judged")
     latency: list[BatchFigure]
 
 

@@ -32,13 +32,15 @@ export function modelChoices(models, chosen, onChoose) {
       element("span", { class: "model-name" }, model.name),
       element("span", { class: "task" }, model.task ?? "unknown task"),
       shown && element("span", { class: "model-version" }, stateChip(shown.state), `version ${shown.version} · ${shown.variant || "no variant"}`),
-      shown?.metric && element("span", { class: "model-version" }, headline(shown)),
+      shown?.variant && element("span", { class: "model-version" }, headline(shown)),
     );
   });
 }
 
-function headline({ metric, latency }) {
-  const figures = [`${METRIC_NAMES[metric.name] ?? metric.name} ${metric.value.toFixed(3)}`];
+function headline({ metric, judged, operating_point: point, latency }) {
+  const figures = metric ? [`${METRIC_NAMES[metric.name] ?? metric.name} ${metric.value.toFixed(3)}`] : [];
+  if (point) figures.push(`${point.metric.value.toFixed(3)} from score ${point.score_threshold}`);
+  if (!judged) figures.push("unjudged");
   if (latency.length) figures.push(`${compact(fastestOf(latency).images_per_s)} images/s`);
   return figures.join(" · ");
 }
@@ -88,6 +90,8 @@ export function versionFigures(model) {
         {},
         ...pair("variant", [version.variant, version.device].filter(Boolean).join(" on ")),
         ...(version.metric ? metricPair(version.metric) : []),
+        ...(version.operating_point ? operatingPair(version.operating_point) : []),
+        ...(version.judged ? [] : pair("unjudged", "whether its answers are right was never measured")),
         ...(single ? pair("one by one", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99`) : []),
         ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s in batches of ${fastest.batch_size}`) : []),
       ),
@@ -101,6 +105,12 @@ function metricPair({ name, value, ci_low, ci_high, split, images }) {
     ...pair(METRIC_NAMES[name] ?? name, element("span", {}, element("strong", {}, value.toFixed(3)), interval)),
     ...pair("measured on", counted(images, `${split} image`, `${split} images`)),
   ];
+}
+
+function operatingPair({ score_threshold, metric, precision, recall, f1 }) {
+  const figures = { precision, recall, F1: f1 };
+  const shares = Object.entries(figures).map(([name, value]) => `${name} ${value.toFixed(3)}`).join(", ");
+  return pair(`from score ${score_threshold}`, element("span", {}, element("strong", {}, metric.value.toFixed(3)), ` (${shares})`));
 }
 
 function pair(term, description) {

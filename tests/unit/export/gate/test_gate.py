@@ -4,103 +4,39 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import saccade.export.gate.checks
-from saccade.export.gate.checks.facts import GateFacts
 from saccade.export.gate.checks.names import GATE_BY_CHECK
-from saccade.export.gate.decision import denial_text, gate_decision, verdict
-from saccade.export.gate.limits import GateThresholds
+from saccade.export.gate.decision import denial_text, verdict
+from saccade.export.gate.limits import GateThresholds, looser_limits
 from saccade.export.qualification.qualify_report import (
     BatchInvariance,
     ClassDropFigure,
-    DeviceFigures,
     HostileFigure,
     MaskFigure,
     MetricDrop,
     ParityFigure,
     PrecisionFigure,
-    QualifyReport,
     SparseGain,
-    SpeedRatio,
 )
-from saccade.models.contract.manifest import Device, GateDecision, LatencyFigure, MetricFigure, Variant
-
-DIGEST = "a" * 64
-METRIC = MetricFigure(name="top1", value=0.98, ci_low=0.97, ci_high=0.99, split="test", images=500)
-CPU = Device(kind="cpu", name="test", threads=1)
-GPU = Device(kind="cuda", name="Example 9", threads=1)
-LATENCY = (LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.1, p99_ms=1.2, images_per_s=1000.0),)
-GOOD = QualifyReport(
-    variant="fp32",
-    file_sha256=DIGEST,
-    file_bytes=1000,
-    metric=METRIC,
-    drop=MetricDrop(value=0.001, ci_low=-0.001, ci_high=0.004),
-    per_class=(0.98, 0.97),
-    parity=(ParityFigure(batch_size=1, relative_l2=1e-6, class_agreement=1.0),),
-    batch_invariance=BatchInvariance(relative_l2=1e-7, id_disagreement=0.0),
-    hostile=(HostileFigure(name="all 0", is_finite=True, is_in_range=True),),
-    is_deterministic=True,
-    latency=LATENCY,
-    speed=(
-        SpeedRatio(batch_size=1, ratio=0.9, ci_low=0.8, ci_high=1.0, deploy_images_per_s=9.0, bare_images_per_s=10.0),
-    ),
-    measured_on=CPU,
-    detail={},
-    agreement={"top1": 0.99},
-    worst_class=ClassDropFigure(class_id=1, value=0.01, ci_low=-0.01, ci_high=0.02),
-    form_error=1e-6,
-    precision=PrecisionFigure(asked="fp32", share=1.0, silent=()),
-    memory_mb=100.0,
+from saccade.models.contract.gate_bounds import bound_of
+from saccade.models.contract.manifest import MetricFigure, Variant
+from tests.support.gated import (
+    CPU,
+    GOOD,
+    INT8,
+    LATENCY,
+    METRIC,
+    ON_DEVICE,
+    PENDING_ALWAYS,
+    SPARSE,
+    changed,
+    decided,
+    failed_checks,
+    pending_checks,
 )
-INT8 = GOOD.model_copy(
-    update={"variant": "int8-cpu", "precision": PrecisionFigure(asked="int8", share=0.9, otherwise=("body.0 (fp32)",))}
-)
-SPARSE = GOOD.model_copy(
-    update={
-        "variant": "int8-trt-sparse24",
-        "precision": PrecisionFigure(asked="int8", share=0.9, silent=(), parsed_by="tensorrt 11"),
-        "mask": MaskFigure(claimed=("body.2",), violations=()),
-        "latency": (),
-        "speed": (),
-        "memory_mb": None,
-    }
-)
-ON_DEVICE = DeviceFigures(
-    device=GPU,
-    runtime="tensorrt 11",
-    is_recorded=True,
-    plan_bytes=1,
-    precision_share=0.9,
-    unaccounted=(),
-    sparse_layers=3,
-    sparse_gain=SparseGain(sibling="int8-trt", batch_size=8, ratio=1.2, ci_low=1.1, ci_high=1.3),
-    latency=LATENCY,
-    metric=METRIC,
-    drop=MetricDrop(value=0.001, ci_low=-0.001, ci_high=0.004),
-)
-PENDING_ALWAYS = ["plan_precision", "sparse_tactic", "sparse_gain", "device_latency"]
-
-
-def decided(
-    report: QualifyReport = GOOD, thresholds: GateThresholds | None = None, digest: str = DIGEST, **facts: Any
-) -> GateDecision:
-    return gate_decision(report, thresholds or GateThresholds(), GateFacts(digest, **facts))
-
-
-def changed(report: QualifyReport = GOOD, **changes: object) -> QualifyReport:
-    return report.model_copy(update=changes)
-
-
-def failed_checks(decision: GateDecision) -> list[str]:
-    return [check.name for check in decision.checks if not (check.passed or check.pending)]
-
-
-def pending_checks(decision: GateDecision) -> list[str]:
-    return [check.name for check in decision.checks if check.pending]
 
 
 def test_good_report_is_accepted() -> None:
@@ -178,6 +114,24 @@ def test_limits_beyond_what_says_something_deny_unless_the_recipe_insists() -> N
     assert shown.value == "2 LOOSE"
     assert "LOOSE" in shown.detail
     assert "min_precision_share.int8 0.1" in shown.detail
+
+
+def test_limits_that_are_looser_than_the_defaults_are_named_with_both_numbers() -> None:
+    thresholds = GateThresholds(
+        max_metric_drop=0.01,
+        max_metric_drop_by_variant={"int8-cpu": 0.003, "int8-trt-sparse24": 0.008},
+        min_agreement={"top1": 0.9},
+        min_metric=0.5,
+        min_test_images=20,
+    )
+
+    assert looser_limits(GateThresholds()) == []
+    assert looser_limits(thresholds) == [
+        "max_metric_drop 0.01 (default 0.005)",
+        "max_metric_drop_by_variant.int8-trt-sparse24 0.008 (default 0.005)",
+        "min_agreement.top1 0.9 (default 0.97)",
+        "min_test_images 20 (default 50)",
+    ]
 
 
 def test_a_budget_of_one_variant_has_a_ceiling_too() -> None:
@@ -355,7 +309,7 @@ def published(**changes: object) -> Variant:
         latency=LATENCY,
         measured_on=CPU,
         detail={},
-        gate=GateDecision(accepted=True, checks=()),
+        gate=decided(),
     ).model_copy(update=changes)
 
 
@@ -381,6 +335,13 @@ def test_slower_than_the_published_version_denies_where_the_recipe_asks() -> Non
 def test_report_about_no_variant_is_refused() -> None:
     with pytest.raises(ValueError, match="fp64"):
         decided(changed(variant="fp64"))
+
+
+def test_every_check_with_a_limit_has_a_direction() -> None:
+    reports = (GOOD, changed(INT8), changed(SPARSE, device=ON_DEVICE))
+    checks = [check for report in reports for check in decided(report).checks]
+
+    assert {check.name for check in checks if check.limit is not None and bound_of(check.name) is None} == set()
 
 
 def test_every_check_has_a_number() -> None:

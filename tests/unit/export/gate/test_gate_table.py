@@ -9,8 +9,8 @@ from saccade.models.contract.manifest import GateCheck, GateDecision
 
 
 def check(name: str, passed: bool = True, pending: bool = False, **changes: object) -> GateCheck:
-    base = GateCheck(name=name, passed=passed, pending=pending, value=0.00213, limit=0.005, detail="")
-    return base.model_copy(update=changes)
+    figures = {"value": 0.00213, "limit": 0.005, "detail": ""} | changes
+    return GateCheck.model_validate({"name": name, "passed": passed, "pending": pending, **figures})
 
 
 def printed(decisions: dict[str, GateDecision]) -> list[str]:

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from saccade.export.errors import RecipeError
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import MetricDrop
 from saccade.export.reports.export_report import ExportReport, VariantReport, read_report
 from saccade.export.reports.html_report import html
 from saccade.export.reports.plots import drawers_of
@@ -18,6 +20,7 @@ from saccade.export.reports.report_files import markdown, pictures_beside, write
 from saccade.export.reports.sections import sections_of
 from saccade.export.reports.sections.blocks import Cell, Table
 from saccade.export.reports.sections.verdicts import reason, verdict
+from saccade.models.contract.manifest import MetricFigure, OperatingPoint
 from tests.support.reports import check, decision, qualified, whole_report
 
 PICTURE = b"\xff\xd8 not really a picture"
@@ -261,3 +264,31 @@ def test_report_without_any_timing_or_extras_still_renders() -> None:
     assert "latency" not in drawers_of(report)
     assert "Not measured" in html(report, {})
     assert "accuracy_latency.png" not in markdown(report)
+
+
+def test_an_unjudged_report_says_so_and_names_looser_limits() -> None:
+    text = markdown(whole_report(thresholds=GateThresholds(mode="parity", max_metric_drop=0.02)))
+
+    assert "Unjudged: the recipe says gate: {mode: parity}." in text
+    assert "The recipe asks for less than the defaults: max_metric_drop 0.02 (default 0.005)." in text
+    assert "Unjudged" not in markdown(whole_report())
+
+
+def test_a_detector_is_told_at_its_threshold_beside_every_score() -> None:
+    figure = MetricFigure(name="map", value=0.754, ci_low=0.74, ci_high=0.77, split="test", images=400)
+    point = OperatingPoint(score_threshold=0.25, metric=figure, precision=0.91, recall=0.82, f1=0.86)
+    drop = MetricDrop(value=0.008, ci_low=0.001, ci_high=0.0118)
+    variant = VariantReport(
+        qualify=qualified("int8-cpu", operating_point=point, operating_drop=drop), gate=decision(check("a"))
+    )
+
+    report = whole_report(variants=(variant,), reference_operating_point=point, lost={"fp16": "no kernel"})
+
+    (row,) = next(
+        texts(block)
+        for section in sections_of(report)
+        for block in section.blocks
+        if isinstance(block, Table) and "F1" in block.header
+    )
+    assert row == ["int8-cpu", "0.7540", "+0.0080 (+0.0118)", "0.9100", "0.8200", "0.8600"]
+    assert "fp16 could not be made: no kernel." in markdown(report)

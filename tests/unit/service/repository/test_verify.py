@@ -7,9 +7,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
+from saccade.models.contract.manifest import Manifest
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.verify import verified_bytes, verify_version
+from saccade.service.repository.verify import ensure_judged, verified_bytes, verify_version
 from tests.support.versions import manifest_for, publish
 
 
@@ -70,6 +72,23 @@ def test_version_without_an_accepted_variant_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RepositoryError, match="no variant passed its gate"):
         verify_version(version_dir)
+
+
+def test_unjudged_version_is_refused_unless_the_server_allows_it() -> None:
+    judged, unjudged = manifest_for("digits", 1), manifest_for("digits", 2, judged=False)
+
+    ensure_judged(judged, allow_unjudged=False)
+    ensure_judged(unjudged, allow_unjudged=True)
+    with pytest.raises(RepositoryError, match="set SACCADE_ALLOW_UNJUDGED=true"):
+        ensure_judged(unjudged, allow_unjudged=False)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_manifest_and_gates_agree_on_whether_the_version_was_judged(judged: bool) -> None:
+    document = manifest_for("digits", 1, judged=judged).model_dump(mode="json")
+
+    with pytest.raises(ValidationError, match="the gate of variant 'fp32' says otherwise"):
+        Manifest.model_validate(document | {"judged": not judged})
 
 
 def test_missing_manifest_is_refused(tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from saccade.models.contract.preprocessing import Geometry
+from saccade.models.contract.specs import Task
+from saccade.service.vision.answers import not_finite
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.segmentation import MaskFormat, polygons_of, segments_json
+from tests.support.versions import manifest_for
 
 # pycocotools' decoder is older than NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -277,3 +280,16 @@ def test_model_without_a_background_reports_every_class() -> None:
     (segment,) = segments_json(nothing, SAME_SIZE, LABELS, None, "none")["segments"]
 
     assert segment == {"label": "background", "class_id": 0, "area": 1200}
+
+
+def test_an_answer_that_is_no_number_is_an_error_that_names_the_output() -> None:
+    manifest = manifest_for("detector", 1, Task.DETECT)
+    rows = [np.zeros(spec.shape, spec.dtype) for spec in manifest.answer]
+
+    fine = not_finite(rows, manifest)
+    rows[1][2] = np.inf
+    lost = not_finite(rows, manifest)
+
+    assert fine is None
+    assert lost is not None
+    assert "not finite (scores)" in str(lost)

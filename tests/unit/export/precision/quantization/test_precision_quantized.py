@@ -57,8 +57,10 @@ class Splits(DataStore):
 
 
 def loaded_recipe(**calibration: object) -> LoadedRecipe:
+    """The reference recipe at toy size; accuracy control only where a test asks for it."""
     loaded = load_recipe(RECIPE)
     recipe = loaded.recipe
+    calibration = {"accuracy_control": AccuracyControlSpec(budget_s=0.0), **calibration}
     changed = recipe.model_copy(
         update={
             "preprocess": recipe.preprocess.model_copy(update={"width": SIDE, "height": SIDE}),
@@ -197,6 +199,14 @@ def test_accuracy_control_gives_layers_back_and_reports_every_try(tmp_path: Path
     assert [row["calibrator"] for row in rows][:2] == ["percentile-60", "percentile-60, 1 layers float"]
     assert detail["tuning_metric"] == max(row["tuning_metric"] for row in rows) > rows[0]["tuning_metric"]
     assert len([reason for reason in reasons if reason.startswith("sensitive")]) == detail["layers_given_back"]
+
+
+def test_accuracy_control_runs_by_itself_where_plain_int8_loses_more_than_the_gate_allows(tmp_path: Path) -> None:
+    clipping = {"minmax": False, "mse": False, "percentiles": (60.0,)}
+    _, detail = made(tmp_path, "int8-trt", loaded_recipe(**clipping, accuracy_control=AccuracyControlSpec()))
+
+    assert int(detail["layers_given_back"]) > 0
+    assert "layers stay float" in str(detail["accuracy_control"])
 
 
 def test_a_searched_policy_is_kept_with_its_measurements(tmp_path: Path) -> None:

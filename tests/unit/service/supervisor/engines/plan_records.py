@@ -12,7 +12,10 @@ from saccade.service.supervisor.engines.plan_decision import Serving, StoredReco
 from tests.support.versions import manifest_for
 
 H200 = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
-PASSED = GateDecision(accepted=True, checks=())
+PASSED = GateDecision(
+    accepted=True,
+    checks=(GateCheck(name="device_latency", passed=True, value=1.0, limit=None, detail="made up"),),
+)
 WAITING = GateDecision(
     accepted=False,
     checks=(GateCheck(name="plan_precision", passed=False, pending=True, value=None, limit=None, detail=""),),

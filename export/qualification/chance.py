@@ -1,0 +1,53 @@
+"""What an answer reaches that looks at no picture. Promises: pure; the yardstick that a network has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.export.data.image_split import ImageSplit
+from saccade.export.data.labelled_images import ClassSample
+from saccade.export.qualification.accuracy import Answer, evidence_of
+from saccade.export.qualification.evidence import Evidence, SegmentEvidence, point_value
+from saccade.models.contract.specs import Task, TaskSpec
+
+_OTHERS_PICTURES = "giving each picture the answer to the next one"
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """The metric of the best guess, and what it does."""
+
+    value: float
+    guess: str
+
+
+def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: TaskSpec, labels: Sequence[str]) -> Chance:
+    """The best of a constant answer and of the network's own answers dealt to other pictures.
+
+    The second one knows everything about the data but what is in the picture: a detector of what always lies in the
+    middle, or a segmenter of the one place where something is, does no better than that.
+    """
+    if task.task is Task.CLASSIFY:
+        return _majority(split, labels)
+    shuffled = [np.roll(array, 1, axis=0) for array in answers]
+    other = point_value(evidence_of(shuffled, split, task, len(labels)))
+    constant = _constant_mask(evidence, labels) if isinstance(evidence, SegmentEvidence) else Chance(0.0, "no boxes")
+    return max(constant, Chance(other, _OTHERS_PICTURES), key=lambda each: each.value)
+
+
+def _majority(split: ImageSplit, labels: Sequence[str]) -> Chance:
+    class_ids = [sample.class_id for sample in split.samples if isinstance(sample, ClassSample)]
+    counts = np.bincount(class_ids, minlength=len(labels))
+    most = int(counts.argmax())
+    return Chance(float(counts[most] / counts.sum()), f"always answering {labels[most]!r}")
+
+
+def _constant_mask(evidence: SegmentEvidence, labels: Sequence[str]) -> Chance:
+    """Every pixel of every picture the most frequent class: its IoU is its share, that of all others is zero."""
+    pixels = evidence.confusions.sum((0, 2))  # (classes,) of the truth
+    most, present = int(pixels.argmax()), int((pixels > 0).sum())
+    value = float(pixels[most] / (pixels.sum() * present)) if present else 0.0
+    return Chance(value, f"calling every pixel {labels[most]!r}")

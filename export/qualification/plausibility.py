@@ -1,0 +1,183 @@
+"""Whether answers can be true at all. Promises: pure; each fault is one sentence with what to write in the recipe.
+
+The forms of `export/network.py` are a promise of whoever wrote the recipe: a network whose boxes are relative, or whose
+scores went through a softmax already, runs as well as any other and answers nonsense. What it answers to the user's own
+pictures shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.export.network import RawForm
+from saccade.export.qualification.detection_evidence import box_iou
+from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+
+Arrays = Sequence[NDArray[Any]]
+FloatArray = NDArray[np.float64]
+
+RAW_PICTURES = 16  # whose raw outputs are looked at; a wrong form shows on each of them
+_ROUNDING = 1e-3  # of sums of probabilities
+_SAME = 1e-4  # scores and, in pixels times a hundred, boxes that rounding alone may tell apart
+_RELATIVE_PIXELS = 2.0  # no box of a picture lies within so few pixels, all relative ones do
+_MOST_TURNED = 0.05  # share of boxes whose right edge lies left of their left one, or bottom above top
+_MOST_OUTSIDE = 0.2  # share of boxes whose centre lies outside the picture
+_SAME_OBJECT_IOU = 0.8
+_MOST_REPEATED = 0.4  # share of boxes that overlap a better one of their class so much; NMS-free ones have a fifth
+
+
+def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
+    """Of what the network itself answers to some pictures, before any head of ours."""
+    if form == "dense_logits" and not np.isfinite(raw[0]).all():
+        yield (
+            "pixel scores are not finite, which the choice of the largest one hides: the network overflows or divides "
+            "by zero. Look at `normalisation` in the recipe"
+        )
+    if form == "logits" and raw[0].shape[1] > 1 and np.isfinite(raw[0]).all():
+        yield from _softmax_twice(raw[0].astype(np.float64))
+    elif form in ("boxes", "candidates"):
+        yield from _scores_in_range(raw[1], "sigmoid")
+
+
+def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, labels: int) -> Iterator[str]:
+    """What is wrong with the answers to all pictures of a split; arrays are named as in `output_tensors`."""
+    lost = _not_finite(answer)
+    if lost.size:
+        yield (
+            f"answers to {lost.size} of {len(answer[0])} pictures are not finite (the first is number {lost[0]}): the "
+            "network overflows or divides by zero there. Look at that picture, and at `normalisation` in the recipe"
+        )
+        return
+    match task.task:
+        case Task.CLASSIFY:
+            yield from _scores_in_range(answer[0], "logits")
+            yield from _class_faults(answer[0], answer[1], labels)
+        case Task.DETECT:
+            yield from _scores_in_range(answer[1], "sigmoid")
+            yield from _detection_faults(answer, task, preprocess)
+        case Task.SEGMENT:
+            if len(answer[0]) > 1 and (answer[0] == answer[0][:1]).all():
+                yield _constant("mask")
+
+
+def _not_finite(answer: Arrays) -> NDArray[np.int64]:
+    """Numbers of the pictures with an answer that is not finite."""
+    bad = np.zeros(len(answer[0]), np.bool_)
+    for array in answer:
+        if array.dtype.kind == "f":
+            bad |= ~np.isfinite(array.reshape(len(array), -1)).all(1)
+    found: NDArray[np.int64] = np.flatnonzero(bad)
+    return found
+
+
+def _softmax_twice(logits: FloatArray) -> Iterator[str]:
+    if logits.min() < 0.0 or logits.max() > 1.0 + _ROUNDING:
+        return
+    if np.abs(logits.sum(1) - 1.0).max() < _ROUNDING:
+        yield (
+            "class scores sum to 1 before the softmax that saccade adds: the network has one already, and a second one "
+            "makes all scores nearly equal. Write `outputs: {scores: probabilities}`"
+        )
+    elif logits.max() > 0.5:
+        yield (
+            "class scores all lie within 0..1 before the softmax that saccade adds: the network has a sigmoid already. "
+            "Write `outputs: {scores: probabilities}`"
+        )
+
+
+def _scores_in_range(scores: NDArray[Any], word: str) -> Iterator[str]:
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
+    if low < 0.0 or high > 1.0 + _ROUNDING:
+        yield (
+            f"scores reach from {low:.3g} to {high:.3g} instead of lying within 0..1: they are no probabilities yet. "
+            f"Write `outputs: {{scores: {word}}}`"
+        )
+
+
+def _class_faults(scores: NDArray[Any], class_ids: NDArray[Any], labels: int) -> Iterator[str]:
+    if labels == 1 and (scores == 1.0).all():
+        yield (
+            "a softmax over one class is always 1, so every picture is of that class. "
+            "Write `outputs: {scores: sigmoid}`"
+        )
+    elif len(scores) > 1 and (class_ids[:, 0] == class_ids[0, 0]).all() and np.ptp(scores[:, 0]) < _SAME:
+        yield _constant("class and score")
+
+
+def _detection_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec) -> Iterator[str]:
+    boxes, scores, _, counts = answer
+    shown = (np.arange(scores.shape[1]) < counts[:, None]) & (scores >= task.score_threshold)
+    if not shown.any():
+        best = float(scores.max()) if scores.size else 0.0
+        yield (
+            f"no detection of {len(scores)} pictures reaches the score threshold {task.score_threshold:g} (the best is "
+            f"at {best:.3g}), so that users see none. Write a lower `score_threshold` into `task`"
+        )
+        return
+    found = boxes[shown].astype(np.float64)
+    is_relative = np.abs(found).max() <= _RELATIVE_PIXELS
+    turned = float(((found[:, 2] < found[:, 0]) | (found[:, 3] < found[:, 1])).mean())
+    if is_relative:
+        yield (
+            f"all {len(found)} boxes lie within two pixels: they are relative to the picture and were read as pixels. "
+            "Write `outputs: {units: relative}`"
+        )
+    if turned > _MOST_TURNED:
+        yield (
+            f"{turned:.0%} of {len(found)} boxes end before they begin: they are centre and size and were read as "
+            "corners. Write `outputs: {boxes: cxcywh}`"
+        )
+    if is_relative or turned > _MOST_TURNED:
+        return
+    outside = _share_outside(found, preprocess)
+    if outside > _MOST_OUTSIDE:
+        yield (
+            f"{outside:.0%} of {len(found)} boxes lie outside the network's input of {preprocess.width}x"
+            f"{preprocess.height}: they are no corners in its pixels. Write their `boxes` and `units` into `outputs`"
+        )
+    repeated = _share_repeated(answer, shown)
+    if repeated > _MOST_REPEATED:
+        yield (
+            f"{repeated:.0%} of {len(found)} boxes overlap a better one of the same class by more than "
+            f"{_SAME_OBJECT_IOU:g}: suppression is missing. Write `outputs: {{suppression: {{iou: 0.6}}}}`"
+        )
+    if len(boxes) > 1 and _is_constant(answer):
+        yield _constant("boxes")
+
+
+def _share_outside(boxes: FloatArray, preprocess: PreprocessSpec) -> float:
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2.0
+    is_inside = (centre >= 0.0).all(1) & (centre <= (preprocess.width, preprocess.height)).all(1)
+    return 1.0 - float(is_inside.mean())
+
+
+def _share_repeated(answer: Arrays, shown: NDArray[np.bool_]) -> float:
+    repeated = 0
+    for boxes, scores, class_ids, rows in zip(*answer[:3], shown, strict=True):
+        order = np.flatnonzero(rows)
+        order = order[np.argsort(-scores[order], kind="stable")]
+        overlaps = box_iou(boxes[order].astype(np.float64), boxes[order].astype(np.float64))
+        overlaps[class_ids[order][:, None] != class_ids[order][None, :]] = 0.0
+        repeated += int((np.tril(overlaps, -1).max(axis=1, initial=0.0) > _SAME_OBJECT_IOU).sum())
+    return repeated / max(1, int(shown.sum()))
+
+
+def _is_constant(answer: Arrays) -> bool:
+    boxes, scores, class_ids, counts = answer
+    return bool(
+        (counts == counts[0]).all()
+        and (class_ids == class_ids[:1]).all()
+        and np.abs(scores - scores[:1]).max() < _SAME
+        and np.abs(boxes - boxes[:1]).max() < 100.0 * _SAME
+    )
+
+
+def _constant(what: str) -> str:
+    return (
+        f"every picture gets the same {what}: the network does not see the pictures. Look at `preprocess` and "
+        "`normalisation` in the recipe, and at whether the weights belong to this network"
+    )

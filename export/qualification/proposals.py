@@ -1,0 +1,99 @@
+"""What a new recipe may ask of its network. Promises: measured on tuning pictures; the test split stays unseen.
+
+The eager network answers some of the tuning pictures. `min_metric` is what it reaches less twice its interval, and a
+detector's `score_threshold` the one with the best F1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.export.data.image_split import ImageSplit, batches
+from saccade.export.qualification.accuracy import evidence_of
+from saccade.export.qualification.chance import chance_of
+from saccade.export.qualification.detection_evidence import DetectEvidence
+from saccade.export.qualification.evidence import Accuracy, Evidence, accuracy_of
+from saccade.export.qualification.operating_point import best_threshold
+from saccade.export.recipe import Recipe
+
+MOST_PICTURES, FEWEST_PICTURES = 256, 20
+BUDGET_S = 30.0
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Numbers for the recipe, each with the sentence that says where it comes from."""
+
+    min_metric: float | None
+    score_threshold: float | None
+    sentences: tuple[str, ...]
+
+    @property
+    def lines(self) -> dict[str, dict[str, float]]:
+        """Sections of a recipe."""
+        gate = {} if self.min_metric is None else {"gate": {"min_metric": self.min_metric}}
+        task = {} if self.score_threshold is None else {"task": {"score_threshold": self.score_threshold}}
+        return task | gate
+
+
+def proposal(
+    answer: Callable[[NDArray[np.uint8]], list[NDArray[Any]]],
+    split: ImageSplit,
+    recipe: Recipe,
+    batch: int = BATCH,
+    clock: Callable[[], float] = time.monotonic,
+) -> Proposal:
+    """`answer` is the eager network's to a batch of images; no batch begins after BUDGET_S."""
+    start, parts = clock(), []
+    for images in batches(split.images[:MOST_PICTURES], batch):
+        if clock() - start > BUDGET_S:
+            break
+        parts.append(answer(images))
+    count = sum(len(part[0]) for part in parts)
+    if count < FEWEST_PICTURES:
+        sentence = f"nothing is proposed from {count} tuning pictures: it takes {FEWEST_PICTURES}"
+        return Proposal(None, None, (sentence,))
+    answers = [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
+    seen = replace(
+        split,
+        samples=split.samples[:count],
+        images=split.images[:count],
+        geometries=split.geometries[:count],
+        image_sha256=split.image_sha256[:count],
+    )
+    evidence = evidence_of(answers, seen, recipe.task, len(recipe.labels))
+    chance = chance_of(answers, evidence, seen, recipe.task, recipe.labels)
+    floor, sentence = _floor(accuracy_of(evidence, evidence, recipe.qualify.bootstrap_resamples), chance.value)
+    if floor is None:
+        return Proposal(None, None, (f"{sentence}; {chance.guess} reaches {chance.value:.3f}",))
+    threshold, told = _threshold(evidence)
+    return Proposal(floor, threshold, (sentence, *told))
+
+
+def _floor(accuracy: Accuracy, chance: float) -> tuple[float | None, str]:
+    value = accuracy.value
+    reached = (
+        f"{accuracy.metric} {value.value:.3f} [{value.low:.3f}, {value.high:.3f}] on {accuracy.images} tuning pictures"
+    )
+    if value.low <= chance:
+        return None, f"no better than guessing: {reached}"
+    floor = max(chance, value.value - 2.0 * (value.high - value.low))
+    return round(floor, 3), f"min_metric: {reached}, less twice that interval"
+
+
+def _threshold(evidence: Evidence) -> tuple[float | None, tuple[str, ...]]:
+    if not isinstance(evidence, DetectEvidence):
+        return None, ()
+    threshold, shares = best_threshold(evidence)
+    sentence = (
+        f"score_threshold: the best F1 of the tuning pictures, {shares.f1:.3f} (precision {shares.precision:.3f}, "
+        f"recall {shares.recall:.3f})"
+    )
+    return threshold, (sentence,)

@@ -1,0 +1,213 @@
+"""Lies. Promises: whatever is untrue about a network or its data ends denied, in one sentence, and is not published.
+
+The networks are right about pictures of plain colours; each lie changes one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from saccade.export.cli.program import app
+from saccade.export.reports.export_report import ExportReport, read_report
+from saccade.models.contract.manifest import read_manifest
+from tests.pipeline.plain_pictures import COLOURS, SQUARES, write_colours, write_masks, write_squares
+from tests.pipeline.tiny import honest_networks
+from tests.pipeline.tiny.tiny_networks import TinyClassifier
+
+Document = dict[str, Any]
+_CLASSIFY: Document = {
+    "task": {"task": "classify", "top_k": 3},
+    "labels": list(COLOURS),
+    "preprocess": {"width": 32, "height": 32, "fit": "stretch"},
+}
+_DETECT: Document = {
+    "task": {"task": "detect", "max_detections": 20},
+    "labels": list(SQUARES),
+    "preprocess": {"width": 32, "height": 32, "fit": "letterbox"},
+}
+_SEGMENT: Document = {
+    "task": {"task": "segment", "background_id": 0},
+    "labels": ["background", "bright"],
+    "preprocess": {"width": 32, "height": 32, "fit": "letterbox"},
+}
+_QUICK: Document = {
+    "model": "lie",
+    "data": "data",
+    "variants": ["fp32"],
+    "allowed_batch_sizes": [1, 2],
+    "qualify": {
+        "latency_repeats": 3,
+        "latency_budget_s": 0.02,
+        "compare_batch_sizes": [1],
+        "compare_repeats": 3,
+        "compare_budget_s": 0.02,
+        "threads": 1,
+        "allow_spinning": False,
+    },
+}
+
+
+class Told:
+    """What came of a recipe."""
+
+    def __init__(self, root: Path, report: ExportReport, exit_code: int, output: str) -> None:
+        self.exit_code = exit_code
+        self.output = output
+        self.is_published = (root / "repository" / "lie" / "1").exists()
+        self.report = report
+        (self.variant,) = report.variants
+        self.failed = {check.name: check.detail for check in self.variant.gate.checks if not check.passed}
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]:
+    """Exports a network with its own weights in a file; the data lies in tmp_path / "data"."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "tiny"))
+
+    def run(network: str, sections: Document, gate: Document | None = None) -> Told:
+        module = getattr(honest_networks, network)()
+        save_file(module.state_dict(), tmp_path / "weights.safetensors")
+        return export(f"honest_networks:{network}", sections, gate)
+
+    def export(factory: str, sections: Document, gate: Document | None) -> Told:
+        recipe = tmp_path / "recipe.yaml"
+        source = {"source": {"kind": "module", "factory": factory}, "weights": "weights.safetensors"}
+        recipe.write_text(yaml.safe_dump(_QUICK | sections | source | {"gate": gate or {}}))
+        places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
+        result = CliRunner().invoke(app, ["run", str(recipe), *places])
+        made = next((tmp_path / "work" / "lie").glob("gate-*"), None)
+        assert made is not None, result.output
+        return Told(tmp_path, read_report(made / "report.json"), result.exit_code, result.output)
+
+    run.export = export  # type: ignore[attr-defined]  # for networks of another file
+    return run
+
+
+def test_honest_networks_pass(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 120)
+
+    found = told("ColourClassifier", _CLASSIFY)
+
+    assert found.failed == {}
+    assert found.is_published
+
+
+def test_honest_detector_passes_with_its_operating_point(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_squares(tmp_path / "data", 60)
+
+    found = told("SquareDetector", _DETECT)
+
+    assert found.failed == {}
+    manifest, _ = read_manifest(tmp_path / "repository" / "lie" / "1")
+    point = manifest.variants[0].operating_point
+    assert manifest.judged
+    assert point is not None
+    assert (point.score_threshold, point.precision, point.recall) == (0.25, 1.0, 1.0)
+
+
+def test_honest_segmenter_passes(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_masks(tmp_path / "data", 60)
+
+    found = told("BrightSegmenter", _SEGMENT)
+
+    assert found.failed == {}
+    assert found.is_published
+
+
+def test_random_weights_in_a_file_are_no_better_than_guessing(told: Callable[..., Told], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    save_file(TinyClassifier().state_dict(), tmp_path / "weights.safetensors")
+    digits = {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 200}}
+    sections = _CLASSIFY | {"labels": [str(digit) for digit in range(10)], "data": digits}
+
+    found = told.export("tiny_networks:TinyClassifier", sections, None)  # type: ignore[attr-defined]  # see the fixture
+
+    _ensure_denied(found, "better_than_guessing", "no better than guessing")
+
+
+def test_shuffled_labels_are_no_better_than_guessing(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 120, is_shuffled=True)
+
+    _ensure_denied(told("ColourClassifier", _CLASSIFY), "better_than_guessing", "no better than guessing")
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_a_handful_of_test_images_is_too_few(images: int, told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", images)
+
+    _ensure_denied(told("ColourClassifier", _CLASSIFY, {"min_metric": 0.5}), "test_images", f"{images} test images")
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [("SoftmaxTwice", "scores: probabilities"), ("BlindClassifier", "every picture gets the same class and score")],
+)
+def test_classifiers_of_another_form_are_told_what_to_write(
+    network: str, sentence: str, told: Callable[..., Told], tmp_path: Path
+) -> None:
+    write_colours(tmp_path / "data", 120)
+
+    _ensure_denied(told(network, _CLASSIFY), "plausible_answers", sentence)
+
+
+def test_not_a_number_on_one_picture_is_found(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 120, has_pure_green=True)
+
+    found = told("NotANumberOnPureGreen", _CLASSIFY)
+
+    assert "hostile_inputs" not in found.failed, "no drawn input shows it"
+    _ensure_denied(found, "plausible_answers", "1 of 121 pictures are not finite")
+
+
+@pytest.mark.parametrize(
+    ("network", "check", "sentence"),
+    [
+        ("CentreAndSize", "plausible_answers", "boxes: cxcywh"),
+        ("RelativeBoxes", "plausible_answers", "units: relative"),
+        ("Unsuppressed", "plausible_answers", "suppression is missing"),
+        ("NextCell", "better_than_guessing", "map 0.0000"),
+    ],
+)
+def test_detectors_of_another_form_or_without_a_hit_are_denied(
+    network: str, check: str, sentence: str, told: Callable[..., Told], tmp_path: Path
+) -> None:
+    write_squares(tmp_path / "data", 60)
+
+    _ensure_denied(told(network, _DETECT), check, sentence)
+
+
+def test_segmenter_whose_foreground_never_occurs_is_no_better_than_one_mask(
+    told: Callable[..., Told], tmp_path: Path
+) -> None:
+    write_masks(tmp_path / "data", 60, has_foreground=False)
+
+    found = told("BrightSegmenter", _SEGMENT)
+
+    assert found.report.reference.value == 1.0, "a figure that looks perfect"
+    _ensure_denied(found, "better_than_guessing", "calling every pixel 'background' reaches 1.0000")
+
+
+def test_without_labels_a_version_is_published_as_unjudged(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 30, is_shuffled=True)
+
+    found = told("ColourClassifier", _CLASSIFY, {"mode": "parity"})
+
+    assert found.failed == {}
+    manifest, _ = read_manifest(tmp_path / "repository" / "lie" / "1")
+    assert not manifest.judged
+    assert "unjudged" in {check.name for check in manifest.variants[0].gate.checks}
+
+
+def _ensure_denied(found: Told, check: str, sentence: str) -> None:
+    assert sentence in found.failed[check]
+    assert sentence in found.output.splitlines()[-1]
+    assert found.exit_code == 1
+    assert not found.is_published

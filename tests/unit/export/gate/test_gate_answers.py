@@ -1,0 +1,89 @@
+"""The gate on answers. Promises: a reference that means nothing, or answers that cannot be true, deny in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from saccade.export.gate.decision import denial_text
+from saccade.export.gate.limits import GateThresholds
+from saccade.export.qualification.qualify_report import (
+    MetricDrop,
+    ReferenceFigure,
+)
+from saccade.models.contract.manifest import OperatingPoint
+from tests.support.gated import (
+    METRIC,
+    changed,
+    decided,
+    failed_checks,
+)
+
+# Whether the reference means anything
+
+
+def reference(low: float = 0.97, chance: float = 0.2, **changes: object) -> ReferenceFigure:
+    figure = METRIC.model_copy(update={"ci_low": low})
+    return ReferenceFigure(metric=figure, chance=chance, guess="always answering 'cat'").model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("low", "chance"), [(0.19, 0.2), (0.21, 0.2), (0.97, 1.0)])
+def test_a_reference_that_guessing_reaches_denies_in_one_sentence(low: float, chance: float) -> None:
+    decision = decided(changed(reference=reference(low, chance)))
+
+    assert failed_checks(decision) == ["better_than_guessing"]
+    assert "no better than guessing" in denial_text("fp32", decision)
+    assert "always answering 'cat'" in denial_text("fp32", decision)
+
+
+def test_a_report_without_a_reference_is_denied() -> None:
+    assert failed_checks(decided(changed(reference=None))) == ["better_than_guessing"]
+
+
+@pytest.mark.parametrize(("name", "least"), [("top1", 100), ("map", 50), ("miou", 50)])
+def test_too_few_test_images_deny_whatever_they_show(name: str, least: int) -> None:
+    few, enough = (METRIC.model_copy(update={"name": name, "images": count}) for count in (least - 1, least))
+
+    assert failed_checks(decided(changed(metric=few))) == ["test_images"]
+    assert decided(changed(metric=enough)).accepted
+    assert decided(changed(metric=few), GateThresholds(min_test_images=20)).accepted
+
+
+def test_a_floor_of_hardly_any_test_images_is_loose() -> None:
+    assert failed_checks(decided(thresholds=GateThresholds(min_test_images=5))) == ["thresholds"]
+
+
+def test_answers_that_cannot_be_true_deny_with_their_sentence() -> None:
+    of_the_file = decided(changed(faults=("Boxes are relative. Write `outputs: {units: relative}`",)))
+    of_the_network = decided(changed(reference=reference(faults=("a softmax too many",))))
+
+    assert failed_checks(of_the_file) == failed_checks(of_the_network) == ["plausible_answers"]
+    assert "Write `outputs: {units: relative}`" in denial_text("fp32", of_the_file)
+    assert decided(changed(faults=("x",)), GateThresholds(allow_random_weights=True)).accepted
+
+
+def test_without_labels_a_version_passes_as_unjudged_and_its_metric_is_not_asked() -> None:
+    useless = METRIC.model_copy(update={"value": 0.0, "ci_low": 0.0, "images": 1})
+
+    decision = decided(changed(metric=useless, reference=None), GateThresholds(mode="parity"))
+
+    assert decision.accepted
+    assert [check.name for check in decision.checks if check.name in ("unjudged", "metric_floor")] == ["unjudged"]
+    assert not decided(changed(is_deterministic=False), GateThresholds(mode="parity")).accepted
+
+
+def test_a_drop_that_no_selection_of_images_shows_is_not_held_against_a_variant() -> None:
+    unseen = MetricDrop(value=0.0, ci_low=-0.02, ci_high=0.02, is_never_worse=True)
+    seen = unseen.model_copy(update={"is_never_worse": False})
+
+    assert decided(changed(drop=unseen)).accepted
+    assert failed_checks(decided(changed(drop=seen))) == ["metric_drop"]
+
+
+def test_a_detector_is_held_to_the_same_limit_at_its_score_threshold() -> None:
+    point = OperatingPoint(score_threshold=0.25, metric=METRIC, precision=0.9, recall=0.8, f1=0.85)
+    near, far = (MetricDrop(value=0.001, ci_low=0.0, ci_high=high) for high in (0.004, 0.012))
+
+    assert decided(changed(operating_point=point, operating_drop=near)).accepted
+    denied = decided(changed(operating_point=point, operating_drop=far))
+    assert failed_checks(denied) == ["operating_drop"]
+    assert "at score threshold 0.25 (precision 0.900, recall 0.800, F1 0.850)" in denial_text("fp32", denied)
