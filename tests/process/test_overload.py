@@ -189,7 +189,7 @@ def test_bound_on_the_estimated_wait_holds_whatever_the_deadline(tmp_path: Path)
 def test_request_without_a_deadline_is_refused_early_and_one_with_a_deadline_waits(tmp_path: Path) -> None:
     publish_fake(tmp_path / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
     with (
-        running_server(tmp_path / "repository", tmp_path, max_batch_size=1) as server,
+        running_server(tmp_path / "repository", tmp_path, max_batch_size=1, objective_ms=0) as server,
         Background() as background,
     ):
         server.predict("slow", red_png(1))  # so that a run is measured
