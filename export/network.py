@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
 """The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""
 
-RawForm = Literal["logits", "dense_logits", "boxes", "candidates"]
+RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidates"]
 """What `Network.module` returns, besides extra named outputs:
 
 - logits: (n, classes), for classify
+- probabilities: (n, classes) in 0..1, for classify: answered as they are; they need not sum to 1
 - dense_logits: (n, classes, h, w) at any stride, for segment; the largest value wins
 - boxes: boxes (n, anchors, 4) x1 y1 x2 y2 in model pixels and scores (n, anchors, classes) in 0..1, for detect
 - candidates: boxes (n, k, 4), scores (n, k), class_ids (n, k) int64; one class per row, for detect
@@ -33,10 +34,11 @@ RawForm = Literal["logits", "dense_logits", "boxes", "candidates"]
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """Non-maximum suppression per class that the answer still needs; absent for networks that are NMS-free."""
+    """Non-maximum suppression that the answer still needs; absent for networks that are NMS-free."""
 
     iou_threshold: float
     score_threshold: float  # rows below it are no candidates
+    per_class: bool = True  # False: boxes of other classes are suppressed too
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class NetworkRequest:
 
 
 FORMS_BY_TASK: dict[Task, tuple[RawForm, ...]] = {
-    Task.CLASSIFY: ("logits",),
+    Task.CLASSIFY: ("logits", "probabilities"),
     Task.DETECT: ("boxes", "candidates"),
     Task.SEGMENT: ("dense_logits",),
 }

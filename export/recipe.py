@@ -19,6 +19,7 @@ from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
@@ -238,6 +239,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{path} must hold a mapping of keys, found {type(document).__name__}")
+    document = _with_file_words(path, document)
     _ensure_known_keys(path, document)
     weights = document.get("weights")
     try:
@@ -246,7 +248,9 @@ def load_recipe(path: Path) -> LoadedRecipe:
         recipe = Recipe.model_validate(completed(document, source, facts))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()
-        lines = [f"{_where((*section, *problem['loc']))}: {_what(problem)}" for problem in error.errors()]
+        lines = [
+            f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}" for problem in error.errors()
+        ]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), given=path)
 
@@ -309,20 +313,41 @@ def _model_name(source: SourceSpec, weights: object) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind
 
 
+def _with_file_words(path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Words about an ONNX file stand at the top of a recipe, beside `weights`, and belong to its source."""
+    given = [name for name in TOP_WORDS if name in document]
+    if not given:
+        return document
+    source = document.get("source")
+    source = {"kind": source} if isinstance(source, str) else source
+    if not isinstance(source, dict) or source.get("kind") != "onnx":
+        raise RecipeError(f"{path}: {given[0]} is a word about an ONNX file and needs `source: onnx`")
+    if "value_range" in given and "normalisation" in document:
+        raise RecipeError(f"{path}: value_range and normalisation say the same thing; keep one of them")
+    rest = {name: value for name, value in document.items() if name not in given}
+    return {**rest, "source": {**source, **{name: document[name] for name in given}}}
+
+
 def _ensure_known_keys(path: Path, document: dict[str, Any]) -> None:
     unknown = [str(key) for key in document if key not in Recipe.model_fields]
     if unknown:
-        raise RecipeError(f"{path}: {'; '.join(_unknown_key(key, Recipe) for key in unknown)}")
+        raise RecipeError(f"{path}: {'; '.join(_unknown_key(key, Recipe, TOP_WORDS) for key in unknown)}")
 
 
-def _unknown_key(key: str, model: type[BaseModel]) -> str:
-    near = difflib.get_close_matches(key, model.model_fields, n=1)
+def _unknown_key(key: str, model: type[BaseModel], more: tuple[str, ...] = ()) -> str:
+    known = [*model.model_fields, *more]
+    near = difflib.get_close_matches(key, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}{hint} (allowed: {', '.join(sorted(model.model_fields))})"
+    return f"unknown key {key!r}{hint} (allowed: {', '.join(sorted(known))})"
 
 
 def _where(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "recipe"
+
+
+def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A word about an ONNX file is looked for where the recipe has it, not below the kind that its source has."""
+    return location[1:] if location[:1] == ("onnx",) else location
 
 
 def _what(problem: ErrorDetails) -> str:
@@ -337,8 +362,8 @@ def _what(problem: ErrorDetails) -> str:
 
 def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:
     """The model of a nested section, where the recipe's type says it plainly."""
-    model: type[BaseModel] = Recipe
-    for part in location:
+    model: type[BaseModel] = FileWords if location[:1] == ("onnx",) else Recipe
+    for part in _without_kind(location):
         field = model.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -1,17 +1,19 @@
-"""Writes a recipe for a checkpoint. Promises: nothing is overwritten, and what was understood is said."""
+"""Writes a recipe for a checkpoint, or updates one. Promises: users' lines stay, and what was understood is said."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from saccade.export.cli.init_onnx import existing_text, settled_words
+from saccade.export.cli.recipe_text import line, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import folders_in
 from saccade.export.data.split_sources import split_folder_names
@@ -22,12 +24,16 @@ from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
 from saccade.export.sources.names import generic_labels, near_names
+from saccade.export.sources.onnx_recognition import Finding
+from saccade.export.sources.onnx_words import TOP_WORDS
+from saccade.export.sources.pickles import refuse_pickle
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import shapes_of
 from saccade.models.contract.specs import Task
 from saccade.service.errors import SaccadeError
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
+_USERS_OWN = frozenset({*Recipe.model_fields, *TOP_WORDS} - {"source", "weights", "data"})
 _WITH_CLASS_COUNT = ("timm", "torchvision")
 
 
@@ -37,29 +43,39 @@ class NewRecipe:
 
     loaded: LoadedRecipe
     text: str
+    findings: tuple[Finding, ...] = ()  # of an ONNX file: each word that was settled, and where it is from
 
 
 def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: Path) -> NewRecipe:
-    """Writes source, weights and data to `out`, labels where only the folders name them; the rest is the source's.
+    """Writes source, weights and data to `out`, labels where only the data names them; the rest is the source's.
 
-    Raises RecipeError when `out` exists or needs more than these lines, SourceError when nothing takes the checkpoint.
+    A recipe that exists is updated: its source, weights and data, and lines that `init` wrote; the user's own lines
+    stay. Raises RecipeError when `out` needs more than these lines or is no recipe, SourceError when nothing takes the
+    checkpoint; `out` is then as it was.
     """
-    if out.exists():
-        raise RecipeError(f"{out} exists already; name another file with --out, or remove it")
     if not data.is_dir():
         raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
     source = source or recognised(checkpoint)
-    document = _document(checkpoint, source, _spec(source), data, out.parent)
+    spec = _spec(source)
+    before = existing_text(out)
+    document = _document(checkpoint, source, spec, data, out.parent)
+    lines = {key: line(key, value) for key, value in document.items()}
+    findings: tuple[Finding, ...] = ()
+    if spec.kind == "onnx" and checkpoint is not None:
+        settled = settled_words(checkpoint, data, before)
+        lines, findings = lines | settled.lines, settled.findings
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        new = _written(document, out)
+        new = _written(lines, before, out)
         labels = _folder_labels(data, new.loaded.recipe)
-        return new if labels is None else _written({**document, "labels": labels}, out)
+        if labels is not None:
+            new = _written(lines | {"labels": line("labels", labels)}, before, out)
+        return replace(new, findings=findings)
     except RecipeError as error:
         missing = str(error).removeprefix(f"{out}: ")
         raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
     except SourceError:
-        out.unlink()
+        out.unlink() if before is None else out.write_text(before)
         raise
 
 
@@ -78,9 +94,9 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     added = {name: section for name, section in found.lines.items() if name not in known}
     if not added:
         return new, found.sentences
-    text = new.text + "".join(_line(name, section) for name, section in added.items())
+    text = new.text + "".join(line(name, section) for name, section in added.items())
     out.write_text(text)
-    return NewRecipe(load_recipe(out), text), found.sentences
+    return replace(new, loaded=load_recipe(out), text=text), found.sentences
 
 
 def _proposal(loaded: LoadedRecipe) -> Proposal:
@@ -100,6 +116,7 @@ def recognised(checkpoint: Path | None) -> str:
         raise SourceError("name a checkpoint, or a network with --source, such as --source timm/resnet50")
     if not checkpoint.exists():
         raise SourceError(f"cannot read {checkpoint}: there is no such file or directory")
+    refuse_pickle(checkpoint)
     if checkpoint.suffix in (".onnx", ".pt2"):
         return checkpoint.suffix.removeprefix(".")
     if (checkpoint / "config.json").is_file():
@@ -134,15 +151,8 @@ def summary(loaded: LoadedRecipe) -> dict[str, str]:
     }
 
 
-def _line(key: str, value: object) -> str:
-    """One key, one line, however long."""
-    inline = not isinstance(value, str)
-    text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
-    return f"{text.strip()[1:-1]}\n" if inline else text
-
-
-def _written(document: dict[str, Any], out: Path) -> NewRecipe:
-    text = "".join(_line(key, value) for key, value in document.items())
+def _written(lines: Mapping[str, str], before: str | None, out: Path) -> NewRecipe:
+    text = "".join(lines.values()) if before is None else updated(before, lines, _USERS_OWN)
     out.write_text(text)
     return NewRecipe(load_recipe(out), text)
 

@@ -1,15 +1,26 @@
-"""`saccade-export init` and `saccade-export sources`. Promises: lines for people, one JSON document for programs."""
+"""The commands `init` and `sources`: they write recipes, and speak before anything heavy is imported."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.init import summary, with_proposal, write_recipe
 from saccade.export.cli.options import FILE, print_json
-from saccade.export.sources.catalogue import NAMELESS, matching_names
+
+if TYPE_CHECKING:
+    from saccade.export.sources.onnx_recognition import Finding
+
+
+_ORIGINS = {
+    "said": "said by the file or the recipe",
+    "found": "found by running it on pictures",
+    "assumed": "assumed, so check it; the recipe marks these lines",
+}
 
 
 @click.command()
@@ -20,20 +31,25 @@ from saccade.export.sources.catalogue import NAMELESS, matching_names
 @click.option("--measure/--no-measure", default=True, help="propose limits by running the network on tuning pictures")
 @options.as_json
 def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, measure: bool, as_json: bool) -> None:
-    """Writes the recipe for CHECKPOINT, and says what was understood.
+    """Writes the recipe for CHECKPOINT, or updates it, and says what was understood.
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
+    print(f"# reading {checkpoint or source} ...", file=sys.stderr, flush=True)  # what follows imports for seconds
+    from saccade.export.cli.init import summary, with_proposal, write_recipe
+
     new = write_recipe(checkpoint, source, data, out)
     proposed: tuple[str, ...] = ()
     if measure:
         new, proposed = with_proposal(new, out)
     understood = summary(new.loaded)
     if as_json:
-        print_json({"recipe": str(out), "understood": understood, "proposed": proposed})
+        found = [{"word": f.word, "value": f.value, "origin": f.origin, "why": f.why} for f in new.findings]
+        print_json({"recipe": str(out), "understood": understood, "findings": found, "proposed": proposed})
         return
     print(new.text, end="")
     print(*(f"# {name:<14} {text}" for name, text in understood.items()), sep="\n")
+    print(*_table(new.findings), sep="\n", end="\n" if new.findings else "")
     print(*(f"# {'proposed':<14} {sentence}" for sentence in proposed), sep="\n", end="\n" if proposed else "")
     print(f"# wrote {out}; next: saccade-export run {out}")
 
@@ -46,6 +62,8 @@ def sources(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is part of a name, or a pattern such as 'timm/vit_*'.
     """
+    from saccade.export.sources.catalogue import NAMELESS, matching_names  # the libraries take seconds
+
     found = matching_names(pattern)
     if as_json:
         print_json({"networks": found, "nameless": NAMELESS})
@@ -57,3 +75,13 @@ def sources(pattern: str | None, as_json: bool) -> None:
     if pattern is None:
         print(*(f"# {kind:<14} {text}" for kind, text in NAMELESS.items()), sep="\n")
         print("# `saccade-export sources PATTERN` lists names")
+
+
+def _table(findings: Sequence[Finding]) -> list[str]:
+    """Settled words under where each is from, for people."""
+    rows: list[str] = []
+    for origin, title in _ORIGINS.items():
+        group = [each for each in findings if each.origin == origin]
+        rows += [f"# {title}:"] if group else []
+        rows += [f"#   {each.word:<20} {each.value:<28} {each.why}" for each in group]
+    return rows

@@ -17,7 +17,13 @@ from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.network import Network
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
-RAW_TENSORS = {"logits": 1, "dense_logits": 1, "boxes": 2, "candidates": 3}  # outputs of a network, by form
+RAW_TENSORS = {
+    "logits": 1,
+    "probabilities": 1,
+    "dense_logits": 1,
+    "boxes": 2,
+    "candidates": 3,
+}  # outputs of a network, by form
 
 
 def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: PreprocessSpec, raw: Any) -> nn.Module:
@@ -25,6 +31,8 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
     match network.form:
         case "logits":
             return ClassifyHead(task.top_k)
+        case "probabilities":
+            return ClassifyHead(task.top_k, are_probabilities=True)
         case "dense_logits":
             height, width = flat_outputs(raw)[0].shape[2:]
             return SegmentHead((height, width), (preprocess.height, preprocess.width))
@@ -35,15 +43,17 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
 
 
 class ClassifyHead(nn.Module):
-    """Logits (n, classes) to the best `top_k` classes with softmax scores, best first."""
+    """Logits (n, classes) to the best `top_k` classes with softmax scores; probabilities stay as they are."""
 
-    def __init__(self, top_k: int) -> None:
+    def __init__(self, top_k: int, *, are_probabilities: bool = False) -> None:
         super().__init__()
         self.top_k = top_k
+        self.are_probabilities = are_probabilities
 
     def forward(self, raw: Any) -> tuple[Tensor, Tensor]:
-        logits = flat_outputs(raw)[0]
-        scores, class_ids = torch.topk(functional.softmax(logits, dim=1), self.top_k, dim=1)
+        found = flat_outputs(raw)[0]
+        probabilities = found if self.are_probabilities else functional.softmax(found, dim=1)
+        scores, class_ids = torch.topk(probabilities, self.top_k, dim=1)
         return scores, class_ids.to(torch.int32)
 
 

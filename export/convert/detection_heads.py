@@ -60,7 +60,8 @@ def suppressed_answer(
     boxes: Tensor, scores: Tensor, class_ids: Tensor, classes: int, suppression: Suppression, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Candidates as in `CandidatesHead`, non-maximum suppression, then the answer."""
-    keep = keep_per_class(boxes, scores, class_ids, classes, suppression.iou_threshold, suppression.score_threshold)
+    groups, count = (class_ids, classes) if suppression.per_class else (torch.zeros_like(class_ids), 1)
+    keep = keep_per_class(boxes, scores, groups, count, suppression.iou_threshold, suppression.score_threshold)
     left = torch.where(keep, scores, torch.zeros((), dtype=scores.dtype))
     return padded_answer(*best_rows(boxes, left, class_ids, rows), rows)
 

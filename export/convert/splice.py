@@ -16,13 +16,13 @@ import onnx
 import onnx.compose
 import onnx.inliner
 import onnx.version_converter
-import onnxscript
 import torch
+from onnx import TensorProto
 from onnx.defs import OpSchema
 from torch import Tensor
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_files import close_sessions, read_model, run, signature_of
+from saccade.export.sources.onnx_files import close_sessions, run, served_model, signature_of
 
 _DOMAIN = "saccade"
 _OP_TYPE = "OnnxNetwork"
@@ -31,28 +31,28 @@ _PATH = "path"
 
 @torch.library.custom_op("saccade::onnx_network", mutates_args=())
 def onnx_network(images: Tensor, path: str) -> list[Tensor]:
-    """Outputs of the ONNX file at `path` for normalised images (n, 3, height, width) float32."""
+    """Outputs of the ONNX file at `path` for normalised images float32, in the file's own layout."""
     pixels = np.ascontiguousarray(images.detach().numpy())
     return [torch.from_numpy(np.array(output)) for output in run(Path(path), pixels)]
 
 
 @onnx_network.register_fake
 def _shapes(images: Tensor, path: str) -> list[Tensor]:
-    sizes = output_shapes(Path(path), int(images.shape[2]), int(images.shape[3]))
+    sizes = output_shapes(Path(path), tuple(int(side) for side in images.shape[1:]))
     return [images.new_empty((images.shape[0], *shape), dtype=dtype) for shape, dtype in sizes]
 
 
-def output_shapes(path: Path, height: int, width: int) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
-    """Shape without the batch, and type, of each output, found by running one black image.
+def output_shapes(path: Path, image: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    """Shape without the batch, and type, of each output, found by running one black image of that shape.
 
     Raises SourceError for an output whose first dimension is not the batch.
     """
-    return _output_shapes(path, path.stat().st_mtime_ns, height, width)
+    return _output_shapes(path, path.stat().st_mtime_ns, image)
 
 
 @lru_cache(maxsize=4)
-def _output_shapes(path: Path, stamp: int, height: int, width: int) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
-    outputs = run(path, np.zeros((1, 3, height, width), np.float32))
+def _output_shapes(path: Path, stamp: int, image: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    outputs = run(path, np.zeros((1, *image), np.float32))
     for tensor, output in zip(signature_of(path).outputs, outputs, strict=True):
         if output.ndim == 0 or len(output) != 1:
             raise SourceError(f"{path.name}: output {tensor} has no row per image: {output.shape} for one image")
@@ -66,6 +66,8 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 def _placeholder(images: Any, path: str) -> Any:
     """One node of our own domain, with the file's path and as many outputs as the file has."""
+    import onnxscript  # here: it takes seconds, and what only reads files does not convert
+
     parameter, count = OpSchema.FormalParameter, len(signature_of(Path(path)).outputs)
     schema = OpSchema(
         _OP_TYPE,
@@ -104,6 +106,7 @@ def splice_onnx_networks(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
     model.graph.node.extend(spliced)
     _forget_placeholders(model)
+    _forget_unused_constants(model)
 
 
 def _is_placeholder(node: onnx.NodeProto) -> bool:
@@ -111,24 +114,29 @@ def _is_placeholder(node: onnx.NodeProto) -> bool:
 
 
 def _joined(placeholder: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The graph's nodes between Identity nodes that carry the placeholder's tensor names; slimming removes those."""
+    """The graph's nodes between Identity nodes that carry the placeholder's tensor names; slimming removes those.
+
+    Half-precision ends of the graph get casts instead, because everything around the placeholder is float32.
+    """
     constants = {tensor.name for tensor in graph.initializer}
-    (entry,) = (value.name for value in graph.input if value.name not in constants)
+    (entry,) = (value for value in graph.input if value.name not in constants)
     exits = zip(graph.output, placeholder.output, strict=False)  # outputs that nobody reads may be left out
     return [
-        onnx.helper.make_node("Identity", [placeholder.input[0]], [entry], name=f"{entry}/in"),
+        _link(placeholder.input[0], entry.name, f"{entry.name}/in", entry, TensorProto.FLOAT16),
         *graph.node,
-        *(
-            onnx.helper.make_node("Identity", [value.name], [name], name=f"{value.name}/out")
-            for value, name in exits
-            if name
-        ),
+        *(_link(value.name, name, f"{value.name}/out", value, TensorProto.FLOAT) for value, name in exits if name),
     ]
+
+
+def _link(source: str, target: str, name: str, end: onnx.ValueInfoProto, cast_to: int) -> onnx.NodeProto:
+    if end.type.tensor_type.elem_type != TensorProto.FLOAT16:
+        return onnx.helper.make_node("Identity", [source], [target], name=name)
+    return onnx.helper.make_node("Cast", [source], [target], name=name, to=cast_to)
 
 
 def _at_opset(path: Path, opset: int) -> onnx.ModelProto:
     """The file's model with its functions inlined, in the opset of the graph it goes into."""
-    model = read_model(path)
+    model = served_model(path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     found = _opset(model)
@@ -161,6 +169,22 @@ def _forget_placeholders(model: onnx.ModelProto) -> None:
     kept = [entry for entry in model.opset_import if entry.domain != _DOMAIN]
     del model.opset_import[:]
     model.opset_import.extend(kept)
+
+
+def _forget_unused_constants(model: onnx.ModelProto) -> None:
+    """Users' files often keep some, and ONNX Runtime warns of each whenever the deploy graph is opened."""
+    graphs = [model.graph]
+    used = {value.name for value in model.graph.output}
+    for graph in graphs:  # grows while branches and loop bodies are found
+        for node in graph.node:
+            used.update(node.input)
+            graphs.extend(
+                each for attribute in node.attribute for each in (attribute.g, *attribute.graphs) if each.node
+            )
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    if len(kept) < len(model.graph.initializer):
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
 
 
 def _opset(model: onnx.ModelProto) -> int:

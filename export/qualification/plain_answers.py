@@ -22,9 +22,10 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
     """The tensors of `saccade.models.contract.specs.output_tensors` from what the network answered."""
     outputs = flat_outputs(raw)
     match network.form:
-        case "logits":
-            probabilities, class_ids = torch.topk(functional.softmax(outputs[0], dim=1), task.top_k, dim=1)
-            return probabilities, class_ids.to(torch.int32)
+        case "logits" | "probabilities":
+            scores = functional.softmax(outputs[0], dim=1) if network.form == "logits" else outputs[0]
+            best, class_ids = torch.topk(scores, task.top_k, dim=1)
+            return best, class_ids.to(torch.int32)
         case "dense_logits":
             size = (preprocess.height, preprocess.width)
             logits = functional.interpolate(outputs[0], size=size, mode="bilinear", align_corners=False)
@@ -58,7 +59,8 @@ def _detections_of_one(
         chosen = torch.topk(scores, min(rows, len(scores))).indices
     else:
         candidates = torch.where(scores > suppression.score_threshold)[0]
-        survivors = batched_nms(boxes[candidates], scores[candidates], class_ids[candidates], suppression.iou_threshold)
+        groups = class_ids[candidates] if suppression.per_class else torch.zeros_like(class_ids[candidates])
+        survivors = batched_nms(boxes[candidates], scores[candidates], groups, suppression.iou_threshold)
         chosen = candidates[survivors[:rows]]
     chosen = chosen[scores[chosen] > SCORE_FLOOR]
     answer_boxes, answer_scores = torch.zeros(rows, 4), torch.zeros(rows)

@@ -16,9 +16,15 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
+from saccade.export.sources.onnx_words import InputLayout
 
 FLOAT = "tensor(float)"
+FLOAT16 = "tensor(float16)"
+FLOATS = (FLOAT, FLOAT16)
 INT64 = "tensor(int64)"
+_LARGEST_REWRITTEN = 1 << 30  # bytes of a file whose batch is worth a copy in memory
+_OPEN_SIDE = 256  # pixels, where the file leaves a side open
 _OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
@@ -37,60 +43,108 @@ class OnnxTensor:
 
 @dataclass(frozen=True, slots=True)
 class OnnxSignature:
-    """The one image input (batch, 3, height, width) and the outputs."""
+    """The one image input, (batch, channels, height, width) or (batch, height, width, channels), and the outputs."""
 
     images: OnnxTensor
     outputs: tuple[OnnxTensor, ...]
+    layout: InputLayout
+    channels: int
 
     @property
     def size(self) -> tuple[int, int] | None:
         """(width, height) where the file fixes them."""
-        height, width = self.images.shape[2:]
+        height, width = self.images.shape[2:] if self.layout == "nchw" else self.images.shape[1:3]
         return None if height is None or width is None else (width, height)
 
+    def shape(self, count: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Of `count` images as the file takes them."""
+        if self.layout == "nchw":
+            return count, self.channels, height, width
+        return count, height, width, self.channels
 
-def signature_of(path: Path) -> OnnxSignature:
-    """Raises SourceError unless the file takes one float32 tensor (batch, 3, height, width)."""
+
+def signature_of(path: Path, layout: InputLayout | None = None, channels: int | None = None) -> OnnxSignature:
+    """Layout and channels are the recipe's, where it gives them. Raises SourceError unless the file takes images."""
     session = session_of(path)
     inputs = [_tensor(each) for each in session.get_inputs()]
     listed = "; ".join(str(each) for each in inputs)
-    wanted = "source: onnx takes files with one input of normalised images, float (batch, 3, height, width)"
+    wanted = (
+        "source: onnx takes files with one input of images, float (batch, 3, height, width) or "
+        "(batch, height, width, 3), or with one channel"
+    )
     if len(inputs) != 1:
         raise SourceError(f"{path.name} has {len(inputs)} inputs: {listed}. {wanted}")
     (images,) = inputs
-    if images.type != FLOAT:
+    if images.type not in FLOATS:
         raise SourceError(f"{path.name} takes {listed}. {wanted}; {_other_type(images.type)}")
-    if len(images.shape) != 4 or images.shape[1] not in (3, None):
-        hint = (
-            "; channels come last here: export it with NCHW input"
-            if len(images.shape) == 4 and images.shape[3] == 3
-            else ""
-        )
-        raise SourceError(f"{path.name} takes {listed}. {wanted}{hint}")
+    found = None if len(images.shape) != 4 else _layout_of(images.shape, layout, channels)
+    if found is None:
+        said = f"; the recipe says input_layout: {layout}, channels: {channels}" if layout or channels else ""
+        raise SourceError(f"{path.name} takes {listed}. {wanted}{said}")
     if images.shape[0] not in (1, None):
         raise SourceError(
             f"{path.name} takes exactly {images.shape[0]} images at once; export it with a dynamic batch, or one image"
         )
-    return OnnxSignature(images, tuple(_tensor(each) for each in session.get_outputs()))
+    return OnnxSignature(images, tuple(_tensor(each) for each in session.get_outputs()), *found)
+
+
+def _layout_of(
+    shape: tuple[int | None, ...], layout: InputLayout | None, channels: int | None
+) -> tuple[InputLayout, int] | None:
+    """The layout whose channel dimension can be one; channels first where both can."""
+    places: tuple[tuple[InputLayout, int], ...] = (("nchw", 1), ("nhwc", 3))
+    allowed = (1, 3) if channels is None else (channels,)
+    for name, place in places:
+        if layout in (name, None) and shape[place] in allowed:
+            return name, int(shape[place] or 0)
+    for name, place in places:
+        if layout in (name, None) and shape[place] is None:
+            return name, channels or 3
+    return None
 
 
 def run(path: Path, images: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """Every output for a batch (n, 3, height, width); one image at a time where the file takes only one."""
+    """Every output for a batch in the file's own layout; one image at a time where the file takes only one.
+
+    Half-precision inputs and outputs are float32 on this side.
+    """
     session = session_of(path)
     (entry,) = session.get_inputs()
+    given = images.astype(np.float16) if entry.type == FLOAT16 else images
     if entry.shape[0] != 1:
-        return list(session.run(None, {entry.name: images}))
-    parts = [session.run(None, {entry.name: images[index : index + 1]}) for index in range(len(images))]
-    return [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
+        return [_single(output) for output in session.run(None, {entry.name: given})]
+    parts = [session.run(None, {entry.name: given[index : index + 1]}) for index in range(len(given))]
+    return [_single(np.concatenate(tensors)) for tensors in zip(*parts, strict=True)]
 
 
 def session_of(path: Path) -> onnxruntime.InferenceSession:
-    """The file opened by ONNX Runtime; kept until another file is. Raises SourceError."""
+    """The file opened by ONNX Runtime; kept until another file is. Raises SourceError.
+
+    A fixed batch of one is taken out of it where two pictures prove that nothing else changes.
+    """
+    return _session(path, _stamp(path))
+
+
+def served_model(path: Path) -> onnx.ModelProto:
+    """The graph that `session_of` runs. Raises SourceError."""
+    model = read_model(path)
+    return (with_dynamic_batch(model) or model) if _opens_up(path, _stamp(path)) else model
+
+
+def has_one_image(path: Path) -> bool:
+    """Whether the file's graph takes exactly one image, and two do not prove that it could take more."""
+    return bool(session_of(path).get_inputs()[0].shape[0] == 1)
+
+
+def _stamp(path: Path) -> int:
     try:
-        stamp = path.stat().st_mtime_ns
+        return path.stat().st_mtime_ns
     except OSError as error:
         raise SourceError(f"cannot read weights {path}: {error.strerror}; fix `weights`") from error
-    return _session(path, stamp)
+
+
+def _single(output: NDArray[Any]) -> NDArray[Any]:
+    return output.astype(np.float32) if output.dtype == np.float16 else output
 
 
 def close_sessions() -> None:
@@ -135,7 +189,9 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
     model = read_model(path, with_data=False)
     external_files(path)
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        if _opens_up(path, stamp):
+            return _opened((with_dynamic_batch(read_model(path)) or model).SerializeToString())
+        return _opened(str(path))
     except Exception as error:  # ONNX Runtime's errors share no public class
         unknown = unknown_operators(model)
         if unknown:
@@ -144,6 +200,38 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
                 "Export it with standard operators, or without the nodes that need a plug-in"
             ) from error
         raise SourceError(f"ONNX Runtime cannot open {path.name}: {_first_line(error)}") from error
+
+
+@lru_cache(maxsize=16)
+def _opens_up(path: Path, stamp: int) -> bool:
+    """Whether the file has a batch of one that two pictures prove to be needless."""
+    model = read_model(path, with_data=False)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    entries = [value for value in model.graph.input if value.name not in constants]
+    sides = [dim.dim_value for value in entries for dim in value.type.tensor_type.shape.dim]
+    if len(entries) != 1 or len(sides) != 4 or sides[0] != 1 or path.stat().st_size > _LARGEST_REWRITTEN:
+        return False
+    if external_files(path):
+        return False
+    changed = with_dynamic_batch(model)
+    if changed is None:
+        return False
+    half = entries[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    blocks = np.random.default_rng(0).random((2, *(-(-(side or _OPEN_SIDE) // 8) for side in sides[1:])))
+    pair = np.kron(blocks, np.ones((1, 8, 8, 8)))[(slice(None), *(slice(side or _OPEN_SIDE) for side in sides[1:]))]
+    pixels = pair.astype(np.float16 if half else np.float32)
+    try:
+        sessions = _opened(changed.SerializeToString()), _opened(str(path))
+    except Exception:  # as in `_session`, which names the reason when the file itself cannot be opened
+        return False
+    together, alone = (lambda images, each=each: each.run(None, {entries[0].name: images}) for each in sessions)
+    return answers_each_alone(together, alone, pixels)
+
+
+def _opened(model: str | bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings about a user's graph are not his to act on
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def unknown_operators(model: onnx.ModelProto) -> list[str]:
@@ -191,7 +279,7 @@ def _tensor(value: Any) -> OnnxTensor:
 
 def _other_type(found: str) -> str:
     match found:
-        case "tensor(float16)" | "tensor(bfloat16)" | "tensor(double)":
+        case "tensor(bfloat16)" | "tensor(double)":
             return "convert the file to float32, or export it again in float32; variants choose the precision later"
         case "tensor(uint8)":
             return "saccade puts pixels and normalisation in front itself: export the network without its own"

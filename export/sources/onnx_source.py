@@ -1,13 +1,11 @@
-"""Networks that are ONNX files already. Promises: sizes, task and class count come from the file, pixels stay ours.
+"""Networks that are ONNX files already. Promises: what the file is comes from `onnx_recognition.py`, pixels stay ours.
 
-The file takes normalised float images (n, 3, height, width) and gives, as `export/network.py` says, logits (n,
-classes), dense logits (n, classes, h, w), or boxes with scores.
+The file takes float images of one or three channels, in either order of dimensions; the recipe's words and what the
+file shows decide how its outputs become one of the forms of `export/network.py`, inside the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -19,47 +17,59 @@ from torch import Tensor, nn
 from saccade.export.artifact import sources_digest
 from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
-from saccade.export.network import LibraryTransform, Network, NetworkRequest, RawForm, SourceFacts
-from saccade.export.sources.onnx_files import FLOAT, INT64, OnnxTensor, read_model, run, signature_of
-from saccade.export.sources.raw_shapes import facts_from_shapes
+from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
+from saccade.export.sources.onnx_decoding import ClassScores, Decoding, DenseScores, detection_decoding
+from saccade.export.sources.onnx_files import OnnxSignature, has_one_image, read_model, run, signature_of
+from saccade.export.sources.onnx_recognition import Recognition, Unrecognised, is_channels_last, recognised
+from saccade.export.sources.onnx_signs import FileSigns, signs_of
+from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.contract.specs import PreprocessSpec, Task
+from saccade.models.contract.specs import Task
 
-_WANTED = {
-    Task.CLASSIFY: "one output of logits, float (batch, classes)",
-    Task.SEGMENT: "one output of logits, float (batch, classes, h, w)",
-    Task.DETECT: (
-        "boxes float (batch, anchors, 4) with scores float (batch, anchors, classes), "
-        "or boxes (batch, k, 4), scores (batch, k) and class ids int64 (batch, k)"
-    ),
-}
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue: Pillow's mode L
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
-    """Raises SourceError when the file is missing, damaged, or takes something else than images."""
-    signature = signature_of(_file(weights))
-    return facts_from_shapes([output.shape for output in signature.outputs], signature.size)
+    """Raises SourceError when the file is missing, damaged, contradicts itself, or takes something else than images."""
+    signs = signs_of(_file(weights), _words(source))
+    try:
+        found = recognised(signs, _words(source))
+    except Unrecognised as error:  # the recipe may say the task, and which outputs are meant
+        return SourceFacts(preprocess=error.preprocess, normalisation=error.normalisation)
+    is_guess = any(each.word == "outputs.objectness" and each.origin == "assumed" for each in found.findings)
+    labels = None if is_guess else found.labels  # their number would be the guess
+    return SourceFacts(task=found.task, labels=labels, preprocess=found.preprocess, normalisation=found.normalisation)
 
 
 def load(request: NetworkRequest) -> Network:
     """Raises SourceError when the file's size or outputs are not what the recipe's task needs."""
-    path = _file(request.weights)
-    signature = signature_of(path)
+    path, words = _file(request.weights), _words(request.source)
     size = (request.preprocess.width, request.preprocess.height)
+    signature = signature_of(path, words.input_layout, words.channels)
     if signature.size not in (None, size):
         raise SourceError(
             f"{path.name} takes images of {signature.size} (width, height), the recipe's preprocess says {size}; "
             "leave width and height out, or export the file with a dynamic size"
         )
-    chosen = _chosen_outputs(path, signature.outputs, request)
-    module = OnnxNetwork(path, chosen.indices).eval()
-    reason = _not_batchable_reason(path, signature.images, request.preprocess)
-    return Network(module, chosen.form, not_batchable_reason=reason)
+    output_shapes(path, signature.shape(1, *size)[1:])  # refuses outputs without a row per image
+    signs = signs_of(path, words, size=size)
+    recognition = recognised(signs, words, request.task.task, request.classes)
+    decoding = _decoding(signs, recognition, request)
+    names = [output.name for output in signature.outputs]
+    chosen = tuple(names.index(name) for name in recognition.words.outputs.names or ())
+    return Network(
+        OnnxNetwork(path, signature, chosen, decoding.module).eval(),
+        decoding.form,
+        decoding.suppression,
+        dense_outputs=decoding.dense_outputs,
+        not_batchable_reason=_not_batchable_reason(path, signature, size),
+    )
 
 
 def digest(source: SourceSpec) -> str:
     """Covers the runtime that runs the file in eager mode, and this adapter."""
-    modules = [__name__, "saccade.export.sources.onnx_files", "saccade.export.convert.splice"]
+    own = ("source", "files", "batch", "signs", "recognition", "classes", "detectors", "box_values", "decoding")
+    modules = [*(f"saccade.export.sources.onnx_{name}" for name in own), "saccade.export.convert.splice"]
     return f"onnx {version('onnx')} onnxruntime {version('onnxruntime')} {sources_digest(modules)}"
 
 
@@ -69,27 +79,30 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file where a torch network is expected; traced as one operator."""
+    """An ONNX file where a torch network is expected; traced as one operator between its input and its decoding."""
 
     accepts_float64 = False  # its weights are not torch's: proofs run in float32
+    grey: Tensor
 
-    def __init__(self, path: Path, outputs: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, signature: OnnxSignature, outputs: tuple[int, ...], decoding: nn.Module) -> None:
         super().__init__()
         self.path = str(path)
+        self.channels = signature.channels
+        self.layout = signature.layout
         self.outputs = outputs
+        self.decoding = decoding
+        self.register_buffer("grey", torch.tensor(_GREY).view(1, 3, 1, 1))
         model = read_model(path, with_data=False)
         self.parameter_count = sum(prod(tensor.dims) for tensor in model.graph.initializer)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if self.channels == 1:
+            images = (images * self.grey).sum(1, keepdim=True)
+        if self.layout == "nhwc":
+            images = images.permute(0, 2, 3, 1).contiguous()
         found: list[Tensor] = torch.ops.saccade.onnx_network(images, self.path)
-        chosen = tuple(found[index] for index in self.outputs)
-        return chosen if len(chosen) > 1 else chosen[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    form: RawForm
-    indices: tuple[int, ...]
+        decoded: Tensor | tuple[Tensor, ...] = self.decoding([found[index] for index in self.outputs])
+        return decoded
 
 
 def _file(weights: Path | None) -> Path:
@@ -100,50 +113,30 @@ def _file(weights: Path | None) -> Path:
     return weights
 
 
-def _chosen_outputs(path: Path, outputs: tuple[OnnxTensor, ...], request: NetworkRequest) -> _Chosen:
-    """Raises SourceError when the outputs are not the task's, naming those there are."""
-    shapes = [shape for shape, _ in output_shapes(path, request.preprocess.height, request.preprocess.width)]
-    types = [output.type for output in outputs]
-    floats = {index: shape for index, shape in enumerate(shapes) if types[index] == FLOAT}
-    chosen: _Chosen | None = None
+def _words(source: SourceSpec) -> FileWords:
+    assert isinstance(source, FileWords)  # sources/__init__.py chose this file by its kind
+    return source
+
+
+def _decoding(signs: FileSigns, recognition: Recognition, request: NetworkRequest) -> Decoding:
+    words = recognition.words.outputs
+    first = next(output for output in signs.outputs if words.names and output.tensor.name == words.names[0])
     match request.task.task:
         case Task.CLASSIFY:
-            chosen = _logits("logits", floats, 1, request.classes)
+            return Decoding(ClassScores(words), "logits" if words.scores == "logits" else "probabilities")
         case Task.SEGMENT:
-            chosen = _logits("dense_logits", floats, 3, request.classes)
+            channels_last = is_channels_last(signs, first)
+            return Decoding(DenseScores(words, request.classes, channels_last=channels_last), "dense_logits")
         case Task.DETECT:
-            ids = [index for index, shape in enumerate(shapes) if types[index] == INT64 and len(shape) == 1]
-            chosen = _boxes(floats, ids, request.classes)
-    if chosen is None:
-        given = "; ".join(str(output) for output in outputs)
-        raise SourceError(
-            f"{path.name} gives {given}. task: {request.task.task} with {request.classes} labels needs "
-            f"{_WANTED[request.task.task]}"
-        )
-    return chosen
+            size = (request.preprocess.width, request.preprocess.height)
+            return detection_decoding(words, int(first.shape[-1] or 0), request.classes, size)
 
 
-def _logits(form: RawForm, floats: dict[int, tuple[int, ...]], rank: int, classes: int) -> _Chosen | None:
-    fitting = [index for index, shape in floats.items() if len(shape) == rank and shape[0] == classes]
-    return _Chosen(form, (fitting[0],)) if len(fitting) == 1 else None
-
-
-def _boxes(floats: dict[int, tuple[int, ...]], ids: Sequence[int], classes: int) -> _Chosen | None:
-    boxes = [index for index, shape in floats.items() if len(shape) == 2 and shape[1] == 4]
-    if len(ids) == 1:
-        scores = [index for index, shape in floats.items() if len(shape) == 1]
-        return _Chosen("candidates", (boxes[0], scores[0], ids[0])) if len(boxes) == len(scores) == 1 else None
-    dense = [index for index, shape in floats.items() if len(shape) == 2 and shape[1] == classes]
-    if classes == 4 and len(boxes) == 2:  # told apart by their order alone
-        return _Chosen("boxes", (boxes[0], boxes[1]))
-    return _Chosen("boxes", (boxes[0], dense[0])) if len(boxes) == len(dense) == 1 else None
-
-
-def _not_batchable_reason(path: Path, images: OnnxTensor, preprocess: PreprocessSpec) -> str:
+def _not_batchable_reason(path: Path, signature: OnnxSignature, size: tuple[int, int]) -> str:
     """A file may claim a dynamic batch and still hold shapes of one image: two are tried."""
-    if images.shape[0] == 1:
-        return f"{path.name} takes exactly one image"
-    pair = np.zeros((2, 3, preprocess.height, preprocess.width), np.float32)
+    if has_one_image(path):
+        return f"{path.name} takes exactly one image, and two together do not get what each gets alone"
+    pair = np.zeros(signature.shape(2, *size), np.float32)
     try:
         outputs = run(path, pair)
     except Exception as error:  # ONNX Runtime's errors share no public class

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from saccade.export.sources.onnx_words import FileWords
 from saccade.models.contract.specs import Frozen, Task
 
 SourceKindName = Literal["torchvision", "timm", "transformers", "module", "pt2", "onnx"]
@@ -56,8 +57,8 @@ class Pt2Source(Frozen):
     kind: Literal["pt2"]
 
 
-class OnnxSource(Frozen):
-    """`onnx`: an existing ONNX file that takes normalised NCHW floats; `weights` names the file."""
+class OnnxSource(FileWords):
+    """`onnx`: an existing ONNX file of float images; `weights` names the file, the words say what it does not."""
 
     kind: Literal["onnx"]
 

@@ -33,7 +33,8 @@ class TensorSpec(Frozen):
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # () for one number per image
 
 
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+# opencv: INTER_LINEAR of OpenCV on bytes, which has no antialiasing and rounds on its own.
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "opencv"]
 
 
 class PreprocessSpec(Frozen):
@@ -87,7 +88,9 @@ class PreprocessSpec(Frozen):
             raise ValueError("rounding: floor starts from shortest_edge; for a letterbox without it say floor_each")
         if self.cover and self.rounding != "round":
             raise ValueError("cover rounds each side; say rounding: round")
-        if not self.antialias and self.resample not in ("nearest", "bilinear", "bicubic"):
+        if self.resample == "opencv" and self.antialias:
+            raise ValueError("resample: opencv does not antialias; say antialias: false")
+        if not self.antialias and self.resample not in ("nearest", "bilinear", "bicubic", "opencv"):
             raise ValueError(f"antialias: false exists for nearest, bilinear and bicubic, not for {self.resample}")
         return self
 

@@ -48,8 +48,8 @@ def taps_of(source: int, target: int, first: int, last: int, resample: Resample,
     outputs = np.arange(first, last)
     if resample == "nearest":
         return _nearest(outputs, source, target, antialias)
-    if not antialias:
-        return _interpolated(outputs, source, target, resample)
+    if not antialias:  # OpenCV's own rounding stays within one level of the plain filter
+        return _interpolated(outputs, source, target, "bilinear" if resample == "opencv" else resample)
     return _convolved(outputs, source, target, resample)
 
 

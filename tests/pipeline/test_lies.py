@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from saccade.export.cli.program import app
 from saccade.export.reports.export_report import ExportReport, read_report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import timm
@@ -18,7 +19,9 @@ from torchvision import models
 from saccade.export.cli.init import summary, write_recipe
 from saccade.export.cli.program import app
 from saccade.export.errors import RecipeError, SourceError
+from saccade.export.recipe import load_recipe
 from saccade.models.contract.specs import Task
+from tests.support.onnx_files import centred_boxes, table_file
 
 NAME = "mobilenetv3_small_050"
 
@@ -121,10 +124,10 @@ def test_lone_tensors_ask_for_the_network_and_suggest_names(tmp_path: Path, chec
     assert not (tmp_path / "r.yaml").exists()
 
 
-def test_recipe_is_never_overwritten(tmp_path: Path, pictures: Path) -> None:
+def test_file_that_is_no_recipe_is_never_overwritten(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "r.yaml").write_text("mine")
 
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="exists already and is no recipe"):
         write_recipe(None, f"timm/{NAME}", pictures, tmp_path / "r.yaml")
 
     assert (tmp_path / "r.yaml").read_text() == "mine"
@@ -185,3 +188,40 @@ def test_commands_print_lines_or_one_document(tmp_path: Path, pictures: Path) ->
     assert json.loads(document.stdout)["understood"]["model"] == NAME
     assert listed.stdout.splitlines()[:2] == ["timm/deit_tiny_distilled_patch16_224", "timm/deit_tiny_patch16_224"]
     assert json.loads(names.stdout)["networks"]["torchvision"] == []
+
+
+def test_onnx_file_is_understood_in_words_and_a_second_init_updates(tmp_path: Path, pictures: Path) -> None:
+    for label in ("cat", "dog", "owl"):
+        (pictures / label).mkdir()
+    table = np.concatenate([centred_boxes(42, (64, 32)), np.full((42, 4), 0.5, np.float32)], 1)
+    path, out = tmp_path / "v5.onnx", tmp_path / "r.yaml"
+    table_file(path, {"out": table}, size=(64, 32))
+
+    first = write_recipe(path, None, pictures, out)
+    origins = {each.word: each.origin for each in first.findings}
+    out.write_text(out.read_text() + "variants: [fp32]  # mine\n")
+    second = write_recipe(path, None, pictures, out)
+
+    assert origins["outputs.layout"] == "said"
+    assert origins["outputs.objectness"] == origins["outputs.units"] == "found"
+    assert origins["outputs.suppression"] == origins["value_range"] == "assumed"
+    assert "# assumed: suppression" in first.text
+    assert first.loaded.recipe.labels == ("cat", "dog", "owl")
+    assert second.text == f"{first.text}variants: [fp32]  # mine\n"
+
+
+def test_file_that_is_not_understood_leaves_no_recipe_and_lists_its_outputs(tmp_path: Path, pictures: Path) -> None:
+    tables = {"a": np.zeros((3, 4, 5, 6), np.float32), "b": np.zeros(7, np.float32)}
+    path = table_file(tmp_path / "net.onnx", tables)
+
+    with pytest.raises(SourceError, match=r"not recognised by its outputs: 'a' \(n, 3, 4, 5, 6\); 'b' \(n, 7\)"):
+        write_recipe(path, None, pictures, tmp_path / "r.yaml")
+
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_words_at_the_top_belong_to_onnx_files(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"source: timm/{NAME}\nvalue_range: [0, 255]\ndata: pictures\n")
+
+    with pytest.raises(RecipeError, match="value_range is a word about an ONNX file"):
+        load_recipe(tmp_path / "r.yaml")

@@ -429,3 +429,28 @@ def test_what_a_crop_cut_away_is_outside_in_the_mask() -> None:
     seen = np.flatnonzero(source[50] == 5)
     assert (seen[0], seen[-1]) == (100, 199)
     assert set(np.unique(source)) == {5, 9}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "channel", "expected"),
+    [
+        ((5, 7), (4, 3), 0, [[147, 73, 41, 58], [68, 190, 145, 133], [105, 62, 146, 91]]),
+        ((5, 7), (3, 2), 0, [[125, 70, 43], [74, 163, 134]]),
+        ((4, 6), (3, 2), 1, [[128, 124, 105], [117, 136, 136]]),  # halving is the mean of four
+    ],
+)
+def test_opencv_s_resize_is_followed_bit_for_bit(
+    shape: tuple[int, int], size: tuple[int, int], channel: int, expected: list[list[int]]
+) -> None:
+    """Expected: cv2.resize with INTER_LINEAR, OpenCV 5.0.0, on the same bytes."""
+    rng = np.random.default_rng(5)
+    pictures = {(5, 7): rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)}
+    pictures[4, 6] = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    spec = PreprocessSpec(width=size[0], height=size[1], fit="stretch", resample="opencv", antialias=False)
+
+    assert preprocess(pictures[shape], spec)[..., channel].tolist() == expected
+
+
+def test_opencv_s_resize_does_not_antialias() -> None:
+    with pytest.raises(ValueError, match="resample: opencv does not antialias"):
+        PreprocessSpec(width=8, height=8, fit="stretch", resample="opencv")

@@ -1,0 +1,75 @@
+"""`saccade-export compare`. Promises: exit code 1 when the answers agree less than asked; the worst pictures named."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from saccade.export.cli import options
+from saccade.export.cli.options import FILE, print_json
+from saccade.export.errors import RecipeError
+from saccade.export.pipeline import RunSettings
+from saccade.export.qualification.compare import Library, answers_from_file, answers_of_library, compared, pictures_of
+from saccade.export.qualification.picture_answers import PictureDifference, agreement_share
+from saccade.export.recipe import load_recipe
+from saccade.models.contract.specs import Task
+
+_WORST = 5
+_UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels"}
+
+
+@click.command()
+@click.argument("recipe", type=FILE)
+@click.option("--with", "library", type=click.Choice(Library), help="the library to ask, where it is installed")
+@click.option("--answers", type=FILE, help="an old pipeline's answers: COCO results, or labels by file name")
+@click.option("--pictures", type=click.IntRange(min=1), default=100, help="at most so many, the first by name")
+@click.option("--least", type=click.FloatRange(0, 1), default=0.99, help="share of their answers that must be ours too")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="score that a box needs; without, the recipe's")
+@options.work
+@options.as_json
+def compare(
+    recipe: Path,
+    library: Library | None,
+    answers: Path | None,
+    pictures: int,
+    least: float,
+    threshold: float | None,
+    work: Path,
+    as_json: bool,
+) -> None:
+    """Compares the deploy graph's answers with those of the network's own library, or of an old pipeline."""
+    if (library is None) == (answers is None):
+        raise RecipeError("say either --with LIBRARY or --answers FILE")
+    loaded = load_recipe(recipe)
+    limit = loaded.recipe.task.score_threshold if threshold is None else threshold
+    if answers is not None:
+        theirs = answers_from_file(loaded, answers, pictures)
+    else:
+        assert library is not None
+        theirs = answers_of_library(loaded, library, limit)
+    found = list(compared(loaded, theirs, pictures_of(loaded, pictures), RunSettings(work, Path("repository")), limit))
+    if not found:
+        raise RecipeError("there is no picture that both sides answered")
+    share = agreement_share(found)
+    if as_json:
+        document = {"share": share, "least": least, "pictures": [asdict(each) for each in found]}
+        print_json(document)
+    else:
+        print(*_lines(found, _UNITS[loaded.recipe.task.task], share), sep="\n")
+    raise SystemExit(0 if share >= least else 1)
+
+
+def _lines(found: list[PictureDifference], units: str, share: float) -> list[str]:
+    theirs, same = sum(each.theirs for each in found), sum(each.same for each in found)
+    surplus = sum(each.surplus for each in found)
+    lines = [f"{len(found)} pictures: {same} of their {theirs} {units} are ours too ({share:.2%}), {surplus} surplus"]
+    worst = sorted(found, key=lambda each: (each.same - each.theirs - each.surplus, -each.worst_score))[:_WORST]
+    lines += [
+        f"  {each.name}: {each.same} of {each.theirs} {units}, {each.surplus} surplus, worst overlap "
+        f"{each.worst_iou:.4f}, worst score difference {each.worst_score:.4f}"
+        for each in worst
+        if each.same < each.theirs or each.surplus
+    ]
+    return lines

@@ -1,0 +1,164 @@
+"""What `init` writes about an ONNX file. Promises: words that were found or assumed are written, and marked so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from saccade.export.cli.recipe_text import OWN_MARKS, line
+from saccade.export.data.coco_boxes import COCO_FILES
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import is_junk, pictures_below
+from saccade.export.data.split_sources import SPLIT_NAMES
+from saccade.export.errors import RecipeError
+from saccade.export.sources.names import generic_labels
+from saccade.export.sources.onnx_recognition import Finding, Recognition, recognised
+from saccade.export.sources.onnx_signs import Picture, signs_of
+from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, SuppressionWords
+from saccade.models.contract.specs import Task
+
+_PICTURES = 8  # of the user's, that the file is run on
+
+
+@dataclass(frozen=True, slots=True)
+class SettledWords:
+    """Lines of the recipe by key, and the table that people read."""
+
+    lines: dict[str, str]
+    findings: tuple[Finding, ...]
+
+
+def existing_text(path: Path) -> str | None:
+    """None when there is no such file. Raises RecipeError when it is no recipe, which must not be written over."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"{path} exists and cannot be read as a recipe: {error}; name another file with --out"
+        ) from error
+    if not isinstance(_document(text), dict) or "source" not in _document(text):
+        raise RecipeError(f"{path} exists already and is no recipe; name another file with --out, or remove it")
+    return text
+
+
+def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
+    """Runs the file on the first pictures of `data`. Raises SourceError with what to write."""
+    document = {} if before is None else _users_own(before)
+    given = _given_words(document)
+    names = _label_names(data)
+    said = document.get("labels")
+    count = len(said) if isinstance(said, list) else None
+    task = document.get("task")
+    task = Task(task["task"]) if isinstance(task, dict) and task.get("task") in list(Task) else None
+    signs = signs_of(file, given, _pictures(data), _size(document))
+    found = recognised(signs, given, task, count, hint=len(names) or None)
+    lines = {key: text for key, text in _lines(found, given).items() if key not in document}
+    labels, findings = found.labels or (), found.findings
+    if "labels" not in document and names and labels == generic_labels(len(labels)):  # the file names none
+        if len(names) == len(labels):
+            lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
+        else:
+            why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
+            findings = (*findings, Finding("labels", ", ".join(labels[:3]), "assumed", why))
+    return SettledWords(lines, findings)
+
+
+def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
+    """Of everything that the file does not say by itself."""
+    lines: dict[str, str] = {}
+    outputs = [each for each in found.findings if each.word.startswith("outputs.") and each.origin != "said"]
+    if outputs:
+        needs_names = any(each.word == "outputs.names" for each in outputs) or given.outputs.names is not None
+        words = found.words.outputs.model_dump(exclude_none=True, exclude=None if needs_names else {"names"})
+        if isinstance(found.words.outputs.suppression, SuppressionWords):
+            words["suppression"] = found.words.outputs.suppression.model_dump()
+        if found.words.outputs.layout is None or words.get("objectness") is False:
+            words.pop("objectness", None) if found.words.outputs.layout != "yolov5" else None
+        lines["outputs"] = line("outputs", _plain(words), _mark(outputs))
+    inputs = {each.word: each for each in found.findings if each.origin == "assumed"}
+    if "value_range" in inputs:
+        low, high = found.words.value_range or (0.0, 1.0)
+        lines["value_range"] = line("value_range", [low, high], "assumed: what black and white become")
+    if "preprocess" in inputs and found.preprocess is not None:
+        facts = {"fit": found.preprocess.fit, "channel_order": found.preprocess.channel_order}
+        lines["preprocess"] = line("preprocess", facts, "assumed: the file does not say how pictures are resized")
+    return lines
+
+
+def _mark(findings: Iterable[Finding]) -> str:
+    assumed = [each.word.removeprefix("outputs.") for each in findings if each.origin == "assumed"]
+    return f"assumed: {', '.join(assumed)}; the rest was found" if assumed else "found by running it"
+
+
+def _plain(words: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in words.items()}
+
+
+def _document(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _users_own(text: str) -> dict[str, Any]:
+    """Keys of a recipe without those lines that `init` wrote itself."""
+    own = "".join(row for row in text.splitlines(keepends=True) if not any(mark in row for mark in OWN_MARKS))
+    return _document(own) or {}
+
+
+def _given_words(document: dict[str, Any]) -> FileWords:
+    source = document.get("source")
+    inside = {key: value for key, value in source.items() if key != "kind"} if isinstance(source, dict) else {}
+    try:
+        return FileWords.model_validate({**inside, **{key: document[key] for key in TOP_WORDS if key in document}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _size(document: dict[str, Any]) -> tuple[int, int] | None:
+    given = document.get("preprocess")
+    sides = (given.get("width"), given.get("height")) if isinstance(given, dict) else (None, None)
+    return (sides[0], sides[1]) if isinstance(sides[0], int) and isinstance(sides[1], int) else None
+
+
+def _pictures(data: Path) -> list[Picture]:
+    """The first few that can be read; those that cannot are the data's affair, and named when it is loaded."""
+    found: list[Picture] = []
+    for path in pictures_below(data, Findings()):
+        if len(found) == _PICTURES:
+            break
+        try:
+            with Image.open(path) as image:
+                found.append(np.asarray(image.convert("RGB")))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+    return found
+
+
+def _label_names(data: Path) -> list[str]:
+    """Names of COCO's categories by id, or of the folders; none where the data has neither."""
+    splits = sorted(each for each in data.iterdir() if each.is_dir() and each.name.lower() in SPLIT_NAMES)
+    root = splits[0] if splits else data
+    for path in (folder / name for folder in (root, data) for name in COCO_FILES):
+        try:
+            document = orjson.loads(path.read_bytes())
+            used = {row["category_id"] for row in document["annotations"]}
+            rows = sorted(document["categories"], key=lambda row: row["id"])
+            return [
+                str(row["name"]) for row in rows if row["id"] in used or row["id"] != 0
+            ]  # Roboflow's root is unused
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(each.name for each in root.iterdir() if each.is_dir() and not is_junk(each.name))

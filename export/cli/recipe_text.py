@@ -1,0 +1,61 @@
+"""A recipe's text, key by key. Promises: an update keeps every line and comment that it does not replace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import yaml
+
+OWN_MARKS = ("# found", "# assumed")
+"""Comments by which `init` knows the lines that it wrote itself and may write again."""
+_KEY = re.compile(r"^([A-Za-z_][\w-]*)\s*:")
+
+
+def line(key: str, value: object, comment: str = "") -> str:
+    """One key, one line, however long."""
+    inline = not isinstance(value, str)
+    text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
+    plain = text.strip()[1:-1] if inline else text.strip()
+    return f"{plain}  # {comment}\n" if comment else f"{plain}\n"
+
+
+def updated(text: str, lines: Mapping[str, str], kept: frozenset[str]) -> str:
+    """`lines` by key in the place of those that `text` has, the others behind it.
+
+    kept: keys whose text stays unless `init` wrote it. Lines of `init` that are not among `lines` go.
+    """
+    parts: list[str] = []
+    left = dict(lines)
+    for key, block in _blocks(text):
+        is_own = any(mark in block for mark in OWN_MARKS)
+        new = left.pop(key, None)
+        if new is not None and (is_own or key not in kept):
+            parts.append(new + _lines_behind(block))
+        elif not (is_own and new is None):
+            parts.append(block)
+        else:
+            parts.append(_lines_behind(block))
+    return "".join([*parts, *left.values()])
+
+
+def _lines_behind(block: str) -> str:
+    """Comments and empty lines at the end of a block, which belong to the key after it."""
+    rows = block.splitlines(keepends=True)[1:]
+    while rows and not all(not row.strip() or row.startswith("#") for row in rows):
+        rows.pop(0)
+    return "".join(rows)
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Top-level keys with all lines that belong to them; what stands before the first has the key ''."""
+    found: list[tuple[str, str]] = []
+    for each in text.splitlines(keepends=True):
+        match = _KEY.match(each)
+        if match or not found:
+            found.append((match[1] if match else "", each))
+        else:
+            found[-1] = (found[-1][0], found[-1][1] + each)
+    if found and not found[-1][1].endswith("\n"):
+        found[-1] = (found[-1][0], found[-1][1] + "\n")
+    return found

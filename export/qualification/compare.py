@@ -1,0 +1,215 @@
+"""Compares our answers with another library's. Promises: ours come from the converted deploy graph, as it would serve.
+
+Theirs come from the library itself, in an environment that has it, or from a file that an old pipeline wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from PIL import Image
+
+from saccade.export.convert.padding import plain_input
+from saccade.export.data.coco_boxes import COCO_FILES
+from saccade.export.data.datasets import DataStore
+from saccade.export.data.findings import Findings
+from saccade.export.data.found_files import pictures_below
+from saccade.export.errors import DataRefused, RecipeError
+from saccade.export.graph.large_files import plain_session
+from saccade.export.graph.onnx_graph import MODEL_FILE
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.picture_answers import (
+    PictureAnswer,
+    PictureBoxes,
+    PictureClass,
+    PictureDifference,
+    PictureMask,
+    difference,
+    picture_boxes,
+    read_answers,
+)
+from saccade.export.qualification.plain_answers import plain_answer
+from saccade.export.recipe import FolderData, LoadedRecipe
+from saccade.export.sources import library_transform, load_network
+from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source, preprocess_into
+from saccade.models.contract.specs import Task, output_tensors
+from saccade.service.vision.image_decoder import ImageLimits, decode_image
+
+_GRAPH_STEP = "onnx_from_torch"  # the last that needs no labelled pictures
+
+
+class Library(StrEnum):
+    ULTRALYTICS = "ultralytics"
+    TIMM = "timm"
+    TRANSFORMERS = "transformers"
+    TORCHVISION = "torchvision"
+    ONNX = "onnx"
+
+
+Theirs = Callable[[Path], PictureAnswer | None]
+
+
+def compared(
+    loaded: LoadedRecipe, theirs: Theirs, pictures: list[Path], settings: RunSettings, threshold: float
+) -> Iterator[PictureDifference]:
+    """One difference per picture that they answered. Side effect: exports the deploy graph where it is not there yet.
+
+    Raises RecipeError when the export fails, DataRefused for answers to another task.
+    """
+    answer = _ours(loaded, _deploy_graph(loaded, settings))
+    for picture in pictures:
+        expected = theirs(picture)
+        if expected is not None:
+            yield difference(picture.name, answer(picture), expected, threshold)
+
+
+def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
+    """The first pictures of the recipe's folder, by name. Raises RecipeError when its data is no folder."""
+    if not isinstance(loaded.recipe.data, FolderData):
+        raise RecipeError("compare needs `data:` to be a folder of pictures, which the other library can read too")
+    root = loaded.beside(loaded.recipe.data.path)
+    return pictures_below(root, Findings())[:most]
+
+
+def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
+    """Raises DataRefused when the file cannot be read, or names none of the pictures."""
+    names, ids = _coco_names(pictures_of(loaded, 1), loaded)
+    answers = read_answers(path, names, ids, loaded.recipe.labels)
+    known = {picture.name for picture in pictures_of(loaded, most)}
+    if not known & answers.keys():
+        raise DataRefused(
+            f"{path} answers {next(iter(answers), 'nothing')!r}, which is no picture of the recipe's data"
+        )
+    return lambda picture: answers.get(picture.name)
+
+
+def answers_of_library(loaded: LoadedRecipe, library: Library, threshold: float) -> Theirs:
+    """Raises RecipeError when the recipe's network is not that library's, or it is not installed."""
+    if library is Library.ULTRALYTICS:
+        return _ultralytics(loaded, threshold)
+    kind = loaded.recipe.source.kind
+    if kind != library.value:
+        raise RecipeError(f"--with {library.value} needs a network of {library.value}; the recipe's source is {kind}")
+    return _source_s_own(loaded)
+
+
+def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
+    """Its predictor, which reads files itself: decoding, letterbox and suppression are its own."""
+    try:
+        from ultralytics import YOLO  # type: ignore[import-not-found]  # never a dependency: the user's environment has it
+    except ImportError as error:
+        raise RecipeError(
+            "--with ultralytics needs that library: run this command in an environment that has it beside saccade"
+        ) from error
+    recipe = loaded.recipe
+    task = {Task.DETECT: "detect", Task.CLASSIFY: "classify", Task.SEGMENT: "semantic"}[recipe.task.task]
+    network = YOLO(str(loaded.weights_path), task=task)
+    size = [recipe.preprocess.height, recipe.preprocess.width]
+
+    def answer(picture: Path) -> PictureAnswer:
+        (result,) = network.predict(
+            str(picture),
+            verbose=False,
+            conf=threshold,
+            max_det=recipe.task.max_detections or 300,
+            rect=False,
+            imgsz=size,
+        )
+        if result.probs is not None:
+            return PictureClass(int(result.probs.top1), float(result.probs.top1conf))
+        mask = getattr(result, "semantic_mask", None)
+        if mask is not None:
+            ids: PictureMask = np.asarray(mask.data.cpu()).squeeze().astype(np.uint8)
+            return ids
+        if result.boxes is None:
+            raise RecipeError(
+                "--with ultralytics compares boxes, classes and class masks; this network answers none of them"
+            )
+        rows = zip(result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), result.boxes.cls.tolist(), strict=True)
+        return picture_boxes([(box, score, int(class_id)) for box, score, class_id in rows])
+
+    return answer
+
+
+def _source_s_own(loaded: LoadedRecipe) -> Theirs:
+    """The network as its library runs it, on the library's own pixels where it has some, and the textbook answer."""
+    recipe = loaded.recipe
+    request = loaded.network_request()
+    network, transform = load_network(request), library_transform(request)
+
+    def answer(picture: Path) -> PictureAnswer:
+        pixels, place = _prepared(picture, loaded)
+        with torch.inference_mode():
+            if transform is None or network.takes_padding_mask:
+                inputs = plain_input(network, torch.from_numpy(pixels), recipe.normalisation, recipe.preprocess)
+            else:
+                with Image.open(picture) as image:
+                    inputs = (torch.from_numpy(transform(image.convert("RGB"))[np.newaxis]),)
+            outputs = plain_answer(network, recipe.task, recipe.preprocess, network.module(*inputs))
+        return _picture_answer([tensor.numpy()[0] for tensor in outputs], place, loaded)
+
+    return answer
+
+
+def _ours(loaded: LoadedRecipe, graph: Path) -> Callable[[Path], PictureAnswer]:
+    session = plain_session(graph)
+    names = [spec.name for spec in output_tensors(loaded.recipe.task, loaded.recipe.preprocess)]
+
+    def answer(picture: Path) -> PictureAnswer:
+        pixels, place = _prepared(picture, loaded)
+        outputs = session.run(names, {"images": pixels})
+        return _picture_answer([array[0] for array in outputs], place, loaded)
+
+    return answer
+
+
+def _deploy_graph(loaded: LoadedRecipe, settings: RunSettings) -> Path:
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+    until = RunSettings(settings.work, settings.repository, until=_GRAPH_STEP)
+    results = run_pipeline(loaded, until, DataStore(), quiet)
+    last = results[-1]
+    if last.artifact is None:
+        raise RecipeError(f"step {last.step} failed, so there is nothing to compare: {last.detail.get('error', '')}")
+    return last.artifact.file(MODEL_FILE)
+
+
+def _prepared(picture: Path, loaded: LoadedRecipe) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Geometry]:
+    """(1, height, width, 3) as served, and where the picture lies in it."""
+    spec = loaded.recipe.preprocess
+    pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
+    return pixels, preprocess_into(decode_image(picture.read_bytes(), ImageLimits()), spec, pixels[0])
+
+
+def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -> PictureAnswer:
+    match loaded.recipe.task.task:
+        case Task.CLASSIFY:
+            scores, class_ids = outputs
+            return PictureClass(int(class_ids[0]), float(scores[0]))
+        case Task.SEGMENT:
+            return mask_to_source(outputs[0], place)
+        case Task.DETECT:
+            boxes, scores, class_ids, count = outputs
+            rows = slice(int(count))
+            moved = boxes_to_source(boxes[rows], place).astype(np.float64)
+            return PictureBoxes(moved, scores[rows].astype(np.float64), class_ids[rows].astype(np.int64))
+
+
+def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:
+    """File names by image id and class ids by category id of the annotations.json beside the pictures, if any."""
+    labels = loaded.recipe.labels
+    folders = (each for picture in pictures for each in (picture.parent, picture.parent.parent))
+    for path in (folder / name for folder in folders for name in COCO_FILES):
+        try:
+            document = orjson.loads(path.read_bytes())
+            names = {row["id"]: str(row["file_name"]) for row in document["images"]}
+            categories = {row["id"]: str(row["name"]) for row in document["categories"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return names, {key: labels.index(name) for key, name in categories.items() if name in labels}
+    return {}, {index: index for index in range(len(labels))}

@@ -1,0 +1,168 @@
+"""Answers to pictures, ours beside another library's. Promises: pure; every box of theirs is matched once or counted.
+
+Boxes are in source pixels. The limits are those at which a client would not see a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from saccade.export.errors import DataRefused
+
+SAME_IOU = 0.99
+SAME_SCORE = 0.01
+_LEAST_IOU = 0.5  # what counts as the same object at all
+_SAME_PLACE = 0.1  # pixels; boxes without area have no overlap to measure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureBoxes:
+    """Detections of one picture, in any order."""
+
+    boxes: NDArray[np.float64]  # (n, 4) x1 y1 x2 y2
+    scores: NDArray[np.float64]  # (n,)
+    class_ids: NDArray[np.int64]  # (n,)
+
+    def from_score(self, threshold: float) -> PictureBoxes:
+        seen = self.scores >= threshold
+        return PictureBoxes(self.boxes[seen], self.scores[seen], self.class_ids[seen])
+
+
+@dataclass(frozen=True, slots=True)
+class PictureClass:
+    """The first class of one picture; the score is None where the other side did not keep it."""
+
+    class_id: int
+    score: float | None
+
+
+PictureMask = NDArray[np.uint8]  # (height, width) class ids
+PictureAnswer = PictureBoxes | PictureClass | PictureMask
+
+
+@dataclass(frozen=True, slots=True)
+class PictureDifference:
+    """How one picture's answers differ. Units: boxes, pictures or pixels, by task."""
+
+    name: str
+    theirs: int
+    same: int  # of theirs; boxes at SAME_IOU and SAME_SCORE
+    surplus: int  # of ours, beyond the edge of the score threshold
+    worst_iou: float  # of matched boxes
+    worst_score: float  # difference
+
+
+def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
+    """Raises DataRefused when the two are not answers to the same task."""
+    match ours, theirs:
+        case PictureBoxes(), PictureBoxes():
+            return _box_difference(name, ours, theirs, threshold)
+        case PictureClass(), PictureClass():
+            gap = 0.0 if theirs.score is None or ours.score is None else abs(ours.score - theirs.score)
+            return PictureDifference(name, 1, int(ours.class_id == theirs.class_id), 0, 1.0, gap)
+        case np.ndarray(), np.ndarray():
+            if ours.shape != theirs.shape:
+                raise DataRefused(f"{name}: their mask is {theirs.shape} (height, width), ours {ours.shape}")
+            return PictureDifference(name, ours.size, int((ours == theirs).sum()), 0, 1.0, 0.0)
+        case _:
+            raise DataRefused(f"{name}: their answer is {type(theirs).__name__}, ours {type(ours).__name__}")
+
+
+def agreement_share(differences: list[PictureDifference]) -> float:
+    """Of everything of theirs, what ours has too; surplus counts against it."""
+    whole = sum(each.theirs + each.surplus for each in differences)
+    return sum(each.same for each in differences) / whole if whole else 1.0
+
+
+def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float) -> PictureDifference:
+    # A score at the threshold's edge may fall on either side of it: ours are taken from a little below.
+    ours, theirs = ours.from_score(threshold - SAME_SCORE), theirs.from_score(threshold)
+    overlaps = _overlaps(ours, theirs)
+    # Among equal overlaps, the nearest score: twins of one object are paired with their own.
+    gaps = np.abs(ours.scores[:, None] - theirs.scores[None, :])
+    order = np.argsort(-(overlaps.round(3) - 1e-4 * gaps), axis=None)
+    left, right, same, worst_iou, worst_score = (
+        set(range(len(ours.scores))),
+        set(range(len(theirs.scores))),
+        0,
+        1.0,
+        0.0,
+    )
+    for mine, other in zip(*np.unravel_index(order, overlaps.shape), strict=True):
+        if overlaps[mine, other] < _LEAST_IOU:
+            break
+        if mine in left and other in right:
+            left.remove(mine)
+            right.remove(other)
+            overlap, gap = float(overlaps[mine, other]), float(gaps[mine, other])
+            same += overlap >= SAME_IOU and gap <= SAME_SCORE
+            worst_iou, worst_score = min(worst_iou, overlap), max(worst_score, gap)
+    surplus = sum(bool(ours.scores[mine] > threshold + SAME_SCORE) for mine in left)
+    return PictureDifference(name, len(theirs.scores), same, surplus, worst_iou, worst_score)
+
+
+def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
+    """(ours, theirs) intersection over union of boxes of one class; 1 for boxes at the same place."""
+    left, right = ours.boxes[:, None], theirs.boxes[None, :]
+    sides = np.clip(np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2]), 0, None)
+    shared = sides.prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (left, right)]
+    overlaps = shared / np.maximum(areas[0] + areas[1] - shared, 1e-9)
+    overlaps = np.where(np.abs(left - right).max(-1) <= _SAME_PLACE, 1.0, overlaps)
+    result: NDArray[np.float64] = np.where(ours.class_ids[:, None] == theirs.class_ids[None, :], overlaps, 0.0)
+    return result
+
+
+def read_answers(
+    path: Path, file_names: Mapping[int, str], class_ids: Mapping[int, int], labels: tuple[str, ...]
+) -> dict[str, PictureAnswer]:
+    """COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file name.
+
+    file_names: by COCO's image id; class_ids: ours by COCO's category id. Raises DataRefused for anything else.
+    """
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataRefused(f"cannot read the answers in {path}: {error}") from error
+    if isinstance(document, dict):
+        return {str(name): _class_of(str(name), value, labels) for name, value in document.items()}
+    if not isinstance(document, list) or not all(isinstance(row, dict) and "bbox" in row for row in document):
+        raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
+    rows: dict[str, list[tuple[list[float], float, int]]] = {}
+    for row in document:
+        name = row.get("file_name") or file_names.get(row.get("image_id"))
+        category = row.get("category_id")
+        if name is None or class_ids.get(category) is None:
+            what = f"image_id {row.get('image_id')!r}" if name is None else f"category_id {category!r}"
+            raise DataRefused(f"{path} has {what}, which the data's annotations.json does not know; write file_name")
+        x, y, width, height = (float(value) for value in row["bbox"])
+        rows.setdefault(Path(name).name, []).append(
+            ([x, y, x + width, y + height], float(row["score"]), class_ids[category])
+        )
+    return {name: picture_boxes(found) for name, found in rows.items()}
+
+
+def picture_boxes(rows: list[tuple[list[float], float, int]]) -> PictureBoxes:
+    """From (corners, score, class id) per box."""
+    boxes = np.array([row[0] for row in rows], np.float64).reshape(-1, 4)
+    scores = np.array([row[1] for row in rows], np.float64)
+    ids = np.array([row[2] for row in rows], np.int64)
+    return PictureBoxes(boxes, scores, ids)
+
+
+def _class_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass:
+    """A label, a class id, or `{label, score}`."""
+    score = value.get("score") if isinstance(value, dict) else None
+    named = value.get("label") if isinstance(value, dict) else value
+    if isinstance(named, str) and named in labels:
+        return PictureClass(labels.index(named), score)
+    if isinstance(named, int) and 0 <= named < len(labels):
+        return PictureClass(named, score)
+    raise DataRefused(f"{name}: {named!r} is no label of the recipe ({', '.join(labels[:3])}, ...) and no class id")

@@ -1,0 +1,29 @@
+"""What the numbers of boxes show. Promises: pure; a claim must hold for nearly all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+AGREEING = 0.98  # share of boxes that must be what they claim
+
+
+def is_end2end(values: NDArray[Any] | None, *, is_declared: bool = False) -> bool:
+    """Rows of x1 y1 x2 y2 score class; values: (pictures, rows, 6). Declared ones may hold rows of no box."""
+    if values is None or not values.size:
+        return True
+    ids, scores = values[..., 5], values[..., 4]
+    is_ordered = np.mean((values[..., 2] >= values[..., 0]) & (values[..., 3] >= values[..., 1])) >= AGREEING
+    in_range = bool(scores.min() >= 0.0 and scores.max() <= 1.0)
+    return bool(in_range and (is_ordered or is_declared) and np.all(ids == np.round(ids)) and ids.min() >= -1)
+
+
+def have_no_area(boxes: NDArray[Any]) -> bool:
+    """Whether all boxes are points, so that their numbers show neither corners nor units."""
+    return bool(np.ptp(boxes, axis=-1).max(initial=0.0) == 0.0)
+
+
+def has_logarithmic_sizes(values: NDArray[Any] | None) -> bool:
+    return values is not None and bool(np.mean(values[..., 2:4] < 0) > 1.0 - AGREEING)

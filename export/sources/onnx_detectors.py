@@ -1,0 +1,393 @@
+"""Settles the layout of a detector's outputs. Promises: what shapes, names, metadata and values say must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_box_values import AGREEING, has_logarithmic_sizes, have_no_area, is_end2end
+from saccade.export.sources.onnx_decoding import YOLOX_STRIDES, grid_anchors
+from saccade.export.sources.onnx_signs import FileSigns, OutputSign
+from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
+
+MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
+_ULTRALYTICS_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
+_ANCHORS_PER_CELL = 3  # of YOLOv3 to v7
+_MASK_COEFFICIENTS = 32
+_YOLOV5_IOU = 0.45  # what detect.py of YOLOv5 suppresses with
+_END2END_ROWS = 1000
+_RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
+
+Origin = Literal["said", "found", "assumed"]
+Found = tuple[str, object, Origin, str]  # word, value, origin, why
+
+
+@dataclass(slots=True)
+class Detector:
+    """Settled words and the class count; None: only the recipe's labels can tell."""
+
+    words: OutputWords
+    classes: int | None = None
+    findings: list[Found] = field(default_factory=list)
+
+
+def detector_of(
+    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, labels: int | None, hint: int | None
+) -> Detector:
+    """Raises SourceError naming the word to write, where layout, values and labels do not agree."""
+    reading = _Reading(signs, outputs, given, labels, hint)
+    layout = reading.layout()
+    match layout:
+        case "detr":
+            return reading.queries()
+        case "boxes":
+            return reading.boxes()
+        case _:
+            return reading.rows(layout)
+
+
+@dataclass(slots=True)
+class _Reading:
+    signs: FileSigns
+    outputs: tuple[OutputSign, ...]
+    given: OutputWords
+    labels: int | None  # of the recipe or the file
+    hint: int | None  # classes that the data shows; some of the file's may be missing there
+    findings: list[Found] = field(default_factory=list)
+
+    def layout(self) -> Layout:
+        if self.given.layout is not None:
+            self.findings.append(("outputs.layout", self.given.layout, "said", "by the recipe"))
+            return self.given.layout
+        found, origin, why = self._layout()
+        self.findings.append(("outputs.layout", found, origin, why))
+        return found
+
+    def _layout(self) -> tuple[Layout, Origin, str]:
+        shapes = [output.shape for output in self.outputs]
+        names = {output.tensor.name for output in self.outputs}
+        if {"logits", "pred_boxes"} <= names:
+            return "detr", "said", "by the names logits and pred_boxes"
+        if len(shapes) > 1:
+            return "boxes", "said", f"by the shapes of {self._listed()}"
+        (output,) = self.outputs
+        if len(output.shape) != 2 or None in output.shape:
+            raise SourceError(f"{self.signs.file} is no detector that is known by its output {output}; {_ASK}")
+        rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
+        facts = self.signs.ultralytics
+        if facts is not None:
+            return self._ultralytics_layout(output, rows, columns, facts.is_end2end)
+        why = f"by the shape of {output}"
+        if columns == 6 and rows <= _END2END_ROWS and is_end2end(output.values):
+            return "end2end", "found", "six numbers per row: ordered corners, a score in 0..1, a whole number"
+        if rows < columns:
+            return "yolov8", "said", why
+        if has_logarithmic_sizes(output.values):
+            return "yolox", "found", "negative sizes, so they are logarithms, on a grid of strides 8, 16 and 32"
+        return "yolov5", "said", why
+
+    def _ultralytics_layout(
+        self, output: OutputSign, rows: int, columns: int, is_end2end: bool
+    ) -> tuple[Layout, Origin, str]:
+        facts = self.signs.ultralytics
+        assert facts is not None
+        if facts.is_yolov5:
+            return self._yolov5_layout(output, columns, len(facts.names or ()))
+        why = f"by the file: Ultralytics, task {facts.task}, {output}"
+        wanted = None if facts.names is None else 4 + len(facts.names)
+        if is_end2end:
+            if columns == 6:
+                return "end2end", "said", why
+            raise SourceError(
+                f"{self.signs.file} contradicts itself: its metadata says that boxes are suppressed already, and "
+                f"{output} has no rows of 6 numbers; export it again, or {_ASK}"
+            )
+        if wanted is not None and rows != wanted:
+            raise SourceError(
+                f"{self.signs.file} contradicts itself: its metadata names {wanted - 4} classes, which takes "
+                f"{wanted} rows, and {output} has {rows}; export it again, or {_ASK}"
+            )
+        size = self.signs.size
+        counts = [] if size is None else [grid_anchors(size, strides) for strides in _ULTRALYTICS_STRIDES]
+        if counts and columns not in counts:
+            raise SourceError(
+                f"{self.signs.file} contradicts itself: pictures of {size[0]}x{size[1]} have {counts[0]} anchors at "  # type: ignore[index]  # counts are empty without a size
+                f"strides 8, 16 and 32, and {output} has {columns}; export it again, or {_ASK}"
+            )
+        return "yolov8", "said", why
+
+    def _yolov5_layout(self, output: OutputSign, columns: int, classes: int) -> tuple[Layout, Origin, str]:
+        if columns == 5 + classes + _MASK_COEFFICIENTS:
+            raise SourceError(f"{self.signs.file} is a YOLOv5 network with a mask per object, and those are not served")
+        if columns != 5 + classes:
+            raise SourceError(
+                f"{self.signs.file} contradicts itself: its metadata names {classes} classes, which takes "
+                f"{5 + classes} columns in YOLOv5's layout, and {output} has {columns}; {_ASK}"
+            )
+        return "yolov5", "said", f"by the file: YOLOv5, {classes} names, {output}"
+
+    def rows(self, layout: Layout) -> Detector:
+        """One tensor of boxes and scores."""
+        output = self.outputs[0]
+        if len(output.shape) != 2:
+            raise SourceError(f"{self.signs.file}: layout {layout} reads (rows, numbers) per picture, found {output}")
+        is_turned = layout in ("yolov8", "yolov8-seg")
+        width = output.shape[0] if is_turned else output.shape[1]
+        if width is None:
+            raise SourceError(
+                f"{self.signs.file} leaves the shape of {output} open; write width and height in `preprocess`"
+            )
+        if layout == "end2end":
+            return self._end2end(output)
+        objectness, classes = self._objectness(layout, output, width)
+        values = self._table(output, is_turned)
+        boxes = None if values is None else values[..., :4]
+        first = 5 if objectness else 4
+        scores = None if values is None else values[..., 4 : first + classes]
+        kind = "cxcywh" if layout == "yolox" else self._corners(boxes, "cxcywh")
+        words = {
+            "layout": layout,
+            "objectness": objectness,
+            "boxes": kind,
+            "units": "pixels" if layout == "yolox" else self._units(boxes),
+            "scores": self._scores(scores),
+            "suppression": self._suppression(),
+            "names": (output.tensor.name,),
+        }
+        if layout == "yolox":
+            self._ensure_yolox_grid(output)
+        return self._detector(words, classes)
+
+    def _end2end(self, output: OutputSign) -> Detector:
+        if output.shape[1] != 6:
+            raise SourceError(f"{self.signs.file}: layout end2end reads rows of 6 numbers, found {output}")
+        if output.values is not None and not is_end2end(output.values, is_declared=self.signs.ultralytics is not None):
+            raise SourceError(
+                f"{self.signs.file}: {output} has rows of 6 numbers, which are not x1 y1 x2 y2, a score in 0..1 and a "
+                f"whole class number; {_ASK}"
+            )
+        facts = self.signs.ultralytics
+        classes = self.labels if facts is None or facts.names is None else len(facts.names)
+        if classes is not None and output.values is not None and output.values[..., 5].max(initial=0) >= classes:
+            raise SourceError(
+                f"{self.signs.file} answers class {int(output.values[..., 5].max())}, and there are {classes} labels"
+            )
+        boxes = None if output.values is None else output.values[..., :4]
+        words = {
+            "layout": "end2end",
+            "objectness": False,
+            "boxes": "xyxy",
+            "units": self._units(boxes),
+            "scores": "probabilities",
+            "suppression": self.given.suppression or "none",
+            "names": (output.tensor.name,),
+        }
+        return self._detector(words, classes)
+
+    def queries(self) -> Detector:
+        """DETR and its kin: logits and boxes per query."""
+        by_name = {output.tensor.name: output for output in self.outputs}
+        if self.given.names is None and {"logits", "pred_boxes"} <= by_name.keys():
+            logits, boxes = by_name["logits"], by_name["pred_boxes"]
+        elif len(self.outputs) == 2:
+            logits, boxes = self.outputs
+        else:
+            raise SourceError(
+                f"{self.signs.file}: layout detr reads logits and boxes; write outputs.names of {self._listed()}"
+            )
+        if len(logits.shape) != 2 or len(boxes.shape) != 2 or boxes.shape[1] != 4 or logits.shape[1] is None:
+            raise SourceError(
+                f"{self.signs.file}: layout detr reads logits (queries, classes) and boxes (queries, 4), found "
+                f"{self._listed()}"
+            )
+        columns = logits.shape[1]
+        kind = self.given.scores
+        if kind is None:
+            known = self.labels or self.hint
+            if known not in (columns, columns - 1):
+                said = "their number is not known" if known is None else f"there are {known}"
+                raise SourceError(
+                    f"{self.signs.file}: {logits} is {columns} classes with a sigmoid each, or {columns - 1} and "
+                    f"'nothing' under one softmax, and labels do not tell ({said}); write `labels`, or outputs.scores: "
+                    "sigmoid or logits"
+                )
+            kind = "sigmoid" if known == columns else "logits"
+            self.findings.append(("outputs.scores", kind, "found", f"{columns} columns for {known} labels"))
+        words = {
+            "layout": "detr",
+            "objectness": False,
+            "boxes": self._corners(boxes.values, "cxcywh"),
+            "units": self._units(boxes.values),
+            "scores": kind,
+            "suppression": self.given.suppression or "none",
+            "names": (logits.tensor.name, boxes.tensor.name),
+        }
+        return self._detector(words, columns - 1 if kind == "logits" else columns)
+
+    def boxes(self) -> Detector:
+        """Boxes beside their scores."""
+        boxes, scores, ids = self._parts()
+        columns = boxes.shape[1]
+        classes: int | None = self.labels
+        if columns == 4 and ids is None:
+            classes = scores.shape[1]
+            if self.labels not in (None, classes):
+                raise SourceError(f"{self.signs.file}: {scores} has {classes} classes; there are {self.labels} labels")
+        is_finished = ids is not None
+        values = boxes.values
+        kind = None if values is None else scores.values if columns == 4 else values[..., 4]
+        words = {
+            "layout": "boxes",
+            "objectness": False,
+            "boxes": self._corners(None if values is None else values[..., :4], "xyxy"),
+            "units": self._units(None if values is None else values[..., :4]),
+            "scores": self._scores(kind),
+            "suppression": self.given.suppression or ("none" if is_finished else self._suppression()),
+            "names": tuple(each.tensor.name for each in (boxes, scores if columns == 4 else None, ids) if each),
+        }
+        return self._detector(words, classes)
+
+    def _parts(self) -> tuple[OutputSign, OutputSign, OutputSign | None]:
+        """Boxes, scores (the boxes again where they hold them), class ids. Raises SourceError."""
+        ids = [each for each in self.outputs if len(each.shape) == 1 and "int" in each.tensor.type]
+        flat = [each for each in self.outputs if len(each.shape) == 1 and each not in ids]
+        wide = [each for each in self.outputs if len(each.shape) == 2]
+        corners = [each for each in wide if each.shape[1] == 4]
+        joined = [each for each in wide if each.shape[1] == 5]
+        if len(ids) == len(joined) == 1 and len(self.outputs) == 2:
+            return joined[0], joined[0], ids[0]
+        if len(ids) == len(flat) == len(corners) == 1 and len(self.outputs) == 3:
+            return corners[0], flat[0], ids[0]
+        if len(wide) == len(self.outputs) == 2 and corners:
+            first = corners[0]  # of two outputs of four columns, boxes come first
+            return first, next(each for each in wide if each is not first), None
+        raise SourceError(
+            f"{self.signs.file}: layout boxes reads boxes (rows, 4) with scores (rows, classes), or with scores "
+            f"(rows,) and class ids (rows,), or (rows, 5) with class ids; found {self._listed()}. Write outputs.names"
+        )
+
+    def _objectness(self, layout: Layout, output: OutputSign, width: int) -> tuple[bool, int]:
+        """Whether the fifth number is objectness, and how many classes that leaves."""
+        extra = _MASK_COEFFICIENTS if layout == "yolov8-seg" else 0
+        usual = layout in ("yolov5", "yolox")
+        classes = {flag: width - (5 if flag else 4) - extra for flag in (True, False)}
+        if self.given.objectness is not None:
+            chosen = self.given.objectness
+        elif self.labels is not None and layout == "yolov5":
+            fitting = [flag for flag in (usual, not usual) if classes[flag] == self.labels]
+            if not fitting:
+                raise SourceError(
+                    f"{self.signs.file}: {output} has room for {classes[True]} classes with objectness or "
+                    f"{classes[False]} without; there are {self.labels} labels. Write the file's `labels`, or {_ASK}"
+                )
+            chosen = fitting[0]
+            self.findings.append(("outputs.objectness", chosen, "found", f"{width} numbers for {self.labels} labels"))
+        else:
+            chosen = usual and classes[True] > 0
+            if layout == "yolov5":
+                chosen, origin, why = self._objectness_seen(output, classes, chosen)
+                self.findings.append(("outputs.objectness", chosen, origin, why))
+        if self.labels not in (None, classes[chosen]):
+            raise SourceError(
+                f"{self.signs.file}: {output} as layout {layout} has {classes[chosen]} classes; there are "
+                f"{self.labels} labels. Write the file's `labels`, or {_ASK}"
+            )
+        return chosen, classes[chosen]
+
+    def _objectness_seen(self, output: OutputSign, classes: dict[bool, int], chosen: bool) -> tuple[bool, Origin, str]:
+        size = self.signs.size
+        anchors = output.shape[0]
+        for strides in () if size is None else _ULTRALYTICS_STRIDES:
+            if anchors == _ANCHORS_PER_CELL * grid_anchors(size, strides):  # type: ignore[arg-type]  # the loop is empty without a size
+                return True, "found", f"{anchors} anchors are three per cell, as in YOLOv3 to v7"
+        fitting = [flag for flag, count in classes.items() if count == self.hint]
+        if fitting:
+            return fitting[0], "found", f"{output.shape[1]} numbers for the {self.hint} classes of the data"
+        return chosen, "assumed", "the usual form of this layout; with `labels` it would be known"
+
+    def _corners(self, boxes: NDArray[Any] | None, usual: Literal["xyxy", "cxcywh"]) -> str:
+        if self.given.boxes is not None:
+            return self.given.boxes
+        if boxes is None or have_no_area(boxes):
+            return self._assumed("outputs.boxes", usual)
+        if np.mean((boxes[..., 2] >= boxes[..., 0]) & (boxes[..., 3] >= boxes[..., 1])) >= AGREEING:
+            found = "xyxy"
+        elif np.mean((boxes[..., 2] >= 0) & (boxes[..., 3] >= 0)) >= AGREEING:
+            found = "cxcywh"
+        else:
+            raise SourceError(
+                f"{self.signs.file}: its boxes are neither corners (x2 is left of x1) nor centres with sizes (some are "
+                f"negative); {_ASK}"
+            )
+        self.findings.append(("outputs.boxes", found, "found", "by order and sign of the four numbers"))
+        return found
+
+    def _units(self, boxes: NDArray[Any] | None) -> str:
+        if self.given.units is not None:
+            return self.given.units
+        if boxes is None or have_no_area(boxes):
+            return self._assumed("outputs.units", "pixels")
+        most = float(np.abs(boxes).max())
+        found = "relative" if most <= _RELATIVE else "pixels"
+        self.findings.append(("outputs.units", found, "found", f"boxes reach to {most:.4g}"))
+        return found
+
+    def _scores(self, scores: NDArray[Any] | None) -> str:
+        is_unit = scores is None or bool(scores.min(initial=0.0) >= 0.0 and scores.max(initial=0.0) <= 1.0)
+        if self.given.scores == "logits":
+            raise SourceError(
+                f"{self.signs.file}: outputs.scores: logits means one softmax, which this layout does not have; write "
+                "sigmoid or probabilities"
+            )
+        if self.given.scores == "probabilities" and not is_unit:
+            raise SourceError(f"{self.signs.file}: outputs.scores: probabilities, but they leave 0..1")
+        if self.given.scores is not None:
+            return self.given.scores
+        if scores is None:
+            return self._assumed("outputs.scores", "probabilities")
+        found = "probabilities" if is_unit else "sigmoid"
+        span = f"from {scores.min():.3g} to {scores.max():.3g}" if scores.size else "none"
+        self.findings.append(("outputs.scores", found, "found", f"values {span}"))
+        return found
+
+    def _suppression(self) -> SuppressionWords | Literal["none"]:
+        if self.given.suppression is not None:
+            return self.given.suppression
+        facts = self.signs.ultralytics
+        is_said = facts is not None
+        words = SuppressionWords(iou=_YOLOV5_IOU) if facts is not None and facts.is_yolov5 else SuppressionWords()
+        origin: Origin = "said" if is_said else "assumed"
+        why = "by the file: what Ultralytics predicts with" if is_said else "the file says nothing of it"
+        self.findings.append(("outputs.suppression", words.model_dump(), origin, why))
+        return words
+
+    def _ensure_yolox_grid(self, output: OutputSign) -> None:
+        size = self.signs.size
+        if size is None or output.shape[0] != grid_anchors(size, YOLOX_STRIDES):
+            raise SourceError(
+                f"{self.signs.file}: layout yolox needs one row per cell of strides 8, 16 and 32, found {output} for "
+                f"pictures of {size}; {_ASK}"
+            )
+
+    def _assumed(self, word: str, value: str) -> str:
+        self.findings.append(
+            (word, value, "assumed", "nothing was seen of it: the file did not run, or gave empty boxes")
+        )
+        return value
+
+    def _detector(self, words: dict[str, Any], classes: int | None) -> Detector:
+        return Detector(OutputWords.model_validate({**self.given.model_dump(), **words}), classes, self.findings)
+
+    def _table(self, output: OutputSign, is_turned: bool) -> NDArray[Any] | None:
+        values = output.values
+        return values if values is None or not is_turned else values.transpose(0, 2, 1)
+
+    def _listed(self) -> str:
+        return "; ".join(str(output) for output in self.outputs)
+
+
+_ASK = "write outputs.layout, and in `outputs` what its numbers mean"

@@ -1,0 +1,370 @@
+"""Settles what an ONNX file is. Promises: metadata first, shapes second, values third; a contradiction is refused.
+
+Each word comes with where it is from: `said` by the file or the recipe, `found` by running it, or `assumed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
+
+from saccade.export.errors import SourceError
+from saccade.export.sources.names import generic_labels
+from saccade.export.sources.onnx_classes import score_kind
+from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
+from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts
+from saccade.export.sources.onnx_words import FileWords, OutputWords
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+
+Origin = Literal["said", "found", "assumed"]
+ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
+_MAX_DETECTIONS = 100
+_TOP_K = 5
+_UNSERVED = {
+    "pose": "keypoints",
+    "obb": "rotated boxes",
+    "depth": "depth per pixel",
+}
+_TASKS = {"detect": Task.DETECT, "segment": Task.DETECT, "classify": Task.CLASSIFY, "semantic": Task.SEGMENT}
+_WANTED = {
+    Task.CLASSIFY: "one output of scores, float (batch, classes)",
+    Task.SEGMENT: "scores, float (batch, classes, h, w) or (batch, 1, h, w), or class ids (batch, h, w)",
+    Task.DETECT: "boxes, in one of the layouts of outputs.layout: yolov5, yolov8, yolox, end2end, detr or boxes",
+}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One settled word, as `init` prints it."""
+
+    word: str
+    value: str
+    origin: Origin
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """Facts of the file, the words completed, and where each is from."""
+
+    task: TaskSpec
+    labels: tuple[str, ...] | None
+    words: FileWords
+    preprocess: PreprocessSpec | None
+    normalisation: Normalisation
+    findings: tuple[Finding, ...]
+
+
+class Unrecognised(SourceError):
+    """The outputs say no task; what the input says is known all the same."""
+
+    preprocess: PreprocessSpec | None = None
+    normalisation: Normalisation | None = None
+
+
+@dataclass(slots=True)
+class _Notes:
+    findings: list[Finding] = field(default_factory=list)
+
+    def settle(self, word: str, given: _T | None, value: _T, origin: Origin, why: str) -> _T:
+        """The recipe's word where it gives one."""
+        chosen, origin, why = (value, origin, why) if given is None else (given, "said", "by the recipe")
+        self.add(word, chosen, origin, why)
+        return chosen
+
+    def add(self, word: str, value: object, origin: Origin, why: str) -> None:
+        self.findings.append(Finding(word, _text(value), origin, why))
+
+
+def recognised(
+    signs: FileSigns,
+    given: FileWords,
+    task: Task | None = None,
+    labels: int | None = None,
+    hint: int | None = None,
+) -> Recognition:
+    """task, labels: what the recipe says; hint: how many classes the data shows, for what shapes leave open.
+
+    Raises SourceError with the word to write.
+    """
+    _ensure_servable(signs)
+    notes = _Notes()
+    outputs = _chosen(signs, given.outputs)
+    if signs.ultralytics is not None and signs.ultralytics.is_yolov5 and len(outputs[0].shape) != 2:
+        signs = replace(signs, ultralytics=None)  # a classifier, or someone else's: it says too little
+    facts = signs.ultralytics
+    if facts is not None:
+        _ensure_metadata_fits(signs, facts, given.outputs)
+    try:
+        settled = _task_of(signs, outputs, given.outputs, task, notes)
+    except Unrecognised as error:
+        error.preprocess, error.normalisation, _ = _input(signs, given, Task.CLASSIFY, notes)
+        raise
+    _ensure_outputs_fit(signs, outputs, settled, labels)
+    known = labels if facts is None or facts.names is None else len(facts.names)
+    if facts is not None and facts.names is not None and labels not in (None, known):
+        raise SourceError(
+            f"{signs.file} names {known} classes in its metadata and the recipe {labels}: name as many in `labels`, in "
+            "the file's order, or leave them out"
+        )
+    match settled:
+        case Task.CLASSIFY:
+            spec, classes, words = _classifier(signs, outputs, given.outputs, known, notes)
+        case Task.SEGMENT:
+            spec, classes, words = _segmenter(signs, outputs, given, known, notes)
+        case Task.DETECT:
+            spec, classes, words = _detector(signs, outputs, given.outputs, known, hint, notes)
+    names = _labels(facts, classes, settled, words, notes)
+    preprocess, normalisation, input_words = _input(signs, given, settled, notes)
+    return Recognition(
+        spec, names, given.model_copy(update={**input_words, "outputs": words}), preprocess, normalisation,
+        tuple(notes.findings),
+    )  # fmt: skip
+
+
+def _ensure_servable(signs: FileSigns) -> None:
+    if signs.quantized:
+        raise SourceError(
+            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized}); name the float "
+            "file that it was made from, and saccade quantizes and gates that itself"
+        )
+    facts = signs.ultralytics
+    if facts is not None and facts.task in _UNSERVED:
+        raise SourceError(
+            f"{signs.file} is an Ultralytics network of task {facts.task}: {_UNSERVED[facts.task]} are not served. "
+            "saccade serves detect, classify and semantic"
+        )
+
+
+def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
+    """The outputs that the recipe names, or all. Raises SourceError for a name that does not exist, and for NaN."""
+    by_name = {output.tensor.name: output for output in signs.outputs}
+    absent = [name for name in given.names or () if name not in by_name]
+    if absent:
+        raise SourceError(
+            f"{signs.file} has no output {absent[0]!r}; write outputs.names with some of: {_listed(signs)}"
+        )
+    chosen = tuple(by_name[name] for name in given.names) if given.names else signs.outputs
+    for output in chosen:
+        if output.values is not None and output.values.dtype.kind == "f" and not _is_finite(output.values):
+            raise SourceError(f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture")
+    return chosen
+
+
+def _is_finite(values: Any) -> bool:
+    return bool(abs(values).max(initial=0.0) < float("inf"))
+
+
+def _ensure_metadata_fits(signs: FileSigns, facts: UltralyticsFacts, given: OutputWords) -> None:
+    if facts.task not in _TASKS:
+        raise SourceError(
+            f"{signs.file} says task {facts.task!r} in its metadata, which is no task of Ultralytics that saccade knows"
+        )
+    if facts.task == "segment" and given.layout != "yolov8-seg":
+        raise SourceError(
+            f"{signs.file} is an Ultralytics network with a mask per object, and those are not served. To serve its "
+            "boxes alone write `outputs: {layout: yolov8-seg}`"
+        )
+    if facts.names is not None and not facts.names:
+        raise SourceError(f"{signs.file} names no class in its metadata: export it again with its names")
+    size = signs.signature.size
+    if facts.imgsz is not None and size is not None and facts.imgsz != (size[1], size[0]):
+        raise SourceError(
+            f"{signs.file} contradicts itself: its metadata says pictures of {facts.imgsz} (height, width), its input "
+            f"takes {(size[1], size[0])}; export it again"
+        )
+    stride = facts.stride
+    if facts.task != "classify" and facts.imgsz is not None and stride and any(side % stride for side in facts.imgsz):
+        raise SourceError(f"{signs.file} says stride {stride}, which does not divide its picture size {facts.imgsz}")
+
+
+def _task_of(
+    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, task: Task | None, notes: _Notes
+) -> Task:
+    if given.layout is not None:
+        if task not in (None, Task.DETECT):
+            raise SourceError(
+                f"outputs.layout: {given.layout} belongs to task: detect, and the recipe says {task.value}"
+            )
+        notes.add("task", "detect", "said", "by outputs.layout of the recipe")
+        return Task.DETECT
+    facts = signs.ultralytics
+    if facts is not None:
+        if task not in (None, _TASKS[facts.task]):
+            raise SourceError(
+                f"{signs.file} says task {facts.task} in its metadata, the recipe says {task}: leave it out"
+            )
+        notes.add("task", _TASKS[facts.task].value, "said", f"by the file: Ultralytics, task {facts.task}")
+        return _TASKS[facts.task]
+    if task is not None:
+        notes.add("task", task.value, "said", "by the recipe")
+        return task
+    found = _task_of_shapes(signs, outputs)
+    if found is None:
+        raise Unrecognised(
+            f"{signs.file} is not recognised by its outputs: {_listed(signs)}. Write `outputs: {{names: [...], layout: "
+            "...}` for a detector (layouts: yolov5, yolov8, yolov8-seg, yolox, end2end, detr, boxes), or name the one "
+            "output of a classifier or segmenter"
+        )
+    notes.add("task", found.value, "said", f"by the shape of {'; '.join(str(output) for output in outputs)}")
+    return found
+
+
+def _task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | None:
+    shapes = [output.shape for output in outputs]
+    ranks = [len(shape) for shape in shapes]
+    if ranks == [1] or (ranks == [3] and shapes[0][1:] == (1, 1)):
+        return Task.CLASSIFY
+    if ranks == [3] or (ranks == [2] and outputs[0].tensor.type in ("tensor(uint8)", "tensor(int32)", "tensor(int64)")):
+        return Task.SEGMENT
+    if set(ranks) == {3} and all(1 in (shape[0], shape[2]) for shape in shapes):
+        return Task.SEGMENT  # saliency networks give their side outputs too
+    is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
+    return Task.DETECT if is_boxes else None
+
+
+def _ensure_outputs_fit(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task, labels: int | None) -> None:
+    """Raises SourceError where no output can be the task's."""
+    if any(_fits(task, output.shape) for output in outputs):
+        return
+    given = "; ".join(str(output.tensor) for output in signs.outputs)
+    count = "" if labels is None else f" with {labels} labels"
+    raise SourceError(f"{signs.file} gives {given}. task: {task}{count} needs {_WANTED[task]}")
+
+
+def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
+    match task:
+        case Task.CLASSIFY:
+            return len(shape) == 1 or (len(shape) == 3 and shape[1:] == (1, 1))
+        case Task.SEGMENT:
+            return len(shape) in (2, 3)
+        case Task.DETECT:
+            return len(shape) == 2
+
+
+def _classifier(
+    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, labels: int | None, notes: _Notes
+) -> tuple[TaskSpec, int | None, OutputWords]:
+    fitting = [each for each in outputs if len(each.shape) == 1 and each.shape[0] == labels]
+    output = fitting[0] if len(fitting) == 1 else _only(signs, outputs, "classify")
+    columns = output.shape[0] if len(output.shape) == 1 or output.shape[1:] == (1, 1) else None
+    if columns is None:
+        raise SourceError(f"{signs.file}: task classify needs one output (n, classes), found {output}")
+    classes = 2 if columns == 1 else columns
+    if labels is not None and labels != classes:
+        hint = ": first the label of 0, then that of 1" if columns == 1 else ""
+        raise SourceError(f"{signs.file} gives {output}, so it needs {classes} labels{hint}; there are {labels}")
+    kind, origin, why = score_kind(signs.file, output, given.scores)
+    notes.add("outputs.scores", kind, origin, why)
+    words = given.model_copy(update={"scores": kind, "names": (output.tensor.name,)})
+    return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
+
+
+def _segmenter(
+    signs: FileSigns, outputs: tuple[OutputSign, ...], given: FileWords, labels: int | None, notes: _Notes
+) -> tuple[TaskSpec, int | None, OutputWords]:
+    output, words = outputs[0], given.outputs
+    if len(outputs) > 1:
+        notes.add("outputs.names", [output.tensor.name], "assumed", f"the first of {_listed(signs)}")
+    spec, words = TaskSpec(task=Task.SEGMENT), words.model_copy(update={"names": (output.tensor.name,)})
+    if len(output.shape) == 2:
+        notes.add("outputs", "class ids per pixel", "said", f"by the shape of {output}")
+        return spec, labels, words
+    channels = output.shape[2 if is_channels_last(signs, output) else 0]
+    if channels != 1:
+        if labels is not None and channels != labels:
+            raise SourceError(f"{signs.file} gives {output}, {channels} classes per pixel; there are {labels} labels")
+        return spec, channels, words
+    if labels not in (None, 2):
+        raise SourceError(
+            f"{signs.file} gives {output}, one channel, so it needs two labels: background and what it finds; there "
+            f"are {labels}"
+        )
+    kind, origin, why = score_kind(signs.file, output, words.scores)
+    notes.add("outputs.scores", kind, origin, why)
+    threshold = notes.settle("outputs.threshold", words.threshold, 0.5, "assumed", "the middle")
+    return spec, 2, words.model_copy(update={"scores": kind, "threshold": threshold})
+
+
+def is_channels_last(signs: FileSigns, output: OutputSign) -> bool:
+    """Whether a dense output is (h, w, channels): what Keras gives, whose input is so too."""
+    return signs.signature.layout == "nhwc" and len(output.shape) == 3
+
+
+def _detector(
+    signs: FileSigns,
+    outputs: tuple[OutputSign, ...],
+    given: OutputWords,
+    labels: int | None,
+    hint: int | None,
+    notes: _Notes,
+) -> tuple[TaskSpec, int | None, OutputWords]:
+    found: Detector = detector_of(signs, outputs, given, labels, hint)
+    for word, value, origin, why in found.findings:
+        notes.add(word, value, origin, why)
+    if found.classes is not None and not 1 <= found.classes <= MAX_CLASSES:
+        raise SourceError(
+            f"{signs.file}: {outputs[0]} would have {found.classes} classes as layout {found.words.layout}; detectors "
+            f"of 1 to {MAX_CLASSES} classes are served. Write outputs.layout if it is another one"
+        )
+    rows = ULTRALYTICS_DETECTIONS if signs.ultralytics is not None else _MAX_DETECTIONS
+    return TaskSpec(task=Task.DETECT, max_detections=rows), found.classes, found.words
+
+
+def _only(signs: FileSigns, outputs: tuple[OutputSign, ...], task: str) -> OutputSign:
+    if len(outputs) != 1:
+        raise SourceError(
+            f"{signs.file} has {len(outputs)} outputs and task {task} reads one; write outputs.names with one of: "
+            f"{_listed(signs)}"
+        )
+    return outputs[0]
+
+
+def _labels(
+    facts: UltralyticsFacts | None, classes: int | None, task: Task, words: OutputWords, notes: _Notes
+) -> tuple[str, ...] | None:
+    if facts is not None and facts.names is not None:
+        notes.add("labels", f"{len(facts.names)}: {', '.join(facts.names[:3])}", "said", "by the file's metadata")
+        return facts.names
+    if classes is None:
+        return None
+    if task is Task.SEGMENT and words.threshold is not None:
+        return ("background", "foreground")
+    return generic_labels(classes)
+
+
+def _input(
+    signs: FileSigns, given: FileWords, task: Task, notes: _Notes
+) -> tuple[PreprocessSpec | None, Normalisation, dict[str, Any]]:
+    signature, facts = signs.signature, signs.ultralytics
+    shape = f"by the shape of input {signature.images}"
+    notes.add("input_layout", signature.layout, "said", shape)
+    notes.add("channels", signature.channels, "said", shape)
+    origin: Origin = "assumed" if facts is None else "said"
+    why = "the file does not say how its pixels are made" if facts is None else "by the file: Ultralytics' own rule"
+    low, high = notes.settle("value_range", given.value_range, (0.0, 1.0), origin, why)
+    mean, std = (0.0 - low) / (high - low), 1.0 / (high - low)
+    normalisation = Normalisation(mean=(mean,) * 3, std=(std,) * 3)
+    words = {"input_layout": signature.layout, "channels": signature.channels}
+    if signs.size is None:
+        return None, normalisation, words
+    width, height = signs.size
+    if facts is None:
+        preprocess = PreprocessSpec(width=width, height=height, fit="stretch")
+    elif task is Task.CLASSIFY:
+        is_square = width == height
+        cut: dict[str, Any] = {"shortest_edge": width} if is_square else {"resize_to": (width, height)}
+        preprocess = PreprocessSpec(width=width, height=height, fit="crop", rounding="floor", **cut)
+    else:
+        preprocess = PreprocessSpec(width=width, height=height, fit="letterbox", resample="opencv", antialias=False)
+    notes.add("preprocess", f"{width}x{height} {preprocess.fit}, {preprocess.channel_order}", origin, why)
+    return preprocess, normalisation, words
+
+
+def _listed(signs: FileSigns) -> str:
+    return "; ".join(str(output) for output in signs.outputs)
+
+
+def _text(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

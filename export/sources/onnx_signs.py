@@ -1,0 +1,215 @@
+"""What an ONNX file shows of itself. Promises: metadata read as text only, values of pictures that it was run on."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_files import OnnxSignature, OnnxTensor, read_model, run, signature_of
+from saccade.export.sources.onnx_words import FileWords
+from saccade.models.contract.preprocessing import preprocess
+from saccade.models.contract.specs import PreprocessSpec
+
+Picture = NDArray[np.uint8]  # (height, width, 3) RGB, any size
+_OPEN_SIDE = 256  # pixels, where neither the file nor its metadata fixes the size
+_GENERATED = 2  # pictures, where the caller has none
+# Operators that move or copy numbers: what stands before them decides what the numbers are.
+_CARRIERS = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "Dropout"))
+_AVERAGES = frozenset(("ReduceMean", "GlobalAveragePool", "Resize", "Upsample"))  # of probabilities: probabilities
+_PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
+_WEIGHTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_QUANTIZED = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
+_WEIGHTS_INPUT = 1  # position among a weighted operator's inputs
+
+
+@dataclass(frozen=True, slots=True)
+class UltralyticsFacts:
+    """What an export by Ultralytics writes into `metadata_props`; None where the file lacks an entry.
+
+    The export of its YOLOv5 repository writes names and stride only, and no task: those files are detectors of layout
+    yolov5, or are not recognised by their metadata.
+    """
+
+    task: str
+    names: tuple[str, ...] | None
+    imgsz: tuple[int, int] | None  # height, width
+    stride: int | None
+    is_end2end: bool  # suppressed inside the file, by the network or by `nms=True`
+    is_yolov5: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputSign:
+    """One output: how it is declared, which operator makes it, and its values (pictures, ...); None: it did not run."""
+
+    tensor: OnnxTensor
+    made_by: str
+    values: NDArray[Any] | None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Without the batch; measured where it ran."""
+        return self.tensor.shape[1:] if self.values is None else self.values.shape[1:]
+
+    def __str__(self) -> str:
+        return f"{self.tensor.name!r} ({', '.join('?' if each is None else str(each) for each in ('n', *self.shape))})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileSigns:
+    """Everything that recognition may look at."""
+
+    file: str
+    signature: OnnxSignature
+    outputs: tuple[OutputSign, ...]
+    ultralytics: UltralyticsFacts | None
+    producer: str
+    quantized: str  # names an operator or weight that is quantized already; empty: none
+    size: tuple[int, int] | None  # width, height
+    pictures: int  # that the values come from
+    are_users_pictures: bool
+
+
+def signs_of(
+    path: Path, words: FileWords, pictures: Sequence[Picture] = (), size: tuple[int, int] | None = None
+) -> FileSigns:
+    """Runs the file on the pictures, or on generated ones. Raises SourceError.
+
+    size: (width, height) that the recipe says, where the file leaves it open.
+    """
+    signature = signature_of(path, words.input_layout, words.channels)
+    model = read_model(path, with_data=False)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    ultralytics = ultralytics_facts(path.name, metadata)
+    said = None if ultralytics is None or ultralytics.imgsz is None else (ultralytics.imgsz[1], ultralytics.imgsz[0])
+    found = signature.size or size or said
+    probed = found or (_OPEN_SIDE, _OPEN_SIDE)
+    given = list(pictures) or _generated(*probed)
+    is_letterboxed = ultralytics is not None and ultralytics.task != "classify"
+    values = _values(path, signature, words, given, probed, is_letterboxed=is_letterboxed)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    ends = {value.name: _made_by(value.name, producers) for value in model.graph.output}
+    return FileSigns(
+        file=path.name,
+        signature=signature,
+        outputs=tuple(
+            OutputSign(tensor, ends.get(tensor.name, ""), None if values is None else values[index])
+            for index, tensor in enumerate(signature.outputs)
+        ),
+        ultralytics=ultralytics,
+        producer=model.producer_name,
+        quantized=_quantized(model, producers),
+        size=found,
+        pictures=0 if values is None else len(given),
+        are_users_pictures=bool(pictures),
+    )
+
+
+def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFacts | None:
+    """None for a file of someone else. Raises SourceError for an entry that cannot be read."""
+    if not {"names", "stride"} <= metadata.keys():
+        return None
+    names = _literal(file, "names", metadata)
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise SourceError(f"{file}: its metadata 'names' number the classes {sorted(names)[:4]} ..., not from 0 on")
+        names = [names[index] for index in range(len(names))]
+    if names is not None and not isinstance(names, list | tuple):
+        raise SourceError(f"{file}: its metadata 'names' is no list of names: {metadata['names'][:60]!r}")
+    imgsz = _literal(file, "imgsz", metadata)
+    imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    is_size = isinstance(imgsz, list | tuple) and len(imgsz) == 2 and all(isinstance(side, int) for side in imgsz)
+    arguments = _literal(file, "args", metadata)
+    has_nms = isinstance(arguments, dict) and bool(arguments.get("nms"))
+    stride = metadata["stride"]
+    return UltralyticsFacts(
+        task=metadata.get("task", "detect").strip().lower(),
+        names=None if names is None else tuple(str(name) for name in names),
+        imgsz=(int(imgsz[0]), int(imgsz[1])) if is_size else None,
+        stride=int(stride) if re.fullmatch(r"\d+", stride) else None,
+        is_end2end=metadata.get("end2end") == "True" or has_nms,
+        is_yolov5="task" not in metadata,
+    )
+
+
+def model_range(words: FileWords) -> tuple[float, float]:
+    """What black and white become: the recipe's word, or 0 and 1."""
+    return words.value_range or (0.0, 1.0)
+
+
+def _literal(file: str, key: str, metadata: Mapping[str, str]) -> Any:
+    """Ultralytics writes Python's own notation."""
+    if key not in metadata:
+        return None
+    try:
+        return ast.literal_eval(metadata[key])
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise SourceError(f"{file}: its metadata {key!r} cannot be read: {metadata[key][:60]!r}") from error
+
+
+def _values(
+    path: Path,
+    signature: OnnxSignature,
+    words: FileWords,
+    pictures: Sequence[Picture],
+    size: tuple[int, int],
+    *,
+    is_letterboxed: bool,
+) -> list[NDArray[Any]] | None:
+    """Every output for the pictures; None when the file cannot run at this size."""
+    spec = PreprocessSpec(width=size[0], height=size[1], fit="letterbox" if is_letterboxed else "stretch")
+    pixels = np.stack([preprocess(picture, spec) for picture in pictures]).astype(np.float32)
+    if signature.channels == 1:
+        pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    low, high = model_range(words)
+    images = pixels / np.float32(255.0) * np.float32(high - low) + np.float32(low)
+    if signature.layout == "nchw":
+        images = images.transpose(0, 3, 1, 2)
+    try:
+        parts = [run(path, np.ascontiguousarray(images[index : index + 1])) for index in range(len(images))]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    except Exception as error:  # ONNX Runtime's errors share no public class
+        if signature.size is None:
+            return None  # the size was a guess, which such a file need not take
+        reason = str(error).partition("\n")[0]
+        raise SourceError(f"{path.name} cannot be run on a picture of {size[0]}x{size[1]}: {reason}") from error
+
+
+def _generated(width: int, height: int) -> list[Picture]:
+    """Coloured blocks, always the same ones."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (_GENERATED, -(-height // 8), -(-width // 8), 3), np.uint8)
+    return [np.kron(each, np.ones((8, 8, 1), np.uint8))[:height, :width] for each in blocks]
+
+
+def _made_by(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
+    """The operator behind an output, looking through those that move numbers or average probabilities."""
+    average = ""
+    while name in producers:
+        node = producers[name]
+        if node.op_type not in _CARRIERS | _AVERAGES:
+            return str(node.op_type) if not average or node.op_type in _PROBABILITIES else average
+        if node.op_type in _AVERAGES:
+            average = average or str(node.op_type)
+        name = node.input[0]
+    return average
+
+
+def _quantized(model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto]) -> str:
+    for node in model.graph.node:
+        if node.op_type in _QUANTIZED:
+            return str(node.op_type)
+        if node.op_type in _WEIGHTS and len(node.input) > _WEIGHTS_INPUT:
+            source = producers.get(node.input[_WEIGHTS_INPUT])
+            if source is not None and source.op_type == "DequantizeLinear":
+                return f"the weights of {node.name or node.op_type}"
+    return ""

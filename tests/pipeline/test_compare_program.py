@@ -1,0 +1,66 @@
+"""`saccade-export compare`. Promises: agreement is counted on the deploy graph, and too little of it is exit code 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from saccade.export.cli.program import app
+from saccade.export.errors import DataRefused, RecipeError
+from tests.support.onnx_files import table_file
+
+SCORES = np.array([0.1, 0.7, 0.2], np.float32)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A network that answers "dog" to everything, and three pictures without labels."""
+    table_file(tmp_path / "net.onnx", {"p": SCORES})
+    (tmp_path / "pictures").mkdir()
+    for index in range(3):
+        Image.new("RGB", (20 + index, 16), (index * 80, 0, 0)).save(tmp_path / "pictures" / f"{index}.png")
+    path = tmp_path / "recipe.yaml"
+    path.write_text("source: onnx\nweights: net.onnx\ndata: pictures\nlabels: [cat, dog, owl]\n")
+    return path
+
+
+def test_old_answers_and_the_file_s_own_are_compared(recipe: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"0.png": "dog", "1.png": {"label": "dog", "score": 0.7}, "2.png": "owl"}))
+    asked = ["compare", str(recipe), "--work", str(tmp_path / "work")]
+
+    by_file = CliRunner().invoke(app, [*asked, "--answers", str(old)])
+    enough = CliRunner().invoke(app, [*asked, "--answers", str(old), "--least", "0.6"])
+    by_library = CliRunner().invoke(app, [*asked, "--with", "onnx", "--json"])
+
+    assert (by_file.exit_code, enough.exit_code, by_library.exit_code) == (1, 0, 0)
+    assert "3 pictures: 2 of their 3 pictures are ours too (66.67%), 0 surplus" in by_file.stdout
+    assert "2.png: 0 of 1 pictures" in by_file.stdout
+    document = json.loads(by_library.stdout)
+    assert document["share"] == 1.0
+    assert max(each["worst_score"] for each in document["pictures"]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ([], RecipeError, "say either --with LIBRARY or --answers FILE"),
+        (["--with", "timm"], RecipeError, "needs a network of timm; the recipe's source is onnx"),
+        (["--answers", "ANSWERS"], DataRefused, "answers 'absent.png', which is no picture"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    recipe: Path, tmp_path: Path, arguments: list[str], error: type[Exception], text: str
+) -> None:
+    (tmp_path / "old.json").write_text('{"absent.png": "dog"}')
+    given = [str(tmp_path / "old.json") if each == "ANSWERS" else each for each in arguments]
+
+    found = CliRunner().invoke(app, ["compare", str(recipe), *given])
+
+    assert isinstance(found.exception, error)
+    assert text in str(found.exception)

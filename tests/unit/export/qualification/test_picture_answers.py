@@ -1,0 +1,114 @@
+"""Two libraries' answers to one picture. Promises: what a client would notice is counted, a threshold's edge is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saccade.export.errors import DataRefused
+from saccade.export.qualification.picture_answers import (
+    PictureBoxes,
+    PictureClass,
+    agreement_share,
+    difference,
+    picture_boxes,
+    read_answers,
+)
+
+LABELS = ("cat", "dog")
+BOX = [10.0, 10.0, 50.0, 50.0]
+
+
+def boxes(*rows: tuple[list[float], float, int]) -> PictureBoxes:
+    return picture_boxes(list(rows))
+
+
+def test_equal_boxes_agree_in_any_order() -> None:
+    one, other = (BOX, 0.9, 0), ([60.0, 10.0, 90.0, 40.0], 0.5, 1)
+
+    found = difference("a.jpg", boxes(one, other), boxes(other, one), 0.25)
+
+    assert (found.theirs, found.same, found.surplus) == (2, 2, 0)
+    assert agreement_share([found]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ours", "same", "surplus"),
+    [
+        ([([10.0, 10.0, 52.0, 50.0], 0.9, 0)], 0, 0),  # overlap 0.95
+        ([(BOX, 0.85, 0)], 0, 0),  # another score
+        ([(BOX, 0.9, 1)], 0, 1),  # another class
+        ([], 0, 0),
+        ([(BOX, 0.9, 0), ([60.0, 60.0, 80.0, 80.0], 0.5, 0)], 1, 1),
+        ([(BOX, 0.9, 0), ([60.0, 60.0, 80.0, 80.0], 0.255, 0)], 1, 0),  # at the threshold's edge
+    ],
+)
+def test_what_a_client_would_notice_is_counted(
+    ours: list[tuple[list[float], float, int]], same: int, surplus: int
+) -> None:
+    found = difference("a.jpg", boxes(*ours), boxes((BOX, 0.9, 0)), 0.25)
+
+    assert (found.theirs, found.same, found.surplus) == (1, same, surplus)
+    assert agreement_share([found]) == same / (1 + surplus)
+
+
+def test_boxes_without_area_are_compared_by_place() -> None:
+    flat = ([0.0, 20.0, 0.0, 60.0], 0.6, 0)
+
+    assert difference("a.jpg", boxes(flat), boxes(flat), 0.25).same == 1
+
+
+def test_coco_results_are_read_by_image_id_and_by_file_name(tmp_path: Path) -> None:
+    rows = [
+        {"image_id": 7, "category_id": 1, "bbox": [10, 10, 40, 40], "score": 0.9},
+        {"file_name": "images/b.jpg", "category_id": 2, "bbox": [0, 0, 5, 5], "score": 0.5},
+    ]
+    (tmp_path / "old.json").write_text(json.dumps(rows))
+
+    answers = read_answers(tmp_path / "old.json", {7: "a.jpg"}, {1: 0, 2: 1}, LABELS)
+
+    first, second = answers["a.jpg"], answers["b.jpg"]
+    assert isinstance(first, PictureBoxes)
+    assert isinstance(second, PictureBoxes)
+    assert first.boxes.tolist() == [BOX]
+    assert second.class_ids.tolist() == [1]
+
+
+def test_labels_are_read_by_name_by_id_and_with_scores(tmp_path: Path) -> None:
+    document = {"a.jpg": "dog", "b.jpg": 0, "c.jpg": {"label": "cat", "score": 0.75}}
+    (tmp_path / "old.json").write_text(json.dumps(document))
+
+    answers = read_answers(tmp_path / "old.json", {}, {}, LABELS)
+
+    assert answers == {"a.jpg": PictureClass(1, None), "b.jpg": PictureClass(0, None), "c.jpg": PictureClass(0, 0.75)}
+    assert difference("a.jpg", PictureClass(0, 0.6), PictureClass(1, None), 0.25).same == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot read the answers"),
+        ("[1]", "neither COCO results"),
+        ('[{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image_id 9, which"),
+        ('[{"image_id": 7, "category_id": 5, "bbox": [0, 0, 1, 1], "score": 1}]', "category_id 5, which"),
+        ('{"a.jpg": "bird"}', "'bird' is no label of the recipe"),
+    ],
+)
+def test_other_files_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "old.json").write_text(text)
+
+    with pytest.raises(DataRefused, match=message):
+        read_answers(tmp_path / "old.json", {7: "a.jpg"}, {1: 0, 2: 1}, LABELS)
+
+
+def test_masks_count_pixels_and_must_have_one_size() -> None:
+    ours = np.zeros((2, 3), np.uint8)
+    theirs = ours.copy()
+    theirs[0, 0] = 1
+
+    assert (difference("a.jpg", ours, theirs, 0.25).same, difference("a.jpg", ours, ours, 0.25).same) == (5, 6)
+    with pytest.raises(DataRefused, match=r"their mask is \(3, 2\)"):
+        difference("a.jpg", ours, theirs.T, 0.25)
