@@ -22,7 +22,6 @@ from saccade.export.sources.onnx_words import InputLayout
 FLOAT = "tensor(float)"
 FLOAT16 = "tensor(float16)"
 FLOATS = (FLOAT, FLOAT16)
-INT64 = "tensor(int64)"
 _LARGEST_REWRITTEN = 1 << 30  # bytes of a file whose batch is worth a copy in memory
 _OPEN_SIDE = 256  # pixels, where the file leaves a side open
 _OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")

@@ -72,11 +72,8 @@ class FileSigns:
     signature: OnnxSignature
     outputs: tuple[OutputSign, ...]
     ultralytics: UltralyticsFacts | None
-    producer: str
     quantized: str  # names an operator or weight that is quantized already; empty: none
     size: tuple[int, int] | None  # width, height
-    pictures: int  # that the values come from
-    are_users_pictures: bool
 
 
 def signs_of(
@@ -106,11 +103,8 @@ def signs_of(
             for index, tensor in enumerate(signature.outputs)
         ),
         ultralytics=ultralytics,
-        producer=model.producer_name,
         quantized=_quantized(model, producers),
         size=found,
-        pictures=0 if values is None else len(given),
-        are_users_pictures=bool(pictures),
     )
 
 
@@ -141,11 +135,6 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
     )
 
 
-def model_range(words: FileWords) -> tuple[float, float]:
-    """What black and white become: the recipe's word, or 0 and 1."""
-    return words.value_range or (0.0, 1.0)
-
-
 def _literal(file: str, key: str, metadata: Mapping[str, str]) -> Any:
     """Ultralytics writes Python's own notation."""
     if key not in metadata:
@@ -170,7 +159,7 @@ def _values(
     pixels = np.stack([preprocess(picture, spec) for picture in pictures]).astype(np.float32)
     if signature.channels == 1:
         pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    low, high = model_range(words)
+    low, high = words.value_range or (0.0, 1.0)
     images = pixels / np.float32(255.0) * np.float32(high - low) + np.float32(low)
     if signature.layout == "nchw":
         images = images.transpose(0, 3, 1, 2)
