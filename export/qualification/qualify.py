@@ -114,7 +114,7 @@ def _facts(report: QualifyReport) -> Detail:
     """What the progress lines show."""
     facts: dict[str, str | float | int | bool] = {
         report.metric.name: report.metric.value,
-        "drop_upper": report.drop.ci_high,
+        "drop_upper": report.drop.value if report.drop.is_never_worse else report.drop.ci_high,
     }
     if report.precision is not None and report.precision.share is not None:
         facts[f"share_{report.precision.asked}"] = report.precision.share

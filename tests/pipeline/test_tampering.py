@@ -159,7 +159,7 @@ def test_layer_silently_left_in_fp32_fails_the_precision_check(
 def test_raised_tolerance_fails_the_thresholds_check(
     write_recipe: WriteRecipe, export: Callable[[Path], dict[str, dict[str, Any]]]
 ) -> None:
-    gate = {"max_metric_drop": 1.0, "allow_random_weights": True}
+    gate = {"max_metric_drop": 1.0, "allow_random_weights": True, "mode": "parity"}
 
     steps = export(write_recipe(variants=["fp32"], gate=gate))
 
