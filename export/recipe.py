@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ from pydantic_core import ErrorDetails
 
 from saccade.export.compression.spec import PruningSpec, SparsitySpec
 from saccade.export.data.image_split import Split
-from saccade.export.errors import RecipeError
+from saccade.export.data.label_names import ensure_labels_differ
+from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
@@ -252,7 +254,17 @@ def load_recipe(path: Path) -> LoadedRecipe:
             f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}" for problem in error.errors()
         ]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
+    if "labels" in document and isinstance(recipe.data, FolderData):
+        _ensure_labels_differ(path, recipe.labels)
     return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), given=path)
+
+
+def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
+    """Labels of a library may repeat, as ImageNet's two cranes; those that a person writes are meant to differ."""
+    try:
+        ensure_labels_differ(labels)
+    except DataRefused as error:
+        raise RecipeError(f"{path}: {error}") from error
 
 
 def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:

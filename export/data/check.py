@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from saccade.export.data.data_report import (
     truth_notes,
 )
 from saccade.export.data.digit_data import ensure_digits_known, ensure_instances_disjoint
-from saccade.export.data.findings import Findings
+from saccade.export.data.findings import Findings, readable
 from saccade.export.data.folder_data import Listing, image_limit, list_pictures
 from saccade.export.data.image_split import Split
 from saccade.export.data.overlap import Fingerprints, overlap_of, repeated
@@ -116,7 +117,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
         splits = [tally.facts(image_limit(data, tally.name)) for tally in tallies]
         pairs = [_pair_facts(*pair) for pair in itertools.combinations(tallies, 2) if _may_compare(*pair)]
         _judge(loaded, data, splits, pairs, findings)
-    except DataRefused as error:
+    except (DataRefused, OSError) as error:
         findings.complain(str(error), str(error))
     seconds = time.perf_counter() - start
     return DataReport(
@@ -183,9 +184,13 @@ def _pair_facts(first: _Tally, second: _Tally) -> PairFacts:
         near=found.near,
         equal_share=found.equal / count,
         near_share=found.near / count,
-        equal_example=None if found.equal_pair is None else (str(found.equal_pair[0]), str(found.equal_pair[1])),
-        near_example=None if found.near_pair is None else (str(found.near_pair[0]), str(found.near_pair[1])),
+        equal_example=_named(found.equal_pair),
+        near_example=_named(found.near_pair),
     )
+
+
+def _named(pair: tuple[Path, Path] | None) -> tuple[str, str] | None:
+    return None if pair is None else (readable(str(pair[0])), readable(str(pair[1])))
 
 
 def _judge(
@@ -196,9 +201,7 @@ def _judge(
         if not split.images and findings.complaints:
             continue  # its pictures have been complained about
         if not split.images:
-            text = (
-                f"split {split.name!r} ({split.source}) holds no picture that can be read: README.md shows the layout"
-            )
+            text = f"split {split.name!r} ({split.source}) holds no picture: add some, or give every split a folder"
             findings.complain(text, text)
             continue
         if split.name in ("tuning", "test"):
@@ -215,13 +218,13 @@ def _judge(
 
 
 def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
-    """Eight bits are calibrated, which asks for a number of different pictures."""
+    """Formats below 32 bits need ranges of activations, so a number of different pictures."""
     recipe = loaded.recipe
     needed = recipe.calibration.min_images
-    reduced = [variant for variant in recipe.variants if TRAITS[variant].precision in ("int8", "fp8")]
+    reduced = [variant for variant in recipe.variants if TRAITS[variant].precision != "fp32"]
     for split in splits:
         different = min(split.used, split.images - split.repeated)
-        if split.name == "calibration" and reduced and different < needed:
+        if split.name == "calibration" and reduced and 0 < different < needed:
             yield (
                 f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
                 f"asked for: add some, or set `calibration: {{min_images: {different}}}`"

@@ -29,8 +29,8 @@ Box = tuple[float, float, float, float]
 class CocoImage(msgspec.Struct, frozen=True):
     id: int
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: float | None = None
+    height: float | None = None
 
 
 class CocoAnnotation(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class CocoAnnotation(msgspec.Struct, frozen=True):
     category_id: int
     id: int | None = None
     bbox: list[float | None] | None = None
-    iscrowd: int | bool = 0
+    iscrowd: int | bool | None = 0
 
     @property
     def corners(self) -> Box | None:

@@ -39,7 +39,8 @@ class Findings:
     @property
     def skipped(self) -> tuple[str, ...]:
         return tuple(
-            f"{len(paths):,} skipped, {reason}: {next(iter(paths))}" + (", ..." if len(paths) > 1 else "")
+            f"{len(paths):,} skipped, {reason}: {readable(str(next(iter(paths))))}"
+            + (", ..." if len(paths) > 1 else "")
             for reason, paths in self._skipped.items()
         )
 
@@ -49,8 +50,13 @@ class Findings:
             raise DataRefused("; ".join(self.complaints))
 
 
+def readable(text: str) -> str:
+    """A text that can be printed, whatever bytes a file's name has."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _count(found: _Counted, kind: str, sentence: str) -> None:
-    first, count = found.get(kind, (sentence, 0))
+    first, count = found.get(kind, (readable(sentence), 0))
     found[kind] = (first, count + 1)
 
 

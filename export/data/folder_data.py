@@ -131,6 +131,6 @@ def _shuffled(pictures: Mapping[str, Sequence[Picture]], root: Path) -> dict[str
     """A limit must not leave the last labels out."""
 
     def key(picture: Picture) -> bytes:
-        return hashlib.sha256(Path(os.path.relpath(picture.path, root)).as_posix().encode()).digest()
+        return hashlib.sha256(os.fsencode(Path(os.path.relpath(picture.path, root)).as_posix())).digest()
 
     return {folder: tuple(sorted(found, key=key)) for folder, found in pictures.items()}

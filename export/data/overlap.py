@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 _NOISE_RMS, _NOISE_PEAK = 2.0, 10.0  # levels; JPEG of quality 50 on a photograph
 _SMALL_RMS = 8.0  # JPEG of quality 50 on a noisy picture of 40 pixels
 _CLEARLY = 0.6  # of the next nearest picture's difference
-_COMPARED_AT_ONCE = 4_000_000  # pairs, of 4 bytes each in a few arrays
+_BLOCK = 1024  # pictures of either split that are compared at once, so that memory does not grow with the splits
+
+FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,36 +61,47 @@ def _pair(first: Fingerprints, second: Fingerprints, found: dict[int, int]) -> t
 
 
 def _near_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    if not len(first) or not len(second):
-        return []
+    """Places in `first` and `second` of pictures that are nearly equal."""
     pairs: list[tuple[int, int]] = []
-    others = _rows(second)
-    squares = (others**2).sum(1)
-    step = max(1, _COMPARED_AT_ONCE // len(second))
-    for start in range(0, len(first), step):
-        block = first[start : start + step]
-        straight, mirrored = _rows(block), _rows(block[:, :, ::-1])
-        differences = np.minimum(_squared(straight, others, squares), _squared(mirrored, others, squares))
-        nearest = differences.argmin(1)
-        rms = np.sqrt(np.clip(differences, 0.0, None) / others.shape[1])
-        best = rms[np.arange(len(block)), nearest]
-        rms[np.arange(len(block)), nearest] = np.inf
-        is_clear = (best <= _SMALL_RMS) & (best <= _CLEARLY * rms.min(1, initial=np.inf))
+    for start in range(0, len(first), _BLOCK):
+        straight = _rows(first[start : start + _BLOCK])
+        mirrored = _rows(first[start : start + _BLOCK, :, ::-1])
+        place, best, runner_up = _nearest(straight, mirrored, second)
+        is_clear = best <= _CLEARLY * runner_up
         for row in np.flatnonzero((best <= _SMALL_RMS) & (is_clear | (best <= _NOISE_RMS))):
-            other = others[nearest[row]]
+            other = _rows(second[place[row]][None])
             peak = min(np.abs(straight[row] - other).max(), np.abs(mirrored[row] - other).max())
             if is_clear[row] or peak <= _NOISE_PEAK:
-                pairs.append((start + int(row), int(nearest[row])))
+                pairs.append((start + int(row), int(place[row])))
     return pairs
 
 
-def _rows(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _nearest(
+    straight: FloatArray, mirrored: FloatArray, second: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Where each row's nearest picture is, how far it is, and how far the next one (root mean square, in levels)."""
+    count = len(straight)
+    rows, place = np.arange(count), np.zeros(count, np.int64)
+    best, runner_up = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
+    for low in range(0, len(second), _BLOCK):
+        others = _rows(second[low : low + _BLOCK])
+        squared = np.minimum(_squared_distances(straight, others), _squared_distances(mirrored, others))
+        nearest = squared.argmin(1)
+        found = squared[rows, nearest]
+        squared[rows, nearest] = np.inf
+        is_nearer = found < best
+        runner_up = np.where(is_nearer, np.minimum(best, squared.min(1)), np.minimum(runner_up, found))
+        place = np.where(is_nearer, low + nearest, place)
+        best = np.minimum(best, found)
+    values = straight.shape[1]
+    return place, np.sqrt(np.maximum(best, 0) / values), np.sqrt(np.maximum(runner_up, 0) / values)
+
+
+def _rows(thumbnails: NDArray[np.uint8]) -> FloatArray:
     return thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
 
 
-def _squared(
-    first: NDArray[np.float32], second: NDArray[np.float32], squares: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Sums of squared differences of every pair."""
-    result: NDArray[np.float32] = (first**2).sum(1)[:, None] + squares - 2.0 * (first @ second.T)
+def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Of every pair (n, m)."""
+    result: FloatArray = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2.0 * (first @ second.T)
     return result

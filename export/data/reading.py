@@ -67,8 +67,9 @@ def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]
 def _facts_or_fault(picture: Picture) -> PictureFacts | Fault:
     try:
         encoded = picture.path.read_bytes()
-    except OSError as error:
-        return Fault("missing", f"{picture.path} cannot be read ({error.strerror}): restore it, or remove its entry")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return Fault("missing", f"{picture.path!s} cannot be read ({reason}): restore it, or remove its entry")
     try:
         pixels = decode_image(encoded, _LIMITS)
     except SaccadeError as error:
@@ -112,7 +113,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
 def _ensure_declared(path: Path, truth: BoxTruth, size: Size) -> None:
     if truth.declared in (None, size):
         return
-    declared = "x".join(str(side) for side in truth.declared or ())
+    declared = "x".join(f"{side:g}" for side in truth.declared or ())
     turned = " after its orientation, so boxes may lie on the unturned one" if truth.declared == size[::-1] else ""
     raise DataRefused(
         f"{path} is {size[0]}x{size[1]}{turned}, and its annotations say {declared}: annotate the picture as it is "

@@ -57,6 +57,8 @@ def read_yolo_file(path: Path) -> YoloFile:
         names = [names[class_id] for class_id in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataRefused(f"{path} names no classes: write `names: [first, second]`, or 0: first, 1: second, ...")
+    if document.get("nc") not in (None, len(names)):
+        raise DataRefused(f"{path} says `nc: {document['nc']}` and names {len(names)} classes: make them agree")
     base = path.parent / str(document.get("path") or "")
     base = base if base.is_dir() else path.parent
     places = {
@@ -140,8 +142,13 @@ def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...
     if not path.is_file():
         findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
         return []
-    rows = []
-    for number, line in enumerate(text_of(path).splitlines(), start=1):
+    rows: list[tuple[float, ...]] = []
+    try:
+        text = text_of(path)
+    except ValueError as error:
+        findings.complain("label text", f"{path} is no text: {error}")
+        return rows
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[2000, 10000])
     parser.add_argument("--least", type=float, default=500.0)
-    parser.add_argument("--growth-kib", type=float, default=4.0)
+    parser.add_argument("--growth-kib", type=float, default=10.0)
     arguments = parser.parse_args()
     found = [_measured(count) for count in sorted(arguments.images)]
     for each in found:

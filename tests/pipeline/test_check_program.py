@@ -42,7 +42,10 @@ def test_check_prints_splits_labels_and_what_the_counts_resolve(recipe: Path) ->
 
     assert result.exit_code == 0, result.output
     assert "classify, 3 labels, 144 images" in result.output
-    assert "36 test images resolve ± 0.131 top-1, so a drop beyond the gate's limit of 1 shows" in result.output
+    assert (
+        "36 test images resolve ± 0.131 top-1 (95 % interval), so a drop beyond the gate's limit of 1 shows"
+        in result.output
+    )
     assert "overlap: no picture of a split is in another" in result.output
     assert result.output.rstrip().endswith("data: ok")
 

@@ -99,3 +99,10 @@ def test_model_is_named_after_the_network_or_its_checkpoint(source: str, weights
     spec: SourceSpec = TypeAdapter(SourceSpec).validate_python(source)
 
     assert completed({"weights": weights}, spec, SourceFacts())["model"] == name
+
+
+def test_labels_that_a_person_wrote_differ_beyond_case_and_spaces(tmp_path: Path) -> None:
+    document = MINIMAL | {"labels": ["traffic light", "Traffic_Light"], "data": "./pictures"}
+
+    with pytest.raises(RecipeError, match="labels 0 and 1 are 'traffic light' and 'Traffic_Light': give each its own"):
+        load_recipe(write(tmp_path / "r.yaml", document))

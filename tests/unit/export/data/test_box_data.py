@@ -47,6 +47,18 @@ def test_coco_is_read_with_byte_order_mark_and_without_an_unused_root_category(t
     assert "category 'shapes' is used by no annotation" in report.notes[0]
 
 
+def test_what_tools_write_differently_and_mean_alike_is_taken(tmp_path: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for image in document["images"]:
+            image.update(file_name=f".\\{image['file_name']}", width=48.0, height=36.0)
+        for row in document["annotations"]:
+            row.update(iscrowd=None, segmentation=[], area="unknown")
+
+    changed_coco(tmp_path, change)
+
+    assert checked(tmp_path, Task.DETECT).complaints == ()
+
+
 def test_roboflow_folders_are_splits_with_a_file_each(tmp_path: Path) -> None:
     for place, name in enumerate(("train", "valid", "test")):
         document = coco_folder(tmp_path / name, file_name="_annotations.coco.json")
@@ -161,7 +173,17 @@ def test_faults_of_yolo_files_are_named(tmp_path: Path, line: str, text: str) ->
     for path in tmp_path.glob("*/labels/*.txt"):
         path.write_text(line)
 
-    assert text.removeprefix("36 of 36") in checked(tmp_path, Task.DETECT).complaints[0]
+    complaint = checked(tmp_path, Task.DETECT).complaints[0]
+
+    assert text.removeprefix("36 of 36") in complaint
+    assert str(tmp_path) in complaint
+
+
+def test_a_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    (tmp_path / "train" / "labels" / "0.txt").write_bytes(b"\xff\x00\xfe\x81")
+
+    assert f"{tmp_path}/train/labels/0.txt is no text" in only_complaint(checked(tmp_path, Task.DETECT))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +194,7 @@ def test_faults_of_yolo_files_are_named(tmp_path: Path, line: str, text: str) ->
         ("val: nowhere\nnames: [red, green, blue]", "`val: nowhere` is not there"),
         ("val: valid/images\ntrain: train/images\nnames: [red, green, black]", "'black' is none of the 3 labels"),
         ("a: [", "cannot be read as YAML"),
+        ("val: valid/images\nnc: 4\nnames: [red, green, blue]", "says `nc: 4` and names 3 classes"),
     ],
 )  # fmt: skip
 def test_faults_of_a_data_yaml_are_named(tmp_path: Path, document: str, text: str) -> None:

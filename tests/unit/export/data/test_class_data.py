@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,15 @@ def test_too_few_pictures_to_calibrate_are_said_before_anything_is_converted(tmp
     notes = checked(tmp_path, Task.CLASSIFY).notes
 
     assert any("int8-cpu will be refused: calibration has 12 pictures and 32 are asked for" in note for note in notes)
+
+
+def test_names_that_are_no_text_are_read_and_printed(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    folder = os.fsencode(tmp_path / "red")
+    Path(os.fsdecode(folder + b"/good\xff.png")).write_bytes(encoded(picture(501)))
+    Path(os.fsdecode(folder + b"/bad\xff.png")).write_bytes(b"nothing")
+
+    report = checked(tmp_path, Task.CLASSIFY)
+
+    assert "bad\\udcff.png would be refused when served" in only_complaint(report)
+    assert report.model_validate_json(report.model_dump_json()) == report

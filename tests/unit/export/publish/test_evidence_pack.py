@@ -46,7 +46,8 @@ def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
         )
     if task is Task.DETECT:
         scenes: list[Sample] = [
-            DetectSample(image(index), boxes(rng, index % 3), np.arange(index % 3) % CLASSES) for index in range(count)
+            DetectSample(image(index), boxes(rng, index % 3), np.arange(index % 3) % CLASSES, np.arange(index % 3) == 1)
+            for index in range(count)
         ]
         found = [
             np.stack([boxes(rng, 4) for _ in range(count)]),
