@@ -118,7 +118,7 @@ class ServingCatalog:
         self._asked = {key: generation for key, generation in self._asked.items() if key in present}
 
     def ask(self, key: VersionKey) -> None:
-        """Asks the supervisor to load a version, at most once per snapshot; waiting requests repeat this in the next."""
+        """Asks the supervisor to load a version, at most once per snapshot; waiting requests ask again in the next."""
         if self._asked.get(key) != self.snapshot.generation:
             self._asked[key] = self.snapshot.generation
             self._desire(key)

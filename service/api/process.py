@@ -137,7 +137,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     api = build_api(
         settings,
         lambda generation: control.send(messages.CatalogApplied(generation)),
-        lambda key: control.send(messages.Want(key.model, key.version)),
+        lambda key: control.send(messages.DesireVersion(key.model, key.version)),
     )
     config = uvicorn.Config(
         api.predict_shortcut,

@@ -1,4 +1,4 @@
-"""Chooses the rungs of a version on a device. Promises: pure; gated variants only; every rung of `auto` pays.
+"""Chooses the levels of a version on a device. Promises: pure; gated variants only; every level of `auto` pays.
 
 After the families of sub-models of SortedNet (Valipour et al. 2023) and of the width and resolution ladders: the same
 version in several trade-offs of accuracy against speed, of which the load decides the one that answers.
@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
 
-# A rung holds memory all the time and costs accuracy when it answers. Below this it would not relieve much.
+# A level holds memory all the time and costs accuracy when it answers. Below this it would not relieve much.
 MIN_SPEEDUP = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The first rung is the one that serves; the others answer when time is short."""
+    """The first level is the one that serves; the others answer when time is short."""
 
-    rungs: tuple[Variant, ...]
+    levels: tuple[Variant, ...]
     left_out: tuple[str, ...] = ()  # names that were asked for and cannot serve, with the reason
 
 
 def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None) -> Ladder:
     """Rungs on this device. `names` are the setting's; empty without a ladder, None where figures decide.
 
-    By figures the first rung is `wanted`, or with "auto" the variant with the best metric (of equals the faster).
+    By figures the first level is `wanted`, or with "auto" the variant with the best metric (of equals the faster).
     Each further one is the next in accuracy that is measured, on this kind of device, to be faster by MIN_SPEEDUP
-    than the rung above it. Raises RepositoryError when nothing of the version can serve there.
+    than the level above it. Raises RepositoryError when nothing of the version can serve there.
     """
     if names is None:
         return Ladder(_by_figures(manifest, device, wanted))
     if not names:
         return Ladder((choose_variant(manifest, device, wanted),))
     runnable = {item.name: item for item in runnable_variants(manifest, device)}
-    rungs = tuple(runnable[name] for name in names if name in runnable)
+    levels = tuple(runnable[name] for name in names if name in runnable)
     left_out = tuple(_why(manifest, device, name) for name in names if name not in runnable)
-    return Ladder(rungs or (choose_variant(manifest, device, wanted),), left_out)
+    return Ladder(levels or (choose_variant(manifest, device, wanted),), left_out)
 
 
 def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, ...]:
@@ -49,11 +49,11 @@ def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, 
     measured.sort(key=lambda item: (-item.metric.value, -speed(item)))
     is_free = wanted == "auto" and bool(measured)
     first = measured[0] if is_free else choose_variant(manifest, device, wanted)
-    rungs = [first]
+    levels = [first]
     for item in measured:
-        if speed(item) >= MIN_SPEEDUP * speed(rungs[-1]) > 0:
-            rungs.append(item)
-    return tuple(rungs)
+        if speed(item) >= MIN_SPEEDUP * speed(levels[-1]) > 0:
+            levels.append(item)
+    return tuple(levels)
 
 
 def _why(manifest: Manifest, device: str, name: str) -> str:

@@ -116,7 +116,7 @@ class Supervisor:
             self._start_barrier.gone(name)
             self._versions.model_cache.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
-            self._unload_settled()
+            self._unload_unreachable()
             if not self._is_draining:
                 log.error("api_process_died", name=name, exit_code=code)
                 await self._pause(back_off.after_life_of(time.monotonic() - started_s))
@@ -149,9 +149,9 @@ class Supervisor:
             case messages.CatalogApplied():
                 self._acknowledged[name] = message.generation
                 self._let_listen(self._start_barrier.able(name))
-                self._unload_settled()
+                self._unload_unreachable()
                 self._announce()
-            case messages.Want():
+            case messages.DesireVersion():
                 self._versions.desire(VersionKey(message.model, message.version))
             case messages.Used():
                 self._versions.model_cache.used(name, message.usages)
@@ -201,7 +201,7 @@ class Supervisor:
         self._versions.model_cache.is_waiting = False
         for refused in self._placement.reconcile(self._versions.model_cache.room):
             fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
-            if refused.rung:
+            if refused.ladder_level:
                 log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
             else:
                 log.error("version_has_no_room", **fields, reason=refused.reason)
@@ -218,7 +218,7 @@ class Supervisor:
         for name in names:
             self._apis[name].send(messages.Listen())
 
-    def _unload_settled(self) -> None:
+    def _unload_unreachable(self) -> None:
         """Unloads what no API process can reach any more."""
         acknowledged = min(self._acknowledged.values(), default=self._generation)
         for device, instance_id in self._table.to_unload(acknowledged):
@@ -244,7 +244,7 @@ class Supervisor:
             generation == self._generation for generation in self._acknowledged.values()
         )
         is_open = any(device.is_open for device in self._devices.values())
-        is_serving = is_known and is_open and self._table.is_settled()
+        is_serving = is_known and is_open and self._table.has_no_load_pending()
         if self._was_ready or self._is_draining or not is_serving:
             return
         self._was_ready = True

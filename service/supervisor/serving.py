@@ -148,7 +148,7 @@ class VersionServing:
         """Asks for all instances of a version."""
         specs = self._specs(version)
         key = VersionKey(version.manifest.model, version.manifest.version)
-        for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
+        for spec in (spec for levels in specs.by_device.values() for spec in levels):
             self._table.desire(key, spec)
         for device, reason in specs.refusals.items():
             self._table.cannot(key, device, reason)

@@ -9,7 +9,7 @@ from saccade.service.core import VersionState
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
 
-RESTING = "loads on first request"
+LOADS_ON_REQUEST = "loads on first request"
 _BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)
 _ON_THE_WAY = _BY_PROGRESS[1:]
 
@@ -36,7 +36,7 @@ class InstanceSpec:
     plan_dir: str = ""  # of a TensorRT plan
     plan_sha256: str = ""
     file_bytes: int = 0  # of what the backend opens; its memory is estimated from them until it was measured
-    rung: int = 0  # of the ladder; what is above 0 answers only when time is short
+    ladder_level: int = 0  # of the ladder; what is above 0 answers only when time is short
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class VersionEntry:
         return version_state([instance.state for instance in self.instances])
 
     @property
-    def is_settled(self) -> bool:
+    def has_no_load_pending(self) -> bool:
         """No instance is on its way to ready."""
         return self.state in (VersionState.READY, VersionState.FAILED) and not any(
             instance.state in _ON_THE_WAY for instance in self.instances
@@ -101,7 +101,7 @@ class VersionEntry:
     def reason(self) -> str:
         """Why it is not ready; which device says what only where they differ."""
         if self.is_unloaded and not self.refusal:
-            return RESTING
+            return LOADS_ON_REQUEST
         if self.refusal or self.state is not VersionState.FAILED:
             return self.refusal
         failed = [instance for instance in self.instances if instance.state is VersionState.FAILED]
@@ -111,7 +111,7 @@ class VersionEntry:
 
     @property
     def variant(self) -> str:
-        """Of the first instance that is ready, else of the first; the best rung counts."""
-        by_rung = sorted(self.instances, key=lambda instance: instance.spec.rung)
+        """Of the first instance that is ready, else of the first; the best level counts."""
+        by_rung = sorted(self.instances, key=lambda instance: instance.spec.ladder_level)
         ready = [instance for instance in by_rung if instance.state is VersionState.READY]
         return next((instance.spec.variant for instance in (*ready, *by_rung)), "")

@@ -86,19 +86,19 @@ class VersionTable:
     def unplaced(self) -> list[tuple[VersionKey, VersionEntry, list[Instance]]]:
         """Versions with instances that wait for a place, one instance per device.
 
-        Best rungs come first, so that every version has its place before any has a second; then newest versions.
+        Best levels come first, so that every version has its place before any has a second; then newest versions.
         """
         found = []
         for key, entry in self._entries.items():
             by_device: dict[str, Instance] = {}
             waiting = [item for item in entry.instances if item.state is VersionState.LOADING and not item.is_placed]
-            rung = min((instance.spec.rung for instance in waiting), default=0)
+            level = min((instance.spec.ladder_level for instance in waiting), default=0)
             for instance in waiting:
-                if instance.spec.rung == rung:
+                if instance.spec.ladder_level == level:
                     by_device.setdefault(instance.spec.device, instance)
             if by_device:
                 found.append((key, entry, list(by_device.values())))
-        return sorted(found, key=lambda item: (item[2][0].spec.rung, -item[0].version))
+        return sorted(found, key=lambda item: (item[2][0].spec.ladder_level, -item[0].version))
 
     def place(
         self, key: VersionKey, devices: Collection[str], refusals: Mapping[str, str], spared: Collection[str]
@@ -135,7 +135,7 @@ class VersionTable:
         ]
         if not waiting:
             return None
-        entry, instance = min(waiting, key=lambda item: (item[1].spec.rung, -item[0].found.key.version))
+        entry, instance = min(waiting, key=lambda item: (item[1].spec.ladder_level, -item[0].found.key.version))
         instance.instance_id = next(self._instance_ids)
         self._loading[device] = instance
         return Load(
@@ -164,7 +164,7 @@ class VersionTable:
         instance.decodes_jpegs = update.decodes_jpegs
         if instance.state is VersionState.READY:
             instance.load_seconds = update.seconds
-            if instance.spec.rung == 0 or not entry.load_seconds:
+            if instance.spec.ladder_level == 0 or not entry.load_seconds:
                 entry.load_seconds = update.seconds
         if instance.state in (VersionState.READY, VersionState.FAILED):
             self._loading.pop(instance.spec.device, None)
@@ -239,7 +239,7 @@ class VersionTable:
         if found is not None:
             self._drop(*found)
 
-    def is_settled(self) -> bool:
+    def has_no_load_pending(self) -> bool:
         """Every version is ready somewhere, failed everywhere, or waits for its first request."""
         settled = (VersionState.READY, VersionState.FAILED)
         return all(
@@ -290,7 +290,7 @@ def _planned(entry: VersionEntry) -> VersionState:
     """A version counts as ready for those it replaces only once all its devices have settled."""
     if entry.is_unloaded and not entry.refusal:
         return VersionState.READY  # as good as: it answers when asked
-    if entry.state is VersionState.READY and not entry.is_settled:
+    if entry.state is VersionState.READY and not entry.has_no_load_pending:
         return VersionState.WARMING
     return entry.state
 
@@ -305,5 +305,5 @@ def _status(instance: Instance) -> InstanceStatus:
         instance.spec.backend,
         instance.provider,
         instance.decodes_jpegs,
-        instance.spec.rung,
+        instance.spec.ladder_level,
     )

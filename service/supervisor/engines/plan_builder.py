@@ -22,12 +22,12 @@ from saccade.service.ipc.messages import DeviceFacts, EngineStatus
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress
 from saccade.service.supervisor.engines.plan_decision import (
+    MissingPlan,
     PlanDecision,
     PlanFacts,
     StoredRecord,
-    Wish,
     decide,
-    is_settled,
+    is_judged,
 )
 
 log = structlog.get_logger()
@@ -119,24 +119,24 @@ class PlanBuilder:
         """Until cancelled; a running build is killed then."""
         while True:
             self._changed.clear()
-            wished = await self._decide_all()
-            if wished is not None:
-                await self._build(*wished)
+            first = await self._decide_all()
+            if first is not None:
+                await self._build(*first)
                 continue
             try:
                 await asyncio.wait_for(self._changed.wait(), _LOOK_AGAIN_S)
             except TimeoutError:
                 continue
 
-    async def _decide_all(self) -> tuple[ServedVersion, Wish] | None:
+    async def _decide_all(self) -> tuple[ServedVersion, MissingPlan] | None:
         """The first thing to build: of the newest version that wishes for something."""
-        wished: tuple[ServedVersion, Wish] | None = None
+        first: tuple[ServedVersion, MissingPlan] | None = None
         for version in sorted(self._versions.values(), key=lambda item: -item.key.version):
             decision = await self._decide(version)
-            wish = None if decision is None else decision.build
-            if wish is not None and not wish.is_built_elsewhere and wished is None:
-                wished = (version, wish)
-        return wished
+            missing = None if decision is None else decision.build
+            if missing is not None and not missing.is_built_elsewhere and first is None:
+                first = (version, missing)
+        return first
 
     async def _decide(self, version: ServedVersion) -> PlanDecision | None:
         facts = self._facts
@@ -183,18 +183,18 @@ class PlanBuilder:
             ladder=self._settings.ladder_names,
         )
 
-    async def _build(self, version: ServedVersion, wish: Wish) -> None:
+    async def _build(self, version: ServedVersion, missing: MissingPlan) -> None:
         key = version.key
-        fields = {"model": key.model, "version": key.version, "variant": wish.variant, "device": self._device}
-        log.info("engine_building", **fields, plan=wish.key.place)
-        self._show(key, EngineStatus(self._device, wish.variant, "building", plan=wish.key.place))
+        fields = {"model": key.model, "version": key.version, "variant": missing.variant, "device": self._device}
+        log.info("engine_building", **fields, plan=missing.key.place)
+        self._show(key, EngineStatus(self._device, missing.variant, "building", plan=missing.key.place))
         try:
-            outcome = await self._run_build(self._order(version, wish), self._follow)
+            outcome = await self._run_build(self._order(version, missing), self._follow)
         finally:
             self._building, self._building_of = None, None
             self._events.changed()
-        self._broken.get(key, set()).discard(wish.variant)
-        is_stored = is_settled((await self._usable(key)).records, wish)
+        self._broken.get(key, set()).discard(missing.variant)
+        is_stored = is_judged((await self._usable(key)).records, missing)
         if outcome.accepted and is_stored:
             log.info("engine_ready", **fields, plan=outcome.plan_dir)
         elif outcome.denied and is_stored:
@@ -202,19 +202,19 @@ class PlanBuilder:
         else:
             # Also what the store does not show: built again and again, it would never serve.
             reason = outcome.reason or f"it was built, but {self._settings.engines_root} does not show it"
-            self._count_failure(key, wish.variant, reason)
+            self._count_failure(key, missing.variant, reason)
             log.error("engine_failed", **fields, reason=reason)
 
-    def _order(self, version: ServedVersion, wish: Wish) -> BuildOrder:
+    def _order(self, version: ServedVersion, missing: MissingPlan) -> BuildOrder:
         key_file = self._settings.engines_key_file
         return BuildOrder(
             version_dir=str(version.version_dir),
             manifest_sha256=version.manifest_sha256,
-            variant=wish.variant,
+            variant=missing.variant,
             engines_dir=str(self._settings.engines_root),
             engines_key_file=str(key_file) if key_file else "",
-            key_json=wish.key.model_dump_json(),
-            anew=wish.variant in self._broken.get(version.key, set()),
+            key_json=missing.key.model_dump_json(),
+            anew=missing.variant in self._broken.get(version.key, set()),
         )
 
     def _follow(self, progress: BuildProgress) -> None:
@@ -239,9 +239,9 @@ class PlanBuilder:
         if self._building_of == key and self._building is not None:
             yield self._building
         elif decision.build is not None:
-            wish = decision.build
-            reason = "another server builds it" if wish.is_built_elsewhere else ""
-            yield EngineStatus(self._device, wish.variant, "waiting", plan=wish.key.place, reason=reason)
+            missing = decision.build
+            reason = "another server builds it" if missing.is_built_elsewhere else ""
+            yield EngineStatus(self._device, missing.variant, "waiting", plan=missing.key.place, reason=reason)
         if decision.serve is not None and decision.serve.plan_dir:
             place = Path(decision.serve.plan_dir).name
             serve = decision.serve

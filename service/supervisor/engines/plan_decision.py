@@ -20,7 +20,7 @@ from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.repository.variants import choose_variant
 from saccade.service.supervisor.engines.candidates import plan_key_for
-from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_rungs
+from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_levels
 
 MAX_ATTEMPTS = 2  # one failure may be bad luck, such as memory that another process held
 
@@ -63,7 +63,7 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class MissingPlan:
     """A plan to build, or to wait for."""
 
     variant: str
@@ -76,9 +76,9 @@ class PlanDecision:
     """`serve` is None when nothing may serve yet; then `reason` or `build` says why."""
 
     serve: Serving | None
-    build: Wish | None  # the first plan that is missing; waited for where another server builds it
+    build: MissingPlan | None  # the first plan that is missing; waited for where another server builds it
     reason: str  # why TensorRT does not serve, in one line; empty when it does or is on its way
-    cheaper: tuple[Serving, ...] = ()  # the rungs below `serve`
+    cheaper: tuple[Serving, ...] = ()  # the levels below `serve`
 
 
 def decide(situation: PlanFacts) -> PlanDecision:
@@ -94,10 +94,10 @@ def decide(situation: PlanFacts) -> PlanDecision:
         item.name: plan_key_for(situation.manifest, item, situation.facts)
         for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
     }
-    rungs = _rungs(situation, keys)
+    levels = _levels(situation, keys)
     build = _next_build(situation, keys)
-    if rungs:
-        return PlanDecision(rungs[0], build, "", rungs[1:])
+    if levels:
+        return PlanDecision(levels[0], build, "", levels[1:])
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
         return PlanDecision(None, build, "")
@@ -117,9 +117,9 @@ def serves(found: PlanKey, wanted: PlanKey) -> bool:
     )
 
 
-def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
+def is_judged(stored: Sequence[StoredRecord], missing: MissingPlan) -> bool:
     """Whether the store has the plan, judged by its gate."""
-    return _settled(stored, wish.variant, wish.key) is not None
+    return _judged(stored, missing.variant, missing.key) is not None
 
 
 def _without_plan(situation: PlanFacts) -> Serving:
@@ -142,24 +142,24 @@ def _why_no_tensorrt(situation: PlanFacts) -> str:
     return "" if refused is None else f"TensorRT does not take this network: {refused.reason}"
 
 
-def _settled(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> StoredRecord | None:
+def _judged(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> StoredRecord | None:
     """The stored plan of a variant that a gate has judged, accepted ones first."""
     mine = [each for each in stored if each.record.variant == variant and serves(each.record.key, key)]
     judged = [each for each in mine if each.record.gate is not None and not each.record.gate.is_pending]
     return max(judged, key=lambda each: each.record.gate is not None and each.record.gate.accepted, default=None)
 
 
-def _rungs(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
+def _levels(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
     """What serves, the best rung first; one without a ladder."""
-    settled = [found for name, key in keys.items() if (found := _settled(situation.stored, name, key)) is not None]
+    judged = [found for name, key in keys.items() if (found := _judged(situation.stored, name, key)) is not None]
     accepted = {
-        each.record.variant: each for each in settled if each.record.gate is not None and each.record.gate.accepted
+        each.record.variant: each for each in judged if each.record.gate is not None and each.record.gate.accepted
     }
     speeds = {name: _images_per_s(each) for name, each in accepted.items()}
     if situation.ladder == ():
         names: tuple[str, ...] = (max(speeds, key=lambda name: speeds[name]),) if speeds else ()
     else:
-        names = plan_rungs(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
+        names = plan_levels(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
     return tuple(_serving(accepted[name]) for name in names)
 
 
@@ -173,12 +173,12 @@ def _images_per_s(stored: StoredRecord) -> float:
     return max((figure.images_per_s for figure in stored.record.latency), default=0.0)
 
 
-def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> Wish | None:
+def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> MissingPlan | None:
     if not situation.may_build:
         return None
     for name, key in keys.items():
-        if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _settled(situation.stored, name, key) is None:
-            return Wish(name, key, key.place in situation.built_elsewhere)
+        if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _judged(situation.stored, name, key) is None:
+            return MissingPlan(name, key, key.place in situation.built_elsewhere)
     return None
 
 
@@ -188,7 +188,7 @@ def _why_no_plan(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> str:
         return f"no variant for TensorRT among {known} with variant setting {situation.wanted_variant!r}"
     parts: list[str] = []
     for name, key in keys.items():
-        found = _settled(situation.stored, name, key)
+        found = _judged(situation.stored, name, key)
         if found is not None and found.record.gate is not None:
             failed = [check.name for check in found.record.gate.checks if not check.passed]
             parts.append(f"{name}: denied by {', '.join(failed)}")

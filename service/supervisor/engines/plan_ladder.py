@@ -1,4 +1,4 @@
-"""Which accepted plans serve a device, best rung first. Promises: pure; as `supervisor/ladder.py`, by plans' figures.
+"""Which accepted plans serve a device, best level first. Promises: pure; as `supervisor/ladder.py`, by plans' figures.
 
 A plan has its own measured speed; its variant's metric says how accurate it is, since the gate bounds how far the plan
 may be from it.
@@ -25,7 +25,7 @@ def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | No
     return first
 
 
-def plan_rungs(
+def plan_levels(
     images_per_s: Mapping[str, float], manifest: Manifest, wanted: str, names: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Variants of accepted plans, given their measured speeds; empty without any."""
@@ -37,8 +37,8 @@ def plan_rungs(
     metric = {item.name: item.metric.value for item in manifest.variants}
     by_metric = sorted(images_per_s, key=lambda name: (-metric[name], -images_per_s[name]))
     named = wanted if wanted in images_per_s else fastest
-    rungs = [by_metric[0] if wanted == "auto" else named]
+    levels = [by_metric[0] if wanted == "auto" else named]
     for name in by_metric:
-        if images_per_s[name] >= MIN_SPEEDUP * images_per_s[rungs[-1]] > 0:
-            rungs.append(name)
-    return tuple(rungs)
+        if images_per_s[name] >= MIN_SPEEDUP * images_per_s[levels[-1]] > 0:
+            levels.append(name)
+    return tuple(levels)

@@ -43,7 +43,7 @@ log = structlog.get_logger()
 class PlanReconcilerEvents:
     """What the supervisor does when something changed."""
 
-    wanted: Callable[[], None]  # instances to load, or on their way out
+    instances_changed: Callable[[], None]  # instances to load, or on their way out
     changed: Callable[[], None]  # a status that people see
     next_generation: Callable[[], int]  # of the catalog that will be sent
 
@@ -58,8 +58,8 @@ class PlanReconciler:
         self._events = events
         self._store = plan_store(settings)
         self._building = asyncio.Lock()  # one build at a time: two would time each other's kernels
-        self._wanted: dict[tuple[VersionKey, str], InstanceSpec] = {}
-        self._rungs: dict[tuple[VersionKey, str], tuple[InstanceSpec, ...]] = {}  # below those
+        self._desired: dict[tuple[VersionKey, str], InstanceSpec] = {}
+        self._cheaper: dict[tuple[VersionKey, str], tuple[InstanceSpec, ...]] = {}  # below those
         self._waiting: dict[VersionKey, dict[str, InstanceSpec | None]] = {}  # to be placed once all have decided
         builder_events = PlanBuilderEvents(self._decided, self._refused, events.changed)
         self._builders = {
@@ -93,18 +93,20 @@ class PlanReconciler:
         self._waiting.pop(key, None)
         for device, builder in self._builders.items():
             builder.drop(key)
-            self._wanted.pop((key, device), None)
-            self._rungs.pop((key, device), None)
+            self._desired.pop((key, device), None)
+            self._cheaper.pop((key, device), None)
 
     def reported(self, key: VersionKey, instance: Instance) -> None:
         """A worker said how far an instance is."""
         device = instance.spec.device
-        rungs = self._rungs.get((key, device), ())
-        if instance.spec.rung and instance.spec not in rungs and device in self._builders:  # left the ladder meanwhile
+        levels = self._cheaper.get((key, device), ())
+        if (
+            instance.spec.ladder_level and instance.spec not in levels and device in self._builders
+        ):  # left the ladder meanwhile
             self._table.release(key, instance, self._events.next_generation())
-        if instance.spec not in (self._wanted.get((key, device)), *rungs):
+        if instance.spec not in (self._desired.get((key, device)), *levels):
             return
-        if instance.state is VersionState.READY and instance.spec.rung == 0:
+        if instance.state is VersionState.READY and instance.spec.ladder_level == 0:
             self._release_others(key, instance)
         elif instance.state is VersionState.FAILED and instance.spec.plan_dir and not instance.lacks_room:
             self._builders[device].plan_failed(key, instance.spec.variant, instance.reason)
@@ -133,14 +135,14 @@ class PlanReconciler:
             self._table.cannot(key, device, reason)
         if self._settings.placement == "spread":
             self._spread(key, device, None)
-        self._events.wanted()
+        self._events.instances_changed()
 
     def _desire(self, key: VersionKey, device: str, spec: InstanceSpec) -> None:
         present = self._on_top(key, device)
         if self._settings.placement == "spread" and not present:
             self._spread(key, device, spec)
             return
-        self._wanted[key, device] = spec
+        self._desired[key, device] = spec
         same = next((item for item in present if item.spec == spec and item.state is not VersionState.FAILED), None)
         if same is None:
             self._table.desire(key, spec)
@@ -149,14 +151,14 @@ class PlanReconciler:
                 self._table.release(key, instance, self._events.next_generation())
         if same is not None and same.state is VersionState.READY:
             self._release_others(key, same)
-        self._events.wanted()
+        self._events.instances_changed()
 
     def _desire_ladder(self, key: VersionKey, device: str, cheaper: Sequence[Serving]) -> None:
-        """They come and go at once: requests have the best rung."""
+        """They come and go at once: requests have the best level."""
         is_there = bool(self._on_top(key, device))  # not so where another device was chosen
-        specs = tuple(_spec(device, item, rung) for rung, item in enumerate(cheaper, start=1)) if is_there else ()
-        self._rungs[key, device] = specs
-        present = [instance for instance in self._table.instances(key, device) if instance.spec.rung]
+        specs = tuple(_spec(device, item, level) for level, item in enumerate(cheaper, start=1)) if is_there else ()
+        self._cheaper[key, device] = specs
+        present = [instance for instance in self._table.instances(key, device) if instance.spec.ladder_level]
         for instance in present:
             if instance.spec not in specs:
                 self._table.release(key, instance, self._events.next_generation())
@@ -164,10 +166,10 @@ class PlanReconciler:
         for spec in missing:
             self._table.desire(key, spec)
         if missing or present:
-            self._events.wanted()
+            self._events.instances_changed()
 
     def _on_top(self, key: VersionKey, device: str) -> list[Instance]:
-        return [instance for instance in self._table.instances(key, device) if instance.spec.rung == 0]
+        return [instance for instance in self._table.instances(key, device) if instance.spec.ladder_level == 0]
 
     def _spread(self, key: VersionKey, device: str, spec: InstanceSpec | None) -> None:
         """Placed on one device, the one with most room, so all of them have to be known."""
@@ -179,9 +181,9 @@ class PlanReconciler:
             return
         for each in self._waiting.pop(key).values():
             if each is not None:
-                self._wanted[key, each.device] = each
+                self._desired[key, each.device] = each
                 self._table.desire(key, each)
-        self._events.wanted()
+        self._events.instances_changed()
 
     def _release_others(self, key: VersionKey, kept: Instance) -> None:
         for instance in self._on_top(key, kept.spec.device):
@@ -211,9 +213,9 @@ def may_use_tensorrt(device: str, settings: Settings) -> bool:
     return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")
 
 
-def _spec(device: str, serving: Serving, rung: int = 0) -> InstanceSpec:
+def _spec(device: str, serving: Serving, ladder_level: int = 0) -> InstanceSpec:
     opened = (serving.plan_dir, serving.plan_sha256, serving.file_bytes)
-    return InstanceSpec(device, serving.variant, serving.backend, *opened, rung)
+    return InstanceSpec(device, serving.variant, serving.backend, *opened, level)
 
 
 def _key(manifest: Manifest) -> VersionKey:

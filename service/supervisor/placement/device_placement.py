@@ -36,11 +36,11 @@ class Refused:
     device: str
     reason: str
     variant: str
-    rung: int  # above 0 the version serves without it
+    ladder_level: int  # above 0 the version serves without it
 
 
 @dataclass(frozen=True, slots=True)
-class _Bytes:
+class _MemoryKey:
     """What decides the memory of an instance; the kind of device stands for all of its kind in one machine."""
 
     kind: str
@@ -65,7 +65,7 @@ class DevicePlacement:
         self._limits = limits
         self._facts: dict[str, DeviceFacts] = {}
         self._lost: set[str] = set()
-        self._measured: dict[_Bytes, int] = {}
+        self._measured: dict[_MemoryKey, int] = {}
 
     def device_ready(self, device: str, facts: DeviceFacts) -> None:
         """Its worker said what it found."""
@@ -89,14 +89,14 @@ class DevicePlacement:
         self._remember()
         refused: list[Refused] = []
         is_changing = True
-        while is_changing:  # a version waits with one rung at a time
+        while is_changing:  # a version waits with one level at a time
             is_changing = False
             for key, entry, waiting in self._table.unplaced():
                 memory_by_device = {device: self.memory(device) for device in self._facts}
                 by_device = {instance.spec.device: instance for instance in waiting}
                 needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
                 placement = place(needs, memory_by_device, self._lost, self._policy)
-                is_first = all(instance.spec.rung == 0 for instance in waiting)
+                is_first = all(instance.spec.ladder_level == 0 for instance in waiting)
                 is_decided = bool(placement.devices or placement.refusals)
                 if room is not None and is_first and is_decided:
                     missing = {} if placement.devices else _missing(needs, memory_by_device, placement)
@@ -108,7 +108,7 @@ class DevicePlacement:
                 self._table.place(key, placement.devices, placement.refusals, placement.spared)
                 for device, reason in placement.refusals.items():
                     spec = by_device[device].spec
-                    refused.append(Refused(key, device, reason, spec.variant, spec.rung))
+                    refused.append(Refused(key, device, reason, spec.variant, spec.ladder_level))
                 is_changing |= bool(placement.devices or placement.refusals or placement.spared)
         return refused
 
@@ -139,7 +139,7 @@ class DevicePlacement:
                     yield key, entry, instance
 
     def _need(self, entry: VersionEntry, instance: Instance) -> Need:
-        measured = instance.memory_bytes or self._measured.get(_bytes(entry, instance), 0)
+        measured = instance.memory_bytes or self._measured.get(_memory_key(entry, instance), 0)
         return Need(measured, True) if measured else Need(FILE_FACTOR * instance.spec.file_bytes, False)
 
     def _remember(self) -> None:
@@ -147,7 +147,7 @@ class DevicePlacement:
         for _, entry in self._table.entries():
             for instance in entry.instances:
                 if instance.memory_bytes:
-                    self._measured[_bytes(entry, instance)] = instance.memory_bytes
+                    self._measured[_memory_key(entry, instance)] = instance.memory_bytes
 
 
 def _missing(
@@ -162,7 +162,7 @@ def _missing(
     return missing
 
 
-def _bytes(entry: VersionEntry, instance: Instance) -> _Bytes:
+def _memory_key(entry: VersionEntry, instance: Instance) -> _MemoryKey:
     spec = instance.spec
     kind = device_kind(spec.device)
-    return _Bytes(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)
+    return _MemoryKey(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from saccade.service.core import VersionKey
 
 # A version stays for some times what its load took, so that at most a fifth of the time goes into loading.
-_RESIDENCE_LOADS = 4.0
-_SHORTEST_RESIDENCE_S = 1.0
-_LONGEST_RESIDENCE_S = 60.0
+_STAY_LOADS = 4.0
+_SHORTEST_STAY_S = 1.0
+_LONGEST_STAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class CachedVersion:
     """A loaded version."""
 
     key: VersionKey
@@ -26,8 +26,8 @@ class Resident:
     is_pinned: bool = False
 
     def may_leave(self, now_s: float) -> bool:
-        residence_s = min(max(_SHORTEST_RESIDENCE_S, _RESIDENCE_LOADS * self.load_s), _LONGEST_RESIDENCE_S)
-        return not self.is_pinned and self.in_flight == 0 and now_s - self.ready_s >= residence_s
+        stay_s = min(max(_SHORTEST_STAY_S, _STAY_LOADS * self.load_s), _LONGEST_STAY_S)
+        return not self.is_pinned and self.in_flight == 0 and now_s - self.ready_s >= stay_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,43 +37,43 @@ class Shortage:
     bytes_by_device: Mapping[str, int] = field(default_factory=dict)
     models: int = 0  # so many too many would be loaded
 
-    def is_met_by(self, chosen: Collection[Resident], residents: Sequence[Resident]) -> bool:
-        """Whether there is enough room once the chosen ones are gone from all the residents."""
+    def is_met_by(self, chosen: Collection[CachedVersion], cached: Sequence[CachedVersion]) -> bool:
+        """Whether there is enough room once the chosen ones are gone from all the cached."""
         has_bytes = all(
-            sum(resident.held_bytes.get(device, 0) for resident in chosen) >= missing
+            sum(version.held_bytes.get(device, 0) for version in chosen) >= missing
             for device, missing in self.bytes_by_device.items()
         )
         if not has_bytes or self.models <= 0:
             return has_bytes
-        left = {resident.key.model for resident in residents if resident not in chosen}
-        return len({resident.key.model for resident in chosen} - left) >= self.models
+        left = {version.key.model for version in cached if version not in chosen}
+        return len({version.key.model for version in chosen} - left) >= self.models
 
 
-def to_evict(residents: Sequence[Resident], shortage: Shortage, now_s: float) -> tuple[VersionKey, ...] | None:
+def to_evict(cached: Sequence[CachedVersion], shortage: Shortage, now_s: float) -> tuple[VersionKey, ...] | None:
     """Versions to unload, the least recently used first; None when those that may leave are not enough.
 
     Of those chosen none could stay.
     """
-    return _chosen([resident for resident in residents if resident.may_leave(now_s)], residents, shortage)
+    return _chosen([version for version in cached if version.may_leave(now_s)], cached, shortage)
 
 
-def can_be_met(residents: Sequence[Resident], shortage: Shortage) -> bool:
+def can_be_met(cached: Sequence[CachedVersion], shortage: Shortage) -> bool:
     """Whether there will be room once requests in flight have ended and everyone has stayed long enough."""
-    return _chosen([resident for resident in residents if not resident.is_pinned], residents, shortage) is not None
+    return _chosen([version for version in cached if not version.is_pinned], cached, shortage) is not None
 
 
 def _chosen(
-    candidates: Sequence[Resident], residents: Sequence[Resident], shortage: Shortage
+    candidates: Sequence[CachedVersion], cached: Sequence[CachedVersion], shortage: Shortage
 ) -> tuple[VersionKey, ...] | None:
-    chosen: list[Resident] = []
-    for resident in sorted(candidates, key=lambda item: item.last_used_s):
-        if shortage.is_met_by(chosen, residents):
+    chosen: list[CachedVersion] = []
+    for version in sorted(candidates, key=lambda item: item.last_used_s):
+        if shortage.is_met_by(chosen, cached):
             break
-        chosen.append(resident)
-    if not shortage.is_met_by(chosen, residents):
+        chosen.append(version)
+    if not shortage.is_met_by(chosen, cached):
         return None
-    for resident in list(reversed(chosen)):  # the most recently used of those that need not leave stays
-        others = [item for item in chosen if item is not resident]
-        if shortage.is_met_by(others, residents):
+    for version in list(reversed(chosen)):  # the most recently used of those that need not leave stays
+        others = [item for item in chosen if item is not version]
+        if shortage.is_met_by(others, cached):
             chosen = others
-    return tuple(resident.key for resident in chosen)
+    return tuple(version.key for version in chosen)

@@ -1,6 +1,6 @@
 """Who is in memory when models are loaded on demand. Promises: loads once, however many ask; pinned models stay.
 
-It also makes room where everything is loaded: a cheaper rung of a ladder gives way to a version that has no place.
+It also makes room where everything is loaded: a cheaper level of a ladder gives way to a version that has no place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.ipc.messages import Usage
-from saccade.service.supervisor.placement.eviction import Resident, Shortage, can_be_met, to_evict
+from saccade.service.supervisor.placement.eviction import CachedVersion, Shortage, can_be_met, to_evict
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
 
@@ -59,7 +59,7 @@ class ModelCache:
         self._clock = clock
         self._usages: dict[str, dict[VersionKey, Usage]] = {}  # by API process
         self._ready_s: dict[VersionKey, float] = {}
-        self._wanted: list[VersionKey] = []
+        self._requested: list[VersionKey] = []
         self._has_released = False
         self.is_waiting = False  # for something that may leave later
 
@@ -77,17 +77,17 @@ class ModelCache:
 
     def desire(self, key: VersionKey) -> None:
         """Requests wait for it."""
-        if key not in self._wanted:
-            self._wanted.append(key)
+        if key not in self._requested:
+            self._requested.append(key)
 
     def take_requested(self) -> list[VersionKey]:
         """Resting versions to bring up now; those still being unloaded wait for that."""
         ready = []
-        for key in list(self._wanted):
+        for key in list(self._requested):
             entry = self._table.entry(key)
             if entry is not None and entry.is_unloaded and entry.instances:
                 continue
-            self._wanted.remove(key)
+            self._requested.remove(key)
             if entry is not None and entry.is_unloaded:
                 ready.append(key)
         return ready
@@ -120,7 +120,7 @@ class ModelCache:
         shortages = [Shortage({device: missing}, models) for device, missing in by_size] or [Shortage({}, models)]
         left = [self._without_leaving(shortage) for shortage in shortages]
         is_coming = any(not shortage.bytes_by_device and shortage.models <= 0 for shortage in left)
-        if is_coming or any(self._rungs_give_way(key, shortage) for shortage in left) or self._evict(key, left):
+        if is_coming or any(self._release_cheaper_levels(key, shortage) for shortage in left) or self._evict(key, left):
             self.is_waiting = True
             return Room.COMING
         return Room.NEVER
@@ -151,14 +151,14 @@ class ModelCache:
         }
         return Shortage(missing, shortage.models - len(loaded - staying))
 
-    def _rungs_give_way(self, key: VersionKey, shortage: Shortage) -> bool:
+    def _release_cheaper_levels(self, key: VersionKey, shortage: Shortage) -> bool:
         """A second variant of one version is worth less than the first of another."""
         if shortage.models > 0:
             return False
         chosen: list[tuple[VersionKey, Instance]] = []
         for device, missing in shortage.bytes_by_device.items():
             freed = 0
-            for owner, entry, instance in self._loaded_rungs(device, key):
+            for owner, entry, instance in self._loaded_cheaper_levels(device, key):
                 if freed >= missing:
                     break
                 freed += self._held_bytes(entry, instance)
@@ -170,45 +170,45 @@ class ModelCache:
             self._has_released = True
         return bool(chosen)
 
-    def _loaded_rungs(self, device: str, but: VersionKey) -> list[tuple[VersionKey, VersionEntry, Instance]]:
+    def _loaded_cheaper_levels(self, device: str, but: VersionKey) -> list[tuple[VersionKey, VersionEntry, Instance]]:
         found = [
             (key, entry, instance)
             for key, entry in self._table.entries()
             for instance in entry.instances
-            if key != but and instance.spec.device == device and instance.spec.rung > 0
+            if key != but and instance.spec.device == device and instance.spec.ladder_level > 0
             if instance.state is VersionState.READY
         ]
-        return sorted(found, key=lambda item: -item[2].spec.rung)
+        return sorted(found, key=lambda item: -item[2].spec.ladder_level)
 
     def _evict(self, key: VersionKey, shortages: Iterable[Shortage]) -> bool:
         """True when room is coming; perhaps only later."""
         if not self._rule.on_demand:
             return False
-        residents = [resident for resident in self._residents() if resident.key != key]
+        cached = [version for version in self._cached_versions() if version.key != key]
         for shortage in shortages:
-            chosen = to_evict(residents, shortage, self._clock())
+            chosen = to_evict(cached, shortage, self._clock())
             if chosen is not None:
                 for each in chosen:
                     self._ready_s.pop(each, None)
                     self._events.unload(each)
                     self._has_released = True
                 return True
-        return any(can_be_met(residents, shortage) for shortage in shortages)
+        return any(can_be_met(cached, shortage) for shortage in shortages)
 
-    def _residents(self) -> list[Resident]:
+    def _cached_versions(self) -> list[CachedVersion]:
         found = []
         for key, entry in self._table.entries():
             if entry.is_unloaded or not _is_loaded(entry):
                 continue
             usages = [usages[key] for usages in self._usages.values() if key in usages]
             now_s = self._clock()
-            ready_s = self._ready_s.get(key, now_s) if entry.is_settled else now_s
+            ready_s = self._ready_s.get(key, now_s) if entry.has_no_load_pending else now_s
             held: dict[str, int] = {}
             for instance in entry.instances:
                 if instance.is_placed and instance.state is not VersionState.FAILED:
                     held[instance.spec.device] = held.get(instance.spec.device, 0) + self._held_bytes(entry, instance)
             found.append(
-                Resident(
+                CachedVersion(
                     key,
                     held,
                     ready_s,

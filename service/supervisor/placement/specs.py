@@ -15,11 +15,11 @@ from saccade.service.supervisor.version_entry import InstanceSpec
 
 @dataclass(slots=True)
 class Specs:
-    """By device, best rung first; devices that can serve nothing of it say why."""
+    """By device, best level first; devices that can serve nothing of it say why."""
 
     by_device: dict[str, tuple[InstanceSpec, ...]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # rungs that were named and cannot be
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # levels that were named and cannot be
 
 
 def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
@@ -32,7 +32,7 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
             specs.refusals[device] = str(error)
             continue
         specs.by_device[device] = tuple(
-            _spec(manifest, variant, device, rung, settings) for rung, variant in enumerate(ladder.rungs)
+            _spec(manifest, variant, device, level, settings) for level, variant in enumerate(ladder.variants)
         )
         if ladder.left_out:
             specs.left_out[device] = ladder.left_out
@@ -58,7 +58,7 @@ def batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
     return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
 
 
-def _spec(manifest: Manifest, variant: Variant, device: str, rung: int, settings: Settings) -> InstanceSpec:
+def _spec(manifest: Manifest, variant: Variant, device: str, level: int, settings: Settings) -> InstanceSpec:
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, rung=rung)
+    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, ladder_level=level)

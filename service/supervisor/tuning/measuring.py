@@ -1,6 +1,6 @@
 """Measures forms with a network and pictures, as traffic uses them; a program of its own (`python -m`).
 
-Reads a `Task` as JSON from standard input, writes a list of `Measured` to standard output. Forms take turns, medians
+Reads a `TuningTask` as JSON from standard input, writes a list of `MeasuredForm` to standard output. Forms take turns, medians
 count. The version is verified first, so a file that nobody vouches for is not opened.
 """
 
@@ -26,7 +26,7 @@ from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
-from saccade.service.supervisor.tuning.forms import Form, Measured, Task, is_soon_enough
+from saccade.service.supervisor.tuning.forms import MeasuredForm, ProcessForm, TuningTask, is_soon_enough
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _PICTURE = (375, 500, 3)
@@ -39,7 +39,7 @@ _MOST_BATCH_S = 0.1  # larger batches would make it last
 _LONE_RUNS = 5
 
 
-def measure(task: Task) -> list[Measured]:
+def measure(task: TuningTask) -> list[MeasuredForm]:
     """In the order of the forms, without those that keep a lone request waiting.
 
     Raises RepositoryError, BackendError or SettingsError.
@@ -60,7 +60,7 @@ def measure(task: Task) -> list[Measured]:
         for runner in runners:
             runner.rates.append(bench.images_per_s(runner.backends, batch_size, seconds))
     return [
-        Measured(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2)) for each in runners
+        MeasuredForm(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2)) for each in runners
     ]
 
 
@@ -68,13 +68,13 @@ def measure(task: Task) -> list[Measured]:
 class _Runner:
     """A form, with a backend per worker, and what was measured of it."""
 
-    form: Form
+    form: ProcessForm
     backends: list[Backend]
     lone_s: float = 0.0
     rates: list[float] = field(default_factory=list)
 
 
-def _loaded(task: Task, manifest: Manifest, form: Form, count: int) -> list[Backend]:
+def _loaded(task: TuningTask, manifest: Manifest, form: ProcessForm, count: int) -> list[Backend]:
     request = load_request(
         Path(task.version_dir),
         manifest,
@@ -197,7 +197,7 @@ def picture() -> bytes:
 
 def main() -> None:
     """Entry point of the child process."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=TuningTask)
     sys.stdout.buffer.write(msgspec.json.encode(measure(task)))
 
 

@@ -24,7 +24,7 @@ from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
 from saccade.service.settings import MIB, Settings
-from saccade.service.supervisor.tuning.forms import Form, Measured, Task, applied, chosen, forms_for
+from saccade.service.supervisor.tuning.forms import MeasuredForm, ProcessForm, TuningTask, applied, chosen, forms_for
 
 log = structlog.get_logger()
 
@@ -79,12 +79,12 @@ def _may_choose(settings: Settings) -> bool:
     )
 
 
-def _named(form: Form) -> str:
+def _named(form: ProcessForm) -> str:
     spinning = ", spinning" if form.allow_spinning else ""
     return f"{form.workers} worker(s) of {form.threads} thread(s){spinning}"
 
 
-def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
+def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> TuningTask | None:
     """The newest version that costs most per image by its own figures; None when there is none that fits."""
     costs: list[tuple[float, Path, str]] = []
     for found in newest_versions(settings.repository):
@@ -102,10 +102,10 @@ def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
         return None
     _, version_dir, name = max(costs)
     keys = tuple(str(key) for key in settings.trusted_keys)
-    return Task(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
+    return TuningTask(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
 
 
-def _digest(task: Task) -> str:
+def _digest(task: TuningTask) -> str:
     manifest, _ = read_manifest(Path(task.version_dir))
     variant = manifest.variant(task.variant)
     names = () if variant is None else (variant.file, *variant.external_data)
@@ -132,16 +132,16 @@ def _runtime() -> str:
     return ""
 
 
-def _known(place: Path, forms: Sequence[Form]) -> list[Measured]:
+def _known(place: Path, forms: Sequence[ProcessForm]) -> list[MeasuredForm]:
     """What an earlier start found; empty when it found nothing, or something else."""
     try:
-        found = msgspec.json.decode(place.read_bytes(), type=list[Measured])
+        found = msgspec.json.decode(place.read_bytes(), type=list[MeasuredForm])
     except (OSError, msgspec.MsgspecError):
         return []
     return found if found and found[0].form == forms[0] and {each.form for each in found} <= set(forms) else []
 
 
-def _measure(task: Task) -> list[Measured]:
+def _measure(task: TuningTask) -> list[MeasuredForm]:
     log.info("tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms))
     found = subprocess.run(
         [sys.executable, "-P", "-m", _MODULE],
@@ -152,10 +152,10 @@ def _measure(task: Task) -> list[Measured]:
     )
     if found.returncode != 0:
         raise RepositoryError(found.stderr.decode(errors="replace") or f"{_MODULE} ended with {found.returncode}")
-    return msgspec.json.decode(found.stdout, type=list[Measured])
+    return msgspec.json.decode(found.stdout, type=list[MeasuredForm])
 
 
-def _keep(place: Path, measured: list[Measured]) -> None:
+def _keep(place: Path, measured: list[MeasuredForm]) -> None:
     """For the next start; a repository that cannot be written to is measured each time."""
     partial = place.with_suffix(f".{os.getpid()}")
     try:
