@@ -1,7 +1,7 @@
-"""Chooses the levels of a version on a device. Promises: pure; gated variants only; every level of `auto` pays.
+"""Chooses the variants of a version that form its ladder on a device; `api/fallback.py` decides which one answers.
 
-After the families of sub-models of SortedNet (Valipour et al. 2023) and of the width and resolution ladders: the same
-version in several trade-offs of accuracy against speed, of which the load decides the one that answers.
+The idea is that of the families of sub-models of SortedNet (Valipour et al. 2023): the same version in several
+trade-offs of accuracy against speed. A ladder holds only variants that passed their gate.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
 
-# A level holds memory all the time and costs accuracy when it answers. Below this it would not relieve much.
+# A level holds memory all the time and costs accuracy when it answers; with a smaller gain it would not help much.
 MIN_SPEEDUP = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The first level is the one that serves; the others answer when time is short."""
+    """The variants by level: level 0 usually serves, and the others answer under load."""
 
     levels: tuple[Variant, ...]
-    left_out: tuple[str, ...] = ()  # names that were asked for and cannot serve, with the reason
+    left_out: tuple[str, ...] = ()  # "name: reason" of each variant that was named and cannot serve
 
 
 def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None) -> Ladder:
-    """Rungs on this device. `names` are the setting's; empty without a ladder, None where figures decide.
+    """Returns the ladder on this device. `names` is `Settings.ladder_names`: None where measurements choose.
 
-    By figures the first level is `wanted`, or with "auto" the variant with the best metric (of equals the faster).
-    Each further one is the next in accuracy that is measured, on this kind of device, to be faster by MIN_SPEEDUP
-    than the level above it. Raises RepositoryError when nothing of the version can serve there.
+    By measurements, level 0 is `wanted`, or with "auto" the variant with the best metric (of equal ones the faster).
+    Each further level is the next variant in accuracy that was measured, on this kind of device, as faster by
+    MIN_SPEEDUP than the level before. Raises RepositoryError when no variant of the version can serve there.
     """
     if names is None:
         return Ladder(_by_figures(manifest, device, wanted))

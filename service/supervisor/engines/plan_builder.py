@@ -1,7 +1,7 @@
-"""Keeps the plans of all versions on one device. Promises: one build at a time, decided anew after each change.
+"""Keeps the TensorRT plans of all versions on one device; it decides after each change, and builds one plan at a time.
 
-It decides (`plan_decision.py`), tells the supervisor what is to serve, and has built what is missing. It never touches a
-worker itself, so a build that goes wrong changes nothing about what serves.
+It calls `plan_decision.py`, tells the supervisor what must serve, and has missing plans built. It sends nothing to
+workers itself, so a build that fails does not change what serves.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from saccade.service.supervisor.engines.plan_decision import (
 
 log = structlog.get_logger()
 
-_LOOK_AGAIN_S = 30.0  # another process may have put a plan into the store
+_LOOK_AGAIN_S = 30.0  # time between readings of the plan store, into which other processes may put plans
 Follow = Callable[[BuildProgress], None]
 RunBuild = Callable[[BuildOrder, Follow], Awaitable[BuildOutcome]]
-"""Runs one build on this device, while nobody else builds."""
+"""Runs one build on this device, while no other build runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """What the builder needs to know of a verified version."""
+    """The properties of a verified version that the builder reads."""
 
     key: VersionKey
     manifest: Manifest
@@ -50,23 +50,23 @@ class ServedVersion:
 
 @dataclass(frozen=True, slots=True)
 class PlanBuilderEvents:
-    """What the supervisor does about it."""
+    """The functions that are called about a version, by its key and the device."""
 
-    decided: Callable[[VersionKey, str, PlanDecision], None]  # version, device
-    refused: Callable[[VersionKey, str, str], None]  # version, device, why it can never serve there
-    changed: Callable[[], None]  # a status that people see
+    decided: Callable[[VersionKey, str, PlanDecision], None]  # called with each new decision
+    refused: Callable[[VersionKey, str, str], None]  # called with the reason why it can never serve there
+    changed: Callable[[], None]  # called when a visible status has changed
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the store holds of a version, and what other servers are about to put there."""
+    """The plans of a version in the store, and those that other servers build for it."""
 
     records: tuple[StoredRecord, ...]
-    built_elsewhere: frozenset[str] = frozenset()  # places of keys
+    built_elsewhere: frozenset[str] = frozenset()  # folder names of plans
 
 
 class PlanBuilder:
-    """The plans of one device. Belongs to the supervisor's event loop."""
+    """The plans of one device; only the supervisor's event loop may call it."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class PlanBuilder:
         self._decisions: dict[VersionKey, PlanDecision] = {}
         self._refusals: dict[VersionKey, str] = {}
         self._attempts: dict[VersionKey, Counter[str]] = {}
-        self._reasons: dict[VersionKey, dict[str, str]] = {}  # of failed builds, by variant
-        self._broken: dict[VersionKey, set[str]] = {}  # variants whose plan passed its gate, but was not opened
+        self._reasons: dict[VersionKey, dict[str, str]] = {}  # reasons of failed builds, by variant
+        self._broken: dict[VersionKey, set[str]] = {}  # variants whose plan passed its gate, but could not be opened
         self._building: EngineStatus | None = None
         self._building_of: VersionKey | None = None
         self._changed = asyncio.Event()
 
     def device_found(self, facts: DeviceFacts) -> None:
-        """A worker has looked at its device; decisions wait for that."""
+        """Notes what a worker found on the device; decisions wait for that."""
         self._facts = facts
         self._changed.set()
 
@@ -103,20 +103,20 @@ class PlanBuilder:
         self._changed.set()
 
     def drop(self, key: VersionKey) -> None:
-        """The version is on its way out; a build of it goes on and stays in the store."""
+        """Forgets a version that is being unloaded; a build of its plan continues, and the plan stays in the store."""
         tables = (self._versions, self._decisions, self._refusals, self._attempts, self._reasons, self._broken)
         for table in tables:
             table.pop(key, None)
 
     def plan_failed(self, key: VersionKey, variant: str, reason: str) -> None:
-        """A worker could not open a plan that had passed its gate; counts like a failed build, and is built anew."""
+        """Notes that a worker could not open an accepted plan; it counts as a failed build, and is built again."""
         if key in self._versions:
             self._broken.setdefault(key, set()).add(variant)
             self._count_failure(key, variant, reason)
             self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled; a running build is killed then."""
+        """Decides and builds until cancelled, which kills a running build."""
         while True:
             self._changed.clear()
             first = await self._decide_all()
@@ -129,7 +129,7 @@ class PlanBuilder:
                 continue
 
     async def _decide_all(self) -> tuple[ServedVersion, MissingPlan] | None:
-        """The first thing to build: of the newest version that wishes for something."""
+        """Decides on all versions, and returns the first missing plan of the newest version that has one."""
         first: tuple[ServedVersion, MissingPlan] | None = None
         for version in sorted(self._versions.values(), key=lambda item: -item.key.version):
             decision = await self._decide(version)
@@ -143,7 +143,7 @@ class PlanBuilder:
         if facts is None:
             return None
         view = await self._usable(version.key)
-        if version.key not in self._versions:  # dropped meanwhile
+        if version.key not in self._versions:  # it was dropped meanwhile
             return None
         try:
             decision = decide(self._situation(version, facts, view))
@@ -200,7 +200,7 @@ class PlanBuilder:
         elif outcome.denied and is_stored:
             log.warning("engine_denied", **fields, reason=outcome.reason)
         else:
-            # Also what the store does not show: built again and again, it would never serve.
+            # A plan that the store does not show counts as failed, or it would be built again for ever.
             reason = outcome.reason or f"it was built, but {self._settings.engines_root} does not show it"
             self._count_failure(key, missing.variant, reason)
             log.error("engine_failed", **fields, reason=reason)
@@ -232,7 +232,7 @@ class PlanBuilder:
         self._reasons.setdefault(key, {})[variant] = reason
 
     def statuses(self, key: VersionKey) -> Iterator[EngineStatus]:
-        """What people see of one version's plans here."""
+        """Yields the visible statuses of one version's plans on this device."""
         decision = self._decisions.get(key)
         if decision is None:
             return

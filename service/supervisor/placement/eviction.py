@@ -1,4 +1,4 @@
-"""Decides who makes room. Promises: pure; least recently used first, none too many, none in use or just loaded."""
+"""Decides which versions are unloaded for another: the least recently used, but none in use or just loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from saccade.service.core import VersionKey
 
-# A version stays for some times what its load took, so that at most a fifth of the time goes into loading.
+# A version stays loaded for four times the duration of its load, so that loading takes at most a fifth of the time.
 _STAY_LOADS = 4.0
 _SHORTEST_STAY_S = 1.0
 _LONGEST_STAY_S = 60.0
@@ -15,12 +15,12 @@ _LONGEST_STAY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CachedVersion:
-    """A loaded version."""
+    """A loaded version, with what decides whether it may be unloaded."""
 
     key: VersionKey
-    held_bytes: Mapping[str, int]  # by device
+    held_bytes: Mapping[str, int]  # device memory by device
     ready_s: float
-    load_s: float  # its load took
+    load_s: float  # duration of its load
     last_used_s: float
     in_flight: int = 0
     is_pinned: bool = False
@@ -32,13 +32,13 @@ class CachedVersion:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What is missing for one more version."""
+    """What must become free for one more version."""
 
     bytes_by_device: Mapping[str, int] = field(default_factory=dict)
-    models: int = 0  # so many too many would be loaded
+    models: int = 0  # number of models by which the limit would be exceeded
 
     def is_met_by(self, chosen: Collection[CachedVersion], cached: Sequence[CachedVersion]) -> bool:
-        """Whether there is enough room once the chosen ones are gone from all the cached."""
+        """Returns whether there is enough room once the chosen versions are unloaded."""
         has_bytes = all(
             sum(version.held_bytes.get(device, 0) for version in chosen) >= missing
             for device, missing in self.bytes_by_device.items()
@@ -50,15 +50,15 @@ class Shortage:
 
 
 def to_evict(cached: Sequence[CachedVersion], shortage: Shortage, now_s: float) -> tuple[VersionKey, ...] | None:
-    """Versions to unload, the least recently used first; None when those that may leave are not enough.
+    """Returns versions to unload, least recently used first; None when the versions that may leave are not enough.
 
-    Of those chosen none could stay.
+    The result is minimal: without any one of the versions there would not be enough room.
     """
     return _chosen([version for version in cached if version.may_leave(now_s)], cached, shortage)
 
 
 def can_be_met(cached: Sequence[CachedVersion], shortage: Shortage) -> bool:
-    """Whether there will be room once requests in flight have ended and everyone has stayed long enough."""
+    """Returns whether there can be room later, once requests have ended and all versions are old enough."""
     return _chosen([version for version in cached if not version.is_pinned], cached, shortage) is not None
 
 
@@ -72,7 +72,7 @@ def _chosen(
         chosen.append(version)
     if not shortage.is_met_by(chosen, cached):
         return None
-    for version in list(reversed(chosen)):  # the most recently used of those that need not leave stays
+    for version in list(reversed(chosen)):  # versions that need not leave stay, the most recently used ones first
         others = [item for item in chosen if item is not version]
         if shortage.is_met_by(others, cached):
             chosen = others

@@ -1,6 +1,6 @@
-"""Who is in memory when models are loaded on demand. Promises: loads once, however many ask; pinned models stay.
+"""Decides which versions are in memory when models are loaded on demand; pinned models are never unloaded.
 
-It also makes room where everything is loaded: a cheaper level of a ladder gives way to a version that has no place.
+Where all models are loaded, it unloads cheaper ladder levels to make room for a version without a place.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from saccade.service.supervisor.versions import VersionTable
 
 
 class Room(Enum):
-    """What becomes of a version that asks for a place."""
+    """Whether there is room for a version that waits for a place."""
 
     THERE = "there"
-    COMING = "coming"  # something leaves, or will as soon as it may
-    NEVER = "never"  # as long as nothing else changes
+    COMING = "coming"  # another version is being unloaded, or will be as soon as it may
+    NEVER = "never"  # there is none unless something else changes
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCacheRule:
     on_demand: bool
     pinned: frozenset[str]
-    max_models: int  # 0: memory alone bounds
+    max_models: int  # 0: only memory is a bound
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCacheEvents:
-    """What the supervisor does."""
+    """The functions that unload."""
 
-    unload: Callable[[VersionKey], None]  # unload, to be loaded again when it is asked for
-    release: Callable[[VersionKey, Instance], None]  # unload one instance for good
+    unload: Callable[[VersionKey], None]  # unloads a version until a request asks for it again
+    release: Callable[[VersionKey, Instance], None]  # unloads one instance for good
 
 
 class ModelCache:
-    """Over one version table. Belongs to the supervisor's event loop."""
+    """The model cache over one version table; only the supervisor's event loop may call it."""
 
     def __init__(
         self,
@@ -51,23 +51,23 @@ class ModelCache:
         events: ModelCacheEvents,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`held_bytes` is what an instance holds of its device's memory; the memory knows it."""
+        """`held_bytes` returns the device memory that an instance holds."""
         self._table = table
         self._rule = rule
         self._held_bytes = held_bytes
         self._events = events
         self._clock = clock
-        self._usages: dict[str, dict[VersionKey, Usage]] = {}  # by API process
+        self._usages: dict[str, dict[VersionKey, Usage]] = {}  # the usages that each API process reported
         self._ready_s: dict[VersionKey, float] = {}
         self._requested: list[VersionKey] = []
         self._has_released = False
-        self.is_waiting = False  # for something that may leave later
+        self.is_waiting = False  # whether a version waits for others that may be unloaded later
 
     def is_on_demand(self, key: VersionKey) -> bool:
         return self._rule.on_demand and key.model not in self._rule.pinned
 
     def starts_unloaded(self, key: VersionKey) -> bool:
-        """Whether a new version waits for its first request. One of a model that is loaded takes over at once."""
+        """Returns whether a new version waits for its first request; one of a loaded model is loaded at once."""
         self._ready_s.pop(key, None)
         is_loaded = any(
             other.model == key.model and entry.instances and not entry.is_unloaded
@@ -76,12 +76,12 @@ class ModelCache:
         return self.is_on_demand(key) and not is_loaded
 
     def desire(self, key: VersionKey) -> None:
-        """Requests wait for it."""
+        """Notes that requests wait for a version."""
         if key not in self._requested:
             self._requested.append(key)
 
     def take_requested(self) -> list[VersionKey]:
-        """Resting versions to bring up now; those still being unloaded wait for that."""
+        """Returns the unloaded versions to load now; those still being unloaded are kept for later."""
         ready = []
         for key in list(self._requested):
             entry = self._table.entry(key)
@@ -93,25 +93,25 @@ class ModelCache:
         return ready
 
     def ready(self, key: VersionKey) -> None:
-        """One of its instances is."""
+        """Notes that an instance of a version is ready."""
         self._ready_s.setdefault(key, self._clock())
 
     def used(self, api: str, usages: Iterable[Usage]) -> None:
         self._usages.setdefault(api, {}).update({VersionKey(usage.model, usage.version): usage for usage in usages})
 
     def api_gone(self, api: str) -> None:
-        """Its requests ended with it."""
+        """Forgets the usages of an API process that ended."""
         self._usages.pop(api, None)
 
     def has_released(self) -> bool:
-        """Whether something was told to leave since the last call; everyone has to hear of it."""
+        """Returns whether anything was unloaded since the last call, so that a new catalog must be sent."""
         had, self._has_released = self._has_released, False
         return had
 
     def room(self, key: VersionKey, missing_bytes: Mapping[str, int]) -> Room:
-        """Whether a version may be placed now. `missing_bytes` names the devices that lack so much for it.
+        """Returns whether a version may be placed now, and unloads others where that helps.
 
-        Lets others go where that helps: on one device of those named.
+        `missing_bytes` maps devices to the bytes that they lack for it; room on one of them is enough.
         """
         models = self._models_too_many(key)
         if not missing_bytes and models <= 0:
@@ -132,7 +132,7 @@ class ModelCache:
         return len(loaded | {key.model}) - self._rule.max_models
 
     def _without_leaving(self, shortage: Shortage) -> Shortage:
-        """What is still missing once everything has left that is on its way out."""
+        """Returns what is still missing once all instances that are being unloaded are gone."""
         leaving: dict[str, int] = {}
         loaded: set[str] = set()
         staying: set[str] = set()
@@ -152,7 +152,7 @@ class ModelCache:
         return Shortage(missing, shortage.models - len(loaded - staying))
 
     def _release_cheaper_levels(self, key: VersionKey, shortage: Shortage) -> bool:
-        """A second variant of one version is worth less than the first of another."""
+        """Unloads cheaper ladder levels of other versions where that is enough for a version without a place."""
         if shortage.models > 0:
             return False
         chosen: list[tuple[VersionKey, Instance]] = []
@@ -181,7 +181,7 @@ class ModelCache:
         return sorted(found, key=lambda item: -item[2].spec.ladder_level)
 
     def _evict(self, key: VersionKey, shortages: Iterable[Shortage]) -> bool:
-        """True when room is coming; perhaps only later."""
+        """Unloads other versions; returns True when there will be room, now or later."""
         if not self._rule.on_demand:
             return False
         cached = [version for version in self._cached_versions() if version.key != key]
@@ -222,5 +222,5 @@ class ModelCache:
 
 
 def _is_loaded(entry: VersionEntry) -> bool:
-    """It holds memory, or has its place."""
+    """Returns whether any instance of a version holds memory or has a place."""
     return any(instance.is_placed and instance.state is not VersionState.FAILED for instance in entry.instances)

@@ -1,7 +1,7 @@
-"""Tunes a server to its processor before it starts. Promises: never keeps it from starting; measured once per machine.
+"""Tunes a server to its processor before it starts, by one measurement per machine; a failure only logs a warning.
 
-What was measured lies below `.tuning` in the repository, by what it depends on: the network's file, the cores, the
-processor, the runtime. Remove it to measure again.
+Results are kept below `.tuning` in the repository, by what they depend on: the network's file, the number of cores, the
+processor and the runtime. Remove that folder to measure again.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
-_LARGEST_FILE_BYTES = 512 * MIB  # all forms hold it at once; larger networks have batches that keep all threads busy
+_LARGEST_FILE_BYTES = 512 * MIB  # every form loads the file; larger networks keep all threads busy in any form
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def tuned(settings: Settings, cores: int) -> Settings:
-    """Settings as they were given, with workers, threads and spinning chosen where a measurement may choose them."""
+    """Returns the given settings with measured workers, threads and spinning, where the operator did not set them."""
     forms = forms_for(settings, cores) if _may_choose(settings) else []
     if len(forms) < 2:
         return settings
@@ -67,7 +67,7 @@ def tuned(settings: Settings, cores: int) -> Settings:
 
 
 def _last_line(error: Exception) -> str:
-    """Of a child's trace, what happened."""
+    """Returns the last line of an error, which in a child's trace says what happened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
@@ -85,7 +85,7 @@ def _named(form: ProcessForm) -> str:
 
 
 def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> TuningTask | None:
-    """The newest version that costs most per image by its own figures; None when there is none that fits."""
+    """Chooses the newest version that takes longest per image by its manifest; None when none is small enough."""
     costs: list[tuple[float, Path, str]] = []
     for found in newest_versions(settings.repository):
         try:
@@ -93,7 +93,7 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
             variant = choose_variant(manifest, settings.devices[0], settings.variant)
             files = [found.path / file for file in (variant.file, *variant.external_data)]
             size_bytes = sum(file.stat().st_size for file in files)
-        except (RepositoryError, ManifestError, OSError):  # whoever loads it will say so
+        except (RepositoryError, ManifestError, OSError):  # reported when the version is loaded
             continue
         rate = images_per_s(variant, "cpu")
         if rate and size_bytes <= _LARGEST_FILE_BYTES:
@@ -115,7 +115,7 @@ def _digest(task: TuningTask) -> str:
 
 
 def _processor() -> str:
-    """Its model and what it can, as the kernel says."""
+    """Returns the processor's model and features, as the kernel reports them."""
     try:
         lines = _CPU_INFO.read_text("utf-8").splitlines()
     except OSError:
@@ -133,7 +133,7 @@ def _runtime() -> str:
 
 
 def _known(place: Path, forms: Sequence[ProcessForm]) -> list[MeasuredForm]:
-    """What an earlier start found; empty when it found nothing, or something else."""
+    """Returns the results of an earlier start; empty when there are none for these forms."""
     try:
         found = msgspec.json.decode(place.read_bytes(), type=list[MeasuredForm])
     except (OSError, msgspec.MsgspecError):
@@ -156,7 +156,7 @@ def _measure(task: TuningTask) -> list[MeasuredForm]:
 
 
 def _keep(place: Path, measured: list[MeasuredForm]) -> None:
-    """For the next start; a repository that cannot be written to is measured each time."""
+    """Keeps the results for the next start; without write access to the repository every start measures."""
     partial = place.with_suffix(f".{os.getpid()}")
     try:
         place.parent.mkdir(exist_ok=True)
