@@ -20,7 +20,7 @@ MIN_SPEEDUP = 1.2
 class Ladder:
     """The variants by level: level 0 usually serves, and the others answer under load."""
 
-    levels: tuple[Variant, ...]
+    variants: tuple[Variant, ...]
     left_out: tuple[str, ...] = ()  # "name: reason" of each variant that was named and cannot serve
 
 
