@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -96,3 +97,8 @@ class BackOff:
         else:
             self._next_s = min(self.last_s, self._next_s * 2)
         return self._next_s
+
+    async def pause(self, lived_s: float, stop: asyncio.Event) -> None:
+        """Waits before a restart after a life of `lived_s` seconds; the order to stop ends the wait."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), self.after_life_of(lived_s))

@@ -6,7 +6,6 @@ Each device has its own back-off and its own probe, so a broken device does not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,7 +91,7 @@ class DeviceSupervision:
                 log.error("worker_died", device=self.device, exit_code=code)
                 self._restarts += 1
             self._events.on_lost(self.device, worker.pid)
-            await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+            await back_off.pause(time.monotonic() - started_s, self._stop)
 
     async def probe(self) -> None:
         """Sends probes that the device loop must answer; a worker that hangs is killed, and so restarted."""
@@ -137,11 +136,6 @@ class DeviceSupervision:
                 self._events.on_message(self.device, message)
             case _:
                 self._events.on_message(self.device, message)
-
-    async def _pause(self, seconds: float) -> None:
-        """Waits before a restart, or until the order to stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _spec(self) -> ChildSpec:
         socket_path = f"{self._socket_stem}-{self._restarts}.sock"

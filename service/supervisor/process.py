@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -119,7 +118,7 @@ class Supervisor:
             self._unload_unreachable()
             if not self._is_draining:
                 log.error("api_process_died", name=name, exit_code=code)
-                await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+                await back_off.pause(time.monotonic() - started_s, self._stop)
 
     def _worker_lost(self, device: str, pid: int) -> None:
         mark_process_dead(pid, self._metrics_dir)
@@ -127,11 +126,6 @@ class Supervisor:
             self._table.worker_lost(device)
             self._placement.device_lost(device)
             self._publish()
-
-    async def _pause(self, seconds: float) -> None:
-        """Waits before a restart, or until the order to stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _child_environment(self) -> dict[str, str]:
         return {MULTIPROCESS_DIR: str(self._metrics_dir), **_ALLOCATOR}
