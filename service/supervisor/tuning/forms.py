@@ -37,7 +37,7 @@ class TuningTask(msgspec.Struct, frozen=True):
     require_signature: bool
 
 
-class MeasuredForm(msgspec.Struct, frozen=True):
+class ProcessFormSpeed(msgspec.Struct, frozen=True):
     """The speed that was measured for a form."""
 
     form: ProcessForm
@@ -64,7 +64,7 @@ def is_soon_enough(lone_ms: float, first_lone_ms: float) -> bool:
     return lone_ms <= first_lone_ms + _LATER_MS
 
 
-def chosen(measured: Sequence[MeasuredForm]) -> MeasuredForm:
+def chosen(measured: Sequence[ProcessFormSpeed]) -> ProcessFormSpeed:
     """Chooses the first form, unless another has a clearly higher throughput."""
     first = measured[0]
     best = max(measured, key=lambda each: each.images_per_s)

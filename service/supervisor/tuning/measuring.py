@@ -1,6 +1,6 @@
 """Measures process forms with a network and images as traffic would; `tune.py` runs this module as a program.
 
-It reads a `TuningTask` as JSON from standard input and writes a list of `MeasuredForm` to standard output. The forms
+It reads a `TuningTask` as JSON from standard input and writes a list of `ProcessFormSpeed` to standard output. The forms
 are measured alternately in several rounds, and medians count. The version is verified before any file is opened.
 """
 
@@ -26,7 +26,7 @@ from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
-from saccade.service.supervisor.tuning.forms import MeasuredForm, ProcessForm, TuningTask, is_soon_enough
+from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, is_soon_enough
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _PICTURE = (375, 500, 3)
@@ -39,7 +39,7 @@ _MOST_BATCH_S = 0.1  # batches that take longer would make the measurement long
 _LONE_RUNS = 5
 
 
-def measure(task: TuningTask) -> list[MeasuredForm]:
+def measure(task: TuningTask) -> list[ProcessFormSpeed]:
     """Measures the forms in their order, without those in which a single request would take too long.
 
     Raises RepositoryError, BackendError or SettingsError.
@@ -60,7 +60,8 @@ def measure(task: TuningTask) -> list[MeasuredForm]:
         for runner in runners:
             runner.rates.append(bench.images_per_s(runner.backends, batch_size, seconds))
     return [
-        MeasuredForm(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2)) for each in runners
+        ProcessFormSpeed(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2))
+        for each in runners
     ]
 
 

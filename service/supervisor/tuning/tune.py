@@ -24,7 +24,14 @@ from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
 from saccade.service.settings import MIB, Settings
-from saccade.service.supervisor.tuning.forms import MeasuredForm, ProcessForm, TuningTask, applied, chosen, forms_for
+from saccade.service.supervisor.tuning.forms import (
+    ProcessForm,
+    ProcessFormSpeed,
+    TuningTask,
+    applied,
+    chosen,
+    forms_for,
+)
 
 log = structlog.get_logger()
 
@@ -132,16 +139,16 @@ def _runtime() -> str:
     return ""
 
 
-def _known(place: Path, forms: Sequence[ProcessForm]) -> list[MeasuredForm]:
+def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
     """Returns the results of an earlier start; empty when there are none for these forms."""
     try:
-        found = msgspec.json.decode(place.read_bytes(), type=list[MeasuredForm])
+        found = msgspec.json.decode(place.read_bytes(), type=list[ProcessFormSpeed])
     except (OSError, msgspec.MsgspecError):
         return []
     return found if found and found[0].form == forms[0] and {each.form for each in found} <= set(forms) else []
 
 
-def _measure(task: TuningTask) -> list[MeasuredForm]:
+def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
     log.info("tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms))
     found = subprocess.run(
         [sys.executable, "-P", "-m", _MODULE],
@@ -152,10 +159,10 @@ def _measure(task: TuningTask) -> list[MeasuredForm]:
     )
     if found.returncode != 0:
         raise RepositoryError(found.stderr.decode(errors="replace") or f"{_MODULE} ended with {found.returncode}")
-    return msgspec.json.decode(found.stdout, type=list[MeasuredForm])
+    return msgspec.json.decode(found.stdout, type=list[ProcessFormSpeed])
 
 
-def _keep(place: Path, measured: list[MeasuredForm]) -> None:
+def _keep(place: Path, measured: list[ProcessFormSpeed]) -> None:
     """Keeps the results for the next start; without write access to the repository every start measures."""
     partial = place.with_suffix(f".{os.getpid()}")
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.tuning.forms import (
-    MeasuredForm,
     ProcessForm,
+    ProcessFormSpeed,
     applied,
     chosen,
     forms_for,
@@ -36,9 +36,9 @@ def test_what_a_setting_names_is_not_chosen() -> None:
 
 
 def test_another_form_must_do_clearly_more() -> None:
-    first = MeasuredForm(ONE, 100.0, 2.0)
-    assert chosen([first, MeasuredForm(TWO, 104.0, 3.0)]) is first
-    assert chosen([first, MeasuredForm(SPINNING, 90.0, 1.0), MeasuredForm(TWO, 106.0, 3.0)]).form == TWO
+    first = ProcessFormSpeed(ONE, 100.0, 2.0)
+    assert chosen([first, ProcessFormSpeed(TWO, 104.0, 3.0)]) is first
+    assert chosen([first, ProcessFormSpeed(SPINNING, 90.0, 1.0), ProcessFormSpeed(TWO, 106.0, 3.0)]).form == TWO
     assert chosen([first]) is first
 
 
