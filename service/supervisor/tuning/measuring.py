@@ -1,7 +1,7 @@
 """Measures process forms with a network and images as traffic would; `tune.py` runs this module as a program.
 
-It reads a `TuningTask` as JSON from standard input and writes a list of `ProcessFormSpeed` to standard output. The forms
-are measured alternately in several rounds, and medians count. The version is verified before any file is opened.
+It reads a `TuningTask` as JSON from standard input and writes a list of `ProcessFormSpeed` to standard output. The
+forms are measured alternately in several rounds, and medians count. The version is verified before any file is opened.
 """
 
 from __future__ import annotations
