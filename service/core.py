@@ -1,4 +1,4 @@
-"""The service's nouns. Promises: plain frozen values, no I/O, nothing of ours imported but the contract's specs."""
+"""Values that all rooms of the service share: states, outcomes, keys and times. They are frozen and do no I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class VersionState(StrEnum):
-    """Where a version is on its way to traffic, as `/v1/models` and the metrics spell it."""
+    """The state of a version between discovery and unloading, as `/v1/models` and the metrics spell it."""
 
     BUILDING = "building"
     LOADING = "loading"
@@ -20,7 +20,7 @@ class VersionState(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a request ended; every request has exactly one."""
+    """How a request ended; every request has exactly one outcome."""
 
     OK = "ok"
     BAD_REQUEST = "bad_request"
@@ -38,7 +38,7 @@ class VersionKey:
 
 
 class StageTimes(msgspec.Struct, frozen=True):
-    """Seconds one image spent in each stage."""
+    """The seconds that one image spent in each stage."""
 
     decode_s: float
     queue_s: float

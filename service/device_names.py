@@ -1,8 +1,7 @@
-"""Names of devices, as settings, metrics and answers spell them. Promises: pure; a worker sees only its device.
+"""Parses the names of devices, and makes the environment in which a worker sees only its own device.
 
-`cpu`, `cpu:0` (one of several workers that share the cores), `cuda:1` (the second GPU of those that are visible),
-`GPU-<uuid>` (one GPU by name) and `MIG-<uuid>` (a slice of one). A worker on any GPU gets an environment in which its
-device is `cuda:0`, the only one.
+Names are `cpu`, `cpu:0` (one of several workers that share the cores), `cuda:1` (the second of the visible GPUs),
+`GPU-<uuid>` (one GPU by name) and `MIG-<uuid>` (a slice of one GPU). A worker on a GPU sees its device as `cuda:0`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from collections.abc import Mapping
 from saccade.service.errors import SettingsError
 
 CPU = "cpu"
-ONLY_GPU = "cuda:0"  # what a worker calls its GPU, whatever its name outside
+ONLY_GPU = "cuda:0"  # the name of a worker's GPU inside the worker
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-# The last form is that of drivers before 470: the GPU, then its GPU instance and compute instance.
+# Drivers before 470 used the last form: the GPU, then the GPU instance and the compute instance.
 _NUMBER = r"(?:0|[1-9]\d{0,2})"
 _DEVICE = re.compile(rf"cpu(?::{_NUMBER})?|cuda:{_NUMBER}|GPU-{_UUID}|MIG-{_UUID}|MIG-GPU-{_UUID}/\d+/\d+")
 _ALLOWED = (
@@ -27,7 +26,7 @@ _ALLOWED = (
 
 
 def devices_from(text: str) -> tuple[str, ...]:
-    """The devices a setting names, in order. Raises ValueError naming the one that is none, or comes twice."""
+    """Returns the devices that a setting names, in order. Raises ValueError for an invalid or repeated name."""
     devices = tuple(part.strip() for part in text.split(","))
     for device in devices:
         if _DEVICE.fullmatch(device) is None:
@@ -41,29 +40,29 @@ def devices_from(text: str) -> tuple[str, ...]:
 
 
 def device_kind(device: str) -> str:
-    """`cpu` or `cuda`, as manifests name the kind a figure was measured on."""
+    """Returns `cpu` or `cuda`, as manifests name the kind of device that a figure was measured on."""
     return CPU if is_cpu(device) else "cuda"
 
 
 def is_cpu(device: str) -> bool:
-    """Several workers on the processor share its cores between them; each is a device of its own."""
+    """Returns whether the device is the processor, or one of several workers that share its cores."""
     return device.partition(":")[0] == CPU
 
 
 def inner_name(device: str) -> str:
-    """What the worker of this device calls it."""
+    """Returns the name by which the worker of this device knows it."""
     return CPU if is_cpu(device) else ONLY_GPU
 
 
 def worker_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that leave a worker its own device only, given those the server runs with.
+    """Returns environment variables that let a worker see only its own device, given the server's environment.
 
-    An index counts among the devices that CUDA_VISIBLE_DEVICES of the server names. Raises SettingsError when it
-    names fewer.
+    An index counts the devices that the server's CUDA_VISIBLE_DEVICES names. Raises SettingsError when there are
+    fewer.
     """
     if is_cpu(device):
         return {VISIBLE: ""}
-    # An operator who chose an order chose what the numbers in CUDA_VISIBLE_DEVICES mean.
+    # The numbers in CUDA_VISIBLE_DEVICES depend on the order, so an order that the operator chose is kept.
     order = environment.get(ORDER, "PCI_BUS_ID")
     _, is_index, index = device.partition("cuda:")
     if not is_index:
@@ -80,7 +79,7 @@ def worker_environment(device: str, environment: Mapping[str, str]) -> dict[str,
 
 
 def _visible(text: str) -> list[str]:
-    """Names up to the first one that CUDA takes for the end of the list."""
+    """Returns the names before the first one that CUDA takes for the end of the list."""
     names = []
     for part in text.split(","):
         name = part.strip()

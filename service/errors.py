@@ -1,43 +1,43 @@
-"""Every failure the service can name; no HTTP in here (api/http/error_responses.py maps these once).
+"""Every failure that the service can name. `api/http/error_responses.py` alone maps them to HTTP.
 
 SaccadeError
 ├── BadRequest              the request itself is malformed
-│   ├── UnsupportedMedia    a content type or image format we do not take
-│   ├── PayloadTooLarge     more bytes than allowed
-│   └── Unprocessable       well-formed, but cannot be worked on
-│       ├── BadImage        undecodable, or more pixels than allowed
-│       └── BadParameter    unknown, or outside its range
-├── NotFound                model, version, label or path; the text names those that exist
-├── Overloaded              no permit free; carries when to retry
-├── Unavailable             cannot serve now; carries when to retry
-│   ├── NotReady            still loading, or failed to load
-│   │   └── NotLoaded       is loaded when a request asks for it
-│   ├── Draining            shutting down
-│   └── WorkerLost          the device worker died with the request
-├── DeadlineExceeded        the deadline cannot be, or was not, met
-├── ClientLeft              nobody waits for the answer any more
-├── InferenceFailed         the backend refused this batch
-│   └── NotFinite           the network's answer to one image holds what is no number
-├── BackendError            a backend could not load or run
-│   ├── RuntimeMissing      a library or a driver is not there, or too old
-│   ├── PlanRefused         a TensorRT plan of another GPU, another TensorRT, another file, or damaged
-│   └── OutOfDeviceMemory   the device has too little memory left; carries the figures
-├── DeviceLost              the device can be used by another process only; the worker ends
-├── RepositoryError         a version that must not be served
-│   └── SignatureRefused    nobody who is trusted vouches for it
-│       ├── UnsignedVersion     it has no manifest.sig
-│       ├── UnknownSigner       the key is not among the trusted ones
-│       ├── BadSignature        it is not of this manifest, or not by this key
+│   ├── UnsupportedMedia    the content type or image format is not supported
+│   ├── PayloadTooLarge     the body has more bytes than allowed
+│   └── Unprocessable       the request is well-formed, but cannot be served
+│       ├── BadImage        the image cannot be decoded, or has more pixels than allowed
+│       └── BadParameter    a parameter is unknown, or outside its range
+├── NotFound                no such model, version, label or path; the text names those that exist
+├── Overloaded              no slot is free, or the wait is too long; says when to retry
+├── Unavailable             the server cannot serve the request now; says when to retry
+│   ├── NotReady            the version is still loading, or failed to load
+│   │   └── NotLoaded       the version is loaded because this request asks for it
+│   ├── Draining            the server is shutting down
+│   └── WorkerLost          the device worker died while it had the request
+├── DeadlineExceeded        the deadline cannot be met, or was missed
+├── ClientLeft              the client closed its connection before the answer
+├── InferenceFailed         the backend failed on this image
+│   └── NotFinite           the answer to this image holds something that is no finite number
+├── BackendError            a backend could not load or run a model
+│   ├── RuntimeMissing      a library or a driver is missing, or too old
+│   ├── PlanRefused         a TensorRT plan is damaged, or made for another GPU, TensorRT or file
+│   └── OutOfDeviceMemory   the device has too little memory left; the text gives the figures
+├── DeviceLost              this process can no longer use the device, so the worker ends
+├── RepositoryError         a version must not be served
+│   └── SignatureRefused    no trusted key has signed the version
+│       ├── UnsignedVersion     the version has no manifest.sig
+│       ├── UnknownSigner       the signing key is not among the trusted ones
+│       ├── BadSignature        the signature does not match the manifest or the key
 │       └── DamagedSignature    manifest.sig cannot be read
-├── BenchFailed              `saccade bench` could not measure: no server, or a client process that ended
-└── SettingsError           refuses to start
+├── BenchFailed             `saccade bench` could not measure: no server, or a client process ended
+└── SettingsError           a setting is wrong, so the server does not start
 """
 
 from __future__ import annotations
 
 
 class SaccadeError(Exception):
-    """Root of all named failures. The message is written for the reader of the answer."""
+    """Root of all named failures. Clients see the message in the answer."""
 
 
 class BadRequest(SaccadeError):
@@ -69,7 +69,7 @@ class NotFound(SaccadeError):
 
 
 class Overloaded(SaccadeError):
-    """`what` ran out: a name from metrics.SHED_REASONS."""
+    """`what` names the reason of the refusal: one of metrics.SHED_REASONS."""
 
     def __init__(self, message: str, retry_after_s: float, what: str) -> None:
         super().__init__(message)
@@ -88,7 +88,7 @@ class NotReady(Unavailable):
 
 
 class NotLoaded(NotReady):
-    """Carries the version to ask for."""
+    """Names the version that is to be loaded."""
 
     def __init__(self, message: str, model: str, version: int) -> None:
         super().__init__(message)
@@ -137,7 +137,7 @@ class OutOfDeviceMemory(BackendError):
 
 
 class DeviceLost(SaccadeError):
-    """A sticky CUDA error: every later call of this process fails as well."""
+    """A sticky CUDA error: every later CUDA call of this process would fail as well."""
 
 
 class RepositoryError(SaccadeError):

@@ -1,4 +1,4 @@
-"""Log events. Promises: events with fields, to stderr, one line each; configured once per process."""
+"""Configures log events: each is one line on stderr, with fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure_logs(log_format: str, process: str) -> None:
-    """Routes structlog to stderr as console lines or JSON. Side effect: binds the process name to every event."""
+    """Routes structlog to stderr as console lines or JSON, and adds the process name to every event."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -24,7 +24,7 @@ def configure_logs(log_format: str, process: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # Not print: where stderr is unbuffered it writes the end of the line apart, and other processes come between.
+        # `print` would write the line and its end separately to an unbuffered stderr, and processes would mix lines.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

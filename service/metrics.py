@@ -1,7 +1,7 @@
-"""All metrics, with units and labels. Promises: labels come from small fixed sets; processes add up at one scrape.
+"""Declares all metrics, with units and labels; every label has a small fixed set of values.
 
-Each process writes its own values into PROMETHEUS_MULTIPROC_DIR when the supervisor set it; the process that is
-scraped adds them up. What only the supervisor knows (workers, versions) is rendered from its last catalog.
+Each process writes its own values into PROMETHEUS_MULTIPROC_DIR when the supervisor has set it, and the process that is
+scraped adds them up. The states of workers and versions are rendered from the supervisor's last catalog.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from saccade.service.ipc.messages import Catalog
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
-# The second opinion is that of the image threads on what a device could not decode.
+# "second_opinion" counts images that a device could not decode, so that the image threads decided on them.
 DECODERS = ("image_threads", "device", "second_opinion")
 SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_ready")
 
-# 0.5 ms is a small network on one image, 10 s the default deadline.
+# A small network takes 0.5 ms for one image; the default deadline is 10 s.
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """One per process, made in its composition root."""
+    """All metrics of one process; the composition root of each process makes one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         _ask_for_the_pid_once()
@@ -131,7 +131,7 @@ class Metrics:
         )
 
     def exposition(self, catalog: Callable[[], Catalog]) -> bytes:
-        """Prometheus text of all processes. Reads files in multi-process mode: call it off the event loop."""
+        """Returns the Prometheus text of all processes. It reads files when there are several: call it in a thread."""
         scrape = CollectorRegistry()
         if MULTIPROCESS_DIR in os.environ:
             MultiProcessCollector(scrape)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
@@ -142,7 +142,7 @@ class Metrics:
 
 
 class VersionMetrics:
-    """The children of one model version, looked up once: `labels()` costs more than the observation."""
+    """The metrics of one model version with their labels looked up once, since `labels()` costs more than observing."""
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self.duration = metrics.request_duration_seconds.labels(model, version)
@@ -155,7 +155,7 @@ class VersionMetrics:
         self._by_variant: dict[str, Counter] = {}
 
     def count_answer(self, variant: str) -> None:
-        """One request was answered by this variant."""
+        """Counts a request that this variant answered."""
         counted = self._by_variant.get(variant)
         if counted is None:
             counted = self._by_variant[variant] = self._answers.labels(*self._names, variant)
@@ -173,7 +173,7 @@ class _Registered(Collector):
 
 
 class _CatalogCollector(Collector):
-    """Renders the supervisor's view of devices and versions."""
+    """Renders the states of devices and versions from the supervisor's last catalog."""
 
     def __init__(self, catalog: Callable[[], Catalog]) -> None:
         self._catalog = catalog
@@ -231,12 +231,12 @@ class _CatalogCollector(Collector):
 
 
 def _ask_for_the_pid_once() -> None:
-    """Has values written under the pid of now; the library asks the kernel for it at every write, in case of a fork."""
+    """Fixes the process id that values are written under; the library would ask the kernel for it at every write."""
     if MULTIPROCESS_DIR in os.environ:
         pid = os.getpid()
         values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]  # untyped upstream
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:
-    """Drops a dead process's live gauges; its counters stay in the sums."""
+    """Removes a dead process's live gauges; its counters stay in the sums."""
     prometheus_mark_process_dead(pid, str(metrics_dir))  # type: ignore[no-untyped-call]  # untyped upstream

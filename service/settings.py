@@ -1,4 +1,4 @@
-"""All settings. Promises: read once, frozen, complete; an unknown key or a bad value refuses to start, named."""
+"""Defines all settings: read once, frozen and complete. An unknown key or a bad value stops the start, by name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from saccade.service.device_names import devices_from
 from saccade.service.errors import SettingsError
 
 PREFIX = "SACCADE_"
-# The exporter's own: one shell may publish and serve, so a server leaves them alone.
+# Variables of the exporter, which a server ignores because one shell may both publish and serve.
 EXPORT_ONLY = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD"})
 MIB = 1024 * 1024
-_TINY_PIXELS = 40_000  # a JPEG of 200x200 is decoded faster than handed over
-_SMALL_PIXELS = 250_000  # a JPEG of 500x375 takes 0.7 ms; an event loop may be busy for a few
+_TINY_PIXELS = 40_000  # decoding a JPEG of 200x200 takes less time than handing it to a thread
+_SMALL_PIXELS = 250_000  # a JPEG of 500x375 takes 0.7 ms; an event loop may be busy for a few ms
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Settings(BaseModel):
-    """Durations in milliseconds here and in headers; seconds inside. 0 means "choose for this machine" where said."""
+    """All settings of a server. Durations are in milliseconds, as in headers; the code converts them to seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -129,7 +129,7 @@ class Settings(BaseModel):
 
     @property
     def ladder_names(self) -> tuple[str, ...] | None:
-        """Most accurate first; None where figures decide, empty without a ladder."""
+        """The variants of the ladder, most accurate first; None where measurements choose, empty without a ladder."""
         return {"auto": None, "off": (), "": ()}.get(self.ladder, _names_in(self.ladder))
 
     @property
@@ -148,12 +148,12 @@ class Settings(BaseModel):
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of the models that have one of their own; all others have 1."""
+        """The shares of device time by model, for models with a share of their own; all others have 1."""
         return shares_from(self.device_shares)
 
     @property
     def plain_backend(self) -> Literal["onnxruntime", "fake"]:
-        """What opens a variant's own file, without a plan."""
+        """The backend that opens a variant's own file, without a TensorRT plan."""
         return "fake" if self.backend == "fake" else "onnxruntime"
 
     @property
@@ -162,7 +162,7 @@ class Settings(BaseModel):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """In the order given; each once."""
+        """The devices in the order given; each is named once."""
         return devices_from(self.device)
 
     @field_validator("trusted_keys", mode="before")
@@ -198,7 +198,7 @@ class Settings(BaseModel):
 
 
 def settings_from(environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from `SACCADE_*` variables, then `overrides` (command-line options). Raises SettingsError."""
+    """Reads settings from `SACCADE_*` variables, then `overrides` (command-line options). Raises SettingsError."""
     values: dict[str, Any] = {}
     for name, value in environment.items():
         if not name.startswith(PREFIX) or name in EXPORT_ONLY:
@@ -221,7 +221,7 @@ def _names_in(value: str) -> tuple[str, ...]:
 
 
 def shares_from(text: str) -> dict[str, float]:
-    """Shares of device time by model, of "detector=2,segmenter=0.5". Raises ValueError."""
+    """Parses shares of device time by model, as in "detector=2,segmenter=0.5". Raises ValueError."""
     shares: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         model, _, given = part.partition("=")
@@ -240,28 +240,28 @@ def _setting_name(location: tuple[int | str, ...]) -> str:
 
 
 def core_count() -> int:
-    """Cores this process may use: its affinity, or the container's CPU limit where that is less."""
+    """Counts the cores that this process may use: its affinity, or the container's CPU limit where that is less."""
     cores = len(os.sched_getaffinity(0))
     try:
         limit = cores_of_quota(_CPU_QUOTA.read_text("ascii"))
-    except OSError:  # not in a cgroup of the second version
+    except OSError:  # the process is not in a cgroup of version 2
         return cores
     return cores if limit is None else min(cores, limit)
 
 
 def cores_of_quota(cpu_max: str) -> int | None:
-    """Whole cores of a cgroup's `cpu.max` ("200000 100000" is two), at least one; None for no limit."""
+    """Converts a cgroup's `cpu.max` ("200000 100000" is two) into whole cores, at least one; None without a limit."""
     quota, _, period = cpu_max.partition(" ")
     return None if quota == "max" else max(1, round(int(quota) / int(period)))
 
 
 def resolved(settings: Settings, cores: int) -> Settings:
-    """Settings with every "choose for this machine" replaced by a number."""
-    # Two at least: a second interpreter decodes while the first one speaks HTTP.
+    """Replaces every 0 or None that means "choose for this machine" by a number."""
+    # At least two, where there are two cores: one interpreter decodes while the other one handles HTTP.
     api_processes = settings.api_processes or max(min(2, cores), cores // 4)
     return settings.model_copy(
         update={
-            # The devices share the cores: a worker on a GPU uses its threads for what has no kernel there.
+            # The workers share the cores; a worker on a GPU needs threads for operators without a GPU kernel.
             "device_threads": settings.device_threads or max(1, cores // len(settings.devices)),
             "api_processes": api_processes,
             "decode_threads": settings.decode_threads or max(2, cores // api_processes),
@@ -271,7 +271,11 @@ def resolved(settings: Settings, cores: int) -> Settings:
 
 
 def _inline_pixels(settings: Settings, api_processes: int, cores: int) -> int:
-    """Handing an image to a thread costs as much as decoding a tiny one; with a process per core it gains nothing."""
+    """Returns the largest JPEG, in pixels, that the event loop decodes itself.
+
+    Handing an image to a thread costs as much as decoding a tiny one. With one process per core, threads gain
+    nothing, so larger images are decoded in the event loop as well.
+    """
     if settings.inline_decode_pixels is not None:
         return settings.inline_decode_pixels
     return _SMALL_PIXELS if api_processes >= cores else _TINY_PIXELS

@@ -194,7 +194,7 @@ def _rows_by_image(
 
 
 def _truth(image: CocoImage, rows: Sequence[CocoAnnotation], ids: Mapping[int, int]) -> BoxTruth:
-    declared = (image.width, image.height) if image.width and image.height else None
+    declared = (int(image.width), int(image.height)) if image.width and image.height else None
     return BoxTruth(
         np.array([row.corners for row in rows], np.float64).reshape(-1, 4),
         np.array([ids[row.category_id] for row in rows], np.int64),

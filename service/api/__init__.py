@@ -1,1 +1,1 @@
-"""An HTTP process: requests enter, are prepared, sent to a device worker, and answered."""
+"""The HTTP process: requests enter it, are decoded, sent to a device worker, and answered."""

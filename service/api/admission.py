@@ -26,14 +26,14 @@ from saccade.service.ipc.messages import InstanceStatus
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """Where the images of one request go, and permits for the first of them."""
+    """The instance that answers the images of one request, its device, and permits for the first of the images."""
 
     instance: InstanceStatus
     device: Device
     permits: list[Permit]
 
     async def next_permit(self, client: ClientWatch, deadline_s: float) -> Permit:
-        """For an image more: the next slot that comes back. Raises DeadlineExceeded, ClientLeft or WorkerLost."""
+        """Waits for a slot for an image without a permit. Raises DeadlineExceeded, ClientLeft or WorkerLost."""
         waiting = self.device.slots.next_permit(self.instance.instance_id)
 
         def give_up() -> None:
@@ -45,7 +45,8 @@ class Admitted(msgspec.Struct, frozen=True):
             async with asyncio.timeout(deadline_s - time.monotonic()):
                 return await waiting
         except (TimeoutError, asyncio.CancelledError) as error:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:  # it came just now
+            # The permit may have arrived at the same moment.
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
                 waiting.result().release()
             if not isinstance(error, TimeoutError):
                 raise
@@ -60,7 +61,7 @@ _NO_BOUNDS = WaitBounds()
 
 
 class Admission:
-    """Admits the requests of one API process. It belongs to the event loop of its process."""
+    """Admits the requests of one API process; only the event loop of that process may call it."""
 
     def __init__(self, devices: Devices, bounds: WaitBounds = _NO_BOUNDS) -> None:
         """Requests that would be late, or wait beyond `bounds`, are refused."""
@@ -69,11 +70,11 @@ class Admission:
         self._request_numbers = itertools.count()
 
     def ensure_room(self, instances: Sequence[InstanceStatus], urgency: Urgency) -> None:
-        """Before any work on a request. Raises NotReady, or Overloaded when none of these instances could take it."""
+        """Checks, before any work on a request, that an instance could take it. Raises NotReady or Overloaded."""
         open_offers(self._offers(instances), urgency, self._bounds)
 
     def admit(self, instances: Sequence[InstanceStatus], image_count: int, urgency: Urgency = _ANY_TIME) -> Admitted:
-        """The instance that answers, with a permit for every image, or for as many as there are slots.
+        """Returns the instance that answers, with a permit for every image, or for as many as there are slots.
 
         Raises NotReady when no worker is there, Overloaded when all instances are full or the request would be late
         on each.
@@ -90,9 +91,10 @@ class Admission:
         return Admitted(offer.instance, device, device.slots.take(count, offer.instance.instance_id))
 
     def expected_wait_s(self, instances: Sequence[InstanceStatus], image_count: int) -> float:
-        """Seconds until one of these instances could have answered, by what this process knows.
+        """Estimates the seconds until one of these instances could have answered, from what this process knows.
 
-        Infinite when each would refuse now; 0 where no worker is there, so that `admit` says so.
+        The estimate is infinite when each instance would refuse now, and 0 without any worker, because `admit` then
+        refuses.
         """
         return min((self._done_s(offer, image_count) for offer in self._offers(instances)), default=0.0)
 
@@ -107,7 +109,7 @@ class Admission:
         return device.estimates.outstanding_s(device.slots.in_flight)
 
     def _offers(self, instances: Sequence[InstanceStatus]) -> list[Offer]:
-        """What the instances have whose worker is connected."""
+        """Describes what each instance has for a request now; instances without a connected worker are left out."""
         return [self._offer(item) for item in instances if self._devices[item.device].client.is_connected]
 
     def _offer(self, instance: InstanceStatus) -> Offer:

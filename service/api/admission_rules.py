@@ -1,7 +1,7 @@
-"""May a request enter now, and where? Pure functions of what the instances offer; `Admission` asks them.
+"""Decides whether a request may enter now, and at which instance: pure functions that `Admission` calls.
 
-Slots come first, then time: a request is refused when the wait would use up the time until its deadline, or exceed a
-bound that the server has.
+A request is refused when no slot is free, when waiting would use up the time until its deadline, or when the wait would
+exceed a bound of the server.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from saccade.service.ipc.messages import InstanceStatus
 _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 _OBJECTIVE_RUNS = 10.0
 _LEAST_OBJECTIVE_S = 0.25  # ten runs of a tiny model are within what a busy core is late by
-_EQUAL_S = 1e-6  # below this two times are the same
+_EQUAL_S = 1e-6  # two times that differ by less are treated as equal
 
 
 class Urgency(msgspec.Struct, frozen=True):
-    """How soon a request must be answered, and what it does before it comes to the device."""
+    """How soon a request must be answered, and how long its decoding will take before it reaches the device."""
 
     priority: Priority = Priority.NORMAL
-    allowed_s: float | None = None  # until its deadline; None while that is not known
+    allowed_s: float | None = None  # seconds until the deadline; None while the deadline is not known
     decode_wait_s: float = 0.0
     decode_s: float = 0.0
     names_deadline: bool = True  # False: `allowed_s` is only the default, and the server's objective counts as well
@@ -34,19 +34,19 @@ class Urgency(msgspec.Struct, frozen=True):
 class WaitBounds(msgspec.Struct, frozen=True):
     """How long requests may wait apart from the deadlines that they name."""
 
-    max_wait_s: float = 0.0  # whatever their deadline; 0: no bound
-    has_objective: bool = False  # for requests that name no deadline
-    objective_s: float = 0.0  # the same in seconds; 0: ten runs of their model
+    max_wait_s: float = 0.0  # bound on every request's wait, whatever its deadline; 0 means no bound
+    has_objective: bool = False  # True: requests without a deadline must be answered within an objective
+    objective_s: float = 0.0  # that objective in seconds; 0 means ten runs of the request's model
 
     def allowed_s(self, urgency: Urgency, run_s: float) -> float | None:
-        """Seconds within which a request is to be answered; None where that is not known."""
+        """Returns the seconds within which a request must be answered; None where that is not known."""
         if urgency.allowed_s is None or urgency.names_deadline or not self.has_objective:
             return urgency.allowed_s
         return min(urgency.allowed_s, self.objective_s or max(_LEAST_OBJECTIVE_S, _OBJECTIVE_RUNS * run_s))
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What one instance has for a request now."""
+    """What one instance can give a request now: free slots, the expected wait, and its speed."""
 
     instance: InstanceStatus
     free_slots: int
@@ -55,14 +55,14 @@ class Offer(msgspec.Struct, frozen=True):
     image_s: float | None = None  # expected seconds per image; None before the first answer
 
     def slots_for(self, priority: Priority) -> int:
-        """Free slots less those that requests of this priority leave to others."""
+        """Counts the free slots, less those that requests of this priority must leave free for others."""
         return max(0, self.free_slots - int(SLOTS_LEFT[priority] * self.slot_count))
 
 
 def open_offers(offers: Sequence[Offer], urgency: Urgency, bounds: WaitBounds) -> list[Offer]:
-    """The offers that this request may take.
+    """Returns the offers that this request may take.
 
-    Raises NotReady without any offer, and Overloaded, with the shortest time to retry, when it may take none of them.
+    Raises NotReady when there is no offer, and Overloaded, with the shortest time to retry, when it may take none.
     """
     if not offers:
         raise NotReady("the device worker is restarting; retry shortly")
@@ -79,7 +79,7 @@ def open_offers(offers: Sequence[Offer], urgency: Urgency, bounds: WaitBounds) -
 
 
 def refusal_of(offer: Offer, urgency: Urgency, bounds: WaitBounds) -> Overloaded | None:
-    """Why an instance cannot take a request; None: it can."""
+    """Returns the reason why an instance cannot take a request, or None when it can."""
     if offer.slots_for(urgency.priority) == 0:
         return Overloaded(
             f"1 of {offer.slot_count} slots asked for, {offer.free_slots} free; retry later, or raise "
@@ -100,12 +100,12 @@ def refusal_of(offer: Offer, urgency: Urgency, bounds: WaitBounds) -> Overloaded
 
 
 def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
-    """Seconds that must pass before this request may come in; 0 or less: now.
+    """Returns the seconds that must pass before this request may enter; 0 or less means that it may enter now.
 
-    A request that would not wait at all is always let in: the worker knows better than this process whether it is too
-    late for a run.
+    A request that would not wait at all always enters: the worker knows better than this process whether a run can
+    still finish in time.
     """
-    # Decoding goes on while the device runs others.
+    # An image is decoded while the device runs other requests, so the two waits overlap.
     wait_s = max(urgency.decode_wait_s, wait.wait_s)
     excess = 0.0
     allowed_s = bounds.allowed_s(urgency, wait.run_s)
@@ -119,16 +119,16 @@ def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
 
 
 def roomy_offers(offers: Sequence[Offer], image_count: int, priority: Priority) -> list[Offer]:
-    """The offers with slots for all images; where none has, the one with most slots."""
+    """Returns the offers with slots for all images; when there are none, the one with the most slots."""
     roomy = [offer for offer in offers if offer.slots_for(priority) >= image_count]
     return roomy or [max(offers, key=lambda offer: offer.slots_for(priority))]
 
 
 def best_offer(offers: Sequence[Offer], outstanding_s: Mapping[str, float], image_count: int, number: int) -> Offer:
-    """The offer whose device would be done first with what it has and these images as well.
+    """Returns the offer whose device would finish first, counting its present work and these images.
 
-    `outstanding_s` is by device. An instance that nobody has measured is taken to be as fast as the fastest that was,
-    so that it is tried. Among equals `number`, counted up by request, chooses.
+    `outstanding_s` maps each device to the seconds of its present work. An instance without a measurement is assumed to
+    be as fast as the fastest measured one, so that it is tried. Equal offers take turns by `number`, a request counter.
     """
     known = [offer.image_s for offer in offers if offer.image_s is not None]
     fastest_s = min(known, default=UNMEASURED_IMAGE_S)

@@ -1,4 +1,4 @@
-"""Composition root of an API process: builds everything from settings. Promises: no globals, no environment reads."""
+"""Composition root of an API process: builds every part from the settings, without globals or environment reads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PREDICT_PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The parts a process needs to run and to stop."""
+    """The parts that an API process needs in order to run and to stop."""
 
     app: FastAPI
     predict_shortcut: PredictShortcut
@@ -67,7 +67,11 @@ class Api:
 def build_api(
     settings: Settings, acknowledge: Callable[[int], None], desire: Callable[[VersionKey], None] = lambda key: None
 ) -> Api:
-    """`acknowledge` gets the generation of each catalog once it holds, `desire` versions that requests wait for."""
+    """Builds the HTTP application and its parts.
+
+    `acknowledge` is called with the generation of each catalog once it is in force, `desire` with versions that
+    requests wait for.
+    """
     metrics = Metrics(CollectorRegistry())
     catalog = ServingCatalog(metrics, acknowledge, desire)
     cold_starts = ColdStarts(catalog, settings.slots)
@@ -123,7 +127,7 @@ def _limits(settings: Settings) -> PredictLimits:
 
 
 def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) -> None:
-    # Not async: it reads the other processes' files, so FastAPI runs it in a thread.
+    # This route is not async because it reads the files of other processes; FastAPI runs it in a thread.
     @app.get("/metrics", tags=["metrics"], response_class=Response)
     def prometheus_metrics() -> Response:
         return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
@@ -159,7 +163,7 @@ def _problem_response(document: dict[str, Any]) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document plus the predict paths, which it does not know."""
+    """Returns FastAPI's document plus the predict paths, which FastAPI does not know."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         for path in PREDICT_PATHS:

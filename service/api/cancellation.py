@@ -1,6 +1,7 @@
-"""Ends the waits of one image: at its deadline, or when its client has left, whichever comes first.
+"""Ends what one image waits for, at its deadline or when its client has left, whichever comes first.
 
-One timer per image and plain futures: `asyncio.timeout` and chained futures cost more than queueing the request does.
+It uses one timer per image and plain futures, because `asyncio.timeout` and chained futures cost more than queueing
+the request does.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ GiveUp = Callable[[SaccadeError], None]
 
 
 class ClientWatch(Protocol):
-    """Knows when a request's client has left."""
+    """Tells when the client of a request has closed its connection."""
 
     @property
     def has_left(self) -> bool: ...
 
     def begin(self, on_leave: Callable[[], None]) -> None:
-        """Asks from now on, and calls back once."""
+        """Begins to watch the connection and calls `on_leave` at most once."""
 
     def end(self, on_leave: Callable[[], None]) -> None:
-        """Does not call back any more."""
+        """Stops calling `on_leave`."""
 
 
 class Cancellation:
-    """Ends the present wait of one image and every later one. It belongs to the event loop that it was made in.
+    """Ends the present wait of one image and every later one; only the event loop that made it may call it.
 
-    Use it as a context manager: once the block is left, nothing is ended any more.
+    Use it as a context manager: it ends nothing after the block is left.
     """
 
     __slots__ = ("_error", "_give_up", "_is_asking", "_timer", "_until_s", "_watch")
 
     def __init__(self, until_s: float, watch: ClientWatch) -> None:
-        """`until_s` on the monotonic clock; one that has passed ends the first wait."""
+        """`until_s` is the end on the monotonic clock; if it has passed already, the first wait ends at once."""
         self._until_s = until_s
         self._watch = watch
         self._is_asking = False
@@ -83,9 +84,9 @@ class Cancellation:
                 self._give_up(error)
 
     def ensure_left(self) -> None:
-        """Raises DeadlineExceeded or ClientLeft."""
+        """Raises DeadlineExceeded or ClientLeft when the request has ended."""
         if self._error is None:
-            if self._watch.has_left:  # another image of the same request noticed it
+            if self._watch.has_left:  # another image of the same request noticed that
                 self._client_left()
             elif time.monotonic() >= self._until_s:
                 self._end(DeadlineExceeded(_LATE))
@@ -93,5 +94,5 @@ class Cancellation:
             raise self._error
 
     def on_end(self, give_up: GiveUp) -> None:
-        """What to do about the wait that begins now; call `ensure_left` before it begins."""
+        """Sets what ends the wait that begins now; call `ensure_left` before the wait begins."""
         self._give_up = give_up

@@ -1,7 +1,7 @@
-"""What an API process knows of models: which version answers, and where. A request sees one snapshot only.
+"""The models as an API process knows them: which version answers a request, and on which instances.
 
-The supervisor sends the whole catalog on every change. A snapshot is applied at once, and acknowledged when no
-request of this process can reach an instance any more that the snapshot does not list as ready.
+The supervisor sends the whole catalog on every change. A request sees one snapshot only. A snapshot is applied at once,
+and acknowledged when no request of this process can reach an instance that the snapshot does not list as ready.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saccade.service.metrics import Metrics, VersionMetrics
 
 @dataclass(slots=True)
 class VersionUsage:
-    """How this process uses a version."""
+    """How many requests of this process use a version now, and when the last one ended, on the monotonic clock."""
 
     in_flight: int = 0
     last_used_s: float = 0.0
@@ -30,17 +30,17 @@ class VersionUsage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServingTarget:
-    """What answers one request: the ready instances of a version, and all that is needed to speak to one."""
+    """The version that answers one request: its ready instances and all that is needed to send requests to them."""
 
     key: VersionKey
-    instances: tuple[InstanceStatus, ...]  # on devices whose worker answers, unless none does
+    instances: tuple[InstanceStatus, ...]  # those on devices with a working worker; all ready ones if no worker works
     manifest: Manifest
     layout: SlotLayout
     metrics: VersionMetrics
     usage: VersionUsage = field(default_factory=VersionUsage)
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
-        """Instances that serve this variant; with None all of them. Raises BadParameter when it is not loaded."""
+        """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
         if variant is None:
             return self.instances
         found = tuple(instance for instance in self.instances if instance.variant == variant)
@@ -58,18 +58,18 @@ STABLE = "stable"  # the label of the version that answers by default
 
 
 def default_version(ready_versions: Iterable[int]) -> int | None:
-    """The version that answers a request which names none: the newest ready one; None when there is none."""
+    """Returns the version that answers requests without a version: the newest ready one, or None when none is ready."""
     return max(ready_versions, default=None)
 
 
 def labels_of(ready_versions: Iterable[int]) -> dict[str, int]:
-    """Labels and the versions they name."""
+    """Maps each label to the version that it names."""
     version = default_version(ready_versions)
     return {} if version is None else {STABLE: version}
 
 
 class ServingCatalog:
-    """The current snapshot, and the requests that still use it or an older one."""
+    """The current snapshot, and counts of the requests that use it or an older one."""
 
     def __init__(
         self,
@@ -77,26 +77,26 @@ class ServingCatalog:
         acknowledge: Callable[[int], None],
         desire: Callable[[VersionKey], None] = lambda key: None,
     ) -> None:
-        """`desire` gets versions that requests wait for, once per snapshot."""
+        """`desire` is called with each version that requests wait for, once per snapshot."""
         self.snapshot = EMPTY_CATALOG
         self._metrics = metrics
         self._acknowledge = acknowledge
         self._targets: dict[VersionKey, ServingTarget] = {}
         self._manifests: dict[VersionKey, Manifest] = {}
-        self._resolved: dict[tuple[str, str | None, str | None], ServingTarget] = {}  # as long as the snapshot stands
+        self._resolved: dict[tuple[str, str | None, str | None], ServingTarget] = {}  # results of `resolve`
         self._in_flight: Counter[int] = Counter()
         self._unacknowledged: int | None = None
         self._desire = desire
         self._changed: asyncio.Future[None] | None = None
         self._usages: dict[VersionKey, VersionUsage] = {}
         self._reported: dict[VersionKey, Usage] = {}
-        self._asked: dict[VersionKey, int] = {}  # in which generation
+        self._asked: dict[VersionKey, int] = {}  # the catalog generation in which each version was last asked for
 
     def manifest(self, key: VersionKey) -> Manifest | None:
         return self._manifests.get(key)
 
     def apply(self, snapshot: Catalog, manifests: Mapping[VersionKey, Manifest]) -> None:
-        """Replaces the snapshot; `manifests` holds those of all its versions that have a readable one."""
+        """Replaces the snapshot; `manifests` holds the manifest of every version whose manifest is readable."""
         self.snapshot = snapshot
         self._manifests = dict(manifests)
         up = {device.device for device in snapshot.devices if device.up}
@@ -118,23 +118,23 @@ class ServingCatalog:
         self._asked = {key: generation for key, generation in self._asked.items() if key in present}
 
     def ask(self, key: VersionKey) -> None:
-        """Has a version loaded; once per snapshot, since whoever waits asks again in the next one."""
+        """Asks the supervisor to load a version, at most once per snapshot; waiting requests ask again in the next."""
         if self._asked.get(key) != self.snapshot.generation:
             self._asked[key] = self.snapshot.generation
             self._desire(key)
 
     async def changed(self) -> None:
-        """Until the next snapshot was applied."""
+        """Waits until the next snapshot has been applied."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._changed)
 
     def load_seconds(self, key: VersionKey) -> float:
-        """What its last load took; 0 before the first."""
+        """Returns the seconds that the last load of a version took; 0 before the first."""
         return next((status.load_seconds for status in self.snapshot.versions if _key(status) == key), 0.0)
 
     def usages(self) -> tuple[Usage, ...]:
-        """The usages that changed since the last call."""
+        """Returns the usages that changed since the last call."""
         now = {
             key: Usage(key.model, key.version, usage.in_flight, usage.last_used_s)
             for key, usage in self._usages.items()
@@ -159,13 +159,14 @@ class ServingCatalog:
         )
 
     def resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
-        """The version that answers. Raises NotFound, NotLoaded or NotReady, naming what there is."""
+        """Returns the version that answers. Raises NotFound, NotLoaded or NotReady; the text names what there is."""
         names = (model, version, label)
         known = self._resolved.get(names)
         if known is not None:
             return known
         target = self._resolve(model, version, label)
-        if not any(status.on_demand for status in self.snapshot.versions):  # resolving these asks for them, each time
+        # With versions loaded on demand nothing is kept, because each call of `_resolve` may ask for a load.
+        if not any(status.on_demand for status in self.snapshot.versions):
             self._resolved[names] = target
         return target
 
@@ -211,14 +212,14 @@ class ServingCatalog:
         return target
 
     def begin(self, target: ServingTarget, variant: str | None) -> None:
-        """Counts a request in, on every instance that may answer it. Raises BadParameter for an unloaded variant."""
+        """Counts a request on every instance that may answer it. Raises BadParameter when the variant is not loaded."""
         target.instances_of(variant)
         target.usage.in_flight += 1
         for instance in target.instances:
             self._in_flight[instance.instance_id] += 1
 
     def end(self, target: ServingTarget) -> None:
-        """Counts a request out."""
+        """Ends the count of a request that `begin` counted."""
         is_last = False
         target.usage.in_flight -= 1
         target.usage.last_used_s = time.monotonic()
@@ -249,7 +250,7 @@ def _key(status: VersionStatus) -> VersionKey:
 
 
 def _loads_on_request(status: VersionStatus) -> bool:
-    """Whether a request that waits for the version has it loaded, if it is not being loaded already."""
+    """Returns whether a request for this version may wait until it is loaded."""
     return status.on_demand and status.state not in (VersionState.READY, VersionState.FAILED)
 
 

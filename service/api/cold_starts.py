@@ -1,4 +1,4 @@
-"""Requests that wait for their model to be loaded: bounded in number and time, and one load for all of them."""
+"""Holds requests until their model is loaded, within a bound on number and time; all wait for the same load."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.core import VersionKey
 from saccade.service.errors import NotLoaded, NotReady
 
-_UNMEASURED_S = 5.0  # Retry-After before the first load of a version
+_UNMEASURED_S = 5.0  # Retry-After while no load of the version has been timed
 
 
 class ColdStarts:
-    """The waiting requests of one API process. It belongs to the event loop of its process."""
+    """The waiting requests of one API process; only the event loop of that process may call it."""
 
     def __init__(self, catalog: ServingCatalog, max_waiting: int) -> None:
         self._catalog = catalog
@@ -22,7 +22,10 @@ class ColdStarts:
     async def wait(
         self, unloaded: NotLoaded, model: str, version: str | None, label: str | None, within_s: float
     ) -> ServingTarget:
-        """The version that answers, once it is loaded. Raises NotReady (too late, or too many wait) or NotFound."""
+        """Returns the version that answers, once it is loaded.
+
+        Raises NotReady when it is not loaded in time or too many requests wait, NotFound when it has left the catalog.
+        """
         key = VersionKey(unloaded.model, unloaded.version)
         self._catalog.ask(key)
         if self._waiting >= self._max_waiting:

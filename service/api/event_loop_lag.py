@@ -1,7 +1,7 @@
-"""Event-loop lag of the calling loop, in seconds, at the cost of one callback per busy iteration.
+"""Measures the lag of the calling event loop, in seconds, at the cost of one callback per busy iteration.
 
-An iteration is what the loop does between two polls of its sockets. A request that arrives during one is read in the
-next, so in a loop that is behind, requests are older than they look and answers leave later.
+An iteration is what the loop does between two polls of its sockets. A request that arrives during one iteration is read
+in the next, so in a loop that lags, requests are older than they look and answers leave later.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from saccade.service.running_mean import RunningMean
 
 _LATEST_SHARE = 0.1  # weight of the newest iteration in the running mean
-_FORGOTTEN_AFTER_S = 0.25  # after this long without a request the loop counts as idle, so as not behind
+_FORGOTTEN_AFTER_S = 0.25  # a loop without a request for this long counts as idle, with a lag of 0
 
 
 class EventLoopLag:
-    """Measured with time.monotonic, because uvloop renews loop.time() whenever it is read."""
+    """The lag is measured with time.monotonic, because uvloop updates loop.time() whenever it is read."""
 
     def __init__(self) -> None:
         self._began_s: float | None = None
@@ -24,7 +24,7 @@ class EventLoopLag:
         self._mean_s = RunningMean(_LATEST_SHARE, start=0.0)
 
     def age_s(self) -> float:
-        """Seconds since the first call in this iteration; 0 for that call."""
+        """Returns the seconds since the first call in this iteration; 0 for the first call."""
         now_s = time.monotonic()
         if self._began_s is None:
             if now_s - self._ended_s > _FORGOTTEN_AFTER_S:
@@ -35,11 +35,11 @@ class EventLoopLag:
 
     @property
     def usual_s(self) -> float:
-        """The running mean of an iteration's length."""
+        """The running mean of the length of an iteration, in seconds."""
         return self._mean_s.value or 0.0
 
     def lag_s(self) -> float:
-        """The likely age, in seconds, of a request that is read now."""
+        """Returns the likely age, in seconds, of a request that is read now."""
         return self.age_s() + self.usual_s
 
     def _end(self) -> None:

@@ -1,8 +1,8 @@
-"""When a cheaper variant of the ladder answers. `supervisor/ladder.py` says which variants a ladder has.
+"""Decides when a cheaper variant of the ladder answers; `supervisor/ladder.py` decides which variants a ladder has.
 
-Every API process decides for itself, by the waits that it sees: down in time, back up late, never to and fro. A step
-up is a trial, because only the load itself shows whether the better variant can carry it; every trial that does not
-last makes the next one wait twice as long.
+Every API process decides for itself, by the waits that it sees. It steps down to a cheaper variant early and back up
+late, so that it does not swing between two variants. A step up is a trial, because only the load itself shows whether
+the better variant can carry it; after a trial that failed, the next one is delayed twice as long.
 """
 
 from __future__ import annotations
@@ -16,33 +16,36 @@ from saccade.service.api.catalog import ServingTarget
 from saccade.service.ipc.messages import InstanceStatus
 from saccade.service.vision.parameters import Parameters
 
-_DOWN_SHARE = 0.5  # of the objective: the other half is for decoding, the answer, and what the estimate does not see
-_CALM_SHARE = 0.15
-_CALM_OBJECTIVES = 5.0  # of calm before a step up; at least _CALM_S
+# A wait of this share of the objective causes a step down; the rest of the time is for decoding and rendering, and for
+# what the estimate does not see.
+_DOWN_SHARE = 0.5
+_CALM_SHARE = 0.15  # waits up to this share of the objective count as calm
+_CALM_OBJECTIVES = 5.0  # a step up needs calm for this many objectives, and for at least _CALM_S
 _CALM_S = 1.0
 _LONGEST_CALM_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class FallbackState:
-    """Where requests stand on the ladder; level 0 is the best variant."""
+    """The level of the ladder that answers requests, and since when; level 0 is the best variant."""
 
     level: int = 0
     stepped_s: float = -math.inf
     was_step_up: bool = False
-    calm_from_s: float | None = None  # since then every estimate left plenty of time
-    seen_s: float = -math.inf  # the last decision
-    calm_needed_s: float = 0.0  # before the next step up
+    calm_from_s: float | None = None  # every estimate since this time was calm
+    seen_s: float = -math.inf  # time of the last decision
+    calm_needed_s: float = 0.0  # seconds of calm before the next step up
 
 
 def next_state(
     estimated_wait_s: float, objective_s: float, state: FallbackState, now_s: float, lowest_level: int
 ) -> FallbackState:
-    """The state to answer the next request by.
+    """Returns the state that decides the variant of the next request.
 
-    - Down one level when the wait takes half the objective. What waits then was sent to the level above, so the next
-      step down comes an objective later at the earliest.
-    - Up one level after `calm_needed_s` in which no wait took more than a seventh of it. Silence is calm.
+    - It goes down one level when the wait takes half the objective. Requests that wait at that moment were sent to the
+      level above, so the next step down comes one objective later at the earliest.
+    - It goes up one level after `calm_needed_s` seconds in which no wait took more than 15 % of the objective. A time
+      without requests counts as calm.
     """
     usual_s = max(_CALM_S, _CALM_OBJECTIVES * objective_s)
     calm_needed_s = max(state.calm_needed_s, usual_s)
@@ -65,14 +68,14 @@ def next_state(
 @dataclass(frozen=True, slots=True)
 class FallbackRule:
     is_on: bool
-    objective_s: float | None  # None: what requests name themselves
+    objective_s: float | None  # None: each request's own deadline is its objective
 
 
 class Fallback:
-    """The ladders of all models in one API process. It belongs to the event loop of its process.
+    """The ladders of all models in one API process; only the event loop of that process may call it.
 
-    Requests with objectives of the same order share a state, so that one client with a tight deadline does not move
-    the others.
+    Requests share a state when their objectives differ by less than a factor of two, so that a client with a tight
+    deadline does not change the variant of the others.
     """
 
     def __init__(
@@ -82,9 +85,9 @@ class Fallback:
         show_level: Callable[[str, int], None] = lambda model, level: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`expected_wait_s` is the admission's, for so many images of a request.
+        """`expected_wait_s` estimates the seconds until instances could answer a number of images, as `Admission` does.
 
-        `show_level` gets a model and the lowest level that answers any of its requests, when that changed.
+        `show_level` is called with a model and the lowest level that answers any of its requests, after each change.
         """
         self._rule = rule
         self._expected_wait_s = expected_wait_s
@@ -99,7 +102,10 @@ class Fallback:
     def instances_for(
         self, target: ServingTarget, parameters: Parameters, image_count: int
     ) -> tuple[InstanceStatus, ...]:
-        """The instances of the variant that answers. Raises BadParameter for a pinned one that is not loaded."""
+        """Returns the instances of the variant that answers.
+
+        Raises BadParameter when the request names a variant that is not loaded.
+        """
         if parameters.variant is not None or not self._rule.is_on:
             return target.instances_of(parameters.variant)
         ladder = sorted({instance.ladder_level for instance in target.instances})

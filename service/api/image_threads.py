@@ -1,4 +1,4 @@
-"""The threads that decode, resize and render images, and how busy they are."""
+"""Runs the decoding, resizing and rendering of images in threads, and estimates how busy the threads are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
 from saccade.service.running_mean import RunningMean
 
-_LATEST_SHARE = 0.05  # large images are rare and count by their number, so the mean must be a long one
+_LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
 ResultT = TypeVar("ResultT")
 
 
 class ImageThreads:
-    """One thread pool for all requests of a process. It belongs to the event loop of its process."""
+    """The thread pool for all requests of one API process; only the event loop of that process may call it."""
 
     def __init__(self, pool: ThreadPoolExecutor, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._pool = pool
@@ -30,7 +30,7 @@ class ImageThreads:
 
     @property
     def job_s(self) -> float:
-        """Expected seconds of one job; 0 before the first is done."""
+        """Expected seconds of one job; 0 before the first job is done."""
         return self._mean_job_s.value or 0.0
 
     @property
@@ -39,7 +39,7 @@ class ImageThreads:
         return max(0, self._jobs - self._threads + 1) * self.job_s / self._threads
 
     def run_inline(self, work: Callable[[], ResultT]) -> ResultT:
-        """Runs `work` in the event loop itself, counted like a job."""
+        """Runs `work` in the event loop itself, and counts it as a job."""
         start_s = self._clock()
         self._jobs += 1
         try:
@@ -49,9 +49,9 @@ class ImageThreads:
             self._mean_job_s.add(self._clock() - start_s)
 
     async def run(self, permit: Permit, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
-        """Runs `work` in a thread, which holds the permit until it is done with the slot.
+        """Runs `work` in a thread, and holds the permit until the thread no longer uses the slot.
 
-        Work that has not begun when the request is cancelled never begins.
+        When the request is cancelled, work that has not begun is dropped.
         """
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[ResultT] = loop.create_future()
@@ -70,7 +70,7 @@ class ImageThreads:
             start_s = self._clock()
             try:
                 outcome = partial(waiting.set_result, work())
-            except BaseException as error:  # whoever waits gets it
+            except BaseException as error:  # raised again where the result is awaited
                 outcome = partial(waiting.set_exception, error)
             loop.call_soon_threadsafe(done, self._clock() - start_s, outcome)
 

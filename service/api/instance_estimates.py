@@ -1,8 +1,8 @@
-"""What an API process expects of the instances on one device: how long a newcomer waits there, and how fast they are.
+"""Estimates, for one device, how long a new request waits at each instance and how fast each instance is.
 
-A worker says with every answer how long a newcomer would wait. Between answers that figure shrinks as time passes, and
-grows by what this process has sent since or still decodes. So a wrong estimate cannot refuse requests for ever: without
-answers it is gone after as long as it said.
+A worker reports with every answer how long a new request would wait. Between answers that figure shrinks as time
+passes, and grows by what this process has sent since or still decodes. A wrong estimate therefore cannot refuse
+requests for ever: without answers it falls to zero within the time that it names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ UNMEASURED_IMAGE_S = 0.01  # before the first answer of any instance; a usual ba
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """What a request would find at an instance."""
+    """The expected wait before a new request's run at an instance, and the expected length of the run, in seconds."""
 
-    wait_s: float  # before its run
+    wait_s: float
     run_s: float
 
 
@@ -31,30 +31,30 @@ _UNKNOWN = Wait(0.0, 0.0)
 
 class _Estimate(msgspec.Struct):
     run_s: RunningMean
-    image_s: RunningMean  # a run's seconds by its images
-    said_wait_s: float = 0.0
-    said_image_s: float = 0.0  # what each further image adds to the wait
+    image_s: RunningMean  # seconds of a run divided by its number of images
+    said_wait_s: float = 0.0  # the worker's latest report
+    said_image_s: float = 0.0  # what each further image adds to that wait
     said_at_s: float = 0.0
     sent_since: int = 0
 
 
 class InstanceEstimates:
-    """The instances of one device, by number. They belong to the event loop of their process."""
+    """The estimates of one device's instances, by instance number; only the event loop of the process may call it."""
 
     def __init__(self, senders: int = 1) -> None:
-        """`senders` processes send to the device, this one included, each taken to send what this one does."""
+        """`senders` is the number of API processes; each is assumed to send as many requests as this one does."""
         self._senders = senders
         self._estimates: dict[int, _Estimate] = {}
         self._unanswered: Counter[int] = Counter()
 
     def sent(self, instance_id: int) -> None:
-        """A request went to the worker."""
+        """Records that a request was sent to the worker."""
         self._unanswered[instance_id] += 1
         if instance_id in self._estimates:
             self._estimates[instance_id].sent_since += 1
 
     def answered(self, instance_id: int, done: Done, now_s: float) -> None:
-        """The worker answered a request, whether or not it ran."""
+        """Records that the worker answered a request, whether or not the request ran."""
         self._unanswered[instance_id] -= 1
         if self._unanswered[instance_id] == 0:
             del self._unanswered[instance_id]
@@ -71,7 +71,7 @@ class InstanceEstimates:
             estimate.image_s.add(run_s / done.batch_size)
 
     def wait(self, instance_id: int, in_flight: int, now_s: float) -> Wait:
-        """For a newcomer; `in_flight` are this process's requests that hold a slot for this instance."""
+        """Estimates a new request's wait; `in_flight` counts this process's requests with a slot for this instance."""
         estimate = self._estimates.get(instance_id)
         if estimate is None:
             return _UNKNOWN
@@ -81,12 +81,15 @@ class InstanceEstimates:
         return Wait(left_s + unsaid * estimate.said_image_s, estimate.run_s.value or 0.0)
 
     def image_s(self, instance_id: int) -> float | None:
-        """Expected seconds per image; None before an image of this instance ran."""
+        """Returns the expected seconds per image; None before the first image of this instance ran."""
         estimate = self._estimates.get(instance_id)
         return None if estimate is None else estimate.image_s.value
 
     def outstanding_s(self, in_flight: Mapping[int, int]) -> float:
-        """Expected seconds for images in flight, counted by instance; the unmeasured count like the fastest."""
+        """Returns the expected seconds for the images in flight, which are counted by instance.
+
+        An instance without a measurement counts like the fastest measured one.
+        """
         image_s = {instance_id: self.image_s(instance_id) for instance_id in in_flight}
         fastest_s = min((value for value in image_s.values() if value is not None), default=UNMEASURED_IMAGE_S)
         return sum(
@@ -95,10 +98,10 @@ class InstanceEstimates:
         )
 
     def keep_only(self, instance_ids: Set[int]) -> None:
-        """Forgets instances that are gone; their numbers never come back."""
+        """Forgets instances that no longer exist; instance numbers are never used again."""
         self._estimates = {key: value for key, value in self._estimates.items() if key in instance_ids}
 
     def clear(self) -> None:
-        """Forgets all: a new worker listens."""
+        """Forgets everything, because a new worker has replaced the old one."""
         self._estimates.clear()
         self._unanswered.clear()

@@ -1,8 +1,7 @@
-"""A request's images from bytes to predictions: admit, preprocess, infer, postprocess.
+"""Turns the images of a request into predictions: admit, preprocess, infer, postprocess.
 
-Pixels and answers stay in the slot of a permit. Everybody who may touch the slot holds the permit, so nothing here
-frees it early: not a deadline, not a client that left.
-Promises: every image has one outcome, by its deadline.
+Pixels and answers stay in the slot of a permit. Every thread and process that may use the slot holds the permit, so
+neither a deadline nor a client that left frees it early. Every image has one outcome, by its deadline.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ from saccade.service.vision.parameters import Parameters
 
 log = structlog.get_logger()
 
-_GRACE_S = 0.05  # the worker answers a missed deadline itself; this is for a worker that does not
-# The worker is given a little less time than there is: half of all runs take longer than the median run that it
-# reckons with, and the answer has a way to go. An answer that is late by a hair is useless and has cost a run.
+_GRACE_S = 0.05  # the worker answers a missed deadline itself; after this time the request ends without it
+# The worker is given a little less time than there is: half of all runs take longer than the median run that its
+# estimates use, and the answer has still to be rendered and sent. An answer that is just too late wastes a whole run.
 _RESERVE_SHARE = 0.05
 _LONGEST_RESERVE_S = 0.05
-_RESERVED_ITERATIONS = 4  # of the event loop, at their present length: the answer needs some here and some on its way
-# Masks up to this many source pixels are encoded in a third of a millisecond; larger ones leave the event loop.
+_RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that handle the answer here and further on
+# Masks up to this many source pixels are encoded in a third of a millisecond; larger ones are encoded in a thread.
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 
 
 class ImageAnswer(msgspec.Struct, frozen=True):
-    """One image's prediction or its error, the time it took, and the variant that was asked."""
+    """One image's prediction or its error, the seconds of each stage, and the variant that answered."""
 
     prediction: dict[str, Any] | None
     error: SaccadeError | None
@@ -58,7 +57,7 @@ class ImageAnswer(msgspec.Struct, frozen=True):
 
 
 class _Request(msgspec.Struct, frozen=True):
-    """One admitted request, as each of its images needs to know it."""
+    """What all images of one admitted request have in common."""
 
     target: ServingTarget
     parameters: Parameters
@@ -66,7 +65,7 @@ class _Request(msgspec.Struct, frozen=True):
     priority: Priority
     client: ClientWatch
     admitted: Admitted
-    ladder_level: int | None  # of the instance that answers
+    ladder_level: int | None  # level of the instance that answers; None without a ladder
 
 
 class Predictor:
@@ -89,9 +88,10 @@ class Predictor:
         allowed_s: float | None,
         names_deadline: bool = True,
     ) -> None:
-        """Before a request's body is read; `allowed_s` is None while its deadline is not known.
+        """Checks that a request could enter, before its body is read.
 
-        Raises Overloaded or NotReady when none of the instances that may answer could take it.
+        `allowed_s` is None while its deadline is not known. Raises Overloaded or NotReady when no instance that may
+        answer could take the request.
         """
         self._admission.ensure_room(target.instances_of(variant), self._urgency(priority, allowed_s, names_deadline))
 
@@ -104,9 +104,9 @@ class Predictor:
         client: ClientWatch,
         priority: Priority = Priority.NORMAL,
     ) -> list[ImageAnswer]:
-        """One answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
+        """Returns one answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
 
-        Images that get no slot at once wait for one, each until the deadline.
+        Images that get no slot at once wait for one until the deadline.
         """
         urgency = self._urgency(priority, deadline_s - time.monotonic(), parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
@@ -124,7 +124,7 @@ class Predictor:
         return [answer.result() for answer in answers]
 
     async def _answer(self, image: bytes | SaccadeError, permit: Permit | None, request: _Request) -> ImageAnswer:
-        """The image's prediction or its error; None as permit: it waits for one first."""
+        """Returns the image's prediction or its error; without a permit the image first waits for one."""
         try:
             if isinstance(image, SaccadeError):
                 raise image
@@ -136,7 +136,7 @@ class Predictor:
             if isinstance(error, NotFinite):
                 request.target.metrics.not_finite.inc()
             return _failed(error, request)
-        except Exception as error:  # logged with its trace; the other images of the request go on
+        except Exception as error:  # logged with its trace; the other images of the request are still answered
             log.exception("image_failed", model=request.target.key.model)
             return _failed(SaccadeError(type(error).__name__), request)
         finally:
@@ -186,14 +186,14 @@ class Predictor:
         cancellation.on_end(give_up)
         try:
             return await answer
-        except asyncio.CancelledError:  # the end of the process, or a neighbour that failed unforeseen
+        except asyncio.CancelledError:  # the process ends, or another image of the request failed in an unforeseen way
             worker.cancel(request_id)
             raise
 
     async def _postprocess(
         self, permit: Permit, geometry: Geometry, request: _Request, cancellation: Cancellation
     ) -> dict[str, Any]:
-        """Renders the answer; large masks leave the event loop."""
+        """Renders the answer; large masks are rendered in a thread."""
         target, parameters = request.target, request.parameters
 
         def work() -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Predictor:
         return Urgency(priority, within_s, self._threads.wait_s, self._threads.job_s, names_deadline)
 
     def _reserve_s(self, allowed_s: float) -> float:
-        """The part of a request's time that the worker does not get."""
+        """Returns the seconds of a request's time that are kept back from the worker."""
         return min(_RESERVE_SHARE * allowed_s, _LONGEST_RESERVE_S) + _RESERVED_ITERATIONS * self._lag.usual_s
 
 

@@ -1,8 +1,8 @@
-"""What a request's priority means. Promises: bounded: nobody is passed by a request whose deadline is much later.
+"""The three priorities of requests, and what each changes: order, admission, and the use of slots.
 
-Requests run in the order of deadline plus offset. So a high one passes normal ones that are due within a second
-before it, and a low one lets those pass that are due within a second after it, and no others: however many high ones
-come, what is due two seconds before them goes first, and none is starved.
+Requests run in the order of deadline plus offset. A high request therefore overtakes normal ones whose deadline is at
+most a second earlier, and a low request is overtaken by normal ones whose deadline is at most a second later, but by no
+others. However many high requests come, a request that is due two seconds before them goes first, so none is starved.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from enum import StrEnum
 
 from saccade.service.errors import BadParameter
 
-_OFFSET_S = 1.0  # on a scale with deadlines that people wait for; below it, order is priority first, then deadline
+_OFFSET_S = 1.0  # long against usual deadlines: shorter ones are ordered by priority first, then by deadline
 
 
 class Priority(StrEnum):
-    """As the header `X-Priority` spells it."""
+    """The priority of a request, as the header `X-Priority` spells it."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -24,15 +24,15 @@ class Priority(StrEnum):
 
 RANK_OFFSET_S = {Priority.HIGH: -_OFFSET_S, Priority.NORMAL: 0.0, Priority.LOW: _OFFSET_S}
 
-# At admission: the share of the time until the deadline that the expected wait may take. Estimates are off by a tenth
-# or two; and where there is less time than requests ask for, those of low priority are refused first.
+# The share of the time until the deadline that the expected wait may take at admission. Estimates are wrong by 10 to
+# 20 %. Under overload, the smaller share of low requests makes them the first to be refused.
 WAIT_SHARE = {Priority.HIGH: 0.95, Priority.NORMAL: 0.8, Priority.LOW: 0.4}
-# Share of the slots that requests of a priority leave free for the others.
+# The share of the slots that requests of a priority must leave free for others.
 SLOTS_LEFT = {Priority.HIGH: 0.0, Priority.NORMAL: 0.0, Priority.LOW: 0.25}
 
 
 def priority_from(header: bytes | None) -> Priority:
-    """Of `X-Priority`. Raises BadParameter."""
+    """Reads the header `X-Priority`; None is normal. Raises BadParameter for any other value than the three names."""
     if header is None:
         return Priority.NORMAL
     try:

@@ -1,4 +1,4 @@
-"""An API process: uvicorn over the shared port, one control line, a line to every worker. Promises: stops in order."""
+"""Runs an API process: uvicorn on the shared port, a connection to the supervisor, and one to every worker."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from saccade.service.logs import configure_logs
 
 log = structlog.get_logger()
 
-_WORKER_WITHIN_S = 2.0  # health must be answered soon, with a worker or without
-_USAGE_PERIOD_S = 0.2  # short against the shortest stay of a version in memory
-_NEW_OBJECTS = 20_000  # between collections: some thousand requests, a few MB
+_WORKER_WITHIN_S = 2.0  # longest wait for workers at start; health must be answered soon even without a worker
+_USAGE_PERIOD_S = 0.2  # much shorter than the shortest time that a version stays in memory
+_NEW_OBJECTS = 20_000  # new objects between garbage collections: some thousand requests, a few MB
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the supervisor."""
+    """A uvicorn server that leaves signals to the supervisor."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +40,7 @@ class _Server(uvicorn.Server):
 
 
 class ApiProcess:
-    """Follows the supervisor's catalog while uvicorn serves."""
+    """Applies the supervisor's catalogs while uvicorn serves."""
 
     def __init__(
         self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str, *, reports_usage: bool
@@ -53,13 +53,13 @@ class ApiProcess:
         self._control = control
         self._server = server
         self._catalogs: asyncio.Queue[messages.Catalog] = asyncio.Queue()
-        self._manifests: dict[tuple[str, str], Manifest] = {}  # by version directory and digest
+        self._manifests: dict[tuple[str, str], Manifest] = {}  # keys are version directory and digest
 
     async def run(self, port: int) -> None:
-        """Serves until told to stop; requests in flight are finished.
+        """Serves until the supervisor says stop, and finishes the requests in flight.
 
-        Listens only when told to, and once the catalog is here and every worker that is there connected: a process
-        that replaces a dead one must not answer its first requests with "no such model".
+        It listens only when the supervisor says so, the catalog has arrived, and every running worker is connected: a
+        process that replaces a dead one must not answer its first requests with "no such model".
         """
         self._control.start(self._receive, self._stop)
         self._control.send(messages.ApiReady(os.getpid()))
@@ -106,7 +106,7 @@ class ApiProcess:
             self._informed.set()
 
     async def _report_usage(self) -> None:
-        """The supervisor unloads what has not been used for longest."""
+        """Reports which versions requests use; the supervisor unloads the least recently used ones."""
         while self._reports_usage:
             await asyncio.sleep(_USAGE_PERIOD_S)
             usages = self._api.catalog.usages()
@@ -114,7 +114,7 @@ class ApiProcess:
                 self._control.send(messages.Used(usages))
 
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
-        """The manifest the supervisor verified, or None when it is unreadable or not that one."""
+        """Reads the manifest that the supervisor verified; None when it is unreadable or has changed since."""
         known = (status.version_dir, status.manifest_sha256)
         if status.manifest_sha256 and known not in self._manifests:
             try:
@@ -137,7 +137,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     api = build_api(
         settings,
         lambda generation: control.send(messages.CatalogApplied(generation)),
-        lambda key: control.send(messages.Want(key.model, key.version)),
+        lambda key: control.send(messages.DesireVersion(key.model, key.version)),
     )
     config = uvicorn.Config(
         api.predict_shortcut,
@@ -155,8 +155,8 @@ async def _main(control_descriptor: int, port: int) -> None:
     await process.run(port)
 
 
-def _rest_the_collector() -> None:
-    """What was imported lives on and need not be looked at again; requests leave hardly any cycles."""
+def _tune_garbage_collection() -> None:
+    """Excludes imported objects from garbage collection and makes it rare: requests leave hardly any cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS)
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     ignore_terminal_signals()
-    _rest_the_collector()
+    _tune_garbage_collection()
     uvloop.run(_main(arguments.control_fd, arguments.port))
 
 

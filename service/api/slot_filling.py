@@ -1,4 +1,4 @@
-"""Fills a request's slot: with pixels decoded here, or with a JPEG's bytes where the worker decodes them."""
+"""Fills a request's slot with pixels that are decoded here, or with a JPEG's bytes where the worker decodes JPEGs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from saccade.service.ipc.tensor_slots import TensorPlace
 from saccade.service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
 
-# With more lag, images go to threads even where that costs more: requests that arrive meanwhile must be read, or
-# nobody is refused in time.
+# With more lag than this, images are decoded in threads even where that costs more: the loop must read new requests
+# soon, so that those which cannot be served are refused in time.
 _LONGEST_INLINE_LAG_S = 0.003
-# Reading a header and copying so many bytes takes a tenth of a millisecond; larger ones leave the event loop.
+# Reading the header and copying this many bytes takes a tenth of a millisecond; larger files are copied in a thread.
 _INLINE_JPEG_BYTES = 256 * 1024
-# A slot's pages stay touched, so a larger JPEG goes in only where pixels and answers take that much anyway.
+# Pages of a slot stay in memory once written, so a larger JPEG is put there only where pixels and answers need as much.
 _SLOT_JPEG_BYTES = 1024 * 1024
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """What a slot holds, and where the image lies in the model's input."""
+    """What a slot holds, and how the image was fitted into the model's input."""
 
     geometry: Geometry
-    encoded_bytes: int  # of a JPEG; 0: pixels
+    encoded_bytes: int  # length of the JPEG in the slot; 0 means that the slot holds pixels
 
 
 class SlotFilling:
-    """Decoding and resizing for all requests of a process. It belongs to the event loop of its process."""
+    """Decodes and resizes for all requests of one API process; only the event loop of that process may call it."""
 
     def __init__(self, threads: ImageThreads, limits: ImageLimits, inline_pixels: int, lag: EventLoopLag) -> None:
         """JPEGs of up to `inline_pixels` are decoded by the event loop itself, unless it lags."""
@@ -44,7 +44,7 @@ class SlotFilling:
     async def fill(
         self, image: bytes, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
     ) -> Filled:
-        """Raises BadImage, DeadlineExceeded or ClientLeft."""
+        """Fills the slot with the JPEG or with pixels. Raises BadImage, DeadlineExceeded or ClientLeft."""
         if decodes_jpegs:
 
             def work() -> Filled | None:
@@ -57,7 +57,10 @@ class SlotFilling:
         return await self.decode(image, permit, target, cancellation)
 
     def _copied(self, image: bytes, permit: Permit, target: ServingTarget) -> Filled | None:
-        """The bytes in the slot; None for an image that is not for a device. Raises BadImage by the header alone."""
+        """Copies the JPEG into the slot; None for an image that a device cannot decode.
+
+        Raises BadImage when the header alone shows that the image must be refused.
+        """
         encoded = encoded_image(image, self._limits)
         room = min(max(_SLOT_JPEG_BYTES, target.layout.size_bytes), permit.arena.slot_bytes)
         if encoded is None or len(image) > room:
@@ -67,7 +70,7 @@ class SlotFilling:
         return Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
     async def decode(self, image: bytes, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
-        """Decodes and resizes into the slot, whatever the worker can. Raises BadImage, DeadlineExceeded, ClientLeft."""
+        """Decodes and resizes here, even where the worker could. Raises BadImage, DeadlineExceeded or ClientLeft."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
         spec = target.manifest.preprocess
         header = small_jpeg_header(image, self._inline_pixels)

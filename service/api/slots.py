@@ -1,7 +1,8 @@
-"""The shared-memory slots of one API process on one device: memory, queue and concurrency are bounded by their number.
+"""The shared-memory slots of one API process for one device; their number bounds memory, queue and concurrency.
 
-A permit counts who may touch its slot: the request, the decoding thread, the worker. The slot is free again only when
-the last of them has released the permit, so a request that gave up never hands its slot to another one too early.
+A permit counts its holders, which are those that may use the slot: the request, the decoding thread, the worker. The
+slot is free again only when the last holder has released the permit, so a slot that somebody still uses is never given
+to another request.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SHOWN_EVERY_S = 0.05
 
 
 class Permit:
-    """The right to one request in flight, and its slot."""
+    """The right of one image to be in flight, and its slot."""
 
     __slots__ = ("_holders", "_slots", "arena", "instance_id", "slot")
 
@@ -29,25 +30,25 @@ class Permit:
         self.instance_id = instance_id
 
     def hold(self) -> None:
-        """One more party may touch the slot."""
+        """Adds a holder that may use the slot."""
         self._holders += 1
 
     def release(self) -> None:
-        """A party is done with the slot; the last one frees it."""
+        """Removes a holder; the last one frees the slot."""
         self._holders -= 1
         if self._holders == 0:
             self._slots._free(self)
 
 
 class Slots:
-    """Free and taken slots. They belong to the event loop of their process and are not thread-safe."""
+    """The free and taken slots; only the event loop of the process may call it, since it is not thread-safe."""
 
     def __init__(self, show_in_use: Callable[[int], None] = lambda count: None) -> None:
         self._arena: SlotArena | None = None
         self._free_slots: deque[int] = deque()
         self._show_in_use = show_in_use
         self._waiting: deque[tuple[asyncio.Future[Permit], int]] = deque()
-        self.in_flight: Counter[int] = Counter()  # permits by instance; the worker may still be busy with them
+        self.in_flight: Counter[int] = Counter()  # permits by instance number, until their slots are free again
         self.count = 0
 
     @property
@@ -59,7 +60,7 @@ class Slots:
         return len(self._free_slots)
 
     def adopt(self, arena: SlotArena) -> None:
-        """Starts over with a fresh arena. Slots of the previous one are never free again."""
+        """Replaces the arena by a fresh one; slots of the previous arena are never used again."""
         self._arena = arena
         self.count = arena.slot_count
         self._free_slots = deque(range(arena.slot_count))
@@ -71,17 +72,18 @@ class Slots:
         self._show_in_use(0)
 
     def is_current(self, permit: Permit) -> bool:
-        """False once the arena that the permit's slot lies in was replaced."""
+        """Whether the arena of the permit's slot is still the present one."""
         return permit.arena is self._arena
 
     def take(self, count: int, instance_id: int) -> list[Permit]:
-        """Permits for an instance. Raises IndexError for more than are free: admission asks before."""
+        """Takes free slots for an instance. Raises IndexError when fewer are free, which admission checks before."""
         return [self._permit(instance_id) for _ in range(count)]
 
     def next_permit(self, instance_id: int) -> asyncio.Future[Permit]:
-        """The next slot that comes back, first come, first served. The future raises WorkerLost with the arena.
+        """Returns a future for the next free slot, first come, first served.
 
-        Whoever stops waiting cancels the future, or releases the permit that it got.
+        The future raises WorkerLost when the arena is replaced. A caller that stops waiting cancels the future, or
+        releases the permit that it got.
         """
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         if self._free_slots:
@@ -113,13 +115,13 @@ class Slots:
 
 
 class SlotsInUse:
-    """Shows the slots in use on all devices as one figure, once for many changes.
+    """Shows the number of slots in use on all devices, once for many changes.
 
     The figure is written to a file that other processes read, which is too slow for every request.
     """
 
     def __init__(self, show: Callable[[int], None], later: Callable[[Callable[[], None]], object]) -> None:
-        """`later` calls what it is given, once, soon; see `a_moment_later`."""
+        """`later` calls its argument once, soon; see `a_moment_later`."""
         self._show = show
         self._later = later
         self._counts: dict[str, int] = {}
@@ -137,5 +139,5 @@ class SlotsInUse:
 
 
 def a_moment_later(show: Callable[[], None]) -> None:
-    """Calls `show` from the running event loop."""
+    """Calls `show` from the running event loop after 50 ms."""
     asyncio.get_running_loop().call_later(_SHOWN_EVERY_S, show)

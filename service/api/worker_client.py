@@ -1,4 +1,4 @@
-"""An API process's connection to a device worker: every submitted request ends, also when the worker does not.
+"""An API process's connection to a device worker; every submitted request ends, even when the worker dies.
 
 A permit is released when the reply arrives. When the connection ends, all open requests end with WorkerLost and the
 arena is retired with them; the next connection starts with a fresh one.
@@ -23,7 +23,7 @@ from saccade.service.ipc.tensor_slots import SlotArena
 
 log = structlog.get_logger()
 
-_RETRY_S = 0.05  # a worker opens its socket within a second of its start; nobody else listens there
+_RETRY_S = 0.05  # time between attempts to connect; a worker opens its socket within a second of its start
 _ERRORS: dict[int, tuple[type[SaccadeError], str]] = {
     messages.DONE_EXPIRED: (
         DeadlineExceeded,
@@ -45,7 +45,7 @@ class _Open(msgspec.Struct, frozen=True):
 
 
 class WorkerClient:
-    """One connection at a time, to whatever socket the catalog names."""
+    """Keeps one connection at a time, to the socket that the catalog names."""
 
     def __init__(self, slots: Slots, estimates: InstanceEstimates, slot_count: int, slot_bytes: int) -> None:
         self._slots = slots
@@ -58,20 +58,20 @@ class WorkerClient:
         self._socket_path = ""
         self._path_changed = asyncio.Event()
         self._lost = asyncio.Event()
-        self.connected = asyncio.Event()  # set by the first connection
+        self.connected = asyncio.Event()  # set by the first connection, and never cleared
 
     @property
     def is_connected(self) -> bool:
         return self._protocol is not None
 
     def follow(self, socket_path: str) -> None:
-        """Where the worker listens now; the previous connection is left to end by itself."""
+        """Sets the socket on which the worker listens now; the previous connection ends by itself."""
         if socket_path != self._socket_path:
             self._socket_path = socket_path
             self._path_changed.set()
 
     async def run(self) -> None:
-        """Keeps a connection; runs until cancelled."""
+        """Keeps a connection open until it is cancelled."""
         while True:
             await self._path_changed.wait()
             self._path_changed.clear()
@@ -97,11 +97,11 @@ class WorkerClient:
             connection.close()
             return False
         finally:
-            arena.close()  # the mapping and the worker's copy live on
+            arena.close()  # closes the descriptor only: the mapping and the worker's copy stay valid
         self._lost.clear()
         protocol = messages.FrameProtocol(self._receive, self._connection_lost)
         await loop.create_unix_connection(lambda: protocol, sock=connection)
-        if self._lost.is_set():  # it went while it was being made
+        if self._lost.is_set():  # the connection was lost while it was being made
             return False
         self._protocol = protocol
         self._slots.adopt(arena)
@@ -113,9 +113,9 @@ class WorkerClient:
     def submit(
         self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
     ) -> tuple[int, asyncio.Future[messages.Done]]:
-        """Hands a filled slot to the worker: pixels, or so many bytes of a JPEG.
+        """Sends a filled slot to the worker; the slot holds pixels, or `encoded_bytes` bytes of a JPEG.
 
-        Raises NotReady without a connection to the arena's worker.
+        Raises NotReady when there is no connection to the worker that has the permit's arena.
         """
         if self._protocol is None or not self._slots.is_current(permit):
             raise NotReady("the device worker is restarting; retry shortly")
@@ -130,7 +130,7 @@ class WorkerClient:
         return request_id, answer
 
     def cancel(self, request_id: int) -> None:
-        """Nobody waits any more. The slot still comes back only with the worker's reply."""
+        """Tells the worker that nobody waits for the answer; the slot stays taken until the worker replies."""
         if self._protocol is not None and request_id in self._open:
             self._protocol.send(messages.Cancel(request_id))
 
@@ -142,7 +142,7 @@ class WorkerClient:
             log.warning("unknown_reply", request_id=message.request_id)
             return
         self._estimates.answered(opened.permit.instance_id, message, time.monotonic())
-        # The answer first: whoever awaits it holds the permit too, so the slot stays valid.
+        # The answer is set before the permit is released; its reader holds the permit too, so the slot stays valid.
         if not opened.answer.done():
             opened.answer.set_result(message)
         opened.permit.release()
@@ -159,7 +159,7 @@ class WorkerClient:
 
 
 def ensure_ok(status: int) -> None:
-    """What a reply means for its request. Raises the error that the client gets for it."""
+    """Raises the error that the client gets for a reply other than DONE_OK."""
     if status == messages.DONE_OK:
         return
     kind, text = _ERRORS.get(status, (WorkerLost, f"the worker answered with an unknown status {status}"))

@@ -1,1 +1,1 @@
-"""What the processes of a server share: messages, shared memory, and how a child is started and ended."""
+"""What the processes of a server share: messages, shared memory, and how a child process is started and ended."""

@@ -1,4 +1,4 @@
-"""Bearer keys. Promises: read from a file at start, compared in constant time, never logged."""
+"""Checks bearer keys, which are read from a file at start, compared in constant time, and never logged."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from saccade.service.errors import SaccadeError, SettingsError
 
 
 class Unauthorized(SaccadeError):
-    """No key was given."""
+    """The request has no key."""
 
 
 class Forbidden(SaccadeError):
-    """A key was given, and it is not one of ours."""
+    """The request has a key that this server does not know."""
 
 
 class ApiKeys:
-    """Accepts any of its keys; without keys, accepts everybody."""
+    """Accepts any of its keys; without keys it accepts every request."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
     @classmethod
     def from_file(cls, path: Path | None) -> ApiKeys:
-        """One key per line. Raises SettingsError for a file that cannot be read or holds none."""
+        """Reads one key per line. Raises SettingsError for a file that cannot be read or holds no key."""
         if path is None:
             return cls([])
         try:
@@ -37,13 +37,13 @@ class ApiKeys:
         return cls(keys)
 
     def ensure(self, authorization: bytes | None) -> int | None:
-        """The number of the key; None where none is asked for. Raises Unauthorized or Forbidden."""
+        """Returns the number of the request's key; None where no key is needed. Raises Unauthorized or Forbidden."""
         if not self._keys:
             return None
         scheme, _, given = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not given:
             raise Unauthorized("this server asks for a key: send `Authorization: Bearer <key>`")
-        # All keys are compared, so the time does not tell which one nearly matched.
+        # All keys are compared, so that the time taken does not reveal which one nearly matched.
         matches = [hmac.compare_digest(given.strip(), key) for key in self._keys]
         if not any(matches):
             raise Forbidden("this key is not known here")

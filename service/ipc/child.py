@@ -1,4 +1,4 @@
-"""A child's side of its control connection. Promises: settings come first; when the parent goes, so does the child."""
+"""A child process's side of its connection to the supervisor: settings arrive first, and the child ends with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ChildIdentity:
 
 
 class ControlConnection:
-    """Messages from and to the supervisor."""
+    """Receives messages from the supervisor and sends messages to it."""
 
     def __init__(self) -> None:
         self._configured: asyncio.Future[Configure] = asyncio.get_running_loop().create_future()
@@ -38,14 +38,14 @@ class ControlConnection:
         return connection
 
     async def identity(self) -> ChildIdentity:
-        """Settings and name, sent by the supervisor before anything else."""
+        """Waits for the settings and the name, which the supervisor sends before anything else."""
         configure = await self._configured
         return ChildIdentity(
             Settings.model_validate_json(configure.settings_json), configure.name, configure.socket_path
         )
 
     def start(self, on_message: Callable[[AnyMessage], None], on_lost: Callable[[], None]) -> None:
-        """From now on messages arrive; those that came early are delivered first, in order."""
+        """Begins to deliver messages; those that came early are delivered first, in order."""
         self._on_message = on_message
         self._on_lost = on_lost
         early, self._early = self._early, []
@@ -71,5 +71,5 @@ class ControlConnection:
 
 
 def ignore_terminal_signals() -> None:
-    """Ctrl-C reaches the whole process group; only the supervisor acts on it and stops children in order."""
+    """Ignores Ctrl-C, which reaches the whole process group: only the supervisor acts on it, and stops its children."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

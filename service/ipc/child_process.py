@@ -1,8 +1,9 @@
-"""The parent's side of a child process. Promises: named, configured first, its end noticed, never left behind."""
+"""The supervisor's side of a child process: it starts it, sends its settings first, and notices its end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -26,12 +27,12 @@ class ChildSpec:
 
 
 def inherited_environment() -> Mapping[str, str]:
-    """What every child starts from; its own variables go on top."""
+    """Returns the environment that every child inherits; its own variables replace inherited ones."""
     return os.environ
 
 
 class ChildProcess:
-    """One running child."""
+    """One running child process."""
 
     def __init__(self, process: asyncio.subprocess.Process, protocol: FrameProtocol, name: str) -> None:
         self._process = process
@@ -40,12 +41,12 @@ class ChildProcess:
 
     @classmethod
     async def start(cls, spec: ChildSpec, settings: Settings, on_message: Callable[[AnyMessage], None]) -> ChildProcess:
-        """Spawns the child and sends its settings."""
+        """Starts the child and sends its settings."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # a models.py or export/ in the folder that the server was started from is not ours
+                "-P",  # a models.py or export/ in the current directory must not be imported instead of ours
                 "-m",
                 spec.module,
                 "--control-fd",
@@ -70,20 +71,20 @@ class ChildProcess:
         self._protocol.send(message)
 
     async def wait(self) -> int:
-        """The exit code; negative is a signal."""
+        """Waits for the end and returns the exit code; a negative one is a signal."""
         code = await self._process.wait()
         self._protocol.close()
         return code
 
     def kill(self) -> None:
-        """SIGKILL: for a child that no longer answers."""
+        """Sends SIGKILL, for a child that no longer answers."""
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGKILL)
 
 
 @dataclass(slots=True)
 class BackOff:
-    """Seconds before the next restart: doubles on quick deaths, starts over after a long life."""
+    """Computes the pause before a restart, in seconds: doubled after a short life, short again after a long one."""
 
     first_s: float = 0.1
     last_s: float = 5.0
@@ -96,3 +97,8 @@ class BackOff:
         else:
             self._next_s = min(self.last_s, self._next_s * 2)
         return self._next_s
+
+    async def pause(self, lived_s: float, stop: asyncio.Event) -> None:
+        """Waits before a restart after a life of `lived_s` seconds; the order to stop ends the wait."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), self.after_life_of(lived_s))

@@ -1,4 +1,4 @@
-"""First bytes between an API process and a worker: the arena's descriptor. Promises: bounded in time and size."""
+"""Sends the descriptor of a slot arena from an API process to a worker, as the first bytes of their connection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _MAX_HELLO_BYTES = 256
 
 
 def send_arena(connection: socket.socket, arena: SlotArena) -> None:
-    """Blocking; a few microseconds on a fresh Unix socket."""
+    """Sends the arena; this blocks for a few microseconds on a fresh Unix socket."""
     hello = msgspec.msgpack.encode(Hello(arena.slot_count, arena.slot_bytes))
     socket.send_fds(connection, [hello], [arena.descriptor])
 
 
 def receive_arena(connection: socket.socket) -> SlotArena:
-    """Blocking; call it off the loop. Raises OSError, or ValueError for anything but a matching hello."""
+    """Receives the arena; this blocks for up to 5 s, so call it in a thread.
+
+    Raises OSError, or ValueError when the first message is not a matching hello.
+    """
     connection.settimeout(_TIMEOUT_S)
     raw, descriptors, _, _ = socket.recv_fds(connection, _MAX_HELLO_BYTES, 1)
     connection.setblocking(False)

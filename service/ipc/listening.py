@@ -1,8 +1,8 @@
-"""The port. Promises: the supervisor owns it, every API process listens for itself, the kernel spreads connections.
+"""Reserves the HTTP port for the supervisor, and opens a listening socket on it for each API process.
 
-Each API process has a listening socket of its own (SO_REUSEPORT): with a single shared one, whichever process wakes
-first takes whole bursts of connections and the others idle. A process that dies takes its socket with it, so the
-kernel stops sending it anybody; the supervisor's reservation, which never listens, keeps the port in the meantime.
+Each API process has a listening socket of its own (SO_REUSEPORT), and the kernel spreads connections over them: with
+one shared socket, the first process to run takes whole bursts of connections while the others idle. When a process
+dies, its socket is closed and gets no more connections; the supervisor's socket, which never listens, keeps the port.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _BACKLOG = 2048
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """Binds the port without listening on it; port 0 takes a free one. Raises SettingsError when it is taken."""
-    # Without SO_REUSEPORT first: with it, two servers of one user would share the port and never notice.
+    """Binds the port without listening on it; port 0 takes a free one. Raises SettingsError when the port is taken."""
+    # The first attempt is without SO_REUSEPORT: with it, two servers of one user would share the port unnoticed.
     try:
         with _socket_for(host) as probe:
             probe.bind((host, port))
@@ -30,7 +30,7 @@ def reserve(host: str, port: int) -> socket.socket:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """One process's own listening socket on a reserved port."""
+    """Opens the calling process's own listening socket on a reserved port."""
     listener = _socket_for(host)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))

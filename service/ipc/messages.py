@@ -1,10 +1,10 @@
-"""Every message between processes, and its wire form. Promises: frozen values; a frame is a length and a msgpack list.
+"""Defines every message between processes. All are frozen; on the wire, a frame is a length and a msgpack list.
 
 Rules
 1. Only ids and numbers travel; pixels and answers stay in the slot arena.
-2. A `Submit` is answered by exactly one `Done`, unless the connection ends: then every open request is lost.
-3. Times are seconds on CLOCK_MONOTONIC, shared by all processes of the machine.
-4. An instance is one variant of one version on one worker; the supervisor numbers them, never twice.
+2. A `Submit` is answered by exactly one `Done`, unless the connection ends: every open request is then lost.
+3. Times are seconds on CLOCK_MONOTONIC, which all processes of the machine share.
+4. An instance is one variant of one version on one worker; the supervisor gives each a number that is never reused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of all messages; the tag is the class name."""
 
 
-# API process -> worker
+# Messages from an API process to a worker
 
 
 class Hello(Message, frozen=True):
-    """First message on a connection; the arena's descriptor travels with it as ancillary data."""
+    """The first message on a connection; the arena's descriptor is sent with it as ancillary data."""
 
     slot_count: int
     slot_bytes: int
@@ -37,36 +37,36 @@ class Submit(Message, frozen=True):
     instance_id: int
     deadline_s: float
     submitted_s: float
-    encoded_bytes: int = 0  # the slot begins with so many bytes of a JPEG, for a worker that decodes; 0: it has pixels
-    rank_offset_s: float = 0.0  # its priority: how much later than its deadline its place in line is
+    encoded_bytes: int = 0  # length of the JPEG at the start of the slot; 0 means that the slot holds pixels
+    rank_offset_s: float = 0.0  # added to the deadline when requests are ordered: the priority
 
 
 class Cancel(Message, frozen=True):
-    """Nobody waits for this request any more; it still gets its `Done`, so that the slot comes back."""
+    """Nobody waits for this request any more; it still gets its `Done`, so that its slot becomes free."""
 
     request_id: int
 
 
 class Probe(Message, frozen=True):
-    """Asks for a sign of life that passes through the device loop."""
+    """Asks for an `Alive`, which the device loop itself must answer."""
 
     sequence: int
 
 
-# worker -> API process
+# Messages from a worker to an API process
 
 
 class Done(Message, frozen=True):
-    """`status` is one of DONE_*; the answer is in the slot only for DONE_OK."""
+    """The end of a request. `status` is one of DONE_*; the slot holds the answer only for DONE_OK."""
 
     request_id: int
     status: int
     queue_s: float
     infer_s: float
     batch_size: int
-    decode_s: float = 0.0  # of its batch, when the worker decoded it
-    wait_s: float = 0.0  # what a request for the same instance that came now would wait before its run
-    image_s: float = 0.0  # what each further one adds to that; 0: not known
+    decode_s: float = 0.0  # seconds in which the worker decoded the JPEGs of the batch
+    wait_s: float = 0.0  # seconds that a new request for this instance would wait before its run
+    image_s: float = 0.0  # seconds that each further request adds to that; 0 means not known
 
 
 class Alive(Message, frozen=True):
@@ -78,15 +78,15 @@ DONE_EXPIRED = 1
 DONE_CANCELLED = 2
 DONE_FAILED = 3
 DONE_UNKNOWN_INSTANCE = 4
-DONE_UNDECODED = 5  # the worker cannot decode these bytes; the sender's own decoder has the last word
-DONE_DEVICE_LOST = 6  # the device failed with this request on it; the worker ends
+DONE_UNDECODED = 5  # the worker cannot decode these bytes; the API process tries its own decoder
+DONE_DEVICE_LOST = 6  # the device failed while it had this request; the worker ends
 
 
-# supervisor -> worker
+# Messages from the supervisor to a worker
 
 
 class Load(Message, frozen=True):
-    """Load one variant, warm it at every allowed size, then report `ready`."""
+    """The order to load one variant, warm it at every allowed batch size, and report `ready`."""
 
     instance_id: int
     model: str
@@ -95,9 +95,9 @@ class Load(Message, frozen=True):
     version_dir: str
     manifest_sha256: str
     allowed_batch_sizes: tuple[int, ...]
-    backend: str  # as in `backends/registry.py`
-    plan_dir: str = ""  # of a TensorRT plan; empty for a backend that opens the variant's own file
-    plan_sha256: str = ""  # of the plan that passed its gate: no other is opened
+    backend: str  # a name in `backends/registry.py`
+    plan_dir: str = ""  # folder of the TensorRT plan; empty for a backend that opens the variant's own file
+    plan_sha256: str = ""  # digest of the plan that passed its gate; the worker opens no other
 
 
 class Unload(Message, frozen=True):
@@ -105,27 +105,27 @@ class Unload(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """Finish what is queued, then exit 0."""
+    """The order to finish the queued requests and exit with code 0."""
 
 
-# worker -> supervisor
+# Messages from a worker to the supervisor
 
 
 class DeviceFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker found on its device. Empty or 0 where the device has no such thing."""
+    """What a worker found on its device; a field is empty or 0 where the device has no such property."""
 
     name: str = ""
-    compute_capability: str = ""  # "SM90"
-    tensorrt: str = ""  # module name
+    compute_capability: str = ""  # such as "SM90"
+    tensorrt: str = ""  # name of the installed module
     tensorrt_version: str = ""
-    driver_version: str = ""  # the CUDA version that the driver is for
+    driver_version: str = ""  # CUDA version that the driver supports
     memory_total_bytes: int = 0
-    memory_free_bytes: int = 0  # before any model was loaded
-    problem: str = ""  # why the device cannot be used, in one line
+    memory_free_bytes: int = 0  # free before any model was loaded
+    problem: str = ""  # reason why the device cannot be used, in one line
 
 
 class WorkerReady(Message, frozen=True):
-    """The socket for API processes is open."""
+    """The worker's socket for API processes is open."""
 
     socket_path: str
     pid: int
@@ -133,22 +133,22 @@ class WorkerReady(Message, frozen=True):
 
 
 class InstanceState(Message, frozen=True):
-    """`state` is a VersionState; `reason` says why it failed; `seconds` since the load began."""
+    """Progress of a load: `state` is a VersionState, `reason` says why it failed, `seconds` count from its start."""
 
     instance_id: int
     state: str
     reason: str
     provider: str
     seconds: float
-    memory_bytes: int = 0  # that the load took on its device, measured; 0 until it is ready
-    decodes_jpegs: bool = False  # its worker does, on the device: it was measured to be faster and faithful
+    memory_bytes: int = 0  # device memory that the load took, measured; 0 until the instance is ready
+    decodes_jpegs: bool = False  # the worker decodes JPEGs on the device, which was measured as faster and faithful
 
 
 class Unloaded(Message, frozen=True):
     instance_id: int
 
 
-# supervisor -> API process
+# Messages from the supervisor to an API process
 
 
 class DeviceStatus(Message, frozen=True):
@@ -156,41 +156,41 @@ class DeviceStatus(Message, frozen=True):
     up: bool
     restarts: int
     socket_path: str
-    memory_bytes: int = 0  # held by its instances, as far as measured
+    memory_bytes: int = 0  # device memory that its instances hold, as far as measured
 
 
 class InstanceStatus(Message, frozen=True):
-    """A version on one device; while one instance replaces another there, a device has two of the same version."""
+    """One instance of a version; a device has two of the same version while one of them replaces the other."""
 
     device: str
-    instance_id: int  # 0: not on the worker
+    instance_id: int  # 0 while the instance is not on the worker
     state: str
     reason: str
     variant: str
     backend: str
     provider: str
     decodes_jpegs: bool = False
-    ladder_level: int = 0  # 0 is the version's best variant; the others answer when time is short
+    ladder_level: int = 0  # 0 is the version's best variant; higher levels are cheaper and answer under load
 
 
 class EngineStatus(Message, frozen=True):
-    """A TensorRT plan of a version on one device, on its way or there.
+    """The state of a TensorRT plan of a version on one device.
 
-    `state`: waiting, building, ready, failed (not built or not opened), missing (none will be; `reason` says why).
+    `state` is waiting, building, ready, failed (to be built or opened), or missing (none will be built, for `reason`).
     """
 
     device: str
-    variant: str  # empty where the reason concerns all of them
+    variant: str  # empty where the reason concerns all variants
     state: str
-    stage: str = ""  # of a build, as in supervisor/engines/build_wire.py
-    share: float = 0.0  # of that stage that is done
-    plan: str = ""  # the place of its key
+    stage: str = ""  # stage of a build, as in supervisor/engines/build_wire.py
+    share: float = 0.0  # part of that stage that is done, 0 to 1
+    plan: str = ""  # folder name of the plan in the store
     reason: str = ""
-    images_per_s: float = 0.0  # of the plan that serves, measured on this kind of device, best batch size
+    images_per_s: float = 0.0  # measured speed of a plan that serves, at its best batch size
 
 
 class VersionStatus(Message, frozen=True):
-    """`state`, `reason` and `variant` sum up the instances; `ready` means that one of them is."""
+    """A version and its instances, which `state`, `reason` and `variant` sum up; it is ready when one instance is."""
 
     model: str
     version: int
@@ -201,12 +201,12 @@ class VersionStatus(Message, frozen=True):
     variant: str
     instances: tuple[InstanceStatus, ...] = ()
     engines: tuple[EngineStatus, ...] = ()
-    on_demand: bool = False  # requests load it, and it may be unloaded for others
-    load_seconds: float = 0.0  # its last load took, warm-up included; 0 before the first
+    on_demand: bool = False  # the version is loaded by its first request, and may be unloaded for others
+    load_seconds: float = 0.0  # duration of its last load with warm-up; 0 before the first
 
 
 class Catalog(Message, frozen=True):
-    """All that is known of models and devices. Replaces the previous one as a whole."""
+    """All that the supervisor knows of models and devices. It replaces the previous catalog as a whole."""
 
     generation: int
     devices: tuple[DeviceStatus, ...]
@@ -215,14 +215,14 @@ class Catalog(Message, frozen=True):
 
 
 class Listen(Message, frozen=True):
-    """Take connections from now on."""
+    """The order to accept connections from now on."""
 
 
 class StopAdmitting(Message, frozen=True):
-    """Finish requests in flight, refuse new ones, then exit 0."""
+    """The order to finish the requests in flight, refuse new ones, and exit with code 0."""
 
 
-# API process -> supervisor
+# Messages from an API process to the supervisor
 
 
 class ApiReady(Message, frozen=True):
@@ -230,20 +230,20 @@ class ApiReady(Message, frozen=True):
 
 
 class CatalogApplied(Message, frozen=True):
-    """No request of this process can reach an instance that this catalog does not list as ready."""
+    """This process applied a catalog: none of its requests can reach an instance that it does not list as ready."""
 
     generation: int
 
 
-class Want(Message, frozen=True):
-    """Requests wait for a version that is not loaded. Sent again and again; loads once."""
+class DesireVersion(Message, frozen=True):
+    """Requests wait for a version that is not loaded. It may be sent repeatedly, and causes one load."""
 
     model: str
     version: int
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """How one API process uses a version."""
+    """How many requests of one API process use a version, and when the last one ended."""
 
     model: str
     version: int
@@ -252,17 +252,17 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Used(Message, frozen=True):
-    """What has changed since the last one; sent only where versions are loaded on demand."""
+    """The usages that changed since the last such message; sent only where versions are loaded on demand."""
 
     usages: tuple[Usage, ...]
 
 
 class Configure(Message, frozen=True):
-    """First message to every child: the resolved settings as JSON."""
+    """The first message to every child process, with the resolved settings as JSON."""
 
     settings_json: bytes
     name: str
-    socket_path: str  # worker: where to listen; API process: empty
+    socket_path: str  # where a worker listens; empty for an API process
 
 
 AnyMessage = (
@@ -283,25 +283,25 @@ AnyMessage = (
     | StopAdmitting
     | ApiReady
     | CatalogApplied
-    | Want
+    | DesireVersion
     | Used
     | Configure
 )
 
 _LENGTH = struct.Struct("<I")
-_MAX_FRAME_BYTES = 16 * 1024 * 1024  # a catalog of thousands of versions is far below; more is a broken peer
+_MAX_FRAME_BYTES = 16 * 1024 * 1024  # far above a catalog of thousands of versions; a longer frame is an error
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[AnyMessage])
 
 
 def frame_of(messages: Sequence[AnyMessage]) -> bytes:
-    """One wire frame."""
+    """Encodes messages as one frame."""
     body = _encoder.encode(messages)
     return _LENGTH.pack(len(body)) + body
 
 
 class FrameProtocol(asyncio.Protocol):
-    """Turns a byte stream into messages and batches what is sent within one turn of the loop into one frame."""
+    """Turns a byte stream into messages, and sends all messages of one event-loop iteration as one frame."""
 
     def __init__(self, on_message: Callable[[AnyMessage], None], on_lost: Callable[[], None]) -> None:
         self._on_message = on_message
@@ -309,10 +309,10 @@ class FrameProtocol(asyncio.Protocol):
         self._received = bytearray()
         self._outgoing: list[AnyMessage] = []
         self._transport: asyncio.Transport | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # kept: asking for it is a system call
+        self._loop: asyncio.AbstractEventLoop | None = None  # kept, because asking for it is a system call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         received = self._received
@@ -338,7 +338,7 @@ class FrameProtocol(asyncio.Protocol):
         self._on_lost()
 
     def send(self, message: AnyMessage) -> None:
-        """Queues a message; all of one loop turn leave as one write. Dropped when the connection is gone."""
+        """Queues a message for the next write; without a connection the message is dropped."""
         if self._transport is None:
             return
         if self._loop is None:

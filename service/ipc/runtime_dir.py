@@ -1,4 +1,7 @@
-"""The folder of a running server: sockets and metric files, in memory. Promises: gone at the end, also after a kill."""
+"""Makes the folder of a running server for sockets and metric files, in memory where possible.
+
+The folder is removed at the end; the next server removes the folder of one that was killed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 
 def _sweep(parent: Path) -> None:
-    """Removes what supervisors that were killed left behind."""
+    """Removes the folders of servers that were killed."""
     for path in parent.glob("saccade-*-*"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and int(pid) != os.getpid() and not Path("/proc", pid).exists():
@@ -20,7 +23,7 @@ def _sweep(parent: Path) -> None:
 
 @contextlib.contextmanager
 def runtime_dir() -> Iterator[Path]:
-    """With `metrics` in it; removed at the end."""
+    """Makes the folder with `metrics` in it, and removes it at the end."""
     shared_memory = Path("/dev/shm")
     parent = shared_memory if os.access(shared_memory, os.W_OK) else None
     _sweep(Path(tempfile.gettempdir()) if parent is None else parent)

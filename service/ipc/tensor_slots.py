@@ -1,8 +1,8 @@
-"""Shared memory for pixels and answers. Promises: one owner, fixed slots, no names on disk, freed by the kernel.
+"""Shared memory for pixels and answers: anonymous arenas of fixed slots, which the kernel frees with their processes.
 
-An API process creates one arena per connection to a worker and sends it the descriptor. Pages cost memory only
-once touched, so the stride can be generous. A lost connection retires the arena as a whole: no slot is ever
-reused while some worker might still read it.
+An API process creates one arena per connection to a worker and sends the worker its descriptor. A page costs memory
+only once it is written, so slots can be large. When a connection is lost, its arena is given up as a whole: no slot is
+used again while a worker might still read it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.specs import TensorSpec
 
-_KEPT_PER_SLOT = 4  # layouts whose views are kept
-_ALIGNMENT_BYTES = 64  # one cache line; also what vectorised kernels like
+_KEPT_PER_SLOT = 4  # number of layouts per slot whose views are kept
+_ALIGNMENT_BYTES = 64  # one cache line, which is also a good alignment for vectorised kernels
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPlace:
-    """A tensor's place inside a slot."""
+    """Where a tensor lies inside a slot, in bytes from its start."""
 
     offset: int
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class TensorPlace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlotLayout:
-    """Where a model's input and outputs lie inside one slot. A key for views of it: equal to itself alone."""
+    """Where a model's input and outputs lie inside a slot. It is compared by identity, as a key for kept views."""
 
     input: TensorPlace
     outputs: tuple[TensorPlace, ...]
@@ -40,7 +40,7 @@ class SlotLayout:
 
 
 def layout_of(input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...]) -> SlotLayout:
-    """Input first, outputs behind it, each aligned."""
+    """Lays out the input first and the outputs after it, each aligned."""
     offset = 0
     places: list[TensorPlace] = []
     for spec in (input_spec, *output_specs):
@@ -53,7 +53,7 @@ def layout_of(input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...]) -> S
 
 @dataclass(frozen=True, slots=True)
 class SlotViews:
-    """A layout's tensors in one slot; writing to them writes to the other process."""
+    """A layout's tensors in one slot; the other process sees what is written to them."""
 
     input: NDArray[Any]
     outputs: tuple[NDArray[Any], ...]
@@ -66,7 +66,7 @@ class SlotArena:
         self.slot_count = slot_count
         self.slot_bytes = slot_bytes
         self._descriptor = descriptor
-        # Views into the mapping may outlive this object; the mapping goes when the last of them goes.
+        # Views may outlive this object; the mapping is freed with the last of them.
         self._memory = mmap.mmap(descriptor, slot_count * slot_bytes)
         self._views: dict[tuple[int, SlotLayout], SlotViews] = {}
 
@@ -81,12 +81,12 @@ class SlotArena:
         return self._descriptor
 
     def tensor(self, slot: int, place: TensorPlace) -> NDArray[Any]:
-        """A view of one tensor in one slot; writing to it writes to the other process."""
+        """Returns a view of one tensor in one slot; the other process sees what is written to it."""
         start = slot * self.slot_bytes + place.offset
         return np.ndarray(place.shape, place.dtype, self._memory, start)
 
     def views(self, slot: int, layout: SlotLayout) -> SlotViews:
-        """Views of a layout's tensors, kept: a slot is used again and again, mostly by the same model."""
+        """Returns views of a layout's tensors, and keeps them, because most slots serve the same model repeatedly."""
         views = self._views.get((slot, layout))
         if views is None:
             if len(self._views) >= _KEPT_PER_SLOT * self.slot_count:

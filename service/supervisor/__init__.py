@@ -1,1 +1,1 @@
-"""The parent process: it starts and replaces the others and decides what is loaded where."""
+"""The supervisor process: it starts and replaces all other processes, and decides what is loaded where."""

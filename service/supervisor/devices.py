@@ -1,12 +1,11 @@
-"""One device's worker, seen by the supervisor. Promises: it comes back when it dies or hangs; others notice nothing.
+"""Starts, probes and replaces the worker process of one device.
 
-Each device has its own back-off and its own probe, so a device that is broken restarts alone.
+Each device has its own back-off and its own probe, so a broken device does not affect the others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,27 +22,27 @@ log = structlog.get_logger()
 
 WORKER_MODULE = "saccade.service.worker.process"
 _PROBE_PERIOD_S = 1.0
-_PROBE_STALE_S = 5.0  # a probe waits for at most one batch; longer means not ready, the hang timeout means replace
+_PROBE_STALE_S = 5.0  # a probe waits for one batch at most; after this time the worker counts as not ready
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvents:
-    """What the supervisor wants to hear of a device, by its name."""
+    """The functions that are called with a device's name when something happens there."""
 
-    on_message: Callable[[str, messages.AnyMessage], None]  # without those of the probe
-    on_lost: Callable[[str, int], None]  # with the pid of the worker that ended
-    on_changed: Callable[[], None]  # it began or stopped to answer probes
+    on_message: Callable[[str, messages.AnyMessage], None]  # called for every message except answers to probes
+    on_lost: Callable[[str, int], None]  # called with the pid of the worker that ended
+    on_changed: Callable[[], None]  # called when a worker begins or stops to answer probes
 
 
 class DeviceSupervision:
-    """Starts, probes and replaces the worker of one device."""
+    """The worker of one device, over all its restarts."""
 
     def __init__(
         self, device: str, settings: Settings, socket_stem: Path, environment: Mapping[str, str], events: DeviceEvents
     ) -> None:
         """Raises SettingsError for a device that the server's own environment hides."""
         self.device = device
-        # No real device: nothing is hidden, and names of devices that are not there can be tried out.
+        # The fake backend needs no real device, so any valid name is allowed.
         given = {} if settings.backend == "fake" else inherited_environment()
         self._environment = {**environment, **worker_environment(device, given)}
         self._settings = settings
@@ -58,12 +57,12 @@ class DeviceSupervision:
 
     @property
     def is_open(self) -> bool:
-        """The worker takes connections and loads."""
+        """Whether the worker accepts connections and loads."""
         return self._worker is not None and bool(self._socket_path)
 
     @property
     def is_up(self) -> bool:
-        """It answers probes as well."""
+        """Whether the worker also answers probes."""
         is_stale = self._probe_sent_s is not None and time.monotonic() - self._probe_sent_s > _PROBE_STALE_S
         return bool(self._socket_path) and not is_stale
 
@@ -71,18 +70,18 @@ class DeviceSupervision:
         return messages.DeviceStatus(self.device, self.is_up, self._restarts, self._socket_path, memory_bytes)
 
     def send(self, message: messages.AnyMessage) -> None:
-        """Dropped when there is no worker."""
+        """Sends a message to the worker; without a worker the message is dropped."""
         if self._worker is not None:
             self._worker.send(message)
 
     async def keep(self) -> None:
-        """Keeps a worker alive until told to stop."""
+        """Keeps a worker running until told to stop."""
         back_off = BackOff()
         while not self._is_draining:
             started_s = time.monotonic()
             worker = await ChildProcess.start(self._spec(), self._child_settings(), self._receive)
             self._worker = worker
-            if self._is_draining:  # told to stop while it was being started
+            if self._is_draining:  # the order to stop came while the worker was being started
                 worker.send(messages.Stop())
             code = await worker.wait()
             self._worker = None
@@ -92,10 +91,10 @@ class DeviceSupervision:
                 log.error("worker_died", device=self.device, exit_code=code)
                 self._restarts += 1
             self._events.on_lost(self.device, worker.pid)
-            await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+            await back_off.pause(time.monotonic() - started_s, self._stop)
 
     async def probe(self) -> None:
-        """Asks for a sign of life that passes the device loop; a worker that hangs is killed and so restarted."""
+        """Sends probes that the device loop must answer; a worker that hangs is killed, and so restarted."""
         sequence = 0
         while True:
             await asyncio.sleep(_PROBE_PERIOD_S)
@@ -114,12 +113,12 @@ class DeviceSupervision:
                 self._events.on_changed()
 
     def drain(self) -> None:
-        """From now on the worker's end is no loss, and no other one follows. It still serves."""
+        """Expects the worker's end from now on, and does not replace it; until then the worker still serves."""
         self._is_draining = True
         self._stop.set()
 
     def kill(self) -> bool:
-        """SIGKILL; False when there is no worker."""
+        """Sends SIGKILL; returns False when there is no worker."""
         if self._worker is None:
             return False
         self._worker.kill()
@@ -137,11 +136,6 @@ class DeviceSupervision:
                 self._events.on_message(self.device, message)
             case _:
                 self._events.on_message(self.device, message)
-
-    async def _pause(self, seconds: float) -> None:
-        """A back-off, cut short by the order to stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _spec(self) -> ChildSpec:
         socket_path = f"{self._socket_stem}-{self._restarts}.sock"

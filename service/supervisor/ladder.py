@@ -1,7 +1,7 @@
-"""Chooses the rungs of a version on a device. Promises: pure; gated variants only; every rung of `auto` pays.
+"""Chooses the variants of a version that form its ladder on a device; `api/fallback.py` decides which one answers.
 
-After the families of sub-models of SortedNet (Valipour et al. 2023) and of the width and resolution ladders: the same
-version in several trade-offs of accuracy against speed, of which the load decides the one that answers.
+The idea is that of the families of sub-models of SortedNet (Valipour et al. 2023): the same version in several
+trade-offs of accuracy against speed. A ladder holds only variants that passed their gate.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from dataclasses import dataclass
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
 
-# A rung holds memory all the time and costs accuracy when it answers. Below this it would not relieve much.
+# A level holds memory all the time and costs accuracy when it answers; with a smaller gain it would not help much.
 MIN_SPEEDUP = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The first rung is the one that serves; the others answer when time is short."""
+    """The variants by level: level 0 usually serves, and the others answer under load."""
 
-    rungs: tuple[Variant, ...]
-    left_out: tuple[str, ...] = ()  # names that were asked for and cannot serve, with the reason
+    variants: tuple[Variant, ...]
+    left_out: tuple[str, ...] = ()  # "name: reason" of each variant that was named and cannot serve
 
 
 def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None) -> Ladder:
-    """Rungs on this device. `names` are the setting's; empty without a ladder, None where figures decide.
+    """Returns the ladder on this device. `names` is `Settings.ladder_names`: None where measurements choose.
 
-    By figures the first rung is `wanted`, or with "auto" the variant with the best metric (of equals the faster).
-    Each further one is the next in accuracy that is measured, on this kind of device, to be faster by MIN_SPEEDUP
-    than the rung above it. Raises RepositoryError when nothing of the version can serve there.
+    By measurements, level 0 is `wanted`, or with "auto" the variant with the best metric (of equal ones the faster).
+    Each further level is the next variant in accuracy that was measured, on this kind of device, as faster by
+    MIN_SPEEDUP than the level before. Raises RepositoryError when no variant of the version can serve there.
     """
     if names is None:
         return Ladder(_by_figures(manifest, device, wanted))
     if not names:
         return Ladder((choose_variant(manifest, device, wanted),))
     runnable = {item.name: item for item in runnable_variants(manifest, device)}
-    rungs = tuple(runnable[name] for name in names if name in runnable)
+    levels = tuple(runnable[name] for name in names if name in runnable)
     left_out = tuple(_why(manifest, device, name) for name in names if name not in runnable)
-    return Ladder(rungs or (choose_variant(manifest, device, wanted),), left_out)
+    return Ladder(levels or (choose_variant(manifest, device, wanted),), left_out)
 
 
 def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, ...]:
@@ -49,11 +49,11 @@ def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, 
     measured.sort(key=lambda item: (-item.metric.value, -speed(item)))
     is_free = wanted == "auto" and bool(measured)
     first = measured[0] if is_free else choose_variant(manifest, device, wanted)
-    rungs = [first]
+    levels = [first]
     for item in measured:
-        if speed(item) >= MIN_SPEEDUP * speed(rungs[-1]) > 0:
-            rungs.append(item)
-    return tuple(rungs)
+        if speed(item) >= MIN_SPEEDUP * speed(levels[-1]) > 0:
+            levels.append(item)
+    return tuple(levels)
 
 
 def _why(manifest: Manifest, device: str, name: str) -> str:

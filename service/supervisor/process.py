@@ -1,9 +1,8 @@
-"""Owns the port and all processes. Promises: children come back, versions follow the repository, SIGTERM drains."""
+"""The supervisor: it reserves the port, keeps all processes running, sends the catalog, and drains on SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -32,14 +31,14 @@ from saccade.service.supervisor.versions import VersionTable
 
 log = structlog.get_logger()
 
-# glibc gives image-sized blocks back to the kernel at every free; getting them again, page by page, costs as much as
-# decoding a small image. Blocks up to 8 MiB stay with the process, and at most 64 MiB of them unused.
+# By default glibc returns image-sized blocks to the kernel at every free; getting them again, page by page, costs as
+# much as decoding a small image. With these values a process keeps blocks up to 8 MiB, at most 64 MiB of them unused.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
-_TOGETHER_WITHIN_S = 5.0  # a process that takes longer to start listens later than the others
+_TOGETHER_WITHIN_S = 5.0  # an API process that takes longer to start listens later than the others
 
 
 class Supervisor:
-    """A worker per device and some API processes around one version table."""
+    """Runs a worker per device and the API processes, by one version table."""
 
     def __init__(
         self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
@@ -73,7 +72,7 @@ class Supervisor:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Serves until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._start_barrier.wait_no_longer()))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +85,7 @@ class Supervisor:
             watching += [tasks.create_task(run) for run in self._versions.runs()]
             building = [tasks.create_task(run) for run in self._engines.runs()]
             await self._stop.wait()
-            for task in building:  # at once: what serves needs no new plan any more
+            for task in building:  # stopped first, because a server that ends needs no new plans
                 task.cancel()
             await self._shut_down(apis, workers)
             for task in (*watching, *apis, *workers):
@@ -108,7 +107,7 @@ class Supervisor:
             api = await ChildProcess.start(spec, self._settings, lambda message: self._from_api(name, message))
             self._apis[name] = api
             self._acknowledged[name] = 0
-            if self._is_draining:  # it was being started when the others were told
+            if self._is_draining:  # the process was being started when the others were told to stop
                 api.send(messages.StopAdmitting())
             code = await api.wait()
             self._apis.pop(name)
@@ -116,10 +115,10 @@ class Supervisor:
             self._start_barrier.gone(name)
             self._versions.model_cache.api_gone(name)
             mark_process_dead(api.pid, self._metrics_dir)
-            self._unload_settled()
+            self._unload_unreachable()
             if not self._is_draining:
                 log.error("api_process_died", name=name, exit_code=code)
-                await self._pause(back_off.after_life_of(time.monotonic() - started_s))
+                await back_off.pause(time.monotonic() - started_s, self._stop)
 
     def _worker_lost(self, device: str, pid: int) -> None:
         mark_process_dead(pid, self._metrics_dir)
@@ -127,11 +126,6 @@ class Supervisor:
             self._table.worker_lost(device)
             self._placement.device_lost(device)
             self._publish()
-
-    async def _pause(self, seconds: float) -> None:
-        """A back-off, cut short by the order to stop."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _child_environment(self) -> dict[str, str]:
         return {MULTIPROCESS_DIR: str(self._metrics_dir), **_ALLOCATOR}
@@ -149,9 +143,9 @@ class Supervisor:
             case messages.CatalogApplied():
                 self._acknowledged[name] = message.generation
                 self._let_listen(self._start_barrier.able(name))
-                self._unload_settled()
+                self._unload_unreachable()
                 self._announce()
-            case messages.Want():
+            case messages.DesireVersion():
                 self._versions.desire(VersionKey(message.model, message.version))
             case messages.Used():
                 self._versions.model_cache.used(name, message.usages)
@@ -196,12 +190,12 @@ class Supervisor:
         self._publish()
 
     def _load_next(self) -> None:
-        """Places what waits, and gives every worker that loads nothing its next instance."""
+        """Places waiting instances, and sends the next load to every worker that loads nothing."""
         changes = 0
         self._versions.model_cache.is_waiting = False
         for refused in self._placement.reconcile(self._versions.model_cache.room):
             fields = {"model": refused.key.model, "version": refused.key.version, "device": refused.device}
-            if refused.rung:
+            if refused.ladder_level:
                 log.warning("rung_has_no_room", **fields, variant=refused.variant, reason=refused.reason)
             else:
                 log.error("version_has_no_room", **fields, reason=refused.reason)
@@ -218,8 +212,8 @@ class Supervisor:
         for name in names:
             self._apis[name].send(messages.Listen())
 
-    def _unload_settled(self) -> None:
-        """Unloads what no API process can reach any more."""
+    def _unload_unreachable(self) -> None:
+        """Unloads the instances that no API process can reach any more."""
         acknowledged = min(self._acknowledged.values(), default=self._generation)
         for device, instance_id in self._table.to_unload(acknowledged):
             self._devices[device].send(messages.Unload(instance_id))
@@ -239,12 +233,12 @@ class Supervisor:
             api.send(catalog)
 
     def _announce(self) -> None:
-        """Says once that all processes know of all models."""
+        """Logs once that all processes know all models."""
         is_known = len(self._acknowledged) == self._settings.api_processes and all(
             generation == self._generation for generation in self._acknowledged.values()
         )
         is_open = any(device.is_open for device in self._devices.values())
-        is_serving = is_known and is_open and self._table.is_settled()
+        is_serving = is_known and is_open and self._table.has_no_load_pending()
         if self._was_ready or self._is_draining or not is_serving:
             return
         self._was_ready = True
@@ -255,7 +249,7 @@ class Supervisor:
     # Shutdown
 
     async def _shut_down(self, apis: list[asyncio.Task[None]], workers: list[asyncio.Task[None]]) -> None:
-        """Named steps, one timeout: not ready, stop admitting, finish, stop the workers."""
+        """Drains: not ready, stop admitting, finish requests, stop the workers; one timeout bounds all steps."""
         settings = self._settings
         log.info("draining", in_s=settings.drain_delay_ms / 1000)
         self._is_draining = True
@@ -280,13 +274,13 @@ class Supervisor:
 
 
 def serve(settings: Settings, cores: int) -> None:
-    """Serves until a signal, with settings as they were given. Raises SettingsError when it cannot start."""
+    """Serves until a signal; `settings` are as given, not resolved. Raises SettingsError when it cannot start."""
     if not settings.repository.is_dir():
         raise SettingsError(
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
             "`saccade-export run RECIPE.yaml --repository DIR`"
         )
-    ApiKeys.from_file(settings.api_keys_file)  # refused here: an API process could only die of it, again and again
+    ApiKeys.from_file(settings.api_keys_file)  # a bad file is refused here; an API process could only die repeatedly
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
     with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
         host, port = reservation.getsockname()[:2]

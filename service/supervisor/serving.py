@@ -1,6 +1,6 @@
-"""Which versions are served, as repository and requests want it. Promises: nothing is loaded that was not verified.
+"""Decides which versions are loaded, from the repository and from requests; each is verified before it is loaded.
 
-It decides what the version table is to hold; the supervisor places and loads it.
+It changes the version table; the supervisor places and loads what the table holds.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from saccade.service.supervisor.versions import VersionTable
 
 log = structlog.get_logger()
 
-_REVIEW_PERIOD_S = 0.1  # short against any load
+_REVIEW_PERIOD_S = 0.1  # short against the duration of any load
 
 
 @dataclass(frozen=True, slots=True)
 class ServingEvents:
-    """What the supervisor does."""
+    """The functions of the supervisor that are called when something has changed."""
 
     publish: Callable[[], None]  # sends the catalog
-    load: Callable[[], None]  # places and loads what waits
-    next_generation: Callable[[], int]  # of the catalog that will be sent
+    load: Callable[[], None]  # places and loads waiting instances
+    next_generation: Callable[[], int]  # number of the catalog that will be sent next
 
 
 class VersionServing:
-    """Over one version table. Belongs to the supervisor's event loop."""
+    """Keeps one version table up to date; only the supervisor's event loop may call it."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class VersionServing:
         engines: PlanReconciler,
         events: ServingEvents,
     ) -> None:
-        """`held_bytes` is what an instance holds of its device's memory."""
+        """`held_bytes` returns the device memory that an instance holds."""
         self._settings = settings
         self._signatures = signatures
         self._table = table
@@ -60,16 +60,16 @@ class VersionServing:
         self.model_cache = ModelCache(table, rule, held_bytes, ModelCacheEvents(self._unload, self._release))
 
     def runs(self) -> list[Coroutine[Any, Any, None]]:
-        """Each until cancelled."""
+        """Returns the coroutines to run, each until it is cancelled."""
         return [self._watch(), self._review_model_cache()]
 
     def desire(self, key: VersionKey) -> None:
-        """Requests wait for it."""
+        """Notes that requests wait for a version, and loads it."""
         self.model_cache.desire(key)
         self.load_requested()
 
     def load_requested(self) -> None:
-        """Brings up what requests wait for."""
+        """Loads the versions that requests wait for."""
         for key in self.model_cache.take_requested():
             entry = self._table.entry(key)
             if entry is not None and entry.verified is not None:
@@ -87,7 +87,7 @@ class VersionServing:
         log.warning("rung_gave_way", model=key.model, version=key.version, variant=spec.variant, device=spec.device)
         self._table.release(key, instance, self._events.next_generation())
 
-    # What the repository has
+    # The repository
 
     async def _watch(self) -> None:
         last_error = ""
@@ -95,7 +95,7 @@ class VersionServing:
             try:
                 await self._follow()
                 last_error = ""
-            except RepositoryError as error:  # it may come back; what is loaded goes on
+            except RepositoryError as error:  # the repository may become readable again; loaded versions still serve
                 if str(error) != last_error:
                     log.error("repository_unreadable", reason=str(error))
                 last_error = str(error)
@@ -143,15 +143,15 @@ class VersionServing:
             self._bring_up(verified)
 
     def _specs(self, version: VerifiedVersion) -> Specs:
-        """Of the devices that no plans are built for. Raises RepositoryError when no device has anything."""
+        """Returns the instances for devices without TensorRT. Raises RepositoryError when no device can serve."""
         others = [device for device in self._settings.devices if device not in self._engines.devices]
         return specs_for(version.manifest, others, self._settings)
 
     def _bring_up(self, version: VerifiedVersion) -> None:
-        """Asks for all instances of a version."""
+        """Adds all instances of a version to the table."""
         specs = self._specs(version)
         key = VersionKey(version.manifest.model, version.manifest.version)
-        for spec in (spec for rungs in specs.by_device.values() for spec in rungs):
+        for spec in (spec for levels in specs.by_device.values() for spec in levels):
             self._table.desire(key, spec)
         for device, reason in specs.refusals.items():
             self._table.cannot(key, device, reason)
@@ -161,7 +161,7 @@ class VersionServing:
         self._events.load()
 
     async def _review_model_cache(self) -> None:
-        """What could not leave may do so later: requests end, and a stay becomes long enough."""
+        """Tries to place waiting versions again, because others may now be unloaded: they became idle or old enough."""
         while True:
             await asyncio.sleep(_REVIEW_PERIOD_S)
             if self.model_cache.is_waiting:

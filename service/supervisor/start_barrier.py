@@ -1,13 +1,13 @@
-"""Decides when API processes begin to listen: those of the start together, each later one as soon as it can.
+"""Decides when API processes begin to listen: at the start all together, later ones as soon as they can answer.
 
-The first to listen alone would get every connection that clients open at that moment, and they keep them.
+A process that listened before the others would get every connection that clients open at that moment, and keep them.
 """
 
 from __future__ import annotations
 
 
 class StartBarrier:
-    """Opens once `count` processes are able to answer, or when it is told not to wait any longer."""
+    """Opens once `count` processes can answer, or when it is told not to wait any longer."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -16,7 +16,7 @@ class StartBarrier:
         self._told: set[str] = set()
 
     def able(self, name: str) -> list[str]:
-        """Notes that a process is able to answer, and returns the names of those to tell to listen now."""
+        """Notes that a process can answer, and returns the names of those to tell to listen now."""
         self._able.add(name)
         self._is_open = self._is_open or len(self._able) == self._count
         return self._to_tell()

@@ -1,9 +1,7 @@
-"""The supervisor's table of versions. Promises: every state change goes through here; one load at a time per worker.
+"""The supervisor's table of versions, through which every change of a version's state goes.
 
-Loading one instance at a time means that a worker which dies while loading names the culprit.
-
-A version has an instance on every device that is to serve it, two on a device while one replaces the other. Its own
-state is derived, see `service/supervisor/version_entry.py`.
+A worker loads one instance at a time, so that it is known which one it loaded when it died. A version has an instance
+on every device that serves it, and two on a device while one of them replaces the other.
 """
 
 from __future__ import annotations
@@ -18,16 +16,16 @@ from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.supervisor.version_entry import Instance, InstanceSpec, VersionEntry
 from saccade.service.supervisor.watch import KnownVersion, RepositoryPlan, plan_versions
 
-_MAX_LOAD_CRASHES = 2  # one may be bad luck, such as the machine running out of memory
+_MAX_LOAD_CRASHES = 2  # a single crash may have another cause, such as too little memory at that moment
 
 
 class VersionTable:
-    """All versions the server has tried, by key."""
+    """All versions that the server knows, by key."""
 
     def __init__(self) -> None:
         self._entries: dict[VersionKey, VersionEntry] = {}
         self._instance_ids = itertools.count(1)
-        self._loading: dict[str, Instance] = {}  # by device
+        self._loading: dict[str, Instance] = {}  # the instance that each device's worker loads now
 
     def entry(self, key: VersionKey) -> VersionEntry | None:
         return self._entries.get(key)
@@ -46,64 +44,64 @@ class VersionTable:
         self._entries.pop(key, None)
 
     def refuse(self, key: VersionKey, reason: str) -> None:
-        """No device shall load it."""
+        """Marks a version as one that no device may load."""
         entry = self._entries[key]
         entry.refusal = reason
         entry.instances.clear()
 
     def verified(self, key: VersionKey, version: VerifiedVersion, batch_sizes: tuple[int, ...]) -> None:
-        """Its files may be served; `want` says where."""
+        """Notes that a version's files were verified; `desire` then adds its instances."""
         entry = self._entries[key]
         entry.verified = version
         entry.manifest_sha256 = version.manifest_sha256
         entry.allowed_batch_sizes = batch_sizes
 
     def desire(self, key: VersionKey, spec: InstanceSpec) -> Instance:
-        """One instance more, once it has a place. A second one on the same device may replace the first."""
+        """Adds an instance that is loaded once it has a place; a second one on a device may replace the first."""
         instance = Instance(spec)
         self._entries[key].instances.append(instance)
         return instance
 
     def building(self, key: VersionKey, device: str, variant: str) -> None:
-        """Nothing serves there until its plan is built."""
+        """Notes that a version cannot serve on a device until its plan is built."""
         self.desire(key, InstanceSpec(device, variant, "tensorrt")).state = VersionState.BUILDING
 
     def instances(self, key: VersionKey, device: str) -> list[Instance]:
-        """Those of a version on a device, without what is on its way out; empty for an unknown version."""
+        """Returns a version's instances on a device, without those being unloaded; empty for an unknown version."""
         entry = self._entries.get(key)
         found = () if entry is None else entry.instances
         return [item for item in found if item.spec.device == device and item.state is not VersionState.UNLOADING]
 
     def release(self, key: VersionKey, instance: Instance, generation: int) -> None:
-        """It is replaced, or not wanted any more. From catalog `generation` on, nobody may send it requests."""
+        """Begins to unload an instance; from catalog `generation` on it gets no requests. One being loaded stays."""
         if instance not in self._loading.values():
             self._begin_unload(self._entries[key], instance, generation)
 
     def cannot(self, key: VersionKey, device: str, reason: str) -> None:
-        """This device can load nothing of it, others may."""
+        """Notes that one device can load no variant of a version; other devices may."""
         self.desire(key, InstanceSpec(device, "", "")).fail(reason)
 
     def unplaced(self) -> list[tuple[VersionKey, VersionEntry, list[Instance]]]:
-        """Versions with instances that wait for a place, one instance per device.
+        """Returns the versions with instances that wait for a place, with one instance per device.
 
-        Best rungs come first, so that every version has its place before any has a second; then newest versions.
+        The order is by ladder level, so that every version gets a place before any gets a second, then newest first.
         """
         found = []
         for key, entry in self._entries.items():
             by_device: dict[str, Instance] = {}
             waiting = [item for item in entry.instances if item.state is VersionState.LOADING and not item.is_placed]
-            rung = min((instance.spec.rung for instance in waiting), default=0)
+            level = min((instance.spec.ladder_level for instance in waiting), default=0)
             for instance in waiting:
-                if instance.spec.rung == rung:
+                if instance.spec.ladder_level == level:
                     by_device.setdefault(instance.spec.device, instance)
             if by_device:
                 found.append((key, entry, list(by_device.values())))
-        return sorted(found, key=lambda item: (item[2][0].spec.rung, -item[0].version))
+        return sorted(found, key=lambda item: (item[2][0].spec.ladder_level, -item[0].version))
 
     def place(
         self, key: VersionKey, devices: Collection[str], refusals: Mapping[str, str], spared: Collection[str]
     ) -> None:
-        """Applies a decision on what `unplaced` named."""
+        """Applies a placement decision to the instances that `unplaced` returned."""
         entry = self._entries[key]
         for instance in next((waiting for found, _, waiting in self.unplaced() if found == key), ()):
             device = instance.spec.device
@@ -116,7 +114,7 @@ class VersionTable:
                 entry.instances.remove(instance)
 
     def retry_refused(self) -> None:
-        """What found no room waits for a place again."""
+        """Lets the instances that failed for lack of memory wait for a place again."""
         for entry in self._entries.values():
             for instance in entry.instances:
                 if instance.lacks_room:
@@ -125,7 +123,7 @@ class VersionTable:
                     instance.reason = ""
 
     def next_load(self, device: str) -> Load | None:
-        """The next instance to send to a worker: placed, not there yet; newest version first. None while one loads."""
+        """Returns the next order to load for a worker, newest version first; None while the worker loads another."""
         if device in self._loading:
             return None
         waiting = [
@@ -135,7 +133,7 @@ class VersionTable:
         ]
         if not waiting:
             return None
-        entry, instance = min(waiting, key=lambda item: (item[1].spec.rung, -item[0].found.key.version))
+        entry, instance = min(waiting, key=lambda item: (item[1].spec.ladder_level, -item[0].found.key.version))
         instance.instance_id = next(self._instance_ids)
         self._loading[device] = instance
         return Load(
@@ -152,7 +150,7 @@ class VersionTable:
         )
 
     def report(self, update: InstanceState) -> tuple[VersionKey, Instance] | None:
-        """Applies a worker's report; None when the instance is no longer of interest."""
+        """Applies a worker's report; returns None when the instance is unknown or being unloaded."""
         found = self._find(update.instance_id)
         if found is None or found[1].state is VersionState.UNLOADING:
             return None
@@ -164,7 +162,7 @@ class VersionTable:
         instance.decodes_jpegs = update.decodes_jpegs
         if instance.state is VersionState.READY:
             instance.load_seconds = update.seconds
-            if instance.spec.rung == 0 or not entry.load_seconds:
+            if instance.spec.ladder_level == 0 or not entry.load_seconds:
                 entry.load_seconds = update.seconds
         if instance.state in (VersionState.READY, VersionState.FAILED):
             self._loading.pop(instance.spec.device, None)
@@ -174,7 +172,7 @@ class VersionTable:
         return entry.found.key, instance
 
     def worker_lost(self, device: str) -> None:
-        """Everything there has to be loaded again; a version that keeps killing the worker is given up there."""
+        """Has all instances of a device loaded again; one whose load keeps killing the worker fails."""
         for entry, instance in list(self._on(device)):
             if instance.state is VersionState.UNLOADING:
                 self._drop(entry, instance)
@@ -187,10 +185,10 @@ class VersionTable:
                 culprit.fail(f"the worker died {culprit.load_crashes} times while loading it")
 
     def begin_unload(self, key: VersionKey, generation: int) -> None:
-        """From catalog `generation` on, nobody may send it requests. What was never loaded just goes."""
+        """Begins to unload a version for good; from catalog `generation` on it gets no requests."""
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
-            return  # the next look at the repository finds it loaded
+            return  # the next reading of the repository tries again
         entry.is_unloaded = False
         for instance in list(entry.instances):
             self._begin_unload(entry, instance, generation)
@@ -198,7 +196,7 @@ class VersionTable:
             self.forget(key)
 
     def unload(self, key: VersionKey, generation: int) -> bool:
-        """Unloads it like `begin_unload`, but remembers it: a request loads it again. False while it loads."""
+        """Unloads a version until a request asks for it again; returns False while it is being loaded."""
         entry = self._entries[key]
         if any(instance in self._loading.values() for instance in entry.instances):
             return False
@@ -208,12 +206,12 @@ class VersionTable:
         return True
 
     def load(self, key: VersionKey) -> None:
-        """It rests no more; `want` says what of it is loaded. Those that were woken before come before it."""
+        """Lets a version be loaded again: `desire` adds its instances, placed after those of earlier requests."""
         entry = self._entries[key] = self._entries.pop(key)
         entry.is_unloaded = False
 
     def on_demand(self, key: VersionKey, *, is_so: bool) -> None:
-        """Whether requests load it."""
+        """Sets whether a version is loaded by its first request."""
         self._entries[key].on_demand = is_so
 
     def _begin_unload(self, entry: VersionEntry, instance: Instance, generation: int) -> None:
@@ -224,7 +222,7 @@ class VersionTable:
             instance.unload_generation = generation
 
     def to_unload(self, acknowledged_generation: int) -> list[tuple[str, int]]:
-        """Devices and instances that every API process has stopped using; each is named once."""
+        """Returns device and number of the instances that no API process uses any more; each is returned once."""
         found = []
         for entry in self._entries.values():
             for instance in entry.instances:
@@ -239,12 +237,11 @@ class VersionTable:
         if found is not None:
             self._drop(*found)
 
-    def is_settled(self) -> bool:
-        """Every version is ready somewhere, failed everywhere, or waits for its first request."""
-        settled = (VersionState.READY, VersionState.FAILED)
+    def has_no_load_pending(self) -> bool:
+        """Returns whether every version is ready somewhere, has failed everywhere, or waits for its first request."""
+        final = (VersionState.READY, VersionState.FAILED)
         return all(
-            entry.state in settled or (entry.on_demand and entry.verified is not None)
-            for entry in self._entries.values()
+            entry.state in final or (entry.on_demand and entry.verified is not None) for entry in self._entries.values()
         )
 
     def statuses(
@@ -287,10 +284,10 @@ class VersionTable:
 
 
 def _planned(entry: VersionEntry) -> VersionState:
-    """A version counts as ready for those it replaces only once all its devices have settled."""
+    """Returns the state for `plan_versions`: ready only once no device has a load of the version pending."""
     if entry.is_unloaded and not entry.refusal:
-        return VersionState.READY  # as good as: it answers when asked
-    if entry.state is VersionState.READY and not entry.is_settled:
+        return VersionState.READY  # it counts as ready, because its first request loads it
+    if entry.state is VersionState.READY and not entry.has_no_load_pending:
         return VersionState.WARMING
     return entry.state
 
@@ -305,5 +302,5 @@ def _status(instance: Instance) -> InstanceStatus:
         instance.spec.backend,
         instance.provider,
         instance.decodes_jpegs,
-        instance.spec.rung,
+        instance.spec.ladder_level,
     )

@@ -1,4 +1,4 @@
-"""Decides which versions to load and unload. Promises: pure; old versions stay until newer ones answer."""
+"""Decides which versions to load and unload; older versions stay loaded until newer ones are ready."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saccade.service.repository.open import FoundVersion
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """What the server already knows of a version it has tried to load."""
+    """The state of a version that the server has tried to load."""
 
     state: VersionState
     fingerprint: tuple[tuple[str, int, int], ...]
@@ -21,7 +21,7 @@ class KnownVersion:
 class RepositoryPlan:
     load: tuple[FoundVersion, ...]
     unload: tuple[VersionKey, ...]
-    forget: tuple[VersionKey, ...]  # failed ones that are gone, or will be tried again
+    forget: tuple[VersionKey, ...]  # failed versions that were removed, or will be tried again
 
 
 def plan_versions(
@@ -29,8 +29,8 @@ def plan_versions(
 ) -> RepositoryPlan:
     """Keeps the newest `versions_per_model` versions of each model that do not fail.
 
-    A failed version does not count, so the one before it goes on answering; it is tried again when its files
-    change. An older version is unloaded only once as many newer ones as wanted are ready.
+    A failed version does not count, so the version before it still serves; it is tried again when its files change. An
+    older version is unloaded only once `versions_per_model` newer ones are ready.
     """
     load: list[FoundVersion] = []
     unload: list[VersionKey] = []

@@ -1,7 +1,7 @@
-"""Fills the rows of a batch from slots. Promises: row i is request i's; an image that cannot be decoded is named.
+"""Fills the rows of a batch from slots: row i holds the image of request i.
 
-Rows beyond the requests are padding. They keep what lies in the buffer, which costs nothing: any bytes are a valid
-uint8 image, rows do not influence each other, and what the network makes of them is dropped, so nobody sees it.
+Rows beyond the requests are padding. They keep their former bytes, which costs nothing: any bytes are a valid uint8
+image, rows do not influence each other, and the network's outputs for padding are dropped.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ UInt8Array = NDArray[np.uint8]
 
 
 class JpegRowDecoder(Protocol):
-    """What decodes on the device; the real one is `JpegRows` of service/worker/gpu_jpeg/rows.py."""
+    """Decodes JPEGs on the device; the implementation is `JpegRows` in service/worker/gpu_jpeg/rows.py."""
 
     def decode(self, jpegs: Sequence[bytes], rows: Sequence[UInt8Array]) -> list[bool]:
-        """Whether each could be decoded into its row. Raises DeviceLost."""
+        """Returns, for each JPEG, whether it was decoded into its row. Raises DeviceLost."""
 
 
 class SlotContent(Protocol):
-    """What is needed to know of a request."""
+    """The properties of a request that `fill_rows` reads."""
 
     @property
     def arena(self) -> SlotArena: ...
@@ -37,14 +37,14 @@ class SlotContent(Protocol):
 
     @property
     def encoded_bytes(self) -> int:
-        """Of a JPEG that the slot begins with; 0: it has pixels."""
+        """Length of the JPEG at the start of the slot; 0 means that the slot holds pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """How it went."""
+    """The result of filling the rows of a batch."""
 
-    undecoded: frozenset[int]  # rows that hold no image; what the backend makes of them belongs to nobody
+    undecoded: frozenset[int]  # rows whose image could not be decoded; the outputs for them are dropped
     decode_s: float
 
 
@@ -58,9 +58,9 @@ def fill_rows(
     jpegs: JpegRowDecoder | None,
     clears_padding: bool = False,
 ) -> Filling:
-    """Writes the first rows of `rows` (n, height, width, 3), one per request. Raises DeviceLost.
+    """Writes one row of `rows` (n, height, width, 3) per request. Raises DeviceLost.
 
-    `clears_padding` blackens the others, for when an image that lies there may have made a run fail.
+    With `clears_padding` the other rows become black, in case an image that is still there made a run fail.
     """
     if clears_padding:
         rows[len(batch) :] = 0
@@ -75,7 +75,7 @@ def fill_rows(
     done = [False] * len(encoded) if jpegs is None else jpegs.decode(data, [rows[index] for index in encoded])
     undecoded = frozenset(index for index, is_done in zip(encoded, done, strict=True) if not is_done)
     for index in undecoded:
-        rows[index] = 0  # not the image that was there before
+        rows[index] = 0  # so that the row does not keep another request's image
     return Filling(undecoded, time.monotonic() - start_s)
 
 

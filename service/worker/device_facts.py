@@ -1,7 +1,7 @@
-"""What a worker finds on its device. Promises: never raises; a device that cannot be used says why in one line.
+"""Reads name, versions and memory of the worker's device. It never raises: the facts of an unusable device say why.
 
-On a GPU this makes the process's CUDA context, since only a context knows how much memory is free; it allocates and
-pins nothing.
+On a GPU this makes the CUDA context of the process, since only a context tells how much memory is free; it allocates
+no memory itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _KIB = 1024
 
 
 def device_facts(settings: Settings, cuda: CudaDriver | None = None) -> DeviceFacts:
-    """Of the worker's only device."""
-    if settings.backend == "fake":  # no real device, whatever its name
+    """Returns the facts about the worker's only device."""
+    if settings.backend == "fake":  # the fake backend has no real device, whatever its name
         return DeviceFacts(name="fake")
     if settings.device == CPU:
         return cpu_facts(_PROC, _CGROUP)
@@ -35,7 +35,7 @@ def device_facts(settings: Settings, cuda: CudaDriver | None = None) -> DeviceFa
 
 
 def memory_meter(settings: Settings, cuda: CudaDriver | None = None) -> Callable[[], int]:
-    """Reads the bytes in use: on a GPU of the device, by all processes; else this process's resident ones."""
+    """Returns a function that reads the bytes in use: a GPU's by all processes, or this process's resident memory."""
     if settings.device == CPU or settings.backend == "fake":
         return lambda: resident_bytes(_PROC)
 
@@ -44,7 +44,7 @@ def memory_meter(settings: Settings, cuda: CudaDriver | None = None) -> Callable
             driver = _opened(cuda)
             driver.set_device(_index(settings.device))
             memory = driver.memory()
-        except SaccadeError:  # the load itself says what is wrong with the device
+        except SaccadeError:  # the load reports what is wrong with the device
             return 0
         return memory.total_bytes - memory.free_bytes
 
@@ -52,7 +52,7 @@ def memory_meter(settings: Settings, cuda: CudaDriver | None = None) -> Callable
 
 
 def cpu_facts(proc: Path, cgroup: Path) -> DeviceFacts:
-    """Name of the processor, and memory: the container's where it has a limit."""
+    """Returns the processor's name and the memory of the machine, or of the container where it has a limit."""
     total_bytes = _meminfo_bytes(proc, "MemTotal")
     free_bytes = _meminfo_bytes(proc, "MemAvailable")
     limit_bytes = _number(_text(cgroup / "memory.max"))
@@ -73,7 +73,7 @@ def resident_bytes(proc: Path) -> int:
 
 
 def _gpu_facts(device: str, cuda: CudaDriver | None) -> DeviceFacts:
-    # Imported late: a CPU worker needs nothing of it, and TensorRT takes a second to load.
+    # Imported here, because a CPU worker does not need it and TensorRT takes a second to load.
     from saccade.service.backends.tensorrt.module import find_tensorrt
 
     tensorrt = find_tensorrt()
@@ -117,4 +117,4 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdigit() else None  # "max" is no limit
+    return int(text) if text.strip().isdigit() else None  # "max" means that there is no limit

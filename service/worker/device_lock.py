@@ -1,4 +1,4 @@
-"""Whose turn it is on the device. Promises: one holder; a loader that asks is next, however busy the traffic."""
+"""A lock on the device between the device loop and loaders; a waiting loader gets it before the loop's next batch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class DeviceLock:
-    """The loop holds the device while batches are in flight; loaders and removals take it for one thing in between."""
+    """The loop holds the lock while batches are in flight; loading and removing take it for single steps in between."""
 
     def __init__(self, on_wanted: Callable[[], None]) -> None:
-        """`on_wanted` wakes the loop, which may be waiting for company while a batch runs."""
+        """`on_wanted` notifies the loop, which may be waiting for more requests while a batch runs."""
         self._on_wanted = on_wanted
         self._changed = threading.Condition()
         self._is_held = False
@@ -20,12 +20,12 @@ class DeviceLock:
 
     @property
     def is_wanted(self) -> bool:
-        """Somebody waits: finish what is in flight, start nothing."""
+        """Whether a loader waits: the loop must then finish the batches in flight and start no other."""
         return self._waiting > 0
 
     @contextmanager
     def exclusive(self) -> Iterator[bool]:
-        """The device, with nothing of the loop's on it."""
+        """Holds the device while no batch of the loop is on it."""
         with self._changed:
             self._waiting += 1
         self._on_wanted()
@@ -41,16 +41,16 @@ class DeviceLock:
                 self._changed.notify_all()
 
     def take(self) -> None:
-        """For the loop: holds the device from now on; a second call is none."""
+        """Takes the device for the loop; further calls have no effect until `give`."""
         if self._is_loops:
             return
         with self._changed:
-            # Who waits goes first: a lock alone could starve a loader for as long as requests keep coming.
+            # Waiting loaders go first: a simple lock could starve them for as long as requests keep coming.
             self._changed.wait_for(lambda: not (self._is_held or self._waiting))
             self._is_held = self._is_loops = True
 
     def give(self) -> None:
-        """For the loop: the device is free; without a `take` before it does nothing."""
+        """Gives the device back for the loop; without a `take` before, the call has no effect."""
         if not self._is_loops:
             return
         with self._changed:

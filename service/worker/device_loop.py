@@ -1,10 +1,10 @@
-"""The thread that keeps the device busy. Promises: every submitted request is reported once, batches in order.
+"""The thread that runs batches on the device. Every submitted request is reported once, batches in their order.
 
-It alone runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. Loading a version warms up
-through `exclusive`, so traffic waits for as many runs at most. A failing batch is halved, and a half that fails again
-is run one image at a time: only the guilty one fails. A JPEG that the device cannot decode goes back, and what its row
-answers belongs to nobody. A request that would be late behind those ahead of it is refused when it comes.
-DeviceLost comes out of `run` after the requests in flight were reported as lost with their device.
+Only this thread runs batches: one at a time, or as many in flight as a PipelinedBackend overlaps. A version that is
+being loaded warms up through `exclusive`, between batches. A failing batch is halved, and a half that fails again is
+run one image at a time, so that only the image that causes the failure fails. A JPEG that the device cannot decode is
+reported as undecoded. A request that would be late behind those before it is refused when it arrives. `run` raises
+DeviceLost after it has reported the requests in flight as lost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from saccade.service.errors import BackendError, DeviceLost
 from saccade.service.ipc import messages
 from saccade.service.worker.batch_filling import Filling
 from saccade.service.worker.device_lock import DeviceLock
-from saccade.service.worker.in_flight import Flight, InFlight
-from saccade.service.worker.instances import Finished, Instance, Started, Work
+from saccade.service.worker.in_flight import InFlight, StartedRun
+from saccade.service.worker.instances import Finished, LoadedInstance, Started, Work
 from saccade.service.worker.scheduling.batching import Decision
 from saccade.service.worker.scheduling.queue import Backlog, RequestQueue
 
-_TRIAL_REST = 5  # trials take a fifth of an otherwise idle device at most
+_TRIAL_PAUSE_RUNS = 5  # pause between trials, in runs: trials take at most a fifth of an otherwise idle device
 
 
 class DeviceLoop:
-    """Owns the queue and the instances. All methods but `run` are for the worker's event loop and loader."""
+    """Owns the queue and the instances. The worker's event loop and loader call all methods except `run`."""
 
     def __init__(
         self,
@@ -39,29 +39,29 @@ class DeviceLoop:
         self._report = report
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
-        self._wake = threading.Condition()
-        self._device_lock = DeviceLock(self._wake_up)
+        self._condition = threading.Condition()
+        self._device_lock = DeviceLock(self._notify_loop)
         self._in_flight: InFlight[Started] = InFlight()
         self._queue: RequestQueue[Work] = RequestQueue()
-        self._instances: dict[int, Instance] = {}
-        self._waiting: dict[tuple[object, int], Work] = {}  # what is in the queue, by connection and request
-        self._busy_until_s = 0.0  # expected; 0 while nothing runs
+        self._instances: dict[int, LoadedInstance] = {}
+        self._waiting: dict[tuple[object, int], Work] = {}  # the queued requests, by connection and request number
+        self._busy_until_s = 0.0  # expected end of the present run; 0 while nothing runs
         self._probes: list[Callable[[], None]] = []
         self._is_stopping = False
 
     def exclusive(self) -> AbstractContextManager[bool]:
-        """The device, for a warm-up run."""
+        """Holds the device for a warm-up run."""
         return self._device_lock.exclusive()
 
-    def add(self, instance_id: int, instance: Instance, model: str = "", weight: float = 1.0) -> None:
-        """Instances of one model share the device time that its weight gives it."""
-        with self._wake:
+    def add(self, instance_id: int, instance: LoadedInstance, model: str = "", weight: float = 1.0) -> None:
+        """Adds an instance; all instances of a model share the device time that the model's weight gives."""
+        with self._condition:
             self._instances[instance_id] = instance
             self._queue.add_lane(instance_id, instance.limits, instance.latency, model, weight)
 
     def remove(self, instance_id: int) -> None:
-        """Requests that still wait for it are reported as having no instance; its memory is freed."""
-        with self._wake:
+        """Removes an instance and frees its memory; requests that still wait for it are reported as without one."""
+        with self._condition:
             orphans = self._queue.remove_lane(instance_id)
             self._forget(orphans)
             instance = self._instances.pop(instance_id, None)
@@ -71,28 +71,28 @@ class DeviceLoop:
                 instance.close()
 
     def submit(self, work: Work) -> None:
-        """Queues a request, or reports at once why not."""
-        with self._wake:
+        """Queues a request, or reports at once why it is refused."""
+        with self._condition:
             refusal = self._refusal(work)
             if refusal is None:
                 self._queue.push(work)
                 self._waiting[work.connection, work.request_id] = work
-                self._wake.notify()
+                self._condition.notify()
         if refusal is not None:
             self._report([_unrun(work, refusal)])
 
     def _refusal(self, work: Work) -> int | None:
         if work.instance_id not in self._instances:
             return messages.DONE_UNKNOWN_INSTANCE
-        # An idle device decides for itself: it may try what the estimates refuse.
+        # When the device is idle, the loop decides: it may try a request that the estimates would refuse.
         is_idle = self._busy_until_s == 0.0 and len(self._queue) == 0
         if not is_idle and self._queue.is_hopeless(work, max(time.monotonic(), self._busy_until_s)):
             return messages.DONE_EXPIRED
         return None
 
     def cancel(self, connection: object, request_id: int | None) -> None:
-        """Drops waiting requests: one, or with None all of a connection that is gone."""
-        with self._wake:
+        """Drops a waiting request, or with None all requests of a connection that has ended."""
+        with self._condition:
             if request_id is None:
                 dropped = self._queue.remove_where(lambda work: work.connection is connection)
             else:
@@ -106,35 +106,35 @@ class DeviceLoop:
             self._waiting.pop((work.connection, work.request_id), None)
 
     def probe(self, answer: Callable[[], None]) -> None:
-        """`answer` is called once the loop comes round."""
-        with self._wake:
+        """Has `answer` called by the loop in its next step."""
+        with self._condition:
             self._probes.append(answer)
-            self._wake.notify()
+            self._condition.notify()
 
     def stop(self) -> None:
-        """What is queued is finished first; then `run` returns."""
-        with self._wake:
+        """Makes `run` return once the queued requests are finished."""
+        with self._condition:
             self._is_stopping = True
-            self._wake.notify()
+            self._condition.notify()
 
     def backlogs(self) -> dict[int, Backlog]:
-        """What a request that came now would find before it, by instance."""
-        with self._wake:
+        """Returns, by instance, the work that a new request would have before it."""
+        with self._condition:
             return dict(self._queue.backlogs(max(0.0, self._busy_until_s - time.monotonic())))
 
     def run(self) -> None:
-        """Turns until stopped and empty. Raises DeviceLost, when no request in flight is left without a report."""
+        """Runs batches until stopped and empty. Raises DeviceLost, after it has reported every request in flight."""
         try:
-            while self._turn():
+            while self._step():
                 pass
         except DeviceLost:
             lost = [work for flight in self._in_flight.take_all() for work in flight.what.batch]
             self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in lost])
             raise
 
-    def _turn(self) -> bool:
-        """One look at what waits and what runs; False at the end."""
-        with self._wake:
+    def _step(self) -> bool:
+        """Starts or finishes at most one batch, or waits for an event; False when the loop must end."""
+        with self._condition:
             now_s = time.monotonic()
             probes, self._probes = self._probes, []
             outlook = self._in_flight.outlook(now_s)
@@ -146,10 +146,10 @@ class DeviceLoop:
                 if outlook is None:
                     if self._is_stopping and len(self._queue) == 0:
                         return False
-                    self._wake.wait(_timeout_s(decision.look_again_s))
+                    self._condition.wait(_timeout_s(decision.look_again_s))
                     return True
                 if self._has_room() and not self._is_stopping and now_s < outlook.finish_from_s:
-                    self._wake.wait(_timeout_s(outlook.finish_from_s))  # for requests that fill the next batch
+                    self._condition.wait(_timeout_s(outlook.finish_from_s))  # for requests that fill the next batch
                     return True
             instance = self._instances.get(decision.batch[0].instance_id) if decision.batch else None
         for answer in probes:
@@ -162,38 +162,38 @@ class DeviceLoop:
         elif trial is not None and (tried := self._instances.get(trial.instance_id)) is not None:
             self._start_batch(tried, [trial], 1)
         elif not (probes or decision.expired) and len(self._in_flight) > 0:
-            self._land_oldest()
+            self._finish_oldest()
         return True
 
-    def _wake_up(self) -> None:
-        with self._wake:
-            self._wake.notify()
+    def _notify_loop(self) -> None:
+        with self._condition:
+            self._condition.notify()
 
     def _has_room(self) -> bool:
-        """Whether one more batch may be started, of whichever instance."""
+        """Returns whether one more batch may be started, whatever its instance."""
         if len(self._in_flight) == 0:
             return True
         depths = [each.pipeline.batches_in_flight for each in self._instances.values() if each.pipeline]
         return not self._device_lock.is_wanted and len(self._in_flight) < min(depths, default=1)
 
     def _trial(self, refused: Sequence[Work]) -> Work | None:
-        """A refused request that runs all the same, because nothing measured its instance for a while.
+        """Returns a refused request that runs all the same, because its instance was not measured for a while.
 
-        Estimates are renewed by runs only. Without a trial, one slow spell could refuse every later request for ever.
+        Only runs renew the estimates: without trials, one slow period could refuse every later request for ever.
         """
         now_s = time.monotonic()
         for work in refused:
             instance = self._instances.get(work.instance_id)
             if instance is None or work.deadline_s <= now_s:
                 continue
-            if now_s - instance.last_run_s > _TRIAL_REST * instance.latency.batch_s(1):
+            if now_s - instance.last_run_s > _TRIAL_PAUSE_RUNS * instance.latency.batch_s(1):
                 return work
         return None
 
-    def _start_batch(self, instance: Instance, batch: Sequence[Work], rows: int) -> None:
-        """Starts a batch, padded to `rows`, where others may overlap with it, else runs it to its end."""
+    def _start_batch(self, instance: LoadedInstance, batch: Sequence[Work], rows: int) -> None:
+        """Starts a batch, padded to `rows`; without a pipelined backend it is also run to its end."""
         if instance.pipeline is None:
-            self._land_all()
+            self._finish_all()
             self._device_lock.take()
             self._run_batch(instance, batch, rows)
             self._device_lock.give()
@@ -202,15 +202,15 @@ class DeviceLoop:
         start_s = time.monotonic()
         instance.last_run_s = start_s
         try:
-            if instance.is_closed:  # removed after the batch was taken; its clients had given up
+            if instance.is_closed:  # it was removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
             else:
                 number, filling = instance.start(instance.pipeline, batch, rows)
                 started = Started(instance, instance.pipeline, batch, rows, filling)
-                self._in_flight.add(Flight(started, number, start_s, instance.latency.batch_s(rows)))
+                self._in_flight.add(StartedRun(started, number, start_s, instance.latency.batch_s(rows)))
                 self._note_busy()
         except BackendError:
-            self._land_all()
+            self._finish_all()
             self._repeat(instance, batch)
         except DeviceLost:
             self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
@@ -218,8 +218,8 @@ class DeviceLoop:
         if len(self._in_flight) == 0:
             self._device_lock.give()
 
-    def _land_oldest(self) -> None:
-        """Waits for the oldest batch and reports it."""
+    def _finish_oldest(self) -> None:
+        """Waits for the oldest batch in flight and reports it."""
         flight = self._in_flight.take_oldest()
         self._note_busy()
         instance, batch = flight.what.instance, flight.what.batch
@@ -227,7 +227,7 @@ class DeviceLoop:
             outputs, run_s = flight.what.pipeline.finish(flight.number)
             self._report(self._ran(instance, batch, flight.what.rows, outputs, run_s, flight.what.filling))
         except BackendError:
-            self._land_all()  # first: batches are finished in the order of their start
+            self._finish_all()  # before the repetition, because batches are finished in the order of their start
             self._repeat(instance, batch)
         except DeviceLost:
             self._report([_unrun(work, messages.DONE_DEVICE_LOST) for work in batch])
@@ -235,16 +235,16 @@ class DeviceLoop:
         if len(self._in_flight) == 0:
             self._device_lock.give()
 
-    def _land_all(self) -> None:
+    def _finish_all(self) -> None:
         while len(self._in_flight) > 0:
-            self._land_oldest()
+            self._finish_oldest()
 
-    def _run_batch(self, instance: Instance, batch: Sequence[Work], rows: int, is_half: bool = False) -> None:
-        """Runs a batch to its end; the device must be held."""
+    def _run_batch(self, instance: LoadedInstance, batch: Sequence[Work], rows: int, is_half: bool = False) -> None:
+        """Runs a batch to its end; the loop must hold the device."""
         instance.last_run_s = time.monotonic()
         self._busy_until_s = instance.last_run_s + instance.latency.batch_s(rows)
         try:
-            if instance.is_closed:  # removed after the batch was taken; its clients had given up
+            if instance.is_closed:  # it was removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
                 return
             outputs, run_s, filling = instance.run(batch, rows)
@@ -258,10 +258,10 @@ class DeviceLoop:
         finally:
             self._busy_until_s = 0.0
 
-    def _repeat(self, instance: Instance, batch: Sequence[Work], is_half: bool = False) -> None:
-        """After a failure: the halves, then one image at a time, so that only the guilty one fails.
+    def _repeat(self, instance: LoadedInstance, batch: Sequence[Work], is_half: bool = False) -> None:
+        """Runs the parts of a failed batch: its halves, then single images, so that only the image at fault fails.
 
-        A good image is run twice more at most. Parts are not padded.
+        A good image is run at most twice more. Parts are not padded.
         """
         instance.note_failure()
         if len(batch) == 1:
@@ -284,14 +284,20 @@ class DeviceLoop:
         self._busy_until_s = outlook.ahead.ends_s if outlook else 0.0
 
     def _ran(
-        self, instance: Instance, batch: Sequence[Work], rows: int, outputs: Outputs, run_s: float, filling: Filling
+        self,
+        instance: LoadedInstance,
+        batch: Sequence[Work],
+        rows: int,
+        outputs: Outputs,
+        run_s: float,
+        filling: Filling,
     ) -> list[Finished]:
         end_s = time.monotonic()
-        # While a pipelined backend runs one batch, the next is decoded; otherwise the device waits for that.
+        # A pipelined backend decodes the next batch while one runs; otherwise decoding delays the run.
         instance.latency.observe(rows, run_s if instance.pipeline else run_s + filling.decode_s)
         self._observe_batch(batch[0].instance_id, len(batch))
-        answers = zip(*(output[: len(batch)] for output in outputs), strict=True)  # not those of padding
-        # What is not the run was waiting: in the queue, in the pipeline, or for other batches.
+        answers = zip(*(output[: len(batch)] for output in outputs), strict=True)  # without the padding
+        # All time other than the run was waiting: in the queue, in the pipeline, or for other batches.
         return [
             _unrun(work, messages.DONE_UNDECODED)
             if index in filling.undecoded

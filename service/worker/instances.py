@@ -1,4 +1,4 @@
-"""What the device loop works on. Promises: frozen requests and results; an instance owns its buffers."""
+"""What the device loop works on: requests, loaded instances with their buffers, and results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saccade.service.worker.scheduling.latency_model import LatencyModel
 
 
 class Work(msgspec.Struct, frozen=True, eq=False):
-    """One submitted request; `connection` identifies who gets the reply."""
+    """One submitted request; the reply goes to `connection`."""
 
     connection: Any
     arena: SlotArena
@@ -28,8 +28,8 @@ class Work(msgspec.Struct, frozen=True, eq=False):
     instance_id: int
     deadline_s: float
     submitted_s: float
-    encoded_bytes: int = 0  # of a JPEG in the slot; 0: it has pixels
-    rank_offset_s: float = 0.0  # its priority, see api/priority.py
+    encoded_bytes: int = 0  # length of the JPEG in the slot; 0 means that the slot holds pixels
+    rank_offset_s: float = 0.0  # offset for the priority, see api/priority.py
 
     @property
     def rank_s(self) -> float:
@@ -37,7 +37,7 @@ class Work(msgspec.Struct, frozen=True, eq=False):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """How a request ended; `outputs` are its rows of the batch, None unless `status` is DONE_OK."""
+    """How a request ended; `outputs` are its rows of the batch's outputs, or None unless `status` is DONE_OK."""
 
     work: Work
     status: int
@@ -49,7 +49,7 @@ class Finished(msgspec.Struct, frozen=True):
     decode_s: float = 0.0
 
 
-class Instance:
+class LoadedInstance:
     """A loaded variant with its buffers and its measured speed."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Instance:
         latency: LatencyModel,
         jpegs: JpegRowDecoder | None = None,
     ) -> None:
-        """`jpegs` decodes on the device; None: it gets pixels only."""
+        """`jpegs` decodes on the device; None means that every slot holds pixels."""
         self.backend = backend
         self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
         self.layout = layout
@@ -68,30 +68,30 @@ class Instance:
         self.latency = latency
         self.jpegs = jpegs
         self.is_closed = False
-        self.last_run_s = time.monotonic()  # warm-up has just measured it
+        self.last_run_s = time.monotonic()  # the warm-up has just measured the instance
         self._clears_padding = False
-        # A pipelined backend has staging memory of its own.
+        # A pipelined backend has its own staging memory.
         rows = 0 if self.pipeline else limits.allowed_sizes[-1]
         self._batch = np.zeros((rows, *layout.input.shape), layout.input.dtype)
 
     def close(self) -> None:
-        """Frees the backend; the device must be held."""
+        """Frees the backend; the caller must hold the device."""
         self.is_closed = True
         self.backend.close()
 
     def note_failure(self) -> None:
-        """A run failed: what lies in the buffers may be why, so padding is cleared from now on."""
+        """Notes a failed run: an image in the padding may have caused it, so padding is cleared from now on."""
         self._clears_padding = True
 
     def gather(self, batch: Sequence[Work], row_count: int) -> tuple[NDArray[Any], Filling]:
-        """The pixels of a batch, in order, then padding; those of a single image are used where they lie."""
+        """Returns the pixels of a batch in order, then padding; a single image is not copied out of its slot."""
         if row_count == 1 and not batch[0].encoded_bytes:
             return batch[0].arena.tensor(batch[0].slot, self.layout.input)[np.newaxis], ALL_PIXELS
         rows = self._batch[:row_count]
         return rows, fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
 
     def run(self, batch: Sequence[Work], row_count: int) -> tuple[Outputs, float, Filling]:
-        """Outputs of all rows and the seconds of the run, waited for."""
+        """Runs a batch; returns the outputs of all rows, the seconds of the run, and how the rows were filled."""
         if self.pipeline is not None:
             number, filling = self.start(self.pipeline, batch, row_count)
             return *self.pipeline.finish(number), filling
@@ -101,7 +101,7 @@ class Instance:
         return outputs, time.monotonic() - start_s, filling
 
     def start(self, pipeline: PipelinedBackend, batch: Sequence[Work], row_count: int) -> tuple[int, Filling]:
-        """Gathers straight into the memory that the device copies from."""
+        """Starts a batch whose pixels are gathered directly in the memory that the device copies from."""
         rows = pipeline.staging(row_count)
         filling = fill_rows(batch, rows, self.layout.input, self.jpegs, self._clears_padding)
         return pipeline.start(), filling
@@ -109,10 +109,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A batch in flight."""
+    """What the loop needs to finish a batch that was started."""
 
-    instance: Instance
+    instance: LoadedInstance
     pipeline: PipelinedBackend
     batch: Sequence[Work]
-    rows: int  # of the run; those beyond `batch` are padding
+    rows: int  # rows of the run; rows beyond `batch` are padding
     filling: Filling

@@ -1,4 +1,4 @@
-"""A worker's JPEG decoding. Promises: where JPEGs stay with the API processes, nothing of it is even imported."""
+"""Decides whether a worker decodes JPEGs on its device; workers that do not never import the decoders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class WorkerJpegs:
-    """Decoders of the worker's device, opened when the first version that may use them is loaded."""
+    """The decoders of the worker's device, opened when the first version that may use them is loaded."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,13 +30,13 @@ class WorkerJpegs:
     def decoder_for(
         self, spec: PreprocessSpec, exclusive: Callable[[], AbstractContextManager[object]]
     ) -> JpegRowDecoder | None:
-        """What decodes for versions with this rule; None: the API processes do. Measures each rule once.
+        """Returns the decoder for versions with this rule, or None where API processes decode. Measures each rule once.
 
         Raises DeviceLost.
         """
         if not self._is_possible:
             return None
-        # Late, since only workers that may decode need the image libraries.
+        # Imported here, because only workers that may decode need the image libraries.
         from saccade.service.vision.image_decoder import ImageLimits
         from saccade.service.worker.gpu_jpeg.rows import JpegRows
 
@@ -47,7 +47,7 @@ class WorkerJpegs:
 
 
 def _is_possible(settings: Settings) -> bool:
-    if settings.backend == "fake":  # its stand-in shows the path, and is never faster
+    if settings.backend == "fake":  # its stand-in is for tests of this path, and is never faster
         return settings.jpeg_decoder == "gpu"
     if settings.device == CPU and settings.jpeg_decoder == "gpu":
         log.warning("jpeg_decoder_has_no_gpu", device=settings.device, decoder="image threads")
@@ -63,7 +63,7 @@ def _decoding(settings: Settings) -> JpegDecoding:
     if settings.backend == "fake":
         limits = ImageLimits(settings.max_pixels)
         return JpegDecoding(settings.jpeg_decoder, {"stand-in": lambda: CpuStandIn(limits)}, 1)
-    # A worker sees its own device only, so that is number 0.
+    # A worker sees only its own device, which is therefore number 0.
     openers = device_openers(RuntimeDriver(), 0, settings.decode_threads, settings.jpeg_decoder)
     image_threads = min(core_count(), settings.api_processes * settings.decode_threads)
     return JpegDecoding(settings.jpeg_decoder, openers, image_threads)

@@ -1,7 +1,7 @@
-"""Loads and warms one variant. Promises: the gated bytes, every allowed batch size run, declared output shapes.
+"""Loads and warms one variant: it opens only the verified bytes, runs every allowed batch size, and checks the outputs.
 
-Every size runs at least twice and by the calls that requests make: in all buffers of a pipelined backend at once, and,
-where JPEGs are decoded on the device, with rows that come from there. So the first request finds nothing left to do.
+Every size runs at least twice, by the same calls as for requests: in all buffers of a pipelined backend at once, and,
+where the device decodes JPEGs, with decoded rows. So the first request does not wait for anything to be set up.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from saccade.service.ipc.tensor_slots import layout_of
 from saccade.service.settings import Settings
 from saccade.service.worker.batch_filling import JpegRowDecoder
 from saccade.service.worker.device_facts import memory_meter
-from saccade.service.worker.instances import Instance
+from saccade.service.worker.instances import LoadedInstance
 from saccade.service.worker.jpegs import WorkerJpegs
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 
-_WARM_UP_RUNS = 3  # the first one allocates, the median of three is the first estimate
+_WARM_UP_RUNS = 3  # the first run allocates memory; the median of the three is the first estimate of the run time
 
 
 def load_instance(
@@ -38,10 +38,10 @@ def load_instance(
     exclusive: Callable[[], AbstractContextManager[bool]],
     on_warming: Callable[[], None],
     jpegs: WorkerJpegs,
-) -> tuple[Instance, str, int]:
-    """A warmed instance, its execution provider, and the memory that it took on its device, in bytes.
+) -> tuple[LoadedInstance, str, int]:
+    """Returns a warmed instance, its execution provider, and the memory that it took on its device, in bytes.
 
-    Raises BackendError or RepositoryError with the reason; DeviceLost when the process must end.
+    Raises BackendError or RepositoryError with the reason, and DeviceLost when the process must end.
     """
     try:
         manifest, found = read_manifest(Path(message.version_dir))
@@ -64,7 +64,7 @@ def load_instance(
         backend.close()
         raise
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
-    instance = Instance(backend, layout_of(manifest.input, manifest.answer), limits, latency, decoder)
+    instance = LoadedInstance(backend, layout_of(manifest.input, manifest.answer), limits, latency, decoder)
     return instance, backend.provider, max(0, used_bytes() - before_bytes)
 
 
@@ -95,7 +95,7 @@ def _warm_up(
     latency: LatencyModel,
     exclusive: Callable[[], AbstractContextManager[bool]],
 ) -> None:
-    # Noise, because a constant image can take a shortcut that real ones do not.
+    # The images are noise, because a network may process constant images faster than real ones.
     images = np.random.default_rng(batch_size).integers(0, 256, (batch_size, *manifest.input.shape), np.uint8)
     if isinstance(backend, PipelinedBackend):
         with exclusive():
@@ -108,7 +108,7 @@ def _warm_up(
 
 
 def _fill_pipeline(pipeline: PipelinedBackend, images: UInt8Array) -> None:
-    """Runs a batch in each of its buffers: one after the other would all take the first, and graphs are per buffer."""
+    """Runs a batch in each buffer at once: single runs would all use the first buffer, and graphs are per buffer."""
     started = []
     for _ in range(pipeline.batches_in_flight):
         pipeline.staging(len(images))[...] = images
@@ -118,7 +118,7 @@ def _fill_pipeline(pipeline: PipelinedBackend, images: UInt8Array) -> None:
 
 
 def _run(backend: Backend, images: UInt8Array) -> tuple[Outputs, float]:
-    """Outputs and seconds of one run."""
+    """Runs one batch; returns its outputs and its seconds."""
     if isinstance(backend, PipelinedBackend):
         backend.staging(len(images))[...] = images
         return backend.finish(backend.start())
@@ -134,8 +134,8 @@ def _warm_up_jpegs(
     decoder: JpegRowDecoder,
     exclusive: Callable[[], AbstractContextManager[bool]],
 ) -> None:
-    """Batches whose rows the device decodes, twice: the first one makes room for so many images."""
-    from saccade.service.worker.gpu_jpeg.self_check import photograph  # late, as the decoder itself
+    """Runs batches whose rows the device decodes, each size twice, because the first run allocates memory."""
+    from saccade.service.worker.gpu_jpeg.self_check import photograph  # only workers that decode need it
 
     jpeg = photograph()
     for size in batch_sizes:

@@ -1,8 +1,8 @@
-"""A device worker process: one device, its models, one queue. Promises: a reply per request; no HTTP, no decoding.
+"""Runs a device worker process: it owns one device, the instances on it, and the queue of their requests.
 
-The event loop talks to API processes and the supervisor; the device loop runs batches in a thread of its own; a
-loader thread brings new versions up beside the traffic. Answers are written into the slots by the event loop
-while the device already runs the next batch.
+The event loop exchanges messages with API processes and the supervisor. The device loop runs batches in a thread of its
+own, and a loader thread loads new versions during traffic. The event loop writes answers into the slots while the
+device already runs the next batch.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from saccade.service.worker.scheduling.queue import Backlog
 log = structlog.get_logger()
 
 _EXIT_DEVICE_LOOP_DIED = 70
-EXIT_DEVICE_LOST = 71  # a sticky CUDA error: only a new process can use the device
+EXIT_DEVICE_LOST = 71  # after a sticky CUDA error only a new process can use the device
 _METRICS_PERIOD_S = 0.5
-_NO_BACKLOG = Backlog(0, 0.0, 0.0)  # of an instance that is gone
+_NO_BACKLOG = Backlog(0, 0.0, 0.0)  # for an instance that was removed
 
 
 class ApiConnection:
-    """One API process: its arena and its replies."""
+    """The connection of one API process, with its arena and its replies."""
 
     def __init__(self, arena: SlotArena, device_loop: DeviceLoop) -> None:
         self._arena = arena
@@ -77,7 +77,7 @@ class ApiConnection:
         self._arena.close()
 
     def finish(self, finished: Finished, backlog: Backlog) -> None:
-        """Writes the answer into the slot, then says so, and how long others would wait."""
+        """Writes the answer into the slot, then sends the reply with the wait that a new request would have."""
         work = finished.work
         if finished.outputs is not None and finished.layout is not None:
             for there, output in zip(
@@ -99,7 +99,7 @@ class ApiConnection:
 
 
 class Worker:
-    """Wires control messages, connections and the device loop together."""
+    """Connects control messages, API connections and the device loop."""
 
     def __init__(self, settings: Settings, control: ControlConnection) -> None:
         self._settings = settings
@@ -119,7 +119,7 @@ class Worker:
         self._exit_code = 0
 
     async def run(self, socket_path: str) -> int:
-        """Serves until told to stop, or until the supervisor is gone; the exit code for the process."""
+        """Serves until told to stop or until the supervisor has ended; returns the exit code for the process."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(socket_path)
         listener.listen(64)
@@ -179,19 +179,19 @@ class Worker:
             self._lose_device(error)
             return
         except BaseException:
-            # A device loop that died would leave requests waiting for ever; the supervisor starts a new worker.
+            # Without a device loop requests would wait for ever, so the process ends and the supervisor replaces it.
             log.exception("device_loop_died")
             os._exit(_EXIT_DEVICE_LOOP_DIED)
         self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _lose_device(self, error: DeviceLost) -> None:
-        """Ends the process once everything reported so far has been sent; the supervisor starts a new one."""
+        """Ends the process once all reports so far have been sent; the supervisor starts a new one."""
         log.error("device_lost", device=self._settings.device, reason=str(error))
         self._exit_code = EXIT_DEVICE_LOST
         self._loop.call_soon_threadsafe(self._stopped.set)
 
     def _load(self, message: messages.Load) -> None:
-        """Runs in the loader thread. Every end is reported, also an unforeseen one."""
+        """Loads an instance in the loader thread; every outcome is reported, also an unforeseen one."""
         start_s = time.monotonic()
         key = {"model": message.model, "version": message.version, "variant": message.variant}
 
@@ -217,7 +217,7 @@ class Worker:
             if isinstance(error, DeviceLost):
                 self._lose_device(error)
             return
-        except Exception as error:  # the loader must outlive any model; the reason reaches /v1/models
+        except Exception as error:  # one model must not end the loader; /v1/models shows the reason
             log.exception("load_failed", **key)
             report(VersionState.FAILED, f"unexpected {type(error).__name__} while loading; see the worker's log")
             return
@@ -238,7 +238,7 @@ class Worker:
     async def _publish_depths(self) -> None:
         objective_s = self._settings.default_deadline_ms / 1000
         while True:
-            # Every model ever loaded, so that an unloaded one shows nothing waiting.
+            # All models that were ever loaded are shown, so that the depth of an unloaded one returns to 0.
             depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
             for instance_id, backlog in self._device_loop.backlogs().items():
                 model = self._names[instance_id][0]
@@ -265,7 +265,7 @@ def main() -> None:
     ignore_terminal_signals()
     code = uvloop.run(_main(parser.parse_args().control_fd))
     if code:
-        os._exit(code)  # not sys.exit: libraries that clean up on a lost device can hang
+        os._exit(code)  # sys.exit could hang, because libraries clean up on a lost device
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.StopAdmitting(),
     messages.ApiReady(4243),
     messages.CatalogApplied(12),
-    messages.Want("digits", 3),
+    messages.DesireVersion("digits", 3),
     messages.Used((messages.Usage("digits", 3, 2, 1000.5),)),
     messages.Configure(b'{"port":8000}', "api-0", ""),
 )

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from saccade.service.worker.in_flight import Flight, InFlight
+from saccade.service.worker.in_flight import InFlight, StartedRun
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 from saccade.service.worker.scheduling.queue import RequestQueue
@@ -125,7 +125,7 @@ class _Simulation:
                     number, rows = decision.batch[0].instance_id, decision.rows
                     run_s = self._run_s(rows)
                     expected_s = self._models[number].batch_s(rows)
-                    self._in_flight.add(Flight((number, decision.batch, rows, run_s), 0, now_s, expected_s))
+                    self._in_flight.add(StartedRun((number, decision.batch, rows, run_s), 0, now_s, expected_s))
                     ends_s = [*ends_s[-self._device.depth :], max(now_s, ends_s[-1]) + run_s]
                     continue
                 look_again_s = decision.look_again_s

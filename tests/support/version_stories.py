@@ -29,10 +29,10 @@ class Story:
             manifest = manifest_for("digits", version)
             verified = VerifiedVersion(manifest, f"digest-{version}", Path())
             self.table.verified(key(version), verified, (1, 2))
-            self.want(version, "cpu")
+            self.desire(version, "cpu")
 
-    def want(self, version: int, device: str) -> None:
-        self.table.want(key(version), InstanceSpec(device, "fp32", "onnxruntime"))
+    def desire(self, version: int, device: str) -> None:
+        self.table.desire(key(version), InstanceSpec(device, "fp32", "onnxruntime"))
         self.table.place(key(version), [device], {}, [])
 
     def load(self) -> Load:

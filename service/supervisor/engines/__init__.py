@@ -1,14 +1,14 @@
-"""TensorRT plans while serving: which are there, which to build, and what serves meanwhile.
+"""Finds and builds TensorRT plans while serving, and decides what serves until a plan is ready.
 
-plan_decision.py    decides, for one version on one device, what serves, what is built next, and why (pure)
-candidates.py       the variants that TensorRT may run, best first, and the keys of their plans (pure)
-plan_ladder.py      which accepted plans make up the ladder of a device (pure)
-build_wire.py       what the supervisor and the build child tell each other
+plan_decision.py    decides, for one version on one device, what serves, what is built next, and why
+candidates.py       lists the variants that TensorRT may run, and the keys of their plans
+plan_ladder.py      chooses the accepted plans that form the ladder of a device
+build_wire.py       defines the messages between the supervisor and the build child
 build_child.py      runs the child that builds and measures one plan, and follows its progress
-plan_builder.py     the plans of one device: decides anew after each change, and builds one plan at a time
-plan_reconciler.py  brings the decisions of all devices into the version table, and swaps instances
+plan_builder.py     keeps the plans of one device: it decides after each change, and builds one plan at a time
+plan_reconciler.py  applies the decisions of all devices to the version table, and replaces instances
 
-The child is `python -m saccade.export.plans.engine_build`: building needs the exporter's graph rewrites, its gate and
-the GPU, and a builder that dies or leaks takes no traffic with it. Nothing here imports the exporter; it is known by
-name only.
+The child is `python -m saccade.export.plans.engine_build`. It is a process of its own because building needs the
+exporter's graph rewrites, its gate and the GPU, and must not affect traffic when it dies or leaks. Nothing here imports
+the exporter; only the name of the program is known.
 """

@@ -1,6 +1,6 @@
-"""Runs the child that builds and measures one plan. Promises: one outcome, whatever the child does; never two children.
+"""Runs the child process that builds and measures one plan, and returns one outcome whatever the child does.
 
-The child inherits the GPU and little else. It is killed when it is silent for too long, and when the server stops.
+The child is killed when it is silent for too long, and when the server stops.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutco
 
 BUILD_PROGRAM = ("-m", "saccade.export.plans.engine_build")
 _MAX_LINE_BYTES = 1 << 20
-_LAST_WORDS = 5  # lines of stderr that a failure quotes in the log
-_NICE = 10  # the build is not worth a request's latency
+_LAST_WORDS = 5  # lines of stderr that are kept for the reason of a failure
+_NICE = 10  # a build must not slow requests down
 
 
 async def run_build(
@@ -30,7 +30,7 @@ async def run_build(
     note: Callable[[str], None],
     program: Sequence[str] = BUILD_PROGRAM,
 ) -> BuildOutcome:
-    """The outcome of one build. `note` gets what the child printed to stderr. Cancelling it kills the child."""
+    """Runs one build. `note` is called with each line of the child's stderr. Cancelling this kills the child."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -40,7 +40,7 @@ async def run_build(
         stderr=asyncio.subprocess.PIPE,
         env={**inherited_environment(), **environment},
         limit=_MAX_LINE_BYTES,
-        start_new_session=True,  # so that what it starts, such as a compiler, is killed with it
+        start_new_session=True,  # so that processes which the child starts are killed with it
     )
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
@@ -65,10 +65,10 @@ async def _outcome(
     silence_timeout_s: float,
     follow: Callable[[BuildProgress], None],
 ) -> BuildOutcome | None:
-    """None when the child ended without one."""
+    """Reads the child's lines; returns None when the child ended without an outcome."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died already; its exit code says more
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the child died; its exit code says more
         process.stdin.write(order_bytes(order))
         await process.stdin.drain()
         process.stdin.close()
@@ -80,7 +80,7 @@ async def _outcome(
             _kill(process)
             reason = f"the build said nothing for {silence_timeout_s:.0f} s and was killed"
             return BuildOutcome(accepted=False, denied=False, reason=reason)
-        except ValueError:  # a line without end
+        except ValueError:  # the line is longer than _MAX_LINE_BYTES
             _kill(process)
             return BuildOutcome(accepted=False, denied=False, reason="the build printed a line without end")
         if not raw:

@@ -1,7 +1,7 @@
-"""What the supervisor and the build child tell each other. Promises: one JSON line each, unknown lines are ignored.
+"""Defines the messages between the supervisor and the build child: one JSON line each; unknown lines are ignored.
 
-The child gets one `BuildOrder` on stdin and writes `BuildProgress` lines and exactly one `BuildOutcome` to stdout. One
-that ends without an outcome has failed; its exit code and last words say how.
+The child gets one `BuildOrder` on stdin and writes `BuildProgress` lines and exactly one `BuildOutcome` to stdout. A
+child that ends without an outcome has failed; its exit code and the last line of its stderr say why.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from saccade.models.contract.plans import PlanKey
 
 
 class BuildStage(StrEnum):
-    """What the child does, in this order."""
+    """The stages of a build, in their order."""
 
     READING = "reading"
     BUILDING = "building"
@@ -23,15 +23,15 @@ class BuildStage(StrEnum):
 
 
 class BuildOrder(msgspec.Struct, frozen=True):
-    """One plan to build on the device that the child sees as the first."""
+    """The order to build one plan, on the first device that the child sees."""
 
     version_dir: str
     manifest_sha256: str
     variant: str
     engines_dir: str
-    engines_key_file: str  # empty: records are not authenticated
-    key_json: str  # PlanKey; the child refuses when what it finds makes another key
-    anew: bool = False  # build even where the store has such a plan: it could not be opened
+    engines_key_file: str  # empty when records are not authenticated
+    key_json: str  # a PlanKey; the child refuses when its machine and files give another key
+    anew: bool = False  # build even where the store has such a plan, because it could not be opened
 
     @property
     def key(self) -> PlanKey:
@@ -40,15 +40,15 @@ class BuildOrder(msgspec.Struct, frozen=True):
 
 class BuildProgress(msgspec.Struct, frozen=True, tag="progress"):
     stage: BuildStage
-    share: float  # of this stage, 0 to 1
+    share: float  # part of this stage that is done, 0 to 1
     text: str = ""
 
 
 class BuildOutcome(msgspec.Struct, frozen=True, tag="outcome"):
-    """`accepted`: the plan passed its gate on this device. `reason` says why not, in one line."""
+    """The result of a build: `accepted` when the plan passed its gate on this device, else a `reason` in one line."""
 
     accepted: bool
-    denied: bool  # measured and refused by the gate: building again would not help
+    denied: bool  # the gate measured the plan and refused it, so building it again would not help
     reason: str
     plan_dir: str = ""
 
@@ -63,7 +63,7 @@ def order_bytes(order: BuildOrder) -> bytes:
 
 
 def order_from(raw: bytes) -> BuildOrder:
-    """Raises ValueError for anything but an order."""
+    """Decodes an order. Raises ValueError for anything else."""
     return _order_decoder.decode(raw)
 
 
@@ -72,9 +72,9 @@ def line_bytes(line: BuildLine) -> bytes:
 
 
 def try_line(raw: bytes) -> BuildLine | None:
-    """None for a line that a library printed in between."""
+    """Decodes a line of the child; returns None for a line that a library printed."""
     try:
         line: BuildLine = _decoder.decode(raw)
-    except msgspec.DecodeError:  # also raised for JSON of another shape
+    except msgspec.DecodeError:  # also raised for other JSON
         return None
     return line

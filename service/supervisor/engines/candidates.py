@@ -1,4 +1,4 @@
-"""The variants that TensorRT may run, and the keys of their plans. Promises: pure; never a denied variant."""
+"""Lists the variants that TensorRT may run, without denied ones, and computes the keys of their plans."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.plans import PlanKey, TensorRtName, plan_key
 from saccade.service.ipc.messages import DeviceFacts
 
-# What is built first, so that something fast serves soon. Which one serves in the end, measurements say.
+# The order in which plans are built, so that a fast one serves soon; measurements decide which one serves in the end.
 _ORDER = ("fp16", "bf16", "int8", "fp8", "fp32")
 _NAMES: dict[str, TensorRtName] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx"}
 
 
 def engine_candidates(manifest: Manifest, wanted: str) -> tuple[Variant, ...]:
-    """Accepted and pending variants for a GPU, in the order in which their plans are built.
+    """Returns accepted and pending variants for a GPU, in the order in which their plans are built.
 
-    A variant that runs everywhere counts only by name, or where no other is: the ones made for GPUs are faster.
+    A variant that runs everywhere is used only by name, or without any other, because those made for GPUs are faster.
     """
     allowed = [item for item in manifest.variants if item.gate.accepted or item.gate.is_pending]
     if wanted != "auto":
@@ -25,5 +25,5 @@ def engine_candidates(manifest: Manifest, wanted: str) -> tuple[Variant, ...]:
 
 
 def plan_key_for(manifest: Manifest, variant: Variant, facts: DeviceFacts) -> PlanKey:
-    """Key of the plan that serves `variant` on the device; only for facts that name a TensorRT and a GPU."""
+    """Returns the key of the plan of `variant` on the device; `facts` must name a TensorRT and a GPU."""
     return plan_key(manifest, variant, _NAMES[facts.tensorrt], facts.tensorrt_version, (facts.compute_capability,))

@@ -1,7 +1,7 @@
-"""Keeps the plans of all versions on one device. Promises: one build at a time, decided anew after each change.
+"""Keeps the TensorRT plans of all versions on one device; it decides after each change, and builds one plan at a time.
 
-It decides (`plan_decision.py`), tells the supervisor what is to serve, and has built what is missing. It never touches
-a worker itself, so a build that goes wrong changes nothing about what serves.
+It calls `plan_decision.py`, tells the supervisor what must serve, and has missing plans built. It sends nothing to
+workers itself, so a build that fails does not change what serves.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from saccade.service.ipc.messages import DeviceFacts, EngineStatus
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress
 from saccade.service.supervisor.engines.plan_decision import (
+    MissingPlan,
     PlanDecision,
     PlanFacts,
     StoredRecord,
-    Wish,
     decide,
-    is_settled,
+    is_judged,
 )
 
 log = structlog.get_logger()
 
-_LOOK_AGAIN_S = 30.0  # another process may have put a plan into the store
+_LOOK_AGAIN_S = 30.0  # time between readings of the plan store, into which other processes may put plans
 Follow = Callable[[BuildProgress], None]
 RunBuild = Callable[[BuildOrder, Follow], Awaitable[BuildOutcome]]
-"""Runs one build on this device, while nobody else builds."""
+"""Runs one build on this device, while no other build runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """What the builder needs to know of a verified version."""
+    """The properties of a verified version that the builder reads."""
 
     key: VersionKey
     manifest: Manifest
@@ -50,23 +50,23 @@ class ServedVersion:
 
 @dataclass(frozen=True, slots=True)
 class PlanBuilderEvents:
-    """What the supervisor does about it."""
+    """The functions that are called about a version, by its key and the device."""
 
-    decided: Callable[[VersionKey, str, PlanDecision], None]  # version, device
-    refused: Callable[[VersionKey, str, str], None]  # version, device, why it can never serve there
-    changed: Callable[[], None]  # a status that people see
+    decided: Callable[[VersionKey, str, PlanDecision], None]  # called with each new decision
+    refused: Callable[[VersionKey, str, str], None]  # called with the reason why it can never serve there
+    changed: Callable[[], None]  # called when a visible status has changed
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the store holds of a version, and what other servers are about to put there."""
+    """The plans of a version in the store, and those that other servers build for it."""
 
     records: tuple[StoredRecord, ...]
-    built_elsewhere: frozenset[str] = frozenset()  # places of keys
+    built_elsewhere: frozenset[str] = frozenset()  # folder names of plans
 
 
 class PlanBuilder:
-    """The plans of one device. Belongs to the supervisor's event loop."""
+    """The plans of one device; only the supervisor's event loop may call it."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class PlanBuilder:
         self._decisions: dict[VersionKey, PlanDecision] = {}
         self._refusals: dict[VersionKey, str] = {}
         self._attempts: dict[VersionKey, Counter[str]] = {}
-        self._reasons: dict[VersionKey, dict[str, str]] = {}  # of failed builds, by variant
-        self._broken: dict[VersionKey, set[str]] = {}  # variants whose plan passed its gate, but was not opened
+        self._reasons: dict[VersionKey, dict[str, str]] = {}  # reasons of failed builds, by variant
+        self._broken: dict[VersionKey, set[str]] = {}  # variants whose plan passed its gate, but could not be opened
         self._building: EngineStatus | None = None
         self._building_of: VersionKey | None = None
         self._changed = asyncio.Event()
 
     def device_found(self, facts: DeviceFacts) -> None:
-        """A worker has looked at its device; decisions wait for that."""
+        """Notes what a worker found on the device; decisions wait for that."""
         self._facts = facts
         self._changed.set()
 
@@ -103,47 +103,47 @@ class PlanBuilder:
         self._changed.set()
 
     def drop(self, key: VersionKey) -> None:
-        """The version is on its way out; a build of it goes on and stays in the store."""
+        """Forgets a version that is being unloaded; a build of its plan continues, and the plan stays in the store."""
         tables = (self._versions, self._decisions, self._refusals, self._attempts, self._reasons, self._broken)
         for table in tables:
             table.pop(key, None)
 
     def plan_failed(self, key: VersionKey, variant: str, reason: str) -> None:
-        """A worker could not open a plan that had passed its gate; counts like a failed build, and is built anew."""
+        """Notes that a worker could not open an accepted plan; it counts as a failed build, and is built again."""
         if key in self._versions:
             self._broken.setdefault(key, set()).add(variant)
             self._count_failure(key, variant, reason)
             self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled; a running build is killed then."""
+        """Decides and builds until cancelled, which kills a running build."""
         while True:
             self._changed.clear()
-            wished = await self._decide_all()
-            if wished is not None:
-                await self._build(*wished)
+            first = await self._decide_all()
+            if first is not None:
+                await self._build(*first)
                 continue
             try:
                 await asyncio.wait_for(self._changed.wait(), _LOOK_AGAIN_S)
             except TimeoutError:
                 continue
 
-    async def _decide_all(self) -> tuple[ServedVersion, Wish] | None:
-        """The first thing to build: of the newest version that wishes for something."""
-        wished: tuple[ServedVersion, Wish] | None = None
+    async def _decide_all(self) -> tuple[ServedVersion, MissingPlan] | None:
+        """Decides on all versions, and returns the first missing plan of the newest version that has one."""
+        first: tuple[ServedVersion, MissingPlan] | None = None
         for version in sorted(self._versions.values(), key=lambda item: -item.key.version):
             decision = await self._decide(version)
-            wish = None if decision is None else decision.build
-            if wish is not None and not wish.is_built_elsewhere and wished is None:
-                wished = (version, wish)
-        return wished
+            missing = None if decision is None else decision.build
+            if missing is not None and not missing.is_built_elsewhere and first is None:
+                first = (version, missing)
+        return first
 
     async def _decide(self, version: ServedVersion) -> PlanDecision | None:
         facts = self._facts
         if facts is None:
             return None
         view = await self._usable(version.key)
-        if version.key not in self._versions:  # dropped meanwhile
+        if version.key not in self._versions:  # it was dropped meanwhile
             return None
         try:
             decision = decide(self._situation(version, facts, view))
@@ -183,38 +183,38 @@ class PlanBuilder:
             ladder=self._settings.ladder_names,
         )
 
-    async def _build(self, version: ServedVersion, wish: Wish) -> None:
+    async def _build(self, version: ServedVersion, missing: MissingPlan) -> None:
         key = version.key
-        fields = {"model": key.model, "version": key.version, "variant": wish.variant, "device": self._device}
-        log.info("engine_building", **fields, plan=wish.key.place)
-        self._show(key, EngineStatus(self._device, wish.variant, "building", plan=wish.key.place))
+        fields = {"model": key.model, "version": key.version, "variant": missing.variant, "device": self._device}
+        log.info("engine_building", **fields, plan=missing.key.place)
+        self._show(key, EngineStatus(self._device, missing.variant, "building", plan=missing.key.place))
         try:
-            outcome = await self._run_build(self._order(version, wish), self._follow)
+            outcome = await self._run_build(self._order(version, missing), self._follow)
         finally:
             self._building, self._building_of = None, None
             self._events.changed()
-        self._broken.get(key, set()).discard(wish.variant)
-        is_stored = is_settled((await self._usable(key)).records, wish)
+        self._broken.get(key, set()).discard(missing.variant)
+        is_stored = is_judged((await self._usable(key)).records, missing)
         if outcome.accepted and is_stored:
             log.info("engine_ready", **fields, plan=outcome.plan_dir)
         elif outcome.denied and is_stored:
             log.warning("engine_denied", **fields, reason=outcome.reason)
         else:
-            # Also what the store does not show: built again and again, it would never serve.
+            # A plan that the store does not show counts as failed, or it would be built again for ever.
             reason = outcome.reason or f"it was built, but {self._settings.engines_root} does not show it"
-            self._count_failure(key, wish.variant, reason)
+            self._count_failure(key, missing.variant, reason)
             log.error("engine_failed", **fields, reason=reason)
 
-    def _order(self, version: ServedVersion, wish: Wish) -> BuildOrder:
+    def _order(self, version: ServedVersion, missing: MissingPlan) -> BuildOrder:
         key_file = self._settings.engines_key_file
         return BuildOrder(
             version_dir=str(version.version_dir),
             manifest_sha256=version.manifest_sha256,
-            variant=wish.variant,
+            variant=missing.variant,
             engines_dir=str(self._settings.engines_root),
             engines_key_file=str(key_file) if key_file else "",
-            key_json=wish.key.model_dump_json(),
-            anew=wish.variant in self._broken.get(version.key, set()),
+            key_json=missing.key.model_dump_json(),
+            anew=missing.variant in self._broken.get(version.key, set()),
         )
 
     def _follow(self, progress: BuildProgress) -> None:
@@ -232,16 +232,16 @@ class PlanBuilder:
         self._reasons.setdefault(key, {})[variant] = reason
 
     def statuses(self, key: VersionKey) -> Iterator[EngineStatus]:
-        """What people see of one version's plans here."""
+        """Yields the visible statuses of one version's plans on this device."""
         decision = self._decisions.get(key)
         if decision is None:
             return
         if self._building_of == key and self._building is not None:
             yield self._building
         elif decision.build is not None:
-            wish = decision.build
-            reason = "another server builds it" if wish.is_built_elsewhere else ""
-            yield EngineStatus(self._device, wish.variant, "waiting", plan=wish.key.place, reason=reason)
+            missing = decision.build
+            reason = "another server builds it" if missing.is_built_elsewhere else ""
+            yield EngineStatus(self._device, missing.variant, "waiting", plan=missing.key.place, reason=reason)
         if decision.serve is not None and decision.serve.plan_dir:
             place = Path(decision.serve.plan_dir).name
             serve = decision.serve

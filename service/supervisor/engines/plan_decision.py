@@ -1,11 +1,11 @@
-"""Decides what a version runs on a device while its TensorRT plans come and go. Promises: pure; only gated bytes serve.
+"""Decides what a version runs on a device, given the TensorRT plans that exist, are being built, or have failed.
 
 The rules
 1. A plan serves when it was made from the published bytes, by this TensorRT, for this GPU, and passed its gate on such
-   a device. Among several, the one with the most measured images per second; with a ladder each that is a rung of it.
-2. While there is none, ONNX Runtime serves an accepted variant that it runs (`serve_while_building`), or nothing does.
-3. Candidates without a settled plan are built one after the other. A plan that its gate denied is not built again.
-4. What cannot be built is given up after a bounded number of attempts; what serves goes on, and the reason is shown.
+   a device. Of several, the one with the most measured images per second serves; with a ladder, those on its levels.
+2. Without such a plan, ONNX Runtime serves an accepted variant (`serve_while_building`), or nothing serves.
+3. Plans that no gate has judged yet are built one after the other. A plan that its gate denied is not built again.
+4. A plan that cannot be built is given up after MAX_ATTEMPTS attempts; the reason is shown, and serving goes on.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.repository.variants import choose_variant
 from saccade.service.supervisor.engines.candidates import plan_key_for
-from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_rungs
+from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_levels
 
-MAX_ATTEMPTS = 2  # one failure may be bad luck, such as memory that another process held
+MAX_ATTEMPTS = 2  # a single failure may have a passing cause, such as memory that another process held
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A plan in the store: its record and where it lies."""
+    """A plan in the store: its record and its folder."""
 
     record: PlanRecord
     directory: str
@@ -38,13 +38,13 @@ class PlanFacts:
     """All that the decision depends on."""
 
     manifest: Manifest
-    wanted_variant: str  # "auto" or a name
+    wanted_variant: str  # "auto" or the name of a variant
     backend: Literal["auto", "tensorrt", "onnxruntime", "fake"]
     device: str
     facts: DeviceFacts
     stored: tuple[StoredRecord, ...]
-    attempts: Mapping[str, int]  # failed builds by variant
-    built_elsewhere: frozenset[str]  # places of keys that another server builds right now
+    attempts: Mapping[str, int]  # number of failed builds by variant
+    built_elsewhere: frozenset[str]  # folder names of plans that another server builds now
     may_build: bool
     serve_while_building: bool
     ladder: tuple[str, ...] | None = ()  # as in `ladder_for`
@@ -52,19 +52,19 @@ class PlanFacts:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a worker is to load."""
+    """What a worker must load."""
 
     variant: str
     backend: str
     plan_dir: str = ""
     plan_sha256: str = ""
-    file_bytes: int = 0  # of what the backend opens
-    images_per_s: float = 0.0  # measured, at the best batch size; 0 where the manifest says it
+    file_bytes: int = 0  # size of the files that the backend opens
+    images_per_s: float = 0.0  # measured speed of a plan at its best batch size; 0 without a plan
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A plan to build, or to wait for."""
+class MissingPlan:
+    """A plan that must be built, here or by another server."""
 
     variant: str
     key: PlanKey
@@ -73,16 +73,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class PlanDecision:
-    """`serve` is None when nothing may serve yet; then `reason` or `build` says why."""
+    """What to serve and what to build; `serve` is None when nothing may serve yet."""
 
     serve: Serving | None
-    build: Wish | None  # the first plan that is missing; waited for where another server builds it
-    reason: str  # why TensorRT does not serve, in one line; empty when it does or is on its way
-    cheaper: tuple[Serving, ...] = ()  # the rungs below `serve`
+    build: MissingPlan | None  # the first missing plan
+    reason: str  # why TensorRT does not serve, in one line; empty when it does, or a plan is still to be built
+    cheaper: tuple[Serving, ...] = ()  # ladder levels from 1 on
 
 
 def decide(situation: PlanFacts) -> PlanDecision:
-    """What to serve now and what to build. Raises RepositoryError when the version can never serve on this device."""
+    """Decides what to serve and what to build. Raises RepositoryError when the version can never serve there."""
     if situation.backend in ("onnxruntime", "fake") or situation.device.startswith("cpu"):
         return PlanDecision(_without_plan(situation), None, "")
     missing = _why_no_tensorrt(situation)
@@ -94,32 +94,32 @@ def decide(situation: PlanFacts) -> PlanDecision:
         item.name: plan_key_for(situation.manifest, item, situation.facts)
         for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
     }
-    rungs = _rungs(situation, keys)
+    levels = _levels(situation, keys)
     build = _next_build(situation, keys)
-    if rungs:
-        return PlanDecision(rungs[0], build, "", rungs[1:])
+    if levels:
+        return PlanDecision(levels[0], build, "", levels[1:])
     reason = "" if build is not None else _why_no_plan(situation, keys)
     if build is not None and not situation.serve_while_building:
         return PlanDecision(None, build, "")
     try:
         return PlanDecision(_without_plan(situation), build, reason)
     except RepositoryError as error:
-        if build is not None:  # nothing to bridge the time with; the plan will serve
+        if build is not None:  # nothing serves until the plan is built
             return PlanDecision(None, build, "")
         raise RepositoryError(f"{error}; {reason}") from error
 
 
 def serves(found: PlanKey, wanted: PlanKey) -> bool:
-    """Whether a plan of one key can stand for another: it may have been built for more GPUs than this one."""
+    """Returns whether a plan of the key `found` can serve for `wanted`; it may be built for further GPUs as well."""
     return (
         wanted.capabilities[0] in found.capabilities
         and found.model_copy(update={"capabilities": wanted.capabilities}) == wanted
     )
 
 
-def is_settled(stored: Sequence[StoredRecord], wish: Wish) -> bool:
-    """Whether the store has the plan, judged by its gate."""
-    return _settled(stored, wish.variant, wish.key) is not None
+def is_judged(stored: Sequence[StoredRecord], missing: MissingPlan) -> bool:
+    """Returns whether the store has the plan and its gate has judged it."""
+    return _judged(stored, missing.variant, missing.key) is not None
 
 
 def _without_plan(situation: PlanFacts) -> Serving:
@@ -142,24 +142,24 @@ def _why_no_tensorrt(situation: PlanFacts) -> str:
     return "" if refused is None else f"TensorRT does not take this network: {refused.reason}"
 
 
-def _settled(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> StoredRecord | None:
-    """The stored plan of a variant that a gate has judged, accepted ones first."""
+def _judged(stored: Sequence[StoredRecord], variant: str, key: PlanKey) -> StoredRecord | None:
+    """Returns the stored plan of a variant that its gate has judged, an accepted one if there is any."""
     mine = [each for each in stored if each.record.variant == variant and serves(each.record.key, key)]
     judged = [each for each in mine if each.record.gate is not None and not each.record.gate.is_pending]
     return max(judged, key=lambda each: each.record.gate is not None and each.record.gate.accepted, default=None)
 
 
-def _rungs(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
-    """What serves, the best rung first; one without a ladder."""
-    settled = [found for name, key in keys.items() if (found := _settled(situation.stored, name, key)) is not None]
+def _levels(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving, ...]:
+    """Returns the accepted plans by ladder level; without a ladder only the fastest."""
+    judged = [found for name, key in keys.items() if (found := _judged(situation.stored, name, key)) is not None]
     accepted = {
-        each.record.variant: each for each in settled if each.record.gate is not None and each.record.gate.accepted
+        each.record.variant: each for each in judged if each.record.gate is not None and each.record.gate.accepted
     }
     speeds = {name: _images_per_s(each) for name, each in accepted.items()}
     if situation.ladder == ():
         names: tuple[str, ...] = (max(speeds, key=lambda name: speeds[name]),) if speeds else ()
     else:
-        names = plan_rungs(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
+        names = plan_levels(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
     return tuple(_serving(accepted[name]) for name in names)
 
 
@@ -173,12 +173,12 @@ def _images_per_s(stored: StoredRecord) -> float:
     return max((figure.images_per_s for figure in stored.record.latency), default=0.0)
 
 
-def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> Wish | None:
+def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> MissingPlan | None:
     if not situation.may_build:
         return None
     for name, key in keys.items():
-        if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _settled(situation.stored, name, key) is None:
-            return Wish(name, key, key.place in situation.built_elsewhere)
+        if situation.attempts.get(name, 0) < MAX_ATTEMPTS and _judged(situation.stored, name, key) is None:
+            return MissingPlan(name, key, key.place in situation.built_elsewhere)
     return None
 
 
@@ -188,7 +188,7 @@ def _why_no_plan(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> str:
         return f"no variant for TensorRT among {known} with variant setting {situation.wanted_variant!r}"
     parts: list[str] = []
     for name, key in keys.items():
-        found = _settled(situation.stored, name, key)
+        found = _judged(situation.stored, name, key)
         if found is not None and found.record.gate is not None:
             failed = [check.name for check in found.record.gate.checks if not check.passed]
             parts.append(f"{name}: denied by {', '.join(failed)}")

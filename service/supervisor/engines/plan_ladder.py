@@ -1,7 +1,6 @@
-"""Which accepted plans serve a device, best rung first. Promises: pure; as `supervisor/ladder.py`, by plans' figures.
+"""Chooses the accepted plans that form the ladder of a device, as `supervisor/ladder.py` chooses variants.
 
-A plan has its own measured speed; its variant's metric says how accurate it is, since the gate bounds how far the plan
-may be from it.
+The speed is that of the plan; the accuracy is that of its variant, since the gate bounds how far a plan may differ.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from saccade.service.supervisor.ladder import MIN_SPEEDUP
 
 
 def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | None) -> tuple[Variant, ...]:
-    """Variants whose plans are built, in this order; `names` as in `ladder_for`."""
+    """Returns the variants whose plans are built, in this order; `names` is as in `ladder_for`."""
     if names:
         named = tuple(item for name in names for item in engine_candidates(manifest, name))
         return named or engine_candidates(manifest, wanted)
@@ -25,10 +24,10 @@ def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | No
     return first
 
 
-def plan_rungs(
+def plan_levels(
     images_per_s: Mapping[str, float], manifest: Manifest, wanted: str, names: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """Variants of accepted plans, given their measured speeds; empty without any."""
+    """Returns the variants of accepted plans by ladder level, given their measured speeds."""
     if not images_per_s:
         return ()
     fastest = max(images_per_s, key=lambda name: images_per_s[name])
@@ -37,8 +36,8 @@ def plan_rungs(
     metric = {item.name: item.metric.value for item in manifest.variants}
     by_metric = sorted(images_per_s, key=lambda name: (-metric[name], -images_per_s[name]))
     named = wanted if wanted in images_per_s else fastest
-    rungs = [by_metric[0] if wanted == "auto" else named]
+    levels = [by_metric[0] if wanted == "auto" else named]
     for name in by_metric:
-        if images_per_s[name] >= MIN_SPEEDUP * images_per_s[rungs[-1]] > 0:
-            rungs.append(name)
-    return tuple(rungs)
+        if images_per_s[name] >= MIN_SPEEDUP * images_per_s[levels[-1]] > 0:
+            levels.append(name)
+    return tuple(levels)

@@ -1,4 +1,4 @@
-"""What a device's memory holds and has room for. Promises: pure; measured where measured, and figures say which."""
+"""Computes what a device's memory holds, and whether it has room for one more instance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Device memory of one instance."""
+    """The device memory of one instance."""
 
     size_bytes: int
-    is_measured: bool  # by a load of the same bytes; else estimated from its files
+    is_measured: bool  # True: measured at a load of the same files; False: estimated from the size of its files
 
     def __str__(self) -> str:
         return f"{mib(self.size_bytes)} MiB ({'measured' if self.is_measured else 'estimated from its files'})"
@@ -22,20 +22,20 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An instance that is loaded, or has its place and will be."""
+    """An instance that is loaded, or for which memory is reserved."""
 
-    name: str  # "detector/3 int8-trt"
+    name: str  # such as "detector/3 int8-trt"
     need: Need
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """One device that has said what it has."""
+    """The memory of one device whose worker has reported it."""
 
     device: str
-    capacity_bytes: int | None  # None: not bounded, as a CPU without a limit
+    capacity_bytes: int | None  # None: not bounded, as for a CPU without a limit
     holdings: tuple[Holding, ...]
-    problem: str = ""  # why the device cannot be used at all
+    problem: str = ""  # reason why the device cannot be used at all
 
     @property
     def held_bytes(self) -> int:
@@ -43,11 +43,11 @@ class DeviceMemory:
 
     @property
     def free_bytes(self) -> int | None:
-        """May be less than nothing: a measurement can exceed the estimate it replaces."""
+        """Free bytes; negative where a measurement exceeds the estimate that it replaced."""
         return None if self.capacity_bytes is None else self.capacity_bytes - self.held_bytes
 
     def refusal(self, need: Need) -> str | None:
-        """Why an instance that needs so much must not go there; None when it may."""
+        """Returns the reason why an instance with this need does not fit; None when it fits."""
         if self.problem:
             return self.problem
         free_bytes = self.free_bytes
@@ -64,9 +64,9 @@ class DeviceMemory:
 
 
 def capacity_bytes(facts: DeviceFacts, reserve_mb: int, limit_mb: int) -> int | None:
-    """What models may hold: what was free before any was loaded, less the reserve, and no more than the limit.
+    """Returns the bytes that models may hold: those free before any load, less the reserve, up to the limit.
 
-    A limit of 0 is none. A device that reports no memory is bounded by the limit alone.
+    A limit of 0 means no limit. Only the limit bounds a device that reports no memory.
     """
     found = facts.memory_free_bytes or facts.memory_total_bytes
     bounds = []
@@ -78,6 +78,6 @@ def capacity_bytes(facts: DeviceFacts, reserve_mb: int, limit_mb: int) -> int | 
 
 
 def mib(size_bytes: int) -> str:
-    """MiB with a decimal where it tells something."""
+    """Formats bytes in MiB, with one decimal below 100 MiB."""
     value = size_bytes / _MIB
     return f"{value:.1f}" if abs(value) < 100 else f"{value:,.0f}"

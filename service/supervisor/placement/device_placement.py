@@ -1,6 +1,6 @@
-"""Accounts for device memory and places what waits in the version table. Promises: no I/O; tried again after room grew.
+"""Accounts for device memory, and gives the waiting instances of the version table a place where they fit.
 
-An instance keeps its place while its worker restarts, so a restart never changes who is served.
+An instance keeps its place while its worker restarts, so a restart does not change which versions serve.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from saccade.service.supervisor.placement.place import Placement, Policy, place
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
 
-# Weights once, and as much again for activations, workspace and what the runtime keeps. No measurement stands behind
-# it: the first load on a device like this replaces it.
+# A first estimate: the weights, and as much again for activations, workspace and the runtime. It was not measured; the
+# first load on a device of this kind replaces it by a measurement.
 FILE_FACTOR = 2
 
 
@@ -30,18 +30,18 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A version that a device has no room for."""
+    """An instance for which a device has no room."""
 
     key: VersionKey
     device: str
     reason: str
     variant: str
-    rung: int  # above 0 the version serves without it
+    ladder_level: int  # above 0, the version serves without this instance
 
 
 @dataclass(frozen=True, slots=True)
-class _Bytes:
-    """What decides the memory of an instance; the kind of device stands for all of its kind in one machine."""
+class _MemoryKey:
+    """What determines the memory of an instance; all devices of one kind in a machine are treated as equal."""
 
     kind: str
     manifest_sha256: str
@@ -65,10 +65,10 @@ class DevicePlacement:
         self._limits = limits
         self._facts: dict[str, DeviceFacts] = {}
         self._lost: set[str] = set()
-        self._measured: dict[_Bytes, int] = {}
+        self._measured: dict[_MemoryKey, int] = {}
 
     def device_ready(self, device: str, facts: DeviceFacts) -> None:
-        """Its worker said what it found."""
+        """Notes what a worker found on its device."""
         self._facts[device] = facts
         self._lost.discard(device)
         self._table.retry_refused()
@@ -78,43 +78,43 @@ class DevicePlacement:
         self._lost.add(device)
 
     def instance_gone(self) -> None:
-        """Room grew somewhere."""
+        """Tries refused instances again, because an instance was unloaded."""
         self._table.retry_refused()
 
     def reconcile(self, room: MakesRoom | None = None) -> list[Refused]:
-        """Places what waits and fits; newest version first. Returns what was refused now.
+        """Places the waiting instances that fit, newest version first, and returns those that were refused now.
 
-        `room` is asked before a version gets its first place, and when it finds none; it may have others leave.
+        `room` is called before a version gets its first place, or when none is free; it may unload others.
         """
         self._remember()
         refused: list[Refused] = []
         is_changing = True
-        while is_changing:  # a version waits with one rung at a time
+        while is_changing:  # `unplaced` returns one ladder level of a version at a time
             is_changing = False
             for key, entry, waiting in self._table.unplaced():
                 memory_by_device = {device: self.memory(device) for device in self._facts}
                 by_device = {instance.spec.device: instance for instance in waiting}
                 needs = {device: self._need(entry, instance) for device, instance in by_device.items()}
                 placement = place(needs, memory_by_device, self._lost, self._policy)
-                is_first = all(instance.spec.rung == 0 for instance in waiting)
+                is_first = all(instance.spec.ladder_level == 0 for instance in waiting)
                 is_decided = bool(placement.devices or placement.refusals)
                 if room is not None and is_first and is_decided:
                     missing = {} if placement.devices else _missing(needs, memory_by_device, placement)
                     verdict = room(key, missing)
                     if verdict is Room.COMING:
-                        continue  # it goes on waiting
+                        continue  # the version waits until memory is free
                     if verdict is Room.NEVER and placement.devices:
                         placement = Placement((), dict.fromkeys(placement.devices, _TOO_MANY_MODELS))
                 self._table.place(key, placement.devices, placement.refusals, placement.spared)
                 for device, reason in placement.refusals.items():
                     spec = by_device[device].spec
-                    refused.append(Refused(key, device, reason, spec.variant, spec.rung))
+                    refused.append(Refused(key, device, reason, spec.variant, spec.ladder_level))
                 is_changing |= bool(placement.devices or placement.refusals or placement.spared)
         return refused
 
     def memory(self, device: str) -> DeviceMemory:
         facts = self._facts.get(device, DeviceFacts())
-        # What is free of a host's memory counts neither caches that would make way nor the server's other processes.
+        # A host's free memory is not used: it leaves out caches that could be freed, and the server's own processes.
         counted = DeviceFacts() if is_cpu(device) else facts
         capacity = capacity_bytes(counted, self._limits.reserve_mb, self._limits.limit_mb)
         holdings = tuple(
@@ -124,11 +124,11 @@ class DevicePlacement:
         return DeviceMemory(device, capacity, holdings, facts.problem)
 
     def held_bytes(self, entry: VersionEntry, instance: Instance) -> int:
-        """What an instance counts for, measured or estimated."""
+        """Returns the device memory of an instance, measured or estimated."""
         return self._need(entry, instance).size_bytes
 
     def measured_bytes(self, device: str) -> int:
-        """What the loaded instances of a device were measured to hold."""
+        """Returns the memory that the loaded instances of a device were measured to hold."""
         return sum(instance.memory_bytes for _, _, instance in self._held(device))
 
     def _held(self, device: str) -> Iterator[tuple[VersionKey, VersionEntry, Instance]]:
@@ -139,21 +139,21 @@ class DevicePlacement:
                     yield key, entry, instance
 
     def _need(self, entry: VersionEntry, instance: Instance) -> Need:
-        measured = instance.memory_bytes or self._measured.get(_bytes(entry, instance), 0)
+        measured = instance.memory_bytes or self._measured.get(_memory_key(entry, instance), 0)
         return Need(measured, True) if measured else Need(FILE_FACTOR * instance.spec.file_bytes, False)
 
     def _remember(self) -> None:
-        """What was measured outlives the instance: the next one of the same bytes needs no estimate."""
+        """Keeps measured memory, so that the next instance of the same files needs no estimate."""
         for _, entry in self._table.entries():
             for instance in entry.instances:
                 if instance.memory_bytes:
-                    self._measured[_bytes(entry, instance)] = instance.memory_bytes
+                    self._measured[_memory_key(entry, instance)] = instance.memory_bytes
 
 
 def _missing(
     needs: Mapping[str, Need], memory_by_device: Mapping[str, DeviceMemory], placement: Placement
 ) -> dict[str, int]:
-    """Bytes that devices lack; without those that cannot be used, or are too small for it alone."""
+    """Returns the bytes that each device lacks; unusable devices, and those too small when empty, are left out."""
     missing = {}
     for device in placement.refusals:
         memory, size = memory_by_device[device], needs[device].size_bytes
@@ -162,7 +162,7 @@ def _missing(
     return missing
 
 
-def _bytes(entry: VersionEntry, instance: Instance) -> _Bytes:
+def _memory_key(entry: VersionEntry, instance: Instance) -> _MemoryKey:
     spec = instance.spec
     kind = device_kind(spec.device)
-    return _Bytes(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)
+    return _MemoryKey(kind, entry.manifest_sha256, spec.variant, spec.backend, spec.plan_dir, entry.allowed_batch_sizes)

@@ -1,4 +1,4 @@
-"""Decides who makes room. Promises: pure; least recently used first, none too many, none in use or just loaded."""
+"""Decides which versions are unloaded for another: the least recently used, but none in use or just loaded."""
 
 from __future__ import annotations
 
@@ -7,73 +7,73 @@ from dataclasses import dataclass, field
 
 from saccade.service.core import VersionKey
 
-# A version stays for some times what its load took, so that at most a fifth of the time goes into loading.
-_RESIDENCE_LOADS = 4.0
-_SHORTEST_RESIDENCE_S = 1.0
-_LONGEST_RESIDENCE_S = 60.0
+# A version stays loaded for four times the duration of its load, so that loading takes at most a fifth of the time.
+_STAY_LOADS = 4.0
+_SHORTEST_STAY_S = 1.0
+_LONGEST_STAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """A loaded version."""
+class CachedVersion:
+    """A loaded version, with what decides whether it may be unloaded."""
 
     key: VersionKey
-    held_bytes: Mapping[str, int]  # by device
+    held_bytes: Mapping[str, int]  # device memory by device
     ready_s: float
-    load_s: float  # its load took
+    load_s: float  # duration of its load
     last_used_s: float
     in_flight: int = 0
     is_pinned: bool = False
 
     def may_leave(self, now_s: float) -> bool:
-        residence_s = min(max(_SHORTEST_RESIDENCE_S, _RESIDENCE_LOADS * self.load_s), _LONGEST_RESIDENCE_S)
-        return not self.is_pinned and self.in_flight == 0 and now_s - self.ready_s >= residence_s
+        stay_s = min(max(_SHORTEST_STAY_S, _STAY_LOADS * self.load_s), _LONGEST_STAY_S)
+        return not self.is_pinned and self.in_flight == 0 and now_s - self.ready_s >= stay_s
 
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """What is missing for one more version."""
+    """What must become free for one more version."""
 
     bytes_by_device: Mapping[str, int] = field(default_factory=dict)
-    models: int = 0  # so many too many would be loaded
+    models: int = 0  # number of models by which the limit would be exceeded
 
-    def is_met_by(self, chosen: Collection[Resident], residents: Sequence[Resident]) -> bool:
-        """Whether there is enough room once the chosen ones are gone from all the residents."""
+    def is_met_by(self, chosen: Collection[CachedVersion], cached: Sequence[CachedVersion]) -> bool:
+        """Returns whether there is enough room once the chosen versions are unloaded."""
         has_bytes = all(
-            sum(resident.held_bytes.get(device, 0) for resident in chosen) >= missing
+            sum(version.held_bytes.get(device, 0) for version in chosen) >= missing
             for device, missing in self.bytes_by_device.items()
         )
         if not has_bytes or self.models <= 0:
             return has_bytes
-        left = {resident.key.model for resident in residents if resident not in chosen}
-        return len({resident.key.model for resident in chosen} - left) >= self.models
+        left = {version.key.model for version in cached if version not in chosen}
+        return len({version.key.model for version in chosen} - left) >= self.models
 
 
-def to_evict(residents: Sequence[Resident], shortage: Shortage, now_s: float) -> tuple[VersionKey, ...] | None:
-    """Versions to unload, the least recently used first; None when those that may leave are not enough.
+def to_evict(cached: Sequence[CachedVersion], shortage: Shortage, now_s: float) -> tuple[VersionKey, ...] | None:
+    """Returns versions to unload, least recently used first; None when the versions that may leave are not enough.
 
-    Of those chosen none could stay.
+    The result is minimal: without any one of the versions there would not be enough room.
     """
-    return _chosen([resident for resident in residents if resident.may_leave(now_s)], residents, shortage)
+    return _chosen([version for version in cached if version.may_leave(now_s)], cached, shortage)
 
 
-def can_be_met(residents: Sequence[Resident], shortage: Shortage) -> bool:
-    """Whether there will be room once requests in flight have ended and everyone has stayed long enough."""
-    return _chosen([resident for resident in residents if not resident.is_pinned], residents, shortage) is not None
+def can_be_met(cached: Sequence[CachedVersion], shortage: Shortage) -> bool:
+    """Returns whether there can be room later, once requests have ended and all versions are old enough."""
+    return _chosen([version for version in cached if not version.is_pinned], cached, shortage) is not None
 
 
 def _chosen(
-    candidates: Sequence[Resident], residents: Sequence[Resident], shortage: Shortage
+    candidates: Sequence[CachedVersion], cached: Sequence[CachedVersion], shortage: Shortage
 ) -> tuple[VersionKey, ...] | None:
-    chosen: list[Resident] = []
-    for resident in sorted(candidates, key=lambda item: item.last_used_s):
-        if shortage.is_met_by(chosen, residents):
+    chosen: list[CachedVersion] = []
+    for version in sorted(candidates, key=lambda item: item.last_used_s):
+        if shortage.is_met_by(chosen, cached):
             break
-        chosen.append(resident)
-    if not shortage.is_met_by(chosen, residents):
+        chosen.append(version)
+    if not shortage.is_met_by(chosen, cached):
         return None
-    for resident in list(reversed(chosen)):  # the most recently used of those that need not leave stays
-        others = [item for item in chosen if item is not resident]
-        if shortage.is_met_by(others, residents):
+    for version in list(reversed(chosen)):  # versions that need not leave stay, the most recently used ones first
+        others = [item for item in chosen if item is not version]
+        if shortage.is_met_by(others, cached):
             chosen = others
-    return tuple(resident.key for resident in chosen)
+    return tuple(version.key for version in chosen)

@@ -1,4 +1,4 @@
-"""Decides which devices get a version. Promises: pure; nothing is placed where it does not fit, nothing is evicted."""
+"""Decides which devices load a version, by the memory that it needs and that they have left."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Policy = Literal["replicate", "spread"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What becomes of a version on each device; those named nowhere are waited for."""
+    """What happens to a version on each device; for a device in no field, nothing is decided yet."""
 
-    devices: tuple[str, ...] = ()  # load it
-    refusals: Mapping[str, str] = field(default_factory=dict)  # by device: it does not fit, and why
-    spared: tuple[str, ...] = ()  # another device has it
+    devices: tuple[str, ...] = ()  # devices that load it
+    refusals: Mapping[str, str] = field(default_factory=dict)  # reasons by device, where it does not fit
+    spared: tuple[str, ...] = ()  # devices that need not load it, because another one does
 
 
 def place(
     needs: Mapping[str, Need], memory_by_device: Mapping[str, DeviceMemory], lost: Collection[str], policy: Policy
 ) -> Placement:
-    """Devices for a version that needs this much on each of them.
+    """Decides on the devices for a version with this need on each of them.
 
-    `memory_by_device` holds the devices that have said what they have; `lost` those whose worker ended before it could.
-    - replicate: every device on which it fits. Each is decided on its own, as soon as it is known.
-    - spread: the one with most room, among equals the one that holds least. Decided once all are known or lost,
-      so that the first worker to start does not get everything.
+    `memory_by_device` holds the devices that have reported their memory, `lost` those whose worker ended before it did.
+    - replicate: every device on which it fits; each is decided on its own, as soon as its memory is known.
+    - spread: the device with most room, among equal ones the one that holds least. This is decided once all devices are
+      known or lost, so that the first worker to start does not get all versions.
     """
     known = {device: memory_by_device[device] for device in needs if device in memory_by_device}
     refusals = {
@@ -48,6 +48,6 @@ def place(
 
 
 def _fullness(memory: DeviceMemory) -> tuple[float, int, int]:
-    """Least first. Of equals `min` takes the first named."""
+    """Returns a key that is smallest for the device to prefer; `min` takes the first of equal ones."""
     room = math.inf if memory.free_bytes is None else memory.free_bytes
     return (-room, memory.held_bytes, len(memory.holdings))

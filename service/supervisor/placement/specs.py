@@ -1,4 +1,4 @@
-"""What a version would be on each device. Promises: pure; only what passed its gate; a slot holds an image."""
+"""Determines which instances a version has on each device without TensorRT, from variants that passed their gate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from saccade.service.supervisor.version_entry import InstanceSpec
 
 @dataclass(slots=True)
 class Specs:
-    """By device, best rung first; devices that can serve nothing of it say why."""
+    """The instances of a version by device, best ladder level first, and the reasons of devices without any."""
 
     by_device: dict[str, tuple[InstanceSpec, ...]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # rungs that were named and cannot be
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # variants that were named and cannot serve
 
 
 def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
-    """Without TensorRT. Raises RepositoryError when no device of the server has anything."""
+    """Returns the instances on these devices. Raises RepositoryError when no device of the server can serve."""
     specs = Specs()
     for device in devices:
         try:
@@ -32,7 +32,7 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
             specs.refusals[device] = str(error)
             continue
         specs.by_device[device] = tuple(
-            _spec(manifest, variant, device, rung, settings) for rung, variant in enumerate(ladder.rungs)
+            _spec(manifest, variant, device, level, settings) for level, variant in enumerate(ladder.variants)
         )
         if ladder.left_out:
             specs.left_out[device] = ladder.left_out
@@ -43,7 +43,7 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
 
 
 def ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
-    """Raises RepositoryError."""
+    """Raises RepositoryError when an image and its answer do not fit into a slot."""
     size_bytes = layout_of(manifest.input, manifest.answer).size_bytes
     if size_bytes > settings.max_slot_bytes:
         raise RepositoryError(
@@ -53,12 +53,12 @@ def ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
 
 
 def batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
-    """Those of the manifest that the setting allows."""
+    """Returns the manifest's batch sizes up to the limit that the settings name."""
     limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
     return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
 
 
-def _spec(manifest: Manifest, variant: Variant, device: str, rung: int, settings: Settings) -> InstanceSpec:
+def _spec(manifest: Manifest, variant: Variant, device: str, level: int, settings: Settings) -> InstanceSpec:
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, rung=rung)
+    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, ladder_level=level)

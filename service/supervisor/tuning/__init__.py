@@ -1,6 +1,6 @@
-"""How a processor's cores are used, measured on the machine at hand when the server starts.
+"""Chooses how a processor's cores are used, by measuring on the machine when the server starts.
 
-forms.py      the ways to choose from, and the choice (pure)
-measuring.py  measures them with the real network and pictures, in a process of its own
-tune.py       at start: what to measure, what is known already, and what the settings become
+forms.py      the ways to use the cores, and the choice between them
+measuring.py  measures them with a served network and images, in a process of its own
+tune.py       decides at start what to measure, keeps the results, and changes the settings
 """

@@ -1,7 +1,7 @@
-"""Measures forms with a network and pictures, as traffic uses them; a program of its own (`python -m`).
+"""Measures process forms with a network and images as traffic would; `tune.py` runs this module as a program.
 
-Reads a `Task` as JSON from standard input, writes a list of `Measured` to standard output. Forms take turns, medians
-count. The version is verified first, so a file that nobody vouches for is not opened.
+It reads a `TuningTask` as JSON from standard input and writes a list of `ProcessFormSpeed` to standard output. The
+forms are measured alternately in several rounds, and medians count. The version is verified before any file is opened.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
-from saccade.service.supervisor.tuning.forms import Form, Measured, Task, is_soon_enough
+from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, is_soon_enough
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _PICTURE = (375, 500, 3)
-_QUALITY = 80  # about 36 KB
+_QUALITY = 80  # JPEG quality; the file has about 36 KB
 _ROUNDS = 3
-_SLOTS = 64  # as the server has by default
-_SECONDS = 0.5  # of one form in one round, at least
-_BATCHES = 3  # as well, at least
-_MOST_BATCH_S = 0.1  # larger batches would make it last
+_SLOTS = 64  # the server's default
+_SECONDS = 0.5  # shortest time for one form in one round
+_BATCHES = 3  # smallest number of batches for one form in one round
+_MOST_BATCH_S = 0.1  # batches that take longer would make the measurement long
 _LONE_RUNS = 5
 
 
-def measure(task: Task) -> list[Measured]:
-    """In the order of the forms, without those that keep a lone request waiting.
+def measure(task: TuningTask) -> list[ProcessFormSpeed]:
+    """Measures the forms in their order, without those in which a single request would take too long.
 
     Raises RepositoryError, BackendError or SettingsError.
     """
@@ -60,21 +60,22 @@ def measure(task: Task) -> list[Measured]:
         for runner in runners:
             runner.rates.append(bench.images_per_s(runner.backends, batch_size, seconds))
     return [
-        Measured(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2)) for each in runners
+        ProcessFormSpeed(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2))
+        for each in runners
     ]
 
 
 @dataclass(slots=True)
 class _Runner:
-    """A form, with a backend per worker, and what was measured of it."""
+    """A form, a backend per worker, and the measurements so far."""
 
-    form: Form
+    form: ProcessForm
     backends: list[Backend]
     lone_s: float = 0.0
     rates: list[float] = field(default_factory=list)
 
 
-def _loaded(task: Task, manifest: Manifest, form: Form, count: int) -> list[Backend]:
+def _loaded(task: TuningTask, manifest: Manifest, form: ProcessForm, count: int) -> list[Backend]:
     request = load_request(
         Path(task.version_dir),
         manifest,
@@ -87,13 +88,13 @@ def _loaded(task: Task, manifest: Manifest, form: Form, count: int) -> list[Back
 
 
 def _batch_size(manifest: Manifest, lone_s: float) -> int:
-    """The largest allowed one that does not take long."""
+    """Returns the largest allowed batch size whose run is short enough."""
     sizes = manifest.allowed_batch_sizes
     return max([size for size in sizes if size * lone_s <= _MOST_BATCH_S], default=sizes[0])
 
 
 class _Bench:
-    """Pictures on their way into batches: a thread per core decodes into slots, workers take what is there."""
+    """A small server: a thread per core decodes images into slots, and a thread per worker runs batches of them."""
 
     def __init__(self, manifest: Manifest, cores: int) -> None:
         self._manifest = manifest
@@ -102,7 +103,7 @@ class _Bench:
         self._slots = np.zeros((_SLOTS, *manifest.input.shape), np.uint8)
 
     def lone_s(self, backend: Backend) -> float:
-        """Seconds of one image's run, after a warm-up."""
+        """Measures the seconds of one image's run, after a warm-up."""
         seconds = []
         for _ in range(1 + _LONE_RUNS):
             start_s = time.perf_counter()
@@ -111,7 +112,7 @@ class _Bench:
         return median(seconds[1:])
 
     def images_per_s(self, backends: Sequence[Backend], batch_size: int, seconds: float) -> float:
-        """Of all of them together."""
+        """Measures the throughput of all backends together."""
         flow = _Flow()
         decoders = [threading.Thread(target=self._decode, args=(flow,)) for _ in range(self._cores)]
         workers = [threading.Thread(target=self._work, args=(flow, backend, batch_size)) for backend in backends]
@@ -144,7 +145,7 @@ class _Bench:
 
 
 class _Flow:
-    """Slots that go round, and when batches were done. None in a queue ends whoever takes it."""
+    """The queues of free and full slots, and the times of finished batches; None in a queue ends its reader."""
 
     def __init__(self) -> None:
         self.free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -154,7 +155,7 @@ class _Flow:
             self.free.put(slot)
 
     def more(self, count: int) -> list[int]:
-        """Up to so many that are full already."""
+        """Takes up to `count` slots that are full already."""
         slots: list[int] = []
         while len(slots) < count:
             try:
@@ -176,7 +177,7 @@ class _Flow:
             self.full.put(None)
 
     def images_per_s(self) -> float:
-        """Between the first batch that was done and the last: what ran before and after has no known length."""
+        """Computes the throughput between the end of the first batch and the end of the last."""
         done = sorted(self._done)
         if len(done) < 2:
             return 0.0
@@ -184,7 +185,7 @@ class _Flow:
 
 
 def picture() -> bytes:
-    """A JPEG that costs about what a photograph of its size does: shapes of all sizes, some grain."""
+    """Draws a JPEG that takes about as long to decode as a photograph of its size."""
     random = np.random.default_rng(0)
     pixels = np.zeros(_PICTURE)
     for cell in (64, 16):
@@ -197,7 +198,7 @@ def picture() -> bytes:
 
 def main() -> None:
     """Entry point of the child process."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=TuningTask)
     sys.stdout.buffer.write(msgspec.json.encode(measure(task)))
 
 

@@ -1,7 +1,7 @@
-"""Tunes a server to its processor before it starts. Promises: never keeps it from starting; measured once per machine.
+"""Tunes a server to its processor before it starts, by one measurement per machine; a failure only logs a warning.
 
-What was measured lies below `.tuning` in the repository, by what it depends on: the network's file, the cores, the
-processor, the runtime. Remove it to measure again.
+Results are kept below `.tuning` in the repository, by what they depend on: the network's file, the number of cores, the
+processor and the runtime. Remove that folder to measure again.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
 from saccade.service.settings import MIB, Settings
-from saccade.service.supervisor.tuning.forms import Form, Measured, Task, applied, chosen, forms_for
+from saccade.service.supervisor.tuning.forms import (
+    ProcessForm,
+    ProcessFormSpeed,
+    TuningTask,
+    applied,
+    chosen,
+    forms_for,
+)
 
 log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
-_LARGEST_FILE_BYTES = 512 * MIB  # all forms hold it at once; larger networks have batches that keep all threads busy
+_LARGEST_FILE_BYTES = 512 * MIB  # every form loads the file; larger networks keep all threads busy in any form
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def tuned(settings: Settings, cores: int) -> Settings:
-    """Settings as they were given, with workers, threads and spinning chosen where a measurement may choose them."""
+    """Returns the given settings with measured workers, threads and spinning, where the operator did not set them."""
     forms = forms_for(settings, cores) if _may_choose(settings) else []
     if len(forms) < 2:
         return settings
@@ -67,7 +74,7 @@ def tuned(settings: Settings, cores: int) -> Settings:
 
 
 def _last_line(error: Exception) -> str:
-    """Of a child's trace, what happened."""
+    """Returns the last line of an error, which in a child's trace says what happened."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
@@ -79,13 +86,13 @@ def _may_choose(settings: Settings) -> bool:
     )
 
 
-def _named(form: Form) -> str:
+def _named(form: ProcessForm) -> str:
     spinning = ", spinning" if form.allow_spinning else ""
     return f"{form.workers} worker(s) of {form.threads} thread(s){spinning}"
 
 
-def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
-    """The newest version that costs most per image by its own figures; None when there is none that fits."""
+def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> TuningTask | None:
+    """Chooses the newest version that takes longest per image by its manifest; None when none is small enough."""
     costs: list[tuple[float, Path, str]] = []
     for found in newest_versions(settings.repository):
         try:
@@ -93,7 +100,7 @@ def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
             variant = choose_variant(manifest, settings.devices[0], settings.variant)
             files = [found.path / file for file in (variant.file, *variant.external_data)]
             size_bytes = sum(file.stat().st_size for file in files)
-        except (RepositoryError, ManifestError, OSError):  # whoever loads it will say so
+        except (RepositoryError, ManifestError, OSError):  # reported when the version is loaded
             continue
         rate = images_per_s(variant, "cpu")
         if rate and size_bytes <= _LARGEST_FILE_BYTES:
@@ -102,10 +109,10 @@ def _task(settings: Settings, forms: Sequence[Form], cores: int) -> Task | None:
         return None
     _, version_dir, name = max(costs)
     keys = tuple(str(key) for key in settings.trusted_keys)
-    return Task(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
+    return TuningTask(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
 
 
-def _digest(task: Task) -> str:
+def _digest(task: TuningTask) -> str:
     manifest, _ = read_manifest(Path(task.version_dir))
     variant = manifest.variant(task.variant)
     names = () if variant is None else (variant.file, *variant.external_data)
@@ -115,7 +122,7 @@ def _digest(task: Task) -> str:
 
 
 def _processor() -> str:
-    """Its model and what it can, as the kernel says."""
+    """Returns the processor's model and features, as the kernel reports them."""
     try:
         lines = _CPU_INFO.read_text("utf-8").splitlines()
     except OSError:
@@ -132,16 +139,16 @@ def _runtime() -> str:
     return ""
 
 
-def _known(place: Path, forms: Sequence[Form]) -> list[Measured]:
-    """What an earlier start found; empty when it found nothing, or something else."""
+def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
+    """Returns the results of an earlier start; empty when there are none for these forms."""
     try:
-        found = msgspec.json.decode(place.read_bytes(), type=list[Measured])
+        found = msgspec.json.decode(place.read_bytes(), type=list[ProcessFormSpeed])
     except (OSError, msgspec.MsgspecError):
         return []
     return found if found and found[0].form == forms[0] and {each.form for each in found} <= set(forms) else []
 
 
-def _measure(task: Task) -> list[Measured]:
+def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
     log.info("tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms))
     found = subprocess.run(
         [sys.executable, "-P", "-m", _MODULE],
@@ -152,11 +159,11 @@ def _measure(task: Task) -> list[Measured]:
     )
     if found.returncode != 0:
         raise RepositoryError(found.stderr.decode(errors="replace") or f"{_MODULE} ended with {found.returncode}")
-    return msgspec.json.decode(found.stdout, type=list[Measured])
+    return msgspec.json.decode(found.stdout, type=list[ProcessFormSpeed])
 
 
-def _keep(place: Path, measured: list[Measured]) -> None:
-    """For the next start; a repository that cannot be written to is measured each time."""
+def _keep(place: Path, measured: list[ProcessFormSpeed]) -> None:
+    """Keeps the results for the next start; without write access to the repository every start measures."""
     partial = place.with_suffix(f".{os.getpid()}")
     try:
         place.parent.mkdir(exist_ok=True)

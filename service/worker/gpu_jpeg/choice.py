@@ -1,4 +1,4 @@
-"""Which decoder serves. Promises: pure; the reason names the figures; a device that is not faithful never serves."""
+"""Decides which JPEG decoder serves, from measurements; one with unfaithful pixels never does."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Literal
 
 JpegDecoderSetting = Literal["auto", "cpu", "gpu"]
 
-# Of a model input's pixels within one level of the CPU path's, on every checked image: the bound that a library's own
-# transform must keep against ours before its network is published, so a device may not be further away than that.
+# The share of a model input's pixels that must be within one level of the CPU path's, on every checked image. A
+# library's own transform must keep the same bound against ours before its network is published.
 FAITHFUL_SHARE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """A device's pixels against the CPU path's, for one preprocessing rule."""
+    """How near a device's pixels are to the CPU path's, for one preprocessing rule."""
 
-    worst_share: float  # of pixels within one level, of the image where it is smallest
+    worst_share: float  # smallest share, over all images, of pixels within one level
     worst_image: str
-    problem: str = ""  # what went wrong apart from pixels, in one line
+    problem: str = ""  # what else went wrong, in one line
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFigures:
-    """One way of decoding on the device, measured."""
+    """The measurements of one way of decoding on the device."""
 
     decoder: str
     images_per_s: float
@@ -33,14 +33,14 @@ class DeviceFigures:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`decoder` is one of the measured ones; empty: the CPU's image threads."""
+    """The decoder that serves, or empty for the CPU's image threads, and the reason with its figures."""
 
     decoder: str
     reason: str
 
 
 def choose_decoder(setting: JpegDecoderSetting, cpu_images_per_s: float, devices: Sequence[DeviceFigures]) -> Choice:
-    """The fastest faithful decoder. With "gpu" the CPU's speed does not count; its pixels always do."""
+    """Chooses the fastest faithful decoder; with "gpu" it may also be slower than the CPU."""
     if setting == "cpu":
         return Choice("", "jpeg_decoder is cpu")
     faithful = [device for device in devices if not unfaithfulness(device.fidelity)]
@@ -58,7 +58,7 @@ def choose_decoder(setting: JpegDecoderSetting, cpu_images_per_s: float, devices
 
 
 def unfaithfulness(fidelity: Fidelity) -> str:
-    """Why its pixels must not be served; empty: they may."""
+    """Returns the reason why the decoder's pixels must not be served; empty when they may."""
     if fidelity.problem:
         return fidelity.problem
     if fidelity.worst_share < FAITHFUL_SHARE:

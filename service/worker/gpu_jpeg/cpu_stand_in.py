@@ -1,4 +1,4 @@
-"""A GpuJpegDecoder on the CPU path's code: what the fake backend decodes with. Promises: its pixels, its refusals."""
+"""A GpuJpegDecoder with the code of the CPU path, with which the fake backend decodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.service.vision.jpeg_header import EncodedImage
 
 
 class CpuStandIn:
-    """Shows everything of the path but the device: bytes in slots, decoding in the worker, its refusals."""
+    """Exercises all of the path except the device: bytes in slots, decoding in the worker, and refused images."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -37,4 +37,4 @@ class CpuStandIn:
         return True
 
     def close(self) -> None:
-        """Holds nothing."""
+        """There is nothing to free."""

@@ -1,7 +1,7 @@
-"""The seam of decoding on a device. Promises: what comes out is what the CPU path gives; a bad image harms no other.
+"""Defines how a device worker decodes JPEGs, and implements it for a GPU; a bad image does not affect others.
 
-`GpuJpegDecoder` is all that the device worker knows. The real one decodes with nvImageCodec and resizes with our own
-kernels; `cpu_stand_in.py` does the same work with the CPU path's code, for the fake backend and for tests.
+The device worker uses only `GpuJpegDecoder`. The implementation here decodes with nvImageCodec and resizes with our own
+kernels; `cpu_stand_in.py` does the same with the code of the CPU path, for the fake backend and for tests.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ UInt8Array = NDArray[np.uint8]
 
 log = structlog.get_logger()
 
-# Of one group of images on the device, decoded and half resized: several of 16 megapixels, a hundred of usual ones.
+# Device memory for one group of images, decoded and half resized: several of 16 megapixels, or a hundred usual ones.
 GROUP_BYTES = 192 << 20
 
 
 class GpuJpegDecoder(Protocol):
-    """Decodes, turns upright, resizes. Its only caller is the thread that runs the device."""
+    """Decodes images, turns them upright and resizes them. Only one thread at a time may call it."""
 
     @property
     def name(self) -> str:
-        """What decodes, for logs and metrics."""
+        """Name of the decoder, for logs and metrics."""
 
     def decode_into(
         self, images: Sequence[EncodedImage], spec: PreprocessSpec, rows: Sequence[UInt8Array]
     ) -> list[bool]:
-        """Writes image i into rows[i] (spec.height, spec.width, 3). False: it could not, and the row holds anything.
+        """Writes image i into rows[i] (spec.height, spec.width, 3); False where it failed, and the row is undefined.
 
-        Raises DeviceLost when the device can be used by another process only.
+        Raises DeviceLost when this process can no longer use the device.
         """
 
     def close(self) -> None: ...
 
 
 class Codec(Protocol):
-    """What decodes into memory that the kernels can read."""
+    """Decodes into memory that the kernels can read."""
 
     def decode(self, encoded: Sequence[bytes], stream: int = 0) -> list[DecodedImage | None]: ...
 
@@ -57,7 +57,7 @@ class Codec(Protocol):
 
 
 class DeviceJpegDecoder:
-    """nvImageCodec and the resize kernels on one stream of one device."""
+    """Decodes with nvImageCodec and resizes with our kernels, on one stream of one device."""
 
     def __init__(
         self, name: str, codec: Codec, driver: CudaDriver, device_index: int, launcher: KernelLauncher
@@ -102,7 +102,7 @@ class DeviceJpegDecoder:
             if there:
                 self._resize([pixels for pixels, _ in there], spec, [row for _, row in there])
             else:
-                # The library reports a lost device as images that it cannot decode; this call tells them apart.
+                # The library reports a lost device as undecodable images; this call tells the two apart.
                 self._driver.synchronize_stream(self._stream)
         except BackendError as error:  # too little memory among them: the image threads need none of the device's
             log.warning("jpeg_decoding_failed", images=len(images), error=str(error))
@@ -127,7 +127,7 @@ class DeviceJpegDecoder:
             row[...] = image
 
     def _sent(self, arrays: Sequence[UInt8Array]) -> list[int]:
-        """Device addresses of copies of `arrays`, which travel as one."""
+        """Copies `arrays` to the device in one transfer, and returns the addresses of the copies."""
         offsets, size = [], 0
         for array in arrays:
             offsets.append(size)
@@ -152,20 +152,20 @@ class DeviceJpegDecoder:
 
 
 def _as_announced(found: DecodedImage | None, image: EncodedImage) -> DecodedImage | None:
-    """None also for another size than the header's, by which the sender places the answer."""
+    """Returns None for an image whose size is not the header's, because the answer is placed by the header's size."""
     if found is None or (found.width, found.height) != (image.width, image.height):
         return None
     return replace(found, orientation=image.orientation)
 
 
 def device_bytes(image: EncodedImage, spec: PreprocessSpec) -> int:
-    """At most: its pixels, and the floats between the two passes. A narrow and high image has few of the one only."""
+    """Returns an upper bound on an image's device memory: its pixels, and the floats between the two passes."""
     _, height = image.upright_size
     return 3 * image.width * image.height + 12 * height * spec.width
 
 
 def groups(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices of what fits together, in order; what is larger by itself is in none."""
+    """Splits images into groups that fit into device memory; an image that is too large alone is in no group."""
     found: list[list[int]] = [[]]
     total = 0
     for index, size in enumerate(sizes):

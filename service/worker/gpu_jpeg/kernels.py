@@ -1,4 +1,4 @@
-"""Compiles the resize kernels. Promises: NVRTC only, so no toolkit and no driver is needed; errors name the reason."""
+"""Compiles the resize kernels with NVRTC alone, so neither a CUDA toolkit nor a driver is needed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ KERNELS = ("resize_rows", "resize_columns")
 
 
 def kernel_source() -> str:
-    """CUDA C++ of both passes."""
+    """Returns the CUDA C++ source of both passes."""
     return Path(__file__).with_name("resize.cu").read_text("utf-8")
 
 
 @lru_cache(8)
 def compiled(compute_capability: str) -> bytes:
-    """Machine code for "SM90" and the like. Raises RuntimeMissing where NVRTC is missing or does not know it."""
+    """Compiles for a GPU such as "SM90". Raises RuntimeMissing where NVRTC is missing or does not know the GPU."""
     try:
         from cuda.bindings import nvrtc  # only machines with a GPU need it
     except ImportError as error:
         raise RuntimeMissing("cuda-bindings is not installed: pip install 'saccade-serving[gpu-jpeg]'") from error
     try:
         status, program = nvrtc.nvrtcCreateProgram(kernel_source().encode(), b"resize.cu", 0, [], [])
-    except (OSError, RuntimeError) as error:  # the library behind the bindings is loaded at the first call
+    except (OSError, RuntimeError) as error:  # the bindings load their library at the first call
         raise RuntimeMissing(f"NVRTC cannot be loaded: {error}; pip install 'saccade-serving[gpu-jpeg]'") from error
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeMissing(f"NVRTC refused the resize kernels: {status.name}")

@@ -1,4 +1,4 @@
-"""Launches the resize kernels. Promises: no call's error code goes unread; a lost device is named as such."""
+"""Launches the resize kernels, and turns every error code of the driver into an exception."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from saccade.service.worker.gpu_jpeg.kernels import KERNELS, compiled
 
 class KernelLauncher(Protocol):
     def launch(self, kernel: str, grid: tuple[int, int], addresses: Sequence[int], stream: int) -> None:
-        """Queues `kernel` with (blocks, images) on the stream; `addresses` are jobs, places and weights."""
+        """Queues `kernel` with a grid of (blocks, images) on the stream; `addresses` are jobs, places and weights."""
 
     def close(self) -> None: ...
 
 
 class DriverLauncher:
-    """On cuda-python's driver bindings, in the current device's primary context.
+    """Launches with cuda-python's driver bindings, in the current device's primary context.
 
-    Not run by any test without a GPU: it holds no decision, only calls.
+    No test without a GPU runs this class, since it only makes calls.
     """
 
     def __init__(self, compute_capability: str) -> None:
@@ -50,6 +50,6 @@ class DriverLauncher:
         code = int(error)
         if code == 0:
             return values[0] if values else None
-        if code in STICKY.values():  # both interfaces of CUDA number their errors alike
+        if code in STICKY.values():  # the driver and the runtime interface of CUDA use the same error numbers
             raise DeviceLost(f"{name}: {error.name}; this process cannot use the device any more and ends")
         raise BackendError(f"{name}: {error.name}")

@@ -1,4 +1,4 @@
-"""Device and pinned memory that grows with what is asked of it. Promises: one block each, freed by its owner."""
+"""Device and pinned memory, one block each, that grows to the largest size asked for; its owner frees it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from saccade.service.backends.cuda.driver import CudaDriver, PinnedMemory
 
 
 class GrowingMemory:
-    """Device memory of at least what was last asked for; its contents do not survive growth."""
+    """Device memory of at least the size last asked for; growing it loses its contents."""
 
     def __init__(self, driver: CudaDriver) -> None:
         self._driver = driver
@@ -14,7 +14,7 @@ class GrowingMemory:
         self._size_bytes = 0
 
     def of(self, size_bytes: int) -> int:
-        """An address. Raises OutOfDeviceMemory; nothing is held then."""
+        """Returns the address of enough memory. Raises OutOfDeviceMemory, and then holds no memory."""
         if size_bytes > self._size_bytes:
             self.free()
             size_bytes = _generous(size_bytes)
@@ -29,7 +29,7 @@ class GrowingMemory:
 
 
 class PinnedStaging:
-    """The same for page-locked host memory."""
+    """Page-locked host memory of at least the size last asked for; growing it loses its contents."""
 
     def __init__(self, driver: CudaDriver) -> None:
         self._driver = driver
@@ -48,5 +48,5 @@ class PinnedStaging:
 
 
 def _generous(size_bytes: int) -> int:
-    """A power of two: a slightly larger batch does not allocate again, which would stop the device."""
+    """Rounds up to a power of two, so that a slightly larger batch does not allocate again and stop the device."""
     return 1 << (size_bytes - 1).bit_length()

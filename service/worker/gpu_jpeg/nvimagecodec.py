@@ -1,7 +1,7 @@
-"""nvImageCodec as saccade uses it. Promises: one answer per image, in order; a bad one is None and harms no other.
+"""Decodes JPEGs with nvImageCodec: one result per image, in order, and None for an image that cannot be decoded.
 
-It is told to leave EXIF turns alone and to decode on the device only: the second opinion on what it refuses is the
-CPU path's own decoder, not a third one.
+The library is told to ignore the EXIF orientation and to decode on the device only: an image that it refuses is decoded
+by the CPU path's own decoder, so that there is no third one.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from saccade.service.errors import RuntimeMissing
 from saccade.service.vision.resize_plan import DecodedImage
 from saccade.service.worker.gpu_jpeg.choice import JpegDecoderSetting
 
-_KEPT_BYTES = 256 << 20  # of decoded images between batches; more is given back
+_KEPT_BYTES = 256 << 20  # memory for decoded images that is kept between batches; more is freed
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One way of decoding; which is fastest depends on the GPU, so each is measured."""
+    """One way of decoding; the fastest one depends on the GPU, so each is measured."""
 
     name: str
     backends: tuple[str, ...]  # nvImageCodec's names, in its order of preference
     options: str
 
 
-# Interpolated chroma is what libjpeg-turbo does by default, and with it the CPU path.
+# libjpeg-turbo, which the CPU path uses, interpolates chroma by default.
 _SMOOTH_CHROMA = ":fancy_upsampling=1"
-# "hardware" comes first and is the only one that is offered unasked: on an H200 it kept 99.9 % of the pixels of every
+# "hardware" comes first and is the only one that "auto" offers: on an H200 it kept 99.9 % of the pixels of every
 # baseline file within one level of the CPU path's, and the other two 98.9 to 99.6 %.
 ENGINES = (
     Engine("hardware", ("HW_GPU_ONLY", "GPU_ONLY", "HYBRID_CPU_GPU"), _SMOOTH_CHROMA),
     Engine("hybrid", ("GPU_ONLY", "HYBRID_CPU_GPU"), _SMOOTH_CHROMA),
     Engine("gpu", ("GPU_ONLY", "HYBRID_CPU_GPU"), f"{_SMOOTH_CHROMA} nvjpeg_cuda_decoder:hybrid_huffman_threshold=0"),
 )
-ON_CPU = Engine("cpu", ("CPU_ONLY",), _SMOOTH_CHROMA)  # the library without a device, for tests
+ON_CPU = Engine("cpu", ("CPU_ONLY",), _SMOOTH_CHROMA)  # uses the library without a device, for tests
 
 
 def offered_engines(setting: JpegDecoderSetting) -> tuple[Engine, ...]:
-    """What is measured at load: all of them where somebody asked for the GPU, and the self check has the last word."""
+    """Returns the engines to measure at load: with "gpu" all of them; the self check decides which may serve."""
     return ENGINES if setting == "gpu" else ENGINES[:1]
 
 
 class NvImageCodec:
-    """One decoder. Not thread-safe; images live until the next call."""
+    """One decoder. It is not thread-safe; decoded images are valid until the next call."""
 
     def __init__(self, engine: Engine, device_index: int | None, threads: int) -> None:
-        """`device_index` None decodes into host memory. Raises RuntimeMissing with what to install."""
+        """With `device_index` None it decodes into host memory. Raises RuntimeMissing, which says what to install."""
         codec = _library()
         self._codec = codec
         self._is_on_host = device_index is None
-        self._images: list[Any] = []  # to decode into again
+        self._images: list[Any] = []  # memory that the next batch is decoded into
         self._in_use: list[Any] = []
         try:
             self._decoder = codec.Decoder(
@@ -67,7 +67,7 @@ class NvImageCodec:
         self._params = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
 
     def decode(self, encoded: Sequence[bytes], stream: int = 0) -> list[DecodedImage | None]:
-        """Images as stored, not turned; ready for work on `stream`. None for what could not be decoded."""
+        """Returns images as stored, without rotation, ready for work on `stream`; None where decoding failed."""
         streams = [self._code_stream(data) for data in encoded]
         there = [stream_of for stream_of in streams if stream_of is not None]
         images = iter(self._decoded(there, stream))
@@ -76,7 +76,7 @@ class NvImageCodec:
     def _code_stream(self, data: bytes) -> Any:
         try:
             return self._codec.CodeStream(data)
-        except RuntimeError:  # it names no reason; the CPU path's opinion does
+        except RuntimeError:  # it gives no reason; the CPU path's decoder will
             return None
 
     def _decoded(self, streams: Sequence[Any], stream: int) -> list[Any]:
@@ -101,14 +101,14 @@ class NvImageCodec:
         return DecodedImage(interface["data"][0], width, height, row_bytes)
 
     def close(self) -> None:
-        """Frees its memory."""
+        """Frees the decoder's memory."""
         self._images = []
         self._in_use = []
         del self._decoder
 
 
 def _library() -> Any:
-    # Read once at import: it writes a line per damaged image to stderr otherwise. Those are counted here, as 422.
+    # The library reads this at import; otherwise it writes a line to stderr for each damaged image.
     os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     try:
         return importlib.import_module("nvidia.nvimgcodec")

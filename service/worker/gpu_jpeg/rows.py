@@ -1,4 +1,4 @@
-"""JPEGs from slots into the rows of a batch. Promises: what is sent is read again here; a bad one fails alone."""
+"""Decodes JPEGs from slots into the rows of a batch, after it has checked their headers again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.service.worker.gpu_jpeg.decoder import GpuJpegDecoder
 
 
 class JpegRows:
-    """A decoder with one version's preprocessing rule: what `worker/batch_filling.py` asks of it."""
+    """A decoder with one version's preprocessing rule, for `worker/batch_filling.py`."""
 
     def __init__(self, decoder: GpuJpegDecoder, spec: PreprocessSpec, limits: ImageLimits) -> None:
         self._decoder = decoder
@@ -23,7 +23,7 @@ class JpegRows:
         self._limits = limits
 
     def decode(self, jpegs: Sequence[bytes], rows: Sequence[NDArray[np.uint8]]) -> list[bool]:
-        """Whether each could be decoded into its row. Raises DeviceLost."""
+        """Returns, for each JPEG, whether it was decoded into its row. Raises DeviceLost."""
         opened = [self._opened(data) for data in jpegs]
         there = [(image, row) for image, row in zip(opened, rows, strict=True) if image is not None]
         done = iter(self._decoder.decode_into([image for image, _ in there], self._spec, [row for _, row in there]))

@@ -1,7 +1,7 @@
-"""Opens, measures and keeps a worker's JPEG decoders. Promises: nothing serves that was not measured on this device.
+"""Opens, measures and keeps a worker's JPEG decoders; each is measured on this device before it serves.
 
-A choice holds for a preprocessing rule, since how far pixels are apart depends on it; a new version with a rule that
-was measured before is not measured again.
+A choice holds for one preprocessing rule, because the difference in pixels depends on it; a rule that was measured for
+one version is not measured again for another.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Opener = Callable[[], GpuJpegDecoder]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What was chosen for a rule, and all figures."""
+class DecoderMeasurement:
+    """The choice for one preprocessing rule, and the figures behind it."""
 
     choice: Choice
     cpu_images_per_s: float
@@ -35,18 +35,20 @@ class Measured:
 
 
 class JpegDecoding:
-    """All decoders of one device worker. Its methods are for the loader's thread."""
+    """All decoders of one device worker; only the loader's thread may call it."""
 
     def __init__(self, setting: JpegDecoderSetting, openers: Mapping[str, Opener], image_threads: int) -> None:
-        """`image_threads`: of all HTTP processes of this machine together."""
+        """`image_threads` is the number of image threads of all API processes together."""
         self._setting = setting
         self._openers = openers
         self._image_threads = image_threads
-        self._measured: dict[PreprocessSpec, Measured] = {}
+        self._measured: dict[PreprocessSpec, DecoderMeasurement] = {}
         self._open: dict[str, GpuJpegDecoder] = {}
 
-    def decoder_for(self, spec: PreprocessSpec, exclusive: Exclusive) -> tuple[GpuJpegDecoder | None, Measured]:
-        """The decoder for versions with this rule; None: the image threads. Raises DeviceLost.
+    def decoder_for(
+        self, spec: PreprocessSpec, exclusive: Exclusive
+    ) -> tuple[GpuJpegDecoder | None, DecoderMeasurement]:
+        """Returns the decoder for versions with this rule, or None where image threads decode. Raises DeviceLost.
 
         `exclusive` holds the device for one batch at a time, so that traffic runs in between.
         """
@@ -61,9 +63,9 @@ class JpegDecoding:
             )
         return self._open.get(measured.choice.decoder), measured
 
-    def _measure(self, spec: PreprocessSpec, exclusive: Exclusive) -> Measured:
+    def _measure(self, spec: PreprocessSpec, exclusive: Exclusive) -> DecoderMeasurement:
         if self._setting == "cpu" or not self._openers:
-            return Measured(choose_decoder(self._setting, 0.0, ()), 0.0, ())
+            return DecoderMeasurement(choose_decoder(self._setting, 0.0, ()), 0.0, ())
         figures = tuple(self._figures(name, spec, exclusive) for name in self._openers)
         cpu = cpu_images_per_s(spec, self._image_threads)
         choice = choose_decoder(self._setting, cpu, figures)
@@ -71,7 +73,7 @@ class JpegDecoding:
         for name in set(self._open) - in_use:
             with exclusive():
                 self._open.pop(name).close()
-        return Measured(choice, cpu, figures)
+        return DecoderMeasurement(choice, cpu, figures)
 
     def _figures(self, name: str, spec: PreprocessSpec, exclusive: Exclusive) -> DeviceFigures:
         try:
@@ -81,11 +83,11 @@ class JpegDecoding:
                     decoder = self._open[name] = self._openers[name]()
             fidelity = fidelity_of(decoder, spec, exclusive)
             return DeviceFigures(name, device_images_per_s(decoder, spec, exclusive), fidelity)
-        except BackendError as error:  # a device without one of these engines is no reason not to serve
+        except BackendError as error:  # the other engines, or the image threads, may still serve
             return DeviceFigures(name, 0.0, Fidelity(0.0, "", str(error)))
 
     def close(self) -> None:
-        """Frees all of them; the device must be held."""
+        """Frees all decoders; the caller must hold the device."""
         while self._open:
             self._open.popitem()[1].close()
 
@@ -93,7 +95,7 @@ class JpegDecoding:
 def device_openers(
     driver: CudaDriver, device_index: int, threads: int, setting: JpegDecoderSetting
 ) -> dict[str, Opener]:
-    """The ways of decoding on a GPU that a setting offers."""
+    """Returns, by name, functions that open the ways of decoding on a GPU that the setting offers."""
     return {engine.name: _opener(engine, driver, device_index, threads) for engine in offered_engines(setting)}
 
 

@@ -1,8 +1,8 @@
-"""Measures a device's decoder against the CPU path before it serves, with the serving code of both.
+"""Compares a device's decoder with the CPU path before it serves, by the code that serves requests.
 
-Every image is drawn and encoded here, so the check needs no files. It covers what those JPEGs differ in that
-`jpeg_header.py` sends to a device (chroma, grey, odd sides, EXIF turns; progressive ones stay on the CPU), and it
-checks that a bad image does not change its neighbours.
+Every image is drawn and encoded here, so the check needs no files. The images cover the kinds of JPEG that
+`jpeg_header.py` lets a device decode (chroma, grey, odd sides, EXIF orientations). The check also makes sure that a bad
+image does not change the other images of its batch.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from saccade.service.worker.gpu_jpeg.decoder import GpuJpegDecoder
 UInt8Array = NDArray[np.uint8]
 Exclusive = Callable[[], AbstractContextManager[object]]
 
-_PHOTOGRAPH = (500, 375)  # what the project's other decoding figures are measured on
+_PHOTOGRAPH = (500, 375)  # the size that the project's other decoding figures are measured with
 _SPEED_BATCH = 32
 _CPU_SECONDS = 0.3  # about a thousand images on two cores
-_DEVICE_BATCHES = 8  # each holds the device; traffic runs in between
+_DEVICE_BATCHES = 8  # each holds the device for one batch, and traffic runs in between
 _LIMITS = ImageLimits()
 
 
 @lru_cache(1)
 def check_images() -> dict[str, EncodedImage]:
-    """Name and bytes of every kind that may go to a device."""
+    """Returns an image of every kind that a device may decode, by name."""
     kinds = {
         "4:4:4": _encoded(501, 377, subsampling=0),
         "4:2:2": _encoded(333, 500, subsampling=1),
@@ -53,12 +53,12 @@ def check_images() -> dict[str, EncodedImage]:
 
 @lru_cache(1)
 def photograph() -> bytes:
-    """A JPEG as they come: baseline, 4:2:0, of the size that speed is measured with."""
+    """Returns a usual JPEG: baseline, 4:2:0, of the size that speed is measured with."""
     return _encoded(*_PHOTOGRAPH)
 
 
 def fidelity_of(decoder: GpuJpegDecoder, spec: PreprocessSpec, exclusive: Exclusive) -> Fidelity:
-    """The decoder's pixels under `spec` against the CPU path's, and its manners with bad images."""
+    """Compares the decoder's pixels under `spec` with the CPU path's, and checks how it handles bad images."""
     images = check_images()
     with exclusive():
         rows, done = _decoded(decoder, list(images.values()), spec)
@@ -76,14 +76,14 @@ def fidelity_of(decoder: GpuJpegDecoder, spec: PreprocessSpec, exclusive: Exclus
 
 
 def on_cpu(image: EncodedImage, spec: PreprocessSpec) -> UInt8Array:
-    """(spec.height, spec.width, 3) as an API process would write it."""
+    """Returns the pixels (spec.height, spec.width, 3) that an API process would write."""
     out = np.empty((spec.height, spec.width, 3), np.uint8)
     preprocess_into(decode_image(image.data, _LIMITS), spec, out)
     return out
 
 
 def cpu_images_per_s(spec: PreprocessSpec, threads: int) -> float:
-    """Of `threads` image threads together, for about a third of a second."""
+    """Measures the speed of `threads` image threads together, for about a third of a second."""
     image = _opened(photograph())
     on_cpu(image, spec)
     until_s = time.perf_counter() + _CPU_SECONDS
@@ -102,7 +102,7 @@ def cpu_images_per_s(spec: PreprocessSpec, threads: int) -> float:
 
 
 def device_images_per_s(decoder: GpuJpegDecoder, spec: PreprocessSpec, exclusive: Exclusive) -> float:
-    """By the median batch, with everything that serving does but the network."""
+    """Measures the speed by the median batch, with all steps of serving except the network."""
     images = [_opened(photograph())] * _SPEED_BATCH
     seconds = []
     for _ in range(_DEVICE_BATCHES + 1):
@@ -110,15 +110,15 @@ def device_images_per_s(decoder: GpuJpegDecoder, spec: PreprocessSpec, exclusive
             start_s = time.perf_counter()
             _decoded(decoder, images, spec)
             seconds.append(time.perf_counter() - start_s)
-    return _SPEED_BATCH / float(np.median(seconds[1:]))  # the first one allocates
+    return _SPEED_BATCH / float(np.median(seconds[1:]))  # the first batch allocates memory
 
 
 def _problem_with_bad_images(
     decoder: GpuJpegDecoder, good: Sequence[EncodedImage], expected: Sequence[UInt8Array], spec: PreprocessSpec
 ) -> str:
-    """Empty, or what a batch with bad images shows."""
+    """Returns what goes wrong in a batch with bad images; empty when nothing does."""
     first, second = good
-    half = first.data[: len(first.data) // 2] + b"\xff\xd9"  # may be decoded: what is missing is grey
+    half = first.data[: len(first.data) // 2] + b"\xff\xd9"  # may be decoded, with the missing part grey
     noise = np.random.default_rng(0).bytes(2000)
     bad = [
         EncodedImage(half, first.width, first.height, 1),
@@ -129,7 +129,7 @@ def _problem_with_bad_images(
         return "takes noise for an image"
     if not (done[0] and done[3]):
         return "refuses good images beside bad ones"
-    # Not bit by bit: a device may decode an image in another of its ways when the batch is another one.
+    # The pixels need not be equal bit by bit: a device may decode the same image differently in another batch.
     beside = [_share_within_one_level(row, alone) for row, alone in zip((rows[0], rows[3]), expected, strict=True)]
     if min(beside) < FAITHFUL_SHARE:
         return "gives other pixels beside bad images"
@@ -144,13 +144,13 @@ def _decoded(
 
 
 def _share_within_one_level(ours: UInt8Array, theirs: UInt8Array) -> float:
-    """Of all pixels; a pixel's worst channel counts."""
+    """Returns the share of pixels whose channels all differ by at most one level."""
     return float((np.abs(ours.astype(np.int16) - theirs).max(axis=2) <= 1).mean())
 
 
 def _opened(data: bytes) -> EncodedImage:
     image = encoded_image(data, _LIMITS)
-    assert image is not None  # drawn here, within all limits
+    assert image is not None  # the image was drawn here, within all limits
     return image
 
 
@@ -172,7 +172,7 @@ def _encoded(
 
 
 def _drawn(width: int, height: int) -> UInt8Array:
-    """Slow colours, fine texture, hard edges and noise: what decoders and resizes differ on."""
+    """Draws gradients, fine texture, hard edges and noise, on which decoders and resizes differ."""
     random = np.random.default_rng(width * height)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     waves = [np.sin(x / (9 + 4 * channel)) + np.cos(y / (7 + 3 * channel) - channel) for channel in range(3)]

@@ -1,27 +1,27 @@
-"""How often requests come. Promises: follows a change within some ten requests; silence counts at once."""
+"""Estimates the time between requests; it follows a change within some ten requests, and a silence at once."""
 
 from __future__ import annotations
 
 from saccade.service.running_mean import RunningMean
 
-_LATEST_SHARE = 0.1  # weight of the newest gap
+_LATEST_SHARE = 0.1  # weight of the newest gap in the running mean
 
 
 class Arrivals:
-    """Gaps between the requests for one instance."""
+    """The gaps between the requests for one instance."""
 
     def __init__(self) -> None:
         self._mean_gap_s = RunningMean(_LATEST_SHARE)
         self._last_s: float | None = None
 
     def observe(self, at_s: float) -> None:
-        """A request came. Processes send in turn, so one may seem to come before the last."""
+        """Records the time of a request; requests of several processes may arrive slightly out of order."""
         if self._last_s is not None:
             self._mean_gap_s.add(max(0.0, at_s - self._last_s))
         self._last_s = at_s if self._last_s is None else max(at_s, self._last_s)
 
     def gap_s(self, now_s: float) -> float | None:
-        """Expected seconds between two requests; None until there were two."""
+        """Returns the expected seconds between two requests; None before the second request."""
         mean_s = self._mean_gap_s.value
         if mean_s is None or self._last_s is None:
             return None

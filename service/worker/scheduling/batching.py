@@ -1,4 +1,4 @@
-"""Decides what runs next. Promises: pure; earliest deadline first; no compute for a request that cannot make it."""
+"""Decides which requests form the next batch: earliest deadline first, and none that would be answered too late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saccade.service.worker.scheduling.latency_model import LatencyTable
 
 
 class HasDeadline(Protocol):
-    """What the decision needs to know of a waiting request."""
+    """The properties of a waiting request that the decision reads."""
 
     @property
     def deadline_s(self) -> float: ...
@@ -19,36 +19,36 @@ class HasDeadline(Protocol):
     def submitted_s(self) -> float: ...
     @property
     def rank_s(self) -> float:
-        """Its place in line: the deadline, moved by its priority."""
+        """The key by which requests are ordered: the deadline plus the offset of the priority."""
 
 
-_LEAST_WAIT_S = 0.0001  # a thread does not wake more finely
+_LEAST_WAIT_S = 0.0001  # a shorter wait than this is not possible for a thread
 
 RequestT = TypeVar("RequestT", bound=HasDeadline)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    allowed_sizes: tuple[int, ...]  # ascending from 1; these are warmed at start
-    max_queue_delay_s: float  # counted from the first waiting request
+    allowed_sizes: tuple[int, ...]  # ascending from 1; each is warmed at start
+    max_queue_delay_s: float  # counted from the arrival of the first waiting request
 
 
 @dataclass(frozen=True, slots=True)
 class WorkAhead:
-    """What the device still has to do before a batch that is formed now."""
+    """The work that the device still has before a batch that is formed now."""
 
-    ends_s: float  # when that batch would begin to run
-    form_from_s: float  # until then a batch that is not full waits for company: it would only stand in line
+    ends_s: float  # time at which the batch would begin to run
+    form_from_s: float  # until this time a batch that is not full waits for more requests, since the device is busy
 
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[RequestT]):
-    """`batch` runs now, `expired` are answered at once, and an empty batch may name when to look again."""
+    """`batch` runs now, `expired` are answered at once; without a batch, `look_again_s` is when to decide again."""
 
     batch: tuple[RequestT, ...]
     expired: tuple[RequestT, ...]
     look_again_s: float | None
-    rows: int = 0  # of the run: an allowed size; those beyond `batch` are padding
+    rows: int = 0  # rows of the run, an allowed size; rows beyond `batch` are padding
 
 
 def next_batch(
@@ -59,13 +59,13 @@ def next_batch(
     ahead: WorkAhead | None = None,
     gap_s: float | None = None,
 ) -> Decision[RequestT]:
-    """The batch to run now that the device is free, or next where it has work `ahead`.
+    """Returns the batch to run now that the device is free, or next where it has work `ahead`.
 
-    Earliest deadline first. Size is the largest allowed one that the waiting requests fill and that still meets
-    every deadline in it; or, where the latency table says that it pays and all deadlines are met, a larger one that
-    takes all of them and padding. A request that even a batch of one would answer late is expired.
-    Of a longer queue those at its front are enough. `gap_s` is the expected time between two requests; while it is
-    not known, the queue delay is waited for.
+    Requests with the earliest deadlines come first. The size is the largest allowed one that the waiting requests
+    fill and that still meets every deadline in it. Where the latency table shows a gain and all deadlines are met, it
+    is a larger size that takes all of them and padding. A request that even a batch of one would answer late is
+    expired. Of a long queue, the requests at its front are enough. `gap_s` is the expected time between two requests;
+    while it is None, the full queue delay is used.
     """
     begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
     latest_start = begins_s + latency.batch_s(1)
@@ -111,7 +111,7 @@ def _largest_in_time(live: Sequence[HasDeadline], begins_s: float, limits: Batch
 def _may_wait_until(
     live: Sequence[HasDeadline], now_s: float, limits: BatchLimits, latency: LatencyTable, gap_s: float | None
 ) -> float:
-    """Waiting ends at the queue delay, or earlier: for a deadline, or where it does not pay."""
+    """Returns when waiting for more requests must end: the queue delay, a deadline, or earlier without a gain."""
     first_submitted_s = min(request.submitted_s for request in live)
     last_start_s = min(request.deadline_s for request in live) - latency.batch_s(limits.allowed_sizes[-1])
     until_s = min(first_submitted_s + limits.max_queue_delay_s, last_start_s)
@@ -124,10 +124,10 @@ def _may_wait_until(
 def wait_that_pays_s(
     count: int, gap_s: float, allowed_sizes: Sequence[int], latency: LatencyTable, at_most_s: float
 ) -> float:
-    """Seconds to wait for a larger batch than `count` requests fill; 0 to go at once.
+    """Returns the seconds to wait for a larger batch than `count` requests fill; 0 means to run at once.
 
-    Waiting leaves the device idle until enough have come, and saves what one run takes less than two. It pays where it
-    saves more than it costs; of several such sizes the best counts. What comes is taken to fill batches, not padding.
+    Waiting leaves the device idle until enough requests have arrived, and saves the difference between one run and two.
+    The size with the largest gain counts. The requests that arrive are assumed to fill batches, without padding.
     """
     best_s, most_saved_s = 0.0, 0.0
     for size in allowed_sizes:

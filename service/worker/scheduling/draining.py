@@ -1,4 +1,4 @@
-"""How long a queue takes on a device, and when padding shortens that. Promises: pure; by the latency table alone."""
+"""Computes from the latency table how long a queue takes on a device, and when padding a batch shortens that."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from saccade.service.worker.scheduling.latency_model import LatencyTable
 
-_CLEAR_GAIN = 1.1  # run times are known to some percent: what gains less is as likely to lose
+_CLEAR_GAIN = 1.1  # run times are known to within some percent, so a smaller gain may be a loss
 
 
 def padded_size(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[int]) -> int | None:
-    """The allowed size above `request_count` that these requests had better be padded to; None: they fill batches.
+    """Returns the allowed size to which these requests should be padded; None where filling batches is better.
 
-    To end before the batches that the requests fill is not enough: of those, the first ends even sooner, and the
-    others take newcomers along. So a padded run must win three comparisons.
+    It is not enough that the padded run ends before the filled batches do: the first of those ends even sooner, and the
+    later ones take new requests. So a padded run must pass three comparisons.
     """
     if request_count in allowed_sizes or request_count > allowed_sizes[-1]:
         return None
@@ -21,17 +21,17 @@ def padded_size(latency: LatencyTable, request_count: int, allowed_sizes: Sequen
     padded_s, lone_s = latency.batch_s(padded), latency.batch_s(1)
     fits = [size for size in allowed_sizes if size < request_count]
     rest = request_count - fits[-1]
-    # A queue that never empties: the run answers clearly more requests per second than any batch that they fill.
+    # With a queue that is never empty, the run answers clearly more requests per second than any filled batch.
     is_faster = _CLEAR_GAIN * padded_s < request_count * min(latency.batch_s(size) / size for size in fits)
-    # One that comes as the run begins, and is in the next such run, is not answered later than behind filled batches.
+    # A request that arrives as the run begins, and joins the next such run, is not answered later than otherwise.
     is_soon = 2 * padded_s <= filled_s(latency, request_count, allowed_sizes) + lone_s
-    # One that comes too late for the run, and runs alone, does not cost more than it would together with the rest.
+    # A request that misses the run, and then runs alone, costs no more than it would together with the others.
     is_even = padded_s + lone_s <= latency.batch_s(fits[-1]) + filled_s(latency, rest + 1, allowed_sizes)
     return padded if is_faster and is_soon and is_even else None
 
 
 def filled_s(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[int]) -> float:
-    """Seconds to run `request_count` requests in the largest batches they fill, none padded."""
+    """Returns the seconds to run `request_count` requests in the largest batches that they fill, without padding."""
     total_s = 0.0
     left = request_count
     for size in reversed(allowed_sizes):
@@ -42,7 +42,7 @@ def filled_s(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[
 
 
 def drain_s(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[int]) -> float:
-    """Seconds to run `request_count` requests: the largest batches they fill, the last one padded where that pays."""
+    """Returns the seconds to run `request_count` requests in batches, the last one padded where that is faster."""
     total_s = 0.0
     left = request_count
     for size in reversed(allowed_sizes):
@@ -56,9 +56,9 @@ def drain_s(latency: LatencyTable, request_count: int, allowed_sizes: Sequence[i
 
 
 def reach_s(latency: LatencyTable, position: int, allowed_sizes: Sequence[int]) -> float:
-    """Seconds until the request at `position` of a queue is done, its own run included.
+    """Returns the seconds until the request at `position` of a queue is done, with its own run.
 
-    It runs in the batches that those before it fill, or together with those behind it in one that is larger.
+    The request runs in the batches that those before it fill, or in a larger one with those behind it.
     """
     largest = allowed_sizes[-1]
     full, before = divmod(position, largest)

@@ -1,8 +1,8 @@
-"""Whose turn it is among models on one device. Promises: pure; device time by weight, none saved up while idle.
+"""Decides which model's batch runs next on a device: models share device time by weight.
 
-Start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996) over device seconds: every model
-has a tag, the time that its past batches took divided by its weight, and the smallest tag goes first. A model that
-comes back has no claim on the time it was away, but for BURST_BATCHES: requests come in clusters, and without these a
+The method is start-time fair queueing (Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996) over device seconds:
+every model has a tag, the time that its past batches took divided by its weight, and the smallest tag goes first. A
+model that was idle gets no time for that, except for BURST_BATCHES: requests arrive in clusters, and without them a
 model that stays far below its share would have each cluster served at half speed.
 """
 
@@ -11,50 +11,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BURST_BATCHES = 2.0  # of its own largest ones
+BURST_BATCHES = 2.0  # largest batches of its own that a model may run before the others after it was idle
 
 
 @dataclass(slots=True)
 class Share:
-    """One model's claim on the device."""
+    """One model's share of the device: its weight, and the tag that counts the time it has used."""
 
     weight: float = 1.0
     tag_s: float = 0.0
 
 
 class VirtualClock:
-    """How far service has come, in seconds of a model of weight 1."""
+    """The virtual time of the device, in seconds of a model of weight 1."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
 
     def returns(self, share: Share, largest_batch_s: float) -> None:
-        """A model without waiting requests got one."""
+        """Updates the tag of a model that had no waiting requests and now has one."""
         share.tag_s = max(share.tag_s, self._now_s - BURST_BATCHES * largest_batch_s / share.weight)
 
     def serve(self, share: Share, device_s: float) -> None:
-        """A batch of a model begins to run."""
+        """Counts a batch of a model that begins to run."""
         self._now_s = max(self._now_s, share.tag_s)
         share.tag_s += device_s / share.weight
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lane with waiting requests, as the decision sees it."""
+    """The properties of one instance's waiting requests that the decision reads."""
 
     tag_s: float
     weight: float
-    rank_s: float  # of its first request
-    deadline_s: float  # of the same
-    batch_s: float  # of the batch that it would run
-    single_s: float  # of a batch of one
+    rank_s: float  # rank of its first request
+    deadline_s: float  # deadline of its first request
+    batch_s: float  # expected seconds of the batch that it would run
+    single_s: float  # expected seconds of a batch of one
 
 
 def order_of(claims: Sequence[Claim], begins_s: float) -> list[int]:
-    """Indices of `claims`, first the one whose turn it is.
+    """Returns the indices of `claims` in the order in which they may run.
 
-    Smallest tag first, equals by deadline. One that would miss a deadline by waiting for the first goes before it, if
-    it would be next after it anyway and the first can still wait for it.
+    The smallest tag goes first, equal tags by deadline. A claim that would miss its deadline behind the first goes
+    before it, if its share would let it run next anyway and the first can still meet its own deadline.
     """
     order = sorted(range(len(claims)), key=lambda index: (claims[index].tag_s, claims[index].rank_s))
     if len(order) > 1:

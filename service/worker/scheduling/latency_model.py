@@ -1,8 +1,8 @@
-"""Expected run time per batch size. Promises: starts from warm-up, follows the device, shrugs off single outliers.
+"""Estimates the run time per batch size: it starts from the warm-up, follows the device, and ignores single outliers.
 
-A size that did not run for long may be wrong either way, and a figure that is too high keeps it from ever running
-again. So an old figure is held within what the sizes below it allow: not faster than one of them, not slower than
-running them one after the other.
+The estimate of a size that has not run for long may be wrong, and if it is too high, the size never runs again. So an
+old estimate is kept within bounds from the next smaller size: not less than one run of it, and not more than enough of
+its runs, one after the other.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections import deque
 from statistics import median
 from typing import Protocol
 
-_WINDOW = 15  # runs; odd, so the median is a measured value, and long enough to outvote a few stalls
-_OLD_AFTER = 64  # runs of other sizes; a size that is really that slow costs one run in so many
+_WINDOW = 15  # runs; odd, so that the median is a measured value, and enough to outvote a few slow runs
+_OLD_AFTER = 64  # runs of other sizes after which an estimate is old; a size that is truly slow costs one run in 64
 
 
 class LatencyTable(Protocol):
     def batch_s(self, batch_size: int) -> float:
-        """Expected seconds of one run at an allowed batch size."""
+        """Returns the expected seconds of one run at an allowed batch size."""
 
 
 class LatencyModel:
-    """Median of the last runs at each allowed batch size."""
+    """The median of the latest runs at each batch size."""
 
     def __init__(self) -> None:
         self._runs: dict[int, deque[float]] = {}
         self._median: dict[int, float] = {}
-        self._seen_at: dict[int, int] = {}  # number of the run that last had this size
+        self._seen_at: dict[int, int] = {}  # number of the latest run of each size
         self.run_count = 0
         self._sizes: list[int] = []
-        self._expected: dict[int, float] = {}  # what `batch_s` answers, by measured size
+        self._expected: dict[int, float] = {}  # results of `batch_s` by measured size
 
     def observe(self, batch_size: int, seconds: float) -> None:
         runs = self._runs.setdefault(batch_size, deque(maxlen=_WINDOW))
@@ -43,7 +43,7 @@ class LatencyModel:
         self._renew()
 
     def batch_s(self, batch_size: int) -> float:
-        """Seconds of one run. A size never seen answers for the next larger one; nothing seen is 0."""
+        """Returns the expected seconds of one run; a size without runs counts as the next larger one, or 0 at first."""
         expected_s = self._expected.get(batch_size)
         if expected_s is not None:
             return expected_s

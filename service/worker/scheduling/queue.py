@@ -1,7 +1,7 @@
-"""Requests waiting for the device, per instance. Promises: a request is in here once, and leaves with an outcome.
+"""Keeps the requests that wait for the device, by instance; each leaves in a batch, as expired, or removed.
 
-A lane is a sorted list, so that the place of a request in line is a binary search, and nothing is sorted per decision.
-Putting one in moves 80 KB at 10,000 waiting, which takes some microseconds.
+Each instance has a lane, which is a sorted list: the place of a request is found by binary search, and no decision has
+to sort. Inserting into a lane of 10,000 requests moves 80 KB, which takes some microseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from saccade.service.worker.scheduling.draining import drain_s, padded_size, rea
 from saccade.service.worker.scheduling.fair_share import Claim, Share, VirtualClock, order_of
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 
-_LOOK_BATCHES = 2  # so many times a batch's requests are looked at again for every batch that leaves
+_CHECKED_BATCHES = 2  # for each batch that leaves, the waiting requests of so many batches are checked for lateness
 
 
 class Waiting(HasDeadline, Protocol):
@@ -31,15 +31,15 @@ WaitingT = TypeVar("WaitingT", bound=Waiting)
 
 @dataclass(slots=True)
 class Lane(Generic[WaitingT]):
-    """One instance's waiting requests and what is known of its speed."""
+    """One instance's waiting requests, its limits, and its expected speed."""
 
     limits: BatchLimits
     latency: LatencyModel
     share: Share
     arrivals: Arrivals = field(default_factory=Arrivals)
-    entries: list[tuple[float, int, WaitingT]] = field(default_factory=list)  # (rank, number of arrival, request)
-    looked_at: int = 0  # where the second look goes on
-    reaches: dict[int, float] = field(default_factory=dict)  # by place in a batch, while the latency table stays
+    entries: list[tuple[float, int, WaitingT]] = field(default_factory=list)  # (rank, arrival number, request)
+    checked_until: int = 0  # index at which the next check for lateness begins
+    reaches: dict[int, float] = field(default_factory=dict)  # kept results by place in a batch, for one latency table
     reaches_of_run: int = -1
 
     @property
@@ -47,11 +47,11 @@ class Lane(Generic[WaitingT]):
         return self.limits.allowed_sizes[-1]
 
     def drain_s(self) -> float:
-        """Expected seconds to run all that waits, were the device its own."""
+        """Returns the expected seconds to run all waiting requests, if no other instance used the device."""
         return drain_s(self.latency, len(self.entries), self.limits.allowed_sizes)
 
     def reach_s(self, position: int) -> float:
-        """Expected seconds until the request at `position` is done, were the device its own."""
+        """Returns the expected seconds until the request at `position` is done, if the device had no other instance."""
         if self.reaches_of_run != self.latency.run_count:
             self.reaches, self.reaches_of_run = {}, self.latency.run_count
         full, place = divmod(position, self.largest)
@@ -76,15 +76,15 @@ class Lane(Generic[WaitingT]):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a request that came now would find before it, in one lane."""
+    """The work before a new request for one instance."""
 
     waiting: int
-    wait_s: float  # until it would begin to run
-    image_s: float  # what each further request adds
+    wait_s: float  # seconds until the new request would begin to run
+    image_s: float  # seconds that each further request adds
 
 
 class RequestQueue(Generic[WaitingT]):
-    """Not thread-safe; the worker guards it with its condition."""
+    """The queue of one device. It is not thread-safe; the device loop guards it with its condition."""
 
     def __init__(self) -> None:
         self._lanes: dict[int, Lane[WaitingT]] = {}
@@ -96,12 +96,12 @@ class RequestQueue(Generic[WaitingT]):
     def add_lane(
         self, instance_id: int, limits: BatchLimits, latency: LatencyModel, model: str = "", weight: float = 1.0
     ) -> None:
-        """Instances of one `model` have one share of the device, of this weight; without a name, one each."""
+        """Adds an instance; all of one `model` have one share of the device, and without a name each has its own."""
         share = self._shares.setdefault(model or f"instance {instance_id}", Share(weight))
         self._lanes[instance_id] = Lane(limits, latency, share)
 
     def remove_lane(self, instance_id: int) -> list[WaitingT]:
-        """Removes an instance; what still waited for it is returned, to be answered."""
+        """Removes an instance, and returns the requests that still waited for it, so that they are answered."""
         lane = self._lanes.pop(instance_id, None)
         if lane is None:
             return []
@@ -109,7 +109,7 @@ class RequestQueue(Generic[WaitingT]):
         return [request for _, _, request in lane.entries]
 
     def push(self, request: WaitingT) -> bool:
-        """False when no such instance is loaded."""
+        """Adds a request; returns False when its instance is not loaded."""
         lane = self._lanes.get(request.instance_id)
         if lane is None:
             return False
@@ -121,9 +121,9 @@ class RequestQueue(Generic[WaitingT]):
         return True
 
     def is_hopeless(self, request: WaitingT, begins_s: float) -> bool:
-        """Whether it would be late behind those that go before it, were it pushed now.
+        """Returns whether a request would be late behind those before it, if it were pushed now.
 
-        `begins_s` is when the device is free. False for an instance that is not loaded.
+        `begins_s` is when the device is free. The result is False for an instance that is not loaded.
         """
         lane = self._lanes.get(request.instance_id)
         if lane is None:
@@ -132,7 +132,7 @@ class RequestQueue(Generic[WaitingT]):
         return self._done_s(lane, position, begins_s) > request.deadline_s
 
     def remove(self, request: WaitingT) -> bool:
-        """False when it does not wait."""
+        """Removes a request; returns False when it is not waiting."""
         lane = self._lanes.get(request.instance_id)
         if lane is None:
             return False
@@ -145,7 +145,7 @@ class RequestQueue(Generic[WaitingT]):
         return False
 
     def remove_where(self, is_unwanted: Callable[[WaitingT], bool]) -> list[WaitingT]:
-        """Removes and returns matching requests of all instances. Looks at every one."""
+        """Removes and returns the matching requests of all instances; it checks every request."""
         removed: list[WaitingT] = []
         for lane in self._lanes.values():
             matching = [request for _, _, request in lane.entries if is_unwanted(request)]
@@ -160,21 +160,21 @@ class RequestQueue(Generic[WaitingT]):
         return self._size
 
     def backlogs(self, busy_s: float) -> Iterator[tuple[int, Backlog]]:
-        """Of every instance; the device is free in `busy_s`."""
+        """Yields the backlog of every instance; the device is free in `busy_s` seconds."""
         for instance_id, lane in self._lanes.items():
             own_s = lane.drain_s()
             image_s = lane.latency.batch_s(lane.largest) / lane.largest
             others = [other for other in self._lanes.values() if other.share is not lane.share and other.entries]
-            rivals = 1.0 + sum(other.share.weight for other in others) / lane.share.weight
+            slowdown = 1.0 + sum(other.share.weight for other in others) / lane.share.weight
             wait_s = busy_s + own_s + self._others_s(lane, own_s)
-            yield instance_id, Backlog(len(lane.entries), wait_s, image_s * rivals)
+            yield instance_id, Backlog(len(lane.entries), wait_s, image_s * slowdown)
 
     def _done_s(self, lane: Lane[WaitingT], position: int, begins_s: float) -> float:
         own_s = lane.reach_s(position)
         return begins_s + own_s + self._others_s(lane, own_s)
 
     def _others_s(self, lane: Lane[WaitingT], own_s: float) -> float:
-        """What other models may run while this one runs for so long: their share, if they have that much."""
+        """Returns the seconds that other models may run while this one runs for `own_s`, by their shares and work."""
         if len(self._lanes) == 1:
             return 0.0
         total_s = 0.0
@@ -184,33 +184,33 @@ class RequestQueue(Generic[WaitingT]):
         return total_s
 
     def take(self, now_s: float, ahead: WorkAhead | None = None) -> Decision[WaitingT]:
-        """The next batch over all instances, removed from the queue together with whatever cannot make it any more.
+        """Removes and returns the next batch over all instances, together with requests that can only be late.
 
-        Models take turns by their shares; one that would rather fill its batch lets the others go first.
+        Models run in the order of their shares; one that waits to fill its batch lets the others go first.
         """
         begins_s = now_s if ahead is None else max(now_s, ahead.ends_s)
         expired: list[WaitingT] = []
         look_again_s: float | None = None
-        for lane in self._in_turn(begins_s):
+        for lane in self._in_order(begins_s):
             decision = self._take_from(lane, now_s, ahead)
             expired.extend(decision.expired)
             if decision.batch:
                 run_s = lane.latency.batch_s(decision.rows)
                 self._clock.serve(lane.share, run_s)
-                expired.extend(self._second_look(lane, begins_s + run_s, len(decision.batch)))
+                expired.extend(self._drop_late(lane, begins_s + run_s, len(decision.batch)))
                 return Decision(decision.batch, tuple(expired), None, decision.rows)
             if decision.look_again_s is not None:
                 look_again_s = min(look_again_s or decision.look_again_s, decision.look_again_s)
         return Decision((), tuple(expired), look_again_s)
 
-    def _in_turn(self, begins_s: float) -> list[Lane[WaitingT]]:
+    def _in_order(self, begins_s: float) -> list[Lane[WaitingT]]:
         lanes = [lane for lane in self._lanes.values() if lane.entries]
         if len(lanes) < 2:
             return lanes
         return [lanes[index] for index in order_of([lane.claim() for lane in lanes], begins_s)]
 
     def _take_from(self, lane: Lane[WaitingT], now_s: float, ahead: WorkAhead | None) -> Decision[WaitingT]:
-        """The decision on the front of a lane; goes on behind it while all there are expired."""
+        """Decides on the first requests of a lane, and on later ones while all before them are expired."""
         expired: list[WaitingT] = []
         while True:
             front = [request for _, _, request in lane.entries[: 2 * lane.largest]]
@@ -223,7 +223,7 @@ class RequestQueue(Generic[WaitingT]):
                 return Decision(decision.batch, tuple(expired), decision.look_again_s, decision.rows)
 
     def _drop(self, lane: Lane[WaitingT], gone: tuple[WaitingT, ...]) -> None:
-        """Removes requests that are at the front of the lane."""
+        """Removes requests at the front of the lane."""
         if not gone:
             return
         ids = {id(request) for request in gone}
@@ -231,16 +231,16 @@ class RequestQueue(Generic[WaitingT]):
         lane.entries[:until] = [entry for entry in lane.entries[:until] if id(entry[2]) not in ids]
         self._size -= len(gone)
 
-    def _second_look(self, lane: Lane[WaitingT], begins_s: float, batch_size: int) -> list[WaitingT]:
-        """Requests that would be late behind those that have come before them since; a part of the lane each time."""
+    def _drop_late(self, lane: Lane[WaitingT], begins_s: float, batch_size: int) -> list[WaitingT]:
+        """Removes requests that newer ones have made late by passing them; each call checks a part of the lane."""
         entries = lane.entries
-        start = lane.looked_at if lane.looked_at < len(entries) else 0
-        window = entries[start : start + _LOOK_BATCHES * batch_size]
+        start = lane.checked_until if lane.checked_until < len(entries) else 0
+        window = entries[start : start + _CHECKED_BATCHES * batch_size]
         kept: list[tuple[float, int, WaitingT]] = []
         for entry in window:
             if self._done_s(lane, start + len(kept), begins_s) <= entry[2].deadline_s:
                 kept.append(entry)
-        lane.looked_at = start + len(kept)
+        lane.checked_until = start + len(kept)
         if len(kept) == len(window):
             return []
         entries[start : start + len(window)] = kept

@@ -22,50 +22,50 @@ def denied(whole: Manifest, name: str) -> Manifest:
     return whole.model_copy(update={"variants": variants})
 
 
-def rungs(whole: Manifest, names: tuple[str, ...] | None, wanted: str = "auto", device: str = "cpu") -> list[str]:
-    return [item.name for item in ladder_for(whole, device, wanted, names).rungs]
+def levels(whole: Manifest, names: tuple[str, ...] | None, wanted: str = "auto", device: str = "cpu") -> list[str]:
+    return [item.name for item in ladder_for(whole, device, wanted, names).variants]
 
 
 def test_without_a_ladder_the_fastest_serves_alone() -> None:
-    assert rungs(manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300)), ()) == ["int8-cpu"]
+    assert levels(manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300)), ()) == ["int8-cpu"]
 
 
 def test_by_figures_the_most_accurate_serves_and_faster_ones_follow() -> None:
     whole = manifest(tiny=(0.80, 900), fp32=(0.95, 100), int8_cpu=(0.94, 300))
 
-    assert rungs(whole, None) == ["fp32", "int8-cpu", "tiny"]
+    assert levels(whole, None) == ["fp32", "int8-cpu", "tiny"]
 
 
 def test_a_named_variant_stays_on_top() -> None:
     whole = manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300), tiny=(0.80, 900))
 
-    assert rungs(whole, None, wanted="int8-cpu") == ["int8-cpu", "tiny"]
+    assert levels(whole, None, wanted="int8-cpu") == ["int8-cpu", "tiny"]
 
 
 def test_a_rung_that_is_hardly_faster_or_beaten_by_the_one_above_is_left_out() -> None:
     hardly = manifest(fp32=(0.95, 100), fp16=(0.94, 119), int8_cpu=(0.93, 120))
     beaten = manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300), pruned=(0.90, 200))
 
-    assert rungs(hardly, None) == ["fp32", "int8-cpu"]
-    assert rungs(beaten, None) == ["fp32", "int8-cpu"]
+    assert levels(hardly, None) == ["fp32", "int8-cpu"]
+    assert levels(beaten, None) == ["fp32", "int8-cpu"]
 
 
 def test_of_equally_accurate_ones_the_faster_serves() -> None:
-    assert rungs(manifest(fp32=(0.95, 100), int8_cpu=(0.95, 300)), None) == ["int8-cpu"]
+    assert levels(manifest(fp32=(0.95, 100), int8_cpu=(0.95, 300)), None) == ["int8-cpu"]
 
 
 def test_figures_of_another_kind_of_device_make_no_rung() -> None:
     whole = manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300))
 
-    assert rungs(whole, None, device="cuda:0") == ["fp32"]
+    assert levels(whole, None, device="cuda:0") == ["fp32"]
 
 
 def test_a_denied_variant_is_no_rung_even_by_name() -> None:
     whole = denied(manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300)), "int8-cpu")
     ladder = ladder_for(whole, "cpu", "auto", ("fp32", "int8-cpu", "absent"))
 
-    assert rungs(whole, None) == ["fp32"]
-    assert [item.name for item in ladder.rungs] == ["fp32"]
+    assert levels(whole, None) == ["fp32"]
+    assert [item.name for item in ladder.variants] == ["fp32"]
     assert ladder.left_out == (
         "int8-cpu: not for cpu (target any, gate denied)",
         "absent: the version has no such variant",
@@ -75,11 +75,11 @@ def test_a_denied_variant_is_no_rung_even_by_name() -> None:
 def test_names_decide_the_order() -> None:
     whole = manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300), tiny=(0.80, 900))
 
-    assert rungs(whole, ("fp32", "tiny")) == ["fp32", "tiny"]
+    assert levels(whole, ("fp32", "tiny")) == ["fp32", "tiny"]
 
 
 def test_a_version_with_none_of_the_names_serves_as_without_a_ladder() -> None:
-    assert rungs(manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300)), ("fp16", "tiny")) == ["int8-cpu"]
+    assert levels(manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300)), ("fp16", "tiny")) == ["int8-cpu"]
 
 
 def test_nothing_to_serve_is_an_error() -> None:

@@ -46,7 +46,7 @@ def test_unverified_version_is_not_loaded(story: Story) -> None:
     story.table.add(FoundVersion(key(1), Path(), ()))
 
     assert story.table.next_load("cpu") is None
-    assert not story.table.is_settled()
+    assert not story.table.has_no_load_pending()
 
 
 def test_refused_version_shows_its_reason(story: Story) -> None:
@@ -55,7 +55,7 @@ def test_refused_version_shows_its_reason(story: Story) -> None:
 
     (status,) = story.table.statuses()
     assert (status.state, status.reason, status.instances) == ("failed", "tampered", ())
-    assert story.table.is_settled()
+    assert story.table.has_no_load_pending()
 
 
 def test_status_of_a_ready_version_names_instance_and_device(story: Story) -> None:

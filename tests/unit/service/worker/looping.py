@@ -10,7 +10,7 @@ from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import Backend
 from saccade.service.ipc.tensor_slots import SlotArena, layout_of
 from saccade.service.worker.device_loop import DeviceLoop
-from saccade.service.worker.instances import Finished, Instance, Work
+from saccade.service.worker.instances import Finished, LoadedInstance, Work
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 from tests.unit.service.worker.scripted_backend import TIMEOUT_S
@@ -43,7 +43,7 @@ class LoopingWorker(Generic[BackendT]):
         self.error: BaseException | None = None
         self.latency = latency or LatencyModel()
         self.loop = DeviceLoop(self._report, lambda answer: answer(), self._observe)
-        self.loop.add(1, Instance(self.backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency))
+        self.loop.add(1, LoadedInstance(self.backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency))
         self._thread = threading.Thread(target=self._run)
         self._ids = iter(range(100))
 

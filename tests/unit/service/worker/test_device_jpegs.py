@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from saccade.service.errors import DeviceLost
 from saccade.service.ipc import messages
 from saccade.service.ipc.tensor_slots import SlotArena
-from saccade.service.worker.instances import Instance, Work
+from saccade.service.worker.instances import LoadedInstance, Work
 from saccade.service.worker.scheduling.batching import BatchLimits
 from tests.unit.service.worker.looping import FAR_S, LAYOUT, LoopingWorker
 from tests.unit.service.worker.scripted_backend import POISON, ScriptedBackend
@@ -41,7 +41,7 @@ class DecodingWorker(LoopingWorker[Any]):
     def __init__(self, arena: SlotArena, backend: ScriptedBackend | ScriptedPipeline) -> None:
         super().__init__(arena, backend)
         self._slots = arena
-        self.loop.add(DECODING, Instance(backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency, Jpegs()))
+        self.loop.add(DECODING, LoadedInstance(backend, LAYOUT, BatchLimits((1, 2, 4), 0.0), self.latency, Jpegs()))
 
     def send(self, request_id: int, value: int, *, encoded_bytes: int = 1, instance_id: int = DECODING) -> None:
         self._slots.tensor(request_id, LAYOUT.input)[...] = value

@@ -10,7 +10,7 @@ import pytest
 
 from saccade.service.ipc import messages
 from saccade.service.ipc.tensor_slots import SlotArena
-from saccade.service.worker.instances import Finished, Instance, Work
+from saccade.service.worker.instances import Finished, LoadedInstance, Work
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.queue import Backlog
 from tests.unit.service.worker.looping import FAR_S, LAYOUT, LoopingWorker
@@ -121,7 +121,7 @@ def test_poison_image_fails_alone(running: Worker) -> None:
 
 def test_half_of_a_size_that_is_not_allowed_is_run_one_by_one(worker: Worker) -> None:
     limits = BatchLimits((1, 3), 0.0)
-    worker.loop.add(1, Instance(worker.backend, LAYOUT, limits, worker.latency))
+    worker.loop.add(1, LoadedInstance(worker.backend, LAYOUT, limits, worker.latency))
     ids = [worker.submit(value) for value in (10, POISON, 30)]
 
     worker.start()
@@ -320,7 +320,7 @@ def test_higher_priority_goes_first_among_requests_that_are_due_together(running
 
 def test_single_image_is_run_where_it_lies(worker: Worker) -> None:
     request_id = worker.submit(6)
-    instance = Instance(worker.backend, LAYOUT, BatchLimits((1, 2), 0.0), worker.latency)
+    instance = LoadedInstance(worker.backend, LAYOUT, BatchLimits((1, 2), 0.0), worker.latency)
     works = [Work("api", worker._arena, request_id, request_id, 1, FAR_S, 0.0)] * 2
 
     slot = worker._arena.tensor(request_id, LAYOUT.input)

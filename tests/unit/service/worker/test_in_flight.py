@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from saccade.service.worker.in_flight import Flight, InFlight, outlook
+from saccade.service.worker.in_flight import InFlight, StartedRun, outlook
 
 
-def flight(started_s: float, expected_s: float) -> Flight[str]:
-    return Flight("batch", 1, started_s, expected_s)
+def flight(started_s: float, expected_s: float) -> StartedRun[str]:
+    return StartedRun("batch", 1, started_s, expected_s)
 
 
 def test_batches_run_one_after_the_other() -> None:

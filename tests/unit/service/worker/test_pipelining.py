@@ -10,7 +10,7 @@ import pytest
 from saccade.service.errors import DeviceLost
 from saccade.service.ipc import messages
 from saccade.service.ipc.tensor_slots import SlotArena
-from saccade.service.worker.instances import Instance
+from saccade.service.worker.instances import LoadedInstance
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 from tests.unit.service.worker.looping import LAYOUT, LoopingWorker
@@ -293,7 +293,7 @@ def test_loader_gets_the_device_although_requests_keep_coming(worker: Worker) ->
 
 def test_batches_of_two_instances_are_in_flight_together(worker: Worker, depth: int) -> None:
     other = ScriptedPipeline(depth)
-    worker.loop.add(2, Instance(other, LAYOUT, BatchLimits((1, 2, 4), 0.0), LatencyModel()))
+    worker.loop.add(2, LoadedInstance(other, LAYOUT, BatchLimits((1, 2, 4), 0.0), LatencyModel()))
     other.gate.clear()
     worker.backend.gate.clear()
     ids = [worker.submit(value) for value in (20, 21, 22, 23)]

@@ -221,7 +221,7 @@ PLANS = (
 
 
 def ladder(*records: StoredRecord, **changes: Any) -> list[str]:
-    """The rungs that serve."""
+    """The levels that serve."""
     decision = decide(situation(*records, manifest=METRICS, **changes))
     assert decision.serve is not None
     return [decision.serve.variant, *(item.variant for item in decision.cheaper)]

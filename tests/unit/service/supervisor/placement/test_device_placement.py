@@ -194,10 +194,10 @@ def test_gpu_is_bounded_by_what_its_worker_found_free() -> None:
 
 
 def add_rungs(story: Story, model: str, *file_mib: int) -> None:
-    """A version whose first rung has the first size, and so on."""
+    """A version whose first level has the first size, and so on."""
     key = story.add(model, file_mib[0])
-    for rung, size in enumerate(file_mib[1:], start=1):
-        spec = InstanceSpec(A, f"rung-{rung}", "onnxruntime", file_bytes=size * MIB, rung=rung)
+    for level, size in enumerate(file_mib[1:], start=1):
+        spec = InstanceSpec(A, f"level-{level}", "onnxruntime", file_bytes=size * MIB, ladder_level=level)
         story.table.desire(key, spec)
 
 
@@ -208,11 +208,11 @@ def test_every_version_has_its_place_before_any_has_a_second_rung() -> None:
 
     refused = story.placement.reconcile()
 
-    assert [(item.key.model, item.rung) for item in refused] == [("first", 1), ("second", 1)], (
+    assert [(item.key.model, item.ladder_level) for item in refused] == [("first", 1), ("second", 1)], (
         "100 MiB hold two of them"
     )
     placed = [
-        (key.model, instance.spec.rung)
+        (key.model, instance.spec.ladder_level)
         for key, entry in story.table.entries()
         for instance in entry.instances
         if instance.is_placed
@@ -228,10 +228,10 @@ def test_a_rung_without_room_leaves_its_version_ready() -> None:
     while (load := story.table.next_load(A)) is not None:
         story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
 
-    assert [(item.variant, item.rung) for item in refused] == [("rung-1", 1)]
+    assert [(item.variant, item.ladder_level) for item in refused] == [("level-1", 1)]
     (found,) = story.table.statuses()
     assert (found.state, found.variant) == ("ready", "fp32")
-    assert [(item.rung, item.state) for item in found.instances] == [(0, "ready"), (1, "failed"), (2, "ready")]
+    assert [(item.ladder_level, item.state) for item in found.instances] == [(0, "ready"), (1, "failed"), (2, "ready")]
 
 
 def test_best_rungs_are_loaded_first() -> None:
@@ -244,18 +244,20 @@ def test_best_rungs_are_loaded_first() -> None:
         loaded.append(load.variant)
         story.table.report(InstanceState(load.instance_id, "ready", "", "fake", 0.1))
 
-    assert loaded == ["fp32", "fp32", "rung-1", "rung-1"]
+    assert loaded == ["fp32", "fp32", "level-1", "level-1"]
 
 
 def test_a_version_comes_before_a_rung_that_waits_again() -> None:
     story = Story(A)
     gone = story.add("gone", 10)
     story.add("old", 20, version=2)
-    story.table.desire(VersionKey("old", 2), InstanceSpec(A, "rung-1", "onnxruntime", file_bytes=30 * MIB, rung=1))
-    assert [item.rung for item in story.placement.reconcile()] == [1], "40 of 100 MiB are free, it needs 60"
+    story.table.desire(
+        VersionKey("old", 2), InstanceSpec(A, "level-1", "onnxruntime", file_bytes=30 * MIB, ladder_level=1)
+    )
+    assert [item.ladder_level for item in story.placement.reconcile()] == [1], "40 of 100 MiB are free, it needs 60"
 
     story.table.begin_unload(gone, 1)
     story.placement.instance_gone()
     story.add("new", 30)
 
-    assert [(item.key.model, item.rung) for item in story.placement.reconcile()] == [("old", 1)]
+    assert [(item.key.model, item.ladder_level) for item in story.placement.reconcile()] == [("old", 1)]

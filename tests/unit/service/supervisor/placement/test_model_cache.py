@@ -1,4 +1,4 @@
-"""Who is in memory: loads once, waits for room, evicts by last use, and rungs give way to versions."""
+"""Who is in memory: loads once, waits for room, evicts by last use, and levels give way to versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVICE = "cuda:0"
 
 
 class Story:
-    """A device of 100 MiB; every version takes 40 and 10 more for a second rung."""
+    """A device of 100 MiB; every version takes 40 and 10 more for a second level."""
 
     def __init__(self, *, on_demand: bool = True, pinned: frozenset[str] = frozenset(), max_models: int = 0) -> None:
         self.now_s = 0.0
@@ -47,16 +47,16 @@ class Story:
             self.table.unload(key, 1)
         return key
 
-    def desire(self, key: VersionKey, rungs: int = 1) -> None:
+    def desire(self, key: VersionKey, levels: int = 1) -> None:
         """What the supervisor does with a wish."""
         self.model_cache.desire(key)
         for each in self.model_cache.take_requested():
             self.table.load(each)
-            self.bring_up(each, rungs)
+            self.bring_up(each, levels)
 
-    def bring_up(self, key: VersionKey, rungs: int = 1) -> None:
-        for rung, name in enumerate(("fp32", "int8-cpu")[:rungs]):
-            spec = InstanceSpec(DEVICE, name, "onnxruntime", file_bytes=(5 if rung else 20) * MIB, rung=rung)
+    def bring_up(self, key: VersionKey, levels: int = 1) -> None:
+        for level, name in enumerate(("fp32", "int8-cpu")[:levels]):
+            spec = InstanceSpec(DEVICE, name, "onnxruntime", file_bytes=(5 if level else 20) * MIB, ladder_level=level)
             self.table.desire(key, spec)
         self.turn()
 
@@ -197,12 +197,12 @@ def test_a_version_wanted_while_it_leaves_is_loaded_again_afterwards() -> None:
 def test_a_second_rung_gives_way_to_a_version_without_a_place() -> None:
     story = Story(on_demand=False)
     a, b = story.publish("a"), story.publish("b")
-    story.bring_up(a, rungs=2)
-    story.bring_up(b, rungs=1)
+    story.bring_up(a, levels=2)
+    story.bring_up(b, levels=1)
     assert story.ready == {"a", "b"}
 
-    story.bring_up(story.publish("c"), rungs=1)
-    assert story.evicted == [], "a rung of 10 MiB does not make room for 40"
+    story.bring_up(story.publish("c"), levels=1)
+    assert story.evicted == [], "a level of 10 MiB does not make room for 40"
 
     small = story.publish("small")
     story.table.desire(small, InstanceSpec(DEVICE, "fp32", "onnxruntime", file_bytes=8 * MIB))

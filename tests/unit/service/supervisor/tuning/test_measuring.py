@@ -9,13 +9,12 @@ import pytest
 from saccade.models.contract.specs import Task
 from saccade.service.errors import RepositoryError
 from saccade.service.supervisor.tuning import measuring
-from saccade.service.supervisor.tuning.forms import Form
-from saccade.service.supervisor.tuning.forms import Task as TuningTask
+from saccade.service.supervisor.tuning.forms import ProcessForm, TuningTask
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.support.graphs import classifier_graph
 from tests.support.versions import publish_fake
 
-FORMS = (Form(1, 2, False), Form(2, 1, False))
+FORMS = (ProcessForm(1, 2, False), ProcessForm(2, 1, False))
 
 
 def task_for(version_dir: Path) -> TuningTask:

@@ -14,13 +14,12 @@ from saccade.models.contract.specs import Task
 from saccade.service.errors import RepositoryError
 from saccade.service.settings import Settings
 from saccade.service.supervisor.tuning import tune as tune_module
-from saccade.service.supervisor.tuning.forms import Form, Measured
-from saccade.service.supervisor.tuning.forms import Task as TuningTask
+from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask
 from saccade.service.supervisor.tuning.tune import tuned
 from tests.support.graphs import classifier_graph
 from tests.support.versions import publish_fake
 
-ONE, TWO = Form(1, 2, False), Form(2, 1, False)
+ONE, TWO = ProcessForm(1, 2, False), ProcessForm(2, 1, False)
 
 
 @pytest.fixture
@@ -41,9 +40,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[TuningTask]:
     """Tasks that were measured; two workers do more."""
     tasks: list[TuningTask] = []
 
-    def measure(task: TuningTask) -> list[Measured]:
+    def measure(task: TuningTask) -> list[ProcessFormSpeed]:
         tasks.append(task)
-        return [Measured(ONE, 100.0, 2.0), Measured(TWO, 120.0, 3.0)]
+        return [ProcessFormSpeed(ONE, 100.0, 2.0), ProcessFormSpeed(TWO, 120.0, 3.0)]
 
     monkeypatch.setattr(tune_module, "_measure", measure)
     return tasks
@@ -116,7 +115,7 @@ def test_empty_repository_is_served_by_rule(tmp_path: Path, measured: list[Tunin
 def test_failure_is_said_and_the_server_starts(
     repository: Path, monkeypatch: pytest.MonkeyPatch, logs: list[dict[str, Any]]
 ) -> None:
-    def fail(task: TuningTask) -> list[Measured]:
+    def fail(task: TuningTask) -> list[ProcessFormSpeed]:
         raise RepositoryError("Traceback\nBackendError: no such operator")
 
     monkeypatch.setattr(tune_module, "_measure", fail)
