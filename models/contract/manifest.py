@@ -99,7 +99,7 @@ class GateDecision(Frozen):
         return not self.accepted and all(check.passed or check.pending for check in self.checks)
 
 
-class Device(Frozen):
+class MeasuredDevice(Frozen):
     """Where figures were measured."""
 
     kind: Literal["cpu", "cuda"]
@@ -118,7 +118,7 @@ class Variant(Frozen):
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure
     latency: tuple[LatencyFigure, ...]
-    measured_on: Device
+    measured_on: MeasuredDevice
     detail: dict[str, str | float | int | bool]  # how it was made: calibrator, excluded layers, ...
     gate: GateDecision
 

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, model_validator
 
-from saccade.models.contract.manifest import Device, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.contract.manifest import GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
 from saccade.models.contract.specs import Frozen, ModelName, Sha256, VariantName
 
 PLAN_FILE = "plan"
@@ -84,7 +84,7 @@ class PlanRecord(Frozen):
     dtypes: dict[str, int]  # how many of its layers give each type
     warnings: tuple[str, ...] = ()
     gate: GateDecision | None = None
-    measured_on: Device | None = None
+    measured_on: MeasuredDevice | None = None
     latency: tuple[LatencyFigure, ...] = ()
     device_memory_bytes: int = Field(default=0, ge=0)  # of the opened plan with its buffers; 0: not measured
 

@@ -17,7 +17,7 @@ TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class TrainingFigure:
     """One network's line in figures.json."""
 
     metric: Literal["top1", "map", "miou"]
@@ -55,15 +55,15 @@ def load_checkpoint(directory: Path, name: str, network: nn.Module) -> nn.Module
     return network.eval()
 
 
-def read_figures(directory: Path) -> dict[str, Figure]:
+def read_figures(directory: Path) -> dict[str, TrainingFigure]:
     path = directory / FIGURES_NAME
     if not path.exists():
         return {}
     document: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Figure(**fields) for name, fields in document.items()}
+    return {name: TrainingFigure(**fields) for name, fields in document.items()}
 
 
-def write_figure(directory: Path, name: str, figure: Figure) -> None:
+def write_figure(directory: Path, name: str, figure: TrainingFigure) -> None:
     """Replaces one network's line and keeps the others."""
     figures = {**read_figures(directory), name: figure}
     document = {key: asdict(figures[key]) for key in sorted(figures)}

@@ -17,7 +17,7 @@ from saccade.models.training.state import RunState, load_state, save_state
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class TrainingSchedule:
     """How long and how fast; two runs with equal schedules and data end with equal weights on one machine."""
 
     steps: int
@@ -68,7 +68,9 @@ class Trained:
     core_seconds: float  # what the processors worked; unlike seconds, hardly changed by other load
 
 
-def train(network: nn.Module, trainee: Trainee, schedule: Schedule, state_path: Path, reporter: Reporter) -> Trained:
+def train(
+    network: nn.Module, trainee: Trainee, schedule: TrainingSchedule, state_path: Path, reporter: Reporter
+) -> Trained:
     """Trains `network` in place and returns the best average. Saves to `state_path` at each evaluation."""
     settings = {name: float(value) for name, value in asdict(schedule).items()}
     optimizer = _optimizer(network, schedule)
@@ -107,7 +109,7 @@ def train(network: nn.Module, trainee: Trainee, schedule: Schedule, state_path: 
     return Trained(best, best_metric, spent.seconds, spent.core_seconds)
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
+def learning_rate(step: int, schedule: TrainingSchedule) -> float:
     """What a schedule's step learns with."""
     return warmed_cosine(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
 
@@ -120,7 +122,7 @@ def warmed_cosine(step: int, steps: int, warmup_steps: int, peak_lr: float) -> f
     return peak_lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def batch_indices(step: int, examples: int, schedule: Schedule) -> Tensor:
+def batch_indices(step: int, examples: int, schedule: TrainingSchedule) -> Tensor:
     """Rows (batch_size,) of this step: a fresh seeded permutation per epoch, without its incomplete last batch."""
     per_epoch = max(1, examples // schedule.batch_size)
     epoch, position = divmod(step, per_epoch)
@@ -134,7 +136,7 @@ def _generator(seed: int, stream: int) -> Generator:
 
 
 def _optimise(
-    network: nn.Module, trainee: Trainee, schedule: Schedule, optimizer: torch.optim.Optimizer, step: int
+    network: nn.Module, trainee: Trainee, schedule: TrainingSchedule, optimizer: torch.optim.Optimizer, step: int
 ) -> float:
     network.train()
     for group in optimizer.param_groups:
@@ -148,7 +150,7 @@ def _optimise(
     return float(loss.detach())
 
 
-def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, schedule: TrainingSchedule) -> torch.optim.Optimizer:
     """AdamW; only matrices and kernels decay, biases and normalisation do not."""
     kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]

@@ -15,8 +15,8 @@ from saccade.models.networks.layers import as_float
 from saccade.models.training.augmentation import recoloured, shifted
 from saccade.models.training.command import autocast, parse_options
 from saccade.models.training.evaluation import segmenter_miou
-from saccade.models.training.loop import Schedule
-from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.loop import TrainingSchedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import SceneSet, scene_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 150, 300
@@ -81,14 +81,14 @@ def test_miou(network: nn.Module) -> float:
     return segmenter_miou(network, scene_set(Split.TEST, TEST_SEED, TEST_IMAGES))
 
 
-RUN = Run(
+RUN = TrainingRun(
     name="digits-segmenter",
     metric="miou",
     command="python -m saccade.models.training.segmenter",
     network=digits_segmenter,
     trainee=_trainee,
     test_metric=test_miou,
-    schedule=Schedule(
+    schedule=TrainingSchedule(
         steps=5_000,
         batch_size=16,
         peak_lr=3e-3,

@@ -30,7 +30,7 @@ class Matching:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
+class AnchorAssignment:
     positive: Tensor  # (n, anchors) bool
     rows: Tensor  # (n, anchors) int64, the truth row of each positive anchor
     boxes: Tensor  # (n, anchors, 4) that truth's box
@@ -38,7 +38,7 @@ class Assignment:
 
 
 @torch.no_grad()
-def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matching: Matching) -> Assignment:
+def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matching: Matching) -> AnchorAssignment:
     """Pairs predictions with truth.
 
     boxes: (n, anchors, 4), scores: (n, anchors, classes) in 0..1, anchors: (anchors, 2) centres; all in pixels.
@@ -63,7 +63,7 @@ def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matchin
     strength = (metric / (best_metric + _TINY) * best_overlap).amax(1)
     targets = torch.zeros_like(scores).scatter_(2, labels.gather(1, owner)[..., None], strength[..., None])
     matched = truth.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
-    return Assignment(positive, owner, matched, targets * positive[..., None])
+    return AnchorAssignment(positive, owner, matched, targets * positive[..., None])
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import ensure_usable
-from saccade.service.backends.cuda.lanes import Lane, open_streams
+from saccade.service.backends.cuda.lanes import CudaLane, open_streams
 from saccade.service.backends.onnxruntime_backend import ensure_provider, load_cuda_libraries, refuse_tf32
-from saccade.service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
-from saccade.service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
+from saccade.service.backends.onnxruntime_forms import PLAIN, MeasuredForm, ProviderForm, fastest, forms_for
+from saccade.service.backends.onnxruntime_session import BoundSession, SessionDevice, raise_if_out_of_memory
 from saccade.service.errors import BackendError
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ _LARGEST_GRAPH = 8
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    lane: Lane
+    lane: CudaLane
     size: int
     queued: Future[None]  # done once the run and the copy back are queued
 
@@ -46,24 +46,24 @@ class OnnxRuntimeCudaBackend:
     """One session per batch size, with input and outputs bound per lane."""
 
     def __init__(
-        self, request: LoadRequest, *, cuda: CudaDriver | None = None, placement: Placement | None = None
+        self, request: LoadRequest, *, cuda: CudaDriver | None = None, placement: SessionDevice | None = None
     ) -> None:
         """`cuda` and `placement` are the real ones unless a test passes its own.
 
         Raises RuntimeMissing, OutOfDeviceMemory or BackendError; DeviceLost ends the process.
         """
         self._request = request
-        self._at = placement or Placement("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
+        self._at = placement or SessionDevice("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
         ensure_provider(request.device, self._at.provider)
         self._sizes = request.allowed_batch_sizes
         self._thread = 0
         self._owned = ExitStack()
-        self._lanes: list[Lane] = []
+        self._lanes: list[CudaLane] = []
         self._sessions: dict[int, BoundSession] = {}  # by batch size; one under 0 where the sizes were not named
         self._form = PLAIN
         self._settled: set[tuple[int, int]] = set()  # lane and batch size that have run
         self._without_graphs = self._reason_against_graphs()
-        self._ready: tuple[Lane, int] | None = None
+        self._ready: tuple[CudaLane, int] | None = None
         self._started: dict[int, _Started] = {}
         self._last_started = 0
         if cuda is None:
@@ -191,7 +191,7 @@ class OnnxRuntimeCudaBackend:
         ensure_fits(f"buffers of {request.file.name}", self._plan.device_bytes, self._cuda.memory().free_bytes)
         streams = open_streams(self._cuda, 1, self._owned)
         self._lanes = [
-            Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
+            CudaLane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
         ]
 
     def _grow(self, batch_size: int) -> None:
@@ -206,10 +206,10 @@ class OnnxRuntimeCudaBackend:
         self._make_lanes(batch_size)
         self._use(self._form)
 
-    def _forms(self) -> tuple[Form, ...]:
+    def _forms(self) -> tuple[ProviderForm, ...]:
         return forms_for(self._request.precision) if self._at.is_cuda else (PLAIN,)
 
-    def _choose_form(self, forms: tuple[Form, ...]) -> None:
+    def _choose_form(self, forms: tuple[ProviderForm, ...]) -> None:
         """Opens the fastest form. Every form runs the largest batch, once it is known to open."""
         if len(forms) == 1:
             self._use(forms[0])
@@ -226,7 +226,7 @@ class OnnxRuntimeCudaBackend:
             failed={each.form.name: each.failure for each in measured if each.failure},
         )
 
-    def _measured(self, form: Form) -> MeasuredForm:
+    def _measured(self, form: ProviderForm) -> MeasuredForm:
         lane, size = self._lanes[0], self._plan.max_batch_size
         self._sessions.clear()
         try:
@@ -238,7 +238,7 @@ class OnnxRuntimeCudaBackend:
         self._form, self._sessions[self._key(size)] = form, session
         return measured
 
-    def _use(self, form: Form, *, afresh: bool = False) -> None:
+    def _use(self, form: ProviderForm, *, afresh: bool = False) -> None:
         """Opens what is not open yet in this form."""
         if afresh or form != self._form:
             self._sessions.clear()
@@ -247,7 +247,7 @@ class OnnxRuntimeCudaBackend:
             if size not in self._sessions:
                 self._sessions[size] = self._opened(form, size)
 
-    def _opened(self, form: Form, size: int) -> BoundSession:
+    def _opened(self, form: ProviderForm, size: int) -> BoundSession:
         """A session; what a graph demands may cost the graphs."""
         stream = self._lanes[0].compute_stream
         make = partial(BoundSession, self._request, self._at, self._cuda, self._plan, stream, form)
@@ -282,7 +282,7 @@ class OnnxRuntimeCudaBackend:
                 if not (is_first and self._give_something_up(size, str(error))):
                     raise
 
-    def _run(self, lane: Lane, index: int, size: int, *, is_first: bool) -> None:
+    def _run(self, lane: CudaLane, index: int, size: int, *, is_first: bool) -> None:
         session = self._sessions.get(self._key(size))
         if session is None:  # opening it in another form failed before
             raise BackendError(f"{self._request.file.name} has no session for {size} images: load the version again")

@@ -18,27 +18,27 @@ _ALWAYS = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ProviderForm:
     """Options of the CUDA provider under one name."""
 
     name: str
     options: Mapping[str, str]
 
 
-PLAIN = Form("plain", _ALWAYS)
-NHWC_FUSED = Form("nhwc_fused", {**_ALWAYS, "prefer_nhwc": "1", "fuse_conv_bias": "1"})
+PLAIN = ProviderForm("plain", _ALWAYS)
+NHWC_FUSED = ProviderForm("nhwc_fused", {**_ALWAYS, "prefer_nhwc": "1", "fuse_conv_bias": "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredForm:
     """How fast a form ran the largest batch, or why it did not."""
 
-    form: Form
+    form: ProviderForm
     images_per_s: float = 0.0
     failure: str = ""
 
 
-def forms_for(precision: str) -> tuple[Form, ...]:
+def forms_for(precision: str) -> tuple[ProviderForm, ...]:
     """Forms that may serve a file; plain first."""
     return (PLAIN, NHWC_FUSED) if precision in _REDUCED_PRECISIONS else (PLAIN,)
 
@@ -48,7 +48,7 @@ def tf32_option(precision: str) -> str:
     return "1" if precision in _REDUCED_PRECISIONS else "0"
 
 
-def fastest(measured: Sequence[MeasuredForm]) -> Form:
+def fastest(measured: Sequence[MeasuredForm]) -> ProviderForm:
     """Plain unless another form ran and is clearly faster; the fastest of the others where plain failed."""
     ran = [each for each in measured if not each.failure]
     plain = next((each for each in ran if each.form == PLAIN), None)

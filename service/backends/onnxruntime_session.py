@@ -20,7 +20,7 @@ from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.cuda.buffers import BufferPlan
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane
+from saccade.service.backends.cuda.lanes import CudaLane
 from saccade.service.backends.node_assignment import AssignedNode, ensure_assigned
 from saccade.service.backends.onnxruntime_backend import (
     ensure_signature,
@@ -29,7 +29,7 @@ from saccade.service.backends.onnxruntime_backend import (
     open_session,
     silence_default_logger,
 )
-from saccade.service.backends.onnxruntime_forms import Form, tf32_option
+from saccade.service.backends.onnxruntime_forms import ProviderForm, tf32_option
 from saccade.service.errors import BackendError, OutOfDeviceMemory
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
@@ -43,7 +43,7 @@ _MEASURE_RUNS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class SessionDevice:
     """Where sessions run and their tensors lie; a test puts both on the CPU."""
 
     provider: str
@@ -54,7 +54,7 @@ class Placement:
     def is_cuda(self) -> bool:
         return self.memory == "cuda"
 
-    def options(self, form: Form, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
+    def options(self, form: ProviderForm, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
         if not self.is_cuda:
             return {}
         return {
@@ -72,11 +72,11 @@ class BoundSession:
     def __init__(
         self,
         request: LoadRequest,
-        at: Placement,
+        at: SessionDevice,
         cuda: CudaDriver,
         plan: BufferPlan,
         stream: int,
-        form: Form,
+        form: ProviderForm,
         *,
         with_graphs: bool,
     ) -> None:
@@ -97,7 +97,7 @@ class BoundSession:
         self._bindings: dict[tuple[int, int], Any] = {}
         self.is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)
 
-    def run(self, lane: Lane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
+    def run(self, lane: CudaLane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
         """Runs what the lane holds; the answers are there when `stream` is. Raises BackendError."""
         if not self.is_ordered:
             self._cuda.synchronize_stream(stream)  # until the pixels have arrived
@@ -120,7 +120,7 @@ class BoundSession:
             with suppress(BackendError):  # a broken capture ends with an error
                 self._cuda.destroy_graph(self._cuda.end_capture(stream))
 
-    def images_per_s(self, lane: Lane, size: int) -> float:
+    def images_per_s(self, lane: CudaLane, size: int) -> float:
         """Of runs one after the other, without copies: whatever lies in the lane's input is as good as images."""
         stream = lane.compute_stream
         for _ in range(_WARM_RUNS):
@@ -131,7 +131,7 @@ class BoundSession:
             runs += 1
         return runs * size / (time.monotonic() - start_s)
 
-    def _binding(self, lane: Lane, size: int) -> Any:
+    def _binding(self, lane: CudaLane, size: int) -> Any:
         """Input and outputs of one lane and batch size; their memory never moves, as graphs need it."""
         key = (lane.input_address, size)
         if key not in self._bindings:

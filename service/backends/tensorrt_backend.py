@@ -17,7 +17,7 @@ from saccade.models.contract.plans import PlanEnvironment, PlanRecord
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane, device_memory, open_streams
+from saccade.service.backends.cuda.lanes import CudaLane, device_memory, open_streams
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 from saccade.service.backends.tensorrt.contexts import ContextSource, SizedContext
 from saccade.service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
@@ -43,8 +43,8 @@ class TensorRtBackend:
         self._thread = 0
         self._owned = ExitStack()
         self._contexts: dict[tuple[int, int], SizedContext] = {}
-        self._ready: tuple[Lane, int] | None = None  # that `staging` gave out, and for which size
-        self._started: dict[int, tuple[Lane, int]] = {}
+        self._ready: tuple[CudaLane, int] | None = None  # that `staging` gave out, and for which size
+        self._started: dict[int, tuple[CudaLane, int]] = {}
         self._last_started = 0
         self._inspect: Callable[[], str] | None = None
         device = self._cuda.properties(self._device)
@@ -146,7 +146,7 @@ class TensorRtBackend:
         ensure_fits(what, self._plan.device_bytes, self._cuda.memory().free_bytes)
         streams = open_streams(self._cuda, self._plan.contexts, self._owned)
         self._lanes = [
-            Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
+            CudaLane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
         ]
         self._owned.callback(self._contexts.clear)  # before the memory that they compute in
         source = ContextSource(tensorrt, engine, kept)
@@ -179,7 +179,7 @@ class TensorRtBackend:
                 made.set_up(lane, self._plan, scratch[lane.slot], unread[lane.slot])
                 self._contexts[index, size] = made
 
-    def _prepare(self, context: SizedContext, lane: Lane, batch_size: int) -> None:
+    def _prepare(self, context: SizedContext, lane: CudaLane, batch_size: int) -> None:
         try:
             context.prepare(lane.compute_stream)
         except BackendError:

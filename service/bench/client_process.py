@@ -20,8 +20,8 @@ import uvloop
 from numpy.typing import NDArray
 
 from saccade.service.bench.answers import outcome_of
-from saccade.service.bench.connections import ConnectionPool, Reply, Target, Ticket
-from saccade.service.bench.records import Columns, End, Outcome
+from saccade.service.bench.connections import ConnectionPool, Reply, ServerAddress, Ticket
+from saccade.service.bench.records import Columns, End, RequestEnd
 from saccade.service.bench.wakeup import Wakeup
 from saccade.service.bench.workload import Item
 
@@ -33,7 +33,7 @@ _MOST_OUTCOMES = 1000  # titles are the server's; a column of small numbers stan
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClientPart:
     """What one process sends. An open loop follows `due_s`; a closed one keeps `closed` requests in flight."""
 
     address: str
@@ -55,28 +55,28 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ClientReady:
     """Connections are open; `problem` says why not."""
 
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartSending:
     """Warm-up begins now; measuring at `measure_from_s` of time.monotonic(), which all processes share."""
 
     measure_from_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopSending:
     """Send no more; what is in flight gets so long."""
 
     grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ClientProgress:
     """Since the last one."""
 
     sent: int
@@ -86,14 +86,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ClientResult:
     columns: Columns
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RequestEnd, ...]
     cpu_s: float
     wall_s: float
 
 
-def run(part: Part, commands: Connection, reports: Connection) -> None:
+def run(part: ClientPart, commands: Connection, reports: Connection) -> None:
     """Entry point of the process. Two pipes, because the loop makes the one that it reads non-blocking."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # bodies and modules are never looked through again
@@ -101,12 +101,12 @@ def run(part: Part, commands: Connection, reports: Connection) -> None:
 
 
 class _Client:
-    def __init__(self, part: Part, commands: Connection, reports: Connection) -> None:
+    def __init__(self, part: ClientPart, commands: Connection, reports: Connection) -> None:
         self._part = part
         self._commands = commands
         self._reports = reports
         self._columns = Columns()
-        self._outcomes: dict[Outcome, int] = {}
+        self._outcomes: dict[RequestEnd, int] = {}
         self._next = 0
         self._measure_from_s = 0.0
         self._is_sending = False
@@ -118,20 +118,20 @@ class _Client:
         loop = asyncio.get_running_loop()
         part = self._part
         tls = ssl.create_default_context() if part.is_tls else None
-        target = Target(part.address, part.port, tls, part.server_name)
+        target = ServerAddress(part.address, part.port, tls, part.server_name)
         self._pool = ConnectionPool(target, part.max_in_flight, part.timeout_s, self._ended)
         self._wakeup = Wakeup(loop, self._send_due)
         self._started = asyncio.Event()
         try:
             await self._pool.open_idle(part.connections)
         except ssl.SSLError as error:
-            self._reports.send(Ready(f"{error}; name the file of its authority in SSL_CERT_FILE"))
+            self._reports.send(ClientReady(f"{error}; name the file of its authority in SSL_CERT_FILE"))
             return
         except OSError as error:
-            self._reports.send(Ready(f"{error}; is `saccade serve` running?"))
+            self._reports.send(ClientReady(f"{error}; is `saccade serve` running?"))
             return
         loop.add_reader(self._commands.fileno(), self._command)
-        self._reports.send(Ready())
+        self._reports.send(ClientReady())
         await self._started.wait()
         cpu_s, wall_s = time.process_time(), time.monotonic()
         await self._send_and_wait()
@@ -139,18 +139,18 @@ class _Client:
         loop.remove_reader(self._commands.fileno())
         self._wakeup.close()
         self._report()
-        self._reports.send(Finished(self._columns, tuple(self._outcomes), cpu_s, wall_s))
+        self._reports.send(ClientResult(self._columns, tuple(self._outcomes), cpu_s, wall_s))
 
     def _command(self) -> None:
         try:
             message = self._commands.recv()
         except (EOFError, ConnectionError):  # the parent is gone: nobody would read the result
             os._exit(1)
-        if isinstance(message, Start):
+        if isinstance(message, StartSending):
             self._measure_from_s = message.measure_from_s
             self._is_sending = True
             self._started.set()
-        elif isinstance(message, Stop):
+        elif isinstance(message, StopSending):
             self._is_sending = False
             self._stop_at_s = time.monotonic() + message.grace_s
             self._started.set()
@@ -213,7 +213,7 @@ class _Client:
         done_s = time.monotonic()
         outcome, stages_ms = outcome_of(reply)
         if len(self._outcomes) >= _MOST_OUTCOMES and outcome not in self._outcomes:
-            outcome = Outcome(outcome.end, outcome.status, "other")
+            outcome = RequestEnd(outcome.end, outcome.status, "other")
         number = self._outcomes.setdefault(outcome, len(self._outcomes))
         columns, start_s = self._columns, self._measure_from_s
         columns.due_s.append(ticket.due_s - start_s)
@@ -234,5 +234,5 @@ class _Client:
             asyncio.get_running_loop().call_later(pause_s, self._send_next_closed)
 
     def _report(self) -> None:
-        self._reports.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight))
+        self._reports.send(ClientProgress(self._sent, self._ok, self._failed, self._pool.in_flight))
         self._sent = self._ok = self._failed = 0

@@ -44,7 +44,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServerAddress:
     """Where connections go: an address that is already looked up."""
 
     address: str
@@ -107,7 +107,9 @@ class _Connection(asyncio.Protocol):
 class ConnectionPool:
     """Sends tickets over up to `limit` connections, the longest idle first: all of a server's processes get some."""
 
-    def __init__(self, target: Target, limit: int, timeout_s: float, on_end: Callable[[Ticket, Reply], None]) -> None:
+    def __init__(
+        self, target: ServerAddress, limit: int, timeout_s: float, on_end: Callable[[Ticket, Reply], None]
+    ) -> None:
         self._target = target
         self._limit = limit
         self._timeout_s = timeout_s

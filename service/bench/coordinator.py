@@ -19,9 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.service.bench import client_process
-from saccade.service.bench.client_process import Finished, Part, Progress, Ready, Start, Stop
+from saccade.service.bench.client_process import (
+    ClientPart,
+    ClientProgress,
+    ClientReady,
+    ClientResult,
+    StartSending,
+    StopSending,
+)
 from saccade.service.bench.records import Records, records_of
-from saccade.service.bench.schedule import Schedule
+from saccade.service.bench.schedule import SendSchedule
 from saccade.service.bench.workload import Endpoint, Workload
 from saccade.service.errors import BenchFailed
 
@@ -54,7 +61,7 @@ class ClientLimits:
 class LoadPlan:
     endpoint: Endpoint
     workload: Workload
-    load: Schedule | Closed
+    load: SendSchedule | Closed
     order: NDArray[np.int64]  # number of the item of each request
     limits: ClientLimits
 
@@ -78,7 +85,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class LoadResult:
     """All rows, those of warm-up before zero."""
 
     records: Records
@@ -93,7 +100,7 @@ def default_processes(cores: int) -> int:
     return min(_MOST_PROCESSES, max(1, cores // 2))
 
 
-def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> Measured:
+def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> LoadResult:
     """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
 
     Raises BenchFailed.
@@ -104,7 +111,7 @@ def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: 
         warm_up_s = plan.load.warm_up_s if isinstance(plan.load, Closed) else _warm_up_s(plan.load)
         measure_from_s = time.monotonic() + _START_MARGIN_S + warm_up_s
         for child in children:
-            child.send.send(Start(measure_from_s))
+            child.send.send(StartSending(measure_from_s))
         return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress)
 
 
@@ -117,7 +124,7 @@ def address_of(endpoint: Endpoint) -> str:
     return str(found[0][4][0])
 
 
-def parts_of(plan: LoadPlan, address: str) -> list[Part]:
+def parts_of(plan: LoadPlan, address: str) -> list[ClientPart]:
     """Every request in exactly one part; neighbours in time go to different processes."""
     load, limits = plan.load, plan.limits
     count = min(limits.processes, load.in_flight if isinstance(load, Closed) else len(load.due_s))
@@ -126,7 +133,7 @@ def parts_of(plan: LoadPlan, address: str) -> list[Part]:
         closed = _share(load.in_flight, index, count) if isinstance(load, Closed) else 0
         in_flight = closed or max(1, _share(limits.max_in_flight, index, count))
         parts.append(
-            Part(
+            ClientPart(
                 address=address,
                 port=plan.endpoint.port,
                 is_tls=plan.endpoint.is_tls,
@@ -149,7 +156,7 @@ def _share(total: int, index: int, count: int) -> int:
     return total // count + (index < total % count)
 
 
-def _warm_up_s(schedule: Schedule) -> float:
+def _warm_up_s(schedule: SendSchedule) -> float:
     return max(0.0, -float(schedule.due_s[0]))
 
 
@@ -161,7 +168,7 @@ class _Child:
 
 
 @contextmanager
-def _children(parts: list[Part]) -> Iterator[list[_Child]]:
+def _children(parts: list[ClientPart]) -> Iterator[list[_Child]]:
     """Processes that have not begun; killed at the end if they are still there."""
     context = multiprocessing.get_context("spawn")
     children: list[_Child] = []
@@ -204,7 +211,7 @@ def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
         if not child.receive.poll(max(0.0, deadline_s - time.monotonic())):
             raise BenchFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
         message = _received(child)
-        if isinstance(message, Ready) and message.problem:
+        if isinstance(message, ClientReady) and message.problem:
             raise BenchFailed(f"cannot connect to {endpoint.authority}: {message.problem}")
 
 
@@ -249,16 +256,16 @@ class _Collector:
         self._ending = Ending.COMPLETE
         self._live = Live()
         self._in_flight: dict[Connection, int] = {}
-        self._finished: list[Finished] = []
+        self._finished: list[ClientResult] = []
 
-    def collect(self, on_progress: Callable[[Live], None]) -> Measured:
+    def collect(self, on_progress: Callable[[Live], None]) -> LoadResult:
         with _interrupts() as interrupts:
             while self._running:
                 self._read()
                 on_progress(self._live)
                 if interrupts and self._ending is not Ending.INTERRUPTED:
                     self._stop()
-        return Measured(
+        return LoadResult(
             records_of([(item.columns, item.outcomes) for item in self._finished]),
             self._ending,
             self._stopped_at_s,
@@ -270,12 +277,12 @@ class _Collector:
         for pipe in wait(list(self._running), _POLL_S):
             assert isinstance(pipe, Connection)
             message = _received(self._running[pipe])
-            if isinstance(message, Progress):
+            if isinstance(message, ClientProgress):
                 self._live.sent += message.sent
                 self._live.ok += message.ok
                 self._live.failed += message.failed
                 self._in_flight[pipe] = message.in_flight
-            elif isinstance(message, Finished):
+            elif isinstance(message, ClientResult):
                 self._finished.append(message)
                 self._in_flight.pop(pipe, None)
                 del self._running[pipe]
@@ -287,4 +294,4 @@ class _Collector:
         self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
         for child in self._running.values():
             with suppress(BrokenPipeError):  # it has just finished
-                child.send.send(Stop(_INTERRUPT_GRACE_S))
+                child.send.send(StopSending(_INTERRUPT_GRACE_S))

@@ -15,10 +15,10 @@ from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.limits import FailCondition, condition_from
 from saccade.service.bench.progress import ProgressShow
 from saccade.service.bench.schedule import Constant, Poisson, Recorded
-from saccade.service.bench.session import Open, Run, Session, measure, search_slo
+from saccade.service.bench.session import BenchRun, Open, Session, measure, search_slo
 from saccade.service.bench.slo_search import SearchLimits
 from saccade.service.bench.traces import read_trace
-from saccade.service.bench.workload import DEFAULT_PATH, RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.workload import DEFAULT_PATH, ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.errors import BadParameter
 from saccade.service.settings import core_count
 
@@ -77,7 +77,7 @@ def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
     return BenchOptions(session, load, conditions, given["json_file"], given["html_file"], given["record"])
 
 
-def measured_with(options: BenchOptions, progress: ProgressShow) -> Run:
+def measured_with(options: BenchOptions, progress: ProgressShow) -> BenchRun:
     """Runs what the options ask for."""
     if isinstance(options.load, SloSearchOptions):
         search = options.load
@@ -131,14 +131,14 @@ def _kind(given: Mapping[str, Any]) -> str:
 # What
 
 
-def _shares(given: Mapping[str, Any]) -> list[Share]:
+def _shares(given: Mapping[str, Any]) -> list[ModelShare]:
     weights = _weights(given["model"], given["mix"])
     folders = _folders(given["images"], weights)
     read: dict[Path, tuple[ImageFile, ...]] = {}
     for folder in folders.values():
         if folder not in read:
             read[folder] = read_images(folder, given["max_images"])
-    return [Share(model, weight, read[folders[model]]) for model, weight in weights.items()]
+    return [ModelShare(model, weight, read[folders[model]]) for model, weight in weights.items()]
 
 
 def _weights(model: str | None, mix: str | None) -> dict[str, float]:

@@ -25,7 +25,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestEnd:
     """`title` is a problem's, or what was wrong with the connection."""
 
     end: End
@@ -77,7 +77,7 @@ class Records:
     outcome: NDArray[np.uint16]
     answer_bytes: NDArray[np.uint32]
     stages_ms: NDArray[np.float32]  # (rows, len(STAGES) + 1)
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RequestEnd, ...]
 
     def __len__(self) -> int:
         return len(self.due_s)
@@ -125,7 +125,7 @@ class Records:
         )
 
 
-def records_of(parts: Sequence[tuple[Columns, Sequence[Outcome]]]) -> Records:
+def records_of(parts: Sequence[tuple[Columns, Sequence[RequestEnd]]]) -> Records:
     """Rows of several client processes as one table, by due time; their numbers of outcomes become common ones."""
     outcomes = tuple(dict.fromkeys(outcome for _, known in parts for outcome in known))
     number_of = {outcome: number for number, outcome in enumerate(outcomes)}
@@ -148,5 +148,5 @@ def records_of(parts: Sequence[tuple[Columns, Sequence[Outcome]]]) -> Records:
     )
 
 
-def _joined(parts: Sequence[tuple[Columns, Sequence[Outcome]]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+def _joined(parts: Sequence[tuple[Columns, Sequence[RequestEnd]]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate([np.array(getattr(columns, name), dtype) for columns, _ in parts] or [np.zeros(0, dtype)])

@@ -42,7 +42,7 @@ Arrivals = Constant | Poisson | Recorded
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class SendSchedule:
     """Seconds from the start of measuring, ascending; what lies before zero is warm-up and is not reported."""
 
     due_s: FloatArray  # (requests,)
@@ -53,7 +53,7 @@ class Schedule:
         return int(np.searchsorted(self.due_s, 0.0))
 
 
-def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests: int | None = None) -> Schedule:
+def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests: int | None = None) -> SendSchedule:
     """The whole plan. Raises BadParameter for one that is empty or too large.
 
     Warm-up is a Poisson process at the rate that measuring begins with. `requests` cuts what is measured.
@@ -71,7 +71,7 @@ def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests:
         raise BadParameter("the plan holds no request: raise the rate or the duration")
     duration_s = duration_of(arrivals) if requests is None else float(due_s[-1])
     warm_s = _poisson_s(first_rate(arrivals), warm_up_s, np.random.default_rng(warm_up_seed)) - warm_up_s
-    return Schedule(np.concatenate([warm_s, due_s]), duration_s)
+    return SendSchedule(np.concatenate([warm_s, due_s]), duration_s)
 
 
 def duration_of(arrivals: Arrivals) -> float:

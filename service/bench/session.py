@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
+from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, LoadResult, run_load
 from saccade.service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
-from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, Schedule, schedule_of
+from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, SendSchedule, schedule_of
 from saccade.service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.traces import Arrival
@@ -48,9 +48,9 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     report: Report
-    measured: Measured
+    measured: LoadResult
 
 
 OnProgress = Callable[[Live, float], None]  # what is known, and how long measuring takes
@@ -86,7 +86,7 @@ def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
         )
 
 
-def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> Run:
+def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> BenchRun:
     """Runs a load to its end. Raises BenchFailed, and BadParameter for a plan that is empty or too large."""
     plan = _plan(session, load)
     measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s))
@@ -103,7 +103,7 @@ def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> R
     )
     cost = ClientCost(session.limits.processes, measured.client_cpu_s, measured.client_wall_s)
     scope = Scope(session.workload.items, session.objective_ms)
-    return Run(report_of(facts, measured.records, scope, cost), measured)
+    return BenchRun(report_of(facts, measured.records, scope, cost), measured)
 
 
 def search_slo(
@@ -113,13 +113,13 @@ def search_slo(
     trial_s: float,
     on_progress: OnProgress,
     on_trial: Callable[[TrialFigures], None],
-) -> Run:
+) -> BenchRun:
     """Tries rates until the highest within the objective is known; the run of that rate carries the curve.
 
     `arrivals` makes a process of a rate and a duration.
     """
     search = SloSearch(limits)
-    runs: dict[float, Run] = {}
+    runs: dict[float, BenchRun] = {}
     trials: list[TrialFigures] = []
     while (rate := search.next_rate()) is not None:
         # New users each time: the same arrivals again would tell nothing new.
@@ -139,10 +139,10 @@ def search_slo(
         on_trial(trials[-1])
     best = search.met_rps if search.met_rps in runs else min(runs)
     slo = SloFigures(search.met_rps, search.missed_rps, session.objective_ms, str(search.end), tuple(trials))
-    return Run(replace(runs[best].report, slo=slo), runs[best].measured)
+    return BenchRun(replace(runs[best].report, slo=slo), runs[best].measured)
 
 
-def trace_rows(run: Run, workload: Workload) -> Iterator[dict[str, Any]]:
+def trace_rows(run: BenchRun, workload: Workload) -> Iterator[dict[str, Any]]:
     """What `--record` writes: every measured request, with how it ended."""
     records = run.measured.records
     for row in np.flatnonzero(records.due_s >= 0.0).tolist():
@@ -171,7 +171,7 @@ def description_of(load: Open | Closed) -> str:
 
 def _plan(session: Session, load: Open | Closed) -> LoadPlan:
     order: NDArray[np.int64]
-    planned: Schedule | Closed
+    planned: SendSchedule | Closed
     if isinstance(load, Closed):
         planned = load
         order = order_of(session.workload, max(_CLOSED_ROUNDS, len(session.workload.items)), session.seed)
@@ -183,7 +183,7 @@ def _plan(session: Session, load: Open | Closed) -> LoadPlan:
     return LoadPlan(session.endpoint, session.workload, planned, order, session.limits)
 
 
-def _window_s(load: Open | Closed, measured: Measured) -> float:
+def _window_s(load: Open | Closed, measured: LoadResult) -> float:
     """A load with a duration is measured over it; one that is a number of requests, until its last answer."""
     is_counted = load.requests is not None or (isinstance(load, Open) and isinstance(load.arrivals, Recorded))
     if measured.ending is not Ending.COMPLETE or not is_counted:

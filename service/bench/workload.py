@@ -46,7 +46,7 @@ def endpoint_of(url: str) -> Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ModelShare:
     """One model's part of the mix."""
 
     model: str
@@ -92,7 +92,7 @@ class Workload:
         return np.array([index for index, item in enumerate(self.items) if item.model == model], np.int64)
 
 
-def workload_of(shares: Sequence[Share], endpoint: Endpoint, shape: RequestShape) -> Workload:
+def workload_of(shares: Sequence[ModelShare], endpoint: Endpoint, shape: RequestShape) -> Workload:
     items = tuple(
         _item(share.model, image, endpoint, shape) for share in shares for image in share.images
     )  # several models share bodies only if they are sent from one folder; bodies are small beside the server

@@ -15,7 +15,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from saccade.service.cli.offline import ImageFile, OfflineAnswer, OfflineModel, newest_version
+from saccade.service.cli.offline import OfflineAnswer, OfflineImage, OfflineModel, newest_version
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import list_versions
@@ -54,7 +54,7 @@ def predict_offline(request: OfflineRequest) -> None:
             given, model.manifest, DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms)
         )
         model.warm_up()
-        for answer in _shown(model.predict([ImageFile(path) for path in files], parameters), len(files)):
+        for answer in _shown(model.predict([OfflineImage(path) for path in files], parameters), len(files)):
             click.echo(_line(answer, request.as_json))
         times = model.times
     rate = times.images / times.total_s if times.total_s else 0.0

@@ -42,7 +42,7 @@ class Marks:
     finished: int  # the answers are on the host
 
 
-class Lane:
+class CudaLane:
     """Buffers, events and stream of one batch in flight."""
 
     def __init__(self, cuda: CudaDriver, plan: BufferPlan, streams: Streams, index: int, owned: ExitStack) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.cuda.buffers import BufferPlan, TensorBuffer
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane, device_memory
+from saccade.service.backends.cuda.lanes import CudaLane, device_memory
 from saccade.service.backends.tensorrt.capture import CAPTURED, CaptureFacts, capture_refusal
 from saccade.service.backends.tensorrt.engine import EngineTensors, is_out_of_memory
 from saccade.service.backends.tensorrt.module import KeptLog, TensorRt
@@ -85,7 +85,7 @@ class SizedContext:
         self._sized: dict[str, tuple[SizedOutput, TensorSpec]] = {}
         self.note = ""  # how it runs: CAPTURED, or why not; empty until it ran once
 
-    def set_up(self, lane: Lane, plan: BufferPlan, scratch: int, unread: Mapping[str, int]) -> None:
+    def set_up(self, lane: CudaLane, plan: BufferPlan, scratch: int, unread: Mapping[str, int]) -> None:
         """Shape and addresses, which stay as they are. `unread` is where outputs go that nobody asked for."""
         context, images = self._context, plan.input.spec
         context.set_device_memory(scratch, plan.scratch_bytes)
@@ -103,7 +103,7 @@ class SizedContext:
         for name in self._tensors.unread:
             self._ensure(context.set_tensor_address(name, unread[name]), f"the address of {name}")
 
-    def address_of(self, lane: Lane, output: TensorBuffer) -> int:
+    def address_of(self, lane: CudaLane, output: TensorBuffer) -> int:
         """Where the last run put an output."""
         sized = self._sized.get(output.spec.name)
         return lane.output_address(output) if sized is None else sized[0].address
