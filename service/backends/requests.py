@@ -40,7 +40,7 @@ def load_request(
 
 
 def for_plan(request: LoadRequest, plan_dir: Path, plan_sha256: str | None) -> LoadRequest:
-    """The request for the same variant as a TensorRT plan; `plan_sha256` is None only while the plan is to be measured."""
+    """The request for the same variant as a TensorRT plan. Only a plan that is still to be measured has no digest."""
     return replace(request, plan_dir=plan_dir, plan_sha256=plan_sha256)
 
 

@@ -1,4 +1,4 @@
-"""What an answer's body says about itself. Promises: reads any bytes; foreign ones have no version."""
+"""Reads the version, the stage times and the error title in an answer's body. Any bytes are accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from saccade.service.bench.connections import Reply
 from saccade.service.bench.records import STAGES, End, RequestEnd
 
-Stages = tuple[float, ...]  # ms of STAGES and the total; NaN where the answer does not say
+Stages = tuple[float, ...]  # ms of each of STAGES, then the total; NaN where the answer does not say
 UNKNOWN_STAGES: Stages = (math.nan,) * (len(STAGES) + 1)
 
 
@@ -23,7 +23,7 @@ class _Timings(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """Only what is counted; predictions are skipped, not built."""
+    """The counted fields of an answer; predictions are skipped, not parsed into objects."""
 
     version: str
     variant: str
@@ -54,7 +54,7 @@ def outcome_of(reply: Reply) -> tuple[RequestEnd, Stages]:
     return _answered(reply.status, answer.version, answer.variant), stages
 
 
-@lru_cache(maxsize=256)  # the same few outcomes, thousands of times a second
+@lru_cache(maxsize=256)  # a few outcomes come thousands of times a second
 def _answered(status: int, version: str, variant: str) -> RequestEnd:
     return RequestEnd(End.ANSWERED, status, "", version, variant)
 

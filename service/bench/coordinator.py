@@ -1,4 +1,4 @@
-"""Runs a plan in several processes. Promises: one common clock, every row comes back, no process is left behind."""
+"""Runs a load plan in several processes on one clock, collects every row, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from saccade.service.bench.schedule import SendSchedule
 from saccade.service.bench.workload import Endpoint, Workload
 from saccade.service.errors import BenchFailed
 
-_START_MARGIN_S = 0.1  # for the message to arrive everywhere
+_START_MARGIN_S = 0.1  # within this time the start message reaches every process
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.25
 _INTERRUPT_GRACE_S = 2.0
@@ -41,7 +41,7 @@ _MOST_PROCESSES = 8
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A fixed number of requests in flight, for capacity; ends by time or by number."""
+    """A closed loop, which measures capacity: a fixed number of requests in flight, until a time or number is reached."""
 
     in_flight: int
     duration_s: float
@@ -51,9 +51,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
+    """Limits of all client processes together."""
+
     processes: int
-    connections: int  # opened before the start, all processes together
-    max_in_flight: int  # all processes together
+    connections: int  # opened before the start
+    max_in_flight: int
     timeout_s: float
 
 
@@ -62,7 +64,7 @@ class LoadPlan:
     endpoint: Endpoint
     workload: Workload
     load: SendSchedule | Closed
-    order: NDArray[np.int64]  # number of the item of each request
+    order: NDArray[np.int64]  # index of each request's item
     limits: ClientLimits
 
 
@@ -77,7 +79,7 @@ class Ending(StrEnum):
 class Live:
     """What is known while the load runs, warm-up included."""
 
-    elapsed_s: float = 0.0  # of measuring; negative during warm-up
+    elapsed_s: float = 0.0  # since measuring began; negative during warm-up
     sent: int = 0
     ok: int = 0
     failed: int = 0
@@ -86,22 +88,22 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """All rows, those of warm-up before zero."""
+    """All rows of a load; the rows of warm-up are due before zero."""
 
     records: Records
     ending: Ending
-    stopped_at_s: float  # of measuring; the plan's end unless it ended early
+    stopped_at_s: float  # seconds from the start of measuring; the plan's end unless it ended early
     client_cpu_s: float
     client_wall_s: float  # summed over processes
 
 
 def default_processes(cores: int) -> int:
-    """Half the cores: the other half is the server's where both share a machine."""
+    """Half the cores, up to a maximum; the other half is for a server on the same machine."""
     return min(_MOST_PROCESSES, max(1, cores // 2))
 
 
 def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> LoadResult:
-    """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
+    """Blocks until every request has ended. Ctrl-C ends the load and returns what was measured; a second Ctrl-C raises.
 
     Raises BenchFailed.
     """
@@ -116,7 +118,7 @@ def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: 
 
 
 def address_of(endpoint: Endpoint) -> str:
-    """Looked up once, so that name servers are no part of what is measured. Raises BenchFailed."""
+    """The server's IP address, looked up once so that name servers do not count in latencies. Raises BenchFailed."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -125,7 +127,7 @@ def address_of(endpoint: Endpoint) -> str:
 
 
 def parts_of(plan: LoadPlan, address: str) -> list[ClientPart]:
-    """Every request in exactly one part; neighbours in time go to different processes."""
+    """Splits the plan so that every request is in exactly one part and neighbours in time go to different processes."""
     load, limits = plan.load, plan.limits
     count = min(limits.processes, load.in_flight if isinstance(load, Closed) else len(load.due_s))
     parts = []
@@ -169,12 +171,12 @@ class _Child:
 
 @contextmanager
 def _children(parts: list[ClientPart]) -> Iterator[list[_Child]]:
-    """Processes that have not begun; killed at the end if they are still there."""
+    """Starts the processes, which wait for the start message, and kills at the end those that still run."""
     context = multiprocessing.get_context("spawn")
     children: list[_Child] = []
     with ExitStack() as stack:
-        # Children inherit the mask until they ignore the signal: Ctrl-C reaches the whole group, the parent answers it.
-        resource_tracker.ensure_running()  # started later, it would lift the mask
+        # Ctrl-C reaches the whole group, and only the parent may react: children inherit the mask, then ignore it.
+        resource_tracker.ensure_running()  # if it were started later, it would lift the mask
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number, part in enumerate(parts):
@@ -225,9 +227,9 @@ def _received(child: _Child) -> object:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Grows by one at the first Ctrl-C; the next one raises KeyboardInterrupt.
+    """A list that grows by one at the first Ctrl-C; the next one raises KeyboardInterrupt.
 
-    A raise at any moment would tear a message that is half read.
+    Raising at once might interrupt the reading of a message halfway.
     """
     seen: list[int] = []
 
@@ -236,7 +238,7 @@ def _interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield seen
         return
     previous = signal.signal(signal.SIGINT, on_interrupt)
@@ -293,5 +295,5 @@ class _Collector:
         self._ending = Ending.INTERRUPTED
         self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
         for child in self._running.values():
-            with suppress(BrokenPipeError):  # it has just finished
+            with suppress(BrokenPipeError):  # the child has just finished
                 child.send.send(StopSending(_INTERRUPT_GRACE_S))

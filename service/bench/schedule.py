@@ -1,4 +1,4 @@
-"""When requests are meant to be sent. Promises: pure, ascending, the same for the same seed."""
+"""When requests are meant to be sent: pure functions, ascending times, and equal schedules for equal seeds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from saccade.service.errors import BadParameter
 
 FloatArray = NDArray[np.float64]
 
-MAX_REQUESTS = 5_000_000  # about 64 bytes each are kept until the report
+MAX_REQUESTS = 5_000_000  # each keeps about 64 bytes in memory until the report
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Evenly spaced."""
+    """Evenly spaced arrivals."""
 
     rate_rps: float
     duration_s: float
@@ -24,7 +24,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Poisson:
-    """Independent users: exponential gaps."""
+    """Arrivals of independent users, with exponentially distributed gaps."""
 
     rate_rps: float
     duration_s: float
@@ -43,9 +43,8 @@ Arrivals = Constant | Poisson | Recorded
 
 @dataclass(frozen=True, slots=True)
 class SendSchedule:
-    """Seconds from the start of measuring, ascending; what lies before zero is warm-up and is not reported."""
+    """Ascending seconds from the start of measuring. Requests before zero are warm-up and not reported."""
 
-    due_s: FloatArray  # (requests,)
     duration_s: float
 
     @property
@@ -54,7 +53,7 @@ class SendSchedule:
 
 
 def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests: int | None = None) -> SendSchedule:
-    """The whole plan. Raises BadParameter for one that is empty or too large.
+    """The whole schedule. Raises BadParameter when it is empty or too large.
 
     Warm-up is a Poisson process at the rate that measuring begins with. `requests` cuts what is measured.
     """
@@ -92,7 +91,7 @@ def request_count(arrivals: Arrivals) -> float:
 
 
 def first_rate(arrivals: Arrivals) -> float:
-    """Requests per second that measuring begins with; the mean for a recording."""
+    """The rate with which measuring begins, in requests per second; the mean of a recording."""
     match arrivals:
         case Recorded():
             return request_count(arrivals) / max(duration_of(arrivals), 1.0)
@@ -101,7 +100,7 @@ def first_rate(arrivals: Arrivals) -> float:
 
 
 def _long_enough(arrivals: Arrivals, requests: int) -> Arrivals:
-    """With a number of requests instead of a duration: surely at least so many."""
+    """For a number of requests instead of a duration: arrivals that surely hold at least so many."""
     match arrivals:
         case Constant(rate):
             return Constant(rate, (requests + 1) / rate)
@@ -122,7 +121,7 @@ def _arrivals_s(arrivals: Arrivals, random: np.random.Generator) -> FloatArray:
 
 
 def _poisson_s(rate_rps: float, duration_s: float, random: np.random.Generator) -> FloatArray:
-    """A Poisson process given its count is that many uniform moments, sorted."""
+    """Times of a Poisson process. Given its count, they are uniform moments, sorted."""
     return np.sort(random.uniform(0.0, duration_s, random.poisson(rate_rps * duration_s)))
 
 

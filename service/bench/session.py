@@ -1,4 +1,6 @@
-"""One run from plan to report, and the search for the objective's rate. Promises: same options, same requests."""
+"""One run from plan to report, and the search for the highest rate within the objective. Equal options send equal
+requests.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
 from saccade.service.errors import BenchFailed
 
-_CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
+_CLOSED_ROUNDS = 10_000  # a closed loop repeats its order after so many requests
 _CHECK_TIMEOUT_S = 10.0
 
 
@@ -40,7 +42,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Requests come when they come. `trace` names what a recording asked for."""
+    """An open loop: requests are sent when they are due. `trace` names what a recording asked for."""
 
     arrivals: Arrivals
     requests: int | None = None
@@ -49,17 +51,19 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class BenchRun:
+    """A report and the rows behind it."""
+
     report: Report
     measured: LoadResult
 
 
-OnProgress = Callable[[Live, float], None]  # what is known, and how long measuring takes
+OnProgress = Callable[[Live, float], None]  # gets the current state and the planned seconds of measuring
 
 
 def check_server(session: Session) -> None:
-    """Every model answers by name and has a version that is ready. Raises BenchFailed."""
+    """Raises BenchFailed unless every model answers by name and has a version that is ready."""
     if session.shape.path != DEFAULT_PATH:
-        return  # not saccade's API: the first requests will tell
+        return  # another server's API, which the first requests will check
     with httpx.Client(headers=dict(session.shape.headers), timeout=_CHECK_TIMEOUT_S) as client:
         for model in session.workload.models:
             url = f"{session.url.rstrip('/')}/v1/models/{model}"
@@ -114,15 +118,15 @@ def search_slo(
     on_progress: OnProgress,
     on_trial: Callable[[TrialFigures], None],
 ) -> BenchRun:
-    """Tries rates until the highest within the objective is known; the run of that rate carries the curve.
+    """Tries rates until the highest within the objective is known. The report is that of the run at this rate.
 
-    `arrivals` makes a process of a rate and a duration.
+    `arrivals` makes arrivals from a rate and a duration.
     """
     search = SloSearch(limits)
     runs: dict[float, BenchRun] = {}
     trials: list[TrialFigures] = []
     while (rate := search.next_rate()) is not None:
-        # New users each time: the same arrivals again would tell nothing new.
+        # Each trial has a seed of its own: repeating the same arrivals would tell nothing new.
         tried = replace(session, seed=session.seed + len(trials))
         run = measure(tried, Open(arrivals(rate, max(trial_s, MIN_REQUESTS / rate))), on_progress)
         if run.measured.ending is Ending.INTERRUPTED:
@@ -143,7 +147,7 @@ def search_slo(
 
 
 def trace_rows(run: BenchRun, workload: Workload) -> Iterator[dict[str, Any]]:
-    """What `--record` writes: every measured request, with how it ended."""
+    """The rows that `--record` writes: every measured request, with how it ended."""
     records = run.measured.records
     for row in np.flatnonzero(records.due_s >= 0.0).tolist():
         item = workload.items[records.item[row]]
@@ -184,7 +188,7 @@ def _plan(session: Session, load: Open | Closed) -> LoadPlan:
 
 
 def _window_s(load: Open | Closed, measured: LoadResult) -> float:
-    """A load with a duration is measured over it; one that is a number of requests, until its last answer."""
+    """A load with a duration is measured over that duration; one with a number of requests, until its last answer."""
     is_counted = load.requests is not None or (isinstance(load, Open) and isinstance(load.arrivals, Recorded))
     if measured.ending is not Ending.COMPLETE or not is_counted:
         return measured.stopped_at_s

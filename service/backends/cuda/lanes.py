@@ -85,7 +85,7 @@ class CudaLane:
             raise
 
     def compute(self, batch_size: int, run: Callable[[int], None], address_of: Callable[[TensorBuffer], int]) -> None:
-        """Queues compute and copy out. Another thread than `upload`'s may call it, and may repeat it after a failure."""
+        """Queues compute and copy out. Any thread may call it, and may repeat it after a failure."""
         cuda, marks, streams = self._cuda, self._marks, self._streams
         try:
             cuda.wait(self.compute_stream, marks.arrived)
