@@ -1,4 +1,4 @@
-"""The manifest: the contract between export and service. Promises: versioned schema, every file by SHA-256, frozen."""
+"""The manifest, the contract between export and service: a versioned schema that lists every file by SHA-256."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LatencyFigure(Frozen):
 
 
 class GateCheck(Frozen):
-    """One named line of the gate's decision. `pending`: needs a device that was not there, so it did not pass yet."""
+    """One named check of the gate. `pending`: it needs a device that was not there, so it has not passed yet."""
 
     name: str
     passed: bool
@@ -81,7 +81,7 @@ class GateCheck(Frozen):
 
 
 class GateDecision(Frozen):
-    """Accepted: everything passed. Pending: nothing failed, and what is left needs a device that was not there."""
+    """`accepted`: every check passed. Pending: no check failed, but some need a device that was not there."""
 
     accepted: bool
     checks: tuple[GateCheck, ...]
@@ -100,7 +100,7 @@ class GateDecision(Frozen):
 
 
 class MeasuredDevice(Frozen):
-    """Where figures were measured."""
+    """The device on which figures were measured."""
 
     kind: Literal["cpu", "cuda"]
     name: str
@@ -198,7 +198,7 @@ class Manifest(Frozen):
         return (variant for variant in self.variants if variant.gate.accepted)
 
     def pending_variants(self) -> Iterator[Variant]:
-        """Those that no server chooses until a device has settled their last checks."""
+        """Variants that no server chooses until a device has made their last checks."""
         return (variant for variant in self.variants if variant.gate.is_pending)
 
 

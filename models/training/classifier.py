@@ -1,4 +1,4 @@
-"""Trains the digit classifier. Promises: writes digits-classifier.safetensors and its top-1 on unseen digits."""
+"""Trains the digit classifier: writes digits-classifier.safetensors and its top-1 on unseen digits."""
 
 from __future__ import annotations
 

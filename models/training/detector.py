@@ -1,4 +1,4 @@
-"""Trains the digit detector. Promises: writes digits-detector.safetensors and its mAP on unseen digits."""
+"""Trains the digit detector: writes digits-detector.safetensors and its mAP on unseen digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints and the figures they reach. Promises: figures.json names the weights' digest each figure belongs to."""
+"""Checkpoints and the figures they reach. figures.json names the weights' digest that each figure belongs to."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter
 
 @dataclass(frozen=True, slots=True)
 class TrainingFigure:
-    """One network's line in figures.json."""
+    """One network's entry in figures.json."""
 
     metric: Literal["top1", "map", "miou"]
-    value: float  # on the test split
+    value: float  # the metric on the test split
     test_images: int
     tuning_value: float
     tuning_images: int

@@ -1,4 +1,4 @@
-"""The training loop. Promises: a resumed run ends with the same weights; the best average on tuning wins."""
+"""The training loop. A resumed run ends with the same weights, and the average that is best on tuning is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saccade.models.training.state import RunState, load_state, save_state
 
 @dataclass(frozen=True, slots=True)
 class TrainingSchedule:
-    """How long and how fast; two runs with equal schedules and data end with equal weights on one machine."""
+    """The length and rates of a run. On one machine, equal schedules and data give equal weights."""
 
     steps: int
     batch_size: int
@@ -32,14 +32,14 @@ class TrainingSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Wall and processor time, over all sittings."""
+    """Wall and processor seconds over all sittings."""
 
     seconds: float
     core_seconds: float
 
 
 class Trainee(Protocol):
-    """What differs between tasks."""
+    """What differs between tasks: data, loss and tuning metric."""
 
     @property
     def examples(self) -> int:
@@ -110,12 +110,12 @@ def train(
 
 
 def learning_rate(step: int, schedule: TrainingSchedule) -> float:
-    """What a schedule's step learns with."""
+    """The learning rate of a step."""
     return warmed_cosine(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
 
 
 def warmed_cosine(step: int, steps: int, warmup_steps: int, peak_lr: float) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    """A learning rate: linear warm-up, then half a cosine down to 1 % of the peak."""
     if step < warmup_steps:
         return peak_lr * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
@@ -131,7 +131,7 @@ def batch_indices(step: int, examples: int, schedule: TrainingSchedule) -> Tenso
 
 
 def _generator(seed: int, stream: int) -> Generator:
-    # Chance is a function of (seed, step), never of history: that is what makes resuming exact.
+    # Random numbers depend on (seed, step) and never on earlier steps, so that resuming is exact.
     return torch.Generator().manual_seed(seed * 1_000_003 + stream)
 
 

@@ -1,4 +1,4 @@
-"""One training command's story: draw, train, choose, test once, write. Promises: test is drawn after training ended."""
+"""Runs one training command: draw samples, train, select, test once, write. Test samples are drawn after training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAIN_SEED, TUNING_SEED, TEST_SEED = 11, 12, 13
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A task's training, as data."""
+    """What defines one task's training."""
 
     name: str
     metric: Literal["top1", "map", "miou"]
@@ -36,7 +36,7 @@ class TrainingRun:
 
 
 def execute(run: TrainingRun, options: Options) -> TrainingFigure:
-    """Trains and writes the checkpoint and its figure."""
+    """Trains, then writes the checkpoint and its figure."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(run.schedule.seed)
     state_path = options.state_dir / f"{run.name}.pt"

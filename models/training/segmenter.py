@@ -1,4 +1,4 @@
-"""Trains the digit segmenter. Promises: writes digits-segmenter.safetensors and its mIoU on unseen digits."""
+"""Trains the digit segmenter: writes digits-segmenter.safetensors and its mIoU on unseen digits."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ def _every_second_pixel(masks: Tensor, rng: Generator) -> Tensor:
 def _pixel_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy over all pixels, plus one among the digits alone on digit pixels.
 
-    Nine pixels in ten are background, so the plain term learns where digits are long before which. The second term
-    speeds up which; leaving background out of it does not move the strokes' edges, as class weights would.
+    Nine pixels in ten are background, so the first term learns where digits are long before it learns their classes.
+    The second term learns classes faster. It ignores background, so it does not move the strokes' edges as class
+    weights would.
     """
     enlarged = functional.interpolate(logits.float(), scale_factor=OUTPUT_STRIDE / 2, mode="bilinear")
     digit_truth = truth - 1  # background becomes -1, which the second term ignores

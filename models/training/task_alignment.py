@@ -1,4 +1,4 @@
-"""Task-aligned assignment (TOOD, arXiv 2108.07755; dual form: YOLOv10). Promises: an anchor learns at most one truth.
+"""Task-aligned assignment (TOOD, arXiv 2108.07755; dual form: YOLOv10). An anchor learns at most one truth.
 
 The metric is score^alpha * iou^beta. Both heads use the same alpha and beta (the paper's "consistent matching"), so
 the anchor the one-to-one head picks is the one-to-many head's best one; only the number of anchors per truth differs.
@@ -52,7 +52,7 @@ def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matchin
 
     top, positions = metric.topk(matching.anchors_per_truth, dim=-1)
     chosen = torch.zeros_like(metric).scatter_(-1, positions, (top > _TINY).to(metric.dtype)) > 0
-    # An anchor several truths want learns the one it overlaps most.
+    # An anchor that several truths chose learns the truth that it overlaps most.
     owner = torch.where(chosen, overlaps, -1.0).argmax(1)
     positive = chosen.any(1)
     chosen &= torch.zeros_like(chosen).scatter_(1, owner[:, None], positive[:, None])

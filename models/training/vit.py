@@ -1,4 +1,4 @@
-"""Trains the digit transformer. Promises: writes digits-vit.safetensors and its top-1 on unseen digits.
+"""Trains the digit transformer: writes digits-vit.safetensors and its top-1 on unseen digits.
 
 The trained digits classifier gives its first stages to start from, and teaches (Touvron et al., Training data-efficient
 image transformers & distillation through attention, arXiv 2012.12877): its answers on the very same changed crops count

@@ -41,7 +41,7 @@ _MOST_PROCESSES = 8
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A closed loop, which measures capacity: a fixed number of requests in flight, until a time or number is reached."""
+    """A closed loop, for measuring capacity: a fixed number of requests in flight, until a time or count is reached."""
 
     in_flight: int
     duration_s: float

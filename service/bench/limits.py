@@ -62,7 +62,7 @@ def condition_from(text: str) -> FailCondition:
 
 
 def failures_of(report: Report, conditions: Sequence[FailCondition]) -> list[str]:
-    """Why the run fails. Without any condition, a run fails that had no good answer or ended before its plan did."""
+    """Why the run fails. Runs without a good answer, interrupted runs and searches without a result always fail."""
     failures = []
     if not report.ok:
         failures.append("no request was answered well: see the outcomes")

@@ -1,7 +1,7 @@
-"""`saccade predict --repository`: a version over a folder, without HTTP. Promises: decoder, backend, answers as served.
+"""`saccade predict --repository`: predicts a folder without HTTP, with the server's decoder, backend and answers.
 
-The next batch is decoded and resized by threads while the present one runs, and answers are rendered meanwhile: so this
-is also the limit that a server's throughput is compared with. Memory is bounded by two batches.
+Threads decode and resize the next batch and render answers while the present batch runs. So its speed is also the
+limit with which a server's throughput is compared. Memory is bounded by two batches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from saccade.service.vision.parameters import Parameters
 
 
 class Source(Protocol):
-    """An image: its name, and its bytes when they are wanted."""
+    """An image: its name, and its bytes, which are read when they are needed."""
 
     @property
     def name(self) -> str: ...
@@ -66,7 +66,7 @@ class OfflineAnswer:
 
 @dataclass(slots=True)
 class OfflineTimes:
-    """Seconds so far; `infer_s` is the device's, the rest of `total_s` is hidden behind it or waits for images."""
+    """Seconds so far. `infer_s` is the device's time; the rest of `total_s` the device waited for images."""
 
     images: int = 0
     failed: int = 0
@@ -76,7 +76,7 @@ class OfflineTimes:
 
 @dataclass(slots=True)
 class _Batch:
-    """Images on their way into rows of one buffer."""
+    """Images that are being decoded into rows of one buffer."""
 
     sources: Sequence[Source]
     pixels: UInt8Array
@@ -87,7 +87,7 @@ class OfflineModel:
     """One variant of a version, loaded in this process."""
 
     def __init__(self, version: VerifiedVersion, settings: Settings) -> None:
-        """Raises BackendError or RepositoryError."""
+        """Loads the variant. Raises BackendError or RepositoryError."""
         manifest = version.manifest
         device = inner_name(settings.devices[0])
         variant = choose_variant(manifest, device, settings.variant)
@@ -114,7 +114,7 @@ class OfflineModel:
             self._backend.infer(np.zeros((size, *self.manifest.input.shape), np.uint8))
 
     def predict(self, sources: Iterable[Source], parameters: Parameters) -> Iterator[OfflineAnswer]:
-        """Answers in order; an image that cannot be decoded costs its neighbours nothing."""
+        """Answers in order. An image that cannot be decoded does not affect others."""
         start_s = time.perf_counter()
         waiting = iter(sources)
         buffers = [np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8) for _ in range(2)]
@@ -152,7 +152,7 @@ class OfflineModel:
             return SaccadeError(f"cannot read {source.name}: {error.strerror}")
 
     def _infer(self, pixels: UInt8Array, places: list[Geometry | SaccadeError]) -> list[Outputs | BackendError]:
-        """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
+        """The answer rows of each good image, in order. Batches have allowed sizes only, so none is padded."""
         good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
         images = pixels if len(good) == len(places) else pixels[good]
         rows: list[Outputs | BackendError] = []
@@ -164,7 +164,7 @@ class OfflineModel:
         return rows
 
     def _run(self, images: UInt8Array) -> list[Outputs | BackendError]:
-        """A batch that fails is repeated one image at a time, as the server does it."""
+        """Runs a batch. One that fails is repeated one image at a time, as the server does it."""
         try:
             outputs = self._backend.infer(images)
         except BackendError as error:
@@ -198,7 +198,7 @@ class OfflineModel:
 
 
 def newest_version(repository: Path, model: str, version: str | None, policy: SignaturePolicy) -> VerifiedVersion:
-    """The version of a model, or its newest. Raises RepositoryError naming those there are."""
+    """The named version of a model, or its newest. Raises RepositoryError listing the versions there are."""
     found = [item for item in list_versions(repository) if item.key.model == model]
     wanted = [item for item in found if version is None or str(item.key.version) == version]
     if not wanted:
