@@ -1,4 +1,4 @@
-"""Export reports built by hand. Promises: every kind of verdict and every optional part at least once."""
+"""Export reports built by hand, which hold every kind of verdict and every optional part at least once."""
 
 from __future__ import annotations
 
