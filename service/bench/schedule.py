@@ -45,6 +45,7 @@ Arrivals = Constant | Poisson | Recorded
 class SendSchedule:
     """Ascending seconds from the start of measuring. Requests before zero are warm-up and not reported."""
 
+    due_s: FloatArray  # (requests,)
     duration_s: float
 
     @property

@@ -97,8 +97,7 @@ def bench(**given: Any) -> None:
 
 
 def _key(key_file: Path | None, key_env: str | None) -> str | None:
-    """The key from a file or variable, since a key on the command line is in every process list. Raises BadParameter.
-    """
+    """The key from a file or variable: one on the command line is in every process list. Raises BadParameter."""
     if key_file is not None and key_env is not None:
         raise BadParameter("give --key-file or --key-env, not both")
     if key_file is not None:
