@@ -20,7 +20,7 @@ from saccade.export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
 from saccade.export.plans.version_plans import ensure_plan, key_for
 from saccade.export.qualification.accuracy import Answer
 from saccade.export.qualification.benchmark import seconds_per_run
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 from saccade.models.contract.plans import PlanKey
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
@@ -66,7 +66,7 @@ class TensorRtProbe:
         self._store = store
         self._progress = progress
         self.layers: dict[str, bytes] = {}  # of the plans opened so far, by variant
-        self.device = Device(kind="cuda", name=gpu.name, threads=1)
+        self.device = MeasuredDevice(kind="cuda", name=gpu.name, threads=1)
         self.runtime = f"{tensorrt.__name__} {tensorrt.__version__}"
 
     def key_of(self, variant: str) -> PlanKey:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.accuracy import Answer
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 
 
 class OpenedPlan(Protocol):
@@ -36,7 +36,7 @@ class DeviceProbe(Protocol):
     """What settles pending checks: it builds plans and times them."""
 
     @property
-    def device(self) -> Device: ...
+    def device(self) -> MeasuredDevice: ...
 
     @property
     def runtime(self) -> str: ...

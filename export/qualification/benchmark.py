@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import interval_of
 from saccade.export.qualification.qualify_report import SpeedRatio
-from saccade.models.contract.manifest import Device, LatencyFigure
+from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice
 
 Run = Callable[[], object]
 Clock = Callable[[], float]
@@ -74,8 +74,8 @@ def speed_ratio(seconds: NDArray[np.float64], batch_size: int) -> SpeedRatio:
     )
 
 
-def cpu_device(threads: int) -> Device:
-    return Device(kind="cpu", name=cpu_name(), threads=threads)
+def cpu_device(threads: int) -> MeasuredDevice:
+    return MeasuredDevice(kind="cpu", name=cpu_name(), threads=threads)
 
 
 def usable_threads(requested: int) -> int:

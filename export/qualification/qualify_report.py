@@ -9,7 +9,7 @@ from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
 from saccade.export.variants import Precision
-from saccade.models.contract.manifest import Device, LatencyFigure, MetricFigure, OperatingPoint
+from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.specs import Frozen, Sha256
 
 
@@ -121,7 +121,7 @@ class SparseGain(Frozen):
 class DeviceFigures(Frozen):
     """What a built plan does where it was built."""
 
-    device: Device
+    device: MeasuredDevice
     runtime: str  # with its version
     is_recorded: bool  # replayed from a recording: never published
     plan_bytes: int
@@ -153,7 +153,7 @@ class QualifyReport(Frozen):
     is_deterministic: bool
     latency: tuple[LatencyFigure, ...]
     speed: tuple[SpeedRatio, ...]
-    measured_on: Device
+    measured_on: MeasuredDevice
     detail: dict[str, str | float | int | bool]
     curves: Curves | None = None
     disagreements: Disagreements | None = None

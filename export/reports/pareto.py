@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.variants import TRAITS, VariantTraits
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _runs_there(variant: VariantReport) -> bool:
     traits: VariantTraits | None = next(
         (traits for name, traits in TRAITS.items() if name == variant.qualify.variant), None
     )
-    device: Device = variant.qualify.measured_on
+    device: MeasuredDevice = variant.qualify.measured_on
     return bool(variant.qualify.latency) and not (traits is not None and traits.needs_gpu and device.kind == "cpu")
 
 

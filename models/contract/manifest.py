@@ -1,4 +1,4 @@
-"""The manifest: the contract between export and service. Promises: versioned schema, every file by SHA-256, frozen."""
+"""The manifest, the contract between export and service: a versioned schema that lists every file by SHA-256."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LatencyFigure(Frozen):
 
 
 class GateCheck(Frozen):
-    """One named line of the gate's decision. `pending`: needs a device that was not there, so it did not pass yet."""
+    """One named check of the gate. `pending`: it needs a device that was not there, so it has not passed yet."""
 
     name: str
     passed: bool
@@ -102,7 +102,7 @@ class GateCheck(Frozen):
 
 
 class GateDecision(Frozen):
-    """Accepted: everything passed. Pending: nothing failed, and what is left needs a device that was not there."""
+    """`accepted`: every check passed. Pending: no check failed, but some need a device that was not there."""
 
     accepted: bool
     checks: tuple[GateCheck, ...] = Field(min_length=1)  # a gate that asked nothing decided nothing
@@ -120,8 +120,8 @@ class GateDecision(Frozen):
         return not self.accepted and all(check.passed or check.pending for check in self.checks)
 
 
-class Device(Frozen):
-    """Where figures were measured."""
+class MeasuredDevice(Frozen):
+    """The device on which figures were measured."""
 
     kind: Literal["cpu", "cuda"]
     name: str
@@ -140,7 +140,7 @@ class Variant(Frozen):
     metric: MetricFigure
     operating_point: OperatingPoint | None = None  # of detectors
     latency: tuple[LatencyFigure, ...]
-    measured_on: Device
+    measured_on: MeasuredDevice
     detail: dict[str, str | float | int | bool]  # how it was made: calibrator, excluded layers, ...
     gate: GateDecision
 
@@ -225,7 +225,7 @@ class Manifest(Frozen):
         return (variant for variant in self.variants if variant.gate.accepted)
 
     def pending_variants(self) -> Iterator[Variant]:
-        """Those that no server chooses until a device has settled their last checks."""
+        """Variants that no server chooses until a device has made their last checks."""
         return (variant for variant in self.variants if variant.gate.is_pending)
 
 

@@ -1,4 +1,4 @@
-"""TensorRT plans as artefacts. Promises: a plan is known by what it was made from and what it runs on, or refused.
+"""TensorRT plans as artefacts: a plan is identified by what it was built from and the GPUs it runs on.
 
 A plan lies in a directory of its own below the engines directory, `<model>/<version>/<variant>/<place of its key>/`:
 
@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, model_validator
 
-from saccade.models.contract.manifest import Device, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.contract.manifest import GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
 from saccade.models.contract.specs import Frozen, ModelName, Sha256, VariantName
 
 PLAN_FILE = "plan"
@@ -39,7 +39,7 @@ class PlanError(Exception):
 
 
 class PlanKey(Frozen):
-    """What makes two builds the same plan. Any difference makes another plan."""
+    """Everything that decides whether two builds give the same plan. Any difference makes another plan."""
 
     onnx_sha256: Sha256  # of the published variant's file
     external_sha256: tuple[tuple[str, Sha256], ...] = ()  # its weight files by name, ascending
@@ -69,7 +69,7 @@ class PlanKey(Frozen):
 
 
 class PlanRecord(Frozen):
-    """`plan.json`. `gate` is None until a device settled it, and such a plan takes no traffic."""
+    """The content of `plan.json`. `gate` is None until a device decided; such a plan takes no traffic."""
 
     schema_version: Literal[1] = 1
     model: ModelName
@@ -84,7 +84,7 @@ class PlanRecord(Frozen):
     dtypes: dict[str, int]  # how many of its layers give each type
     warnings: tuple[str, ...] = ()
     gate: GateDecision | None = None
-    measured_on: Device | None = None
+    measured_on: MeasuredDevice | None = None
     latency: tuple[LatencyFigure, ...] = ()
     device_memory_bytes: int = Field(default=0, ge=0)  # of the opened plan with its buffers; 0: not measured
 
@@ -119,7 +119,7 @@ def plan_key(
 
 
 def plan_record_from(raw: bytes) -> PlanRecord:
-    """Raises PlanError for damaged text, a newer schema, or unknown or missing fields."""
+    """Parses a record. Raises PlanError for damaged text, a newer schema, or unknown or missing fields."""
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -143,7 +143,7 @@ def plan_record_bytes(record: PlanRecord) -> bytes:
 
 
 def differences(wanted: PlanKey, found: PlanKey) -> tuple[str, ...]:
-    """Field by field, what a plan was made for and what is asked; empty exactly when the keys are equal."""
+    """Each field in which the wanted and the found key differ; empty exactly when the keys are equal."""
     pairs = ((name, getattr(found, name), getattr(wanted, name)) for name in type(wanted).model_fields)
     return tuple(f"{name} is {_short(have)}, needed {_short(need)}" for name, have, need in pairs if have != need)
 
@@ -163,7 +163,7 @@ def environment_differences(key: PlanKey, environment: PlanEnvironment) -> tuple
 
 
 def missing_batch_sizes(key: PlanKey, wanted: Sequence[int]) -> tuple[int, ...]:
-    """Requested batch sizes that the plan's profile does not hold."""
+    """The wanted batch sizes that the plan's profile does not hold."""
     return tuple(size for size in wanted if size not in key.allowed_batch_sizes)
 
 

@@ -1,4 +1,4 @@
-"""Resizes decoded images to the network's input. Promises: one function for training, evaluation and serving."""
+"""Resizes decoded images to the network's input, by one function for training, evaluation and serving."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _from_shorter_side(width: int, height: int, edge: int, longest: int | None) 
 
 
 def _offset(room: int, spec: PreprocessSpec) -> int:
-    """Where an image lies whose canvas is `room` pixels longer; shorter, when negative."""
+    """Where an image starts on a canvas that is `room` pixels longer than it (shorter, when negative)."""
     if room >= 0:
         return 0 if spec.anchor == "top_left" else room // 2
     return -round(-room / 2) if spec.crop_offset == "round" else -(-room // 2)

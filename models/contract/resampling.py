@@ -1,4 +1,4 @@
-"""Resizes pixels. Promises: as Pillow and torch within one level, only what is asked for is computed, no threads.
+"""Resizes pixels on one thread as Pillow and torch do, within one level; only the requested part is computed.
 
 Antialiased bilinear, bicubic and lanczos run in fast_image_resize, the same separable convolution as Pillow's, four to
 six times faster and without the GIL. Beyond one level are a few pixels in ten thousand, where bicubic or lanczos
@@ -158,7 +158,7 @@ def _options(kernel: str, left: float, top: float, width: float, height: float) 
 
 
 class _OfThread(threading.local):
-    """What one thread at a time may use."""
+    """State that only one thread at a time may use."""
 
     def __init__(self) -> None:
         self.resizer: Any = None if _fast_resize is None else _fast_resize.Resizer()
@@ -238,7 +238,7 @@ def _interpolated(pixels: UInt8Array, size: tuple[int, int], window: Window, cub
 
 
 def _taps(source: int, target: int, first: int, last: int, cubic: bool) -> _Taps:
-    """Source pixels beyond the edge are those at the edge."""
+    """Taps of an axis. Source pixels beyond the edge have the value of the edge's pixel."""
     centres = (np.arange(first, last) + 0.5) * (source / target) - 0.5
     base = np.floor(centres)
     offsets = np.arange(-1, 3) if cubic else np.arange(2)

@@ -1,4 +1,4 @@
-"""Nouns that export and service share: tasks, tensors, preprocessing. Promises: frozen, validated, free of torch."""
+"""Types that export and service share: tasks, tensors, preprocessing. They are frozen, validated and free of torch."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TaskSpec(Frozen):
 
 
 def input_tensor(preprocess: PreprocessSpec) -> TensorSpec:
-    """Deploy graphs take uint8 images, channels last."""
+    """The input of every deploy graph: uint8 images, channels last."""
     return TensorSpec(name="images", dtype="uint8", shape=(preprocess.height, preprocess.width, 3))
 
 

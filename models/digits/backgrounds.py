@@ -1,4 +1,4 @@
-"""Backgrounds for digit scenes. Promises: uint8 RGB of the asked size, drawn from the given generator alone."""
+"""Backgrounds for digit scenes: uint8 RGB pictures of a given size, drawn from the given generator alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digit scenes: labelled JPEGs for all three tasks. Promises: equal (split, seed, index) give equal bytes and truth."""
+"""Digit scenes: labelled JPEGs for all three tasks. Equal (split, seed, index) give equal bytes and truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The digits and photographs all samples are made of. Promises: each digit instance belongs to exactly one split."""
+"""The digits and photographs that all samples are made of. Each digit instance belongs to exactly one split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UInt8Array = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
 _SPLIT_SEED = 20_240_521  # changing it moves digits between splits, so every shipped figure would have to be redone
-_LEVELS = 16  # the source counts set pixels in 4x4 blocks: 0..16
+_LEVELS = 16  # source values 0..16 count the set pixels of 4x4 blocks
 
 
 class Split(StrEnum):

@@ -1,4 +1,4 @@
-"""Draws one handwritten digit at any size. Promises: coverage in 0..1, cropped to the drawn pixels."""
+"""Draws one handwritten digit at any size, as coverage in 0..1, cropped to the drawn pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a digit is written into the picture."""
+    """The size, shape and weight with which a digit is drawn."""
 
     size_px: float  # height of the 8 source rows
     rotation_deg: float

@@ -1,4 +1,4 @@
-"""mAP@[.50:.95] from per-image match records. Promises: COCOeval's own figure for any selection of images; no torch.
+"""mAP@[.50:.95] from per-image match records, equal to COCOeval's figure for any selection of images; without torch.
 
 COCOeval matches detections to truth one image at a time, and only then pools them. The records keep the matches, so
 that a bootstrap can pool any (repeated) selection of images without matching again.
@@ -22,7 +22,7 @@ _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """One image's answer or truth; truth has no use for scores."""
+    """One image's answer or truth; truth ignores scores."""
 
     boxes: NDArray[np.float32]  # (n, 4) x1 y1 x2 y2
     class_ids: NDArray[np.int64]  # (n,)

@@ -1,4 +1,4 @@
-"""Task metrics of the figures. Promises: per-image parts, so that a bootstrap can resample images; no torch."""
+"""Top-1 and mIoU, made of per-image parts so that a bootstrap can resample images; without torch."""
 
 from __future__ import annotations
 

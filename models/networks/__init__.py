@@ -1,1 +1,1 @@
-"""Reference networks. Promises: float NCHW RGB in 0..1 goes in; factories take JSON-able arguments."""
+"""Reference networks. Their input is float NCHW RGB in 0..1, and their factories take JSON-able arguments."""

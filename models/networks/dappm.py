@@ -1,4 +1,4 @@
-"""Deep aggregation pyramid pooling (DDRNet, arXiv 2101.06085). Promises: fixed kernels, also on 4x4 maps."""
+"""Deep aggregation pyramid pooling (DDRNet, arXiv 2101.06085), with fixed kernels that also work on 4x4 maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _POOLS = ((5, 2, 2), (9, 4, 4), (17, 8, 8))
 
 
 class NormConv(nn.Module):
-    """Normalisation, ReLU, convolution: the order inside the pyramid."""
+    """Normalisation, ReLU, then convolution, as the paper orders them inside the pyramid."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""DDRNet-23-slim segmenter (Hong et al., arXiv 2101.06085). Promises: eval logits at input size, or at 1/8 on request.
+"""DDRNet-23-slim segmenter (Hong et al., arXiv 2101.06085), with logits at input size or, on request, at 1/8.
 
 Input: float NCHW RGB, uint8 / 255, sides a multiple of 64. A fine branch stays at 1/8 while a coarse
 one goes down to 1/64; the two exchange features twice (bilateral fusion), and DAPPM gives the coarse end its context.
@@ -30,7 +30,7 @@ class DDRNetConfig:
 
 
 class SegmentationLogits(NamedTuple):
-    """What training sees: logits (n, classes, h / 8, w / 8) of both heads."""
+    """The outputs while training: logits (n, classes, h / 8, w / 8) of both heads."""
 
     main: Tensor
     auxiliary: Tensor
@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 class DoublingBottleneck(nn.Module):
-    """1x1, 3x3, 1x1 to `outputs` channels; ends open, because fusion or pooling follows."""
+    """Convolutions 1x1, 3x3, 1x1 to `outputs` channels, without a last ReLU since fusion or pooling follows."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class DoublingBottleneck(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, depth: int, stride: int = 1) -> nn.Sequential:
-    """Residual blocks; the first may stride, the last ends open for the fusion that follows."""
+    """Residual blocks. The first may stride; the last has no final ReLU, because a fusion follows."""
     first = [ResidualBlock(inputs, outputs, stride, open_end=depth == 1)]
     rest = [ResidualBlock(outputs, outputs, open_end=position == depth - 1) for position in range(1, depth)]
     return nn.Sequential(*first, *rest)
@@ -144,7 +144,7 @@ class DDRNet(nn.Module):
         return logits
 
     def _features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the main and the auxiliary head read, at 1/8."""
+        """The features at 1/8 that the main and the auxiliary head read."""
         relu = functional.relu
         shared = relu(self.stage8(relu(self.stage4(self.stem(images)))))
         coarse, fine = self.coarse16(shared), self.fine16(shared)

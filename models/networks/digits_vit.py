@@ -1,7 +1,7 @@
-"""A small hybrid vision transformer for digit crops. Promises: timm's blocks and names; every keep rate shares weights.
+"""A small hybrid vision transformer for digit crops, with timm's blocks and names; all keep rates share weights.
 
 Patches are cut from the feature map of a ResNet's first stages (Dosovitskiy et al., An Image is Worth 16x16 Words,
-arXiv 2010.11929, hybrid architecture): cut from pixels, so few crops do not suffice to train it in minutes.
+arXiv 2010.11929, hybrid architecture): with patches of pixels, so few crops do not train it in minutes.
 """
 
 from __future__ import annotations

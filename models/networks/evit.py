@@ -1,4 +1,4 @@
-"""EViT token reorganisation (Liang et al., arXiv 2202.07800) on timm's DeiT. Promises: static counts, timm's weights.
+"""EViT token reorganisation (Liang et al., arXiv 2202.07800) on timm's DeiT, with static counts and timm's weights.
 
 At some layers the patch tokens that the class token attends to most stay; the others are fused into one token. How many
 stay follows from the image size and the keep rate alone, so that the graph exports with a dynamic batch. Every keep
@@ -44,7 +44,7 @@ class TokenReorganisation(nn.Module):
 
 
 def kept_count(count: int, keep_rate: float) -> int:
-    """Tokens that stay of `count`, the class token apart."""
+    """The number of tokens that stay of `count`, not counting the class token."""
     return math.ceil(keep_rate * count)
 
 
@@ -72,5 +72,5 @@ def with_token_reorganisation(network: Any, keep_rate: float) -> nn.Module:
 
 
 def reorganised_layers(depth: int) -> tuple[int, ...]:
-    """Counted from 0; of twelve layers 3, 6 and 9, as published."""
+    """Numbers of the layers that drop tokens, counted from 0: of twelve layers 3, 6 and 9, as published."""
     return tuple(depth * quarter // 4 for quarter in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""Layers that all reference networks share. Promises: convolutions that fold with their normalisation on export."""
+"""Layers that all reference networks share. Their convolutions fold with their normalisation on export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet classifier (He et al., arXiv 1512.03385). Promises: logits; the paper's 18, 34 and 50 are configurations.
+"""ResNet classifier (He et al., arXiv 1512.03385), which returns logits; configurations give the paper's depths.
 
 Input: float NCHW RGB, uint8 / 255. The stem is the paper's 7x7 and pool, or one 3x3 convolution for small pictures.
 """

@@ -1,4 +1,4 @@
-"""YOLOv10 detector (Wang et al., arXiv 2405.14458). Promises: no NMS; inference runs the one-to-one head alone.
+"""YOLOv10 detector (Wang et al., arXiv 2405.14458), without NMS: inference runs the one-to-one head alone.
 
 Input: float NCHW RGB, uint8 / 255, of the configured square size. Training returns both heads' raw predictions,
 inference returns decoded boxes and scores. The large-kernel branch re-parameterisation of the paper is left out:
@@ -25,7 +25,7 @@ class RawPredictions(NamedTuple):
 
 
 class DualPredictions(NamedTuple):
-    """What training sees."""
+    """The outputs while training: the raw predictions of both heads."""
 
     one_to_many: RawPredictions
     one_to_one: RawPredictions

@@ -1,4 +1,4 @@
-"""Building blocks of YOLOv10 (Wang et al., arXiv 2405.14458). Promises: static shapes, which export well."""
+"""Building blocks of YOLOv10 (Wang et al., arXiv 2405.14458), with static shapes, which export well."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class SCDown(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Three chained 5x5 max pools see 5, 9 and 13 pixels far."""
+    """Three chained 5x5 max pools, whose windows cover 5, 9 and 13 pixels."""
 
     def __init__(self, channels: int, activation: Activation) -> None:
         super().__init__()

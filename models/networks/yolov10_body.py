@@ -1,4 +1,4 @@
-"""Feature extractor of YOLOv10 (arXiv 2405.14458): backbone and neck. Promises: maps at strides 8, 16 and 32."""
+"""Feature extractor of YOLOv10 (arXiv 2405.14458): backbone and neck give maps at strides 8, 16 and 32."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Backbone(nn.Module):
 
 
 class Neck(nn.Module):
-    """Path aggregation: coarse meaning down to fine maps, fine place back up."""
+    """Path aggregation: coarse features go down to the fine maps, then fine features back up."""
 
     def __init__(self, config: YoloConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Trains the reference networks. Promises: resumable, seeded, chosen on the tuning split, tested once at the end.
+"""Trains the reference networks: resumable, seeded, selected on the tuning split, tested once at the end.
 
 samples.py            decoded sample sets in memory (torch-free)
 augmentation.py       cheap changes of a batch

@@ -1,4 +1,4 @@
-"""Trains all three networks one after the other. Promises: a network that finished is not trained again by a rerun."""
+"""Trains all reference networks one after the other. A rerun does not train a finished network again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cheap changes of a training batch. Promises: drawn from the given generator alone; truth moves with the pixels."""
+"""Random changes of a training batch, drawn from the given generator alone; truth moves with the pixels."""
 
 from __future__ import annotations
 

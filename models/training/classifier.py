@@ -1,4 +1,4 @@
-"""Trains the digit classifier. Promises: writes digits-classifier.safetensors and its top-1 on unseen digits."""
+"""Trains the digit classifier: writes digits-classifier.safetensors and its top-1 on unseen digits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from saccade.models.networks.resnet import digits_classifier
 from saccade.models.training.augmentation import recoloured, shifted
 from saccade.models.training.command import autocast, parse_options
 from saccade.models.training.evaluation import classifier_top1
-from saccade.models.training.loop import Schedule
-from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.loop import TrainingSchedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import CropSet, crop_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 24_000, 1_000, 2_000
@@ -62,14 +62,14 @@ def test_top1(network: nn.Module) -> float:
     return classifier_top1(network, crop_set(Split.TEST, TEST_SEED, TEST_IMAGES))
 
 
-RUN = Run(
+RUN = TrainingRun(
     name="digits-classifier",
     metric="top1",
     command="python -m saccade.models.training.classifier",
     network=digits_classifier,
     trainee=_trainee,
     test_metric=test_top1,
-    schedule=Schedule(
+    schedule=TrainingSchedule(
         steps=3_000,
         batch_size=96,
         peak_lr=3e-3,

@@ -1,4 +1,4 @@
-"""What all training commands share: options, machine set-up, progress. Promises: plain lines when no terminal looks."""
+"""What all training commands share: options, machine set-up, and progress, in plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def autocast() -> torch.autocast:
 
 
 class ProgressReporter(AbstractContextManager["ProgressReporter"]):
-    """A bar in a terminal, a line now and then in a log."""
+    """Shows a bar in a terminal, and a line every few seconds in a log."""
 
     def __init__(self, name: str, steps: int) -> None:
         self._console = Console()

@@ -1,4 +1,4 @@
-"""Loss of the dual-assignment detector. Promises: one-to-many and one-to-one terms differ only in their matching."""
+"""Loss of the dual-assignment detector. The terms of its two heads differ only in their matching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains the digit detector. Promises: writes digits-detector.safetensors and its mAP on unseen digits."""
+"""Trains the digit detector: writes digits-detector.safetensors and its mAP on unseen digits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from saccade.models.training.augmentation import recoloured
 from saccade.models.training.command import autocast, parse_options
 from saccade.models.training.detection_loss import detection_loss
 from saccade.models.training.evaluation import detector_map
-from saccade.models.training.loop import Schedule
-from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.loop import TrainingSchedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import SceneSet, scene_set
 from saccade.models.training.task_alignment import Truth
 
@@ -58,14 +58,14 @@ def test_map(network: nn.Module) -> float:
     return detector_map(network, scene_set(Split.TEST, TEST_SEED, TEST_IMAGES))
 
 
-RUN = Run(
+RUN = TrainingRun(
     name="digits-detector",
     metric="map",
     command="python -m saccade.models.training.detector",
     network=digits_detector,
     trainee=_trainee,
     test_metric=test_map,
-    schedule=Schedule(
+    schedule=TrainingSchedule(
         steps=3_000,
         batch_size=16,
         peak_lr=2e-3,

@@ -1,4 +1,4 @@
-"""Measures the checkpoints on the test split again. Promises: exits 1 when a figure misses its target or its record."""
+"""Measures the checkpoints on the test split again. Exits with 1 when a figure misses its target or its record."""
 
 from __future__ import annotations
 

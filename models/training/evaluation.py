@@ -1,4 +1,4 @@
-"""Figures of the networks on sample sets. Promises: fp32, evaluation mode, the metrics that export gates on."""
+"""Figures of networks on sample sets, in fp32 and evaluation mode, by the metrics that export gates on."""
 
 from __future__ import annotations
 

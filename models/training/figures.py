@@ -1,4 +1,4 @@
-"""Checkpoints and the figures they reach. Promises: figures.json names the weights' digest each figure belongs to."""
+"""Checkpoints and the figures they reach. figures.json names the weights' digest that each figure belongs to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One network's line in figures.json."""
+class TrainingFigure:
+    """One network's entry in figures.json."""
 
     metric: Literal["top1", "map", "miou"]
-    value: float  # on the test split
+    value: float  # the metric on the test split
     test_images: int
     tuning_value: float
     tuning_images: int
@@ -55,15 +55,15 @@ def load_checkpoint(directory: Path, name: str, network: nn.Module) -> nn.Module
     return network.eval()
 
 
-def read_figures(directory: Path) -> dict[str, Figure]:
+def read_figures(directory: Path) -> dict[str, TrainingFigure]:
     path = directory / FIGURES_NAME
     if not path.exists():
         return {}
     document: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: Figure(**fields) for name, fields in document.items()}
+    return {name: TrainingFigure(**fields) for name, fields in document.items()}
 
 
-def write_figure(directory: Path, name: str, figure: Figure) -> None:
+def write_figure(directory: Path, name: str, figure: TrainingFigure) -> None:
     """Replaces one network's line and keeps the others."""
     figures = {**read_figures(directory), name: figure}
     document = {key: asdict(figures[key]) for key in sorted(figures)}

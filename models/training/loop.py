@@ -1,4 +1,4 @@
-"""The training loop. Promises: a resumed run ends with the same weights; the best average on tuning wins."""
+"""The training loop. A resumed run ends with the same weights, and the average that is best on tuning is kept."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from saccade.models.training.state import RunState, load_state, save_state
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast; two runs with equal schedules and data end with equal weights on one machine."""
+class TrainingSchedule:
+    """The length and rates of a run. On one machine, equal schedules and data give equal weights."""
 
     steps: int
     batch_size: int
@@ -32,14 +32,14 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Wall and processor time, over all sittings."""
+    """Wall and processor seconds over all sittings."""
 
     seconds: float
     core_seconds: float
 
 
 class Trainee(Protocol):
-    """What differs between tasks."""
+    """What differs between tasks: data, loss and tuning metric."""
 
     @property
     def examples(self) -> int:
@@ -68,7 +68,9 @@ class Trained:
     core_seconds: float  # what the processors worked; unlike seconds, hardly changed by other load
 
 
-def train(network: nn.Module, trainee: Trainee, schedule: Schedule, state_path: Path, reporter: Reporter) -> Trained:
+def train(
+    network: nn.Module, trainee: Trainee, schedule: TrainingSchedule, state_path: Path, reporter: Reporter
+) -> Trained:
     """Trains `network` in place and returns the best average. Saves to `state_path` at each evaluation."""
     settings = {name: float(value) for name, value in asdict(schedule).items()}
     optimizer = _optimizer(network, schedule)
@@ -107,20 +109,20 @@ def train(network: nn.Module, trainee: Trainee, schedule: Schedule, state_path: 
     return Trained(best, best_metric, spent.seconds, spent.core_seconds)
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """What a schedule's step learns with."""
+def learning_rate(step: int, schedule: TrainingSchedule) -> float:
+    """The learning rate of a step."""
     return warmed_cosine(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
 
 
 def warmed_cosine(step: int, steps: int, warmup_steps: int, peak_lr: float) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
+    """A learning rate: linear warm-up, then half a cosine down to 1 % of the peak."""
     if step < warmup_steps:
         return peak_lr * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     return peak_lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def batch_indices(step: int, examples: int, schedule: Schedule) -> Tensor:
+def batch_indices(step: int, examples: int, schedule: TrainingSchedule) -> Tensor:
     """Rows (batch_size,) of this step: a fresh seeded permutation per epoch, without its incomplete last batch."""
     per_epoch = max(1, examples // schedule.batch_size)
     epoch, position = divmod(step, per_epoch)
@@ -129,12 +131,12 @@ def batch_indices(step: int, examples: int, schedule: Schedule) -> Tensor:
 
 
 def _generator(seed: int, stream: int) -> Generator:
-    # Chance is a function of (seed, step), never of history: that is what makes resuming exact.
+    # Random numbers depend on (seed, step) and never on earlier steps, so that resuming is exact.
     return torch.Generator().manual_seed(seed * 1_000_003 + stream)
 
 
 def _optimise(
-    network: nn.Module, trainee: Trainee, schedule: Schedule, optimizer: torch.optim.Optimizer, step: int
+    network: nn.Module, trainee: Trainee, schedule: TrainingSchedule, optimizer: torch.optim.Optimizer, step: int
 ) -> float:
     network.train()
     for group in optimizer.param_groups:
@@ -148,7 +150,7 @@ def _optimise(
     return float(loss.detach())
 
 
-def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, schedule: TrainingSchedule) -> torch.optim.Optimizer:
     """AdamW; only matrices and kernels decay, biases and normalisation do not."""
     kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]

@@ -1,4 +1,4 @@
-"""One training command's story: draw, train, choose, test once, write. Promises: test is drawn after training ended."""
+"""Runs one training command: draw samples, train, select, test once, write. Test samples are drawn after training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import nn
 from saccade.models.networks.layers import trained_parameters
 from saccade.models.training.command import Options, ProgressReporter
 from saccade.models.training.evaluation import inference_flops
-from saccade.models.training.figures import Figure, save_checkpoint, write_figure
-from saccade.models.training.loop import Schedule, Trainee, train
+from saccade.models.training.figures import TrainingFigure, save_checkpoint, write_figure
+from saccade.models.training.loop import Trainee, TrainingSchedule, train
 
 TRAIN_SEED, TUNING_SEED, TEST_SEED = 11, 12, 13
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A task's training, as data."""
+class TrainingRun:
+    """What defines one task's training."""
 
     name: str
     metric: Literal["top1", "map", "miou"]
@@ -28,15 +28,15 @@ class Run:
     network: Callable[[], nn.Module]
     trainee: Callable[[], Trainee]  # draws the training and tuning samples
     test_metric: Callable[[nn.Module], float]  # draws the test samples
-    schedule: Schedule
+    schedule: TrainingSchedule
     image_size: int
     train_images: int
     tuning_images: int
     test_images: int
 
 
-def execute(run: Run, options: Options) -> Figure:
-    """Trains and writes the checkpoint and its figure."""
+def execute(run: TrainingRun, options: Options) -> TrainingFigure:
+    """Trains, then writes the checkpoint and its figure."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(run.schedule.seed)
     state_path = options.state_dir / f"{run.name}.pt"
@@ -51,7 +51,7 @@ def execute(run: Run, options: Options) -> Figure:
     chosen.load_state_dict(trained.weights, strict=True)
     chosen.eval()
     digest = save_checkpoint(options.checkpoint_dir, run.name, trained.weights)
-    figure = Figure(
+    figure = TrainingFigure(
         metric=run.metric,
         value=round(run.test_metric(chosen), 4),
         test_images=run.test_images,

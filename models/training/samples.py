@@ -1,4 +1,4 @@
-"""Sample sets decoded into memory. Promises: pixels passed serving's preprocessing; order is the sample index."""
+"""Sample sets decoded into memory. Pixels went through serving's preprocessing; order is the sample index."""
 
 from __future__ import annotations
 

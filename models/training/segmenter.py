@@ -1,4 +1,4 @@
-"""Trains the digit segmenter. Promises: writes digits-segmenter.safetensors and its mIoU on unseen digits."""
+"""Trains the digit segmenter: writes digits-segmenter.safetensors and its mIoU on unseen digits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from saccade.models.networks.layers import as_float
 from saccade.models.training.augmentation import recoloured, shifted
 from saccade.models.training.command import autocast, parse_options
 from saccade.models.training.evaluation import segmenter_miou
-from saccade.models.training.loop import Schedule
-from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.loop import TrainingSchedule
+from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import SceneSet, scene_set
 
 TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 150, 300
@@ -60,8 +60,9 @@ def _every_second_pixel(masks: Tensor, rng: Generator) -> Tensor:
 def _pixel_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy over all pixels, plus one among the digits alone on digit pixels.
 
-    Nine pixels in ten are background, so the plain term learns where digits are long before which. The second term
-    speeds up which; leaving background out of it does not move the strokes' edges, as class weights would.
+    Nine pixels in ten are background, so the first term learns where digits are long before it learns their classes.
+    The second term learns classes faster. It ignores background, so it does not move the strokes' edges as class
+    weights would.
     """
     enlarged = functional.interpolate(logits.float(), scale_factor=OUTPUT_STRIDE / 2, mode="bilinear")
     digit_truth = truth - 1  # background becomes -1, which the second term ignores
@@ -81,14 +82,14 @@ def test_miou(network: nn.Module) -> float:
     return segmenter_miou(network, scene_set(Split.TEST, TEST_SEED, TEST_IMAGES))
 
 
-RUN = Run(
+RUN = TrainingRun(
     name="digits-segmenter",
     metric="miou",
     command="python -m saccade.models.training.segmenter",
     network=digits_segmenter,
     trainee=_trainee,
     test_metric=test_miou,
-    schedule=Schedule(
+    schedule=TrainingSchedule(
         steps=5_000,
         batch_size=16,
         peak_lr=3e-3,

@@ -1,4 +1,4 @@
-"""A training run on disk. Promises: written atomically; loading runs no code from the file."""
+"""A training run on disk, written atomically; loading it runs no code from the file."""
 
 from __future__ import annotations
 

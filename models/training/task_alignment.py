@@ -1,4 +1,4 @@
-"""Task-aligned assignment (TOOD, arXiv 2108.07755; dual form: YOLOv10). Promises: an anchor learns at most one truth.
+"""Task-aligned assignment (TOOD, arXiv 2108.07755; dual form: YOLOv10). An anchor learns at most one truth.
 
 The metric is score^alpha * iou^beta. Both heads use the same alpha and beta (the paper's "consistent matching"), so
 the anchor the one-to-one head picks is the one-to-many head's best one; only the number of anchors per truth differs.
@@ -30,7 +30,7 @@ class Matching:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
+class AnchorAssignment:
     positive: Tensor  # (n, anchors) bool
     rows: Tensor  # (n, anchors) int64, the truth row of each positive anchor
     boxes: Tensor  # (n, anchors, 4) that truth's box
@@ -38,7 +38,7 @@ class Assignment:
 
 
 @torch.no_grad()
-def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matching: Matching) -> Assignment:
+def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matching: Matching) -> AnchorAssignment:
     """Pairs predictions with truth.
 
     boxes: (n, anchors, 4), scores: (n, anchors, classes) in 0..1, anchors: (anchors, 2) centres; all in pixels.
@@ -52,7 +52,7 @@ def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matchin
 
     top, positions = metric.topk(matching.anchors_per_truth, dim=-1)
     chosen = torch.zeros_like(metric).scatter_(-1, positions, (top > _TINY).to(metric.dtype)) > 0
-    # An anchor several truths want learns the one it overlaps most.
+    # An anchor that several truths chose learns the truth that it overlaps most.
     owner = torch.where(chosen, overlaps, -1.0).argmax(1)
     positive = chosen.any(1)
     chosen &= torch.zeros_like(chosen).scatter_(1, owner[:, None], positive[:, None])
@@ -63,7 +63,7 @@ def assign(boxes: Tensor, scores: Tensor, anchors: Tensor, truth: Truth, matchin
     strength = (metric / (best_metric + _TINY) * best_overlap).amax(1)
     targets = torch.zeros_like(scores).scatter_(2, labels.gather(1, owner)[..., None], strength[..., None])
     matched = truth.boxes.gather(1, owner[..., None].expand(-1, -1, 4))
-    return Assignment(positive, owner, matched, targets * positive[..., None])
+    return AnchorAssignment(positive, owner, matched, targets * positive[..., None])
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:

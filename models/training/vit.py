@@ -1,4 +1,4 @@
-"""Trains the digit transformer. Promises: writes digits-vit.safetensors and its top-1 on unseen digits.
+"""Trains the digit transformer: writes digits-vit.safetensors and its top-1 on unseen digits.
 
 The trained digits classifier gives its first stages to start from, and teaches (Touvron et al., Training data-efficient
 image transformers & distillation through attention, arXiv 2012.12877): its answers on the very same changed crops count
@@ -27,8 +27,8 @@ from saccade.models.training.classifier import (
 from saccade.models.training.command import CHECKPOINT_DIR, autocast, parse_options
 from saccade.models.training.evaluation import classifier_top1
 from saccade.models.training.figures import load_checkpoint
-from saccade.models.training.loop import Schedule
-from saccade.models.training.runs import TRAIN_SEED, TUNING_SEED, Run, execute
+from saccade.models.training.loop import TrainingSchedule
+from saccade.models.training.runs import TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import CropSet, crop_set
 
 _TEACHER_SHARE = 0.5  # of the loss; the labels have the rest
@@ -81,14 +81,14 @@ def _trainee() -> VitTrainee:
     )
 
 
-RUN = Run(
+RUN = TrainingRun(
     name="digits-vit",
     metric="top1",
     command="python -m saccade.models.training.vit",
     network=taught_vit,
     trainee=_trainee,
     test_metric=test_top1,
-    schedule=Schedule(
+    schedule=TrainingSchedule(
         steps=1_200,
         batch_size=64,
         peak_lr=1.5e-3,

@@ -1,6 +1,7 @@
-"""Answers from the pixels alone, in microseconds. Promises: deterministic per image, so mixed-up rows are seen.
+"""The backend for development, tests and documentation: it answers from the first pixel alone, in microseconds.
 
-For development, tests and documentation: the first pixel decides the answer, and magic values make it misbehave.
+Answers are deterministic per image, so tests notice rows that were mixed up. Images whose first pixel has one of the
+colours below make the backend misbehave.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.errors import BackendError, DeviceLost
 from saccade.service.repository.verify import verified_bytes
 
-POISON = (1, 2, 3)  # a first pixel of this colour fails the whole batch, as a real kernel error would
+POISON = (1, 2, 3)  # fails the whole batch, as a real kernel error would
 CRASH = (3, 2, 1)  # kills the process mid-batch
-LOST = (4, 4, 4)  # a sticky error of the device
-NOT_FINITE = (5, 5, 5)  # scores and boxes of this image are not numbers, as where a network divides by zero
-SLOW = (9, 9, 9)  # takes SLOW_S
-HANG = (8, 8, 8)  # never comes back
+LOST = (4, 4, 4)  # raises DeviceLost, as a sticky CUDA error would
+NOT_FINITE = (5, 5, 5)  # gives scores and boxes that are not numbers, as a division by zero would
+SLOW = (9, 9, 9)  # makes the batch take SLOW_S
+HANG = (8, 8, 8)  # makes `infer` never return
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
 SLOW_S = 0.4
-# How the file of a model with a cost begins.
+# A model's file that begins like this sets what batches and images cost.
 COST = re.compile(rb"(?:a batch takes (?P<batch>[\d.]+) ms, )?an image takes (?P<image>[\d.]+) ms")
 
 
 class FakeBackend:
-    """Every output row holds the first pixel's red value, scaled to what its tensor means."""
+    """Every output row holds the first pixel's red value, scaled to the meaning of its tensor."""
 
     def __init__(self, request: LoadRequest) -> None:
         content = verified_bytes(request.file, request.sha256)

@@ -1,4 +1,4 @@
-"""Decides whether a graph may run with some nodes on the CPU. Promises: pure; nothing heavy falls back in silence."""
+"""Decides whether a graph may run with some nodes on the CPU: a pure function that refuses any heavy node there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from saccade.service.errors import BackendError
 
 CPU_PROVIDER = "CPUExecutionProvider"
-# What ONNX Runtime puts there on purpose: arithmetic on shapes, a few numbers whose copy would cost more than they do.
+# ONNX Runtime puts these on the CPU on purpose: they compute shapes, a few numbers that are not worth a copy.
 _SHAPE_OPERATORS = frozenset(
     {
         "Add",
@@ -40,7 +40,7 @@ _SHAPE_OPERATORS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AssignedNode:
-    """One node, and who runs it; fused nodes count as one."""
+    """One node and the provider that runs it; fused nodes count as one."""
 
     provider: str
     operator: str
@@ -48,7 +48,7 @@ class AssignedNode:
 
 
 def ensure_assigned(nodes: Iterable[AssignedNode], provider: str) -> tuple[AssignedNode, ...]:
-    """The nodes that another provider runs and may run. Raises BackendError naming those that it may not."""
+    """The nodes that another provider runs and is allowed to. Raises BackendError naming those that it is not."""
     elsewhere = tuple(node for node in nodes if node.provider != provider)
     heavy = [node for node in elsewhere if node.provider != CPU_PROVIDER or node.operator not in _SHAPE_OPERATORS]
     if heavy:

@@ -1,4 +1,4 @@
-"""Runs ONNX files with ONNX Runtime on the CPU. Promises: the provider asked for is the provider got, or loading fails.
+"""Runs ONNX files with ONNX Runtime on the CPU. Loading fails where ONNX Runtime does not use the requested provider.
 
 `onnxruntime_cuda.py` opens its sessions with the same function.
 """
@@ -21,7 +21,7 @@ from saccade.service.repository.verify import verified_bytes
 if TYPE_CHECKING:
     import onnxruntime
 
-_FATAL = 4  # of ONNX Runtime's log severities
+_FATAL = 4  # a log severity of ONNX Runtime
 
 
 def ensure_onnxruntime_installed() -> None:
@@ -33,40 +33,41 @@ def ensure_onnxruntime_installed() -> None:
 
 
 def import_onnxruntime() -> ModuleType:
-    """The runtime, imported late: it is heavy, and API processes must never hold it. Raises RuntimeMissing.
+    """Imports the runtime, late because it is heavy and API processes must never hold it. Raises RuntimeMissing.
 
     Side effect: turns its telemetry off, which otherwise writes a device id below the home directory.
     """
     ensure_onnxruntime_installed()
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, while it is imported
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it once, on import
     return importlib.import_module("onnxruntime")
 
 
 def load_cuda_libraries() -> str:
-    """What could not be loaded, as the runtime says it; empty when nothing is missing.
+    """Loads CUDA's libraries; returns what could not be loaded in the runtime's words, empty when all could.
 
-    Side effect: CUDA and cuDNN are loaded from their wheels, so that ONNX Runtime's CUDA provider finds them without a
-    library path; where there are no such wheels, the system's are taken.
+    CUDA and cuDNN come from their wheels, so that ONNX Runtime's CUDA provider finds them without a library path;
+    where there are no such wheels, the system's libraries are taken.
     """
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):  # it tells its failures by printing them
+    with contextlib.redirect_stdout(printed):  # the call only prints its failures
         import_onnxruntime().preload_dlls(directory="")
     return " ".join(printed.getvalue().split())
 
 
 def refuse_tf32() -> None:
-    """Side effect: NVIDIA's libraries, if they are loaded later, refuse TensorFloat-32 in this process.
+    """Makes NVIDIA's libraries, if they are loaded later, refuse TensorFloat-32 in this process.
 
-    ONNX Runtime may fall back to it in an fp32 convolution.
+    Without this, ONNX Runtime may use TensorFloat-32 in an fp32 convolution.
     """
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 
 def silence_default_logger() -> None:
-    """Side effect: ONNX Runtime's default logger writes only what is fatal.
+    """Makes ONNX Runtime's default logger write fatal messages only.
 
-    It has a line for every plan that cuDNN does not have, thousands of them, before another plan is taken. What really
-    fails is raised as well; but why a provider cannot be loaded is only logged, so this comes after a session opened.
+    The logger writes thousands of lines about plans that cuDNN does not have, before ONNX Runtime takes another plan.
+    Real failures are raised as well, except the reason why a provider cannot be loaded: so call this after a session
+    was opened.
     """
     import_onnxruntime().set_default_logger_severity(_FATAL)
 
@@ -86,10 +87,10 @@ class OnnxRuntimeBackend:
         return self._provider
 
     def infer(self, images: UInt8Array) -> Outputs:
-        """Fresh output arrays every call: the caller may keep them while the next batch runs."""
+        """Runs a batch. The output arrays are new: the caller may keep them while the next batch runs."""
         try:
             outputs: Outputs = self._session.run(self._outputs, {self._input: images})
-        except Exception as error:  # same family as above
+        except Exception as error:  # ORT's exceptions have no public base class
             raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         return outputs
 
@@ -98,7 +99,7 @@ class OnnxRuntimeBackend:
 
 
 def ensure_provider(device: str, provider: str) -> None:
-    """Raises BackendError where the installed ONNX Runtime does not have it."""
+    """Raises BackendError where the installed ONNX Runtime does not have the provider."""
     available = import_onnxruntime().get_available_providers()
     if provider not in available:
         raise BackendError(
@@ -110,10 +111,10 @@ def ensure_provider(device: str, provider: str) -> None:
 def open_session(
     request: LoadRequest, provider: str, provider_options: Mapping[str, str], entries: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
-    """A session on `provider` alone; `entries` are session options by name. Raises BackendError or RepositoryError."""
+    """Opens a session on `provider` alone; `entries` are session options. Raises BackendError or RepositoryError."""
     ensure_provider(request.device, provider)
     onnxruntime = import_onnxruntime()
-    # The session is made from the very bytes whose digest was checked, not from a path read a second time.
+    # The session gets the very bytes whose digest was checked; a path might be another file by now.
     model_bytes = verified_bytes(request.file, request.sha256)
     weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
     options = _session_options(request, weights)
@@ -121,7 +122,7 @@ def open_session(
         options.add_session_config_entry(name, value)
     try:
         session = onnxruntime.InferenceSession(model_bytes, options, providers=[(provider, dict(provider_options))])
-    except Exception as error:  # ORT raises a family of its own without a public root
+    except Exception as error:  # ORT's exceptions have no public base class
         raise BackendError(f"onnxruntime cannot load {request.file.name}: {first_line(error)}") from error
     # ORT falls back to the CPU without raising, so ask the session what it got.
     got = session.get_providers()[0]
@@ -147,7 +148,9 @@ def _session_options(request: LoadRequest, weights: list[tuple[str, bytes]]) -> 
 
 
 def ensure_signature(session: onnxruntime.InferenceSession, request: LoadRequest) -> None:
-    """The file must have the tensors the manifest declares; a swapped file fails here and not per request."""
+    """Raises BackendError unless the file has the tensors of its manifest: a swapped file fails at load, not per
+    request.
+    """
     found_inputs = {tensor.name: tensor.type for tensor in session.get_inputs()}
     found_outputs = {tensor.name: tensor.type for tensor in session.get_outputs()}
     wanted_inputs = {request.input.name: _ort_type(request.input.dtype)}

@@ -1,9 +1,10 @@
-"""Runs ONNX files with ONNX Runtime on a GPU. Promises: fixed buffers, copies overlap runs, no silent fallback.
+"""Runs ONNX files with ONNX Runtime on a GPU, with fixed buffers, copies that overlap runs, and no silent CPU fallback.
 
-A PipelinedBackend. The thread that calls `start` queues the copy to the device; the backend's own thread then runs the
-batch and queues the copy back. All runs come from that one thread, because ONNX Runtime keeps CUDA graphs and library
-handles per calling thread: what a warm-up prepared in another thread would be prepared again at the first request.
-A replayed graph keeps its caller until it is done, which is why the copies are not that thread's work.
+This is a PipelinedBackend. The thread that calls `start` queues the copy to the device; the backend's own thread then
+runs the batch and queues the copy back. All runs come from that one thread, because ONNX Runtime keeps CUDA graphs and
+library handles per calling thread: what a warm-up prepared in another thread would be prepared again at the first
+request. Replaying a graph blocks its caller until the run is done, so another thread queues the copies.
+
 Every batch size has a session of its own, because a convolution keeps cuDNN's plan for the latest shape only: in a
 shared session every change of size would plan the whole network anew, and graphs would outlive the plans they replay.
 """
@@ -23,47 +24,47 @@ from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import ensure_usable
-from saccade.service.backends.cuda.lanes import Lane, open_streams
+from saccade.service.backends.cuda.lanes import CudaLane, open_streams
 from saccade.service.backends.onnxruntime_backend import ensure_provider, load_cuda_libraries, refuse_tf32
-from saccade.service.backends.onnxruntime_forms import PLAIN, Form, MeasuredForm, fastest, forms_for
-from saccade.service.backends.onnxruntime_session import BoundSession, Placement, raise_if_out_of_memory
+from saccade.service.backends.onnxruntime_forms import PLAIN, MeasuredForm, ProviderForm, fastest, forms_for
+from saccade.service.backends.onnxruntime_session import BoundSession, SessionDevice, raise_if_out_of_memory
 from saccade.service.errors import BackendError
 
 log = structlog.get_logger()
 
-# Larger batches keep the device busy without: graphs gained 1.7 times at batch 1 and nothing at 256 on an H200.
+# Larger batches keep the device busy without graphs, which gained 1.7 times at batch 1 and nothing at 256 on an H200.
 _LARGEST_GRAPH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    lane: Lane
+    lane: CudaLane
     size: int
-    queued: Future[None]  # done once the run and the copy back are queued
+    queued: Future[None]  # completes once the run and the copy back are queued
 
 
 class OnnxRuntimeCudaBackend:
     """One session per batch size, with input and outputs bound per lane."""
 
     def __init__(
-        self, request: LoadRequest, *, cuda: CudaDriver | None = None, placement: Placement | None = None
+        self, request: LoadRequest, *, cuda: CudaDriver | None = None, placement: SessionDevice | None = None
     ) -> None:
-        """`cuda` and `placement` are the real ones unless a test passes its own.
+        """Opens all sessions. Only tests pass `cuda` and `placement`.
 
         Raises RuntimeMissing, OutOfDeviceMemory or BackendError; DeviceLost ends the process.
         """
         self._request = request
-        self._at = placement or Placement("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
+        self._at = placement or SessionDevice("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
         ensure_provider(request.device, self._at.provider)
         self._sizes = request.allowed_batch_sizes
         self._thread = 0
         self._owned = ExitStack()
-        self._lanes: list[Lane] = []
-        self._sessions: dict[int, BoundSession] = {}  # by batch size; one under 0 where the sizes were not named
+        self._lanes: list[CudaLane] = []
+        self._sessions: dict[int, BoundSession] = {}  # by batch size; a single one under 0 where none were named
         self._form = PLAIN
-        self._settled: set[tuple[int, int]] = set()  # lane and batch size that have run
+        self._settled: set[tuple[int, int]] = set()  # (lane, batch size) pairs that have run
         self._without_graphs = self._reason_against_graphs()
-        self._ready: tuple[Lane, int] | None = None
+        self._ready: tuple[CudaLane, int] | None = None
         self._started: dict[int, _Started] = {}
         self._last_started = 0
         if cuda is None:
@@ -89,12 +90,12 @@ class OnnxRuntimeCudaBackend:
 
     @property
     def form(self) -> str:
-        """Name of the provider options that were chosen."""
+        """The name of the provider options that were chosen."""
         return self._form.name
 
     @property
     def graphs(self) -> Mapping[int, str]:
-        """How each batch size that has run runs: `captured`, or why not."""
+        """For each batch size that has run: `captured`, or why it runs without a graph."""
         sizes = sorted({size for _, size in self._settled})
         return {size: "captured" if self._has_graph(size) else self._why_no_graph(size) for size in sizes}
 
@@ -126,7 +127,7 @@ class OnnxRuntimeCudaBackend:
         index = self._lanes.index(lane)
         queued = self._runner.submit(self._compute, index, size)
         if (index, size) not in self._settled:
-            # It may capture a graph, which ONNX Runtime does in a mode that calls of other threads would break.
+            # The queued run may capture a graph, in a mode that calls of other threads would break.
             wait([queued])
         self._started[self._last_started] = _Started(lane, size, queued)
         return self._last_started
@@ -143,14 +144,14 @@ class OnnxRuntimeCudaBackend:
             raise
 
     def close(self) -> None:
-        """Waits for what is in flight, then frees everything."""
+        """Waits for the batches in flight, then frees everything."""
         self._started.clear()
         try:
             self._runner.submit(self._close).result()
         finally:
             self._runner.shutdown()
 
-    # What follows runs in the backend's own thread, but for `_grow`, `_take_thread` and what only reads
+    # These methods run in the backend's own thread, except `_grow`, `_take_thread` and those that only read
 
     def _open(self) -> None:
         if self._at.is_cuda:
@@ -173,7 +174,7 @@ class OnnxRuntimeCudaBackend:
         self._owned.close()
 
     def _log_session(self) -> None:
-        """Once; the sessions of all sizes are alike."""
+        """Logs one session, since those of all sizes are alike."""
         session, file = next(iter(self._sessions.values())), self._request.file.name
         if session.nodes_beside:
             log.info("nodes_on_cpu", file=file, operators=sorted({node.operator for node in session.nodes_beside}))
@@ -191,11 +192,11 @@ class OnnxRuntimeCudaBackend:
         ensure_fits(f"buffers of {request.file.name}", self._plan.device_bytes, self._cuda.memory().free_bytes)
         streams = open_streams(self._cuda, 1, self._owned)
         self._lanes = [
-            Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
+            CudaLane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
         ]
 
     def _grow(self, batch_size: int) -> None:
-        """Only where the sizes were not known at load."""
+        """Enlarges the buffers for a larger batch, where the sizes were not known at load."""
         if self._started:
             raise BackendError(f"there is no room for {batch_size} images while batches are in flight; finish them")
         self._runner.submit(self._reopen_for, batch_size).result()
@@ -206,11 +207,11 @@ class OnnxRuntimeCudaBackend:
         self._make_lanes(batch_size)
         self._use(self._form)
 
-    def _forms(self) -> tuple[Form, ...]:
+    def _forms(self) -> tuple[ProviderForm, ...]:
         return forms_for(self._request.precision) if self._at.is_cuda else (PLAIN,)
 
-    def _choose_form(self, forms: tuple[Form, ...]) -> None:
-        """Opens the fastest form. Every form runs the largest batch, once it is known to open."""
+    def _choose_form(self, forms: tuple[ProviderForm, ...]) -> None:
+        """Opens the fastest form, after running the largest batch in every form that opens."""
         if len(forms) == 1:
             self._use(forms[0])
             return
@@ -226,7 +227,7 @@ class OnnxRuntimeCudaBackend:
             failed={each.form.name: each.failure for each in measured if each.failure},
         )
 
-    def _measured(self, form: Form) -> MeasuredForm:
+    def _measured(self, form: ProviderForm) -> MeasuredForm:
         lane, size = self._lanes[0], self._plan.max_batch_size
         self._sessions.clear()
         try:
@@ -238,8 +239,8 @@ class OnnxRuntimeCudaBackend:
         self._form, self._sessions[self._key(size)] = form, session
         return measured
 
-    def _use(self, form: Form, *, afresh: bool = False) -> None:
-        """Opens what is not open yet in this form."""
+    def _use(self, form: ProviderForm, *, afresh: bool = False) -> None:
+        """Opens in this form the sessions that are not open yet."""
         if afresh or form != self._form:
             self._sessions.clear()
         self._form = form
@@ -247,8 +248,8 @@ class OnnxRuntimeCudaBackend:
             if size not in self._sessions:
                 self._sessions[size] = self._opened(form, size)
 
-    def _opened(self, form: Form, size: int) -> BoundSession:
-        """A session; what a graph demands may cost the graphs."""
+    def _opened(self, form: ProviderForm, size: int) -> BoundSession:
+        """Opens a session, without graphs where the session refuses to have them."""
         stream = self._lanes[0].compute_stream
         make = partial(BoundSession, self._request, self._at, self._cuda, self._plan, stream, form)
         try:
@@ -257,7 +258,7 @@ class OnnxRuntimeCudaBackend:
             except BackendError as error:
                 if not self._has_graph(size) or "graph" not in str(error).lower():
                     raise
-                # It demands every node on the GPU for graphs; without them a few shapes may stay on the CPU.
+                # Graphs demand every node on the GPU; without them a few shape nodes may stay on the CPU.
                 self._without_graphs = f"ONNX Runtime refuses: {error}"
                 return make(with_graphs=False)
         except BackendError as error:
@@ -268,7 +269,7 @@ class OnnxRuntimeCudaBackend:
     def _compute(self, index: int, size: int) -> None:
         """Runs an uploaded batch and queues the copy of its answers.
 
-        The first run of a lane and size is waited for: it captures the graph, and what it cannot do is given up.
+        The first run of a lane and size is waited for: it captures the graph, or shows what must be given up.
         """
         lane, is_first = self._lanes[index], (index, size) not in self._settled
         while True:
@@ -282,11 +283,11 @@ class OnnxRuntimeCudaBackend:
                 if not (is_first and self._give_something_up(size, str(error))):
                     raise
 
-    def _run(self, lane: Lane, index: int, size: int, *, is_first: bool) -> None:
+    def _run(self, lane: CudaLane, index: int, size: int, *, is_first: bool) -> None:
         session = self._sessions.get(self._key(size))
-        if session is None:  # opening it in another form failed before
+        if session is None:  # an earlier attempt to open it in another form failed
             raise BackendError(f"{self._request.file.name} has no session for {size} images: load the version again")
-        graph = index + 1 if self._has_graph(size) else None  # each lane has addresses of its own
+        graph = index + 1 if self._has_graph(size) else None  # each lane has its own addresses, so its own graph
         lane.compute(
             size,
             lambda stream: session.run(lane, size, stream, graph=graph, waits=is_first),
@@ -294,8 +295,8 @@ class OnnxRuntimeCudaBackend:
         )
 
     def _give_something_up(self, size: int, reason: str) -> bool:
-        """Reopens without graphs, then in the plain form; False when there is nothing left to give up."""
-        self._settled.clear()  # what other sessions have shown holds for them only
+        """Reopens without graphs, or else in the plain form. False when there is nothing left to give up."""
+        self._settled.clear()  # the new sessions have not run yet
         if self._has_graph(size):
             log.warning("cuda_graphs_given_up", file=self._request.file.name, reason=reason)
             self._without_graphs = f"capture failed: {reason}"
@@ -313,7 +314,7 @@ class OnnxRuntimeCudaBackend:
         return "" if self._sizes else "batch sizes were not named at load"
 
     def _key(self, size: int) -> int:
-        """Of the session that runs batches of this size."""
+        """The key in `_sessions` of the session that runs batches of this size."""
         return size if self._sizes else 0
 
     def _has_graph(self, size: int) -> bool:
@@ -323,7 +324,7 @@ class OnnxRuntimeCudaBackend:
         return self._without_graphs or f"gains nothing above batches of {_LARGEST_GRAPH}"
 
     def _take_thread(self) -> None:
-        """A version is loaded in one thread and run in another; the current device belongs to the thread."""
+        """Sets the device in this thread: versions are loaded in one thread and run in another."""
         thread = threading.get_ident()
         if thread != self._thread:
             self._cuda.set_device(self._at.index)

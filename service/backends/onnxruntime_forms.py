@@ -1,4 +1,4 @@
-"""How ONNX Runtime's CUDA provider runs a file: which forms may be tried, and which one is kept. Promises: pure.
+"""How ONNX Runtime's CUDA provider may run a file: pure functions list the forms to try and choose the fastest.
 
 fp32 has one form. ONNX Runtime's convolution asks cuDNN for a plan without tensor cores when `use_tf32` is 0; where
 cuDNN has none, as for bias fused into an fp32 convolution, it takes TensorFloat-32 after all and says so only in its
@@ -12,44 +12,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _REDUCED_PRECISIONS = ("fp16", "bf16")
-_WORTH_IT = 1.03  # times as fast as plain; less is noise
-# Heuristics open faster than the exhaustive search and were as fast on an H200.
+_WORTH_IT = 1.03  # another form must be that many times as fast as plain; less is noise
+# cuDNN's heuristics open faster than its exhaustive search and chose kernels as fast on an H200.
 _ALWAYS = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ProviderForm:
     """Options of the CUDA provider under one name."""
 
     name: str
     options: Mapping[str, str]
 
 
-PLAIN = Form("plain", _ALWAYS)
-NHWC_FUSED = Form("nhwc_fused", {**_ALWAYS, "prefer_nhwc": "1", "fuse_conv_bias": "1"})
+PLAIN = ProviderForm("plain", _ALWAYS)
+NHWC_FUSED = ProviderForm("nhwc_fused", {**_ALWAYS, "prefer_nhwc": "1", "fuse_conv_bias": "1"})
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredForm:
-    """How fast a form ran the largest batch, or why it did not."""
+    """How fast a form ran the largest batch, or why it could not."""
 
-    form: Form
+    form: ProviderForm
     images_per_s: float = 0.0
     failure: str = ""
 
 
-def forms_for(precision: str) -> tuple[Form, ...]:
-    """Forms that may serve a file; plain first."""
+def forms_for(precision: str) -> tuple[ProviderForm, ...]:
+    """The forms that may serve a file of this precision, the plain one first."""
     return (PLAIN, NHWC_FUSED) if precision in _REDUCED_PRECISIONS else (PLAIN,)
 
 
 def tf32_option(precision: str) -> str:
-    """What `use_tf32` must be, so that a variant computes in the precision that it is named after."""
+    """The value of `use_tf32` that makes a variant compute in the precision it is named after."""
     return "1" if precision in _REDUCED_PRECISIONS else "0"
 
 
-def fastest(measured: Sequence[MeasuredForm]) -> Form:
-    """Plain unless another form ran and is clearly faster; the fastest of the others where plain failed."""
+def fastest(measured: Sequence[MeasuredForm]) -> ProviderForm:
+    """Plain unless another form ran and is clearly faster. Where plain failed, the fastest of the others."""
     ran = [each for each in measured if not each.failure]
     plain = next((each for each in ran if each.form == PLAIN), None)
     best = max(ran, key=lambda each: each.images_per_s, default=None)

@@ -1,8 +1,8 @@
-"""One ONNX Runtime session whose tensors are the lanes' buffers. Promises: ordered by streams, or waited for.
+"""One ONNX Runtime session whose tensors are a lane's buffers, so that a batch needs no copy of its own.
 
 ONNX Runtime computes on the stream it is given (`user_compute_stream`) and does not wait at the end of a run
-(`disable_synchronize_execution_providers`). A session that does not say it took the stream is waited for on both sides
-of a run: then the copies of other batches still overlap, and only the launches do not.
+(`disable_synchronize_execution_providers`). Where a session does not confirm that it took the stream, the caller waits
+before and after a run: then the copies of other batches still overlap with it, and only the launches do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.cuda.buffers import BufferPlan
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane
+from saccade.service.backends.cuda.lanes import CudaLane
 from saccade.service.backends.node_assignment import AssignedNode, ensure_assigned
 from saccade.service.backends.onnxruntime_backend import (
     ensure_signature,
@@ -29,7 +29,7 @@ from saccade.service.backends.onnxruntime_backend import (
     open_session,
     silence_default_logger,
 )
-from saccade.service.backends.onnxruntime_forms import Form, tf32_option
+from saccade.service.backends.onnxruntime_forms import ProviderForm, tf32_option
 from saccade.service.errors import BackendError, OutOfDeviceMemory
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
@@ -37,24 +37,24 @@ _GRAPH_ID = "gpu_graph_id"  # run option; each id keeps one graph with its addre
 _NO_GRAPH = "-1"
 _NO_WAIT = "disable_synchronize_execution_providers"  # run option
 _STREAM = "user_compute_stream"  # provider option
-_WARM_RUNS = 3  # the first one allocates and chooses algorithms
+_WARM_RUNS = 3  # the first run allocates and chooses algorithms
 _MEASURE_S = 0.3
 _MEASURE_RUNS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Where sessions run and their tensors lie; a test puts both on the CPU."""
+class SessionDevice:
+    """The provider that sessions use and where their tensors lie; a test puts both on the CPU."""
 
     provider: str
-    memory: str  # as OrtValue names devices
+    memory: str  # the device's name for OrtValue
     index: int
 
     @property
     def is_cuda(self) -> bool:
         return self.memory == "cuda"
 
-    def options(self, form: Form, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
+    def options(self, form: ProviderForm, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
         if not self.is_cuda:
             return {}
         return {
@@ -72,22 +72,22 @@ class BoundSession:
     def __init__(
         self,
         request: LoadRequest,
-        at: Placement,
+        at: SessionDevice,
         cuda: CudaDriver,
         plan: BufferPlan,
         stream: int,
-        form: Form,
+        form: ProviderForm,
         *,
         with_graphs: bool,
     ) -> None:
-        """Raises BackendError or RepositoryError."""
+        """Opens the session. Raises BackendError or RepositoryError."""
         self._at = at
         self._cuda = cuda
         self._plan = plan
         self._with_graphs = with_graphs
         options = at.options(form, request.precision, stream, with_graphs=with_graphs)
         entries = {"session.record_ep_graph_assignment_info": "1"}
-        # What may stay on the processor is arithmetic on shapes; a pool of threads per session would only cost.
+        # Only shape arithmetic may stay on the processor, so a pool of threads per session would be wasted.
         alone = replace(request, threads=1, allow_spinning=False)
         self._session = open_session(alone, at.provider, options, entries)
         if at.is_cuda:
@@ -97,10 +97,10 @@ class BoundSession:
         self._bindings: dict[tuple[int, int], Any] = {}
         self.is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)
 
-    def run(self, lane: Lane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
-        """Runs what the lane holds; the answers are there when `stream` is. Raises BackendError."""
+    def run(self, lane: CudaLane, size: int, stream: int, *, graph: int | None, waits: bool) -> None:
+        """Runs the lane's batch; its answers are complete when `stream` is idle. Raises BackendError."""
         if not self.is_ordered:
-            self._cuda.synchronize_stream(stream)  # until the pixels have arrived
+            self._cuda.synchronize_stream(stream)  # waits until the pixels have arrived
         options = import_onnxruntime().RunOptions()
         if self._with_graphs:
             options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH if graph is None else str(graph))
@@ -108,20 +108,20 @@ class BoundSession:
             options.add_run_config_entry(_NO_WAIT, "1")
         try:
             self._session.run_with_iobinding(self._binding(lane, size), options)
-        except Exception as error:  # ORT raises a family of its own without a public root
+        except Exception as error:  # ORT's exceptions have no public base class
             self._leave_capture(stream)
             raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         if waits:
             self._cuda.synchronize_stream(stream)
 
     def _leave_capture(self, stream: int) -> None:
-        """A run that failed while it was captured leaves the stream capturing, and nothing else could use it."""
+        """Ends the capture that a failed run left open; nothing else could use the stream until then."""
         if self._with_graphs and self._cuda.is_capturing(stream):
-            with suppress(BackendError):  # a broken capture ends with an error
+            with suppress(BackendError):  # ending a broken capture raises
                 self._cuda.destroy_graph(self._cuda.end_capture(stream))
 
-    def images_per_s(self, lane: Lane, size: int) -> float:
-        """Of runs one after the other, without copies: whatever lies in the lane's input is as good as images."""
+    def images_per_s(self, lane: CudaLane, size: int) -> float:
+        """Speed of runs one after the other, without copies and on whatever bytes the lane's input holds."""
         stream = lane.compute_stream
         for _ in range(_WARM_RUNS):
             self.run(lane, size, stream, graph=None, waits=True)
@@ -131,8 +131,8 @@ class BoundSession:
             runs += 1
         return runs * size / (time.monotonic() - start_s)
 
-    def _binding(self, lane: Lane, size: int) -> Any:
-        """Input and outputs of one lane and batch size; their memory never moves, as graphs need it."""
+    def _binding(self, lane: CudaLane, size: int) -> Any:
+        """Input and outputs of one lane and batch size. Their memory never moves, as graphs need it."""
         key = (lane.input_address, size)
         if key not in self._bindings:
             binding, place = self._session.io_binding(), (self._at.memory, self._at.index)
@@ -153,7 +153,7 @@ def assigned_nodes(session: Any) -> list[AssignedNode]:
 
 
 def raise_if_out_of_memory(error: BackendError) -> None:
-    """Turns ONNX Runtime's prose into the error of ours that it means; what else failed, the driver is asked."""
+    """Raises OutOfDeviceMemory when that is what ONNX Runtime's message means."""
     if _OUT_OF_MEMORY.search(str(error)):
         raise OutOfDeviceMemory(f"{error}: unload a version, or lower max_batch_size") from error
 

@@ -1,4 +1,4 @@
-"""Which backends exist. Promises: a backend's runtime is imported only when it is chosen."""
+"""Finds backends by name and imports a backend's runtime only when it is chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from saccade.service.errors import BackendError
 
 def load_backend(name: str, request: LoadRequest) -> Backend:
     """Opens one variant. Raises BackendError or RepositoryError with what to change."""
-    # Imported here because each pulls in a runtime of its own, and a worker needs exactly one of them.
+    # Imported here because each imports a runtime of its own, and a worker needs exactly one of them.
     if name == "onnxruntime" and request.device != "cpu":
         from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 

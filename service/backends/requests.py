@@ -1,4 +1,4 @@
-"""What a backend needs to open a variant, from its manifest. Promises: every digest the manifest lists goes along."""
+"""Makes the load request of a variant from its manifest, with every digest that the manifest lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_request(
     allow_spinning: bool = False,
     batch_sizes: tuple[int, ...] | None = None,
 ) -> LoadRequest:
-    """For the variant called `name`; `batch_sizes` other than all that the manifest allows. Raises BackendError."""
+    """The request for variant `name`. `batch_sizes` default to all that the manifest allows. Raises BackendError."""
     variant = variant_named(manifest, name)
     digests = {entry.path: entry.sha256 for entry in manifest.files}
     return LoadRequest(
@@ -34,18 +34,18 @@ def load_request(
         external_data=tuple((version_dir / file, digests[file]) for file in variant.external_data),
         precision=variant.precision,
         merges_dequantized=variant.precision
-        != "fp8",  # as its figures were measured, see export/qualification/serving.py
+        != "fp8",  # its figures were measured so, see export/qualification/serving.py
         allowed_batch_sizes=manifest.allowed_batch_sizes if batch_sizes is None else batch_sizes,
     )
 
 
 def for_plan(request: LoadRequest, plan_dir: Path, plan_sha256: str | None) -> LoadRequest:
-    """The same variant as a TensorRT plan; `plan_sha256` is None only where the plan is still to be measured."""
+    """The request for the same variant as a TensorRT plan. Only a plan that is still to be measured has no digest."""
     return replace(request, plan_dir=plan_dir, plan_sha256=plan_sha256)
 
 
 def variant_named(manifest: Manifest, name: str) -> Variant:
-    """Raises BackendError naming those there are."""
+    """The variant called `name`. Raises BackendError listing the variants there are."""
     found = manifest.variant(name)
     if found is None:
         known = ", ".join(variant.name for variant in manifest.variants)

@@ -1,6 +1,7 @@
-"""Runs TensorRT plans. Promises: only a plan of these bytes, this TensorRT and this GPU is opened; copies overlap runs.
+"""Runs TensorRT plans, with copies that overlap runs.
 
-Before TensorRT sees a byte, the plan's digest, its key and this machine are compared (`tensorrt/plan_checks.py`).
+TensorRT opens a plan only after the plan's digest, its TensorRT version and its GPU were checked
+(`tensorrt/plan_checks.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from saccade.models.contract.plans import PlanEnvironment, PlanRecord
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane, device_memory, open_streams
+from saccade.service.backends.cuda.lanes import CudaLane, device_memory, open_streams
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 from saccade.service.backends.tensorrt.contexts import ContextSource, SizedContext
 from saccade.service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
@@ -29,12 +30,12 @@ log = structlog.get_logger()
 
 
 class TensorRtBackend:
-    """One opened plan with its buffers. A PipelinedBackend."""
+    """A PipelinedBackend: one opened plan with its buffers."""
 
     def __init__(
         self, request: LoadRequest, *, tensorrt: TensorRt | None = None, cuda: CudaDriver | None = None
     ) -> None:
-        """`tensorrt` and `cuda` are the installed ones unless a test passes its own.
+        """Opens the plan. Only tests pass `tensorrt` and `cuda`.
 
         Raises PlanRefused, RuntimeMissing, OutOfDeviceMemory, or BackendError; DeviceLost ends the process.
         """
@@ -43,14 +44,14 @@ class TensorRtBackend:
         self._thread = 0
         self._owned = ExitStack()
         self._contexts: dict[tuple[int, int], SizedContext] = {}
-        self._ready: tuple[Lane, int] | None = None  # that `staging` gave out, and for which size
-        self._started: dict[int, tuple[Lane, int]] = {}
+        self._ready: tuple[CudaLane, int] | None = None  # the lane that `staging` gave out, and its batch size
+        self._started: dict[int, tuple[CudaLane, int]] = {}
         self._last_started = 0
         self._inspect: Callable[[], str] | None = None
         device = self._cuda.properties(self._device)
         record = read_plan_record(request.plan_dir, device.capability)
         runtime = _ensure_tensorrt(tensorrt, record)
-        assert request.plan_dir is not None  # read_plan_record refused it
+        assert request.plan_dir is not None  # read_plan_record refuses None
         plan = read_plan(request.plan_dir, record, device.capability)
         here = PlanEnvironment(runtime.__name__, runtime.__version__, device.capability, device.name)
         ensure_plan_fits(record, request, here)
@@ -67,7 +68,7 @@ class TensorRtBackend:
 
     @property
     def graphs(self) -> Mapping[int, str]:
-        """How each batch size runs: `captured`, or why not; sizes that have not run yet are absent."""
+        """For each batch size that has run: `captured`, or why it runs without a graph."""
         notes = sorted((size, context.note) for (_, size), context in self._contexts.items() if context.note)
         return dict(notes)
 
@@ -76,7 +77,7 @@ class TensorRtBackend:
         return self._plan
 
     def layer_information(self) -> str:
-        """What TensorRT's inspector says of the plan, as JSON; only plans built with detailed profiling say types."""
+        """The inspector's description of the plan, as JSON; only plans built with detailed profiling name types."""
         if self._inspect is None:
             raise BackendError("the plan is closed")
         return self._inspect()
@@ -116,11 +117,11 @@ class TensorRtBackend:
         try:
             return lane.finish(batch_size)
         except BackendError:
-            lane.drain()  # or its memory would be overwritten by a later batch while it is still being written
+            lane.drain()  # else a later batch would reuse memory that is still being written
             raise
 
     def close(self) -> None:
-        """Waits for what is in flight, then frees everything."""
+        """Waits for the batches in flight, then frees everything."""
         self._take_thread()
         for lane, _ in self._started.values():
             lane.drain()
@@ -137,7 +138,7 @@ class TensorRtBackend:
         ensure_fits(what, len(plan) + buffers.device_bytes, self._cuda.memory().free_bytes)
         kept = KeptLog(tensorrt)
         runtime, engine = open_engine(tensorrt, plan, kept, rebuild)
-        self._owned.callback(_let_go, [kept, runtime, engine])
+        self._owned.callback(_drop_in_reverse, [kept, runtime, engine])
         tensors = checked_tensors(tensors_of(engine, tensorrt), request, rebuild)
         scratch = int(engine.device_memory_size_v2)
         self._plan = plan_buffers(
@@ -146,9 +147,9 @@ class TensorRtBackend:
         ensure_fits(what, self._plan.device_bytes, self._cuda.memory().free_bytes)
         streams = open_streams(self._cuda, self._plan.contexts, self._owned)
         self._lanes = [
-            Lane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
+            CudaLane(self._cuda, self._plan, streams, index, self._owned) for index in range(request.batches_in_flight)
         ]
-        self._owned.callback(self._contexts.clear)  # before the memory that they compute in
+        self._owned.callback(self._contexts.clear)  # contexts go before the memory that they compute in
         source = ContextSource(tensorrt, engine, kept)
         self._make_contexts(source, tensorrt, kept, tensors, request.cuda_graphs)
         self._inspect = partial(_inspected, tensorrt, engine, source)
@@ -161,7 +162,7 @@ class TensorRtBackend:
         scratch, unread = [], []
         for _ in range(self._plan.contexts):
             scratch.append(device_memory(self._cuda, max(1, self._plan.scratch_bytes), self._owned))
-            # Not shared: later layers may read what an output holds.
+            # Outputs are not shared between contexts, because later layers may read them.
             unread.append({name: device_memory(self._cuda, size, self._owned) for name, size in sizes.items()})
         for index, lane in enumerate(self._lanes):
             for size in self._sizes:
@@ -179,7 +180,7 @@ class TensorRtBackend:
                 made.set_up(lane, self._plan, scratch[lane.slot], unread[lane.slot])
                 self._contexts[index, size] = made
 
-    def _prepare(self, context: SizedContext, lane: Lane, batch_size: int) -> None:
+    def _prepare(self, context: SizedContext, lane: CudaLane, batch_size: int) -> None:
         try:
             context.prepare(lane.compute_stream)
         except BackendError:
@@ -188,7 +189,7 @@ class TensorRtBackend:
         log.info("batch_size_prepared", size=batch_size, cuda_graph=context.note)
 
     def _take_thread(self) -> None:
-        """A version is loaded in one thread and run in another; the current device belongs to the thread."""
+        """Sets the device in this thread: versions are loaded in one thread and run in another."""
         thread = threading.get_ident()
         if thread != self._thread:
             self._cuda.set_device(self._device)
@@ -197,19 +198,19 @@ class TensorRtBackend:
 
 def _inspected(tensorrt: TensorRt, engine: Any, source: ContextSource) -> str:
     inspector = engine.create_engine_inspector()
-    inspector.execution_context = source.create()  # without one, formats of dynamic shapes are not said
+    inspector.execution_context = source.create()  # without a context, formats of dynamic shapes are missing
     return str(inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON))
 
 
 def device_index(device: str) -> int:
-    """2 of "cuda:2". Raises BackendError for a device that is no GPU."""
+    """The index of a GPU: 2 for "cuda:2". Raises BackendError for any other device."""
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdigit():
         raise BackendError(f"TensorRT runs on a GPU, the device is {device!r}: say cuda:0, or another backend")
     return int(index)
 
 
-def _let_go(held: list[Any]) -> None:
+def _drop_in_reverse(held: list[Any]) -> None:
     """Drops the last one first: an engine goes before its runtime."""
     while held:
         held.pop()

@@ -1,6 +1,7 @@
-"""One client process. Promises: sends its part of the plan on time or says how late, and ends with its parent.
+"""One client process: sends its part of the plan on time, or records how late, and ends with its parent.
 
-Started with SIGINT blocked, then ignoring it: Ctrl-C is the parent's, which asks for what was measured so far.
+The process starts with SIGINT blocked and then ignores it: Ctrl-C is for the parent, which asks for what was measured
+so far.
 """
 
 from __future__ import annotations
@@ -20,64 +21,64 @@ import uvloop
 from numpy.typing import NDArray
 
 from saccade.service.bench.answers import outcome_of
-from saccade.service.bench.connections import ConnectionPool, Reply, Target, Ticket
-from saccade.service.bench.records import Columns, End, Outcome
+from saccade.service.bench.connections import ConnectionPool, Reply, ServerAddress, Ticket
+from saccade.service.bench.records import Columns, End, RequestEnd
 from saccade.service.bench.wakeup import Wakeup
 from saccade.service.bench.workload import Item
 
 _TICK_S = 0.05
 _PROGRESS_TICKS = 5
-_SENT_IN_A_ROW = 32  # then answers are read, also by a client that is late
-_REFUSED_PAUSE_S = 0.01  # a closed loop does not spin on a server that is gone
-_MOST_OUTCOMES = 1000  # titles are the server's; a column of small numbers stands for them
+_SENT_IN_A_ROW = 32  # after so many, answers are read, even by a client that is late
+_REFUSED_PAUSE_S = 0.01  # keeps a closed loop from spinning on a server that is gone
+_MOST_OUTCOMES = 1000  # bounds the table of outcomes, since servers choose their titles
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one process sends. An open loop follows `due_s`; a closed one keeps `closed` requests in flight."""
+class ClientPart:
+    """What one process sends. An open loop follows `due_s`; a closed loop keeps `closed` requests in flight."""
 
     address: str
     port: int
     is_tls: bool
     server_name: str | None
     items: tuple[Item, ...]
-    order: NDArray[np.int64]  # number of the item of each request; a closed loop repeats it
-    due_s: NDArray[np.float64]  # (requests,) from the start of measuring; empty in a closed loop
+    order: NDArray[np.int64]  # index of each request's item; a closed loop repeats them
+    due_s: NDArray[np.float64]  # (requests,) seconds from the start of measuring; empty in a closed loop
     closed: int
-    requests: int | None  # of a closed loop, measured ones
+    requests: int | None  # measured requests of a closed loop; None: until its time is over
     duration_s: float
     connections: int  # opened before the start
     max_in_flight: int
     timeout_s: float
 
 
-# What travels over the pipe
+# Messages over the pipes
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """Connections are open; `problem` says why not."""
+class ClientReady:
+    """Connections are open, or `problem` says why not."""
 
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Warm-up begins now; measuring at `measure_from_s` of time.monotonic(), which all processes share."""
+class StartSending:
+    """Warm-up begins now, and measuring at `measure_from_s` of time.monotonic(), which all processes share."""
 
     measure_from_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Send no more; what is in flight gets so long."""
+class StopSending:
+    """No more requests are sent; those in flight get `grace_s` to end."""
 
     grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Since the last one."""
+class ClientProgress:
+    """Counts since the last progress message, and the requests in flight now."""
 
     sent: int
     ok: int
@@ -86,52 +87,54 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ClientResult:
+    """Everything that the process measured."""
+
     columns: Columns
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RequestEnd, ...]
     cpu_s: float
     wall_s: float
 
 
-def run(part: Part, commands: Connection, reports: Connection) -> None:
-    """Entry point of the process. Two pipes, because the loop makes the one that it reads non-blocking."""
+def run(part: ClientPart, commands: Connection, reports: Connection) -> None:
+    """The entry point of the process. It has two pipes, because the loop makes the one that it reads non-blocking."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()  # bodies and modules are never looked through again
+    gc.freeze()  # collections skip all bodies and modules from now on
     uvloop.run(_Client(part, commands, reports).run())
 
 
 class _Client:
-    def __init__(self, part: Part, commands: Connection, reports: Connection) -> None:
+    def __init__(self, part: ClientPart, commands: Connection, reports: Connection) -> None:
         self._part = part
         self._commands = commands
         self._reports = reports
         self._columns = Columns()
-        self._outcomes: dict[Outcome, int] = {}
+        self._outcomes: dict[RequestEnd, int] = {}
         self._next = 0
         self._measure_from_s = 0.0
         self._is_sending = False
         self._stop_at_s = math.inf
-        self._measured = 0  # requests of a closed loop that count
+        self._measured = 0  # measured requests of a closed loop
         self._sent = self._ok = self._failed = 0
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         part = self._part
         tls = ssl.create_default_context() if part.is_tls else None
-        target = Target(part.address, part.port, tls, part.server_name)
+        target = ServerAddress(part.address, part.port, tls, part.server_name)
         self._pool = ConnectionPool(target, part.max_in_flight, part.timeout_s, self._ended)
         self._wakeup = Wakeup(loop, self._send_due)
         self._started = asyncio.Event()
         try:
             await self._pool.open_idle(part.connections)
         except ssl.SSLError as error:
-            self._reports.send(Ready(f"{error}; name the file of its authority in SSL_CERT_FILE"))
+            self._reports.send(ClientReady(f"{error}; name the file of its authority in SSL_CERT_FILE"))
             return
         except OSError as error:
-            self._reports.send(Ready(f"{error}; is `saccade serve` running?"))
+            self._reports.send(ClientReady(f"{error}; is `saccade serve` running?"))
             return
         loop.add_reader(self._commands.fileno(), self._command)
-        self._reports.send(Ready())
+        self._reports.send(ClientReady())
         await self._started.wait()
         cpu_s, wall_s = time.process_time(), time.monotonic()
         await self._send_and_wait()
@@ -139,24 +142,24 @@ class _Client:
         loop.remove_reader(self._commands.fileno())
         self._wakeup.close()
         self._report()
-        self._reports.send(Finished(self._columns, tuple(self._outcomes), cpu_s, wall_s))
+        self._reports.send(ClientResult(self._columns, tuple(self._outcomes), cpu_s, wall_s))
 
     def _command(self) -> None:
         try:
             message = self._commands.recv()
         except (EOFError, ConnectionError):  # the parent is gone: nobody would read the result
             os._exit(1)
-        if isinstance(message, Start):
+        if isinstance(message, StartSending):
             self._measure_from_s = message.measure_from_s
             self._is_sending = True
             self._started.set()
-        elif isinstance(message, Stop):
+        elif isinstance(message, StopSending):
             self._is_sending = False
             self._stop_at_s = time.monotonic() + message.grace_s
             self._started.set()
 
     async def _send_and_wait(self) -> None:
-        """Until everything has ended."""
+        """Sends, and returns when every request has ended."""
         if self._part.closed:
             for _ in range(self._part.closed):
                 self._send_next_closed()
@@ -173,7 +176,7 @@ class _Client:
             if ticks % _PROGRESS_TICKS == 0:
                 self._report()
 
-    # Open loop
+    # Open loop: requests are sent when they are due
 
     def _send_due(self) -> None:
         part, start_s = self._part, self._measure_from_s
@@ -191,7 +194,7 @@ class _Client:
             self._submit(due_s, now_s)
         self._wakeup.at(0.0)
 
-    # Closed loop
+    # Closed loop: an answer makes room for the next request
 
     def _send_next_closed(self) -> None:
         now_s = time.monotonic()
@@ -207,13 +210,13 @@ class _Client:
         self._sent += 1
         self._pool.submit(Ticket(number, self._part.items[number], due_s, now_s))
 
-    # Ends
+    # How requests end
 
     def _ended(self, ticket: Ticket, reply: Reply) -> None:
         done_s = time.monotonic()
         outcome, stages_ms = outcome_of(reply)
         if len(self._outcomes) >= _MOST_OUTCOMES and outcome not in self._outcomes:
-            outcome = Outcome(outcome.end, outcome.status, "other")
+            outcome = RequestEnd(outcome.end, outcome.status, "other")
         number = self._outcomes.setdefault(outcome, len(self._outcomes))
         columns, start_s = self._columns, self._measure_from_s
         columns.due_s.append(ticket.due_s - start_s)
@@ -229,10 +232,10 @@ class _Client:
         else:
             self._ok += 1
         if self._part.closed:
-            # Never at once: a server that refuses every connection would make this a recursion.
+            # The next one is scheduled, not called: a server that refuses every connection would make this recursive.
             pause_s = 0.0 if reply.end is End.ANSWERED else _REFUSED_PAUSE_S
             asyncio.get_running_loop().call_later(pause_s, self._send_next_closed)
 
     def _report(self) -> None:
-        self._reports.send(Progress(self._sent, self._ok, self._failed, self._pool.in_flight))
+        self._reports.send(ClientProgress(self._sent, self._ok, self._failed, self._pool.in_flight))
         self._sent = self._ok = self._failed = 0

@@ -1,4 +1,4 @@
-"""Runs a plan in several processes. Promises: one common clock, every row comes back, no process is left behind."""
+"""Runs a load plan in several processes on one clock, collects every row, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -19,13 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.service.bench import client_process
-from saccade.service.bench.client_process import Finished, Part, Progress, Ready, Start, Stop
+from saccade.service.bench.client_process import (
+    ClientPart,
+    ClientProgress,
+    ClientReady,
+    ClientResult,
+    StartSending,
+    StopSending,
+)
 from saccade.service.bench.records import Records, records_of
-from saccade.service.bench.schedule import Schedule
+from saccade.service.bench.schedule import SendSchedule
 from saccade.service.bench.workload import Endpoint, Workload
 from saccade.service.errors import BenchFailed
 
-_START_MARGIN_S = 0.1  # for the message to arrive everywhere
+_START_MARGIN_S = 0.1  # within this time the start message reaches every process
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.25
 _INTERRUPT_GRACE_S = 2.0
@@ -34,7 +41,7 @@ _MOST_PROCESSES = 8
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A fixed number of requests in flight, for capacity; ends by time or by number."""
+    """A closed loop, for measuring capacity: a fixed number of requests in flight, until a time or count is reached."""
 
     in_flight: int
     duration_s: float
@@ -44,9 +51,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
+    """Limits of all client processes together."""
+
     processes: int
-    connections: int  # opened before the start, all processes together
-    max_in_flight: int  # all processes together
+    connections: int  # opened before the start
+    max_in_flight: int
     timeout_s: float
 
 
@@ -54,8 +63,8 @@ class ClientLimits:
 class LoadPlan:
     endpoint: Endpoint
     workload: Workload
-    load: Schedule | Closed
-    order: NDArray[np.int64]  # number of the item of each request
+    load: SendSchedule | Closed
+    order: NDArray[np.int64]  # index of each request's item
     limits: ClientLimits
 
 
@@ -70,7 +79,7 @@ class Ending(StrEnum):
 class Live:
     """What is known while the load runs, warm-up included."""
 
-    elapsed_s: float = 0.0  # of measuring; negative during warm-up
+    elapsed_s: float = 0.0  # since measuring began; negative during warm-up
     sent: int = 0
     ok: int = 0
     failed: int = 0
@@ -78,23 +87,23 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """All rows, those of warm-up before zero."""
+class LoadResult:
+    """All rows of a load; the rows of warm-up are due before zero."""
 
     records: Records
     ending: Ending
-    stopped_at_s: float  # of measuring; the plan's end unless it ended early
+    stopped_at_s: float  # seconds from the start of measuring; the plan's end unless it ended early
     client_cpu_s: float
     client_wall_s: float  # summed over processes
 
 
 def default_processes(cores: int) -> int:
-    """Half the cores: the other half is the server's where both share a machine."""
+    """Half the cores, up to a maximum; the other half is for a server on the same machine."""
     return min(_MOST_PROCESSES, max(1, cores // 2))
 
 
-def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> Measured:
-    """Blocks until everything has ended. Ctrl-C ends the load and returns what was measured; a second one raises.
+def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: None) -> LoadResult:
+    """Blocks until every request has ended. Ctrl-C ends the load and returns what was measured; a second Ctrl-C raises.
 
     Raises BenchFailed.
     """
@@ -104,12 +113,12 @@ def run_load(plan: LoadPlan, on_progress: Callable[[Live], None] = lambda live: 
         warm_up_s = plan.load.warm_up_s if isinstance(plan.load, Closed) else _warm_up_s(plan.load)
         measure_from_s = time.monotonic() + _START_MARGIN_S + warm_up_s
         for child in children:
-            child.send.send(Start(measure_from_s))
+            child.send.send(StartSending(measure_from_s))
         return _Collector(children, measure_from_s, plan.load.duration_s).collect(on_progress)
 
 
 def address_of(endpoint: Endpoint) -> str:
-    """Looked up once, so that name servers are no part of what is measured. Raises BenchFailed."""
+    """The server's IP address, looked up once so that name servers do not count in latencies. Raises BenchFailed."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -117,8 +126,8 @@ def address_of(endpoint: Endpoint) -> str:
     return str(found[0][4][0])
 
 
-def parts_of(plan: LoadPlan, address: str) -> list[Part]:
-    """Every request in exactly one part; neighbours in time go to different processes."""
+def parts_of(plan: LoadPlan, address: str) -> list[ClientPart]:
+    """Splits the plan so that every request is in exactly one part and neighbours in time go to different processes."""
     load, limits = plan.load, plan.limits
     count = min(limits.processes, load.in_flight if isinstance(load, Closed) else len(load.due_s))
     parts = []
@@ -126,7 +135,7 @@ def parts_of(plan: LoadPlan, address: str) -> list[Part]:
         closed = _share(load.in_flight, index, count) if isinstance(load, Closed) else 0
         in_flight = closed or max(1, _share(limits.max_in_flight, index, count))
         parts.append(
-            Part(
+            ClientPart(
                 address=address,
                 port=plan.endpoint.port,
                 is_tls=plan.endpoint.is_tls,
@@ -149,7 +158,7 @@ def _share(total: int, index: int, count: int) -> int:
     return total // count + (index < total % count)
 
 
-def _warm_up_s(schedule: Schedule) -> float:
+def _warm_up_s(schedule: SendSchedule) -> float:
     return max(0.0, -float(schedule.due_s[0]))
 
 
@@ -161,13 +170,13 @@ class _Child:
 
 
 @contextmanager
-def _children(parts: list[Part]) -> Iterator[list[_Child]]:
-    """Processes that have not begun; killed at the end if they are still there."""
+def _children(parts: list[ClientPart]) -> Iterator[list[_Child]]:
+    """Starts the processes, which wait for the start message, and kills at the end those that still run."""
     context = multiprocessing.get_context("spawn")
     children: list[_Child] = []
     with ExitStack() as stack:
-        # Children inherit the mask until they ignore the signal: Ctrl-C reaches the whole group, the parent answers it.
-        resource_tracker.ensure_running()  # started later, it would lift the mask
+        # Ctrl-C reaches the whole group, and only the parent may react: children inherit the mask, then ignore it.
+        resource_tracker.ensure_running()  # if it were started later, it would lift the mask
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number, part in enumerate(parts):
@@ -204,7 +213,7 @@ def _await_ready(children: list[_Child], endpoint: Endpoint) -> None:
         if not child.receive.poll(max(0.0, deadline_s - time.monotonic())):
             raise BenchFailed(f"a client process was not ready within {_START_TIMEOUT_S:g} s")
         message = _received(child)
-        if isinstance(message, Ready) and message.problem:
+        if isinstance(message, ClientReady) and message.problem:
             raise BenchFailed(f"cannot connect to {endpoint.authority}: {message.problem}")
 
 
@@ -218,9 +227,9 @@ def _received(child: _Child) -> object:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Grows by one at the first Ctrl-C; the next one raises KeyboardInterrupt.
+    """A list that grows by one at the first Ctrl-C; the next one raises KeyboardInterrupt.
 
-    A raise at any moment would tear a message that is half read.
+    Raising at once might interrupt the reading of a message halfway.
     """
     seen: list[int] = []
 
@@ -229,7 +238,7 @@ def _interrupts() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         seen.append(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield seen
         return
     previous = signal.signal(signal.SIGINT, on_interrupt)
@@ -249,16 +258,16 @@ class _Collector:
         self._ending = Ending.COMPLETE
         self._live = Live()
         self._in_flight: dict[Connection, int] = {}
-        self._finished: list[Finished] = []
+        self._finished: list[ClientResult] = []
 
-    def collect(self, on_progress: Callable[[Live], None]) -> Measured:
+    def collect(self, on_progress: Callable[[Live], None]) -> LoadResult:
         with _interrupts() as interrupts:
             while self._running:
                 self._read()
                 on_progress(self._live)
                 if interrupts and self._ending is not Ending.INTERRUPTED:
                     self._stop()
-        return Measured(
+        return LoadResult(
             records_of([(item.columns, item.outcomes) for item in self._finished]),
             self._ending,
             self._stopped_at_s,
@@ -270,12 +279,12 @@ class _Collector:
         for pipe in wait(list(self._running), _POLL_S):
             assert isinstance(pipe, Connection)
             message = _received(self._running[pipe])
-            if isinstance(message, Progress):
+            if isinstance(message, ClientProgress):
                 self._live.sent += message.sent
                 self._live.ok += message.ok
                 self._live.failed += message.failed
                 self._in_flight[pipe] = message.in_flight
-            elif isinstance(message, Finished):
+            elif isinstance(message, ClientResult):
                 self._finished.append(message)
                 self._in_flight.pop(pipe, None)
                 del self._running[pipe]
@@ -286,5 +295,5 @@ class _Collector:
         self._ending = Ending.INTERRUPTED
         self._stopped_at_s = min(self._stopped_at_s, max(0.0, time.monotonic() - self._measure_from_s))
         for child in self._running.values():
-            with suppress(BrokenPipeError):  # it has just finished
-                child.send.send(Stop(_INTERRUPT_GRACE_S))
+            with suppress(BrokenPipeError):  # the child has just finished
+                child.send.send(StopSending(_INTERRUPT_GRACE_S))

@@ -1,4 +1,4 @@
-"""Images of a folder as request bodies. Promises: read once, in the order of their names, sent byte for byte."""
+"""Reads the images of a folder once, in the order of their names, as request bodies."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ MAX_BYTES = 1 << 30  # every client process holds all of them
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    name: str  # relative to its folder
+    name: str  # path relative to the folder
     media_type: str
     content: bytes
 
 
 def read_images(folder: Path, limit: int | None = None) -> tuple[ImageFile, ...]:
-    """Files with an image's suffix, subfolders included, damaged ones too: clients send those. Raises BadParameter."""
+    """All files with an image's suffix, subfolders included. Damaged images count, as clients send them. Raises
+    BadParameter.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES and path.is_file())[:limit]
     if not paths:
         raise BadParameter(f"no image in {folder}: it needs files that end in {', '.join(MEDIA_TYPES)}")

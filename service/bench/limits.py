@@ -1,4 +1,4 @@
-"""`--fail-if`. Promises: a small grammar that is checked before the load; what is unknown fails."""
+"""The conditions of `--fail-if`: a small grammar, checked before the load. A figure that was not measured fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONDITION = re.compile(r"\s*([a-z0-9_]+)\s*(>=|<=|>|<)\s*(-?[0-9.]+(?:e-?[0-9]+
 
 @dataclass(frozen=True, slots=True)
 class FailCondition:
-    """The run fails if it holds."""
+    """A condition on one figure; the run fails if it holds."""
 
     text: str
     figure: str
@@ -37,7 +37,7 @@ class FailCondition:
     limit: float
 
     def failure(self, figures: Mapping[str, float]) -> str | None:
-        """Why the run fails; None if it does not. A figure that nothing was measured for fails."""
+        """Why the run fails, or None. A figure that nothing was measured for fails."""
         value = figures.get(self.figure, math.nan)
         if math.isnan(value):
             return f"{self.text}: nothing was measured for {self.figure}"
@@ -47,7 +47,7 @@ class FailCondition:
 
 
 def condition_from(text: str) -> FailCondition:
-    """`p99_ms>50`, `error_rate>=0.001`. Raises BadParameter."""
+    """Parses a condition such as `p99_ms>50` or `error_rate>=0.001`. Raises BadParameter."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise BadParameter(f"{text!r} is not a condition; it looks like 'p99_ms>50', with > >= < or <=")
@@ -62,7 +62,7 @@ def condition_from(text: str) -> FailCondition:
 
 
 def failures_of(report: Report, conditions: Sequence[FailCondition]) -> list[str]:
-    """Why the run fails. A run that measured no good answer, or not what it was asked to, fails without a condition."""
+    """Why the run fails. Runs without a good answer, interrupted runs and searches without a result always fail."""
     failures = []
     if not report.ok:
         failures.append("no request was answered well: see the outcomes")

@@ -1,4 +1,4 @@
-"""What the command line asks for. Promises: all of it is checked before the first request."""
+"""Checks all options of the command line before the first request, and runs what they ask for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.limits import FailCondition, condition_from
 from saccade.service.bench.progress import ProgressShow
 from saccade.service.bench.schedule import Constant, Poisson, Recorded
-from saccade.service.bench.session import Open, Run, Session, measure, search_slo
+from saccade.service.bench.session import BenchRun, Open, Session, measure, search_slo
 from saccade.service.bench.slo_search import SearchLimits
 from saccade.service.bench.traces import read_trace
-from saccade.service.bench.workload import DEFAULT_PATH, RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.workload import DEFAULT_PATH, ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.errors import BadParameter
 from saccade.service.settings import core_count
 
@@ -48,7 +48,7 @@ class BenchOptions:
 
 
 def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
-    """From the options of the command, by their names. Raises BadParameter."""
+    """Makes checked options from the command's options by name. Raises BadParameter."""
     conditions = tuple(condition_from(text) for text in given["fail_if"])
     if any(condition.figure == "slo_rps" for condition in conditions) and not given["find_slo"]:
         raise BadParameter("a condition on slo_rps needs --find-slo")
@@ -77,8 +77,8 @@ def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
     return BenchOptions(session, load, conditions, given["json_file"], given["html_file"], given["record"])
 
 
-def measured_with(options: BenchOptions, progress: ProgressShow) -> Run:
-    """Runs what the options ask for."""
+def measured_with(options: BenchOptions, progress: ProgressShow) -> BenchRun:
+    """Runs the load, or the search for a rate, that the options ask for."""
     if isinstance(options.load, SloSearchOptions):
         search = options.load
         return search_slo(
@@ -87,7 +87,7 @@ def measured_with(options: BenchOptions, progress: ProgressShow) -> Run:
     return measure(options.session, options.load, progress.show)
 
 
-# When
+# When requests are sent
 
 
 def _load(given: Mapping[str, Any]) -> Open | Closed | SloSearchOptions:
@@ -103,7 +103,7 @@ def _load(given: Mapping[str, Any]) -> Open | Closed | SloSearchOptions:
     if given["duration_s"] and given["requests"] and kind != "closed":
         raise BadParameter("give --duration-s or --requests, not both")
     if kind == "closed":
-        # With a number of requests alone, only they end it.
+        # With a number of requests and no duration, only that number ends the load.
         duration_s = given["duration_s"] or (math.inf if given["requests"] else _DURATION_S)
         return Closed(given["closed"], duration_s, given["warm_up_s"], given["requests"])
     if kind == "trace":
@@ -117,7 +117,7 @@ def _load(given: Mapping[str, Any]) -> Open | Closed | SloSearchOptions:
 
 
 def _kind(given: Mapping[str, Any]) -> str:
-    """Named, or clear from what else was given. Raises BadParameter for two at once."""
+    """The kind of load, named or implied by other options. Raises BadParameter when two are implied."""
     kinds = [kind for kind in ("trace", "closed") if given[kind] is not None]
     if given["arrivals"] is not None:
         kinds.append(given["arrivals"])
@@ -128,17 +128,17 @@ def _kind(given: Mapping[str, Any]) -> str:
     return str(kinds[0]) if kinds else "poisson"
 
 
-# What
+# What is sent
 
 
-def _shares(given: Mapping[str, Any]) -> list[Share]:
+def _shares(given: Mapping[str, Any]) -> list[ModelShare]:
     weights = _weights(given["model"], given["mix"])
     folders = _folders(given["images"], weights)
     read: dict[Path, tuple[ImageFile, ...]] = {}
     for folder in folders.values():
         if folder not in read:
             read[folder] = read_images(folder, given["max_images"])
-    return [Share(model, weight, read[folders[model]]) for model, weight in weights.items()]
+    return [ModelShare(model, weight, read[folders[model]]) for model, weight in weights.items()]
 
 
 def _weights(model: str | None, mix: str | None) -> dict[str, float]:
@@ -160,7 +160,7 @@ def _weights(model: str | None, mix: str | None) -> dict[str, float]:
 
 
 def _folders(images: tuple[str, ...], weights: Mapping[str, float]) -> dict[str, Path]:
-    """A folder for each model; one without a model's name is everybody's who has none."""
+    """The folder of each model; a folder without a model's name serves all models that have none."""
     named: dict[str, Path] = {}
     common: list[Path] = []
     for item in images:
@@ -214,7 +214,7 @@ def _path(path: str | None) -> str:
 
 
 def _ensure_writable(file: str | Path | None) -> None:
-    """Before the load, not after it."""
+    """Checks before the load that a file can be written after it."""
     if file is None or file == "-":
         return
     folder = Path(file).absolute().parent

@@ -1,4 +1,4 @@
-"""The report as one page: its text and its plots. Promises: self-contained, nothing fetched; every text is escaped."""
+"""The report as one self-contained HTML page: its text and its plots, every text escaped, nothing fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLE = "body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-wi
 
 
 def html_of(report: Report) -> str:
-    """A whole document."""
+    """The report as a whole HTML document."""
     title = escape(f"{', '.join(report.load.models)}: {report.load.arrivals}")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/><title>{title}</title>'
@@ -30,7 +30,7 @@ def _plots(report: Report) -> str:
     figure = Figure(figsize=(9, 7 if report.slo else 3.5), layout="constrained")
     panels = figure.subplots(2 if report.slo else 1, squeeze=False)[:, 0]
     percents, latencies_ms = [item[0] for item in report.curve], [item[1] for item in report.curve]
-    # Evenly spaced: the tail has as much room as the rest.
+    # Percentiles are evenly spaced, so that the tail has as much room as the rest.
     panels[0].plot(range(len(percents)), latencies_ms, marker="o")
     panels[0].set_xticks(range(len(percents)), [f"{percent:g} %" if percent < 100 else "max" for percent in percents])
     panels[0].set_xlabel("of good answers, from the intended send time")
@@ -41,7 +41,7 @@ def _plots(report: Report) -> str:
         panels[1].set_xlabel("offered requests per second")
         _finish(panels[1], "p99, ms", report.slo.objective_ms)
     stream = io.StringIO()
-    with rc_context({"svg.fonttype": "none"}):  # text stays text
+    with rc_context({"svg.fonttype": "none"}):  # writes text as text, not as outlines
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]

@@ -1,4 +1,4 @@
-"""What is shown while a load runs. Promises: one line on a terminal, a line every few seconds elsewhere; on stderr."""
+"""Shows progress on stderr while a load runs: one line redrawn on a terminal, else a new line every few seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE_EVERY_S = 5.0
 
 
 class ProgressShow:
-    """Call `show` as often as wanted, within `status`, which redraws one line where there is a terminal."""
+    """Shows a load's progress. `show` may be called at any rate, within `status`."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -22,7 +22,7 @@ class ProgressShow:
     def show(self, live: Live, duration_s: float) -> None:
         text = f"{live.sent} sent, {live.ok} ok, {live.failed} failed, {live.in_flight} in flight"
         if live.elapsed_s < 0:
-            self._next_line_s = _LINE_EVERY_S  # another run begins
+            self._next_line_s = _LINE_EVERY_S  # time went back, so another run began
             text = f"warm-up: {text}"
         text = f"{live.elapsed_s:.0f} of {duration_s:.0f} s: {text}"
         self.status.update(text)

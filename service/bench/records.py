@@ -1,4 +1,4 @@
-"""One row per request. Promises: nothing is rounded or dropped; percentiles are exact, not those of a histogram."""
+"""One row per request. No value is rounded or dropped, so percentiles are exact and not those of a histogram."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 STAGES = ("decode", "queue", "infer", "postprocess")
-REFUSALS = frozenset({429, 503, 504})  # the server says in time that it will not answer
+REFUSALS = frozenset({429, 503, 504})  # with these the server declines a request in time
 
 
 class End(StrEnum):
     """How a request ended, as the client saw it."""
 
-    ANSWERED = "answered"  # any HTTP answer; its status says the rest
+    ANSWERED = "answered"  # any HTTP answer, whatever its status
     CONNECTION = "connection"
     TIMEOUT = "timeout"
-    UNSENT = "unsent"  # as many as allowed were in flight until its time was over
+    UNSENT = "unsent"  # as many as allowed were in flight until the request's time was over
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """`title` is a problem's, or what was wrong with the connection."""
+class RequestEnd:
+    """How requests ended. `title` is that of the error answer, or says what was wrong with the connection."""
 
     end: End
     status: int = 0
@@ -51,10 +51,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Columns:
-    """Grows a row at a time in a client process. Moments are seconds from the start of measuring."""
+    """The rows of one client process, growing by one per request. Moments are seconds from the start of measuring."""
 
-    due_s: array[float] = field(default_factory=lambda: array("d"))  # when it was meant to be sent
-    woken_s: array[float] = field(default_factory=lambda: array("d"))  # when the client came to it: late is its fault
+    due_s: array[float] = field(default_factory=lambda: array("d"))  # when the request was meant to be sent
+    woken_s: array[float] = field(default_factory=lambda: array("d"))  # when the client came to it; late: its own fault
     sent_s: array[float] = field(default_factory=lambda: array("d"))  # when a connection took it
     done_s: array[float] = field(default_factory=lambda: array("d"))
     item: array[int] = field(default_factory=lambda: array("I"))
@@ -62,12 +62,12 @@ class Columns:
     answer_bytes: array[int] = field(default_factory=lambda: array("I"))
     stages_ms: array[float] = field(
         default_factory=lambda: array("f")
-    )  # len(STAGES) each, then the total; NaN: unknown
+    )  # len(STAGES) values per row, then the total; NaN: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All rows, by due time. Latency counts from `due_s`: a server that stalls delays those who wait as well."""
+    """All rows, by due time. Latency counts from `due_s`: a server that stalls also delays the requests that wait."""
 
     due_s: NDArray[np.float64]
     woken_s: NDArray[np.float64]
@@ -77,7 +77,7 @@ class Records:
     outcome: NDArray[np.uint16]
     answer_bytes: NDArray[np.uint32]
     stages_ms: NDArray[np.float32]  # (rows, len(STAGES) + 1)
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RequestEnd, ...]
 
     def __len__(self) -> int:
         return len(self.due_s)
@@ -88,12 +88,12 @@ class Records:
 
     @property
     def service_ms(self) -> NDArray[np.float64]:
-        """From the actual sending."""
+        """Milliseconds from when the request was sent to its end."""
         return (self.done_s - self.sent_s) * 1000.0
 
     @property
     def lag_ms(self) -> NDArray[np.float64]:
-        """How late the client itself was."""
+        """Milliseconds by which the client itself was late."""
         return (self.woken_s - self.due_s) * 1000.0
 
     @property
@@ -125,8 +125,8 @@ class Records:
         )
 
 
-def records_of(parts: Sequence[tuple[Columns, Sequence[Outcome]]]) -> Records:
-    """Rows of several client processes as one table, by due time; their numbers of outcomes become common ones."""
+def records_of(parts: Sequence[tuple[Columns, Sequence[RequestEnd]]]) -> Records:
+    """Rows of several client processes as one table, by due time, with common numbers for outcomes."""
     outcomes = tuple(dict.fromkeys(outcome for _, known in parts for outcome in known))
     number_of = {outcome: number for number, outcome in enumerate(outcomes)}
     numbers = [
@@ -148,5 +148,5 @@ def records_of(parts: Sequence[tuple[Columns, Sequence[Outcome]]]) -> Records:
     )
 
 
-def _joined(parts: Sequence[tuple[Columns, Sequence[Outcome]]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
+def _joined(parts: Sequence[tuple[Columns, Sequence[RequestEnd]]], name: str, dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate([np.array(getattr(columns, name), dtype) for columns, _ in parts] or [np.zeros(0, dtype)])

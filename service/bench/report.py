@@ -1,7 +1,7 @@
-"""The document of a run, as `--json` writes it. Promises: plain values, durations in ms or s.
+"""The document of a run, as `--json` writes it: plain values, durations in ms or s.
 
-Latency counts from the moment a request was meant to be sent; `service` from when it was. Both are of good answers
-(status 2xx): what failed is counted by kind, and refusals have a latency of their own.
+Latency counts from the moment a request was meant to be sent, `service` from when it was sent. Both are of good
+answers (status 2xx). Failures are counted by kind, and refusals have a latency of their own.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class LoadFacts:
-    """What was asked for."""
+    """The load that was asked for, and the window in which it was measured."""
 
     url: str
-    models: dict[str, float]  # name to share of requests
+    models: dict[str, float]  # share of requests by model name
     arrivals: str
     seed: int
     warm_up_s: float
-    window_s: float  # of measuring, as it happened
+    window_s: float  # how long measuring really took
     ending: str
-    bodies: int  # different ones
-    created: str  # UTC
+    bodies: int  # number of different bodies
+    created: str  # time in UTC
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeCount:
-    label: str  # status and problem title, or what was wrong with the connection
+    label: str  # status and error title, or what was wrong with the connection
     end: str
     status: int
     count: int
@@ -41,7 +41,7 @@ class OutcomeCount:
 
 @dataclass(frozen=True, slots=True)
 class VersionFigures:
-    """Good answers by who gave them."""
+    """Good answers of one version and variant."""
 
     model: str
     version: str
@@ -53,7 +53,7 @@ class VersionFigures:
 
 @dataclass(frozen=True, slots=True)
 class SpanFigures:
-    """One model of a mix."""
+    """Figures of one model of a mix."""
 
     name: str
     requests: int
@@ -66,7 +66,7 @@ class SpanFigures:
 
 @dataclass(frozen=True, slots=True)
 class StageFigures:
-    """`share` is of the mean service latency that the client saw."""
+    """Mean time of one stage; `share` is its part of the mean service latency that the client saw."""
 
     name: str
     mean_ms: float
@@ -76,7 +76,7 @@ class StageFigures:
 @dataclass(frozen=True, slots=True)
 class ClientFigures:
     processes: int
-    cpu_cores: float  # used by all client processes
+    cpu_cores: float  # cores used by all client processes together
     lag_p99_ms: float  # how late the client itself was
     waited: int  # requests that had to wait because as many as allowed were in flight
     is_saturated: bool
@@ -94,7 +94,7 @@ class TrialFigures:
 
 @dataclass(frozen=True, slots=True)
 class SloFigures:
-    """`rate_rps` is the highest that met the objective, `missed_rps` the lowest that did not."""
+    """`rate_rps` is the highest rate that met the objective, `missed_rps` the lowest that did not."""
 
     rate_rps: float | None
     missed_rps: float | None
@@ -113,12 +113,12 @@ class Report:
     throughput_rps: float
     objective_ms: float
     goodput_rps: float
-    goodput_ratio: float  # of requests
-    error_rate: float  # everything but good answers, refusals included
-    refused_rate: float  # 429, 503 and 504
+    goodput_ratio: float  # share of requests with a good answer within the objective
+    error_rate: float  # share of requests without a good answer, refusals included
+    refused_rate: float  # share of requests answered with 429, 503 or 504
     latency: Latency | None
     service: Latency | None
-    refusals: Latency | None  # from the actual sending
+    refusals: Latency | None  # counted from when requests were sent
     p50_interval: Interval | None
     p99_interval: Interval | None
     outcomes: tuple[OutcomeCount, ...]
@@ -128,13 +128,13 @@ class Report:
     sent_bytes: int
     received_bytes: int
     client: ClientFigures
-    curve: tuple[tuple[float, float], ...]  # per cent, ms
+    curve: tuple[tuple[float, float], ...]  # (per cent, ms)
     slo: SloFigures | None = None
     schema: int = SCHEMA
 
 
 def figures_of(report: Report) -> dict[str, float]:
-    """Every figure that a limit or a comparison may name. NaN: nothing was there to measure."""
+    """Every figure that a limit or a comparison may name; NaN where there was nothing to measure."""
     figures = {
         "requests": float(report.requests),
         "offered_rps": report.offered_rps,
@@ -147,7 +147,7 @@ def figures_of(report: Report) -> dict[str, float]:
     }
     for prefix, latency in (("", report.latency), ("service_", report.service), ("refused_", report.refusals)):
         for name in ("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms"):
-            # Without a refusal none was late; without an answer nothing is known.
+            # Without refusals none was late: 0. Without any answer nothing is known: NaN.
             nothing = 0.0 if prefix == "refused_" and report.requests else math.nan
             figures[prefix + name] = nothing if latency is None else float(getattr(latency, name))
     figures["slo_rps"] = report.slo.rate_rps or 0.0 if report.slo is not None else math.nan

@@ -1,4 +1,4 @@
-"""When requests are meant to be sent. Promises: pure, ascending, the same for the same seed."""
+"""When requests are meant to be sent: pure functions, ascending times, and equal schedules for equal seeds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from saccade.service.errors import BadParameter
 
 FloatArray = NDArray[np.float64]
 
-MAX_REQUESTS = 5_000_000  # about 64 bytes each are kept until the report
+MAX_REQUESTS = 5_000_000  # each keeps about 64 bytes in memory until the report
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Evenly spaced."""
+    """Evenly spaced arrivals."""
 
     rate_rps: float
     duration_s: float
@@ -24,7 +24,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Poisson:
-    """Independent users: exponential gaps."""
+    """Arrivals of independent users, with exponentially distributed gaps."""
 
     rate_rps: float
     duration_s: float
@@ -42,8 +42,8 @@ Arrivals = Constant | Poisson | Recorded
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """Seconds from the start of measuring, ascending; what lies before zero is warm-up and is not reported."""
+class SendSchedule:
+    """Ascending seconds from the start of measuring. Requests before zero are warm-up and not reported."""
 
     due_s: FloatArray  # (requests,)
     duration_s: float
@@ -53,8 +53,8 @@ class Schedule:
         return int(np.searchsorted(self.due_s, 0.0))
 
 
-def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests: int | None = None) -> Schedule:
-    """The whole plan. Raises BadParameter for one that is empty or too large.
+def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests: int | None = None) -> SendSchedule:
+    """The whole schedule. Raises BadParameter when it is empty or too large.
 
     Warm-up is a Poisson process at the rate that measuring begins with. `requests` cuts what is measured.
     """
@@ -71,7 +71,7 @@ def schedule_of(arrivals: Arrivals, seed: int, warm_up_s: float = 0.0, requests:
         raise BadParameter("the plan holds no request: raise the rate or the duration")
     duration_s = duration_of(arrivals) if requests is None else float(due_s[-1])
     warm_s = _poisson_s(first_rate(arrivals), warm_up_s, np.random.default_rng(warm_up_seed)) - warm_up_s
-    return Schedule(np.concatenate([warm_s, due_s]), duration_s)
+    return SendSchedule(np.concatenate([warm_s, due_s]), duration_s)
 
 
 def duration_of(arrivals: Arrivals) -> float:
@@ -92,7 +92,7 @@ def request_count(arrivals: Arrivals) -> float:
 
 
 def first_rate(arrivals: Arrivals) -> float:
-    """Requests per second that measuring begins with; the mean for a recording."""
+    """The rate with which measuring begins, in requests per second; the mean of a recording."""
     match arrivals:
         case Recorded():
             return request_count(arrivals) / max(duration_of(arrivals), 1.0)
@@ -101,7 +101,7 @@ def first_rate(arrivals: Arrivals) -> float:
 
 
 def _long_enough(arrivals: Arrivals, requests: int) -> Arrivals:
-    """With a number of requests instead of a duration: surely at least so many."""
+    """For a number of requests instead of a duration: arrivals that surely hold at least so many."""
     match arrivals:
         case Constant(rate):
             return Constant(rate, (requests + 1) / rate)
@@ -122,7 +122,7 @@ def _arrivals_s(arrivals: Arrivals, random: np.random.Generator) -> FloatArray:
 
 
 def _poisson_s(rate_rps: float, duration_s: float, random: np.random.Generator) -> FloatArray:
-    """A Poisson process given its count is that many uniform moments, sorted."""
+    """Times of a Poisson process. Given its count, they are uniform moments, sorted."""
     return np.sort(random.uniform(0.0, duration_s, random.poisson(rate_rps * duration_s)))
 
 

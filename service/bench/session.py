@@ -1,4 +1,6 @@
-"""One run from plan to report, and the search for the objective's rate. Promises: same options, same requests."""
+"""One run from plan to report, and the search for the highest rate within the objective. Equal options send equal
+requests.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,16 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, Measured, run_load
+from saccade.service.bench.coordinator import ClientLimits, Closed, Ending, Live, LoadPlan, LoadResult, run_load
 from saccade.service.bench.report import LoadFacts, Report, SloFigures, TrialFigures
-from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, Schedule, schedule_of
+from saccade.service.bench.schedule import Arrivals, Constant, Poisson, Recorded, SendSchedule, schedule_of
 from saccade.service.bench.slo_search import MIN_REQUESTS, SearchLimits, SloSearch, Trial
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import DEFAULT_PATH, Endpoint, RequestShape, Workload, order_of, order_of_trace
 from saccade.service.errors import BenchFailed
 
-_CLOSED_ROUNDS = 10_000  # requests until a closed loop repeats its order
+_CLOSED_ROUNDS = 10_000  # a closed loop repeats its order after so many requests
 _CHECK_TIMEOUT_S = 10.0
 
 
@@ -40,7 +42,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Requests come when they come. `trace` names what a recording asked for."""
+    """An open loop: requests are sent when they are due. `trace` names what a recording asked for."""
 
     arrivals: Arrivals
     requests: int | None = None
@@ -48,18 +50,20 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
+    """A report and the rows behind it."""
+
     report: Report
-    measured: Measured
+    measured: LoadResult
 
 
-OnProgress = Callable[[Live, float], None]  # what is known, and how long measuring takes
+OnProgress = Callable[[Live, float], None]  # gets the current state and the planned seconds of measuring
 
 
 def check_server(session: Session) -> None:
-    """Every model answers by name and has a version that is ready. Raises BenchFailed."""
+    """Raises BenchFailed unless every model answers by name and has a version that is ready."""
     if session.shape.path != DEFAULT_PATH:
-        return  # not saccade's API: the first requests will tell
+        return  # another server's API, which the first requests will check
     with httpx.Client(headers=dict(session.shape.headers), timeout=_CHECK_TIMEOUT_S) as client:
         for model in session.workload.models:
             url = f"{session.url.rstrip('/')}/v1/models/{model}"
@@ -86,7 +90,7 @@ def _ensure_ready(url: str, model: str, response: httpx.Response) -> None:
         )
 
 
-def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> Run:
+def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> BenchRun:
     """Runs a load to its end. Raises BenchFailed, and BadParameter for a plan that is empty or too large."""
     plan = _plan(session, load)
     measured = run_load(plan, lambda live: on_progress(live, plan.load.duration_s))
@@ -103,7 +107,7 @@ def measure(session: Session, load: Open | Closed, on_progress: OnProgress) -> R
     )
     cost = ClientCost(session.limits.processes, measured.client_cpu_s, measured.client_wall_s)
     scope = Scope(session.workload.items, session.objective_ms)
-    return Run(report_of(facts, measured.records, scope, cost), measured)
+    return BenchRun(report_of(facts, measured.records, scope, cost), measured)
 
 
 def search_slo(
@@ -113,16 +117,16 @@ def search_slo(
     trial_s: float,
     on_progress: OnProgress,
     on_trial: Callable[[TrialFigures], None],
-) -> Run:
-    """Tries rates until the highest within the objective is known; the run of that rate carries the curve.
+) -> BenchRun:
+    """Tries rates until the highest within the objective is known. The report is that of the run at this rate.
 
-    `arrivals` makes a process of a rate and a duration.
+    `arrivals` makes arrivals from a rate and a duration.
     """
     search = SloSearch(limits)
-    runs: dict[float, Run] = {}
+    runs: dict[float, BenchRun] = {}
     trials: list[TrialFigures] = []
     while (rate := search.next_rate()) is not None:
-        # New users each time: the same arrivals again would tell nothing new.
+        # Each trial has a seed of its own: repeating the same arrivals would tell nothing new.
         tried = replace(session, seed=session.seed + len(trials))
         run = measure(tried, Open(arrivals(rate, max(trial_s, MIN_REQUESTS / rate))), on_progress)
         if run.measured.ending is Ending.INTERRUPTED:
@@ -139,11 +143,11 @@ def search_slo(
         on_trial(trials[-1])
     best = search.met_rps if search.met_rps in runs else min(runs)
     slo = SloFigures(search.met_rps, search.missed_rps, session.objective_ms, str(search.end), tuple(trials))
-    return Run(replace(runs[best].report, slo=slo), runs[best].measured)
+    return BenchRun(replace(runs[best].report, slo=slo), runs[best].measured)
 
 
-def trace_rows(run: Run, workload: Workload) -> Iterator[dict[str, Any]]:
-    """What `--record` writes: every measured request, with how it ended."""
+def trace_rows(run: BenchRun, workload: Workload) -> Iterator[dict[str, Any]]:
+    """The rows that `--record` writes: every measured request, with how it ended."""
     records = run.measured.records
     for row in np.flatnonzero(records.due_s >= 0.0).tolist():
         item = workload.items[records.item[row]]
@@ -171,7 +175,7 @@ def description_of(load: Open | Closed) -> str:
 
 def _plan(session: Session, load: Open | Closed) -> LoadPlan:
     order: NDArray[np.int64]
-    planned: Schedule | Closed
+    planned: SendSchedule | Closed
     if isinstance(load, Closed):
         planned = load
         order = order_of(session.workload, max(_CLOSED_ROUNDS, len(session.workload.items)), session.seed)
@@ -183,8 +187,8 @@ def _plan(session: Session, load: Open | Closed) -> LoadPlan:
     return LoadPlan(session.endpoint, session.workload, planned, order, session.limits)
 
 
-def _window_s(load: Open | Closed, measured: Measured) -> float:
-    """A load with a duration is measured over it; one that is a number of requests, until its last answer."""
+def _window_s(load: Open | Closed, measured: LoadResult) -> float:
+    """A load with a duration is measured over that duration; one with a number of requests, until its last answer."""
     is_counted = load.requests is not None or (isinstance(load, Open) and isinstance(load.arrivals, Recorded))
     if measured.ending is not Ending.COMPLETE or not is_counted:
         return measured.stopped_at_s

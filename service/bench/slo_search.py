@@ -1,10 +1,10 @@
-"""Which rate to try next. Promises: pure; it ends, and the rate it returns was tried and met the objective.
+"""Chooses the next rate to try: pure. The search always ends, with a rate that was tried and met the objective.
 
-A rate meets the objective when at most one per cent of its requests are late, failed ones included: p99 with the
-failures counted. Doubling finds a rate that does not; then the gap is halved geometrically. A rate that few requests
-leave unclear is tried again, and all its requests count together. Late requests come in clumps, which the bounds of
-independent ones do not know, so a rate is missed only after a second trial, unless the first one collapsed. Where lower
-rates do not help, requests fail for another reason than load, and the search ends.
+A rate meets the objective when at most one per cent of its requests are late, counting failed ones as late. Doubling
+finds a rate that misses it; then the gap is halved geometrically. A rate is tried again when it had too few requests
+for a verdict, and all its requests count together. Late requests come in clumps, while the verdict's bounds assume
+independent ones: so a rate is missed only after a second trial, unless the first one collapsed. Where lower rates do
+not help, requests fail for another reason than load, and the search ends.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from enum import StrEnum
 
 from saccade.service.bench.statistics import Verdict, verdict_of
 
-ALLOWED_LATE = 0.01  # p99
-MIN_REQUESTS = 300  # none late among so many is enough to be sure
+ALLOWED_LATE = 0.01  # the objective is one for p99
+MIN_REQUESTS = 300  # with no late request among so many, the rate surely met the objective
 _TRIES = 3
-_COLLAPSED = 0.1  # late share that no passing disturbance explains
+_COLLAPSED = 0.1  # a passing disturbance does not make so large a share late
 _HALVINGS = 12
 _SAME_IN_A_ROW = 3
 _SAME_SHARE = 0.7
@@ -28,12 +28,12 @@ _BEYOND_CAPACITY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`late` counts requests not answered well within the objective."""
+    """One trial of a rate; `late` counts requests not answered well within the objective."""
 
     rate_rps: float
     requests: int
     late: int
-    p99_ms: float | None  # of answers
+    p99_ms: float | None  # p99 latency of good answers
     is_client_limited: bool = False
 
     @property
@@ -53,11 +53,11 @@ class SearchEnd(StrEnum):
 class SearchLimits:
     start_rps: float
     max_rps: float
-    precision: float = 0.05  # of the rate
+    precision: float = 0.05  # as a share of the rate
 
 
 class SloSearch:
-    """Ask `next_rate`, try it, `record` the trial; until `next_rate` is None."""
+    """The search as a state: ask `next_rate`, try it, `record` the trial, until `next_rate` is None."""
 
     def __init__(self, limits: SearchLimits) -> None:
         self._limits = limits
@@ -71,23 +71,23 @@ class SloSearch:
 
     @property
     def met_rps(self) -> float | None:
-        """Highest rate that met the objective."""
+        """The highest rate that met the objective."""
         return self._met
 
     @property
     def missed_rps(self) -> float | None:
-        """Lowest rate that did not."""
+        """The lowest rate that missed it."""
         return self._missed
 
     def interrupt(self) -> None:
-        """No more trials."""
+        """Ends the search."""
         self.end = self.end or SearchEnd.INTERRUPTED
 
     def next_rate(self) -> float | None:
         return None if self.end is not None else self._rate
 
     def record(self, trial: Trial) -> Verdict:
-        """Verdict on the trial's rate, with its earlier trials."""
+        """Adds a trial and returns the verdict on its rate, earlier trials included."""
         self.trials.append(trial)
         self._of_rate.append(trial)
         verdict = self._verdict()
@@ -111,7 +111,7 @@ class SloSearch:
         if verdict is Verdict.MISSED and len(self._of_rate) == 1 and late <= _COLLAPSED * requests:
             return Verdict.UNCLEAR
         if verdict is Verdict.UNCLEAR and len(self._of_rate) >= _TRIES:
-            # The limit lies at this rate, as far as so many requests can tell.
+            # The server's limit is so near to this rate that this many requests cannot tell them apart.
             return Verdict.MET if requests and late <= ALLOWED_LATE * requests else Verdict.MISSED
         return verdict
 
@@ -132,9 +132,9 @@ class SloSearch:
 
 
 def load_plays_no_part(late_ratios: Sequence[float]) -> bool:
-    """Whether halving the rate twice changed little: requests fail for another reason, such as damaged images.
+    """Whether halving the rate twice changed little: then requests fail for another reason, such as damaged images.
 
-    While a server is far beyond its capacity nearly all requests are late whatever the rate; that says nothing.
+    Rates at which nearly all requests are late prove nothing, because a server far beyond its capacity does the same.
     """
     last = late_ratios[-_SAME_IN_A_ROW:]
     return len(last) == _SAME_IN_A_ROW and max(last) < _BEYOND_CAPACITY and min(last) > _SAME_SHARE * max(last)

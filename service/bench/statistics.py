@@ -1,4 +1,4 @@
-"""Figures of many latencies. Promises: pure; a figure that too few values carry is None, not a guess."""
+"""Statistics of many latencies: pure functions. A figure that has too few values is None, not a guess."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 Values = NDArray[Any]
 
-CURVE = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 99.99, 100.0)  # of the percentile plot
+CURVE = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95, 99.99, 100.0)  # plotted per cents
 BATCHES = 10
-MIN_BATCH = 300  # values; three of them lie beyond p99
+MIN_BATCH = 300  # values per batch; three of them lie beyond p99
 _T_95_OF_9 = 2.262  # Student's t for ten batches
 _Z_95_ONE_SIDED = 1.645
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds."""
+    """Latency figures in milliseconds."""
 
     count: int
     mean_ms: float
@@ -35,7 +35,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A percentile's 95 % interval."""
+    """The 95 % confidence interval of a percentile."""
 
     low_ms: float
     high_ms: float
@@ -50,7 +50,7 @@ class Verdict(StrEnum):
 
 
 def latency_of(values_ms: Values) -> Latency | None:
-    """Exact percentiles: the smallest value that at least so many per cent do not exceed."""
+    """Exact percentiles: the smallest value that at least so many per cent of the values do not exceed."""
     if not len(values_ms):
         return None
     p50, p90, p95, p99, p99_9 = percentiles(values_ms, (50, 90, 95, 99, 99.9))
@@ -62,7 +62,7 @@ def percentiles(values_ms: Values, percents: tuple[float, ...]) -> tuple[float, 
 
 
 def curve_of(values_ms: Values) -> tuple[tuple[float, float], ...]:
-    """(per cent, ms), without percentiles beyond what the number of values can tell apart."""
+    """(per cent, ms) pairs, without percentiles that so few values cannot tell apart."""
     if not len(values_ms):
         return ()
     told = tuple(percent for percent in CURVE if percent == 100.0 or len(values_ms) * (100.0 - percent) >= 100.0)
@@ -70,10 +70,11 @@ def curve_of(values_ms: Values) -> tuple[tuple[float, float], ...]:
 
 
 def interval_of(values_ms: Values, percent: float) -> Interval | None:
-    """Around the percentile of all, from those of ten consecutive batches: neighbours in a queue are alike.
+    """The interval around the percentile of all values, from ten consecutive batches, since neighbours in a queue are
+    alike.
 
-    Where load wanders, batches have another percentile on average than all together; the difference widens it.
-    None for too few values.
+    Where load drifts, the batches' mean percentile differs from that of all values; the difference widens the
+    interval. None for too few values.
     """
     if len(values_ms) < BATCHES * MIN_BATCH:
         return None
@@ -86,7 +87,7 @@ def interval_of(values_ms: Values, percent: float) -> Interval | None:
 
 
 def verdict_of(count: int, beyond: int, allowed: float) -> Verdict:
-    """Whether the share that `beyond` of `count` stands for is at most `allowed`: Wilson's bounds (1927), one-sided."""
+    """Whether `beyond` of `count` shows a share of at most `allowed`, by Wilson's one-sided bounds (1927)."""
     if count == 0:
         return Verdict.UNCLEAR
     share, z2 = beyond / count, _Z_95_ONE_SIDED**2

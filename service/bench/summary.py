@@ -1,4 +1,4 @@
-"""The report of a run's rows. Promises: pure; every measured request is counted once, warm-up never."""
+"""Makes the report of a run's rows: pure. Every measured request is counted once, and warm-up never."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from saccade.service.bench.workload import Item
 
 Mask = NDArray[np.bool_]
 
-_BUSY_SHARE = 0.9  # of its core: a client process that busy is late for everything
+_BUSY_SHARE = 0.9  # a client process that uses more of its core sends late
 _LAG_MS = 1.0
-_LAG_RATIO = 0.1  # of the latency's own p99
+_LAG_RATIO = 0.1  # the client's p99 lag, as a share of the p99 latency, from which it distorts the result
 _WAITED_RATIO = 0.01
 
 
@@ -38,14 +38,14 @@ class ClientCost:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the rows are to be read with."""
+    """The workload and objective by which the rows are read."""
 
     items: Sequence[Item]
     objective_ms: float
 
 
 def report_of(load: LoadFacts, records: Records, scope: Scope, cost: ClientCost) -> Report:
-    """`load.window_s` is the measured time; rows due before zero are warm-up and count only towards what came later."""
+    """The report. `load.window_s` is the measured time. Rows due before zero are warm-up and only count as arrivals."""
     window_s = max(load.window_s, 1e-9)
     measured = records.rows(records.due_s >= 0.0)
     ok, latency_ms = measured.is_ok, measured.latency_ms
@@ -81,7 +81,7 @@ def report_of(load: LoadFacts, records: Records, scope: Scope, cost: ClientCost)
 
 
 def _arrived(records: Records, window_s: float, objective_ms: float = np.inf) -> int:
-    """Good answers that came within the window, whenever their requests were due."""
+    """Number of good answers that came within the window, whenever their requests were due."""
     came = (records.done_s >= 0.0) & (records.done_s <= window_s)
     return int(np.sum(came & records.is_ok & (records.latency_ms <= objective_ms)))
 
@@ -115,7 +115,7 @@ def _versions(measured: Records, items: Sequence[Item]) -> tuple[VersionFigures,
 
 
 def _by_model(records: Records, items: Sequence[Item]) -> list[tuple[str, Mask]]:
-    """In the order of the mix."""
+    """Each model's rows, in the order of the mix."""
     names = list(dict.fromkeys(item.model for item in items))
     number_of_item = np.array([names.index(item.model) for item in items], np.int64)
     model = number_of_item[records.item]
@@ -130,7 +130,7 @@ def _models(records: Records, scope: Scope, window_s: float) -> tuple[SpanFigure
 
 
 def _span(name: str, records: Records, start_s: float, end_s: float, objective_ms: float) -> SpanFigures:
-    """Requests count by when they were due, answers by when they came."""
+    """Figures of some rows. Requests count by when they were due, answers by when they came."""
     due = records.rows((records.due_s >= start_s) & (records.due_s < end_s))
     came = records.rows((records.done_s >= start_s) & (records.done_s < end_s) & records.is_ok)
     length_s = end_s - start_s
@@ -146,7 +146,7 @@ def _span(name: str, records: Records, start_s: float, end_s: float, objective_m
 
 
 def _stages(measured: Records) -> tuple[StageFigures, ...]:
-    """The server's stages, what else it did, and what was not the server's; of answers that say."""
+    """Mean times of the server's stages, of its other work, and of everything outside, from answers that tell them."""
     told = measured.is_ok & ~np.isnan(measured.stages_ms[:, -1])
     if not told.any():
         return ()
@@ -160,13 +160,13 @@ def _stages(measured: Records) -> tuple[StageFigures, ...]:
 
 
 def _client(measured: Records, cost: ClientCost) -> ClientFigures:
-    """Says so where the client itself was the limit."""
-    busy = cost.cpu_s / cost.wall_s if cost.wall_s else 0.0  # of a core, per process
+    """The client's own cost, with a warning where the client was the limit."""
+    busy = cost.cpu_s / cost.wall_s if cost.wall_s else 0.0  # cores per process
     sent = measured.rows(~measured.ended(End.UNSENT))
     lag_ms = percentiles(sent.lag_ms, (99.0,))[0] if len(sent) else 0.0
     p99_ms = percentiles(measured.latency_ms, (99.0,))[0] if len(measured) else 0.0
     noticeable_ms = max(_LAG_MS, _LAG_RATIO * p99_ms)
-    # Opening a connection takes less than this, unless the server is slow to accept.
+    # Opening a connection takes less time than this, unless the server is slow to accept.
     waited = int(np.sum((measured.sent_s - measured.woken_s) * 1000.0 > noticeable_ms))
     is_saturated = busy > _BUSY_SHARE or lag_ms > noticeable_ms
     notes = []

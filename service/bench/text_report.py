@@ -1,4 +1,4 @@
-"""The report for people. Promises: plain text of one fact per line; the same on a terminal and in a log."""
+"""The report as plain text for people, one fact per line; a terminal and a log get the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded arrivals on disk. Promises: what `--record` writes, `--trace` replays; a bad line is refused by number.
+"""Recorded arrivals on disk. `--trace` replays what `--record` writes; an error names the number of the bad line.
 
 JSON lines with `at_s` and optionally `model` and `image`, or CSV with a header of the same names, or one number
 per line. Other columns are ignored.
@@ -21,7 +21,7 @@ from saccade.service.errors import BadParameter
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`model` and `image` (a file name) are None where the recording does not say."""
+    """One recorded request; `model` and `image` (a file name) are None where the recording does not say."""
 
     at_s: float
     model: str | None = None
@@ -40,7 +40,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
 
 
 def write_trace(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines; `rows` hold at least `at_s`."""
+    """Writes JSON lines; each of `rows` holds at least `at_s`."""
     with path.open("wb") as file:
         file.writelines(orjson.dumps(row) + b"\n" for row in rows)
 

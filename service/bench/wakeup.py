@@ -1,4 +1,4 @@
-"""Wakes an event loop at a moment. Promises: within tens of microseconds, where loops count milliseconds."""
+"""Wakes an event loop at a given moment, to within tens of microseconds; the loop's own timers have milliseconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from saccade.service.errors import RuntimeMissing
 
-_CLOCK_MONOTONIC = 1  # time.monotonic's clock
+_CLOCK_MONOTONIC = 1  # the clock of time.monotonic
 _TFD_TIMER_ABSTIME = 1
 _SOONEST_NS = 1  # zero would disarm the timer
 
@@ -23,14 +23,16 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Wakeup:
-    """Calls `on_wakeup` in `loop` once for each `at`. Linux's timerfd, which the os module has from Python 3.13 on."""
+    """Calls `on_wakeup` in `loop` once for each `at`, by Linux's timerfd, which the os module has only from Python 3.13
+    on.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_wakeup: Callable[[], None]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = int(self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))
         if self._fd < 0:
             raise RuntimeMissing(f"no timer for the load: {os.strerror(ctypes.get_errno())}")
-        # One structure for all calls: building it anew would cost more than the call.
+        # All calls share one structure: building it anew would cost more than the call.
         self._spec = _Itimerspec()
         self._spec_address = ctypes.byref(self._spec)
         self._value = self._spec.value
@@ -40,7 +42,7 @@ class Wakeup:
         loop.add_reader(self._fd, self._expired)
 
     def at(self, moment_s: float) -> None:
-        """`moment_s` is of time.monotonic(); one in the past wakes at once."""
+        """Wakes the loop at `moment_s` of time.monotonic(); a moment in the past wakes it at once."""
         whole_s = int(moment_s) if moment_s > 0.0 else 0
         self._value.seconds = whole_s
         self._value.nanoseconds = max(int((moment_s - whole_s) * 1e9), _SOONEST_NS)
@@ -50,7 +52,7 @@ class Wakeup:
     def _expired(self) -> None:
         try:
             os.read(self._fd, 8)
-        except BlockingIOError:  # set again between its end and this call
+        except BlockingIOError:  # the timer was set again between its end and this call
             return
         self._on_wakeup()
 

@@ -1,4 +1,4 @@
-"""What is sent, and in which order. Promises: every request's bytes are ready before the load starts; order by seed."""
+"""What is sent, and in which order. Every request's bytes are made before the load starts; the seed fixes the order."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ DEFAULT_PATH = "/v1/models/{model}/predict"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a URL points."""
+    """The parts of the server's URL."""
 
     host: str
     port: int
     is_tls: bool
-    prefix: str  # a path before the API's, without a slash at its end
+    prefix: str  # path before the API's own, without a slash at its end
 
     @property
     def authority(self) -> str:
-        """Value of the Host header."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
 
 def endpoint_of(url: str) -> Endpoint:
-    """Raises BadParameter."""
+    """Parses a URL. Raises BadParameter."""
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -46,8 +46,8 @@ def endpoint_of(url: str) -> Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """One model's part of the mix."""
+class ModelShare:
+    """One model's share of the mix, and its images."""
 
     model: str
     weight: float
@@ -79,7 +79,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All items, a model's beside each other, and how often each model is asked."""
+    """All items, grouped by model, and how often each model is asked."""
 
     items: tuple[Item, ...]
     weights: Mapping[str, float]
@@ -92,10 +92,10 @@ class Workload:
         return np.array([index for index, item in enumerate(self.items) if item.model == model], np.int64)
 
 
-def workload_of(shares: Sequence[Share], endpoint: Endpoint, shape: RequestShape) -> Workload:
+def workload_of(shares: Sequence[ModelShare], endpoint: Endpoint, shape: RequestShape) -> Workload:
     items = tuple(
         _item(share.model, image, endpoint, shape) for share in shares for image in share.images
-    )  # several models share bodies only if they are sent from one folder; bodies are small beside the server
+    )  # models share the bytes of a body only if their images come from one folder
     return Workload(items, {share.model: share.weight for share in shares})
 
 
@@ -116,7 +116,7 @@ def _item(model: str, image: ImageFile, endpoint: Endpoint, shape: RequestShape)
 
 
 def order_of(workload: Workload, count: int, seed: int) -> NDArray[np.int64]:
-    """Index into `items` of each request: models drawn by weight, each model's images in shuffled rounds."""
+    """Index into `items` of each request: models are drawn by weight, each model's images in shuffled rounds."""
     random = np.random.default_rng(np.random.SeedSequence(seed).spawn(3)[2])
     weights = np.array(list(workload.weights.values()), np.float64)
     chosen = random.choice(len(weights), size=count, p=weights / weights.sum())
@@ -128,7 +128,7 @@ def order_of(workload: Workload, count: int, seed: int) -> NDArray[np.int64]:
 
 
 def order_of_trace(workload: Workload, arrivals: Sequence[Arrival], count: int, seed: int) -> NDArray[np.int64]:
-    """As `order_of`; the last requests are those of the trace, with its model and image where it names them.
+    """The same as `order_of`, except that the last requests follow the trace where it names a model or image.
 
     Raises BadParameter for a model that is not part of the load.
     """

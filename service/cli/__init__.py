@@ -1,5 +1,6 @@
 """One file per subcommand of `saccade`.
 
-`predict` without a server is `predict_offline.py`, its lines `predict_text.py`; `repository engines` is `engines.py`;
-`options.py` are those that several share; `verification.py` is what `repository verify` checks of one version.
+`predict_offline.py` predicts without a server, and `predict_text.py` prints its lines; `engines.py` is the subcommand
+`repository engines`; `options.py` holds options that several commands share; `verification.py` checks one version for
+`repository verify`.
 """

@@ -1,4 +1,4 @@
-"""`saccade bench URL MODEL --images DIR`: open-loop load. Promises: exit 1 if a limit is broken, 2 for wrong usage."""
+"""`saccade bench URL MODEL --images DIR`: open-loop load. Exits with 1 if a limit is broken, with 2 for wrong usage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from saccade.service.errors import BadParameter
 
-if TYPE_CHECKING:  # numpy and the rest are loaded when a load runs: the other commands need none of it
+if TYPE_CHECKING:  # numpy and the load client are imported only when a load runs: no other command needs them
     from saccade.service.bench.options import BenchOptions
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -47,12 +47,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--requests", type=_COUNT, help="measure so many instead of a duration"),
     click.option("--warm-up-s", type=click.FloatRange(min=0.0), default=2.0, show_default=True, help="not measured"),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of arrivals and images"),
-    # By whom
+    # Which processes send it
     click.option("--processes", type=_COUNT, help="client processes  [default: half the cores, 8 at most]"),
     click.option("--connections", type=_COUNT, default=16, show_default=True, help="opened before the start"),
     click.option("--max-in-flight", type=_COUNT, default=1024, show_default=True, help="more wait in the client"),
     click.option("--timeout-s", type=_POSITIVE, default=30.0, show_default=True, help="then a request has failed"),
-    # What for
+    # What is measured and written
     click.option(
         "--objective-ms", type=_POSITIVE, default=200.0, show_default=True, help="answers within it are goodput"
     ),
@@ -97,7 +97,7 @@ def bench(**given: Any) -> None:
 
 
 def _key(key_file: Path | None, key_env: str | None) -> str | None:
-    """Never from the command line itself: that is in every process list. Raises BadParameter."""
+    """The key from a file or variable: one on the command line is in every process list. Raises BadParameter."""
     if key_file is not None and key_env is not None:
         raise BadParameter("give --key-file or --key-env, not both")
     if key_file is not None:
@@ -132,7 +132,7 @@ def _run(options: BenchOptions) -> list[str]:
         if options.json_file is not None:
             Path(options.json_file).write_bytes(encoded(report))
     if options.html_file is not None:
-        from saccade.service.bench.page import html_of  # matplotlib is needed for it alone
+        from saccade.service.bench.page import html_of  # only this page needs matplotlib
 
         options.html_file.write_text(html_of(report), "utf-8")
     if options.record is not None:

@@ -1,4 +1,4 @@
-"""`saccade doctor`. Promises: says what this machine can serve with, and what to install or change when it cannot."""
+"""`saccade doctor`: says what this machine can serve with, and what to install or change when it cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.settings import Settings, core_count, resolved, settings_from
 
 _MIN_OPEN_FILES = 4096
-_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions that own the same import name
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # distributions with the same import name
 _REINSTALL = (
     f"pip uninstall {' '.join(_ONNXRUNTIMES)}, then pip install 'saccade-serving[gpu]' (or 'saccade-serving[cpu]')"
 )
@@ -49,7 +49,7 @@ def doctor(as_json: bool) -> None:
 
 
 def examine() -> list[Finding]:
-    """All checks, in order; none raises."""
+    """Runs all checks in order; none raises."""
     try:
         settings = resolved(settings_from(os.environ), core_count())
     except SettingsError as error:
@@ -105,7 +105,7 @@ def _package(name: str, use: str) -> Finding:
 
 
 def _version_of(distribution: str) -> str:
-    """Empty where it is not installed."""
+    """The installed version of a distribution; empty where it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -122,7 +122,7 @@ def _shared_memory() -> Finding:
 
 
 def _open_files() -> Finding:
-    import resource  # POSIX only, and only needed here
+    import resource  # only POSIX has it, and only this function needs it
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_enough = soft == resource.RLIM_INFINITY or soft >= _MIN_OPEN_FILES

@@ -1,6 +1,6 @@
-"""The doctor's look at GPUs. Promises: never raises; names what is missing and the command that brings it.
+"""The doctor's GPU checks: they never raise, and name what is missing with the command that installs it.
 
-What is missing fails only where a GPU is to serve; on a CPU it is worth knowing.
+A missing part is a failure only where a GPU is to serve; on a CPU it is information.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _MIB = 1024 * 1024
 
 
 def gpu_findings(settings: Settings) -> list[Finding]:
-    """GPUs with their driver, and TensorRT."""
+    """Findings on the GPUs, their driver, and TensorRT."""
     wants_gpu = any(not is_cpu(device) for device in settings.devices)
     try:
         gpu = gpu_finding(RuntimeDriver(), settings.devices)
-    except SaccadeError as error:  # cuda-python itself is missing
+    except SaccadeError as error:  # cuda-python is not installed
         gpu = Finding("gpu", False if wants_gpu else None, str(error))
     wants_tensorrt = wants_gpu and settings.backend == "tensorrt"
     return [gpu, tensorrt_finding(find_tensorrt(), wants_gpu=wants_gpu, is_needed=wants_tensorrt)]
 
 
 def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
-    """What the driver shows, compared with the devices that are to serve."""
+    """Compares the GPUs that the driver shows with the devices that are to serve."""
     wanted = [device for device in devices if not is_cpu(device)]
     try:
         versions, count = cuda.versions(), cuda.device_count()
@@ -53,7 +53,9 @@ def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
 
 
 def tensorrt_finding(tensorrt: TensorRt | None, *, wants_gpu: bool, is_needed: bool) -> Finding:
-    """TensorRT is optional on a GPU, since ONNX Runtime serves without it, and never used on a CPU."""
+    """Whether TensorRT is installed. It is optional on a GPU, where ONNX Runtime serves without it, and unused on a
+    CPU.
+    """
     if tensorrt is not None:
         hint = "; plans: saccade-export build MODEL/VERSION, saccade repository engines" if wants_gpu else ""
         return Finding("tensorrt", True, f"{tensorrt.__name__} {tensorrt.__version__}{hint}")

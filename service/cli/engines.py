@@ -1,4 +1,4 @@
-"""`saccade repository engines`: which TensorRT plans there are. Promises: reads only; damaged ones are named."""
+"""`saccade repository engines`: lists TensorRT plans, damaged ones included. It only reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saccade.service.repository.open import FoundVersion, list_versions
 from saccade.service.repository.plan_seal import engines_secret
 from saccade.service.repository.plans import PlanStore, engines_root
 
-_WIDE = 200  # characters of a table that goes into a file
+_WIDE = 200  # characters per line of a table that is written to a file
 
 
 @click.command("engines")
@@ -85,7 +85,7 @@ def _rows(store: PlanStore, found: FoundVersion) -> Iterator[dict[str, Any]]:
 
 
 def gate_word(record: PlanRecord) -> str:
-    """How far a plan is: `open` until a device has measured it."""
+    """The gate's state of a plan in one word: `open` until a device has measured it."""
     if record.gate is None or record.gate.is_pending:
         return "open"
     return "accepted" if record.gate.accepted else "denied"

@@ -1,4 +1,4 @@
-"""One line of the doctor's report. Promises: frozen."""
+"""One line of the doctor's report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`is_ok` False fails the program, None is only worth knowing."""
+    """One checked fact. `is_ok` False makes the doctor fail; None is information only."""
 
     what: str
     is_ok: bool | None

@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile:
+class OfflineImage:
     path: Path
 
     @property

@@ -1,4 +1,4 @@
-"""Options that several commands share. Promises: one name, one variable, one help text each."""
+"""Options that several commands share: each has one name, one environment variable and one help text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`saccade predict`: sends images to a server, or takes them through a version here. Promises: exit 1 if any failed."""
+"""`saccade predict`: sends images to a server, or runs them through a version here. Exits with 1 if an image failed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from saccade.service.cli.predict_text import summary_of
 
-_TIMEOUT_S = 70.0  # beyond the longest deadline a server grants by default
+_TIMEOUT_S = 70.0  # more than the longest deadline that a server grants by default
 
 
 @click.command()
@@ -46,7 +46,7 @@ def predict(
     if repository is not None:
         if label is not None or key_file is not None:
             raise click.UsageError("--label and --key-file speak to a server; leave them out with --repository")
-        # Late: sending images needs neither the decoder nor a runtime.
+        # Imported late: sending images needs neither the decoder nor a runtime.
         from saccade.service.cli.predict_offline import OfflineRequest, predict_offline
 
         given = dict(_pair(parameter) for parameter in parameters)
@@ -58,7 +58,7 @@ def predict(
     url, model, *names = arguments
     images = existing(names, may_be_folders=False)
     query = dict(_pair(parameter) for parameter in parameters)
-    # From a file: a key on the command line is in every process list.
+    # The key is read from a file, because a key on the command line is in every process list.
     headers = {"Authorization": f"Bearer {key_file.read_text('utf-8').strip()}"} if key_file else {}
     path = predict_path(model, version, label)
     with _client(url, headers) as client:
@@ -73,7 +73,7 @@ def predict(
 
 
 def existing(names: Sequence[str], *, may_be_folders: bool) -> tuple[Path, ...]:
-    """Raises UsageError for what is not there."""
+    """The named paths. Raises UsageError for one that does not exist."""
     paths = tuple(Path(name) for name in names)
     for path in paths:
         if not (path.is_file() or (may_be_folders and path.is_dir())):

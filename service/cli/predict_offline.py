@@ -1,4 +1,4 @@
-"""`saccade predict --repository DIR IMAGE…`: without a server. Promises: exit 1 if any image failed; lines in order."""
+"""`saccade predict --repository DIR IMAGE…`: without a server. Lines come in order; exits with 1 if an image failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from saccade.service.cli.offline import ImageFile, OfflineAnswer, OfflineModel, newest_version
+from saccade.service.cli.offline import OfflineAnswer, OfflineImage, OfflineModel, newest_version
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import list_versions
@@ -54,7 +54,7 @@ def predict_offline(request: OfflineRequest) -> None:
             given, model.manifest, DeadlineRule(settings.default_deadline_ms, settings.max_deadline_ms)
         )
         model.warm_up()
-        for answer in _shown(model.predict([ImageFile(path) for path in files], parameters), len(files)):
+        for answer in _shown(model.predict([OfflineImage(path) for path in files], parameters), len(files)):
             click.echo(_line(answer, request.as_json))
         times = model.times
     rate = times.images / times.total_s if times.total_s else 0.0
@@ -69,12 +69,12 @@ def predict_offline(request: OfflineRequest) -> None:
 
 
 def one_process(settings: Settings) -> Settings:
-    """Threads of one process that does everything: all cores infer, and all decode while the device is busy."""
+    """Settings for a single process: all cores infer, and all decode while the device is busy."""
     return settings.model_copy(update={"decode_threads": max(2, core_count())})
 
 
 def image_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are named, folders as their images in order of name."""
+    """Files in the order given, and for a folder its images in the order of their names."""
     for path in paths:
         if path.is_dir():
             yield from sorted(item for item in path.iterdir() if item.suffix.lower() in _SUFFIXES and item.is_file())

@@ -1,4 +1,4 @@
-"""One prediction in one line. Promises: for people; machines take the JSON."""
+"""One prediction in one line, for people; programs use the JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def summary_of(prediction: dict[str, Any]) -> str:
-    """One line for a person."""
+    """The prediction in one line."""
     if "classes" in prediction:
         return ", ".join(f"{item['label']} {item['score']:.2f}" for item in prediction["classes"][:3])
     if "detections" in prediction:

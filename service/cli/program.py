@@ -1,4 +1,4 @@
-"""The `saccade` program. Promises: exit code 0 done, 1 the work failed, 2 wrong usage; errors say what to change."""
+"""The `saccade` program. It exits with 0 when done, 1 when the work failed, 2 for wrong usage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for command in (serve, predict, bench, repository, doctor):
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the command line. Errors say what to change."""
     try:
         saccade()
     except SettingsError as error:

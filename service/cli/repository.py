@@ -1,4 +1,6 @@
-"""`saccade repository list|show|verify|engines`. Promises: reads only; verify exits 1 when any version is refused."""
+"""`saccade repository list|show|verify|engines`: commands that only read. `verify` exits with 1 if it refuses a
+version.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ def _metric(manifest: Manifest, variant: Variant) -> str:
 
 
 def _claimed_key_id(version_dir: Path) -> str:
-    """Who says to have signed it; only `verify` checks."""
+    """The id of the key that claims to have signed the version; only `verify` checks the claim."""
     try:
         return read_signature(version_dir).key_id
     except SignatureRefused:

@@ -1,4 +1,4 @@
-"""`saccade serve`. Promises: every setting is an option and a SACCADE_* variable; the option wins."""
+"""`saccade serve`: every setting is an option and a SACCADE_* variable; the option wins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.service.settings import PREFIX, Settings, core_count, settings_from
 
 
 def _option(name: str) -> click.Option:
-    """Values stay text: `Settings` is the one place that parses and refuses them."""
+    """A click option for a setting. Its value stays text, because only `Settings` parses and refuses values."""
     field = Settings.model_fields[name]
     return click.Option(
         [f"--{name.replace('_', '-')}"],

@@ -1,4 +1,4 @@
-"""One version's check for `saccade repository verify`. Promises: digests and signature both looked at, never raised."""
+"""Checks one version for `saccade repository verify`: looks at digests and signature both, and never raises."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ SignatureState = Literal["valid", "unchecked", "unsigned", "invalid"]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a server with the same keys would say of a version; `reason` is empty when it would serve it."""
+    """What a server with the same keys would find; `reason` is empty when it would serve the version."""
 
     model: str
     version: int
     reason: str
     signature: SignatureState
-    key_id: str | None  # as manifest.sig claims it, unless the signature is valid
+    key_id: str | None  # of the valid signature, or else as manifest.sig claims it
 
     @property
     def line(self) -> str:
-        """For people; what an invalid signature lacks is part of the reason."""
+        """The result in one line for people; the reason includes what is wrong with the signature."""
         signature = {
             "valid": f"signed by {self.key_id}",
             "unchecked": f"signed by {self.key_id}, not checked (no trusted keys)",
@@ -38,7 +38,7 @@ class Verification:
 
 
 def verification_of(found: FoundVersion, policy: SignaturePolicy) -> Verification:
-    """Hashes every file and checks the signature, whatever the other one says."""
+    """Hashes every file and checks the signature, whatever the result of the other check."""
     reasons = []
     try:
         verify_version(found.path)
@@ -61,5 +61,5 @@ def _signature_of(found: FoundVersion, policy: SignaturePolicy) -> tuple[Signatu
         manifest = verified_bytes(found.path / MANIFEST_NAME, None)
         return "valid", policy.signer_of(found.path, manifest), []
     except RepositoryError as error:
-        # Without a manifest the digests' check says so already.
+        # A missing manifest is reported by the check of digests already.
         return "invalid", claimed.key_id, [str(error)] if isinstance(error, SignatureRefused) else []

@@ -1,7 +1,7 @@
-"""Who builds which plan right now. Promises: a mark is a hint for people and other servers, never needed to be right.
+"""Marks that show who builds which plan right now: hints for people and other servers, which nothing relies on.
 
-A builder leaves a small file beside the plans and renews it while it lives; one that was not renewed counts no more.
-Two builders of the same plan waste time and nothing else: the store takes the first and keeps it.
+A builder leaves a small file beside the plans and renews it while it lives; a mark that was not renewed no longer
+counts. Two builders of the same plan only waste time: the store keeps the first plan.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from saccade.models.contract.plans import PlanKey
 from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file
 
-FRESH_S = 60.0  # without a renewal for so long, its builder is dead or cut off
+FRESH_S = 60.0  # a builder that has not renewed its mark for so long is dead or cut off
 _RENEW_S = 10.0
 _PREFIX, _SUFFIX = ".building-", ".json"
 _MOST_BYTES = 4096
@@ -29,11 +29,11 @@ class BuildMark(msgspec.Struct, frozen=True):
     """One build under way."""
 
     variant: str
-    place: str  # of the plan's key
+    place: str  # directory name of the plan's key
     host: str
     pid: int
     stage: str
-    share: float  # of that stage
+    share: float  # done share of the stage
     renewed: float  # seconds since the epoch, by the builder's clock
 
     @property
@@ -42,7 +42,7 @@ class BuildMark(msgspec.Struct, frozen=True):
 
 
 def build_marks(root: Path, model: str, version: int, now: float | None = None) -> tuple[BuildMark, ...]:
-    """Fresh marks of a version. Damaged ones are none."""
+    """The fresh marks of a version; damaged ones are skipped."""
     limit = (time.time() if now is None else now) - FRESH_S
     found: list[BuildMark] = []
     for variant in names_in(root, (model, str(version))):
@@ -55,7 +55,7 @@ def build_marks(root: Path, model: str, version: int, now: float | None = None) 
 
 
 class MarkedBuild:
-    """A build that says how far it is. Raises nothing: a mark that cannot be written is left out."""
+    """A build that shows its progress in a mark. It raises nothing: a mark that cannot be written is left out."""
 
     def __init__(self, root: Path, model: str, version: int, variant: str, key: PlanKey) -> None:
         self._root = root
@@ -66,7 +66,7 @@ class MarkedBuild:
         self._is_over = threading.Event()
 
     def tell(self, stage: str, share: float) -> None:
-        """Seen with the next renewal, at once when the stage is new."""
+        """Sets the progress, which the next renewal writes; a new stage is written at once."""
         is_new = stage != self._mark.stage
         self._mark = msgspec.structs.replace(self._mark, stage=stage, share=round(share, 3))
         if is_new:
@@ -74,7 +74,7 @@ class MarkedBuild:
 
     @contextmanager
     def shown(self) -> Iterator[MarkedBuild]:
-        """Renewed by a thread until the end, then taken away."""
+        """Renews the mark in a thread until the block ends, then removes it."""
         self._renew()
         renewing = threading.Thread(target=self._keep_renewing, name="build-mark", daemon=True)
         renewing.start()
@@ -100,5 +100,5 @@ def _try_read(root: Path, parts: tuple[str, ...], name: str) -> BuildMark | None
     try:
         with opened_directory(root, parts) as directory:
             return msgspec.json.decode(read_file(directory, name, _MOST_BYTES), type=BuildMark)
-    except (OSError, msgspec.DecodeError):  # taken away meanwhile, or nothing that we wrote
+    except (OSError, msgspec.DecodeError):  # removed meanwhile, or not a mark
         return None

@@ -1,7 +1,7 @@
-"""Files below one directory. Promises: no link is followed below it, no read is larger than asked, writes are whole.
+"""Files below one directory: links below it are not followed, reads have a limit, and writes are atomic.
 
-Everything goes through directory descriptors (openat and its like), so that whoever else may write there cannot lead a
-read or a write out of the directory, not even by swapping a directory for a link in between.
+All access uses directory descriptors (openat and similar calls), so that another writer cannot lead a read or a write
+out of the directory, not even by replacing a directory with a link in between.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe put there must not block
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # opening a pipe that lies there must not block
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PIECE = 16 * 1024 * 1024  # bytes of one write
+_PIECE = 16 * 1024 * 1024  # bytes per write call
 
 
 @contextmanager
 def opened_directory(root: Path, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
-    """A descriptor of root/parts. Only `root` itself may be a link. Raises OSError."""
+    """Opens root/parts as a descriptor. Only `root` itself may be a link. Raises OSError."""
     if create:
         root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -37,16 +37,16 @@ def opened_directory(root: Path, parts: Sequence[str], *, create: bool = False) 
 
 
 def names_in(root: Path, parts: Sequence[str]) -> list[str]:
-    """Sorted names; empty where there is no such directory, or a link is in its place. Raises OSError."""
+    """Sorted names in a directory; empty where there is none, or a link in its place. Raises OSError."""
     try:
         with opened_directory(root, parts) as descriptor:
             return sorted(os.listdir(descriptor))
-    except (FileNotFoundError, NotADirectoryError):  # the second is what a link gives
+    except (FileNotFoundError, NotADirectoryError):  # a link raises NotADirectoryError
         return []
 
 
 def read_file(directory: int, name: str, most_bytes: int) -> bytes:
-    """Raises OSError, also for what is no plain file or is larger than `most_bytes`."""
+    """The file's bytes. Raises OSError, also when it is not a plain file or is larger than `most_bytes`."""
     descriptor = os.open(name, _READ, dir_fd=directory)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
@@ -58,7 +58,7 @@ def read_file(directory: int, name: str, most_bytes: int) -> bytes:
 
 
 def write_file(directory: int, name: str, content: bytes) -> None:
-    """A new file, on the disk when this returns. Raises OSError."""
+    """Creates a file and returns once it is on the disk. Raises OSError."""
     descriptor = os.open(name, _WRITE, 0o644, dir_fd=directory)
     try:
         view = memoryview(content)
@@ -70,7 +70,7 @@ def write_file(directory: int, name: str, content: bytes) -> None:
 
 
 def replace_file(directory: int, name: str, content: bytes) -> None:
-    """The old content or the new one, never half of it. Raises OSError and then leaves the old one."""
+    """Replaces a file atomically: readers see the old content or the new. When it raises OSError, the old one stays."""
     scratch = f".{name}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
         write_file(directory, scratch, content)

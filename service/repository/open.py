@@ -1,4 +1,4 @@
-"""Lists a model repository. Promises: reads names only, ignores what is not a version, never writes."""
+"""Lists a model repository: reads names only, ignores what is not a version, never writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FoundVersion:
 
     key: VersionKey
     path: Path
-    fingerprint: tuple[tuple[str, int, int], ...]  # name, size, mtime in ns
+    fingerprint: tuple[tuple[str, int, int], ...]  # (name, size in bytes, mtime in ns) of each file
 
 
 def list_versions(repository: Path) -> list[FoundVersion]:
@@ -35,20 +35,20 @@ def list_versions(repository: Path) -> list[FoundVersion]:
 
 
 def newest_versions(repository: Path) -> list[FoundVersion]:
-    """The newest one of every model. Raises as `list_versions` does."""
+    """The newest version of every model. Raises as `list_versions` does."""
     return list({found.key.model: found for found in list_versions(repository)}.values())
 
 
 def _versions_of(model_dir: Path) -> list[FoundVersion]:
     try:
         paths = list(model_dir.iterdir())
-    except (PermissionError, FileNotFoundError):  # a volume's lost+found, or a model removed right now
+    except (PermissionError, FileNotFoundError):  # a volume's lost+found, or a model that was just removed
         return []
     found = []
     for path in paths:
         if path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir():
             key = VersionKey(model_dir.name, int(path.name))
-            with suppress(FileNotFoundError):  # removed right now; the next look will not see it
+            with suppress(FileNotFoundError):  # the file was just removed; the next listing will not see it
                 found.append(FoundVersion(key, path, _fingerprint(path)))
     return sorted(found, key=lambda version: version.key.version)
 
@@ -58,7 +58,7 @@ def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
     for file in sorted(path.rglob("*")):
         try:
             stat = file.stat()
-        except FileNotFoundError:  # being replaced right now; the next look sees the outcome
+        except FileNotFoundError:  # the version is being replaced; the next listing sees the result
             continue
         entries.append((str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns))
     return tuple(entries)

@@ -1,6 +1,6 @@
-"""Vouches for plan records. Promises: with a secret nothing passes without its HMAC-SHA256; else nothing is asked.
+"""Vouches for plan records by HMAC-SHA256 (RFC 2104). With a secret, no record without a valid HMAC is accepted.
 
-RFC 2104. Plans are programs, so who can change one decides what the GPU runs.
+Plans are programs: whoever can change a plan decides what the GPU runs. Without a secret, nothing is checked.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from saccade.service.errors import SettingsError
 
 FEWEST_SECRET_BYTES = 32
-MOST_SEAL_BYTES = 256  # two lines at most
+MOST_SEAL_BYTES = 256  # a seal has at most two lines
 _MOST_FILE_BYTES = 64 * 1024
 
 
 def engines_secret(path: Path) -> bytes:
-    """The secret in a file, without the line's end. Raises SettingsError."""
+    """The secret in a file, without the final line break. Raises SettingsError."""
     try:
         with path.open("rb") as file:
             secret = file.read(_MOST_FILE_BYTES).rstrip(b"\r\n")
@@ -32,7 +32,7 @@ def engines_secret(path: Path) -> bytes:
 
 
 class Seal:
-    """HMACs of one secret, one hexadecimal line per content that counts."""
+    """Makes and checks seals: HMACs under one secret, one hexadecimal line per valid content."""
 
     def __init__(self, secret: bytes | None) -> None:
         self._secret = secret
@@ -45,7 +45,7 @@ class Seal:
         return b"".join(f"{self._mac(content)}\n".encode() for content in contents)
 
     def fits(self, content: bytes, seal: bytes) -> bool:
-        """Whether one of the seal's lines is of `content`; always, where nothing is asked."""
+        """Whether one of the seal's lines belongs to `content`; always true without a secret."""
         wanted = self._mac(content).encode()
         return not self.is_asked or any(hmac.compare_digest(wanted, line) for line in seal.split(b"\n"))
 

@@ -1,8 +1,8 @@
-"""Keeps TensorRT plans. Promises: a plan is there whole or not at all, and what is read is what was put, or refused.
+"""Stores TensorRT plans. A plan appears whole or not at all, and a plan whose bytes changed is refused.
 
 The layout of the directory is described in `models/contract/plans.py`. With a secret, every record carries an HMAC in
-`plan.hmac`, and a plan without a fitting one is refused; the record holds the plan's digest. Without a secret, nobody
-else may write there.
+`plan.hmac`, and a plan without a valid one is refused; the record holds the plan's digest. Without a secret, the
+operator must let nobody else write there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from saccade.service.errors import PlanRefused, RepositoryError
 from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file, write_file
 from saccade.service.repository.plan_seal import MOST_SEAL_BYTES, Seal
 
-ENGINES_DIRECTORY = ".engines"  # below the repository: names that start with a dot are no models
+ENGINES_DIRECTORY = ".engines"  # lies in the repository, where a name with a leading dot is never a model's
 SEAL_FILE = "plan.hmac"
 TIMING_SEAL_FILE = "timing.hmac"
 MOST_RECORD_BYTES = 1024 * 1024
@@ -45,7 +45,7 @@ MOST_LAYERS_BYTES = 64 * 1024 * 1024
 MOST_TIMING_BYTES = 256 * 1024 * 1024
 
 _SCRATCH, _GONE = ".putting-", ".gone-"
-_ABANDONED_S = 6 * 3600.0  # a writer that old is dead; nothing takes so long between two writes
+_ABANDONED_S = 6 * 3600.0  # a writer that did not write for so long is dead
 _MODEL: TypeAdapter[str] = TypeAdapter(ModelName)
 _VARIANT: TypeAdapter[str] = TypeAdapter(VariantName)
 _Name = TypeVar("_Name", str, int)
@@ -62,14 +62,14 @@ class StoredPlan:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What lies in one version's directory."""
+    """The plans in one version's directory."""
 
     plans: tuple[StoredPlan, ...]
-    problems: tuple[str, ...]  # one line per directory that cannot be used
+    problems: tuple[str, ...]  # one line per unusable plan directory
 
 
 def engines_root(repository: Path) -> Path:
-    """Where plans lie unless a setting says otherwise."""
+    """The directory of plans when the settings name none."""
     return repository / ENGINES_DIRECTORY
 
 
@@ -77,20 +77,22 @@ class PlanStore:
     """Plans below one directory, shared by any number of readers and writers."""
 
     def __init__(self, root: Path, key: bytes | None = None) -> None:
-        """`key` is the secret of HMACs, see `plan_seal.engines_secret`; None asks for none."""
+        """`key` is the secret of HMACs, see `plan_seal.engines_secret`; None: HMACs are not checked."""
         self.root = root
         self._seal = Seal(key)
 
     def find(self, model: str, version: int, variant: str, key: PlanKey) -> StoredPlan | None:
-        """The plan that was made for exactly this key. Raises PlanRefused for a damaged or unvouched one."""
+        """The plan that was made for exactly this key. Raises PlanRefused for a damaged plan or one without a valid
+        HMAC.
+        """
         return self._plan_in(_parts(model, version, variant), key.place, key)
 
     def all(self, model: str, version: int) -> tuple[StoredPlan, ...]:
-        """Every usable plan of a version, whatever it was made for."""
+        """All usable plans of a version, whatever machine they were made for."""
         return self.survey(model, version).plans
 
     def survey(self, model: str, version: int) -> Survey:
-        """Every plan of a version, and what keeps others from being used."""
+        """All usable plans of a version, and why the others cannot be used."""
         plans: list[StoredPlan] = []
         problems: list[str] = []
         above = _parts(model, version)
@@ -114,10 +116,10 @@ class PlanStore:
         *,
         replace: bool = False,
     ) -> StoredPlan:
-        """Adds a plan in one rename. One of the same key that is there already stays, unless `replace` is set.
+        """Adds a plan in one rename. An existing plan of the same key stays, unless `replace` is set.
 
-        Raises RepositoryError when it cannot be written, and then leaves nothing behind; PlanRefused when `plan` is not
-        the record's.
+        Raises RepositoryError when it cannot be written, and then leaves nothing behind; PlanRefused when the record
+        has another digest than `plan`.
         """
         if hashlib.sha256(plan).hexdigest() != record.plan_sha256 or len(plan) != record.plan_bytes:
             raise PlanRefused(f"the record of {_named(record)} is of other bytes than the plan; build it again")
@@ -142,9 +144,9 @@ class PlanStore:
         return found
 
     def update_record(self, stored: StoredPlan, record: PlanRecord, layers: bytes | None = None) -> StoredPlan:
-        """Replaces `plan.json`: a gate's decision and figures; `layers` is what the inspector said meanwhile.
+        """Replaces `plan.json`, after a gate decided. `layers` is the inspector's layer information.
 
-        Raises PlanRefused when the record speaks of another plan.
+        Raises PlanRefused when the record belongs to another plan.
         """
         before = stored.record
         if (record.key, record.plan_sha256) != (before.key, before.plan_sha256):
@@ -155,7 +157,7 @@ class PlanStore:
                 if layers is not None:
                     replace_file(at, LAYERS_FILE, layers)
                 if self._seal.is_asked:
-                    # Both are valid for a moment, so that no reader meets a record whose HMAC is not there yet.
+                    # The seal holds both HMACs for a moment, so that no reader finds a record before its HMAC.
                     replace_file(at, SEAL_FILE, self._seal.of(plan_record_bytes(before), content))
                 replace_file(at, PLAN_RECORD, content)
                 if self._seal.is_asked:
@@ -167,7 +169,7 @@ class PlanStore:
         return StoredPlan(stored.directory, record)
 
     def read_plan(self, stored: StoredPlan) -> bytes:
-        """The plan's bytes, whose digest is the record's. Raises PlanRefused."""
+        """The plan's bytes, checked against the record's digest. Raises PlanRefused."""
         record = stored.record
         try:
             with opened_directory(self.root, _parts_of(record)) as directory:
@@ -194,9 +196,9 @@ class PlanStore:
         return self._content(stored, LAYERS_FILE, MOST_LAYERS_BYTES)
 
     def newest_timings(self, model: str, variant: str, key: PlanKey) -> bytes:
-        """Kernel timings that a build for `key` may start from, of any version of the model; empty without any.
+        """Kernel timings for a build of `key` to start from, of any version of the model; empty without any.
 
-        With a secret, only timings that carry its HMAC: TensorRT parses them.
+        With a secret, only timings with a valid HMAC are returned, because TensorRT parses them.
         """
         usable = [plan for plan in self._all_versions(model) if _same_machine(plan.record.key, key)]
         for plan in sorted(usable, key=lambda plan: (plan.record.variant != variant, _age(plan.record))):
@@ -212,7 +214,7 @@ class PlanStore:
                 yield from self.all(model, int(name))
 
     def _plan_in(self, above: tuple[str, ...], place: str, key: PlanKey | None) -> StoredPlan | None:
-        """The plan of one directory; with `key`, only one that was made for it."""
+        """The plan in one directory; with `key`, only if it was made for that key."""
         path = self.root.joinpath(*above, place)
         try:
             with opened_directory(self.root, (*above, place)) as directory:
@@ -267,7 +269,7 @@ class PlanStore:
             os.close(directory)
 
     def _move(self, directory: int, scratch: str, record: PlanRecord, *, replace: bool) -> None:
-        """Into its place. What is there and cannot be used makes room, too."""
+        """Moves the new plan into its place. An unusable plan there is replaced, too."""
         place = record.key.place
         while True:
             try:
@@ -293,12 +295,14 @@ class PlanStore:
         try:
             with opened_directory(self.root, _parts_of(stored.record)) as directory:
                 return read_file(directory, name, most_bytes)
-        except OSError:  # not there, or nothing that may be read
+        except OSError:  # absent, or not a readable file
             return None
 
 
 def _parts(model: str, version: int, variant: str | None = None) -> tuple[str, ...]:
-    """Raises PlanRefused for names that no version can have; nothing else reaches the file system."""
+    """Path parts of a version's plans. Raises PlanRefused for names that no version can have; no other reaches the
+    disk.
+    """
     above = (_validated(_MODEL, model, "model"), str(_validated(_VERSION, version, "version")))
     return above if variant is None else (*above, _validated(_VARIANT, variant, "variant"))
 
@@ -339,22 +343,22 @@ def _same_machine(found: PlanKey, wanted: PlanKey) -> bool:
 
 
 def _age(record: PlanRecord) -> tuple[int, ...]:
-    """Ascends from the newest record: ISO 8601 in UTC sorts as text."""
+    """A sort key that puts the newest record first; ISO 8601 in UTC sorts as text."""
     return tuple(-ord(letter) for letter in record.created)
 
 
 def _retire(directory: int, place: str) -> None:
-    """Out of the way in one rename, then away."""
+    """Renames a plan's directory, then deletes it."""
     gone = f"{_GONE}{os.urandom(8).hex()}"
     try:
         os.rename(place, gone, src_dir_fd=directory, dst_dir_fd=directory)
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # another process removed it first
         return
     _remove_tree(gone, directory)
 
 
 def _sweep(directory: int, now: float) -> None:
-    """What writers that died have left."""
+    """Deletes what dead writers left behind."""
     for name in os.listdir(directory):
         if name.startswith((_SCRATCH, _GONE)):
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Signatures of versions. Promises: a trusted key signed these very manifest bytes, or a named refusal.
+"""Signatures of versions: checks that a trusted key signed the manifest's bytes; each kind of refusal has its error.
 
 `manifest.sig` lies beside `manifest.json` and signs its exact bytes (Ed25519, RFC 8032); the manifest holds the digest
 of every other file, so one signature covers the version.
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SIGNATURE_NAME = "manifest.sig"
-MAX_SIGNATURE_BYTES = 4096  # a real one has about 300; whoever can write the repository chooses what we read
+MAX_SIGNATURE_BYTES = 4096  # a real signature has about 300; the limit bounds what a hostile writer makes us read
 _ED25519_SIGNATURE_BYTES = 64
 
 TrustedKeys = Mapping[str, bytes]  # raw public keys by key id
 
 
 class ManifestSignature(Frozen):
-    """What `manifest.sig` holds."""
+    """The content of `manifest.sig`."""
 
     algorithm: Literal["ed25519"]
     key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    manifest_sha256: Sha256  # says which of the two files changed when they do not fit
+    manifest_sha256: Sha256  # tells, when the signature is invalid, whether the manifest changed
     signature: str  # base64
 
 
 def key_id_of(public_key: bytes) -> str:
-    """The first 16 hex digits of a raw public key's SHA-256: a name to find the key by, not a proof of anything."""
+    """The first 16 hex digits of a raw public key's SHA-256. The id finds a key but proves nothing."""
     return hashlib.sha256(public_key).hexdigest()[:16]
 
 
@@ -54,7 +54,7 @@ def sign_manifest(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
 
 
 def read_signature(version_dir: Path) -> ManifestSignature:
-    """What the version claims, nothing verified. Raises UnsignedVersion or DamagedSignature."""
+    """What the version claims, unverified. Raises UnsignedVersion or DamagedSignature."""
     path = version_dir / SIGNATURE_NAME
     try:
         with path.open("rb") as file:
@@ -79,7 +79,7 @@ def read_signature(version_dir: Path) -> ManifestSignature:
 def verify_signature(version_dir: Path, manifest: bytes, trusted: TrustedKeys) -> str:
     """The id of the trusted key that signed `manifest`, the bytes of this version's manifest.json.
 
-    Parses nothing but manifest.sig. Raises UnsignedVersion, DamagedSignature, UnknownSigner or BadSignature.
+    Only manifest.sig is parsed. Raises UnsignedVersion, DamagedSignature, UnknownSigner or BadSignature.
     """
     claimed = read_signature(version_dir)
     signature = _signature_bytes(claimed)
@@ -95,7 +95,7 @@ def verify_signature(version_dir: Path, manifest: bytes, trusted: TrustedKeys) -
             f"manifest.json has SHA-256 {found[:12]}…, {SIGNATURE_NAME} was made for {claimed.manifest_sha256[:12]}…: "
             "one of them was changed or copied from elsewhere; publish the version again"
         )
-    # Imported here: takes time and memory, and only servers with trusted keys need it.
+    # Imported here, because it takes time and memory, and only servers with trusted keys need it.
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -1,4 +1,4 @@
-"""Whose signatures count. Promises: public keys only, every file read or refused by name, never silently fewer."""
+"""The public keys whose signatures count. Every key file is read, or refused by its name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from saccade.service.repository.signature import TrustedKeys, key_id_of, verify_
 
 @dataclass(frozen=True, slots=True)
 class SignaturePolicy:
-    """What a server asks of signatures. Without trusted keys nothing is checked."""
+    """What a server demands of signatures. Without trusted keys nothing is checked."""
 
     trusted: TrustedKeys
-    is_required: bool  # whether a version without a signature is refused, too
+    is_required: bool  # whether a version without a signature is refused
 
     def signer_of(self, version_dir: Path, manifest: bytes) -> str | None:
-        """The trusted key that signed, None where none is asked for. Raises SignatureRefused."""
+        """The id of the trusted key that signed; None where no signature is demanded. Raises SignatureRefused."""
         if not self.trusted and not self.is_required:
             return None
         try:
@@ -33,12 +33,12 @@ NO_SIGNATURES = SignaturePolicy({}, is_required=False)
 
 
 def signature_policy(paths: Sequence[Path], *, is_required: bool) -> SignaturePolicy:
-    """Reads the trusted keys, once. Raises SettingsError for what cannot be read or is no public key."""
+    """Reads the trusted keys. Raises SettingsError for a file that cannot be read or is not a public key."""
     return SignaturePolicy(load_trusted_keys(paths), is_required) if paths or is_required else NO_SIGNATURES
 
 
 def load_trusted_keys(paths: Sequence[Path]) -> TrustedKeys:
-    """Keys of PEM files and of all files of directories, by key id. Names that start with a dot are left alone.
+    """Keys by id, from PEM files and all files of directories. Names with a leading dot are skipped.
 
     Raises SettingsError.
     """
@@ -50,7 +50,7 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     try:
-        # Kubernetes mounts a volume as links into a directory `..data`; only the links count.
+        # Kubernetes mounts a volume as links into a directory `..data`, which is not read itself.
         files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
     except OSError as error:
         raise SettingsError(f"SACCADE_TRUSTED_KEYS: cannot read {path}: {error.strerror}") from error
@@ -60,7 +60,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _public_key(path: Path) -> bytes:
-    # Imported here: takes time and memory, and only servers with trusted keys need it.
+    # Imported here, because it takes time and memory, and only servers with trusted keys need it.
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

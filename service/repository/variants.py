@@ -1,11 +1,11 @@
-"""Chooses the variant that ONNX Runtime serves on a device. Promises: pure; by figures, among those that passed."""
+"""Chooses the variant that ONNX Runtime serves on a device: pure, by measured figures, among accepted variants."""
 
 from __future__ import annotations
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.errors import RepositoryError
 
-# Without TensorRT: a variant made for it would run as float there, slower than the float variant and never measured.
+# ONNX Runtime would run a variant made for TensorRT as float, slower than the float variant and never measured.
 _TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}
 
 
@@ -25,25 +25,25 @@ def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
 
 
 def kind_of(device: str) -> str:
-    """As manifests name it."""
-    return "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # GPUs have other names too, such as MIG-…
+    """The manifests' name for the kind of a device."""
+    return "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # a GPU may have another name, such as MIG-…
 
 
 def runnable_variants(manifest: Manifest, device: str) -> list[Variant]:
-    """Accepted variants that run there without TensorRT."""
+    """The accepted variants that run on a device without TensorRT."""
     targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
     return [item for item in manifest.accepted_variants() if item.target in targets]
 
 
 def gate_state(variant: Variant) -> str:
-    """In the words of tables and errors. A pending variant is never served: its last checks have not been made."""
+    """The gate's state for tables and errors. A pending variant is never served: its last checks were not made."""
     if variant.gate.accepted:
         return "passed"
     return "pending: waits for a device" if variant.gate.is_pending else "denied"
 
 
 def images_per_s(variant: Variant, device_kind: str) -> float:
-    """Best measured throughput on this kind of device, 0 when none was measured."""
+    """The best measured throughput on this kind of device; 0 when none was measured."""
     if variant.measured_on.kind != device_kind:
         return 0.0
     return max((figure.images_per_s for figure in variant.latency), default=0.0)

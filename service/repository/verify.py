@@ -1,4 +1,4 @@
-"""Checks a version before it may be served. Promises: every byte the manifest lists is the byte that was gated."""
+"""Checks before a version is served that every file has the bytes which passed the gate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class VerifiedVersion:
     manifest: Manifest
     manifest_sha256: str
     path: Path
-    signed_by: str | None = None  # id of the trusted key; None where none was asked for
+    signed_by: str | None = None  # id of the trusted key; None where no signature is demanded
 
 
 def verified_bytes(path: Path, sha256: str | None) -> bytes:
-    """A file's bytes, their digest checked when one is given. Raises RepositoryError."""
+    """A file's bytes, with their digest checked when one is given. Raises RepositoryError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -32,7 +32,7 @@ def verified_bytes(path: Path, sha256: str | None) -> bytes:
 
 
 def verify_version(version_dir: Path, policy: SignaturePolicy = NO_SIGNATURES) -> VerifiedVersion:
-    """Checks one version directory: its signature before anything is parsed, then file by file.
+    """Checks one version directory: its signature before anything is parsed, then every file.
 
     Raises RepositoryError with the reason.
     """
@@ -64,7 +64,7 @@ def ensure_judged(manifest: Manifest, *, allow_unjudged: bool) -> None:
 
 
 def _verify_file(path: Path, sha256: str) -> None:
-    """Hashes in pieces, so that a large network is not held in memory for it."""
+    """Hashes a file in pieces, so that a large network is not held in memory."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""One image's outputs as the API's answer. Promises: source coordinates; what the task declares is always there."""
+"""Turns one image's outputs into the API's answer, in source coordinates and with every field of the task."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from saccade.service.vision.segmentation import segments_json
 def prediction_of(
     outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
 ) -> dict[str, Any]:
-    """Source size and task answer; `outputs` are one image's rows of `manifest.answer`, in order.
+    """The source size and the task's answer. `outputs` are one image's rows of `manifest.answer`, in order.
 
-    Raises NotFinite: JSON has no word for such a number, and a client would take null for an answer.
+    Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer.
     """
     error = not_finite(outputs, manifest)
     if error is not None:

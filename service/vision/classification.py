@@ -1,4 +1,4 @@
-"""Classifier answers. Promises: best first, at most `top_k`."""
+"""Classifier answers: at most `top_k` classes, best first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 def classes_json(
     scores: NDArray[np.float32], class_ids: NDArray[np.int32], labels: Sequence[str], top_k: int
 ) -> dict[str, Any]:
-    """`scores` (k,), `class_ids` (k,), best first as the graph gives them."""
+    """The answer's JSON. `scores` and `class_ids` are (k,), best first as the graph gives them."""
     pairs = zip(class_ids[:top_k].tolist(), scores[:top_k].tolist(), strict=True)
     return {
         "classes": [

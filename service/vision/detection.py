@@ -1,4 +1,4 @@
-"""Detector answers. Promises: boxes in source pixels, best first, inside the image."""
+"""Detector answers: boxes in source pixels, inside the image, best first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def detections_json(
     score_threshold: float,
     max_detections: int,
 ) -> dict[str, Any]:
-    """`boxes` (k, 4) x1 y1 x2 y2 in model pixels, `scores` (k,), `class_ids` (k,); `count` rows are real."""
+    """The answer's JSON. `boxes` (k, 4) x1 y1 x2 y2 in model pixels, `scores` (k,), `class_ids` (k,); `count` rows are
+    real.
+    """
     rows = np.flatnonzero(scores[:count] >= score_threshold)
     rows = rows[np.argsort(-scores[rows], kind="stable")][:max_detections]
     source = boxes_to_source(boxes[rows], place).astype(np.float64).round(2)

@@ -1,4 +1,4 @@
-"""What an API process can say of an image without decoding it. Promises: the CPU path's limits, no CUDA, no pixels."""
+"""Reads what can be known of an image without decoding it, by the CPU path's limits and without CUDA."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from saccade.service.errors import BadImage
 from saccade.service.vision.image_decoder import JPEG_MAGIC, ImageLimits, jpeg_orientation
 from saccade.service.vision.resize_plan import upright_size
 
-# Larger ones go to the image threads: they are rare, and a few of them would fill the device's memory.
+# Larger images go to the image threads: they are rare, and a few of them would fill the device's memory.
 MAX_GPU_PIXELS = 16_000_000
 _END_OF_IMAGE = b"\xff\xd9"
-_DECODABLE = frozenset({"YCbCr", "Gray"})  # as nvJPEG reads them; CMYK and plain RGB are converted on the CPU
-_CHROMA = frozenset({"444", "422", "420", "Gray"})  # what the self check measures; 4:4:0 and 4:1:1 are rare
-_START_OF_FRAME, _START_OF_SCAN = 0xC0, 0xDA  # JPEG markers; this frame is baseline: sequential, Huffman, 8 bits
-# Extended, progressive, lossless and arithmetic frames. C4, C8 and CC between them are no frames.
+_DECODABLE = frozenset({"YCbCr", "Gray"})  # nvJPEG reads these; the CPU converts CMYK and plain RGB
+_CHROMA = frozenset({"444", "422", "420", "Gray"})  # the self check measures these; 4:4:0 and 4:1:1 are rare
+_START_OF_FRAME, _START_OF_SCAN = 0xC0, 0xDA  # JPEG markers; C0 is a baseline frame: sequential, Huffman, 8 bits
+# Markers of extended, progressive, lossless and arithmetic frames. C4, C8 and CC do not start a frame.
 _OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """The bytes of one JPEG with what its header says."""
+    """The bytes of one JPEG with the facts in its header."""
 
     data: bytes
-    width: int  # as stored
+    width: int  # as stored, before EXIF rotation
     height: int
-    orientation: int  # EXIF, 1-8
+    orientation: int  # EXIF value, 1-8
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height)."""
+        """(width, height) after the EXIF rotation."""
         return upright_size(self.width, self.height, self.orientation)
 
 
 def encoded_image(data: bytes, limits: ImageLimits) -> EncodedImage | None:
-    """None for what the CPU path is to decode, or to refuse.
+    """The image for the GPU path; None for one that the CPU path is to decode, or to refuse.
 
-    That is other formats, progressive and other JPEGs that are not baseline, CMYK, rare chroma, large ones, and those
-    without an end.
+    The CPU path gets other formats, progressive and other JPEGs that are not baseline, CMYK, rare chroma, large images,
+    and files without an end.
 
     Raises BadImage for a damaged header or too many pixels, before anything is decoded.
     """
-    # A truncated JPEG is refused by the CPU path; a device may well make up the rest of it.
+    # The CPU path refuses a truncated JPEG; a GPU decoder might invent the missing rest.
     if not data.startswith(JPEG_MAGIC) or not data.endswith(_END_OF_IMAGE):
         return None
     try:
@@ -57,15 +57,15 @@ def encoded_image(data: bytes, limits: ImageLimits) -> EncodedImage | None:
 
 
 def is_baseline(data: bytes) -> bool:
-    """Whether a JPEG is baseline with all its components in one scan, by the segments before that scan.
+    """Whether a JPEG is baseline with all its components in one scan, judged by the segments before that scan.
 
-    That is what hardware decoders take. On an H200, progressive files fell to another engine, whose pixels were further
-    from the CPU path's than is allowed.
+    Hardware decoders accept only such files. On an H200, another engine decoded progressive files, and its pixels
+    were further from the CPU path's than is allowed.
     """
     components, position = 0, 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte before the marker
+        if marker == 0xFF:  # a fill byte may precede the marker
             position += 1
             continue
         if marker in _OTHER_FRAMES:

@@ -22,7 +22,7 @@ _NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a request may say, in a query or as JSON; None means it did not say."""
+    """The parameters that a request gave, in its query or as JSON; None where it gave none."""
 
     top_k: int | None = None
     score_threshold: float | None = None
@@ -38,14 +38,14 @@ NOTHING_GIVEN = GivenParameters()
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Complete and checked against the model."""
+    """All parameters, complete and checked against the model."""
 
     top_k: int
     score_threshold: float
     max_detections: int
     mask_format: MaskFormat
     deadline_ms: float
-    names_deadline: bool  # the request named it
+    names_deadline: bool  # whether the request gave a deadline
     variant: str | None
     allow_cheaper: bool
 
@@ -57,7 +57,7 @@ class DeadlineRule:
 
 
 def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
-    """Types and names; `is_text` when all values are strings, as in a query. Raises BadParameter."""
+    """Checks types and names. `is_text`: all values are strings, as in a query. Raises BadParameter."""
     unknown = [name for name in values if name not in GivenParameters.__struct_fields__]
     if unknown:
         allowed = ", ".join(GivenParameters.__struct_fields__)
@@ -69,7 +69,7 @@ def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
 
 
 def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:
-    """Query and body together. Raises BadParameter when both say the same thing differently."""
+    """Query and body together. Raises BadParameter when they give different values for one parameter."""
     if body == NOTHING_GIVEN:
         return query
     values: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:
 
 
 def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> Parameters:
-    """Defaults filled in, ranges checked. Raises BadParameter."""
+    """Fills in defaults and checks ranges. Raises BadParameter."""
     spec = manifest.task
     _ensure_applicable(given, spec.task)
     class_count = spec.top_k if spec.task is Task.CLASSIFY else 0
@@ -114,6 +114,6 @@ def _whole(name: str, given: int | None, default: int, low: int, high: int) -> i
 def _number(name: str, given: float | None, default: float, low: float, high: float) -> float:
     if given is None:
         return default
-    if not low <= given <= high:  # also refuses NaN
+    if not low <= given <= high:  # refuses NaN, too
         raise BadParameter(f"{name} is {given!r:.20}, allowed are {low:g} to {high:g}")
     return given

@@ -1,4 +1,4 @@
-"""What the resize kernels get for one batch. Promises: pure; the same geometry and cut as `preprocess_into`."""
+"""Plans the resize kernels' work for one batch: pure, with the same geometry and crop as `preprocess_into`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.service.vision.resize_taps import Taps, rounds_between, taps_of
 
 THREADS_PER_BLOCK = 256
 
-JOB = np.dtype(  # `struct Job` of resize.cu, field for field
+JOB = np.dtype(  # has the fields of `struct Job` in resize.cu, in the same order
     [
         *((name, np.uint64) for name in ("source", "lines", "out")),
         *((name, np.int64) for name in ("row_step", "column_step")),
@@ -29,40 +29,40 @@ JOB = np.dtype(  # `struct Job` of resize.cu, field for field
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """RGB bytes of one decoded image as they were stored, before EXIF turns them upright."""
+    """RGB bytes of one decoded image as they were stored, before EXIF rotation."""
 
     address: int
     width: int
     height: int
     row_bytes: int
-    orientation: int = 1  # EXIF, 1-8
+    orientation: int = 1  # EXIF value, 1-8
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(width, height)."""
+        """(width, height) after the EXIF rotation."""
         return upright_size(self.width, self.height, self.orientation)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResizePlan:
-    """One batch; the caller fills in addresses: `lines` and `out` of each job."""
+    """The work for one batch; the caller fills in the addresses `lines` and `out` of each job."""
 
     jobs: NDArray[np.void]  # (images,) of JOB
     places: NDArray[np.int32]
     weights: NDArray[np.float32]
-    lines_offsets: tuple[int, ...]  # in bytes, of each image's lines in one common buffer
+    lines_offsets: tuple[int, ...]  # byte offset of each image's lines in one common buffer
     lines_bytes: int
-    row_blocks: int  # grid of the first kernel: (row_blocks, images)
+    row_blocks: int  # the first kernel's grid is (row_blocks, images)
     column_blocks: int
 
 
 _TRANSPOSED = frozenset({5, 6, 7, 8})
-_FROM_LAST_COLUMN = frozenset({2, 3, 7, 8})  # of the stored image
+_FROM_LAST_COLUMN = frozenset({2, 3, 7, 8})  # EXIF values whose upright image starts at the last stored column
 _FROM_LAST_ROW = frozenset({3, 4, 6, 7})
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """(width, height) after the EXIF turn."""
+    """(width, height) after the EXIF rotation."""
     return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
@@ -89,7 +89,7 @@ def plan_batch(images: Sequence[DecodedImage], spec: PreprocessSpec) -> ResizePl
 
 
 class _Tables:
-    """Taps of all axes of a batch, each kept once."""
+    """The taps of all axes of a batch, each kept once."""
 
     def __init__(self) -> None:
         self.places: list[NDArray[np.int32]] = []
@@ -97,10 +97,10 @@ class _Tables:
         self._place_count = 0
         self._weight_count = 0
         self._known: dict[int, tuple[int, int]] = {}
-        self._taps: list[Taps] = []  # kept alive, so that an id names one of them
+        self._taps: list[Taps] = []  # kept alive, so that each id stays unique
 
     def add(self, taps: Taps) -> tuple[int, int]:
-        """Indices of its places and of its weights."""
+        """The indices of the taps' places and of their weights in the tables."""
         known = self._known.get(id(taps))
         if known is not None:
             return known
@@ -134,7 +134,7 @@ def _fill(job: np.void, image: DecodedImage, spec: PreprocessSpec, tables: _Tabl
 
 
 def _upright_walk(image: DecodedImage) -> tuple[int, int, int]:
-    """Address of the upright image's first pixel, and bytes to the next upright row and column."""
+    """The offset of the upright image's first pixel, and the steps in bytes to its next row and column."""
     start, down, right = image.address, image.row_bytes, 3
     if image.orientation in _FROM_LAST_ROW:
         start += (image.height - 1) * image.row_bytes

@@ -1,7 +1,7 @@
-"""Which source pixels an output pixel is made of. Promises: pure; the filters and supports of Pillow and of torch.
+"""Which source pixels make an output pixel, by the filters of Pillow and of torch: pure functions.
 
-`models/contract/resampling.py` has the same arithmetic in libraries; here it is written out, because a GPU kernel needs
-the weights.
+`models/contract/resampling.py` leaves the same arithmetic to libraries. Here it is written out, because a GPU kernel
+needs the weights.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from saccade.models.contract.specs import Resample
 _Doubles = NDArray[np.float64]
 
 _ANTIALIASED_CUBIC = -0.5  # Keys' parameter in Pillow, and in torch with antialiasing
-_INTERPOLATED_CUBIC = -0.75  # in torch without
-# Cameras and thumbnails come in few sizes; one entry is two to thirty kilobytes.
+_INTERPOLATED_CUBIC = -0.75  # Keys' parameter in torch without antialiasing
+# Cameras and thumbnails come in few sizes; one cache entry takes two to thirty kilobytes.
 _REMEMBERED = 1024
 
 
@@ -29,16 +29,16 @@ class Taps:
 
     starts: NDArray[np.int32]  # (outputs,)
     counts: NDArray[np.int32]  # (outputs,)
-    weights: NDArray[np.float32]  # (most taps, outputs); what lies past counts[i] is 0
+    weights: NDArray[np.float32]  # (most taps, outputs); weights past counts[i] are 0
 
     @property
     def first(self) -> int:
-        """The first source pixel of any output."""
+        """The first source pixel that any output needs."""
         return int(self.starts.min())
 
     @property
     def last(self) -> int:
-        """Behind the last source pixel of any output."""
+        """The index behind the last source pixel that any output needs."""
         return int((self.starts + self.counts).max())
 
 
@@ -54,25 +54,25 @@ def taps_of(source: int, target: int, first: int, last: int, resample: Resample,
 
 
 def rounds_between(source: tuple[int, int], target: tuple[int, int], resample: Resample, antialias: bool) -> bool:
-    """Whether bytes are written between the two passes: torch without antialiasing keeps fractions."""
+    """Whether the first pass rounds to bytes. torch without antialiasing keeps fractions between its passes."""
     shrinks = target[0] < source[0] or target[1] < source[1]
     return antialias or resample == "nearest" or (resample == "bilinear" and not shrinks)
 
 
 def _nearest(outputs: NDArray[np.intp], source: int, target: int, antialias: bool) -> Taps:
-    if antialias:  # Pillow: the pixel under the output's centre
-        # Step by step, as Pillow gets there: where an output's centre lies between two pixels, rounding decides.
+    if antialias:  # Pillow takes the pixel under the output's centre
+        # Adds steps as Pillow does, because where a centre lies between two pixels the rounding decides.
         steps = np.full(int(outputs[-1]) + 1, source / target)
         steps[0] /= 2
         positions = np.floor(np.cumsum(steps)[outputs])
-    else:  # torch: the one at its corner, in its single precision
+    else:  # torch takes the pixel at the output's corner, computed in single precision
         positions = np.floor(outputs.astype(np.float32) * (np.float32(source) / np.float32(target)))
     starts = positions.astype(np.int32).clip(0, source - 1)
     return Taps(starts, np.ones(len(starts), np.int32), np.ones((1, len(starts)), np.float32))
 
 
 def _interpolated(outputs: NDArray[np.intp], source: int, target: int, resample: Resample) -> Taps:
-    """Two or four taps around the centre, however much the image shrinks; beyond the edge counts the edge's pixel."""
+    """Two or four taps around the centre, however much the image shrinks. Beyond the edge, the edge's pixel counts."""
     centres = (outputs + 0.5) * (source / target) - 0.5
     base = np.floor(centres)
     offsets = np.arange(-1, 3) if resample == "bicubic" else np.arange(2)
@@ -86,7 +86,7 @@ def _interpolated(outputs: NDArray[np.intp], source: int, target: int, resample:
 
 
 def _convolved(outputs: NDArray[np.intp], source: int, target: int, resample: Resample) -> Taps:
-    """The filter's support grows with the downscale factor; weights are normalised over the pixels that exist."""
+    """Taps whose support grows with the downscale factor; weights are normalised over the pixels that exist."""
     radius, kernel = _FILTERS[resample]
     scale = source / target
     stretch = max(scale, 1.0)
@@ -109,7 +109,7 @@ def _triangle(x: _Doubles) -> _Doubles:
 
 
 def _cubic(x: _Doubles, a: float) -> _Doubles:
-    """Keys' kernel (Cubic convolution interpolation for digital image processing, 1981)."""
+    """The cubic kernel of Keys (Cubic convolution interpolation for digital image processing, 1981)."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = (((x - 5) * x + 8) * x - 4) * a
@@ -128,7 +128,7 @@ def _hamming(x: _Doubles) -> _Doubles:
     return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
 
 
-_FILTERS: dict[str, tuple[float, Callable[[_Doubles], _Doubles]]] = {  # radius in pixels of the smaller grid
+_FILTERS: dict[str, tuple[float, Callable[[_Doubles], _Doubles]]] = {  # (radius in pixels of the smaller grid, kernel)
     "bilinear": (1.0, _triangle),
     "bicubic": (2.0, lambda x: _cubic(x, _ANTIALIASED_CUBIC)),
     "lanczos": (3.0, _lanczos),

@@ -1,4 +1,4 @@
-"""Segmenter answers: COCO run lengths, a PNG of class ids, or polygons. Promises: masks at source size, no id lost."""
+"""Segmenter answers at source size: COCO run lengths, a PNG of class ids, or polygons."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def segments_json(
     background_id: int | None,
     mask_format: MaskFormat,
 ) -> dict[str, Any]:
-    """`mask` (model height, model width) class ids. Heavy for large sources: call it off the event loop.
+    """The answer's JSON. `mask` holds class ids (model height, model width). Slow for large sources: use a thread.
 
-    What a crop cut away is background, or class 0 where there is no background: a PNG has an id for every pixel.
+    Pixels that a crop cut away are background, or class 0 where the model has none: a PNG needs an id everywhere.
     """
     source = mask_to_source(mask, place, outside=background_id or 0)
     runs = _runs_of(source, len(labels))
@@ -52,12 +52,12 @@ def segments_json(
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """A class mask as runs of equal ids down its columns, which is the order COCO counts in."""
+    """A class mask as runs of equal ids down its columns, the order in which COCO counts."""
 
-    size: tuple[int, int]  # height, width
+    size: tuple[int, int]  # (height, width)
     class_ids: UInt8Array  # (runs,)
     starts: NDArray[np.int64]  # (runs + 1,): first pixel of each run, then the number of pixels
-    areas: NDArray[np.int64]  # (classes,) pixels
+    areas: NDArray[np.int64]  # (classes,) number of pixels
 
     def present(self) -> list[int]:
         found: list[int] = np.flatnonzero(self.areas).tolist()
@@ -67,14 +67,14 @@ class _Runs:
         return int(self.areas[class_id])
 
     def rle_of(self, class_id: int) -> dict[str, Any]:
-        """COCO compressed run lengths: pixels outside, inside, outside, … beginning with outside."""
+        """COCO's compressed run lengths: pixels outside, inside, outside, …, beginning with outside."""
         rows = np.flatnonzero(self.class_ids == class_id)
         edges = np.empty(2 * len(rows) + 2, np.int64)
         edges[0], edges[-1] = 0, self.starts[-1]
         edges[1:-1:2] = self.starts[rows]
         edges[2:-1:2] = self.starts[rows + 1]
         counts = np.diff(edges)
-        if len(counts) > 1 and counts[-1] == 0:  # the last pixel is inside
+        if len(counts) > 1 and counts[-1] == 0:  # the mask's last pixel is inside
             counts = counts[:-1]
         height, width = self.size
         encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
@@ -82,7 +82,7 @@ class _Runs:
 
 
 def _runs_of(mask: UInt8Array, classes: int) -> _Runs:
-    """One pass over the mask, whatever the number of classes."""
+    """Finds the runs of a mask in one pass, whatever the number of classes."""
     columns = mask.T.ravel()
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
     starts = np.concatenate(([0], changes, [columns.size]))
@@ -98,7 +98,7 @@ def polygons_of(is_inside: NDArray[np.bool_]) -> list[dict[str, Any]]:
     Coordinates are source pixels with (0, 0) at the image's corner, so pixel centres lie at .5.
     """
     height, width = is_inside.shape
-    padded = np.zeros((height + 2, width + 2), np.float32)  # a ring around it, so that regions at the edge close
+    padded = np.zeros((height + 2, width + 2), np.float32)  # a border, so that outlines at the edge close
     padded[1:-1, 1:-1] = is_inside
     centres_x = np.arange(width + 2) - 0.5
     centres_y = np.arange(height + 2) - 0.5

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from saccade.models.contract.manifest import (
-    Device,
     FileEntry,
     GateCheck,
     GateDecision,
     Lineage,
     Manifest,
+    MeasuredDevice,
     MetricFigure,
     Variant,
     manifest_bytes,
@@ -90,7 +90,7 @@ def bench_manifest(network: BenchNetwork, facts: dict[str, Any], everywhere: fro
                 "file": f"{name}.onnx",
                 "metric": metric,
                 "latency": (),
-                "measured_on": Device(kind="cuda", name="not measured yet", threads=1),
+                "measured_on": MeasuredDevice(kind="cuda", name="not measured yet", threads=1),
                 "detail": {"weights": facts["weights"], "calibration": facts["calibration"]},
                 "gate": NOT_GATED,
             }

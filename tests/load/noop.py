@@ -28,7 +28,7 @@ from saccade.service.bench.coordinator import ClientLimits, Closed
 from saccade.service.bench.images import ImageFile
 from saccade.service.bench.report import Report
 from saccade.service.bench.session import Session, measure
-from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.load.bench import photographs
 from tests.support.server import Server, running_server
@@ -84,7 +84,7 @@ def loaded(server: Server, bodies: Sequence[bytes], in_flight: int, seconds: flo
     session = Session(
         url=server.base_url,
         endpoint=endpoint,
-        workload=workload_of([Share(MODEL, 1.0, images)], endpoint, shape),
+        workload=workload_of([ModelShare(MODEL, 1.0, images)], endpoint, shape),
         shape=shape,
         limits=ClientLimits(1, in_flight, in_flight, _TIMEOUT_S),
         seed=0,

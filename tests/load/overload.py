@@ -24,7 +24,7 @@ from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.report import Report
 from saccade.service.bench.schedule import Poisson
 from saccade.service.bench.session import Open, Session, check_server, measure
-from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.settings import core_count
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
@@ -70,7 +70,7 @@ class Subject:
     def session(self, asked: Asked, *query: tuple[str, str]) -> Session:
         limits = ClientLimits(asked.processes, 64, _MAX_IN_FLIGHT, _TIMEOUT_S)
         endpoint, shape = endpoint_of(self.url), RequestShape(query=query)
-        workload = workload_of([Share(self.model, 1.0, tuple(self.images))], endpoint, shape)
+        workload = workload_of([ModelShare(self.model, 1.0, tuple(self.images))], endpoint, shape)
         return Session(self.url, endpoint, workload, shape, limits, 1, asked.warm_up_s, asked.objective_ms)
 
 

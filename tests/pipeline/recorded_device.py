@@ -15,7 +15,7 @@ from saccade.export.precision.effective_precision import layer_precisions
 from saccade.export.qualification.accuracy import Answer
 from saccade.export.qualification.serving import open_backend
 from saccade.export.recipe import Recipe
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 
 _FORMATS = {"fp32": "Row major linear FP32", "fp16": "Row major linear FP16 format", "int8": "Row major Int8 format"}
 _OPENED_BYTES = 1000
@@ -73,7 +73,7 @@ class RecordedDevice:
     """`is_recorded` is False only where a test is about what a real device's figures would lead to."""
 
     runtime = "a recording"
-    device = Device(kind="cuda", name="a recording", threads=1)
+    device = MeasuredDevice(kind="cuda", name="a recording", threads=1)
 
     def __init__(self, recipe: Recipe, recording: Recording, *, is_recorded: bool = True) -> None:
         self.is_recorded = is_recorded

@@ -14,7 +14,7 @@ from saccade.service.bench.coordinator import ClientLimits
 from saccade.service.bench.report import Report
 from saccade.service.bench.schedule import Poisson
 from saccade.service.bench.session import Open, Session, measure
-from saccade.service.bench.workload import RequestShape, Share, endpoint_of, workload_of
+from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of, workload_of
 from tests.load.overload import (
     REFUSAL_MS,
     SIMULATED,
@@ -210,7 +210,7 @@ def test_request_without_a_deadline_is_refused_early_and_one_with_a_deadline_wai
 
 def load_of(server: Server, model: str, rate: float, seconds: float, deadline_ms: int) -> Report:
     endpoint, shape = endpoint_of(server.base_url), RequestShape(query=(("deadline_ms", str(deadline_ms)),))
-    workload = workload_of([Share(model, 1.0, tuple(simulated_images()))], endpoint, shape)
+    workload = workload_of([ModelShare(model, 1.0, tuple(simulated_images()))], endpoint, shape)
     limits = ClientLimits(1, 16, 500, 20.0)
     session = Session(server.base_url, endpoint, workload, shape, limits, 1, 0.5, float(deadline_ms))
     return measure(session, Open(Poisson(rate, 0.5 + seconds)), lambda live, s: None).report

@@ -1,4 +1,4 @@
-"""Torch modules in ONNX Runtime. Promises: a dynamic batch, the project's own operators, nothing on disk."""
+"""Torch modules in ONNX Runtime, with a dynamic batch and the project's own operators, and nothing on disk."""
 
 from __future__ import annotations
 

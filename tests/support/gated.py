@@ -21,12 +21,12 @@ from saccade.export.qualification.qualify_report import (
     SparseGain,
     SpeedRatio,
 )
-from saccade.models.contract.manifest import Device, GateDecision, LatencyFigure, MetricFigure
+from saccade.models.contract.manifest import GateDecision, LatencyFigure, MeasuredDevice, MetricFigure
 
 DIGEST = "a" * 64
 METRIC = MetricFigure(name="top1", value=0.98, ci_low=0.97, ci_high=0.99, split="test", images=500)
-CPU = Device(kind="cpu", name="test", threads=1)
-GPU = Device(kind="cuda", name="Example 9", threads=1)
+CPU = MeasuredDevice(kind="cpu", name="test", threads=1)
+GPU = MeasuredDevice(kind="cuda", name="Example 9", threads=1)
 LATENCY = (LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.1, p99_ms=1.2, images_per_s=1000.0),)
 GOOD = QualifyReport(
     variant="fp32",

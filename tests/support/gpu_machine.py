@@ -1,4 +1,4 @@
-"""What this machine has for work on a GPU. Promises: whatever is missing is named with its reason; nothing is guessed.
+"""What this machine has for work on a GPU; whatever is missing is named with its reason.
 
 `make test-gpu` skips by these reasons, and `make bench-gpu` writes them into its report as "not run".
 """

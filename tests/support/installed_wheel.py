@@ -1,4 +1,4 @@
-"""The wheel of this tree, installed beside this environment's packages. Promises: the tree itself is not importable."""
+"""The wheel of this tree, installed beside this environment's packages so that the tree itself is not importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests as a recipe would make them. Promises: every fact is the source's own unless a test says otherwise."""
+"""Requests as a recipe would make them; every fact is the source's own unless a test says otherwise."""
 
 from __future__ import annotations
 

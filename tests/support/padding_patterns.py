@@ -1,4 +1,4 @@
-"""Devices and patterns on which padding is judged. Promises: the same for the tests and for the printed table."""
+"""Devices and arrival patterns on which padding is judged, by the tests and for the printed table alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export reports built by hand. Promises: every kind of verdict and every optional part at least once."""
+"""Export reports built by hand, which hold every kind of verdict and every optional part at least once."""
 
 from __future__ import annotations
 
@@ -36,11 +36,18 @@ from saccade.export.reports.export_report import (
     StepFigure,
     VariantReport,
 )
-from saccade.models.contract.manifest import Device, GateCheck, GateDecision, LatencyFigure, MetricFigure, TargetSupport
+from saccade.models.contract.manifest import (
+    GateCheck,
+    GateDecision,
+    LatencyFigure,
+    MeasuredDevice,
+    MetricFigure,
+    TargetSupport,
+)
 from saccade.models.contract.specs import Task
 
 LABELS = ("cat", "dog", "<b>bird</b>")
-CPU = Device(kind="cpu", name="test processor", threads=2)
+CPU = MeasuredDevice(kind="cpu", name="test processor", threads=2)
 
 
 def check(name: str, state: str = "pass", detail: str = "as it should be") -> GateCheck:

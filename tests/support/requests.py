@@ -1,4 +1,4 @@
-"""Clients that misbehave, and many that behave at once. Promises: sockets closed, threads joined."""
+"""Clients that misbehave, and many clients at once; sockets are closed and threads joined at the end."""
 
 from __future__ import annotations
 

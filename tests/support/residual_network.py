@@ -1,4 +1,4 @@
-"""A small residual network as ONNX, for tests of quantization. Promises: every placement rule has a node of its own."""
+"""A small residual network as ONNX, for tests of quantization, with a node for every placement rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real `saccade serve` process for tests. Promises: ready when it says so, observable, gone at the end."""
+"""A real `saccade serve` process for tests, which is ready when it says so and is gone at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys for tests: the same ones in every run. Promises: `signed` does what the exporter does at publish."""
+"""Keys for tests, the same in every run; `signed` does what the exporter does at publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One device and its batches on simulated time, driven by the real queue. Promises: deterministic by seed.
+"""One device and its batches on simulated time, driven by the real queue; results depend on the seed alone.
 
 Batches run one after the other, and up to `depth` are started ahead as the device loop does it. Run times come from a
 table, with noise where asked; the queue knows only what it has observed.

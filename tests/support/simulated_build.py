@@ -17,7 +17,7 @@ from saccade.export.gate.device_probe import OpenedStoredPlan
 from saccade.export.gate.device_seam import OpenedPlan
 from saccade.export.plans.engine_build import Say, run
 from saccade.export.precision.effective_precision import layer_precisions
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 from saccade.models.contract.plans import PlanKey, plan_key
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import VerifiedVersion
@@ -58,7 +58,7 @@ class SimulatedProbe:
     """A StoredPlanProbe."""
 
     is_recorded = False  # the test is about what a real device's figures lead to
-    device = Device(kind="cuda", name=FACTS.name, threads=1)
+    device = MeasuredDevice(kind="cuda", name=FACTS.name, threads=1)
     runtime = f"tensorrt {VERSION}"
 
     def __init__(self, version: VerifiedVersion, store: PlanStore, say: Say) -> None:

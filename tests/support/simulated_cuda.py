@@ -1,4 +1,4 @@
-"""A CUDA device without a GPU: asynchronous, adversarial, and unforgiving. Promises: ordering bugs show as failures.
+"""A CUDA device without a GPU: asynchronous work, run in the order least helpful to a test, so that ordering bugs fail.
 
 Work on a stream runs when somebody waits for it, or at any earlier moment, in any order that stream order and events
 allow; the seed decides. Host memory that a copy will fill shows POISON until the copy ran. What CUDA leaves undefined

@@ -1,4 +1,4 @@
-"""A device on simulated time, driven by the real queue. Promises: deterministic; every request has one outcome."""
+"""A device on simulated time, driven by the real queue; deterministic, and every request has one outcome."""
 
 from __future__ import annotations
 

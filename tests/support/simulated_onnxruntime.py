@@ -14,31 +14,31 @@ from saccade.service.backends import onnxruntime_session
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.onnxruntime_backend import open_session
 from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from saccade.service.backends.onnxruntime_forms import Form
-from saccade.service.backends.onnxruntime_session import Placement
+from saccade.service.backends.onnxruntime_forms import ProviderForm
+from saccade.service.backends.onnxruntime_session import SessionDevice
 from saccade.service.errors import BackendError
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.versions import SIDE
 
 PROVIDER = "CPUExecutionProvider"
 SIZES = (1, 2, 4, 16)
-ON_CPU = Placement(PROVIDER, "cpu", 0)
+ON_CPU = SessionDevice(PROVIDER, "cpu", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedPlacement(Placement):
+class SimulatedSessionDevice(SessionDevice):
     """Asks for what a GPU would be asked for; tensors lie where the processor can compute."""
 
     @property
     def is_cuda(self) -> bool:
         return True
 
-    def options(self, form: Form, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
-        real = Placement("CUDAExecutionProvider", "cuda", self.index)
+    def options(self, form: ProviderForm, precision: str, stream: int, *, with_graphs: bool) -> dict[str, str]:
+        real = SessionDevice("CUDAExecutionProvider", "cuda", self.index)
         return real.options(form, precision, stream, with_graphs=with_graphs)
 
 
-ON_SIMULATED_GPU = SimulatedPlacement(PROVIDER, "cpu", 0)
+ON_SIMULATED_GPU = SimulatedSessionDevice(PROVIDER, "cpu", 0)
 
 
 class StreamedSession:

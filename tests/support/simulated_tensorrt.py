@@ -1,4 +1,4 @@
-"""TensorRT on the simulated device: engines are numpy functions. Promises: misuse of a context is a `Violation`.
+"""TensorRT on the simulated device: engines are numpy functions, and misuse of a context is a `Violation`.
 
 Checked are addresses, shapes, memory for activations, changes of a context that a graph was captured from, and two
 runs at once in the same activation memory.
@@ -58,7 +58,7 @@ class Tensor:
 
 @dataclass
 class Design:
-    """What a plan is of."""
+    """The engine that a plan opens as."""
 
     tensors: tuple[Tensor, ...]
     function: Callable[[np.ndarray], Sequence[np.ndarray]]  # outputs in the order of `tensors`

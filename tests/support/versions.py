@@ -10,13 +10,13 @@ from typing import Any
 
 from saccade.models.contract.manifest import (
     UNJUDGED,
-    Device,
     FileEntry,
     GateCheck,
     GateDecision,
     LatencyFigure,
     Lineage,
     Manifest,
+    MeasuredDevice,
     MetricFigure,
     Variant,
     manifest_bytes,
@@ -57,7 +57,7 @@ def manifest_for(
         file="model.onnx",
         metric=metric,
         latency=(LatencyFigure(batch_size=1, p50_ms=1.0, p90_ms=1.1, p99_ms=1.2, images_per_s=1000.0),),
-        measured_on=Device(kind="cpu", name="test", threads=2),
+        measured_on=MeasuredDevice(kind="cpu", name="test", threads=2),
         detail={},
         gate=GateDecision(
             accepted=accepted,

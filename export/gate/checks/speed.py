@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
 from saccade.export.gate.checks.structure import pending
-from saccade.models.contract.manifest import Device, GateCheck, LatencyFigure
+from saccade.models.contract.manifest import GateCheck, LatencyFigure, MeasuredDevice
 
 
 def speed_checks(judged: Judged) -> Iterator[GateCheck]:
@@ -21,7 +21,7 @@ def speed_checks(judged: Judged) -> Iterator[GateCheck]:
     yield from _latency_regression(judged, figures, device)
 
 
-def measured_latency(judged: Judged) -> tuple[tuple[LatencyFigure, ...], Device]:
+def measured_latency(judged: Judged) -> tuple[tuple[LatencyFigure, ...], MeasuredDevice]:
     """A variant for GPUs has no latency but its plan's: a CPU's would say nothing about it."""
     report = judged.report
     if not judged.traits.needs_gpu:
@@ -103,7 +103,9 @@ def _memory(judged: Judged) -> Iterator[GateCheck]:
     )
 
 
-def _latency_regression(judged: Judged, figures: tuple[LatencyFigure, ...], device: Device) -> Iterator[GateCheck]:
+def _latency_regression(
+    judged: Judged, figures: tuple[LatencyFigure, ...], device: MeasuredDevice
+) -> Iterator[GateCheck]:
     """Only where the recipe asks for it and the version before was timed on the same device."""
     limit, previous = judged.thresholds.max_latency_regression, judged.facts.previous
     if limit is None or previous is None or previous.measured_on != device:

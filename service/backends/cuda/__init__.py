@@ -1,5 +1,5 @@
-"""CUDA as saccade uses it. Promises: all calls go through one seam, so that they run against a simulated device too.
+"""CUDA as saccade uses it. All calls go through the interface in `driver.py`, so that tests can simulate the device.
 
-`driver.py` is the seam; `runtime_driver.py` fills it with cuda-python; `failures.py` says what an error code means.
-`buffers.py` plans the memory of batches in flight, `lanes.py` holds it with the streams and events that order them.
+`runtime_driver.py` implements that interface with cuda-python; `failures.py` turns error codes into typed errors.
+`buffers.py` plans the memory of batches in flight, and `lanes.py` owns it with its streams and events.
 """

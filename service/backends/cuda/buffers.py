@@ -1,4 +1,4 @@
-"""Plans the memory of an opened variant. Promises: pure; every byte that will be allocated is counted before any is."""
+"""Plans the device memory of an opened variant: pure functions that count every byte before any is allocated."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.errors import OutOfDeviceMemory
 
-_ALIGNMENT_BYTES = 256  # cudaMalloc's own: tensors that begin there can be read by every kernel
+_ALIGNMENT_BYTES = 256  # cudaMalloc aligns to it, and every kernel can read a tensor that begins there
 _MIB = 1024 * 1024
-# The context of CUDA's libraries, lazily loaded kernels and graphs: not ours to plan, and not nothing.
+# The context of CUDA's libraries, lazily loaded kernels and graphs take memory that this plan cannot count.
 RESERVE_BYTES = 64 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
 class TensorBuffer:
-    """A tensor's place in the buffer of one batch."""
+    """The place of one tensor in the buffer of one batch."""
 
     spec: TensorSpec
     offset: int
-    row_bytes: int  # of one image
+    row_bytes: int  # bytes of one image
 
     def size_bytes(self, batch_size: int) -> int:
         return batch_size * self.row_bytes
@@ -31,14 +31,14 @@ class TensorBuffer:
 
 @dataclass(frozen=True, slots=True)
 class BufferPlan:
-    """Buffers of one batch in flight, and how much all of them take."""
+    """The buffers of one batch in flight, and how many bytes all of them take."""
 
     max_batch_size: int
     batches_in_flight: int
     input: TensorBuffer
     outputs: tuple[TensorBuffer, ...]
-    output_bytes: int  # all outputs of the largest batch with their gaps; one allocation on either side
-    scratch_bytes: int  # what TensorRT computes in, once per execution context that may run at the same time
+    output_bytes: int  # all outputs of the largest batch with their gaps; one allocation on host and device each
+    scratch_bytes: int  # TensorRT's working memory, once per execution context that may run at the same time
     contexts: int
 
     @property
@@ -59,7 +59,7 @@ def plan_buffers(
     scratch_bytes: int = 0,
     contexts: int = 1,
 ) -> BufferPlan:
-    """Places for one input and all outputs of the largest batch, side by side and aligned."""
+    """Aligned places for the input and all outputs of the largest batch."""
     places: list[TensorBuffer] = []
     offset = 0
     for spec in outputs:
@@ -71,7 +71,7 @@ def plan_buffers(
 
 
 def ensure_fits(what: str, needed_bytes: int, free_bytes: int) -> None:
-    """Raises OutOfDeviceMemory with the figures."""
+    """Raises OutOfDeviceMemory, with the figures, when `needed_bytes` exceed `free_bytes`."""
     if needed_bytes + RESERVE_BYTES > free_bytes:
         raise OutOfDeviceMemory(
             f"{what} needs {_mib(needed_bytes)} of device memory and {_mib(RESERVE_BYTES)} to spare, "

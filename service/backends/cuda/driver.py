@@ -1,4 +1,4 @@
-"""The CUDA calls that saccade makes. Promises: handles are plain integers, and every failure has a name of ours.
+"""The interface to CUDA: handles are plain integers, and every failure is one of saccade's errors.
 
 Every method may raise
 - RuntimeMissing: no driver, or one that is too old;
@@ -6,7 +6,7 @@ Every method may raise
 - DeviceLost: a sticky error, after which the process must end;
 - BackendError: anything else.
 
-Work on a stream is asynchronous: host memory may be read or changed only after its event or stream was waited for.
+Work on a stream is asynchronous: host memory may be read or changed only after waiting for its event or stream.
 The current device belongs to the calling thread, so a thread calls `set_device` before anything else.
 """
 
@@ -20,9 +20,9 @@ from saccade.service.backends.base import UInt8Array
 
 @dataclass(frozen=True, slots=True)
 class CudaVersions:
-    """As CUDA writes them: 13040 is 13.4."""
+    """CUDA versions as CUDA writes them: 13040 is 13.4."""
 
-    driver: int  # the newest CUDA that the driver is for; 0: no driver
+    driver: int  # the newest CUDA that the driver supports; 0: no driver
     runtime: int
 
 
@@ -30,7 +30,7 @@ class CudaVersions:
 class DeviceProperties:
     name: str
     capability: str  # as models/contract/plans.py's Capability: "SM90"
-    memory_total_bytes: int  # of the MIG instance where it is one
+    memory_total_bytes: int  # of the MIG instance where the device is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class MemoryInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PinnedMemory:
-    """Page-locked host memory: the device copies to and from it without the processor."""
+    """Page-locked host memory, which the device copies to and from without the processor."""
 
     address: int
-    view: UInt8Array  # all its bytes; not to be touched after it was freed
+    view: UInt8Array  # all its bytes; must not be touched after the memory was freed
 
 
 class CudaDriver(Protocol):
@@ -53,18 +53,18 @@ class CudaDriver(Protocol):
     def device_count(self) -> int: ...
 
     def properties(self, index: int) -> DeviceProperties:
-        """Facts that need no context on the device."""
+        """Facts about a device; reading them makes no context on it."""
 
     def set_device(self, index: int) -> None:
-        """Makes a device current in this thread. Side effect: the first call makes the process's context on it."""
+        """Makes a device current in this thread. Side effect: the first call makes the process's context there."""
 
     def memory(self) -> MemoryInfo:
-        """Of the current device, all processes together."""
+        """Free and total memory of the current device, counting all processes."""
 
     # Memory
 
     def allocate(self, size_bytes: int) -> int:
-        """Address of new device memory, aligned to 256 bytes at least."""
+        """The address of new device memory, aligned to at least 256 bytes."""
 
     def free(self, address: int) -> None: ...
 
@@ -81,28 +81,28 @@ class CudaDriver(Protocol):
     # Order
 
     def create_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """A new stream that does not wait for the default one."""
 
     def destroy_stream(self, stream: int) -> None: ...
 
     def create_event(self) -> int:
-        """A timed event whose waiters sleep rather than spin: the cores decode images meanwhile."""
+        """A new timed event. Threads that wait for it sleep rather than spin: the cores decode images meanwhile."""
 
     def destroy_event(self, event: int) -> None: ...
 
     def record(self, event: int, stream: int) -> None:
-        """The event happens once all work queued on the stream so far is done."""
+        """Makes the event happen once all work queued on the stream so far is done."""
 
     def wait(self, stream: int, event: int) -> None:
-        """Later work on the stream waits for the event as last recorded; the host does not."""
+        """Makes later work on the stream wait for the event as last recorded; the host does not wait."""
 
     def is_done(self, event: int) -> bool: ...
 
     def synchronize_event(self, event: int) -> None:
-        """Waits on the host."""
+        """Blocks the calling thread until the event has happened."""
 
     def synchronize_stream(self, stream: int) -> None:
-        """Waits on the host."""
+        """Blocks the calling thread until all work on the stream is done."""
 
     def elapsed_s(self, start: int, end: int) -> float:
         """Seconds on the device between two timed events that both happened."""
@@ -110,13 +110,13 @@ class CudaDriver(Protocol):
     # Graphs
 
     def begin_capture(self, stream: int) -> None:
-        """Work queued on the stream from now on is recorded and not run."""
+        """From now on, work queued on the stream is recorded and not run."""
 
     def end_capture(self, stream: int) -> int:
         """An executable graph of the recorded work. Raises BackendError when something could not be recorded."""
 
     def is_capturing(self, stream: int) -> bool:
-        """Also while the capture is broken: `end_capture`, from the thread that began it, ends that too."""
+        """Whether the stream captures; also true while the capture is broken, until `end_capture` is called."""
 
     def launch(self, graph: int, stream: int) -> None: ...
 

@@ -1,13 +1,13 @@
-"""What a CUDA error code means for us. Promises: each is named once, with what was found and what to do."""
+"""Translates CUDA error codes into saccade's errors, each with what was found and what to do."""
 
 from __future__ import annotations
 
 from saccade.service.backends.cuda.driver import CudaDriver, CudaVersions
 from saccade.service.errors import BackendError, DeviceLost, OutOfDeviceMemory, RuntimeMissing, SaccadeError
 
-# "To continue using CUDA, the process must be terminated and relaunched": CUDA Runtime API, 6.36 Data types used by
-# CUDA Runtime, enum cudaError. A test compares this list with that text. The two uncorrectable memory errors are here
-# too: the text does not say it of them, but the data on the device is no longer to be trusted.
+# Errors of which the CUDA Runtime API (6.36 Data types used by CUDA Runtime, enum cudaError) says "To continue using
+# CUDA, the process must be terminated and relaunched". A test compares this list with that text. The list also holds
+# the two uncorrectable memory errors, because data on the device cannot be trusted after them.
 STICKY = {
     "cudaErrorECCUncorrectable": 214,
     "cudaErrorNvlinkUncorrectable": 220,
@@ -42,7 +42,7 @@ OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 
 def failure(call: str, name: str, text: str, versions: CudaVersions) -> SaccadeError:
-    """The error of ours for CUDA's error `name` out of `call`."""
+    """The error to raise for CUDA's error `name`, which `call` returned."""
     said = f"{call}: {name}, {text}"
     if name in STICKY:
         return DeviceLost(f"{said}; this process cannot use the device any more and ends")
@@ -62,14 +62,14 @@ def failure(call: str, name: str, text: str, versions: CudaVersions) -> SaccadeE
 
 
 def ensure_usable(cuda: CudaDriver, stream: int) -> None:
-    """Asks the driver, after a run failed in whatever words, whether this process can still use the device.
+    """Asks the driver, after a failed run, whether this process can still use the device.
 
-    Waits for the stream. Raises DeviceLost.
+    Blocks until the stream is idle. Raises DeviceLost.
     """
     try:
         cuda.synchronize_stream(stream)
     except BackendError:
-        # What the failed run left behind may come out of the next call, once; a usable device then goes on.
+        # The next call may report the failed run's error once more; a usable device works after that.
         try:
             cuda.synchronize_stream(stream)
         except BackendError as error:
@@ -77,7 +77,7 @@ def ensure_usable(cuda: CudaDriver, stream: int) -> None:
 
 
 def version_text(version: int) -> str:
-    """13040 is 13.4."""
+    """A CUDA version for people: 13040 is 13.4."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 

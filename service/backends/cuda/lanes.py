@@ -1,4 +1,4 @@
-"""What one batch in flight needs of the device. Promises: all of it is allocated at load, and all of it is given back.
+"""A lane holds what one batch in flight needs of the device; everything is allocated at load and freed at close.
 
 Order on the device, for one batch (arrows are events; each column is a stream, shared by all lanes):
 
@@ -28,28 +28,28 @@ from saccade.service.errors import BackendError
 class Streams:
     copy_in: int
     copy_out: int
-    compute: tuple[int, ...]  # one per execution context that may run at the same time
+    compute: tuple[int, ...]  # one stream per execution context that may run at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Events of one batch, in the order in which they happen."""
+    """The events of one batch, in the order in which they happen."""
 
-    begun: int  # copying in
+    begun: int  # the copy to the device begins
     arrived: int  # the pixels are on the device
     running: int
     computed: int
     finished: int  # the answers are on the host
 
 
-class Lane:
-    """Buffers, events and stream of one batch in flight."""
+class CudaLane:
+    """The buffers, events and stream of one batch in flight."""
 
     def __init__(self, cuda: CudaDriver, plan: BufferPlan, streams: Streams, index: int, owned: ExitStack) -> None:
         self._cuda = cuda
         self._plan = plan
         self._streams = streams
-        self.slot = index % len(streams.compute)  # which scratch memory and compute stream
+        self.slot = index % len(streams.compute)  # number of its scratch memory and its compute stream
         self.compute_stream = streams.compute[self.slot]
         self._staging = _pinned(cuda, plan.input_bytes, owned)
         self._answers = _pinned(cuda, plan.output_bytes, owned)
@@ -65,15 +65,15 @@ class Lane:
         return self._output_address + output.offset
 
     def start(self, batch_size: int, run: Callable[[int], None], address_of: Callable[[TensorBuffer], int]) -> None:
-        """Queues the three steps. `run` queues the second on the stream it is given.
+        """Queues copy in, compute and copy out. `run` queues the computation on the stream that it is given.
 
-        When it fails nothing is left running: the lane can be used again at once, or the device is lost.
+        When this fails, nothing is left running: the lane can be used again at once, or the device is lost.
         """
         self.upload(batch_size)
         self.compute(batch_size, run, address_of)
 
     def upload(self, batch_size: int) -> None:
-        """Queues the first step of `start`."""
+        """Queues the copy in, the first step of `start`."""
         cuda, marks, streams = self._cuda, self._marks, self._streams
         try:
             cuda.record(marks.begun, streams.copy_in)
@@ -85,7 +85,7 @@ class Lane:
             raise
 
     def compute(self, batch_size: int, run: Callable[[int], None], address_of: Callable[[TensorBuffer], int]) -> None:
-        """Queues the other two steps; it may come from another thread, and again after it failed."""
+        """Queues compute and copy out. Any thread may call it, and may repeat it after a failure."""
         cuda, marks, streams = self._cuda, self._marks, self._streams
         try:
             cuda.wait(self.compute_stream, marks.arrived)
@@ -102,20 +102,20 @@ class Lane:
             raise
 
     def finish(self, batch_size: int) -> tuple[Outputs, float]:
-        """Waits for the answers. Seconds are those of both copies and the run, without waiting for other batches."""
+        """Waits for the answers. The seconds are those of both copies and the run, without waits for other batches."""
         cuda, marks = self._cuda, self._marks
         cuda.synchronize_event(marks.finished)
         run_s = cuda.elapsed_s(marks.begun, marks.arrived) + cuda.elapsed_s(marks.running, marks.finished)
         return [self._answer(output, batch_size) for output in self._plan.outputs], run_s
 
     def drain(self) -> None:
-        """Waits for everything that touches this lane."""
+        """Waits for all device work that touches this lane."""
         for stream in (self._streams.copy_in, self.compute_stream, self._streams.copy_out):
             self._cuda.synchronize_stream(stream)
 
     def _answer(self, output: TensorBuffer, batch_size: int) -> NDArray[Any]:
         raw = self._answers.view[output.offset :][: output.size_bytes(batch_size)]
-        # A copy: the next batch of this lane overwrites the pinned memory while the caller still reads its answers.
+        # Copied, because the lane's next batch overwrites the pinned memory while the caller still reads its answers.
         return raw.view(np.dtype(output.spec.dtype)).reshape(batch_size, *output.spec.shape).copy()
 
 
@@ -125,7 +125,7 @@ def open_streams(cuda: CudaDriver, contexts: int, owned: ExitStack) -> Streams:
 
 
 def device_memory(cuda: CudaDriver, size_bytes: int, owned: ExitStack) -> int:
-    """Memory that `owned` frees."""
+    """Allocates device memory, which `owned` frees."""
     address = cuda.allocate(size_bytes)
     owned.callback(cuda.free, address)
     return address

@@ -1,6 +1,6 @@
-"""The CUDA seam on cuda-python. Promises: no call's error code goes unread.
+"""Implements CudaDriver with cuda-python; checks the error code of every call.
 
-Not run by any test without a GPU beyond its first failing call: it holds no decision, only calls.
+Tests without a GPU run only its first failing call, so it makes no decisions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from saccade.service.errors import RuntimeMissing
 
 
 class RuntimeDriver:
-    """CudaDriver on the CUDA runtime's library. Opening it needs no driver; the first call that does says so."""
+    """CudaDriver on CUDA's runtime library. Opening it needs no driver; the first call that needs one raises."""
 
     def __init__(self) -> None:
         try:
-            # Imported late: API processes must never hold it. The path is the one of cuda-python 12.6 and later.
+            # Imported late, because API processes must never load it. cuda-python has this path since 12.6.
             self._rt: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError as error:
             raise RuntimeMissing(
@@ -30,7 +30,7 @@ class RuntimeDriver:
             ) from error
 
     def versions(self) -> CudaVersions:
-        # Both answer without a driver; 0 is "no driver".
+        # Both calls work without a driver and then give 0.
         return CudaVersions(int(self._rt.cudaDriverGetVersion()[1] or 0), int(self._rt.cudaRuntimeGetVersion()[1] or 0))
 
     def device_count(self) -> int:
@@ -106,7 +106,7 @@ class RuntimeDriver:
         return float(self._call("cudaEventElapsedTime", start, end)) / 1000
 
     def begin_capture(self, stream: int) -> None:
-        # Thread-local: other threads may allocate meanwhile, which a global capture would forbid them.
+        # Other threads may allocate during a thread-local capture; a global one would forbid that.
         self._call("cudaStreamBeginCapture", stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
     def end_capture(self, stream: int) -> int:
@@ -127,7 +127,9 @@ class RuntimeDriver:
         self._call("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """A call's result without its error code: nothing, one value, or a tuple. Raises as the seam says."""
+        """Makes a call and returns its result without the error code: nothing, one value, or a tuple. Raises as
+        CudaDriver says.
+        """
         error, *values = getattr(self._rt, name)(*arguments)
         self._ensure(name, error)
         return values[0] if len(values) == 1 else tuple(values)
@@ -136,6 +138,6 @@ class RuntimeDriver:
         if error == self._rt.cudaError_t.cudaSuccess:
             return
         _, text = self._rt.cudaGetErrorString(error)
-        self._rt.cudaGetLastError()  # takes a non-sticky error out of the thread, so that no later call reports it
+        self._rt.cudaGetLastError()  # clears a non-sticky error, so that no later call reports it
         said = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
         raise failure(name, error.name, said, self.versions())

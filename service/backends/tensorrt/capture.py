@@ -1,4 +1,4 @@
-"""Decides which batch sizes run as CUDA graphs. Promises: pure; whatever is not captured has a reason to show."""
+"""Decides which batch sizes run as CUDA graphs: a pure function that gives a reason for each size that does not."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ CAPTURED = "captured"
 
 @dataclass(frozen=True, slots=True)
 class CaptureFacts:
-    """What is known of one batch size once it has run."""
+    """What is known about one batch size once it has run."""
 
-    is_wanted: bool  # setting cuda_graphs
+    is_wanted: bool  # the setting cuda_graphs
     sized_by_data: tuple[str, ...]  # outputs whose shape the data decides: their memory can move between runs
-    is_capturable: bool | None  # as TensorRT says of the context and stream; None where this TensorRT cannot say
+    is_capturable: bool | None  # TensorRT's answer for the context and stream; None where this version has none
 
 
 def capture_refusal(facts: CaptureFacts) -> str | None:
-    """Why not; None when it should be tried."""
+    """Why this size should run without a graph; None when a capture should be tried."""
     if not facts.is_wanted:
         return "SACCADE_CUDA_GRAPHS is false"
     if facts.sized_by_data:

@@ -1,6 +1,6 @@
-"""Execution contexts of one engine. Promises: one per lane and batch size, so that no captured graph is changed later.
+"""Execution contexts of one engine: one per lane and batch size, so that no context changes after a graph captured it.
 
-TensorRT's guide ("CUDA Graphs") calls it undefined to change a context that a graph was captured from, and advises
+TensorRT's guide ("CUDA Graphs") says that changing a context after a graph captured it is undefined, and advises
 one context per graph with shared memory for activations. So each context is set up once, and contexts whose runs
 follow each other on one stream share that memory.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.backends.cuda.buffers import BufferPlan, TensorBuffer
 from saccade.service.backends.cuda.driver import CudaDriver
-from saccade.service.backends.cuda.lanes import Lane, device_memory
+from saccade.service.backends.cuda.lanes import CudaLane, device_memory
 from saccade.service.backends.tensorrt.capture import CAPTURED, CaptureFacts, capture_refusal
 from saccade.service.backends.tensorrt.engine import EngineTensors, is_out_of_memory
 from saccade.service.backends.tensorrt.module import KeptLog, TensorRt
@@ -23,7 +23,7 @@ from saccade.service.errors import BackendError, OutOfDeviceMemory
 
 
 class ContextSource:
-    """Makes contexts with memory of ours."""
+    """Makes execution contexts that compute in memory which saccade allocated."""
 
     def __init__(self, tensorrt: TensorRt, engine: Any, kept: KeptLog) -> None:
         self._engine = engine
@@ -31,8 +31,8 @@ class ContextSource:
         strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._how: Any = strategy
         if hasattr(tensorrt, "DynamicShapesKernelSpecializationStrategy"):
-            # This runtime compiles kernels for each shape while it serves; warm-up is the time for it, and a graph
-            # must not hold the fallback kernels. One cache, so that lanes share what was compiled.
+            # TensorRT for RTX compiles kernels for each shape while it runs. It shall do so during warm-up, because a
+            # graph must not capture the fallback kernels. Lanes share one cache of compiled kernels.
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             config.dynamic_shapes_kernel_specialization_strategy = (
@@ -42,7 +42,7 @@ class ContextSource:
             self._how = config
 
     def unread_bytes(self, images: TensorSpec, batch_size: int, names: Sequence[str]) -> dict[str, int]:
-        """The most that outputs take which nobody reads; TensorRT computes with them all the same."""
+        """Largest sizes of the outputs that nobody reads; TensorRT computes them all the same."""
         if not names:
             return {}
         context = self.create()
@@ -59,7 +59,7 @@ class ContextSource:
 
 
 class SizedContext:
-    """One lane at one batch size: a context that is set up once, and its graph where it has one."""
+    """One lane at one batch size: a context that is set up once, and its CUDA graph where it has one."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class SizedContext:
         self._wants_graph = wants_graph
         self._graph: int | None = None
         self._sized: dict[str, tuple[SizedOutput, TensorSpec]] = {}
-        self.note = ""  # how it runs: CAPTURED, or why not; empty until it ran once
+        self.note = ""  # CAPTURED, or why it runs without a graph; empty before the first run
 
-    def set_up(self, lane: Lane, plan: BufferPlan, scratch: int, unread: Mapping[str, int]) -> None:
-        """Shape and addresses, which stay as they are. `unread` is where outputs go that nobody asked for."""
+    def set_up(self, lane: CudaLane, plan: BufferPlan, scratch: int, unread: Mapping[str, int]) -> None:
+        """Sets shapes and addresses for good. Outputs that nobody asked for go to the addresses in `unread`."""
         context, images = self._context, plan.input.spec
         context.set_device_memory(scratch, plan.scratch_bytes)
         self._ensure(context.set_input_shape(images.name, (self._batch_size, *images.shape)), "the input's shape")
@@ -103,8 +103,8 @@ class SizedContext:
         for name in self._tensors.unread:
             self._ensure(context.set_tensor_address(name, unread[name]), f"the address of {name}")
 
-    def address_of(self, lane: Lane, output: TensorBuffer) -> int:
-        """Where the last run put an output."""
+    def address_of(self, lane: CudaLane, output: TensorBuffer) -> int:
+        """The address at which the last run put an output."""
         sized = self._sized.get(output.spec.name)
         return lane.output_address(output) if sized is None else sized[0].address
 
@@ -116,7 +116,9 @@ class SizedContext:
             self._enqueue(stream)
 
     def prepare(self, stream: int) -> None:
-        """The first run, whose answers nobody reads: TensorRT settles shapes in it, then a graph can be captured."""
+        """Makes a first run, whose answers are dropped: TensorRT fixes its shapes in it. Then captures a graph if
+        possible.
+        """
         self._enqueue(stream)
         self._cuda.synchronize_stream(stream)
         asks = getattr(self._context, "is_stream_capturable", None)
@@ -133,7 +135,7 @@ class SizedContext:
             problem = str(error)
         try:
             graph = self._cuda.end_capture(stream)
-        except BackendError as error:  # nothing is lost: it runs as before
+        except BackendError as error:  # the context still runs without a graph
             return f"capture failed: {problem or error}"
         self._owned.callback(self._cuda.destroy_graph, graph)
         if problem:

@@ -1,4 +1,4 @@
-"""Opens a checked plan. Promises: the engine has the manifest's tensors, or it is refused before it gets any memory."""
+"""Opens a checked plan, and refuses an engine without the manifest's tensors before it gets any memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.service.errors import OutOfDeviceMemory, PlanRefused, RuntimeMissin
 
 log = structlog.get_logger()
 
-# TensorRT's element types by the names that manifests use. It takes uint8 as a network input as it is.
+# The manifests' names of TensorRT's element types. TensorRT accepts uint8 network inputs.
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32", "INT32": "int32"}
 _OUT_OF_MEMORY = re.compile(r"out\s?of\s?memory|cudaErrorMemoryAllocation|cudaError 2\b", re.IGNORECASE)
 
@@ -23,17 +23,17 @@ _OUT_OF_MEMORY = re.compile(r"out\s?of\s?memory|cudaErrorMemoryAllocation|cudaEr
 @dataclass(frozen=True, slots=True)
 class EngineTensor:
     name: str
-    dtype: str  # as in manifests where they have it, else TensorRT's in lower case
+    dtype: str  # the manifests' name, or TensorRT's in lower case where they have none
     shape: tuple[int, ...]  # with the batch; -1 where it is not fixed
     is_input: bool
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTensors:
-    """An engine's tensors sorted by what becomes of them."""
+    """An engine's tensors, sorted by how saccade uses them."""
 
     sized_by_data: tuple[str, ...]  # answers whose shape is known only once they are computed
-    unread: tuple[str, ...]  # outputs that the manifest's answer does not ask for; TensorRT wants memory for them
+    unread: tuple[str, ...]  # outputs that are not part of the manifest's answer but need memory
 
 
 def open_engine(tensorrt: TensorRt, plan: bytes, kept: KeptLog, rebuild: str) -> tuple[Any, Any]:
@@ -67,7 +67,7 @@ def tensors_of(engine: Any, tensorrt: TensorRt) -> tuple[EngineTensor, ...]:
 
 
 def checked_tensors(found: tuple[EngineTensor, ...], request: LoadRequest, rebuild: str) -> EngineTensors:
-    """Pure. Raises PlanRefused when a tensor that the manifest declares is absent or different."""
+    """Compares an engine with the request. Raises PlanRefused when a declared tensor is absent or different."""
     inputs = [tensor for tensor in found if tensor.is_input]
     outputs = {tensor.name: tensor for tensor in found if not tensor.is_input}
     fits = len(inputs) == 1 and inputs[0].name == request.input.name and _agrees(inputs[0], request.input, fixed=True)
@@ -86,12 +86,12 @@ def checked_tensors(found: tuple[EngineTensor, ...], request: LoadRequest, rebui
 
 
 def is_out_of_memory(text: str) -> bool:
-    """TensorRT reports it in prose only, of its own or of CUDA (error 2)."""
+    """Whether a message of TensorRT reports exhausted memory, its own or CUDA's (error 2)."""
     return bool(_OUT_OF_MEMORY.search(text))
 
 
 def _ensure_valid(tensorrt: TensorRt, runtime: Any, plan: bytes, kept: KeptLog, rebuild: str) -> None:
-    """Asks runtimes that can judge a plan by its header; the others find out while they open it."""
+    """Lets TensorRT judge the plan's header where it can; other versions find faults while they open the plan."""
     if not hasattr(runtime, "get_engine_validity"):
         return
     validity, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])

@@ -1,4 +1,4 @@
-"""Finds TensorRT and listens to it. Promises: what it logs is kept for the message of the error that follows."""
+"""Finds TensorRT, and keeps what it logs for the message of the error that follows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from saccade.models.contract.plans import TensorRtName
 log = structlog.get_logger()
 
 _RTX = "tensorrt_rtx"
-_KEPT_LINES = 20  # errors come in pairs, cause before consequence
+_KEPT_LINES = 20  # TensorRT logs errors in pairs, the cause before the consequence
 
 
 class TensorRt(Protocol):
-    """What `tensorrt` and `tensorrt_rtx` share; a test passes another one in."""
+    """What `tensorrt` and `tensorrt_rtx` have in common; tests pass a simulation."""
 
     __name__: str
     __version__: str
@@ -30,7 +30,7 @@ class TensorRt(Protocol):
 
 
 def find_tensorrt(preferred: str | None = None) -> ModuleType | None:
-    """The preferred runtime, or the first one installed; None where there is none."""
+    """The preferred runtime, or else the first one installed; None where there is none."""
     return first_installed(name for name in (preferred, *get_args(TensorRtName)) if name)
 
 
@@ -39,13 +39,13 @@ def first_installed(names: Iterable[str]) -> ModuleType | None:
     for name in dict.fromkeys(names):
         try:
             return importlib.import_module(name) if name != _RTX else _tensorrt_rtx()
-        except ImportError:  # also raised by one whose libraries are missing
+        except ImportError:  # a module whose libraries are missing raises it, too
             continue
     return None
 
 
 def _tensorrt_rtx() -> ModuleType:
-    """TensorRT for RTX. Side effect: where only its wheels are installed, the module is made from their bindings.
+    """Imports TensorRT for RTX. Side effect: where only its wheels are installed, makes the module from their bindings.
 
     NVIDIA's package that brings the module `tensorrt_rtx` is a source distribution, and does no more than this.
     """
@@ -60,14 +60,14 @@ def _tensorrt_rtx() -> ModuleType:
 
 
 class KeptLog:
-    """TensorRT's logger: errors and warnings are remembered, everything goes to our log at its own level."""
+    """TensorRT's logger: remembers errors and warnings, and passes every message to saccade's log at its level."""
 
     def __init__(self, tensorrt: TensorRt) -> None:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.logger = _logger(tensorrt, self._lines)
 
     def last(self) -> str:
-        """The latest errors in one line; they are forgotten, so that the next failure does not quote them."""
+        """The latest errors in one line. They are then forgotten, so that the next failure does not quote them."""
         text = "; ".join(dict.fromkeys(self._lines))
         self._lines.clear()
         return text or "it gave no reason"
@@ -78,7 +78,7 @@ def _logger(tensorrt: TensorRt, lines: deque[str]) -> Any:
 
     class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]  # the base is known at run time only
         def __init__(self) -> None:
-            super().__init__()  # TensorRT's bindings need it
+            super().__init__()  # TensorRT's bindings require this call
 
         def log(self, level: Any, text: str) -> None:
             if level in (severity.ERROR, severity.INTERNAL_ERROR):

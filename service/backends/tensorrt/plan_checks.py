@@ -1,6 +1,6 @@
-"""Decides whether a plan may be opened. Promises: every refusal names the exact difference and the command to run.
+"""Decides whether a plan may be opened. Every refusal names the exact difference and the command to run.
 
-Nothing here touches TensorRT's parser of plans: bytes of unknown origin never reach it.
+Nothing here calls TensorRT's parser of plans, because bytes of unknown origin must never reach it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from saccade.service.repository.verify import verified_bytes
 
 
 def read_plan_record(plan_dir: Path | None, capability: str) -> PlanRecord:
-    """What the plan's directory says of it. Raises PlanRefused."""
+    """Reads the record in the plan's directory. Raises PlanRefused."""
     if plan_dir is None:
         raise PlanRefused("the tensorrt backend opens plans and was given none: build one with `saccade-export build`")
     try:
@@ -35,7 +35,7 @@ def read_plan_record(plan_dir: Path | None, capability: str) -> PlanRecord:
 
 
 def read_plan(plan_dir: Path, record: PlanRecord, capability: str) -> bytes:
-    """The plan's bytes, which are those that were built. Raises PlanRefused for damaged or missing ones."""
+    """Reads the plan's bytes and checks their digest. Raises PlanRefused for damaged or missing ones."""
     try:
         content = verified_bytes(plan_dir / PLAN_FILE, None)
     except RepositoryError as error:
@@ -55,7 +55,7 @@ def read_plan(plan_dir: Path, record: PlanRecord, capability: str) -> bytes:
 
 
 def ensure_plan_fits(record: PlanRecord, request: LoadRequest, environment: PlanEnvironment) -> None:
-    """Raises PlanRefused with every difference between the plan and what is asked of it here."""
+    """Raises PlanRefused, with every difference between the plan and what this request and machine need."""
     found = (*_file_differences(record.key, request), *environment_differences(record.key, environment))
     if request.plan_sha256 not in (None, record.plan_sha256):
         found = (*found, f"plan {record.plan_sha256[:12]}…, the one that passed its gate is {request.plan_sha256:.12}…")
@@ -71,12 +71,12 @@ def ensure_plan_fits(record: PlanRecord, request: LoadRequest, environment: Plan
 
 
 def build_command(record: PlanRecord, capability: str) -> str:
-    """How to get a plan that fits this machine."""
+    """The command that builds a plan for this machine."""
     return _command(f"{record.model}/{record.version}", record.variant, capability)
 
 
 def _file_differences(key: PlanKey, request: LoadRequest) -> tuple[str, ...]:
-    if request.sha256 is None:  # only while exporting, when nothing is published yet
+    if request.sha256 is None:  # only while exporting, before anything is published
         return ()
     found: list[str] = []
     if request.sha256 != key.onnx_sha256:
@@ -89,7 +89,7 @@ def _file_differences(key: PlanKey, request: LoadRequest) -> tuple[str, ...]:
 
 
 def _command_from_path(plan_dir: Path, capability: str) -> str:
-    """The directory's own path says whose plan it was: `<model>/<version>/<variant>/<place>`."""
+    """The build command by the plan's path, `<model>/<version>/<variant>/<place>`."""
     *_, model, version, variant, _ = ("MODEL", "VERSION", "VARIANT", *plan_dir.parts)
     return _command(f"{model}/{version}", variant, capability)
 

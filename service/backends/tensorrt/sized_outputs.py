@@ -1,6 +1,6 @@
-"""Outputs whose shape the data decides. Promises: their memory is ours, grows when it must, and their shape is known.
+"""Gives memory to outputs whose shape depends on the data: saccade owns the memory and enlarges it when needed.
 
-TensorRT asks for memory while it queues a run, and tells the shape before it returns from queueing.
+TensorRT asks for memory while it queues a run, and reports the shape before it returns from queueing.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from saccade.service.backends.tensorrt.module import TensorRt
 
 
 class SizedOutput(Protocol):
-    """TensorRT's IOutputAllocator, with what it was told."""
+    """TensorRT's IOutputAllocator, with the address and shape that TensorRT reported."""
 
     shape: tuple[int, ...]
     address: int
 
 
 def sized_output(tensorrt: TensorRt, allocate: Callable[[int], int], address: int, size_bytes: int) -> Any:
-    """An allocator that hands out `address` while that is enough, and more of `allocate` where it is not.
+    """An allocator that hands out `address` while that is large enough, and else memory from `allocate`.
 
-    What `allocate` returned belongs to the caller, who frees it with the rest.
+    The caller frees what `allocate` returned.
     """
 
     class Allocator(tensorrt.IOutputAllocator):  # type: ignore[misc, name-defined]  # known at run time only
         def __init__(self) -> None:
-            tensorrt.IOutputAllocator.__init__(self)  # the bindings ask for this very form
+            tensorrt.IOutputAllocator.__init__(self)  # the bindings reject super().__init__()
             self.shape: tuple[int, ...] = ()
             self.address = address
             self._size_bytes = size_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.reports.pareto import Measured, comparable, pareto_set
-from saccade.models.contract.manifest import Device
+from saccade.models.contract.manifest import MeasuredDevice
 from tests.support.reports import check, decision, qualified
 
 ACCEPTED = decision(check("a"))
@@ -44,7 +44,7 @@ def test_gpu_files_timed_on_a_processor_are_not_compared() -> None:
 
 
 def test_figures_of_another_device_are_not_compared() -> None:
-    gpu = Device(kind="cuda", name="a GPU", threads=1)
+    gpu = MeasuredDevice(kind="cuda", name="a GPU", threads=1)
     variants = (
         VariantReport(qualify=qualified("fp32"), gate=ACCEPTED),
         VariantReport(qualify=qualified("int8-trt", measured_on=gpu), gate=ACCEPTED),

@@ -12,7 +12,7 @@ from saccade.models.training.all import RUNS
 from saccade.models.training.command import CHECKPOINT_DIR
 from saccade.models.training.evaluation import classifier_top1, detector_map, inference_flops, segmenter_miou
 from saccade.models.training.figures import TARGETS, checkpoint_path, load_checkpoint, read_figures
-from saccade.models.training.runs import Run
+from saccade.models.training.runs import TrainingRun
 from saccade.models.training.samples import crop_set, scene_set
 
 SIZE_LIMIT_BYTES = 6 * 2**20  # a clone should stay small
@@ -21,7 +21,7 @@ SHIPPED = (*RUNS, vit.RUN)
 
 
 @pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.name)
-def test_a_checkpoint_loads_strictly_and_has_the_recorded_digest(run: Run) -> None:
+def test_a_checkpoint_loads_strictly_and_has_the_recorded_digest(run: TrainingRun) -> None:
     network = load_checkpoint(CHECKPOINT_DIR, run.name, run.network())
     figure = read_figures(CHECKPOINT_DIR)[run.name]
     assert hashlib.sha256(checkpoint_path(CHECKPOINT_DIR, run.name).read_bytes()).hexdigest() == figure.weights_sha256
@@ -31,7 +31,7 @@ def test_a_checkpoint_loads_strictly_and_has_the_recorded_digest(run: Run) -> No
 
 
 @pytest.mark.parametrize("run", SHIPPED, ids=lambda run: run.name)
-def test_recorded_figures_reach_their_targets_on_the_test_split(run: Run) -> None:
+def test_recorded_figures_reach_their_targets_on_the_test_split(run: TrainingRun) -> None:
     figure = read_figures(CHECKPOINT_DIR)[run.name]
     assert figure.metric == run.metric
     assert figure.value >= TARGETS[run.name]

@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from saccade.models.networks.layers import as_float
 from saccade.models.networks.resnet import digits_classifier
 from saccade.models.training.augmentation import recoloured, shifted
-from saccade.models.training.loop import Schedule, Trained, batch_indices, learning_rate, train
+from saccade.models.training.loop import Trained, TrainingSchedule, batch_indices, learning_rate, train
 
-SCHEDULE = Schedule(
+SCHEDULE = TrainingSchedule(
     steps=6,
     batch_size=4,
     peak_lr=1e-2,
@@ -53,7 +53,7 @@ class Silent:
     def evaluated(self, done: int, metric: float, best: float) -> None: ...
 
 
-def run(state: Path, trainee: TinyTrainee, schedule: Schedule = SCHEDULE) -> Trained:
+def run(state: Path, trainee: TinyTrainee, schedule: TrainingSchedule = SCHEDULE) -> Trained:
     torch.manual_seed(0)
     return train(digits_classifier(), trainee, schedule, state, Silent())
 
@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 def test_a_state_of_another_schedule_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path / "state.pt", TinyTrainee())
     other = TinyTrainee()
-    run(tmp_path / "state.pt", other, Schedule(4, 4, 1e-2, 2, 0.01, 0.9, 2, seed=6))
+    run(tmp_path / "state.pt", other, TrainingSchedule(4, 4, 1e-2, 2, 0.01, 0.9, 2, seed=6))
     assert other.losses == 4
 
 

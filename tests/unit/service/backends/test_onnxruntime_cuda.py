@@ -14,7 +14,7 @@ from saccade.service.backends import onnxruntime_session
 from saccade.service.backends.base import LoadRequest, PipelinedBackend
 from saccade.service.backends.node_assignment import AssignedNode
 from saccade.service.backends.onnxruntime_forms import NHWC_FUSED, PLAIN
-from saccade.service.backends.onnxruntime_session import BoundSession, Placement, assigned_nodes
+from saccade.service.backends.onnxruntime_session import BoundSession, SessionDevice, assigned_nodes
 from saccade.service.errors import BackendError
 from tests.support.simulated_onnxruntime import SIZES, SimulatedRuntime, images, on_device, simulated, warm
 
@@ -151,7 +151,7 @@ def test_heavy_node_elsewhere_refuses_the_file(
 
 
 def test_fp32_is_asked_to_be_fp32_and_half_precision_may_use_tensor_cores() -> None:
-    placement = Placement("CUDAExecutionProvider", "cuda", 1)
+    placement = SessionDevice("CUDAExecutionProvider", "cuda", 1)
 
     assert placement.options(PLAIN, "fp32", 77, with_graphs=True) == {
         "device_id": "1",

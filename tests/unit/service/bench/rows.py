@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saccade.service.bench.records import Columns, End, Outcome, Records, records_of
+from saccade.service.bench.records import Columns, End, Records, RequestEnd, records_of
 from saccade.service.bench.report import LoadFacts, Report
 from saccade.service.bench.summary import ClientCost, Scope, report_of
 from saccade.service.bench.workload import Item
 
-OK = Outcome(End.ANSWERED, 200, "", "1", "fp32")
-REFUSED = Outcome(End.ANSWERED, 429, "Overloaded")
-BAD_IMAGE = Outcome(End.ANSWERED, 422, "Image cannot be used")
-TIMEOUT = Outcome(End.TIMEOUT, title="no answer within 1 s")
-UNSENT = Outcome(End.UNSENT, title="too many in flight")
+OK = RequestEnd(End.ANSWERED, 200, "", "1", "fp32")
+REFUSED = RequestEnd(End.ANSWERED, 429, "Overloaded")
+BAD_IMAGE = RequestEnd(End.ANSWERED, 422, "Image cannot be used")
+TIMEOUT = RequestEnd(End.TIMEOUT, title="no answer within 1 s")
+UNSENT = RequestEnd(End.UNSENT, title="too many in flight")
 ITEMS = (Item("a", "0.jpg", b"head", b"body"), Item("b", "1.jpg", b"head", b"longer body"))
 
 
@@ -23,7 +23,7 @@ ITEMS = (Item("a", "0.jpg", b"head", b"body"), Item("b", "1.jpg", b"head", b"lon
 class Row:
     due_s: float
     latency_s: float
-    outcome: Outcome = OK
+    outcome: RequestEnd = OK
     item: int = 0
     lag_s: float = 0.0  # of the client
     wait_s: float = 0.0  # for a connection

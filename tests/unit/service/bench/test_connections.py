@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from saccade.service.bench.answers import outcome_of
-from saccade.service.bench.connections import ConnectionPool, Reply, Target, Ticket
+from saccade.service.bench.connections import ConnectionPool, Reply, ServerAddress, Ticket
 from saccade.service.bench.records import End
 from saccade.service.bench.wakeup import Wakeup
 from saccade.service.bench.workload import Item
@@ -96,7 +96,7 @@ class Ends:
 
 
 def pool_to(port: int, ends: Ends, limit: int = 8, timeout_s: float = 30.0) -> ConnectionPool:
-    return ConnectionPool(Target("127.0.0.1", port, None, None), limit, timeout_s, ends)
+    return ConnectionPool(ServerAddress("127.0.0.1", port, None, None), limit, timeout_s, ends)
 
 
 def ticket(due_s: float = 0.0) -> Ticket:

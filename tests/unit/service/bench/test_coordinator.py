@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.service.bench.coordinator import ClientLimits, Closed, LoadPlan, parts_of
-from saccade.service.bench.schedule import Poisson, Schedule, schedule_of
+from saccade.service.bench.schedule import Poisson, SendSchedule, schedule_of
 from saccade.service.bench.workload import Item, Workload, endpoint_of, order_of
 
 WORKLOAD = Workload(tuple(Item("m", f"{number}", b"", b"") for number in range(7)), {"m": 1.0})
 
 
-def plan(load: Schedule | Closed, count: int, limits: ClientLimits) -> LoadPlan:
+def plan(load: SendSchedule | Closed, count: int, limits: ClientLimits) -> LoadPlan:
     return LoadPlan(endpoint_of("http://h"), WORKLOAD, load, order_of(WORKLOAD, count, 0), limits)
 
 

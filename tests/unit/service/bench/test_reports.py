@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from saccade.service.bench.page import html_of
-from saccade.service.bench.records import End, Outcome
+from saccade.service.bench.records import End, RequestEnd
 from saccade.service.bench.report import Report, SloFigures, TrialFigures, encoded
 from saccade.service.bench.text_report import text_of
 from tests.unit.service.bench.rows import BAD_IMAGE, REFUSED, Row, report_from
@@ -26,7 +26,11 @@ def report() -> Report:
     rows = [
         Row(number / 100, 0.02 + 0.0001 * number, item=number % 2, stages_ms=(1, 2, 3, 4, 11)) for number in range(900)
     ]
-    rows += [Row(9.0, 0.001, REFUSED), Row(9.1, 0.001, BAD_IMAGE), Row(9.2, 0.0, Outcome(End.ANSWERED, 500, HOSTILE))]
+    rows += [
+        Row(9.0, 0.001, REFUSED),
+        Row(9.1, 0.001, BAD_IMAGE),
+        Row(9.2, 0.0, RequestEnd(End.ANSWERED, 500, HOSTILE)),
+    ]
     found = report_from(rows)
     trials = (TrialFigures(100.0, 300, 0.0, 20.0, "met"), TrialFigures(200.0, 300, 0.5, None, "missed"))
     return replace(found, slo=SloFigures(100.0, 200.0, 200.0, "found", trials))

@@ -7,9 +7,9 @@ import math
 import httpx
 import pytest
 
-from saccade.service.bench.coordinator import Closed, Ending, Measured
+from saccade.service.bench.coordinator import Closed, Ending, LoadResult
 from saccade.service.bench.schedule import Constant, Recorded
-from saccade.service.bench.session import Open, Run, _ensure_ready, _window_s, trace_rows
+from saccade.service.bench.session import BenchRun, Open, _ensure_ready, _window_s, trace_rows
 from saccade.service.bench.workload import Workload
 from saccade.service.errors import BenchFailed
 from tests.unit.service.bench.rows import BAD_IMAGE, ITEMS, Row, records_from, report_from
@@ -29,16 +29,16 @@ from tests.unit.service.bench.rows import BAD_IMAGE, ITEMS, Row, records_from, r
 def test_window_is_the_duration_or_lasts_until_the_last_answer(
     load: Open | Closed, ending: Ending, window_s: float
 ) -> None:
-    measured = Measured(records_from([Row(0.0, 12.5), Row(2.0, 0.5)]), ending, 10.0, 0.0, 0.0)
+    measured = LoadResult(records_from([Row(0.0, 12.5), Row(2.0, 0.5)]), ending, 10.0, 0.0, 0.0)
 
     assert _window_s(load, measured) == window_s
 
 
 def test_recording_holds_what_was_measured_and_how_it_ended() -> None:
     rows = [Row(-1.0, 0.1), Row(0.5, 0.1), Row(1.0, 0.2, BAD_IMAGE, item=1)]
-    measured = Measured(records_from(rows), Ending.COMPLETE, 10.0, 0.0, 0.0)
+    measured = LoadResult(records_from(rows), Ending.COMPLETE, 10.0, 0.0, 0.0)
 
-    recorded = list(trace_rows(Run(report_from(rows), measured), Workload(ITEMS, {"a": 1.0, "b": 1.0})))
+    recorded = list(trace_rows(BenchRun(report_from(rows), measured), Workload(ITEMS, {"a": 1.0, "b": 1.0})))
 
     assert [(row["at_s"], row["model"], row["image"], row["outcome"]) for row in recorded] == [
         (0.5, "a", "0.jpg", "200"),

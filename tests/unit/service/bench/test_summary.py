@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.service.bench.records import Columns, Outcome, records_of
+from saccade.service.bench.records import Columns, RequestEnd, records_of
 from tests.unit.service.bench.rows import BAD_IMAGE, OK, REFUSED, TIMEOUT, UNSENT, Row, records_from, report_from
 
 ROWS = st.lists(
@@ -127,7 +127,7 @@ def test_rows_of_several_processes_are_told_in_order_with_their_outcomes() -> No
 
     records = records_of(parts)
 
-    seen: list[Outcome] = [records.outcomes[number] for number in records.outcome]
+    seen: list[RequestEnd] = [records.outcomes[number] for number in records.outcome]
     assert records.due_s.tolist() == [1.0, 2.0, 3.0]
     assert seen == [REFUSED, TIMEOUT, OK]
     assert len(records_of([])) == 0

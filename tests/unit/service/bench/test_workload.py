@@ -10,8 +10,8 @@ import pytest
 from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.traces import Arrival
 from saccade.service.bench.workload import (
+    ModelShare,
     RequestShape,
-    Share,
     Workload,
     endpoint_of,
     order_of,
@@ -25,7 +25,9 @@ ENDPOINT = endpoint_of("http://host:8000")
 
 
 def mix(**weights: float) -> Workload:
-    return workload_of([Share(model, weight, IMAGES) for model, weight in weights.items()], ENDPOINT, RequestShape())
+    return workload_of(
+        [ModelShare(model, weight, IMAGES) for model, weight in weights.items()], ENDPOINT, RequestShape()
+    )
 
 
 # Bodies
@@ -54,7 +56,7 @@ def test_folder_without_an_image_is_refused(tmp_path: Path) -> None:
 
 def test_request_has_its_path_parameters_and_headers() -> None:
     shape = RequestShape(headers=(("X-Priority", "high"),), query=(("top_k", "3"), ("note", "a b")))
-    workload = workload_of([Share("a/b", 1.0, IMAGES[:1])], endpoint_of("https://host/prefix/"), shape)
+    workload = workload_of([ModelShare("a/b", 1.0, IMAGES[:1])], endpoint_of("https://host/prefix/"), shape)
 
     head = workload.items[0].head.decode().split("\r\n")
     assert head[0] == "POST /prefix/v1/models/a%2Fb/predict?top_k=3&note=a+b HTTP/1.1"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saccade.models.contract.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.contract.manifest import GateCheck, GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.variants import choose_variant, images_per_s
 from tests.support.versions import manifest_for
@@ -52,7 +52,7 @@ def test_pending_variant_is_never_taken_and_the_refusal_says_what_it_waits_for(w
 
 
 def test_figures_of_another_device_do_not_count() -> None:
-    gpu = Device(kind="cuda", name="H200", threads=1)
+    gpu = MeasuredDevice(kind="cuda", name="H200", threads=1)
     manifest = manifest_with(
         variant("fast-elsewhere", images_per_s=9000.0, measured_on=gpu), variant("fp32", images_per_s=100.0)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saccade.models.contract.manifest import Device, GateCheck, GateDecision, LatencyFigure, Manifest, Variant
+from saccade.models.contract.manifest import GateCheck, GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
 from saccade.models.contract.plans import PlanKey, PlanRecord
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.supervisor.engines.candidates import plan_key_for
@@ -62,7 +62,7 @@ def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: 
         layers=3,
         dtypes={"half": 3},
         gate=gate,
-        measured_on=Device(kind="cuda", name="NVIDIA H200", threads=1),
+        measured_on=MeasuredDevice(kind="cuda", name="NVIDIA H200", threads=1),
         latency=(LatencyFigure(batch_size=1, p50_ms=1, p90_ms=1, p99_ms=1, images_per_s=images_per_s),),
     )
     return StoredRecord(record, f"/engines/{name}")
