@@ -15,7 +15,7 @@ from saccade.service.supervisor.engines import build_child, engine_serving
 def simulate() -> None:
     """Children of this process are those of the simulation."""
     device_supervision.WORKER_MODULE = "tests.support.simulated_worker"
-    engine_serving.run_build = partial(build_child.run_build, program=("-m", "tests.support.simulated_build"))  # type: ignore[assignment]
+    plan_reconciler.run_build = partial(build_child.run_build, program=("-m", "tests.support.simulated_build"))  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
