@@ -1,4 +1,4 @@
-"""A traced network brought within a budget. Promises: proven to compute what it computes with the channels silenced."""
+"""Narrows a traced network to a budget of multiply-adds and proves that silencing the channels gives the same answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ BoolArray = NDArray[np.bool_]
 
 
 def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) -> tuple[fx.GraphModule, float]:
-    """The module within the budget, and how far its answers are from those of the one that silences the same channels.
+    """Returns the network within the budget, and how far its answers are from those of the network with the same
+    channels silenced.
 
     Raises GraphError when too few channels may leave, or naming the layers whose channels cannot leave.
     """
@@ -43,7 +44,7 @@ def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) ->
 
 
 def removed_elements(elements: Elements, groups: Sequence[PrunableGroup], bundles: Sequence[IntArray]) -> BoolArray:
-    """(elements,) True for what leaves."""
+    """Returns a mask (elements,) that is True for every element that leaves."""
     removed = np.zeros(elements.count, bool)
     for group, chosen in zip(groups, bundles, strict=True):
         removed[group.elements[chosen].ravel()] = True
@@ -72,7 +73,9 @@ def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Ten
 
 
 def _proven(network: TracedNetwork, elements: Elements, removed: BoolArray, images: Tensor) -> float:
-    """Relative L2 between the narrow network's raw outputs and the silenced one's. Raises GraphError, RuntimeError."""
+    """Returns the relative L2 between raw outputs of the narrow and the silenced network. Raises GraphError,
+    RuntimeError.
+    """
     wanted = replace(network, module=silenced(network.module, elements, removed)).raw(images)
     found = replace(network, module=narrowed(network.module, elements, removed)).raw(images)
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
@@ -87,7 +90,7 @@ def _culprit(
     bundles: Sequence[IntArray],
     images: Tensor,
 ) -> PrunableGroup | None:
-    """The first group that fails the proof alone."""
+    """Returns the first group of channels whose removal alone fails the proof."""
     for number, group in enumerate(groups):
         alone = removed_elements(elements, [group], [bundles[number]])
         try:

@@ -1,4 +1,4 @@
-"""The form `pruned`: choose, narrow, prove, trace, recover. Promises: each figure is measured here."""
+"""Makes the form `pruned`: chooses channels, narrows the network, proves it, traces it again and recovers its accuracy."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run_prune(context: StepContext) -> Detail:
 def _traced_again(
     dense: TracedNetwork, module: fx.GraphModule, image: Tensor, not_batchable_reason: str
 ) -> TracedNetwork:
-    """Raises GraphError when the narrow network no longer takes batches as the dense one does."""
+    """Traces the narrow network. Raises GraphError when it no longer takes batches as the dense one does."""
     with torch.no_grad():
         trace = traced(module, torch.zeros_like(image), not_batchable_reason)
     if trace.not_batchable_reason != not_batchable_reason:
@@ -93,7 +93,7 @@ def _traced_again(
 
 
 def _parameters(module: fx.GraphModule) -> int:
-    """Statistics and constants are none."""
+    """Counts learned values only; running statistics and constants are left out."""
     learned = dict(module.named_parameters())
     return sum(tensor.numel() for name, tensor in used_weights(module).items() if name in learned)
 
@@ -104,5 +104,5 @@ def _layer_table(dense: fx.GraphModule, narrow: fx.GraphModule) -> list[Document
 
 
 def _row(layer: str, shape: tuple[int, ...], after: Mapping[str, tuple[int, ...]]) -> Document:
-    """Output and input channels before and after."""
+    """Returns a report row with one layer's output and input channels before and after."""
     return {"layer": layer, "dense": list(shape[:2]), "pruned": list(after[layer][:2])}
