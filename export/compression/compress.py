@@ -24,7 +24,7 @@ def run_compress(context: StepContext) -> Detail:
 
 
 def recovered_digest(loaded: LoadedRecipe) -> str:
-    """Returns the digest of the weights of an earlier recovery, or "" when the recipe names none. Raises RecipeError."""
+    """The digest of the weights of an earlier recovery, or "" when the recipe names none. Raises RecipeError."""
     path = loaded.recovered_path
     if path is None:
         return ""

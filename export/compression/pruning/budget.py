@@ -1,4 +1,4 @@
-"""Narrows a traced network to a budget of multiply-adds and proves that silencing the channels gives the same answers."""
+"""Narrows a traced network to a budget of multiply-adds, and proves that silencing the channels answers the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the form `pruned`: chooses channels, narrows the network, proves it, traces it again and recovers its accuracy."""
+"""Makes the form `pruned`: chooses channels, narrows and proves the network, traces it again and recovers accuracy."""
 
 from __future__ import annotations
 

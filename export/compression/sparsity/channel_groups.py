@@ -74,7 +74,7 @@ def group_of(elements: Elements, rows: IntArray, parameters: set[str]) -> Channe
 
 
 def permuted(state: Mapping[str, Tensor], group: ChannelGroup, order: IntArray) -> dict[str, Tensor]:
-    """Returns the group's parameters with bundle `order[slot]` in each slot; `order` is a permutation of range(size)."""
+    """The group's parameters with bundle `order[slot]` in each slot; `order` is a permutation of range(size)."""
     changed: dict[str, Tensor] = {}
     for (name, axis), positions in group.positions.items():
         tensor = changed.get(name, state[name])

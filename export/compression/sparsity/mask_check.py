@@ -124,7 +124,7 @@ class _Constants:
         return True
 
     def value(self, name: str) -> Array:
-        """Returns a tensor's value. Raises _NotConstant, also for a quantized weight whose zeros are not stored as 0."""
+        """A tensor's value. Raises _NotConstant, also for a quantized weight whose zeros are not stored as 0."""
         if name in self._tensors:
             return numpy_helper.to_array(self._tensors[name])
         node = self._producers.get(name)

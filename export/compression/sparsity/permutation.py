@@ -89,7 +89,7 @@ def permute_channels(
 
 
 def quads_of(state: Mapping[str, Tensor], group: ChannelGroup, weights: Set[str], elements: int) -> Quads | None:
-    """Returns the group's slots and about `elements` of its magnitudes; None when no 2:4 weight has whole quads in it."""
+    """The group's slots and about `elements` of its magnitudes; None when no 2:4 weight has whole quads in it."""
     columns = [
         (name, positions[:, place])
         for (name, axis), positions in group.positions.items()
