@@ -1,6 +1,7 @@
-"""Takes sensitive layers out of quantization. Promises: only while a metric is out of budget; every try is reported.
+"""Keeps the most sensitive layers float while the metric is out of budget; every try is returned.
 
-After NNCF's quantization with accuracy control, with layers ranked by the noise each one causes at the outputs.
+The method follows NNCF's quantization with accuracy control, with layers ranked by the noise that each one causes at
+the outputs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from saccade.export.precision.quantization.candidates import Attempt
 from saccade.export.recipe import AccuracyControlSpec
 
-Try = Callable[[Mapping[str, str]], Attempt]  # quantizes all but the named layers, and measures
+Try = Callable[[Mapping[str, str]], Attempt]  # quantizes all but the named layers, and measures the result
 
 
 def controlled(
     first: Attempt, float_metric: float, worst_first: Sequence[str], spec: AccuracyControlSpec, attempt: Try
 ) -> list[Attempt]:
-    """Attempts in order, the first included; the last one is within budget, or the best that was possible."""
+    """Returns the attempts in order, `first` included; the last one is within budget, or the best that was possible."""
     attempts = [first]
     if spec.max_drop is None:
         return attempts
@@ -32,7 +33,7 @@ def controlled(
 
 
 def layers_taken_out(worst_first: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
-    """The worst layer, the worst two, four, and so on; the last step is all that may be taken."""
+    """Yields the worst layer, the worst two, four, and so on; the last step is the most that may be taken out."""
     limit = min(most, len(worst_first))
     count = 1
     while count < limit:
