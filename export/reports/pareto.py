@@ -1,4 +1,4 @@
-"""Chooses the variants that no other one beats. Promises: pure; only what was measured where it would run counts."""
+"""Chooses the variants that no other one beats, among those measured on the device that they are for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saccade.models.contract.manifest import Device
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One variant's place in the plot of accuracy against speed."""
+    """One variant's position in the plot of accuracy against speed."""
 
     variant: str
     metric: float
@@ -23,7 +23,7 @@ class Measured:
 
 
 def comparable(variants: Sequence[VariantReport]) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
-    """Variants measured on one device, the first variant's, and the names of the others."""
+    """Returns variants measured on the first variant's device, and the names of the others."""
     device = next((each.qualify.measured_on for each in variants if _runs_there(each)), None)
     measured = tuple(_measured(each) for each in variants if _runs_there(each) and each.qualify.measured_on == device)
     names = {each.variant for each in measured}
@@ -31,9 +31,9 @@ def comparable(variants: Sequence[VariantReport]) -> tuple[tuple[Measured, ...],
 
 
 def pareto_set(points: Sequence[Measured]) -> frozenset[str]:
-    """Those for which no other one is at least as good in metric, latency and throughput, and better in one.
+    """Returns variants that no other one equals in metric, latency and throughput and beats in one of them.
 
-    Denied variants neither belong to it nor push others out: nobody can have them.
+    Denied variants neither belong to the set nor displace others, because nobody can have them.
     """
     candidates = [point for point in points if not point.is_denied]
     return frozenset(point.variant for point in candidates if not any(_is_better(other, point) for other in candidates))
@@ -45,7 +45,7 @@ def _is_better(first: Measured, second: Measured) -> bool:
 
 
 def _runs_there(variant: VariantReport) -> bool:
-    """A processor can open files made for a GPU; how long it takes then says nothing about them."""
+    """A processor can open files made for a GPU, but its times say nothing about them."""
     traits: VariantTraits | None = next(
         (traits for name, traits in TRAITS.items() if name == variant.qualify.variant), None
     )
