@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -65,15 +63,6 @@ def digest_of(identity: StepIdentity) -> str:
         "sources": identity.sources,
     }
     return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def sources_digest(module_names: Sequence[str]) -> str:
-    """SHA-256 over the source text of the named modules, in the order given."""
-    digest = hashlib.sha256()
-    for name in module_names:
-        digest.update(f"{name}\0".encode())
-        digest.update(inspect.getsource(import_module(name)).encode())
-    return digest.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
