@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from saccade.export.errors import BuildCancelled
 
 
-class Progress(Protocol):
+class BuildProgress(Protocol):
     """A callable that hears how far a build is; it returns False to end the build."""
 
     def __call__(self, stage: str, done_share: float) -> bool: ...
@@ -77,7 +77,7 @@ class PhaseShares:
 class BuildMonitor:
     """Passes a build's progress to a listener, and the listener's wish to stop to the builder."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: BuildProgress) -> None:
         self._progress = progress
         self._shares = PhaseShares()
         self._lock = threading.Lock()

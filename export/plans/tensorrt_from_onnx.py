@@ -15,7 +15,7 @@ from typing import Any
 from saccade.export.plans.build_log import ParserError, builder_error, listening
 from saccade.export.plans.network import NetworkLayer, Parsed, network_layers, parser_errors, refusal_text
 from saccade.export.plans.profile import BatchProfile, add_profile, profile_batches
-from saccade.export.plans.progress import BuildMonitor, Progress, tensorrt_monitor
+from saccade.export.plans.progress import BuildMonitor, BuildProgress, tensorrt_monitor
 from saccade.export.plans.runtime import (
     CURRENT,
     DEFAULT_CAPABILITIES,
@@ -66,7 +66,7 @@ def build_plan(
     *,
     is_sparse: bool = False,
     timings: bytes = b"",
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> PlanReport:
     """Builds a plan that takes every allowed batch size and runs on every one of `capabilities`.
 

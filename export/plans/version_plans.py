@@ -14,7 +14,7 @@ from types import ModuleType
 
 from saccade.export.errors import DeviceError, RecipeError
 from saccade.export.plans.precision_claim import PrecisionClaim, precision_claim
-from saccade.export.plans.progress import Progress
+from saccade.export.plans.progress import BuildProgress
 from saccade.export.plans.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.plans import PlanKey, PlanRecord, TensorRtName, plan_key
@@ -63,7 +63,7 @@ def ensure_plan(
     store: PlanStore,
     *,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> BuiltPlan:
     """Returns the plan of one variant for one kind of GPU: the stored one, or a new one.
 

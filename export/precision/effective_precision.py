@@ -92,7 +92,7 @@ def layer_precisions(model: onnx.ModelProto) -> tuple[LayerPrecision, ...]:
     only move values may lie between for activations, but not for weights. Raises GraphError when the graph does not say
     how large a layer is.
     """
-    graph = _Facts(model)
+    graph = _LayerReader(model)
     return tuple(graph.layer(node) for node in model.graph.node if node.op_type in WEIGHTED_OPS)
 
 
@@ -163,7 +163,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-class _Facts:
+class _LayerReader:
     """Types, shapes for one image, and producers of all tensors of one graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -44,7 +44,7 @@ class ChannelRanges:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Change:
+class ChannelChange:
     """The change to each channel: x becomes (x + shift) / ratio."""
 
     ratio: FloatArray  # (channels,) r1 of the method
@@ -92,7 +92,7 @@ def with_equal_scales(
     return changed, len(norms)
 
 
-def change_for(ranges: ChannelRanges, *, is_symmetric: bool) -> Change:
+def change_for(ranges: ChannelRanges, *, is_symmetric: bool) -> ChannelChange:
     """Moves every channel onto the mean scale and zero point; the zero point stays among the codes."""
     if is_symmetric:
         scales = 2.0 * np.maximum(np.abs(ranges.low), np.abs(ranges.high)) / _LEVELS
@@ -100,18 +100,18 @@ def change_for(ranges: ChannelRanges, *, is_symmetric: bool) -> Change:
         scales = (ranges.high - ranges.low) / _LEVELS
     mean = float(scales.mean())
     if mean <= 0.0:
-        return Change(np.ones_like(scales), np.zeros_like(scales))
+        return ChannelChange(np.ones_like(scales), np.zeros_like(scales))
     scales = np.maximum(scales, mean * _SMALLEST_SHARE)
     mean = float(scales.mean())
     if is_symmetric:
-        return Change(scales / mean, np.zeros_like(scales))
+        return ChannelChange(scales / mean, np.zeros_like(scales))
     # Measured from the middle, so that a widened channel stays centred.
     zero_points = _LEVELS / 2 - (ranges.low + ranges.high) / 2 / scales
     target = float(np.clip(zero_points.mean(), 0, _LEVELS))
-    return Change(scales / mean, scales * (zero_points - target))
+    return ChannelChange(scales / mean, scales * (zero_points - target))
 
 
-def apply_change(model: onnx.ModelProto, norm: onnx.NodeProto, change: Change) -> None:
+def apply_change(model: onnx.ModelProto, norm: onnx.NodeProto, change: ChannelChange) -> None:
     """Writes the change into a LayerNorm and undoes it in the layers behind, which get constants of their own."""
     constants = constants_of(model)
     weight = constants[norm.input[1]].astype(np.float64)
@@ -167,7 +167,7 @@ def _is_weighted_reader(node: onnx.NodeProto, tensor: str, constants: Mapping[st
 
 
 def _take_back(
-    model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], change: Change
+    model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], change: ChannelChange
 ) -> None:
     weight = constants[node.input[1]].astype(np.float64)
     is_transposed = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))

@@ -60,7 +60,7 @@ class Regions:
 
 def regions_by_operator(model: onnx.ModelProto, target: FloatFormat) -> Regions:
     """Returns the regions that operators, constants and place in the network allow, before ranges are known."""
-    facts = _Facts(model)
+    facts = _RegionRules(model)
     kept = {node.name: reason for node in facts.float_nodes if (reason := facts.reason(node, target)) is not None}
     return Regions(frozenset(node.name for node in facts.float_nodes if node.name not in kept), kept)
 
@@ -113,7 +113,7 @@ def _range_reason(extremes: Iterable[float], target: FloatFormat) -> str | None:
     return None
 
 
-class _Facts:
+class _RegionRules:
     """Facts about one graph that the rules read."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

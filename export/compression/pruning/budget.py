@@ -12,7 +12,14 @@ from torch import Tensor, fx
 from saccade.export.compression.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
 from saccade.export.compression.pruning.costs import counted_multiply_adds, layer_costs
 from saccade.export.compression.pruning.narrowing import narrowed, silenced
-from saccade.export.compression.pruning.selection import Bounds, Candidate, IntArray, Selection, multiply_adds, select
+from saccade.export.compression.pruning.selection import (
+    Bounds,
+    IntArray,
+    PruningCandidate,
+    Selection,
+    multiply_adds,
+    select,
+)
 from saccade.export.compression.sparsity.channel_elements import Elements
 from saccade.export.compression.spec import PruningSpec
 from saccade.export.compression.traced_network import TracedNetwork, ensure_function_kept
@@ -55,7 +62,7 @@ def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Ten
     dense, costs = counted_multiply_adds(module, images), layer_costs(module)
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     candidates = [
-        Candidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
+        PruningCandidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
         for group in groups
     ]
     bounds = Bounds(spec.flop_share * dense, spec.round_to, spec.min_kept_share)

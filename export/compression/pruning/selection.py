@@ -28,7 +28,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class PruningCandidate:
     """One group of channels that may be removed: the importance of its bundles, and the indices that one bundle takes
     from each axis.
     """
@@ -52,7 +52,7 @@ class Selection:
 
 
 def select(
-    candidates: Sequence[Candidate], costs: Sequence[LayerCost], fixed_multiply_adds: int, bounds: Bounds
+    candidates: Sequence[PruningCandidate], costs: Sequence[LayerCost], fixed_multiply_adds: int, bounds: Bounds
 ) -> Selection:
     """Returns the bundles to remove; `fixed_multiply_adds` is the work that no layer of `costs` does."""
     order = [np.argsort(candidate.importances, kind="stable") for candidate in candidates]
@@ -98,7 +98,10 @@ def _next_step(size: int, gone: int, bounds: Bounds) -> int:
 
 
 def _saving(
-    candidate: Candidate, count: int, removed: Mapping[Axis, int], costs_by_weight: Mapping[str, Sequence[LayerCost]]
+    candidate: PruningCandidate,
+    count: int,
+    removed: Mapping[Axis, int],
+    costs_by_weight: Mapping[str, Sequence[LayerCost]],
 ) -> int:
     if count == 0:
         return 0
@@ -109,7 +112,7 @@ def _saving(
     return multiply_adds(touched, removed) - multiply_adds(touched, after)
 
 
-def _take(candidate: Candidate, count: int, removed: dict[Axis, int]) -> None:
+def _take(candidate: PruningCandidate, count: int, removed: dict[Axis, int]) -> None:
     """Adds the indices of `count` bundles to `removed`."""
     for axis, length in candidate.lengths.items():
         removed[axis] = removed.get(axis, 0) + count * length

@@ -105,7 +105,7 @@ def use_rounds_for_suppression(model: onnx.ModelProto) -> int:
     operators = [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
     if not operators or model.opset_import[0].version < _OPSET:
         return 0
-    facts = _Facts(constants_of(model), tensor_shapes(model), _producers(model))
+    facts = _TensorFacts(constants_of(model), tensor_shapes(model), _producers(model))
     candidates = [node for node in model.graph.node if node.op_type == "Greater"]
     found = [pattern for pattern in (_pattern(facts, node, candidates) for node in operators) if pattern is not None]
     for pattern in found:
@@ -114,7 +114,7 @@ def use_rounds_for_suppression(model: onnx.ModelProto) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class _TensorFacts:
     """The graph before the rewrite, indexed by tensor."""
 
     constants: dict[str, NDArray[Any]]
@@ -132,7 +132,7 @@ class _Pattern:
     rows: int  # k
 
 
-def _pattern(facts: _Facts, operator: onnx.NodeProto, candidates: Sequence[onnx.NodeProto]) -> _Pattern | None:
+def _pattern(facts: _TensorFacts, operator: onnx.NodeProto, candidates: Sequence[onnx.NodeProto]) -> _Pattern | None:
     """Recognises `keep_per_class` of a known number of rows; None for any other suppression."""
     limits = [facts.constants.get(name) for name in operator.input[2:]]
     if len(limits) != _LIMITS or any(limit is None for limit in limits) or attribute(operator, "center_point_box", 0):
@@ -142,14 +142,14 @@ def _pattern(facts: _Facts, operator: onnx.NodeProto, candidates: Sequence[onnx.
     return None if class_ids is None or rows is None or flags is None else _Pattern(operator, flags, class_ids, rows)
 
 
-def _rows(facts: _Facts, operator: onnx.NodeProto) -> int | None:
+def _rows(facts: _TensorFacts, operator: onnx.NodeProto) -> int | None:
     """Returns the number of boxes where it is known and all of them may be kept."""
     shape = facts.shapes.get(operator.input[1], ())
     rows = shape[2] if len(shape) == 3 else None
     return rows if isinstance(rows, int) and 0 < rows <= int(facts.constants[operator.input[2]].item()) else None
 
 
-def _class_ids(facts: _Facts, operator: onnx.NodeProto) -> str | None:
+def _class_ids(facts: _TensorFacts, operator: onnx.NodeProto) -> str | None:
     """Returns the tensor (n, 1, k) with each row's only class; None when a row may have several."""
     scores = facts.producers.get(operator.input[1])
     equal = None if scores is None or scores.op_type != "Where" else facts.producers.get(scores.input[0])
@@ -164,12 +164,12 @@ def _class_ids(facts: _Facts, operator: onnx.NodeProto) -> str | None:
     return class_ids if is_row and is_column else None
 
 
-def _is_flags(facts: _Facts, operator: onnx.NodeProto, node: onnx.NodeProto) -> bool:
+def _is_flags(facts: _TensorFacts, operator: onnx.NodeProto, node: onnx.NodeProto) -> bool:
     names = {operator.output[0]: "found", operator.input[0]: "boxes"}
     return _expression(node.output[0], facts, names, _FLAGS_DEPTH) == _FLAGS
 
 
-def _expression(tensor: str, facts: _Facts, names: dict[str, str], depth: int) -> str:
+def _expression(tensor: str, facts: _TensorFacts, names: dict[str, str], depth: int) -> str:
     """Writes how a tensor is computed from named tensors and single numbers; integer attributes appear unless zero."""
     if tensor in names:
         return names[tensor]

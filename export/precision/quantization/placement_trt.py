@@ -34,7 +34,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class QdqPlacement:
     """The nodes and tensors that are quantized, and why the others are not."""
 
     nodes: tuple[str, ...]  # weighted nodes whose weights and activations are quantized, in graph order
@@ -50,7 +50,7 @@ class Placement:
 
 def placement_for_tensorrt(
     model: onnx.ModelProto, keep_float: tuple[str, ...] = (), taken_out: Mapping[str, str] = NOTHING
-) -> Placement:
+) -> QdqPlacement:
     """Places pairs in front of wide weighted layers and of the residual inputs of sums that fuse with one.
 
     `keep_float` holds name prefixes from the recipe, `taken_out` the nodes that a measurement keeps float, with
@@ -78,7 +78,7 @@ def placement_for_tensorrt(
     edges = [Edge(node.input[0], node.name) for node in nodes]
     edges += _residual_edges(model, {node.name for node in nodes}, floats, shapes)
     quantized = tuple(dict.fromkeys(edge.tensor for edge in edges))
-    return Placement(
+    return QdqPlacement(
         tuple(node.name for node in nodes), tuple(edges), _groups(model.graph.node, quantized, floats), reasons
     )
 

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import constants_of, drop_unused_constants
-from saccade.export.precision.quantization.placement_trt import Placement, weight_axis
+from saccade.export.precision.quantization.placement_trt import QdqPlacement, weight_axis
 from saccade.export.precision.quantization.thresholds import LARGEST_FP8, LARGEST_INT8, Range, symmetric_scale
 
 _FP8_OPSET = 19  # the first opset whose Q/DQ take float8
@@ -44,7 +44,7 @@ FP8_FORMAT = NumberFormat("float8e4m3", np.dtype(ml_dtypes.float8_e4m3fn), LARGE
 
 
 def quantized_for_tensorrt(
-    model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, Range], numbers: NumberFormat
+    model: onnx.ModelProto, placement: QdqPlacement, ranges: Mapping[str, Range], numbers: NumberFormat
 ) -> onnx.ModelProto:
     """Returns a copy of `model` with explicit Q/DQ. Raises GraphError for an opset without such numbers."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -82,7 +82,7 @@ def weight_scale(values: NDArray[np.float32], axis: int | None, numbers: NumberF
     return np.asarray(np.where(largest > 0.0, largest / numbers.largest, 1.0), np.float32)
 
 
-def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Range]:
+def shared_ranges(placement: QdqPlacement, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Returns each quantized tensor's range, widened to its group's."""
     shared: dict[str, Range] = {}
     for group in placement.groups:
@@ -93,7 +93,7 @@ def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str
 
 
 def _activation_pairs(
-    placement: Placement, ranges: Mapping[str, Range], numbers: NumberFormat, zero: str, model: onnx.ModelProto
+    placement: QdqPlacement, ranges: Mapping[str, Range], numbers: NumberFormat, zero: str, model: onnx.ModelProto
 ) -> dict[str, tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Makes one Quantize and Dequantize per tensor, shared by all its readers."""
     pairs: dict[str, tuple[onnx.NodeProto, onnx.NodeProto]] = {}

@@ -9,7 +9,7 @@ from functools import partial
 import onnx
 
 from saccade.export.graph.onnx_graph import WEIGHTED_OPS, weighted_part
-from saccade.export.precision.quantization.placement_trt import Placement, placement_for_tensorrt
+from saccade.export.precision.quantization.placement_trt import QdqPlacement, placement_for_tensorrt
 from saccade.export.precision.quantization.qdq import (
     has_vnni,
     last_tensors,
@@ -72,7 +72,7 @@ def _plan_for_cpu(
 def _plan_for_tensorrt(
     numbers: NumberFormat, model: onnx.ModelProto, keep_float: tuple[str, ...], taken_out: Mapping[str, str]
 ) -> QuantizationPlan:
-    placement: Placement = placement_for_tensorrt(model, keep_float, taken_out)
+    placement: QdqPlacement = placement_for_tensorrt(model, keep_float, taken_out)
     return QuantizationPlan(
         placement.nodes,
         placement.tensors,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from saccade.export.qualification.curves import PrecisionRecall
 from saccade.export.qualification.detection_evidence import RECALL_POINTS
 from saccade.export.reports.export_report import ExportReport
-from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 
 _MOST_NAMED_CURVES = 12  # more make a legend larger than its plot
 
@@ -67,7 +67,7 @@ def draw_recovery(figure: Figure, report: ExportReport) -> None:
 
 
 def _scatter(
-    axes: Axes, report: ExportReport, points: tuple[Measured, ...], across: Callable[[Measured], float]
+    axes: Axes, report: ExportReport, points: tuple[ParetoPoint, ...], across: Callable[[ParetoPoint], float]
 ) -> None:
     best = pareto_set(points)
     intervals = {each.qualify.variant: each.qualify.metric for each in report.variants}

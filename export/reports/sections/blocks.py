@@ -51,7 +51,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ReportPicture:
     """An image file beside the report."""
 
     file: str
@@ -62,7 +62,7 @@ class Picture:
 @dataclass(frozen=True, slots=True)
 class Gallery:
     title: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ReportPicture, ...]
 
 
 Block = Table | Text | Code | Plot | Gallery

@@ -11,8 +11,8 @@ from saccade.export.reports.sections.blocks import (
     Block,
     Cell,
     Gallery,
-    Picture,
     Plot,
+    ReportPicture,
     Row,
     Section,
     Table,
@@ -48,7 +48,7 @@ def mistake_section(report: ExportReport) -> Section:
 
 def _gallery(variant: str, found: Disagreements) -> Gallery:
     pictures = tuple(
-        Picture(
+        ReportPicture(
             example_file(variant, each.file),
             f"image {each.image}: reference left, {variant} right",
             (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saccade.export.reports.export_report import ExportReport
-from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
 
 
@@ -117,7 +117,7 @@ def _on_devices(report: ExportReport) -> Iterator[Table]:
         yield Table(("batch", "p50 ms", "p99 ms", "images/s"), rows, title)
 
 
-def _point_row(point: Measured, is_best: bool) -> Row:
+def _point_row(point: ParetoPoint, is_best: bool) -> Row:
     mark = Cell("yes", "marked") if is_best else Cell("denied", "bad") if point.is_denied else Cell("no")
     return (
         point.variant,
