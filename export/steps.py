@@ -57,9 +57,7 @@ class Step:
 
 
 def qualified_name(step_name: str, part: VariantKind | Form | None) -> str:
-    """Returns `precision.int8-cpu` for a variant's run, `onnx_optimization.sparse24` for a form's, `wrap` for the
-    model's.
-    """
+    """Returns `precision.int8-cpu` for a variant, `onnx_optimization.sparse24` for a form, `wrap` for the model."""
     return step_name if part is None or part == "dense" else f"{step_name}.{part}"
 
 

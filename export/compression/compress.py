@@ -1,4 +1,4 @@
-"""Step `compress`: makes one form of the weights and writes the files that step `wrap` writes, so that it can replace
+"""Step `compress`: makes one form of the weights and writes the same files as step `wrap`, so that it can replace
 it.
 """
 

@@ -1,6 +1,4 @@
-"""Tells whether images of a network may share a batch; a network that must not batch is measured and served with
-one.
-"""
+"""Tells whether images of a network may share a batch; a network that must not batch is measured and served alone."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class _Proofs:
         self._errors_by_name: dict[str, list[float]] = defaultdict(list)
 
     def add(self, name: str, layer: str, error: float) -> None:
-        if not error <= PROOF_LIMIT:  # NaN is no proof
+        if not error <= PROOF_LIMIT:  # NaN fails as well
             raise GraphError(
                 f"folding ({name}) of {layer or 'the network'} changes its answer by {error:.1e} (relative L2), "
                 f"allowed is {PROOF_LIMIT}; turn it off in the recipe's `folding`, or fix the module's own method"

@@ -157,9 +157,7 @@ def _folded_weights(convolution: nn.Conv2d, normalisation: Normalisation) -> tup
 def _error_of_convolution(
     convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None, normalisation: Normalisation
 ) -> float:
-    """Returns the relative L2 in float64 between the rewritten convolution on pixels and the original on normalised
-    pixels.
-    """
+    """The relative L2 in float64 between the rewritten convolution on pixels and the original on normalised pixels."""
     sides = [
         4 * dilation * (size - 1) + 8 for size, dilation in zip(weight.shape[2:], convolution.dilation, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Step `onnx_from_torch`: writes the deploy module as ONNX, with a dynamic batch and marked raw outputs, and proves
+"""Step `onnx_from_torch`: writes the deploy module as ONNX with a dynamic batch and marked raw outputs, and proves
 it.
 """
 

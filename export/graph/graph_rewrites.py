@@ -231,9 +231,7 @@ def _single_reader(nodes: Sequence[onnx.NodeProto], node: onnx.NodeProto | None)
 
 
 def _widen(model: onnx.ModelProto, convolution: onnx.NodeProto, weight: NDArray[Any]) -> None:
-    """Reshapes a kernel (o, 3, kh, kw) to (o, 1, kh, 3 kw); stride and padding along the width become three times as
-    large.
-    """
+    """Reshapes a kernel (o, 3, kh, kw) to (o, 1, kh, 3 kw) and triples stride and padding along the width."""
     outputs, _, height, width = weight.shape
     strides = attribute(convolution, "strides", [1, 1])
     top, left, bottom, right = attribute(convolution, "pads", [0, 0, 0, 0])

@@ -86,9 +86,7 @@ def refusal_text(error: ParserError) -> str:
 
 
 def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
-    """Rewrites the graph into operators that TensorRT has; returns it and the path that external weights are
-    relative to.
-    """
+    """Rewrites the graph into operators that TensorRT has; returns it and the path that weights are relative to."""
     if isinstance(model, bytes):
         proto, origin = onnx.load_model_from_string(model), ""
     else:

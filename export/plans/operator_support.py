@@ -61,9 +61,7 @@ def tensorrt_refusals(model: bytes | Path) -> tuple[ParserError, ...]:
 
 
 def tensorrt_support(model: bytes | Path) -> TargetSupport:
-    """Returns the manifest's statement on TensorRT: supported, or what stops it and that ONNX Runtime serves
-    instead.
-    """
+    """The manifest's statement on TensorRT: supported, or what stops it and that ONNX Runtime serves instead."""
     refusals = tensorrt_refusals(model)
     if not refusals:
         return TargetSupport(target="tensorrt", supported=True, reason="", fallback=None)

@@ -38,9 +38,7 @@ class BuiltPlan:
 
 
 def buildable_variants(manifest: Manifest, asked: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """Returns variants that TensorRT takes and the gate did not deny. Raises RecipeError for one that cannot be
-    built.
-    """
+    """The variants that TensorRT takes and the gate did not deny. Raises RecipeError for one that cannot be built."""
     chosen = [_asked(manifest, name) for name in dict.fromkeys(asked)] or list(manifest.variants)
     problems = {variant.name: _problem(variant) for variant in chosen}
     refused = [f"{name} {problem}" for name, problem in problems.items() if problem]

@@ -153,9 +153,7 @@ def precision_mismatches(
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Returns the element type of every tensor and constant, by inference, so that a wrong `value_info` has no
-    effect.
-    """
+    """The element type of every tensor and constant, by inference, so that a wrong `value_info` has no effect."""
     graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     values = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: value.type.tensor_type.elem_type for value in values} | {

@@ -1,6 +1,4 @@
-"""Makes the fp16 and bf16 variants; calibrated ranges decide which nodes leave fp32, and every node's type is
-written.
-"""
+"""Makes the fp16 and bf16 variants: calibrated ranges decide which nodes leave fp32, and all types are written down."""
 
 from __future__ import annotations
 

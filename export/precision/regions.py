@@ -195,9 +195,7 @@ def constant_reason(values: NDArray[Any], target: FloatFormat) -> str | None:
 
 
 def narrow_inputs(node: onnx.NodeProto, opset: int) -> list[int]:
-    """Returns the inputs that must have the type of the node's output; the scales of a Resize, for example, stay
-    fp32.
-    """
+    """The inputs that must have the type of the node's output; the scales of a Resize, for example, stay fp32."""
     schema = onnx.defs.get_schema(node.op_type, opset)
     kind = schema.outputs[0].type_str
     formal = list(schema.inputs)

@@ -80,9 +80,7 @@ def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Ten
 
 
 def _proven(network: TracedNetwork, elements: Elements, removed: BoolArray, images: Tensor) -> float:
-    """Returns the relative L2 between raw outputs of the narrow and the silenced network. Raises GraphError,
-    RuntimeError.
-    """
+    """The relative L2 between raw outputs of the narrow and the silenced network. Raises GraphError, RuntimeError."""
     wanted = replace(network, module=silenced(network.module, elements, removed)).raw(images)
     found = replace(network, module=narrowed(network.module, elements, removed)).raw(images)
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:

@@ -74,7 +74,7 @@ def importances(state: Mapping[str, Tensor], group: PrunableGroup) -> NDArray[np
 
 
 def _pin_counted(elements: Elements, node: fx.Node) -> None:
-    """Pins (in `elements`) the axes that the operator normalises, reduces, compares or contracts: they keep their
+    """Pins (in `elements`) axes that the operator normalises, reduces, compares or contracts: they keep their
     length.
     """
     name = operator_name(node)

@@ -29,9 +29,7 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PruningCandidate:
-    """One group of channels that may be removed: the importance of its bundles, and the indices that one bundle takes
-    from each axis.
-    """
+    """One group of channels that may be removed: its bundles' importance, and the indices that a bundle occupies."""
 
     importances: NDArray[np.float64]  # (bundles,)
     lengths: Mapping[Axis, int]

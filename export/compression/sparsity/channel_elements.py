@@ -1,6 +1,4 @@
-"""Numbers every index of every tensor axis in a traced graph as an element, and collects which elements belong
-together.
-"""
+"""Numbers every index of every tensor axis in a traced graph as an element, and collects which ones belong together."""
 
 from __future__ import annotations
 

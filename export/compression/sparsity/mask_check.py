@@ -50,9 +50,7 @@ def claimed_layers(directory: Path) -> tuple[str, ...]:
 
 
 def mask_violations(model: onnx.ModelProto, claimed: Sequence[str]) -> tuple[Violation, ...]:
-    """Returns every product of a claimed layer whose constant weight breaks the pattern. External weights must be
-    loaded.
-    """
+    """Every product of a claimed layer whose constant weight breaks the pattern. External weights must be loaded."""
     constants = _Constants(model)
     by_layer: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -211,9 +209,7 @@ def _gemm(node: onnx.NodeProto, constants: _Constants) -> Array:
 
 
 def _product(node: onnx.NodeProto, constants: _Constants) -> Array:
-    """Returns the constant side with the summed axis last; the right side is (summed, outputs), the left (outputs,
-    summed).
-    """
+    """The constant side with the summed axis last; the right side is (summed, outputs), the left (outputs, summed)."""
     if constants.is_constant(node.input[1]):
         return np.moveaxis(constants.value(node.input[1]), -2, -1)
     return constants.value(node.input[0])

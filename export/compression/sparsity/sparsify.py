@@ -143,7 +143,7 @@ def _load_recovered(path: Path, network: TracedNetwork, layers: Sequence[Weighte
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safetensors is no mapping
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a safetensors file lacks iteration
     except (OSError, SafetensorError) as error:
         raise SourceError(f"sparsity.recovered: cannot read {path}: {error}") from error
     known = used_weights(network.module)

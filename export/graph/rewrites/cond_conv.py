@@ -30,9 +30,7 @@ class MixtureOfConvolutions(nn.Module):
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow does: sides divided by stride, rounded up; the odd pixel goes to the
-    end.
-    """
+    """A convolution padded as TensorFlow does: sides divided by stride, rounded up; the odd pixel goes to the end."""
 
     def forward(self, images: Tensor) -> Tensor:
         pads: list[int] = []

@@ -1,6 +1,4 @@
-"""Finds replacements for modules that do not convert; classes are recognised by full name, so no library is
-imported.
-"""
+"""Finds replacements for modules that do not convert, by the class's full name, so that no library is imported."""
 
 from __future__ import annotations
 

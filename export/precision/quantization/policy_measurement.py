@@ -1,6 +1,4 @@
-"""Measures blocks and quantization policies; files that are compared run alternately in one loop on the serving
-backend.
-"""
+"""Measures blocks and quantization policies; compared files run alternately in one loop on the serving backend."""
 
 from __future__ import annotations
 

@@ -62,9 +62,7 @@ def observed_tensors(model: onnx.ModelProto, names: list[str]) -> list[str]:
 
 
 def last_tensors(model: onnx.ModelProto, names: list[str]) -> set[str]:
-    """Returns what quantized nodes pass to the float rest: logits, whose largest values decide and must not be
-    clipped.
-    """
+    """What quantized nodes pass to the float rest: logits, whose largest values decide and must not be clipped."""
     chosen = set(names)
     inside = {name for node in model.graph.node if node.name in chosen for name in node.input}
     return {name for node in model.graph.node if node.name in chosen for name in node.output} - inside
@@ -147,9 +145,7 @@ def pixel_cast(model: onnx.ModelProto) -> onnx.NodeProto | None:
 
 
 def has_vnni(cpuinfo: Path = _CPUINFO) -> bool:
-    """Returns whether this CPU multiplies u8s8 into 32 bits; True where the question does not arise (no /proc, not
-    x86).
-    """
+    """Returns whether this CPU multiplies u8s8 into 32 bits; True where nothing tells (no /proc, not x86)."""
     try:
         text = cpuinfo.read_text()
     except OSError:
@@ -170,9 +166,7 @@ def _is_quantizable_product(node: onnx.NodeProto, constants: set[str]) -> bool:
 
 
 def _is_bias_of_product(node: onnx.NodeProto, products: set[str], constants: set[str]) -> bool:
-    """Recognises a linear layer's bias: its Add would round to eight bits beside the product. Convolutions own
-    theirs.
-    """
+    """Recognises a linear layer's bias, which would be rounded to eight bits; convolutions have their own."""
     has_product = any(name in products for name in node.input)
     return node.op_type == "Add" and has_product and any(name in constants for name in node.input)
 

@@ -88,9 +88,7 @@ def make_quantized(context: StepContext) -> Detail:
 
 
 def measured_sensitivities(bench: Workbench, first: Attempt, images: NDArray[np.uint8]) -> Sensitivities:
-    """Measures every quantized layer with the chosen calibrator's ranges, without time limit where the result
-    decides.
-    """
+    """Measures all quantized layers with the chosen calibrator's ranges, without time limit where they decide."""
     spec, recipe = bench.context.recipe.calibration, bench.context.recipe
     decides = spec.accuracy_control.max_drop is not None or spec.policy is not None
     names = {node.name for node in weighted_part(bench.model) if node.op_type in WEIGHTED_OPS}
@@ -108,9 +106,7 @@ def measured_sensitivities(bench: Workbench, first: Attempt, images: NDArray[np.
 
 
 def refined(bench: Workbench, first: Attempt, found: Sensitivities) -> tuple[list[Attempt], Facts]:
-    """Applies accuracy control and policy search to the best candidate; returns attempts in order, the taken one
-    last.
-    """
+    """Applies accuracy control and policy search to the best candidate; of the attempts, the last one is taken."""
     context, spec = bench.context, bench.context.recipe.calibration
     calibrator = chosen_calibrator(bench, first.candidate)
 
