@@ -47,11 +47,8 @@ class WholeImage(nn.Module):
 
     def forward(self, pixels: Tensor) -> object:
         images = self.front(pixels)
-        return (
-            self.network(images, torch.ones_like(images[:, 0], dtype=torch.bool))
-            if self.takes_mask
-            else (self.network(images))
-        )
+        mask = (torch.ones_like(images[:, 0], dtype=torch.bool),) if self.takes_mask else ()
+        return self.network(images, *mask)
 
 
 class BarsToZero(nn.Module):

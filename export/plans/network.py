@@ -98,7 +98,7 @@ def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
 
 
 def _strongly_typed(tensorrt: ModuleType) -> int:
-    # since version 11 every network is strongly typed, and the flag is gone
+    # Since version 11 every network is strongly typed, and the flag is gone
     flag = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
@@ -99,10 +98,8 @@ def _parameters(module: fx.GraphModule) -> int:
 
 
 def _layer_table(dense: fx.GraphModule, narrow: fx.GraphModule) -> list[Document]:
+    """Output and input channels of each layer before and after."""
     before, after = widths_of(dense), widths_of(narrow)
-    return [_row(layer, shape, after) for layer, shape in before.items()]
-
-
-def _row(layer: str, shape: tuple[int, ...], after: Mapping[str, tuple[int, ...]]) -> Document:
-    """Returns a report row with one layer's output and input channels before and after."""
-    return {"layer": layer, "dense": list(shape[:2]), "pruned": list(after[layer][:2])}
+    return [
+        {"layer": layer, "dense": list(shape[:2]), "pruned": list(after[layer][:2])} for layer, shape in before.items()
+    ]
