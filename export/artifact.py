@@ -1,15 +1,13 @@
-"""Stores what steps made. Promises: named by content, finished atomically, a tampered artifact is never reused."""
+"""Stores what steps made, named by content; a changed artifact is never reused."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +19,7 @@ RECORD_NAME = "step.json"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished step's directory."""
+    """The directory of a finished step."""
 
     directory: Path
     digest: str  # identity of the step that made it
@@ -35,7 +33,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step made and whether it is good."""
+    """The outcome of one step: what it made, and whether it is good."""
 
     step: str
     status: Literal["done", "cached", "lost", "failed"]  # lost: its variants go, the others and the run go on
@@ -46,7 +44,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class StepIdentity:
-    """Everything a step's outcome may depend on; equal identities may share one artifact."""
+    """Everything that a step's outcome may depend on; equal identities may share one artifact."""
 
     step: str
     config: object  # JSON-ready
@@ -56,7 +54,7 @@ class StepIdentity:
 
 
 def digest_of(identity: StepIdentity) -> str:
-    """SHA-256 of the canonical JSON of an identity."""
+    """Returns the SHA-256 of the canonical JSON of an identity."""
     document = {
         "step": identity.step,
         "config": identity.config,
@@ -67,22 +65,13 @@ def digest_of(identity: StepIdentity) -> str:
     return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def sources_digest(module_names: Sequence[str]) -> str:
-    """SHA-256 over the source text of the named modules, in the order given."""
-    digest = hashlib.sha256()
-    for name in module_names:
-        digest.update(f"{name}\0".encode())
-        digest.update(inspect.getsource(import_module(name)).encode())
-    return digest.hexdigest()
-
-
 def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def finished_artifact(directory: Path, digest: str) -> Artifact | None:
-    """The artifact in `directory`, or None when it is missing, of another step, or its files have changed."""
+    """Returns the artifact in `directory`, or None when it is missing, of another step, or its files have changed."""
     try:
         record = orjson.loads((directory / RECORD_NAME).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -97,9 +86,9 @@ def finished_artifact(directory: Path, digest: str) -> Artifact | None:
 
 @contextmanager
 def building(directory: Path) -> Iterator[Path]:
-    """A scratch directory beside `directory`, removed when the body raises.
+    """Yields a scratch directory beside `directory`, which is removed when the body raises.
 
-    Call `finish` on it as the last thing; what was in `directory` before is replaced then.
+    Call `finish` on it as the last thing; it replaces what was in `directory` before.
     """
     scratch = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which modules of this project a module imports, directly or through others. Promises: found without running them."""
+"""Finds which modules of this project a module imports, directly or through others, without running them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from functools import cache
 from pathlib import Path
 
 _OWN_PACKAGES = ("export", "models", "service")
-# The formatter gives each import a line of its own, so that every one of them begins a line.
+# The formatter puts each import on a line of its own, so every import begins a line.
 _IMPORT = re.compile(rb"^[ \t]*((?:from[ \t]+[\w.]+[ \t]+)?import[ \t]+(?:\([^)]*\)|[^\n]+))", re.MULTILINE)
 _QUOTED_NAME = re.compile(rb"""["']([A-Za-z_]\w*(?:\.\w+)+)["']""")
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package on disk, whose modules are followed; modules of other packages are left out of a closure."""
+    """A package on disk whose modules are followed; modules of other packages are left out of a closure."""
 
     name: str  # as imported, with dots
     folder: Path
 
     def file_of(self, module: str) -> Path | None:
-        """The source file of a module of this package, or None where there is no such module."""
+        """Returns the source file of a module of this package, or None when there is no such module."""
         if module != self.name and not module.startswith(f"{self.name}."):
             return None
         path = self.folder.joinpath(*module[len(self.name) :].strip(".").split("."))
@@ -33,7 +33,7 @@ class Package:
 
 
 def own_packages() -> tuple[Package, ...]:
-    """The packages of this project, named as this module itself was imported."""
+    """Returns the packages of this project, named as this module itself was imported."""
     folder = Path(__file__).parents[1]
     parents = __name__.split(".")[:-2]
     return tuple(Package(".".join([*parents, name]), folder / name) for name in _OWN_PACKAGES)
@@ -41,11 +41,11 @@ def own_packages() -> tuple[Package, ...]:
 
 @cache
 def import_closure(module: str, packages: tuple[Package, ...]) -> tuple[str, ...]:
-    """Sorted names of `module` and of all modules of `packages` that it imports, directly or through others.
+    """Returns sorted names of `module` and of all modules of `packages` that it imports, directly or through others.
 
-    Imports inside functions count. So does every string that is the full name of a module, because a module that is
-    chosen while a step runs is named by such a string. So do imports for the type checker: they name the classes of
-    objects that a caller hands in, whose code runs too.
+    Imports inside functions count. Every string that is the full name of a module counts too, because a module that is
+    chosen while a step runs is named by such a string. Imports for the type checker also count: they name the classes
+    of objects that a caller passes in, whose code runs too.
     """
     found: set[str] = set()
     pending = [module]
@@ -59,7 +59,7 @@ def import_closure(module: str, packages: tuple[Package, ...]) -> tuple[str, ...
 
 @cache
 def closure_digest(module: str, packages: tuple[Package, ...]) -> str:
-    """SHA-256 over the names and the source text of all modules in the import closure of `module`."""
+    """Returns the SHA-256 over the names and source text of all modules in the import closure of `module`."""
     digest = hashlib.sha256()
     for name in import_closure(module, packages):
         digest.update(f"{name}\0{_source_sha256(name, packages)}\0".encode())
@@ -83,7 +83,7 @@ def _source_sha256(module: str, packages: tuple[Package, ...]) -> str:
 
 @cache
 def _imported_by(module: str, packages: tuple[Package, ...]) -> frozenset[str]:
-    """Names that one module's source imports, with the packages around them, since importing runs those first."""
+    """Returns names that one module imports, with the packages around them, because importing runs those first."""
     file = _file_of(module, packages)
     is_package = file is not None and file.name == "__init__.py"
     source = _source(module, packages)
@@ -99,16 +99,16 @@ def _with_parents(module: str) -> Iterator[str]:
 
 
 def _import_statements(source: bytes) -> Iterator[ast.Import | ast.ImportFrom]:
-    """All imports of a module, also inside functions. Parsing only these lines takes a tenth of parsing the file."""
+    """Yields all imports, also inside functions; parsing only these lines takes a tenth of parsing the file."""
     try:
         tree = ast.parse(b"\n".join(_IMPORT.findall(source)))
-    except SyntaxError:  # a line of prose that begins as an import does, or an import over several lines
+    except SyntaxError:  # a line of prose begins like an import, or an import runs over several lines
         tree = ast.parse(source)
     return (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def _names_in(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[str]:
-    """Names that one statement imports; some of them are functions or classes, not modules."""
+    """Yields the names that one statement imports; some are functions or classes, not modules."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     else:
@@ -118,7 +118,7 @@ def _names_in(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) 
 
 
 def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
-    """The module that `from … import` names, with leading dots resolved."""
+    """Returns the module that `from … import` names, with leading dots resolved."""
     if node.level == 0:
         return node.module or ""
     parts = module.split(".")

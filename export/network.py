@@ -1,4 +1,4 @@
-"""What a source hands over. Promises: one form per task, so that wrapping, heads and proofs know no library."""
+"""Defines what a source passes on: a network in one form per task, independent of the library it comes from."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class Network:
     # Outputs of `module` after the extra ones: tensors before sorting and decoding. Where there are any, they mark the
     # network's end for proofs and quantisation, because sorted rows swap places at the smallest rounding.
     dense_outputs: int = 0
-    # Set: `module` takes exactly one image, and why.
+    # Set: `module` takes exactly one image, for this reason.
     not_batchable_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What a library says about a network without building it. None: the recipe must say."""
+    """What a library says about a network without building it; where it is None, the recipe must say it."""
 
     task: TaskSpec | None = None
     labels: tuple[str, ...] | None = None  # class_id is the index
@@ -75,10 +75,10 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRequest:
-    """Which network to build, and the facts as the recipe settled them."""
+    """The network to build, with the facts that the recipe settled."""
 
     source: SourceSpec
-    weights: Path | None  # a file or directory; None: random
+    weights: Path | None  # a file or directory; None: random weights
     task: TaskSpec
     classes: int
     preprocess: PreprocessSpec

@@ -1,4 +1,4 @@
-"""The export pipeline: the loop over `step_table.py`. Promises: a finished step is reused, a changed one redone."""
+"""Runs the steps of `step_table.py` in order; a finished step is reused until something that it depends on changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Where a run reads and writes."""
+    """The directories and options of a run."""
 
     work: Path  # step directories live below it
     repository: Path
@@ -47,7 +47,7 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Told what happens; the programs draw progress with it."""
+    """Callbacks that hear what happens; the programs draw progress with them."""
 
     started: Callable[[str], None]
     noted: Callable[[str], None]
@@ -58,7 +58,7 @@ Part = VariantKind | Form | None
 
 
 def planned_steps(loaded: LoadedRecipe) -> list[tuple[Step, Part]]:
-    """Every step with every form or variant it runs for, in order."""
+    """Returns every step with every form or variant it runs for, in order."""
     return [(step, part) for step in STEPS for part in _parts_of(step, loaded)]
 
 
@@ -125,7 +125,7 @@ def _variants_of(step: Step, part: Part, loaded: LoadedRecipe) -> tuple[VariantK
 
 
 def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
-    """The command that runs one step again, alone, with the same directories, ready to paste."""
+    """Returns the command that runs one step again, alone, with the same directories, ready to paste."""
     words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", settings.repository]
     if settings.signer is not None:
         words += ["--sign-key", settings.signer.path]
@@ -188,10 +188,10 @@ def _run_step(
 
 
 def _input_names(step: Step, part: Part, loaded: LoadedRecipe) -> Iterator[tuple[str, str]]:
-    """What a step calls each input, and the name it was made under.
+    """Yields what a step calls each input, and the name it was made under.
 
-    A step of a variant or form reads what belongs to it, a step of the model reads all parts. Compression takes the
-    place of `wrap` for what follows in its form.
+    A step of a variant or form reads the inputs of that variant or form, a step of the model reads all parts. Steps
+    behind compression read its output in place of `wrap`'s.
     """
     steps = {candidate.name: candidate for candidate in STEPS}
     for name in step.inputs:

@@ -1,4 +1,4 @@
-"""The steps, as data. Promises: each says what decides its outcome, so that a change redoes it and nothing else."""
+"""Lists the steps as data: what each one needs, and what decides its outcome."""
 
 from __future__ import annotations
 
@@ -164,6 +164,6 @@ STEPS: tuple[Step, ...] = (
 
 
 def _parts(loaded: LoadedRecipe, *names: str) -> dict[str, object]:
-    """The named sections of a recipe, JSON-ready."""
+    """Returns the named sections of a recipe, JSON-ready."""
     document = loaded.recipe.model_dump(mode="json")
     return {name: document[name] for name in names}

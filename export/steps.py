@@ -1,4 +1,4 @@
-"""What a step is. Promises: steps are values; a step sees its recipe, its inputs and one empty output directory."""
+"""Defines a step of the pipeline: a value whose function reads recipe and inputs and writes one output directory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from saccade.export.data.datasets import DataStore
     from saccade.export.publish.signing import Signer
 
-Note = Callable[[str], None]  # shown beside the progress bar
-_OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # a distribution that brings the same modules
+Note = Callable[[str], None]  # shows its text beside the progress bar
+_OTHER_NAMES = {"onnxruntime": "onnxruntime-gpu"}  # another distribution of the same modules
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """Everything a step may use."""
+    """Everything that a step may use."""
 
     loaded: LoadedRecipe
     variant: VariantKind | None  # set for steps that run once per variant
-    form: Form  # of the weights: the variant's, or the one that a step of a form makes
-    out: Path  # empty; what the step writes here becomes its artifact
-    # By step name as in `qualified_name`; steps of a form come without the form, as `wrap` or `onnx_optimization`.
+    form: Form  # form of the weights: the variant's, or the one that the step makes
+    out: Path  # empty; files that the step writes here become its artifact
+    # By step name as in `qualified_name`; inputs by form lack the form, as `wrap` or `onnx_optimization`.
     inputs: Mapping[str, Artifact]
     data: DataStore
     repository: Path
@@ -43,27 +43,27 @@ class StepContext:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of the pipeline. The source text of everything that the module of `run` imports decides the outcome."""
+    """One stage of the pipeline; its outcome depends on the source of all modules that the module of `run` imports."""
 
     name: str
     run: Callable[[StepContext], Detail]
     inputs: tuple[str, ...]  # step names; a per-variant input of a whole-model step means all variants
     config: Callable[[LoadedRecipe], object]
     tools: tuple[str, ...]  # packages whose version decides the outcome
-    scope: Literal["model", "form", "variant"] = "model"  # runs once, once per form of the weights, once per variant
-    skips_dense: bool = False  # a step of forms that has nothing to do for the dense one
+    scope: Literal["model", "form", "variant"] = "model"  # runs once, once per form of the weights, or once per variant
+    skips_dense: bool = False  # a step of forms that does nothing for the dense one
     is_reusable: bool = True  # False: cheap or about the outside world, so always run
     is_measured: bool = False  # figures vary from run to run, so dependents are keyed by its identity, not its content
     is_good: Callable[[Detail], bool] = lambda detail: True
 
 
 def qualified_name(step_name: str, part: VariantKind | Form | None) -> str:
-    """`precision.int8-cpu` for one variant's run, `onnx_optimization.sparse24` for a form's, `wrap` for the model's."""
+    """Returns `precision.int8-cpu` for a variant, `onnx_optimization.sparse24` for a form, `wrap` for the model."""
     return step_name if part is None or part == "dense" else f"{step_name}.{part}"
 
 
 def tool_versions(tools: Iterable[str]) -> dict[str, str]:
-    """Installed versions by tool; "none" for what this platform does without, as cykooz-resizer on aarch64."""
+    """Returns installed versions by tool; "none" for what this platform lacks, as cykooz-resizer on aarch64."""
     return {tool: _version_of(tool) for tool in tools}
 
 

@@ -1,4 +1,4 @@
-"""The variants that a recipe may ask for. Promises: one row each; a variant is a form of the weights in a precision."""
+"""Lists the variants that a recipe may ask for; a variant is a form of the weights in a precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Form = Literal["dense", "sparse24", "pruned"]
-"""What became of the weights before precision: nothing, 2:4 structured sparsity, or whole channels removed."""
+"""The form of the weights before precision: unchanged, 2:4 structured sparsity, or whole channels removed."""
 
 FORMS: tuple[Form, ...] = get_args(Form)
 VariantKind = Literal[
@@ -29,7 +29,7 @@ Target = Literal["any", "cpu", "gpu", "trt"]
 
 @dataclass(frozen=True, slots=True)
 class VariantTraits:
-    """What a variant's name means."""
+    """The meaning of a variant's name."""
 
     precision: Precision
     target: Target  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT; trt: TensorRT
@@ -40,7 +40,7 @@ class VariantTraits:
         return self.target in ("gpu", "trt")
 
 
-# 2:4 exists for tensor cores only: CPUs gain nothing from it, so there is no fp32 or int8-cpu row of that form.
+# 2:4 needs tensor cores; CPUs gain nothing from it, so fp32 and int8-cpu have no row of that form.
 TRAITS: dict[VariantKind, VariantTraits] = {
     "fp32": VariantTraits("fp32", "any"),
     "fp16": VariantTraits("fp16", "gpu"),
@@ -58,6 +58,6 @@ TRAITS: dict[VariantKind, VariantTraits] = {
 
 
 def forms_of(variants: tuple[VariantKind, ...]) -> tuple[Form, ...]:
-    """The forms that these variants need, dense first and always: the others are made from it."""
+    """Returns the forms that these variants need, dense always and first, because the others are made from it."""
     used = dict.fromkeys(TRAITS[variant].form for variant in variants)
     return ("dense", *(form for form in used if form != "dense"))

@@ -21,7 +21,7 @@ from rich.progress import Progress as Bars
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 from saccade.export.errors import ExportError, RecipeError
-from saccade.export.plans.progress import Progress
+from saccade.export.plans.progress import BuildProgress
 from saccade.export.plans.runtime import present_gpu, required_tensorrt, target_capabilities
 from saccade.export.plans.version_plans import BuiltPlan, buildable_variants, ensure_plan
 from saccade.models.contract.manifest import Variant
@@ -179,7 +179,7 @@ def _version_dir(repository: Path, named: str) -> Path:
 
 
 @contextmanager
-def build_progress(console: Console, name: str) -> Iterator[Progress]:
+def build_progress(console: Console, name: str) -> Iterator[BuildProgress]:
     """A bar on a terminal; elsewhere a line, since TensorRT may need minutes."""
     if not console.is_terminal:
         console.print(f"{name}: building or looking for it", markup=False)

@@ -1,4 +1,4 @@
-"""Other forms of the weights. Promises: each stands in for `wrap`, measured on the tuning split, never claimed blindly.
+"""Makes the forms of the weights other than the dense one; each form takes the place of what step `wrap` made.
 
     compress.py          step `compress`: makes the form that a variant asks for
     spec.py              the recipe's sections: sparsity, pruning, recovery

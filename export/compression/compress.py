@@ -1,4 +1,6 @@
-"""Step `compress`: another form of the weights. Promises: it stands in for `wrap`, with the same files."""
+"""Step `compress`: makes one form of the weights and writes the same files as step `wrap`, so that it can replace
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def run_compress(context: StepContext) -> Detail:
 
 
 def recovered_digest(loaded: LoadedRecipe) -> str:
-    """Digest of the weights of an earlier recovery; empty where the recipe names none. Raises RecipeError."""
+    """The digest of the weights of an earlier recovery, or "" when the recipe names none. Raises RecipeError."""
     path = loaded.recovered_path
     if path is None:
         return ""

@@ -1,4 +1,4 @@
-"""Teaches a compressed network its answers back. Promises: masks hold at every step, the best on tuning is kept."""
+"""Trains a compressed network to answer like its dense teacher; the weights best on the tuning split are kept."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from saccade.models.training.command import autocast
 from saccade.models.training.loop import warmed_cosine
 
 Metric = Callable[[fx.GraphModule], float]
-_AVERAGE_DECAY = 0.99  # of the weights' moving average, which is what is measured and kept
+_AVERAGE_DECAY = 0.99  # decay of the weights' moving average; the average is what is measured and kept
 _WARM_UP_SHARE = 0.05
 _LARGEST_GRADIENT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPoint:
-    """Where a recovery stood after a number of steps."""
+    """Figures of a recovery after a number of steps."""
 
     step: int
     loss: float  # mean since the last point; 0 at step 0
@@ -37,23 +37,24 @@ class RecoveryPoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """What is learned from."""
+    """The images, labels and kind of output that a student learns from."""
 
     images: NDArray[np.uint8]  # (n, height, width, 3)
-    class_ids: NDArray[np.int64] | None  # truth of a classifier, for `labels_share`
-    meaning: Meaning  # of the raw outputs
+    # true classes for `labels_share`; None: not a classifier, or labels are not used
+    class_ids: NDArray[np.int64] | None
+    meaning: Meaning  # what the raw outputs mean
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovered:
-    weights: dict[str, Tensor]  # the whole state, masks applied
+    weights: dict[str, Tensor]  # the whole state, with masks applied
     masks: dict[str, Tensor]
     history: tuple[RecoveryPoint, ...]
-    tuning_metric: float  # of these weights
+    tuning_metric: float  # the metric that these weights reach
 
 
 def raw_module(module: fx.GraphModule, first: int) -> fx.GraphModule:
-    """A copy that shares nothing and answers only the raw outputs, which are those from number `first` on."""
+    """Returns an independent copy that answers only the raw outputs, those from number `first` on."""
     raw = copy.deepcopy(module)
     output = next(node for node in raw.graph.nodes if node.op == "output")
     answers = output.args[0]
@@ -61,8 +62,9 @@ def raw_module(module: fx.GraphModule, first: int) -> fx.GraphModule:
     output.args = (tuple(answers[first:]),)
     for node in raw.graph.nodes:
         if node.target is torch.ops.aten.contiguous.default:
-            node.kwargs = {"memory_format": torch.channels_last}  # the bytes' own order: a quarter faster to train
-    raw.graph._codegen = fx.graph.CodeGen()  # torch.export's own one insists on the outputs of the trace
+            # the memory order of the bytes themselves: a quarter faster to train
+            node.kwargs = {"memory_format": torch.channels_last}
+    raw.graph._codegen = fx.graph.CodeGen()  # torch.export's own code generator insists on the traced outputs
     raw.graph.eliminate_dead_code()
     raw.recompile()
     return raw
@@ -78,7 +80,7 @@ def recover(
     metric: Metric,
     told: Callable[[str], None],
 ) -> Recovered:
-    """Trains `module` to answer as `teacher`, with `masks` (bool, by weight) held. Side effect: `module` changes.
+    """Trains `module` in place to answer like `teacher`; `masks` (bool, by weight name) stay applied.
 
     `first_raw` is the number of the first raw output of both. Raises nothing of its own; with `spec.steps` 0 the
     network is measured and returned as it is.
@@ -97,13 +99,13 @@ def recover(
     losses: list[float] = []
     flips: list[float] = []
     total = spec.steps + spec.dense_steps
-    # Blends have no label, and detectors find less in them than they would have to unlearn.
+    # Blended images have no label, and a detector would have to unlearn what it finds in them.
     mixes = spec.labels_share == 0.0 and lesson.meaning == "distribution"
     warm_up = max(1, round(_WARM_UP_SHARE * total))
     moving_until = round(spec.moving_mask_share * spec.steps)
     for step in range(total):
         if step == spec.steps:
-            # What follows is the dense fine-tuning that the recipe asked for, so nothing before it is wanted.
+            # The recipe asked for dense fine-tuning, so the best sparse weights so far are not wanted.
             held, best_value = {}, -math.inf
         is_moving = step < moving_until
         if is_moving:
@@ -160,7 +162,9 @@ def _loss(
 
 
 def _effective(tensor: Tensor, mask: Tensor | None, is_moving: bool) -> Tensor:
-    """The masked weight. While masks move, gradients reach pruned entries too (straight-through, arXiv 2102.04010)."""
+    """Returns the masked weight. While masks may change, gradients also reach pruned entries: the straight-through
+    estimator of SR-STE (Zhou et al., arXiv 2102.04010).
+    """
     if mask is None:
         return tensor
     if is_moving:
@@ -169,14 +173,14 @@ def _effective(tensor: Tensor, mask: Tensor | None, is_moving: bool) -> Tensor:
 
 
 def _moved(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
-    """Masks chosen anew by magnitude, and the share of entries that changed sides."""
+    """Chooses masks anew by magnitude; returns them and the share of entries that changed."""
     chosen = {name: magnitude_mask(trained[name]) for name in masks}
     changed = sum(int((chosen[name] != mask).sum()) for name, mask in masks.items())
     return chosen, changed / max(sum(mask.numel() for mask in masks.values()), 1)
 
 
 def _decay_masked(trained: Mapping[str, Tensor], masks: Mapping[str, Tensor], decay: float) -> None:
-    """Side effect: gradients of pruned entries pull them towards zero, so that masks come to rest."""
+    """Adds weight decay to the gradients of pruned entries, so that the masks stop changing (SR-STE)."""
     for name, mask in masks.items():
         gradient = trained[name].grad
         if gradient is not None:

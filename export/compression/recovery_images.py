@@ -1,4 +1,4 @@
-"""Batches of changing images for recovery. Promises: a function of seed and step alone; bytes in, bytes out."""
+"""Makes batches of augmented images for recovery; a batch depends on the seed and the step alone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional
 
-_LEAST_CROP = 0.75  # of each side
-_GAIN, _SHIFT = 0.25, 20.0  # contrast around the middle, brightness in levels
-_MIXED_SHARE = 0.5  # of the batches hold mixtures of two images
+_LEAST_CROP = 0.75  # smallest crop, as a share of each side
+_GAIN, _SHIFT = 0.25, 20.0  # largest change of contrast around the middle, and of brightness in levels
+_MIXED_SHARE = 0.5  # share of the batches that blend pairs of images
 
 
 def changed_batch(
     images: NDArray[np.uint8], step: int, batch_size: int, seed: int, mixes: bool
 ) -> tuple[Tensor, Tensor]:
-    """Images (batch, height, width, 3) uint8 of this step and the rows they come from.
+    """Returns images (batch, height, width, 3) uint8 for this step, and the rows they were made from.
 
     A teacher answers for whatever is shown, so images are cropped, recoloured and, where `mixes`, blended in pairs:
     mixup (Zhang et al., arXiv 1710.09412).
@@ -35,7 +35,7 @@ def changed_batch(
 
 
 def _cropped(batch: Tensor, rng: Generator) -> Tensor:
-    """One random part of the whole batch, enlarged to full size."""
+    """Cuts one random rectangle out of the whole batch and enlarges it to full size."""
     height, width = batch.shape[-2:]
     share = _LEAST_CROP + (1.0 - _LEAST_CROP) * torch.rand(2, generator=rng)
     rows, columns = max(1, int(height * share[0])), max(1, int(width * share[1]))

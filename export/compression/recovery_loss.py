@@ -1,4 +1,4 @@
-"""How far a student's raw outputs are from its teacher's. Promises: one number per batch, zero where both agree.
+"""Measures how far a student's raw outputs are from its teacher's: one number per batch, zero where both agree.
 
 Function matching needs no labels: Beyer et al., Knowledge distillation: a good teacher is patient and consistent
 (arXiv 2106.05237); Hinton et al., arXiv 1503.02531, for the temperature.
@@ -16,16 +16,16 @@ from torch.nn import functional
 from saccade.models.training.detection_loss import complete_iou
 
 Meaning = Literal["distribution", "scored_boxes", "numbers"]
-"""What raw outputs are: logits over classes on axis 1; boxes and scores in 0..1; anything else."""
+"""Meaning of the raw outputs: class logits on axis 1; boxes and scores in 0..1; or any other numbers."""
 
-_BOX_WEIGHT, _DISTANCE_WEIGHT = 5.0, 0.05  # of overlap and of pixels, against one unit of score
-_LEAST_SCORE = 0.01  # an anchor below it holds no box worth imitating
+_BOX_WEIGHT, _DISTANCE_WEIGHT = 5.0, 0.05  # weights of overlap and of pixel distance, relative to the score term
+_LEAST_SCORE = 0.01  # anchors whose score is lower hold no box worth imitating
 
 
 def distillation_loss(
     student: Sequence[Tensor], teacher: Sequence[Tensor], meaning: Meaning, temperature: float
 ) -> Tensor:
-    """Scalar. Both hold the same raw outputs of the same images."""
+    """Returns the scalar loss between the same raw outputs of student and teacher for the same images."""
     match meaning:
         case "distribution":
             return _divergence(student[0], teacher[0], temperature)
@@ -38,19 +38,19 @@ def distillation_loss(
 
 
 def label_loss(student: Sequence[Tensor], class_ids: Tensor) -> Tensor:
-    """Cross-entropy of a classifier's logits (n, classes)."""
+    """Returns the cross-entropy of a classifier's logits (n, classes)."""
     return functional.cross_entropy(student[0].float(), class_ids)
 
 
 def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence over axis 1, mean over the rest, times the square of the temperature."""
+    """Returns the Kullback-Leibler divergence over axis 1, averaged over the rest, times the squared temperature."""
     wanted = (teacher.float() / temperature).log_softmax(1)
     found = (student.float() / temperature).log_softmax(1)
     return (wanted.exp() * (wanted - found)).sum(1).mean() * temperature**2
 
 
 def _boxes(boxes: Tensor, scores: Tensor, teacher_boxes: Tensor, teacher_scores: Tensor) -> Tensor:
-    """boxes (n, anchors, 4), scores (n, anchors, classes). Per unit of the teacher's scores."""
+    """Returns the loss per unit of teacher score; boxes are (n, anchors, 4), scores (n, anchors, classes)."""
     wanted = teacher_scores.float()
     found = scores.float().clamp(1e-6, 1.0 - 1e-6)
     entropy = functional.binary_cross_entropy(found, wanted, reduction="sum")

@@ -1,4 +1,4 @@
-"""How many threads torch uses meanwhile. Promises: what was set before is set again."""
+"""Sets the number of threads that torch uses for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For many small operations, which threads only slow down."""
+    """Runs the body with one torch thread: threads slow down many small operations. The former number is restored."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

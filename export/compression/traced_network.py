@@ -1,4 +1,4 @@
-"""What every form of the weights is made with. Promises: measured on the tuning split, saved as `wrap` saves."""
+"""Loads, measures, recovers and saves a traced deploy module; both forms of compression share these steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from saccade.export.qualification.evidence import point_value
 from saccade.export.steps import StepContext
 from saccade.models.contract.specs import Task, output_tensors
 
-MAX_PROOF_ERROR = 1e-5  # relative L2 of raw outputs: what keeps the function may only round differently
+MAX_PROOF_ERROR = 1e-5  # relative L2 of raw outputs; a change that keeps the function may only round differently
 PROOF_IMAGES = 4
 _RECORD = "step.json"
 
@@ -36,17 +36,17 @@ Document = dict[str, Any]  # JSON-ready
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TracedNetwork:
-    """A traced deploy module and where its raw outputs begin."""
+    """A traced deploy module and the position of its raw outputs."""
 
     program: Any  # torch.export.ExportedProgram
-    module: fx.GraphModule  # the same, to be run and changed
-    first_raw: int  # number of the first raw output among all
+    module: fx.GraphModule  # the same program, to be run and changed
+    first_raw: int  # number of the first raw output among all outputs
     meaning: Meaning
-    answers: int  # leading outputs that are the task's answer
+    answers: int  # number of leading outputs that are the task's answer
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """Names of the nodes that are raw outputs."""
+        """Returns the names of the nodes that are raw outputs."""
         output = next(node for node in self.module.graph.nodes if node.op == "output")
         nodes = output.args[0]
         assert isinstance(nodes, (list, tuple))
@@ -58,7 +58,7 @@ class TracedNetwork:
 
 
 def traced_network(directory: Path, context: StepContext) -> TracedNetwork:
-    """The deploy module that `wrap` left in `directory`."""
+    """Loads the deploy module that `wrap` left in `directory`."""
     program = load_deploy_program(directory)
     facts = read_wrap_facts(directory)
     names = str(facts["output_names"]).split(",")
@@ -68,7 +68,7 @@ def traced_network(directory: Path, context: StepContext) -> TracedNetwork:
 
 
 def tuning_metric(network: TracedNetwork, context: StepContext) -> float:
-    """The task's metric of `network.module` as it is now."""
+    """Measures the task's metric of `network.module` on the tuning split."""
     return _metric_of(network.module, network.answers, context)
 
 
@@ -84,7 +84,7 @@ def _metric_of(module: fx.GraphModule, answers: int, context: StepContext) -> fl
 
 
 def calibration_images(context: StepContext, count: int) -> Tensor:
-    """Images (n, height, width, 3) uint8 that may be observed. Raises DataRefused."""
+    """Returns images (n, height, width, 3) uint8 of the calibration split. Raises DataRefused."""
     calibration = calibration_split(context.data, context.loaded)
     return torch.from_numpy(np.ascontiguousarray(calibration.images[:count]))
 
@@ -96,7 +96,7 @@ def recovered(
     masks: Mapping[str, Tensor],
     spec: RecoverySpec,
 ) -> tuple[Recovered, Document]:
-    """Teaches `student` its answers back, and says how that went. Side effect: its module changes."""
+    """Trains `student` in place to answer like `teacher`; returns the best weights and a JSON document about it."""
     context.note("recovery" if spec.steps else "no recovery: the recipe asks for none")
     learned_from = _lesson(context, student, spec)
     found = recover(
@@ -118,7 +118,7 @@ def recovered(
 
 
 def _lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) -> Lesson:
-    """The `train` split, or without one the calibration images, disjoint from what is measured on."""
+    """Returns the `train` split, or the calibration images without one; both are disjoint from the measured splits."""
     split = context.data.split(context.loaded, "train" if has_split(context.loaded, "train") else "calibration")
     others = [context.data.split(context.loaded, "tuning"), context.data.split(context.loaded, "test")]
     ensure_calibration_allowed(split, others, min(len(split.image_sha256), 8))
@@ -126,7 +126,7 @@ def _lesson(context: StepContext, network: TracedNetwork, spec: RecoverySpec) ->
 
 
 def ensure_function_kept(before: Sequence[Tensor], after: Sequence[Tensor], what: str) -> float:
-    """The worst relative L2 of raw outputs. Raises GraphError above 1e-5."""
+    """Returns the worst relative L2 of raw outputs. Raises GraphError above 1e-5."""
     errors = [relative_l2(found, wanted) for found, wanted in zip(after, before, strict=True)]
     worst = max(errors, default=0.0)
     if not worst <= MAX_PROOF_ERROR:
@@ -137,7 +137,7 @@ def ensure_function_kept(before: Sequence[Tensor], after: Sequence[Tensor], what
 
 
 def save_form(program: Any, wrapped: Artifact, out: Path) -> None:
-    """Writes the program as `wrap` writes its own, with the facts that `wrap` found."""
+    """Writes the program in the files that `wrap` writes, with the facts that `wrap` found."""
     for path in wrapped.directory.iterdir():
         if path.name not in (DEPLOY_FILE, _RECORD):
             shutil.copyfile(path, out / path.name)
@@ -145,7 +145,7 @@ def save_form(program: Any, wrapped: Artifact, out: Path) -> None:
 
 
 def with_weights(program: Any, weights: Mapping[str, Tensor]) -> None:
-    """Side effect: the program's parameters and constants get the given values."""
+    """Writes the given values into the program's parameters and constants."""
     known = {**program.state_dict, **program.constants}
     with torch.no_grad():
         for name, tensor in weights.items():
@@ -154,7 +154,7 @@ def with_weights(program: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def used_weights(module: fx.GraphModule) -> dict[str, Tensor]:
-    """The parameters and buffers that some operator reads; heads of training only are left out."""
+    """Returns the parameters and buffers that some operator reads; those of training-only heads are left out."""
     names = {str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.users}
     return {name: tensor.detach() for name, tensor in module.state_dict().items() if name in names}
 

@@ -1,1 +1,1 @@
-"""From a network to a deploy graph in ONNX, and the proof that both answer alike."""
+"""Converts a network to a deploy graph in ONNX and proves that both answer alike."""

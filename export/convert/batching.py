@@ -1,4 +1,4 @@
-"""Whether images of this network may go together. Promises: one that must not batch is measured and served alone."""
+"""Tells whether images of a network may share a batch; a network that must not batch is measured and served alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from saccade.export.artifact import Artifact
 from saccade.export.recipe import LoadedRecipe
 
-_FACT = "not_batchable_reason"  # of the steps that can find out: wrap by tracing, onnx_from_torch by trying
+_FACT = "not_batchable_reason"  # key in the results of wrap (found by tracing) and onnx_from_torch (found by trying)
 
 
 def not_batchable_reason(made: Mapping[str, Artifact]) -> str:
-    """Why, from the first finished step that found out; empty when images may share a batch."""
+    """Returns the reason from the first finished step that found one; empty when images may share a batch."""
     return next((str(artifact.detail[_FACT]) for artifact in made.values() if artifact.detail.get(_FACT)), "")
 
 
 def settled(loaded: LoadedRecipe, made: Mapping[str, Artifact]) -> LoadedRecipe:
-    """The recipe with every batch size at one where images must not share a batch."""
+    """Returns the recipe, with every batch size at one when images must not share a batch."""
     if not not_batchable_reason(made):
         return loaded
     recipe = loaded.recipe

@@ -1,4 +1,4 @@
-"""Holds the ONNX file to the program it came from. Promises: every raw output at batch 1, 3 and 8, or the step fails.
+"""Compares every raw output of the ONNX file with the program it came from, at batch 1, 3 and 8.
 
 The same runs of the eager program show whether an image's answer depends on its neighbours in the batch.
 """
@@ -24,8 +24,8 @@ from saccade.models.contract.specs import Task, output_tensors
 
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
-MAX_ERROR = 1e-4  # relative L2 per output; conversion reorders sums, it must not do more
-_MAX_MATCHED_ROWS = 2048  # what enters suppression; beyond it outputs are dense anchors, whose order nothing decides
+MAX_ERROR = 1e-4  # relative L2 per output; conversion may reorder sums and change nothing else
+_MAX_MATCHED_ROWS = 2048  # most rows that enter suppression; more rows are dense anchors in fixed order
 
 Arrays = Sequence[NDArray[Any]]
 Eager = Callable[[NDArray[np.uint8]], Arrays]
@@ -37,10 +37,10 @@ class RawOutputs:
 
     names: tuple[str, ...]
     scores: str = ""
-    have_rows: bool = False  # a detector's: (n, rows, ...), whose order near ties decide
+    have_rows: bool = False  # a detector's outputs (n, rows, ...), whose order near ties decide
 
     def floored(self, arrays: Arrays) -> Arrays:
-        """Scores that nobody asks for count as equal: ONNX Runtime's sigmoid ends near 1e-7, torch's does not."""
+        """Makes negligible scores equal: ONNX Runtime's sigmoid ends near 1e-7, torch's does not."""
         return [
             np.maximum(array, SCORE_FLOOR) if name == self.scores else array
             for name, array in zip(self.names, arrays, strict=True)
@@ -49,7 +49,7 @@ class RawOutputs:
 
 @dataclass(frozen=True, slots=True)
 class ProofFigure:
-    """How far the file's output is from the eager program's, at one batch size."""
+    """The difference between the file's output and the eager program's at one batch size."""
 
     output: str
     batch_size: int
@@ -59,7 +59,7 @@ class ProofFigure:
 
 @dataclass(frozen=True, slots=True)
 class BatchCoupling:
-    """How far an image's outputs are from those it has alone, worst over rows, outputs and batch sizes."""
+    """The difference between an image's outputs in a batch and alone, worst over rows, outputs and batch sizes."""
 
     relative_l2: float
     output: str
@@ -67,7 +67,7 @@ class BatchCoupling:
     row: int
 
     def reason(self, limit: float) -> str:
-        """Why the version must not batch; empty when it may."""
+        """Returns why the version must not batch; empty when it may."""
         if self.relative_l2 <= limit:
             return ""
         return (
@@ -114,7 +114,7 @@ def prove_conversion(
 
 
 def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
-    """What follows the answer among a deploy graph's outputs: the recipe's extras and the network's own."""
+    """Returns the outputs behind the answer of a deploy graph: the recipe's extras and the network's own."""
     raw = tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :])
     return RawOutputs(raw, scores, have_rows=recipe.task.task is Task.DETECT)
 
@@ -135,7 +135,7 @@ def read_proof(directory: Path) -> ConversionProof:
 
 
 def seeded_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures (count, height, width, 3) with shapes at several scales and a little noise, always the same ones."""
+    """Returns pictures (count, height, width, 3) with shapes at several scales and a little noise, always the same."""
     rng = np.random.default_rng(0)
     pictures = np.zeros((count, height, width, 3), np.float32)
     for cells, weight in ((3, 0.6), (9, 0.3), (27, 0.1)):
@@ -149,7 +149,7 @@ def seeded_images(count: int, height: int, width: int) -> NDArray[np.uint8]:
 def compared(
     outputs: RawOutputs, size: int, found: Arrays, expected: Arrays, limit: float = MAX_ERROR
 ) -> list[ProofFigure]:
-    """One figure per output; a detector's rows are paired first where that is what makes the difference."""
+    """Returns one figure per output; a detector's rows are paired first where their order makes the difference."""
     found, expected = outputs.floored(found), outputs.floored(expected)
     errors = [_error(*pair) for pair in zip(found, expected, strict=True)]
     matched: set[int] = set()
@@ -168,7 +168,7 @@ def compared(
 def _coupling(
     eager: Eager, images: NDArray[np.uint8], outputs: RawOutputs, expected: dict[int, Arrays]
 ) -> BatchCoupling:
-    """Rows of the smaller batch, and the last one of the larger, each beside what they give alone."""
+    """Compares the rows of the smaller batch, and the last one of the larger, with the same images run alone."""
     alone = {0: expected[1]}
     figures: list[BatchCoupling] = []
     for size in BATCH_SIZES[1:]:
@@ -192,7 +192,7 @@ def _error(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def _row_groups(arrays: Arrays) -> list[list[int]]:
-    """Positions of outputs that describe the same few rows: boxes, scores and classes, or what proposals lead to."""
+    """Returns positions of outputs that describe the same few rows: boxes, scores and classes, or proposals."""
     groups: dict[int, list[int]] = {}
     for index, array in enumerate(arrays):
         if array.ndim in (2, 3) and array.shape[1] <= _MAX_MATCHED_ROWS:
@@ -201,7 +201,7 @@ def _row_groups(arrays: Arrays) -> list[list[int]]:
 
 
 def _matched(found: Arrays, expected: Arrays) -> list[NDArray[Any]]:
-    """The rows of `found`, each image's in the order of the nearest ones in `expected`."""
+    """Returns the rows of `found`, each image's in the order of the nearest rows in `expected`."""
     left, right = (np.concatenate([_features(array) for array in arrays], 2) for arrays in (found, expected))
     order = np.stack([np.abs(a[None] - b[:, None]).sum(2).argmin(1) for a, b in zip(left, right, strict=True)])
     return [np.stack([rows[chosen] for rows, chosen in zip(array, order, strict=True)]) for array in found]

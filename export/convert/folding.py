@@ -1,7 +1,7 @@
-"""Folds layers into their neighbours before tracing. Promises: in place, each fold proven equal, or nothing exported.
+"""Folds layers into their neighbours in place before tracing; every fold is proven equal, or the export fails.
 
-Proofs run in float64, submodule by submodule: float32 rounding of a deep network would drown what they are about.
-float32 weights survive the way to float64 and back, so that no second network is needed in memory.
+Proofs run in float64, submodule by submodule, because float32 rounding of a deep network would hide their errors.
+float32 weights survive the conversion to float64 and back, so no second network is needed in memory.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from saccade.export.recipe import FoldingSpec
 
 PROOF_LIMIT = 1e-5  # relative L2 in float64; what is left is the rounding of the folded weights to float32
 _PROOF_ROWS = 2
-_PROOF_SIDE = 16  # pixels; more than any kernel needs to be seen in full
+_PROOF_SIDE = 16  # pixels; larger than any kernel
 
 
 @dataclass(frozen=True)
 class FoldProof:
-    """One kind of fold: how often it was applied, and the worst difference it made to any of its submodules."""
+    """One kind of fold: how often it was applied, and the worst difference in any submodule."""
 
     name: str
     layers: int
-    relative_error: float  # L2, on random input
+    relative_error: float  # L2 on random input
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedResult:
-    module: nn.Module  # the network given, changed in place
+    module: nn.Module  # the given network, changed in place
     proofs: tuple[FoldProof, ...]
 
 
 def fold_network(network: nn.Module, spec: FoldingSpec, example: Tensor | tuple[Any, ...]) -> FoldedResult:
-    """Replaces what does not convert, calls reparametrisation hooks, and merges layers; `example`: the arguments.
+    """Replaces modules that do not convert, calls reparametrisation hooks, and merges layers, all in place.
 
-    Side effect: changes `network`. Raises GraphError when a fold does not give the same answer.
+    `example` holds the network's arguments. Raises GraphError when a fold does not give the same answer.
     """
     proofs = _Proofs()
     arguments = example if isinstance(example, tuple) else (example,)
@@ -58,13 +58,13 @@ def fold_network(network: nn.Module, spec: FoldingSpec, example: Tensor | tuple[
 
 
 class _Proofs:
-    """Collects differences by kind of fold."""
+    """Collects the worst difference by kind of fold."""
 
     def __init__(self) -> None:
         self._errors_by_name: dict[str, list[float]] = defaultdict(list)
 
     def add(self, name: str, layer: str, error: float) -> None:
-        if not error <= PROOF_LIMIT:  # NaN is no proof
+        if not error <= PROOF_LIMIT:  # NaN fails as well
             raise GraphError(
                 f"folding ({name}) of {layer or 'the network'} changes its answer by {error:.1e} (relative L2), "
                 f"allowed is {PROOF_LIMIT}; turn it off in the recipe's `folding`, or fix the module's own method"
@@ -77,14 +77,14 @@ class _Proofs:
 
 def _fold_by_hooks(network: nn.Module, spec: FoldingSpec, example: tuple[Any, ...], proofs: _Proofs) -> None:
     hooked = {name: hook for name, module in network.named_modules() if (hook := hook_of(module, spec))}
-    # A hook of the whole network is for people who fold by hand; the parts have their own.
+    # A hook of the whole network is for people who fold by hand; hooks of its parts suffice.
     if len(hooked) > 1 and spec.method is None:
         hooked.pop("", None)
     if not hooked:
         return
     arguments = captured_arguments(network, example, set(hooked))
     for name, module in list(network.named_modules()):
-        # An earlier hook may have taken this module out, or given it another class.
+        # An earlier hook may have removed this module or changed its class.
         if name not in arguments or not _is_part(network, name, module):
             continue
         given = arguments[name]
@@ -125,7 +125,7 @@ def _merge_layers(network: nn.Module, spec: FoldingSpec, example: tuple[Any, ...
 
 
 def _fold_norm(network: nn.Module, pair: NormPair) -> float:
-    """Scale and shift of the normalisation move into weights and bias; its activation, where it has one, stays."""
+    """Moves scale and shift of a normalisation into weights and bias; its activation, if it has one, stays."""
     linear: Any = pair.linear
     given = (_random_input(linear),)
     before = nn.Sequential(copy.deepcopy(linear), pair.norm)
@@ -142,7 +142,7 @@ def _fold_norm(network: nn.Module, pair: NormPair) -> float:
 
 
 def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
-    """float64, from two probes: frozen variants do not say their epsilon."""
+    """Returns both in float64, from two probes, because frozen variants do not expose their epsilon."""
     channels = norm.running_mean.shape[0]
     is_image = isinstance(norm, nn.BatchNorm2d) or not isinstance(norm, nn.modules.batchnorm._BatchNorm)
     shape = (1, channels, 1, 1) if is_image else (1, channels)
@@ -160,14 +160,14 @@ def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 class Nothing(nn.Module):
-    """Adds nothing to a sum: what is left of a layer that was merged into its neighbour."""
+    """A module that adds nothing to a sum; it replaces a layer that was merged into its neighbour."""
 
     def forward(self, _: Tensor) -> float:
         return 0.0
 
 
 def _merge_sum(network: nn.Module, pair: SumPair) -> float:
-    """Averaged heads read the same features: their sum is one linear layer."""
+    """Merges two linear layers that read the same features and are added, such as averaged heads, into one."""
     given = (_random_input(pair.first),)
     first, second = (_in_float64(copy.deepcopy(layer), given)[0] for layer in (pair.first, pair.second))
     weight = pair.first.weight.data.double() + pair.second.weight.data.double()
@@ -189,7 +189,7 @@ def _random_input(linear: Any) -> Tensor:
 
 
 def _in_float64(module: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
-    """The module's outputs; its weights are float32 again afterwards."""
+    """Returns the module's outputs in float64; its weights are float32 again afterwards."""
     doubled = tuple(_mapped(argument, lambda tensor: tensor.double()) for argument in arguments)
     try:
         return flat_outputs(module.double()(*doubled))
@@ -214,7 +214,7 @@ def _relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Wherever the network holds `old`."""
+    """Replaces `old` wherever the network holds it."""
     for parent, name in list(_places(network, old)):
         setattr(parent, name, new)
 

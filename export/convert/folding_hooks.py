@@ -1,6 +1,6 @@
-"""Reparametrisation hooks of libraries and people. Promises: found by name, called once, only where they need nothing.
+"""Finds and calls reparametrisation hooks of libraries and users, only where they need no arguments.
 
-A hook changes its module, or returns what takes its place.
+A hook changes its module, or returns the module that replaces it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMES = ("fuse", "reparameterize", "switch_to_deploy", "reparam", "fuse_model",
 
 
 def hook_of(module: nn.Module, spec: FoldingSpec) -> str | None:
-    """The name of the method to call; the recipe's own comes first. None when there is none."""
+    """Returns the name of the method to call, the recipe's own first; None when there is none."""
     names = [spec.method] if spec.method else []
     names += _NAMES if spec.hooks else ()
     for name in names:
@@ -29,10 +29,10 @@ def hook_of(module: nn.Module, spec: FoldingSpec) -> str | None:
 
 
 def call_hook(module: nn.Module, name: str) -> nn.Module:
-    """The module that takes this one's place: often itself, changed. Raises GraphError when the hook fails."""
+    """Returns the module that replaces this one, often itself, changed. Raises GraphError when the hook fails."""
     try:
         returned = getattr(module, name)()
-    except Exception as error:  # it is other people's code
+    except Exception as error:  # a hook is code of others and may raise anything
         raise GraphError(
             f"{type(module).__name__}.{name}() failed: {error}; recipes turn hooks off with `folding: {{hooks: false}}`"
         ) from error
@@ -41,7 +41,7 @@ def call_hook(module: nn.Module, name: str) -> nn.Module:
 
 
 def captured_arguments(network: nn.Module, example: tuple[Any, ...], names: set[str]) -> dict[str, tuple[Any, ...]]:
-    """Random tensors shaped as each named module's arguments; modules called by keyword, or never, are absent."""
+    """Returns random tensors shaped as each named module's arguments; absent: called by keyword, or never."""
     found: dict[str, tuple[Any, ...]] = {}
     generator = torch.Generator().manual_seed(0)
 

@@ -1,6 +1,6 @@
-"""Names nodes after the torch layers they come from. Promises: unique names, `<layer>/<operator>`, stable between runs.
+"""Names ONNX nodes `<layer>/<operator>` after the torch layers they come from; names are unique and reproducible.
 
-A refusal, a quantized node or a line of a profile then says which layer it is about.
+Refusals, quantized nodes and profiles can then name the layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # a list: the module path, growing p
 
 
 def name_nodes_after_layers(model: onnx.ModelProto) -> None:
-    """Reads torch's provenance, so it must run before that is dropped. Nodes without any keep their own names."""
+    """Renames from torch's provenance, so it must run before that is dropped; other nodes keep their names."""
     bases = [_layer_of(node) for node in model.graph.node]
     used: Counter[str] = Counter()
     for node, layer in zip(model.graph.node, bases, strict=True):

@@ -1,6 +1,6 @@
-"""Finds layers that can be merged by running the network once. Promises: nothing but the pair reads its tensors.
+"""Finds pairs of layers that can be merged by running the network once and watching who reads which tensor.
 
-Which layer feeds which is seen where torch's functions are called, so any code between two modules counts as a reader.
+Calls of torch's functions are watched, so any code between two modules counts as a reader.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 LINEAR_MAPS = (nn.Conv1d, nn.Conv2d, nn.Linear)
-# They look at a tensor's shape, never at its values.
+# these read a tensor's shape, never its values
 _SHAPE_ONLY = frozenset({"size", "dim", "numel", "__get__", "is_floating_point", "stride", "is_contiguous", "__len__"})
 
 
 @dataclass(frozen=True, slots=True)
 class NormPair:
-    """A linear map whose output only a batch normalisation reads, each called once."""
+    """A linear map whose output only a batch normalisation reads; each is called once."""
 
     linear: nn.Module
     norm: nn.Module
@@ -43,7 +43,7 @@ class LayerPairs:
 
 
 def find_pairs(network: nn.Module, example: tuple[Any, ...]) -> LayerPairs:
-    """Runs the network on the arguments `example` and returns what can be merged, in the order of calls."""
+    """Runs the network on the arguments `example` and returns the pairs that can be merged, in order of calls."""
     flow = _Flow()
     handles = [
         hook
@@ -61,7 +61,7 @@ def find_pairs(network: nn.Module, example: tuple[Any, ...]) -> LayerPairs:
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Batch normalisation with statistics of its own, frozen ones of detection libraries included."""
+    """Recognises batch normalisation with stored statistics, also the frozen classes of detection libraries."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return module.track_running_stats
     return "FrozenBatchNorm" in type(module).__name__
@@ -75,15 +75,15 @@ class _Call:
 
 
 class _Flow(TorchFunctionMode):
-    """Who made a tensor, and what read it."""
+    """Records which layer made a tensor, and which calls read it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._maker: dict[int, nn.Module] = {}  # linear map by id of its output
-        self._readers: dict[int, list[nn.Module | _Call]] = defaultdict(list)  # by id of such an output
+        self._maker: dict[int, nn.Module] = {}  # linear layer by the id of its output
+        self._readers: dict[int, list[nn.Module | _Call]] = defaultdict(list)  # readers by the id of such an output
         self._calls: dict[nn.Module, int] = defaultdict(int)
         self._inputs: dict[nn.Module, Tensor] = {}
-        self._kept: list[Tensor] = []  # ids are unique only while their tensors live
+        self._kept: list[Tensor] = []  # keeps tensors alive, because ids are unique only among live objects
         self._inside = 0
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -109,7 +109,7 @@ class _Flow(TorchFunctionMode):
             return result
         read = args[:1] if name in ("reshape_as", "view_as", "expand_as") else tree_flatten((args, given))[0]
         if name == "flatten" and isinstance(self._maker.get(id(args[0])), nn.Linear):
-            # Rows of features, normalised as one long batch: the flattened tensor stands for the linear layer's.
+            # Rows of features, normalised as one long batch: the flattened tensor represents the linear layer's output.
             self._maker[id(result)] = self._maker[id(args[0])]
             self._kept.append(result)
             return result
@@ -117,7 +117,7 @@ class _Flow(TorchFunctionMode):
         return result
 
     def note_outputs(self, outputs: Any) -> None:
-        """What the network returns is read by its caller."""
+        """Records that the caller reads what the network returns."""
         self._note_readers(tree_flatten(outputs)[0], _Call("return"))
 
     def norm_pairs(self) -> list[NormPair]:

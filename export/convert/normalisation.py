@@ -1,11 +1,11 @@
-"""Makes normalisation free. Promises: the first convolution takes raw pixels, and equality is measured, not assumed.
+"""Folds normalisation into the first convolution, which then takes raw pixels; the result is proven equal in float64.
 
 A network expects `(pixel / 255 - mean) / std`. Scaling always folds into the first convolution's weights; shifting
 folds into its bias only when it does not pad (padding is zero *after* normalisation). Otherwise one depthwise 1x1
 convolution goes in front, which ONNX Runtime runs faster than elementwise Sub and Mul on image-sized tensors.
 
-Only the front is proven, in float64: where one convolution is all that reads the pixels, everything behind it sees
-what it saw before. So a network of gigabytes is neither copied nor run in double precision.
+Only the front is proven: where one convolution alone reads the pixels, everything behind it reads what it read before.
+So a network of gigabytes is neither copied nor run in double precision.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FoldedNetwork:
 
 
 class _Reader(TorchFunctionMode):
-    """Notes which functions make something new of one tensor, and which weights convolutions use."""
+    """Records which functions compute something new from one tensor, and which weights convolutions use."""
 
     def __init__(self, watched: Tensor) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Reader(TorchFunctionMode):
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """Float NCHW pixels 0..255 to what the network was trained on."""
+    """Turns float NCHW pixels 0..255 into what the network was trained on."""
     mean = torch.tensor(normalisation.mean, dtype=pixels.dtype).view(1, 3, 1, 1)
     std = torch.tensor(normalisation.std, dtype=pixels.dtype).view(1, 3, 1, 1)
     return (pixels / 255.0 - mean) / std
@@ -71,8 +71,7 @@ def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
 def fold_normalisation(network: nn.Module, normalisation: Normalisation, height: int, width: int) -> FoldedNetwork:
     """Folds into the first convolution where that is exact, else prepends a depthwise one.
 
-    Side effect: `network` becomes part of the result and may be changed; it is not copied. Raises GraphError as
-    `proven_front`.
+    The result contains `network`, not a copy, and may change it. Raises GraphError as `proven_front` does.
     """
     convolution = _first_convolution(network, torch.zeros(1, 3, height, width))
     if convolution is not None and _takes_normalisation(convolution, normalisation):
@@ -87,7 +86,7 @@ def fold_normalisation(network: nn.Module, normalisation: Normalisation, height:
 
 
 def proven_front(normalisation: Normalisation) -> tuple[nn.Conv2d, float]:
-    """Normalisation as a depthwise 1x1 convolution on pixels 0..255, and its error.
+    """Returns normalisation as a depthwise 1x1 convolution on pixels 0..255, and its error.
 
     Raises GraphError when float32 cannot hold it within PROOF_LIMIT.
     """
@@ -111,13 +110,13 @@ def _normalising_convolution(normalisation: Normalisation) -> nn.Conv2d:
 
 
 def relative_l2(found: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|, over all elements."""
+    """Returns |found - expected| / |expected| over all elements."""
     difference = torch.linalg.vector_norm((found - expected).double())
     return float(difference / torch.linalg.vector_norm(expected.double()).clamp_min(1e-30))
 
 
 def flat_outputs(outputs: Any) -> list[Tensor]:
-    """Tensors of a nested tuple, list or dict of outputs, in order."""
+    """Returns the tensors of a nested tuple, list or dict of outputs, in order."""
     if isinstance(outputs, Tensor):
         return [outputs]
     members = outputs.values() if isinstance(outputs, dict) else outputs
@@ -125,7 +124,7 @@ def flat_outputs(outputs: Any) -> list[Tensor]:
 
 
 def _first_convolution(network: nn.Module, pixels: Tensor) -> nn.Conv2d | None:
-    """The convolution that alone reads the input tensor, and reads nothing else; None when there is no such."""
+    """Returns the convolution that alone reads the input tensor, and reads nothing else; None without one."""
     with torch.no_grad(), _Reader(pixels) as reader:
         network(pixels)
     if len(reader.readers) != 1:
@@ -144,7 +143,7 @@ def _takes_normalisation(convolution: nn.Conv2d, normalisation: Normalisation) -
 
 
 def _folded_weights(convolution: nn.Conv2d, normalisation: Normalisation) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias for pixels 0..255, in float32."""
+    """Returns weight and bias for pixels 0..255 in float32."""
     std = torch.tensor(normalisation.std, dtype=torch.float64).view(1, 3, 1, 1)
     mean = torch.tensor(normalisation.mean, dtype=torch.float64).view(1, 3, 1, 1)
     weight = convolution.weight.data.double()
@@ -158,7 +157,7 @@ def _folded_weights(convolution: nn.Conv2d, normalisation: Normalisation) -> tup
 def _error_of_convolution(
     convolution: nn.Conv2d, weight: Tensor, bias: Tensor | None, normalisation: Normalisation
 ) -> float:
-    """Relative L2 of the rewritten convolution on pixels against the original one on normalised pixels, in float64."""
+    """The relative L2 in float64 between the rewritten convolution on pixels and the original on normalised pixels."""
     sides = [
         4 * dilation * (size - 1) + 8 for size, dilation in zip(weight.shape[2:], convolution.dilation, strict=True)
     ]
@@ -187,6 +186,6 @@ def _error_of_front(front: nn.Conv2d, normalisation: Normalisation) -> float:
 
 
 def _proof_pixels(height: int, width: int) -> Tensor:
-    """Float64 noise of whole levels."""
+    """Returns float64 noise of whole levels."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (_PROOF_IMAGES, 3, height, width), generator=generator).double()

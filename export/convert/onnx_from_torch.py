@@ -1,4 +1,6 @@
-"""Step `onnx_from_torch`: the deploy module as ONNX. Promises: equal to eager, batches dynamic, its end marked."""
+"""Step `onnx_from_torch`: writes the deploy module as ONNX with a dynamic batch and marked raw outputs, and proves
+it.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,12 @@ from saccade.export.steps import StepContext
 
 
 def run_onnx_from_torch(context: StepContext) -> Detail:
-    """Writes a proof and `model.onnx`, whose outputs are the answers, the extras and the network's raw outputs."""
+    """Writes the proof and `model.onnx`, whose outputs are answers, extras and raw outputs."""
     recipe = context.recipe
     wrapped = context.inputs["wrap"].directory
     facts = read_wrap_facts(wrapped)
     names = str(facts["output_names"]).split(",")
-    gc.collect()  # traced programs are cycles, and hold all weights until someone asks
+    gc.collect()  # traced programs are reference cycles that hold all weights until they are collected
     program = load_deploy_program(wrapped)
     model = converted(program, names, recipe.onnx.opset, context.out / MODEL_FILE)
     context.note("comparing with eager")
@@ -81,12 +83,12 @@ def converted(program: Any, output_names: list[str], opset: int, file: Path) -> 
     rename_batch_dimension(model)
     _drop_provenance(model)
     save_graph(model, file)
-    onnx.checker.check_model(os.fspath(file))  # by its path, so that weights beside it are found
+    onnx.checker.check_model(os.fspath(file))  # checked by its path, so that weights beside it are found
     return model
 
 
 def eager_outputs(program: Any, first: int) -> Callable[[NDArray[np.uint8]], Arrays]:
-    """What the traced program answers, from its output number `first` on."""
+    """Returns what the traced program answers, from output number `first` on."""
     module = program.module()
 
     def run(images: NDArray[np.uint8]) -> Arrays:
@@ -97,7 +99,7 @@ def eager_outputs(program: Any, first: int) -> Callable[[NDArray[np.uint8]], Arr
 
 
 def _release(program: Any) -> None:
-    """Side effect: empties the program's weights. The converter's caches hold them until the process ends."""
+    """Empties the program's weights; otherwise the converter's caches hold them until the process ends."""
     for tensor in program.state_dict.values():
         tensor.data = tensor.data.new_empty(0)
     gc.collect()
@@ -116,7 +118,7 @@ def _proof_facts(proof: ConversionProof, max_batch_error: float, untraceable: st
 
 
 def _drop_provenance(model: onnx.ModelProto) -> None:
-    """Stack traces and paths of this machine: they would leak, and make equal networks differ in bytes."""
+    """Removes stack traces and paths: they would leak, and make equal networks differ in bytes."""
     for owner in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         del owner.metadata_props[:]
     for node in model.graph.node:
@@ -127,7 +129,7 @@ def _drop_provenance(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter logs a warning per torchvision operator it does not find; nothing here uses those."""
+    """Silences the exporter's warnings about torchvision operators that nothing here uses."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Step `onnx_optimization`: a smaller graph. Promises: same answers, tensors, dynamic batch; measured, or refused."""
+"""Step `onnx_optimization`: makes a smaller graph with the same answers and tensors; the difference is measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from saccade.export.graph.rewrites.patches_to_image import use_transposed_convol
 from saccade.export.steps import StepContext
 
 _CHECKED_BATCH_SIZES = (1, 3)
-_MAX_ERROR = 1e-5  # relative L2 on raw network outputs; fusing rounds, it must not do more
+_MAX_ERROR = 1e-5  # relative L2 on raw outputs; fusing may round and change nothing else
 
 
 def run_onnx_optimization(context: StepContext) -> Detail:
@@ -50,12 +50,12 @@ def run_onnx_optimization(context: StepContext) -> Detail:
     mark_network_outputs(model, outputs.names[len(recipe.extra_outputs) :])
     ensure_contract(model, recipe.task, recipe.preprocess, recipe.extra_outputs)
     save_graph(model, file)
-    onnx.checker.check_model(os.fspath(file))  # by its path, so that weights beside it are found
+    onnx.checker.check_model(os.fspath(file))  # checked by its path, so that weights beside it are found
     return {"nodes_before": before, "nodes_after": len(model.graph.node), "relative_error": error}
 
 
 def slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Folds constants, fuses, and rewrites what a target has no fast kernel or no operator for."""
+    """Folds constants, fuses, and rewrites operators for which a target has no kernel or no fast one."""
     slimmed: onnx.ModelProto = onnxslim.slim(model)
     use_global_pooling(slimmed)
     use_constant_scales(slimmed)
@@ -69,9 +69,9 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _largest_difference(first: Path, second: Path, outputs: RawOutputs, height: int, width: int) -> float:
-    """Relative L2 of the outputs of two files, worst over outputs and batch sizes."""
+    """Returns the relative L2 between the outputs of two files, worst over outputs and batch sizes."""
     sizes = _CHECKED_BATCH_SIZES if batch_dimension(load_graph(first)) != 1 else _CHECKED_BATCH_SIZES[:1]
-    # One after the other: a session holds a copy of the weights.
+    # One after the other, because a session holds a copy of the weights.
     expected, found = (_answers(file, outputs, sizes, height, width) for file in (first, second))
     return max(
         figure.relative_l2

@@ -1,7 +1,8 @@
-"""Finds the bars of a letterbox in the pixels. Promises: right and bottom bars only, an image is never all bar.
+"""Finds the bars of a letterbox in the pixels and keeps them zero after normalisation.
 
-Deploy graphs get bytes and nothing else, so a trailing row or column belongs to the bar when it and everything behind
-it is exactly `pad_value` in every channel. An image whose own last rows are exactly that grey loses those rows only.
+Deploy graphs get only bytes, so a trailing row or column counts as bar when it and everything behind it is exactly
+`pad_value` in every channel. Bars lie at the right and the bottom only. An image whose own last rows are exactly that
+grey loses those rows; an image of nothing else keeps all of them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def padded_network(
 
 
 class WholeImage(nn.Module):
-    """Normalises pixels of images without bars; every pixel is inside."""
+    """Normalises pixels of images without bars; every pixel counts as inside."""
 
     def __init__(self, front: nn.Conv2d, network: nn.Module, takes_mask: bool) -> None:
         super().__init__()
@@ -46,15 +47,12 @@ class WholeImage(nn.Module):
 
     def forward(self, pixels: Tensor) -> object:
         images = self.front(pixels)
-        return (
-            self.network(images, torch.ones_like(images[:, 0], dtype=torch.bool))
-            if self.takes_mask
-            else (self.network(images))
-        )
+        mask = (torch.ones_like(images[:, 0], dtype=torch.bool),) if self.takes_mask else ()
+        return self.network(images, *mask)
 
 
 class BarsToZero(nn.Module):
-    """Normalises pixels 0..255 and makes bars zero *after* that, as libraries pad; hands over the mask if wanted."""
+    """Normalises pixels 0..255 and sets bars to zero *after* that, as libraries pad; can also pass the mask on."""
 
     last_rows: Tensor
     last_columns: Tensor
@@ -77,7 +75,7 @@ class BarsToZero(nn.Module):
         self.register_buffer("last_columns", torch.ones(width, width).tril(), persistent=False)
 
     def forward(self, pixels: Tensor) -> object:
-        """pixels (n, 3, height, width) float 0..255."""
+        """Takes pixels (n, 3, height, width) float 0..255."""
         rows = self._holds_content(pixels, 3, self.last_rows)  # (n, height)
         columns = self._holds_content(pixels, 2, self.last_columns)  # (n, width)
         inside = rows.unsqueeze(2) & columns.unsqueeze(1)
@@ -85,16 +83,16 @@ class BarsToZero(nn.Module):
         return self.network(images, inside) if self.takes_mask else self.network(images)
 
     def _holds_content(self, pixels: Tensor, across: int, from_here_on: Tensor) -> Tensor:
-        """Which lines lie before the last one that is not bar. A line is a bar when its extremes are the bar's grey."""
+        """Tells which lines lie before the last line that is not bar; all pixels of a bar line are the bar's grey."""
         darkest, lightest = pixels.amin(dim=(1, across)), pixels.amax(dim=(1, across))
         content = ((darkest != self.pad_value) | (lightest != self.pad_value)).to(pixels.dtype)
         inside = torch.matmul(content, from_here_on) > 0
-        # A picture of nothing but that grey is a picture, and attention over nothing would be NaN.
+        # A picture of nothing but that grey is kept whole: attention over nothing would be NaN.
         return inside | (content.sum(dim=1, keepdim=True) == 0)
 
 
 def plain_content_mask(images: Tensor, pad_value: int) -> Tensor:
-    """(n, height, width) bool of uint8 images (n, height, width, 3): True inside the image, image by image."""
+    """Returns (n, height, width) bool for uint8 images (n, height, width, 3): True inside the image."""
     mask = torch.ones(images.shape[:3], dtype=torch.bool)
     for inside, image in zip(mask, images, strict=True):
         is_bar = (image == pad_value).all(dim=2)
@@ -108,7 +106,7 @@ def plain_content_mask(images: Tensor, pad_value: int) -> Tensor:
 def plain_input(
     network: Network, images: Tensor, normalisation: Normalisation, preprocess: PreprocessSpec
 ) -> tuple[Tensor, ...]:
-    """What `network.module` takes for uint8 images (n, height, width, 3), the textbook way."""
+    """Computes what `network.module` takes for uint8 images (n, height, width, 3) straightforwardly, as a reference."""
     pixels = normalise(images.permute(0, 3, 1, 2).contiguous().float(), normalisation)
     if not (network.zero_bars or network.takes_padding_mask):
         return (pixels,)

@@ -1,7 +1,7 @@
-"""Traces the deploy module. Promises: a dynamic batch where the network allows it, else a batch of one and the reason.
+"""Traces the deploy module with a dynamic batch, or with a batch of one when the network does not allow more.
 
-A network that fixes the batch while it is traced (a Python loop over images, a size read as a number) still serves,
-one image at a time.
+A network that fixes the batch while it is traced (a Python loop over images, a size read as a number) still serves, one
+image at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from saccade.export.errors import SourceError
 from saccade.export.sources.trace_errors import describe_trace_failure, specialisations_noted
 
-_EXAMPLE_BATCH = 2  # torch.export would take a batch of one for a constant
+_EXAMPLE_BATCH = 2  # torch.export would treat a batch of one as a constant
 _LARGEST_BATCH = 1024  # also the most that a recipe may allow
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A traced module, what it answered to the example, and why it takes one image only (empty: it batches)."""
+    """A traced module, its answers to the example, and why it takes one image only (empty: it batches)."""
 
     program: Any  # torch.export.ExportedProgram
     outputs: Sequence[Tensor]
@@ -30,9 +30,9 @@ class Trace:
 
 
 def traced(module: nn.Module, image: Tensor, not_batchable_reason: str = "") -> Trace:
-    """Traces with a dynamic batch; with a batch of one when that fails or `not_batchable_reason` is given.
+    """Traces with a dynamic batch, or with one image when that fails or `not_batchable_reason` is given.
 
-    image: one example, (1, height, width, 3). Raises SourceError naming the line that no tracer can follow.
+    `image` is one example (1, height, width, 3). Raises SourceError naming the line that no tracer can follow.
     """
     if not not_batchable_reason:
         examples = torch.cat([image] * _EXAMPLE_BATCH)
@@ -40,7 +40,7 @@ def traced(module: nn.Module, image: Tensor, not_batchable_reason: str = "") -> 
         try:
             with specialisations_noted():
                 program = torch.export.export(module, (examples,), dynamic_shapes=({0: batch},), strict=False)
-        except Exception as error:  # torch names no common class for what a trace may raise
+        except Exception as error:  # torch documents no common class for what a trace may raise
             not_batchable_reason = describe_trace_failure(error)
         else:
             return Trace(program, module(examples), "")

@@ -1,4 +1,4 @@
-"""Step `wrap`: the deploy module. Promises: uint8 NHWC in, final answers out, normalisation folded with proof."""
+"""Step `wrap`: makes the deploy module, which takes uint8 NHWC images and returns final answers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ FOLDS_FILE = "folds.json"
 
 
 class DeployModule(nn.Module):
-    """Answers, extra named outputs, and the raw outputs that tell later steps where the network ends."""
+    """Returns answers, extra named outputs, and the raw outputs that tell later steps where the network ends."""
 
     def __init__(self, network: nn.Module, head: nn.Module, ends: range, extras: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.network = network
         self.head = head
         self.ends = ends  # positions among the network's outputs
-        self.extras = extras  # also positions, in the order that the recipe names them
+        self.extras = extras  # positions too, in the order of the recipe
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """images (n, height, width, 3) uint8."""
+        """Takes images (n, height, width, 3) uint8."""
         # Transposing bytes moves a quarter of the memory that transposing floats would. `contiguous` keeps torch from
         # tracing its channels-last special cases; it leaves nothing behind in the ONNX graph.
         pixels = images.permute(0, 3, 1, 2).contiguous().to(torch.float32)
@@ -52,18 +52,18 @@ class DeployModule(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Deployable:
-    """What `wrap` makes of a network, before tracing."""
+    """A network with folds, normalisation and answer head, before tracing."""
 
     module: DeployModule
     folded: FoldedNetwork
     folds: tuple[dict[str, Any], ...]  # one per layer fold, with its proof
     parameters: int
-    scores_output: str  # which of the `network_i` outputs are detection scores in 0..1; empty: none
+    scores_output: str  # the name among `network_i` of detection scores in 0..1; empty: none
     not_batchable_reason: str
 
 
 def run_wrap(context: StepContext) -> Detail:
-    """Writes the traced deploy module and what is known about it."""
+    """Writes the traced deploy module and the facts about it."""
     recipe = context.recipe
     with torch.no_grad():
         deployable = deployable_network(load_network(context.loaded.network_request()), recipe)
@@ -78,7 +78,7 @@ def run_wrap(context: StepContext) -> Detail:
 
 
 def deployable_network(network: Network, recipe: Recipe) -> Deployable:
-    """Folds, normalises and gives a head. Side effect: `network.module` becomes part of the result and may change.
+    """Folds, normalises and adds a head; the result contains `network.module`, which may change.
 
     Raises SourceError when the network is not what the recipe's task needs, GraphError when a fold is not exact.
     """
@@ -98,7 +98,7 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
 
 
 def output_names(recipe: Recipe, outputs: Sequence[Tensor]) -> tuple[str, ...]:
-    """The contract's answer names, the extra outputs', then one name per raw network output.
+    """Returns the answer's names, the extra outputs', then one name per raw network output.
 
     Raises SourceError on a wrong answer.
     """
@@ -117,24 +117,25 @@ def read_wrap_facts(artifact_dir: Path) -> dict[str, str | float | int | bool]:
 
 
 def read_extra_outputs(artifact_dir: Path) -> tuple[TensorSpec, ...]:
-    """The outputs behind the answer, in graph order."""
+    """Returns the outputs behind the answer, in graph order."""
     document = orjson.loads((artifact_dir / EXTRA_OUTPUTS_FILE).read_bytes())
     return tuple(TensorSpec.model_validate(extra) for extra in document)
 
 
 def read_folds(artifact_dir: Path) -> list[dict[str, Any]]:
-    """One row per layer fold, with its proof."""
+    """Returns one row per layer fold, with its proof."""
     folds: list[dict[str, Any]] = orjson.loads((artifact_dir / FOLDS_FILE).read_bytes())
     return folds
 
 
 def load_deploy_program(artifact_dir: Path) -> Any:
-    """The traced module that `wrap` wrote (torch.export.ExportedProgram)."""
+    """Loads the traced module that `wrap` wrote (torch.export.ExportedProgram)."""
     return torch.export.load(artifact_dir / DEPLOY_FILE)
 
 
 def _folded_layers(network: Network, recipe: Recipe) -> tuple[nn.Module, tuple[dict[str, Any], ...]]:
-    from saccade.export.convert.folding import fold_network  # here: it imports timm, which takes seconds
+    # imported here because it imports timm, which takes seconds
+    from saccade.export.convert.folding import fold_network
 
     example = torch.zeros(1, 3, recipe.preprocess.height, recipe.preprocess.width)
     result = fold_network(network.module, recipe.folding, example)
@@ -142,7 +143,7 @@ def _folded_layers(network: Network, recipe: Recipe) -> tuple[nn.Module, tuple[d
 
 
 def _ends(network: Network) -> range:
-    """Positions of the outputs that mark the network's end."""
+    """Returns the positions of the outputs that mark the network's end."""
     form_tensors = RAW_TENSORS[network.form]
     if not network.dense_outputs:
         return range(form_tensors)
@@ -151,7 +152,7 @@ def _ends(network: Network) -> range:
 
 
 def _position(network: Network, name: str) -> int:
-    """Where an extra output lies among the network's outputs. Raises SourceError when the network has none."""
+    """Returns the position of an extra output among the network's. Raises SourceError when it is missing."""
     if name in network.extra_outputs:
         return RAW_TENSORS[network.form] + network.extra_outputs.index(name)
     if name == "logits" and network.form in ("logits", "dense_logits"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import DeviceError, DeviceMissing
 from saccade.export.gate.device_seam import OpenedPlan
-from saccade.export.plans.progress import Progress
+from saccade.export.plans.progress import BuildProgress
 from saccade.export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
 from saccade.export.plans.version_plans import ensure_plan, key_for
 from saccade.export.qualification.accuracy import Answer
@@ -54,7 +54,7 @@ class TensorRtProbe:
 
     is_recorded = False
 
-    def __init__(self, version: VerifiedVersion, store: PlanStore, progress: Progress | None = None) -> None:
+    def __init__(self, version: VerifiedVersion, store: PlanStore, progress: BuildProgress | None = None) -> None:
         """Raises DeviceMissing naming everything that is not there."""
         missing = missing_for_plans()
         tensorrt, gpu = find_tensorrt(), present_gpu()
@@ -147,7 +147,7 @@ def batch_bounds(count: int, allowed_sizes: Sequence[int]) -> list[tuple[int, in
     return bounds
 
 
-def told_progress(say: Callable[[float], None]) -> Progress:
+def told_progress(say: Callable[[float], None]) -> BuildProgress:
     """A build's progress without its stages; never ends it."""
 
     def progress(stage: str, done_share: float) -> bool:

@@ -1,1 +1,1 @@
-"""Reading and rewriting ONNX graphs."""
+"""Reads and rewrites ONNX graphs."""

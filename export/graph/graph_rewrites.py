@@ -1,6 +1,6 @@
-"""Rewrites that ONNX Runtime runs faster. Promises: the same function, and a graph without the pattern is left alone.
+"""Rewrites patterns of ONNX graphs into equal ones that ONNX Runtime runs faster; other graphs are left alone.
 
-What each one gains is measured in export/DECISIONS.md.
+What each rewrite gains is measured in export/DECISIONS.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHANNELS = 3
 
 
 def use_global_pooling(model: onnx.ModelProto) -> None:
-    """ReduceMean over (height, width) becomes GlobalAveragePool: only the latter has an int8 kernel."""
+    """Turns ReduceMean over (height, width) into GlobalAveragePool: only the latter has an int8 kernel."""
     constants = constants_of(model)
     for node in model.graph.node:
         if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
@@ -33,7 +33,7 @@ def use_global_pooling(model: onnx.ModelProto) -> None:
 
 
 def use_constant_scales(model: onnx.ModelProto) -> None:
-    """A Resize whose target size is computed per call, though only the batch varies, gets constant scales."""
+    """Gives constant scales to a Resize whose target size is computed per call, though only the batch varies."""
     resizes = [node for node in model.graph.node if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]]
     constants = constants_of(model)
     for index, node in enumerate(resizes):
@@ -53,7 +53,7 @@ def use_constant_scales(model: onnx.ModelProto) -> None:
 
 
 def use_elementwise_vector_product(model: onnx.ModelProto) -> None:
-    """MatMul with a constant vector becomes Mul and ReduceSum: the former runs one dot product at a time."""
+    """Turns MatMul with a constant vector into Mul and ReduceSum: MatMul computes one dot product at a time."""
     constants = constants_of(model)
     nodes = list(model.graph.node)
     for position in reversed(range(len(nodes))):
@@ -72,10 +72,10 @@ def use_elementwise_vector_product(model: onnx.ModelProto) -> None:
 
 
 def keep_zeros_around_max_pool(model: onnx.ModelProto) -> None:
-    """Pads with the smallest number instead of zero where MaxPool reads the result.
+    """Pads with the smallest positive number instead of zero where MaxPool reads the result.
 
     ONNX Runtime merges a Pad with zeros into MaxPool, whose own padding is minus infinity: another function wherever a
-    whole window is negative (pre-activation networks; seen in 1.31). It leaves Pad alone when the value is not zero.
+    whole window is negative (pre-activation networks; seen in 1.31). It does not merge a Pad whose value is not zero.
     """
     constants = constants_of(model)
     pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
@@ -93,7 +93,7 @@ def keep_zeros_around_max_pool(model: onnx.ModelProto) -> None:
 
 
 def use_depthwise_for_batch_norm(model: onnx.ModelProto) -> None:
-    """A BatchNormalization that follows no convolution becomes a depthwise 1x1 one, which has an int8 kernel."""
+    """Turns a BatchNormalization without a convolution before it into a depthwise 1x1 one, which has an int8 kernel."""
     constants, shapes = constants_of(model), tensor_shapes(model)
     for node in list(model.graph.node):
         if node.op_type != "BatchNormalization" or any(name not in constants for name in node.input[1:]):
@@ -120,7 +120,7 @@ def use_depthwise_for_batch_norm(model: onnx.ModelProto) -> None:
 
 
 def read_interleaved_pixels(model: onnx.ModelProto) -> bool:
-    """Drops the Transpose in front of a float first convolution; False when the graph does not begin that way.
+    """Drops the Transpose in front of a float first convolution; False when the graph begins otherwise.
 
     A row of RGB pixels is a row of 3 w numbers of one channel, so a convolution over (3, h, w) is one over (1, h, 3 w)
     whose kernel, stride and padding are three times as wide: no byte is moved. The bytes become floats by
@@ -162,7 +162,7 @@ def read_interleaved_pixels(model: onnx.ModelProto) -> bool:
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    """Those inside the graph; weights beside it are too large to be looked at."""
+    """Returns the constants inside the graph; weights beside it are too large to be looked at."""
     return {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer
@@ -175,7 +175,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
-    """Inferred shapes; a symbol where a dimension varies, 0 where it is unknown."""
+    """Returns inferred shapes; a symbol where a dimension varies, 0 where it is unknown."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
         value.name: tuple(side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim)
@@ -202,7 +202,7 @@ def drop_unused_constants(model: onnx.ModelProto) -> None:
 
 
 def _names_read(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that some node reads; bodies of loops and branches read those around them, too."""
+    """Returns the tensors that some node reads; bodies of loops and branches also read those around them."""
     names = {name for node in graph.node for name in node.input}
     for node in graph.node:
         for each in node.attribute:
@@ -212,7 +212,7 @@ def _names_read(graph: onnx.GraphProto) -> set[str]:
 
 
 def _spatial_target(model: onnx.ModelProto, sizes: str, constants: dict[str, NDArray[Any]]) -> tuple[int, int] | None:
-    """Height and width at the end of a `Concat(Shape(…), [height, width])`, or of a constant."""
+    """Returns height and width from the end of a `Concat(Shape(…), [height, width])`, or from a constant."""
     if sizes in constants:
         return int(constants[sizes][2]), int(constants[sizes][3])
     producer = next((node for node in model.graph.node if sizes in node.output), None)
@@ -223,7 +223,7 @@ def _spatial_target(model: onnx.ModelProto, sizes: str, constants: dict[str, NDA
 
 
 def _single_reader(nodes: Sequence[onnx.NodeProto], node: onnx.NodeProto | None) -> onnx.NodeProto | None:
-    """The one node that reads another's output."""
+    """Returns the only node that reads another's output."""
     if node is None:
         return None
     readers = [reader for reader in nodes if node.output[0] in reader.input]
@@ -231,7 +231,7 @@ def _single_reader(nodes: Sequence[onnx.NodeProto], node: onnx.NodeProto | None)
 
 
 def _widen(model: onnx.ModelProto, convolution: onnx.NodeProto, weight: NDArray[Any]) -> None:
-    """Kernel (o, 3, kh, kw) to (o, 1, kh, 3 kw), with stride and padding along the width three times as large."""
+    """Reshapes a kernel (o, 3, kh, kw) to (o, 1, kh, 3 kw) and triples stride and padding along the width."""
     outputs, _, height, width = weight.shape
     strides = attribute(convolution, "strides", [1, 1])
     top, left, bottom, right = attribute(convolution, "pads", [0, 0, 0, 0])

@@ -1,7 +1,7 @@
-"""Keeps large weights beside their graph. Promises: one file, named by the graph, never held in memory by a step.
+"""Keeps large weights in one file beside their graph, named by the graph, so that no step holds them in memory.
 
-ONNX files end at 2 GB, and a graph in memory is copied by whoever reads it. Weights of large networks therefore lie in
-one file beside `model.onnx` from the moment they leave torch; steps change the graph and hand the file on.
+ONNX files end at 2 GB, and libraries copy a graph that they read. Weights of large networks therefore lie in one file
+beside `model.onnx` as soon as they leave torch; steps change the graph and copy the file.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from onnx.external_data_helper import uses_external_data
 
 from saccade.export.errors import GraphError
 
-EXTERNAL_ABOVE_BYTES = 256 << 20  # smaller graphs are simpler to handle in one file
-_INLINE_BELOW_BYTES = 1 << 20  # shapes, scales, biases: what rewrites look at stays in the graph
-_MAX_WHOLE_BYTES = 1_900_000_000  # a whole graph is one message in memory, which protobuf ends at 2 GiB
+EXTERNAL_ABOVE_BYTES = 256 << 20  # bytes of weights; smaller graphs are simpler to handle in one file
+_INLINE_BELOW_BYTES = 1 << 20  # shapes, scales and biases, which rewrites read, stay in the graph
+_MAX_WHOLE_BYTES = 1_900_000_000  # a whole graph is one message in memory, which protobuf limits to 2 GiB
 WEIGHTS_SUFFIX = ".data"
 
 
 def saved_program(program: Any, file: Path) -> None:
-    """Writes a torch.onnx.ONNXProgram, its weights beside the file when they are large. Side effect: empties it."""
-    import onnx_ir  # comes with the converter; what only reads graphs does without
+    """Writes a torch.onnx.ONNXProgram and empties it; large weights go beside the file."""
+    import onnx_ir  # comes with the converter; code that only reads graphs works without it
 
     values = list(program.model.graph.initializers.values())
     size = sum(value.const_value.nbytes for value in values if value.const_value is not None)
@@ -44,7 +44,7 @@ def saved_program(program: Any, file: Path) -> None:
 
 
 def save_graph(model: onnx.ModelProto, file: Path) -> None:
-    """Writes a graph whose weights are in it or already external; large ones in it go beside the file."""
+    """Writes a graph whose weights are inside or already external; large ones inside it go beside the file."""
     if _inline_bytes(model) > EXTERNAL_ABOVE_BYTES:
         onnx.save(
             model,
@@ -58,12 +58,12 @@ def save_graph(model: onnx.ModelProto, file: Path) -> None:
 
 
 def load_graph(file: Path) -> onnx.ModelProto:
-    """The graph; weights that lie beside the file stay there."""
+    """Reads the graph; weights that lie beside the file stay there."""
     return onnx.load(file, load_external_data=False)
 
 
 def whole_graph(file: Path, takers: str) -> onnx.ModelProto:
-    """The graph with its weights in it. Raises GraphError for one that is too large for `takers`, which need it so."""
+    """Reads the graph with its weights. Raises GraphError when it is too large for `takers`, which need it whole."""
     size = file.stat().st_size + sum((file.parent / name).stat().st_size for name in weight_files(file))
     if size > _MAX_WHOLE_BYTES:
         raise GraphError(
@@ -74,7 +74,7 @@ def whole_graph(file: Path, takers: str) -> onnx.ModelProto:
 
 
 def weight_files(file: Path) -> tuple[str, ...]:
-    """Names of the files beside `file` that hold its weights; empty for a graph that has them inside."""
+    """Names the files beside `file` that hold its weights; empty for a graph that has them inside."""
     return external_locations(load_graph(file))
 
 
@@ -83,18 +83,18 @@ def external_locations(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def hand_on_weights(model: onnx.ModelProto, source: Path, target: Path, name: str | None = None) -> None:
-    """Copies the weight files of `model` from one directory into another; `name` renames them, in the graph as well."""
+    """Copies the weight files of `model` into another directory; `name` renames them, in the graph as well."""
     locations = external_locations(model)
     for index, location in enumerate(locations):
         new = location if name is None else name if index == 0 else f"{name}-{index}"
-        shutil.copyfile(source / location, target / new)  # onnx refuses links, hard ones included
+        shutil.copyfile(source / location, target / new)  # onnx refuses links, also hard links
         for tensor in model.graph.initializer:
             if uses_external_data(tensor) and _location(tensor) == location:
                 next(entry for entry in tensor.external_data if entry.key == "location").value = new
 
 
 def plain_session(file: Path) -> onnxruntime.InferenceSession:
-    """A session to compare answers with; one of large weights neither folds nor repacks copies of them."""
+    """Opens a session to compare answers with; one of large weights neither folds nor repacks copies of them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if weight_files(file):
@@ -106,7 +106,7 @@ def plain_session(file: Path) -> onnxruntime.InferenceSession:
 
 @contextmanager
 def weights_as_inputs(model: onnx.ModelProto) -> Iterator[None]:
-    """External weights are inputs of the graph meanwhile, so that optimisers neither read nor copy them."""
+    """Makes external weights inputs of the graph within the context, so that optimisers neither read nor copy them."""
     hidden = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
     inputs = [helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in hidden]
     for tensor in hidden:

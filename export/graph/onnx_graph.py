@@ -1,4 +1,4 @@
-"""Questions and small changes on ONNX graphs. Promises: no inference, no files; graphs are plain protobuf values."""
+"""Answers questions about ONNX graphs and makes small changes to them, without inference and without files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import onnx
 from saccade.export.errors import GraphError
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec, TensorSpec, input_tensor, output_tensors
 
-MODEL_FILE = "model.onnx"  # what every step that makes a graph calls it
-_BOUNDARY_KEY = "saccade.network_outputs"  # where the network ends and the answer head begins
+MODEL_FILE = "model.onnx"  # file name of the graph in every step that makes one
+_BOUNDARY_KEY = "saccade.network_outputs"  # metadata key: where the network ends and the answer head begins
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _ELEMENT_TYPES = {
     "uint8": onnx.TensorProto.UINT8,
@@ -21,7 +21,7 @@ _ELEMENT_TYPES = {
 
 
 def mark_network_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Remembers the network's raw output tensors in the model's metadata and removes them from its answers."""
+    """Writes the names of the network's raw outputs into the model's metadata and removes them from its answers."""
     kept = [output for output in model.graph.output if output.name not in names]
     del model.graph.output[:]
     model.graph.output.extend(kept)
@@ -29,7 +29,7 @@ def mark_network_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def network_outputs(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Raises GraphError for a graph that no export step marked."""
+    """Returns the names of the raw outputs. Raises GraphError for a graph that no export step marked."""
     for prop in model.metadata_props:
         if prop.key == _BOUNDARY_KEY:
             return tuple(prop.value.split(","))
@@ -37,12 +37,12 @@ def network_outputs(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes up to the network's raw outputs, in graph order: everything the answer head does not own."""
+    """Returns the nodes up to the network's raw outputs, in graph order, without those of the answer head."""
     return ancestors(model, network_outputs(model))
 
 
 def weighted_part(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The network up to and including its last weighted nodes, in graph order; decoding behind them is left out."""
+    """Returns the network up to and including its last weighted nodes, in graph order, without the decoding behind."""
     constants = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     ends = [
         name
@@ -54,7 +54,7 @@ def weighted_part(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def ancestors(model: onnx.ModelProto, tensors: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that the named tensors are computed from, in graph order."""
+    """Returns the nodes that the named tensors are computed from, in graph order."""
     producers = {name: node for node in model.graph.node for name in node.output}
     pending = list(tensors)
     found: set[str] = set()
@@ -68,7 +68,7 @@ def ancestors(model: onnx.ModelProto, tensors: Sequence[str]) -> list[onnx.NodeP
 
 
 def ensure_unique_names(model: onnx.ModelProto) -> None:
-    """Gives every unnamed or doubly named node a name of its own; sets of nodes are kept by name."""
+    """Renames unnamed and doubly named nodes, because sets of nodes are kept by name."""
     counts = Counter(node.name for node in model.graph.node)
     for index, node in enumerate(model.graph.node):
         if not node.name or counts[node.name] > 1:
@@ -76,14 +76,14 @@ def ensure_unique_names(model: onnx.ModelProto) -> None:
 
 
 def layer_of(node_name: str) -> str:
-    """The torch layer that a node came from, as `onnx_from_torch` wrote it into its name; empty when it did not."""
+    """Returns the torch layer that `onnx_from_torch` wrote into a node's name; empty when it wrote none."""
     return node_name.rpartition("/")[0]
 
 
 def ensure_contract(
     model: onnx.ModelProto, task: TaskSpec, preprocess: PreprocessSpec, extra_outputs: Sequence[str] = ()
 ) -> None:
-    """Raises GraphError unless the tensors are the contract's, with one leading batch dimension for all."""
+    """Raises GraphError unless the tensors are the contract's, all with one leading batch dimension."""
     batch = batch_dimension(model)
     answers = output_tensors(task, preprocess)
     _ensure_tensors("inputs", model.graph.input, (input_tensor(preprocess),), batch)
@@ -94,13 +94,13 @@ def ensure_contract(
 
 
 def batch_dimension(model: onnx.ModelProto) -> str | int:
-    """The symbol of the batch, or 1 where the network takes one image only."""
+    """Returns the symbol of the batch, or 1 when the network takes one image only."""
     dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
     return 1 if dimension.dim_value == 1 else dimension.dim_param
 
 
 def rename_batch_dimension(model: onnx.ModelProto, name: str = "batch") -> None:
-    """One readable symbol for the batch in every input and output; a fixed batch of one stays."""
+    """Gives the batch one readable symbol in every input and output; a fixed batch of one stays."""
     is_fixed = batch_dimension(model) == 1
     for value in (*model.graph.input, *model.graph.output):
         dimension = value.type.tensor_type.shape.dim[0]

@@ -1,4 +1,4 @@
-"""TensorRT plans, from a graph to the store. Promises: no torch here, so that a serving image can build as well.
+"""Builds TensorRT plans from graphs into the plan store, without torch, so that a serving image can build them too.
 
 runtime.py          which TensorRT is installed, which GPU is there, what can be built for
 network.py          the graph as TensorRT parses it, strongly typed

@@ -1,7 +1,7 @@
-"""What TensorRT says while it works. Promises: warnings and errors are kept, and an error names its node and layer.
+"""Collects what TensorRT logs while it works, and finds the node and layer that an error is about.
 
-TensorRT keeps one logger per process: the first that a builder, a parser or a runtime was given, whatever the others
-are given later. So there is one here as well, and whoever wants to hear it listens for a while.
+TensorRT keeps one logger per process: the first that a builder, a parser or a runtime was given, whichever others are
+given later. So this module keeps one as well, and callers listen to it for a while.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from typing import Any
 
 _LONGEST_WARNING = 400  # characters
 _MOST_WARNINGS = 50
-# It adds `false`, and a note that there is no driver, to whatever it says.
+# TensorRT appends `false`, and a note that there is no driver, to any message.
 _NOISE = re.compile(r"^(?:WARNING )?The logger passed into|Unable to determine GPU memory|Cuda", re.IGNORECASE)
 # TensorRT's internal errors end with the place in its own source.
 _PLACE = re.compile(r"\s*(?:\.|,|\))?\s*In \w+ at \S+:\d+\)?$")
-_SHORTEST_NAME = 3  # a node called "x" would be found in every sentence
+_SHORTEST_NAME = 3  # characters; a node called "x" would be found in every sentence
 
 
 @dataclass(frozen=True, slots=True)
 class ParserError:
-    """One node that TensorRT refuses, while it parses or while it builds."""
+    """One node that TensorRT refuses while it parses or builds."""
 
     operator: str
     node: str
-    layer: str  # of the torch network; empty when the graph does not come from one
+    layer: str  # layer of the torch network; empty when the graph does not come from one
     reason: str
 
 
 @dataclass(slots=True)
 class HeardLines:
-    """What was said while listening."""
+    """The warnings and errors that TensorRT logged while a caller listened."""
 
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def shown_warnings(self) -> tuple[str, ...]:
-        """Each once, in order, without those that say nothing about the graph."""
+        """Returns each warning once, in order, without those that say nothing about the graph."""
         told = (" ".join(text.split())[:_LONGEST_WARNING] for text in self.warnings if not _NOISE.search(text))
         return tuple(dict.fromkeys(told))[:_MOST_WARNINGS]
 
 
 @functools.cache
 def process_log(tensorrt: ModuleType) -> Any:
-    """The logger of this process for a runtime."""
+    """Returns the logger of this process for a runtime."""
 
     class Log(tensorrt.ILogger):  # type: ignore[misc, name-defined]  # the base is known at run time only
         def __init__(self) -> None:
@@ -68,7 +68,7 @@ def process_log(tensorrt: ModuleType) -> Any:
 
 @contextmanager
 def listening(tensorrt: ModuleType) -> Iterator[HeardLines]:
-    """Hears everything that TensorRT says in this process meanwhile, also to other threads."""
+    """Collects everything that TensorRT logs in this process within the context, also in other threads."""
     log = process_log(tensorrt)
     heard = HeardLines()
     log.listeners.append(heard)
@@ -79,9 +79,9 @@ def listening(tensorrt: ModuleType) -> Iterator[HeardLines]:
 
 
 def builder_error(lines: list[str], layers: Mapping[str, str], operators: Mapping[str, str]) -> ParserError:
-    """The error of a build that gave no plan. `layers` and `operators` are those of the graph's nodes, by name.
+    """Returns the error of a build that gave no plan; `layers` and `operators` are by the names of the graph's nodes.
 
-    TensorRT writes node names into its sentences, alone or as `{ForeignNode[first...last]}`; the earliest one counts.
+    TensorRT writes node names into its messages, alone or as `{ForeignNode[first...last]}`; the earliest one counts.
     """
     if not lines:
         return ParserError("", "", "", "the builder returned no plan and no message")
@@ -93,13 +93,13 @@ def builder_error(lines: list[str], layers: Mapping[str, str], operators: Mappin
 
 
 def parser_reason(description: str) -> str:
-    """The sentence of a parser's description that says why."""
+    """Returns the sentence of a parser's description that states the reason."""
     lines = [line for line in description.splitlines() if line not in ("", "false") and "Cuda" not in line]
     return lines[-1] if lines else "TensorRT has no such operator"
 
 
 def _first_name(line: str, layers: Mapping[str, str]) -> str | None:
-    """Longer names first: `stem/Conv` also contains a node `stem`."""
+    """Finds the first node name in a line; longer names go first, because `stem/Conv` also contains `stem`."""
     places: list[tuple[int, int, str]] = []
     for name in layers:
         if len(name) >= _SHORTEST_NAME:

@@ -1,8 +1,7 @@
-"""`python -m saccade.export.plans.engine_build` builds, measures and judges one plan, with one outcome.
+"""`python -m saccade.export.plans.engine_build` builds, measures and judges one plan, and reports one outcome.
 
-It is a child of the server: the order comes on stdin, progress and the outcome go to stdout (both are defined in
-`service/supervisor/engines/build_wire.py`), everything else that prints goes to stderr. Neither torch nor a recipe is
-needed.
+The process is a child of the server: the order comes on stdin, progress and the outcome go to stdout (both are defined
+in `service/supervisor/engines/build_wire.py`), all other output goes to stderr. Neither torch nor a recipe is needed.
 """
 
 from __future__ import annotations
@@ -39,31 +38,31 @@ Say = Callable[[BuildLine], None]
 
 
 class StoredPlanProbe(DeviceProbe, Protocol):
-    """A device whose plans come from a store, and go there when they were missing."""
+    """A device whose plans come from a store; missing ones are built and stored."""
 
     @property
     def layers(self) -> Mapping[str, bytes]:
         """The inspector's layer information of the plans opened so far, by variant."""
 
     def key_of(self, variant: str) -> PlanKey:
-        """What a plan of this variant must be made from to serve here. Raises ExportError."""
+        """Returns the key of a plan of this variant that serves here. Raises ExportError."""
 
     def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
-        """The plan of a variant, built when the store has none. Raises ExportError or SaccadeError."""
+        """Returns the plan of a variant, and builds it when the store has none. Raises ExportError or SaccadeError."""
 
 
 OpenProbe = Callable[[VerifiedVersion, PlanStore, Say], StoredPlanProbe]
 
 
 def main() -> None:
-    """Entry point. Side effect: whatever else prints to stdout from here on is seen on stderr."""
+    """Runs one build. Other code's output to stdout goes to stderr from here on."""
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # TensorRT's libraries print, too
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # TensorRT's libraries print to stdout, too
     sys.exit(run(sys.stdin.buffer, lines, open_device))
 
 
 def run(given: BinaryIO, lines: BinaryIO, open_probe: OpenProbe) -> int:
-    """Reads one order, writes its lines, returns the exit code."""
+    """Reads one order, writes its lines, and returns the exit code."""
 
     def say(line: BuildLine) -> None:
         lines.write(line_bytes(line))
@@ -74,12 +73,12 @@ def run(given: BinaryIO, lines: BinaryIO, open_probe: OpenProbe) -> int:
 
 
 def open_device(version: VerifiedVersion, store: PlanStore, say: Say) -> StoredPlanProbe:
-    """The GPU at hand. Raises DeviceMissing."""
+    """Opens the GPU at hand. Raises DeviceMissing."""
     return TensorRtProbe(version, store, told_progress(lambda share: say(BuildProgress(BuildStage.BUILDING, share))))
 
 
 def build(order: BuildOrder, open_probe: OpenProbe, say: Say) -> BuildOutcome:
-    """One order's outcome; every failure that has a name is one."""
+    """Carries out one order; every failure that has a name becomes its outcome."""
     try:
         return _build(order, open_probe, say)
     except (ExportError, SaccadeError) as error:

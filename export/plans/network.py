@@ -1,4 +1,4 @@
-"""A graph as TensorRT parses it. Promises: strongly typed, from the float graph, and every refusal names its node."""
+"""Parses a graph with TensorRT, strongly typed; every refusal names its node."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from saccade.export.graph.rewrites.suppression_for_tensorrt import use_rounds_fo
 from saccade.export.plans.build_log import ParserError, listening, parser_reason, process_log
 
 _ORIGIN = re.compile(r"\[ONNX Layer: (.*?)\]")
-# They hand values on as they are: behind them a product still reads quantized values.
+# These operators pass values on unchanged: a product behind them still reads quantized values.
 _MOVES = frozenset({"concatenation", "identity", "pooling", "shuffle", "slice", "squeeze", "unsqueeze", "gather"})
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkLayer:
-    """One layer of the strongly typed network, before it is built: its types are those that the plan computes in."""
+    """One layer of the strongly typed network before it is built; the plan computes in its types."""
 
-    node: str  # of the graph; several layers may come from one node, and some from none
+    node: str  # node of the graph; several layers may come from one node, and some from none
     kind: str  # TensorRT's layer type in lower case, as `convolution`
     inputs: tuple[str, ...]  # TensorRT's element types in lower case, as `half`
     outputs: tuple[str, ...]
-    reads: tuple[str, ...] = ()  # as `inputs`, but the quantized type where an input comes out of a Dequantize layer
+    reads: tuple[str, ...] = ()  # like `inputs`, but the quantized type where an input comes out of a Dequantize layer
 
 
 class Parsed:
-    """A network definition parsed from a graph, with everything that must outlive it."""
+    """A network definition parsed from a graph, with all objects that must outlive it."""
 
     def __init__(self, model: bytes | Path, tensorrt: ModuleType) -> None:
         proto, origin = _friendly(model)
@@ -45,12 +45,12 @@ class Parsed:
             self.builder = tensorrt.Builder(log)
             self.network = self.builder.create_network(_strongly_typed(tensorrt))
             self._parser = tensorrt.OnnxParser(self.network, log)
-            self._parser.parse(proto.SerializeToString(), origin)  # the path says where external weights lie
+            self._parser.parse(proto.SerializeToString(), origin)  # external weights are found relative to the path
         self.warnings = heard.shown_warnings()
         self.errors = tuple(self._error(self._parser.get_error(index)) for index in range(self._parser.num_errors))
 
     def dtypes(self) -> dict[str, int]:
-        """How many layers give each type."""
+        """Counts the layers by type."""
         layers = (self.network.get_layer(index) for index in range(self.network.num_layers))
         kinds = (layer.get_output(0).dtype.name.lower() for layer in layers if layer.num_outputs)
         return dict(sorted(Counter(kinds).items()))
@@ -66,12 +66,12 @@ class Parsed:
 
 
 def parser_errors(model: bytes | Path, tensorrt: ModuleType) -> tuple[ParserError, ...]:
-    """The nodes of a graph that TensorRT cannot take, without building."""
+    """Returns the nodes of a graph that TensorRT cannot take, without building."""
     return Parsed(model, tensorrt).errors
 
 
 def network_layers(model: bytes | Path, tensorrt: ModuleType) -> tuple[NetworkLayer, ...]:
-    """The parsed network, layer by layer. Raises GraphError naming the first node that TensorRT refuses."""
+    """Returns the layers of the parsed network. Raises GraphError naming the first node that TensorRT refuses."""
     parsed = Parsed(model, tensorrt)
     if parsed.errors:
         raise GraphError(f"{tensorrt.__name__} refuses {refusal_text(parsed.errors[0])}")
@@ -79,14 +79,14 @@ def network_layers(model: bytes | Path, tensorrt: ModuleType) -> tuple[NetworkLa
 
 
 def refusal_text(error: ParserError) -> str:
-    """`Det 'network.stage.2/Det' of layer network.stage.2: no such operator`."""
+    """Returns text such as `Det 'network.stage.2/Det' of layer network.stage.2: no such operator`."""
     node = f"{error.operator} {error.node!r}".strip() if error.node else "the graph"
     layer = f" of layer {error.layer}" if error.layer else ""
     return f"{node}{layer}: {error.reason}"
 
 
 def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
-    """The graph in operators that TensorRT has, and the path that its external weights are relative to."""
+    """Rewrites the graph into operators that TensorRT has; returns it and the path that weights are relative to."""
     if isinstance(model, bytes):
         proto, origin = onnx.load_model_from_string(model), ""
     else:
@@ -98,7 +98,8 @@ def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
 
 
 def _strongly_typed(tensorrt: ModuleType) -> int:
-    flag = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind since version 11
+    # Since version 11 every network is strongly typed, and the flag is gone
+    flag = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
@@ -117,7 +118,7 @@ def _network_layer(layer: Any, producers: dict[str, Any]) -> NetworkLayer:
 
 
 def _stored_type(tensor: Any, producers: dict[str, Any]) -> str:
-    """The type that a value has where it was last quantized, or its own."""
+    """Returns the type in which a value was last quantized, or its own."""
     producer = producers.get(tensor.name)
     while producer is not None:
         kind = producer.type.name.lower()

@@ -1,7 +1,7 @@
-"""Which nodes stop a target, before anything is built. Promises: each with its operator, layer and reason.
+"""Finds the nodes that stop a target before anything is built, each with its operator, layer and reason.
 
 TensorRT's own parser answers where it is installed. Elsewhere a table of operators does, after the operator support
-matrix that TensorRT documents; it cannot know about attributes, so it only names operators that never parse.
+matrix that TensorRT documents; the table does not know attributes, so it only names operators that never parse.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NEVER_PARSED: dict[str, str] = {
 
 
 def tensorrt_refusals(model: bytes | Path) -> tuple[ParserError, ...]:
-    """The nodes that TensorRT cannot take, in graph order."""
+    """Returns the nodes that TensorRT cannot take, in graph order."""
     tensorrt = find_tensorrt()
     if tensorrt is not None:
         return parser_errors(model, tensorrt)
@@ -61,7 +61,7 @@ def tensorrt_refusals(model: bytes | Path) -> tuple[ParserError, ...]:
 
 
 def tensorrt_support(model: bytes | Path) -> TargetSupport:
-    """What the manifest says about TensorRT: supported, or what stops it and that ONNX Runtime serves instead."""
+    """The manifest's statement on TensorRT: supported, or what stops it and that ONNX Runtime serves instead."""
     refusals = tensorrt_refusals(model)
     if not refusals:
         return TargetSupport(target="tensorrt", supported=True, reason="", fallback=None)
@@ -69,7 +69,7 @@ def tensorrt_support(model: bytes | Path) -> TargetSupport:
 
 
 def described(refusals: tuple[ParserError, ...]) -> str:
-    """`Col2Im in network.0.attn: no operator …`, the first few of them."""
+    """Returns text such as `Col2Im in network.0.attn: no operator …` for the first few refusals."""
     lines = [f"{each.operator} in {each.layer or each.node}: {each.reason}" for each in refusals[:_NAMED_NODES]]
     more = f"; and {len(refusals) - _NAMED_NODES} more" if len(refusals) > _NAMED_NODES else ""
     return "; ".join(lines) + more

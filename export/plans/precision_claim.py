@@ -1,6 +1,6 @@
-"""What a parsed network multiplies in, against a variant's name. Promises: TensorRT's types, in multiply-adds.
+"""Compares the precision in which a parsed network multiplies with the one in the variant's name.
 
-A plan cannot be opened without a driver, but it is strongly typed: what it computes in stands in the parsed network.
+A plan cannot be opened without a driver, but it is strongly typed: the parsed network tells what it computes in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PrecisionClaim:
     asked: Precision
     in_file: float
     in_network: float
-    lost: tuple[str, ...]  # layers that are in `asked` in the file and something else in the network, largest first
+    lost: tuple[str, ...]  # layers that are in `asked` in the file and in another type in the network, largest first
 
     @property
     def is_kept(self) -> bool:
@@ -36,10 +36,10 @@ class PrecisionClaim:
 
 
 def precision_claim(file: Path, asked: Precision, network: Sequence[NetworkLayer]) -> PrecisionClaim:
-    """Raises GraphError when the graph does not say how large a layer is."""
+    """Computes the claim of a file. Raises GraphError when the graph does not say how large a layer is."""
     model = onnx.load(file, load_external_data=False)
     layers = layer_precisions(model)
-    with suppress(GraphError):  # a graph that does not say where its network ends: all of it counts
+    with suppress(GraphError):  # a graph that does not say where its network ends counts as a whole
         layers = layers_of_network(model, layers)
     found = _multiplied_in(network)
     total = sum(layer.flops for layer in layers)
@@ -54,11 +54,11 @@ def precision_claim(file: Path, asked: Precision, network: Sequence[NetworkLayer
 
 
 def _multiplied_in(network: Sequence[NetworkLayer]) -> dict[str, str]:
-    """The precision of every product, by node; `mixed` where its two sides differ."""
+    """Returns the precision of every product by node; `mixed` where its two sides differ."""
     found: dict[str, str] = {}
     for layer in network:
         if layer.kind in _PRODUCTS:
-            kinds = set(layer.reads[:2])  # a third one is the bias
+            kinds = set(layer.reads[:2])  # a third input is the bias
             precision = _PRECISIONS.get(kinds.pop(), "other") if len(kinds) == 1 else "mixed"
             found[layer.node] = precision if found.get(layer.node, precision) == precision else "mixed"
     return found

@@ -1,4 +1,4 @@
-"""Batch sizes of a plan. Promises: every allowed size fits, and which one is tuned for is one pure decision."""
+"""Chooses the batch sizes of a plan: every allowed size fits, and the largest is tuned for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ BatchProfile = tuple[int, int, int]  # smallest, tuned for, largest
 
 
 def profile_batches(allowed_batch_sizes: Sequence[int]) -> BatchProfile:
-    """From the smallest to the largest allowed size, tuned for the largest.
+    """Returns the profile from the smallest to the largest allowed size, tuned for the largest.
 
-    The scheduler fills the largest batch exactly when requests wait, and that is when device time is scarce; a single
-    request on an idle device has time to spare. Raises GraphError unless the sizes ascend from 1 or more.
+    The scheduler fills the largest batch exactly when requests wait, and device time is scarce then; a single request
+    on an idle device has time to spare. Raises GraphError unless the sizes ascend from 1 or more.
     """
     sizes = list(allowed_batch_sizes)
     if not sizes or sizes != sorted(set(sizes)) or sizes[0] < 1:
@@ -23,7 +23,7 @@ def profile_batches(allowed_batch_sizes: Sequence[int]) -> BatchProfile:
 
 
 def add_profile(builder: Any, network: Any, config: Any, batches: BatchProfile) -> BatchProfile:
-    """Side effect on `config`. Returns the batches of the graph: its own one where that is fixed."""
+    """Adds the profile to `config` and returns the batches of the graph: its own size when that is fixed."""
     profile = builder.create_optimization_profile()
     reached = batches
     for index in range(network.num_inputs):

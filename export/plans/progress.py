@@ -1,7 +1,7 @@
-"""How far a build is. Promises: the share never falls, a listener may end the build, and its failure is not lost.
+"""Reports how far a build is; a listener may end the build, and a failure of the listener is raised afterwards.
 
-TensorRT tells phases within phases, each with a number of steps; it calls from any of its threads. Nothing raised in
-such a call may reach it, so the first failure ends the build and is raised afterwards.
+TensorRT reports nested phases, each with a number of steps, from any of its threads. No exception may reach it from
+such a call, so the first failure ends the build and is raised afterwards.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from saccade.export.errors import BuildCancelled
 
 
-class Progress(Protocol):
-    """Hears of a build; False ends it."""
+class BuildProgress(Protocol):
+    """A callable that hears how far a build is; it returns False to end the build."""
 
     def __call__(self, stage: str, done_share: float) -> bool: ...
 
@@ -29,7 +29,7 @@ class _Phase:
 
 
 class PhaseShares:
-    """The share of a build that is done, from its phases. Pure but for its own state."""
+    """Computes the share of a build that is done from its phases."""
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
@@ -42,7 +42,7 @@ class PhaseShares:
         return self.share
 
     def step(self, name: str, step: int) -> float:
-        """Step `step`, counted from 0, is done."""
+        """Records that step `step`, counted from 0, is done."""
         if name in self._phases:
             phase = self._phases[name]
             phase.done = min(phase.steps, max(phase.done, step + 1))
@@ -54,12 +54,12 @@ class PhaseShares:
         if phase is not None:
             phase.done = phase.steps
             if phase.parent is not None and phase.parent not in self._phases:
-                del self._phases[name]  # nobody asks for it any more
+                del self._phases[name]  # nothing reads it any more
         return self.share
 
     @property
     def share(self) -> float:
-        """0 to 1; never less than before, though a phase may start again."""
+        """Returns 0 to 1; it never falls, though a phase may start again."""
         roots = [name for name, phase in self._phases.items() if phase.parent is None]
         found = min((self._share_of(name) for name in roots), default=0.0)
         self._best = max(self._best, found)
@@ -75,9 +75,9 @@ class PhaseShares:
 
 
 class BuildMonitor:
-    """Passes a build's progress to a listener, and what became of the listener to the builder."""
+    """Passes a build's progress to a listener, and the listener's wish to stop to the builder."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: BuildProgress) -> None:
         self._progress = progress
         self._shares = PhaseShares()
         self._lock = threading.Lock()
@@ -109,13 +109,13 @@ class BuildMonitor:
             return
         try:
             self._is_cancelled = not self._progress(stage, share)
-        except Exception as error:  # it would end the process inside TensorRT; raised by ensure_went_on
+        except Exception as error:  # it would end the process inside TensorRT, so ensure_went_on raises it
             self._failure = error
             self._is_cancelled = True
 
 
 def tensorrt_monitor(tensorrt: ModuleType, monitor: BuildMonitor) -> Any:
-    """The monitor as TensorRT wants it; it must outlive the build."""
+    """Wraps a monitor in TensorRT's interface; the wrapper must outlive the build."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc, name-defined]  # known at run time only
         def __init__(self) -> None:

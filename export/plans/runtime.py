@@ -1,4 +1,4 @@
-"""Which TensorRT and which GPU there are. Promises: no CUDA context is made, and what cannot be built for is named.
+"""Finds the installed TensorRT and the GPU at hand, without making a CUDA context.
 
 `tensorrt` builds for the GPU at hand; `tensorrt_rtx` builds for other GPUs and needs none. Their Python API is the same
 where this package uses it.
@@ -27,16 +27,16 @@ class PresentGpu:
     """The first GPU that this process sees."""
 
     name: str
-    capability: str  # as SM90
+    capability: str  # such as SM90
 
 
 def find_tensorrt(name: str | None = None) -> ModuleType | None:
-    """The named runtime and no other, or the first one installed; None where there is none."""
+    """Returns the named runtime and no other, or the first one installed; None when there is none."""
     return first_installed(get_args(TensorRtName) if name is None else (name,))
 
 
 def required_tensorrt(name: str | None = None) -> ModuleType:
-    """Raises GraphError where it is not installed."""
+    """Returns the runtime. Raises GraphError when it is not installed."""
     tensorrt = find_tensorrt(name)
     if tensorrt is None:
         which = "no TensorRT is installed" if name is None else f"{name} is not installed"
@@ -45,9 +45,9 @@ def required_tensorrt(name: str | None = None) -> ModuleType:
 
 
 def present_gpu() -> PresentGpu | None:
-    """Asks the driver; None where there is no driver, no GPU, or no cuda-python to ask with."""
+    """Asks the driver for its GPU; None without a driver, a GPU, or cuda-python to ask with."""
     try:
-        from cuda.bindings import driver  # here: optional, and needed only to ask
+        from cuda.bindings import driver  # imported here because it is optional
     except ImportError:
         return None
     try:
@@ -62,27 +62,27 @@ def present_gpu() -> PresentGpu | None:
             )
         )
         name = bytes(_asked(driver.cuDeviceGetName(128, device))).rstrip(b"\0").decode()
-    except (RuntimeError, DeviceMissing):  # the binding's own when libcuda cannot be loaded
+    except (RuntimeError, DeviceMissing):  # the binding raises RuntimeError when libcuda cannot be loaded
         return None
     return PresentGpu(name, f"SM{major}{minor}")
 
 
 def builds_ahead(tensorrt: ModuleType) -> bool:
-    """Whether it builds for GPUs that are not there."""
+    """Returns whether the runtime builds for GPUs that are not there."""
     return hasattr(getattr(tensorrt, "IBuilderConfig", None), "num_compute_capabilities")
 
 
 def known_capabilities(tensorrt: ModuleType) -> tuple[str, ...]:
-    """Ascending."""
+    """Returns the compute capabilities that the runtime knows, ascending."""
     members = getattr(tensorrt, "ComputeCapability", None)
     names = [] if members is None else [name for name in members.__members__ if _CAPABILITY.fullmatch(name)]
     return tuple(sorted(names, key=lambda name: int(name.removeprefix("SM"))))
 
 
 def target_capabilities(tensorrt: ModuleType, asked: Sequence[str], gpu: PresentGpu | None) -> tuple[str, ...]:
-    """What to build for: what was asked, else the GPU present, else DEFAULT_CAPABILITIES where that is possible.
+    """Chooses what to build for: what was asked, else the GPU present, else DEFAULT_CAPABILITIES where possible.
 
-    Raises RecipeError for a capability that is none or that the runtime does not know, DeviceMissing where a GPU is
+    Raises RecipeError for a malformed capability or one that the runtime does not know, DeviceMissing where a GPU is
     needed, DeviceError where it is another one than asked.
     """
     name = tensorrt.__name__
@@ -109,7 +109,7 @@ def target_capabilities(tensorrt: ModuleType, asked: Sequence[str], gpu: Present
 
 
 def choose_capabilities(config: Any, tensorrt: ModuleType, capabilities: Sequence[str]) -> None:
-    """Side effect on a builder's config; nothing where the runtime builds for the GPU at hand. Raises GraphError."""
+    """Writes the capabilities into `config`, unless the runtime builds for the GPU at hand. Raises GraphError."""
     if not builds_ahead(tensorrt):
         return
     config.num_compute_capabilities = len(capabilities)
@@ -125,7 +125,7 @@ def _unknown(runtime: str, name: str, known: Sequence[str]) -> str:
 
 
 def _asked(answer: tuple[Any, ...]) -> Any:
-    """The driver's answer without its status. Raises DeviceMissing for any status but success."""
+    """Returns the driver's answer without its status. Raises DeviceMissing for any status but success."""
     if int(answer[0]) != 0:
         raise DeviceMissing(f"{_DRIVER_MISSING}: {answer[0]}")
     return answer[1] if len(answer) > 1 else None

@@ -1,4 +1,4 @@
-"""Step `targets`: which runtimes take the network. Promises: asked before a build, naming the layer that stops it."""
+"""Step `targets`: asks, before a build, which runtimes take the network, and names the layer that stops one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_targets(context: StepContext) -> Detail:
 
 
 def installed_tensorrt() -> str:
-    """Which TensorRT would answer; its version decides what it takes."""
+    """Returns the name and version of the TensorRT that would answer; the version decides which graphs it takes."""
     tensorrt = find_tensorrt()
     return "none" if tensorrt is None else f"{tensorrt.__name__} {tensorrt.__version__}"
 

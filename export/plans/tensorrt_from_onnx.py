@@ -1,6 +1,6 @@
-"""Builds TensorRT plans. Promises: strongly typed, from the float graph, and every refusal names its node and layer.
+"""Builds TensorRT plans, strongly typed; every refusal names its node and layer.
 
-One code path for `tensorrt` (10.16 and later, 11) and `tensorrt_rtx`; `plans/` has its parts.
+One code path serves `tensorrt` (10.16 and later, 11) and `tensorrt_rtx`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from saccade.export.plans.build_log import ParserError, builder_error, listening
 from saccade.export.plans.network import NetworkLayer, Parsed, network_layers, parser_errors, refusal_text
 from saccade.export.plans.profile import BatchProfile, add_profile, profile_batches
-from saccade.export.plans.progress import BuildMonitor, Progress, tensorrt_monitor
+from saccade.export.plans.progress import BuildMonitor, BuildProgress, tensorrt_monitor
 from saccade.export.plans.runtime import (
     CURRENT,
     DEFAULT_CAPABILITIES,
@@ -41,16 +41,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What came of a build. `plan` is None exactly when `errors` says why."""
+    """The outcome of a build; `plan` is None exactly when `errors` says why."""
 
     plan: bytes | None
     seconds: float
-    layers: int  # of the network as parsed
-    dtypes: Mapping[str, int]  # how many layers give each type; strongly typed, so the plan computes in these
+    layers: int  # layers of the parsed network
+    dtypes: Mapping[str, int]  # layers by type; the plan is strongly typed, so it computes in these
     errors: tuple[ParserError, ...]
     warnings: tuple[str, ...]
     network: tuple[NetworkLayer, ...] = field(default=(), repr=False)
-    batches: BatchProfile = (0, 0, 0)  # that the plan takes: smallest, tuned for, largest
+    batches: BatchProfile = (0, 0, 0)  # batch sizes that the plan takes: smallest, tuned for, largest
     timings: bytes = field(default=b"", repr=False)  # for the next build; empty where the runtime measures nothing
 
     @property
@@ -66,14 +66,14 @@ def build_plan(
     *,
     is_sparse: bool = False,
     timings: bytes = b"",
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> PlanReport:
-    """A plan that takes every allowed batch size and runs on every one of `capabilities`.
+    """Builds a plan that takes every allowed batch size and runs on every one of `capabilities`.
 
     `tensorrt` builds for the GPU at hand whatever the capabilities say; CURRENT asks `tensorrt_rtx` for the same.
-    `is_sparse` lets it choose kernels for 2:4 weights, `timings` are a former build's, `progress` hears how far it is
-    and may end it. Raises GraphError when no TensorRT is installed or a compute capability is unknown to it,
-    BuildCancelled when `progress` ended it.
+    `is_sparse` lets it choose kernels for 2:4 weights, `timings` come from an earlier build, `progress` hears how far
+    the build is and may end it. Raises GraphError when no TensorRT is installed or a compute capability is unknown to
+    it, BuildCancelled when `progress` ended it.
     """
     tensorrt = required_tensorrt(runtime)
     batches = profile_batches(allowed_batch_sizes)
@@ -84,7 +84,7 @@ def build_plan(
     config = _config(parsed, tensorrt, capabilities, is_sparse=is_sparse)
     reached = add_profile(parsed.builder, parsed.network, config, batches)
     use_timings(config, tensorrt, timings)
-    network = parsed.network_layers()  # before the build, which may take layers away
+    network = parsed.network_layers()  # before the build, which may remove layers
     dtypes = parsed.dtypes()
     monitor = None if progress is None else BuildMonitor(progress)
     with listening(tensorrt) as heard:
@@ -108,9 +108,9 @@ def build_plan(
 def _config(parsed: Parsed, tensorrt: ModuleType, capabilities: Sequence[str], *, is_sparse: bool) -> Any:
     config = parsed.builder.create_builder_config()
     choose_capabilities(config, tensorrt, capabilities)
-    # Costs a few bytes per layer; without it no plan can say what it computes in.
+    # Costs a few bytes per layer; without it the plan cannot say in which types it computes.
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
-    # On by default: products of fp32 layers would keep ten bits of their inputs, and such a plan is no fp32 variant.
+    # TF32 is on by default; it would cut the inputs of fp32 products to ten bits, so such a plan would not be fp32.
     config.clear_flag(tensorrt.BuilderFlag.TF32)
     if is_sparse:
         config.set_flag(tensorrt.BuilderFlag.SPARSE_WEIGHTS)

@@ -1,4 +1,4 @@
-"""Builds the plans of a published version. Promises: from the verified bytes only, stored whole, gate left open.
+"""Builds the plans of a published version from its verified files and puts them into the store.
 
 Nothing here opens a plan: its gate stays `None`, and it takes no traffic, until a device has settled it.
 """
@@ -14,7 +14,7 @@ from types import ModuleType
 
 from saccade.export.errors import DeviceError, RecipeError
 from saccade.export.plans.precision_claim import PrecisionClaim, precision_claim
-from saccade.export.plans.progress import Progress
+from saccade.export.plans.progress import BuildProgress
 from saccade.export.plans.tensorrt_from_onnx import PlanReport, build_plan, refusal_text
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.plans import PlanKey, PlanRecord, TensorRtName, plan_key
@@ -30,7 +30,7 @@ _MODULES: dict[str, TensorRtName] = {"tensorrt": "tensorrt", "tensorrt_rtx": "te
 
 @dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A plan in the store. `claim` is None where it was there already, or its layers cannot be counted."""
+    """A plan in the store. `claim` is None when the plan was there already, or its layers cannot be counted."""
 
     stored: StoredPlan
     is_new: bool
@@ -38,7 +38,7 @@ class BuiltPlan:
 
 
 def buildable_variants(manifest: Manifest, asked: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """Those that TensorRT takes and whose gate did not deny them. Raises RecipeError for one that cannot be built."""
+    """The variants that TensorRT takes and the gate did not deny. Raises RecipeError for one that cannot be built."""
     chosen = [_asked(manifest, name) for name in dict.fromkeys(asked)] or list(manifest.variants)
     problems = {variant.name: _problem(variant) for variant in chosen}
     refused = [f"{name} {problem}" for name, problem in problems.items() if problem]
@@ -49,7 +49,7 @@ def buildable_variants(manifest: Manifest, asked: Sequence[str] = ()) -> tuple[V
 
 
 def key_for(manifest: Manifest, variant: Variant, tensorrt: ModuleType, capability: str) -> PlanKey:
-    """The key that a server with this TensorRT on such a GPU looks for."""
+    """Returns the key that a server with this TensorRT on such a GPU looks for."""
     return plan_key(manifest, variant, _MODULES[tensorrt.__name__], str(tensorrt.__version__), (capability,))
 
 
@@ -61,9 +61,9 @@ def ensure_plan(
     store: PlanStore,
     *,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> BuiltPlan:
-    """The plan of one variant for one kind of GPU: the one that is stored, or a new one.
+    """Returns the plan of one variant for one kind of GPU: the stored one, or a new one.
 
     `force` builds in place of a stored one. Raises DeviceError naming what TensorRT refuses, or when the file changed
     meanwhile; RepositoryError when the plan cannot be kept; BuildCancelled when `progress` ended it.
@@ -118,7 +118,7 @@ def _problem(variant: Variant) -> str:
 
 
 def _usable(store: PlanStore, manifest: Manifest, variant: Variant, key: PlanKey) -> StoredPlan | None:
-    """A stored plan whose bytes are those of its record; a damaged one is built again in its place."""
+    """Returns a stored plan whose bytes match its record; a damaged one is built again in its place."""
     try:
         found = store.find(manifest.model, manifest.version, variant.name, key)
         if found is not None:
@@ -129,7 +129,7 @@ def _usable(store: PlanStore, manifest: Manifest, variant: Variant, key: PlanKey
 
 
 def _plan_of(made: PlanReport, manifest: Manifest, variant: Variant, tensorrt: ModuleType) -> bytes:
-    """Raises DeviceError naming node and layer of what stopped the build."""
+    """Returns the plan's bytes. Raises DeviceError naming node and layer of what stopped the build."""
     name = f"{manifest.model}/{manifest.version} {variant.name}"
     if made.plan is None:
         told = [refusal_text(error) for error in made.errors[:_NAMED_REFUSALS]]
@@ -145,7 +145,7 @@ def _plan_of(made: PlanReport, manifest: Manifest, variant: Variant, tensorrt: M
 
 
 def _ensure_unchanged(directory: Path, key: PlanKey, variant: Variant) -> None:
-    """TensorRT read the files after they were verified."""
+    """Raises DeviceError when files changed between their verification and TensorRT's reading."""
     for name, digest in ((variant.file, key.onnx_sha256), *key.external_sha256):
         with (directory / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

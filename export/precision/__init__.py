@@ -1,4 +1,4 @@
-"""A variant's file in its precision. Promises: every node's type has a reason, and claims are read back from the file.
+"""Makes each variant's file in its precision: fp16, bf16, or, in `quantization/`, int8 and fp8.
 
     make.py                 step `precision`: which maker makes which variant
     files.py                names of what the step leaves

@@ -1,6 +1,7 @@
-"""Moves chosen nodes of a graph into a narrow float type. Promises: casts only at borders, one per tensor, same I/O.
+"""Moves chosen nodes of a graph into a narrow float type; casts appear only at borders, one per tensor.
 
-Written here because the converters at hand cast scales of Resize, cast twice, or change the graph's inputs.
+The available converters cast the scales of Resize, cast twice, or change the graph's inputs, so this one is written
+here.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from saccade.export.precision.effective_precision import element_types
 from saccade.export.precision.float_formats import FloatFormat
 from saccade.export.precision.regions import TAKES_ANY_TYPE, narrow_inputs
 
-_SMALL_INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL)  # every narrow type holds them exactly
+_SMALL_INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL)  # every narrow type represents these exactly
 
 
 def lift_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes become initializers, which is the one form that casting knows."""
+    """Turns Constant nodes into initializers, the only form of constants that casting handles."""
     for node in list(model.graph.node):
         if node.op_type != "Constant":
             continue
@@ -34,12 +35,12 @@ def lift_constants(model: onnx.ModelProto) -> None:
 
 
 def narrowed(model: onnx.ModelProto, nodes: Collection[str], target: FloatFormat) -> onnx.ModelProto:
-    """A copy whose named nodes compute in the narrow type; all others, inputs and answers stay as they are."""
+    """Returns a copy whose named nodes compute in the narrow type; other nodes, inputs and answers keep theirs."""
     return _Narrowing(model, frozenset(nodes), target).run()
 
 
 class _Narrowing:
-    """One pass over one graph, in its order."""
+    """One pass over one graph, in graph order."""
 
     def __init__(self, model: onnx.ModelProto, nodes: frozenset[str], target: FloatFormat) -> None:
         self._model = model
@@ -58,7 +59,7 @@ class _Narrowing:
             for name in node.output
             if self._types.get(name) == TensorProto.FLOAT
         }
-        self._made: dict[tuple[str, int], str] = {}  # copies in the other type, by tensor and type
+        self._made: dict[tuple[str, int], str] = {}  # names of the copies in the other type, by tensor and type
         self._done: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._used_names: Counter[str] = Counter()
@@ -123,7 +124,7 @@ class _Narrowing:
         return self._made[key]
 
     def _exact_source(self, name: str) -> str:
-        """Where a float only is a byte in another form, the byte itself: it needs no way through fp32."""
+        """Returns the byte tensor that a float tensor was cast from: it can be cast to the narrow type directly."""
         producer = self._producers.get(name)
         if producer is not None and producer.op_type == "Cast":
             source = str(producer.input[0])
@@ -141,13 +142,13 @@ class _Narrowing:
         values = numpy_helper.to_array(tensor)
         rounded = self._target.rounded(values)
         if is_padding and values > 0 and rounded == 0:
-            # A positive number next to zero says that this Pad must not become MaxPool's own padding.
+            # A tiny positive number tells ONNX Runtime not to merge this Pad into MaxPool's own padding.
             rounded = np.full_like(rounded, self._target.smallest)
         return numpy_helper.from_array(rounded, name)
 
 
 def _captured(graph: onnx.GraphProto, is_body: bool = False) -> set[str]:
-    """Names that bodies of loops and branches read; their own tensors are among them, which harms nothing."""
+    """Returns the names that bodies of loops and branches read, including tensors of their own, which does no harm."""
     names = {name for node in graph.node for name in node.input} if is_body else set()
     for node in graph.node:
         for each in node.attribute:

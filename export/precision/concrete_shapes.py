@@ -1,7 +1,7 @@
-"""Tensor shapes for one image. Promises: no inference of images, no weights copied; shape arithmetic is worked out.
+"""Computes all tensor shapes of a graph for one image, without running it and without copying its weights.
 
-ONNX's own inference stops where a shape is computed from a shape: a Reshape to sizes that a Gather made of the batch.
-With one image all of that is constant, so it is evaluated node by node until inference sees through.
+ONNX's own inference stops where a shape is computed from a shape, as when a Reshape takes sizes that a Gather made of
+the batch. For one image all of that is constant, so it is evaluated node by node until inference reaches the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from saccade.export.graph.graph_rewrites import attribute
 
-_SMALL = 4096  # elements: shapes, axes, scales and indices, which inference needs to see
+_SMALL = 4096  # elements: enough for shapes, axes, scales and indices, which inference needs to read
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 _NEVER_EVALUATED = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "NonMaxSuppression"})
 
@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def concrete_shapes(model: onnx.ModelProto) -> Shapes:
-    """Shape by tensor when the graph gets one image; a side that depends on data is 0."""
+    """Returns shapes by tensor when the graph gets one image; a side that depends on data is 0."""
     bare = without_weights(model)
     for value in (*bare.graph.input[:1], *bare.graph.output):
         dimensions = value.type.tensor_type.shape.dim
@@ -38,7 +38,7 @@ def concrete_shapes(model: onnx.ModelProto) -> Shapes:
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for inference only: large constants become inputs, so that gigabytes are not copied for their types."""
+    """Returns a copy for inference only: large constants become inputs, so that gigabytes are not copied."""
     copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     copy.graph.name = model.graph.name
     copy.graph.node.extend(model.graph.node)
@@ -53,7 +53,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _evaluate(model: onnx.ModelProto, shapes: Shapes) -> bool:
-    """Replaces nodes of small integers that are constant by now; False when there was none."""
+    """Replaces nodes of small integers whose inputs are constant by now; returns False when there was none."""
     constants: dict[str, NDArray[Any]] = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer
@@ -91,7 +91,7 @@ def _value_of(
 
 
 def _measured(node: onnx.NodeProto, shape: tuple[int, ...] | None) -> NDArray[Any] | None:
-    """What a Shape node answers, when the part of the shape that it asks for is known."""
+    """Returns a Shape node's output when the part of the shape that it reads is known."""
     if shape is None:
         return None
     part = shape[attribute(node, "start", 0) : attribute(node, "end", None)]

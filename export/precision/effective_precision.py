@@ -1,8 +1,8 @@
-"""What a graph really multiplies in. Promises: read from its tensors' types, never from a variant's name.
+"""Tells in which precision each layer of a graph multiplies, read from the types of its tensors.
 
-TensorRT is strongly typed, so the types of the ONNX file are those of the plan; `network_precisions` lets TensorRT say
-it itself. FLOPs count a multiplication with its addition as two (Designing Network Design Spaces, On the Efficiency of
-CNNs), activations the outputs of weighted layers (Fast and Accurate Model Scaling).
+TensorRT is strongly typed, so the plan has the types of the ONNX file; `network_precisions` asks TensorRT itself. FLOPs
+count a multiplication with its addition as two (Designing Network Design Spaces, On the Efficiency of CNNs),
+activations are the outputs of weighted layers (Fast and Accurate Model Scaling).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saccade.export.plans.tensorrt_from_onnx import NetworkLayer, find_tensorrt,
 from saccade.export.precision.concrete_shapes import concrete_shapes, without_weights
 from saccade.export.variants import Precision
 
-# They hand values on as they are, so a product behind them still reads quantized values.
+# These operators pass values on unchanged, so a product behind them still reads quantized values.
 MOVING_OPS = frozenset(
     {
         "Concat",
@@ -55,21 +55,21 @@ _PASSED_BY_WEIGHTS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "T
 
 @dataclass(frozen=True, slots=True)
 class LayerPrecision:
-    """One layer that multiplies."""
+    """One layer that multiplies, with its precision and its work."""
 
     node: str
     op: str
-    layer: str  # of the torch network; empty when the graph does not come from one
-    precision: Precision  # what it multiplies in
+    layer: str  # layer of the torch network; empty when the graph does not come from one
+    precision: Precision  # the precision in which it multiplies
     flops: int  # multiplications and additions per image
     activations: int  # output elements per image
-    weights: int  # elements; 0 for a product of two activations
+    weights: int  # elements of the weight; 0 for a product of two activations
     weight_bytes: int  # as stored in the file
 
 
 @dataclass(frozen=True, slots=True)
 class NodeTypes:
-    """One node and the element types of its outputs, as ONNX calls them in lower case."""
+    """One node and the element types of its outputs, spelled as ONNX does, in lower case."""
 
     node: str
     op: str
@@ -78,7 +78,7 @@ class NodeTypes:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionMismatch:
-    """One layer for which the file and the network that TensorRT parsed from it disagree."""
+    """A layer whose precision differs between the file and the network that TensorRT parsed from it."""
 
     node: str
     in_file: Precision
@@ -86,30 +86,31 @@ class PrecisionMismatch:
 
 
 def layer_precisions(model: onnx.ModelProto) -> tuple[LayerPrecision, ...]:
-    """Convolutions and matrix products in graph order.
+    """Returns all convolutions and matrix products in graph order.
 
-    A layer is int8 or fp8 only when both its sides come out of DequantizeLinear of that type; the activations may have
-    been moved in between, the weights not. Raises GraphError when the graph does not say how large a layer is.
+    A layer counts as int8 or fp8 only when both its sides come out of DequantizeLinear of that type; operators that
+    only move values may lie between for activations, but not for weights. Raises GraphError when the graph does not say
+    how large a layer is.
     """
-    graph = _Facts(model)
+    graph = _LayerReader(model)
     return tuple(graph.layer(node) for node in model.graph.node if node.op_type in WEIGHTED_OPS)
 
 
 def share_in(layers: Iterable[LayerPrecision], precision: Precision) -> float:
-    """Share of all FLOPs that is multiplied in `precision`; 0 for a graph that multiplies nothing."""
+    """Returns the share of all FLOPs that is multiplied in `precision`; 0 for a graph that multiplies nothing."""
     counted = tuple(layers)
     total = sum(layer.flops for layer in counted)
     return sum(layer.flops for layer in counted if layer.precision == precision) / total if total else 0.0
 
 
 def layers_of_network(model: onnx.ModelProto, layers: Iterable[LayerPrecision]) -> tuple[LayerPrecision, ...]:
-    """Those that the network itself owns: products of the answer head, which no variant claims, are left out."""
+    """Leaves out products of the answer head, whose precision no variant claims."""
     names = {node.name for node in network_nodes(model)}
     return tuple(layer for layer in layers if layer.node in names)
 
 
 def dtype_table(model: onnx.ModelProto) -> tuple[NodeTypes, ...]:
-    """Every node of the graph, in graph order."""
+    """Returns every node of the graph with its output types, in graph order."""
     types = element_types(model)
     return tuple(
         NodeTypes(node.name, node.op_type, tuple(_type_name(types.get(name, 0)) for name in node.output if name))
@@ -118,7 +119,7 @@ def dtype_table(model: onnx.ModelProto) -> tuple[NodeTypes, ...]:
 
 
 def dtype_counts(table: Sequence[NodeTypes]) -> dict[str, int]:
-    """How many nodes give each type, by their first output."""
+    """Counts the nodes by the type of their first output."""
     counts: dict[str, int] = {}
     for row in table:
         kind = row.dtypes[0] if row.dtypes else "none"
@@ -127,9 +128,9 @@ def dtype_counts(table: Sequence[NodeTypes]) -> dict[str, int]:
 
 
 def network_precisions(model: bytes | Path) -> tuple[NetworkLayer, ...] | None:
-    """Layers of the strongly typed network that TensorRT parses; None where no TensorRT is installed.
+    """Returns the layers of the strongly typed network that TensorRT parses; None when no TensorRT is installed.
 
-    Raises GraphError, naming the node, for a graph that it refuses.
+    Raises GraphError, naming the node, when TensorRT refuses the graph.
     """
     tensorrt = find_tensorrt()
     return None if tensorrt is None else network_layers(model, tensorrt)
@@ -138,9 +139,9 @@ def network_precisions(model: bytes | Path) -> tuple[NetworkLayer, ...] | None:
 def precision_mismatches(
     layers: Iterable[LayerPrecision], network: Iterable[NetworkLayer]
 ) -> tuple[PrecisionMismatch, ...]:
-    """Layers whose type in TensorRT's network is another one than the file's; one that it lost is `missing`.
+    """Returns layers whose type in TensorRT's network differs from the file's; a layer it lost is `missing`.
 
-    Quantized layers are float there by type, and int8 by the Dequantize layers that feed them: they are skipped.
+    Quantized layers are skipped: TensorRT types them as float, and the Dequantize layers in front make them int8.
     """
     found = {each.node: each for each in network if each.kind in ("convolution", "deconvolution", "matrix_multiply")}
     wanted = [layer for layer in layers if layer.precision not in _QUANTIZED]
@@ -152,7 +153,7 @@ def precision_mismatches(
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type by tensor, constants included; inferred, so a wrong `value_info` cannot lie about it."""
+    """The element type of every tensor and constant, by inference, so that a wrong `value_info` has no effect."""
     graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     values = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: value.type.tensor_type.elem_type for value in values} | {
@@ -160,8 +161,8 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-class _Facts:
-    """Types, shapes for one image, and who makes what in one graph."""
+class _LayerReader:
+    """Types, shapes for one image, and producers of all tensors of one graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._tensors: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -191,9 +192,9 @@ class _Facts:
         return kinds.pop() if len(kinds) == 1 else "fp32"
 
     def _side(self, name: str) -> Precision | None:
-        """The quantized type that one side of a product comes in; None for floats."""
+        """Returns the quantized type that one side of a product was dequantized from; None for floats."""
         producer = self._producers.get(name)
-        if self._stored(name) is not None:  # a weight: nothing may lie between it and its product
+        if self._stored(name) is not None:  # a weight: no node may lie between it and its product
             return self._dequantized(producer)
         while producer is not None and producer.op_type in MOVING_OPS:
             if producer.op_type == "Concat":
@@ -209,7 +210,7 @@ class _Facts:
         return kind if kind in _QUANTIZED else None
 
     def _stored(self, name: str) -> onnx.TensorProto | None:
-        """The tensor in the file that a weight is read from, through the nodes that only change its form."""
+        """Returns the stored tensor that a weight is read from, through nodes that only change its form."""
         while name not in self._tensors:
             producer = self._producers.get(name)
             if producer is None:

@@ -1,7 +1,7 @@
-"""How well a network uses the machine. Promises: counted from the shipped graph, against a peak measured right here.
+"""Computes how well a network uses the machine: counts from the shipped graph, against a peak measured on the machine.
 
-FLOPs alone do not predict speed: activations do better (Fast and Accurate Model Scaling), and the share of the peak
-that a network reaches says what is left to gain (On the Efficiency of Convolutional Neural Networks).
+FLOPs alone do not predict speed; activations do better (Fast and Accurate Model Scaling), and the share of the peak
+that a network reaches shows what is left to gain (On the Efficiency of Convolutional Neural Networks).
 """
 
 from __future__ import annotations
@@ -23,38 +23,40 @@ from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure
 from saccade.models.contract.specs import Frozen
 
-_PEAK_SIDES = (384, 512, 1024)  # of square matrices: small ones fit caches and time slices, large ones many threads
-_PEAK_BUDGET_S = 0.3  # per type and side
+# sides of square matrices: small ones fit caches and time slices, large ones occupy many threads
+_PEAK_SIDES = (384, 512, 1024)
+_PEAK_BUDGET_S = 0.3  # seconds per type and side
 _MIN_PEAK_RUNS = 5
 _BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
 
 class MeasuredPeak(Frozen):
-    """The most that this machine multiplied, in square matrix products of the same runtime with as many threads."""
+    """The fastest square matrix products of this machine, with the same runtime and as many threads."""
 
     threads: int = Field(ge=1)
-    gflops_per_s: dict[Precision, float]  # types without a kernel here are absent
+    gflops_per_s: dict[Precision, float]  # types without a kernel on this machine are absent
 
 
 class Efficiency(Frozen):
-    """One variant's cost per image and what the machine made of it. `None`: there was no such device to measure on."""
+    """One variant's cost per image and how fast the machine ran it; None: no such device was there to measure on."""
 
     gflops_per_image: float
     activations_m: float  # millions of outputs of weighted layers per image
     weights_m: float  # millions
     share_of_flops: dict[Precision, float]
-    batch_size: int | None = None  # the one with most images per second
-    flops_per_byte: float | None = None  # at that batch: weights read once, activations written and read once
+    batch_size: int | None = None  # the batch size with most images per second
+    # at that batch size: weights are read once, activations written once and read once
+    flops_per_byte: float | None = None
     achieved_gflops_per_s: float | None = None
-    share_of_peak: float | None = None  # time at peak, each type at its own, by the time it took
+    share_of_peak: float | None = None  # time at peak, each type at its own, divided by the time taken
 
 
 def efficiency_of(
     layers: Sequence[LayerPrecision], latency: Sequence[LatencyFigure], peak: MeasuredPeak | None
 ) -> Efficiency:
-    """Efficiency at the best measured batch.
+    """Returns the efficiency at the best measured batch.
 
-    Pass no latency for files that were not measured on their own device: those that run as an emulation here.
+    Pass no latency for files that were only emulated here, not measured on their own device.
     """
     flops = sum(layer.flops for layer in layers)
     precisions = sorted({layer.precision for layer in layers})
@@ -79,14 +81,14 @@ def efficiency_of(
 
 
 def seconds_at_peak(layers: Sequence[LayerPrecision], peak: MeasuredPeak) -> float | None:
-    """What one image would take if every layer ran at its type's peak; None when a type's peak is unknown."""
+    """Returns the time of one image if every layer ran at its type's peak; None when a type's peak is unknown."""
     if any(layer.precision not in peak.gflops_per_s for layer in layers):
         return None
     return sum(layer.flops / (peak.gflops_per_s[layer.precision] * 1e9) for layer in layers)
 
 
 def flops_per_byte(layers: Sequence[LayerPrecision], batch_size: int) -> float:
-    """Arithmetic intensity of a batch. Weights are read once per batch, activations written once and read once."""
+    """Arithmetic intensity of a batch: weights are read once per batch, activations written once and read once."""
     weights = sum(layer.weights * _BYTES[layer.precision] for layer in layers)
     activations = sum(2 * layer.activations * _BYTES[layer.precision] for layer in layers)
     moved = weights + batch_size * activations
@@ -95,7 +97,7 @@ def flops_per_byte(layers: Sequence[LayerPrecision], batch_size: int) -> float:
 
 @functools.cache
 def measured_peak(threads: int) -> MeasuredPeak:
-    """Side effect: multiplies matrices for about two seconds the first time in a process; later calls know it."""
+    """Measures the peak; the first call in a process multiplies matrices for about two seconds, later ones do not."""
     rates = {
         precision: max(
             2 * side**3 / shortest_s(_product(precision, side, threads), _PEAK_BUDGET_S) / 1e9 for side in _PEAK_SIDES
@@ -106,7 +108,7 @@ def measured_peak(threads: int) -> MeasuredPeak:
 
 
 def shortest_s(run: Callable[[], object], budget_s: float, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Duration of the fastest run: other work on the machine only ever adds time."""
+    """Returns the duration of the fastest run, because other work on the machine only adds time."""
     run()
     seconds: list[float] = []
     deadline = clock() + budget_s
@@ -118,7 +120,7 @@ def shortest_s(run: Callable[[], object], budget_s: float, clock: Callable[[], f
 
 
 def _product(precision: str, side: int, threads: int) -> Callable[[], object]:
-    """A product with a constant matrix, as layers have: fp32, or uint8 with int8 into int32."""
+    """Returns a product with a constant matrix: fp32, or uint8 with int8 into int32."""
     rng = np.random.default_rng(0)
     shape = (side, side)
     if precision == "fp32":

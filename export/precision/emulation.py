@@ -1,4 +1,4 @@
-"""Narrow float files on a CPU. Promises: the shipped bytes decide every number, each node rounds as it is shipped.
+"""Emulates narrow float files on a CPU: the shipped weights are used, and every narrow node rounds its result.
 
 ONNX Runtime's CPU provider has no bf16 convolution, and runs most fp16 operators in fp32 without rounding in between,
 so its figures would flatter fp16. Here the file becomes a float graph that rounds after every node that is narrow in
@@ -21,23 +21,23 @@ from saccade.export.graph.large_files import save_graph
 from saccade.export.precision.effective_precision import MOVING_OPS, element_types
 from saccade.export.precision.float_formats import NARROW_TYPES
 
-# What they give is one of the numbers they read, so there is nothing to round.
+# These operators return numbers that they read, so there is nothing to round.
 _CHOOSING_OPS = MOVING_OPS | {"Abs", "Clip", "GlobalMaxPool", "Max", "Min", "Neg", "Pad", "Relu", "Where"}
 
 
 def needs_emulation(model: onnx.ModelProto) -> bool:
-    """Whether anything in the graph is fp16 or bf16."""
+    """Returns whether any tensor of the graph is fp16 or bf16."""
     return any(kind in NARROW_TYPES for kind in element_types(model).values())
 
 
 def measured_through(model: onnx.ModelProto) -> str:
-    """What figures about this file come from on a CPU: `file`, or `emulation`."""
+    """Returns `file` or `emulation`: what a CPU runs when it measures this file."""
     return "emulation" if needs_emulation(model) else "file"
 
 
 @contextlib.contextmanager
 def runnable_file(file: Path) -> Iterator[Path]:
-    """The file itself, or for as long as the context lasts its emulation. Raises GraphError for one without any."""
+    """Yields the file itself or, within the context, its emulation. Raises GraphError when it cannot be emulated."""
     model = onnx.load(file, load_external_data=False)
     if not needs_emulation(model):
         yield file
@@ -49,7 +49,7 @@ def runnable_file(file: Path) -> Iterator[Path]:
 
 
 def emulated(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A float copy that rounds where the original computes in fp16 or bf16.
+    """Returns a float copy that rounds where the original computes in fp16 or bf16.
 
     Raises GraphError when the graph's inputs, answers or loop bodies are narrow.
     """
@@ -87,7 +87,7 @@ def _emulated_node(node: onnx.NodeProto, types: dict[str, int]) -> list[onnx.Nod
 
 
 def _rounding(name: str, element_type: int, node_name: str) -> list[onnx.NodeProto]:
-    """From `<name>/exact` to `<name>`, through the narrow type."""
+    """Returns the nodes that round `<name>/exact` through the narrow type to `<name>`."""
     label = f"{node_name}/{name}"
     return [
         helper.make_node("Cast", [f"{name}/exact"], [f"{name}/narrow"], name=f"{label}/round", to=element_type),

@@ -1,4 +1,4 @@
-"""The narrow float types that variants multiply in. Promises: their limits are those of the types, read from numpy."""
+"""Describes the narrow float types that variants multiply in; their limits are read from numpy."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _ELEMENT_TYPES: dict[NarrowPrecision, int] = {"fp16": TensorProto.FLOAT16, "bf16
 
 @dataclass(frozen=True, slots=True)
 class FloatFormat:
-    """One narrow float type."""
+    """One narrow float type and its limits."""
 
     precision: NarrowPrecision
-    element_type: int  # of ONNX
-    onnx_type: str  # as operator schemas write it
+    element_type: int  # number of the type in ONNX
+    onnx_type: str  # name of the type in operator schemas
     largest: float
-    smallest_normal: float  # below it, digits are lost
-    smallest: float  # below half of it, numbers become zero
+    smallest_normal: float  # smaller numbers lose digits
+    smallest: float  # numbers below half of this become zero
     roundoff: float  # largest relative error of rounding a normal number
-    min_opset: int  # the first whose convolutions take it
+    min_opset: int  # first opset whose convolutions take the type
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return helper.tensor_dtype_to_np_dtype(self.element_type)
 
     def rounded(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The nearest numbers of this type; those beyond its range become infinite."""
+        """Rounds to the nearest numbers of this type; values beyond its range become infinite."""
         with np.errstate(over="ignore", under="ignore"):
             return values.astype(self.dtype)
 

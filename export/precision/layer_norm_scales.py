@@ -1,9 +1,9 @@
-"""Equal channel ranges behind LayerNorm (RepQuant). Promises: the same function, proven; other readers: left alone.
+"""Gives the channels behind a LayerNorm equal ranges (RepQuant) without changing the network's function.
 
-Behind a LayerNorm the channels of a transformer reach very differently far, and one scale for all of them wastes most
+Behind a LayerNorm the channels of a transformer have very different ranges, and one scale for all of them wastes most
 codes. RepQuant (Li et al., arXiv 2402.05628; first in RepQ-ViT, arXiv 2212.08254) calibrates a scale and a zero point
 per channel, then moves the channels onto their mean: the LayerNorm's weight and bias take the change, the next layer's
-weight and bias take it back. One plain Q/DQ pair with one scale then rounds as one per channel would.
+weight and bias undo it. One plain Q/DQ pair with one scale then rounds as one per channel would.
 
 With r1 = s / mean(s) and r2 = z - mean(z), per channel: weight / r1 and (bias + s r2) / r1 in the LayerNorm; rows of
 the next weight times r1, and its bias less (s r2) times the weight. Symmetric codes have no zero point: r2 = 0.
@@ -29,32 +29,32 @@ from saccade.export.graph.onnx_graph import network_outputs
 from saccade.export.qualification.parity import relative_l2
 
 _MAX_ERROR = 1e-5  # relative L2 of raw network outputs
-_LEVELS = 255  # steps between the codes of eight bits; fewer bits scale all channels alike
-_SMALLEST_SHARE = 1 / 64  # of the mean scale: a channel that hardly moves is not blown up further
+_LEVELS = 255  # steps between the codes of eight bits; fewer bits would scale all channels alike
+_SMALLEST_SHARE = 1 / 64  # share of the mean scale: a nearly constant channel is not enlarged further
 _BATCH = 8
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelRanges:
-    """Extremes of a tensor's channels over the calibration images."""
+    """Smallest and largest values of a tensor's channels over the calibration images."""
 
     low: FloatArray  # (channels,)
     high: FloatArray  # (channels,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Change:
-    """What happens to each channel: x becomes (x + shift) / ratio."""
+class ChannelChange:
+    """The change to each channel: x becomes (x + shift) / ratio."""
 
-    ratio: FloatArray  # (channels,) r1
-    shift: FloatArray  # (channels,) s r2; zeros when codes are symmetric
+    ratio: FloatArray  # (channels,) r1 of the method
+    shift: FloatArray  # (channels,) s r2 of the method; zeros when codes are symmetric
 
 
 def adjustable_norms(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """LayerNorms over the last axis whose output is read by weighted layers with constant weights, and by nothing else.
+    """Finds LayerNorms over the last axis that only weighted layers with constant weights read.
 
-    One that also feeds a residual or leaves the graph would hand on changed numbers.
+    A norm that also feeds a residual sum or leaves the graph would pass changed numbers on.
     """
     constants = constants_of(model)
     shapes = tensor_shapes(model)
@@ -75,7 +75,7 @@ def adjustable_norms(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def with_equal_scales(
     model: onnx.ModelProto, images: NDArray[np.uint8], *, is_symmetric: bool
 ) -> tuple[onnx.ModelProto, int]:
-    """A copy whose LayerNorms hand on channels of equal range, and how many of them were changed.
+    """Returns a copy whose LayerNorms give channels of equal range, and how many of them were changed.
 
     images: calibration (n, height, width, 3). Raises GraphError when the copy answers differently.
     """
@@ -92,27 +92,27 @@ def with_equal_scales(
     return changed, len(norms)
 
 
-def change_for(ranges: ChannelRanges, *, is_symmetric: bool) -> Change:
-    """Moves every channel onto the mean scale and zero point; the latter stays among the codes."""
+def change_for(ranges: ChannelRanges, *, is_symmetric: bool) -> ChannelChange:
+    """Moves every channel onto the mean scale and zero point; the zero point stays among the codes."""
     if is_symmetric:
         scales = 2.0 * np.maximum(np.abs(ranges.low), np.abs(ranges.high)) / _LEVELS
     else:
         scales = (ranges.high - ranges.low) / _LEVELS
     mean = float(scales.mean())
     if mean <= 0.0:
-        return Change(np.ones_like(scales), np.zeros_like(scales))
+        return ChannelChange(np.ones_like(scales), np.zeros_like(scales))
     scales = np.maximum(scales, mean * _SMALLEST_SHARE)
     mean = float(scales.mean())
     if is_symmetric:
-        return Change(scales / mean, np.zeros_like(scales))
-    # From the middle, so that a widened channel stays centred.
+        return ChannelChange(scales / mean, np.zeros_like(scales))
+    # Measured from the middle, so that a widened channel stays centred.
     zero_points = _LEVELS / 2 - (ranges.low + ranges.high) / 2 / scales
     target = float(np.clip(zero_points.mean(), 0, _LEVELS))
-    return Change(scales / mean, scales * (zero_points - target))
+    return ChannelChange(scales / mean, scales * (zero_points - target))
 
 
-def apply_change(model: onnx.ModelProto, norm: onnx.NodeProto, change: Change) -> None:
-    """Writes the change into a LayerNorm and takes it back in the layers behind, each with constants of its own."""
+def apply_change(model: onnx.ModelProto, norm: onnx.NodeProto, change: ChannelChange) -> None:
+    """Writes the change into a LayerNorm and undoes it in the layers behind, which get constants of their own."""
     constants = constants_of(model)
     weight = constants[norm.input[1]].astype(np.float64)
     has_bias = len(norm.input) > 2 and bool(norm.input[2])
@@ -126,7 +126,7 @@ def apply_change(model: onnx.ModelProto, norm: onnx.NodeProto, change: Change) -
 
 
 def observed_channels(model: onnx.ModelProto, names: list[str], images: NDArray[np.uint8]) -> dict[str, ChannelRanges]:
-    """Extremes per channel, which lie along the last axis of each named tensor."""
+    """Returns the extremes per channel (the last axis) of each named tensor."""
     session = _session(model, names)
     lows: dict[str, FloatArray] = {}
     highs: dict[str, FloatArray] = {}
@@ -156,7 +156,7 @@ def _all_weighted(model: onnx.ModelProto, tensor: str, constants: Mapping[str, N
 
 
 def _is_weighted_reader(node: onnx.NodeProto, tensor: str, constants: Mapping[str, NDArray[Any]]) -> bool:
-    """MatMul or Gemm whose left side alone is the tensor and whose right side is a constant matrix."""
+    """Accepts MatMul or Gemm whose left side alone is the tensor and whose right side is a constant matrix."""
     if node.op_type not in ("MatMul", "Gemm") or list(node.input).count(tensor) != 1 or node.input[0] != tensor:
         return False
     if node.op_type == "Gemm" and (
@@ -167,12 +167,12 @@ def _is_weighted_reader(node: onnx.NodeProto, tensor: str, constants: Mapping[st
 
 
 def _take_back(
-    model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], change: Change
+    model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], change: ChannelChange
 ) -> None:
     weight = constants[node.input[1]].astype(np.float64)
     is_transposed = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
     rows = weight.T if is_transposed else weight  # (channels, outputs)
-    # What the layer adds too much, since the shift does not pass a LayerNorm's ratio.
+    # The shift is subtracted again here, because it does not pass through the ratio.
     surplus = change.shift @ rows
     made = rows * change.ratio[:, None]
     node.input[1] = _add_constant(model, f"{node.name}_equal_weight", made.T if is_transposed else made)
@@ -193,7 +193,7 @@ def _take_back(
 def _add_to_bias(
     model: onnx.ModelProto, product: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], more: FloatArray
 ) -> None:
-    """Into the Add behind a MatMul; a new one where it has none of its own."""
+    """Adds to the bias in the Add behind a MatMul; inserts an Add when the MatMul has none of its own."""
     readers = [node for node in model.graph.node if product.output[0] in node.input]
     if len(readers) == 1 and readers[0].op_type == "Add":
         add = readers[0]
@@ -210,7 +210,7 @@ def _add_to_bias(
 
 
 def _add_constant(model: onnx.ModelProto, name: str, values: FloatArray) -> str:
-    """Under a new name each time: slimming shares equal constants among layers, and a graph may be changed twice."""
+    """Adds a constant under a new name: equal constants are shared among layers, and graphs may change twice."""
     taken = {tensor.name for tensor in model.graph.initializer}
     name = next(each for each in chain([name], (f"{name}_{index}" for index in count(2))) if each not in taken)
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))

@@ -1,4 +1,4 @@
-"""Step `precision`: one variant's file. Promises: each variant is made by the row that says so, or refused by name."""
+"""Step `precision`: makes one variant's file with the maker that the table names for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def _make_fp32(context: StepContext) -> Detail:
     write_bare(model, context.out)
     is_interleaved = read_interleaved_pixels(model)
     save_graph(model, context.out / MODEL_FILE)
-    onnx.checker.check_model(os.fspath(context.out / MODEL_FILE))  # by its path: weights may lie beside it
+    # checked by its path, because weights may lie beside it
+    onnx.checker.check_model(os.fspath(context.out / MODEL_FILE))
     return {"precision": "fp32", "interleaved_first_convolution": is_interleaved}
 
 

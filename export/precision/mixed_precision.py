@@ -1,4 +1,4 @@
-"""Makes the fp16 and bf16 variants. Promises: calibrated ranges decide, same I/O, every node's type is reported."""
+"""Makes the fp16 and bf16 variants: calibrated ranges decide which nodes leave fp32, and all types are written down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from saccade.export.precision.regions import Regions, ranged_tensors, regions_by
 from saccade.export.steps import StepContext
 from saccade.export.variants import TRAITS
 
-DTYPES_FILE = "dtypes.json"  # every node's type, and why it stayed fp32
+DTYPES_FILE = "dtypes.json"  # lists every node's type, and why it stayed fp32
 
 
 def make_fp16(context: StepContext) -> Detail:
@@ -74,7 +74,7 @@ def _make(context: StepContext, precision: NarrowPrecision) -> Detail:
 
 
 def prepared(model: onnx.ModelProto, target: FloatFormat) -> onnx.ModelProto:
-    """Changes the graph so that every operator may have the type: constants lifted, names unique, opset raised."""
+    """Changes the graph so that every operator may take the type: constants lifted, names unique, opset raised."""
     ensure_unique_names(model)
     lift_constants(model)
     del model.graph.value_info[:]
@@ -94,7 +94,7 @@ def prepared(model: onnx.ModelProto, target: FloatFormat) -> onnx.ModelProto:
 
 
 def dtypes_document(model: onnx.ModelProto, regions: Regions) -> list[Mapping[str, object]]:
-    """One row per node: its name, operator, output types, and why it stayed fp32."""
+    """Returns one row per node: its name, operator, output types, and why it stayed fp32."""
     return [
         {"node": row.node, "op": row.op, "dtypes": row.dtypes, "kept_fp32": regions.kept_fp32.get(row.node)}
         for row in dtype_table(model)

@@ -1,7 +1,7 @@
-"""Decides which nodes leave fp32. Promises: pure; every float node that stays has a reason; ranges are calibrated ones.
+"""Decides which nodes leave fp32; a pure function of graph and calibrated ranges that gives a reason for every other.
 
-Low precision pays where weights are multiplied, so everything else is asked whether it can bear it: sums over many
-elements, exponentials and normalisation cannot, nor can box arithmetic and whatever the answer head does.
+Low precision pays where weights are multiplied; every other node leaves fp32 only where that is harmless. Sums over
+many elements, exponentials, normalisation, box arithmetic and the answer head stay.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from saccade.export.precision.concrete_shapes import concrete_shapes
 from saccade.export.precision.effective_precision import MOVING_OPS, element_types, layer_precisions
 from saccade.export.precision.float_formats import FloatFormat
 
-RANGE_MARGIN = 4.0  # calibrated extremes must stay this factor inside the type's range: tests see larger ones
+# calibrated extremes must stay this factor inside the type's range, because tests reach larger values
+RANGE_MARGIN = 4.0
 MANY_ELEMENTS = 256  # a running sum of n equal numbers loses log2(n) of fp16's 11 bits
-SMALLEST_ISLAND = 1e-3  # of all FLOPs; below it the casts around cost more than the product saves
+SMALLEST_ISLAND = 1e-3  # share of all FLOPs; below it the casts around cost more than the product saves
 _ROUNDING_MARGIN = 4.0  # constants may lose this many times what rounding of normal numbers loses
 
 _ARITHMETIC_OPS = frozenset(
@@ -42,13 +43,13 @@ _EXPONENTIALS = frozenset({"Exp", "Log", "LogSoftmax", "Softmax", "Hardmax", "So
 _MOMENTS = frozenset({"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "GlobalAveragePool"})
 _ROOTS = frozenset({"Sqrt", "Reciprocal"})
 _NORMALISING_OPS = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Max", "Clip", "Expand"})
-TAKES_ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # they read whatever there is
-_LONGEST_CHAIN = 8  # nodes from a moment to the root of it
+TAKES_ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # these read values of any type
+_LONGEST_CHAIN = 8  # most nodes between a moment and its root
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Which nodes compute in the narrow type, and why the other float nodes do not."""
+    """The nodes that compute in the narrow type, and why the other float nodes do not."""
 
     narrow: frozenset[str]
     kept_fp32: Mapping[str, str] = field(default_factory=dict)  # reason by node name
@@ -58,14 +59,14 @@ class Regions:
 
 
 def regions_by_operator(model: onnx.ModelProto, target: FloatFormat) -> Regions:
-    """What operators, constants and their place in the network allow, before any range is known."""
-    facts = _Facts(model)
+    """Returns the regions that operators, constants and place in the network allow, before ranges are known."""
+    facts = _RegionRules(model)
     kept = {node.name: reason for node in facts.float_nodes if (reason := facts.reason(node, target)) is not None}
     return Regions(frozenset(node.name for node in facts.float_nodes if node.name not in kept), kept)
 
 
 def ranged_tensors(model: onnx.ModelProto, regions: Regions) -> list[str]:
-    """The activations that nodes of the narrow region read or write: those whose range decides."""
+    """Returns the activations that nodes of the narrow region read or write: their ranges decide."""
     types = element_types(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     return list(
@@ -82,7 +83,7 @@ def ranged_tensors(model: onnx.ModelProto, regions: Regions) -> list[str]:
 def regions_within_range(
     model: onnx.ModelProto, regions: Regions, extremes: Mapping[str, float], target: FloatFormat
 ) -> Regions:
-    """The regions without nodes that leave the type's range, and without islands too small to pay for their casts.
+    """Drops nodes that leave the type's range, and islands too small to pay for their casts.
 
     `extremes` holds the largest absolute value of each of `ranged_tensors`.
     """
@@ -112,8 +113,8 @@ def _range_reason(extremes: Iterable[float], target: FloatFormat) -> str | None:
     return None
 
 
-class _Facts:
-    """What the rules ask about one graph."""
+class _RegionRules:
+    """Facts about one graph that the rules read."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._types = element_types(model)
@@ -128,7 +129,7 @@ class _Facts:
         ]
 
     def reason(self, node: onnx.NodeProto, target: FloatFormat) -> str | None:
-        """Why the node stays in fp32; None when nothing speaks against the narrow type."""
+        """Returns why the node stays in fp32; None when it may take the narrow type."""
         if node.name not in self._network:
             return "answer head"
         if node.name not in self._weighted:
@@ -159,7 +160,7 @@ class _Facts:
         return target.onnx_type in allowed.get(schema.outputs[0].type_str, ())
 
     def _summed(self, node: onnx.NodeProto) -> float:
-        """How many elements one output element is the sum of; infinite when shapes do not say."""
+        """Returns how many elements one output element is the sum of; infinite when shapes do not say."""
         if node.op_type == "GlobalMaxPool":
             return 1
         if node.op_type == "AveragePool":
@@ -182,7 +183,7 @@ class _Facts:
 
 
 def constant_reason(values: NDArray[Any], target: FloatFormat) -> str | None:
-    """Why a constant cannot be stored in the narrow type; None when it only loses what rounding takes."""
+    """Returns why a constant cannot be stored in the narrow type; None when it only loses what rounding takes."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if np.abs(finite).max(initial=0.0) > target.largest:
         return f"weights exceed {target.precision}'s range"
@@ -194,19 +195,19 @@ def constant_reason(values: NDArray[Any], target: FloatFormat) -> str | None:
 
 
 def narrow_inputs(node: onnx.NodeProto, opset: int) -> list[int]:
-    """The inputs that must have the type of the node's output: scales of a Resize, say, stay fp32."""
+    """The inputs that must have the type of the node's output; the scales of a Resize, for example, stay fp32."""
     schema = onnx.defs.get_schema(node.op_type, opset)
     kind = schema.outputs[0].type_str
     formal = list(schema.inputs)
     return [
         index
         for index, name in enumerate(node.input)
-        if name and formal[min(index, len(formal) - 1)].type_str == kind  # the last one may be variadic
+        if name and formal[min(index, len(formal) - 1)].type_str == kind  # the last formal input may be variadic
     ]
 
 
 def normalisation_chains(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """Nodes of normalisations that are written out: from a mean to the root of a variance and the division by it."""
+    """Returns nodes of written-out normalisations: from a mean to the root of a variance and the division by it."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
@@ -219,7 +220,7 @@ def normalisation_chains(nodes: Sequence[onnx.NodeProto]) -> set[str]:
 
 
 def _chain_from(moment: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
-    """The moment, what lies between it and a root, and what divides by the root; empty without a root."""
+    """Returns the moment, the nodes between it and a root, and the division by the root; empty without a root."""
     reached = {moment.name: moment}
     front = [moment]
     for _ in range(_LONGEST_CHAIN):
@@ -245,7 +246,7 @@ def _before(roots: Iterable[onnx.NodeProto], reached: Mapping[str, onnx.NodeProt
 
 
 def _behind(roots: Iterable[onnx.NodeProto], readers: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
-    """What the root goes through until something is divided by it, or multiplied with its reciprocal."""
+    """Returns the nodes behind a root up to a division by it, or a product with its reciprocal."""
     pending, found = list(roots), set[str]()
     while pending:
         node = pending.pop()
@@ -261,7 +262,7 @@ def _behind(roots: Iterable[onnx.NodeProto], readers: Mapping[str, list[onnx.Nod
 
 
 def _moves_of_fp32(model: onnx.ModelProto, narrow: Collection[str]) -> set[str]:
-    """Nodes that move nothing but fp32 values: they move them before the cast as well as behind it."""
+    """Returns nodes that move fp32 values only: they can move them before the cast as well as behind it."""
     types = element_types(model)
     made_narrow = {name for node in model.graph.node if node.name in narrow for name in node.output}
     moves: set[str] = set()
@@ -275,7 +276,7 @@ def _moves_of_fp32(model: onnx.ModelProto, narrow: Collection[str]) -> set[str]:
 
 
 def _small_islands(model: onnx.ModelProto, narrow: Collection[str]) -> set[str]:
-    """Nodes of connected narrow regions whose share of the FLOPs is below `SMALLEST_ISLAND`."""
+    """Returns nodes of connected narrow regions whose share of the FLOPs is below `SMALLEST_ISLAND`."""
     flops = {layer.node: layer.flops for layer in layer_precisions(model)}
     total = max(sum(flops.values()), 1)
     return {

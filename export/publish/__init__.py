@@ -1,1 +1,1 @@
-"""Writing a version into a model repository, signed."""
+"""Writes a version into a model repository and signs it."""

@@ -1,8 +1,8 @@
-"""Test images that travel with a version. Promises: a device can measure a plan by them, without recipe or torch.
+"""Writes and reads the test images that travel with a version, by which a device measures a plan without the recipe.
 
-`evidence.npz` holds encoded images of the test split, their truth, and what the eager float network answers to them.
-The server's decoder reads the images again, so what is measured is the whole way from bytes to answer. Arrays only: no
-object, nothing that runs when it is read.
+`evidence.npz` holds encoded images of the test split, their truth, and the answers of the eager float network to them.
+The server's decoder reads the images again, so the whole way from bytes to answer is measured. The file holds arrays
+only: reading it runs no code.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def images_within(samples: Sequence[Sample], most_mib: float) -> int:
-    """How many of the first samples fit, by their encoded bytes."""
+    """Returns how many of the first samples fit, by their encoded bytes."""
     sizes = itertools.accumulate(len(sample.encoded) for sample in samples)
     return sum(total <= most_mib * _MIB for total in sizes)
 
 
 def write_evidence(path: Path, split: ImageSplit, expected: Answer, count: int) -> None:
-    """The first `count` images of a split with the answers to them."""
+    """Writes the first `count` images of a split with the answers to them."""
     samples = split.samples[:count]
     arrays: dict[str, NDArray[Any]] = {
         "encoded": np.frombuffer(b"".join(sample.encoded for sample in samples), np.uint8),
@@ -44,12 +44,12 @@ def write_evidence(path: Path, split: ImageSplit, expected: Answer, count: int) 
     }
     for index, answer in enumerate(expected):
         arrays[f"expected_{index}"] = answer[:count]
-    with path.open("wb") as file:  # savez would add a suffix to a name of its own
+    with path.open("wb") as file:  # savez would add a suffix to a path
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no dict of arrays
 
 
 def read_evidence(path: Path, task: Task, preprocess: PreprocessSpec) -> EvaluationData:
-    """Raises DataRefused for a file that is damaged or of another task."""
+    """Reads the images. Raises DataRefused for a file that is damaged or of another task."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -106,7 +106,7 @@ def _samples(task: Task, arrays: Arrays) -> list[Sample]:
 
 
 def _pieces(joined: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Raises ValueError when the sizes do not add up."""
+    """Splits joined bytes by size. Raises ValueError when the sizes do not add up."""
     if int(sizes.sum()) != len(joined) or (sizes < 0).any():
         raise ValueError("sizes do not add up")
     return np.split(joined, np.cumsum(sizes)[:-1])

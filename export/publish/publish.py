@@ -1,6 +1,6 @@
-"""Step `publish`: the version directory. Promises: no denied variant, files hashed, equal content only once.
+"""Step `publish`: writes the version directory without denied variants, with every file hashed.
 
-A pending variant travels with what it waits for: no server chooses it, and a device can settle it later.
+A pending variant is published with what it waits for: no server chooses it, and a device can settle it later.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run_publish(context: StepContext) -> Detail:
 
 
 def publication_identity(manifest: Manifest) -> tuple[object, ...]:
-    """What makes two versions the same publication: bytes, contract and lineage, not the time or the stopwatch."""
+    """Returns what makes two versions equal: bytes, contract and lineage, but not times and timings."""
     return (
         manifest.source,
         manifest.weights,
@@ -130,7 +130,7 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, published: 
 
 
 def _add_evidence(scratch: Path, context: StepContext, published: list[VariantReport]) -> None:
-    """A plan is built where it is served, and is measured there before it takes traffic: by these images."""
+    """Adds test images, because a plan is built where it is served, and measured there before it takes traffic."""
     if not any(TRAITS[_kind(context, variant)].needs_gpu for variant in published):
         return
     split = context.data.split(context.loaded, "test")
@@ -215,7 +215,7 @@ def _kind(context: StepContext, variant: VariantReport) -> VariantKind:
 
 
 def file_entries(directory: Path) -> tuple[FileEntry, ...]:
-    """Every file below a directory, as a manifest lists them."""
+    """Lists every file below a directory as a manifest does."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return tuple(
         FileEntry(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path))
@@ -228,7 +228,7 @@ def _sha256_of(manifest: Manifest, file: str) -> str:
 
 
 def write_manifest(scratch: Path, manifest: Manifest, signer: Signer | None) -> None:
-    """With its signature, so that a server that asks for one never sees the version without."""
+    """Writes the manifest with its signature, so that a server that requires one never sees the version without."""
     content = manifest_bytes(manifest)
     _write(scratch / MANIFEST_NAME, content)
     if signer is not None:

@@ -1,4 +1,7 @@
-"""Reads and extends a model repository. Promises: a version appears whole or not at all, and never changes."""
+"""Reads and extends a model repository. Promises: a published version never changes (README, guarantee 10).
+
+A version appears whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from saccade.models.contract.manifest import Manifest, ManifestError, read_manif
 
 
 def version_numbers(model_dir: Path) -> list[int]:
-    """Ascending numbers of the version directories; anything else in there is ignored."""
+    """Returns the ascending numbers of the version directories; other entries are ignored."""
     if not model_dir.is_dir():
         return []
     names = [path.name for path in model_dir.iterdir() if path.is_dir()]
@@ -19,7 +22,7 @@ def version_numbers(model_dir: Path) -> list[int]:
 
 
 def readable_manifests(repository: Path, model: str) -> list[Manifest]:
-    """Manifests of all versions that can be read, oldest first; a damaged one is the service's business to report."""
+    """Returns all manifests that can be read, oldest first; the service reports damaged ones."""
     manifests = []
     for number in version_numbers(repository / model):
         try:
@@ -55,7 +58,7 @@ def add_version(model_dir: Path, scratch: Path, finish: Callable[[int], None]) -
 
 
 def _sync_tree(directory: Path) -> None:
-    """A crash after the rename must not leave a version with empty files."""
+    """Flushes all files, so that a crash after the rename cannot leave a version with empty files."""
     for path in directory.rglob("*"):
         _sync(path)
     _sync(directory)

@@ -1,4 +1,4 @@
-"""Sample images for demonstrations. Promises: test split only, with their truth beside them in `truth.json`."""
+"""Writes sample images of the test split for demonstrations, with their truth beside them in `truth.json`."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def write_samples(repository: Path, recipe: Recipe, split: ImageSplit) -> Path:
 
 
 def _suffix(encoded: bytes) -> str:
-    """The file name's end by the format's first bytes."""
+    """Returns the file name's suffix from the format's first bytes."""
     magics = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"))
     return next((suffix for magic, suffix in magics if encoded.startswith(magic)), ".jpg")
 
 
 def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
-    """The truth in the words of the API's answer: `classes`, `detections` or `segments`."""
+    """Returns the truth in the terms of the API's answer: `classes`, `detections` or `segments`."""
     if isinstance(sample, ClassSample):
         return {"classes": [{"label": labels[sample.class_id], "class_id": sample.class_id}]}
     if isinstance(sample, DetectSample):
@@ -64,7 +64,7 @@ def _segment(mask: Any, class_id: int, labels: tuple[str, ...]) -> dict[str, Any
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one."""
+    """Replaces a file so that readers see the old file or the new one."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_bytes(content)
     scratch.replace(path)

@@ -1,4 +1,4 @@
-"""Signs versions. Promises: private keys from files, nothing signed that does not verify, only manifest.sig added."""
+"""Signs published versions with private keys from files; a version that does not verify is not signed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PRIVATE_KEY_NAME = "signing-key.pem"
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A private key and where it came from."""
+    """A private key and the path that it was read from."""
 
     path: Path
     key: Ed25519PrivateKey
@@ -52,12 +52,12 @@ class Signer:
 
 
 def load_signer(path: Path, password: str | None) -> Signer:
-    """Reads a PKCS8 PEM file. Raises SigningError; no text holds anything of the key."""
+    """Reads a PKCS8 PEM file. Raises SigningError, whose text never holds anything of the key."""
     try:
         key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
     except OSError as error:
         raise SigningError(f"cannot read the signing key {path}: {error.strerror}") from error
-    except TypeError as error:  # a password is missing, or there is one too many
+    except TypeError as error:  # the password is missing, or not needed
         advice = f"unset {PASSWORD_VARIABLE}: {path} is not encrypted"
         raise SigningError(advice if password else f"{path} is encrypted: set {PASSWORD_VARIABLE}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -69,7 +69,7 @@ def load_signer(path: Path, password: str | None) -> Signer:
 
 
 def generate_keys(directory: Path, password: str | None) -> tuple[Path, Path]:
-    """A new pair: the private key (mode 0600, encrypted where there is a password) and `<key id>.pub.pem`.
+    """Writes a new pair: the private key (mode 0600, encrypted with a password) and `<key id>.pub.pem`.
 
     Raises SigningError where a private key is already there, or the directory cannot be written.
     """
@@ -92,8 +92,8 @@ def generate_keys(directory: Path, password: str | None) -> tuple[Path, Path]:
 def sign_version(version_dir: Path, signer: Signer, *, replace: bool = False) -> bool:
     """Adds manifest.sig to a published version; False when this key's valid signature is already there.
 
-    Another signature stays, unless `replace`: a wrong one means that somebody changed something.
-    Raises SigningError, also for a version that a server would refuse.
+    Another signature stays, unless `replace`: a wrong one means that somebody changed something. Raises SigningError,
+    also for a version that a server would refuse.
     """
     version_dir = version_dir.absolute()
     try:
@@ -124,13 +124,13 @@ def _claim(version_dir: Path) -> str:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """The mode holds from the first byte on."""
+    """Writes a new file that has its mode from the first byte on."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
 
 
 def _write_signature(version_dir: Path, content: bytes) -> None:
-    """In one rename, so that a server never sees half of it. The temporary file lies beside the version, not in it."""
+    """Writes by one rename, so that a server never reads half of it. The temporary file lies beside the version."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=".signing-", dir=version_dir.parent)
         try:

@@ -1,4 +1,4 @@
-"""Reports of an export. Promises: measured figures only, denials included; one list of sections in every form.
+"""Writes reports of an export from measured figures, denied variants included; all formats share one list of sections.
 
 export_report.py       the whole report, as data
 report_inputs.py       collects what earlier steps wrote; compression_report.py reads what compression did

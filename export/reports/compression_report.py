@@ -1,4 +1,4 @@
-"""What compression and quantization said of layers. Promises: read as written, absent where a step wrote nothing."""
+"""Reads what compression and quantization wrote about layers; a file that a step did not write is absent here too."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from saccade.export.precision.files import LAYERS_FILE
 
 
 class _Written(BaseModel):
-    """A part of a file that another step wrote for more readers than the report."""
+    """The part that the report reads of a file that another step wrote."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class QuantizedLayer(_Written):
     layer: str
-    node: str = ""  # of the graph, where a layer has several
+    node: str = ""  # node of the graph, where a layer has several
     op: str = ""
     sensitivity: float | None = None  # dB of signal over quantization noise; None: not measured
     quantized: bool
-    reason: str = ""  # why it is not
+    reason: str = ""  # why it is not quantized
 
 
 class SparseLayer(_Written):
     layer: str
     eligible: bool
-    reason: str = ""  # why it is not
-    kept_magnitude_identity: float | None = None  # share of the weights' magnitude, channels in their own order
+    reason: str = ""  # why it is not eligible
+    kept_magnitude_identity: float | None = None  # share of the weights' magnitude, with channels in their own order
     kept_magnitude_permuted: float | None = None
 
 
 class OneShotFigure(_Written):
-    """The masked network's metric before anything was learned back."""
+    """The masked network's metric before recovery."""
 
     method: str
-    permuted: bool | None = None  # whether input channels were put in another order first; None: not said
+    permuted: bool | None = None  # whether input channels were reordered first; None: not recorded
     tuning_metric: float
 
 
@@ -51,7 +51,7 @@ class RecoveryFigure(_Written):
 
 
 class Recovery(_Written):
-    images: int | None = None  # that it learned from
+    images: int | None = None  # number of images that it learned from
     history: tuple[RecoveryFigure, ...] = ()
 
 
@@ -70,13 +70,13 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def read_sparsity(directory: Path) -> SparsityReport | None:
-    """Of an artifact of `compress.sparse24`. Raises RecipeError for a file of another form."""
+    """Reads the artifact of `compress.sparse24`. Raises RecipeError for a file of another form."""
     path = directory / SPARSITY_FILE
     return _read(path, SparsityReport, orjson.loads(path.read_bytes())) if path.exists() else None
 
 
 def read_quantized_layers(directory: Path) -> tuple[QuantizedLayer, ...]:
-    """Of an artifact of `precision`; a list, or a document with `layers`. Raises RecipeError as above."""
+    """Reads the artifact of `precision`: a list, or a document with `layers`. Raises RecipeError as above."""
     path = directory / LAYERS_FILE
     if not path.exists():
         return ()

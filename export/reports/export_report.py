@@ -1,4 +1,4 @@
-"""The whole report of one export. Promises: report.json reads back into this; the gate can be re-evaluated from it."""
+"""Holds the whole report of one export; report.json reads back into it, and the gate can judge it again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from saccade.models.contract.specs import Frozen, PreprocessSpec, Task
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 REPORT_HTML = "report.html"
-_MOST_CLASSES, _WORST_CLASSES = 50, 20  # a table or plot that nobody can read helps nobody
+_MOST_CLASSES, _WORST_CLASSES = 50, 20  # larger tables and plots cannot be read
 
 
 class CalibratorFigure(Frozen):
-    """What one calibrator reached on the tuning split."""
+    """The metric that one calibrator reached on the tuning split."""
 
     calibrator: str
     tuning_metric: float
@@ -38,7 +38,7 @@ class StepFigure(Frozen):
 
     step: str
     digest: str
-    seconds: float  # of the run that made it, even when it was reused
+    seconds: float  # of the run that made it, also when it was reused
 
 
 class VariantReport(Frozen):
@@ -87,14 +87,15 @@ class ExportReport(Frozen):
     not_batchable_reason: str = ""
     steps: tuple[StepFigure, ...]
     environment: dict[str, str]
-    command: str = ""  # what made it, ready to paste
+    command: str = ""  # the command that made it, ready to paste
     splits: dict[str, str] = Field(default_factory=dict)  # digest of each data split that was used
-    forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)  # how other weights were made
+    # how other forms of the weights were made
+    forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)
     sparsity: SparsityReport | None = None  # None: no variant has 2:4 weights
     quantized_layers: dict[str, tuple[QuantizedLayer, ...]] = Field(default_factory=dict)  # by variant
 
     def shown_classes(self) -> list[int]:
-        """All classes, or of many only those that the first variant does least well."""
+        """Returns all classes, or of many only those that the first variant does least well."""
         every = list(range(len(self.labels)))
         if len(every) <= _MOST_CLASSES:
             return every
@@ -104,7 +105,7 @@ class ExportReport(Frozen):
 
 
 def read_report(path: Path) -> ExportReport:
-    """Raises RecipeError when `path` holds no export report."""
+    """Reads a report. Raises RecipeError when `path` holds no export report."""
     try:
         return ExportReport.model_validate_json(path.read_bytes())
     except OSError as error:

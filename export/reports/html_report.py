@@ -1,4 +1,4 @@
-"""Renders a report as one HTML page. Promises: nothing is fetched, no script, everything from data is escaped."""
+"""Renders a report as one HTML page without scripts and external resources; all data is escaped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from saccade.export.reports.sections import sections_of
 from saccade.export.reports.sections.blocks import Block, Cell, Table
 
 TEMPLATE = "report.html.j2"
-_MOST_BYTES = 1_900_000  # of the page; pictures that go beyond it stay files beside it
+_MOST_BYTES = 1_900_000  # size of the page; pictures beyond it stay files beside it
 _NUMBER = re.compile(r"^[\[(+\-]?[\d.]+([eE][+-]?\d+)?%?( ?[\[(].*[\])])?$|^\[[^\]]*\]$|^-$")
 
 
 def html(report: ExportReport, pictures: Mapping[str, bytes]) -> str:
-    """`pictures` are JPEG files by name; those that would make the page too large are left out of it."""
+    """Renders the page; `pictures` are JPEG files by name, and those that would make it too large are left out."""
     template = _environment().get_template(TEMPLATE)
     plots = {name: Markup(svg) for name, svg in svg_plots(report).items()}
     render = partial(template.render, report=report, sections=sections_of(report), plots=plots)
@@ -31,9 +31,10 @@ def html(report: ExportReport, pictures: Mapping[str, bytes]) -> str:
 
 
 def _inlined(pictures: Mapping[str, bytes], most_bytes: int) -> dict[str, str]:
-    """Data URLs, first pictures of all variants before second ones, as many as fit."""
+    """Returns data URLs, first pictures of all variants before second ones, as many as fit."""
     urls: dict[str, str] = {}
-    for name in sorted(pictures, key=lambda name: name.rpartition("-")[2]):  # a stable sort: variants keep their order
+    # a stable sort, so that variants keep their order
+    for name in sorted(pictures, key=lambda name: name.rpartition("-")[2]):
         url = f"data:image/jpeg;base64,{base64.b64encode(pictures[name]).decode()}"
         if len(url) <= most_bytes:
             most_bytes -= len(url)
@@ -63,7 +64,7 @@ def _text(cell: str | Cell) -> str:
 
 
 def _css_classes(cell: str | Cell) -> str:
-    """What a cell looks like: its tone, numbers to the right, digests broken anywhere."""
+    """Returns a cell's classes: its tone, numbers to the right, digests broken anywhere."""
     text = _text(cell)
     names: list[str] = [cell.tone] if isinstance(cell, Cell) and cell.tone else []
     if _NUMBER.match(text):
@@ -76,11 +77,11 @@ def _css_classes(cell: str | Cell) -> str:
 
 
 def _heat(cell: str | Cell) -> str:
-    """Strength of a cell's colour in percent; empty where cells are not compared."""
+    """Returns the strength of a cell's colour in per cent; empty where cells are not compared."""
     return "" if not isinstance(cell, Cell) or cell.heat is None else str(round(100 * cell.heat))
 
 
 def _is_numeric(table: Table, column: int) -> bool:
-    """Whether a column's heading belongs to the right, over its numbers."""
+    """Returns whether a column's heading belongs to the right, over its numbers."""
     cells = [row[column] for row in table.rows if column < len(row)]
     return bool(cells) and all(_heat(cell) or _NUMBER.match(_text(cell)) for cell in cells)

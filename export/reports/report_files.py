@@ -1,4 +1,4 @@
-"""Writes an export report as JSON, Markdown and HTML. Promises: measured figures only, denials included."""
+"""Writes an export report as JSON, Markdown and HTML, with its plots and pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saccade.export.reports.sections import sections_of
 from saccade.export.reports.sections.blocks import Block, Cell, Code, Gallery, Plot, Row, Table, Text
 from saccade.export.reports.sections.mistakes import example_file
 
-Pictures = Mapping[str, Path]  # where each picture lies that the report shows, by its name in the report
+Pictures = Mapping[str, Path]  # path of each picture that the report shows, by its name in the report
 
 
 def write_report(report: ExportReport, directory: Path, pictures: Pictures) -> list[Path]:
@@ -32,7 +32,7 @@ def write_report(report: ExportReport, directory: Path, pictures: Pictures) -> l
 
 
 def pictures_beside(report: ExportReport, directory: Path) -> Pictures:
-    """The pictures of a report that was written into `directory`."""
+    """Returns the pictures of a report that was written into `directory`."""
     return {
         (name := example_file(variant.qualify.variant, example.file)): directory / name
         for variant in report.variants
@@ -42,7 +42,7 @@ def pictures_beside(report: ExportReport, directory: Path) -> Pictures:
 
 
 def markdown(report: ExportReport) -> str:
-    """The report as text; plots and pictures are files beside it."""
+    """Returns the report as text; plots and pictures are files beside it."""
     drawn = set(drawers_of(report))
     lines = [f"# {report.model}", "", summary(report), ""]
     for section in sections_of(report):
@@ -53,7 +53,7 @@ def markdown(report: ExportReport) -> str:
 
 
 def summary(report: ExportReport) -> str:
-    """One line: what this is."""
+    """Returns one line that says which model and recipe this is."""
     return (
         f"{report.task.value}, {len(report.labels)} classes, source `{report.source}`, "
         f"weights `{report.weights[:19]}`, {report.created}."
@@ -95,5 +95,5 @@ def _cells(row: Row) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """A bar would end the cell, a line break the row."""
+    """Escapes what would end a cell or a row of a table: a bar and a line break."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Collects for the report what earlier steps wrote. Promises: what a step did not write is absent, not invented."""
+"""Collects for the report what earlier steps wrote; what a step did not write is absent."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from saccade.export.variants import forms_of
 
 
 def command_of(context: StepContext) -> str:
-    """The command that makes this report again, with the paths as they were given."""
+    """Returns the command that makes this report again, with the paths as they were given."""
     work = context.out.parent.parent  # steps write to <work>/<model>/<step>
     words = ("saccade-export", "run", context.loaded.given, "--repository", context.repository, "--work", work)
     return shlex.join(str(word) for word in words)
 
 
 def split_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """SHA-256 of the images of each split that a step used."""
+    """Returns the SHA-256 of the images of each split that a step used."""
     digests: dict[str, str] = {}
     for name, made in inputs.items():
         for split in ("calibration", "tuning", "test", "train"):
@@ -44,7 +44,7 @@ def split_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
 
 
 def form_details(context: StepContext) -> dict[str, Detail]:
-    """How each form of the weights was made, beside the dense one."""
+    """Returns how each form of the weights other than the dense one was made."""
     return {
         form: context.inputs[qualified_name("compress", form)].detail
         for form in forms_of(context.recipe.variants)
@@ -58,7 +58,7 @@ def sparsity_of(context: StepContext) -> SparsityReport | None:
 
 
 def quantized_layers(context: StepContext) -> dict[str, tuple[QuantizedLayer, ...]]:
-    """Of every variant whose step wrote them."""
+    """Returns the layers of every variant whose step wrote them."""
     found = {
         name: read_quantized_layers(context.inputs[qualified_name("precision", name)].directory)
         for name in context.recipe.variants
@@ -67,7 +67,7 @@ def quantized_layers(context: StepContext) -> dict[str, tuple[QuantizedLayer, ..
 
 
 def example_pictures(context: StepContext, variants: tuple[VariantReport, ...]) -> dict[str, Path]:
-    """Where each picture of differing answers lies, by its name in the report."""
+    """Returns the path of each picture of differing answers, by its name in the report."""
     made = {name: context.inputs[qualified_name("qualify", name)] for name in context.recipe.variants}
     by_variant: dict[str, Artifact] = {name: artifact for name, artifact in made.items()}
     return {

@@ -26,7 +26,10 @@ class Source(Protocol):
         """The network with its weights. Raises SourceError."""
 
     def digest(self, source: SourceSpec) -> str:
-        """Changes whenever the network's code changes: library version, or source text; weights apart."""
+        """Changes whenever the network's code outside of this package does: library version, or a user's source text.
+
+        The code of this package is part of a step's identity already (`import_closure.py`); weights count apart.
+        """
 
     def library_transform(self, request: NetworkRequest) -> LibraryTransform | None:
         """The library's own preprocessing, to be compared with; None where there is none."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saccade.export.artifact import sources_digest
 from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
@@ -67,10 +66,8 @@ def load(request: NetworkRequest) -> Network:
 
 
 def digest(source: SourceSpec) -> str:
-    """Covers the runtime that runs the file in eager mode, and this adapter."""
-    own = ("source", "files", "batch", "signs", "recognition", "classes", "detectors", "box_values", "decoding")
-    modules = [*(f"saccade.export.sources.onnx_{name}" for name in own), "saccade.export.convert.splice"]
-    return f"onnx {version('onnx')} onnxruntime {version('onnxruntime')} {sources_digest(modules)}"
+    """Includes the version of the runtime that runs the file in eager mode."""
+    return f"onnx {version('onnx')} onnxruntime {version('onnxruntime')}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

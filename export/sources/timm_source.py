@@ -20,7 +20,6 @@ from timm.data.imagenet_info import ImageNetInfo
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
-from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.class_features import WithFeatures
@@ -92,8 +91,7 @@ def build(source: TimmSource, weights: Path | None, classes: int, size: tuple[in
 
 
 def digest(source: SourceSpec) -> str:
-    """Covers timm's version and this adapter."""
-    return f"timm {version('timm')} {sources_digest([__name__, 'saccade.export.sources.class_features'])}"
+    return f"timm {version('timm')}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

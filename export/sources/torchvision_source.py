@@ -16,7 +16,6 @@ from torchvision import models
 from torchvision.transforms import functional
 from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
 
-from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.class_features import WithFeatures
@@ -96,14 +95,7 @@ def build(source: TorchvisionSource, classes: int, size: tuple[int, int]) -> nn.
 
 
 def digest(source: SourceSpec) -> str:
-    """Covers torchvision's version and this adapter."""
-    assert isinstance(source, TorchvisionSource)
-    modules = [__name__, "saccade.export.sources.class_features"]
-    if _family_and_card(source)[0] == "detection":
-        modules += [
-            f"saccade.export.sources.torchvision_detection{part}" for part in ("", "_boxes", "_dense", "_proposals")
-        ]
-    return f"torchvision {version('torchvision')} {sources_digest(modules)}"
+    return f"torchvision {version('torchvision')}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from saccade.export.artifact import sources_digest
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TransformersSource
@@ -62,10 +61,7 @@ def load(request: NetworkRequest) -> Network:
 
 
 def digest(source: SourceSpec) -> str:
-    """Covers transformers' version and its adapters."""
-    names = ("source", "adapters", "checkpoint", "pixels", "patches")
-    modules = [f"saccade.export.sources.transformers_{name}" for name in names]
-    return f"transformers {version('transformers')} {sources_digest(modules)}"
+    return f"transformers {version('transformers')}"
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:

@@ -27,7 +27,7 @@ from saccade.export.graph.graph_rewrites import constants_of, drop_unused_consta
 from saccade.export.graph.onnx_graph import MODEL_FILE, layer_of, network_outputs
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.precision.layer_norm_scales import (
-    Change,
+    ChannelChange,
     ChannelRanges,
     adjustable_norms,
     apply_change,
@@ -129,7 +129,7 @@ def with_outliers(model: onnx.ModelProto) -> onnx.ModelProto:
     for norm in adjustable_norms(copy):
         channels = len(constants[norm.input[1]])
         ratio = np.where(np.arange(channels) % 16 == 0, 1 / 32, 1.0)
-        apply_change(copy, norm, Change(ratio, np.zeros(channels)))
+        apply_change(copy, norm, ChannelChange(ratio, np.zeros(channels)))
     return copy
 
 

@@ -1,4 +1,5 @@
-"""Structured pruning. Promises: whole channels leave everywhere at once; what is left is dense, and proven narrower.
+"""Structured pruning: removes whole channels from every layer that shares them; what is left is an ordinary dense
+network.
 
 channels.py    which channels of a traced network may leave together, and which must stay
 selection.py   which of them leave for a budget of multiply-adds: a pure choice

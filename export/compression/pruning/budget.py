@@ -1,4 +1,4 @@
-"""A traced network brought within a budget. Promises: proven to compute what it computes with the channels silenced."""
+"""Narrows a traced network to a budget of multiply-adds, and proves that silencing the channels answers the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from torch import Tensor, fx
 from saccade.export.compression.pruning.channels import PrunableGroup, importances, network_elements, prunable_groups
 from saccade.export.compression.pruning.costs import counted_multiply_adds, layer_costs
 from saccade.export.compression.pruning.narrowing import narrowed, silenced
-from saccade.export.compression.pruning.selection import Bounds, Candidate, IntArray, Selection, multiply_adds, select
+from saccade.export.compression.pruning.selection import (
+    Bounds,
+    IntArray,
+    PruningCandidate,
+    Selection,
+    multiply_adds,
+    select,
+)
 from saccade.export.compression.sparsity.channel_elements import Elements
 from saccade.export.compression.spec import PruningSpec
 from saccade.export.compression.traced_network import TracedNetwork, ensure_function_kept
@@ -22,7 +29,8 @@ BoolArray = NDArray[np.bool_]
 
 
 def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) -> tuple[fx.GraphModule, float]:
-    """The module within the budget, and how far its answers are from those of the one that silences the same channels.
+    """Returns the network within the budget, and how far its answers are from those of the network with the same
+    channels silenced.
 
     Raises GraphError when too few channels may leave, or naming the layers whose channels cannot leave.
     """
@@ -43,7 +51,7 @@ def narrow_network(network: TracedNetwork, images: Tensor, spec: PruningSpec) ->
 
 
 def removed_elements(elements: Elements, groups: Sequence[PrunableGroup], bundles: Sequence[IntArray]) -> BoolArray:
-    """(elements,) True for what leaves."""
+    """Returns a mask (elements,) that is True for every element that leaves."""
     removed = np.zeros(elements.count, bool)
     for group, chosen in zip(groups, bundles, strict=True):
         removed[group.elements[chosen].ravel()] = True
@@ -54,7 +62,7 @@ def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Ten
     dense, costs = counted_multiply_adds(module, images), layer_costs(module)
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     candidates = [
-        Candidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
+        PruningCandidate(importances(state, group), {axis: places.shape[1] for axis, places in group.positions.items()})
         for group in groups
     ]
     bounds = Bounds(spec.flop_share * dense, spec.round_to, spec.min_kept_share)
@@ -72,7 +80,7 @@ def _chosen(module: fx.GraphModule, groups: Sequence[PrunableGroup], images: Ten
 
 
 def _proven(network: TracedNetwork, elements: Elements, removed: BoolArray, images: Tensor) -> float:
-    """Relative L2 between the narrow network's raw outputs and the silenced one's. Raises GraphError, RuntimeError."""
+    """The relative L2 between raw outputs of the narrow and the silenced network. Raises GraphError, RuntimeError."""
     wanted = replace(network, module=silenced(network.module, elements, removed)).raw(images)
     found = replace(network, module=narrowed(network.module, elements, removed)).raw(images)
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in wanted]:
@@ -87,7 +95,7 @@ def _culprit(
     bundles: Sequence[IntArray],
     images: Tensor,
 ) -> PrunableGroup | None:
-    """The first group that fails the proof alone."""
+    """Returns the first group of channels whose removal alone fails the proof."""
     for number, group in enumerate(groups):
         alone = removed_elements(elements, [group], [bundles[number]])
         try:

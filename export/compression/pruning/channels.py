@@ -1,4 +1,4 @@
-"""Which channels of a traced network may leave together. Promises: what counts or averages channels keeps them all.
+"""Finds which channels of a traced network may be removed together.
 
 The bundles are those of `export/compression/sparsity/channel_groups.py`, after the dependency groups of DepGraph
 (Fang et al., arXiv 2301.12900). A bundle that may change places may also leave, unless an operator looks at their
@@ -25,11 +25,12 @@ _AXES_ARGUMENT = {"mean": 1, "sum": 1, "amax": 1, "amin": 1, "softmax": 1, "log_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrunableGroup:
-    """Bundles of channels, each of which may leave alone."""
+    """Bundles of channels; each bundle may be removed without the others."""
 
-    layers: tuple[str, ...]  # those whose output channels these are
-    elements: IntArray  # (bundles, k): what leaves with each bundle
-    positions: Mapping[tuple[str, int], IntArray]  # (parameter, axis) to (bundles, k): where it lies on weights
+    layers: tuple[str, ...]  # the layers whose output channels these are
+    elements: IntArray  # (bundles, k): the elements that are removed with each bundle
+    # (parameter, axis) to (bundles, k): the bundle's indices on that axis
+    positions: Mapping[tuple[str, int], IntArray]
 
     @property
     def size(self) -> int:
@@ -37,7 +38,7 @@ class PrunableGroup:
 
 
 def network_elements(module: fx.GraphModule) -> Elements:
-    """Joins and pins of the network, with pins on every axis whose length an operator depends on."""
+    """Returns the network's joins and pins; every axis whose length an operator depends on is pinned."""
     elements = apply_rules(module)
     for node in module.graph.nodes:
         if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
@@ -46,7 +47,7 @@ def network_elements(module: fx.GraphModule) -> Elements:
 
 
 def prunable_groups(module: fx.GraphModule, elements: Elements, keep_dense: tuple[str, ...]) -> list[PrunableGroup]:
-    """Every group that some layer computes, without those of layers that `keep_dense` names by prefix."""
+    """Returns every group that some layer computes, except those of layers that `keep_dense` names by prefix."""
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     groups: list[PrunableGroup] = []
     for rows in interchangeable_bundles(elements):
@@ -59,7 +60,7 @@ def prunable_groups(module: fx.GraphModule, elements: Elements, keep_dense: tupl
 
 
 def importances(state: Mapping[str, Tensor], group: PrunableGroup) -> NDArray[np.float64]:
-    """Per bundle, the share of squared magnitude that it has in each weight it touches, summed over the weights.
+    """Returns for each bundle its share of squared magnitude, summed over the weights that it touches.
 
     A channel of a residual stream touches many weights and counts in each; one of a narrow layer is a larger share.
     """
@@ -73,7 +74,9 @@ def importances(state: Mapping[str, Tensor], group: PrunableGroup) -> NDArray[np
 
 
 def _pin_counted(elements: Elements, node: fx.Node) -> None:
-    """Side effect: axes that are normalised, reduced, compared or contracted keep their length."""
+    """Pins (in `elements`) axes that the operator normalises, reduces, compares or contracts: they keep their
+    length.
+    """
     name = operator_name(node)
     sources = [elements.of(source) for source in node.all_input_nodes]
     if name == "layer_norm":

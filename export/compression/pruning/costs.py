@@ -1,4 +1,4 @@
-"""What a traced network costs. Promises: multiply-adds of one image, counted by torch and told apart by layer."""
+"""Counts the multiply-adds that one image costs in a traced network, in total and by layer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from saccade.export.compression.traced_network import used_weights
 
 
 def counted_multiply_adds(module: fx.GraphModule, images: Tensor) -> int:
-    """Of one image, by torch's own counter."""
+    """Returns the multiply-adds of one image, counted by torch."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         module(images[:1])
     return int(counter.get_total_flops()) // 2
 
 
 def layer_costs(module: fx.GraphModule) -> list[LayerCost]:
-    """Of every convolution and linear layer whose weight is stored."""
+    """Returns the costs of every convolution and linear layer whose weight is stored."""
     state = used_weights(module)
     costs: list[LayerCost] = []
     for node in module.graph.nodes:

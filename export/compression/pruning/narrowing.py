@@ -1,4 +1,4 @@
-"""The network without some channels. Promises: sizes in the trace follow; silencing the channels answers the same."""
+"""Removes channels from a traced network, or silences them at full width, so that both can be compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RESHAPES = ("view", "reshape", "_unsafe_view", "expand")
 
 
 def narrowed(module: fx.GraphModule, elements: Elements, removed: NDArray[np.bool_]) -> fx.GraphModule:
-    """A copy without the removed elements. `removed` (elements,) covers whole bundles."""
+    """Returns a copy without the removed elements; `removed` is a mask (elements,) that covers whole bundles."""
     narrow = copy.deepcopy(module)
     for name, axis, gone in _touched(narrow, elements, removed):
         tensor = narrow.get_parameter(name) if name in dict(narrow.named_parameters()) else narrow.get_buffer(name)
@@ -34,7 +34,7 @@ def narrowed(module: fx.GraphModule, elements: Elements, removed: NDArray[np.boo
 
 
 def silenced(module: fx.GraphModule, elements: Elements, removed: NDArray[np.bool_]) -> fx.GraphModule:
-    """A copy of full width in which no layer reads the removed elements: their columns of the weights are zero."""
+    """Returns a copy of full width in which no layer reads the removed elements: their weight columns are zero."""
     silent = copy.deepcopy(module)
     parameters = dict(silent.named_parameters())
     columns = {column for node in silent.graph.nodes for column in _columns(node, parameters)}
@@ -45,7 +45,7 @@ def silenced(module: fx.GraphModule, elements: Elements, removed: NDArray[np.boo
 
 
 def widths_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """Sizes of every weight that an operator reads, by layer."""
+    """Returns the shape of every weight that an operator reads, by layer."""
     state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     used = [str(node.target) for node in module.graph.nodes if node.op == "get_attr" and node.users]
     return {
@@ -58,7 +58,7 @@ def widths_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
 def _touched(
     module: fx.GraphModule, elements: Elements, removed: NDArray[np.bool_]
 ) -> list[tuple[str, int, NDArray[np.bool_]]]:
-    """Parameters and buffers that lose something: name, axis, and which indices."""
+    """Yields the parameters and buffers that shrink: name, axis, and the indices that are removed."""
     state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     found = []
     for name, axis, start in elements.owners:
@@ -70,7 +70,7 @@ def _touched(
 
 
 def _columns(node: fx.Node, parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """The axes of weights that a layer reads its input along."""
+    """Yields the weight axes along which a layer reads its input."""
     name = operator_name(node) if node.op == "call_function" else ""
     if name in ("conv2d", "linear"):
         weight = node.args[1]
@@ -83,7 +83,7 @@ def _columns(node: fx.Node, parameters: Mapping[str, Tensor]) -> Iterator[tuple[
 
 
 class _Widths:
-    """How long axes are once the removed elements are gone."""
+    """Tells how long each axis is once the removed elements are gone."""
 
     def __init__(self, elements: Elements, removed: NDArray[np.bool_]) -> None:
         self._elements = elements
@@ -93,14 +93,14 @@ class _Widths:
         return self._elements.of(node)
 
     def kept(self, ids: Ids | None, size: Any) -> Any:
-        """`size` where nothing is known of the axis."""
+        """Returns the length that is left of an axis; `size` when the axis has no element ids."""
         if ids is None or ids.max() >= len(self._removed):
             return size
         return int((~self._removed[ids]).sum())
 
 
 def _resize(node: fx.Node, original: fx.Node, widths: _Widths) -> None:
-    """Side effect: sizes among the node's arguments become those of the narrow network."""
+    """Writes the narrow network's sizes into the node's arguments."""
     name = operator_name(node)
     if name == "conv2d" and len(node.args) > 6 and node.args[6] != 1:
         node.update_arg(6, _groups(original, widths))
@@ -122,7 +122,7 @@ def _resize(node: fx.Node, original: fx.Node, widths: _Widths) -> None:
 
 
 def _groups(original: fx.Node, widths: _Widths) -> int:
-    """A depthwise convolution has as many groups as channels; others kept all of theirs."""
+    """Returns the group count: a depthwise convolution has one group per channel, all others keep their count."""
     source, groups = original.args[0], original.args[6]
     assert isinstance(source, fx.Node)
     assert isinstance(groups, int)
@@ -138,7 +138,7 @@ def _sizes(sizes: Any, axes: list[Ids | None], widths: _Widths) -> list[Any]:
 
 
 def _resize_parts(node: fx.Node, original: fx.Node, widths: _Widths) -> None:
-    """Parts may become unequal, so a chunk turns into a split with sizes."""
+    """Writes the sizes of a split's parts; a chunk becomes a split with sizes, because parts may become unequal."""
     source = original.args[0]
     assert isinstance(source, fx.Node)
     axes = widths.axes(source)

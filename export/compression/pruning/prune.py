@@ -1,9 +1,8 @@
-"""The form `pruned`: choose, narrow, prove, trace, recover. Promises: each figure is measured here."""
+"""Makes the form `pruned`: chooses channels, narrows and proves the network, traces it again and recovers accuracy."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
@@ -84,7 +83,7 @@ def run_prune(context: StepContext) -> Detail:
 def _traced_again(
     dense: TracedNetwork, module: fx.GraphModule, image: Tensor, not_batchable_reason: str
 ) -> TracedNetwork:
-    """Raises GraphError when the narrow network no longer takes batches as the dense one does."""
+    """Traces the narrow network. Raises GraphError when it no longer takes batches as the dense one does."""
     with torch.no_grad():
         trace = traced(module, torch.zeros_like(image), not_batchable_reason)
     if trace.not_batchable_reason != not_batchable_reason:
@@ -93,16 +92,14 @@ def _traced_again(
 
 
 def _parameters(module: fx.GraphModule) -> int:
-    """Statistics and constants are none."""
+    """Counts learned values only; running statistics and constants are left out."""
     learned = dict(module.named_parameters())
     return sum(tensor.numel() for name, tensor in used_weights(module).items() if name in learned)
 
 
 def _layer_table(dense: fx.GraphModule, narrow: fx.GraphModule) -> list[Document]:
+    """Output and input channels of each layer before and after."""
     before, after = widths_of(dense), widths_of(narrow)
-    return [_row(layer, shape, after) for layer, shape in before.items()]
-
-
-def _row(layer: str, shape: tuple[int, ...], after: Mapping[str, tuple[int, ...]]) -> Document:
-    """Output and input channels before and after."""
-    return {"layer": layer, "dense": list(shape[:2]), "pruned": list(after[layer][:2])}
+    return [
+        {"layer": layer, "dense": list(shape[:2]), "pruned": list(after[layer][:2])} for layer, shape in before.items()
+    ]

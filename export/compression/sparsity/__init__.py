@@ -1,4 +1,4 @@
-"""2:4 structured sparsity. Promises: along input channels at each fixed kernel position, as tensor cores need it.
+"""2:4 structured sparsity: two of every four input channels are zero at each kernel position, as tensor cores need it.
 
 channel_groups.py    which channels of a traced network may change places together
 channel_rules.py     what each traced operator means for channels

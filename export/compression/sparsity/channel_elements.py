@@ -1,4 +1,4 @@
-"""The elements of a traced graph: every index of every axis. Promises: numbered once; rules join and pin."""
+"""Numbers every index of every tensor axis in a traced graph as an element, and collects which ones belong together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Ids = NDArray[np.int64]
 
 
 class Elements:
-    """The elements of all axes of a graph's tensors, with their joins and pins."""
+    """The elements of all axes of a graph's tensors; joined elements move together, pinned elements never move."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module
@@ -24,14 +24,14 @@ class Elements:
         self.pins: list[Ids] = []
 
     def shape(self, node: fx.Node) -> tuple[Any, ...]:
-        """Sizes per axis, symbolic ones included; () for what is no tensor."""
+        """Returns sizes per axis, symbolic ones included; () for a value other than a tensor."""
         if node.op == "get_attr":
             return tuple(_attribute(self._module, str(node.target)).shape)
         value = node.meta.get("val")
         return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
 
     def of(self, node: fx.Node) -> list[Ids | None]:
-        """Element ids per axis; None for an axis of size one or of unknown size."""
+        """Returns element ids per axis; None for an axis of size one or of unknown size."""
         name = str(node.target) if node.op == "get_attr" else node.name
         if name not in self._axes:
             self._axes[name] = [self._new(name, axis, size) for axis, size in enumerate(self.shape(node))]
@@ -61,7 +61,7 @@ class Elements:
 
 
 def operator_name(node: fx.Node) -> str:
-    """`conv2d` for aten.conv2d.default."""
+    """Returns `conv2d` for aten.conv2d.default."""
     return str(getattr(node.target, "__name__", node.target)).removeprefix("aten.").partition(".")[0].rstrip("_")
 
 

@@ -1,9 +1,9 @@
-"""Which channels of a traced network may change places together. Promises: conservative; the exchange is proven later.
+"""Finds which channels of a traced network may be exchanged; the result is conservative, and callers prove an exchange.
 
-Channels that an operator ties to each other (a residual sum, a concatenation, a layer's weights and what reads it) form
-one bundle. Two bundles that touch the same axes, equally often, are interchangeable: exchanging them everywhere leaves
-the network's function as it is. After the dependency groups of DepGraph (Fang et al., arXiv 2301.12900), down to
-single channels.
+Channels that an operator ties to each other (a residual sum, a concatenation, a layer's weights and its reader) form
+one bundle. Two bundles that touch the same axes equally often are interchangeable: exchanging them everywhere leaves
+the network's function unchanged. The method follows the dependency groups of DepGraph (Fang et al., arXiv 2301.12900),
+refined to single channels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelGroup:
-    """Interchangeable bundles of channels.
+    """A group of interchangeable bundles of channels.
 
-    `positions[(parameter, axis)]` is (bundles, k): where bundle i lies on that axis. k is 1 but where a channel
-    occupies several places, as after flattening a feature map.
+    `positions[(parameter, axis)]` is (bundles, k): the indices of bundle i on that axis. k is 1 unless a channel
+    occupies several indices, as after flattening a feature map.
     """
 
     size: int
@@ -38,7 +38,7 @@ class ChannelGroup:
 
 
 def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
-    """Every group of at least two bundles that reaches a parameter, in the order of the graph."""
+    """Returns every group of at least two bundles that reaches a parameter, in graph order."""
     elements = apply_rules(module)
     parameters = {name for name, _ in module.named_parameters()} | {name for name, _ in module.named_buffers()}
     groups = [group_of(elements, rows, parameters) for rows in interchangeable_bundles(elements)]
@@ -46,7 +46,7 @@ def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
 
 
 def interchangeable_bundles(elements: Elements) -> list[IntArray]:
-    """Per group (bundles, elements): at least two bundles that touch the same axes and nothing pinned."""
+    """Yields arrays (bundles, elements) of at least two bundles that touch the same axes and hold no pinned element."""
     bundles = _bundles(elements)
     pinned = np.zeros(int(bundles.max(initial=-1)) + 1, bool)
     if elements.pins:
@@ -62,7 +62,7 @@ def interchangeable_bundles(elements: Elements) -> list[IntArray]:
 
 
 def group_of(elements: Elements, rows: IntArray, parameters: set[str]) -> ChannelGroup:
-    """rows: (bundles, elements); equal columns lie on equal axes."""
+    """Returns the group of `rows` (bundles, elements), in which equal columns lie on equal axes."""
     axis_of, offset_of = _axes(elements)
     positions: dict[tuple[str, int], IntArray] = {}
     columns = axis_of[rows[0]]
@@ -85,7 +85,7 @@ def permuted(state: Mapping[str, Tensor], group: ChannelGroup, order: IntArray) 
 
 
 def _bundles(elements: Elements) -> IntArray:
-    """The bundle of every element."""
+    """Returns the bundle number of every element."""
     if elements.joins:
         first = np.concatenate([pair[0] for pair in elements.joins])
         second = np.concatenate([pair[1] for pair in elements.joins])
@@ -97,7 +97,7 @@ def _bundles(elements: Elements) -> IntArray:
 
 
 def _axes(elements: Elements) -> tuple[IntArray, IntArray]:
-    """For every element the number of its axis, and its place on it."""
+    """Returns for every element the number of its axis and its index on that axis."""
     starts = np.array([start for _, _, start in elements.owners], np.int64)
     lengths = np.diff(np.append(starts, elements.count))
     axis_of = np.repeat(np.arange(len(starts)), lengths)

@@ -1,4 +1,4 @@
-"""What each traced operator means for channels. Promises: an operator without a rule pins everything it touches.
+"""States for each traced operator which channels must move together; an operator without a rule pins all its tensors.
 
 A rule either joins elements that must move together (a convolution's output channel and its weight's first axis) or
 pins elements that must stay where they are (pixels, answers, unknown territory).
@@ -19,7 +19,7 @@ Rule = Callable[[Elements, fx.Node], None]
 
 
 def apply_rules(module: fx.GraphModule) -> Elements:
-    """Joins and pins of a whole graph. Its inputs and outputs stay as they are."""
+    """Returns the joins and pins of a whole graph; its inputs and outputs are pinned."""
     elements = Elements(module)
     for node in module.graph.nodes:
         if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
@@ -40,7 +40,7 @@ def _pin_everything(elements: Elements, node: fx.Node) -> None:
 
 
 def _elementwise(elements: Elements, node: fx.Node) -> None:
-    """Axes are aligned from the right; an axis of size one is broadcast and joins nothing."""
+    """Joins axes aligned from the right; an axis of size one is broadcast and joins nothing."""
     out = elements.of(node)
     for source in node.all_input_nodes:
         axes = elements.of(source)
@@ -101,7 +101,7 @@ def _matmul(elements: Elements, node: fx.Node) -> None:
 
 
 def _attention(elements: Elements, node: fx.Node) -> None:
-    """softmax(q k') v; a mask or any other argument pins everything."""
+    """Joins the axes of softmax(q k') v; a mask or any other argument pins everything."""
     tensors = node.all_input_nodes
     if len(tensors) != 3:
         return _pin_everything(elements, node)
@@ -118,7 +118,7 @@ def _attention(elements: Elements, node: fx.Node) -> None:
 
 
 def _spatial(elements: Elements, node: fx.Node) -> None:
-    """Pooling and enlarging: channels pass, positions stay."""
+    """Handles pooling and resizing: batch and channels are joined, spatial positions are pinned."""
     source = node.all_input_nodes[0]
     inputs, out = elements.of(source), elements.of(node)
     for position, (left, right) in enumerate(zip(inputs, out, strict=True)):
@@ -139,7 +139,7 @@ def _batch_norm(elements: Elements, node: fx.Node) -> None:
 
 
 def _layer_norm(elements: Elements, node: fx.Node) -> None:
-    """Over the last axis only: its statistics do not see the order."""
+    """Joins the axes when only the last is normalised: its statistics do not depend on the order."""
     sizes = node.args[1]
     if not isinstance(sizes, (list, tuple)) or len(sizes) != 1:
         return _pin_everything(elements, node)
@@ -153,7 +153,7 @@ def _layer_norm(elements: Elements, node: fx.Node) -> None:
 
 
 def _reduction(elements: Elements, node: fx.Node) -> None:
-    """Sums, means and maxima do not see the order of what they reduce; the other axes pass."""
+    """Joins the axes that are kept; sums, means and maxima do not depend on the order of what they reduce."""
     source = node.all_input_nodes[0]
     inputs, out = elements.of(source), elements.of(node)
     dims = node.args[1] if len(node.args) > 1 else None
@@ -183,7 +183,7 @@ def _permute(elements: Elements, node: fx.Node) -> None:
 
 
 def _reshape(elements: Elements, node: fx.Node) -> None:
-    """Axes that stay pass; merged or split ones move as blocks of their outermost axis, whose inner ones are pinned."""
+    """Joins unchanged axes; merged or split axes move as blocks of their outermost axis, and inner axes are pinned."""
     source = node.all_input_nodes[0]
     sizes_in, sizes_out = elements.shape(source), elements.shape(node)
     inputs, out = elements.of(source), elements.of(node)
@@ -207,7 +207,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _equal_products(first: tuple[Any, ...], second: tuple[Any, ...], left: int, right: int) -> tuple[int, int] | None:
-    """The shortest runs of axes from `left` and `right` on that hold equally many elements."""
+    """Returns the ends of the shortest runs of axes from `left` and `right` that hold equally many elements."""
     if not isinstance(first[left], int) or not isinstance(second[right], int):
         return None
     product_left, product_right = first[left], second[right]
@@ -224,7 +224,7 @@ def _equal_products(first: tuple[Any, ...], second: tuple[Any, ...], left: int, 
 
 
 def _join_blocks(elements: Elements, inputs: list[Ids | None], out: list[Ids | None]) -> None:
-    """(c, h, w) against (c h w), or the reverse: index c moves with its whole block."""
+    """Joins (c, h, w) with (c h w), or the reverse: index c moves with its whole block."""
     many, one = (inputs, out) if len(inputs) > len(out) else (out, inputs)
     whole, outer = one[0], many[0]
     if len(one) != 1 or whole is None or outer is None or len(whole) % len(outer):
@@ -260,7 +260,7 @@ def _concatenate(elements: Elements, node: fx.Node) -> None:
 
 
 def _item(elements: Elements, node: fx.Node) -> None:
-    """One part of a chunk or split; of anything else, everything is pinned."""
+    """Joins one part of a chunk or split with its source; any other item is pinned."""
     owner, index = node.args[0], node.args[1]
     assert isinstance(owner, fx.Node)
     source = owner.all_input_nodes[0]
@@ -269,7 +269,7 @@ def _item(elements: Elements, node: fx.Node) -> None:
         return
     inputs, out = elements.of(source), elements.of(node)
     axis = _split_axis(owner) % len(inputs)
-    if operator_name(owner) == "unbind":  # the axis is gone from what comes out
+    if operator_name(owner) == "unbind":  # the outputs lack this axis
         _join_without(elements, inputs, out, axis)
         return
     parts = owner.meta["val"]
@@ -313,7 +313,7 @@ def _select(elements: Elements, node: fx.Node) -> None:
 
 
 def _join_without(elements: Elements, inputs: list[Ids | None], out: list[Ids | None], axis: int) -> None:
-    """One index of `axis` was taken out of the inputs."""
+    """Joins the remaining axes after one index of `axis` was taken out."""
     elements.pin(inputs[axis])
     kept = [ids for position, ids in enumerate(inputs) if position != axis]
     for left, right in zip(kept, out, strict=True):

@@ -1,4 +1,4 @@
-"""Which layers become 2:4. Promises: a pure choice from shapes and places, with a reason for every layer left dense."""
+"""Chooses which layers become 2:4 from their shapes and places; every layer left dense gets a reason."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WEIGHTED = ("conv2d", "linear")
 class WeightedLayer:
     """One convolution or linear layer of a traced network."""
 
-    layer: str  # path of the torch module, as in the ONNX file's node names
+    layer: str  # path of the torch module, as in the ONNX node names
     weight: str  # its name in the state dict
     node: str
-    shape: tuple[int, ...]  # of the weight
+    shape: tuple[int, ...]  # shape of the weight
     groups: int
-    reason: str  # why it stays dense; empty: it becomes 2:4
+    reason: str  # why the layer stays dense; empty: it becomes 2:4
 
     @property
     def is_eligible(self) -> bool:
@@ -31,7 +31,7 @@ class WeightedLayer:
 
 
 def weighted_layers(module: fx.GraphModule, ends: Sequence[str], spec: SparsitySpec) -> tuple[WeightedLayer, ...]:
-    """All layers in graph order. `ends`: names of the nodes that are the network's raw outputs."""
+    """Returns all layers in graph order; `ends` names the nodes that are the network's raw outputs."""
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     nodes = [node for node in module.graph.nodes if node.op == "call_function" and operator_name(node) in WEIGHTED]
     last = _last_layers(module, ends)
@@ -82,7 +82,7 @@ def _weight_name(node: fx.Node) -> str:
 
 
 def _last_layers(module: fx.GraphModule, ends: Sequence[str]) -> set[str]:
-    """Weighted nodes that reach a raw output through no other weighted node."""
+    """Returns the weighted nodes that reach a raw output without passing another weighted node."""
     nodes = {node.name: node for node in module.graph.nodes}
     pending = [nodes[name] for name in ends]
     seen: set[str] = set()

@@ -1,8 +1,9 @@
-"""Asserts 2:4 sparsity on a graph. Promises: what is claimed and cannot be found, or is no constant, is a violation.
+"""Checks on an ONNX graph that every layer that claims 2:4 sparsity has it.
 
-TensorRT takes sparse tactics for a convolution when, for every output channel and kernel position, every four
-consecutive input channels hold at least two zeros; for a matrix product the same along the axis that is summed over.
-Quantized weights are looked at as the integers that the product reads.
+TensorRT takes sparse kernels for a convolution when, for every output channel and kernel position, every four
+consecutive input channels hold at least two zeros; for a matrix product the same holds along the summed axis. Quantized
+weights are checked as the integers that the product reads. A claimed layer that is missing or whose weight is not
+constant is a violation as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import attribute
 from saccade.export.graph.onnx_graph import layer_of
 
-SPARSITY_FILE = "sparsity.json"  # beside a sparse form's deploy module: what it claims
+SPARSITY_FILE = "sparsity.json"  # written beside a sparse form's deploy module: the layers that it claims
 GROUP, MIN_ZEROS = 4, 2
 
 Array = NDArray[Any]
@@ -31,15 +32,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One claimed layer that is not 2:4."""
+    """A claimed layer that is not 2:4."""
 
     layer: str
-    node: str  # of the graph; empty when the graph has none of that layer
+    node: str  # node of the graph; empty when the graph has no node of that layer
     reason: str
 
 
 def claimed_layers(directory: Path) -> tuple[str, ...]:
-    """What a step that made weights sparse says of them. Raises GraphError when it says nothing readable."""
+    """Returns the layers that a compression step claims to be 2:4. Raises GraphError for an unreadable file."""
     file = directory / SPARSITY_FILE
     try:
         claimed = orjson.loads(file.read_bytes())["claimed"]
@@ -49,7 +50,7 @@ def claimed_layers(directory: Path) -> tuple[str, ...]:
 
 
 def mask_violations(model: onnx.ModelProto, claimed: Sequence[str]) -> tuple[Violation, ...]:
-    """Every product of every claimed layer whose constant weight breaks the pattern. Needs external weights loaded."""
+    """Every product of a claimed layer whose constant weight breaks the pattern. External weights must be loaded."""
     constants = _Constants(model)
     by_layer: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -67,7 +68,7 @@ def mask_violations(model: onnx.ModelProto, claimed: Sequence[str]) -> tuple[Vio
 
 
 def zero_shares(model: onnx.ModelProto) -> dict[str, float]:
-    """Share of zeros among the constant weights of each convolution and matrix product, by node."""
+    """Returns the share of zeros in the constant weight of each convolution and matrix product, by node."""
     constants = _Constants(model)
     shares: dict[str, float] = {}
     for node in model.graph.node:
@@ -81,7 +82,7 @@ def zero_shares(model: onnx.ModelProto) -> dict[str, float]:
 
 
 def broken_groups(weight: Array) -> int:
-    """How many groups of four along the last axis hold fewer than two zeros; a rest that fills no group is one."""
+    """Counts groups of four along the last axis with fewer than two zeros; an incomplete last group counts as one."""
     whole = weight.shape[-1] // GROUP * GROUP
     zeros = (weight[..., :whole].astype(np.float32) == 0).reshape(*weight.shape[:-1], -1, GROUP).sum(-1)
     rest = math.prod(weight.shape[:-1]) if weight.shape[-1] > whole else 0
@@ -100,11 +101,11 @@ def _defect(node: onnx.NodeProto, constants: _Constants) -> str | None:
 
 
 class _NotConstant(Exception):
-    """A weight that cannot be read from the file alone; the text says why."""
+    """The file alone does not give this weight; the text says why."""
 
 
 class _Constants:
-    """Values of a graph that do not depend on its inputs."""
+    """Evaluates tensors of a graph that do not depend on its inputs."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -121,7 +122,7 @@ class _Constants:
         return True
 
     def value(self, name: str) -> Array:
-        """Raises _NotConstant, also for a quantized weight whose zeros are not stored as 0."""
+        """A tensor's value. Raises _NotConstant, also for a quantized weight whose zeros are not stored as 0."""
         if name in self._tensors:
             return numpy_helper.to_array(self._tensors[name])
         node = self._producers.get(name)
@@ -145,7 +146,7 @@ def _constant_value(node: onnx.NodeProto) -> Array:
 
 
 def _dequantized(node: onnx.NodeProto, constants: _Constants) -> Array:
-    """The integers themselves: with zero point 0 they are zero exactly where the float weight is."""
+    """Returns the stored integers: with zero point 0 they are zero exactly where the float weight is."""
     if np.any(constants.zero_point(node).astype(np.float32) != 0):
         raise _NotConstant(f"the zero point of its weight at {node.name!r} is not 0, so stored zeros are no zeros")
     return constants.value(node.input[0])
@@ -197,18 +198,18 @@ _FOLDED: dict[str, Callable[[onnx.NodeProto, _Constants], Array]] = {
 
 
 def _convolution(node: onnx.NodeProto, constants: _Constants) -> Array:
-    """Weight (K, C, R, S) with input channels last."""
+    """Returns the weight (K, C, R, S) with input channels moved last."""
     return np.moveaxis(constants.value(node.input[1]), 1, -1)
 
 
 def _gemm(node: onnx.NodeProto, constants: _Constants) -> Array:
-    """B is (summed, outputs), or transposed."""
+    """Returns B, stored (summed, outputs) or transposed, with the summed axis last."""
     weight = constants.value(node.input[1])
     return weight if attribute(node, "transB", 0) else weight.T
 
 
 def _product(node: onnx.NodeProto, constants: _Constants) -> Array:
-    """The constant side: the right one is (summed, outputs), the left one (outputs, summed)."""
+    """The constant side with the summed axis last; the right side is (summed, outputs), the left (outputs, summed)."""
     if constants.is_constant(node.input[1]):
         return np.moveaxis(constants.value(node.input[1]), -2, -1)
     return constants.value(node.input[0])

@@ -1,8 +1,8 @@
-"""The order of channels that keeps most magnitude. Promises: never worse for any layer, ends within its time.
+"""Reorders channels so that a 2:4 mask keeps more of the weights' magnitude; no layer ends worse than it began.
 
-2:4 keeps two of four neighbours, so it matters who the neighbours are. After Pool and Yu, Channel Permutations for N:M
-Sparsity (NeurIPS 2021), with another search: quads of channels are paired by chance, and each pair takes the best of
-its 35 divisions into two quads, many pairs at once.
+2:4 keeps two of four neighbours, so the result depends on which channels are neighbours. The idea is that of Pool and
+Yu, Channel Permutations for N:M Sparsity (NeurIPS 2021). The search differs: quads of channels are paired at random,
+and each pair takes the best of its 35 divisions into two quads, many pairs at once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 from saccade.export.compression.sparsity.channel_groups import ChannelGroup, IntArray, permuted
 from saccade.export.compression.sparsity.masks import GROUP, kept_magnitude
 
-_ELEMENTS = 1 << 18  # of a group's magnitudes that a search looks at; larger ones are sampled by rows
-_CLOSER_LOOK = 8  # times as many, where the sample misled
-_CHUNK_ELEMENTS = 1 << 23  # floats of one vectorised step: it stays near the caches
-_PATIENCE = 10  # rounds without gain that end a search
-_URGENCY_SCALE = 0.003  # of kept magnitude: a layer this far behind counts e times as much
-_SMALLEST_GAIN = 1e-6  # below is rounding
+_ELEMENTS = 1 << 18  # largest number of a group's magnitudes that a search reads; larger groups are sampled by rows
+_CLOSER_LOOK = 8  # factor by which the sample grows when it misled the search
+_CHUNK_ELEMENTS = 1 << 23  # floats per vectorised step, so that they stay near the caches
+_PATIENCE = 10  # a search ends after so many rounds without gain
+_URGENCY_SCALE = 0.003  # share of kept magnitude: a layer this far behind gets e times the weight
+_SMALLEST_GAIN = 1e-6  # smaller gains are rounding noise
 _PAIRS = tuple(itertools.combinations(range(2 * GROUP), 2))
-# Each division once: the first channel is always in the first quad.
+# Each division appears once: the first channel is always in the first quad.
 _DIVISIONS = tuple(
     ((0, *rest), tuple(set(range(2 * GROUP)) - {0, *rest})) for rest in itertools.combinations(range(1, 2 * GROUP), 3)
 )
@@ -48,11 +48,11 @@ class PermutationFigure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quads:
-    """What one group's search works on. Slots are bundles by place; four consecutive ones are a quad in every layer."""
+    """The slots of one group's search; four consecutive slots are a quad in every layer."""
 
-    slots: IntArray  # (n,) bundle of each slot, n a multiple of four
-    magnitudes: Tensor  # (rows, n) |w| per slot
-    layers: Tensor  # (rows, layers) one-hot, divided by the layer's magnitude
+    slots: IntArray  # (n,) bundle number in each slot; n is a multiple of four
+    magnitudes: Tensor  # (rows, n) absolute weight per slot
+    layers: Tensor  # (rows, layers) one-hot, divided by the layer's total magnitude
 
 
 def permute_channels(
@@ -62,7 +62,7 @@ def permute_channels(
     budget_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, Tensor], tuple[PermutationFigure, ...]]:
-    """Parameters in a better order for the named 2:4 weights, and what it brought each of them.
+    """Returns the parameters in a better order for the named 2:4 weights, and the gain of each weight.
 
     The budget is shared by size. A group whose order would keep less in any of its layers stays as it was.
     """
@@ -113,14 +113,14 @@ def quads_of(state: Mapping[str, Tensor], group: ChannelGroup, weights: Set[str]
 
 
 def best_order(quads: Quads, until: float, clock: Callable[[], float] = time.perf_counter) -> IntArray:
-    """A permutation of range(n): which slot's channel comes to each slot. Deterministic but for where time ends it.
+    """Returns a permutation of range(n): the slot whose channel moves to each slot. Deterministic unless time runs out.
 
     Layers that share channels want different orders. Those that have gained least count most, so that in the end no
     layer is worse than it was; the best such order on the way is the answer.
     """
     rng = np.random.default_rng(0)
     order = best = np.arange(len(quads.slots))
-    gained = np.zeros(quads.layers.shape[1])  # per layer, as a share of its magnitude
+    gained = np.zeros(quads.layers.shape[1])  # gain per layer, as a share of its magnitude
     best_gain, idle = 0.0, 0
     while len(order) >= 2 * GROUP and idle < _PATIENCE and clock() < until:
         numbers = rng.permutation(len(order) // GROUP)
@@ -142,7 +142,7 @@ def best_order(quads: Quads, until: float, clock: Callable[[], float] = time.per
 
 
 def _gains(quads: Quads, columns: IntArray) -> NDArray[np.float64]:
-    """What each division of each pair of quads (pairs, 8) keeps more than the present one, per layer."""
+    """Returns per layer what each division of each pair of quads (pairs, 8) keeps more than the present one."""
     rows = len(quads.magnitudes)
     step = max(1, _CHUNK_ELEMENTS // (rows * len(_QUADS)))
     parts = [_chunk_gains(quads, columns[start : start + step]) for start in range(0, len(columns), step)]
@@ -163,7 +163,7 @@ def _chunk_gains(quads: Quads, columns: IntArray) -> NDArray[np.float64]:
 
 
 def _whole_quads(columns: Sequence[tuple[str, IntArray]]) -> IntArray | None:
-    """Slots (bundle numbers) such that four consecutive ones are an aligned quad in every one of the columns."""
+    """Returns bundle numbers ordered so that four consecutive ones are an aligned quad in each of the columns."""
     if not columns:
         return None
     places = columns[0][1]
@@ -179,7 +179,7 @@ def _is_aligned(places: IntArray) -> bool:
 
 
 def _full_order(group: ChannelGroup, quads: Quads, order: IntArray) -> IntArray:
-    """Over all bundles: those outside of whole quads stay."""
+    """Extends an order to all bundles: those outside of whole quads stay in place."""
     full = np.arange(group.size)
     full[quads.slots] = quads.slots[order]
     return full

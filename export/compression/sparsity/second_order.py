@@ -1,8 +1,8 @@
-"""2:4 by second order: masks and weight updates. Promises: one pass; a layer sees what pruned ones before it give.
+"""Prunes to 2:4 with second-order weight updates, in one pass in which a layer reads what pruned layers before it give.
 
-After SparseGPT (Frantar & Alistarh, arXiv 2301.00774), an optimal-brain-surgeon update column by column. For a
-convolution the columns are (kernel position, input channel), in this order, so that every four neighbours are the four
-input channels of one kernel position: the groups that sparse tensor cores read.
+The method is SparseGPT (Frantar & Alistarh, arXiv 2301.00774): an optimal-brain-surgeon update column by column. A
+convolution's columns are ordered (kernel position, input channel), so that every four neighbours are four input
+channels of one kernel position, the groups that sparse tensor cores read.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from saccade.export.compression.sparsity.channel_elements import operator_name
 from saccade.export.compression.sparsity.eligibility import WeightedLayer
 from saccade.export.compression.sparsity.masks import GROUP, KEPT
 
-_POSITIONS = 8192  # columns of the unfolded input that a layer's Hessian is summed over, drawn evenly
-_DAMPING = 0.01  # of the mean diagonal
+_POSITIONS = 8192  # evenly drawn columns of the unfolded input that a layer's Hessian is summed over
+_DAMPING = 0.01  # share of the mean diagonal that is added to the diagonal
 _BLOCK = 128  # columns whose updates are gathered before they reach the rest of the row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrunedLayer:
-    weight: Tensor  # as the layer's, with zeros
+    weight: Tensor  # shaped as the layer's weight, with zeros
     mask: Tensor  # bool
 
 
 def prune_in_order(
     module: fx.GraphModule, layers: Sequence[WeightedLayer], images: Tensor, told: Callable[[str], None]
 ) -> dict[str, PrunedLayer]:
-    """Prunes the given layers while `images` (n, height, width, 3) uint8 pass through the network.
+    """Prunes the given layers in place while `images` (n, height, width, 3) uint8 pass through the network.
 
     Side effect: `module` gets the pruned weights.
     """
@@ -44,7 +44,7 @@ def prune_in_order(
 
 
 def pruned_by_second_order(weight: Tensor, hessian: Tensor) -> PrunedLayer:
-    """Prunes (rows, columns) to 2:4 along the columns. hessian: (columns, columns), sum of x x' over inputs."""
+    """Prunes (rows, columns) to 2:4 along the columns; hessian (columns, columns) is the sum of x x' over inputs."""
     work = weight.detach().double().clone()
     upper = _inverse_factor(hessian.double())
     diagonal = upper.diagonal()
@@ -69,7 +69,7 @@ def pruned_by_second_order(weight: Tensor, hessian: Tensor) -> PrunedLayer:
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse; inputs that never fire get a weight of one on the diagonal."""
+    """Returns the upper Cholesky factor of the inverse; inputs that are always zero get 1 on the diagonal."""
     hessian = hessian.clone()
     silent = hessian.diagonal() == 0
     hessian.diagonal()[silent] = 1.0
@@ -80,17 +80,17 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
 
 
 def columns_of(weight: Tensor) -> Tensor:
-    """(filters, channels, kernel...) as (filters, positions x channels)."""
+    """Reshapes a weight (filters, channels, kernel...) to (filters, positions x channels)."""
     return weight.reshape(weight.shape[0], weight.shape[1], -1).transpose(1, 2).reshape(weight.shape[0], -1)
 
 
 def weight_of(columns: Tensor, shape: Sequence[int]) -> Tensor:
-    """The reverse of `columns_of`."""
+    """Reverses `columns_of`."""
     return columns.reshape(shape[0], -1, shape[1]).transpose(1, 2).reshape(tuple(shape)).contiguous()
 
 
 def hessian_of(node: fx.Node, source: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sum of x x' (columns, columns) over the places where the layer reads its input."""
+    """Returns the sum of x x' (columns, columns) over the positions where the layer reads its input."""
     if operator_name(node) == "linear":
         rows = source.reshape(-1, source.shape[-1])
         rows = rows[:: max(1, len(rows) // _POSITIONS)]
@@ -117,7 +117,7 @@ def _pair(value: Any, default: int) -> tuple[int, int]:
 
 
 def _padding(value: Any, kernel: Sequence[int], dilation: Any) -> tuple[int, int]:
-    """Numbers for `valid` and odd `same` padding."""
+    """Returns the padding as numbers, also for `valid` and odd `same` padding."""
     if value == "same":
         spread = _pair(dilation, 1)
         return spread[0] * (kernel[0] - 1) // 2, spread[1] * (kernel[1] - 1) // 2
@@ -125,7 +125,7 @@ def _padding(value: Any, kernel: Sequence[int], dilation: Any) -> tuple[int, int
 
 
 class _PruningPass(fx.Interpreter):
-    """Runs the network node by node and prunes a layer just before it is computed."""
+    """Runs the network node by node and prunes each layer just before computing it."""
 
     def __init__(
         self, module: fx.GraphModule, layers: Mapping[str, WeightedLayer], told: Callable[[str], None]

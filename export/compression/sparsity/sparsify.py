@@ -1,4 +1,4 @@
-"""The form `sparse24`: permute, mask, recover. Promises: each claimed layer is 2:4, each figure is measured here."""
+"""Makes the form `sparse24`: permutes channels, masks weights, recovers accuracy, and checks every layer it claims."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from saccade.export.errors import GraphError, SourceError
 from saccade.export.steps import StepContext
 
 RECOVERED_FILE = "recovered.safetensors"
-_METADATA_KEY = "saccade.sparsity"  # in the safetensors file: how its weights came about
+_METADATA_KEY = "saccade.sparsity"  # key in the safetensors file whose value tells how the weights were made
 _OBSERVED_IMAGES = 64
 
 
 def run_sparsify(context: StepContext) -> Detail:
-    """Writes the sparse deploy module, `sparsity.json`, and the weights for the next time."""
+    """Writes the sparse deploy module, `sparsity.json`, and the weights, which a later run can start from."""
     spec = context.recipe.sparsity
     wrapped = context.inputs["wrap"]
     network = traced_network(wrapped.directory, context)
@@ -86,7 +86,7 @@ def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[
     table: list[Document] = []
 
     def trial(method: str, is_permuted: bool, base: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Prunes `base` one-shot, measures, and returns the masks."""
+        """Prunes `base` in one shot, measures it, and returns the masks."""
         context.note(f"one-shot: {method}")
         module.load_state_dict(base)
         masks = _pruned(network, eligible, method, images, context)
@@ -108,7 +108,7 @@ def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[
         trial("magnitude", True, permuted)
     if spec.method != "second_order":
         trial("second_order", spec.permutation, permuted)
-    masks = trial(spec.method, spec.permutation, permuted)  # last: recovery starts from the weights it leaves
+    masks = trial(spec.method, spec.permutation, permuted)  # last, because recovery starts from the weights it leaves
     found, recovery = recovered(context, network, teacher, masks, spec.recovery)
     return {
         "method": spec.method,
@@ -125,7 +125,7 @@ def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[
 def _pruned(
     network: TracedNetwork, layers: Sequence[WeightedLayer], method: str, images: Tensor, context: StepContext
 ) -> dict[str, Tensor]:
-    """The masks. Side effect: the module's weights are pruned."""
+    """Prunes the module's weights in place and returns the masks."""
     if method == "second_order":
         found = prune_in_order(network.module, layers, images, lambda layer: context.note(f"second order: {layer}"))
         return {name: pruned.mask for name, pruned in found.items()}
@@ -139,11 +139,11 @@ def _pruned(
 
 
 def _load_recovered(path: Path, network: TracedNetwork, layers: Sequence[WeightedLayer]) -> Document:
-    """Side effect: the module gets the weights of the file. Raises SourceError for a file of another network."""
+    """Loads the file's weights into the module. Raises SourceError for a file of another network."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safetensors is no mapping
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a safetensors file lacks iteration
     except (OSError, SafetensorError) as error:
         raise SourceError(f"sparsity.recovered: cannot read {path}: {error}") from error
     known = used_weights(network.module)

@@ -1,4 +1,4 @@
-"""Networks said in operators that every target has. Promises: the same function, proven where it is applied.
+"""Rewrites networks into operators that every target has; each rewrite is proven where it is applied.
 
 Before tracing, on modules (`export/convert/folding.py` applies and proves them)
 - `torch_modules.py` knows which classes have a replacement.

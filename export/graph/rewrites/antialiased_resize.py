@@ -1,7 +1,7 @@
-"""Antialiased Resize of a fixed size as two matrix products. Promises: ONNX Runtime's own weights, axis by axis.
+"""Turns an antialiased Resize of a fixed size into two matrix products with ONNX Runtime's own weights.
 
 TensorRT resizes without antialiasing. A separable filter between fixed sizes is one constant matrix per axis; running
-Resize itself on the identity gives that matrix, whatever its mode and coordinates are.
+Resize itself on the identity gives that matrix for every mode and coordinate transformation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from saccade.export.graph.graph_rewrites import attribute, constants_of, drop_de
 
 
 def use_products_for_antialiased_resize(model: onnx.ModelProto) -> int:
-    """Rewrites every antialiased Resize from (n, c, h, w) whose sides are known; returns how many."""
+    """Rewrites every antialiased Resize from (n, c, h, w) whose sides are known; returns how many there were."""
     nodes = [node for node in model.graph.node if node.op_type == "Resize" and bool(attribute(node, "antialias", 0))]
     count = 0
     for node in nodes:
@@ -33,14 +33,14 @@ def use_products_for_antialiased_resize(model: onnx.ModelProto) -> int:
 
 
 def _sides(shape: tuple[int | str, ...]) -> tuple[int, int] | None:
-    """Height and width of (n, c, h, w), where both are known."""
+    """Returns height and width of (n, c, h, w) where both are known."""
     if len(shape) != 4 or not all(isinstance(side, int) and side > 0 for side in shape[2:]):
         return None
     return int(shape[2]), int(shape[3])
 
 
 def _constant_target(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[int, int] | None:
-    """The last two of `sizes`, where they are constants behind a computed batch."""
+    """Returns the last two of `sizes` where they are constants behind a computed batch."""
     if len(node.input) < 4 or not node.input[3]:
         return None
     constants = constants_of(model)
@@ -50,7 +50,7 @@ def _constant_target(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[int,
 
 
 def _axis_matrix(node: onnx.NodeProto, source: int, target: int) -> NDArray[np.float32]:
-    """(target, source): column i is how Resize spreads pixel i."""
+    """Returns the matrix (target, source) whose column i is how Resize spreads pixel i."""
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
     del alone.input[:]

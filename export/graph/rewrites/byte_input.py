@@ -1,4 +1,4 @@
-"""Bytes at the front of a graph, as TensorRT takes them. Promises: the same graph with uint8 read by one Cast only.
+"""Casts uint8 input to float at the front of a graph, the only way in which TensorRT takes bytes.
 
 TensorRT knows uint8 as the type of an input that is cast at once; it transposes and measures floats. What a CPU's graph
 dequantizes with scale 1 and zero point 0 is a cast, too: see `read_interleaved_pixels`.
@@ -19,7 +19,7 @@ _FLOATS = "images_as_float"
 
 
 def cast_bytes_first(model: onnx.ModelProto, name: str = "images") -> None:
-    """Moves the Cast in front of everything that reads the uint8 input; casts that follow are dropped."""
+    """Moves the Cast in front of all nodes that read the uint8 input and drops later casts."""
     moved = {name}  # tensors that were bytes and become floats
     small = {key: value for key, value in constants_of(model).items() if value.size == 1}
     for node in list(model.graph.node):
@@ -45,7 +45,7 @@ def _is_float_cast(node: onnx.NodeProto) -> bool:
 
 
 def _only_casts(node: onnx.NodeProto, small: Mapping[str, NDArray[Any]]) -> bool:
-    """A DequantizeLinear that neither scales nor shifts."""
+    """Recognises a DequantizeLinear that neither scales nor shifts."""
     if node.op_type != "DequantizeLinear" or node.input[1] not in small:
         return False
     zeros = node.input[2:]

@@ -1,8 +1,8 @@
-"""CondConv as a mixture of convolutions. Promises: the same answer for every sample, whatever is in its batch.
+"""Replaces a CondConv with a mixture of convolutions that answers each sample alike in every batch.
 
-CondConv (Yang et al., arXiv 1904.04971) mixes K kernels per sample and convolves each sample with its own.
-Convolving is linear in the kernel, so mixing the K outputs by the same weights is equal, and no tensor's shape depends
-on the batch.
+CondConv (Yang et al., arXiv 1904.04971) mixes K kernels per sample and convolves each sample with its own. Convolving
+is linear in the kernel, so mixing the K outputs by the same weights is equal, and no tensor's shape depends on the
+batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 
 class MixtureOfConvolutions(nn.Module):
-    """Takes images (n, channels, height, width) and routing weights (n, K)."""
+    """A module that takes images (n, channels, height, width) and routing weights (n, K)."""
 
     def __init__(self, experts: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class MixtureOfConvolutions(nn.Module):
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """Pads as TensorFlow does: output sides are input sides / stride, rounded up; the odd pixel goes to the end."""
+    """A convolution padded as TensorFlow does: sides divided by stride, rounded up; the odd pixel goes to the end."""
 
     def forward(self, images: Tensor) -> Tensor:
         pads: list[int] = []
@@ -45,7 +45,7 @@ class SamePaddedConv2d(nn.Conv2d):
 
 
 def mixture_of_convolutions(cond_conv: Any) -> MixtureOfConvolutions:
-    """The replacement of a timm CondConv2d; it shares the kernels' memory."""
+    """Returns the replacement of a timm CondConv2d; it shares the kernels' memory."""
     kind = SamePaddedConv2d if cond_conv.dynamic_padding else nn.Conv2d
     experts = []
     for index in range(cond_conv.num_experts):

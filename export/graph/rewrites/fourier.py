@@ -1,7 +1,7 @@
-"""DFT of a fixed length as a matrix product. Promises: the same numbers; other DFTs are left alone.
+"""Turns a DFT of fixed length into a matrix product, because TensorRT has no DFT.
 
-TensorRT has no DFT. Along an axis of known length a transform is a constant matrix over (position, real or imaginary),
-so one axis moves beside the complex one, both become one axis, and a MatMul does the rest.
+Along an axis of known length a transform is a constant matrix over (position, real or imaginary). One axis moves beside
+the complex one, both become one axis, and a MatMul computes the transform. DFTs of other lengths are left alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 
 from saccade.export.graph.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 
-_AXIS_IS_AN_INPUT_SINCE = 20  # opset
+_AXIS_IS_AN_INPUT_SINCE = 20  # the opset that made `axis` an input
 
 
 def use_products_for_fourier(model: onnx.ModelProto) -> int:
-    """Rewrites every DFT whose axis and length are constant; returns how many."""
+    """Rewrites every DFT whose axis and length are constant; returns how many there were."""
     count = 0
     for node in [node for node in model.graph.node if node.op_type == "DFT"]:
         constants, shapes = constants_of(model), tensor_shapes(model)  # each rewrite lets inference see further
@@ -46,9 +46,10 @@ def use_products_for_fourier(model: onnx.ModelProto) -> int:
 def dft_matrix(
     positions: int, length: int, *, is_complex: bool, is_inverse: bool, is_onesided: bool
 ) -> NDArray[np.float64] | None:
-    """(positions * parts, outputs * parts): maps interleaved (real, imaginary) parts; None for what ONNX leaves open.
+    """Returns the matrix (positions * parts, outputs * parts) over interleaved (real, imaginary) parts.
 
-    The one-sided inverse takes the first half of a Hermitian spectrum and gives real numbers.
+    The one-sided inverse takes the first half of a Hermitian spectrum and gives real numbers. Returns None for cases
+    that ONNX does not define.
     """
     if is_inverse and is_onesided:
         return _real_inverse(positions, length) if is_complex else None
@@ -57,9 +58,9 @@ def dft_matrix(
     angle = sign * 2.0 * np.pi * np.outer(np.arange(positions), np.arange(outputs)) / length
     scale = 1.0 / length if is_inverse else 1.0
     real, imaginary = np.cos(angle) * scale, np.sin(angle) * scale
-    parts = [np.stack([real, imaginary], -1)]  # of a real number
+    parts = [np.stack([real, imaginary], -1)]  # the transform of a real number
     if is_complex:
-        parts.append(np.stack([-imaginary, real], -1))  # of an imaginary one
+        parts.append(np.stack([-imaginary, real], -1))  # the transform of an imaginary number
     return np.stack(parts, 1).reshape(positions * len(parts), outputs * 2)
 
 
@@ -73,14 +74,14 @@ def _real_inverse(positions: int, length: int) -> NDArray[np.float64]:
 
 
 def _length(node: onnx.NodeProto, constants: dict[str, NDArray[Any]], positions: int | str) -> int | None:
-    """Of the transform; None when it is computed."""
+    """Returns the length of the transform; None when it is computed."""
     if len(node.input) < 2 or not node.input[1]:
         return positions if isinstance(positions, int) else None
     return int(constants[node.input[1]]) if node.input[1] in constants else None
 
 
 def _axis(model: onnx.ModelProto, node: onnx.NodeProto, constants: dict[str, NDArray[Any]], rank: int) -> int | None:
-    """None when it is computed."""
+    """Returns the axis of the transform; None when it is computed."""
     if model.opset_import[0].version < _AXIS_IS_AN_INPUT_SINCE:
         axis = int(attribute(node, "axis", 1))
     elif len(node.input) > 2 and node.input[2]:

@@ -1,7 +1,7 @@
-"""Col2Im as a transposed convolution. Promises: overlapping patches sum to the same image; int8 leaves it alone.
+"""Turns Col2Im into a transposed convolution, because TensorRT has no Col2Im; int8 leaves this node float.
 
-TensorRT has no Col2Im, which is what `torch.nn.functional.fold` becomes. Adding patches at their places is a transposed
-convolution whose kernel for pixel (i, j) of a patch is one at (i, j): pads, strides and dilations mean the same.
+`torch.nn.functional.fold` becomes Col2Im. Adding patches at their positions is a transposed convolution whose kernel
+for pixel (i, j) of a patch is one at (i, j): pads, strides and dilations mean the same.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from onnx import helper, numpy_helper
 
 from saccade.export.graph.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 
-NODE_PREFIX = "patches_to_image"  # ones are exact in int8 too, but rounding what they copy gains nothing
+NODE_PREFIX = "patches_to_image"  # int8 represents ones exactly, but rounding what they copy gains nothing
 
 
 def use_transposed_convolution_for_patches(model: onnx.ModelProto) -> int:
-    """Rewrites every Col2Im of two constant spatial sizes; returns how many."""
+    """Rewrites every Col2Im of two constant spatial sizes; returns how many there were."""
     nodes = [node for node in model.graph.node if node.op_type == "Col2Im"]
     if not nodes:
         return 0
@@ -39,7 +39,7 @@ def _replace(model: onnx.ModelProto, node: onnx.NodeProto, image: list[int], blo
     spans = [dilation * (side - 1) + 1 for dilation, side in zip(dilations, block, strict=True)]
     padded = [image[axis] + pads[axis] + pads[axis + 2] for axis in (0, 1)]
     counts = [(padded[axis] - spans[axis]) // strides[axis] + 1 for axis in (0, 1)]
-    # Pixels behind the last patch that fits: a convolution leaves them out, Col2Im leaves them zero.
+    # A convolution leaves out pixels behind the last patch that fits; Col2Im leaves them zero.
     rest = [padded[axis] - spans[axis] - (counts[axis] - 1) * strides[axis] for axis in (0, 1)]
     pixels = block[0] * block[1]
     channels = rows // pixels

@@ -1,7 +1,7 @@
-"""Weight standardisation as plain weights. Promises: the convolution that inference computes, standardised once.
+"""Replaces a weight-standardised convolution with a plain one whose weights are standardised once.
 
-Convolutions that standardise (Qiao et al., arXiv 1903.10520) do it in every call. What they hand to `conv2d` does not
-depend on the image, so it is caught from one call.
+Such convolutions (Qiao et al., arXiv 1903.10520) standardise in every call. The weight that they pass to `conv2d` does
+not depend on the image, so it is captured from one call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from saccade.export.graph.rewrites.cond_conv import SamePaddedConv2d
 
 
 class _CatchWeight(TorchFunctionMode):
-    """Remembers the weight of the last conv2d."""
+    """Records the weight of the last conv2d."""
 
     weight: Tensor | None = None
 
@@ -31,10 +31,10 @@ class _CatchWeight(TorchFunctionMode):
 
 
 def plain_convolution(standardised: nn.Conv2d) -> nn.Conv2d:
-    """The replacement of a timm StdConv2d or ScaledStdConv2d, with or without TensorFlow's padding."""
+    """Returns the replacement of a timm StdConv2d or ScaledStdConv2d, with or without TensorFlow's padding."""
     is_same_padded = bool(getattr(standardised, "same_pad", False))
     padding = standardised.padding if not is_same_padded else 0
-    kind: Any = SamePaddedConv2d if is_same_padded else nn.Conv2d  # torch types geometry as tuples of any length
+    kind: Any = SamePaddedConv2d if is_same_padded else nn.Conv2d  # torch types the geometry as tuples of any length
     plain: nn.Conv2d = kind(
         standardised.in_channels,
         standardised.out_channels,

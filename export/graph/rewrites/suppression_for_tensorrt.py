@@ -1,13 +1,13 @@
-"""Non-maximum suppression as rounds of matrix products. Promises: the flags of NonMaxSuppression, or no change.
+"""Turns NonMaxSuppression into rounds of matrix products that give the same flags, for TensorRT for RTX.
 
 TensorRT for RTX parses NonMaxSuppression and has no kernel for it. A box is kept when its score counts and no better
 box of its class that is kept overlaps it. "Better" is a strict order, so exactly one set of boxes satisfies this, and
-asking all boxes again until no flag changes reaches it: after t rounds every box is right whose chains of better
-overlapping boxes are at most t long. Rounds are as many as the data needs, at most one per box.
+evaluating all boxes again until no flag changes reaches it: after t rounds every box is right whose chains of better
+overlapping boxes are at most t long. The data decides how many rounds run, at most one per box.
 
-Who overlaps whom is one (n, k, k) matrix of half floats, 64 MB for 8 images of 2000 boxes: classes do not multiply it,
-because each row has one class. Half floats hold 0 and 1, a sum of ones never comes out as 0, and Turing multiplies no
-others here.
+Overlaps are one (n, k, k) matrix of half floats, 64 MB for 8 images of 2000 boxes, whatever the number of classes,
+because each row has one class. Half floats hold 0 and 1 exactly, a sum of ones never becomes 0, and Turing multiplies
+no other type here.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from onnx import compose, numpy_helper, parser
 
 from saccade.export.graph.graph_rewrites import attribute, constants_of, tensor_shapes
 
-_LIMITS = 3  # inputs behind boxes and scores: how many, which overlap, which score
-_OPSET = 18  # since then reductions take their axes as an input, and Split counts its outputs
+_LIMITS = 3  # inputs behind boxes and scores: most boxes, overlap threshold, score threshold
+_OPSET = 18  # since this opset reductions take axes as an input, and Split counts its outputs
 
-# What export/convert/suppression.py makes of the indices `found`, said as an expression.
+# The expression that export/convert/suppression.py makes from the indices `found`.
 _PLACES = "Concat[axis=1](Slice(found, 0, 1, 1), Slice(found, 2, 3, 1))"
 _FLAGS = f"Greater(ScatterND(Expand(0.0, Shape[end=2](boxes)), {_PLACES}, Expand(1.0, Shape[end=1]({_PLACES}))), 0.5)"
 _FLAGS_DEPTH = 6  # operators on the longest way from the flags to `found`
@@ -101,11 +101,11 @@ suppression (float[n,k,4] boxes, float[n,c,k] scores, int64[n,1,k] classes, floa
 
 
 def use_rounds_for_suppression(model: onnx.ModelProto) -> int:
-    """Rewrites each NonMaxSuppression of `export/convert/suppression.py` with rows of one class; returns how many."""
+    """Rewrites each NonMaxSuppression of `export/convert/suppression.py` with one class per row; returns how many."""
     operators = [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
     if not operators or model.opset_import[0].version < _OPSET:
         return 0
-    facts = _Facts(constants_of(model), tensor_shapes(model), _producers(model))
+    facts = _TensorFacts(constants_of(model), tensor_shapes(model), _producers(model))
     candidates = [node for node in model.graph.node if node.op_type == "Greater"]
     found = [pattern for pattern in (_pattern(facts, node, candidates) for node in operators) if pattern is not None]
     for pattern in found:
@@ -114,8 +114,8 @@ def use_rounds_for_suppression(model: onnx.ModelProto) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """About the graph as it was, by tensor."""
+class _TensorFacts:
+    """The graph before the rewrite, indexed by tensor."""
 
     constants: dict[str, NDArray[Any]]
     shapes: dict[str, tuple[int | str, ...]]
@@ -132,8 +132,8 @@ class _Pattern:
     rows: int  # k
 
 
-def _pattern(facts: _Facts, operator: onnx.NodeProto, candidates: Sequence[onnx.NodeProto]) -> _Pattern | None:
-    """None where suppression is anything else than `keep_per_class` of a known number of rows."""
+def _pattern(facts: _TensorFacts, operator: onnx.NodeProto, candidates: Sequence[onnx.NodeProto]) -> _Pattern | None:
+    """Recognises `keep_per_class` of a known number of rows; None for any other suppression."""
     limits = [facts.constants.get(name) for name in operator.input[2:]]
     if len(limits) != _LIMITS or any(limit is None for limit in limits) or attribute(operator, "center_point_box", 0):
         return None
@@ -142,15 +142,15 @@ def _pattern(facts: _Facts, operator: onnx.NodeProto, candidates: Sequence[onnx.
     return None if class_ids is None or rows is None or flags is None else _Pattern(operator, flags, class_ids, rows)
 
 
-def _rows(facts: _Facts, operator: onnx.NodeProto) -> int | None:
-    """How many boxes there are, where it is known and all of them may be kept."""
+def _rows(facts: _TensorFacts, operator: onnx.NodeProto) -> int | None:
+    """Returns the number of boxes where it is known and all of them may be kept."""
     shape = facts.shapes.get(operator.input[1], ())
     rows = shape[2] if len(shape) == 3 else None
     return rows if isinstance(rows, int) and 0 < rows <= int(facts.constants[operator.input[2]].item()) else None
 
 
-def _class_ids(facts: _Facts, operator: onnx.NodeProto) -> str | None:
-    """The tensor (n, 1, k) that gives each row its only class; None where a row may have several."""
+def _class_ids(facts: _TensorFacts, operator: onnx.NodeProto) -> str | None:
+    """Returns the tensor (n, 1, k) with each row's only class; None when a row may have several."""
     scores = facts.producers.get(operator.input[1])
     equal = None if scores is None or scores.op_type != "Where" else facts.producers.get(scores.input[0])
     if scores is None or equal is None or equal.op_type != "Equal":
@@ -164,13 +164,13 @@ def _class_ids(facts: _Facts, operator: onnx.NodeProto) -> str | None:
     return class_ids if is_row and is_column else None
 
 
-def _is_flags(facts: _Facts, operator: onnx.NodeProto, node: onnx.NodeProto) -> bool:
+def _is_flags(facts: _TensorFacts, operator: onnx.NodeProto, node: onnx.NodeProto) -> bool:
     names = {operator.output[0]: "found", operator.input[0]: "boxes"}
     return _expression(node.output[0], facts, names, _FLAGS_DEPTH) == _FLAGS
 
 
-def _expression(tensor: str, facts: _Facts, names: dict[str, str], depth: int) -> str:
-    """How a tensor is computed from named ones and single numbers; integer attributes are said unless zero."""
+def _expression(tensor: str, facts: _TensorFacts, names: dict[str, str], depth: int) -> str:
+    """Writes how a tensor is computed from named tensors and single numbers; integer attributes appear unless zero."""
     if tensor in names:
         return names[tensor]
     if tensor in facts.constants and facts.constants[tensor].size == 1:
@@ -194,7 +194,7 @@ def _replace(model: onnx.ModelProto, pattern: _Pattern) -> None:
 
 
 def _rounds(pattern: _Pattern) -> onnx.GraphProto:
-    """`_ROUNDS` between the pattern's tensors, everything else named after its operator."""
+    """Returns `_ROUNDS` between the pattern's tensors, with all other names prefixed by the operator's."""
     graph = parser.parse_graph(_ROUNDS)
     positions = np.arange(pattern.rows, dtype=np.int64).reshape(1, -1, 1)
     graph.initializer.append(numpy_helper.from_array(positions, "position"))
@@ -209,7 +209,7 @@ def _rounds(pattern: _Pattern) -> onnx.GraphProto:
 
 
 def _remove_with_sources(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
-    """Also what only it was computed from."""
+    """Removes a node and the nodes that only it read."""
     model.graph.node.remove(node)
     for name in dict.fromkeys(node.input):
         source = _producers(model).get(name)

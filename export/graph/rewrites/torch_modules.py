@@ -1,4 +1,4 @@
-"""Modules with a replacement that converts. Promises: known by their class's full name; no library is imported."""
+"""Finds replacements for modules that do not convert, by the class's full name, so that no library is imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPLACEMENTS: dict[str, Callable[[Any], nn.Module]] = {
 
 
 def replacement_of(module: nn.Module) -> nn.Module | None:
-    """A module that computes the same in operators that convert; None where the module itself does."""
+    """Returns a module that computes the same in operators that convert; None when the module itself converts."""
     kind = type(module)
     make = _REPLACEMENTS.get(f"{kind.__module__}.{kind.__qualname__}")
     return None if make is None else make(module)

@@ -1,4 +1,4 @@
-"""int8 and fp8. Promises: real calibration data, measured choices, a reason for every layer that stays float.
+"""Makes int8 and fp8 files from calibration images; measurements choose, and every layer that stays float has a reason.
 
 calibrate.py           step `calibrate`: one form's activations, observed once for every variant of it
 calibration.py         observes activations on images

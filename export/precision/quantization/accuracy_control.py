@@ -1,4 +1,4 @@
-"""Takes sensitive layers out of quantization. Promises: only while a metric is out of budget; every try is reported.
+"""Keeps the most sensitive layers float while the metric is out of budget; every try is returned.
 
 After NNCF's quantization with accuracy control, with layers ranked by the noise each one causes at the outputs. The
 heads go first: they are small, and nothing behind them evens their rounding out.
@@ -31,7 +31,7 @@ class ControlTerms:
 def controlled(
     first: Attempt, heads: Sequence[str], worst_first: Sequence[str], terms: ControlTerms, attempt: Try
 ) -> list[Attempt]:
-    """Attempts in order, the first included; the last one is within budget, or the best that was possible."""
+    """Returns the attempts in order, `first` included; the last one is within budget, or the best that was possible."""
     attempts = [first]
     steps = layers_taken_out(heads, worst_first, terms.max_float_layers)
     drops = [terms.drop(first.candidate)]

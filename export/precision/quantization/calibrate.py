@@ -1,6 +1,6 @@
-"""Step `calibrate`: one form's activations, observed once. Promises: allowed data only; every precision reads the same.
+"""Step `calibrate`: observes one form's activations once, on images that calibration may use.
 
-The histograms cover every float activation of the network, so that variants of different placement share one pass.
+The histograms cover every float activation of the network, so that variants with different placement share one pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CALIBRATED = frozenset({"int8", "fp8"})
 
 
 def run_calibrate(context: StepContext) -> Detail:
-    """Writes histograms of all activations. Raises DataRefused for data that must not be calibrated on."""
+    """Writes histograms of all activations. Raises DataRefused when the images must not be used for calibration."""
     if context.form not in calibrated_forms(context.loaded):
         return {"observed_tensors": 0}
     recipe = context.recipe
@@ -46,19 +46,19 @@ def run_calibrate(context: StepContext) -> Detail:
 
 
 def calibrated_forms(loaded: LoadedRecipe) -> tuple[Form, ...]:
-    """The forms of the weights that some variant of the recipe quantizes."""
+    """Returns the forms of the weights that some variant of the recipe quantizes."""
     traits = [TRAITS[variant] for variant in loaded.recipe.variants]
     return tuple(dict.fromkeys(each.form for each in traits if each.precision in _CALIBRATED))
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
-    """Float tensors that the network computes, in graph order; what the answer head makes of them is not observed."""
+    """Returns the float tensors that the network computes, in graph order, without those of the answer head."""
     floats = float_tensors(model) - {tensor.name for tensor in model.graph.initializer}
     return [name for node in network_nodes(model) for name in node.output if name in floats]
 
 
 def read_histograms(artifact: Artifact) -> dict[str, Histogram]:
-    """By tensor name. Raises GraphError when the step observed nothing."""
+    """Returns histograms by tensor name. Raises GraphError when the step observed nothing."""
     file = artifact.file(HISTOGRAMS_FILE)
     if not file.exists():
         raise GraphError(f"{file} is missing: no variant of this form asked for calibration when the step ran")

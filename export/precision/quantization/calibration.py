@@ -1,4 +1,4 @@
-"""Observes activations on calibration images. Promises: one pass for all calibrators, and real images only."""
+"""Observes activations on real calibration images, once for all calibrators."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from saccade.export.precision.quantization.thresholds import (
 from saccade.export.recipe import CalibrationSpec
 
 LARGEST_BATCH = 8
-_MEMORY_BYTES = 512 << 20  # of observed activations at once; large networks are observed part by part
-_UNKNOWN_BYTES = 1 << 20  # assumed for a tensor whose shape no inference tells
+_MEMORY_BYTES = 512 << 20  # bytes of observed activations at once; large networks are observed part by part
+_UNKNOWN_BYTES = 1 << 20  # bytes assumed for a tensor whose shape inference does not give
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """A named way from histogram to range."""
+    """A named function from a histogram to a range."""
 
     name: str
     choose: Callable[[Histogram], Range]
@@ -49,9 +49,9 @@ class ObservationPart:
 
 
 def calibrators_of(spec: CalibrationSpec, grid: Grid = UINT8) -> tuple[Calibrator, ...]:
-    """The candidates a recipe asks for, cheapest idea first (ties are decided in this order).
+    """Returns the calibrators that a recipe asks for, in the order that decides ties, the cheapest idea first.
 
-    Entropy counts equal steps, so a grid without them takes min-max in its place.
+    Entropy counts equal steps, so a grid without equal steps takes min-max in its place.
     """
     chosen: list[Calibrator] = []
     if spec.minmax or (spec.entropy and not grid.is_uniform):
@@ -67,9 +67,9 @@ def calibrators_of(spec: CalibrationSpec, grid: Grid = UINT8) -> tuple[Calibrato
 def observe(
     model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.uint8], largest_batch: int = LARGEST_BATCH
 ) -> dict[str, Histogram]:
-    """Histograms of the named float tensors over all images (n, height, width, 3).
+    """Returns histograms of the named float tensors over all images (n, height, width, 3).
 
-    Runs the graph twice per part: extremes first, so that the bins fit.
+    The graph runs twice per part: first to find the extremes, then to fill bins that fit them.
     """
     histograms: dict[str, Histogram] = {}
     for part in observation_parts(model, list(tensors), largest_batch):
@@ -119,7 +119,7 @@ def _observed(model: onnx.ModelProto, part: ObservationPart, images: NDArray[np.
 def ranges_of(
     histograms: Mapping[str, Histogram], calibrator: Calibrator, unclipped: Collection[str] = ()
 ) -> dict[str, Range]:
-    """The calibrator's range of every tensor; those in `unclipped` keep their extremes."""
+    """Returns the calibrator's range of every tensor; tensors in `unclipped` keep their extremes."""
     return {
         name: minmax_range(histogram) if name in unclipped else calibrator.choose(histogram)
         for name, histogram in histograms.items()
@@ -145,7 +145,7 @@ def _activations(
 
 
 def _observing_session(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
-    """The same graph with the named tensors as extra outputs."""
+    """Opens the same graph with the named tensors as extra outputs."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(

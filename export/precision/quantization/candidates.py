@@ -1,4 +1,4 @@
-"""Tries quantized files on the tuning split. Promises: every attempt is measured through the serving backend."""
+"""Writes quantized files and measures each of them on the tuning split through the serving backend."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from saccade.export.steps import StepContext
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One calibrator's file and what it reached on the tuning split."""
+    """One calibrator's file and the metric that it reached on the tuning split."""
 
     calibrator: str
     metric: float
@@ -40,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A candidate and what is quantized in it."""
+    """A candidate and the layers that are quantized in it."""
 
     plan: QuantizationPlan
     candidate: Candidate
@@ -48,15 +48,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """What every attempt at one variant needs."""
+    """The inputs that every attempt at one variant shares."""
 
     context: StepContext
     scheme: QuantizationScheme
-    model: onnx.ModelProto  # float, with its weights
+    model: onnx.ModelProto  # float model with its weights
     histograms: Mapping[str, Histogram]
     tuning: ImageSplit
     scratch: Path
-    label: str = ""  # behind the calibrator's name; tells candidates of two benches apart
+    label: str = ""  # suffix of the calibrator's name that tells candidates of two benches apart
 
 
 def best_candidate(candidates: list[Candidate]) -> Candidate:
@@ -65,7 +65,7 @@ def best_candidate(candidates: list[Candidate]) -> Candidate:
 
 
 def measured_candidates(bench: Workbench, plan: QuantizationPlan) -> list[Candidate]:
-    """One file per calibrator of the recipe, each measured on the tuning split."""
+    """Makes and measures one file per calibrator of the recipe."""
     candidates: list[Candidate] = []
     for calibrator in calibrators_of(bench.context.recipe.calibration, bench.scheme.grid):
         bench.context.note(f"trying {calibrator.name}{bench.label}")
@@ -76,7 +76,7 @@ def measured_candidates(bench: Workbench, plan: QuantizationPlan) -> list[Candid
 
 
 def plan_ranges(bench: Workbench, plan: QuantizationPlan, calibrator: Calibrator) -> dict[str, Range]:
-    """The calibrator's range of every activation that the plan quantizes."""
+    """Returns the calibrator's range of every activation that the plan quantizes."""
     return ranges_of(observed(bench.histograms, plan.tensors), calibrator, plan.unclipped)
 
 
@@ -105,12 +105,12 @@ def tuning_evidence(context: StepContext, file: Path, tuning: ImageSplit) -> Evi
 
 
 def plan_without(bench: Workbench, taken_out: Mapping[str, str]) -> QuantizationPlan:
-    """The bench's plan when a measurement keeps the named nodes float, with the reason for each."""
+    """Returns the bench's plan with the named nodes kept float, for the given reasons."""
     return bench.scheme.plan(bench.model, bench.context.recipe.calibration.keep_float, taken_out)
 
 
 def chosen_calibrator(bench: Workbench, candidate: Candidate) -> Calibrator:
-    """The calibrator that a measured candidate is named after."""
+    """Returns the calibrator that a measured candidate is named after."""
     calibrators = calibrators_of(bench.context.recipe.calibration, bench.scheme.grid)
     return next(each for each in calibrators if each.name + bench.label == candidate.calibrator)
 

@@ -1,4 +1,4 @@
-"""Lets equal LayerNorm scales compete. Promises: taken only where the tuning split's metric is better with them."""
+"""Makes the competitor with equal LayerNorm scales; it is taken only where the tuning split's metric is better."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.export.precision.quantization.calibration import observe
 from saccade.export.precision.quantization.qdq import float_tensors
 from saccade.export.precision.quantization.thresholds import Histogram
 
-EQUAL_SCALES = "+equal-scales"  # behind the name of a calibrator
+EQUAL_SCALES = "+equal-scales"  # appended to the name of a calibrator
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class EqualScales:
     """The same network with channels of equal range behind its LayerNorms."""
 
     model: onnx.ModelProto
-    histograms: Mapping[str, Histogram]  # of all its float activations
-    norms: int  # changed
+    histograms: Mapping[str, Histogram]  # histograms of all its float activations
+    norms: int  # how many LayerNorms were changed
 
 
 def equal_scales(
@@ -35,9 +35,9 @@ def equal_scales(
     *,
     is_symmetric: bool,
 ) -> EqualScales | None:
-    """None for a network without such a LayerNorm. Observes again only what the change moved; images: calibration.
+    """Returns None for a network without such a LayerNorm; only changed tensors are observed again.
 
-    Raises GraphError when the changed network answers differently.
+    `images` are calibration images. Raises GraphError when the changed network answers differently.
     """
     changed_outputs = [node.output[0] for node in adjustable_norms(model)]
     if not changed_outputs:
@@ -48,7 +48,7 @@ def equal_scales(
 
 
 def _moved_tensors(model: onnx.ModelProto, norm_outputs: Iterable[str]) -> list[str]:
-    """LayerNorm outputs, and products behind them whose bias is added afterwards."""
+    """Returns LayerNorm outputs, and products behind them whose bias is added afterwards."""
     outputs = list(norm_outputs)
     products = [
         node.output[0]

@@ -1,8 +1,8 @@
-"""Where Q/DQ pairs go for TensorRT. Promises: a pure decision, and a reason for every layer that stays float.
+"""Chooses where Q/DQ pairs go for TensorRT; a pure decision that gives a reason for every layer that stays float.
 
 TensorRT pulls a Quantize back through operators that only copy and fuses Conv, Add and Relu when the Add's other input
 is quantized. So pairs stand where weighted layers and residual sums read, and nowhere else. The rules are those of
-NVIDIA's guide on explicit quantization and of the ONNX part of its Model Optimizer, written anew.
+NVIDIA's guide on explicit quantization and of the ONNX part of its Model Optimizer; the code is new.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ _MOVING_OPS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A node reads an activation through a Q/DQ pair."""
+    """An activation input of a node that passes a Q/DQ pair."""
 
     tensor: str
     node: str
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """What is quantized, and why the rest is not."""
+class QdqPlacement:
+    """The nodes and tensors that are quantized, and why the others are not."""
 
     nodes: tuple[str, ...]  # weighted nodes whose weights and activations are quantized, in graph order
     edges: tuple[Edge, ...]
-    groups: tuple[tuple[str, ...], ...]  # quantized activations that share one scale, each in one group
-    reasons: Mapping[str, str]  # by weighted node that stays float
+    groups: tuple[tuple[str, ...], ...]  # quantized activations that share one scale; each is in one group
+    reasons: Mapping[str, str]  # reasons by weighted node that stays float
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Activations with a Q/DQ pair."""
+        """The activations with a Q/DQ pair."""
         return tuple(dict.fromkeys(edge.tensor for edge in self.edges))
 
 
 def placement_for_tensorrt(
     model: onnx.ModelProto, keep_float: tuple[str, ...] = (), taken_out: Mapping[str, str] = NOTHING
-) -> Placement:
-    """Pairs in front of wide weighted layers and of the residual inputs of sums that fuse with one.
+) -> QdqPlacement:
+    """Places pairs in front of wide weighted layers and of the residual inputs of sums that fuse with one.
 
-    `keep_float` are name prefixes from the recipe, `taken_out` are nodes that a measurement keeps float, and why.
+    `keep_float` holds name prefixes from the recipe, `taken_out` the nodes that a measurement keeps float, with
+    reasons.
     """
     shapes = tensor_shapes(model)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -77,13 +78,13 @@ def placement_for_tensorrt(
     edges = [Edge(node.input[0], node.name) for node in nodes]
     edges += _residual_edges(model, {node.name for node in nodes}, floats, shapes)
     quantized = tuple(dict.fromkeys(edge.tensor for edge in edges))
-    return Placement(
+    return QdqPlacement(
         tuple(node.name for node in nodes), tuple(edges), _groups(model.graph.node, quantized, floats), reasons
     )
 
 
 def weight_axis(node: onnx.NodeProto) -> int | None:
-    """The output channels' axis of a node's weight; None where output channels do not lie along one axis."""
+    """Returns the output channels' axis of a node's weight; None when output channels do not lie along one axis."""
     match node.op_type:
         case "Conv":
             return 0
@@ -101,7 +102,7 @@ def _reason_for_float(
     shapes: Mapping[str, tuple[int | str, ...]],
     floats: Collection[str],
 ) -> str:
-    """Empty for a node that gains by low precision."""
+    """Returns why a node stays float; empty for a node that gains from low precision."""
     shape = weights.get(node.input[1])
     if shape is None or node.input[0] not in floats:
         return "its weights are not constant"
@@ -136,9 +137,9 @@ def _residual_edges(
     floats: Collection[str],
     shapes: Mapping[str, tuple[int | str, ...]],
 ) -> list[Edge]:
-    """The other input of each sum that takes a quantized convolution's result: the convolution computes the sum, too.
+    """Finds the other input of each sum that a quantized convolution computes together with its own result.
 
-    Of two convolutions the later one does; the earlier one's result is the residual.
+    When two convolutions feed a sum, the later one computes it, and the earlier one's result is the residual.
     """
     order = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
     readers: dict[str, int] = {}
@@ -168,7 +169,7 @@ def _residual_edges(
 def _groups(
     nodes: Iterable[onnx.NodeProto], quantized: tuple[str, ...], floats: Collection[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Tensors joined by Concat, or by operators that only copy, need one scale: else numbers are rounded twice."""
+    """Groups tensors that Concat or copying operators join: they need one scale, or numbers are rounded twice."""
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Measures blocks and policies. Promises: compared files take turns within one loop, on the serving backend."""
+"""Measures blocks and quantization policies; compared files run alternately in one loop on the serving backend."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _REPEATS = 1000
 def searched(
     bench: Workbench, spec: PolicySpec, all_int8: Attempt, calibrator: Calibrator, found: Sensitivities
 ) -> tuple[Attempt, PolicyReport]:
-    """The winning policy, or all-int8 where nothing beats it, and what was measured."""
+    """Returns the winning policy, or all-int8 when nothing beats it, and the report of what was measured."""
     blocks = blocks_of(all_int8.plan.nodes, set(found.noise))
     noise = block_noise(blocks, found.noise)
     bench.context.note(f"timing {len(blocks)} blocks")
@@ -76,7 +76,7 @@ def searched(
 
 
 def _without_each(bench: Workbench, blocks: Sequence[Block], calibrator: Calibrator) -> list[Path]:
-    """A file per block, which alone is float in it."""
+    """Makes one file per block, in which that block alone is float."""
     files: list[Path] = []
     for index in range(len(blocks)):
         plan = plan_without(bench, taken_out(blocks, [index]))
@@ -95,9 +95,10 @@ def _attempt(bench: Workbench, blocks: Sequence[Block], prediction: Prediction, 
 
 
 def _timed(bench: Workbench, spec: PolicySpec, all_int8: Path, files: Sequence[Path]) -> list[NDArray[np.float64]]:
-    """Durations (turns, 2) of one batch: all-int8, and each file.
+    """Returns durations (rounds, 2) of one batch for all-int8 and each file.
 
-    Two at a time: in a longer round whoever begins one has also ended the last, and finds its weights in the cache.
+    Only two files run in a loop: with more, a file that begins a round directly after ending the last would find its
+    weights in the cache.
     """
     images = np.ascontiguousarray(bench.tuning.images[: spec.batch_size])
     budget_s = spec.budget_s / 2 / max(len(files), 1)
@@ -112,7 +113,7 @@ def _timed(bench: Workbench, spec: PolicySpec, all_int8: Path, files: Sequence[P
 
 
 def _fastest(turns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tenth percentiles (2,): other work on the machine only adds time, and a burst of it may last for most turns."""
+    """Returns the tenth percentiles (2,): other work only adds time, and a burst of it may last for most rounds."""
     found: NDArray[np.float64] = np.percentile(turns, 10, axis=0)
     return found
 

@@ -1,7 +1,8 @@
-"""Finds blocks that are better left float on this machine. Promises: predictions choose, only measurements decide.
+"""Finds blocks that are better left float on this machine: predictions choose what to measure, measurements decide.
 
-After SimQ-NAS (Sridhar et al., arXiv 2312.13301): search with cheap predictors, then measure the best. Both predictors
-add up what single blocks did: time saved by leaving one float, noise caused by quantizing its layers.
+The method follows SimQ-NAS (Sridhar et al., arXiv 2312.13301): search with cheap predictors, then measure the best.
+Both predictors add up effects of single blocks: the time saved by leaving a block float, and the noise caused by
+quantizing its layers.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from saccade.export.graph.onnx_graph import layer_of
 from saccade.export.recipe import PolicySpec
 from saccade.models.contract.specs import Frozen
 
-MOST_BLOCKS = 14  # all their subsets are predicted: 16 thousand sums
+MOST_BLOCKS = 14  # all subsets of so many blocks are predicted: 16 thousand sums
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Quantized nodes of one part of the network, float or int8 together."""
+    """Quantized nodes of one part of the network, which are float or int8 together."""
 
     name: str  # path of torch layers
     nodes: tuple[str, ...]
@@ -29,7 +30,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One policy as the predictors see it."""
+    """The predicted time and noise of one policy."""
 
     float_blocks: tuple[int, ...]
     seconds: float
@@ -37,16 +38,16 @@ class Prediction:
 
 
 class BlockFigure(Frozen):
-    """What leaving one block float does, everything else int8."""
+    """The effect of leaving one block float while everything else is int8."""
 
     name: str
     nodes: int
-    saved_ms: float  # negative: int8 is faster here
-    noise_db: float | None  # of its layers' quantization at the outputs; null: it has none
+    saved_ms: float  # milliseconds saved; negative: int8 is faster here
+    noise_db: float | None  # noise at the outputs from quantizing its layers; null: it has none
 
 
 class PolicyFigure(Frozen):
-    """One measured policy. Ratios compare with all-int8 in turns; above one is faster."""
+    """One measured policy. Ratios compare it with all-int8 in the same loop; above one, the policy is faster."""
 
     float_blocks: tuple[str, ...]
     predicted_ms: float
@@ -55,13 +56,13 @@ class PolicyFigure(Frozen):
     ratio_low: float
     ratio_high: float
     tuning_metric: float
-    gain: float  # over all-int8's tuning metric, with its interval over the same resampled images
+    gain: float  # gain in tuning metric over all-int8, with its interval over the same resampled images
     gain_low: float
     gain_high: float
 
 
 class PolicyReport(Frozen):
-    """The search's whole outcome."""
+    """The whole outcome of a search."""
 
     objective: str
     batch_size: int
@@ -70,13 +71,13 @@ class PolicyReport(Frozen):
     blocks: tuple[BlockFigure, ...]
     candidates: tuple[PolicyFigure, ...]
     winner: int | None  # index of a candidate; null: nothing beat all-int8
-    keep_float: tuple[str, ...]  # the winner's nodes, as the recipe's calibration.keep_float takes them
+    keep_float: tuple[str, ...]  # the winner's nodes, spelled as the recipe's calibration.keep_float takes them
 
 
 def blocks_of(nodes: Sequence[str], weighted: Collection[str], most: int = MOST_BLOCKS) -> tuple[Block, ...]:
-    """Splits the network along its layer paths, always the block with most nodes, while there are at most `most`.
+    """Splits the network along its layer paths, always the block with most nodes, up to `most` blocks.
 
-    Every block has a weighted node: activations and sums go with the layer in front of them.
+    Every block has a weighted node: activations and sums belong to the layer in front of them.
     """
     blocks = [Block("", tuple(nodes))]
     while True:
@@ -92,13 +93,14 @@ def blocks_of(nodes: Sequence[str], weighted: Collection[str], most: int = MOST_
 def predicted_policies(
     seconds: float, slowest: float, saved: NDArray[np.float64], noise: NDArray[np.float64], count: int
 ) -> list[Prediction]:
-    """Spread over the Pareto front of time and noise: some block float and some int8, `slowest` seconds at most.
+    """Returns policies spread over the Pareto front of time and noise that take at most `slowest` seconds.
 
-    seconds: of all-int8. saved, noise: (blocks,) of one block left float, and of its quantization.
+    `seconds` is the time of all-int8; `saved` and `noise` (blocks,) hold the effects of each block. Every policy leaves
+    some block float and some int8.
     """
     blocks = len(saved)
     if blocks < 2:
-        return []  # all float or all int8 is no policy
+        return []  # all float or all int8 is not a policy to choose
     subsets = (np.arange(1, (1 << blocks) - 1)[:, None] >> np.arange(blocks)) & 1  # (policies, blocks); 1 is float
     times = seconds - subsets @ saved
     noises = (1 - subsets) @ noise
@@ -116,7 +118,7 @@ def predicted_policies(
 
 
 def winner_of(candidates: Sequence[PolicyFigure], spec: PolicySpec) -> int | None:
-    """The best that gains in the objective beyond chance and keeps the other within its budget; None without one."""
+    """Returns the candidate that gains in the objective beyond chance and stays in budget; None without one."""
     if spec.objective == "latency":
         good = [index for index, each in enumerate(candidates) if each.ratio_low > 1.0 and each.gain >= 0.0]
         return max(good, key=lambda index: candidates[index].speed_ratio, default=None)
@@ -129,12 +131,12 @@ def winner_of(candidates: Sequence[PolicyFigure], spec: PolicySpec) -> int | Non
 
 
 def slowest_share(spec: PolicySpec) -> float:
-    """How long a policy may take, as a share of all-int8's time."""
+    """Returns how long a policy may take, as a share of all-int8's time."""
     return 1.0 + spec.max_slowdown if spec.objective == "accuracy" else 1.0
 
 
 def taken_out(blocks: Sequence[Block], chosen: Sequence[int]) -> dict[str, str]:
-    """Nodes of the chosen blocks with the reason why they stay float."""
+    """Returns the nodes of the chosen blocks with the reason why they stay float."""
     return {
         node: f"the measured policy leaves {blocks[index].name} float"
         for index in chosen
@@ -147,7 +149,7 @@ def block_noise(blocks: Sequence[Block], noise: Mapping[str, float]) -> NDArray[
 
 
 def _parts(block: Block, weighted: Collection[str]) -> list[Block]:
-    """One level deeper along the layer path, in order; a path with one way on is followed to where it forks."""
+    """Splits one level deeper along the layer path, in order; a path that does not fork is followed until it does."""
     depth = len(block.name.split(".")) if block.name else 0
     paths = [layer_of(node).split(".") for node in block.nodes]
     while True:
@@ -161,7 +163,7 @@ def _parts(block: Block, weighted: Collection[str]) -> list[Block]:
 
 
 def _with_weights(parts: Mapping[str, Sequence[str]], weighted: Collection[str]) -> list[Block]:
-    """Parts without a weighted node join the one before them, or the first that has one."""
+    """Joins parts without a weighted node to the one before them, or to the first that has one."""
     joined: list[Block] = []
     waiting: tuple[str, ...] = ()
     for name, nodes in parts.items():

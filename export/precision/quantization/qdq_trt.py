@@ -1,4 +1,4 @@
-"""Static int8 and fp8 for TensorRT. Promises: symmetric Q/DQ, weights per output channel, and zero weights stay zero.
+"""Writes static int8 and fp8 graphs for TensorRT: symmetric Q/DQ, weights per output channel, zero weights stay zero.
 
 Weights become integers in the file; biases, inputs and outputs stay what they were.
 """
@@ -17,15 +17,15 @@ from onnx import helper, numpy_helper
 
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import constants_of, drop_unused_constants
-from saccade.export.precision.quantization.placement_trt import Placement, weight_axis
+from saccade.export.precision.quantization.placement_trt import QdqPlacement, weight_axis
 from saccade.export.precision.quantization.thresholds import LARGEST_FP8, LARGEST_INT8, Range, symmetric_scale
 
-_FP8_OPSET = 19  # the first whose Q/DQ know float8
+_FP8_OPSET = 19  # the first opset whose Q/DQ take float8
 
 
 @dataclass(frozen=True, slots=True)
 class NumberFormat:
-    """What the quantized numbers are."""
+    """The numbers that quantized values are stored as."""
 
     name: str
     dtype: np.dtype[Any]
@@ -33,7 +33,7 @@ class NumberFormat:
     is_integer: bool
 
     def codes(self, values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[Any]:
-        """The nearest codes of `values`; zero is zero whatever the scale."""
+        """Returns the nearest codes of `values`; zero stays zero at every scale."""
         scaled = values.astype(np.float64) / scale
         rounded = np.round(scaled) if self.is_integer else scaled
         return np.clip(rounded, -self.largest, self.largest).astype(np.float32).astype(self.dtype)
@@ -44,9 +44,9 @@ FP8_FORMAT = NumberFormat("float8e4m3", np.dtype(ml_dtypes.float8_e4m3fn), LARGE
 
 
 def quantized_for_tensorrt(
-    model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, Range], numbers: NumberFormat
+    model: onnx.ModelProto, placement: QdqPlacement, ranges: Mapping[str, Range], numbers: NumberFormat
 ) -> onnx.ModelProto:
-    """A copy of `model` with explicit Q/DQ. Raises GraphError for an opset that has no such numbers."""
+    """Returns a copy of `model` with explicit Q/DQ. Raises GraphError for an opset without such numbers."""
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if not numbers.is_integer and opset < _FP8_OPSET:
         raise GraphError(f"{numbers.name} needs opset {_FP8_OPSET}, the graph has {opset}: raise onnx.opset")
@@ -76,14 +76,14 @@ def quantized_for_tensorrt(
 
 
 def weight_scale(values: NDArray[np.float32], axis: int | None, numbers: NumberFormat) -> NDArray[np.float32]:
-    """Per output channel along `axis`, in a shape that broadcasts; one number where there is no such axis."""
+    """Returns scales per output channel along `axis`, shaped to broadcast; one number when there is no such axis."""
     others = tuple(index for index in range(values.ndim) if index != axis)
     largest = np.abs(values).max(axis=others, keepdims=axis is not None)
     return np.asarray(np.where(largest > 0.0, largest / numbers.largest, 1.0), np.float32)
 
 
-def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Each quantized tensor's range, widened to its group's."""
+def shared_ranges(placement: QdqPlacement, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Returns each quantized tensor's range, widened to its group's."""
     shared: dict[str, Range] = {}
     for group in placement.groups:
         found = [ranges[name] for name in group]
@@ -93,9 +93,9 @@ def shared_ranges(placement: Placement, ranges: Mapping[str, Range]) -> dict[str
 
 
 def _activation_pairs(
-    placement: Placement, ranges: Mapping[str, Range], numbers: NumberFormat, zero: str, model: onnx.ModelProto
+    placement: QdqPlacement, ranges: Mapping[str, Range], numbers: NumberFormat, zero: str, model: onnx.ModelProto
 ) -> dict[str, tuple[onnx.NodeProto, onnx.NodeProto]]:
-    """One Quantize and Dequantize per tensor, whoever reads them."""
+    """Makes one Quantize and Dequantize per tensor, shared by all its readers."""
     pairs: dict[str, tuple[onnx.NodeProto, onnx.NodeProto]] = {}
     for name, chosen in shared_ranges(placement, ranges).items():
         scale = np.array(symmetric_scale(chosen, numbers.largest), np.float32)
@@ -113,7 +113,7 @@ def _activation_pairs(
 def _quantized_weights(
     model: onnx.ModelProto, nodes: Collection[str], numbers: NumberFormat
 ) -> dict[str, onnx.NodeProto]:
-    """Each named node's Dequantize; its codes and scales join the graph's constants."""
+    """Makes each named node's Dequantize; its codes and scales join the graph's constants."""
     constants = constants_of(model)
     made: dict[str, onnx.NodeProto] = {}
     for node in model.graph.node:

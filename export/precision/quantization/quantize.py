@@ -1,4 +1,4 @@
-"""Makes int8 and fp8 files. Promises: the calibrator with the best tuning metric wins; all are reported."""
+"""Makes int8 and fp8 files; the calibrator with the best metric on the tuning split is taken, and all are reported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def make_quantized(context: StepContext) -> Detail:
 
 
 def measured_sensitivities(bench: Workbench, first: Attempt, images: NDArray[np.uint8]) -> Sensitivities:
-    """Of every quantized weighted layer in the chosen calibrator's ranges; measured at any price where it decides."""
+    """Measures all quantized layers with the chosen calibrator's ranges, without time limit where they decide."""
     spec, recipe = bench.context.recipe.calibration, bench.context.recipe
     decides = spec.accuracy_control.max_drop is not None or spec.policy is not None
     names = {node.name for node in weighted_part(bench.model) if node.op_type in WEIGHTED_OPS}
@@ -109,7 +109,7 @@ def measured_sensitivities(bench: Workbench, first: Attempt, images: NDArray[np.
 
 
 def refined(bench: Workbench, first: Attempt, found: Sensitivities) -> tuple[list[Attempt], Facts]:
-    """What accuracy control and the policy search make of the best candidate: attempts in order, the taken one last."""
+    """Applies accuracy control and policy search to the best candidate; of the attempts, the last one is taken."""
     context, spec = bench.context, bench.context.recipe.calibration
     calibrator = chosen_calibrator(bench, first.candidate)
 
@@ -171,7 +171,7 @@ def taken_back(attempts: list[Attempt]) -> int:
 
 
 def with_equal_scales(bench: Workbench, images: NDArray[np.uint8]) -> list[Workbench]:
-    """A second bench where the network has LayerNorms whose channels can be made to reach equally far."""
+    """Returns a second bench when the network has LayerNorms whose channels can get equal ranges."""
     grid, recipe = bench.scheme.grid, bench.context.recipe
     if not (recipe.calibration.layer_norm_reparametrisation and grid.is_uniform):
         return []  # a floating-point grid rounds small channels as finely as large ones
@@ -183,7 +183,7 @@ def with_equal_scales(bench: Workbench, images: NDArray[np.uint8]) -> list[Workb
 
 
 def norm_facts(tried: list[tuple[Workbench, list[Candidate]]], taken: Workbench) -> dict[str, str | float]:
-    """Both figures of a network whose LayerNorms competed; nothing for others."""
+    """Returns both figures of a network whose LayerNorms competed; nothing for other networks."""
     if len(tried) == 1:
         return {}
     plain, equal = (best_candidate(candidates).metric for _, candidates in tried)
@@ -195,7 +195,7 @@ def norm_facts(tried: list[tuple[Workbench, list[Candidate]]], taken: Workbench)
 
 
 def layer_table(model: onnx.ModelProto, plan: QuantizationPlan, found: Sensitivities) -> list[dict[str, object]]:
-    """A row per weighted node, JSON-ready."""
+    """Returns a JSON row per weighted node."""
     chosen = set(plan.nodes)
     return [
         {
@@ -212,10 +212,10 @@ def layer_table(model: onnx.ModelProto, plan: QuantizationPlan, found: Sensitivi
 
 
 def optimised_ops(file: Path, scratch: Path) -> dict[str, int]:
-    """How often each kernel occurs after ONNX Runtime's own fusions: whether Q/DQ pairs really became int8 kernels."""
+    """Counts each kernel after ONNX Runtime's own fusions; it shows whether Q/DQ pairs really became int8 kernels."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(scratch / "optimised.onnx")
-    options.log_severity_level = 4  # it warns that such a file fits this machine only, which is the point
+    options.log_severity_level = 4  # hides the warning that such a file fits this machine only, which is intended
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return op_counts(onnx.load(options.optimized_model_filepath).graph.node)
 
@@ -226,7 +226,7 @@ def _runs_elsewhere(context: StepContext) -> bool:
 
 
 def _runtime_facts(context: StepContext, scratch: Path) -> Facts:
-    """What this machine makes of the file; nothing for variants that other machines run."""
+    """Returns facts about this machine's kernels; nothing for variants that other machines run."""
     if _runs_elsewhere(context):
         return {}
     kernels = optimised_ops(context.out / MODEL_FILE, scratch)

@@ -1,4 +1,4 @@
-"""The ways to quantize a network, by target. Promises: one shape for all, so that choosing and measuring is shared."""
+"""Describes the ways to quantize a network by target in one form, so that choosing and measuring share their code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 import onnx
 
 from saccade.export.graph.onnx_graph import WEIGHTED_OPS, weighted_part
-from saccade.export.precision.quantization.placement_trt import Placement, placement_for_tensorrt
+from saccade.export.precision.quantization.placement_trt import QdqPlacement, placement_for_tensorrt
 from saccade.export.precision.quantization.qdq import (
     has_vnni,
     last_tensors,
@@ -24,23 +24,24 @@ from saccade.export.variants import Precision, VariantKind
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """What becomes low precision in one network; `apply` makes the graph for given ranges."""
+    """The tensors and nodes of one network that become low precision; `apply` makes the graph for given ranges."""
 
-    nodes: tuple[str, ...]  # quantized, in graph order
+    nodes: tuple[str, ...]  # quantized nodes in graph order
     tensors: tuple[str, ...]  # activations that need a range
-    unclipped: frozenset[str]  # those that keep their extremes
-    reasons: Mapping[str, str]  # by weighted node that stays float
+    unclipped: frozenset[str]  # activations that keep their extremes
+    reasons: Mapping[str, str]  # reasons by weighted node that stays float
     apply: Callable[[Mapping[str, Range]], onnx.ModelProto]
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationScheme:
-    """One target's way."""
+    """The number formats and the planner of one target."""
 
     precision: Precision
-    grid: Grid  # of activations
-    numbers: NumberFormat  # of weights
-    # Of a network, name prefixes that the recipe keeps float, and nodes that a measurement takes out, with the reason.
+    grid: Grid  # numbers of activations
+    numbers: NumberFormat  # numbers of weights
+    # Plans a network, given name prefixes that the recipe keeps float, and nodes that a measurement keeps float, with
+    # reasons.
     plan: Callable[[onnx.ModelProto, tuple[str, ...], Mapping[str, str]], QuantizationPlan]
 
 
@@ -71,7 +72,7 @@ def _plan_for_cpu(
 def _plan_for_tensorrt(
     numbers: NumberFormat, model: onnx.ModelProto, keep_float: tuple[str, ...], taken_out: Mapping[str, str]
 ) -> QuantizationPlan:
-    placement: Placement = placement_for_tensorrt(model, keep_float, taken_out)
+    placement: QdqPlacement = placement_for_tensorrt(model, keep_float, taken_out)
     return QuantizationPlan(
         placement.nodes,
         placement.tensors,

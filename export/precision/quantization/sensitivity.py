@@ -1,6 +1,6 @@
-"""How much each layer's quantization disturbs a network. Promises: measured on its outputs, one layer at a time.
+"""Measures how much each layer's quantization disturbs the network's outputs, one layer at a time.
 
-One graph holds every layer in both precisions with a switch each, so that a whole network costs one session.
+One graph holds every layer in both precisions with a switch each, so that one session measures a whole network.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from saccade.export.precision.quantization.placement_trt import weight_axis
 from saccade.export.precision.quantization.qdq_trt import NumberFormat, weight_scale
 from saccade.export.precision.quantization.thresholds import Grid, Range, symmetric_scale
 
-_QUIETEST = 1e-12  # noise to signal; nothing is reported as infinitely exact
+_QUIETEST = 1e-12  # least noise to signal that is reported, so that no layer is infinitely exact
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivities:
     """Noise to signal at the network's outputs by layer; empty when measuring would have taken too long."""
 
-    noise: Mapping[str, float]  # by node name: power of the error over power of the output, mean of all outputs
-    seconds: float  # what measuring took, or would have taken
+    # by node name: power of the error divided by power of the output, averaged over all outputs
+    noise: Mapping[str, float]
+    seconds: float  # seconds that measuring took, or would have taken
 
     def decibels(self, node: str) -> float | None:
-        """Signal over noise; the smaller, the more sensitive."""
+        """Signal to noise of a node; a smaller value means a more sensitive layer."""
         found = self.noise.get(node)
         return None if found is None else round(-10.0 * float(np.log10(max(found, _QUIETEST))), 2)
 
@@ -52,7 +53,7 @@ def sensitivities(
     batch_size: int,
     budget_s: float,
 ) -> Sensitivities:
-    """Of the named weighted nodes, each quantized alone: its weights, and its activation where `ranges` has one."""
+    """Quantizes each named weighted node alone: its weights, and its activation when `ranges` has one."""
     switched = switchable(model, nodes, ranges, grid, numbers)
     names = [node.name for node in model.graph.node if node.name in set(nodes)]
     session = _session(switched)
@@ -69,7 +70,7 @@ def sensitivities(
 def switchable(
     model: onnx.ModelProto, nodes: Collection[str], ranges: Mapping[str, Range], grid: Grid, numbers: NumberFormat
 ) -> onnx.ModelProto:
-    """A copy that takes a boolean `switch_of(node)` per named node and answers the network's raw outputs."""
+    """Returns a copy that takes a boolean `switch_of(node)` per named node and answers the raw outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     constants = constants_of(copy)
@@ -127,7 +128,7 @@ def _switched_weight(
 
 
 def _parameters(grid: Grid, chosen: Range) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Scale and zero point of a grid over a range."""
+    """Returns scale and zero point of a grid over a range."""
     if grid.is_symmetric:
         scale = symmetric_scale(chosen, grid.largest)
         return np.array(scale, np.float32), np.zeros((), grid.dtype)
@@ -138,7 +139,7 @@ def _parameters(grid: Grid, chosen: Range) -> tuple[NDArray[np.float32], NDArray
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # pairs stay as written
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # keeps the pairs as written
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

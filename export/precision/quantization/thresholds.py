@@ -1,4 +1,4 @@
-"""Chooses activation ranges from histograms. Promises: pure functions; a range always contains zero.
+"""Chooses activation ranges from histograms with pure functions; every range contains zero.
 
 Entropy follows Migacz, 8-bit inference with TensorRT (GTC 2017): the clipping threshold whose quantized distribution
 loses least information (Kullback-Leibler), searched over the magnitudes. MSE minimises the expected squared error of
@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 BINS = 2048
 LARGEST_UINT8 = 255.0
 LARGEST_INT8 = 127.0  # symmetric: -128 is not used
-LARGEST_FP8 = 448.0  # of E4M3
-_LEVELS_ONE_SIDED = 256  # all codes on one side of zero, as after ReLU
+LARGEST_FP8 = 448.0  # largest number of E4M3
+_LEVELS_ONE_SIDED = 256  # all codes lie on one side of zero, as after ReLU
 _LEVELS_TWO_SIDED = 128
 _SEARCH_STEP = 16  # bins between candidate thresholds
-_SHARES = np.linspace(1.0, 0.1, 64)  # of the largest magnitude: where the mean squared error is tried
-_POINTS_PER_BIN = 4  # values that stand for a bin, since a bin may be as wide as a quantization step
+_SHARES = np.linspace(1.0, 0.1, 64)  # shares of the largest magnitude at which the mean squared error is computed
+_POINTS_PER_BIN = 4  # values that represent a bin, because a bin may be as wide as a quantization step
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """How often values of one tensor fell into `BINS` equal bins over [low, high], which are its extremes."""
+    """Counts of one tensor's values in `BINS` equal bins over [low, high], the tensor's extremes."""
 
     low: float
     high: float
@@ -52,18 +52,19 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The numbers that activations become."""
+    """The numbers that activations are rounded to."""
 
     name: str
-    is_symmetric: bool  # as many codes below zero as above, used or not
+    is_symmetric: bool  # True: as many codes below zero as above, used or not
     is_uniform: bool
     dtype: np.dtype[Any]
-    largest: float  # code; the smallest is 0, or as far below zero where the grid is symmetric
-    rounded: Callable[[NDArray[np.float64], Range], NDArray[np.float64]]  # values to the nearest numbers of the range
+    largest: float  # largest code; the smallest is 0, or its negative where the grid is symmetric
+    # rounds values to the nearest numbers of the range
+    rounded: Callable[[NDArray[np.float64], Range], NDArray[np.float64]]
 
 
 def symmetric_scale(chosen: Range, largest_code: float) -> float:
-    """The real value of one step: the range's larger side becomes the largest code."""
+    """Returns the value of one step: the range's larger side becomes the largest code."""
     return max(chosen.magnitude, _TINY) / largest_code
 
 
@@ -92,7 +93,7 @@ FP8 = Grid("float8e4m3", True, False, np.dtype(ml_dtypes.float8_e4m3fn), LARGEST
 
 
 def minmax_range(histogram: Histogram) -> Range:
-    """Nothing is clipped."""
+    """Returns the range of all values; nothing is clipped."""
     return _with_zero(histogram.low, histogram.high)
 
 
@@ -125,7 +126,7 @@ def mse_range(histogram: Histogram, grid: Grid = UINT8) -> Range:
     offsets = (np.arange(_POINTS_PER_BIN) + 0.5) / _POINTS_PER_BIN * width
     values = histogram.edges[:-1, None] + offsets  # (BINS, points)
     weights = histogram.counts.astype(np.float64)
-    weights[_zero_bin(histogram)] = 0.0  # what is zero there is exact on any grid
+    weights[_zero_bin(histogram)] = 0.0  # zeros are exact on every grid
     largest = max(abs(histogram.low), abs(histogram.high))
     ranges = [_clipped(histogram, largest * float(share)) for share in _SHARES]
     errors = [float(weights @ np.square(grid.rounded(values, each) - values).mean(axis=1)) for each in ranges]
@@ -137,24 +138,24 @@ def _clipped(histogram: Histogram, magnitude: float) -> Range:
 
 
 def _zero_bin(histogram: Histogram) -> int:
-    """The bin that holds zero, or the one nearest to it."""
+    """Returns the bin that holds zero, or the one nearest to it."""
     position = np.searchsorted(histogram.edges, 0.0, side="right") - 1
     return int(np.clip(position, 0, len(histogram.counts) - 1))
 
 
 def _magnitude_counts(histogram: Histogram) -> NDArray[np.float64]:
-    """Counts (BINS,) of |value| over [0, largest magnitude]."""
+    """Returns counts (BINS,) of |value| over [0, largest magnitude]."""
     centres = (histogram.edges[:-1] + histogram.edges[1:]) / 2.0
     largest = max(abs(histogram.low), abs(histogram.high), _TINY)
     bins = np.minimum((np.abs(centres) / largest * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, histogram.counts, BINS).astype(np.float64)
-    # ReLU's zeros are exact in any scale; left in, their spike outweighs everything that clipping loses.
+    # ReLU's zeros are exact at every scale; their spike would outweigh everything that clipping loses.
     counts[0] = counts[1]
     return counts
 
 
 def _divergence(counts: NDArray[np.float64], stop: int, levels: int) -> float:
-    """KL(reference || quantized) when magnitudes are clipped behind bin `stop`."""
+    """Returns KL(reference || quantized) when magnitudes are clipped behind bin `stop`."""
     reference = counts[:stop].copy()
     reference[-1] += counts[stop:].sum()
     starts = np.arange(levels) * stop // levels
@@ -170,6 +171,6 @@ def _divergence(counts: NDArray[np.float64], stop: int, levels: int) -> float:
 
 
 def _with_zero(low: float, high: float) -> Range:
-    """Zero must be representable exactly: padding and ReLU produce it."""
+    """Includes zero, which must be exact because padding and ReLU produce it."""
     low, high = min(low, 0.0), max(high, 0.0)
     return Range(low, high if high > low else low + _TINY)

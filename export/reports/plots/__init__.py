@@ -1,4 +1,4 @@
-"""A report's plots, by name. Promises: one plot per question that the report has figures for.
+"""Draws a report's plots by name: one plot per question that the report has figures for.
 
 `canvas.py` writes PNG and SVG, `bars.py` and `lines.py` draw.
 """
@@ -15,7 +15,7 @@ from saccade.export.reports.plots.lines import draw_accuracy_latency, draw_preci
 
 
 def drawers_of(report: ExportReport) -> dict[str, Drawer]:
-    """What can be drawn of this report."""
+    """Returns the plots that can be drawn of this report, by name."""
     drawers: dict[str, Drawer] = {}
     if comparable(report.variants)[0]:
         drawers["accuracy_latency"] = draw_accuracy_latency

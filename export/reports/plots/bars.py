@@ -1,4 +1,4 @@
-"""Draws what each variant reached: latency, metric, classes, calibrators. Promises: nothing estimated or smoothed."""
+"""Draws bars of what each variant reached: latency, metric, classes, calibrators."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def draw_metric(figure: Figure, report: ExportReport) -> None:
 
 
 def draw_calibrators(figure: Figure, report: ExportReport) -> None:
-    """One group of bars per calibrator, one bar per variant."""
+    """Draws one group of bars per calibrator, one bar per variant."""
     axes = figure.add_subplot()
     names = list(dict.fromkeys(each.calibrator for table in report.calibration for each in table.candidates))
     width = 0.8 / len(report.calibration)

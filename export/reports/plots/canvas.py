@@ -1,4 +1,4 @@
-"""Turns drawings into PNG or SVG. Promises: no display, equal bytes for equal figures, SVG in the page's colours."""
+"""Renders drawings as PNG or SVG without a display; equal figures give equal bytes, and SVG uses the page's colours."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Drawer = Callable[[Figure, ExportReport], None]
 
 _SIZE_INCHES = (6.4, 3.8)
 _DPI = 110
-_INK = "#010203"  # stands for the page's text colour, which is another one in the dark
+_INK = "#010203"  # replaced by the page's text colour, which differs in dark mode
 _STYLE: dict[Any, Any] = {  # matplotlib's stub names every key in its type
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "saccade",  # without it ids are random
+    "svg.fonttype": "none",  # keeps text as text
+    "svg.hashsalt": "saccade",  # makes ids reproducible
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,7 +44,7 @@ def write_png(path: Path, draw: Drawer, report: ExportReport) -> Path:
 
 
 def svg(name: str, draw: Drawer, report: ExportReport) -> str:
-    """An SVG element to put into a page: no prologue, ids of its own, as wide as the page allows."""
+    """Returns an SVG element for a page: without prologue, with ids of its own, as wide as the page allows."""
     stream = io.StringIO()
     with matplotlib.rc_context(_SVG_STYLE):
         _drawn(draw, report).savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -58,9 +58,7 @@ def _for_page(text: str, name: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", text, count=1)
-    text = re.sub(
-        r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text
-    )  # half the size, same looks
+    text = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)  # half the size, same look
     text = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 sans-serif", text)
     return text.replace(_INK, "currentColor")
 

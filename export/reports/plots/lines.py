@@ -1,4 +1,4 @@
-"""Draws accuracy against speed, precision-recall, recovery. Promises: measured points; lines only join them."""
+"""Draws accuracy against speed, precision-recall and recovery; lines only join measured points."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from saccade.export.qualification.curves import PrecisionRecall
 from saccade.export.qualification.detection_evidence import RECALL_POINTS
 from saccade.export.reports.export_report import ExportReport
-from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 
 _MOST_NAMED_CURVES = 12  # more make a legend larger than its plot
 
 
 def draw_accuracy_latency(figure: Figure, report: ExportReport) -> None:
-    """The metric with its interval against latency at batch 1, and against throughput at the best batch size."""
+    """Draws the metric with its interval against latency at batch 1, and against throughput at the best batch size."""
     points, _ = comparable(report.variants)
     left, right = figure.subplots(1, 2, sharey=True)
     _scatter(left, report, points, lambda point: point.p50_ms_batch_1)
@@ -28,7 +28,7 @@ def draw_accuracy_latency(figure: Figure, report: ExportReport) -> None:
 
 
 def draw_precision_recall(variant: str) -> Callable[[Figure, ExportReport], None]:
-    """The drawer of one variant's curves."""
+    """Returns the drawer of one variant's curves."""
 
     def draw(figure: Figure, report: ExportReport) -> None:
         curves = next(each.qualify.curves for each in report.variants if each.qualify.variant == variant)
@@ -45,7 +45,7 @@ def draw_precision_recall(variant: str) -> Callable[[Figure, ExportReport], None
 
 
 def draw_recovery(figure: Figure, report: ExportReport) -> None:
-    """Metric on the tuning split, and how many mask entries still change sides."""
+    """Draws the metric on the tuning split, and how many mask entries still change."""
     history = report.sparsity.recovery.history if report.sparsity else ()
     axes = figure.add_subplot()
     steps = [each.step for each in history]
@@ -67,7 +67,7 @@ def draw_recovery(figure: Figure, report: ExportReport) -> None:
 
 
 def _scatter(
-    axes: Axes, report: ExportReport, points: tuple[Measured, ...], across: Callable[[Measured], float]
+    axes: Axes, report: ExportReport, points: tuple[ParetoPoint, ...], across: Callable[[ParetoPoint], float]
 ) -> None:
     best = pareto_set(points)
     intervals = {each.qualify.variant: each.qualify.metric for each in report.variants}
@@ -79,7 +79,7 @@ def _scatter(
         label = f"{point.variant}{' (denied)' if point.is_denied else ''}"
         axes.errorbar(across(point), point.metric, yerr=error, fmt=marker, color=colour, capsize=4, label=label)
     chosen = sorted((across(point), point.metric) for point in points if point.variant in best)
-    if chosen:  # a ring marks the set; the line only helps the eye from one member to the next
+    if chosen:  # a ring marks the set; the line only guides the eye
         places, values = zip(*chosen, strict=True)
         (ring,) = axes.plot(places, values, "o:", color="tab:green", label="Pareto set")
         ring.set(markersize=13, markerfacecolor="none")

@@ -1,7 +1,7 @@
-"""A report's contents, the same for every medium. Promises: pure functions of ExportReport.
+"""Composes a report's sections, the same for every format, with pure functions of ExportReport.
 
-`blocks.py` is what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs, `layers.py`
-what each layer became, `mistakes.py` where answers are wrong, `lineage.py` what everything was made of.
+`blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
+`layers.py` what each layer became, `mistakes.py` where answers are wrong, `lineage.py` what everything was made of.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ _SECTIONS = (
 
 
 def sections_of(report: ExportReport) -> tuple[Section, ...]:
-    """All sections that have something to say, in the order of a reader's questions."""
+    """Returns all sections that have something to say, in the order of a reader's questions."""
     return tuple(section for section in (make(report) for make in _SECTIONS) if section.blocks)

@@ -1,4 +1,4 @@
-"""What a report consists of. Promises: plain values; Markdown and HTML are two ways to write the same blocks."""
+"""Defines the blocks that a report consists of; Markdown and HTML write the same blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tone = Literal["", "good", "bad", "pending", "marked"]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a table with what it means to the reader; `heat` is 0..1 where cells are compared by colour."""
+    """Text of a table with its meaning to the reader; `heat` is 0..1 where cells are compared by colour."""
 
     text: str
     tone: Tone = ""
@@ -37,7 +37,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Something to copy."""
+    """Text for the reader to copy."""
 
     text: str
 
@@ -51,18 +51,18 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ReportPicture:
     """An image file beside the report."""
 
     file: str
     alt: str
-    lines: tuple[str, ...]  # shown below it
+    lines: tuple[str, ...]  # text below the picture
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
     title: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ReportPicture, ...]
 
 
 Block = Table | Text | Code | Plot | Gallery
@@ -79,7 +79,7 @@ class Section:
 
 
 def fact_table(facts: Sequence[tuple[str, object]], title: str = "", header: tuple[str, str] = ("", "value")) -> Table:
-    """Two columns: a name and what it is."""
+    """Returns a table of two columns: a name and its value."""
     return Table(header, tuple((name, str(value)) for name, value in facts), title)
 
 

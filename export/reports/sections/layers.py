@@ -1,4 +1,4 @@
-"""Each layer of each variant: precision, work, sparsity, sensitivity. Promises: unmeasured cells say so with a dash."""
+"""Describes each layer of each variant: precision, work, sparsity, sensitivity; a dash means not measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_CHOSEN = "not chosen"
 
 
 def layer_section(report: ExportReport) -> Section:
-    """Which layer multiplies in what, and why."""
+    """Tells in which precision each layer multiplies, and why."""
     blocks: list[Block] = []
     for variant in report.variants:
         name = variant.qualify.variant
@@ -26,7 +26,7 @@ def layer_section(report: ExportReport) -> Section:
 
 
 def compression_section(report: ExportReport) -> Section:
-    """How other forms of the weights were made, and what it cost before and after recovery."""
+    """Tells how other forms of the weights were made, and the metric before and after recovery."""
     blocks: list[Block] = [
         fact_table(tuple(facts.items()), f"How the {form} weights were made") for form, facts in report.forms.items()
     ]
@@ -81,7 +81,7 @@ def _sparsity(is_claimed: bool, told: SparseLayer | None) -> Cell:
 
 
 def _kept(told: SparseLayer | None) -> str:
-    """What the chosen order of channels keeps, and what their own order would have kept."""
+    """Tells the magnitude that the chosen order of channels keeps, and what their own order would have kept."""
     if told is None or told.kept_magnitude_identity is None:
         return "-"
     own = f"{told.kept_magnitude_identity:.4f}"
@@ -105,7 +105,7 @@ def _shares(variant: VariantReport) -> Iterator[Text]:
 
 
 def _left_float(variant: str, quantized: Mapping[str, QuantizedLayer]) -> list[Block]:
-    """What quantization said of its layers, where the file's own layers were not read."""
+    """Tells what quantization said of its layers, where the file's own layers were not read."""
     rows = tuple(
         (each.layer, each.op, "yes" if each.quantized else "no", figure(each.sensitivity, 1), each.reason)
         for each in quantized.values()

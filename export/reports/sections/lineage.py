@@ -1,4 +1,4 @@
-"""What everything was made of and how. Promises: whole digests, so that each can be looked for."""
+"""Tells what everything was made of and how, with whole digests, so that each can be searched for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from saccade.export.reports.sections.blocks import Block, Cell, Code, Row, Secti
 
 
 def proof_section(report: ExportReport) -> Section:
-    """What was proven on the way: pixels, conversion, folds, runtimes."""
+    """Tells what was proven during the export: pixels, conversion, folds, runtimes."""
     conversion = tuple((each.output, str(each.batch_size), f"{each.relative_l2:.1e}") for each in report.conversion)
     blocks: list[Block] = []
     if report.fidelity is not None:
@@ -27,7 +27,7 @@ def proof_section(report: ExportReport) -> Section:
 
 
 def lineage_section(report: ExportReport) -> Section:
-    """The command, and the digests of everything that went in and came out."""
+    """Shows the command, and the digests of all inputs and outputs."""
     blocks: list[Block] = []
     if report.command:
         blocks += [Text("Made by:"), Code(report.command)]

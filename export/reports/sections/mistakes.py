@@ -1,4 +1,4 @@
-"""Where variants are wrong and where they differ from the reference. Promises: counts of images, nothing smoothed."""
+"""Shows where variants are wrong and where they differ from the reference, in counts of images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from saccade.export.reports.sections.blocks import (
     Block,
     Cell,
     Gallery,
-    Picture,
     Plot,
+    ReportPicture,
     Row,
     Section,
     Table,
@@ -22,12 +22,12 @@ from saccade.export.reports.sections.blocks import (
 
 
 def example_file(variant: str, file: str) -> str:
-    """Pictures of all variants lie in one directory beside the report."""
+    """Names a picture; pictures of all variants lie in one directory beside the report."""
     return f"{variant}-{file}"
 
 
 def disagreement_section(report: ExportReport) -> Section:
-    """How often variants answer differently, with the pictures where it is most."""
+    """Tells how often variants answer differently, with the pictures that differ most."""
     found = [(each.qualify.variant, each.qualify.disagreements) for each in report.variants]
     seen = [(variant, result) for variant, result in found if result is not None]
     rows = tuple((variant, str(each.differing), str(each.images)) for variant, each in seen)
@@ -41,14 +41,14 @@ def disagreement_section(report: ExportReport) -> Section:
 
 
 def mistake_section(report: ExportReport) -> Section:
-    """Confusion matrices or precision-recall curves, then every class."""
+    """Shows confusion matrices or precision-recall curves, then every class."""
     blocks = [block for variant in report.variants for block in _curves(report, variant)]
     return Section("Mistakes", (*blocks, _per_class(report), Plot("per_class", "the metric of each class")))
 
 
 def _gallery(variant: str, found: Disagreements) -> Gallery:
     pictures = tuple(
-        Picture(
+        ReportPicture(
             example_file(variant, each.file),
             f"image {each.image}: reference left, {variant} right",
             (

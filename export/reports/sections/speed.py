@@ -1,16 +1,16 @@
-"""Accuracy against speed, and every timing. Promises: what was not measured where it would run is named, not drawn."""
+"""Shows accuracy against speed, and every timing; figures of emulated variants are named, not drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from saccade.export.reports.export_report import ExportReport
-from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
 
 
 def tradeoff_section(report: ExportReport) -> Section:
-    """The choice that a user has to make."""
+    """Shows the choice between accuracy and speed that a user has to make."""
     points, others = comparable(report.variants)
     blocks: list[Block] = []
     if points:
@@ -32,7 +32,7 @@ def tradeoff_section(report: ExportReport) -> Section:
 
 
 def latency_section(report: ExportReport) -> Section:
-    """Each batch size, and the deploy graph against the bare one."""
+    """Shows each batch size, and the deploy graph beside the bare one."""
     header = ("variant", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s")
     rows = tuple(
         (
@@ -75,7 +75,7 @@ def latency_section(report: ExportReport) -> Section:
 
 
 def _efficiency(report: ExportReport) -> Iterator[Block]:
-    """What each variant costs per image, and how much of the machine it gets."""
+    """Shows what each variant costs per image, and its share of the machine's peak."""
     found = [(each.qualify.variant, each.qualify.efficiency) for each in report.variants]
     rows = tuple(
         (
@@ -103,7 +103,7 @@ def _efficiency(report: ExportReport) -> Iterator[Block]:
 
 
 def _on_devices(report: ExportReport) -> Iterator[Table]:
-    """Plans that were built and measured on the device they are for."""
+    """Shows plans that were built and measured on the device they are for."""
     for variant in report.variants:
         found = variant.qualify.device
         if found is None:
@@ -117,7 +117,7 @@ def _on_devices(report: ExportReport) -> Iterator[Table]:
         yield Table(("batch", "p50 ms", "p99 ms", "images/s"), rows, title)
 
 
-def _point_row(point: Measured, is_best: bool) -> Row:
+def _point_row(point: ParetoPoint, is_best: bool) -> Row:
     mark = Cell("yes", "marked") if is_best else Cell("denied", "bad") if point.is_denied else Cell("no")
     return (
         point.variant,

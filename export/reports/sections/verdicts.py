@@ -1,4 +1,4 @@
-"""What was decided about each variant, and why. Promises: denied and pending ones are told like accepted ones."""
+"""Tells what was decided about each variant, and why: accepted, denied or pending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saccade.models.contract.manifest import GateCheck, GateDecision
 
 
 def verdict_section(report: ExportReport) -> Section:
-    """One row per variant."""
+    """Shows one row per variant."""
     reference = report.reference
     blocks: list[Block] = []
     if report.weights == "random":
@@ -88,7 +88,7 @@ def _operating_blocks(report: ExportReport) -> list[Block]:
 
 
 def gate_section(report: ExportReport) -> Section:
-    """Every check of every variant."""
+    """Shows every check of every variant."""
     tables = tuple(
         Table(
             ("gate", "check", "verdict", "value", "limit", "detail"),
@@ -108,7 +108,7 @@ def verdict(decision: GateDecision) -> Cell:
 
 
 def reason(decision: GateDecision) -> str:
-    """What stands against a variant; empty for an accepted one. Failures alone where there are any."""
+    """Returns what speaks against a variant; empty for an accepted one. Where checks failed, only those are listed."""
     failed = [check for check in decision.checks if not check.passed and not check.pending]
     waiting = [check for check in decision.checks if check.pending]
     return "; ".join(f"{check.name}: {check.detail}" for check in (failed or waiting))

@@ -15,7 +15,6 @@ from saccade.export.artifact import (
     digest_of,
     finish,
     finished_artifact,
-    sources_digest,
 )
 
 IDENTITY = StepIdentity("wrap", {"a": 1, "b": [2]}, {"x": "1", "y": "2"}, {"torch": "2"}, "source")
@@ -45,13 +44,6 @@ def test_digest_ignores_the_order_of_keys() -> None:
 )
 def test_every_part_of_the_identity_changes_the_digest(changed: dict[str, object]) -> None:
     assert digest_of(replace(IDENTITY, **changed)) != digest_of(IDENTITY)  # type: ignore[arg-type]  # parametrized
-
-
-def test_sources_digest_follows_the_named_modules() -> None:
-    assert sources_digest(["saccade.export.gate.decision"]) == sources_digest(["saccade.export.gate.decision"])
-    assert sources_digest(["saccade.export.gate.decision"]) != sources_digest(
-        ["saccade.export.qualification.bootstrap"]
-    )
 
 
 def test_finished_artifact_is_found_again(tmp_path: Path) -> None:

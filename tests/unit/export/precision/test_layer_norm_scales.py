@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from saccade.export.errors import GraphError
 from saccade.export.graph.onnx_graph import mark_network_outputs
 from saccade.export.precision.layer_norm_scales import (
-    Change,
+    ChannelChange,
     ChannelRanges,
     adjustable_norms,
     apply_change,
@@ -171,7 +171,7 @@ def test_layers_that_share_constants_are_changed_apart() -> None:
     model = transformer_end(shares_weight=True)
     norm = adjustable_norms(model)[0]
 
-    apply_change(model, norm, Change(np.full(CHANNELS, 2.0), np.zeros(CHANNELS)))
+    apply_change(model, norm, ChannelChange(np.full(CHANNELS, 2.0), np.zeros(CHANNELS)))
 
     ensure_same_function(transformer_end(shares_weight=True), model, IMAGES)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from saccade.export.reports.export_report import VariantReport
-from saccade.export.reports.pareto import Measured, comparable, pareto_set
+from saccade.export.reports.pareto import comparable, pareto_set
 from saccade.models.contract.manifest import MeasuredDevice
 from tests.support.reports import check, decision, qualified
 
 ACCEPTED = decision(check("a"))
 
 
-def point(name: str, metric: float, ms: float, rate: float, *, is_denied: bool = False) -> Measured:
-    return Measured(name, metric, ms, rate, 1, is_denied)
+def point(name: str, metric: float, ms: float, rate: float, *, is_denied: bool = False) -> ParetoPoint:
+    return ParetoPoint(name, metric, ms, rate, 1, is_denied)
 
 
 def test_variant_that_another_beats_everywhere_is_left_out() -> None:

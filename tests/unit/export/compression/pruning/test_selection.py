@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saccade.export.compression.pruning.selection import Bounds, Candidate, LayerCost, multiply_adds, select
+from saccade.export.compression.pruning.selection import Bounds, LayerCost, PruningCandidate, multiply_adds, select
 
 # Two layers in a row: 4 -> 16 -> 12 channels, the second on a quarter of the places.
 COSTS = (
@@ -14,8 +14,8 @@ COSTS = (
 DENSE = 64 * 16 * 4 * 9 + 16 * 12 * 16
 
 
-def hidden(importances: list[float]) -> Candidate:
-    return Candidate(np.array(importances), {("first.weight", 0): 1, ("second.weight", 1): 1})
+def hidden(importances: list[float]) -> PruningCandidate:
+    return PruningCandidate(np.array(importances), {("first.weight", 0): 1, ("second.weight", 1): 1})
 
 
 def test_least_important_channels_leave_until_the_budget_is_met() -> None:
@@ -29,7 +29,7 @@ def test_least_important_channels_leave_until_the_budget_is_met() -> None:
 
 
 def test_more_leaves_where_less_is_lost_per_saved_work() -> None:
-    cheap = Candidate(np.full(12, 0.01), {("second.weight", 0): 1})
+    cheap = PruningCandidate(np.full(12, 0.01), {("second.weight", 0): 1})
     dear = hidden([10.0] * 16)
 
     selection = select([dear, cheap], COSTS, 0, Bounds(DENSE - 1, round_to=4, min_kept_share=0.25))
@@ -39,7 +39,7 @@ def test_more_leaves_where_less_is_lost_per_saved_work() -> None:
 
 def test_work_saved_beyond_the_budget_is_no_gain() -> None:
     # Given: channels of `first` save ten times as much and are worth twice as much.
-    cheap = Candidate(np.full(12, 1.0), {("second.weight", 0): 1})
+    cheap = PruningCandidate(np.full(12, 1.0), {("second.weight", 0): 1})
 
     def removed_at(budget: float) -> list[int]:
         bounds = Bounds(budget, round_to=4, min_kept_share=0.25)
@@ -51,7 +51,7 @@ def test_work_saved_beyond_the_budget_is_no_gain() -> None:
 
 def test_uneven_width_becomes_a_multiple_first() -> None:
     costs = (LayerCost("layer", "layer.weight", (14, 4), places=1),)
-    candidate = Candidate(np.ones(14), {("layer.weight", 0): 1})
+    candidate = PruningCandidate(np.ones(14), {("layer.weight", 0): 1})
 
     selection = select([candidate], costs, 0, Bounds(14 * 4 - 1, round_to=8, min_kept_share=0.1))
 
