@@ -21,6 +21,7 @@ MAY_NOT_IMPORT = {
 CONTRACT = (
     "models/contract/specs.py",
     "models/contract/manifest.py",
+    "models/contract/gate_bounds.py",
     "models/contract/preprocessing.py",
     "models/contract/resampling.py",
 )
@@ -76,6 +77,7 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
     ours = {module for module in imported_modules(path) if module.startswith("saccade.models.")}
     assert {".".join(module.split(".")[:4]) for module in ours} <= {
         "saccade.models.contract.specs",
+        "saccade.models.contract.gate_bounds",
         "saccade.models.contract.resampling",
     }
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from saccade.service.cli.program import main
 from saccade.service.supervisor import devices as device_supervision
-from saccade.service.supervisor.engines import build_child
+from saccade.service.supervisor.engines import build_child, plan_reconciler
 
 
 def simulate() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saccade.export.reports.export_report import VariantReport
-from saccade.export.reports.pareto import comparable, pareto_set
+from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 from saccade.models.contract.manifest import MeasuredDevice
 from tests.support.reports import check, decision, qualified
 
