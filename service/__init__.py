@@ -14,12 +14,16 @@
 `api`, `worker` and `supervisor` never import each other; a test holds it.
 
 A request's life
-1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome.
+1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome. Tensors of
+   the Open Inference Protocol come by `api/http/oip/`, and over gRPC by `api/grpc/`, which asks the HTTP endpoints.
+   `api/http/conventions.py` has what holds on every path, `api/http/content_encoding.py` reads compressed bodies.
 2. `api/predictor.py` tells the rest as one story. `api/admission.py` lets the request enter and says on which device,
    by `api/admission_rules.py` and by what `api/instance_estimates.py` expects of each; it gives a permit for a slot
    (`api/slots.py`), or the answer is 429.
 3. `api/slot_filling.py` decodes the picture (`vision/image_decoder.py`, mostly in `api/image_threads.py`) and writes
    its pixels into the slot (`models/contract/preprocessing.py`, `ipc/tensor_slots.py`: shared memory).
+   `vision/jpeg_segments.py` and `vision/png_chunks.py` pass over what is no pixels, `vision/more_formats.py` names the
+   formats that a setting allows.
 4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`).
 5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
    `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.

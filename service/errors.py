@@ -3,6 +3,7 @@
 SaccadeError
 ├── BadRequest              the request itself is malformed
 │   ├── UnsupportedMedia    the content type or image format is not supported
+│   │   └── UnsupportedEncoding    the content encoding is not supported
 │   ├── PayloadTooLarge     the body has more bytes than allowed
 │   └── Unprocessable       the request is well-formed, but cannot be served
 │       ├── BadImage        the image cannot be decoded, or has more pixels than allowed
@@ -45,6 +46,10 @@ class BadRequest(SaccadeError):
 
 
 class UnsupportedMedia(BadRequest):
+    pass
+
+
+class UnsupportedEncoding(UnsupportedMedia):
     pass
 
 

@@ -132,13 +132,21 @@ class Metrics:
 
     def exposition(self, catalog: Callable[[], Catalog]) -> bytes:
         """Returns the Prometheus text of all processes. It reads files when there are several: call it in a thread."""
+        scrape = self._scrape()
+        scrape.register(_CatalogCollector(catalog))
+        return generate_latest(scrape)
+
+    def collected(self) -> Iterable[Metric]:
+        """Returns what all processes counted. It reads files, as above."""
+        return self._scrape().collect()
+
+    def _scrape(self) -> CollectorRegistry:
         scrape = CollectorRegistry()
         if MULTIPROCESS_DIR in os.environ:
             MultiProcessCollector(scrape)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
         else:
             scrape.register(_Registered(self._registry))
-        scrape.register(_CatalogCollector(catalog))
-        return generate_latest(scrape)
+        return scrape
 
 
 class VersionMetrics:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from saccade.service.device_names import devices_from
 from saccade.service.errors import SettingsError
+from saccade.service.vision.more_formats import PILLOW_NAMES
 
 PREFIX = "SACCADE_"
 # Variables of the exporter, which a server ignores because one shell may both publish and serve.
@@ -76,6 +77,9 @@ class Settings(BaseModel):
     body_timeout_ms: float = Field(20_000.0, gt=0.0, description="longest time a body may take to arrive")
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
     max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
+    image_formats: str = Field(
+        "", description="formats beyond JPEG, PNG, WebP and BMP, as gif,tiff: also avif, jpeg2000, heif, jxl"
+    )
     variant: str = Field("auto", description="variant to serve; auto: the fastest measured one that passed its gate")
     ladder: str = Field(
         "off",
@@ -110,6 +114,12 @@ class Settings(BaseModel):
     trusted_keys: tuple[Path, ...] = Field(
         (), description="public keys whose signatures count: PEM files or directories of them, separated by ':'"
     )
+    grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port of the Open Inference Protocol; 0: none")
+    cors_origins: str = Field("", description="origins of web pages that may ask, separated by commas; *: any")
+    root_path: str = Field("", description="prefix under which a proxy shows this server, such as /vision")
+    forwarded_allow_ips: str = Field(
+        "", description="proxies whose X-Forwarded-For and -Proto count: addresses and networks, or *; none: nobody's"
+    )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
 
     @field_validator("device")
@@ -139,6 +149,29 @@ class Settings(BaseModel):
     @property
     def pinned(self) -> frozenset[str]:
         return frozenset(_names_in(self.pinned_models))
+
+    @field_validator("image_formats")
+    @classmethod
+    def _know_formats(cls, value: str) -> str:
+        unknown = [name for name in _names_in(value) if name not in PILLOW_NAMES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(PILLOW_NAMES)}")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _begin_with_slash(cls, value: str) -> str:
+        if value and (not value.startswith("/") or value.endswith("/")):
+            raise ValueError(f"{value!r} must begin with a slash and not end with one, as /vision")
+        return value
+
+    @property
+    def cors(self) -> tuple[str, ...]:
+        return _names_in(self.cors_origins)
+
+    @property
+    def more_formats(self) -> frozenset[str]:
+        return frozenset(_names_in(self.image_formats))
 
     @field_validator("device_shares")
     @classmethod

@@ -29,6 +29,11 @@ class Geometry(NamedTuple):
     height: int
 
 
+def unmoved(spec: PreprocessSpec) -> Geometry:
+    """The place of pixels that are the model's input already."""
+    return Geometry(spec.width, spec.height, 0, 0, spec.width, spec.height)
+
+
 def geometry_of(source_width: int, source_height: int, spec: PreprocessSpec) -> Geometry:
     """Placement of a source image under `spec`. A side never rounds to nothing."""
     width, height = resized_size(source_width, source_height, spec)

@@ -13,7 +13,10 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from saccade.service import __version__
 from saccade.service.api.admission import Admission
@@ -23,10 +26,14 @@ from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.devices import Device, Devices
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
+from saccade.service.api.http.conventions import HttpConventions, allowed_methods
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
-from saccade.service.api.http.health import health_router
-from saccade.service.api.http.limits import BodyLimits
+from saccade.service.api.http.health import health_router, not_ready_reason
+from saccade.service.api.http.key_limits import KeyLimits
+from saccade.service.api.http.limits import BodyLimits, UploadBudget
 from saccade.service.api.http.model_routes import model_router
+from saccade.service.api.http.oip.infer import InferEndpoint, refusal_of
+from saccade.service.api.http.oip.routes import OipParts, oip_router
 from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
 from saccade.service.api.http.schemas import PredictAnswer, Problem, predict_operation
@@ -45,11 +52,13 @@ from saccade.service.settings import Settings
 from saccade.service.vision.image_decoder import ImageLimits
 from saccade.service.vision.parameters import DeadlineRule
 
+_EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "X-Saccade-Rung", "Inference-Header-Content-Length")
 PREDICT_PATHS = (
     "/v1/models/{model}/predict",
     "/v1/models/{model}/versions/{version}/predict",
     "/v1/models/{model}/labels/{label}/predict",
 )
+_INFER_PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class Api:
     """The parts that an API process needs in order to run and to stop."""
 
     app: FastAPI
-    predict_shortcut: PredictShortcut
+    asgi: ASGIApp  # what uvicorn runs
     catalog: ServingCatalog
     devices: Devices
     switch: AdmissionSwitch
@@ -84,21 +93,58 @@ def build_api(
         rule, admission.expected_wait_s, lambda model, level: metrics.brownout_rung.labels(model).set(level)
     )
     lag = EventLoopLag()
-    filling = SlotFilling(threads, ImageLimits(settings.max_pixels), settings.inline_decode_pixels or 0, lag)
+    limits = ImageLimits(settings.max_pixels, settings.more_formats)
+    filling = SlotFilling(threads, limits, settings.inline_decode_pixels or 0, lag)
     predictor = Predictor(admission, fallback, filling, threads, lag)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
-    endpoint = PredictEndpoint(catalog, predictor, _limits(settings), keys, metrics, switch, cold_starts, lag)
-    app = FastAPI(title="saccade", version=__version__)
-    for path in PREDICT_PATHS:
-        app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
+    predict_limits = _limits(settings)
+    held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key))
+    parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
+    predict, infer = PredictEndpoint(*parts), InferEndpoint(*parts)
+    app = FastAPI(title="saccade", version=__version__, docs_url=None, redoc_url=None)  # playground/docs.html
+    for endpoint, paths in ((predict, PREDICT_PATHS), (infer, _INFER_PATHS)):
+        for path in paths:
+            app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
     app.include_router(health_router(lambda: catalog.snapshot, lambda: devices.is_connected))
     _add_metrics_route(app, metrics, catalog)
+    app.include_router(
+        oip_router(
+            OipParts(
+                catalog,
+                cold_starts,
+                settings.default_deadline_ms / 1000,
+                keys,
+                lambda: not_ready_reason(catalog.snapshot, devices.is_connected),
+                metrics.collected,
+                settings.max_images_per_request,
+            )
+        )
+    )
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return Api(app, PredictShortcut(endpoint, app), catalog, devices, switch, pool)
+    entrance = _entrance(settings, PredictShortcut(predict, infer, app), app, catalog, switch)
+    return Api(app, entrance, catalog, devices, switch, pool)
+
+
+def _entrance(
+    settings: Settings, inner: ASGIApp, app: FastAPI, catalog: ServingCatalog, switch: AdmissionSwitch
+) -> ASGIApp:
+    def is_draining() -> bool:
+        return catalog.snapshot.draining or not switch.is_open
+
+    entrance = HttpConventions(inner, app, settings.root_path, is_draining)
+    if not settings.cors:
+        return entrance
+    return CORSMiddleware(
+        entrance,
+        allow_origins=settings.cors,
+        allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED_HEADERS,
+    )
 
 
 def _devices(settings: Settings, metrics: Metrics) -> Devices:
@@ -136,25 +182,39 @@ def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) 
 def _add_error_handlers(app: FastAPI) -> None:
     async def named(request: Request, error: Exception) -> Response:
         assert isinstance(error, SaccadeError)
-        document = problem_of(error, request_id_of(dict(request.scope["headers"])))
-        return _problem_response(document)
+        request_id = request_id_of(dict(request.scope["headers"]))
+        if not _speaks_oip(request):
+            return _problem_response(problem_of(error, request_id))
+        status, document = refusal_of(error, request_id)
+        return JSONResponse(document, status)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         request_id = request_id_of(dict(request.scope["headers"]))
         title = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Refused")
         detail = f"{request.method} {request.url.path}: {error.detail}; the paths are listed at /docs"
-        response = _problem_response(problem(error.status_code, title, detail, request_id))
+        if _speaks_oip(request):
+            response: Response = JSONResponse({"error": detail}, error.status_code)
+        else:
+            response = _problem_response(problem(error.status_code, title, detail, request_id))
         response.headers.update(error.headers or {})
+        if "allow" in response.headers:
+            response.headers["allow"] = allowed_methods(set(response.headers["allow"].split(", ")))
         return response
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         # Starlette logs the trace itself; the client gets only the id.
-        return _problem_response(problem_of(SaccadeError(), request_id_of(dict(request.scope["headers"]))))
+        return await named(request, SaccadeError())
 
     app.add_exception_handler(SaccadeError, named)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _speaks_oip(request: Request) -> bool:
+    """Clients of the Open Inference Protocol read {"error": text}."""
+    path: str = request.scope["path"][len(request.scope["root_path"]) :]
+    return path.startswith("/v2")
 
 
 def _problem_response(document: dict[str, Any]) -> Response:

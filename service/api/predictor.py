@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import structlog
+from numpy.typing import NDArray
 
+from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import Task
 from saccade.service.api.admission import Admission, Admitted
@@ -24,7 +26,7 @@ from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.priority import RANK_OFFSET_S, Priority
-from saccade.service.api.slot_filling import Filled, SlotFilling
+from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
@@ -45,11 +47,14 @@ _RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 
+# One image's answer of its outputs, of which it must copy what it keeps. Raises NotFinite.
+Render = Callable[[Sequence[NDArray[Any]], Geometry, Manifest, Parameters], Any]
+
 
 class ImageAnswer(msgspec.Struct, frozen=True):
     """One image's prediction or its error, the seconds of each stage, and the variant that answered."""
 
-    prediction: dict[str, Any] | None
+    prediction: Any  # what `render` made; None with an error
     error: SaccadeError | None
     times: StageTimes
     variant: str
@@ -64,6 +69,7 @@ class _Request(msgspec.Struct, frozen=True):
     deadline_s: float
     priority: Priority
     client: ClientWatch
+    render: Render
     admitted: Admitted
     ladder_level: int | None  # level of the instance that answers; None without a ladder
 
@@ -97,12 +103,13 @@ class Predictor:
 
     async def predict(
         self,
-        images: Sequence[bytes | SaccadeError],
+        images: Sequence[Image | SaccadeError],
         target: ServingTarget,
         parameters: Parameters,
         deadline_s: float,
         client: ClientWatch,
         priority: Priority = Priority.NORMAL,
+        render: Render = prediction_of,
     ) -> list[ImageAnswer]:
         """Returns one answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
 
@@ -112,7 +119,7 @@ class Predictor:
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
-        request = _Request(target, parameters, deadline_s, priority, client, admitted, level)
+        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level)
         if len(images) == 1:
             return [await self._answer(images[0], admitted.permits[0], request)]
         waiting = [None] * (len(images) - len(admitted.permits))
@@ -123,7 +130,7 @@ class Predictor:
             ]
         return [answer.result() for answer in answers]
 
-    async def _answer(self, image: bytes | SaccadeError, permit: Permit | None, request: _Request) -> ImageAnswer:
+    async def _answer(self, image: Image | SaccadeError, permit: Permit | None, request: _Request) -> ImageAnswer:
         """Returns the image's prediction or its error; without a permit the image first waits for one."""
         try:
             if isinstance(image, SaccadeError):
@@ -144,7 +151,7 @@ class Predictor:
                 permit.release()
 
     async def _predict_image(
-        self, image: bytes, permit: Permit, request: _Request, cancellation: Cancellation
+        self, image: Image, permit: Permit, request: _Request, cancellation: Cancellation
     ) -> ImageAnswer:
         start_s = time.perf_counter()
         target, instance = request.target, request.admitted.instance
@@ -161,6 +168,8 @@ class Predictor:
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
+        if filled.damage and isinstance(prediction, dict):
+            prediction["warning"] = filled.damage
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
         return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level)
@@ -192,13 +201,13 @@ class Predictor:
 
     async def _postprocess(
         self, permit: Permit, geometry: Geometry, request: _Request, cancellation: Cancellation
-    ) -> dict[str, Any]:
+    ) -> object:
         """Renders the answer; large masks are rendered in a thread."""
         target, parameters = request.target, request.parameters
 
-        def work() -> dict[str, Any]:
+        def work() -> object:
             outputs = permit.arena.views(permit.slot, target.layout).outputs
-            return prediction_of(outputs, geometry, target.manifest, parameters)
+            return request.render(outputs, geometry, target.manifest, parameters)
 
         pixels = geometry.source_width * geometry.source_height
         is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -22,6 +23,10 @@ from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
 from saccade.service.ipc.listening import listen
 from saccade.service.logs import configure_logs
+from saccade.service.settings import Settings
+
+if TYPE_CHECKING:
+    from saccade.service.api.grpc.server import GrpcServer
 
 log = structlog.get_logger()
 
@@ -43,9 +48,19 @@ class ApiProcess:
     """Applies the supervisor's catalogs while uvicorn serves."""
 
     def __init__(
-        self, api: Api, control: ControlConnection, server: uvicorn.Server, host: str, *, reports_usage: bool
+        self,
+        api: Api,
+        control: ControlConnection,
+        server: uvicorn.Server,
+        host: str,
+        *,
+        reports_usage: bool,
+        grpc_server: GrpcServer | None = None,
+        shutdown_s: float = 1.0,
     ) -> None:
         self._host = host
+        self._grpc_server = grpc_server
+        self._shutdown_s = shutdown_s
         self._reports_usage = reports_usage
         self._informed = asyncio.Event()
         self._may_listen = asyncio.Event()
@@ -72,11 +87,19 @@ class ApiProcess:
             await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
             await self._may_listen.wait()
             if not self._server.should_exit:
-                await self._server.serve(sockets=[listen(self._host, port)])
+                await self._serve(port)
             following.cancel()
             connecting.cancel()
             reporting.cancel()
         self._api.pool.shutdown()
+
+    async def _serve(self, port: int) -> None:
+        """Both protocols end together."""
+        if self._grpc_server is not None:
+            await self._grpc_server.start()
+        await self._server.serve(sockets=[listen(self._host, port)])
+        if self._grpc_server is not None:
+            await self._grpc_server.stop(self._shutdown_s)
 
     def _receive(self, message: messages.AnyMessage) -> None:
         match message:
@@ -140,8 +163,9 @@ async def _main(control_descriptor: int, port: int) -> None:
         lambda key: control.send(messages.DesireVersion(key.model, key.version)),
     )
     config = uvicorn.Config(
-        api.predict_shortcut,
-        proxy_headers=False,
+        api.asgi,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         http=OneWriteProtocol,
         loop="none",
         lifespan="off",
@@ -151,8 +175,24 @@ async def _main(control_descriptor: int, port: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
     )
-    process = ApiProcess(api, control, _Server(config), settings.host, reports_usage=settings.load_models != "all")
+    process = ApiProcess(
+        api,
+        control,
+        _Server(config),
+        settings.host,
+        reports_usage=settings.load_models != "all",
+        grpc_server=_grpc_server(api, settings),
+        shutdown_s=settings.shutdown_timeout_ms / 1000,
+    )
     await process.run(port)
+
+
+def _grpc_server(api: Api, settings: Settings) -> GrpcServer | None:
+    if not settings.grpc_port:
+        return None
+    from saccade.service.api.grpc.server import GrpcServer  # late: an extra, and 20 MB that most servers do not need
+
+    return GrpcServer(api.asgi, settings)
 
 
 def _tune_garbage_collection() -> None:

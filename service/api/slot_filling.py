@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into
+from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into, unmoved
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.slots import Permit
 from saccade.service.ipc.tensor_slots import TensorPlace
-from saccade.service.vision.image_decoder import ImageLimits, decode_image, small_jpeg_header
+from saccade.service.vision.image_decoder import ImageLimits, read_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
 
 # With more lag than this, images are decoded in threads even where that costs more: the loop must read new requests
@@ -23,12 +24,15 @@ _INLINE_JPEG_BYTES = 256 * 1024
 # Pages of a slot stay in memory once written, so a larger JPEG is put there only where pixels and answers need as much.
 _SLOT_JPEG_BYTES = 1024 * 1024
 
+Image = bytes | NDArray[np.uint8]  # an encoded picture, or (height, width, 3): the model's input itself
+
 
 class Filled(msgspec.Struct, frozen=True):
     """What a slot holds, and how the image was fitted into the model's input."""
 
     geometry: Geometry
     encoded_bytes: int  # length of the JPEG in the slot; 0 means that the slot holds pixels
+    damage: str = ""  # why some pixels may not be the picture's
 
 
 class SlotFilling:
@@ -42,10 +46,10 @@ class SlotFilling:
         self._lag = lag
 
     async def fill(
-        self, image: bytes, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
+        self, image: Image, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
     ) -> Filled:
         """Fills the slot with the JPEG or with pixels. Raises BadImage, DeadlineExceeded or ClientLeft."""
-        if decodes_jpegs:
+        if decodes_jpegs and isinstance(image, bytes):
 
             def work() -> Filled | None:
                 return self._copied(image, permit, target)
@@ -69,14 +73,18 @@ class SlotFilling:
         permit.arena.tensor(permit.slot, place)[:] = np.frombuffer(image, np.uint8)
         return Filled(geometry_of(*encoded.upright_size, target.manifest.preprocess), len(image))
 
-    async def decode(self, image: bytes, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
+    async def decode(self, image: Image, permit: Permit, target: ServingTarget, cancellation: Cancellation) -> Filled:
         """Decodes and resizes here, even where the worker could. Raises BadImage, DeadlineExceeded or ClientLeft."""
         pixels_out = permit.arena.views(permit.slot, target.layout).input
+        if not isinstance(image, bytes):
+            pixels_out[...] = image
+            return Filled(unmoved(target.manifest.preprocess), 0)
         spec = target.manifest.preprocess
         header = small_jpeg_header(image, self._inline_pixels)
 
         def work() -> Filled:
-            return Filled(preprocess_into(decode_image(image, self._limits, header), spec, pixels_out), 0)
+            read = read_image(image, self._limits, header)
+            return Filled(preprocess_into(read.pixels, spec, pixels_out), 0, read.damage)
 
         if header is not None and self._lag.age_s() < _LONGEST_INLINE_LAG_S:
             return self._threads.run_inline(work)

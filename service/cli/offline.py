@@ -29,7 +29,7 @@ from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import VerifiedVersion, verify_version
 from saccade.service.settings import Settings
 from saccade.service.vision.answers import not_finite, prediction_of
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import ImageLimits, read_image
 from saccade.service.vision.parameters import Parameters
 
 
@@ -74,13 +74,21 @@ class OfflineTimes:
     total_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an image lies in the model's input, and why some of its pixels may not be the picture's."""
+
+    geometry: Geometry
+    damage: str
+
+
 @dataclass(slots=True)
 class _Batch:
     """Images on their way into rows of one buffer."""
 
     sources: Sequence[Source]
     pixels: UInt8Array
-    places: list[Future[Geometry | SaccadeError]]
+    places: list[Future[_Place | SaccadeError]]
 
 
 class OfflineModel:
@@ -96,7 +104,7 @@ class OfflineModel:
         self.variant = variant.name
         self.times = OfflineTimes()
         self._sizes = tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
-        self._limits = ImageLimits(settings.max_pixels)
+        self._limits = ImageLimits(settings.max_pixels, settings.more_formats)
         self._pool = ThreadPoolExecutor(settings.decode_threads, "pixels")
         request = load_request(
             version.path,
@@ -143,15 +151,18 @@ class OfflineModel:
         places = [self._pool.submit(self._decode, source, row) for source, row in zip(sources, pixels, strict=False)]
         return _Batch(sources, pixels[: len(sources)], places)
 
-    def _decode(self, source: Source, row: UInt8Array) -> Geometry | SaccadeError:
+    def _decode(self, source: Source, row: UInt8Array) -> _Place | SaccadeError:
         try:
-            return preprocess_into(decode_image(source.read(), self._limits), self.manifest.preprocess, row)
+            read = read_image(source.read(), self._limits)
+            return _Place(preprocess_into(read.pixels, self.manifest.preprocess, row), read.damage)
         except SaccadeError as error:
             return error
         except OSError as error:
             return SaccadeError(f"cannot read {source.name}: {error.strerror}")
+        except Exception as error:  # unforeseen; one picture never ends a folder
+            return SaccadeError(f"cannot use {source.name}: {type(error).__name__}")
 
-    def _infer(self, pixels: UInt8Array, places: list[Geometry | SaccadeError]) -> list[Outputs | SaccadeError]:
+    def _infer(self, pixels: UInt8Array, places: list[_Place | SaccadeError]) -> list[Outputs | SaccadeError]:
         """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
         good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
         images = pixels if len(good) == len(places) else pixels[good]
@@ -177,7 +188,7 @@ class OfflineModel:
     def _render(
         self,
         batch: _Batch,
-        places: list[Geometry | SaccadeError],
+        places: list[_Place | SaccadeError],
         outputs: list[Outputs | SaccadeError],
         parameters: Parameters,
     ) -> list[Future[OfflineAnswer]]:
@@ -191,11 +202,12 @@ class OfflineModel:
         return answers
 
     def _answer(
-        self, name: str, place: Geometry | SaccadeError, row: Outputs | SaccadeError, parameters: Parameters
+        self, name: str, place: _Place | SaccadeError, row: Outputs | SaccadeError, parameters: Parameters
     ) -> OfflineAnswer:
         if isinstance(row, SaccadeError) or isinstance(place, SaccadeError):
             return OfflineAnswer(name, None, str(row))
-        return OfflineAnswer(name, prediction_of(row, place, self.manifest, parameters), "")
+        prediction = prediction_of(row, place.geometry, self.manifest, parameters)
+        return OfflineAnswer(name, prediction | ({"warning": place.damage} if place.damage else {}), "")
 
 
 def newest_version(repository: Path, model: str, version: str | None, policy: SignaturePolicy) -> VerifiedVersion:

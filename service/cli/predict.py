@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from saccade.service.cli.image_files import STANDARD_INPUT, SUFFIXES, bytes_of, image_files
 from saccade.service.cli.predict_text import summary_of
 
 _TIMEOUT_S = 70.0  # more than the longest deadline that a server grants by default
@@ -41,7 +42,8 @@ def predict(
 ) -> None:
     """Sends images one by one to MODEL at URL and prints the answers.
 
-    With --repository there is no server: images, and folders of them, go through the newest version in this process.
+    Images are files, folders of them, or - for standard input. With --repository there is no server: they go through
+    the newest version in this process.
     """
     if repository is not None:
         if label is not None or key_file is not None:
@@ -50,13 +52,17 @@ def predict(
         from saccade.service.cli.predict_offline import OfflineRequest, predict_offline
 
         given = dict(_pair(parameter) for parameter in parameters)
-        images = existing(arguments, may_be_folders=True)
+        images = existing(arguments)
+        if STANDARD_INPUT in images:
+            raise click.UsageError("- is for a server; name files or folders with --repository")
         predict_offline(OfflineRequest(repository, model, version, images, given, as_json))
         return
     if model is not None or len(arguments) < 3:  # URL, MODEL and one image
         raise click.UsageError("give URL MODEL IMAGE..., or --repository DIR IMAGE...")
     url, model, *names = arguments
-    images = existing(names, may_be_folders=False)
+    images = tuple(image_files(existing(names)))
+    if not images:
+        raise click.UsageError(f"no images in {', '.join(names)}: {', '.join(sorted(SUFFIXES))}")
     query = dict(_pair(parameter) for parameter in parameters)
     # The key is read from a file, because a key on the command line is in every process list.
     headers = {"Authorization": f"Bearer {key_file.read_text('utf-8').strip()}"} if key_file else {}
@@ -72,12 +78,12 @@ def predict(
         sys.exit(1)
 
 
-def existing(names: Sequence[str], *, may_be_folders: bool) -> tuple[Path, ...]:
+def existing(names: Sequence[str]) -> tuple[Path, ...]:
     """The named paths. Raises UsageError for one that does not exist."""
     paths = tuple(Path(name) for name in names)
     for path in paths:
-        if not (path.is_file() or (may_be_folders and path.is_dir())):
-            raise click.UsageError(f"{path} is no {'file or folder' if may_be_folders else 'file'}")
+        if not (path.exists() or path == STANDARD_INPUT):
+            raise click.UsageError(f"{path} is no file or folder")
     return paths
 
 
@@ -99,6 +105,8 @@ def _pair(parameter: str) -> tuple[str, str]:
 
 
 def _client(url: str, headers: dict[str, str]) -> httpx.Client:
+    if "://" not in url:
+        url = f"http://{url}"
     try:
         return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
     except httpx.InvalidURL as error:
@@ -108,7 +116,7 @@ def _client(url: str, headers: dict[str, str]) -> httpx.Client:
 def _answer(client: httpx.Client, path: str, query: dict[str, str], image: Path) -> dict[str, Any]:
     try:
         response = client.post(
-            path, params=query, content=image.read_bytes(), headers={"Content-Type": "application/octet-stream"}
+            path, params=query, content=bytes_of(image), headers={"Content-Type": "application/octet-stream"}
         )
     except httpx.HTTPError as error:
         raise click.ClickException(f"cannot reach {client.base_url}: {error}; is `saccade serve` running?") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from saccade.service.cli.image_files import SUFFIXES, image_files
 from saccade.service.cli.offline import OfflineAnswer, OfflineImage, OfflineModel, newest_version
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.errors import RepositoryError
@@ -22,8 +23,6 @@ from saccade.service.repository.open import list_versions
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.settings import Settings, core_count, resolved, settings_from
 from saccade.service.vision.parameters import DeadlineRule, complete, parse_given
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def predict_offline(request: OfflineRequest) -> None:
     """Prints one answer per image. Raises RepositoryError, BackendError or BadParameter with what to change."""
     files = list(image_files(request.images))
     if not files:
-        raise click.UsageError(f"no images in {', '.join(map(str, request.images))}: {', '.join(sorted(_SUFFIXES))}")
+        raise click.UsageError(f"no images in {', '.join(map(str, request.images))}: {', '.join(sorted(SUFFIXES))}")
     given = parse_given(request.parameters, is_text=True)
     overrides = {"repository": request.repository, **({"variant": given.variant} if given.variant else {})}
     settings = resolved(settings_from(os.environ, overrides), core_count())
@@ -71,15 +70,6 @@ def predict_offline(request: OfflineRequest) -> None:
 def one_process(settings: Settings) -> Settings:
     """Settings for a single process: all cores infer, and all decode while the device is busy."""
     return settings.model_copy(update={"decode_threads": max(2, core_count())})
-
-
-def image_files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Files in the order given, and for a folder its images in the order of their names."""
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(item for item in path.iterdir() if item.suffix.lower() in _SUFFIXES and item.is_file())
-        else:
-            yield path
 
 
 def _only_model(repository: Path) -> str:

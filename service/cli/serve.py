@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any
 
@@ -9,8 +10,10 @@ import click
 from click.core import ParameterSource
 
 from saccade.service.backends.onnxruntime_backend import ensure_onnxruntime_installed
+from saccade.service.errors import SettingsError
 from saccade.service.logs import configure_logs
 from saccade.service.settings import PREFIX, Settings, core_count, settings_from
+from saccade.service.vision.more_formats import opened_plugin
 
 
 def _option(name: str) -> click.Option:
@@ -38,6 +41,10 @@ def _serve(context: click.Context, /, **options: Any) -> None:
     settings = settings_from(os.environ, given)
     if settings.backend in ("auto", "onnxruntime"):
         ensure_onnxruntime_installed()
+    for name in sorted(settings.more_formats):
+        opened_plugin(name)  # refuses to start, rather than each image later
+    if settings.grpc_port and importlib.util.find_spec("grpc_reflection") is None:
+        raise SettingsError("SACCADE_GRPC_PORT needs gRPC: pip install 'saccade-serving[grpc]'")
     configure_logs(settings.log_format, "supervisor")
     serve_until_signal(settings, core_count())
 

@@ -1,34 +1,48 @@
-"""Decodes encoded images to RGB. Promises: header limits before pixels, typed errors, runs without the GIL.
+"""Decodes encoded images to upright RGB. Promises: limits before pixels, typed errors, runs without the GIL.
 
-Every colour kind ends as 8-bit RGB the way training libraries read it (`convert("RGB")`): alpha is dropped,
-palettes and greys are expanded, CMYK is converted, 16-bit samples keep their high byte, EXIF rotation is applied.
+Every colour kind ends as 8-bit RGB the way training libraries read it (`convert("RGB")`): alpha is dropped, palettes
+and greys are expanded, CMYK is converted. EXIF rotation is applied, or XMP's, as Pillow's `exif_transpose` does it.
+16-bit greys keep the highest eight of the bits that they use: 12 bits in 16 are no dark picture.
+
+A JPEG that libjpeg-turbo's strict reading refuses is read by Pillow, which has the last word. That is unusual chroma
+sampling, junk between segments, and damage that costs pixels: the picture is taken as far as it can be read, and
+`ReadImage.damage` says so. What is cut off is refused.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from saccade.service.errors import BadImage, UnsupportedMedia
+from saccade.service.errors import BadImage
+from saccade.service.vision.jpeg_segments import JpegSegments, jpeg_segments, scan_count, without_metadata
+from saccade.service.vision.more_formats import ensure_taken, opened_plugin, other_format
+from saccade.service.vision.png_chunks import png_essentials
 
 UInt8Array = NDArray[np.uint8]
 
-_PILLOW_FORMAT_BY_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"RIFF", "WEBP"), (b"BM", "BMP"))
-_OTHER_FORMATS = ((0, b"GIF8", "GIF"), (0, b"II*\x00", "TIFF"), (0, b"MM\x00*", "TIFF"), (4, b"ftyp", "HEIF or AVIF"))
-JPEG_MAGIC = b"\xff\xd8\xff"
-_APP1, _START_OF_SCAN = 0xE1, 0xDA  # JPEG markers
+JPEG_MAGIC, _PNG_MAGIC, _BMP_MAGIC, _WEBP_MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
 _MAX_SIDE = 65_500  # what JPEG itself allows
+_TURBO_COLOURS = frozenset({"YCbCr", "Gray"})  # it does not convert CMYK; plain RGB may be lossless
+# A scan of a progressive JPEG visits every pixel, 1.2 ns each, even with next to no bytes. Writers make 10 to 20 scans.
+_MAX_SCANS, _USUAL_SCANS, _MAX_SCANNED_PIXELS = 100, 20, 1_500_000_000
+_RUN_LENGTH_CODED = (1, 2)  # compression of a BMP; Pillow decodes it in Python
+_MAX_RUN_LENGTH_BYTES = 1024 * 1024
+_HEADER_BYTES = 4_096  # of a small JPEG; with one byte per pixel after it, the best quality fits
+_SAMPLE_BITS = (8, 10, 12, 14, 16)  # of sensors and converters
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
     max_pixels: int = 50_000_000
+    more_formats: Set[str] = frozenset()  # names of more_formats.py
 
     def ensure(self, width: int, height: int) -> None:
         """Raises BadImage before anything is decoded."""
@@ -39,90 +53,161 @@ class ImageLimits:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class JpegHeader:
+class JpegHeader(msgspec.Struct, frozen=True):
     """What a JPEG says of itself, as it lies in the file: not yet upright."""
 
     width: int
     height: int
     colorspace: str
+    chroma: str
+    segments: JpegSegments
+    is_one_scan: bool
 
 
-def decode_image(data: bytes, limits: ImageLimits, header: JpegHeader | None = None) -> UInt8Array:
-    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason.
+class ReadImage(msgspec.Struct, frozen=True, eq=False):
+    pixels: UInt8Array  # (height, width, 3) RGB, upright
+    damage: str = ""  # why some of them may not be the picture's
 
-    `header` is for who has read it already.
-    """
+
+def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
+    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason."""
+    return read_image(data, limits).pixels
+
+
+def read_image(data: bytes, limits: ImageLimits, header: JpegHeader | None = None) -> ReadImage:
+    """Raises BadImage or UnsupportedMedia with the reason. `header` is for who has read it already."""
     if not data:
         raise BadImage("the image is empty: send the bytes of a JPEG, PNG, WebP or BMP file")
     if data.startswith(JPEG_MAGIC):
-        return _decode_jpeg(data, limits, header or _jpeg_header(data))
-    for magic, image_format in _PILLOW_FORMAT_BY_MAGIC:
-        if data.startswith(magic):
-            return _decode_with_pillow(data, image_format, limits)
-    for offset, magic, name in _OTHER_FORMATS:
-        if data.startswith(magic, offset):
-            raise UnsupportedMedia(f"{name} images are not taken: send JPEG, PNG, WebP or BMP")
-    raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
+        return _read_jpeg(data, limits, header or jpeg_header(data))
+    if data.startswith(_PNG_MAGIC):
+        return ReadImage(_png_pixels(data, limits))
+    if data.startswith(_BMP_MAGIC):
+        if data[30:31] and data[30] in _RUN_LENGTH_CODED and len(data) > _MAX_RUN_LENGTH_BYTES:
+            raise BadImage(f"run-length coded BMPs of over {_MAX_RUN_LENGTH_BYTES:,} bytes are not taken: send PNG")
+        return ReadImage(_pillow_pixels(data, "BMP", limits))
+    if data.startswith(_WEBP_MAGIC):
+        return ReadImage(_pillow_pixels(data, "WEBP", limits))
+    other = other_format(data)
+    if other is None:
+        raise BadImage(f"not a JPEG, PNG, WebP or BMP image (it starts with {data[:8]!r})")
+    ensure_taken(other, limits.more_formats)
+    return ReadImage(_pillow_pixels(data, opened_plugin(other), limits))
 
 
 def small_jpeg_header(data: bytes, most_pixels: int) -> JpegHeader | None:
-    """The header of a JPEG that is faster decoded than handed to a thread; None for any other image. Never raises."""
-    if not most_pixels or not data.startswith(JPEG_MAGIC):
+    """The header of a JPEG that is faster decoded than handed to a thread; None for any other image. Never raises.
+
+    That is few pixels, few bytes, and one scan: the time of others is not known by their size.
+    """
+    if not most_pixels or len(data) > most_pixels + _HEADER_BYTES or not data.startswith(JPEG_MAGIC):
         return None
-    try:
-        header = _jpeg_header(data)
-    except BadImage:
+    header = jpeg_header(data)
+    if header is None or header.width * header.height > most_pixels or not header.is_one_scan:
         return None
-    return header if header.width * header.height <= most_pixels else None
+    return header
 
 
-def _jpeg_header(data: bytes) -> JpegHeader:
+def jpeg_header(data: bytes) -> JpegHeader | None:
+    """None where libjpeg-turbo does not like it. Never raises."""
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise BadImage(f"the JPEG header is damaged: {error}") from error
-    return JpegHeader(width, height, colorspace)
+        height, width, colorspace, chroma = simplejpeg.decode_jpeg_header(data)
+    except Exception:  # ValueError for the library's own errors, KeyError for kinds that it has no name for
+        return None
+    segments = jpeg_segments(data)
+    return JpegHeader(width, height, colorspace, chroma, segments, segments.is_one_scan)
 
 
-def _decode_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader) -> UInt8Array:
+def _read_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader | None) -> ReadImage:
+    if header is None or header.colorspace not in _TURBO_COLOURS:
+        return ReadImage(_unusual_jpeg_pixels(data, limits))
     limits.ensure(header.width, header.height)
-    if header.colorspace in ("CMYK", "YCCK"):  # libjpeg-turbo does not convert these
-        return _decode_with_pillow(data, "JPEG", limits)
+    if not header.is_one_scan:
+        _ensure_scans(data, header.width * header.height)
     try:
         pixels: UInt8Array = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError as error:
-        raise BadImage(f"the JPEG is damaged or truncated: {error}") from error
-    turn = UPRIGHT.get(jpeg_orientation(data))
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    except Exception as error:  # as for the header
+        damage = f"the JPEG is damaged, and parts of the picture may be lost: {error}"
+        return ReadImage(_unusual_jpeg_pixels(data, limits), damage)
+    return ReadImage(_turned(pixels, header.segments.orientation))
 
 
-def jpeg_orientation(data: bytes) -> int:
-    """EXIF orientation 1-8; 1 when there is none or it cannot be read."""
-    segment = _exif_segment(data)
-    if segment is None:
-        return 1
-    exif = Image.Exif()
+def _unusual_jpeg_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
+    segments = jpeg_segments(data)
+    if segments.is_lossless:
+        raise BadImage("lossless JPEGs are not taken: send the picture as PNG, or as a baseline JPEG")
+    if segments.frame and segments.bits != 8:
+        raise BadImage(f"the JPEG has {segments.bits} bits per sample, 8 are taken: send it as PNG, or with 8 bits")
+
+    def ensure(width: int, height: int) -> None:
+        limits.ensure(width, height)
+        _ensure_scans(data, width * height)
+
+    return _pillow_pixels(without_metadata(data), "JPEG", limits, ensure=ensure, orientation=segments.orientation)
+
+
+def _ensure_scans(data: bytes, pixels: int) -> None:
+    allowed = max(_USUAL_SCANS, min(_MAX_SCANS, _MAX_SCANNED_PIXELS // max(1, pixels)))
+    scans = scan_count(data)
+    if scans > allowed:
+        raise BadImage(
+            f"the JPEG has {scans} scans, at most {allowed} are taken with so many pixels: save it again, as baseline"
+        )
+
+
+def _png_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
+    png = png_essentials(data)
+    if png.has_too_many_chunks:
+        raise BadImage("the PNG image is cut into too many chunks: save it again")
+    if png.upright:
+        try:
+            return _pillow_pixels(png.upright, "PNG", limits, bits=png.significant_bits)
+        except BadImage:  # damaged metadata is no reason to refuse pixels
+            pass
+    return _pillow_pixels(png.pixels, "PNG", limits, bits=png.significant_bits)
+
+
+def _pillow_pixels(
+    data: bytes,
+    image_format: str,
+    limits: ImageLimits,
+    ensure: Callable[[int, int], None] | None = None,
+    orientation: int | None = None,
+    bits: int = 0,
+) -> UInt8Array:
+    """`ensure` gets width and height before pixels are decoded. None: as the image says of itself."""
     try:
-        exif.load(segment)
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-    except (ValueError, SyntaxError, OSError, KeyError, TypeError):  # damaged metadata is no reason to refuse pixels
+        with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
+            (ensure or limits.ensure)(*image.size)
+            image.load()
+            turn = _orientation_of(image) if orientation is None else orientation
+            pixels = _rgb_from(image, bits)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(
+            f"the {image_format} image is too large: {error} At most {limits.max_pixels:,} pixels are allowed: send a "
+            "smaller image or raise SACCADE_MAX_PIXELS"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
+        raise BadImage(f"the {image_format} image is damaged or truncated: {_reason(error)}") from error
+    return _turned(pixels, turn)
+
+
+def _reason(error: Exception) -> str:
+    """Of a decoder's error; its text may name objects."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header cannot be read"
+    text = str(error)
+    return text if text and "<" not in text and "/" not in text else "its data cannot be read"
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata is no reason to refuse pixels, and raises a dozen kinds of errors
         return 1
     return orientation if isinstance(orientation, int) else 1
-
-
-def _exif_segment(data: bytes) -> bytes | None:
-    """The EXIF application segment, found by walking the few segments before the scan."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == _APP1 and data.startswith(b"Exif\x00\x00", position + 4):
-            return data[position + 4 : position + 2 + length]
-        if marker == _START_OF_SCAN or length < 2:
-            return None
-        position += 2 + length
-    return None
 
 
 UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
@@ -136,26 +221,22 @@ UPRIGHT: dict[int, Callable[[UInt8Array], UInt8Array]] = {
 }
 
 
-def _decode_with_pillow(data: bytes, image_format: str, limits: ImageLimits) -> UInt8Array:
-    try:
-        with Image.open(io.BytesIO(data), formats=(image_format,)) as image:
-            limits.ensure(*image.size)
-            upright = ImageOps.exif_transpose(image)
-            return _rgb_from(upright)
-    except BadImage:
-        raise
-    except Image.DecompressionBombError as error:
-        raise BadImage(
-            f"the {image_format} image is too large: {error} At most {limits.max_pixels:,} pixels are allowed: send a "
-            "smaller image or raise SACCADE_MAX_PIXELS"
-        ) from error
-    except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
-        raise BadImage(f"the {image_format} image is damaged or truncated: {error}") from error
+def _turned(pixels: UInt8Array, orientation: int) -> UInt8Array:
+    turn = UPRIGHT.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _rgb_from(image: Image.Image) -> UInt8Array:
+def _rgb_from(image: Image.Image, bits: int) -> UInt8Array:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip instead of scale
-        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        samples = np.asarray(image).clip(0, 65_535).astype(np.uint16)
+        grey = (samples >> (_used_bits(int(samples.max()), bits) - 8)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if image.mode == "RGB":
+        return np.asarray(image)
     image.info.pop("transparency", None)  # alpha is dropped anyway; Pillow would warn for each palette with some
     return np.asarray(image.convert("RGB"))
+
+
+def _used_bits(highest: int, significant: int) -> int:
+    """Of 16-bit samples: what the file says, where its samples keep to it, or else the fewest that are usual."""
+    return next(bits for bits in (significant, *_SAMPLE_BITS) if bits >= 8 and highest >> bits == 0)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import simplejpeg
-
-from saccade.service.errors import BadImage
-from saccade.service.vision.image_decoder import JPEG_MAGIC, ImageLimits, jpeg_orientation
+from saccade.service.vision.image_decoder import JPEG_MAGIC, ImageLimits, jpeg_header
 from saccade.service.vision.resize_plan import upright_size
 
 # Larger images go to the image threads: they are rare, and a few of them would fill the device's memory.
@@ -15,9 +12,6 @@ MAX_GPU_PIXELS = 16_000_000
 _END_OF_IMAGE = b"\xff\xd9"
 _DECODABLE = frozenset({"YCbCr", "Gray"})  # nvJPEG reads these; the CPU converts CMYK and plain RGB
 _CHROMA = frozenset({"444", "422", "420", "Gray"})  # the self check measures these; 4:4:0 and 4:1:1 are rare
-_START_OF_FRAME, _START_OF_SCAN = 0xC0, 0xDA  # JPEG markers; C0 is a baseline frame: sequential, Huffman, 8 bits
-# Markers of extended, progressive, lossless and arithmetic frames. C4, C8 and CC do not start a frame.
-_OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +32,21 @@ class EncodedImage:
 def encoded_image(data: bytes, limits: ImageLimits) -> EncodedImage | None:
     """The image for the GPU path; None for one that the CPU path is to decode, or to refuse.
 
-    The CPU path gets other formats, progressive and other JPEGs that are not baseline, CMYK, rare chroma, large images,
-    and files without an end.
+    The CPU path gets other formats, JPEGs that libjpeg-turbo refuses, progressive and other ones that are not baseline,
+    CMYK, rare chroma, large images, and files without an end. On an H200, another engine decoded progressive files, and
+    its pixels were further from the CPU path's than is allowed.
 
-    Raises BadImage for a damaged header or too many pixels, before anything is decoded.
+    Raises BadImage for too many pixels, before anything is decoded.
     """
     # The CPU path refuses a truncated JPEG; a GPU decoder might invent the missing rest.
     if not data.startswith(JPEG_MAGIC) or not data.endswith(_END_OF_IMAGE):
         return None
-    try:
-        height, width, colours, chroma = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        raise BadImage(f"the JPEG header is damaged: {error}") from error
-    limits.ensure(width, height)
-    if colours not in _DECODABLE or chroma not in _CHROMA or width * height > MAX_GPU_PIXELS:
+    header = jpeg_header(data)
+    if header is None:
         return None
-    return EncodedImage(data, width, height, jpeg_orientation(data)) if is_baseline(data) else None
-
-
-def is_baseline(data: bytes) -> bool:
-    """Whether a JPEG is baseline with all its components in one scan, judged by the segments before that scan.
-
-    Hardware decoders accept only such files. On an H200, another engine decoded progressive files, and its pixels
-    were further from the CPU path's than is allowed.
-    """
-    components, position = 0, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte may precede the marker
-            position += 1
-            continue
-        if marker in _OTHER_FRAMES:
-            return False
-        if marker == _START_OF_SCAN:
-            return 0 < components == int.from_bytes(data[position + 4 : position + 5])
-        if marker == _START_OF_FRAME:
-            components = int.from_bytes(data[position + 9 : position + 10])
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+    limits.ensure(header.width, header.height)
+    if header.colorspace not in _DECODABLE or header.chroma not in _CHROMA:
+        return None
+    if header.width * header.height > MAX_GPU_PIXELS or not header.segments.is_baseline:
+        return None
+    return EncodedImage(data, header.width, header.height, header.segments.orientation)

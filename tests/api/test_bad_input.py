@@ -102,7 +102,7 @@ def test_an_empty_body_is_a_problem_in_every_form(server: Server) -> None:
     is_problem(server.predict("classifier", b"", headers={"Content-Type": "multipart/form-data; boundary=x"}), 400)
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "image/gif", "application/pdf", "video/mp4", "nonsense"])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/pdf", "video/mp4", "nonsense"])
 def test_a_wrong_content_type_is_refused_with_those_allowed(server: Server, content_type: str) -> None:
     response = server.predict("classifier", red_png(1), headers={"Content-Type": content_type})
     assert "image/jpeg" in is_problem(response, 415)["detail"]
@@ -126,7 +126,7 @@ def test_a_wrong_content_type_is_refused_with_those_allowed(server: Server, cont
         (b'{"images": [{}]}', 400, "no b64"),
         (b'{"images": [{"b64": 5}]}', 400, "b64"),
         (b'{"images": [{"b64": "***"}]}', 400, "base64"),
-        (b'{"images": [{"b64": "abc"}]}', 400, "base64"),
+        (b'{"images": [{"b64": "a"}]}', 400, "base64"),
         (b'{"images": [{"url": "http://127.0.0.1/x.jpg"}]}', 422, "does not fetch"),
         (b'{"images": [{"file": "/etc/passwd"}]}', 400, "file"),
         (b'{"images": [{"b64": ""}], "more": 1}', 400, "more"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -27,7 +28,7 @@ CONTENT_TYPES = {
 
 
 def path_of(file: Path) -> str:
-    return "/" if file.name == "index.html" else f"/playground/{file.name}"
+    return {"index.html": "/", "docs.html": "/docs"}.get(file.name, f"/playground/{file.name}")
 
 
 def content_of(file: Path) -> bytes:
@@ -37,7 +38,7 @@ def content_of(file: Path) -> bytes:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     api = build_api(Settings(decode_threads=1), lambda generation: None)
-    transport = httpx.ASGITransport(api.predict_shortcut)
+    transport = httpx.ASGITransport(api.asgi)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
     api.pool.shutdown()
@@ -105,17 +106,21 @@ class References(HTMLParser):
             self.inline.append(tag)
 
 
-async def test_everything_the_page_refers_to_is_served(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("page", ["index.html", "docs.html"])
+async def test_everything_a_page_refers_to_is_served(client: httpx.AsyncClient, page: str) -> None:
     references = References()
-    references.feed((FOLDER / "index.html").read_text("utf-8"))
+    references.feed((FOLDER / page).read_text("utf-8"))
     imported = [
-        path
+        urljoin("/playground/", path)
         for file in FILES
         if file.suffix == ".js"
         for path in re.findall(r'from "([^"]+)"', file.read_text("utf-8"))
     ]
 
-    statuses = {path: (await client.get(path)).status_code for path in {*references.paths, *imported}}
+    statuses = {
+        path: (await client.get(path)).status_code
+        for path in {*[urljoin("/", path) for path in references.paths], *imported}
+    }
 
     assert "/playground/masks.js" in statuses
     assert set(statuses.values()) == {200}, statuses
@@ -127,6 +132,13 @@ def test_script_never_makes_markup_or_code_from_text(file: Path) -> None:
     forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|localStorage"
 
     assert not re.findall(forbidden, file.read_text("utf-8"))
+
+
+async def test_docs_have_a_page_of_their_own_below_any_slash(client: httpx.AsyncClient) -> None:
+    moved = await client.get("/docs/")
+
+    assert (moved.status_code, moved.headers["location"]) == (307, "/docs")
+    assert (await client.get("/redoc")).status_code == 404
 
 
 async def test_page_stays_out_of_the_api_description(client: httpx.AsyncClient) -> None:

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.images import red_png
-from tests.support.server import Server, wait_until
+from tests.support.server import Server, running_server, wait_until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -274,3 +274,35 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(page: Page) -> None:
         )
 
         assert read == "".join("01"[int(inside)] for inside in mask.ravel())
+
+
+def test_docs_show_every_operation_without_a_foreign_request(page: Page, server: Server) -> None:
+    page.call("Page.navigate", url=server.base_url + "/docs")
+    page.wait_for("document.querySelector('.operation') !== null")
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+
+    shown = page.evaluate("[...document.querySelectorAll('.operation summary code')].map((node) => node.textContent)")
+    urls = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+
+    assert set(shown) == set(server.client.get("/openapi.json").json()["paths"])
+    assert "score_threshold" in page.text("operations")
+    assert '"multipart/form-data"' not in page.text("operations")
+    assert "multipart/form-data" in page.text("operations")
+    assert {url.startswith(server.base_url) for url in urls} == {True}
+    assert page.complaints == []
+
+
+def test_pages_work_behind_a_prefix(page: Page, repository: Path, tmp_path: Path, image: Path) -> None:
+    with running_server(repository, tmp_path, root_path="/vision") as proxied:
+        page.call("Page.navigate", url=proxied.base_url + "/vision/")
+        page.wait_for("document.querySelector('.model') !== null")
+        page.choose_model("classifier")
+        page.choose_files(image)
+        page.wait_for(ANSWERED)
+        assert f"{proxied.base_url}/vision/v1/models/classifier/predict" in page.text("curl")
+
+        page.call("Page.navigate", url=proxied.base_url + "/vision/docs")
+        page.wait_for("document.querySelector('.operation') !== null")
+        urls = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert {url.startswith(proxied.base_url + "/vision/") for url in urls} == {True}
+    assert page.complaints == []

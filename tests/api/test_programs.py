@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from tests.support.images import red_of, red_png
 from tests.support.requests import Background
-from tests.support.server import Server, call_saccade, run_saccade
+from tests.support.server import ROOT, Server, call_saccade, clean_environment, run_saccade
 from tests.support.versions import publish_fake
 
 
@@ -51,6 +53,33 @@ def test_predict_prints_a_table(server: Server, images: dict[str, Path]) -> None
     assert "dark.png" in lines[0]
     assert "0 0.20, 1 0.20" in lines[0]
     assert "0 0.80" in lines[1]
+
+
+def test_predict_takes_folders_and_a_url_without_its_scheme(server: Server, images: dict[str, Path]) -> None:
+    folder = images["dark.png"].parent
+    (folder / "._dark.png").write_bytes(b"what another system leaves beside files")
+
+    result = call_saccade("predict", server.base_url.removeprefix("http://"), "classifier", str(folder), "--json")
+
+    answers = json.loads(result.stdout)
+    assert [Path(answer["image"]).name for answer in answers] == ["bad.jpg", "bright.png", "dark.png"]
+    assert result.returncode == 1  # bad.jpg
+    assert [red_of(answer["predictions"][0]) for answer in answers[1:]] == [204, 51]
+
+
+def test_predict_takes_standard_input(server: Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "saccade.service", "predict", server.base_url, "classifier", "-", "--json"],
+        input=red_png(77),
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+
+    (answer,) = json.loads(done.stdout)
+    assert red_of(answer["predictions"][0]) == 77
 
 
 def test_predict_prints_json_for_machines(server: Server, images: dict[str, Path]) -> None:
@@ -118,6 +147,8 @@ def test_predict_exits_1_when_another_kind_of_server_answers(images: dict[str, P
         ["predict", "http://127.0.0.1:1", "classifier", "pyproject.toml", "-p", "top_k"],
         ["predict", "http://127.0.0.1:1", "classifier", "pyproject.toml", "--version", "1", "--label", "stable"],
         ["predict", "http://127.0.0.1:port", "classifier", "pyproject.toml"],
+        ["predict", "http://127.0.0.1:1", "classifier", "k8s"],
+        ["predict", "--repository", "k8s", "-"],
         ["nonsense"],
         ["serve", "--colour", "red"],
     ],

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 import msgspec
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from saccade.service.errors import BadParameter, BadRequest, Unprocessable, UnsupportedMedia
+from saccade.service.api.http.multipart import ensure_count, parts_of
+from saccade.service.errors import BadParameter, BadRequest, UnsupportedMedia
 from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, parse_given
 
-RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "application/octet-stream")
-# What HTTP clients send when nobody told them; curl's --data-binary does.
-_UNTOLD_TYPES = ("", "application/x-www-form-urlencoded")
+RAW_TYPE = "application/octet-stream"
+RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", RAW_TYPE)  # as documented; the bytes decide
+_OTHER_RAW_TYPES = ("", "binary/octet-stream")
+FORM_TYPE = "application/x-www-form-urlencoded"  # of curl's --data-binary too
 _INLINE_BYTES = 256 * 1024  # parsed in under a millisecond; larger bodies leave the event loop
+_IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TO_PLAIN_BASE64 = str.maketrans({" ": None, "\t": None, "\r": None, "\n": None, "-": "+", "_": "/"})
 _MULTIPART = "multipart/form-data"
 _JSON = "application/json"
 
@@ -41,18 +42,21 @@ class _JsonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: dict[str, object] = {}
 
 
+_USUAL_RAW_TYPES = frozenset(name.encode() for name in RAW_TYPES)
 _json_decoder = msgspec.json.Decoder(_JsonBody)
 
 
 def media_type_of(content_type: bytes | None) -> str:
-    """Lower-case type without parameters. Raises UnsupportedMedia when it is none of ours."""
+    """RAW_TYPE, FORM_TYPE, multipart or JSON. Raises UnsupportedMedia for anything else."""
+    if content_type in _USUAL_RAW_TYPES:
+        return RAW_TYPE
     media_type = (content_type or b"").decode("latin-1").partition(";")[0].strip().lower()
-    if media_type in _UNTOLD_TYPES:
-        return "application/octet-stream"
-    if media_type in (*RAW_TYPES, _MULTIPART, _JSON):
+    if media_type == RAW_TYPE or media_type in _OTHER_RAW_TYPES or media_type.startswith("image/"):
+        return RAW_TYPE
+    if media_type in (_MULTIPART, _JSON, FORM_TYPE):
         return media_type
     allowed = ", ".join((*RAW_TYPES, _MULTIPART, _JSON))
-    raise UnsupportedMedia(f"content type {media_type!r} is not taken; allowed are: {allowed}")
+    raise UnsupportedMedia(f"content type {media_type[:64]!r} is not taken; allowed are: {allowed}")
 
 
 async def images_from(body: bytes, media_type: str, content_type: bytes | None, max_images: int) -> GivenImages:
@@ -63,28 +67,35 @@ async def images_from(body: bytes, media_type: str, content_type: bytes | None, 
     elif media_type == _MULTIPART:
         given = await _from_multipart(body, content_type or b"", max_images)
     else:
+        if media_type == FORM_TYPE:
+            _ensure_binary(body)
         return GivenImages([body], NOTHING_GIVEN)
     if not given.images:
         raise BadRequest("the request holds no image")
     return given
 
 
-def _ensure_count(count: int, max_images: int) -> None:
-    if count > max_images:
-        raise Unprocessable(
-            f"{count} images in one request, at most {max_images} are allowed: send several requests, or raise "
-            "SACCADE_MAX_IMAGES_PER_REQUEST"
-        )
+def _ensure_binary(body: bytes) -> None:
+    """Raises BadRequest for what curl's -d makes: text, or an image without its NULs and line ends."""
+    if not body or b"\x00" in body:  # every image file has some
+        return
+    if body.lstrip()[:1] in (b"{", b"["):
+        hint = "the body looks like JSON: add -H 'Content-Type: application/json'"
+    elif body.startswith(_IMAGE_STARTS):
+        hint = "the body is an image without its line ends: send it with --data-binary @FILE instead of -d"
+    else:
+        hint = "send an image with --data-binary @FILE or -F image=@FILE, and JSON as application/json"
+    raise BadRequest(f"the body is form-encoded, as curl's -d sends it; {hint}")
 
 
 def _from_json(body: bytes, max_images: int) -> GivenImages:
     try:
-        parsed = _json_decoder.decode(body)
+        parsed = _json_decoder.decode(body.removeprefix(_BYTE_ORDER_MARK))
     except msgspec.ValidationError as error:
         raise BadRequest(f"the JSON body is not as expected: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
-    _ensure_count(len(parsed.images), max_images)
+    ensure_count(len(parsed.images), max_images)
     images = [_image_from_entry(entry, index) for index, entry in enumerate(parsed.images)]
     return GivenImages(images, parse_given(parsed.parameters, is_text=False))
 
@@ -95,50 +106,24 @@ def _image_from_entry(entry: _ImageEntry, index: int) -> bytes | BadRequest:
     if entry.b64 is None:
         return BadRequest(f"images[{index}] has no b64")
     try:
-        return binascii.a2b_base64(entry.b64, strict_mode=True)
+        return from_base64(entry.b64)
     except ValueError as error:  # binascii.Error is one
         return BadRequest(f"images[{index}].b64 is not base64: {error}")
 
 
+def from_base64(text: str) -> bytes:
+    """Also wrapped, URL-safe, unpadded, and as a data URI. Raises ValueError."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        if text.startswith("data:"):
+            head, comma, text = text.partition(",")
+            if not comma or not head.endswith(";base64"):
+                raise ValueError("a data URI that is not base64") from None
+        bare = text.translate(_TO_PLAIN_BASE64).rstrip("=")
+        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+
+
 async def _from_multipart(body: bytes, content_type: bytes, max_images: int) -> GivenImages:
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise BadRequest("multipart/form-data without a boundary")
-    if b"--" + boundary + b"--" not in body:  # the parser would drop the unfinished part without a word
-        raise BadRequest("the multipart body is damaged: it ends before its closing boundary")
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(body), _INLINE_BYTES):
-            yield body[start : start + _INLINE_BYTES]
-            await asyncio.sleep(0)  # other requests get their turn while a large body is parsed
-
-    parser = MultiPartParser(
-        Headers(raw=[(b"content-type", content_type)]),
-        stream(),
-        max_files=max_images,
-        max_fields=len(GivenParameters.__struct_fields__),
-    )
-    parser.spool_max_size = len(body) + 1  # never spills to disk: the bytes are in memory already
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if error.message.startswith("Too many files"):
-            _ensure_count(max_images + 1, max_images)
-        raise BadRequest(f"the multipart body is damaged: {error.message}") from error
-    images: list[bytes | BadRequest] = []
-    fields: dict[str, str] = {}
-    try:
-        for name, value in form.multi_items():
-            if isinstance(value, str):
-                if name in fields:
-                    raise BadParameter(f"field {name!r} appears twice")
-                fields[name] = value
-            elif name == "image":
-                images.append(value.file.read())
-            else:
-                raise BadRequest(f"file field {name!r} is not taken; name it 'image'")
-    finally:
-        await form.close()
-    _ensure_count(len(images), max_images)
-    return GivenImages(images, parse_given(fields, is_text=True))
+    images, fields = await parts_of(body, content_type, max_images)
+    return GivenImages([*images], parse_given(fields, is_text=True))

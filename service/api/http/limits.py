@@ -48,6 +48,7 @@ class Body:
         self._budget = budget
         self._limits = limits
         self._taken_bytes = 0
+        self._made_bytes = 0
         self._is_begun = False
 
     def can_be_dropped(self, content_length: bytes | None) -> bool:
@@ -88,6 +89,12 @@ class Body:
             if not message.get("more_body", False):
                 return b"".join(chunks)
             message = await receive()
+
+    def take(self, size_bytes: int) -> None:
+        """Counts bytes that were made of the body. Raises PayloadTooLarge or Overloaded."""
+        self._take(size_bytes)
+        self._made_bytes += size_bytes
+        self._ensure_allowed(self._made_bytes)
 
     def release(self) -> None:
         self._budget.give_back(self._taken_bytes)

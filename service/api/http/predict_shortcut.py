@@ -1,7 +1,7 @@
-"""Sends predict requests straight to their endpoint and everything else to FastAPI; the answers are the same.
+"""Sends predict and infer requests straight to their endpoints, all else to FastAPI; the answers are the same.
 
-FastAPI's middlewares and router cost about as much per request as queueing and batching together; predict needs
-none of them. The same endpoint is also a route of the application, which answers other methods with 405.
+FastAPI's middlewares and router cost about as much per request as queueing and batching together; these need none of
+them. The same endpoints are also routes of the application, which answers other methods with 405.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _KEPT_PATHS = 256
 _PREDICT = re.compile(r"/v1/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+)|/labels/(?P<label>[^/]+))?/predict")
+_INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 
 
 @lru_cache(_KEPT_PATHS)
-def _names_in(path: str) -> dict[str, str | None] | None:
-    """Model, version and label of a predict path; None for another one."""
-    match = _PREDICT.fullmatch(path)
-    return None if match is None else match.groupdict()
+def _names_in(path: str) -> tuple[bool, dict[str, str | None]] | None:
+    """Whether a path is one of infer, and its model, version and label; None for others than infer and predict."""
+    match = _PREDICT.fullmatch(path) or _INFER.fullmatch(path)
+    return None if match is None else (match.re is _INFER, match.groupdict())
 
 
 class PredictShortcut:
-    """The ASGI application that uvicorn runs."""
+    """The application with its shortest ways."""
 
-    def __init__(self, predict: ASGIApp, others: ASGIApp) -> None:
+    def __init__(self, predict: ASGIApp, infer: ASGIApp, others: ASGIApp) -> None:
         self._predict = predict
+        self._infer = infer
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            names = _names_in(scope["path"])
-            if names is not None:
-                scope["path_params"] = names
-                await self._predict(scope, receive, send)
+            found = _names_in(scope["path"][len(scope["root_path"]) :])
+            if found is not None:
+                is_infer, scope["path_params"] = found
+                await (self._infer if is_infer else self._predict)(scope, receive, send)
                 return
         await self._others(scope, receive, send)

@@ -30,9 +30,13 @@ class ClassScore(BaseModel):
     score: float
 
 
-class Classification(BaseModel):
+class ReadPicture(BaseModel):
     width: int
     height: int
+    warning: str | None = Field(None, description="only where the picture is damaged: why parts of it may be lost")
+
+
+class Classification(ReadPicture):
     classes: list[ClassScore]
 
 
@@ -43,9 +47,7 @@ class DetectedObject(BaseModel):
     box: Annotated[list[float], Field(min_length=4, max_length=4, description="x1 y1 x2 y2, source pixels")]
 
 
-class Detection(BaseModel):
-    width: int
-    height: int
+class Detection(ReadPicture):
     detections: list[DetectedObject]
 
 
@@ -69,9 +71,7 @@ class Segment(BaseModel):
     polygons: list[Polygon] | None = None
 
 
-class Segmentation(BaseModel):
-    width: int
-    height: int
+class Segmentation(ReadPicture):
     segments: list[Segment]
     mask_png: str | None = Field(None, description="base64 of an 8-bit PNG of class ids")
 

@@ -10,12 +10,13 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -24,12 +25,14 @@ from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.http.client_watch import DisconnectWatch
+from saccade.service.api.http.content_encoding import ENCODINGS, decoded_body
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
-from saccade.service.api.http.image_bodies import RAW_TYPES, images_from, media_type_of
+from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
-from saccade.service.api.predictor import ImageAnswer, Predictor
-from saccade.service.api.priority import priority_from
+from saccade.service.api.predictor import ImageAnswer, Predictor, Render
+from saccade.service.api.priority import Priority, priority_from
+from saccade.service.api.slot_filling import Image
 from saccade.service.core import Outcome
 from saccade.service.errors import (
     BadParameter,
@@ -41,9 +44,11 @@ from saccade.service.errors import (
     Overloaded,
     PayloadTooLarge,
     SaccadeError,
+    UnsupportedEncoding,
 )
 from saccade.service.ipc.api_keys import ApiKeys, Unauthorized
 from saccade.service.metrics import Metrics
+from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import (
     NOTHING_GIVEN,
     DeadlineRule,
@@ -72,23 +77,44 @@ class PredictLimits:
     max_concurrent_per_key: int = 0
 
 
+class PredictCall(msgspec.Struct, frozen=True):
+    """What one request asks for, whatever protocol it speaks."""
+
+    images: Sequence[Image | SaccadeError]
+    parameters: Parameters
+    priority: Priority
+    render: Render = prediction_of
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """An answer without its status, which is 200."""
+
+    content_type: bytes
+    body: bytes
+    server_timing: str
+    headers: list[tuple[bytes, bytes]]
+
+
 class AdmissionSwitch:
     """Open while the process takes requests."""
 
     def __init__(self) -> None:
-        self._is_open = True
+        self.is_open = True
 
     def shut(self) -> None:
-        self._is_open = False
+        self.is_open = False
 
     def ensure_open(self) -> None:
         """Raises Draining."""
-        if not self._is_open:
+        if not self.is_open:
             raise Draining("this server is shutting down; send the request to another replica")
 
 
 class PredictEndpoint:
-    """Serves predict by model, by version and by label."""
+    """Serves predict by model, by version and by label.
+
+    `_query`, `_media_type`, `_call`, `_rendered` and `_refuse` are what another protocol does in its own way.
+    """
 
     def __init__(
         self,
@@ -100,6 +126,8 @@ class PredictEndpoint:
         switch: AdmissionSwitch,
         cold_starts: ColdStarts,
         lag: EventLoopLag,
+        budget: UploadBudget,
+        key_limits: KeyLimits,
     ) -> None:
         self._catalog = catalog
         self._cold_starts = cold_starts
@@ -109,8 +137,8 @@ class PredictEndpoint:
         self._keys = keys
         self._metrics = metrics
         self._switch = switch
-        self._budget = UploadBudget(limits.body)
-        self._key_limits = KeyLimits(limits.max_concurrent_per_key)
+        self._budget = budget
+        self._key_limits = key_limits
         self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,35 +155,38 @@ class PredictEndpoint:
             self._key_limits.begin(key)
             held_key = key
             priority = priority_from(headers.get(b"x-priority"))
-            resolved, waited_s = await self._resolve(scope)
-            query = _query_parameters(scope["query_string"])
-            media_type = media_type_of(headers.get(b"content-type"))
+            query = self._query(scope)
+            resolved, waited_s = await self._resolve(scope, query)
+            media_type = self._media_type(headers)
             self._catalog.begin(resolved, query.variant)
             target = resolved
             allowed_s = self._allowed_s(query, media_type, lag_s)
             self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
             content = await body.read(receive, headers.get(b"content-length"))
-            given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
-            parameters = self._complete(merged(query, given.parameters), target)
-            deadline_s = time.monotonic() + parameters.deadline_ms / 1000 - waited_s - lag_s
-            answers = await self._predictor.predict(given.images, target, parameters, deadline_s, watch, priority)
+            if b"content-encoding" in headers:
+                content = await decoded_body(content, headers[b"content-encoding"], body.take)
+            call = await self._call(content, media_type, headers, query, target, priority)
+            deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
+            answers = await self._predictor.predict(
+                call.images, target, call.parameters, deadline_s, watch, call.priority, call.render
+            )
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
-            document, timing = _render(target, request_id, answers, encode_s - start_s)
+            answer = self._rendered(call, target, request_id, answers, encode_s - start_s)
             self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
-            level = answers[0].ladder_level
-            extra = None if level is None else [(b"x-saccade-rung", b"%d" % level)]
-            await _send(send, 200, _JSON, document, request_id, timing, extra)
+            await send_answer(
+                send, 200, answer.content_type, answer.body, request_id, answer.server_timing, answer.headers
+            )
         except SaccadeError as error:
             self._count_error(scope, target, error)
             if not isinstance(error, ClientLeft):
                 must_close = not body.can_be_dropped(headers.get(b"content-length"))
-                await _send_problem(send, error, request_id, must_close)
+                await self._refuse(send, error, request_id, must_close)
         except Exception as error:  # the last stop: logged with its trace, answered without it
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             failure = SaccadeError(type(error).__name__)
             self._count_error(scope, target, failure)
-            await _send_problem(send, failure, request_id)
+            await self._refuse(send, failure, request_id, must_close=False)
         finally:
             watch.close()
             body.release()
@@ -163,10 +194,40 @@ class PredictEndpoint:
             if target is not None:
                 self._catalog.end(target)
 
+    def _query(self, scope: Scope) -> GivenParameters:
+        return _query_parameters(scope["query_string"])
+
+    def _media_type(self, headers: Headers) -> str:
+        """Raises UnsupportedMedia."""
+        return media_type_of(headers.get(b"content-type"))
+
+    async def _call(
+        self,
+        content: bytes,
+        media_type: str,
+        headers: Headers,
+        query: GivenParameters,
+        target: ServingTarget,
+        priority: Priority,
+    ) -> PredictCall:
+        """What the body asks for. Raises BadRequest or one of its kind."""
+        given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
+        return PredictCall(given.images, self._complete(merged(query, given.parameters), target), priority)
+
+    def _rendered(
+        self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
+    ) -> Rendered:
+        document, timing = _render(target, request_id, answers, total_s)
+        level = answers[0].ladder_level
+        return Rendered(_JSON, document, timing, [] if level is None else [(b"x-saccade-rung", b"%d" % level)])
+
+    async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
+        await _send_problem(send, error, request_id, must_close)
+
     def _checked(self, given: GivenParameters, target: ServingTarget) -> Parameters:
         return complete(given, target.manifest, self._limits.deadline)
 
-    async def _resolve(self, scope: Scope) -> tuple[ServingTarget, float]:
+    async def _resolve(self, scope: Scope, query: GivenParameters) -> tuple[ServingTarget, float]:
         """The version that answers, and the seconds it took to load it."""
         path = scope["path_params"]
         names = (path["model"], path.get("version"), path.get("label"))
@@ -175,7 +236,7 @@ class PredictEndpoint:
         except NotLoaded as unloaded:
             start_s = time.monotonic()
             rule = self._limits.deadline
-            named_ms = _query_parameters(scope["query_string"]).deadline_ms
+            named_ms = query.deadline_ms
             within_ms = rule.default_ms if named_ms is None else named_ms
             target = await self._cold_starts.wait(unloaded, *names, min(within_ms, rule.max_ms) / 1000)
             return target, time.monotonic() - start_s
@@ -185,7 +246,7 @@ class PredictEndpoint:
         rule = self._limits.deadline
         if query.deadline_ms is not None:
             return query.deadline_ms / 1000 - lag_s if 0 <= query.deadline_ms <= rule.max_ms else None
-        return rule.default_ms / 1000 - lag_s if media_type in RAW_TYPES else None
+        return rule.default_ms / 1000 - lag_s if media_type in (RAW_TYPE, FORM_TYPE) else None
 
     def _count_answers(
         self, target: ServingTarget, answers: list[ImageAnswer], total_s: float, encode_s: float
@@ -241,15 +302,8 @@ def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
 
 
 def _render(target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
-    """The answer document and the Server-Timing header. With several images each stage shows the slowest."""
-    stages = {
-        "decode": max(answer.times.decode_s for answer in answers),
-        "queue": max(answer.times.queue_s for answer in answers),
-        "infer": max(answer.times.infer_s for answer in answers),
-        "postprocess": max(answer.times.postprocess_s for answer in answers),
-        "total": total_s,
-    }
-    timings_ms = {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
+    """The answer document and the Server-Timing header."""
+    timings_ms = timings_of(answers, total_s)
     document = orjson.dumps(
         {
             "model": target.key.model,
@@ -260,10 +314,27 @@ def _render(target: ServingTarget, request_id: str, answers: list[ImageAnswer], 
             "timings_ms": timings_ms,
         }
     )
-    return document, ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+    return document, server_timing(timings_ms)
 
 
-def _prediction_or_error(answer: ImageAnswer, request_id: str) -> dict[str, Any] | None:
+def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
+    """Milliseconds by stage; with several images each stage shows the slowest."""
+    stages = {
+        "decode": max(answer.times.decode_s for answer in answers),
+        "queue": max(answer.times.queue_s for answer in answers),
+        "infer": max(answer.times.infer_s for answer in answers),
+        "postprocess": max(answer.times.postprocess_s for answer in answers),
+        "total": total_s,
+    }
+    return {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
+
+
+def server_timing(timings_ms: dict[str, float]) -> str:
+    """The header of that name."""
+    return ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+
+
+def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:
     if answer.error is not None:
         return {"error": problem_of(answer.error, request_id)}
     return answer.prediction
@@ -285,18 +356,26 @@ def _shed_reason(error: SaccadeError) -> str | None:
 
 async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_close: bool = False) -> None:
     document = problem_of(error, request_id)
-    extra = []
+    headers = refusal_headers(error, must_close)
+    await send_answer(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, headers)
+
+
+def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, bytes]]:
+    """Beside those that every answer has."""
+    headers = []
     retry = retry_after(error)
     if retry is not None:
-        extra.append((b"retry-after", retry.encode()))
+        headers.append((b"retry-after", retry.encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", ", ".join(ENCODINGS).encode()))
     if isinstance(error, Unauthorized):
-        extra.append((b"www-authenticate", b"Bearer"))
+        headers.append((b"www-authenticate", b"Bearer"))
     if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
-        extra.append((b"connection", b"close"))
-    await _send(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, extra)
+        headers.append((b"connection", b"close"))
+    return headers
 
 
-async def _send(
+async def send_answer(
     send: Send,
     status: int,
     content_type: bytes,

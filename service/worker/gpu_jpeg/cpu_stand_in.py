@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from saccade.models.contract.preprocessing import preprocess_into
 from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import BadImage
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import ImageLimits, read_image
 from saccade.service.vision.jpeg_header import EncodedImage
 
 
@@ -31,10 +31,11 @@ class CpuStandIn:
 
     def _decode(self, image: EncodedImage, spec: PreprocessSpec, row: NDArray[np.uint8]) -> bool:
         try:
-            preprocess_into(decode_image(image.data, self._limits), spec, row)
+            read = read_image(image.data, self._limits)
         except BadImage:
             return False
-        return True
+        preprocess_into(read.pixels, spec, row)
+        return not read.damage  # the image threads can say why
 
     def close(self) -> None:
         """There is nothing to free."""

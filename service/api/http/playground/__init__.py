@@ -1,4 +1,4 @@
-"""The playground at `/`: one static page. Promises: read once at start, nothing from outside, off the predict path."""
+"""The pages at `/` and `/docs`. Promises: read once at start, nothing from outside, off the predict path."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _SCRIPT_TYPE = "text/javascript; charset=utf-8"
 # (path, file, content type); a file that is not listed is not served.
 _PAGES = (
     ("/", "index.html", "text/html; charset=utf-8"),
+    ("/docs", "docs.html", "text/html; charset=utf-8"),
+    ("/playground/docs.css", "docs.css", "text/css; charset=utf-8"),
+    ("/playground/docs.js", "docs.js", _SCRIPT_TYPE),
     ("/playground/playground.css", "playground.css", "text/css; charset=utf-8"),
     ("/playground/playground.js", "playground.js", _SCRIPT_TYPE),
     ("/playground/api.js", "api.js", _SCRIPT_TYPE),
@@ -29,7 +32,7 @@ _CONTENT_SECURITY_POLICY = (
 
 
 def playground_router() -> APIRouter:
-    """The page and its files. Raises OSError when one is missing from the installation."""
+    """The pages and their files. Raises OSError when one is missing from the installation."""
     router = APIRouter()
     for path, name, content_type in _PAGES:
         router.add_route(path, _endpoint((_HERE / name).read_bytes(), content_type), include_in_schema=False)

@@ -11,13 +11,13 @@ export class ProblemError extends Error {
 }
 
 export function listModels(key) {
-  return fetchJson("/v1/models", { headers: authorization(key), cache: "no-store" });
+  return fetchJson("v1/models", { headers: authorization(key), cache: "no-store" });
 }
 
 /** Readiness with its reason; 503 is an answer here, not a failure. */
 export async function readiness() {
   try {
-    const response = await fetch("/health/ready", { cache: "no-store" });
+    const response = await fetch("health/ready", { cache: "no-store" });
     return await response.json();
   } catch {
     return { status: "unreachable", reason: "the server does not answer" };
@@ -40,17 +40,17 @@ export async function predict(ask, key, signal) {
   return { answer, roundTripMs: performance.now() - startMs };
 }
 
-/** `target` is {model, kind: "policy" | "label" | "version", name}. */
+/** Relative to the page, which may lie behind a prefix; `target` is {model, kind: "policy" | "label" | "version", name}. */
 export function predictPath(target, parameters) {
   const within = { policy: "", label: "/labels/", version: "/versions/" }[target.kind];
   const name = target.kind === "policy" ? "" : encodeURIComponent(target.name);
   const query = new URLSearchParams(parameters).toString();
-  return `/v1/models/${encodeURIComponent(target.model)}${within}${name}/predict${query ? `?${query}` : ""}`;
+  return `v1/models/${encodeURIComponent(target.model)}${within}${name}/predict${query ? `?${query}` : ""}`;
 }
 
 /** A POSIX shell command for the same request; the key is a variable, never its value. */
-export function curlCommand(origin, ask, hasKey) {
-  const lines = [`curl ${quoted(origin + predictPath(ask.target, ask.parameters))}`];
+export function curlCommand(page, ask, hasKey) {
+  const lines = [`curl ${quoted(new URL(predictPath(ask.target, ask.parameters), page).href)}`];
   if (hasKey) lines.push('-H "Authorization: Bearer $SACCADE_API_KEY"');
   if (ask.files.length === 1) {
     const [file] = ask.files;

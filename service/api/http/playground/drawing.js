@@ -1,6 +1,6 @@
 // Draws an image with its prediction. Promises: coordinates of the answer land on the pixels they mean.
 
-import { canvasFromMask, classIdsFromPng, maskFromRle, pathFromPolygons } from "/playground/masks.js";
+import { canvasFromMask, classIdsFromPng, maskFromRle, pathFromPolygons } from "./masks.js";
 
 // Light enough for dark text, distinct from their neighbours in the list; class ids beyond it start over.
 const CLASS_COLOURS = [

@@ -1,6 +1,6 @@
 // Builds the parts of the page from answers. Promises: text from the server is only ever text, never markup.
 
-import { classColour } from "/playground/drawing.js";
+import { classColour } from "./drawing.js";
 
 const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];

@@ -1,10 +1,10 @@
 // The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
 
-import { curlCommand, listModels, predict, ProblemError, readiness } from "/playground/api.js";
-import { drawScene, maskLayers, sampleImage } from "/playground/drawing.js";
+import { curlCommand, listModels, predict, ProblemError, readiness } from "./api.js";
+import { drawScene, maskLayers, sampleImage } from "./drawing.js";
 import {
   element, modelChoices, problemCard, resultRows, summaryOf, targetChoices, timingPanel, versionFigures,
-} from "/playground/panels.js";
+} from "./panels.js";
 
 const MODELS_POLL_MS = 5000;
 const RAW_SHOWN_CHARACTERS = 200_000; // a browser lays out more only slowly; curl gives all of it
@@ -257,7 +257,7 @@ function showResults() {
   const { ask: request } = state.answer;
   const asShown = request.task === "detect" ? { score_threshold: byId("threshold").value } : {};
   const shown = { ...request, parameters: { ...request.parameters, ...asShown } };
-  byId("curl").textContent = curlCommand(location.origin, shown, byId("key").value !== "");
+  byId("curl").textContent = curlCommand(document.baseURI, shown, byId("key").value !== "");
 }
 
 function showRaw() {

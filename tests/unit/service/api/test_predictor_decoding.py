@@ -78,14 +78,27 @@ async def test_what_the_worker_cannot_decode_is_decoded_here_and_sent_again(deco
 
 
 async def test_what_neither_can_decode_is_a_bad_image(decoding_story: Story) -> None:
-    sent = image(width=400, image_format="JPEG")
-    answering = decoding_story.start(sent[:-30] + b"\xff\xd9")
+    whole = image(width=400, image_format="JPEG")
+    without_tables = whole.replace(b"\xff\xda\x00\x0c\x03\x01\x00", b"\xff\xda\x00\x0c\x03\x01\x33")
+    assert without_tables != whole
+    answering = decoding_story.start(without_tables)
     await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), messages.DONE_UNDECODED)
 
     (answer,) = await answering
 
     assert isinstance(answer.error, BadImage)
     assert decoding_story.slots.in_use == 0
+
+
+async def test_picture_of_which_parts_are_lost_is_answered_with_a_warning(decoding_story: Story) -> None:
+    answering = decoding_story.start(image(width=400, image_format="JPEG")[:-30] + b"\xff\xd9")
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get(), messages.DONE_UNDECODED)
+    await decoding_story.worker.answer(await decoding_story.worker.submitted.get())
+
+    (answer,) = await answering
+
+    assert answer.prediction is not None
+    assert "parts of the picture may be lost" in answer.prediction["warning"]
 
 
 async def test_jpeg_with_too_many_pixels_never_reaches_a_decoding_worker(decoding_story: Story) -> None:

@@ -12,9 +12,14 @@ from PIL import Image
 
 from saccade.export.data.fidelity import photograph
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
-from saccade.service.vision.jpeg_header import encoded_image, is_baseline
+from saccade.service.vision.jpeg_header import encoded_image
+from saccade.service.vision.jpeg_segments import jpeg_segments
 
 LIMITS = ImageLimits()
+
+
+def is_baseline(data: bytes) -> bool:
+    return jpeg_segments(data).is_baseline
 
 
 def jpeg(width: int = 90, height: int = 61, mode: str = "RGB", orientation: int = 1, **options: Any) -> bytes:

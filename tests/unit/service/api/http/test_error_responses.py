@@ -22,6 +22,7 @@ from saccade.service.errors import (
     DeviceLost,
     Draining,
     InferenceFailed,
+    NotFinite,
     NotFound,
     NotLoaded,
     NotReady,
@@ -38,6 +39,7 @@ from saccade.service.errors import (
     UnknownSigner,
     Unprocessable,
     UnsignedVersion,
+    UnsupportedEncoding,
     UnsupportedMedia,
     WorkerLost,
 )
@@ -49,6 +51,7 @@ EXPECTED: dict[type[SaccadeError], tuple[int, Outcome]] = {
     Unauthorized: (401, Outcome.BAD_REQUEST),
     Forbidden: (403, Outcome.BAD_REQUEST),
     BadRequest: (400, Outcome.BAD_REQUEST),
+    UnsupportedEncoding: (415, Outcome.BAD_REQUEST),
     UnsupportedMedia: (415, Outcome.BAD_REQUEST),
     PayloadTooLarge: (413, Outcome.BAD_REQUEST),
     Unprocessable: (422, Outcome.BAD_REQUEST),
@@ -64,6 +67,7 @@ EXPECTED: dict[type[SaccadeError], tuple[int, Outcome]] = {
     DeadlineExceeded: (504, Outcome.DEADLINE),
     ClientLeft: (499, Outcome.CLIENT_LEFT),
     InferenceFailed: (500, Outcome.ERROR),
+    NotFinite: (500, Outcome.ERROR),
 }
 OURS = (
     SaccadeError,

@@ -9,7 +9,14 @@ import httpx
 import orjson
 import pytest
 
-from saccade.service.api.http.image_bodies import RAW_TYPES, GivenImages, images_from, media_type_of
+from saccade.service.api.http.image_bodies import (
+    FORM_TYPE,
+    RAW_TYPE,
+    RAW_TYPES,
+    GivenImages,
+    images_from,
+    media_type_of,
+)
 from saccade.service.errors import BadParameter, BadRequest, SaccadeError, Unprocessable, UnsupportedMedia
 from saccade.service.vision.parameters import GivenParameters
 
@@ -33,17 +40,22 @@ async def from_multipart(parts: list[tuple[str, Any]], max_images: int = 3) -> G
 # Content types
 
 
-@pytest.mark.parametrize("media_type", [*RAW_TYPES, "application/json", "multipart/form-data"])
+@pytest.mark.parametrize("media_type", ["application/json", "multipart/form-data", FORM_TYPE])
 def test_allowed_types_are_taken_whatever_their_case_and_parameters(media_type: str) -> None:
     assert media_type_of(f"{media_type.upper()} ; charset=x".encode()) == media_type
 
 
-@pytest.mark.parametrize("content_type", [None, b"", b"application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("media_type", [*RAW_TYPES, "image/jpg", "image/*", "binary/octet-stream"])
+def test_any_image_type_is_raw_bytes(media_type: str) -> None:
+    assert media_type_of(media_type.encode()) == media_type_of(f"{media_type.upper()};q=1".encode()) == RAW_TYPE
+
+
+@pytest.mark.parametrize("content_type", [None, b""])
 def test_client_that_did_not_say_sends_raw_bytes(content_type: bytes | None) -> None:
-    assert media_type_of(content_type) == "application/octet-stream"
+    assert media_type_of(content_type) == RAW_TYPE
 
 
-@pytest.mark.parametrize("content_type", [b"image/gif", b"text/plain", b"\xff\xfe"])
+@pytest.mark.parametrize("content_type", [b"video/mp4", b"text/plain", b"\xff\xfe"])
 def test_other_types_are_refused_with_those_allowed(content_type: bytes) -> None:
     with pytest.raises(UnsupportedMedia, match=r"allowed are: image/jpeg, .*application/json"):
         media_type_of(content_type)
@@ -65,7 +77,7 @@ async def test_json_images_come_in_order_with_parameters() -> None:
     assert given == GivenImages([b"one", b"two"], GivenParameters(top_k=2))
 
 
-@pytest.mark.parametrize("text", ["####", "abc", "YWJj\n", "YWJ", "YQ==YQ==", "ü", "a" * 5])
+@pytest.mark.parametrize("text", ["####", "a", "YQ==YQ==", "ü", "a" * 5, "data:image/png,YWJj", "data:;base64"])
 async def test_bad_base64_fails_its_own_image_only(text: str) -> None:
     given = await from_json({"images": [b64(b"one"), {"b64": text}, b64(b"three")]})
 
@@ -141,8 +153,21 @@ async def test_large_multipart_image_stays_in_memory_and_whole() -> None:
 
 
 async def test_file_under_another_name_is_refused_with_the_right_one() -> None:
-    with pytest.raises(BadRequest, match="file field 'file' is not taken; name it 'image'"):
-        await from_multipart([("file", ("a.jpg", b"one"))])
+    with pytest.raises(BadRequest, match="file field 'photo' is not taken; name it 'image'"):
+        await from_multipart([("photo", ("a.jpg", b"one"))])
+
+
+async def test_parts_are_images_by_name_with_or_without_a_file_name() -> None:
+    given = await from_multipart(
+        [("file", ("a.jpg", b"one")), ("image", (None, b"\xff\x00two")), ("top_k", (None, b"2"))]
+    )
+
+    assert given == GivenImages([b"one", b"\xff\x00two"], GivenParameters(top_k=2))
+
+
+async def test_field_that_is_no_text_is_refused() -> None:
+    with pytest.raises(BadParameter, match="send an image as 'image'"):
+        await from_multipart([("picture", (None, b"\xff\xd8\xff"))])
 
 
 async def test_multipart_without_a_file_is_refused() -> None:

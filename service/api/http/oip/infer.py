@@ -1,0 +1,104 @@
+"""POST /v2/models/{model}[/versions/{version}]/infer. Promises: predict's path, limits and counts; Triton's codes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from starlette.types import Scope, Send
+
+from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.http.error_responses import problem_of
+from saccade.service.api.http.oip.answers import answer_of, rows_of
+from saccade.service.api.http.oip.tensors import InferRequest, ModelTensors, infer_request
+from saccade.service.api.http.vision_routes import (
+    Headers,
+    PredictCall,
+    PredictEndpoint,
+    Rendered,
+    refusal_headers,
+    send_answer,
+    server_timing,
+    timings_of,
+)
+from saccade.service.api.predictor import ImageAnswer
+from saccade.service.api.priority import Priority
+from saccade.service.errors import DeadlineExceeded, Overloaded, SaccadeError, Unprocessable
+from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters
+
+_INLINE_BYTES = 256 * 1024  # of a request; larger JSON leaves the event loop
+_PRIORITIES = {0: None, 1: Priority.HIGH, 2: Priority.NORMAL}  # beyond: low
+# Where Triton's code is another one than ours.
+_STATUSES: tuple[tuple[type[SaccadeError], int], ...] = (
+    (Unprocessable, 400),
+    (Overloaded, 503),
+    (DeadlineExceeded, 503),
+)
+
+
+class _InferCall(PredictCall, frozen=True):
+    request: InferRequest | None = None
+    accepted: bytes = b""
+
+
+class InferEndpoint(PredictEndpoint):
+    """Predict in another language: other bodies, other answers, the same life of a request."""
+
+    def _query(self, scope: Scope) -> GivenParameters:
+        return NOTHING_GIVEN  # parameters are in the body
+
+    def _media_type(self, headers: Headers) -> str:
+        return ""  # clients name none, or any
+
+    async def _call(
+        self,
+        content: bytes,
+        media_type: str,
+        headers: Headers,
+        query: GivenParameters,
+        target: ServingTarget,
+        priority: Priority,
+    ) -> PredictCall:
+        tensors = tensors_of(target, self._limits.max_images)
+        json_bytes = headers.get(b"inference-header-content-length")
+        is_small = len(content) <= _INLINE_BYTES or (json_bytes is not None and len(json_bytes) < len("100000"))
+        if is_small:
+            request = infer_request(content, json_bytes, tensors)
+        else:
+            request = await asyncio.to_thread(infer_request, content, json_bytes, tensors)
+        given = NOTHING_GIVEN if request.timeout_ms is None else GivenParameters(deadline_ms=request.timeout_ms)
+        named = _PRIORITIES.get(request.priority, Priority.LOW)
+        accepted = headers.get(b"accept-encoding", b"")
+        parameters = self._complete(given, target)
+        return _InferCall(request.images, parameters, named or priority, rows_of, request, accepted)
+
+    def _rendered(
+        self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
+    ) -> Rendered:
+        assert isinstance(call, _InferCall)
+        assert call.request is not None
+        for answer in answers:
+            if answer.error is not None:  # a tensor has no place for it
+                raise answer.error
+        rows = [answer.prediction for answer in answers]
+        body, content_type, headers = answer_of(call.request, rows, target.key, target.manifest.labels, call.accepted)
+        return Rendered(content_type, body, server_timing(timings_of(answers, total_s)), headers)
+
+    async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
+        status, document = refusal_of(error, request_id)
+        headers = refusal_headers(error, must_close)
+        await send_answer(send, status, b"application/json", orjson.dumps(document), request_id, None, headers)
+
+
+def tensors_of(target: ServingTarget, max_images: int) -> ModelTensors:
+    """What requests to a version are checked against."""
+    manifest = target.manifest
+    largest = max(max_images, *manifest.allowed_batch_sizes)
+    return ModelTensors(target.key.model, manifest.input, manifest.answer, largest)
+
+
+def refusal_of(error: SaccadeError, request_id: str) -> tuple[int, dict[str, str]]:
+    """Status and body as the protocol has them."""
+    problem = problem_of(error, request_id)
+    status = next((code for kind, code in _STATUSES if isinstance(error, kind)), problem["status"])
+    return status, {"error": problem["detail"]}
