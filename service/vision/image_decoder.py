@@ -234,7 +234,9 @@ def _rgb_from(image: Image.Image, bits: int) -> UInt8Array:
     if image.mode == "RGB":
         return np.asarray(image)
     image.info.pop("transparency", None)  # alpha is dropped anyway; Pillow would warn for each palette with some
-    return np.asarray(image.convert("RGB"))
+    rgb = image.convert("RGB")
+    image.close()  # frees its pixels before the next copy
+    return np.asarray(rgb)
 
 
 def _used_bits(highest: int, significant: int) -> int:
