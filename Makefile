@@ -3,9 +3,11 @@ SHELL := /bin/bash
 export SACCADE_REPOSITORY ?= repository
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the cores
+LONELY := tests/api tests/process # servers under load, one test at a time
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -25,8 +27,12 @@ serve: export ## keep serving on port 8000
 serve-fake: $(READY) ## the HTTP side without any runtime, for work on clients
 	SACCADE_BACKEND=fake .venv/bin/saccade serve
 
-test: $(READY) ## everything but what needs a GPU or many minutes
-	$(PYTHON) -m pytest -m "not gpu and not matrix"
+test: $(READY) ## everything but what needs a GPU or minutes per test
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not gpu and not matrix and not slow" $(LONELY:%=--ignore=%)
+	$(PYTHON) -m pytest -m "not gpu and not matrix and not slow" $(LONELY)
+
+test-slow: $(READY) ## tests that take minutes each
+	$(PYTHON) -m pytest -m "slow and not gpu and not matrix"
 
 test-matrix: $(READY) ## a dozen networks of every kind through the whole product: minutes
 	$(PYTHON) -m pytest -m matrix tests/matrix
@@ -35,7 +41,7 @@ matrix: $(READY) ## every network of the matrix into tests/matrix/RESULTS.md: an
 	$(PYTHON) -m tests.matrix
 
 test-quick: $(READY) ## unit, contract and architecture tests: seconds
-	$(PYTHON) -m pytest -m "not gpu and not slow" tests/unit tests/contract tests/architecture
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not gpu and not slow" tests/unit tests/contract tests/architecture
 
 check: $(READY) ## format, lint, types
 	.venv/bin/ruff format --check .

@@ -10,14 +10,15 @@ _ADVICE = "pip install 'saccade-serving[export,cpu]' (beside onnxruntime-gpu: 's
 
 def main() -> None:
     """Entry point of the program."""
+    from saccade.export.cli.program import main as program  # its commands import what the extra brings
+
     try:
-        from saccade.export.cli.program import main as program  # here: it imports all that the extra brings
+        program()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "saccade":
             raise
         print(f"saccade-export: {error.name} is not installed: {_ADVICE}", file=sys.stderr)
         raise SystemExit(FAILED) from error
-    program()
 
 
 if __name__ == "__main__":

@@ -81,13 +81,14 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
     for name in (settings.redo, settings.until):
         if name is not None and name not in names:
             raise RecipeError(f"no step {name!r}; this recipe has: {', '.join(names)}")
+    needed = _needed(settings.until)
     results: list[StepResult] = []
     made: dict[str, Artifact] = {}
     lost: dict[VariantKind, str] = {}
     for step, part in planned_steps(loaded):
         name = qualified_name(step.name, part)
         left = _without(loaded, lost)
-        if part not in _parts_of(step, left):
+        if part not in _parts_of(step, left) or step.name not in needed:
             continue
         listener.started(name)
         result = _run_step(step, part, settled(left, made), settings, made, data, listener, lost)
@@ -103,6 +104,20 @@ def run_pipeline(loaded: LoadedRecipe, settings: RunSettings, data: DataStore, l
         if result.status == "failed" or name == settings.until:
             break
     return results
+
+
+def _needed(until: str | None) -> set[str]:
+    """Names of the steps that `until` builds on, itself included; all steps without it."""
+    inputs = {step.name: step.inputs for step in STEPS}
+    if until is None:
+        return set(inputs)
+    found, left = set(), [until.partition(".")[0]]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += inputs[name]
+    return found
 
 
 def _without(loaded: LoadedRecipe, lost: Mapping[VariantKind, str]) -> LoadedRecipe:

@@ -22,7 +22,12 @@ _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels
 
 @click.command()
 @click.argument("recipe", type=FILE)
-@click.option("--with", "library", type=click.Choice(Library), help="the library to ask, where it is installed")
+@click.option(
+    "--with",
+    "library",
+    type=click.Choice([each.value for each in Library]),
+    help="the library to ask, where it is installed",
+)
 @click.option("--answers", type=FILE, help="an old pipeline's answers: COCO results, or labels by file name")
 @click.option("--pictures", type=click.IntRange(min=1), default=100, help="at most so many, the first by name")
 @click.option("--least", type=click.FloatRange(0, 1), default=0.99, help="share of their answers that must be ours too")
@@ -31,7 +36,7 @@ _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels
 @options.as_json
 def compare(
     recipe: Path,
-    library: Library | None,
+    library: str | None,
     answers: Path | None,
     pictures: int,
     least: float,
@@ -48,7 +53,7 @@ def compare(
         theirs = answers_from_file(loaded, answers, pictures)
     else:
         assert library is not None
-        theirs = answers_of_library(loaded, library, limit)
+        theirs = answers_of_library(loaded, Library(library), limit)
     found = list(compared(loaded, theirs, pictures_of(loaded, pictures), RunSettings(work, Path("repository")), limit))
     if not found:
         raise RecipeError("there is no picture that both sides answered")

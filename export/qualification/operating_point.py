@@ -38,13 +38,15 @@ def at_threshold(evidence: Evidence, score_threshold: float) -> DetectEvidence |
         image_ids=evidence.image_ids[kept],
         class_ids=evidence.class_ids[kept],
         matched=evidence.matched[kept],
+        counted=evidence.counted[kept],
     )
 
 
 def shares_of(evidence: DetectEvidence) -> DetectionShares:
-    """Precision of no detections, and recall of no objects, are 0."""
-    hits = int(evidence.matched[:, _AT_IOU_50].sum())
-    found, true = len(evidence.scores), int(evidence.truth_counts.sum())
+    """Precision of no detections, and recall of no objects, are 0. Detections of crowds count nowhere."""
+    counted = evidence.counted[:, _AT_IOU_50]
+    hits = int(evidence.matched[counted, _AT_IOU_50].sum())
+    found, true = int(counted.sum()), int(evidence.truth_counts.sum())
     return DetectionShares(hits / max(1, found), hits / max(1, true), 2.0 * hits / max(1, found + true))
 
 

@@ -18,7 +18,7 @@ def test_program_names_the_extra_in_one_line(absent: str) -> None:
     program = f"import sys; sys.modules[{absent!r}] = None; from saccade.export.__main__ import main; main()"
 
     done = subprocess.run(
-        [sys.executable, "-c", program, "--help"],
+        [sys.executable, "-c", program, "run", "recipe.yaml"],
         cwd=ROOT,
         env=clean_environment(),
         capture_output=True,
