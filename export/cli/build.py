@@ -37,7 +37,7 @@ _SHOWN_WARNINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PlanOutcome:
     """What became of one plan; exactly one of `built` and `error` says it."""
 
     variant: str
@@ -93,7 +93,7 @@ def build(
         raise ExportError(str(error)) from error
     variants = buildable_variants(version.manifest, variant)
     console = Console(stderr=as_json, highlight=False)
-    outcomes: list[Outcome] = []
+    outcomes: list[PlanOutcome] = []
     for chosen in variants:
         for target in capabilities:
             with build_progress(console, f"{chosen.name} {target}") as progress:
@@ -113,7 +113,7 @@ def build(
     sys.exit(FAILED if any(outcome.error for outcome in outcomes) else DONE)
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
+def outcome_lines(outcome: PlanOutcome) -> list[str]:
     """What a person reads about one plan."""
     name = f"{outcome.variant} {outcome.capability}"
     if outcome.built is None:
@@ -135,7 +135,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return lines + [f"    warning: {text}" for text in record.warnings[:_SHOWN_WARNINGS]]
 
 
-def outcome_document(outcome: Outcome) -> dict[str, Any]:
+def outcome_document(outcome: PlanOutcome) -> dict[str, Any]:
     """The same for programs."""
     document: dict[str, Any] = {"variant": outcome.variant, "capability": outcome.capability, "error": outcome.error}
     if outcome.built is None:
@@ -156,12 +156,12 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -> Outcome:
+def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -> PlanOutcome:
     """One plan's failure does not keep the others from being built."""
     try:
-        return Outcome(variant.name, capability, built=work())
+        return PlanOutcome(variant.name, capability, built=work())
     except (ExportError, RepositoryError, BackendError) as error:
-        return Outcome(variant.name, capability, error=str(error))
+        return PlanOutcome(variant.name, capability, error=str(error))
 
 
 def _version_dir(repository: Path, named: str) -> Path:

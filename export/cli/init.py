@@ -24,7 +24,7 @@ from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
 from saccade.export.sources.names import generic_labels, near_names
-from saccade.export.sources.onnx_recognition import Finding
+from saccade.export.sources.onnx_recognition import SettledWord
 from saccade.export.sources.onnx_words import TOP_WORDS
 from saccade.export.sources.pickles import refuse_pickle
 from saccade.export.sources.specs import SourceSpec
@@ -43,7 +43,7 @@ class NewRecipe:
 
     loaded: LoadedRecipe
     text: str
-    findings: tuple[Finding, ...] = ()  # of an ONNX file: each word that was settled, and where it is from
+    findings: tuple[SettledWord, ...] = ()  # of an ONNX file: each word that was settled, and where it is from
 
 
 def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: Path) -> NewRecipe:
@@ -60,7 +60,7 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     before = existing_text(out)
     document = _document(checkpoint, source, spec, data, out.parent)
     lines = {key: line(key, value) for key, value in document.items()}
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[SettledWord, ...] = ()
     if spec.kind == "onnx" and checkpoint is not None:
         settled = settled_words(checkpoint, data, before)
         lines, findings = lines | settled.lines, settled.findings

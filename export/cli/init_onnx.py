@@ -20,7 +20,7 @@ from saccade.export.data.found_files import is_junk, pictures_below
 from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import RecipeError
 from saccade.export.sources.names import generic_labels
-from saccade.export.sources.onnx_recognition import Finding, Recognition, recognised
+from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, SuppressionWords
 from saccade.models.contract.specs import Task
@@ -33,7 +33,7 @@ class SettledWords:
     """Lines of the recipe by key, and the table that people read."""
 
     lines: dict[str, str]
-    findings: tuple[Finding, ...]
+    findings: tuple[SettledWord, ...]
 
 
 def existing_text(path: Path) -> str | None:
@@ -69,7 +69,7 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
-            findings = (*findings, Finding("labels", ", ".join(labels[:3]), "assumed", why))
+            findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
     return SettledWords(lines, findings)
 
 
@@ -95,7 +95,7 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
     return lines
 
 
-def _mark(findings: Iterable[Finding]) -> str:
+def _mark(findings: Iterable[SettledWord]) -> str:
     assumed = [each.word.removeprefix("outputs.") for each in findings if each.origin == "assumed"]
     return f"assumed: {', '.join(assumed)}; the rest was found" if assumed else "found by running it"
 

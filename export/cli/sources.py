@@ -13,7 +13,7 @@ from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 
 if TYPE_CHECKING:
-    from saccade.export.sources.onnx_recognition import Finding
+    from saccade.export.sources.onnx_recognition import SettledWord
 
 
 _ORIGINS = {
@@ -77,7 +77,7 @@ def sources(pattern: str | None, as_json: bool) -> None:
         print("# `saccade-export sources PATTERN` lists names")
 
 
-def _table(findings: Sequence[Finding]) -> list[str]:
+def _table(findings: Sequence[SettledWord]) -> list[str]:
     """Settled words under where each is from, for people."""
     rows: list[str] = []
     for origin, title in _ORIGINS.items():

@@ -14,9 +14,9 @@ from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample
 from saccade.export.qualification.disagreements import (
     Answer,
-    Boxes,
     Disagreements,
     Example,
+    ServedBoxes,
     amounts_of,
     boxes_of,
     measure_of,
@@ -162,7 +162,7 @@ def _overlaid(
 def _draw_boxes(
     picture: Image.Image,
     places: NDArray[np.float32],
-    found: Boxes,
+    found: ServedBoxes,
     has_partner: NDArray[np.bool_],
     labels: Sequence[str],
 ) -> None:

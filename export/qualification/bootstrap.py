@@ -22,7 +22,7 @@ _FEW = 5.0  # a share of images that is this near to 0 or 1, in images, is drawn
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class BootstrapInterval:
     """A figure and its interval."""
 
     value: float
@@ -36,14 +36,14 @@ def resample_weights(images: int, resamples: int) -> NDArray[np.int64]:
     return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples)
 
 
-def interval_of(value: float, resampled: NDArray[np.float64]) -> Interval:
+def interval_of(value: float, resampled: NDArray[np.float64]) -> BootstrapInterval:
     """Percentile interval of `resampled` values (resamples,) around a point value."""
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(resampled, [tail, 100.0 - tail])
-    return Interval(value, float(low), float(high))
+    return BootstrapInterval(value, float(low), float(high))
 
 
-def rate_interval(hits: float, images: int) -> Interval:
+def rate_interval(hits: float, images: int) -> BootstrapInterval:
     """Of a share of images. `hits` may be fractional: a metric in 0..1 times the number of images."""
     share = hits / images
     spread, middle = _Z * _Z, 2.0 * hits + _Z * _Z
@@ -52,20 +52,20 @@ def rate_interval(hits: float, images: int) -> Interval:
     whole = 2.0 * (images + spread)
     low = 0.0 if hits <= 0 else max(0.0, (middle - _Z * math.sqrt(max(0.0, below)) - 1.0) / whole)
     high = 1.0 if hits >= images else min(1.0, (middle + _Z * math.sqrt(max(0.0, above)) + 1.0) / whole)
-    return Interval(share, min(low, share), max(high, share))
+    return BootstrapInterval(share, min(low, share), max(high, share))
 
 
-def rate_drop_interval(worse: int, better: int, images: int) -> Interval:
+def rate_drop_interval(worse: int, better: int, images: int) -> BootstrapInterval:
     """Of a difference of two rates on the same images, of which the first alone is right on `worse` of them."""
     lost, gained = rate_interval(worse, images), rate_interval(better, images)
     value = lost.value - gained.value
     both = _Z * math.sqrt(2.0 * lost.value * gained.value / images)  # no image counts on either side
     below = math.hypot(lost.value - lost.low, gained.high - gained.value, both)
     above = math.hypot(lost.high - lost.value, gained.value - gained.low, both)
-    return Interval(value, value - below, value + above)
+    return BootstrapInterval(value, value - below, value + above)
 
 
-def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -> Interval:
+def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
     """Of a metric in 0..1 that is no rate. Where it is so near 0 or 1 that draws show no spread, a rate's counts too.
 
     A mean of numbers in 0..1 varies at most as much as a rate of the same value, so that interval is wide enough.
@@ -73,25 +73,25 @@ def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -
     found = _spread_interval(value, resampled, images)
     low, high = max(0.0, found.low), min(1.0, found.high)
     if min(value, 1.0 - value) * images >= _FEW and high > low:
-        return Interval(value, low, high)
+        return BootstrapInterval(value, low, high)
     rate = rate_interval(min(max(value, 0.0), 1.0) * images, images)
-    return Interval(value, min(low, rate.low), max(high, rate.high))
+    return BootstrapInterval(value, min(low, rate.low), max(high, rate.high))
 
 
-def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> Interval:
+def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
     """Of a paired difference. Images that all agree leave room for some that were not drawn."""
     found = _spread_interval(drop, resampled, images)
     if found.high > found.low:
         return found
     unseen = rate_interval(0, images).high
-    return Interval(drop, drop - unseen, drop + unseen)
+    return BootstrapInterval(drop, drop - unseen, drop + unseen)
 
 
-def _spread_interval(value: float, resampled: NDArray[np.float64], images: int) -> Interval:
+def _spread_interval(value: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
     """The percentile interval, at least as wide as the resamples' standard deviation says.
 
     Few resamples leave their outermost percentiles to chance, and resamples of few images vary too little.
     """
     found = interval_of(value, resampled)
     half = _Z * float(resampled.std()) * math.sqrt(images / max(1, images - 1))
-    return Interval(value, min(found.low, value - half), max(found.high, value + half))
+    return BootstrapInterval(value, min(found.low, value - half), max(found.high, value + half))

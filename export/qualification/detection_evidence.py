@@ -26,7 +26,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detections:
+class SceneDetections:
     """What one image holds, found or true; scores of the truth are ignored."""
 
     boxes: FloatArray  # (n, 4) x1 y1 x2 y2, source pixels
@@ -75,7 +75,7 @@ class DetectEvidence:
         return result
 
 
-def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], classes: int) -> DetectEvidence:
+def detect_evidence(found: Sequence[SceneDetections], truth: Sequence[SceneDetections], classes: int) -> DetectEvidence:
     """Matches every image's detections to its truth."""
     found = [_best_of_each_class(detections) for detections in found]
     matches = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
@@ -92,7 +92,7 @@ def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], cl
     )
 
 
-def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def match(found: SceneDetections, truth: SceneDetections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which detections hit a truth box, and which count at all, at each threshold (n, thresholds); rows as `found`."""
     hits = np.zeros((len(found.scores), len(IOU_THRESHOLDS)), np.bool_)
     counted = np.ones_like(hits)
@@ -116,16 +116,16 @@ def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDAr
     return hits, hits | ~in_crowd
 
 
-def _best_of_each_class(found: Detections) -> Detections:
+def _best_of_each_class(found: SceneDetections) -> SceneDetections:
     if len(found.scores) <= MOST_PER_CLASS:
         return found
     order = np.argsort(-found.scores, kind="stable")
     ids = found.class_ids[order]
     kept = np.sort(np.concatenate([order[ids == each][:MOST_PER_CLASS] for each in np.unique(ids)]))
-    return Detections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
+    return SceneDetections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
 
 
-def _crowds(truth: Detections) -> NDArray[np.bool_]:
+def _crowds(truth: SceneDetections) -> NDArray[np.bool_]:
     return np.zeros(len(truth.class_ids), np.bool_) if truth.is_crowd is None else truth.is_crowd
 
 

@@ -44,7 +44,7 @@ class Disagreements(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
+class ServedBoxes:
     """The rows of one image's answer that reach the score threshold."""
 
     boxes: FloatArray  # (n, 4), the pixels the answer came in
@@ -85,22 +85,22 @@ def most_different(amounts: FloatArray, count: int) -> list[int]:
     return [int(index) for index in order if amounts[index] > 0]
 
 
-def boxes_of(answer: Answer, row: int, threshold: float) -> Boxes:
+def boxes_of(answer: Answer, row: int, threshold: float) -> ServedBoxes:
     """What a client gets of one image at this threshold, in model pixels."""
     boxes, scores, class_ids, counts = answer
     kept = np.flatnonzero(scores[row, : int(counts[row])] >= threshold)
-    return Boxes(
+    return ServedBoxes(
         boxes[row, kept].astype(np.float64), scores[row, kept].astype(np.float64), class_ids[row, kept].astype(np.int64)
     )
 
 
-def box_amount(first: Boxes, second: Boxes) -> float:
+def box_amount(first: ServedBoxes, second: ServedBoxes) -> float:
     """Scores of all boxes without a partner. Pairs are made greedily, by falling overlap."""
     is_paired = paired(first, second)
     return float(first.scores[~is_paired[0]].sum() + second.scores[~is_paired[1]].sum())
 
 
-def paired(first: Boxes, second: Boxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def paired(first: ServedBoxes, second: ServedBoxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which boxes of each side have a partner of the same class on the other; no box has two."""
     overlaps = box_iou(first.boxes, second.boxes)
     overlaps[first.class_ids[:, None] != second.class_ids[None, :]] = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import (
-    Interval,
+    BootstrapInterval,
     interval_of,
     metric_drop_interval,
     metric_interval,
@@ -106,8 +106,8 @@ class Accuracy:
 
     metric: MetricName
     images: int
-    value: Interval
-    drop: Interval  # reference - variant, same resamples
+    value: BootstrapInterval
+    drop: BootstrapInterval  # reference - variant, same resamples
     per_class: tuple[float | None, ...]
     worst_class: ClassDrop | None  # None: no class occurs
     is_never_worse: bool = False  # than the reference, on any selection of the images
@@ -118,7 +118,7 @@ class ClassDrop:
     """What the class that may have lost most lost."""
 
     class_id: int
-    drop: Interval  # reference - variant, paired resamples
+    drop: BootstrapInterval  # reference - variant, paired resamples
 
 
 def point_value(evidence: Evidence) -> float:
@@ -146,7 +146,7 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
 
 def _intervals(
     evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
-) -> tuple[Interval, Interval]:
+) -> tuple[BootstrapInterval, BootstrapInterval]:
     """Of the metric and of its drop. Rates have intervals of their own, other metrics those of the resamples."""
     images = evidence.images
     if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):

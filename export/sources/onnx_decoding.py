@@ -122,7 +122,7 @@ class QueryBoxes(nn.Module):
         return corners(boxes, self.words, self.size), scores, logits, boxes
 
 
-class Boxes(nn.Module):
+class BoxDecoder(nn.Module):
     """Boxes with their scores, in two or three tensors; sorted by nobody yet."""
 
     def __init__(self, words: OutputWords, size: tuple[int, int]) -> None:
@@ -161,7 +161,7 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
             return Decoding(QueryBoxes(words, classes, size), form, suppression, dense_outputs=2)
         case "boxes":
             is_dense = columns == 4 and words.names is not None and len(words.names) == 2
-            return Decoding(Boxes(words, size), "boxes" if is_dense else "candidates", suppression)
+            return Decoding(BoxDecoder(words, size), "boxes" if is_dense else "candidates", suppression)
         case _:
             return Decoding(YoloRows(words, classes, size), "candidates", suppression, dense_outputs=1)
 

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SettledWord:
     """One settled word, as `init` prints it."""
 
     word: str
@@ -53,7 +53,7 @@ class Recognition:
     words: FileWords
     preprocess: PreprocessSpec | None
     normalisation: Normalisation
-    findings: tuple[Finding, ...]
+    findings: tuple[SettledWord, ...]
 
 
 class Unrecognised(SourceError):
@@ -65,7 +65,7 @@ class Unrecognised(SourceError):
 
 @dataclass(slots=True)
 class _Notes:
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[SettledWord] = field(default_factory=list)
 
     def settle(self, word: str, given: _T | None, value: _T, origin: Origin, why: str) -> _T:
         """The recipe's word where it gives one."""
@@ -74,7 +74,7 @@ class _Notes:
         return chosen
 
     def add(self, word: str, value: object, origin: Origin, why: str) -> None:
-        self.findings.append(Finding(word, _text(value), origin, why))
+        self.findings.append(SettledWord(word, _text(value), origin, why))
 
 
 def recognised(
