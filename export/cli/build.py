@@ -1,6 +1,7 @@
-"""`saccade-export build`. Promises: 0 every plan is there, 1 one could not be made, 2 wrong usage; imports no torch.
+"""Implements `saccade-export build`, which builds TensorRT plans of a published version without importing torch.
 
-A serving image without torch runs it as `python -m saccade.export.cli.build`.
+Exits with 0 when every plan is there, 1 when one could not be made and 2 for wrong usage. A serving image without torch
+runs this file as `python -m saccade.export.cli.build`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SHOWN_WARNINGS = 3
 
 @dataclass(frozen=True, slots=True)
 class PlanOutcome:
-    """What became of one plan; exactly one of `built` and `error` says it."""
+    """Says what became of one plan: either `built` or `error` is set."""
 
     variant: str
     capability: str
@@ -114,7 +115,7 @@ def build(
 
 
 def outcome_lines(outcome: PlanOutcome) -> list[str]:
-    """What a person reads about one plan."""
+    """Returns the lines that a person reads about one plan."""
     name = f"{outcome.variant} {outcome.capability}"
     if outcome.built is None:
         return [f"{name}: failed: {outcome.error}"]
@@ -136,7 +137,7 @@ def outcome_lines(outcome: PlanOutcome) -> list[str]:
 
 
 def outcome_document(outcome: PlanOutcome) -> dict[str, Any]:
-    """The same for programs."""
+    """Returns the same facts as JSON values for programs."""
     document: dict[str, Any] = {"variant": outcome.variant, "capability": outcome.capability, "error": outcome.error}
     if outcome.built is None:
         return document
@@ -157,7 +158,7 @@ def outcome_document(outcome: PlanOutcome) -> dict[str, Any]:
 
 
 def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -> PlanOutcome:
-    """One plan's failure does not keep the others from being built."""
+    """Builds one plan and records its failure, so that the other plans are still built."""
     try:
         return PlanOutcome(variant.name, capability, built=work())
     except (ExportError, RepositoryError, BackendError) as error:
@@ -165,7 +166,7 @@ def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -
 
 
 def _version_dir(repository: Path, named: str) -> Path:
-    """Raises RecipeError naming the versions that there are."""
+    """Returns the directory of the named version, or of the newest. Raises RecipeError naming the versions that exist."""
     model, _, number = named.partition("/")
     try:
         found = [version for version in list_versions(repository) if version.key.model == model]
@@ -180,7 +181,7 @@ def _version_dir(repository: Path, named: str) -> Path:
 
 @contextmanager
 def build_progress(console: Console, name: str) -> Iterator[BuildProgress]:
-    """A bar on a terminal; elsewhere a line, since TensorRT may need minutes."""
+    """Shows a build's progress: a bar on a terminal, plain lines elsewhere, since TensorRT may need minutes."""
     if not console.is_terminal:
         console.print(f"{name}: building or looking for it", markup=False)
         yield lambda stage, done_share: True
@@ -203,7 +204,7 @@ def build_progress(console: Console, name: str) -> Iterator[BuildProgress]:
 
 
 def main() -> None:
-    """Entry point without torch: known failures end as one line on stderr."""
+    """Runs the command without torch; a known failure ends as one line on stderr."""
     try:
         build()
     except ExportError as error:

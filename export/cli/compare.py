@@ -1,4 +1,6 @@
-"""`saccade-export compare`. Promises: exit code 1 when the answers agree less than asked; the worst pictures named."""
+"""Implements `saccade-export compare`, which exits with 1 when fewer answers agree than asked and names the worst
+pictures.
+"""
 
 from __future__ import annotations
 
