@@ -166,7 +166,7 @@ def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -
 
 
 def _version_dir(repository: Path, named: str) -> Path:
-    """Returns the directory of the named version, or of the newest. Raises RecipeError naming the versions that exist."""
+    """Returns the named version's directory, or the newest one's. Raises RecipeError naming the versions that exist."""
     model, _, number = named.partition("/")
     try:
         found = [version for version in list_versions(repository) if version.key.model == model]

@@ -1,4 +1,4 @@
-"""Implements `saccade-export gate`, which judges a report again, and `qualify`, which settles pending checks on a GPU."""
+"""Implements `saccade-export gate`, which judges a report again, and `qualify`, which settles checks on a GPU."""
 
 from __future__ import annotations
 

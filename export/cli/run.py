@@ -101,7 +101,7 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
 
 
 def _print_gates(outcomes: list[list[StepResult]], as_json: bool) -> None:
-    """Prints every check of every variant, then why variants were denied; with JSON output, stdout stays free for it."""
+    """Prints every check of every variant, then why variants were denied; JSON output keeps stdout for itself."""
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else _WIDE)
     for results in outcomes:
         for result in results:

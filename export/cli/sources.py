@@ -1,4 +1,4 @@
-"""Implements the commands `init` and `sources`, which write recipes and print a line before heavy modules are imported."""
+"""Implements the commands `init` and `sources`, which print a line before heavy modules are imported."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
 
 
 def _limited(listing: Listing, folder: str, tallies: Sequence[_Tally]) -> int:
-    """Returns how many pictures of a folder are read: all, unless every split that the folder feeds has its own limit."""
+    """Returns how many pictures of a folder are read: all, unless every split that it feeds has its own limit."""
     takers = [tally for tally in tallies if tally.source.folder == folder]
     count = len(listing.pictures[folder])
     if not takers:

@@ -51,7 +51,7 @@ def has_split(loaded: LoadedRecipe, name: Split) -> bool:
 
 
 def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
-    """Loads the calibration split. Raises DataRefused when images are missing, too few, repeated or used for measuring."""
+    """Loads the calibration split. Raises DataRefused when images are missing, too few, repeated or also measured."""
     calibration, tuning, test = (data.split(loaded, name) for name in ("calibration", "tuning", "test"))
     _ensure_disjoint(tuning, test)
     ensure_calibration_allowed(calibration, [tuning, test], loaded.recipe.calibration.min_images)

@@ -85,7 +85,7 @@ def _entries(value: Any) -> list[str]:
 
 
 def _place(path: Path, base: Path, key: str, entry: str) -> Path:
-    """Resolves a place of data.yaml; Roboflow writes `../train/images` for `train/images`, as YOLO's own reader knows."""
+    """Resolves a path of data.yaml; Roboflow writes `../train/images` for `train/images`, as YOLO's reader knows."""
     for candidate in (base / entry, base / entry.removeprefix("../"), path.parent / entry):
         if candidate.exists():
             return candidate
