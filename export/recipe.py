@@ -32,8 +32,9 @@ Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
 class DigitScenes(Frozen):
-    """Generated pictures of handwritten digits; no digit occurs in two splits. `train` is used by recovery and is
-    optional.
+    """Generated pictures of handwritten digits; no digit occurs in two splits.
+
+    `train` is used by recovery and is optional.
     """
 
     dataset: Literal["digit_scenes"]

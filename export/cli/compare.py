@@ -1,6 +1,4 @@
-"""Implements `saccade-export compare`, which exits with 1 when fewer answers agree than asked and names the worst
-pictures.
-"""
+"""Implements `saccade-export compare`, which exits with 1 when too few answers agree and names the worst pictures."""
 
 from __future__ import annotations
 

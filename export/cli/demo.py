@@ -124,7 +124,7 @@ def ask(client: httpx.Client, model: str, samples: list[Sample]) -> list[Answere
 
 
 def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
-    """Returns the name and the share of correct answers; this is a smoke test, and the gate judges the task's metric."""
+    """Returns the name and the share of correct answers; this is a smoke test, while the gate judges the metric."""
     match task:
         case Task.CLASSIFY:
             right = [

@@ -113,8 +113,9 @@ def _proposal(loaded: LoadedRecipe) -> Proposal:
 
 
 def recognised(checkpoint: Path | None) -> str:
-    """Returns the source that takes a checkpoint. Raises SourceError naming candidates when the checkpoint does not
-    say.
+    """Returns the source that takes a checkpoint.
+
+    Raises SourceError naming candidates when the checkpoint does not say.
     """
     if checkpoint is None:
         raise SourceError("name a checkpoint, or a network with --source, such as --source timm/resnet50")

@@ -37,8 +37,9 @@ class SettledWords:
 
 
 def existing_text(path: Path) -> str | None:
-    """Returns a recipe's text, or None without a file. Raises RecipeError when the file is no recipe, so it is not
-    overwritten.
+    """Returns a recipe's text, or None without a file.
+
+    Raises RecipeError when the file is no recipe, so it is not overwritten.
     """
     try:
         text = path.read_text()

@@ -1,6 +1,4 @@
-"""Shows a run's progress on stderr as bars on a terminal and as plain lines elsewhere, so that stdout carries only
-JSON.
-"""
+"""Shows a run's progress on stderr, as bars on a terminal and as plain lines elsewhere; stdout carries only JSON."""
 
 from __future__ import annotations
 

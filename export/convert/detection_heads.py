@@ -85,9 +85,7 @@ def best_rows(boxes: Tensor, scores: Tensor, class_ids: Tensor, most: int) -> tu
 
 
 def padded_answer(boxes: Tensor, scores: Tensor, class_ids: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the answer of saccade.models.contract.specs: rows below the score floor are zero, and missing rows are
-    added.
-    """
+    """Returns the contract's answer: rows below the score floor are zero, and missing rows are added."""
     missing = rows - scores.shape[1]
     if missing > 0:
         boxes = nn.functional.pad(boxes, (0, 0, 0, missing))

@@ -114,8 +114,7 @@ def _is_placeholder(node: onnx.NodeProto) -> bool:
 
 
 def _joined(placeholder: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Returns the graph's nodes between Identity nodes with the placeholder's tensor names, which slimming removes
-    later.
+    """Returns the graph's nodes between Identity nodes with the placeholder's tensor names; slimming removes those.
 
     Half-precision inputs and outputs of the graph get casts instead, because everything around the placeholder is
     float32.

@@ -84,8 +84,9 @@ class TensorRtProbe:
         return made.stored
 
     def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
-        """Opens the plan of the variant that a file is named after. Raises DeviceError when it cannot be built or
-        opened.
+        """Opens the plan of the variant that a file is named after.
+
+        Raises DeviceError when it cannot be built or opened.
         """
         stored = self.ensure(file.stem)
         try:

@@ -49,9 +49,7 @@ class PlanLayer:
 
     @property
     def is_sparse(self) -> bool:
-        """Tells whether the kernel uses 2:4 weights; its name then contains "sparse", as
-        `sm80_xmma_fprop_sparse_conv_…` does.
-        """
+        """Tells whether the kernel uses 2:4 weights; its name says so, as in `sm80_xmma_fprop_sparse_conv_…`."""
         return "sparse" in self.tactic.lower()
 
 
@@ -69,9 +67,7 @@ def plan_layers(information: str) -> tuple[PlanLayer, ...]:
 def share_in_plan(
     plan: Sequence[PlanLayer], file: Sequence[LayerFigure], asked: Precision
 ) -> tuple[float, tuple[str, ...]]:
-    """Returns the share of the file's FLOPs that the plan does in `asked`, and the file's layers that the plan names
-    nowhere.
-    """
+    """Returns the share of the file's FLOPs that the plan does in `asked`, and the layers that the plan does not name."""
     total = sum(layer.flops for layer in file)
     found: dict[str, set[Precision | None]] = {}
     for each in plan:

@@ -81,9 +81,7 @@ def _test_images(judged: Judged) -> GateCheck:
 
 
 def _better_than_guessing(judged: Judged) -> GateCheck:
-    """Requires more than the best guess, because untrained weights or wrong labels make variant and reference equally
-    bad.
-    """
+    """Requires more than the best guess, because wrong labels make variant and reference equally bad."""
     report, reference = judged.report, judged.report.reference
     limit = judged.thresholds.skill_limit(report.metric.name)
     if reference is None:
@@ -138,7 +136,7 @@ def _where(point: OperatingPoint) -> str:
 
 
 def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDrop, where: str) -> GateCheck:
-    """Compares the interval's upper end; if no selection of the images shows a drop, the measured drop itself counts."""
+    """Compares the interval's upper end; if no selection of the images shows a drop, the measured drop counts."""
     limit = judged.thresholds.metric_drop_limit(judged.report.variant)
     value = drop.value if drop.is_never_worse else drop.ci_high
     unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
@@ -168,7 +166,7 @@ def _class_drop(judged: Judged) -> GateCheck:
 
 
 def _device_metric(judged: Judged) -> Iterator[GateCheck]:
-    """Limits the plan's own drop as well, because the plan computes differently from the file that was measured here."""
+    """Limits the plan's own drop as well, because the plan computes differently from the file."""
     device = judged.report.device
     if device is not None:
         yield _drop_check(judged, "device_metric", device.metric, device.drop, f" on {device.device.name}")

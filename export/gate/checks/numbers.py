@@ -19,9 +19,7 @@ def number_checks(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _conversion(judged: Judged) -> Iterator[GateCheck]:
-    """Compares sparse and pruned networks with their own torch module, because they differ from the dense network by
-    design.
-    """
+    """Compares sparse and pruned networks with their own torch module, because they differ from the dense network."""
     if judged.traits.form == "dense":
         return
     found, limit = judged.report.form_error, judged.thresholds.max_parity_error
@@ -35,9 +33,7 @@ def _conversion(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _parity(judged: Judged) -> GateCheck:
-    """Compares dense floats with the eager network; other variants differ by design, so agreement of answers decides
-    there.
-    """
+    """Compares dense float variants with the eager network; others differ by design, and agreement decides there."""
     report, thresholds, traits = judged.report, judged.thresholds, judged.traits
     errors = [each.relative_l2 for each in report.parity]
     disagreement = max((1.0 - each.class_agreement for each in report.parity), default=0.0)

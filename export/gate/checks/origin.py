@@ -56,9 +56,7 @@ def _report_hash(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _thresholds(judged: Judged) -> GateCheck:
-    """Requires the recipe's limits, none of them looser than allowed, so that the gate cannot be moved to let a file
-    pass.
-    """
+    """Requires the recipe's limits, none looser than allowed, so that nobody moves the gate to let a file pass."""
     thresholds, agreed = judged.thresholds, judged.facts.agreed
     changed = [] if agreed is None else changed_limits(thresholds, agreed)
     loose = loose_limits(thresholds)
@@ -93,9 +91,7 @@ def _trained_weights(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _preprocess(judged: Judged) -> Iterator[GateCheck]:
-    """Compares the server's pixels with the library's, because a network answers differently to pixels it was not
-    trained on.
-    """
+    """Compares the server's pixels with the library's, because a network answers worse to other pixels."""
     fidelity, limit = judged.facts.fidelity, judged.thresholds.min_preprocess_agreement
     if fidelity is None:
         return

@@ -22,9 +22,7 @@ def speed_checks(judged: Judged) -> Iterator[GateCheck]:
 
 
 def measured_latency(judged: Judged) -> tuple[tuple[LatencyFigure, ...], MeasuredDevice]:
-    """Returns a variant's latencies and device; for GPU variants only the plan's count, because they do not run on a
-    CPU.
-    """
+    """Returns a variant's latencies and device; a GPU variant has only those of its plan."""
     report = judged.report
     if not judged.traits.needs_gpu:
         return report.latency, report.measured_on

@@ -41,7 +41,7 @@ def _mask(judged: Judged) -> GateCheck:
 
 
 def _effective_precision(judged: Judged) -> GateCheck:
-    """Requires the precision that the file's name claims; a file that computes otherwise is slower, or another network."""
+    """Requires the precision of the file's name; a file that computes otherwise is slower, or another network."""
     found, asked = judged.report.precision, judged.traits.precision
     limit = judged.thresholds.precision_limit(asked)
     if found is None:
