@@ -67,7 +67,7 @@ def plan_layers(information: str) -> tuple[PlanLayer, ...]:
 def share_in_plan(
     plan: Sequence[PlanLayer], file: Sequence[LayerFigure], asked: Precision
 ) -> tuple[float, tuple[str, ...]]:
-    """Returns the share of the file's FLOPs that the plan does in `asked`, and the layers that the plan does not name."""
+    """Returns the share of the file's FLOPs that the plan does in `asked`, and the layers it does not name."""
     total = sum(layer.flops for layer in file)
     found: dict[str, set[Precision | None]] = {}
     for each in plan:

@@ -1,4 +1,4 @@
-"""Measures a variant's task metric. Promises: the serving backend, decoding, resizing and geometry; nothing re-made."""
+"""Measures a variant's task metric with the serving backend, decoding, resizing and geometry."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batc
 
 
 def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
-    """The answers to all images of a split, in order."""
+    """Returns the answers to all images of a split, in order."""
     parts = [infer(batch) for batch in batches(split.images, batch_size)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
-    """Evidence from the answers to all images of a split."""
+    """Makes evidence from the answers to all images of a split."""
     match task.task:
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)

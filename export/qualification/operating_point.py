@@ -1,4 +1,4 @@
-"""Detectors at the score threshold that requests get. Promises: pure, from the evidence of the metric."""
+"""Measures detectors at the score threshold that requests get by default, from the evidence of the metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 @dataclass(frozen=True, slots=True)
 class DetectionShares:
-    """Of all detections and true objects of a split, whatever their class."""
+    """Precision and recall over all detections and true objects of a split, whatever their class."""
 
     precision: float
     recall: float
@@ -25,9 +25,9 @@ class DetectionShares:
 
 
 def at_threshold(evidence: Evidence, score_threshold: float) -> DetectEvidence | None:
-    """The detections that reach the threshold, with the matches they had; None for other tasks.
+    """Returns the detections that reach the threshold, with the matches they had; None for other tasks.
 
-    A detection's match depends on better ones only, so nothing has to be matched again.
+    A detection's match depends only on better ones, so nothing has to be matched again.
     """
     if not isinstance(evidence, DetectEvidence):
         return None
@@ -42,7 +42,7 @@ def at_threshold(evidence: Evidence, score_threshold: float) -> DetectEvidence |
 
 
 def shares_of(evidence: DetectEvidence) -> DetectionShares:
-    """Precision of no detections, and recall of no objects, are 0."""
+    """Returns precision and recall; without detections or without objects they are 0."""
     hits = int(evidence.matched[:, _AT_IOU_50].sum())
     found, true = len(evidence.scores), int(evidence.truth_counts.sum())
     return DetectionShares(hits / max(1, found), hits / max(1, true), 2.0 * hits / max(1, found + true))
@@ -51,7 +51,7 @@ def shares_of(evidence: DetectEvidence) -> DetectionShares:
 def operating_accuracy(
     evidence: Evidence, reference: Evidence, score_threshold: float, resamples: int
 ) -> tuple[OperatingPoint, Accuracy] | None:
-    """A detector's figures at its threshold, paired with the reference's at the same one; None for other tasks."""
+    """Returns a detector's figures at its threshold, paired with the reference's at the same one; None for other tasks."""
     found, expected = at_threshold(evidence, score_threshold), at_threshold(reference, score_threshold)
     if found is None or expected is None:
         return None
@@ -68,7 +68,7 @@ def operating_accuracy(
 
 
 def best_threshold(evidence: DetectEvidence) -> tuple[float, DetectionShares]:
-    """Of 0.05, 0.10 … 0.95 the threshold with the best F1; of equals the one in their middle."""
+    """Returns the threshold among 0.05, 0.10 … 0.95 with the best F1; of equal ones the middle one."""
     shares = [shares_of(narrowed) for each in _CANDIDATES if (narrowed := at_threshold(evidence, each)) is not None]
     best = np.flatnonzero(np.isclose([each.f1 for each in shares], max(each.f1 for each in shares)))
     chosen = int(best[len(best) // 2])
