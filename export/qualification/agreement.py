@@ -122,7 +122,7 @@ def band_width(height: int, width: int) -> int:
 
 
 def boundary_band(masks: BoolArray, width: int) -> BoolArray:
-    """Returns the pixels of each mask (n, h, w) within `width` of its edge; the image border counts, as in the paper."""
+    """Returns the pixels of each mask (n, h, w) within `width` of its edge; the image border counts too (paper)."""
     padded = np.pad(masks, ((0, 0), (width, width), (width, width)))
     inside = _all_within(_all_within(padded, 1, 2 * width + 1), 2, 2 * width + 1)
     band: BoolArray = masks & ~inside

@@ -25,7 +25,7 @@ _LOWER_QUARTILE = 25
 def seconds_per_run(
     runs: Sequence[Run], repeats: int, budget_s: float, clock: Clock = time.perf_counter
 ) -> NDArray[np.float64]:
-    """Returns durations (repeats done, runs); the order of the runs reverses each turn, and the budget ends the loop."""
+    """Returns durations (repeats done, runs); their order reverses each turn, and the budget ends the loop."""
     for run in runs:
         for _ in range(_WARM_UP):
             run()

@@ -80,7 +80,7 @@ def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -
 
 
 def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
-    """Returns the interval of a paired difference; if no draw varies, it still allows for images that were not drawn."""
+    """Returns the interval of a paired difference; if no draw varies, it allows for images not drawn."""
     found = _spread_interval(drop, resampled, images)
     if found.high > found.low:
         return found

@@ -139,7 +139,7 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
 
 
 def _source_s_own(loaded: LoadedRecipe) -> Theirs:
-    """Runs the network in its own library, on that library's pixels when it has a transform, with a plain answer head."""
+    """Runs the network in its own library, on its pixels when it has a transform, with a plain answer head."""
     recipe = loaded.recipe
     request = loaded.network_request()
     network, transform = load_network(request), library_transform(request)
@@ -202,7 +202,7 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
 
 
 def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:
-    """Returns file names by image id and class ids by category id, from annotations.json beside the pictures, if any."""
+    """Returns file names by image id and class ids by category id, from annotations.json beside the pictures."""
     labels = loaded.recipe.labels
     folders = (each for picture in pictures for each in (picture.parent, picture.parent.parent))
     for path in (folder / name for folder in folders for name in COCO_FILES):

@@ -173,7 +173,7 @@ def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> Cl
 
 
 def mean_of_classes(figures: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean of the classes that occur (resamples, classes); 0 when none does, as in images without objects."""
+    """Returns the mean of the classes that occur (resamples, classes); 0 when none does."""
     occurs = ~np.isnan(figures)
     result: NDArray[np.float64] = np.where(occurs, figures, 0.0).sum(1) / np.maximum(occurs.sum(1), 1)
     return result

@@ -51,7 +51,7 @@ def shares_of(evidence: DetectEvidence) -> DetectionShares:
 def operating_accuracy(
     evidence: Evidence, reference: Evidence, score_threshold: float, resamples: int
 ) -> tuple[OperatingPoint, Accuracy] | None:
-    """Returns a detector's figures at its threshold, paired with the reference's at the same one; None for other tasks."""
+    """Returns a detector's figures at its threshold, paired with the reference's; None for other tasks."""
     found, expected = at_threshold(evidence, score_threshold), at_threshold(reference, score_threshold)
     if found is None or expected is None:
         return None
