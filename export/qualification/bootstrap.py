@@ -56,7 +56,7 @@ def rate_interval(hits: float, images: int) -> BootstrapInterval:
 
 
 def rate_drop_interval(worse: int, better: int, images: int) -> BootstrapInterval:
-    """Returns the interval of a difference of rates; only the first is right on `worse` images, as the other on `better`."""
+    """Returns the interval of a difference of rates; only the first is right on `worse` images."""
     lost, gained = rate_interval(worse, images), rate_interval(better, images)
     value = lost.value - gained.value
     # no image counts on both sides, so the two rates vary against each other

@@ -58,7 +58,7 @@ class ClassifyEvidence:
         return is_equal
 
     def confusion(self) -> NDArray[np.int64]:
-        """Returns image counts (classes, classes), rows = truth, columns = predicted; ids beyond the labels are left out."""
+        """Returns image counts (classes, classes), rows = truth, columns = predicted; unknown ids are left out."""
         known = (self.predicted >= 0) & (self.predicted < self.classes)
         places = self.class_ids[known] * self.classes + self.predicted[known]
         counts = np.bincount(places, minlength=self.classes**2)

@@ -39,7 +39,7 @@ class FileStructure:
 
 
 def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Path | None) -> FileStructure:
-    """Reads a file; `made` holds the precision step's files, `compressed` those of the step that compressed the weights."""
+    """Reads a file; `made` holds the precision step's files, `compressed` those of compression."""
     is_sparse = traits.form == "sparse24"
     model = onnx.load(file) if is_sparse else load_graph(file)
     try:

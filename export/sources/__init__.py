@@ -1,4 +1,4 @@
-"""Where networks come from: one file per library. Promises: facts without building, then an eval-mode float network.
+"""Loads networks, with one file per library: first facts without building, then a float network in eval mode.
 
 A library is imported when a recipe first names it: each takes seconds, and an exporter without it still works.
 """

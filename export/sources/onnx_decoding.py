@@ -1,4 +1,4 @@
-"""Turns a file's outputs into one of the forms of `export/network.py`, inside the graph. Promises: batches stay open.
+"""Turns a file's outputs into one of the forms of `export/network.py`, inside the graph.
 
 Each row of a detector is taken with its best class only, as the libraries that such files come from do.
 """

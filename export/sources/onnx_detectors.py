@@ -1,4 +1,4 @@
-"""Settles the layout of a detector's outputs. Promises: what shapes, names, metadata and values say must agree."""
+"""Settles the layout of a detector's outputs; shapes, names, metadata and values must agree."""
 
 from __future__ import annotations
 

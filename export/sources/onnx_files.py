@@ -1,4 +1,4 @@
-"""ONNX files of users: read, checked and run. Promises: what a file takes and gives is known before it is used."""
+"""Reads, checks and runs users' ONNX files, so that inputs and outputs are known before a file is used."""
 
 from __future__ import annotations
 

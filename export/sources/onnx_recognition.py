@@ -1,4 +1,4 @@
-"""Settles what an ONNX file is. Promises: metadata first, shapes second, values third; a contradiction is refused.
+"""Settles what an ONNX file is from metadata, then shapes, then values; a contradiction is refused.
 
 Each word comes with where it is from: `said` by the file or the recipe, `found` by running it, or `assumed`.
 """

@@ -1,4 +1,4 @@
-"""Networks that are ONNX files already. Promises: what the file is comes from `onnx_recognition.py`, pixels stay ours.
+"""Loads networks that are ONNX files already; `onnx_recognition.py` finds out what a file is.
 
 The file takes float images of one or three channels, in either order of dimensions; the recipe's words and what the
 file shows decide how its outputs become one of the forms of `export/network.py`, inside the graph.

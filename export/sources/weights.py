@@ -1,4 +1,4 @@
-"""Reads checkpoints. Promises: safetensors only, no pickle is ever opened, and every misfit is named."""
+"""Reads checkpoints as safetensors, never as pickles, and names every misfit."""
 
 from __future__ import annotations
 
