@@ -123,7 +123,7 @@ class QueryBoxes(nn.Module):
 
 
 class BoxDecoder(nn.Module):
-    """Boxes with their scores, in two or three tensors; sorted by nobody yet."""
+    """Decodes boxes with their scores, given in two or three tensors and in any order."""
 
     def __init__(self, words: OutputWords, size: tuple[int, int]) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
 
 
 def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:
-    """Cells of all levels, for (width, height)."""
+    """Returns the number of cells of all levels, for (width, height)."""
     width, height = size
     return sum((width // stride) * (height // stride) for stride in strides)
 

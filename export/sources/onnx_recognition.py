@@ -57,7 +57,7 @@ class Recognition:
 
 
 class Unrecognised(SourceError):
-    """The outputs say no task; what the input says is known all the same."""
+    """The outputs do not tell the task; facts about the input are known all the same."""
 
     preprocess: PreprocessSpec | None = None
     normalisation: Normalisation | None = None
@@ -68,7 +68,7 @@ class _Notes:
     findings: list[SettledWord] = field(default_factory=list)
 
     def settle(self, word: str, given: _T | None, value: _T, origin: Origin, why: str) -> _T:
-        """The recipe's word where it gives one."""
+        """Settles a word: the recipe's value when it gives one, else the given value."""
         chosen, origin, why = (value, origin, why) if given is None else (given, "said", "by the recipe")
         self.add(word, chosen, origin, why)
         return chosen

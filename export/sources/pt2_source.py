@@ -60,7 +60,7 @@ def digest(source: SourceSpec) -> str:
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:
-    """A program does not say how its pixels were made."""
+    """Returns None, because a program does not say how its pixels were made."""
     return None
 
 

@@ -66,7 +66,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """As `load_weights`, from tensors in memory."""
+    """Works as `load_weights`, from tensors in memory."""
     fitting = fitted_tensors(network, tensors)
     misfits = misfits_of(network, fitting)
     if misfits:
