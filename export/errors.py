@@ -1,6 +1,4 @@
-"""Every failure the exporter can name.
-
-Promises: the text says what was given, what is allowed and what to change.
+"""Defines every failure that the exporter can name; each text says what was given, what is allowed and what to change.
 
 ExportError
 ├── RecipeError        the recipe cannot be used; wrong usage, exit code 2
@@ -10,7 +8,7 @@ ExportError
 ├── PublishError       the repository cannot take the version
 ├── DeviceError        a plan cannot be built, opened or read on the device at hand
 │   ├── DeviceMissing  there is no such device or runtime
-│   └── BuildCancelled whoever asked for the plan does not want it any more
+│   └── BuildCancelled the caller cancelled the build
 └── SigningError       a key cannot be used, or a version must not be signed
 """
 
@@ -18,7 +16,7 @@ from __future__ import annotations
 
 
 class ExportError(Exception):
-    """Root of all named failures; the program prints the text and exits with 1."""
+    """Is the root of all named failures; the program prints the text and exits with 1."""
 
 
 class RecipeError(ExportError):

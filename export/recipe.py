@@ -1,4 +1,4 @@
-"""Reads `recipe.yaml`. Promises: frozen, complete, unknown keys refused with their name, thresholds live here only."""
+"""Reads `recipe.yaml` into frozen values; an unknown key is refused by name, and all thresholds are set here."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-_LONGEST_NAME = 63  # as saccade.models.contract.specs.ModelName
+_LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
 class DigitScenes(Frozen):
-    """Generated pictures of handwritten digits; splits share no digit. `train` is for recovery and may be left out."""
+    """Generated pictures of handwritten digits; no digit occurs in two splits.
+
+    `train` is used by recovery and is optional.
+    """
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
@@ -50,25 +53,26 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class DataLimits(Frozen):
-    """How much of a folder may be wrong before it is refused; what lies below is said."""
+    """How much of a folder may be wrong before it is refused; smaller faults are only reported."""
 
-    max_bad_boxes: Share = 0.001  # of all boxes: null, without area, or beside the picture
-    max_shared: Share = 0.0  # of a split's pictures: pixel for pixel in another split
-    max_near: Share = 0.05  # of a split's pictures: in another split as a copy, saved again or mirrored
+    max_bad_boxes: Share = 0.001  # share of all boxes that are null, without area, or outside of the picture
+    max_shared: Share = 0.0  # share of a split's pictures that occur in another split with equal pixels
+    max_near: Share = 0.05  # share of a split's pictures that occur in another split saved again or mirrored
 
 
 class FolderData(Frozen):
-    """Your own pictures, `path/<split>/`: a folder per label, COCO's or YOLO's boxes, or masks beside images."""
+    """A user's own pictures, `path/<split>/`: a folder per label, COCO's or YOLO's boxes, or masks beside images."""
 
     dataset: Literal["folder"] = "folder"
     path: str  # relative to the recipe
-    max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # per split; absent: all
-    order: Literal["name", "sorted"] = "name"  # sorted: folders or categories, sorted, are classes 0, 1, ...
+    # limit per split; a missing split is read whole
+    max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    order: Literal["name", "sorted"] = "name"  # sorted: the sorted folders or categories are classes 0, 1, ...
     limits: DataLimits = DataLimits()
 
 
 def _data_from_text(value: object) -> object:
-    """`data: ./pictures` is short for a folder, and a section with `path` means one."""
+    """Expands the short form `data: ./pictures`, and takes a section with `path` for a folder."""
     if isinstance(value, str):
         return {"dataset": "folder", "path": value}
     return {"dataset": "folder", **value} if isinstance(value, dict) and "path" in value else value
@@ -80,11 +84,11 @@ DataSpec = Annotated[
 
 
 class FoldingSpec(Frozen):
-    """What is folded into weights before conversion; each fold is proven equal or the export stops."""
+    """What is folded into weights before conversion; each fold is proven equal, or the export stops."""
 
-    batch_norm: bool = True  # into the convolution or linear layer in front of it
-    hooks: bool = True  # reparameterize, fuse, switch_to_deploy and their like, found by name
-    method: Annotated[str, Field(pattern=r"^[a-z_]\w*$")] | None = None  # one more hook, on any submodule
+    batch_norm: bool = True  # folds it into the convolution or linear layer in front of it
+    hooks: bool = True  # calls reparameterize, fuse, switch_to_deploy and similar methods, found by name
+    method: Annotated[str, Field(pattern=r"^[a-z_]\w*$")] | None = None  # one more method to call, on any submodule
 
 
 class OnnxSpec(Frozen):
@@ -92,37 +96,38 @@ class OnnxSpec(Frozen):
 
 
 class AccuracyControlSpec(Frozen):
-    """Layers go back to float, heads first, while the tuning metric falls short of the float network's by too much."""
+    """Returns layers to float, heads first, while the tuning metric is too far below the float network's."""
 
-    # Of the upper end of the paired interval, as in the gate; null: the variant's own budget there.
+    # Limits the upper end of the paired interval, as in the gate; null: the gate's limit for this variant.
     max_drop: Annotated[float, Field(ge=0)] | None = None
     max_float_layers: int = Field(default=16, ge=1)
-    budget_s: float = Field(default=20.0, ge=0)  # no attempt begins after it; 0: no layer goes back
+    budget_s: float = Field(default=20.0, ge=0)  # no attempt starts later; 0: no layer returns to float
 
 
 class PolicySpec(Frozen):
-    """A search for blocks that are better left float on this machine; variants that other machines run skip it."""
+    """A search for blocks that should stay float on this machine; variants for other machines skip it."""
 
     # latency: faster than all-int8 with no lower metric. accuracy: a higher metric within `max_slowdown`.
     objective: Literal["latency", "accuracy"]
     max_slowdown: float = Field(default=0.05, ge=0)  # share of all-int8's time that accuracy may cost
-    candidates: int = Field(default=4, ge=1, le=32)  # predicted best that are measured
+    candidates: int = Field(default=4, ge=1, le=32)  # number of best predictions that are measured
     batch_size: BatchSize = 1
-    budget_s: float = Field(default=20.0, gt=0)  # of timing, half for the blocks and half for the candidates
+    budget_s: float = Field(default=20.0, gt=0)  # time for measuring, half for the blocks and half for the candidates
 
 
 class CalibrationSpec(Frozen):
-    """Which ways of choosing activation ranges compete; the tuning split's metric decides."""
+    """The competing methods to choose activation ranges; the metric on the tuning split decides."""
 
     minmax: bool = True
     entropy: bool = True
     percentiles: tuple[Percentile, ...] = (99.9, 99.99)
     mse: bool = True
-    layer_norm_reparametrisation: bool = True  # equal channel ranges behind LayerNorms compete with those as they are
+    # true: channel ranges made equal behind LayerNorms compete with the unchanged ones
+    layer_norm_reparametrisation: bool = True
     min_images: int = Field(default=32, ge=1)
     keep_float: tuple[str, ...] = ()  # name prefixes of nodes that stay in fp32
-    sensitivity_images: int = Field(default=2, ge=1)  # of the calibration split, for the per-layer figures
-    sensitivity_budget_s: float = Field(default=30.0, ge=0)  # above it the figures are left out of the report
+    sensitivity_images: int = Field(default=2, ge=1)  # number of calibration images for the per-layer figures
+    sensitivity_budget_s: float = Field(default=30.0, ge=0)  # if the figures take longer, the report leaves them out
     accuracy_control: AccuracyControlSpec = AccuracyControlSpec()
     policy: PolicySpec | None = None
 
@@ -138,19 +143,20 @@ class QualifySpec(Frozen):
 
     parity_batch_sizes: tuple[BatchSize, ...] = (1, 3, 8)
     latency_repeats: int = Field(default=40, ge=3)
-    latency_budget_s: float = Field(default=0.5, gt=0)  # per batch size; fewer repeats when it runs out
-    compare_batch_sizes: tuple[BatchSize, ...] = (1, 8)  # deploy graph against bare graph
+    latency_budget_s: float = Field(default=0.5, gt=0)  # for each batch size; fewer repeats when it runs out
+    # batch sizes at which the deploy graph is timed against the bare graph
+    compare_batch_sizes: tuple[BatchSize, ...] = (1, 8)
     compare_repeats: int = Field(default=60, ge=3)
     compare_budget_s: float = Field(default=2.0, gt=0)
     threads: int = Field(default=0, ge=0)  # 0: every core this process may use
     allow_spinning: bool = True
     evaluate_batch_size: BatchSize = 16
     bootstrap_resamples: int = Field(default=200, ge=20)
-    evidence_mib: float = Field(default=32.0, ge=0)  # of test images that travel with variants for GPUs; 0: none
+    evidence_mib: float = Field(default=32.0, ge=0)  # size of the test images published with variants for GPUs; 0: none
 
 
 class Recipe(Frozen):
-    """One model's way from checkpoint to version directory, with every fact settled."""
+    """All settings of one model's export, from checkpoint to version directory."""
 
     model: ModelName
     source: SourceSpec
@@ -159,7 +165,8 @@ class Recipe(Frozen):
     labels: tuple[str, ...] = Field(min_length=1)
     preprocess: PreprocessSpec
     normalisation: Normalisation = Normalisation()
-    extra_outputs: tuple[Literal["logits", "features"], ...] = ()  # behind the answer, for clients of the bare file
+    # outputs behind the answer, for clients that run the file themselves
+    extra_outputs: tuple[Literal["logits", "features"], ...] = ()
     data: DataSpec
     variants: tuple[VariantKind, ...] = Field(default=("fp32", "int8-cpu"), min_length=1)
     folding: FoldingSpec = FoldingSpec()
@@ -185,12 +192,12 @@ class Recipe(Frozen):
 
 
 class LoadedRecipe(Frozen):
-    """A recipe, where it lies (weights and data are relative to it), and the digest of its text."""
+    """A recipe with its path, which weights and data are relative to, and the digest of its text."""
 
     path: Path
     recipe: Recipe
     sha256: str
-    given: Path = Path("recipe.yaml")  # the path as it was asked for, which is how a report repeats the command
+    given: Path = Path("recipe.yaml")  # the path as the user gave it, which reports repeat in commands
 
     @property
     def weights_path(self) -> Path | None:
@@ -199,12 +206,12 @@ class LoadedRecipe(Frozen):
 
     @property
     def recovered_path(self) -> Path | None:
-        """Weights of an earlier 2:4 recovery, where the recipe names them."""
+        """Returns the weights of an earlier 2:4 recovery, when the recipe names them."""
         recovered = self.recipe.sparsity.recovered
         return None if recovered is None else self.beside(recovered)
 
     def beside(self, path: str) -> Path:
-        """A path of the recipe, absolute."""
+        """Makes a path of the recipe absolute."""
         return (self.path.parent / path).resolve()
 
     def network_request(self) -> NetworkRequest:
@@ -223,14 +230,14 @@ class LoadedRecipe(Frozen):
 def load_recipe(path: Path) -> LoadedRecipe:
     """Reads a recipe and asks its source for whatever it leaves out.
 
-    Side effect: the recipe's folder and the current directory are searched for modules from now on, after everything
-    that is installed. Raises RecipeError naming the key that is unknown, missing or out of range, SourceError for an
-    unknown network.
+    Side effect: from now on the recipe's folder and the current directory are searched for modules, after everything
+    that is installed. Raises RecipeError naming the key that is unknown, missing or out of range, and SourceError for
+    an unknown network.
     """
     for folder in (str(path.parent.resolve()), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.append(folder)
-    from saccade.export.sources import source_facts  # the libraries behind it take seconds to import
+    from saccade.export.sources import source_facts  # imported here because the libraries behind it take seconds
 
     try:
         raw = path.read_bytes()
@@ -260,7 +267,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
 
 
 def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
-    """Labels of a library may repeat, as ImageNet's two cranes; those that a person writes are meant to differ."""
+    """Raises RecipeError for repeated labels; only a library's labels may repeat, as ImageNet's two cranes do."""
     try:
         ensure_labels_differ(labels)
     except DataRefused as error:
@@ -268,7 +275,7 @@ def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
 
 
 def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
-    """The document with the source's facts where it says nothing; given sections win key by key."""
+    """Fills gaps of the document with the source's facts; sections that the recipe gives win key by key."""
     whole = dict(document)
     whole.setdefault("model", _model_name(source, document.get("weights")))
     if facts.labels is not None:
@@ -289,19 +296,20 @@ def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) 
 
 
 def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
-    """A recipe that changes only the size keeps the share of the picture that the source cuts out."""
+    """Keeps the share of the picture that the source cuts out when a recipe changes only the size."""
     fact = facts.preprocess
     if fact is None or fact.fit != "crop" or not isinstance(given, dict):
         return
     if not {"width", "height"} & set(given) or {"shortest_edge", "resize_to", "cover", "fit"} & set(given):
         return
     width, height = whole["preprocess"]["width"], whole["preprocess"]["height"]
-    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:  # else validation names it
+    # other values are named by the validation
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
         whole["preprocess"] |= crop_at_size(fact, facts.crop_share, width, height)
 
 
 def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:
-    """A network with three classes answers three, unless the recipe insists on a number."""
+    """Limits the number of answered classes to the number of labels, unless the recipe sets it."""
     task, labels = whole.get("task"), whole.get("labels")
     if not isinstance(task, dict) or not isinstance(labels, list | tuple) or not isinstance(task.get("top_k"), int):
         return
@@ -310,7 +318,7 @@ def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:
 
 
 def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
-    """A section that changes the kind of resize starts afresh: the other kind's sizes would contradict it."""
+    """Merges a section with the facts; another kind of resize drops them, because their sizes would contradict it."""
     known = fact.model_dump()
     if "fit" in given and given["fit"] != known.get("fit"):
         known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
@@ -318,7 +326,7 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_name(source: SourceSpec, weights: object) -> str:
-    """The network's own name; a checkpoint's where the source has none."""
+    """Returns the network's own name, or the checkpoint's name when the source has none."""
     name = source_name(source).lower().rpartition("/")[2].rpartition(":")[2]
     if name == source.kind and isinstance(weights, str):
         name = Path(weights).stem.lower()
@@ -326,7 +334,7 @@ def _model_name(source: SourceSpec, weights: object) -> str:
 
 
 def _with_file_words(path: Path, document: dict[str, Any]) -> dict[str, Any]:
-    """Words about an ONNX file stand at the top of a recipe, beside `weights`, and belong to its source."""
+    """Moves words about an ONNX file from the top of a recipe, beside `weights`, into its source."""
     given = [name for name in TOP_WORDS if name in document]
     if not given:
         return document
@@ -358,7 +366,7 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 
 def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A word about an ONNX file is looked for where the recipe has it, not below the kind that its source has."""
+    """Removes the source's kind from an error's location, so that it names the line of the recipe."""
     return location[1:] if location[:1] == ("onnx",) else location
 
 
@@ -373,7 +381,7 @@ def _what(problem: ErrorDetails) -> str:
 
 
 def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model of a nested section, where the recipe's type says it plainly."""
+    """Returns the model of a nested section, when the recipe's type names exactly one."""
     model: type[BaseModel] = FileWords if location[:1] == ("onnx",) else Recipe
     for part in _without_kind(location):
         field = model.model_fields.get(str(part))

@@ -1,1 +1,1 @@
-"""The program `saccade-export` and its commands."""
+"""Holds the program `saccade-export` and its commands."""

@@ -1,6 +1,7 @@
-"""`saccade-export build`. Promises: 0 every plan is there, 1 one could not be made, 2 wrong usage; imports no torch.
+"""Implements `saccade-export build`, which builds TensorRT plans of a published version without importing torch.
 
-A serving image without torch runs it as `python -m saccade.export.cli.build`.
+Exits with 0 when every plan is there, 1 when one could not be made and 2 for wrong usage. A serving image without torch
+runs this file as `python -m saccade.export.cli.build`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _SHOWN_WARNINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one plan; exactly one of `built` and `error` says it."""
+class PlanOutcome:
+    """Says what became of one plan: either `built` or `error` is set."""
 
     variant: str
     capability: str
@@ -93,7 +94,7 @@ def build(
         raise ExportError(str(error)) from error
     variants = buildable_variants(version.manifest, variant)
     console = Console(stderr=as_json, highlight=False)
-    outcomes: list[Outcome] = []
+    outcomes: list[PlanOutcome] = []
     for chosen in variants:
         for target in capabilities:
             with build_progress(console, f"{chosen.name} {target}") as progress:
@@ -113,8 +114,8 @@ def build(
     sys.exit(FAILED if any(outcome.error for outcome in outcomes) else DONE)
 
 
-def outcome_lines(outcome: Outcome) -> list[str]:
-    """What a person reads about one plan."""
+def outcome_lines(outcome: PlanOutcome) -> list[str]:
+    """Returns the lines that a person reads about one plan."""
     name = f"{outcome.variant} {outcome.capability}"
     if outcome.built is None:
         return [f"{name}: failed: {outcome.error}"]
@@ -135,8 +136,8 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     return lines + [f"    warning: {text}" for text in record.warnings[:_SHOWN_WARNINGS]]
 
 
-def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """The same for programs."""
+def outcome_document(outcome: PlanOutcome) -> dict[str, Any]:
+    """Returns the same facts as JSON values for programs."""
     document: dict[str, Any] = {"variant": outcome.variant, "capability": outcome.capability, "error": outcome.error}
     if outcome.built is None:
         return document
@@ -156,16 +157,16 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -> Outcome:
-    """One plan's failure does not keep the others from being built."""
+def _outcome(variant: Variant, capability: str, work: Callable[[], BuiltPlan]) -> PlanOutcome:
+    """Builds one plan and records its failure, so that the other plans are still built."""
     try:
-        return Outcome(variant.name, capability, built=work())
+        return PlanOutcome(variant.name, capability, built=work())
     except (ExportError, RepositoryError, BackendError) as error:
-        return Outcome(variant.name, capability, error=str(error))
+        return PlanOutcome(variant.name, capability, error=str(error))
 
 
 def _version_dir(repository: Path, named: str) -> Path:
-    """Raises RecipeError naming the versions that there are."""
+    """Returns the named version's directory, or the newest one's. Raises RecipeError naming the versions that exist."""
     model, _, number = named.partition("/")
     try:
         found = [version for version in list_versions(repository) if version.key.model == model]
@@ -180,7 +181,7 @@ def _version_dir(repository: Path, named: str) -> Path:
 
 @contextmanager
 def build_progress(console: Console, name: str) -> Iterator[BuildProgress]:
-    """A bar on a terminal; elsewhere a line, since TensorRT may need minutes."""
+    """Shows a build's progress: a bar on a terminal, plain lines elsewhere, since TensorRT may need minutes."""
     if not console.is_terminal:
         console.print(f"{name}: building or looking for it", markup=False)
         yield lambda stage, done_share: True
@@ -203,7 +204,7 @@ def build_progress(console: Console, name: str) -> Iterator[BuildProgress]:
 
 
 def main() -> None:
-    """Entry point without torch: known failures end as one line on stderr."""
+    """Runs the command without torch; a known failure ends as one line on stderr."""
     try:
         build()
     except ExportError as error:

@@ -1,4 +1,4 @@
-"""`saccade-export check`. Promises: 0 the data can be used, 1 it is refused, each complaint a sentence with a file."""
+"""Implements `saccade-export check`, which exits with 1 when a recipe's data is refused and prints each complaint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saccade.export.data.check import Told, check_data
 from saccade.export.data.data_table import print_data
 from saccade.export.recipe import load_recipe
 
-_WIDE = 160  # characters of a table that goes into a file
+_WIDE = 160  # width in characters of a table that is written to a file
 
 
 @click.command()
@@ -40,7 +40,7 @@ def check(recipe: Path, as_json: bool) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Told]:
-    """On stderr, so that what is printed can be piped; nothing where that is no terminal."""
+    """Shows a progress bar on stderr, so that stdout can be piped; shows nothing when stderr is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("reading pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""`saccade-export compare`. Promises: exit code 1 when the answers agree less than asked; the worst pictures named."""
+"""Implements `saccade-export compare`, which exits with 1 when too few answers agree and names the worst pictures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""`make demo`: serves a repository, sends it real images of the test split, prints answers and figures.
+"""Implements `make demo`: serves a repository, sends it images of the test split and prints answers and figures.
 
-Promises: a real server in its own process, real HTTP, truth beside every answer; exit code 1 if anything failed.
+The server runs in its own process and is asked over HTTP. Every answer is printed beside the truth, and the exit code
+is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ _STAGES = ("decode", "queue", "infer", "postprocess", "total")
 
 
 class DemoFailed(Exception):
-    """Said to the user, exit code 1."""
+    """The demonstration cannot go on; the message is printed and the exit code is 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of the test split and what is true of it."""
+    """One image of the test split with its truth."""
 
     name: str
     jpeg: bytes
@@ -59,7 +60,7 @@ class Answered:
 
 
 def read_samples(repository: Path, task: Task) -> list[Sample]:
-    """The images the exporter put beside the models. Raises DemoFailed without them."""
+    """Reads the images that the exporter published beside the models. Raises DemoFailed when there are none."""
     folder = repository / ".samples" / task.value
     try:
         truths = orjson.loads((folder / "truth.json").read_bytes())["images"]
@@ -70,7 +71,7 @@ def read_samples(repository: Path, task: Task) -> list[Sample]:
 
 @contextmanager
 def running_server(repository: Path) -> Iterator[str]:
-    """`saccade serve` on a free port until the context ends. Raises DemoFailed when it does not get ready."""
+    """Runs `saccade serve` on a free port until the context ends. Raises DemoFailed when it does not become ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -104,13 +105,13 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{url}/health/ready", timeout=2.0).is_success:
                 return
         except httpx.HTTPError:
-            pass  # not listening yet
+            pass  # The server does not listen yet.
         time.sleep(0.02)
     raise DemoFailed(f"the server was not ready within {_READY_WITHIN_S:g} s")
 
 
 def ask(client: httpx.Client, model: str, samples: list[Sample]) -> list[Answered]:
-    """One request per image. Raises DemoFailed for the first that is not answered with 200."""
+    """Sends one request per image. Raises DemoFailed for the first answer whose status is not 200."""
     answered = []
     for sample in samples:
         response = client.post(
@@ -123,7 +124,7 @@ def ask(client: httpx.Client, model: str, samples: list[Sample]) -> list[Answere
 
 
 def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
-    """How often the served answers are right: a name and a share. A smoke figure; the gate's is the metric."""
+    """Returns the name and the share of correct answers; this is a smoke test, while the gate judges the metric."""
     match task:
         case Task.CLASSIFY:
             right = [
@@ -172,7 +173,7 @@ def _encoded(rle: dict[str, Any]) -> dict[str, Any]:
 
 
 def truth_line(truth: dict[str, Any]) -> str:
-    """Truth in the words of an answer's summary."""
+    """Words the truth as an answer's summary is worded."""
     key = next(key for key in ("classes", "detections", "segments") if key in truth)
     return ", ".join(item["label"] for item in truth[key] if item["label"] != "background")
 
@@ -222,7 +223,7 @@ def _figures_table(models: list[dict[str, Any]], rows: list[tuple[str, list[Answ
 
 
 def _operating_cells(point: dict[str, Any] | None) -> tuple[str, str]:
-    """What users of a detector get when they name no threshold; nothing for other tasks."""
+    """Returns a detector's figures at its default score threshold; both cells are empty for other tasks."""
     if point is None:
         return "", ""
     shares = " / ".join(f"{point[name]:.3f}" for name in ("precision", "recall", "f1"))
@@ -230,7 +231,7 @@ def _operating_cells(point: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def run(repository: Path) -> None:
-    """The whole demonstration. Raises DemoFailed."""
+    """Runs the whole demonstration. Raises DemoFailed."""
     console = Console(width=None if sys.stdout.isatty() else 200)
     with running_server(repository) as url, httpx.Client(base_url=url, timeout=30.0) as client:
         models = client.get("/v1/models").json()["models"]
@@ -248,7 +249,7 @@ def run(repository: Path) -> None:
 
 
 def _print_gate(console: Console, version_dir: Path) -> None:
-    """From the report beside the manifest: it has denied variants too."""
+    """Prints the verdicts of report.json, because the manifest beside it lists no denied variants."""
     try:
         console.print(report_table(read_report(version_dir / REPORT_JSON)))
     except RecipeError as error:
@@ -256,7 +257,7 @@ def _print_gate(console: Console, version_dir: Path) -> None:
 
 
 def main() -> None:
-    """Entry point of `make demo`."""
+    """Runs `make demo`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repository", type=Path, required=True)
     try:

@@ -1,4 +1,4 @@
-"""`saccade-export gate` and `qualify`. Promises: judge again what was written; settle what waits for this device."""
+"""Implements `saccade-export gate`, which judges a report again, and `qualify`, which settles checks on a GPU."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def qualify(
     if not on_this_device:
         raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
     signer = signer_from(sign_key)
-    missing = missing_for_plans()  # first: without a device nothing else is worth a second
+    missing = missing_for_plans()  # checked first, because nothing else is worth waiting for without a device
     if missing:
         raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")
     recipe_path = recipe if source.is_dir() else source
@@ -114,7 +114,7 @@ def qualify(
 
 
 def newest_version_dir(repository: Path, model: str) -> Path:
-    """Raises PublishError when the repository has no version of the model."""
+    """Returns the directory of a model's newest version. Raises PublishError when the repository has none."""
     numbers = version_numbers(repository / model)
     if not numbers:
         raise PublishError(f"no version of {model!r} in {repository}: `saccade-export run` publishes one")
@@ -122,7 +122,7 @@ def newest_version_dir(repository: Path, model: str) -> Path:
 
 
 def eager_reference(loaded: LoadedRecipe, settings: RunSettings, store: DataStore) -> Answer:
-    """The eager network's answers to the test split, from the work directory or made now. Raises DeviceError."""
+    """Returns the eager network's answers to the test split, stored or made now. Raises DeviceError."""
     quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
     results = run_pipeline(loaded, replace(settings, until="reference"), store, quiet)
     made = results[-1].artifact

@@ -1,4 +1,4 @@
-"""Writes a recipe for a checkpoint, or updates one. Promises: users' lines stay, and what was understood is said."""
+"""Implements `saccade-export init`, which writes or updates a checkpoint's recipe and keeps lines that users wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
 from saccade.export.sources.names import generic_labels, near_names
-from saccade.export.sources.onnx_recognition import Finding
+from saccade.export.sources.onnx_recognition import SettledWord
 from saccade.export.sources.onnx_words import TOP_WORDS
 from saccade.export.sources.pickles import refuse_pickle
 from saccade.export.sources.specs import SourceSpec
@@ -43,15 +43,15 @@ class NewRecipe:
 
     loaded: LoadedRecipe
     text: str
-    findings: tuple[Finding, ...] = ()  # of an ONNX file: each word that was settled, and where it is from
+    findings: tuple[SettledWord, ...] = ()  # for ONNX files: each word that was settled, and where it comes from
 
 
 def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: Path) -> NewRecipe:
-    """Writes source, weights and data to `out`, labels where only the data names them; the rest is the source's.
+    """Writes source, weights and data to `out`, and labels when only the data names them; the source knows the rest.
 
-    A recipe that exists is updated: its source, weights and data, and lines that `init` wrote; the user's own lines
-    stay. Raises RecipeError when `out` needs more than these lines or is no recipe, SourceError when nothing takes the
-    checkpoint; `out` is then as it was.
+    An existing recipe is updated: source, weights, data and lines that `init` wrote are replaced, and the user's own
+    lines stay. Raises RecipeError when `out` is no recipe or needs more than these lines, and SourceError when no
+    source takes the checkpoint; `out` is unchanged in both cases.
     """
     if not data.is_dir():
         raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
@@ -60,7 +60,7 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     before = existing_text(out)
     document = _document(checkpoint, source, spec, data, out.parent)
     lines = {key: line(key, value) for key, value in document.items()}
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[SettledWord, ...] = ()
     if spec.kind == "onnx" and checkpoint is not None:
         settled = settled_words(checkpoint, data, before)
         lines, findings = lines | settled.lines, settled.findings
@@ -80,9 +80,10 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
 
 
 def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]]:
-    """The recipe with what its own network proposes of it, and where that comes from; unchanged where nothing can be.
+    """Adds the limits that the network's own answers suggest; returns the recipe, and one sentence of reason per limit.
 
-    Side effects: runs the network on tuning pictures, and adds lines to `out`.
+    Returns the recipe unchanged when nothing can be proposed. Side effects: runs the network on tuning pictures and
+    adds lines to `out`.
     """
     if new.loaded.recipe.weights is None:
         return new, ()
@@ -100,7 +101,8 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
 
 
 def _proposal(loaded: LoadedRecipe) -> Proposal:
-    from saccade.export.data.datasets import DataStore  # torch and pictures, only where something is measured
+    # imported here because torch and image libraries are needed only when something is measured
+    from saccade.export.data.datasets import DataStore
     from saccade.export.qualification.reference import eager_answer
     from saccade.export.sources import load_network
 
@@ -111,7 +113,10 @@ def _proposal(loaded: LoadedRecipe) -> Proposal:
 
 
 def recognised(checkpoint: Path | None) -> str:
-    """The source that takes a checkpoint. Raises SourceError when it does not say, naming candidates."""
+    """Returns the source that takes a checkpoint.
+
+    Raises SourceError naming candidates when the checkpoint does not say.
+    """
     if checkpoint is None:
         raise SourceError("name a checkpoint, or a network with --source, such as --source timm/resnet50")
     if not checkpoint.exists():
@@ -121,7 +126,7 @@ def recognised(checkpoint: Path | None) -> str:
         return checkpoint.suffix.removeprefix(".")
     if (checkpoint / "config.json").is_file():
         return _library_of(checkpoint / "config.json")
-    shapes_of(checkpoint)  # a pickle, or what is no checkpoint at all, is refused with its reason
+    shapes_of(checkpoint)  # refuses a pickle, or a file that is no checkpoint, with its reason
     near = [
         f"{library}/{name}"
         for library in _WITH_CLASS_COUNT
@@ -135,7 +140,7 @@ def recognised(checkpoint: Path | None) -> str:
 
 
 def summary(loaded: LoadedRecipe) -> dict[str, str]:
-    """What was understood, by name, for people."""
+    """Returns by name what was understood of the recipe, as people read it."""
     recipe = loaded.recipe
     labels = recipe.labels
     shown = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
@@ -158,8 +163,8 @@ def _written(lines: Mapping[str, str], before: str | None, out: Path) -> NewReci
 
 
 def _folder_labels(data: Path, recipe: Recipe) -> list[str] | None:
-    """Names of the class folders, sorted as training code does it, where the classes have no names of their own."""
-    found = Findings()  # what is wrong with the data is said by `check`, not here
+    """Returns the sorted class folders as labels when the classes have no names of their own, as training code does."""
+    found = Findings()  # unused: `check` reports what is wrong with the data
     splits = split_folder_names([folder.name for folder in folders_in(data, found)], (), str(data)).values()
     roots = [data / name for name in splits] or [data]
     names = sorted({folder.name for root in roots for folder in folders_in(root, found)})
@@ -209,7 +214,7 @@ def _library_of(config: Path) -> str:
 
 
 def _relative(path: Path, base: Path) -> str:
-    """As the recipe, which lies in `base`, has to write it."""
+    """Returns the path relative to `base`, the folder of the recipe."""
     return Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
 
 

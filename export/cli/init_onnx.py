@@ -1,4 +1,4 @@
-"""What `init` writes about an ONNX file. Promises: words that were found or assumed are written, and marked so."""
+"""Decides which lines `init` writes about an ONNX file and marks those that were found or assumed."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from saccade.export.data.found_files import is_junk, pictures_below
 from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import RecipeError
 from saccade.export.sources.names import generic_labels
-from saccade.export.sources.onnx_recognition import Finding, Recognition, recognised
+from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, SuppressionWords
 from saccade.models.contract.specs import Task
 
-_PICTURES = 8  # of the user's, that the file is run on
+_PICTURES = 8  # number of the user's pictures that the file is run on
 
 
 @dataclass(frozen=True, slots=True)
 class SettledWords:
-    """Lines of the recipe by key, and the table that people read."""
+    """Lines of the recipe by key, and the settled words that people read as a table."""
 
     lines: dict[str, str]
-    findings: tuple[Finding, ...]
+    findings: tuple[SettledWord, ...]
 
 
 def existing_text(path: Path) -> str | None:
-    """None when there is no such file. Raises RecipeError when it is no recipe, which must not be written over."""
+    """Returns a recipe's text, or None without a file.
+
+    Raises RecipeError when the file is no recipe, so it is not overwritten.
+    """
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -52,7 +55,7 @@ def existing_text(path: Path) -> str | None:
 
 
 def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
-    """Runs the file on the first pictures of `data`. Raises SourceError with what to write."""
+    """Runs the file on the first pictures of `data`. Raises SourceError with the words that the recipe needs."""
     document = {} if before is None else _users_own(before)
     given = _given_words(document)
     names = _label_names(data)
@@ -64,17 +67,17 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     found = recognised(signs, given, task, count, hint=len(names) or None)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
     labels, findings = found.labels or (), found.findings
-    if "labels" not in document and names and labels == generic_labels(len(labels)):  # the file names none
+    if "labels" not in document and names and labels == generic_labels(len(labels)):  # The file names no classes.
         if len(names) == len(labels):
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
-            findings = (*findings, Finding("labels", ", ".join(labels[:3]), "assumed", why))
+            findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
     return SettledWords(lines, findings)
 
 
 def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
-    """Of everything that the file does not say by itself."""
+    """Returns a line for everything that the file does not say by itself."""
     lines: dict[str, str] = {}
     outputs = [each for each in found.findings if each.word.startswith("outputs.") and each.origin != "said"]
     if outputs:
@@ -95,7 +98,7 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
     return lines
 
 
-def _mark(findings: Iterable[Finding]) -> str:
+def _mark(findings: Iterable[SettledWord]) -> str:
     assumed = [each.word.removeprefix("outputs.") for each in findings if each.origin == "assumed"]
     return f"assumed: {', '.join(assumed)}; the rest was found" if assumed else "found by running it"
 
@@ -112,7 +115,7 @@ def _document(text: str) -> Any:
 
 
 def _users_own(text: str) -> dict[str, Any]:
-    """Keys of a recipe without those lines that `init` wrote itself."""
+    """Returns the keys of a recipe without the lines that `init` wrote itself."""
     own = "".join(row for row in text.splitlines(keepends=True) if not any(mark in row for mark in OWN_MARKS))
     return _document(own) or {}
 
@@ -134,7 +137,7 @@ def _size(document: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _pictures(data: Path) -> list[Picture]:
-    """The first few that can be read; those that cannot are the data's affair, and named when it is loaded."""
+    """Returns the first few readable pictures; unreadable ones are reported when the data is loaded."""
     found: list[Picture] = []
     for path in pictures_below(data, Findings()):
         if len(found) == _PICTURES:
@@ -148,7 +151,7 @@ def _pictures(data: Path) -> list[Picture]:
 
 
 def _label_names(data: Path) -> list[str]:
-    """Names of COCO's categories by id, or of the folders; none where the data has neither."""
+    """Returns COCO's category names by id, or folder names; empty when the data has neither."""
     splits = sorted(each for each in data.iterdir() if each.is_dir() and each.name.lower() in SPLIT_NAMES)
     root = splits[0] if splits else data
     for path in (folder / name for folder in (root, data) for name in COCO_FILES):
@@ -158,7 +161,7 @@ def _label_names(data: Path) -> list[str]:
             rows = sorted(document["categories"], key=lambda row: row["id"])
             return [
                 str(row["name"]) for row in rows if row["id"] in used or row["id"] != 0
-            ]  # Roboflow's root is unused
+            ]  # Roboflow's root category is unused.
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(each.name for each in root.iterdir() if each.is_dir() and not is_junk(each.name))

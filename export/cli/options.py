@@ -1,4 +1,4 @@
-"""Options and output that commands share. Promises: plans lie where servers look for them; no heavy imports."""
+"""Defines options and output that commands share, without heavy imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import orjson
 
-FILE = click.Path(path_type=Path)  # of files and folders alike; each command says what it misses
+FILE = click.Path(path_type=Path)  # accepts files and folders; each command reports a missing one itself
 
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document instead of lines")
 engines = click.option(

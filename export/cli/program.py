@@ -1,7 +1,7 @@
-"""The program `saccade-export`. Its exit code is 0 when the work is done, 1 when it failed, 2 for wrong usage.
+"""Defines the program `saccade-export`, which exits with 0 on success, 1 on failure and 2 for wrong usage.
 
-A command's module is imported when the command is used, because torch and the runtimes behind most of them take
-seconds.
+A command's module is imported when the command is used, because torch and the runtimes that most commands need take
+seconds to import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import click
 from saccade.export.errors import ExportError, RecipeError
 
 FAILED, USAGE = 1, 2
-_COMMANDS = {  # name: module, and what `--help` says of it
+_COMMANDS = {  # module and `--help` text by command name
     "init": ("sources", "Writes the recipe for a checkpoint, or updates it, and says what was understood."),
     "check": ("check", "Reads every picture of a recipe's data as the server would, and says what is wrong."),
     "run": ("run", "Exports recipes: check data, wrap, convert, quantize, qualify, gate, publish."),
@@ -43,7 +43,7 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
+        """Lists the commands without importing their modules."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
@@ -54,7 +54,7 @@ def app() -> None:
 
 
 def main() -> None:
-    """Entry point: known failures end as one line on stderr."""
+    """Runs the program; a known failure ends as one line on stderr."""
     try:
         app(standalone_mode=True)
     except RecipeError as error:

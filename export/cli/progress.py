@@ -1,4 +1,4 @@
-"""Shows a run's progress. Promises: bars on a terminal, plain lines elsewhere; stdout stays free for JSON."""
+"""Shows a run's progress on stderr, as bars on a terminal and as plain lines elsewhere; stdout carries only JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from saccade.export.data.data_step import DATA_JSON, read_data_report
 from saccade.export.data.data_table import print_data
 from saccade.export.pipeline import Listener, RunSettings, rerun_command
 
-_LONGEST = 60  # characters of a fact that still fits beside others
-_ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # what went wrong is never too long
+_LONGEST = 60  # characters of the longest fact that is shown beside others
+_ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # these facts are shown at any length
 _STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 
 
@@ -23,7 +23,7 @@ _STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 def progress_listener(
     console: Console, model: str, recipe: Path, settings: RunSettings, step_count: int
 ) -> Iterator[Listener]:
-    """Reports one recipe's steps on `console`."""
+    """Yields a listener that reports one recipe's steps on `console`."""
     if not console.is_terminal:
         yield Listener(
             started=lambda name: None,
@@ -64,7 +64,7 @@ def _line(model: str, recipe: Path, settings: RunSettings, result: StepResult) -
 
 
 def _facts(detail: Mapping[str, str | float | int | bool]) -> str:
-    """The short facts of a step; lists of operators stay in the report."""
+    """Joins the short facts of a step; lists of operators are left to the report."""
     shown = {key: value for key, value in detail.items() if key in _ALWAYS or len(str(value)) <= _LONGEST}
     return " ".join(f"{key}={_short(value)}" for key, value in shown.items() if value != "")
 

@@ -1,4 +1,4 @@
-"""A recipe's text, key by key. Promises: an update keeps every line and comment that it does not replace."""
+"""Edits a recipe's text key by key and keeps every line and comment that it does not replace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEY = re.compile(r"^([A-Za-z_][\w-]*)\s*:")
 
 
 def line(key: str, value: object, comment: str = "") -> str:
-    """One key, one line, however long."""
+    """Writes one key on one line, however long the line becomes."""
     inline = not isinstance(value, str)
     text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
     plain = text.strip()[1:-1] if inline else text.strip()
@@ -21,9 +21,10 @@ def line(key: str, value: object, comment: str = "") -> str:
 
 
 def updated(text: str, lines: Mapping[str, str], kept: frozenset[str]) -> str:
-    """`lines` by key in the place of those that `text` has, the others behind it.
+    """Replaces the blocks of `text` whose keys are in `lines`, and appends the other lines.
 
-    kept: keys whose text stays unless `init` wrote it. Lines of `init` that are not among `lines` go.
+    kept: keys whose text stays unless `init` wrote it. Lines that `init` wrote earlier and that are not in `lines` are
+    removed.
     """
     parts: list[str] = []
     left = dict(lines)
@@ -40,7 +41,7 @@ def updated(text: str, lines: Mapping[str, str], kept: frozenset[str]) -> str:
 
 
 def _lines_behind(block: str) -> str:
-    """Comments and empty lines at the end of a block, which belong to the key after it."""
+    """Returns the comments and empty lines at the end of a block; they belong to the key after it."""
     rows = block.splitlines(keepends=True)[1:]
     while rows and not all(not row.strip() or row.startswith("#") for row in rows):
         rows.pop(0)
@@ -48,7 +49,7 @@ def _lines_behind(block: str) -> str:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Top-level keys with all lines that belong to them; what stands before the first has the key ''."""
+    """Returns the top-level keys with all lines that belong to them; the text before the first key has the key ''."""
     found: list[tuple[str, str]] = []
     for each in text.splitlines(keepends=True):
         match = _KEY.match(each)

@@ -1,4 +1,4 @@
-"""`saccade-export recover`: a 2:4 network that learned its answers back. Promises: the file says how it was made."""
+"""Implements `saccade-export recover`, which trains a 2:4 network to repeat the dense network's answers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recover(recipe: Path, out: Path, work: Path, as_json: bool) -> None:
 
 
 def from_scratch(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The recipe without an earlier recovery, and with a variant that needs one."""
+    """Returns the recipe without an earlier recovery, and with a variant that needs one."""
     recipe = loaded.recipe
     sparsity = recipe.sparsity.model_copy(update={"recovered": None})
     variants = recipe.variants if "int8-trt-sparse24" in recipe.variants else (*recipe.variants, "int8-trt-sparse24")
@@ -58,7 +58,7 @@ def from_scratch(loaded: LoadedRecipe) -> LoadedRecipe:
 
 
 def print_tables(console: Console, document: dict[str, object]) -> None:
-    """One-shot methods before recovery, then how the recovery went."""
+    """Prints the one-shot methods before recovery, then how the recovery went."""
     one_shot = Table("one-shot method", "channels in order", "tuning metric")
     for row in _rows(document["one_shot"]):
         one_shot.add_row(str(row["method"]), "yes" if row["permuted"] else "no", f"{row['tuning_metric']:.4f}")

@@ -1,4 +1,4 @@
-"""The commands that export: `run`, `step`, and `report`, which renders again what a run found."""
+"""Implements the commands that export: `run`, `step`, and `report`, which renders a run's report again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from saccade.export.reports.html_report import html
 from saccade.export.reports.report_files import markdown, pictures_beside, write_report
 
 DONE, FAILED = 0, 1
-_WIDE = 200  # characters of a table that goes into a file
+_WIDE = 200  # width in characters of a table that is written to a file
 
 
 @click.command()
@@ -86,7 +86,7 @@ def report(source: Path, out: Path | None, form: str, work: Path, as_json: bool)
 
 
 def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) -> list[list[StepResult]]:
-    """Every recipe runs, whatever became of the ones before it."""
+    """Runs every recipe, even after earlier ones failed."""
     console = Console(stderr=as_json, highlight=False)
     data = DataStore()
     outcomes: list[list[StepResult]] = []
@@ -101,7 +101,7 @@ def _run_all(recipes: list[LoadedRecipe], settings: RunSettings, as_json: bool) 
 
 
 def _print_gates(outcomes: list[list[StepResult]], as_json: bool) -> None:
-    """Every check of every variant, then why each denied one is; stdout stays free for JSON."""
+    """Prints every check of every variant, then why variants were denied; JSON output keeps stdout for itself."""
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else _WIDE)
     for results in outcomes:
         for result in results:
@@ -135,7 +135,7 @@ def _is_good(results: list[StepResult]) -> bool:
 
 
 def _report_path(source: Path, work: Path) -> Path:
-    """Raises RecipeError when there is no report to be found."""
+    """Returns the path of a report.json. Raises RecipeError when there is none."""
     if source.is_dir():
         return source / REPORT_JSON
     if source.suffix == ".json":

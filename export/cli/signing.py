@@ -1,4 +1,4 @@
-"""`saccade-export keygen` and `saccade-export sign`. Promises: keys from files, the password from the environment."""
+"""Implements `saccade-export keygen` and `sign`; keys are read from files and passwords from the environment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sign_key_option = click.option(
 
 
 def signer_from(path: Path | None) -> Signer | None:
-    """The key named on the command line or in the environment. Raises SigningError before any work is done."""
+    """Loads the key named on the command line or in the environment. Raises SigningError before any work is done."""
     return None if path is None else load_signer(path, os.environ.get(PASSWORD_VARIABLE))
 
 

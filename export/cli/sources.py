@@ -1,4 +1,4 @@
-"""The commands `init` and `sources`: they write recipes, and speak before anything heavy is imported."""
+"""Implements the commands `init` and `sources`, which print a line before heavy modules are imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
 
 if TYPE_CHECKING:
-    from saccade.export.sources.onnx_recognition import Finding
+    from saccade.export.sources.onnx_recognition import SettledWord
 
 
 _ORIGINS = {
@@ -35,7 +35,7 @@ def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, mea
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
-    print(f"# reading {checkpoint or source} ...", file=sys.stderr, flush=True)  # what follows imports for seconds
+    print(f"# reading {checkpoint or source} ...", file=sys.stderr, flush=True)  # the imports below take seconds
     from saccade.export.cli.init import summary, with_proposal, write_recipe
 
     new = write_recipe(checkpoint, source, data, out)
@@ -62,7 +62,8 @@ def sources(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is part of a name, or a pattern such as 'timm/vit_*'.
     """
-    from saccade.export.sources.catalogue import NAMELESS, matching_names  # the libraries take seconds
+    # imported here because the libraries take seconds
+    from saccade.export.sources.catalogue import NAMELESS, matching_names
 
     found = matching_names(pattern)
     if as_json:
@@ -77,8 +78,8 @@ def sources(pattern: str | None, as_json: bool) -> None:
         print("# `saccade-export sources PATTERN` lists names")
 
 
-def _table(findings: Sequence[Finding]) -> list[str]:
-    """Settled words under where each is from, for people."""
+def _table(findings: Sequence[SettledWord]) -> list[str]:
+    """Groups the settled words by their origin, for people."""
     rows: list[str] = []
     for origin, title in _ORIGINS.items():
         group = [each for each in findings if each.origin == origin]

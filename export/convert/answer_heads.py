@@ -1,7 +1,7 @@
 """Turns raw network outputs into the answer of the task: the tensors that `saccade.models.contract.specs` names.
 
 Every head is cheap in ONNX Runtime: upsampling is two small matrix products (measured 1.8x faster than Resize).
-Detection has its own file, `detection_heads.py`; `plain_answers.py` is the textbook that all heads are held to.
+Detection has its own file, `detection_heads.py`; tests compare all heads with the plain form in `plain_answers.py`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ RAW_TENSORS = {
     "dense_logits": 1,
     "boxes": 2,
     "candidates": 3,
-}  # outputs of a network, by form
+}  # names of a network's outputs, by form
 
 
 def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: PreprocessSpec, raw: Any) -> nn.Module:
-    """The head that fits a network's form; `raw` is what the network answers to one image."""
+    """Returns the head that fits a network's form; `raw` is what the network answers to one image."""
     match network.form:
         case "logits":
             return ClassifyHead(task.top_k)
@@ -43,7 +43,7 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
 
 
 class ClassifyHead(nn.Module):
-    """Logits (n, classes) to the best `top_k` classes with softmax scores; probabilities stay as they are."""
+    """Turns logits (n, classes) into the best `top_k` classes with softmax scores; probabilities stay as they are."""
 
     def __init__(self, top_k: int, *, are_probabilities: bool = False) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class ClassifyHead(nn.Module):
 
 
 class SegmentHead(nn.Module):
-    """Logits (n, classes, h, w) to a class mask of the model's input size: bilinear upsampling, then argmax."""
+    """Turns logits (n, classes, h, w) into a class mask of the model's input size: bilinear upsampling, then argmax."""
 
     rows: Tensor
     columns: Tensor
@@ -77,7 +77,7 @@ class SegmentHead(nn.Module):
 
 
 def bilinear_matrix(source: int, target: int) -> Tensor:
-    """(target, source): the matrix of `interpolate(mode="bilinear", align_corners=False)` along one axis."""
+    """Returns (target, source): the matrix of `interpolate(mode="bilinear", align_corners=False)` along one axis."""
     identity = torch.eye(source).unsqueeze(0)
     resized = functional.interpolate(identity, size=target, mode="linear", align_corners=False)
     return resized[0].T.contiguous()

@@ -1,7 +1,7 @@
-"""Turns boxes into the fixed-size answer. Promises: at most `rows` detections, best first; rows past `counts` are zero.
+"""Turns boxes into the fixed-size answer: at most `rows` detections, best first; rows past `counts` are zero.
 
-Box selection sorts the few best anchors only. Suppression keeps every row in place and takes its score away, so the
-batch stays dynamic and one selection at the end serves both kinds of network.
+Only the few best anchors are sorted. Suppression keeps every row in place and removes its score, so the batch stays
+dynamic and one selection at the end serves both kinds of network.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.convert.suppression import keep_per_class
 from saccade.export.network import Suppression
 
-SCORE_FLOOR = 0.001  # detections below it are padding: no metric and no request ever asks for them
-# Greedy suppression looks at better boxes only, so cutting the list at this many rows changes an answer only when
-# fewer than `max_detections` of them survive. TensorRT sorts at most 3840.
+SCORE_FLOOR = 0.001  # detections below this score are padding; no metric and no request uses them
+# Greedy suppression compares only with better boxes, so cutting the list at this many rows changes an answer only when
+# fewer than `max_detections` of them survive. TensorRT sorts at most 3840 rows.
 SUPPRESSED_ROWS = 2000
 
 
 class BoxesHead(nn.Module):
-    """Dense boxes and class scores to `rows` best (anchor, class) pairs."""
+    """Turns dense boxes and class scores into the `rows` best (anchor, class) pairs."""
 
     def __init__(self, rows: int, suppression: Suppression | None = None) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class BoxesHead(nn.Module):
 
 
 class CandidatesHead(nn.Module):
-    """Boxes of one class each to the `rows` best of them."""
+    """Selects the `rows` best of boxes that each have one class."""
 
     def __init__(self, rows: int, classes: int, suppression: Suppression | None = None) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class CandidatesHead(nn.Module):
 def suppressed_answer(
     boxes: Tensor, scores: Tensor, class_ids: Tensor, classes: int, suppression: Suppression, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Candidates as in `CandidatesHead`, non-maximum suppression, then the answer."""
+    """Applies non-maximum suppression to candidates as in `CandidatesHead`, and returns the answer."""
     groups, count = (class_ids, classes) if suppression.per_class else (torch.zeros_like(class_ids), 1)
     keep = keep_per_class(boxes, scores, groups, count, suppression.iou_threshold, suppression.score_threshold)
     left = torch.where(keep, scores, torch.zeros((), dtype=scores.dtype))
@@ -67,7 +67,7 @@ def suppressed_answer(
 
 
 def best_pairs(boxes: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (anchor, class) pairs, at most `most`, best first: boxes (n, k, 4), scores and class_ids (n, k)."""
+    """Returns at most `most` (anchor, class) pairs, best first: boxes (n, k, 4), scores and class_ids (n, k)."""
     anchors, classes = scores.shape[1:]
     # The best `most` pairs lie within the best `most` anchors, so the second selection is small.
     _, near = torch.topk(scores.amax(dim=2), min(most, anchors), dim=1)
@@ -79,13 +79,13 @@ def best_pairs(boxes: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor
 
 
 def best_rows(boxes: Tensor, scores: Tensor, class_ids: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best rows, at most `most`, best first."""
+    """Returns at most `most` rows, best first."""
     best, chosen = torch.topk(scores, min(most, scores.shape[1]), dim=1)
     return torch.gather(boxes, 1, chosen.unsqueeze(2).expand(-1, -1, 4)), best, torch.gather(class_ids, 1, chosen)
 
 
 def padded_answer(boxes: Tensor, scores: Tensor, class_ids: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The answer of saccade.models.contract.specs: rows below the score floor are zero, and missing rows are added."""
+    """Returns the contract's answer: rows below the score floor are zero, and missing rows are added."""
     missing = rows - scores.shape[1]
     if missing > 0:
         boxes = nn.functional.pad(boxes, (0, 0, 0, missing))

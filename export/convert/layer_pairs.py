@@ -44,7 +44,7 @@ class LayerPairs:
 
 def find_pairs(network: nn.Module, example: tuple[Any, ...]) -> LayerPairs:
     """Runs the network on the arguments `example` and returns the pairs that can be merged, in order of calls."""
-    flow = _Flow()
+    flow = _LayerTrace()
     handles = [
         hook
         for module in network.modules()
@@ -74,7 +74,7 @@ class _Call:
     name: str
 
 
-class _Flow(TorchFunctionMode):
+class _LayerTrace(TorchFunctionMode):
     """Records which layer made a tensor, and which calls read it."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Users' ONNX graphs inside deploy graphs. Promises: one torch operator stands for the file until it is put in place.
+"""Puts users' ONNX graphs into deploy graphs: one torch operator stands for the file until the file replaces it.
 
-`saccade::onnx_network(images, path)` runs the file in eager mode and is one node in a traced program; the converter
-writes it as one placeholder, which `splice_onnx_networks` replaces by the file's own nodes.
+`saccade::onnx_network(images, path)` runs the file in eager mode and is one node in a traced program. The converter
+writes it as one placeholder, which `splice_onnx_networks` replaces with the file's own nodes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATH = "path"
 
 @torch.library.custom_op("saccade::onnx_network", mutates_args=())
 def onnx_network(images: Tensor, path: str) -> list[Tensor]:
-    """Outputs of the ONNX file at `path` for normalised images float32, in the file's own layout."""
+    """Returns the outputs of the ONNX file at `path` for normalised float32 images in the file's own layout."""
     pixels = np.ascontiguousarray(images.detach().numpy())
     return [torch.from_numpy(np.array(output)) for output in run(Path(path), pixels)]
 
@@ -43,7 +43,7 @@ def _shapes(images: Tensor, path: str) -> list[Tensor]:
 
 
 def output_shapes(path: Path, image: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
-    """Shape without the batch, and type, of each output, found by running one black image of that shape.
+    """Returns shape without the batch and type of each output, found by running one black image of the given shape.
 
     Raises SourceError for an output whose first dimension is not the batch.
     """
@@ -60,13 +60,13 @@ def _output_shapes(path: Path, stamp: int, image: tuple[int, ...]) -> tuple[tupl
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For `torch.onnx.export(custom_translation_table=...)`."""
+    """Returns the table for `torch.onnx.export(custom_translation_table=...)`."""
     return {torch.ops.saccade.onnx_network.default: _placeholder}
 
 
 def _placeholder(images: Any, path: str) -> Any:
-    """One node of our own domain, with the file's path and as many outputs as the file has."""
-    import onnxscript  # here: it takes seconds, and what only reads files does not convert
+    """Writes one node of our own domain, with the file's path and as many outputs as the file has."""
+    import onnxscript  # imported here because it takes seconds, and reading files does not need it
 
     parameter, count = OpSchema.FormalParameter, len(signature_of(Path(path)).outputs)
     schema = OpSchema(
@@ -83,14 +83,14 @@ def _placeholder(images: Any, path: str) -> Any:
 
 
 def splice_onnx_networks(model: onnx.ModelProto) -> None:
-    """Replaces every placeholder by the graph it names; does nothing to a model without any.
+    """Replaces every placeholder with the graph it names; a model without placeholders stays as it is.
 
     Raises SourceError when a graph cannot be brought to the model's opset.
     """
     nodes = list(model.graph.node)
     if not any(_is_placeholder(node) for node in nodes):
         return
-    close_sessions()  # the graph is about to be in memory as well
+    close_sessions()  # frees memory, because the graph is loaded as well
     opset = _opset(model)
     spliced: list[onnx.NodeProto] = []
     for index, node in enumerate(nodes):
@@ -114,13 +114,14 @@ def _is_placeholder(node: onnx.NodeProto) -> bool:
 
 
 def _joined(placeholder: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The graph's nodes between Identity nodes that carry the placeholder's tensor names; slimming removes those.
+    """Returns the graph's nodes between Identity nodes with the placeholder's tensor names; slimming removes those.
 
-    Half-precision ends of the graph get casts instead, because everything around the placeholder is float32.
+    Half-precision inputs and outputs of the graph get casts instead, because everything around the placeholder is
+    float32.
     """
     constants = {tensor.name for tensor in graph.initializer}
     (entry,) = (value for value in graph.input if value.name not in constants)
-    exits = zip(graph.output, placeholder.output, strict=False)  # outputs that nobody reads may be left out
+    exits = zip(graph.output, placeholder.output, strict=False)  # outputs that nobody reads may be missing
     return [
         _link(placeholder.input[0], entry.name, f"{entry.name}/in", entry, TensorProto.FLOAT16),
         *graph.node,
@@ -135,7 +136,7 @@ def _link(source: str, target: str, name: str, end: onnx.ValueInfoProto, cast_to
 
 
 def _at_opset(path: Path, opset: int) -> onnx.ModelProto:
-    """The file's model with its functions inlined, in the opset of the graph it goes into."""
+    """Returns the file's model with its functions inlined, in the opset of the graph that it is put into."""
     model = served_model(path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -144,7 +145,7 @@ def _at_opset(path: Path, opset: int) -> onnx.ModelProto:
         return model
     try:
         return onnx.version_converter.convert_version(model, opset)
-    except Exception as error:  # the converter raises RuntimeError, ConvertError and what its C++ side calls them
+    except Exception as error:  # The converter raises RuntimeError, ConvertError and errors of its C++ side.
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(
             f"{path.name} is opset {found} and cannot be converted to {opset} ({reason}); "
@@ -172,10 +173,10 @@ def _forget_placeholders(model: onnx.ModelProto) -> None:
 
 
 def _forget_unused_constants(model: onnx.ModelProto) -> None:
-    """Users' files often keep some, and ONNX Runtime warns of each whenever the deploy graph is opened."""
+    """Removes unused constants, because ONNX Runtime warns of each whenever the deploy graph is opened."""
     graphs = [model.graph]
     used = {value.name for value in model.graph.output}
-    for graph in graphs:  # grows while branches and loop bodies are found
+    for graph in graphs:  # the list grows while branches and loop bodies are found
         for node in graph.node:
             used.update(node.input)
             graphs.extend(

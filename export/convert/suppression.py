@@ -1,7 +1,7 @@
-"""Non-maximum suppression as one operator. Promises: a fixed-shape answer, a dynamic batch, torchvision's own result.
+"""Implements non-maximum suppression as one operator with a fixed-shape answer and a dynamic batch.
 
-`torchvision.ops.nms` returns as many indices as boxes survive, which no tracer can follow through a batch. Here it
-answers with a flag per box instead, and becomes ONNX NonMaxSuppression when the graph is converted.
+`torchvision.ops.nms` returns as many indices as boxes survive, which no tracer can follow through a batch. This
+operator returns a flag per box instead, and becomes ONNX NonMaxSuppression when the graph is converted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from torchvision.ops import nms
 
 @torch.library.custom_op("saccade::nms_keep", mutates_args=())
 def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
-    """Which boxes (n, k, 4) survive: (n, k) bool. scores (n, classes, k): a box is judged within each class it has a
-    score above the threshold in, and survives when one class keeps it.
+    """Tells which boxes (n, k, 4) survive, as bool (n, k).
+
+    scores (n, classes, k): a box is judged within each class in which its score exceeds the threshold, and survives
+    when at least one class keeps it.
     """
     keep = torch.zeros(boxes.shape[:2], dtype=torch.bool)
     for image in range(boxes.shape[0]):
@@ -35,10 +37,10 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: floa
 def keep_per_class(
     boxes: Tensor, scores: Tensor, class_ids: Tensor, classes: int, iou_threshold: float, score_threshold: float
 ) -> Tensor:
-    """`torchvision.ops.batched_nms` for a batch: (n, k) bool of boxes (n, k, 4), scores (n, k), class_ids (n, k).
+    """Works as `torchvision.ops.batched_nms` for a batch: bool (n, k) for boxes (n, k, 4), scores and class_ids (n, k).
 
-    Rows whose score is not above `score_threshold` are no boxes. Classes stay apart as classes of the operator, not
-    by offsets on coordinates: offsets of thousands of pixels cost digits of the overlap.
+    Rows whose score is not above `score_threshold` are ignored. Classes are kept apart as classes of the operator, not
+    by offsets on coordinates, because offsets of thousands of pixels cost digits of the overlap.
     """
     own = class_ids.unsqueeze(1) == torch.arange(classes, device=class_ids.device).view(1, -1, 1)
     outside = torch.tensor(score_threshold - 1.0, dtype=scores.dtype)
@@ -47,15 +49,15 @@ def keep_per_class(
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For `torch.onnx.export(custom_translation_table=…)`."""
+    """Returns the table for `torch.onnx.export(custom_translation_table=…)`."""
     return {torch.ops.saccade.nms_keep.default: _onnx_nms_keep}
 
 
 def _onnx_nms_keep(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
-    """Survivors are written into a field of zeros."""
-    from onnxscript import opset18  # here: what runs a network eagerly needs no converter
+    """Writes the survivors into a field of zeros."""
+    from onnxscript import opset18  # imported here because running a network eagerly needs no converter
 
-    op: Any = opset18  # its types know no Python numbers, which it takes all the same
+    op: Any = opset18  # its type hints exclude Python numbers, which it accepts
     most = op.Shape(scores, start=2, end=3)
     found = op.NonMaxSuppression(boxes, scores, most, iou_threshold, score_threshold)  # (m, 3) image, class, box
     rows = op.Concat(op.Slice(found, [0], [1], [1]), op.Slice(found, [2], [3], [1]), axis=1)  # (m, 2) image, box

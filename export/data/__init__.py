@@ -1,8 +1,8 @@
-"""Pictures and their truth: found, checked, divided into splits, decoded as the server decodes them.
+"""Finds pictures and their truth, checks them, divides them into splits and decodes them as the server does.
 
 - `class_folders.py`, `coco_boxes.py`, `yolo_boxes.py` and `mask_folders.py` list the pictures of a layout
-  (`pictures.py`), with `label_names.py` and `found_files.py`; `split_sources.py` says which split they belong to.
-- `check.py` reads them all (`reading.py`), looks for copies (`overlap.py`), says what their number resolves
-  (`resolution.py`) and makes `data_report.py` of it; `findings.py` collects, `bad_boxes.py` judges boxes.
-- `data_step.py` is the step of a run, `data_table.py` prints.
+  (`pictures.py`), with `label_names.py` and `found_files.py`; `split_sources.py` assigns pictures to splits.
+- `check.py` reads all pictures (`reading.py`), looks for copies (`overlap.py`), estimates what their number can resolve
+  (`resolution.py`) and writes `data_report.py`; `findings.py` collects complaints and `bad_boxes.py` judges boxes.
+- `data_step.py` is the step of a run, and `data_table.py` prints its report.
 """

@@ -1,4 +1,4 @@
-"""Boxes that cannot be true. Promises: few are left out and said, many are refused."""
+"""Judges boxes that cannot be true: a few are left out with a note, and many make the data refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from saccade.export.data.findings import Findings
 
 
 def judge_bad_boxes(where: str, bad: int, boxes: int, first: str, max_share: float, findings: Findings) -> None:
-    """`first` says where the first one is and what is wrong with it."""
+    """Adds a note or a complaint to `findings`; `first` says where the first bad box is and what is wrong with it."""
     if not bad:
         return
     share = bad / boxes

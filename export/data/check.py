@@ -1,4 +1,4 @@
-"""Checks a recipe's data before anything is converted. Promises: every picture read once; all complaints at once."""
+"""Checks a recipe's data before conversion: reads every picture once and reports all complaints together."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
-Told = Callable[[int, int], None]  # pictures read, pictures in all
+Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What adds up while a split is read."""
+    """Counts what is found while a split is read."""
 
     name: Split
     source: SplitSource
-    most: int | None  # images that are looked at, where the recipe says so
+    most: int | None  # most images that are read; None when the recipe sets no limit
     labels: int
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     seen: list[PictureFacts] = field(default_factory=list)
@@ -89,7 +89,7 @@ class _Tally:
 
 
 def check_data(loaded: LoadedRecipe, told: Told) -> DataReport:
-    """Never raises for faulty data: the report holds the complaints."""
+    """Reads the data and returns a report that holds the complaints; never raises for faulty data."""
     data = loaded.recipe.data
     return _check_digits(loaded, data) if isinstance(data, DigitScenes) else _check_folder(loaded, data, told)
 
@@ -159,7 +159,7 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
 
 
 def _limited(listing: Listing, folder: str, tallies: Sequence[_Tally]) -> int:
-    """How many pictures of a folder are read: all, unless every split that it feeds has a limit of its own."""
+    """Returns how many pictures of a folder are read: all, unless every split that it feeds has its own limit."""
     takers = [tally for tally in tallies if tally.source.folder == folder]
     count = len(listing.pictures[folder])
     if not takers:
@@ -199,7 +199,7 @@ def _judge(
     recipe = loaded.recipe
     for split in splits:
         if not split.images and findings.complaints:
-            continue  # its pictures have been complained about
+            continue  # pictures of this split were already reported as complaints
         if not split.images:
             text = f"split {split.name!r} ({split.source}) holds no picture: add some, or give every split a folder"
             findings.complain(text, text)
@@ -218,7 +218,7 @@ def _judge(
 
 
 def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
-    """Formats below 32 bits need ranges of activations, so a number of different pictures."""
+    """Notes calibration sets with too few different pictures; formats below 32 bits need them for activation ranges."""
     recipe = loaded.recipe
     needed = recipe.calibration.min_images
     reduced = [variant for variant in recipe.variants if TRAITS[variant].precision != "fp32"]
@@ -237,7 +237,7 @@ def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
 
 
 def _check_digits(loaded: LoadedRecipe, data: DigitScenes) -> DataReport:
-    """Generated scenes are right by construction; what can be wrong is the recipe's labels."""
+    """Checks only the recipe's labels, because generated scenes are correct by construction."""
     recipe = loaded.recipe
     complaints = list(_digit_complaints(loaded, data))
     splits = [

@@ -1,4 +1,4 @@
-"""Classification data: a folder per label. Promises: folders match labels by name, or in order where that is asked."""
+"""Lists classification data with one folder per label, matched by name or, when the recipe asks for it, by order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.export.errors import DataRefused
 def class_pictures(
     parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, findings: Findings
 ) -> dict[str, list[Picture]]:
-    """Pictures of each part. Raises DataRefused when the folders are not the labels."""
+    """Lists the pictures of each part. Raises DataRefused when the folders do not match the labels."""
     folders = {name: folders_in(root, findings) for name, root in parts.items()}
     names = sorted({folder.name for found in folders.values() for folder in found})
     where = " and ".join(str(root) for root in parts.values())

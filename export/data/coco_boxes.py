@@ -1,7 +1,7 @@
-"""Detection data in COCO's form. Promises: every fault of the file is named with the entry that has it.
+"""Reads detection data in COCO's format and reports every fault together with the entry that has it.
 
-A folder holds `annotations.json`, or `_annotations.coco.json` as Roboflow writes it, with file names relative to it.
-Categories that no annotation uses are left out (Roboflow's first one is the name of the project).
+A folder holds `annotations.json`, or `_annotations.coco.json` as Roboflow writes it, with file names relative to the
+folder. Categories that no annotation uses are left out, because Roboflow's first one is the name of the project.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CocoAnnotation(msgspec.Struct, frozen=True):
 
     @property
     def corners(self) -> Box | None:
-        """x1 y1 x2 y2; None for a box that is missing, incomplete or without area."""
+        """Returns x1 y1 x2 y2, or None for a box that is missing, incomplete or without area."""
         values = [value for value in self.bbox or () if value is not None and math.isfinite(value)]
         if len(values) != 4 or min(values[2:]) <= 0:
             return None
@@ -64,7 +64,7 @@ class CocoFile(msgspec.Struct, frozen=True):
 def coco_pictures(
     parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
 ) -> dict[str, list[Picture]]:
-    """Pictures of each part. Raises DataRefused for a file that contradicts itself or the labels."""
+    """Lists the pictures of each part. Raises DataRefused for a file that contradicts itself or the labels."""
     files = {part: _coco_path(root) for part, root in parts.items()}
     documents = {part: _document(path) for part, path in files.items()}
     used = {row.category_id for document in documents.values() for row in document.annotations}
@@ -103,7 +103,7 @@ def _document(path: Path) -> CocoFile:
 
 
 def _invalid_sentence(path: Path, problem: str) -> str:
-    """msgspec says "Expected `int`, got `str` - at `$.annotations[0].image_id`"."""
+    """Rewords msgspec's error, such as "Expected `int`, got `str` - at `$.annotations[0].image_id`"."""
     what, _, place = problem.partition(" - at `$")
     place = place.strip(".`")
     kinds = re.fullmatch(r"Expected `(.+)`, got `(.+)`", what)
@@ -145,7 +145,7 @@ def _first_repeated(values: Sequence[object]) -> object | None:
 def _class_ids(
     path: Path, document: CocoFile, labels: Sequence[str], in_order: bool, used: set[int], findings: Findings
 ) -> dict[int, int]:
-    """Class id by category id, of the categories that are used in any part."""
+    """Returns class ids by category id for the categories that any part uses."""
     known = {category.id for category in document.categories}
     strays = [row for row in document.annotations if row.category_id not in known]
     if strays:
@@ -180,7 +180,7 @@ def _some_ids(known: set[int]) -> str:
 def _rows_by_image(
     path: Path, document: CocoFile, ids: Mapping[int, int], max_bad: float, findings: Findings
 ) -> dict[int, list[CocoAnnotation]]:
-    """Annotations with a box. Many without one are a complaint, a few are said."""
+    """Groups annotations that have a box by image; a few without a box give a note, and many give a complaint."""
     rows: dict[int, list[CocoAnnotation]] = defaultdict(list)
     bad = [row for row in document.annotations if row.corners is None]
     for row in document.annotations:

@@ -1,4 +1,4 @@
-"""What `check` found, as a value. Promises: JSON that reads back equal; complaints decided from figures, purely."""
+"""Defines what `check` found as frozen values, and decides from these figures what to complain about."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from saccade.models.contract.specs import Frozen, Task
 
 
 class SplitFacts(Frozen):
-    """One split. Of a classifier objects are images, of a segmenter pixels."""
+    """Facts of one split. Objects are boxes for a detector, images for a classifier and pixels for a segmenter."""
 
     name: Split
-    source: str  # where its pictures come from, in words
+    source: str  # describes where the pictures come from
     images: int
-    used: int  # of them in a run, which has a limit
-    repeated: int  # pictures that are in the split twice
-    sizes: tuple[str, ...]  # smallest, most frequent and largest, as 640x480
-    size_count: int  # different sizes
-    objects: tuple[int, ...]  # per label
-    images_with: tuple[int, ...]  # per label
-    images_without: int = 0  # any object
+    used: int  # number of pictures that a run uses, because runs have limits
+    repeated: int  # number of pictures that occur in the split twice
+    sizes: tuple[str, ...]  # the smallest, the most frequent and the largest size, such as 640x480
+    size_count: int  # number of different sizes
+    objects: tuple[int, ...]  # number of objects by label
+    images_with: tuple[int, ...]  # number of images by label
+    images_without: int = 0  # number of images without any object
     crowds: int = 0
-    unlabelled: int = 0  # pixels of masks
+    unlabelled: int = 0  # number of mask pixels that nobody labelled
 
 
 class PairFacts(Frozen):
-    """Pictures that two splits have in common. Shares are of the smaller split."""
+    """Pictures that two splits have in common; shares are fractions of the smaller split."""
 
     smaller: Split
     larger: Split
@@ -40,7 +40,7 @@ class PairFacts(Frozen):
 
 
 class DataReport(Frozen):
-    data: str  # where it lies, or what it is
+    data: str  # path of the data, or a description of generated data
     task: Task
     labels: tuple[str, ...]
     splits: tuple[SplitFacts, ...]
@@ -54,7 +54,7 @@ class DataReport(Frozen):
 
 
 def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, background: int | None) -> list[str]:
-    """What makes a split's truth useless to measure on."""
+    """Returns sentences for each reason why a metric on this split's truth would be meaningless."""
     occurring = [class_id for class_id, count in enumerate(split.images_with) if count]
     where = f"split {split.name!r} ({split.source})"
     match task:
@@ -87,7 +87,7 @@ def truth_notes(labels: Sequence[str], split: SplitFacts) -> list[str]:
 
 
 def pair_complaints(pair: PairFacts, limits: DataLimits) -> list[str]:
-    """Too many pictures in common, each with a pair to look at."""
+    """Returns complaints about too many pictures in common, each with one pair to look at."""
     where = f"of split {pair.smaller!r} also in split {pair.larger!r}"
     complaints = []
     if pair.equal_example and pair.equal_share > limits.max_shared:
@@ -110,7 +110,7 @@ def pictures_word(count: int) -> str:
 
 
 def limit_notes(limits: DataLimits) -> list[str]:
-    """Limits that the recipe loosened."""
+    """Returns notes on limits that the recipe loosened."""
     agreed = DataLimits().model_dump()
     return [
         f"the recipe allows {name} {value:g}, the default is {agreed[name]:g}"

@@ -1,4 +1,4 @@
-"""Step `data`, the first of every run. Promises: nothing is converted for refused data; unchanged files cost a stat."""
+"""Step `data`, the first of every run: refuses bad data before conversion and reads unchanged files only once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA_JSON = "data.json"
 
 
 def run_data(context: StepContext) -> Detail:
-    """Raises DataRefused with every complaint."""
+    """Checks the data. Raises DataRefused with every complaint."""
     report = check_data(context.loaded, lambda read, total: context.note(f"{read:,} of {total:,} pictures"))
     ensure_good(report, str(context.loaded.given))
     (context.out / DATA_JSON).write_text(report.model_dump_json(indent=1))
@@ -31,7 +31,7 @@ def read_data_report(path: Path) -> DataReport:
 
 
 def files_digest(loaded: LoadedRecipe) -> str:
-    """Names, sizes and times of all files of a folder, so that a changed one is read again. Raises DataRefused."""
+    """Hashes names, sizes and times of all files, so that a changed file is read again. Raises DataRefused."""
     data = loaded.recipe.data
     if not isinstance(data, FolderData):
         return ""
@@ -47,7 +47,7 @@ def files_digest(loaded: LoadedRecipe) -> str:
 
 
 def _roots(root: Path, task: Task) -> list[Path]:
-    """The folder, and those that a data.yaml names beside it."""
+    """Returns the data folder and the folders that its data.yaml names outside of it."""
     yolo = yolo_path(root) if task is Task.DETECT else None
     if yolo is None:
         return [root]

@@ -1,4 +1,4 @@
-"""Prints what `check` found. Promises: a stranger reads what is there, what is wrong, and what to write instead."""
+"""Prints what `check` found: what data is there, what is wrong with it, and what to write instead."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rich.table import Table
 from saccade.export.data.data_report import DataReport, SplitFacts, pictures_word
 from saccade.models.contract.specs import Task
 
-_MOST_LABELS = 20  # rows; --json has them all
+_MOST_LABELS = 20  # most rows that are printed; --json lists all labels
 _OBJECTS = {Task.CLASSIFY: "images", Task.DETECT: "objects", Task.SEGMENT: "share of labelled pixels"}
 
 
 def print_data(console: Console, report: DataReport) -> None:
-    """Splits, labels, what was left out, what pictures splits share, and the verdict."""
+    """Prints splits, labels, what was left out, what pictures splits share, and the verdict."""
     read = sum(split.images for split in report.splits)
     speed = f", read in {report.seconds:.1f} s ({report.images_per_s:,.0f} images/s)" if report.images_per_s else ""
     _say(console, f"data: {report.data} ({report.task.value}, {len(report.labels)} labels, {read:,} images{speed})")
@@ -88,7 +88,7 @@ def _sizes(split: SplitFacts) -> str:
 
 
 def _label_table(report: DataReport) -> Table:
-    """Labels in the order of their ids; of very many those that occur least in the test split."""
+    """Lists labels in the order of their ids; if there are too many, those that are rarest in the test split."""
     table = Table(title=f"Labels ({_OBJECTS[report.task]})", title_justify="left", title_style="bold")
     table.add_column("label")
     for split in report.splits:

@@ -1,4 +1,4 @@
-"""Loads evaluation images. Promises: decoded and resized by the serving code, splits disjoint, contents hashed."""
+"""Loads evaluation images, decoded and resized by the serving code, and refuses splits that share images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 
 @dataclass(slots=True)
 class DataStore:
-    """Splits loaded so far in this run; variants and models of one run share them."""
+    """Keeps the splits loaded so far in this run, for all its variants and models."""
 
     _loaded: dict[str, ImageSplit] = field(default_factory=dict)
 
     def split(self, loaded: LoadedRecipe, name: Split) -> ImageSplit:
-        """Side effect: the first call for a split reads or renders its images and decodes them."""
+        """Returns a split. Side effect: the first call for a split reads or renders its images and decodes them."""
         recipe = loaded.recipe
-        # Equal keys mean equal images and truth: ids depend on the labels, a folder's place on the recipe's.
+        # Equal keys mean equal images and truth, because ids depend on the labels and a folder's path on the recipe's.
         parts = (recipe.task.task.value, name, recipe.data, recipe.preprocess, recipe.labels, loaded.path.parent)
         key = repr(parts)
         if key not in self._loaded:
@@ -32,7 +32,7 @@ class DataStore:
 
 
 def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
-    """The split's encoded images with their truth. Raises DataRefused."""
+    """Returns the split's encoded images with their truth. Raises DataRefused."""
     recipe = loaded.recipe
     if isinstance(recipe.data, FolderData):
         root = loaded.beside(recipe.data.path)
@@ -43,7 +43,7 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
 
 
 def has_split(loaded: LoadedRecipe, name: Split) -> bool:
-    """Whether the data has pictures for a split that may be left out, such as `train`. Raises DataRefused."""
+    """Tells whether the data has pictures for an optional split, such as `train`. Raises DataRefused."""
     recipe = loaded.recipe
     if isinstance(recipe.data, DigitScenes):
         return name in recipe.data.images
@@ -51,7 +51,7 @@ def has_split(loaded: LoadedRecipe, name: Split) -> bool:
 
 
 def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
-    """Raises DataRefused when the images are missing, too few, repeated or shared with a split that is measured."""
+    """Loads the calibration split. Raises DataRefused when images are missing, too few, repeated or also measured."""
     calibration, tuning, test = (data.split(loaded, name) for name in ("calibration", "tuning", "test"))
     _ensure_disjoint(tuning, test)
     ensure_calibration_allowed(calibration, [tuning, test], loaded.recipe.calibration.min_images)

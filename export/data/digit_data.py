@@ -1,4 +1,4 @@
-"""Digit scenes as labelled images. Promises: truth in the ids of the recipe's labels; splits share no digit."""
+"""Renders digit scenes as labelled images; class ids follow the recipe's labels, and no digit occurs in two splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BACKGROUND_LABELS = ("background", "__background__")
 
 
 def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name: Split) -> list[Sample]:
-    """Crops of one digit for classification, whole scenes for the other tasks. Raises DataRefused."""
+    """Returns crops of one digit for classification and whole scenes for the other tasks. Raises DataRefused."""
     count, split = data.images[name], SceneSplit(name)
     ids = _digit_ids(labels)
     match task.task:

@@ -1,6 +1,7 @@
-"""Compares the server's pixels with a library's own. Promises: the serving path itself, 20 images or more, no raise.
+"""Compares the pixels that the server feeds a network with those of the library that trained it.
 
-Images are generated: photographs' statistics (slow colour changes, hard edges, noise), odd sizes, no files needed.
+The images are generated, so no files are needed. They resemble photographs (slow colour changes, hard edges, noise) and
+have common and odd sizes.
 """
 
 from __future__ import annotations
@@ -21,35 +22,35 @@ from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 Levels = NDArray[np.float32]
 
-SIZES = (  # (width, height): usual photographs, odd ones, extreme shapes, tiny and large ones
+SIZES = (  # (width, height) of common photographs, odd sizes, extreme shapes, tiny and large images
     *((500, 375), (375, 500), (640, 480), (427, 640), (333, 500), (1023, 683), (683, 1021), (1281, 719)),
     *((225, 225), (301, 257), (255, 289), (321, 305), (97, 161), (193, 167), (449, 447), (799, 801)),
     *((31, 47), (63, 41), (19, 17), (224, 96), (73, 224), (1201, 301), (257, 903), (901, 67)),
     *((59, 701), (1201, 899), (899, 1203), (1599, 1065)),
 )
-_ONE_LEVEL = 1.01  # float32 normalised and back is good to a thousandth of a level
+_ONE_LEVEL = 1.01  # converting float32 to levels and back is exact to a thousandth of a level
 
 
 class FidelityReport(Frozen):
-    """How far the model input is from the library's, over all compared images, in levels of 0..255."""
+    """How far the model input is from the library's over all compared images, in levels of 0..255."""
 
     transform: str
-    images: int  # compared
-    share_within_one_level: float = Field(ge=0, le=1)  # of all pixels; a pixel's worst channel counts
-    worst_image_share: float = Field(ge=0, le=1)  # the same, of the image where it is smallest
-    worst_image: str  # its width x height
+    images: int  # number of compared images
+    share_within_one_level: float = Field(ge=0, le=1)  # share of all pixels, judged by each pixel's worst channel
+    worst_image_share: float = Field(ge=0, le=1)  # the same share in the image where it is smallest
+    worst_image: str  # width x height of that image
     max_difference: float
-    failures: tuple[str, ...] = ()  # images that could not be compared, and why
-    beyond_canvas: tuple[str, ...] = ()  # images that the library would feed larger than the graph's fixed input
+    failures: tuple[str, ...] = ()  # reasons for images that could not be compared
+    beyond_canvas: tuple[str, ...] = ()  # images that the library would resize beyond the graph's fixed input
 
     def reaches(self, share: float) -> bool:
-        """Whether every image compares, and `share` of all pixels lies within one level."""
+        """Tells whether every image could be compared and at least `share` of all pixels lies within one level."""
         return not self.failures and self.images > 0 and self.share_within_one_level >= share
 
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """One image: the largest difference among the channels of each compared pixel."""
+    """The largest difference among the channels of each compared pixel of one image."""
 
     name: str
     levels: Levels
@@ -60,11 +61,11 @@ class _Difference:
 
 
 class _NotComparableError(Exception):
-    """The library's output has another size; the message says which."""
+    """The library's output has another size; the message names both."""
 
 
 class _BeyondCanvasError(_NotComparableError):
-    """The library's output is larger than the input of the graph can ever be."""
+    """The library's output is larger than the graph's input can be."""
 
 
 def measure_fidelity(
@@ -76,8 +77,8 @@ def measure_fidelity(
 ) -> FidelityReport:
     """Decodes and resizes as the server does, and compares with `transform` of the same image.
 
-    Of a letterbox only the image's own area is compared: libraries leave bars away, pad to other sizes or pad after
-    normalisation. Everything else is compared whole, with what lies outside of small images.
+    For a letterbox only the area of the image itself is compared, because libraries leave bars out, pad to other sizes
+    or pad after normalisation. All other rules are compared whole, including padding around small images.
     """
     compared: list[_Difference] = []
     failures: list[str] = []
@@ -89,7 +90,7 @@ def measure_fidelity(
             compared.append(_Difference(name, _difference(picture, preprocess, normalisation, transform)))
         except _BeyondCanvasError as error:
             beyond.append(f"{name}: {error}")
-        except Exception as error:  # a library's transform may fail in any way; the report names the image
+        except Exception as error:  # A library's transform may raise anything; the report names the image.
             failures.append(f"{name}: {error}")
     worst = min(compared, key=lambda difference: difference.share, default=None)
     pixels = np.concatenate([difference.levels.ravel() for difference in compared] or [np.zeros(0, np.float32)])
@@ -124,7 +125,7 @@ def _served_input(picture: UInt8Array, preprocess: PreprocessSpec) -> tuple[UInt
 
 
 def _levels(normalised: NDArray[np.float32], normalisation: Normalisation) -> Levels:
-    """(3, h, w) as the network takes it, back to (h, w, 3) in 0..255."""
+    """Converts normalised (3, h, w) network input back to (h, w, 3) levels in 0..255."""
     if normalised.ndim != 3 or normalised.shape[0] != 3:
         raise _NotComparableError(f"the library gives shape {normalised.shape}, not (3, height, width)")
     mean, std = np.array([normalisation.mean, normalisation.std], np.float32)
@@ -135,7 +136,7 @@ def _levels(normalised: NDArray[np.float32], normalisation: Normalisation) -> Le
 def _same_area(
     served: UInt8Array, wanted: Levels, place: Geometry, preprocess: PreprocessSpec
 ) -> tuple[UInt8Array, Levels]:
-    """The parts of both that show the same pixels. Raises _NotComparableError."""
+    """Cuts both arrays to the area that shows the same pixels. Raises _NotComparableError."""
     height, width = wanted.shape[:2]
     if preprocess.fit != "letterbox":
         if (height, width) != served.shape[:2]:
@@ -158,7 +159,7 @@ def _same_area(
 
 
 def _is_bar_beyond(levels: Levels, width: int, height: int) -> bool:
-    """Whether `levels` reaches past width x height on the right or below, and shows one colour there."""
+    """Tells whether `levels` is larger than width x height and has one colour right of or below that area."""
     if levels.shape[0] < height or levels.shape[1] < width:
         return False
     beyond = np.concatenate([levels[height:].reshape(-1, 3), levels[:, width:].reshape(-1, 3)])
@@ -166,7 +167,7 @@ def _is_bar_beyond(levels: Levels, width: int, height: int) -> bool:
 
 
 def photograph(width: int, height: int, seed: int) -> UInt8Array:
-    """(height, width, 3): waves of colour from whole image to fine texture, blocks with hard edges, sensor noise."""
+    """Draws (height, width, 3): colour waves from coarse to fine, blocks with hard edges, and sensor noise."""
     random = np.random.default_rng(seed)
     frequencies = random.uniform(-1, 1, (3, 2, 7)).astype(np.float32) * 2 ** np.arange(7, dtype=np.float32)
     phases = random.uniform(0, 2 * np.pi, (3, 7, 1)).astype(np.float32)

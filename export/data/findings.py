@@ -1,4 +1,4 @@
-"""What is wrong or odd in data. Promises: sentences that name a file; of many alike the first and their number."""
+"""Collects what is wrong or odd in data; similar findings are counted, and the first is quoted with its file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 from saccade.export.errors import DataRefused
 
-_Counted = dict[str, tuple[str, int]]  # by kind: the first sentence, and how many of the kind there are
+_Counted = dict[str, tuple[str, int]]  # by kind: the first sentence, and how many findings of this kind there are
 
 
 @dataclass(slots=True)
 class Findings:
-    """Collects while data is read; complaints end a run, notes and skipped files are only said."""
+    """Collects findings while data is read; complaints end a run, while notes and skipped files are only reported."""
 
     _complaints: _Counted = field(default_factory=dict)
     _notes: _Counted = field(default_factory=dict)
-    _skipped: dict[str, dict[Path, None]] = field(default_factory=dict)  # paths by reason, in the order found
+    # paths by reason, in the order in which they were found
+    _skipped: dict[str, dict[Path, None]] = field(default_factory=dict)
 
     def complain(self, kind: str, sentence: str) -> None:
         _count(self._complaints, kind, sentence)
@@ -25,7 +26,7 @@ class Findings:
         _count(self._notes, kind, sentence)
 
     def skip(self, reason: str, path: Path) -> None:
-        """A file that is met twice counts once."""
+        """Notes a file that is left out; a file that is met twice counts once."""
         self._skipped.setdefault(reason, {})[path] = None
 
     @property
@@ -51,7 +52,7 @@ class Findings:
 
 
 def readable(text: str) -> str:
-    """A text that can be printed, whatever bytes a file's name has."""
+    """Returns a printable text, whatever bytes a file's name has."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

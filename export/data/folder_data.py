@@ -1,12 +1,12 @@
-"""Your own pictures as labelled images. Promises: file formats of the field, splits disjoint, misfits named.
+"""Loads a user's own pictures in the usual layouts, as labelled images in disjoint splits.
 
-Below `path` lies either a folder per split (`test`, `tuning` or `val`, `train`, `calibration`; not all are needed), or
-one set, which is divided by the digest of each file. A set looks like this:
+Below `path` lies either one folder per split (`test`, `tuning` or `val`, `train`, `calibration`; not all are needed),
+or one set of pictures, which is divided by the digest of each file. A set has one of these layouts:
 
 - classify: a folder per label (`data/class_folders.py`)
 - detect: COCO's `annotations.json`, Roboflow's `_annotations.coco.json` (`data/coco_boxes.py`), or a `data.yaml` with
   YOLO's label files (`data/yolo_boxes.py`)
-- segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, 255 where unlabelled
+- segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, or 255 where unlabelled
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _DEFAULT_IMAGES: dict[Split, int] = {
     "tuning": 500,
     "test": 2000,
     "train": 4000,
-}  # a few minutes per variant
+}  # these limits keep a run to a few minutes per variant
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Every picture of a folder, before any is read, in an order that is repeatable and not by label."""
+    """Every picture of a folder before it is read, in a repeatable order that does not follow the labels."""
 
     sources: Mapping[Split, SplitSource]
-    pictures: Mapping[str, tuple[Picture, ...]]  # by the source's folder
+    pictures: Mapping[str, tuple[Picture, ...]]  # pictures by the folder of their source
 
 
 def split_sources(task: Task, labels: Sequence[str], root: Path, findings: Findings) -> dict[Split, SplitSource]:
-    """Where each split's pictures come from. Raises DataRefused when nothing is left to measure on."""
+    """Returns where each split's pictures come from. Raises DataRefused when nothing is left to measure on."""
     yolo = yolo_path(root) if task is Task.DETECT else None
     if yolo is not None:
         return completed_sources(split_folder_names(list(read_yolo_file(yolo).places), (), str(yolo)), str(yolo))
@@ -70,7 +70,7 @@ def split_sources(task: Task, labels: Sequence[str], root: Path, findings: Findi
 
 
 def list_pictures(task: Task, labels: Sequence[str], data: FolderData, root: Path, findings: Findings) -> Listing:
-    """Raises DataRefused with what does not fit; what can be read on with is left in `findings`."""
+    """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`."""
     sources = split_sources(task, labels, root, findings)
     parts = {source.folder: root / source.folder for source in sources.values()}
     in_order, max_bad = data.order == "sorted", data.limits.max_bad_boxes
@@ -89,7 +89,7 @@ def list_pictures(task: Task, labels: Sequence[str], data: FolderData, root: Pat
 def folder_samples(
     task: Task, labels: Sequence[str], data: FolderData, root: Path, name: Split
 ) -> tuple[list[Sample], int]:
-    """The split's samples and how many more the folder holds. Raises DataRefused with what does not fit."""
+    """Returns the split's samples and how many more the folder holds. Raises DataRefused naming what does not fit."""
     findings = Findings()
     listing = list_pictures(task, labels, data, root, findings)
     findings.ensure_no_complaints()
@@ -113,7 +113,7 @@ def folder_samples(
 
 
 def image_limit(data: FolderData, name: Split) -> int:
-    """How many images of a split a run uses at most."""
+    """Returns how many images of a split a run uses at most."""
     return data.max_images.get(name, _DEFAULT_IMAGES[name])
 
 
@@ -128,7 +128,7 @@ def _sample(picture: Picture, encoded: bytes) -> Sample:
 
 
 def _shuffled(pictures: Mapping[str, Sequence[Picture]], root: Path) -> dict[str, tuple[Picture, ...]]:
-    """A limit must not leave the last labels out."""
+    """Shuffles the pictures repeatably, so that a limit does not cut off the last labels."""
 
     def key(picture: Picture) -> bytes:
         return hashlib.sha256(os.fsencode(Path(os.path.relpath(picture.path, root)).as_posix())).digest()

@@ -1,4 +1,4 @@
-"""Finds picture files below a folder. Promises: hidden files, archive junk and dead links are skipped and counted."""
+"""Finds picture files below a folder; hidden files, archive leftovers and dead links are skipped and counted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _JUNK = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "thumbs.
 
 
 def is_junk(name: str) -> bool:
-    """Whether a tool left the file or folder there, not a person: `._a.jpg`, `.DS_Store`, `__MACOSX`."""
+    """Tells whether a tool, not a person, left the file or folder there: `._a.jpg`, `.DS_Store`, `__MACOSX`."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 def folders_in(root: Path, findings: Findings) -> list[Path]:
-    """Sorted folders that a person made."""
+    """Returns sorted folders without those that tools leave behind."""
     found = sorted(path for path in root.iterdir() if path.is_dir())
     for path in found:
         if is_junk(path.name):
@@ -27,7 +27,7 @@ def folders_in(root: Path, findings: Findings) -> list[Path]:
 
 
 def pictures_below(root: Path, findings: Findings) -> list[Path]:
-    """Sorted pictures at any depth; links to folders are followed once."""
+    """Returns sorted pictures at any depth; links to folders are followed once."""
     pictures: list[Path] = []
     seen: set[str] = set()
     for place, folders, names in os.walk(root, followlinks=True):
@@ -55,7 +55,7 @@ def _is_picture(path: Path, findings: Findings) -> bool:
 
 
 def text_of(path: Path) -> str:
-    """A text file without its byte-order mark, whichever of the common encodings it has. Raises OSError, ValueError."""
+    """Decodes a text file in any common encoding, without its byte-order mark. Raises OSError or ValueError."""
     raw = path.read_bytes()
     utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return raw.decode("utf-16" if utf16 else "utf-8-sig")

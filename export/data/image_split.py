@@ -1,4 +1,4 @@
-"""A split of labelled images, ready for the network. Promises: samples, pixels and places are in the same order."""
+"""Holds a split of labelled images as network input; samples, images and geometries have the same order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
-_IN_MEMORY_BYTES = 1 << 30  # larger splits lie in a file without a name, which the page cache keeps as it can
+_IN_MEMORY_BYTES = 1 << 30  # larger splits are mapped from an unnamed file, which the page cache may drop
 
 Split = Literal["calibration", "tuning", "test", "train"]
 
@@ -33,11 +33,11 @@ class ImageSplit:
     samples: Sequence[Sample]
     images: UInt8Array  # (n, height, width, 3) model input
     geometries: Sequence[Geometry]
-    image_sha256: tuple[str, ...]  # of decoded pixels, so that a file's other bytes do not hide a copy
+    image_sha256: tuple[str, ...]  # digests of the decoded pixels, which find copies that were saved with other bytes
 
     @property
     def sha256(self) -> str:
-        """Digest of all images, in order."""
+        """Returns the digest of all images, in order."""
         return hashlib.sha256("".join(self.image_sha256).encode()).hexdigest()
 
 
@@ -60,7 +60,7 @@ def prepare_split(name: Split, samples: Sequence[Sample], preprocess: Preprocess
 
 
 def pixel_digest(pixels: UInt8Array) -> bytes:
-    """SHA-256 of a decoded picture and its shape: another comment or one more byte in the file does not change it."""
+    """Hashes a decoded picture and its shape, so that comments or extra bytes in its file do not matter."""
     digest = hashlib.sha256(np.array(pixels.shape, np.int64).tobytes())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
@@ -69,15 +69,15 @@ def pixel_digest(pixels: UInt8Array) -> bytes:
 def _image_array(shape: tuple[int, int, int, int]) -> UInt8Array:
     if int(np.prod(shape, dtype=np.int64)) <= _IN_MEMORY_BYTES:
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping outlives the descriptor
+    with tempfile.TemporaryFile() as file:  # the mapping stays valid after the file is closed
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def batches(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
-    """Consecutive views of at most `size` images."""
+    """Returns consecutive views of at most `size` images."""
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 def batch_of(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The first `size` images, repeated from the start when the split is smaller."""
+    """Returns the first `size` images, repeated from the start when the split is smaller."""
     return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))

@@ -1,4 +1,4 @@
-"""Matches the names of folders and categories with labels. Promises: by name or not at all, unless told otherwise."""
+"""Matches names of folders and categories with labels by name, or by order when the recipe asks for it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MOST_NAMES = 6
 
 
 def plain_name(name: str) -> str:
-    """A name without case, spaces and underscores."""
+    """Returns a name without case, spaces and underscores."""
     return name.casefold().replace(" ", "").replace("_", "")
 
 
 def ids_by_name(names: Iterable[str], labels: Sequence[str], where: str) -> dict[str, int]:
-    """Class id of each name. Raises DataRefused naming what does not match, or matches twice."""
+    """Returns class ids by name. Raises DataRefused naming what matches no label, or one label twice."""
     exact, plain = _ids_of(labels, str), _ids_of(labels, plain_name)
     found: dict[str, int] = {}
     taken: dict[int, str] = {}
@@ -42,7 +42,7 @@ def ids_by_name(names: Iterable[str], labels: Sequence[str], where: str) -> dict
 
 
 def ids_in_order(names: Sequence[str], labels: Sequence[str], where: str) -> dict[str, int]:
-    """Class ids by position, as the recipe asks with `order: sorted`. Raises DataRefused when the numbers differ."""
+    """Returns class ids by position, as `order: sorted` asks. Raises DataRefused when the numbers differ."""
     if len(names) != len(labels):
         raise DataRefused(
             f"{where} has {len(names)} classes ({_some(names)}), and the recipe has {len(labels)} labels "
@@ -52,7 +52,7 @@ def ids_in_order(names: Sequence[str], labels: Sequence[str], where: str) -> dic
 
 
 def ensure_labels_differ(labels: Sequence[str]) -> None:
-    """Raises DataRefused for two labels of one name."""
+    """Raises DataRefused when two labels have the same name."""
     doubled = [ids for ids in _ids_of(labels, plain_name).values() if len(ids) > 1]
     if doubled:
         first, second = doubled[0][:2]

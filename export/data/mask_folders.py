@@ -1,4 +1,4 @@
-"""Segmentation data: `images/NAME.jpg` with `masks/NAME.png`. Promises: every picture has its mask."""
+"""Lists segmentation data: every `images/NAME.jpg` needs a `masks/NAME.png`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.export.errors import DataRefused
 
 
 def mask_pictures(parts: Mapping[str, Path], labels: Sequence[str], findings: Findings) -> dict[str, list[Picture]]:
-    """Pictures of each part; ids in masks are indices of the labels. Raises DataRefused for another layout."""
+    """Lists each part's pictures; mask values are indices of the labels. Raises DataRefused for another layout."""
     ensure_labels_differ(labels)
     return {part: _pictures_in(root, len(labels), findings) for part, root in parts.items()}
 

@@ -1,8 +1,9 @@
-"""Finds pictures of one split in another. Promises: equal by pixels, or nearly: saved again, or mirrored.
+"""Finds pictures of one split in another: equal pixels, or nearly equal ones that were saved again or mirrored.
 
-Nearly equal is judged by thumbnails of 16 x 16 x 3. A picture that was saved again differs from its original by JPEG's
-noise, and from every other picture by much more; so a pair counts when its difference is small and clearly smaller than
-that of the next nearest picture, or as small as noise (then the next may be near too, as in frames of a film).
+Near equality is judged by thumbnails of 16 x 16 x 3. A picture that was saved again differs from its original by JPEG
+noise, and from every other picture by much more. A pair therefore counts when its difference is small and clearly
+smaller than that of the next nearest picture. It also counts when the difference is as small as noise, because the next
+picture may be close as well, as frames of a film are.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-_NOISE_RMS, _NOISE_PEAK = 2.0, 10.0  # levels; JPEG of quality 50 on a photograph
-_SMALL_RMS = 8.0  # JPEG of quality 50 on a noisy picture of 40 pixels
-_CLEARLY = 0.6  # of the next nearest picture's difference
+_NOISE_RMS, _NOISE_PEAK = 2.0, 10.0  # in levels: what JPEG of quality 50 changes in a photograph
+_SMALL_RMS = 8.0  # in levels: what JPEG of quality 50 changes in a noisy picture of 40 pixels
+_CLEARLY = 0.6  # largest ratio to the difference of the next nearest picture
 _BLOCK = 1024  # pictures of either split that are compared at once, so that memory does not grow with the splits
 
 FloatArray = NDArray[np.float32]
@@ -24,7 +25,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprints:
-    """Of a split's pictures, in one order."""
+    """Digests and thumbnails of a split's pictures, in one order."""
 
     paths: Sequence[Path]
     digests: Sequence[bytes]
@@ -33,10 +34,10 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Pictures of the first split that are in the second too; the pair is the first one found."""
+    """How many pictures of the first split are also in the second, and the first such pair."""
 
     equal: int
-    near: int  # without the equal ones
+    near: int  # number of near copies, without the equal ones
     equal_pair: tuple[Path, Path] | None
     near_pair: tuple[Path, Path] | None
 
@@ -49,7 +50,7 @@ def overlap_of(first: Fingerprints, second: Fingerprints) -> Overlap:
 
 
 def repeated(prints: Fingerprints) -> int:
-    """How many pictures are in the split already."""
+    """Returns how many pictures repeat an earlier one of the split."""
     return len(prints.digests) - len(set(prints.digests))
 
 
@@ -61,7 +62,7 @@ def _pair(first: Fingerprints, second: Fingerprints, found: dict[int, int]) -> t
 
 
 def _near_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Places in `first` and `second` of pictures that are nearly equal."""
+    """Returns positions in `first` and `second` of pictures that are nearly equal."""
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(first), _BLOCK):
         straight = _rows(first[start : start + _BLOCK])
@@ -79,7 +80,7 @@ def _near_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[tup
 def _nearest(
     straight: FloatArray, mirrored: FloatArray, second: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Where each row's nearest picture is, how far it is, and how far the next one (root mean square, in levels)."""
+    """Returns each row's nearest picture and the RMS differences, in levels, of the nearest and the next nearest."""
     count = len(straight)
     rows, place = np.arange(count), np.zeros(count, np.int64)
     best, runner_up = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
@@ -102,6 +103,6 @@ def _rows(thumbnails: NDArray[np.uint8]) -> FloatArray:
 
 
 def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Of every pair (n, m)."""
+    """Returns the squared distance of every pair, (n, m)."""
     result: FloatArray = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2.0 * (first @ second.T)
     return result

@@ -1,4 +1,4 @@
-"""A picture file and its truth, before it is read. Promises: truth in ids of the recipe's labels, source pixels."""
+"""Describes a picture file and its truth before it is read; class ids follow the recipe's labels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class ClassTruth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxTruth:
-    """Boxes x1 y1 x2 y2 (n, 4), in pixels or in shares of the picture's sides."""
+    """Boxes x1 y1 x2 y2 (n, 4), in pixels or as fractions of the picture's sides."""
 
     boxes: NDArray[np.float64]
     class_ids: NDArray[np.int64]
     is_crowd: NDArray[np.bool_]
     in_shares: bool = False
-    declared: Size | None = None  # what the annotations say of the picture
+    declared: Size | None = None  # size of the picture according to the annotations
 
     def in_pixels(self, size: Size) -> NDArray[np.float64]:
         return self.boxes * np.array([*size, *size], np.float64) if self.in_shares else self.boxes
 
     def beside(self, size: Size) -> NDArray[np.bool_]:
-        """Which boxes lie wholly outside of the picture (n,)."""
+        """Tells which boxes lie wholly outside of the picture, (n,)."""
         boxes = self.in_pixels(size)
         return np.asarray((boxes[:, :2] >= size).any(1) | (boxes[:, 2:] <= 0).any(1), np.bool_)
 
@@ -45,7 +45,7 @@ class MaskTruth:
     classes: int
 
     def mask(self) -> NDArray[np.uint8]:
-        """(height, width). Raises DataRefused for what is no mask of these classes."""
+        """Reads the mask (height, width). Raises DataRefused when the file is no mask of these classes."""
         try:
             with Image.open(self.path, formats=("PNG",)) as image:
                 mode, mask = image.mode, np.asarray(image)
@@ -68,7 +68,7 @@ class Picture:
     truth: ClassTruth | BoxTruth | MaskTruth
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
-        """Raises DataRefused when its mask is none, or does not fit."""
+        """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
         match self.truth:
             case ClassTruth(class_id):
                 return ClassSample(encoded, class_id)
@@ -81,7 +81,7 @@ class Picture:
 
 
 def fitting_mask(path: Path, truth: MaskTruth, size: Size) -> NDArray[np.uint8]:
-    """Raises DataRefused with both sizes when the mask is not of the upright picture."""
+    """Reads the mask. Raises DataRefused with both sizes when it does not have the upright picture's size."""
     mask = truth.mask()
     found = (mask.shape[1], mask.shape[0])
     if found != size:

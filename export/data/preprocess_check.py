@@ -1,4 +1,4 @@
-"""Step `preprocess`: the server's pixels against the library's own. Promises: measured, or said that nothing was."""
+"""Step `preprocess`: compares the server's pixels with the library's own, when the source has a transform."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIDELITY_FILE = "fidelity.json"
 
 
 def run_preprocess(context: StepContext) -> Detail:
-    """Writes `fidelity.json` where the source brings a transform of its own."""
+    """Writes `fidelity.json` when the source brings a transform of its own."""
     recipe = context.recipe
     transform = library_transform(context.loaded.network_request())
     if transform is None:
@@ -30,6 +30,6 @@ def run_preprocess(context: StepContext) -> Detail:
 
 
 def read_fidelity(artifact: Artifact) -> FidelityReport | None:
-    """None when there was nothing to compare with."""
+    """Reads the comparison; None when the source had no transform to compare with."""
     path: Path = artifact.file(FIDELITY_FILE)
     return FidelityReport.model_validate_json(path.read_bytes()) if path.exists() else None

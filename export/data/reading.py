@@ -1,6 +1,7 @@
-"""Reads every picture once, as the server would. Promises: a bounded number in memory; order kept; failures are facts.
+"""Reads every picture once, as the server would, with a bounded number of decoded pictures in memory.
 
-What remains of a picture is its size, the digest of its pixels, a thumbnail, and what its truth says.
+Results keep the order of the pictures. A picture is reduced to its size, the digest of its pixels, a thumbnail and the
+facts of its truth; an unreadable one becomes a fault.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 THUMBNAIL_SIDE = 16
-_AHEAD_PER_THREAD = 4  # decoded pictures that may wait, so that memory does not grow with the set
+_AHEAD_PER_THREAD = 4  # decoded pictures that may wait per thread, so that memory does not grow with the set
 _LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a picture cannot be used; faults of one kind are told once."""
+    """Why a picture cannot be used; faults of one kind are reported once."""
 
     kind: str
     sentence: str
@@ -40,19 +41,19 @@ class Fault:
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureFacts:
     path: Path
-    first_byte: int  # of the file's SHA-256, which says where in an undivided set it belongs
+    first_byte: int  # first byte of the file's SHA-256, which assigns it to a split of an undivided set
     size: Size
     pixels_sha256: bytes
     thumbnail: NDArray[np.uint8]  # (16, 16, 3)
-    class_ids: NDArray[np.int64]  # of objects, or those that occur in the mask
-    class_counts: NDArray[np.int64]  # objects or pixels of each
+    class_ids: NDArray[np.int64]  # classes of the objects, or those that occur in the mask
+    class_counts: NDArray[np.int64]  # number of objects or pixels of each class
     crowds: int = 0
-    unlabelled: int = 0  # pixels of the mask that nobody labelled
-    bad_boxes: int = 0  # wholly beside the picture
+    unlabelled: int = 0  # mask pixels that nobody labelled
+    bad_boxes: int = 0  # boxes wholly outside of the picture
 
 
 def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]:
-    """Facts in the order of the pictures; decoded on all cores."""
+    """Yields facts in the order of the pictures, which are decoded on all cores."""
     with ThreadPoolExecutor(usable_threads(0)) as pool:
         waiting: deque[Future[PictureFacts | Fault]] = deque()
         most = usable_threads(0) * _AHEAD_PER_THREAD
@@ -81,7 +82,7 @@ def _facts_or_fault(picture: Picture) -> PictureFacts | Fault:
 
 
 def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> PictureFacts:
-    """Raises DataRefused when the truth contradicts the picture."""
+    """Collects the facts of one picture. Raises DataRefused when the truth contradicts the picture."""
     size = (pixels.shape[1], pixels.shape[0])
     crowds = unlabelled = bad_boxes = 0
     match picture.truth:

@@ -1,4 +1,4 @@
-"""Says where each split's pictures come from. Promises: a folder named like a split is never taken for a label."""
+"""Decides where each split's pictures come from; a folder named like a split is never taken for a label."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
 class SplitSource:
     """A folder, or the part of it whose files' SHA-256 starts with a byte in low..high-1."""
 
-    folder: str  # as it is named; "" for a set that is not divided
+    folder: str  # the folder's name; "" for an undivided set
     low: int = 0
     high: int = 256
 
@@ -33,14 +33,14 @@ class SplitSource:
         return (self.low, self.high) == (0, 256)
 
     def holds(self, encoded: bytes) -> bool:
-        """Equal files belong to the same split."""
+        """Tells whether a file belongs here; equal files always belong to the same split."""
         return self.is_whole or self.holds_byte(hashlib.sha256(encoded).digest()[0])
 
     def holds_byte(self, first_byte: int) -> bool:
         return self.low <= first_byte < self.high
 
     def shares_with(self, other: SplitSource) -> bool:
-        """Whether one picture may belong to both, because the recipe's folder is used twice on purpose."""
+        """Tells whether one picture may belong to both, because the recipe uses a folder twice on purpose."""
         return self.folder == other.folder and max(self.low, other.low) < min(self.high, other.high)
 
     def __str__(self) -> str:
@@ -49,16 +49,16 @@ class SplitSource:
 
 
 UNDIVIDED: Mapping[Split, SplitSource] = {
-    "calibration": SplitSource("", 0, 51),  # a fifth each to calibrate and to tune, the rest to test
+    "calibration": SplitSource("", 0, 51),  # calibration and tuning get a fifth each, and the test split gets the rest
     "tuning": SplitSource("", 51, 102),
     "test": SplitSource("", 102, 256),
 }
 
 
 def split_folder_names(names: Sequence[str], labels: Sequence[str], where: str) -> dict[Split, str]:
-    """Which of the names are splits. Raises DataRefused for two names of one split.
+    """Returns which of the names are splits. Raises DataRefused for two names of one split.
 
-    A label may be called `train` too: where that is the only such folder, it is the label's.
+    A label may also be called `train`: if it is the only such folder, it is taken for the label.
     """
     given: dict[Split, str] = {}
     for name in names:
@@ -72,7 +72,7 @@ def split_folder_names(names: Sequence[str], labels: Sequence[str], where: str) 
 
 
 def completed_sources(given: Mapping[Split, str], where: str) -> dict[Split, SplitSource]:
-    """Every split's source, where some are named. Raises DataRefused when nothing unseen is left to measure on."""
+    """Adds sources for splits without a folder. Raises DataRefused when no unseen pictures are left to measure on."""
     sources = {split: SplitSource(folder) for split, folder in given.items()}
     if "test" not in sources:
         if "tuning" not in sources:
@@ -85,7 +85,8 @@ def completed_sources(given: Mapping[Split, str], where: str) -> dict[Split, Spl
     missing = [split for split in ("calibration", "tuning") if split not in sources]
     if missing and "train" not in sources:
         raise DataRefused(f"{where} lacks `{missing[0]}` and has no `train` to draw it from: add a folder {missing[0]}")
-    if "tuning" in missing:  # it chooses between files, so what is learned or calibrated from must not be in it
+    # The tuning split chooses between files, so it must not hold pictures that are trained or calibrated on.
+    if "tuning" in missing:
         folder = given["train"]
         sources |= {"tuning": SplitSource(folder, 0, 51), "train": SplitSource(folder, 51, 256)}
     if "calibration" in missing:

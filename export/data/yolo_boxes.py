@@ -1,7 +1,7 @@
-"""Detection data in YOLO's form: `data.yaml`, `images/`, `labels/*.txt`. Promises: faults name their file and line.
+"""Reads detection data in YOLO's format: `data.yaml`, `images/`, `labels/*.txt`; faults name their file and line.
 
-A label file has one line per object, `class x y width height`, centre and size as shares of the picture's sides; a line
-with a polygon counts as its bounding box. A picture without a file shows no object.
+A label file has one line per object, `class x y width height`, with centre and size as fractions of the picture's
+sides; a line with a polygon counts as its bounding box. A picture without a label file shows no object.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from saccade.export.errors import DataRefused
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 _FIELDS = 5  # class, x, y, width, height
-_TOLERANCE = 1.001  # shares are written with few digits
+_TOLERANCE = 1.001  # fractions may exceed 1 by this factor, because they are written with few digits
 
 
 @dataclass(frozen=True, slots=True)
 class YoloFile:
-    """What a data.yaml says: class names by id, and where the pictures of each split are."""
+    """Contents of a data.yaml: class names by id, and where the pictures of each split are."""
 
     path: Path
     names: tuple[str, ...]
-    places: Mapping[str, tuple[Path, ...]]  # by the split's name in the file; folders, or lists of files
+    places: Mapping[str, tuple[Path, ...]]  # folders or list files, by the split's name in data.yaml
 
 
 def yolo_path(root: Path) -> Path | None:
-    """The data.yaml that `root` is or holds."""
+    """Returns the data.yaml that `root` is or holds."""
     candidates = (
         [root, *(root / name for name in YOLO_FILES)]
         if root.suffix in (".yaml", ".yml")
@@ -47,7 +47,7 @@ def yolo_path(root: Path) -> Path | None:
 
 
 def read_yolo_file(path: Path) -> YoloFile:
-    """Raises DataRefused for a file without names or splits, or with a place that is not there."""
+    """Reads a data.yaml. Raises DataRefused when names or splits are missing, or a place does not exist."""
     try:
         document = yaml.safe_load(text_of(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -74,7 +74,7 @@ def read_yolo_file(path: Path) -> YoloFile:
 def yolo_pictures(
     file: YoloFile, labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
 ) -> dict[str, list[Picture]]:
-    """Pictures of each split, by its name in the file. Raises DataRefused when names do not match the labels."""
+    """Lists pictures by the split's name in data.yaml. Raises DataRefused when names do not match the labels."""
     ids = (ids_in_order if in_order else ids_by_name)(file.names, labels, str(file.path))
     class_ids = [ids[name] for name in file.names]
     return {split: _part_pictures(places, class_ids, max_bad, findings) for split, places in file.places.items()}
@@ -85,7 +85,7 @@ def _entries(value: Any) -> list[str]:
 
 
 def _place(path: Path, base: Path, key: str, entry: str) -> Path:
-    """Roboflow writes `../train/images` where `train/images` is meant, as YOLO's own reader knows."""
+    """Resolves a path of data.yaml; Roboflow writes `../train/images` for `train/images`, as YOLO's reader knows."""
     for candidate in (base / entry, base / entry.removeprefix("../"), path.parent / entry):
         if candidate.exists():
             return candidate
@@ -110,7 +110,7 @@ def _part_pictures(
 
 
 def _pictures_at(place: Path, findings: Findings) -> Iterator[Path]:
-    """Of a folder, or of a text file that lists them."""
+    """Yields the pictures of a folder, or of a text file that lists them."""
     if place.is_dir():
         yield from pictures_below(place, findings)
         return
@@ -129,7 +129,7 @@ def _pictures_at(place: Path, findings: Findings) -> Iterator[Path]:
 
 
 def _label_path(path: Path) -> Path:
-    """`.../images/a.jpg` has `.../labels/a.txt`."""
+    """Returns the label file of a picture: `.../images/a.jpg` has `.../labels/a.txt`."""
     parts = list(path.with_suffix(".txt").parts)
     places = [index for index, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -138,7 +138,7 @@ def _label_path(path: Path) -> Path:
 
 
 def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...]]:
-    """(class, x, y, width, height) of each object."""
+    """Reads (class, x, y, width, height) of each object."""
     if not path.is_file():
         findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
         return []
@@ -159,7 +159,7 @@ def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...
 
 
 def _row(words: Sequence[str], classes: int) -> tuple[float, ...]:
-    """Raises ValueError with a sentence."""
+    """Parses one line. Raises ValueError with a sentence."""
     try:
         values = [float(word) for word in words]
     except ValueError:

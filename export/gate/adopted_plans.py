@@ -1,4 +1,4 @@
-"""Plans follow their files into the version that a device settled. Promises: the same bytes, with the new verdict."""
+"""Copies the plans that a device measured to the new version, with the same bytes and the device's verdict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from saccade.service.repository.plans import PlanStore
 def adopt_plans(
     settled: Settled, made: Path, manifest: Manifest, store: PlanStore, key_of: Callable[[str], PlanKey]
 ) -> Iterator[str]:
-    """Puts the settled variants' plans into the new version's place; yields their names.
+    """Copies the settled variants' plans to the new version and yields their names.
 
-    Its files are the old version's, so the keys are equal, and a server of it finds them built.
+    The new version has the old version's files, so the plan keys are equal and a server finds these plans built.
     """
     for report in settled.report.variants:
         name, figures = report.qualify.variant, report.qualify.device

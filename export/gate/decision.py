@@ -1,8 +1,8 @@
-"""Decides what may be published. Promises: a pure function of report, thresholds and facts, one named check per line.
+"""Decides what may be published: a pure function of report, thresholds and facts that returns one named check per line.
 
-G0 bytes and limits are the measured and agreed ones · G1 parity · G2 2:4 masks · G3 effective precision · G4 sparsity
-pays · G5 agreement of answers · G6 the metric and its worst class · G7 hostile inputs · G8 batches · G9 determinism ·
-G10 speed and memory. `gate_checks/` has them; what needs a device that was not there is pending.
+G0 bytes and limits are the measured and agreed ones · G1 parity · G2 2:4 masks · G3 effective precision · G4 gain by
+sparsity · G5 agreement of answers · G6 the metric and its worst class · G7 hostile inputs · G8 batches · G9 determinism
+· G10 speed and memory. The folder `checks/` implements them; a check whose device is missing is pending.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _KINDS = (origin_checks, number_checks, structure_checks, answer_checks, speed_c
 
 
 def gate_decision(report: QualifyReport, thresholds: GateThresholds, facts: GateFacts) -> GateDecision:
-    """The verdict on one variant: accepted, denied, or pending when nothing failed and a device is missing."""
+    """Returns the verdict on one variant: accepted, denied, or pending when nothing failed but a device is missing."""
     judged = Judged(report, thresholds, facts)
     checks = tuple(check for kind in _KINDS for check in kind(judged))
     return GateDecision(accepted=all(check.passed for check in checks), checks=checks)
 
 
 def verdict(decision: GateDecision) -> str:
-    """One word for tables and logs."""
+    """Returns the verdict as one word for tables and logs."""
     return "accepted" if decision.accepted else "pending" if decision.is_pending else "denied"
 
 
 def denial_text(variant: str, decision: GateDecision) -> str:
-    """Why a variant was denied, or what it waits for, in one line."""
+    """Says in one line why a variant was denied, or what it waits for."""
     failed = [f"{check.name} ({check.detail})" for check in decision.checks if not (check.passed or check.pending)]
     if failed:
         return f"{variant} denied: {'; '.join(failed)}"

@@ -1,4 +1,4 @@
-"""Measures the plan of one published file on a device. Promises: the metric, types and time of that very plan."""
+"""Measures the plan of one published file on a device: its metric, precision, time and memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from saccade.models.contract.specs import PreprocessSpec, TaskSpec, output_tenso
 
 @dataclass(frozen=True, slots=True)
 class DeviceTerms:
-    """What is asked of a plan and how much is run for it; defaults are those of a recipe."""
+    """What is measured of a plan and how often; the defaults are those of a recipe."""
 
     task: TaskSpec
     classes: int
@@ -34,26 +34,26 @@ class DeviceTerms:
     evaluate_batch_size: int = 16
     bootstrap_resamples: int = 200
     latency_repeats: int = 40
-    latency_budget_s: float = 0.5  # per batch size
+    latency_budget_s: float = 0.5  # for each batch size
 
 
 def terms_of(manifest: Manifest) -> DeviceTerms:
-    """The terms of a published version, for who has no recipe."""
+    """Returns the terms of a published version, for callers without its recipe."""
     return DeviceTerms(manifest.task, len(manifest.labels), manifest.preprocess, manifest.allowed_batch_sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationData:
-    """What the metric of a plan is measured on."""
+    """The images that a plan's metric is measured on."""
 
     split: ImageSplit
-    expected: Answer  # the eager network's answers to it
+    expected: Answer  # the eager network's answers to these images
 
 
 def device_figures(
     version_dir: Path, qualify: QualifyReport, terms: DeviceTerms, data: EvaluationData, probe: DeviceProbe
 ) -> DeviceFigures:
-    """What the plan of one variant's published file does on this device."""
+    """Measures what the plan of one variant's published file does on this device."""
     kind = variant_kind(qualify.variant)
     traits = TRAITS[kind]
     plan = _opened(probe, version_dir, kind, terms)
@@ -95,7 +95,7 @@ def device_figures(
 
 
 def variant_kind(name: str) -> VariantKind:
-    """Raises DeviceError for a name that is no variant's."""
+    """Returns the name as a variant kind. Raises DeviceError when no variant has this name."""
     for kind in TRAITS:
         if kind == name:
             return kind
@@ -103,7 +103,7 @@ def variant_kind(name: str) -> VariantKind:
 
 
 def dense_sibling(kind: VariantKind) -> VariantKind | None:
-    """The variant of the same precision and target with dense weights."""
+    """Returns the variant of the same precision and target with dense weights, or None."""
     wanted = TRAITS[kind]
     for other, traits in TRAITS.items():
         if (traits.precision, traits.target, traits.form) == (wanted.precision, wanted.target, "dense"):
@@ -126,7 +126,7 @@ def _seconds(
 def _gain(
     plan: OpenedPlan, version_dir: Path, kind: VariantKind, terms: DeviceTerms, data: EvaluationData, probe: DeviceProbe
 ) -> SparseGain | None:
-    """Against the dense sibling of this version, in turns; None without one."""
+    """Times the sparse plan against its dense sibling in this version, in turns; None when there is no sibling."""
     sibling = dense_sibling(kind)
     if sibling is None or not (version_dir / f"{sibling}.onnx").exists():
         return None

@@ -1,6 +1,6 @@
-"""Plans of a published version on the GPU at hand. Promises: the backend that serves runs them, and a store keeps them.
+"""Builds and runs plans of a published version on this machine's GPU, with the serving backend and the plan store.
 
-So the figures are those of the very plan that takes traffic later, opened by the very code that serves it.
+The measured figures are therefore those of the very plan that later takes traffic, opened by the code that serves it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 
 def missing_for_plans(driver: Path = _DRIVER_VERSION) -> tuple[str, ...]:
-    """What this machine lacks to build, open and time plans; empty when it lacks nothing."""
+    """Returns what this machine lacks to build, open and time plans; empty when it lacks nothing."""
     missing: list[str] = []
     if find_tensorrt() is None:
         missing.append("no TensorRT runtime: install `tensorrt`, or the extra `rtx`")
@@ -50,12 +50,12 @@ def missing_for_plans(driver: Path = _DRIVER_VERSION) -> tuple[str, ...]:
 
 
 class TensorRtProbe:
-    """The first GPU that this process sees, through whichever TensorRT is installed."""
+    """The first GPU that this process sees, used through the installed TensorRT."""
 
     is_recorded = False
 
     def __init__(self, version: VerifiedVersion, store: PlanStore, progress: BuildProgress | None = None) -> None:
-        """Raises DeviceMissing naming everything that is not there."""
+        """Opens the GPU and its runtimes. Raises DeviceMissing naming everything that is not there."""
         missing = missing_for_plans()
         tensorrt, gpu = find_tensorrt(), present_gpu()
         if missing or tensorrt is None or gpu is None:
@@ -65,18 +65,18 @@ class TensorRtProbe:
         self._version = version
         self._store = store
         self._progress = progress
-        self.layers: dict[str, bytes] = {}  # of the plans opened so far, by variant
+        self.layers: dict[str, bytes] = {}  # layer information of the plans opened so far, by variant
         self.device = MeasuredDevice(kind="cuda", name=gpu.name, threads=1)
         self.runtime = f"{tensorrt.__name__} {tensorrt.__version__}"
 
     def key_of(self, variant: str) -> PlanKey:
-        """What a plan of this variant must be made from to serve here. Raises BackendError for an unknown variant."""
+        """Returns what a variant's plan must be made from to serve here. Raises BackendError for an unknown variant."""
         return key_for(
             self._version.manifest, variant_named(self._version.manifest, variant), self._tensorrt, self._here
         )
 
     def ensure(self, variant: str, *, anew: bool = False) -> StoredPlan:
-        """The plan of a variant, built when the store has none. Raises DeviceError or RepositoryError."""
+        """Returns a variant's plan and builds it when the store has none. Raises DeviceError or RepositoryError."""
         found = variant_named(self._version.manifest, variant)
         made = ensure_plan(
             self._version, found, self._tensorrt, self._here, self._store, force=anew, progress=self._progress
@@ -84,7 +84,10 @@ class TensorRtProbe:
         return made.stored
 
     def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
-        """The plan of the variant that a file is named after. Raises DeviceError when it cannot be built or opened."""
+        """Opens the plan of the variant that a file is named after.
+
+        Raises DeviceError when it cannot be built or opened.
+        """
         stored = self.ensure(file.stem)
         try:
             opened = OpenedStoredPlan(self._version, stored, RuntimeDriver())
@@ -104,19 +107,19 @@ class TensorRtProbe:
 
 
 class OpenedStoredPlan:
-    """A stored plan in the backend that serves."""
+    """A stored plan, opened in the backend that serves."""
 
     def __init__(
         self, version: VerifiedVersion, stored: StoredPlan, cuda: CudaDriver, tensorrt: TensorRt | None = None
     ) -> None:
-        """Raises BackendError with what to change."""
+        """Opens the plan and runs every allowed size once. Raises BackendError with what to change."""
         manifest = version.manifest
         request = load_request(version.path, manifest, stored.record.variant, device=ONLY_GPU, threads=1)
         cuda.set_device(0)
         free_before = cuda.memory().free_bytes
         self._backend = TensorRtBackend(for_plan(request, stored.directory, None), tensorrt=tensorrt, cuda=cuda)
         self._sizes = manifest.allowed_batch_sizes
-        for size in self._sizes:  # kernels are loaded and graphs are captured by the first run
+        for size in self._sizes:  # the first run loads kernels and captures CUDA graphs
             self._backend.infer(np.zeros((size, *manifest.input.shape), np.uint8))
         self.memory_bytes = max(0, free_before - cuda.memory().free_bytes)
         self.plan_bytes = stored.record.plan_bytes
@@ -125,7 +128,7 @@ class OpenedStoredPlan:
         return self._backend.layer_information()
 
     def infer(self, images: NDArray[np.uint8]) -> Answer:
-        """Any number of images, in the largest allowed batches that they fill. Raises DeviceError."""
+        """Answers any number of images, in the largest allowed batches that they fill. Raises DeviceError."""
         try:
             parts = [self._backend.infer(images[start:stop]) for start, stop in batch_bounds(len(images), self._sizes)]
         except BackendError as error:
@@ -137,7 +140,7 @@ class OpenedStoredPlan:
 
 
 def batch_bounds(count: int, allowed_sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Consecutive (start, stop) of allowed sizes, which begin with 1; as the server forms batches."""
+    """Splits a count into consecutive (start, stop) of allowed sizes, as the server forms batches; 1 is allowed."""
     bounds: list[tuple[int, int]] = []
     start = 0
     while start < count:
@@ -148,7 +151,7 @@ def batch_bounds(count: int, allowed_sizes: Sequence[int]) -> list[tuple[int, in
 
 
 def told_progress(say: Callable[[float], None]) -> BuildProgress:
-    """A build's progress without its stages; never ends it."""
+    """Passes a build's progress on without the names of its stages; it never cancels the build."""
 
     def progress(stage: str, done_share: float) -> bool:
         say(done_share)

@@ -1,4 +1,4 @@
-"""What settles pending checks, as a seam. Promises: torch is not needed; a recording and a device look the same."""
+"""Defines what a device must do to settle pending checks; a GPU and a recording both implement it, without torch."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from saccade.models.contract.manifest import MeasuredDevice
 
 
 class OpenedPlan(Protocol):
-    """A plan in a runtime, ready to answer."""
+    """A plan that a runtime has opened and that can answer."""
 
     @property
     def plan_bytes(self) -> int: ...
 
     @property
     def memory_bytes(self) -> int:
-        """Of the device, that opening it took with its buffers, measured; 0: not measured."""
+        """Returns the device memory that opening the plan took with its buffers; 0 when it was not measured."""
 
     def layer_information(self) -> str:
-        """The inspector's JSON, see `plan_layers.py`."""
+        """Returns the inspector's JSON, which `plan_layers.py` reads."""
 
     def infer(self, images: NDArray[np.uint8]) -> Answer:
-        """Answers (n, ...) to uint8 images (n, height, width, 3), on the host again."""
+        """Answers uint8 images (n, height, width, 3) with arrays (n, ...) on the host."""
 
     def close(self) -> None: ...
 
 
 class DeviceProbe(Protocol):
-    """What settles pending checks: it builds plans and times them."""
+    """Builds plans and times them to settle pending checks."""
 
     @property
     def device(self) -> MeasuredDevice: ...
@@ -43,7 +43,7 @@ class DeviceProbe(Protocol):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether figures come from a recording instead of a device; such figures are never published."""
+        """Tells whether figures come from a recording instead of a device; such figures are never published."""
 
     def open(self, file: Path, outputs: Sequence[str], largest_batch: int, *, is_sparse: bool) -> OpenedPlan:
         """Builds a plan of an ONNX file and opens it; `outputs` are the tensors that `infer` answers, in order."""
@@ -51,4 +51,4 @@ class DeviceProbe(Protocol):
     def seconds(
         self, plans: Sequence[OpenedPlan], images: NDArray[np.uint8], repeats: int, budget_s: float
     ) -> NDArray[np.float64]:
-        """Durations (turns, plans) of one batch; the plans take turns."""
+        """Times one batch on plans that take turns; returns durations (turns, plans) in seconds."""

@@ -1,4 +1,4 @@
-"""Step `gate`: judges all variants and reports. Promises: a denied variant is reported like an accepted one."""
+"""Step `gate`: judges all variants and writes the report, which shows denied variants like accepted ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow"
 
 
 def run_gate(context: StepContext) -> Detail:
-    """Writes the report with every variant's verdict: JSON, Markdown, one HTML page, plots and pictures."""
+    """Writes the report with every variant's verdict as JSON, Markdown and one HTML page, with plots and pictures."""
     report = _report(context)
     write_report(report, context.out, example_pictures(context, report.variants))
     named = {word: [each for each in report.variants if verdict(each.gate) == word] for word in _VERDICTS}
@@ -68,7 +68,7 @@ def weights_identity(loaded: LoadedRecipe) -> str:
 
 
 def conversion_figures(directory: Path) -> tuple[ConversionFigure, ...]:
-    """The conversion's proof as the report states it."""
+    """Reads the conversion's proof as the report states it."""
     return tuple(
         ConversionFigure(output=each.output, batch_size=each.batch_size, relative_l2=each.relative_l2)
         for each in read_proof(directory).figures

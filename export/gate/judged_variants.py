@@ -1,4 +1,4 @@
-"""Puts measured variants before the gate. Promises: figures from the qualify step, hashes of the files as they lie."""
+"""Judges measured variants by the figures of step `qualify` and by hashes of the files as they are on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saccade.models.contract.manifest import MANIFEST_NAME, GateDecision, Manife
 
 
 def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
-    """Every variant of the recipe with the gate's verdict, in the recipe's order."""
+    """Returns every variant of the recipe with the gate's verdict, in the recipe's order."""
     recipe = context.recipe
     previous = newest_manifest(context.repository, recipe.model)
     fidelity = read_fidelity(context.inputs["preprocess"])
@@ -43,7 +43,7 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
 
 
 def ensure_judged_by_recipe(context: StepContext, report: ExportReport) -> None:
-    """What is published is what this recipe's gate says now. Raises PublishError naming the check that differs."""
+    """Judges the report by this recipe before it is published. Raises PublishError naming the check that differs."""
     changed = changed_limits(report.thresholds, context.recipe.gate)
     if changed:
         raise PublishError(f"thresholds: the gate used {', '.join(changed)} in the recipe; run gate again")
@@ -61,9 +61,10 @@ def ensure_judged_by_recipe(context: StepContext, report: ExportReport) -> None:
 def judged_again(
     report: ExportReport, variant: VariantReport, directory: Path, agreed: GateThresholds | None
 ) -> VariantReport:
-    """A variant of a written report, by the thresholds in it, with the files beside it hashed again.
+    """Judges a variant of a written report again, by the report's thresholds, and hashes the files beside it again.
 
-    `agreed` is what a recipe says, to hold the report's thresholds against; a manifest beside it has the report's hash.
+    agreed: the recipe's thresholds, which the report's must equal. A manifest beside the report holds the report's
+    hash.
     """
     file = directory / f"{variant.qualify.variant}.onnx"
     facts = GateFacts(
@@ -78,13 +79,13 @@ def judged_again(
 
 
 def _hashes_of(directory: Path, qualify: QualifyReport) -> Mapping[str, str]:
-    """Digests of the weight files that the graph named when it was measured; a missing one has none."""
+    """Hashes the weight files that the graph named when it was measured; a missing file has no entry."""
     paths = [directory / name for name in qualify.external_sha256]
     return {path.name: file_sha256(path) if path.exists() else "missing" for path in paths}
 
 
 def _report_hashes(directory: Path) -> tuple[str, str] | None:
-    """Of the report as it lies there and as the manifest beside it lists it; None outside of version directories."""
+    """Returns the report's hash as computed now and as the manifest lists it; None outside of version directories."""
     if not (directory / MANIFEST_NAME).exists():
         return None
     manifest, _ = read_manifest(directory)

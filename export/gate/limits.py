@@ -1,4 +1,4 @@
-"""The recipe's section `gate`. Promises: every limit of the gate is here, and none can be loosened out of sight."""
+"""Defines the recipe's section `gate`: every limit of the gate, and how far each may be loosened without notice."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from saccade.models.contract.specs import Frozen
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Agreement = Literal["top1", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
 
-# What agreement with the eager network must reach where the recipe names no limit; names as in `agreement.py`.
-# A variant that is as good as the network may still answer otherwise where both are unsure, and sparse weights do so
-# more often: these limits catch nonsense, the metric's budget catches loss.
+# Least agreement with the eager network when the recipe names none; keys as in `agreement.py`. A variant that is as
+# good as the network may still answer differently when both are unsure, and sparse weights do so more often. These
+# limits therefore catch broken variants, and the metric's budget catches lost accuracy.
 MIN_AGREEMENT: Mapping[Agreement, float] = {
     "top1": 0.97,
     "box_f1": 0.85,
@@ -25,55 +25,60 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
     "pixels": 0.97,
     "boundary_iou": 0.60,
 }
-# Share of multiply-adds that a file must do in the precision it is named after; small layers may stay out of it.
+# Share of multiply-adds that a file must do in the precision of its name; small layers may use another.
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
 
 
-# What a network must gain over the best guess, as a share of what is left above it. Detectors start from nothing, so
-# that a small figure says much; a class can be guessed nearly right by one that saw the brightness alone.
+# What a network must gain over the best guess, as a share of the distance from the guess to a perfect metric. A
+# detector's guess reaches nearly zero, so a small gain says much; a classifier may guess nearly right from brightness
+# alone.
 MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05}
-# Test images below which an interval is too wide for any limit of this file to be reached by more than luck.
+# With fewer test images, intervals are so wide that a limit of this file is reached only by luck.
 MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50}
 
 
 class GateThresholds(Frozen):
     """What a variant must reach. Shares and drops are fractions: 0.005 is half a point."""
 
-    # metric: answers are held against labels. parity: only against the eager network's answers, for who has no labels;
-    # the version is then called unjudged wherever it appears, and a server must be told to serve it.
+    # metric: answers are compared with labels. parity: without labels, answers are compared only with the eager
+    # network's. The version is then called unjudged everywhere, and a server serves it only when its settings say so.
     mode: Literal["metric", "parity"] = "metric"
-    min_metric: float = Field(default=0.0, ge=0)  # lower end of the interval
-    min_skill: Share | None = None  # lower end of the interval, as MIN_SKILL, which counts where there is no number
-    min_test_images: int | None = Field(default=None, ge=1)  # as MIN_TEST_IMAGES
-    max_metric_drop: float = Field(default=0.005, ge=0)  # upper end of the paired bootstrap interval
+    min_metric: float = Field(default=0.0, ge=0)  # applies to the lower end of the interval
+    min_skill: Share | None = None  # applies to the lower end of the interval; null: MIN_SKILL
+    min_test_images: int | None = Field(default=None, ge=1)  # null: MIN_TEST_IMAGES
+    max_metric_drop: float = Field(default=0.005, ge=0)  # applies to the upper end of the paired bootstrap interval
     max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    max_class_drop: float = Field(default=0.05, ge=0)  # the same of the class that may have lost most
+    max_class_drop: float = Field(default=0.05, ge=0)  # the same limit for the class that may have lost most
     min_agreement: dict[Agreement, Share] = Field(
         default_factory=dict
-    )  # by name as in MIN_AGREEMENT, which fills the rest
-    max_parity_error: float = Field(default=1e-4, gt=0)  # relative L2 against eager; fp32 only
-    max_half_parity_error: float = Field(default=2e-2, gt=0)  # the same of fp16 and bf16
+    )  # names missing here have the limits of MIN_AGREEMENT
+    max_parity_error: float = Field(default=1e-4, gt=0)  # relative L2 against the eager network, for fp32
+    max_half_parity_error: float = Field(default=2e-2, gt=0)  # the same for fp16 and bf16
     max_mask_disagreement: Share = 1e-3  # share of pixels
     max_half_mask_disagreement: Share = 1e-2
-    max_batch_error: float = Field(default=1e-4, ge=0)  # relative L2, alone against in a batch
-    max_half_batch_error: float = Field(default=5e-3, ge=0)  # of variants for GPUs, whose rounding follows the batch
-    min_precision_share: dict[Precision, Share] = Field(default_factory=dict)  # MIN_PRECISION_SHARE fills the rest
-    min_sparse_gain: float = Field(default=1.03, gt=0)  # images per second, 2:4 / dense; lower end of its interval
-    min_speed_ratio: float = Field(default=0.97, gt=0)  # deploy graph / bare graph, images per second
-    speed_ratio_gates: bool = False  # timing on a shared machine informs unless the recipe insists
+    max_batch_error: float = Field(default=1e-4, ge=0)  # relative L2 between an image alone and in a batch
+    # for variants for GPUs, whose rounding depends on the batch
+    max_half_batch_error: float = Field(default=5e-3, ge=0)
+    min_precision_share: dict[Precision, Share] = Field(default_factory=dict)  # missing keys: MIN_PRECISION_SHARE
+    # ratio of images per second, 2:4 / dense; applies to the lower end of its interval
+    min_sparse_gain: float = Field(default=1.03, gt=0)
+    min_speed_ratio: float = Field(default=0.97, gt=0)  # ratio of images per second, deploy graph / bare graph
+    speed_ratio_gates: bool = False  # false: reported only, because timing on a shared machine is unreliable
     max_p99_ms_batch_1: float | None = Field(default=None, gt=0)
     min_images_per_s: float | None = Field(default=None, gt=0)  # at the best batch size
-    max_memory_mb: float | None = Field(default=None, gt=0)  # of one process that opened the file and ran a batch
+    # memory of one process that opened the file and ran a batch
+    max_memory_mb: float | None = Field(default=None, gt=0)
     max_latency_regression: float | None = Field(
         default=None, ge=0
-    )  # share, p50 at batch 1, against the newest version
-    max_metric_regression: float | None = Field(default=None, ge=0)  # against the newest published version
-    min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)  # pixels within one level of the library's own
-    allow_random_weights: bool = False  # an untrained network is published only where the recipe insists
-    allow_loose_thresholds: bool = False  # limits beyond LOOSEST count only where the recipe insists, and it shows
+    )  # share of p50 at batch 1, against the newest version
+    max_metric_regression: float | None = Field(default=None, ge=0)  # drop against the newest published version
+    # share of pixels within one level of the library's own
+    min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)
+    allow_random_weights: bool = False  # true: an untrained network may be published
+    allow_loose_thresholds: bool = False  # true: limits beyond LOOSEST are accepted, and the report says so
 
     def metric_drop_limit(self, variant: str) -> float:
-        """A variant's own budget, or the common one."""
+        """Returns a variant's own limit, or the common one."""
         own: Mapping[str, float] = {name: limit for name, limit in self.max_metric_drop_by_variant.items()}
         return own.get(variant, self.max_metric_drop)
 
@@ -90,7 +95,7 @@ class GateThresholds(Frozen):
         return {**MIN_PRECISION_SHARE, **self.min_precision_share}[precision]
 
 
-# The loosest limit that still says something, whatever the network. A recipe may go further, but not silently.
+# The loosest limits that still mean something for any network; a recipe may go further only where the report says so.
 LOOSEST: Mapping[str, float] = {
     "max_metric_drop": 0.05,
     "max_class_drop": 0.25,
@@ -110,7 +115,7 @@ LOOSEST: Mapping[str, float] = {
 
 
 def loose_limits(thresholds: GateThresholds) -> list[str]:
-    """The limits that lie beyond LOOSEST, each with both numbers."""
+    """Names the limits beyond LOOSEST, each with both numbers."""
     return [
         f"{name} {value:g} (at {'most' if name.startswith('max') else 'least'} {limit:g})"
         for name, value, limit in _bounded(thresholds)
@@ -119,7 +124,7 @@ def loose_limits(thresholds: GateThresholds) -> list[str]:
 
 
 def looser_limits(thresholds: GateThresholds) -> list[str]:
-    """The limits that are looser than the defaults, each with both numbers; every report says them."""
+    """Names the limits that are looser than the defaults, each with both numbers; every report shows them."""
     usual = GateThresholds()
     found = [
         f"{name} {given:g} (default {default:g})"
@@ -131,7 +136,7 @@ def looser_limits(thresholds: GateThresholds) -> list[str]:
 
 
 def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterator[tuple[str, float, float]]:
-    """Name, value and default of every limit that has both."""
+    """Yields name, value and default of every limit that has both."""
     for name in GateThresholds.model_fields:
         given, default = getattr(thresholds, name), getattr(usual, name)
         if isinstance(given, float) and isinstance(default, float):
@@ -142,7 +147,7 @@ def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterato
         yield f"min_agreement.{agreement}", least, MIN_AGREEMENT[agreement]
     for precision, share in thresholds.min_precision_share.items():
         yield f"min_precision_share.{precision}", share, MIN_PRECISION_SHARE[precision]
-    # Those that depend on the task are held against the least that any task asks for.
+    # Limits that depend on the task are compared with the least that any task asks for.
     if thresholds.min_skill is not None:
         yield "min_skill", thresholds.min_skill, min(MIN_SKILL.values())
     if thresholds.min_test_images is not None:
@@ -150,13 +155,13 @@ def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterato
 
 
 def changed_limits(found: GateThresholds, agreed: GateThresholds) -> list[str]:
-    """How the thresholds that were used differ from the agreed ones."""
+    """Says how the thresholds that were used differ from the agreed ones."""
     left, right = found.model_dump(mode="json"), agreed.model_dump(mode="json")
     return [f"{name} {left[name]} instead of {right[name]}" for name in left if left[name] != right[name]]
 
 
 def _bounded(thresholds: GateThresholds) -> Iterator[tuple[str, float, float]]:
-    """Name, value and loosest sensible value of every limit that has one."""
+    """Yields name, value and loosest sensible value of every limit that has one."""
     for name, limit in LOOSEST.items():
         value = getattr(thresholds, name)
         if value is None:

@@ -1,4 +1,4 @@
-"""Settles pending checks where the device is. Promises: the published bytes are measured; nothing is written here."""
+"""Settles pending checks by measuring the published files on a device; nothing is written here."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A version's report after the device had its say; `settled_version.py` publishes it."""
+    """A version's report after the device measured it; `settled_version.py` publishes it."""
 
     version_dir: Path
     manifest: Manifest
     report: ExportReport
-    variants: tuple[str, ...]  # those that were pending
+    variants: tuple[str, ...]  # variants that were pending
     is_recorded: bool
 
 
 def settle(version_dir: Path, recipe: Recipe, data: EvaluationData, probe: DeviceProbe, note: Note) -> Settled:
-    """Measures every pending variant of a version. Writes nothing.
+    """Measures every pending variant of a version and writes nothing.
 
-    Raises RepositoryError for a damaged version, DeviceError when nothing is pending, the recipe is another model's, or
-    a plan cannot be built.
+    Raises RepositoryError for a damaged version, and DeviceError when nothing is pending, the recipe belongs to another
+    model, or a plan cannot be built.
     """
     manifest = verify_version(version_dir).manifest
     pending = [variant.name for variant in manifest.pending_variants()]
@@ -73,7 +73,7 @@ def terms_of_recipe(recipe: Recipe) -> DeviceTerms:
 def _ensure_same_work(
     version_dir: Path, manifest: Manifest, report: ExportReport, recipe: Recipe, data: EvaluationData
 ) -> None:
-    """A drop against another network or on other images would say nothing about this version."""
+    """Raises DeviceError when network or images differ, because a drop would then say nothing about this version."""
     if manifest.model != recipe.model:
         raise DeviceError(f"{version_dir} holds {manifest.model!r}, the recipe is of {recipe.model!r}")
     if (manifest.task, manifest.labels, manifest.preprocess) != (recipe.task, recipe.labels, recipe.preprocess):

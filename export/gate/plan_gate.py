@@ -1,7 +1,7 @@
-"""The gate of one plan on the device that will serve it. Promises: published thresholds, published images, this plan.
+"""Judges one plan on the device that will serve it, by the version's own thresholds and images.
 
-The version's own report says what was measured when it was exported; the device adds its figures, and the same gate
-judges them together. Neither recipe nor torch is needed.
+The version's report holds what was measured at export; the device adds its figures, and the gate judges both together.
+Neither the recipe nor torch is needed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def plan_verdict(
 ) -> tuple[DeviceFigures, GateDecision]:
     """Measures the plan that `probe` opens for a variant's published file, and judges it.
 
-    Raises DeviceError when the plan cannot be built or opened or the report is another version's, DataRefused when the
-    version carries no images to measure it by.
+    Raises DeviceError when the plan cannot be built or opened or the report belongs to another version, and DataRefused
+    when the version carries no images to measure on.
     """
     report = _published_report(version_dir, manifest)
     found = next((each for each in report.variants if each.qualify.variant == variant), None)
@@ -42,7 +42,7 @@ def plan_verdict(
 
 
 def settled_record(record: PlanRecord, figures: DeviceFigures, gate: GateDecision) -> PlanRecord:
-    """The record with what the device said of its plan."""
+    """Returns the record with the device's figures and verdict."""
     changes = {
         "gate": gate,
         "measured_on": figures.device,
@@ -53,7 +53,7 @@ def settled_record(record: PlanRecord, figures: DeviceFigures, gate: GateDecisio
 
 
 def published_evidence(version_dir: Path, manifest: Manifest) -> EvaluationData:
-    """The images that travel with the version. Raises DataRefused without any."""
+    """Loads the images that are published with the version. Raises DataRefused when there are none."""
     if not any(entry.path == EVIDENCE_FILE for entry in manifest.files):
         raise DataRefused(
             f"{manifest.model}/{manifest.version} carries no test images (qualify.evidence_mib of its recipe): "
@@ -63,7 +63,7 @@ def published_evidence(version_dir: Path, manifest: Manifest) -> EvaluationData:
 
 
 def _published_report(version_dir: Path, manifest: Manifest) -> ExportReport:
-    """The thresholds come from it, so it must be the one that the manifest vouches for."""
+    """Reads the report and checks its hash against the manifest, because the thresholds come from it."""
     path = version_dir / REPORT_JSON
     listed = next((entry.sha256 for entry in manifest.files if entry.path == REPORT_JSON), None)
     if listed is None or hashlib.sha256(path.read_bytes()).hexdigest() != listed:

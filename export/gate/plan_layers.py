@@ -1,9 +1,10 @@
-"""Reads what TensorRT's inspector says of a plan. Promises: pure; a layer that the plan does not name counts as lost.
+"""Reads what TensorRT's inspector says of a plan; a layer that the plan does not name counts as another precision.
 
 The inspector prints `{"Layers": [{"Name", "LayerType", "Inputs": [{"Format/Datatype"}], "Weights": {"Type"},
 "TacticName", "Metadata"}]}` for plans that were built with detailed profiling. `Metadata` holds `[ONNX Layer: node]`
-for every node that was fused into the layer, separated by control characters. TensorRT 11 says `Format` and `Datatype`
-of a tensor apart, and lists the plan's own tensors under `I/O Tensors` instead of `Bindings`; those are not read here.
+for every node that was fused into the layer, separated by control characters. TensorRT 11 gives `Format` and `Datatype`
+of a tensor separately, and lists the plan's own tensors under `I/O Tensors` instead of `Bindings`; those are not read
+here.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from saccade.export.errors import DeviceError
 from saccade.export.variants import Precision
 
 if TYPE_CHECKING:
-    from saccade.export.qualification.qualify_report import LayerFigure  # it loads more than reading layers needs
+    # imported only for type checking, because it loads more than reading layers needs
+    from saccade.export.qualification.qualify_report import LayerFigure
 
 _NODES = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-# The first that fits: `BF16` holds `F16`, and `Float` stands in `BFloat16`.
+# The first match counts: `BF16` contains `F16`, and `BFloat16` contains `Float`.
 _TYPES: tuple[tuple[re.Pattern[str], Precision], ...] = (
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
     (re.compile(r"fp8|float8|e4m3", re.IGNORECASE), "fp8"),
@@ -30,8 +32,8 @@ _TYPES: tuple[tuple[re.Pattern[str], Precision], ...] = (
     (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
     (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),
 )
-_TENSOR_TYPES = ("Format/Datatype", "Datatype", "Format")  # up to TensorRT 10; since 11; should that be left out
-_COPIES = frozenset({"constant", "identity", "noop", "reformat", "shuffle"})  # they multiply nothing
+_TENSOR_TYPES = ("Format/Datatype", "Datatype", "Format")  # keys up to TensorRT 10, since 11, and when that is missing
+_COPIES = frozenset({"constant", "identity", "noop", "reformat", "shuffle"})  # layer types that multiply nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,18 @@ class PlanLayer:
     name: str
     kind: str
     nodes: tuple[str, ...]
-    precision: Precision | None  # that it computes in; None: the inspector does not say
+    precision: Precision | None  # precision of its arithmetic; None when the inspector does not say
     tactic: str
-    output: Precision | None = None  # type of what it gives; None: the inspector does not say, or it is no float
+    output: Precision | None = None  # type of its output; None when the inspector does not say, or it is no float
 
     @property
     def is_sparse(self) -> bool:
-        """Kernels for 2:4 weights carry it in their name, as `sm80_xmma_fprop_sparse_conv_…`."""
+        """Tells whether the kernel uses 2:4 weights; its name says so, as in `sm80_xmma_fprop_sparse_conv_…`."""
         return "sparse" in self.tactic.lower()
 
 
 def plan_layers(information: str) -> tuple[PlanLayer, ...]:
-    """Raises DeviceError for text that is not the inspector's, or for a plan that was built without details."""
+    """Parses the inspector's text. Raises DeviceError for other text, or for a plan that was built without details."""
     try:
         layers = orjson.loads(information)["Layers"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
@@ -65,7 +67,7 @@ def plan_layers(information: str) -> tuple[PlanLayer, ...]:
 def share_in_plan(
     plan: Sequence[PlanLayer], file: Sequence[LayerFigure], asked: Precision
 ) -> tuple[float, tuple[str, ...]]:
-    """Share of the file's FLOPs that the plan does in `asked`, and the file's layers that no plan layer names."""
+    """Returns the share of the file's FLOPs that the plan does in `asked`, and the layers it does not name."""
     total = sum(layer.flops for layer in file)
     found: dict[str, set[Precision | None]] = {}
     for each in plan:
@@ -84,7 +86,7 @@ def _layer(document: dict[str, Any]) -> PlanLayer:
         name=str(document.get("Name", "")),
         kind=str(document.get("LayerType", "")),
         nodes=tuple(_NODES.findall(str(document.get("Metadata", "")))),
-        # `N/A due to dynamic shapes` names no type; the weights' type is that of the product then.
+        # `N/A due to dynamic shapes` names no type; the weights' type is then that of the product.
         precision=_first_precision(*_types_of(document.get("Inputs")), weight_type),
         tactic=str(document.get("TacticName", "")),
         output=_first_precision(*_types_of(document.get("Outputs"))),
@@ -92,7 +94,7 @@ def _layer(document: dict[str, Any]) -> PlanLayer:
 
 
 def _types_of(tensors: object) -> tuple[str, ...]:
-    """What is said of the type of the first tensor."""
+    """Returns the texts that describe the type of the first tensor."""
     first = tensors[0] if isinstance(tensors, list) and tensors else {}
     return tuple(str(first.get(key, "")) for key in _TENSOR_TYPES) if isinstance(first, dict) else ()
 

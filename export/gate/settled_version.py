@@ -1,4 +1,4 @@
-"""Publishes what a device settled. Promises: a new version with the same files; the old one never changes.
+"""Publishes what a device settled as a new version with the same files; the old version never changes.
 
 A variant that the device denies is left out of the new version, and stays in its report.
 """
@@ -25,7 +25,7 @@ from saccade.service.repository.signature import SIGNATURE_NAME
 
 
 def publish_settled(settled: Settled, signer: Signer | None) -> Path:
-    """Adds the next version and returns its directory. Raises PublishError for figures that come from a recording."""
+    """Adds the next version and returns its directory. Raises PublishError when figures come from a recording."""
     if settled.is_recorded:
         raise PublishError("these figures were replayed from a recording: they settle nothing, and are not published")
     model_dir = settled.version_dir.parent
@@ -43,7 +43,7 @@ def publish_settled(settled: Settled, signer: Signer | None) -> Path:
 
 
 def settled_manifest(settled: Settled, files: tuple[FileEntry, ...], number: int) -> Manifest:
-    """The old manifest with the device's figures and verdicts; denied variants are left out."""
+    """Returns the old manifest with the device's figures and verdicts, without denied variants."""
     reports = {each.qualify.variant: each for each in settled.report.variants}
     variants = [_variant(variant, reports[variant.name]) for variant in settled.manifest.variants]
     figures = [

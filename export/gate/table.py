@@ -1,4 +1,4 @@
-"""The gate's verdicts as a table. Promises: every check of every variant, with what was measured and its limit."""
+"""Prints the gate's verdicts as a table: every check of every variant, with the measured value and its limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STYLES = {"pass": "green", "FAIL": "bold red", "pending": "yellow", "accepted":
 
 
 def gate_table(model: str, decisions: Mapping[str, GateDecision]) -> Table:
-    """A row per check that any variant has, a column per variant; cells are verdict, value and limit."""
+    """Makes a table with a row per check and a column per variant; cells hold verdict, value and limit."""
     table = Table("gate", "check", *decisions, title=f"gate of {model}")
     named = {check.name for decision in decisions.values() for check in decision.checks}
     known = [name for name in GATE_BY_CHECK if name in named]
@@ -28,12 +28,12 @@ def gate_table(model: str, decisions: Mapping[str, GateDecision]) -> Table:
 
 
 def report_table(report: ExportReport) -> Table:
-    """Of a whole report: denied variants too, which no manifest has."""
+    """Makes the table of a whole report, with the denied variants that no manifest lists."""
     return gate_table(report.model, {each.qualify.variant: each.gate for each in report.variants})
 
 
 def cell(check: GateCheck) -> str:
-    """As in `pass 0.0021 / 0.005`; a limit without a number to hold against it is left out."""
+    """Formats a cell such as `pass 0.0021 / 0.005`; a limit without a measured number is left out."""
     word = "pass" if check.passed else "pending" if check.pending else "FAIL"
     parts = [_styled(word)]
     if check.value is not None:

@@ -1,4 +1,4 @@
-"""What a variant's file is and does. Promises: everything is measured on the bytes that would ship.
+"""Measures what a variant's file is and does, on the bytes that would be published.
 
 qualify.py              step `qualify`; qualify_report.py is what it leaves
 answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, agreement.py compare answers

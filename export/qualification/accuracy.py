@@ -1,4 +1,4 @@
-"""Measures a variant's task metric. Promises: the serving backend, decoding, resizing and geometry; nothing re-made."""
+"""Measures a variant's task metric with the serving backend, decoding, resizing and geometry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
-from saccade.export.qualification.detection_evidence import Detections, detect_evidence
+from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
@@ -27,13 +27,13 @@ def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batc
 
 
 def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
-    """The answers to all images of a split, in order."""
+    """Returns the answers to all images of a split, in order."""
     parts = [infer(batch) for batch in batches(split.images, batch_size)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
-    """Evidence from the answers to all images of a split."""
+    """Makes evidence from the answers to all images of a split."""
     match task.task:
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
@@ -45,14 +45,14 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
 
 
 def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
-    found: list[Detections] = []
-    truth: list[Detections] = []
+    found: list[SceneDetections] = []
+    truth: list[SceneDetections] = []
     for boxes, scores, class_ids, count, sample, geometry in zip(*answer, split.samples, split.geometries, strict=True):
         scene = _truth(sample, DetectSample)
         source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
-        found.append(Detections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
+        found.append(SceneDetections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
         ones = np.ones(len(scene.class_ids))
-        truth.append(Detections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd))
+        truth.append(SceneDetections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd))
     return detect_evidence(found, truth, classes)
 
 

@@ -1,8 +1,8 @@
-"""How far two answers say the same, in the task's own terms. Promises: pure, vectorised, 1.0 for equal answers.
+"""Measures how far two answers agree, in the task's own terms: shares that are 1.0 for equal answers.
 
-Classifiers: the same first class. Detectors: boxes that a client would get, matched greedily by overlap. Segmenters:
-masks, and their boundaries after Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation,
-arXiv 2103.16562, whose band is 2 % of the image's diagonal wide.
+Classifiers are compared by their first class, and detectors by the boxes that a client would get, matched greedily by
+overlap. Segmenters are compared by masks and by their boundaries, after Cheng et al., Boundary IoU: Improving
+Object-Centric Image Segmentation Evaluation, arXiv 2103.16562, whose band is 2 % of the image's diagonal wide.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from saccade.export.gate.limits import Agreement
 from saccade.models.contract.specs import Task, TaskSpec
 
 MIN_BOX_IOU = 0.5
-BAND_SHARE = 0.02  # of the diagonal
-_IMAGES_AT_ONCE = 32  # what is held in memory besides the answers
+BAND_SHARE = 0.02  # share of the image's diagonal
+_IMAGES_AT_ONCE = 32  # images that are compared at once, which limits the memory
 
 Arrays = Sequence[NDArray[Any]]  # one array per output tensor of the task, rows are images
 BoolArray = NDArray[np.bool_]
@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 
 
 def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: int) -> dict[Agreement, float]:
-    """Named shares between 0 and 1; both answers are to the same images in the same order."""
+    """Returns named shares between 0 and 1; both answers are to the same images in the same order."""
     match task.task:
         case Task.CLASSIFY:
             return {"top1": float((found[1][:, 0] == expected[1][:, 0]).mean())}
@@ -37,7 +37,7 @@ def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: i
 
 
 def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> dict[Agreement, float]:
-    """F1 over all boxes of all images that reach the serving threshold, and the mean overlap of those that match."""
+    """Returns F1 over all boxes that reach the serving threshold, and the mean overlap of those that match."""
     matches, overlap, boxes = 0, 0.0, 0
     for start in range(0, len(found[0]), _IMAGES_AT_ONCE):
         rows = slice(start, start + _IMAGES_AT_ONCE)
@@ -52,7 +52,7 @@ def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> d
 
 
 def _served(answer: Arrays, score_threshold: float) -> tuple[FloatArray, NDArray[np.int64], BoolArray]:
-    """Boxes (n, k, 4), class ids (n, k) and which of the rows a client would see (n, k); k is as small as it can be."""
+    """Returns boxes (n, k, 4), class ids (n, k) and which rows a client would see (n, k), with the smallest k."""
     boxes, scores, class_ids, counts = answer
     seen = (scores >= score_threshold) & (np.arange(scores.shape[1]) < counts[:, None])
     order = np.argsort(~seen, axis=1, kind="stable")[:, : max(1, int(seen.sum(1).max(initial=0)))]
@@ -66,7 +66,7 @@ def _served(answer: Arrays, score_threshold: float) -> tuple[FloatArray, NDArray
 def _overlaps(
     found: tuple[FloatArray, NDArray[np.int64], BoolArray], expected: tuple[FloatArray, NDArray[np.int64], BoolArray]
 ) -> FloatArray:
-    """Intersection over union (n, k, m) of every pair of one class; 0 for rows that nobody sees."""
+    """Returns the IoU (n, k, m) of every pair of one class; 0 for rows that a client does not see."""
     left, right = found[0][:, :, None], expected[0][:, None]
     sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2])
     intersection = np.clip(sides, 0.0, None).prod(-1)
@@ -78,7 +78,7 @@ def _overlaps(
 
 
 def _greedy_overlaps(overlaps: FloatArray) -> FloatArray:
-    """Each image's largest overlap first, every box once, down to MIN_BOX_IOU: the overlaps of the pairs (pairs,)."""
+    """Pairs boxes, largest overlap first, each once, down to MIN_BOX_IOU; returns the overlaps (pairs,)."""
     images, _, columns = overlaps.shape
     rows = np.arange(images)
     left = overlaps.copy()
@@ -97,7 +97,7 @@ def _greedy_overlaps(overlaps: FloatArray) -> FloatArray:
 
 
 def _mask_agreement(found: NDArray[Any], expected: NDArray[Any], classes: int) -> dict[Agreement, float]:
-    """Over all pixels of all images: mean over classes of mask and boundary overlap, and the share of equal pixels."""
+    """Returns mean IoU of masks and of boundaries over classes, and the share of equal pixels, over all images."""
     counts = np.zeros((4, classes))  # rows: mask intersection, mask union, boundary intersection, boundary union
     for start in range(0, len(found), _IMAGES_AT_ONCE):
         left, right = found[start : start + _IMAGES_AT_ONCE], expected[start : start + _IMAGES_AT_ONCE]
@@ -117,12 +117,12 @@ def _mask_agreement(found: NDArray[Any], expected: NDArray[Any], classes: int) -
 
 
 def band_width(height: int, width: int) -> int:
-    """Pixels, at least one."""
+    """Returns the width of the boundary band in pixels, at least one."""
     return max(1, round(BAND_SHARE * float(np.hypot(height, width))))
 
 
 def boundary_band(masks: BoolArray, width: int) -> BoolArray:
-    """The pixels of each mask (n, h, w) within `width` of its edge; the image's border is an edge, as in the paper."""
+    """Returns the pixels of each mask (n, h, w) within `width` of its edge; the image border counts too (paper)."""
     padded = np.pad(masks, ((0, 0), (width, width), (width, width)))
     inside = _all_within(_all_within(padded, 1, 2 * width + 1), 2, 2 * width + 1)
     band: BoolArray = masks & ~inside
@@ -130,7 +130,7 @@ def boundary_band(masks: BoolArray, width: int) -> BoolArray:
 
 
 def _all_within(masks: BoolArray, axis: int, window: int) -> BoolArray:
-    """Whether every element of each window is true; windows start at every place where they fit. By doubling."""
+    """Tells for every window that fits whether all its elements are true, by doubling the window's size."""
     reached = 1
     while reached < window:
         step = min(reached, window - reached)

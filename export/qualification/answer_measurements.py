@@ -1,4 +1,4 @@
-"""Measures a file's answers apart from the metric: parity, batches, hostile inputs, repetition. Promises: real runs."""
+"""Measures a file's answers apart from the metric: parity, batches, hostile inputs and repetition."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from saccade.models.contract.specs import output_tensors
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 _INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch size
-_RUNS = 10  # of one batch in one session; one more comes from a fresh session
+_RUNS = 10  # runs of one batch in one session; one more comes from a fresh session
 _RUN_IMAGES = 3
 
 
 def parity_figures(
     backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8], expected: Answer
 ) -> tuple[ParityFigure, ...]:
-    """Against the eager network's answers, at each of the recipe's batch sizes."""
+    """Compares with the eager network's answers, at each of the recipe's batch sizes."""
     figures = []
     for size in recipe.qualify.parity_batch_sizes:
         count = min(size, len(images))
@@ -38,7 +38,7 @@ def parity_figures(
 
 
 def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
-    """The same image alone and in batches of every allowed size."""
+    """Compares the answers to an image alone and in batches of every allowed size."""
     errors: list[float | None] = []
     disagreements: list[float] = []
     for size in recipe.allowed_batch_sizes[1:]:
@@ -67,7 +67,7 @@ def hostile_figures(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[Hostil
 def equal_runs(
     backend: OnnxRuntimeBackend, fresh: Callable[[], OnnxRuntimeBackend], recipe: Recipe, images: NDArray[np.uint8]
 ) -> tuple[bool, int]:
-    """Whether runs of one batch give equal bits, in one session and in a fresh one, and how many were compared."""
+    """Tells whether runs of one batch give equal bits, also in a fresh session, and how many runs were compared."""
     batch = np.ascontiguousarray(images[: 1 if recipe.allowed_batch_sizes == (1,) else _RUN_IMAGES])
     first = _bits(backend.infer(batch))
     is_equal = all(_bits(backend.infer(batch)) == first for _ in range(_RUNS - 1))

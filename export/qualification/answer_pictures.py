@@ -1,4 +1,4 @@
-"""Draws answers onto their images. Promises: small JPEG files, equal bytes for equal answers, reference on the left."""
+"""Draws answers onto their images as small JPEG files, with the reference's answer on the left."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample
 from saccade.export.qualification.disagreements import (
     Answer,
-    Boxes,
     Disagreements,
     Example,
+    ServedBoxes,
     amounts_of,
     boxes_of,
     measure_of,
@@ -28,13 +28,13 @@ from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 EXAMPLES = 3  # images per variant
-_SHORTEST, _LONGEST = 160, 288  # pixels of a drawn image's longer side
+_SHORTEST, _LONGEST = 160, 288  # limits of a drawn image's longer side, in pixels
 _GAP = 6
 _JPEG_QUALITY = 82
 _MOST_NAMES = 6
 _LONGEST_LABEL = 14  # characters drawn into a picture
-_LONE_WIDTH = 3  # lines around a box that only this answer has; others get one pixel
-# Colours that stay apart for most colour-blind readers (Okabe and Ito), then shades of them.
+_LONE_WIDTH = 3  # width of lines around a box that only this answer has; others are one pixel wide
+# These colours differ for most colour-blind readers (Okabe and Ito); shades of them follow.
 _COLOURS = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
     *((255, 255, 255), (128, 60, 0), (120, 220, 120), (160, 120, 255), (255, 120, 120)),
@@ -44,7 +44,7 @@ _COLOURS = (
 def write_examples(
     reference: Answer, found: Answer, split: ImageSplit, task: TaskSpec, labels: Sequence[str], directory: Path
 ) -> Disagreements:
-    """Draws the images on which the answers differ most; returns what was found. Files are `example-<n>.jpg`."""
+    """Draws the images on which the answers differ most as `example-<n>.jpg`, and returns the differences."""
     amounts = amounts_of(reference, found, task)
     examples = []
     for place, index in enumerate(most_different(amounts, EXAMPLES)):
@@ -71,7 +71,7 @@ def write_examples(
 def pair_jpeg(
     reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
 ) -> bytes:
-    """Both answers to one image of the split, side by side."""
+    """Draws both answers to one image of the split, side by side."""
     pixels = decode_image(split.samples[index].encoded, ImageLimits())
     place = split.geometries[index]
     pairs = ((reference, found), (found, reference))
@@ -86,7 +86,7 @@ def pair_jpeg(
 
 
 def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str]) -> str:
-    """One image's answer in words."""
+    """Words one image's answer."""
     match task.task:
         case Task.CLASSIFY:
             pairs = zip(answer[1][index, :3].tolist(), answer[0][index, :3].tolist(), strict=True)
@@ -149,7 +149,7 @@ def _drawn(
 def _overlaid(
     picture: Image.Image, mask: NDArray[np.uint8], differs: NDArray[np.bool_], background: int | None
 ) -> Image.Image:
-    """Classes in pale colours over grey, background grey; in full where the other answer differs, background black."""
+    """Paints classes over the grey image: strongly where the other answer differs, pale where it agrees."""
     grey = np.asarray(picture.convert("L").convert("RGB"), np.float32)
     colours = np.array([_COLOURS[class_id % len(_COLOURS)] for class_id in range(IGNORED + 1)], np.float32)
     is_background = np.zeros(mask.shape, np.bool_) if background is None else mask == background
@@ -162,7 +162,7 @@ def _overlaid(
 def _draw_boxes(
     picture: Image.Image,
     places: NDArray[np.float32],
-    found: Boxes,
+    found: ServedBoxes,
     has_partner: NDArray[np.bool_],
     labels: Sequence[str],
 ) -> None:
@@ -175,7 +175,7 @@ def _draw_boxes(
         left, top, right, bottom = place
         width = 1 if is_shared else _LONE_WIDTH
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=width)
-        if not is_shared:  # labels of boxes that both have would hide the ones that matter
+        if not is_shared:  # labels of boxes that both answers have would hide the important ones
             text, corner = f"{_label(labels, class_id)[:_LONGEST_LABEL]} {score:.2f}", (left + 1, max(0.0, top - 13))
             draw.rectangle(draw.textbbox(corner, text, font=font), fill=(0, 0, 0))
             draw.text(corner, text, fill=(255, 255, 255), font=font)

@@ -1,6 +1,6 @@
-"""The graph a deploy graph is compared with. Promises: same network and answers, but normalised float NCHW input.
+"""Makes the bare graph that a deploy graph is timed against: the same network with normalised float NCHW input.
 
-It is what an exporter without deploy wrapping would ship, so `deploy / bare` says what uint8 input costs.
+An exporter without deploy wrapping would ship the bare graph, so `deploy / bare` shows what uint8 input costs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def bare_input(preprocess: PreprocessSpec) -> TensorSpec:
 
 
 def bare_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a client of the bare graph would have to send for uint8 NHWC `images`."""
+    """Returns what a client of the bare graph would have to send for uint8 NHWC `images`."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) * np.float32(BARE_SCALE)
 
 
 def bare_graph(deploy: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without Transpose and byte input. Raises GraphError when the front has another form.
+    """Returns a copy without Transpose and byte input. Raises GraphError when the graph begins in another form.
 
     fp32: Transpose, Cast, Conv(w) becomes Conv(255 w).
     int8: Transpose, Dequantize becomes Quantize(1 / 255), Dequantize.
@@ -53,7 +53,7 @@ def bare_graph(deploy: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _counts_images(node: onnx.NodeProto) -> bool:
-    """The batch comes first in both layouts, so whoever asks for it only may go on."""
+    """Tells whether a node reads only the batch size, which comes first in both layouts and may stay."""
     return node.op_type == "Shape" and attribute(node, "start", 0) == 0 and attribute(node, "end", None) == 1
 
 
@@ -82,7 +82,7 @@ def _quantize_floats(model: onnx.ModelProto, transpose: onnx.NodeProto) -> None:
 
 
 def _only(model: onnx.ModelProto, condition: Callable[[onnx.NodeProto], bool], *op_types: str) -> onnx.NodeProto:
-    """The one node that meets the condition; its operator must be one of `op_types`."""
+    """Returns the one node that meets the condition; its operator must be one of `op_types`."""
     found: list[onnx.NodeProto] = [node for node in model.graph.node if condition(node)]
     if len(found) != 1 or found[0].op_type not in op_types:
         raise GraphError(f"expected one of {op_types} at the graph's front, found {[node.op_type for node in found]}")

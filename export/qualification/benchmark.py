@@ -1,4 +1,4 @@
-"""Times batches. Promises: compared graphs take turns within one loop, so that a busy machine hurts both alike."""
+"""Times batches; compared graphs take turns in one loop, so that a busy machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOWER_QUARTILE = 25
 def seconds_per_run(
     runs: Sequence[Run], repeats: int, budget_s: float, clock: Clock = time.perf_counter
 ) -> NDArray[np.float64]:
-    """Durations (repeats done, runs). The runs take turns, the order turns round each time; stops at the budget."""
+    """Returns durations (repeats done, runs); their order reverses each turn, and the budget ends the loop."""
     for run in runs:
         for _ in range(_WARM_UP):
             run()
@@ -43,7 +43,7 @@ def seconds_per_run(
 
 
 def latency_figure(seconds: NDArray[np.float64], batch_size: int) -> LatencyFigure:
-    """Percentiles of one graph's durations (repeats,)."""
+    """Returns percentiles of one graph's durations (repeats,)."""
     p50, p90, p99 = np.percentile(seconds * 1e3, [50, 90, 99])
     return LatencyFigure(
         batch_size=batch_size,
@@ -55,9 +55,9 @@ def latency_figure(seconds: NDArray[np.float64], batch_size: int) -> LatencyFigu
 
 
 def speed_ratio(seconds: NDArray[np.float64], batch_size: int) -> SpeedRatio:
-    """Deploy (column 0) against bare (column 1): ratio of lower quartiles, interval by resampling turns.
+    """Compares deploy (column 0) with bare (column 1): ratio of lower quartiles, with an interval by resampling turns.
 
-    Other work on the machine only ever adds time, so the faster half of the turns says most about the graphs.
+    Other work on the machine only adds time, so the faster half of the turns says most about the graphs.
     """
     rng = np.random.default_rng(0)
     drawn = seconds[rng.integers(0, len(seconds), (_RESAMPLES, len(seconds)))]  # (resamples, turns, 2)
@@ -79,12 +79,12 @@ def cpu_device(threads: int) -> MeasuredDevice:
 
 
 def usable_threads(requested: int) -> int:
-    """0 asks for every core this process may use."""
+    """Returns the number of threads; 0 asks for every core that this process may use."""
     return requested or len(os.sched_getaffinity(0))
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model name with its widest vector extension."""
+    """Returns the processor's model name with its widest vector extension."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

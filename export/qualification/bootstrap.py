@@ -1,9 +1,9 @@
-"""Intervals of figures over images. Promises: fixed seed, paired figures see the same resamples, no width of zero.
+"""Computes intervals of figures over images, with a fixed seed and the same resamples for paired figures.
 
 Bootstrap over images: Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals. Rates have
-Wilson's score interval with continuity correction instead, and differences of rates are built from two of them (square
-and add): Newcombe, Statistics in Medicine 17 (1998), pages 857-872 and 873-890. Near 0 and 1 a bootstrap sees no errors
-to draw, so its interval would be too narrow, or have no width at all.
+Wilson's score interval with continuity correction instead, and differences of rates combine two of them (square and
+add): Newcombe, Statistics in Medicine 17 (1998), pages 857-872 and 873-890. Near 0 and 1 a bootstrap draws hardly any
+errors, so its interval would be too narrow or have no width at all.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 _Z = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
 _SEED = 20_260_101  # fixed, so that an unchanged file gets unchanged intervals
-_FEW = 5.0  # a share of images that is this near to 0 or 1, in images, is drawn too rarely for a bootstrap
+_FEW = 5.0  # a bootstrap is unreliable for a share of images that is fewer images away from 0 or 1
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class BootstrapInterval:
     """A figure and its interval."""
 
     value: float
@@ -31,20 +31,20 @@ class Interval:
 
 
 def resample_weights(images: int, resamples: int) -> NDArray[np.int64]:
-    """How often each resample drew each image (resamples, images); every row sums to `images`."""
+    """Returns how often each resample drew each image, (resamples, images); every row sums to `images`."""
     rng = np.random.default_rng(_SEED)
     return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples)
 
 
-def interval_of(value: float, resampled: NDArray[np.float64]) -> Interval:
-    """Percentile interval of `resampled` values (resamples,) around a point value."""
+def interval_of(value: float, resampled: NDArray[np.float64]) -> BootstrapInterval:
+    """Returns the percentile interval of `resampled` values (resamples,) around a point value."""
     tail = 50.0 * (1.0 - CONFIDENCE)
     low, high = np.percentile(resampled, [tail, 100.0 - tail])
-    return Interval(value, float(low), float(high))
+    return BootstrapInterval(value, float(low), float(high))
 
 
-def rate_interval(hits: float, images: int) -> Interval:
-    """Of a share of images. `hits` may be fractional: a metric in 0..1 times the number of images."""
+def rate_interval(hits: float, images: int) -> BootstrapInterval:
+    """Returns Wilson's interval of a share; `hits` may be fractional: a metric in 0..1 times the number of images."""
     share = hits / images
     spread, middle = _Z * _Z, 2.0 * hits + _Z * _Z
     below = spread - 1.0 / images + 4.0 * images * share * (1.0 - share) + 4.0 * share - 2.0
@@ -52,46 +52,47 @@ def rate_interval(hits: float, images: int) -> Interval:
     whole = 2.0 * (images + spread)
     low = 0.0 if hits <= 0 else max(0.0, (middle - _Z * math.sqrt(max(0.0, below)) - 1.0) / whole)
     high = 1.0 if hits >= images else min(1.0, (middle + _Z * math.sqrt(max(0.0, above)) + 1.0) / whole)
-    return Interval(share, min(low, share), max(high, share))
+    return BootstrapInterval(share, min(low, share), max(high, share))
 
 
-def rate_drop_interval(worse: int, better: int, images: int) -> Interval:
-    """Of a difference of two rates on the same images, of which the first alone is right on `worse` of them."""
+def rate_drop_interval(worse: int, better: int, images: int) -> BootstrapInterval:
+    """Returns the interval of a difference of rates; only the first is right on `worse` images."""
     lost, gained = rate_interval(worse, images), rate_interval(better, images)
     value = lost.value - gained.value
-    both = _Z * math.sqrt(2.0 * lost.value * gained.value / images)  # no image counts on either side
+    # no image counts on both sides, so the two rates vary against each other
+    both = _Z * math.sqrt(2.0 * lost.value * gained.value / images)
     below = math.hypot(lost.value - lost.low, gained.high - gained.value, both)
     above = math.hypot(lost.high - lost.value, gained.value - gained.low, both)
-    return Interval(value, value - below, value + above)
+    return BootstrapInterval(value, value - below, value + above)
 
 
-def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -> Interval:
-    """Of a metric in 0..1 that is no rate. Where it is so near 0 or 1 that draws show no spread, a rate's counts too.
+def metric_interval(value: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
+    """Returns the interval of a metric in 0..1 that is not a rate; near 0 or 1 it also covers a rate's interval.
 
     A mean of numbers in 0..1 varies at most as much as a rate of the same value, so that interval is wide enough.
     """
     found = _spread_interval(value, resampled, images)
     low, high = max(0.0, found.low), min(1.0, found.high)
     if min(value, 1.0 - value) * images >= _FEW and high > low:
-        return Interval(value, low, high)
+        return BootstrapInterval(value, low, high)
     rate = rate_interval(min(max(value, 0.0), 1.0) * images, images)
-    return Interval(value, min(low, rate.low), max(high, rate.high))
+    return BootstrapInterval(value, min(low, rate.low), max(high, rate.high))
 
 
-def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> Interval:
-    """Of a paired difference. Images that all agree leave room for some that were not drawn."""
+def metric_drop_interval(drop: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
+    """Returns the interval of a paired difference; if no draw varies, it allows for images not drawn."""
     found = _spread_interval(drop, resampled, images)
     if found.high > found.low:
         return found
     unseen = rate_interval(0, images).high
-    return Interval(drop, drop - unseen, drop + unseen)
+    return BootstrapInterval(drop, drop - unseen, drop + unseen)
 
 
-def _spread_interval(value: float, resampled: NDArray[np.float64], images: int) -> Interval:
-    """The percentile interval, at least as wide as the resamples' standard deviation says.
+def _spread_interval(value: float, resampled: NDArray[np.float64], images: int) -> BootstrapInterval:
+    """Returns the percentile interval, at least as wide as the resamples' standard deviation says.
 
-    Few resamples leave their outermost percentiles to chance, and resamples of few images vary too little.
+    With few resamples the outermost percentiles depend on chance, and resamples of few images vary too little.
     """
     found = interval_of(value, resampled)
     half = _Z * float(resampled.std()) * math.sqrt(images / max(1, images - 1))
-    return Interval(value, min(found.low, value - half), max(found.high, value + half))
+    return BootstrapInterval(value, min(found.low, value - half), max(found.high, value + half))

@@ -1,4 +1,4 @@
-"""What an answer reaches that looks at no picture. Promises: pure; the yardstick that a network has to beat."""
+"""Computes what an answer reaches that ignores the picture, which a useful network must exceed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _OTHERS_PICTURES = "giving each picture the answer to the next one"
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """The metric of the best guess, and what it does."""
+    """The metric of the best guess, and a description of that guess."""
 
     value: float
     guess: str
 
 
 def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: TaskSpec, labels: Sequence[str]) -> Chance:
-    """The best of a constant answer and of the network's own answers dealt to other pictures.
+    """Returns the better of a constant answer and the network's own answers assigned to other pictures.
 
-    The second one knows everything about the data but what is in the picture: a detector of what always lies in the
-    middle, or a segmenter of the one place where something is, does no better than that.
+    The second guess knows everything about the data except the picture: a detector of what always lies in the middle,
+    or a segmenter of the one place where something is, does no better.
     """
     if task.task is Task.CLASSIFY:
         return _majority(split, labels)
@@ -46,8 +46,8 @@ def _majority(split: ImageSplit, labels: Sequence[str]) -> Chance:
 
 
 def _constant_mask(evidence: SegmentEvidence, labels: Sequence[str]) -> Chance:
-    """Every pixel of every picture the most frequent class: its IoU is its share, that of all others is zero."""
-    pixels = evidence.confusions.sum((0, 2))  # (classes,) of the truth
+    """Answers the most frequent class for every pixel: its IoU is its share, and that of all other classes is zero."""
+    pixels = evidence.confusions.sum((0, 2))  # (classes,) pixels by true class
     most, present = int(pixels.argmax()), int((pixels > 0).sum())
     value = float(pixels[most] / (pixels.sum() * present)) if present else 0.0
     return Chance(value, f"calling every pixel {labels[most]!r}")

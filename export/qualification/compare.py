@@ -1,6 +1,7 @@
-"""Compares our answers with another library's. Promises: ours come from the converted deploy graph, as it would serve.
+"""Compares answers of the converted deploy graph, as it would serve, with those of another library.
 
-Theirs come from the library itself, in an environment that has it, or from a file that an old pipeline wrote.
+The other answers come from the library itself, in an environment that has it, or from a file that an older pipeline
+wrote.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mas
 from saccade.models.contract.specs import Task, output_tensors
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
-_GRAPH_STEP = "onnx_from_torch"  # the last that needs no labelled pictures
+_GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
 
 
 class Library(StrEnum):
@@ -58,9 +59,9 @@ Theirs = Callable[[Path], PictureAnswer | None]
 def compared(
     loaded: LoadedRecipe, theirs: Theirs, pictures: list[Path], settings: RunSettings, threshold: float
 ) -> Iterator[PictureDifference]:
-    """One difference per picture that they answered. Side effect: exports the deploy graph where it is not there yet.
+    """Yields one difference per answered picture. Side effect: exports the deploy graph when it does not exist yet.
 
-    Raises RecipeError when the export fails, DataRefused for answers to another task.
+    Raises RecipeError when the export fails, and DataRefused for answers to another task.
     """
     answer = _ours(loaded, _deploy_graph(loaded, settings))
     for picture in pictures:
@@ -70,7 +71,7 @@ def compared(
 
 
 def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
-    """The first pictures of the recipe's folder, by name. Raises RecipeError when its data is no folder."""
+    """Returns the first pictures of the recipe's folder, by name. Raises RecipeError when its data is no folder."""
     if not isinstance(loaded.recipe.data, FolderData):
         raise RecipeError("compare needs `data:` to be a folder of pictures, which the other library can read too")
     root = loaded.beside(loaded.recipe.data.path)
@@ -78,7 +79,7 @@ def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
 
 
 def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
-    """Raises DataRefused when the file cannot be read, or names none of the pictures."""
+    """Reads answers from a file. Raises DataRefused when it cannot be read, or names none of the pictures."""
     names, ids = _coco_names(pictures_of(loaded, 1), loaded)
     answers = read_answers(path, names, ids, loaded.recipe.labels)
     known = {picture.name for picture in pictures_of(loaded, most)}
@@ -90,7 +91,7 @@ def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
 
 
 def answers_of_library(loaded: LoadedRecipe, library: Library, threshold: float) -> Theirs:
-    """Raises RecipeError when the recipe's network is not that library's, or it is not installed."""
+    """Runs the library. Raises RecipeError when it is not installed, or the recipe's network is not from it."""
     if library is Library.ULTRALYTICS:
         return _ultralytics(loaded, threshold)
     kind = loaded.recipe.source.kind
@@ -100,7 +101,7 @@ def answers_of_library(loaded: LoadedRecipe, library: Library, threshold: float)
 
 
 def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
-    """Its predictor, which reads files itself: decoding, letterbox and suppression are its own."""
+    """Runs the library's predictor, which reads files itself and does its own decoding, letterbox and suppression."""
     try:
         from ultralytics import YOLO  # type: ignore[import-not-found]  # never a dependency: the user's environment has it
     except ImportError as error:
@@ -138,7 +139,7 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
 
 
 def _source_s_own(loaded: LoadedRecipe) -> Theirs:
-    """The network as its library runs it, on the library's own pixels where it has some, and the textbook answer."""
+    """Runs the network in its own library, on its pixels when it has a transform, with a plain answer head."""
     recipe = loaded.recipe
     request = loaded.network_request()
     network, transform = load_network(request), library_transform(request)
@@ -180,7 +181,7 @@ def _deploy_graph(loaded: LoadedRecipe, settings: RunSettings) -> Path:
 
 
 def _prepared(picture: Path, loaded: LoadedRecipe) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Geometry]:
-    """(1, height, width, 3) as served, and where the picture lies in it."""
+    """Returns (1, height, width, 3) as served, and where the picture lies in it."""
     spec = loaded.recipe.preprocess
     pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
     return pixels, preprocess_into(decode_image(picture.read_bytes(), ImageLimits()), spec, pixels[0])
@@ -201,7 +202,7 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
 
 
 def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:
-    """File names by image id and class ids by category id of the annotations.json beside the pictures, if any."""
+    """Returns file names by image id and class ids by category id, from annotations.json beside the pictures."""
     labels = loaded.recipe.labels
     folders = (each for picture in pictures for each in (picture.parent, picture.parent.parent))
     for path in (folder / name for folder in folders for name in COCO_FILES):

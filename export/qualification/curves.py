@@ -1,4 +1,4 @@
-"""Confusion matrices and precision-recall curves. Promises: pure, from the evidence of the metric, readable size."""
+"""Computes confusion matrices and precision-recall curves from the metric's evidence, small enough to read."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ class ConfusedPair(Frozen):
     truth: int
     found: int
     count: int
-    share: float  # of all that is truly `truth`
+    share: float  # share of everything that is truly `truth`
 
 
 class Confusion(Frozen):
-    """Row = truth, column = answer. Of many classes only those with the most mistakes are kept."""
+    """A matrix with truth as rows and answers as columns; only the classes with the most mistakes are kept."""
 
     unit: Literal["images", "pixels"]
-    class_ids: tuple[int, ...]  # of rows and columns
+    class_ids: tuple[int, ...]  # classes of the rows and columns
     counts: tuple[tuple[int, ...], ...]
-    pairs: tuple[ConfusedPair, ...]  # of all classes, the most frequent mistakes first
-    recall: tuple[float | None, ...]  # of all classes; None where a class does not occur
-    precision: tuple[float | None, ...]  # None where a class is never answered
+    pairs: tuple[ConfusedPair, ...]  # pairs of all classes, the most frequent mistakes first
+    recall: tuple[float | None, ...]  # recall of all classes; None for a class that does not occur
+    precision: tuple[float | None, ...]  # None for a class that is never answered
 
 
 class PrecisionRecall(Frozen):
-    """Precision at recall 0.00, 0.01, ... 1.00, the envelope that average precision sums up. 0 past the last hit."""
+    """Precision at recall 0.00, 0.01, ... 1.00, as average precision sums it up; 0 beyond the last hit."""
 
     iou: float
-    mean: tuple[float, ...]  # over all classes that occur
-    class_ids: tuple[int, ...]  # of many classes those with the lowest average precision
+    mean: tuple[float, ...]  # mean over all classes that occur
+    class_ids: tuple[int, ...]  # classes with a curve; if there are too many, those with the lowest average precision
     by_class: tuple[tuple[float, ...], ...]
-    average_precision: tuple[float | None, ...]  # of all classes; None where a class does not occur
+    average_precision: tuple[float | None, ...]  # for all classes; None for a class that does not occur
 
 
 class Curves(Frozen):
-    """Where a variant is right and where it is not. Classifiers and segmenters have a matrix, detectors curves."""
+    """Where a variant is right and where not: a matrix for classifiers and segmenters, curves for detectors."""
 
     confusion: Confusion | None = None
     precision_recall: tuple[PrecisionRecall, ...] = ()
 
 
 def curves_of(evidence: Evidence) -> Curves:
-    """The curves of one variant on all images."""
+    """Returns the curves of one variant on all images."""
     match evidence:
         case ClassifyEvidence():
             return Curves(confusion=confusion_of(evidence.confusion(), "images"))
@@ -69,7 +69,7 @@ def curves_of(evidence: Evidence) -> Curves:
 
 
 def confusion_of(counts: IntArray, unit: Literal["images", "pixels"]) -> Confusion:
-    """From a whole matrix (classes, classes), row = truth."""
+    """Reduces a whole matrix (classes, classes) with truth as rows."""
     mistakes = counts.copy()
     np.fill_diagonal(mistakes, 0)
     involved = mistakes.sum(0) + mistakes.sum(1)
@@ -97,7 +97,7 @@ def confusion_of(counts: IntArray, unit: Literal["images", "pixels"]) -> Confusi
 
 
 def precision_recall(evidence: DetectEvidence, iou: float) -> PrecisionRecall:
-    """Curves at one of COCO's overlap thresholds."""
+    """Returns curves at one of COCO's overlap thresholds."""
     threshold = int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
     truths, counted = evidence.truth_counts.sum(0), evidence.counted[:, threshold]
     curves = np.stack(
@@ -122,7 +122,7 @@ def precision_recall(evidence: DetectEvidence, iou: float) -> PrecisionRecall:
 
 
 def _envelope(hits: NDArray[np.bool_], truths: int) -> FloatArray:
-    """(101,) best precision at each recall or beyond; `hits` by falling score."""
+    """Returns the best precision (101,) at each recall or beyond; `hits` are sorted by falling score."""
     result = np.zeros(len(RECALL_POINTS))
     if truths == 0 or not hits.any():
         return result
@@ -145,5 +145,5 @@ def _row(values: FloatArray) -> tuple[float, ...]:
 
 
 def _rounded(value: float) -> float:
-    """Four digits: a plot shows three, and a thousand classes are many figures."""
+    """Rounds to four digits: a plot shows three, and a thousand classes have many figures."""
     return round(float(value), 4)

@@ -1,8 +1,8 @@
-"""Detection results per image. Promises: COCO's mAP@[.50:.95] (101 recall points), for any weighting of images.
+"""Computes COCO's mAP@[.50:.95] (101 recall points) from per-image results, for any weighting of images.
 
-Lin et al., Microsoft COCO, arXiv 1405.0312, and pycocotools' COCOeval, whose matching rule this repeats: detections by
-falling score, each takes the free truth box of its class it overlaps most, if that overlap reaches the threshold. One
-that finds only a crowd (a box around many objects) counts neither for nor against.
+The method is that of Lin et al., Microsoft COCO, arXiv 1405.0312, and pycocotools' COCOeval, whose matching rule this
+repeats: by falling score, each detection takes the free truth box of its class with the largest overlap, if that
+overlap reaches the threshold. A detection that finds only a crowd (a box around many objects) does not count.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from saccade.models.contract.manifest import MetricName
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-MOST_PER_CLASS = 100  # best detections of a class in an image that count, as in COCO's figure
+MOST_PER_CLASS = 100  # as in COCO's figure, only so many best detections of a class in an image count
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detections:
-    """What one image holds, found or true; scores of the truth are ignored."""
+class SceneDetections:
+    """The boxes of one image, found or true; scores of the truth are ignored."""
 
     boxes: FloatArray  # (n, 4) x1 y1 x2 y2, source pixels
     class_ids: IntArray  # (n,)
     scores: FloatArray  # (n,)
-    is_crowd: NDArray[np.bool_] | None = None  # (n,) of the truth; None: no crowds
+    is_crowd: NDArray[np.bool_] | None = None  # (n,) for the truth; None: no crowds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +59,7 @@ class DetectEvidence:
         return figures
 
     def class_values(self, weights: Weights) -> FloatArray:
-        """Average precision over thresholds (resamples, classes); NaN for a class without truth."""
+        """Returns average precision over thresholds (resamples, classes); NaN for a class without truth."""
         classes = self.truth_counts.shape[1]
         result = np.full((len(weights), classes), np.nan)
         truths = weights @ self.truth_counts
@@ -75,7 +75,7 @@ class DetectEvidence:
         return result
 
 
-def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], classes: int) -> DetectEvidence:
+def detect_evidence(found: Sequence[SceneDetections], truth: Sequence[SceneDetections], classes: int) -> DetectEvidence:
     """Matches every image's detections to its truth."""
     found = [_best_of_each_class(detections) for detections in found]
     matches = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
@@ -92,8 +92,8 @@ def detect_evidence(found: Sequence[Detections], truth: Sequence[Detections], cl
     )
 
 
-def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which detections hit a truth box, and which count at all, at each threshold (n, thresholds); rows as `found`."""
+def match(found: SceneDetections, truth: SceneDetections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tells which detections hit a truth box, and which count, at each threshold, (n, thresholds); rows as `found`."""
     hits = np.zeros((len(found.scores), len(IOU_THRESHOLDS)), np.bool_)
     counted = np.ones_like(hits)
     if not len(found.scores) or not len(truth.class_ids):
@@ -108,7 +108,8 @@ def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDAr
     for row in np.argsort(-found.scores, kind="stable"):
         if not overlaps[row].any():
             continue
-        candidates = np.where(free, overlaps[row], 0.0)[:, ::-1]  # (thresholds, truth); COCOeval takes the last of ties
+        # (thresholds, truth); reversed because COCOeval takes the last of equal overlaps
+        candidates = np.where(free, overlaps[row], 0.0)[:, ::-1]
         best = overlaps.shape[1] - 1 - candidates.argmax(1)
         is_hit = candidates.max(1) >= IOU_THRESHOLDS
         hits[row] = is_hit
@@ -116,26 +117,26 @@ def match(found: Detections, truth: Detections) -> tuple[NDArray[np.bool_], NDAr
     return hits, hits | ~in_crowd
 
 
-def _best_of_each_class(found: Detections) -> Detections:
+def _best_of_each_class(found: SceneDetections) -> SceneDetections:
     if len(found.scores) <= MOST_PER_CLASS:
         return found
     order = np.argsort(-found.scores, kind="stable")
     ids = found.class_ids[order]
     kept = np.sort(np.concatenate([order[ids == each][:MOST_PER_CLASS] for each in np.unique(ids)]))
-    return Detections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
+    return SceneDetections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
 
 
-def _crowds(truth: Detections) -> NDArray[np.bool_]:
+def _crowds(truth: SceneDetections) -> NDArray[np.bool_]:
     return np.zeros(len(truth.class_ids), np.bool_) if truth.is_crowd is None else truth.is_crowd
 
 
 def _with_sizes(boxes: FloatArray) -> FloatArray:
-    """COCO's x, y, width, height."""
+    """Converts corners to COCO's x, y, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
 
 
 def box_iou(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Intersection over union of every pair (n, m)."""
+    """Returns the intersection over union of every pair (n, m)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     intersection = np.clip(high - low, 0.0, None).prod(2)
@@ -146,14 +147,14 @@ def box_iou(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 def _average_precision(drawn: FloatArray, hits: NDArray[np.bool_], truths: IntArray) -> FloatArray:
-    """Area under each resample's precision envelope at RECALL_POINTS. drawn: (resamples, d) by falling score."""
+    """Returns the area under each resample's envelope at RECALL_POINTS; drawn: (resamples, d) by falling score."""
     positions = np.flatnonzero(hits)
     areas = np.zeros(len(drawn))
     if not len(positions):
         return areas
-    # Past the last hit recall stands still and precision only falls, so those detections cannot matter.
+    # After the last hit recall is constant and precision only falls, so later detections cannot matter.
     drawn = drawn[:, : positions[-1] + 1]
-    # The envelope changes at hits only, so precision is needed there and nowhere else.
+    # The envelope changes only at hits, so precision is needed only there.
     true_positives = np.cumsum(drawn[:, positions], axis=1)
     precision = true_positives / np.maximum(np.cumsum(drawn, axis=1)[:, positions], 1e-9)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

@@ -1,7 +1,7 @@
-"""Finds the images on which two answers differ most. Promises: pure, task-aware, in the words a client would use.
+"""Finds the images on which two answers differ most, counting what a client would notice.
 
-What counts as a difference is what a client with default parameters would notice: another first class, a box that the
-other answer does not have, pixels of another class.
+With default parameters, a client notices another first class, a box that the other answer does not have, or pixels of
+another class.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ Answer = Sequence[NDArray[Any]]  # one array per output tensor
 FloatArray = NDArray[np.float64]
 
 SAME_BOX_IOU = 0.5
-_VISIBLE_PIXELS = 0.001  # share of a mask; less is a rim of single pixels that nobody finds in a picture
+# share of a mask; smaller differences are rims of single pixels that nobody notices in a picture
+_VISIBLE_PIXELS = 0.001
 
 
 class Example(Frozen):
     """One image, drawn with both answers."""
 
     file: str  # JPEG beside the report: reference left, variant right
-    image: int  # its place in the split
-    amount: float  # of disagreement, see `Disagreements.measure`
+    image: int  # its position in the split
+    amount: float  # amount of disagreement, in the unit that `Disagreements.measure` names
     truth: str
     reference: str
     variant: str
 
 
 class Disagreements(Frozen):
-    """How often a variant's answer is another than the reference's, and the images where it is most."""
+    """How often a variant's answer differs from the reference's, and the images where it differs most."""
 
     images: int
     differing: int
@@ -44,10 +45,10 @@ class Disagreements(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
+class ServedBoxes:
     """The rows of one image's answer that reach the score threshold."""
 
-    boxes: FloatArray  # (n, 4), the pixels the answer came in
+    boxes: FloatArray  # (n, 4), in the pixels of the answer
     scores: FloatArray  # (n,)
     class_ids: NDArray[np.int64]  # (n,)
 
@@ -63,7 +64,7 @@ def measure_of(task: Task) -> str:
 
 
 def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
-    """(images,) how much each image's answers differ; 0 where a client would see no difference."""
+    """Returns how much each image's answers differ, (images,); 0 where a client would see no difference."""
     match task.task:
         case Task.CLASSIFY:
             return _class_amounts(reference, found)
@@ -80,28 +81,28 @@ def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
 
 
 def most_different(amounts: FloatArray, count: int) -> list[int]:
-    """Indices of the images with the largest amounts above 0; the earlier of equals first."""
+    """Returns the indices of the images with the largest amounts above 0; equal amounts keep their order."""
     order = np.argsort(-amounts, kind="stable")[:count]
     return [int(index) for index in order if amounts[index] > 0]
 
 
-def boxes_of(answer: Answer, row: int, threshold: float) -> Boxes:
-    """What a client gets of one image at this threshold, in model pixels."""
+def boxes_of(answer: Answer, row: int, threshold: float) -> ServedBoxes:
+    """Returns what a client gets of one image at this threshold, in model pixels."""
     boxes, scores, class_ids, counts = answer
     kept = np.flatnonzero(scores[row, : int(counts[row])] >= threshold)
-    return Boxes(
+    return ServedBoxes(
         boxes[row, kept].astype(np.float64), scores[row, kept].astype(np.float64), class_ids[row, kept].astype(np.int64)
     )
 
 
-def box_amount(first: Boxes, second: Boxes) -> float:
-    """Scores of all boxes without a partner. Pairs are made greedily, by falling overlap."""
+def box_amount(first: ServedBoxes, second: ServedBoxes) -> float:
+    """Sums the scores of all boxes without a partner; pairs are made greedily, by falling overlap."""
     is_paired = paired(first, second)
     return float(first.scores[~is_paired[0]].sum() + second.scores[~is_paired[1]].sum())
 
 
-def paired(first: Boxes, second: Boxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which boxes of each side have a partner of the same class on the other; no box has two."""
+def paired(first: ServedBoxes, second: ServedBoxes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tells which boxes of each side have a partner of the same class on the other; no box has two partners."""
     overlaps = box_iou(first.boxes, second.boxes)
     overlaps[first.class_ids[:, None] != second.class_ids[None, :]] = 0.0
     left, right = np.zeros(len(first.scores), np.bool_), np.zeros(len(second.scores), np.bool_)
@@ -119,12 +120,12 @@ def _class_amounts(reference: Answer, found: Answer) -> FloatArray:
     for row in np.flatnonzero(reference[1][:, 0] != found[1][:, 0]).tolist():
         first, second = int(reference[1][row, 0]), int(found[1][row, 0])
         lead = _score(reference, row, first) - _score(reference, row, second)
-        # Never 0: two classes that share a score are two answers all the same.
+        # The amount is above 0, because two classes with equal scores are still different answers.
         amounts[row] = max(lead + _score(found, row, second) - _score(found, row, first), 1e-9)
     return amounts
 
 
 def _score(answer: Answer, row: int, class_id: int) -> float:
-    """A class below the answer's last row scores nothing there."""
+    """Returns a class's score; 0 when the answer does not list the class."""
     places = np.flatnonzero(answer[1][row] == class_id)
     return float(answer[0][row, places[0]]) if len(places) else 0.0

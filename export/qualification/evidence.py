@@ -1,4 +1,4 @@
-"""What a variant got right, per image. Promises: any weighting of images gives the task's metric without a rerun."""
+"""Keeps what a variant got right per image, so that any weighting of images gives the metric without another run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import (
-    Interval,
+    BootstrapInterval,
     interval_of,
     metric_drop_interval,
     metric_interval,
@@ -32,13 +32,13 @@ class Evidence(Protocol):
     def images(self) -> int: ...
 
     def values(self, weights: Weights) -> NDArray[np.float64]:
-        """The metric for each row of `weights`."""
+        """Returns the metric for each row of `weights`."""
 
     def class_values(self, weights: Weights) -> NDArray[np.float64]:
-        """The metric of each class (resamples, classes); NaN where a class does not occur among the images drawn."""
+        """Returns the metric of each class (resamples, classes); NaN for a class that the drawn images lack."""
 
     def per_class(self) -> NDArray[np.float64]:
-        """The metric of each class on all images; NaN where a class does not occur."""
+        """Returns the metric of each class on all images; NaN for a class that does not occur."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class ClassifyEvidence:
         return is_equal
 
     def confusion(self) -> NDArray[np.int64]:
-        """(classes, classes) images; row = truth, column = predicted. An id beyond the labels is in no column."""
+        """Returns image counts (classes, classes), rows = truth, columns = predicted; unknown ids are left out."""
         known = (self.predicted >= 0) & (self.predicted < self.classes)
         places = self.class_ids[known] * self.classes + self.predicted[known]
         counts = np.bincount(places, minlength=self.classes**2)
@@ -80,7 +80,7 @@ class ClassifyEvidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentEvidence:
-    confusions: NDArray[np.int64]  # (n, classes, classes) pixels; row = truth, column = predicted
+    confusions: NDArray[np.int64]  # (n, classes, classes) pixels; rows = truth, columns = predicted
     metric: MetricName = "miou"
 
     @property
@@ -102,32 +102,33 @@ class SegmentEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A variant's metric with its interval, the same for the drop against a reference, and per class."""
+    """A variant's metric and its drop against a reference, each with its interval, and the drop by class."""
 
     metric: MetricName
     images: int
-    value: Interval
-    drop: Interval  # reference - variant, same resamples
+    value: BootstrapInterval
+    drop: BootstrapInterval  # reference - variant, on the same resamples
     per_class: tuple[float | None, ...]
     worst_class: ClassDrop | None  # None: no class occurs
-    is_never_worse: bool = False  # than the reference, on any selection of the images
+    # true: the variant is at least as good as the reference on every selection of the images
+    is_never_worse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClassDrop:
-    """What the class that may have lost most lost."""
+    """The drop of the class that may have lost most."""
 
     class_id: int
-    drop: Interval  # reference - variant, paired resamples
+    drop: BootstrapInterval  # reference - variant, on the same resamples
 
 
 def point_value(evidence: Evidence) -> float:
-    """The metric on all images, each once."""
+    """Returns the metric on all images, each counted once."""
     return float(evidence.values(np.ones((1, evidence.images), np.int64))[0])
 
 
 def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accuracy:
-    """Figures of `evidence`; both must come from the same images in the same order."""
+    """Returns the figures of `evidence`; both must come from the same images in the same order."""
     if evidence.images != reference.images:
         raise ValueError(f"{evidence.images} images against {reference.images}: the figures cannot be paired")
     weights = resample_weights(evidence.images, resamples)
@@ -146,8 +147,8 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
 
 def _intervals(
     evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
-) -> tuple[Interval, Interval]:
-    """Of the metric and of its drop. Rates have intervals of their own, other metrics those of the resamples."""
+) -> tuple[BootstrapInterval, BootstrapInterval]:
+    """Returns the intervals of the metric and its drop: exact ones for rates, resampled ones for other metrics."""
     images = evidence.images
     if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
         right, wanted = evidence.correct, reference.correct
@@ -159,26 +160,27 @@ def _intervals(
 
 
 def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> ClassDrop | None:
-    """The class whose drop has the highest upper end: a loss in one class hides in the mean of many."""
+    """Returns the class whose drop has the highest upper end, because a mean over many classes hides one loss."""
     drops = reference.per_class() - evidence.per_class()
     resampled = reference.class_values(weights) - evidence.class_values(weights)
     figures: list[ClassDrop] = []
     for index, drop in enumerate(drops):
-        known = resampled[:, index][~np.isnan(resampled[:, index])]  # without those that drew no image of the class
+        # without the resamples that drew no image of the class
+        known = resampled[:, index][~np.isnan(resampled[:, index])]
         if known.size and not np.isnan(drop):
             figures.append(ClassDrop(index, interval_of(float(drop), known)))
     return max(figures, key=lambda figure: figure.drop.high, default=None)
 
 
 def mean_of_classes(figures: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the classes that occur (resamples, classes); 0 where none does, as in few images without objects."""
+    """Returns the mean of the classes that occur (resamples, classes); 0 when none does."""
     occurs = ~np.isnan(figures)
     result: NDArray[np.float64] = np.where(occurs, figures, 0.0).sum(1) / np.maximum(occurs.sum(1), 1)
     return result
 
 
 def _ratio(parts: NDArray[np.number], totals: NDArray[np.number]) -> NDArray[np.float64]:
-    """Elementwise parts / totals, NaN where the total is zero."""
+    """Returns elementwise parts / totals, NaN where the total is zero."""
     result = np.full(totals.shape, np.nan)
     np.divide(parts, totals, out=result, where=totals > 0)
     return result

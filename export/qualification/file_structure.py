@@ -1,4 +1,4 @@
-"""What a variant's file is made of: precision and sparsity by layer. Promises: read from the bytes that would ship."""
+"""Reads precision and sparsity by layer from a variant's published file."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from saccade.export.variants import VariantTraits
 
 @dataclass(frozen=True, slots=True)
 class FileStructure:
-    """One file, layer by layer."""
+    """Structure of one file, layer by layer."""
 
-    layers: tuple[LayerPrecision, ...]  # of the network; the answer head's products are left out
+    layers: tuple[LayerPrecision, ...]  # layers of the network, without the products of the answer head
     figures: tuple[LayerFigure, ...]
     precision: PrecisionFigure
     mask: MaskFigure | None
 
 
 def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Path | None) -> FileStructure:
-    """`made` holds what the precision step wrote beside the file, `compressed` what made its form of the weights."""
+    """Reads a file; `made` holds the precision step's files, `compressed` those of compression."""
     is_sparse = traits.form == "sparse24"
     model = onnx.load(file) if is_sparse else load_graph(file)
     try:
@@ -70,11 +70,11 @@ class StatedLayers:
     """What the precision step wrote about nodes and layers."""
 
     listed: frozenset[str]
-    explained: frozenset[str]  # those that it left out, with a reason
+    explained: frozenset[str]  # layers that it left out, with a reason
 
 
 def stated_layers(made: Path) -> StatedLayers | None:
-    """None when the step wrote nothing about any layer: fp32 leaves nothing out."""
+    """Reads what the step wrote; None for fp32, which leaves no layer out."""
     listed: set[str] = set()
     explained: set[str] = set()
     is_written = False
@@ -93,7 +93,7 @@ def stated_layers(made: Path) -> StatedLayers | None:
 def silent_layers(
     model: onnx.ModelProto, others: Sequence[LayerPrecision], stated: StatedLayers | None
 ) -> list[LayerPrecision] | None:
-    """Layers in another precision without a reason. What lies behind the last listed one decodes: nobody claims it."""
+    """Returns layers in another precision without a reason; layers after the last listed one only decode."""
     if stated is None:
         return None
     ends = [name for node in model.graph.node if node.name in stated.listed for name in node.output]
@@ -129,7 +129,7 @@ def _precision(
 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
-    """What TensorRT said of a file; all empty where none is installed or the file is not for it."""
+    """What TensorRT said of a file; empty when TensorRT is not installed or the file is not for it."""
 
     by: str = ""
     mismatches: tuple[str, ...] = ()

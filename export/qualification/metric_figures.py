@@ -1,4 +1,4 @@
-"""A measured metric as manifest and report state it. Promises: nothing is measured here."""
+"""Converts a measured metric to the form that manifest and report state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from saccade.models.contract.manifest import MetricFigure
 
 
 def metric_figure(accuracy: Accuracy) -> MetricFigure:
-    """As manifest and report state it."""
+    """Returns the metric in the form that manifest and report state."""
     return MetricFigure(
         name=accuracy.metric,
         value=accuracy.value.value,

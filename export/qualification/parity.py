@@ -1,4 +1,4 @@
-"""Compares answers. Promises: pure functions on output arrays; scores and boxes relatively, class ids by agreement."""
+"""Compares answers with pure functions on output arrays: scores and boxes by relative error, class ids by equality."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from saccade.export.qualification.qualify_report import HostileFigure
 from saccade.models.contract.specs import Task, TensorSpec
 
 Arrays = Sequence[NDArray[Any]]
-_CONFIDENT = 0.05  # detections below it are noise whose order rounding decides
-_OTHER_CLASS = 1e6  # pixels: a row of another class is the last choice
+_CONFIDENT = 0.05  # below this score, rounding decides the order of detections
+_OTHER_CLASS = 1e6  # distance in pixels that makes a row of another class the last choice
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """How far two answers to the same images are apart."""
 
-    relative_l2: float | None  # worst float tensor; None when something is not finite
-    id_disagreement: float  # worst integer tensor, share of differing elements
+    relative_l2: float | None  # of the worst float tensor; None when something is not finite
+    id_disagreement: float  # share of differing elements in the worst integer tensor
 
 
 def answer_difference(found: Arrays, expected: Arrays, task: Task) -> Difference:
-    """Difference of two answers of a task. Order among near ties of tiny scores is rounding and does not count."""
+    """Compares two answers of a task; the order of tiny, nearly equal scores is rounding and does not count."""
     match task:
         case Task.CLASSIFY:
             is_confident = expected[0] >= _CONFIDENT
@@ -36,14 +36,14 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task) -> Difference
             )
         case Task.DETECT:
             left, right = paired_detections(found, expected)
-            # All scores by rank as well: an answer without a confident row must not compare as equal.
+            # All scores are compared by rank too, because an answer without a confident row must not compare as equal.
             return difference([*left, found[1]], [*right, expected[1]])
         case Task.SEGMENT:
             return difference(found, expected)
 
 
 def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
-    """Boxes, scores and class ids of all confident expected rows, each beside the found row nearest to it."""
+    """Returns boxes, scores and class ids of all confident expected rows, each beside the nearest found row."""
     pairs: tuple[list[list[NDArray[Any]]], list[list[NDArray[Any]]]] = ([[], [], []], [[], [], []])
     for image in range(len(expected[0])):
         rows = np.flatnonzero(expected[1][image] >= _CONFIDENT)
@@ -57,7 +57,7 @@ def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
 
 
 def difference(found: Arrays, expected: Arrays) -> Difference:
-    """Both hold one array per output tensor, rows in the same order."""
+    """Compares arrays; both arguments hold one array per output tensor, with rows in the same order."""
     worst, disagreement = 0.0, 0.0
     is_finite = True
     for left, right in zip(found, expected, strict=True):
@@ -70,7 +70,7 @@ def difference(found: Arrays, expected: Arrays) -> Difference:
 
 
 def relative_l2(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """|found - expected| / |expected|; infinite when anything is not finite."""
+    """Returns |found - expected| / |expected|; infinite when anything is not finite."""
     if not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return float("inf")
     gap = float(np.linalg.norm((found.astype(np.float64) - expected).ravel()))
@@ -78,7 +78,7 @@ def relative_l2(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def hostile_images(height: int, width: int) -> dict[str, NDArray[np.uint8]]:
-    """Inputs no camera makes, each (1, height, width, 3)."""
+    """Returns inputs that no camera makes, each (1, height, width, 3)."""
     rng = np.random.default_rng(0)
     shape = (1, height, width, 3)
     checks = np.indices((height, width)).sum(0) % 2 * 255
@@ -91,7 +91,7 @@ def hostile_images(height: int, width: int) -> dict[str, NDArray[np.uint8]]:
 
 
 def hostile_figure(name: str, answer: Arrays, specs: Sequence[TensorSpec], classes: int) -> HostileFigure:
-    """Whether every tensor is finite and every score, class id, mask value and count lies in its range."""
+    """Checks that every tensor is finite and every score, class id, mask value and count lies in its range."""
     is_finite = all(bool(np.isfinite(array).all()) for array in answer)
     is_in_range = all(_is_in_range(spec, array, classes) for spec, array in zip(specs, answer, strict=True))
     return HostileFigure(name=name, is_finite=is_finite, is_in_range=is_in_range)
@@ -106,4 +106,4 @@ def _is_in_range(spec: TensorSpec, array: NDArray[Any], classes: int) -> bool:
         case "counts":
             return bool((array >= 0).all())
         case _:
-            return True  # boxes may leave the picture; serving clips them
+            return True  # boxes may reach beyond the picture, because serving clips them

@@ -1,6 +1,6 @@
-"""Answers to pictures, ours beside another library's. Promises: pure; every box of theirs is matched once or counted.
+"""Compares our answers to pictures with another library's, and counts each of its boxes as matched or missing.
 
-Boxes are in source pixels. The limits are those at which a client would not see a difference.
+Boxes are in source pixels. The limits are those below which a client would not see a difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from saccade.export.errors import DataRefused
 
 SAME_IOU = 0.99
 SAME_SCORE = 0.01
-_LEAST_IOU = 0.5  # what counts as the same object at all
+_LEAST_IOU = 0.5  # smallest overlap of boxes that show the same object
 _SAME_PLACE = 0.1  # pixels; boxes without area have no overlap to measure
 
 
@@ -37,7 +37,7 @@ class PictureBoxes:
 
 @dataclass(frozen=True, slots=True)
 class PictureClass:
-    """The first class of one picture; the score is None where the other side did not keep it."""
+    """The first class of one picture; the score is None when the other side did not keep it."""
 
     class_id: int
     score: float | None
@@ -49,18 +49,18 @@ PictureAnswer = PictureBoxes | PictureClass | PictureMask
 
 @dataclass(frozen=True, slots=True)
 class PictureDifference:
-    """How one picture's answers differ. Units: boxes, pictures or pixels, by task."""
+    """How one picture's answers differ, in boxes, pictures or pixels, depending on the task."""
 
     name: str
     theirs: int
-    same: int  # of theirs; boxes at SAME_IOU and SAME_SCORE
-    surplus: int  # of ours, beyond the edge of the score threshold
-    worst_iou: float  # of matched boxes
-    worst_score: float  # difference
+    same: int  # how many of theirs we have too; boxes need SAME_IOU and SAME_SCORE
+    surplus: int  # how many of ours they lack, not counting scores close to the threshold
+    worst_iou: float  # smallest overlap of matched boxes
+    worst_score: float  # largest difference of scores
 
 
 def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
-    """Raises DataRefused when the two are not answers to the same task."""
+    """Compares two answers. Raises DataRefused when they are not answers to the same task."""
     match ours, theirs:
         case PictureBoxes(), PictureBoxes():
             return _box_difference(name, ours, theirs, threshold)
@@ -76,16 +76,16 @@ def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold:
 
 
 def agreement_share(differences: list[PictureDifference]) -> float:
-    """Of everything of theirs, what ours has too; surplus counts against it."""
+    """Returns the share of their answers that ours have too; our surplus lowers it."""
     whole = sum(each.theirs + each.surplus for each in differences)
     return sum(each.same for each in differences) / whole if whole else 1.0
 
 
 def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float) -> PictureDifference:
-    # A score at the threshold's edge may fall on either side of it: ours are taken from a little below.
+    # A score near the threshold may fall on either side of it, so ours are taken from slightly below.
     ours, theirs = ours.from_score(threshold - SAME_SCORE), theirs.from_score(threshold)
     overlaps = _overlaps(ours, theirs)
-    # Among equal overlaps, the nearest score: twins of one object are paired with their own.
+    # Among equal overlaps the nearest score wins, so that twins of one object are paired correctly.
     gaps = np.abs(ours.scores[:, None] - theirs.scores[None, :])
     order = np.argsort(-(overlaps.round(3) - 1e-4 * gaps), axis=None)
     left, right, same, worst_iou, worst_score = (
@@ -109,7 +109,7 @@ def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, thresho
 
 
 def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
-    """(ours, theirs) intersection over union of boxes of one class; 1 for boxes at the same place."""
+    """Returns the IoU (ours, theirs) of boxes of one class; 1 for boxes at the same place."""
     left, right = ours.boxes[:, None], theirs.boxes[None, :]
     sides = np.clip(np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2]), 0, None)
     shared = sides.prod(-1)
@@ -123,9 +123,10 @@ def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
 def read_answers(
     path: Path, file_names: Mapping[int, str], class_ids: Mapping[int, int], labels: tuple[str, ...]
 ) -> dict[str, PictureAnswer]:
-    """COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file name.
+    """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file name.
 
-    file_names: by COCO's image id; class_ids: ours by COCO's category id. Raises DataRefused for anything else.
+    file_names: names by COCO's image id; class_ids: our class ids by COCO's category id. Raises DataRefused for
+    anything else.
     """
     try:
         document = orjson.loads(path.read_bytes())
@@ -150,7 +151,7 @@ def read_answers(
 
 
 def picture_boxes(rows: list[tuple[list[float], float, int]]) -> PictureBoxes:
-    """From (corners, score, class id) per box."""
+    """Makes boxes from (corners, score, class id) per box."""
     boxes = np.array([row[0] for row in rows], np.float64).reshape(-1, 4)
     scores = np.array([row[1] for row in rows], np.float64)
     ids = np.array([row[2] for row in rows], np.int64)
@@ -158,7 +159,7 @@ def picture_boxes(rows: list[tuple[list[float], float, int]]) -> PictureBoxes:
 
 
 def _class_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass:
-    """A label, a class id, or `{label, score}`."""
+    """Reads a label, a class id, or `{label, score}`."""
     score = value.get("score") if isinstance(value, dict) else None
     named = value.get("label") if isinstance(value, dict) else value
     if isinstance(named, str) and named in labels:

@@ -1,4 +1,4 @@
-"""Answers written the textbook way. Promises: no tricks; this is the reference that the heads in the graph are held to.
+"""Computes answers in the plain textbook form, which tests compare the heads of the graph with.
 
 Suppression is torchvision's own, image by image, over all candidates.
 """
@@ -19,7 +19,7 @@ from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
 
 def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, raw: Any) -> tuple[Tensor, ...]:
-    """The tensors of `saccade.models.contract.specs.output_tensors` from what the network answered."""
+    """Returns the tensors of `saccade.models.contract.specs.output_tensors` from what the network answered."""
     outputs = flat_outputs(raw)
     match network.form:
         case "logits" | "probabilities":
@@ -37,7 +37,7 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
 
 
 def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Every anchor once per class."""
+    """Repeats every anchor once per class."""
     count, anchors, classes = scores.shape
     class_ids = torch.arange(classes).expand(count, anchors, classes)
     repeated = boxes.unsqueeze(2).expand(-1, -1, classes, -1)
@@ -54,7 +54,7 @@ def _detections(
 def _detections_of_one(
     boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int
 ) -> tuple[Tensor, ...]:
-    """boxes (k, 4), scores (k,), class_ids (k,) of one image to its padded answer."""
+    """Turns boxes (k, 4), scores (k,), class_ids (k,) of one image into its padded answer."""
     if suppression is None:
         chosen = torch.topk(scores, min(rows, len(scores))).indices
     else:

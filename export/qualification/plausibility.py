@@ -1,8 +1,8 @@
-"""Whether answers can be true at all. Promises: pure; each fault is one sentence with what to write in the recipe.
+"""Decides whether answers can be true at all; each fault is one sentence that says what to write in the recipe.
 
-The forms of `export/network.py` are a promise of whoever wrote the recipe: a network whose boxes are relative, or whose
-scores went through a softmax already, runs as well as any other and answers nonsense. What it answers to the user's own
-pictures shows it.
+The recipe states which form of `export/network.py` a network has. A network whose boxes are relative, or whose scores
+already went through a softmax, runs as well as any other and answers nonsense. Its answers to the user's own pictures
+show such a mistake.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 Arrays = Sequence[NDArray[Any]]
 FloatArray = NDArray[np.float64]
 
-RAW_PICTURES = 16  # whose raw outputs are looked at; a wrong form shows on each of them
-_ROUNDING = 1e-3  # of sums of probabilities
-_SAME = 1e-4  # scores and, in pixels times a hundred, boxes that rounding alone may tell apart
-_RELATIVE_PIXELS = 2.0  # no box of a picture lies within so few pixels, all relative ones do
+RAW_PICTURES = 16  # pictures whose raw outputs are checked; a wrong form shows on each of them
+_ROUNDING = 1e-3  # rounding of sums of probabilities
+_SAME = 1e-4  # differences of scores, and of boxes in hundredths of a pixel, that rounding explains
+_RELATIVE_PIXELS = 2.0  # no box in pixels lies within so few pixels, and all relative boxes do
 _MOST_TURNED = 0.05  # share of boxes whose right edge lies left of their left one, or bottom above top
 _MOST_OUTSIDE = 0.2  # share of boxes whose centre lies outside the picture
 _SAME_OBJECT_IOU = 0.8
-_MOST_REPEATED = 0.4  # share of boxes that overlap a better one of their class so much; NMS-free ones have a fifth
+# share of boxes that overlap a better one of their class so much; for networks without suppression it is about 0.2
+_MOST_REPEATED = 0.4
 
 
 def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
-    """Of what the network itself answers to some pictures, before any head of ours."""
+    """Yields faults of the network's raw outputs for some pictures, before any answer head."""
     if form == "dense_logits" and not np.isfinite(raw[0]).all():
         yield (
             "pixel scores are not finite, which the choice of the largest one hides: the network overflows or divides "
@@ -44,7 +45,7 @@ def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
 
 
 def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, labels: int) -> Iterator[str]:
-    """What is wrong with the answers to all pictures of a split; arrays are named as in `output_tensors`."""
+    """Yields faults of the answers to all pictures of a split; arrays are named as in `output_tensors`."""
     lost = _not_finite(answer)
     if lost.size:
         yield (
@@ -65,7 +66,7 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
 
 
 def _not_finite(answer: Arrays) -> NDArray[np.int64]:
-    """Numbers of the pictures with an answer that is not finite."""
+    """Returns the numbers of the pictures with an answer that is not finite."""
     bad = np.zeros(len(answer[0]), np.bool_)
     for array in answer:
         if array.dtype.kind == "f":

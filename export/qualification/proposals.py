@@ -1,7 +1,7 @@
-"""What a new recipe may ask of its network. Promises: measured on tuning pictures; the test split stays unseen.
+"""Proposes limits for a new recipe, measured on tuning pictures, so that the test split stays unseen.
 
 The eager network answers some of the tuning pictures. `min_metric` is what it reaches less twice its interval, and a
-detector's `score_threshold` the one with the best F1.
+detector's `score_threshold` is the one with the best F1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Numbers for the recipe, each with the sentence that says where it comes from."""
+    """Numbers for the recipe, each with a sentence on where it comes from."""
 
     min_metric: float | None
     score_threshold: float | None
@@ -37,7 +37,7 @@ class Proposal:
 
     @property
     def lines(self) -> dict[str, dict[str, float]]:
-        """Sections of a recipe."""
+        """Returns the numbers as sections of a recipe."""
         gate = {} if self.min_metric is None else {"gate": {"min_metric": self.min_metric}}
         task = {} if self.score_threshold is None else {"task": {"score_threshold": self.score_threshold}}
         return task | gate
@@ -50,7 +50,7 @@ def proposal(
     batch: int = BATCH,
     clock: Callable[[], float] = time.monotonic,
 ) -> Proposal:
-    """`answer` is the eager network's to a batch of images; no batch begins after BUDGET_S."""
+    """Proposes limits; `answer` runs the eager network on a batch of images, and no batch begins after BUDGET_S."""
     start, parts = clock(), []
     for images in batches(split.images[:MOST_PICTURES], batch):
         if clock() - start > BUDGET_S:

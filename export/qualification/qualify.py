@@ -1,4 +1,4 @@
-"""Step `qualify`: measures one variant's file. Promises: every figure comes from the bytes that would be published."""
+"""Step `qualify`: measures one variant on the file that would be published."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on th
 
 
 def run_qualify(context: StepContext) -> Detail:
-    """Writes `qualify.json` and pictures of images that it answers differently from the reference.
+    """Writes `qualify.json` and pictures of images that the variant answers differently from the reference.
 
-    A file for GPUs is measured on the data here, and never timed: a CPU's time would say nothing about it.
+    A variant for GPUs is measured on the data here but never timed, because a CPU's time says nothing about it.
     """
     assert context.variant is not None
     recipe, traits = context.recipe, TRAITS[context.variant]
@@ -111,7 +111,7 @@ def run_qualify(context: StepContext) -> Detail:
 
 
 def _facts(report: QualifyReport) -> Detail:
-    """What the progress lines show."""
+    """Returns what the progress lines show."""
     facts: dict[str, str | float | int | bool] = {
         report.metric.name: report.metric.value,
         "drop_upper": report.drop.value if report.drop.is_never_worse else report.drop.ci_high,

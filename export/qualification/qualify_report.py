@@ -1,4 +1,4 @@
-"""What qualification measured. Promises: plain frozen values, readable back from report.json, no verdicts."""
+"""Defines what qualification measured as plain frozen values that can be read back from report.json."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from saccade.models.contract.specs import Frozen, Sha256
 
 
 class MetricDrop(Frozen):
-    """Reference minus variant, with the paired interval; negative means the variant is better."""
+    """Reference minus variant, with the paired interval; negative means that the variant is better."""
 
     value: float
     ci_low: float
     ci_high: float
-    is_never_worse: bool = False  # on no selection of the images: what the interval allows for was not seen
+    is_never_worse: bool = False  # true: no selection of the images shows a drop, although the interval allows for one
 
 
 class ClassDropFigure(Frozen):
-    """The same of the one class that may have lost most."""
+    """The drop of the class that may have lost most."""
 
     class_id: int = Field(ge=0)
     value: float
@@ -32,11 +32,11 @@ class ClassDropFigure(Frozen):
 
 
 class ReferenceFigure(Frozen):
-    """What the eager network is worth on the test split, beside the best that needs no picture."""
+    """The eager network's metric on the test split, and that of the best guess that ignores the picture."""
 
     metric: MetricFigure
     chance: float  # the metric of the best guess
-    guess: str  # what it does, as in "always answering 'cat'"
+    guess: str  # what the guess does, as in "always answering 'cat'"
     faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
 
 
@@ -44,7 +44,7 @@ class ParityFigure(Frozen):
     """Difference to the eager network at one batch size."""
 
     batch_size: int = Field(ge=1)
-    relative_l2: float | None  # scores and boxes, worst tensor; None when not finite
+    relative_l2: float | None  # of scores and boxes, for the worst tensor; None when not finite
     class_agreement: float  # share of equal class ids or mask pixels
 
 
@@ -60,7 +60,7 @@ class SpeedRatio(Frozen):
 
 
 class HostileFigure(Frozen):
-    """What the variant answered to an input no camera makes."""
+    """What the variant answered to an input that no camera makes."""
 
     name: str
     is_finite: bool
@@ -68,50 +68,52 @@ class HostileFigure(Frozen):
 
 
 class BatchInvariance(Frozen):
-    """The same image alone and within a batch, worst over all allowed batch sizes."""
+    """Difference of an image alone and within a batch, for the worst of all allowed batch sizes."""
 
     relative_l2: float | None
     id_disagreement: float  # share of differing class ids or mask pixels
 
 
 class LayerFigure(Frozen):
-    """One layer of the file that multiplies; the answer head's own products are left out."""
+    """One layer of the file that multiplies; the products of the answer head are left out."""
 
     node: str
     op: str
-    layer: str  # of the torch network; empty when the graph does not come from one
+    layer: str  # name in the torch network; empty when the graph does not come from one
     precision: Precision
-    flops: int  # per image, multiplication and addition as two
+    flops: int  # per image; a multiplication with its addition counts as two
     activations: int  # output elements per image
     weights: int
     weight_bytes: int
-    zero_share: float | None = None  # of the weights as they are multiplied; None: not constant, or not looked at
+    zero_share: float | None = None  # share of zeros in the multiplied weights; None: not constant, or not examined
 
 
 class PrecisionFigure(Frozen):
-    """What the file multiplies in, against what the variant's name says."""
+    """The precision that the file multiplies in, against that of the variant's name."""
 
     asked: Precision
-    share: float | None  # of the network's FLOPs in it; None: they cannot be counted, `problem` says why
+    share: float | None  # share of the network's FLOPs in this precision; None: not countable, and `problem` says why
     otherwise: tuple[str, ...] = ()  # layers in another precision, the largest first
-    silent: tuple[str, ...] | None = None  # those without a reason; None: the precision step gave none for any layer
+    # such layers without a reason; None: the precision step gave no reasons for any layer
+    silent: tuple[str, ...] | None = None
     parsed_by: str = ""  # the TensorRT that parsed the file; empty: none is installed, or the variant is not for it
-    mismatches: tuple[str, ...] = ()  # layers that TensorRT's strongly typed network does in another type than the file
-    refusal: str = ""  # why TensorRT does not take the file
+    # layers that TensorRT's strongly typed network computes in another type than the file says
+    mismatches: tuple[str, ...] = ()
+    refusal: str = ""  # why TensorRT rejects the file
     problem: str = ""
 
 
 class MaskFigure(Frozen):
-    """Whether every layer that is said to be 2:4 is 2:4 in the file."""
+    """Whether every layer that should be 2:4 is 2:4 in the file."""
 
     claimed: tuple[str, ...]
     violations: tuple[str, ...]
 
 
 class SparseGain(Frozen):
-    """Images per second of the sparse plan over its dense sibling's, measured in turns."""
+    """Images per second of the sparse plan over those of its dense sibling, measured in turns."""
 
-    sibling: str  # variant
+    sibling: str  # name of the dense variant
     batch_size: int = Field(ge=1)
     ratio: float
     ci_low: float
@@ -119,21 +121,21 @@ class SparseGain(Frozen):
 
 
 class DeviceFigures(Frozen):
-    """What a built plan does where it was built."""
+    """What a built plan reached on the device that built it."""
 
     device: MeasuredDevice
-    runtime: str  # with its version
-    is_recorded: bool  # replayed from a recording: never published
+    runtime: str  # name and version of the runtime
+    is_recorded: bool  # replayed from a recording; such figures are never published
     plan_bytes: int
-    precision_share: float  # of the file's FLOPs, by the plan's own layer information
-    unaccounted: tuple[str, ...]  # the file's layers that no plan layer names; they count as another precision
-    sparse_layers: int | None  # plan layers with a sparse tactic; None: the weights are dense
+    precision_share: float  # share of the file's FLOPs, by the plan's own layer information
+    unaccounted: tuple[str, ...]  # layers of the file that no plan layer names; they count as another precision
+    sparse_layers: int | None  # number of plan layers with a sparse tactic; None: the weights are dense
     sparse_gain: SparseGain | None
     latency: tuple[LatencyFigure, ...]
     metric: MetricFigure
     drop: MetricDrop
-    memory_mb: float | None = None  # of the device, that the opened plan took with its buffers
-    operating_point: OperatingPoint | None = None  # of detectors
+    memory_mb: float | None = None  # device memory that the opened plan took with its buffers
+    operating_point: OperatingPoint | None = None  # for detectors
     operating_drop: MetricDrop | None = None
 
 
@@ -142,8 +144,8 @@ class QualifyReport(Frozen):
 
     variant: str
     file_sha256: Sha256
-    file_bytes: int  # with its external weights
-    external_sha256: dict[str, Sha256] = Field(default_factory=dict)  # weight files beside it, by name
+    file_bytes: int  # size with external weights
+    external_sha256: dict[str, Sha256] = Field(default_factory=dict)  # digests of the weight files beside it, by name
     metric: MetricFigure
     drop: MetricDrop
     per_class: tuple[float | None, ...]
@@ -157,18 +159,18 @@ class QualifyReport(Frozen):
     detail: dict[str, str | float | int | bool]
     curves: Curves | None = None
     disagreements: Disagreements | None = None
-    agreement: dict[Agreement, float] | None = None  # with the eager network's answers, in the task's terms
+    agreement: dict[Agreement, float] | None = None  # agreement with the eager network's answers, in the task's terms
     worst_class: ClassDropFigure | None = None
-    form_error: float | None = None  # worst relative L2 of the conversion proof of its own form of the weights
+    form_error: float | None = None  # worst relative L2 in the conversion proof of its own form of the weights
     mask: MaskFigure | None = None  # None: the weights are not said to be 2:4
     layers: tuple[LayerFigure, ...] = ()
     precision: PrecisionFigure | None = None
-    runs_compared: int = 2  # of the same batch, bit by bit; `is_deterministic` speaks of all of them
-    memory_mb: float | None = None  # that a process grew by when it opened the file and ran a batch; None: not here
+    runs_compared: int = 2  # runs of the same batch, compared bit by bit; `is_deterministic` covers all of them
+    memory_mb: float | None = None  # growth of a process that opened the file and ran a batch; None: not measured here
     measured_through: str = "ONNX Runtime on the CPU"
     efficiency: Efficiency | None = None
     device: DeviceFigures | None = None  # None: no plan of it was built and measured
     reference: ReferenceFigure | None = None
-    operating_point: OperatingPoint | None = None  # of detectors
-    operating_drop: MetricDrop | None = None  # there, against the eager network there
+    operating_point: OperatingPoint | None = None  # for detectors
+    operating_drop: MetricDrop | None = None  # drop at that threshold, against the eager network at the same one
     faults: tuple[str, ...] = ()  # why answers to the test images cannot be true

@@ -1,4 +1,4 @@
-"""Step `reference`: what the eager float network answers. Promises: textbook normalisation and answer, no tricks."""
+"""Step `reference`: records the eager float network's answers, with plain normalisation and plain answer heads."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def run_reference(context: StepContext) -> Detail:
 
 
 def eager_answers(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
-    """Answers to all images (n, height, width, 3), one batch per core at a time.
+    """Returns answers to all images (n, height, width, 3), with one batch per core at a time.
 
-    Every batch runs on one thread: that is faster than sharing each layer out, and gives the same bits on any machine
-    of this kind, however many cores it has.
+    Every batch runs on one thread: that is faster than dividing each layer among cores, and gives the same bits on any
+    machine of this kind, however many cores it has.
     """
     groups = batches(images, 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size)
     with ThreadPoolExecutor(usable_threads(0), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -89,7 +89,7 @@ def eager_answers(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -
 
 
 def eager_answer(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
-    """The network on normalised float input, and its answer written the textbook way."""
+    """Runs the network on normalised float input and returns its answer in the plain form."""
     with torch.inference_mode():
         inputs = plain_input(network, torch.from_numpy(images), recipe.normalisation, recipe.preprocess)
         raw = network.module(*inputs)
@@ -97,7 +97,7 @@ def eager_answer(network: Network, recipe: Recipe, images: NDArray[np.uint8]) ->
 
 
 def _raw_outputs(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-    """What the network itself answers, before any head."""
+    """Returns what the network itself answers, before any head."""
     groups = batches(images, 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size)
     with torch.inference_mode():
         parts = [
@@ -110,7 +110,7 @@ def _raw_outputs(network: Network, recipe: Recipe, images: NDArray[np.uint8]) ->
 
 
 def reference_answers(artifact: Artifact, recipe: Recipe) -> Answer:
-    """The stored answers, one array per output tensor of the contract."""
+    """Returns the stored answers, one array per output tensor of the contract."""
     with np.load(artifact.file(ANSWERS_FILE), allow_pickle=False) as stored:
         return [stored[spec.name] for spec in output_tensors(recipe.task, recipe.preprocess)]
 

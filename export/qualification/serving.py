@@ -1,4 +1,4 @@
-"""Opens variants the way the service does. Promises: the same backend class and session options as in production."""
+"""Opens variants with the backend class and session options that the service uses."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 
 def open_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
-    """Raises BackendError when the file does not have the contract's tensors.
+    """Opens a file. Raises BackendError when the file does not have the contract's tensors.
 
-    A file in fp16 or bf16 is opened as its emulation: here is a CPU, which has no such kernels or rounds less.
+    A file in fp16 or bf16 is opened as its emulation, because CPUs have no such kernels or round less.
     """
     with runnable_file(file) as runnable:
         return _open(runnable, recipe, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
 
 
 def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[OnnxRuntimeBackend, OnnxRuntimeBackend]:
-    """The deploy graph and its bare twin, to be timed in turns."""
-    # Without spinning: threads of the one would still burn the cores while the other runs.
+    """Opens the deploy graph and its bare form, to be timed in turns."""
+    # Spinning is off, because idle threads of one session would use the cores while the other runs.
     return (
         _open(deploy, recipe, input_tensor(recipe.preprocess), allow_spinning=False),
         _open(bare, recipe, bare_input(recipe.preprocess), allow_spinning=False),
@@ -35,7 +35,7 @@ def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[Onnx
 
 
 def open_racing_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
-    """One of several deploy graphs that are timed in turns; it does not spin, for the reason above."""
+    """Opens one of several deploy graphs that are timed in turns, without spinning for the same reason."""
     return _open(file, recipe, input_tensor(recipe.preprocess), allow_spinning=False)
 
 
@@ -55,5 +55,5 @@ def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) 
 
 
 def _has_float8(file: Path) -> bool:
-    """Of float8 pairs ONNX Runtime 1.31 makes int8 kernels, which it then refuses, or drops Relus: wrong answers."""
+    """Tells whether a file has float8 weights: ONNX Runtime 1.31 turns such Q/DQ pairs into wrong int8 kernels."""
     return any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in load_graph(file).graph.initializer)

@@ -1,4 +1,4 @@
-"""Measures a file's time and memory on this machine. Promises: serving's own sessions; compared graphs take turns."""
+"""Measures a file's time and memory on this machine in the sessions that serve; compared graphs take turns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MEMORY_TIMEOUT_S = 600.0
 def latency_figures(
     backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]
 ) -> tuple[LatencyFigure, ...]:
-    """One per allowed batch size."""
+    """Measures one figure per allowed batch size."""
     figures = []
     for size in recipe.allowed_batch_sizes:
         batch = batch_of(images, size)
@@ -43,7 +43,7 @@ def latency_figures(
 def speed_ratios(
     deploy_file: Path, bare_file: Path, recipe: Recipe, images: NDArray[np.uint8]
 ) -> tuple[SpeedRatio, ...]:
-    """The deploy graph against the bare one, in turns."""
+    """Times the deploy graph against the bare one, in turns."""
     deploy, bare = open_racing_backends(deploy_file, bare_file, recipe)
     figures = []
     for size in recipe.qualify.compare_batch_sizes:
@@ -64,7 +64,7 @@ def speed_ratios(
 
 
 def memory_mb(file: Path, recipe: Recipe) -> float:
-    """MB by which the largest resident size of a new process grows when it opens the file and runs the largest batch.
+    """Returns by how many MB a new process's peak grows when it opens the file and runs the largest batch.
 
     Raises GraphError when that process fails.
     """
@@ -79,8 +79,8 @@ def memory_mb(file: Path, recipe: Recipe) -> float:
     return round((after - before) / 1024, 1)
 
 
-# A process of its own, so that nothing else of the export counts. Peak resident size in KiB before and after; from the
-# kernel's own table, since getrusage keeps the peak that the parent had when it started the child.
+# A process of its own, so that nothing else of the export counts. It prints the peak resident size in KiB before and
+# after, from the kernel's own table, because getrusage starts with the parent's peak.
 _CHILD = """
 import json, os, pathlib, sys
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""Where networks come from: one file per library. Promises: facts without building, then an eval-mode float network.
+"""Loads networks, with one file per library: first facts without building, then a float network in eval mode.
 
 A library is imported when a recipe first names it: each takes seconds, and an exporter without it still works.
 """
@@ -16,7 +16,7 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import weights_digest
 
 
-class Source(Protocol):
+class NetworkSource(Protocol):
     """What each file of this package offers as module-level functions."""
 
     def facts(self, source: SourceSpec, weights: Path | None) -> SourceFacts:
@@ -45,10 +45,10 @@ _MODULES = {
 }
 
 
-def source_of(spec: SourceSpec) -> Source:
+def source_of(spec: SourceSpec) -> NetworkSource:
     """The functions of one library. Raises SourceError when it is not installed."""
     try:
-        module: Source = import_module(_MODULES[spec.kind])
+        module: NetworkSource = import_module(_MODULES[spec.kind])
     except ModuleNotFoundError as error:
         raise SourceError(f"source {spec.kind!r} needs {error.name!r}: install the export extra") from error
     return module

@@ -1,4 +1,4 @@
-"""What the libraries offer by name. Promises: every name listed can be written behind its library in a recipe."""
+"""Lists the networks that the libraries offer; a recipe may name each of them behind its library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many classes a checkpoint was trained for. Promises: told by its classifier's shape, or not at all."""
+"""Finds how many classes a checkpoint was trained for, from the shape of its classifier."""
 
 from __future__ import annotations
 

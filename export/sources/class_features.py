@@ -1,4 +1,4 @@
-"""A classifier that also hands out its features. Promises: logits as before, then what its last layer reads."""
+"""Wraps a classifier so that it returns, besides its logits, the features that its last layer reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a library's crop when a recipe changes the size. Promises: the cut keeps the same share of the picture."""
+"""Keeps the share of the picture that a library's crop shows when a recipe changes the size."""
 
 from __future__ import annotations
 

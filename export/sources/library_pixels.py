@@ -1,4 +1,4 @@
-"""A library's own preprocessing as a plain function. Promises: PIL image in, normalised float (3, h, w) array out."""
+"""Wraps a library's own preprocessing as a function from a PIL image to a normalised float (3, h, w) array."""
 
 from __future__ import annotations
 

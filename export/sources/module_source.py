@@ -1,4 +1,4 @@
-"""Builds a network from `module:factory`. Promises: facts come from the recipe, nothing is guessed."""
+"""Builds a network from `module:factory`, with facts that the recipe states."""
 
 from __future__ import annotations
 

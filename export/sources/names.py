@@ -1,4 +1,4 @@
-"""Names of networks and of their classes. Promises: an unknown name is answered with the nearest ones."""
+"""Names networks and their classes, and answers an unknown name with the nearest known ones."""
 
 from __future__ import annotations
 

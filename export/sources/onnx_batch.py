@@ -1,4 +1,4 @@
-"""Takes the fixed batch of one out of a graph. Promises: two pictures prove it, or the file stays as it was."""
+"""Removes the fixed batch of one from a graph when two pictures show that each is still answered alike."""
 
 from __future__ import annotations
 

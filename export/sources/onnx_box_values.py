@@ -1,4 +1,4 @@
-"""What the numbers of boxes show. Promises: pure; a claim must hold for nearly all of them."""
+"""Decides what the numbers of boxes show; a claim must hold for nearly all boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether scores are probabilities already. Promises: no softmax or sigmoid is put on top of another."""
+"""Decides whether scores are probabilities already, so that no second softmax or sigmoid is added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns a file's outputs into one of the forms of `export/network.py`, inside the graph. Promises: batches stay open.
+"""Turns a file's outputs into one of the forms of `export/network.py`, inside the graph.
 
 Each row of a detector is taken with its best class only, as the libraries that such files come from do.
 """
@@ -122,8 +122,8 @@ class QueryBoxes(nn.Module):
         return corners(boxes, self.words, self.size), scores, logits, boxes
 
 
-class Boxes(nn.Module):
-    """Boxes with their scores, in two or three tensors; sorted by nobody yet."""
+class BoxDecoder(nn.Module):
+    """Decodes boxes with their scores, given in two or three tensors and in any order."""
 
     def __init__(self, words: OutputWords, size: tuple[int, int]) -> None:
         super().__init__()
@@ -161,13 +161,13 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
             return Decoding(QueryBoxes(words, classes, size), form, suppression, dense_outputs=2)
         case "boxes":
             is_dense = columns == 4 and words.names is not None and len(words.names) == 2
-            return Decoding(Boxes(words, size), "boxes" if is_dense else "candidates", suppression)
+            return Decoding(BoxDecoder(words, size), "boxes" if is_dense else "candidates", suppression)
         case _:
             return Decoding(YoloRows(words, classes, size), "candidates", suppression, dense_outputs=1)
 
 
 def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:
-    """Cells of all levels, for (width, height)."""
+    """Returns the number of cells of all levels, for (width, height)."""
     width, height = size
     return sum((width // stride) * (height // stride) for stride in strides)
 

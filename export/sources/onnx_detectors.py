@@ -1,4 +1,4 @@
-"""Settles the layout of a detector's outputs. Promises: what shapes, names, metadata and values say must agree."""
+"""Settles the layout of a detector's outputs; shapes, names, metadata and values must agree."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWo
 
 MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
 _ULTRALYTICS_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
-_ANCHORS_PER_CELL = 3  # of YOLOv3 to v7
+_ANCHORS_PER_CELL = 3  # anchors per grid cell of YOLOv3 to v7
 _MASK_COEFFICIENTS = 32
-_YOLOV5_IOU = 0.45  # what detect.py of YOLOv5 suppresses with
+_YOLOV5_IOU = 0.45  # the overlap at which YOLOv5's detect.py suppresses
 _END2END_ROWS = 1000
 _RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
 
@@ -55,7 +55,7 @@ class _Reading:
     signs: FileSigns
     outputs: tuple[OutputSign, ...]
     given: OutputWords
-    labels: int | None  # of the recipe or the file
+    labels: int | None  # class count of the recipe or the file
     hint: int | None  # classes that the data shows; some of the file's may be missing there
     findings: list[Found] = field(default_factory=list)
 
@@ -131,7 +131,7 @@ class _Reading:
         return "yolov5", "said", f"by the file: YOLOv5, {classes} names, {output}"
 
     def rows(self, layout: Layout) -> Detector:
-        """One tensor of boxes and scores."""
+        """Settles one tensor that holds boxes and scores."""
         output = self.outputs[0]
         if len(output.shape) != 2:
             raise SourceError(f"{self.signs.file}: layout {layout} reads (rows, numbers) per picture, found {output}")
@@ -189,7 +189,7 @@ class _Reading:
         return self._detector(words, classes)
 
     def queries(self) -> Detector:
-        """DETR and its kin: logits and boxes per query."""
+        """Settles DETR and similar networks, with logits and boxes per query."""
         by_name = {output.tensor.name: output for output in self.outputs}
         if self.given.names is None and {"logits", "pred_boxes"} <= by_name.keys():
             logits, boxes = by_name["logits"], by_name["pred_boxes"]
@@ -229,7 +229,7 @@ class _Reading:
         return self._detector(words, columns - 1 if kind == "logits" else columns)
 
     def boxes(self) -> Detector:
-        """Boxes beside their scores."""
+        """Settles boxes with separate scores."""
         boxes, scores, ids = self._parts()
         columns = boxes.shape[1]
         classes: int | None = self.labels

@@ -1,4 +1,4 @@
-"""ONNX files of users: read, checked and run. Promises: what a file takes and gives is known before it is used."""
+"""Reads, checks and runs users' ONNX files, so that inputs and outputs are known before a file is used."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class OnnxSignature:
         return None if height is None or width is None else (width, height)
 
     def shape(self, count: int, width: int, height: int) -> tuple[int, int, int, int]:
-        """Of `count` images as the file takes them."""
+        """Returns the shape of `count` images as the file takes them."""
         if self.layout == "nchw":
             return count, self.channels, height, width
         return count, height, width, self.channels

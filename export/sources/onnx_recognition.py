@@ -1,4 +1,4 @@
-"""Settles what an ONNX file is. Promises: metadata first, shapes second, values third; a contradiction is refused.
+"""Settles what an ONNX file is from metadata, then shapes, then values; a contradiction is refused.
 
 Each word comes with where it is from: `said` by the file or the recipe, `found` by running it, or `assumed`.
 """
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SettledWord:
     """One settled word, as `init` prints it."""
 
     word: str
@@ -53,11 +53,11 @@ class Recognition:
     words: FileWords
     preprocess: PreprocessSpec | None
     normalisation: Normalisation
-    findings: tuple[Finding, ...]
+    findings: tuple[SettledWord, ...]
 
 
 class Unrecognised(SourceError):
-    """The outputs say no task; what the input says is known all the same."""
+    """The outputs do not tell the task; facts about the input are known all the same."""
 
     preprocess: PreprocessSpec | None = None
     normalisation: Normalisation | None = None
@@ -65,16 +65,16 @@ class Unrecognised(SourceError):
 
 @dataclass(slots=True)
 class _Notes:
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[SettledWord] = field(default_factory=list)
 
     def settle(self, word: str, given: _T | None, value: _T, origin: Origin, why: str) -> _T:
-        """The recipe's word where it gives one."""
+        """Settles a word: the recipe's value when it gives one, else the given value."""
         chosen, origin, why = (value, origin, why) if given is None else (given, "said", "by the recipe")
         self.add(word, chosen, origin, why)
         return chosen
 
     def add(self, word: str, value: object, origin: Origin, why: str) -> None:
-        self.findings.append(Finding(word, _text(value), origin, why))
+        self.findings.append(SettledWord(word, _text(value), origin, why))
 
 
 def recognised(

@@ -1,4 +1,4 @@
-"""What an ONNX file shows of itself. Promises: metadata read as text only, values of pictures that it was run on."""
+"""Collects what an ONNX file shows: metadata, read as text only, and its values for some pictures."""
 
 from __future__ import annotations
 

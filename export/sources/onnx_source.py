@@ -1,4 +1,4 @@
-"""Networks that are ONNX files already. Promises: what the file is comes from `onnx_recognition.py`, pixels stay ours.
+"""Loads networks that are ONNX files already; `onnx_recognition.py` finds out what a file is.
 
 The file takes float images of one or three channels, in either order of dimensions; the recipe's words and what the
 file shows decide how its outputs become one of the forms of `export/network.py`, inside the graph.
@@ -25,7 +25,7 @@ from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 
-_GREY = (0.299, 0.587, 0.114)  # of red, green and blue: Pillow's mode L
+_GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue, as in Pillow's mode L
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
@@ -71,7 +71,7 @@ def digest(source: SourceSpec) -> str:
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:
-    """A file does not say how its pixels were made."""
+    """Returns None, because a file does not say how its pixels were made."""
     return None
 
 

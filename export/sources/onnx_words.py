@@ -1,4 +1,4 @@
-"""Recipe words for what an ONNX file cannot say. Promises: each is optional, and a wrong one is refused by name."""
+"""Defines recipe words for what an ONNX file cannot say; each is optional, and a wrong one is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that run code when they are read. Promises: names are read from the file, nothing of it is run."""
+"""Refuses checkpoints that run code when they are read; names are read from the file, and nothing of it is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks .pt2 archives before they are opened. Promises: nothing in an archive that would run code is ever loaded.
+"""Checks .pt2 archives before they are opened. Parts that would run code are never loaded.
 
 `torch.export.load` unpickles tensors and objects that an archive marks so, loads compiled libraries, evaluates symbolic
 sizes as Python text, and resolves operators as attributes of torch. What a plain exported network needs is none of it.

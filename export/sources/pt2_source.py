@@ -1,4 +1,4 @@
-"""Networks saved by torch.export.save. Promises: the program's own signature decides size, task and class count.
+"""Loads networks saved by torch.export.save; the program's signature decides size, task and class count.
 
 The program takes one float32 tensor (n, 3, height, width) of normalised images, and returns logits (n, classes), dense
 logits (n, classes, h, w), or boxes with scores.
@@ -60,7 +60,7 @@ def digest(source: SourceSpec) -> str:
 
 
 def library_transform(request: NetworkRequest) -> LibraryTransform | None:
-    """A program does not say how its pixels were made."""
+    """Returns None, because a program does not say how its pixels were made."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""What raw output shapes tell about a network. Promises: an unclear case says nothing, so that the recipe must."""
+"""Derives facts about a network from raw output shapes; an unclear case is left to the recipe."""
 
 from __future__ import annotations
 

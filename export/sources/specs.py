@@ -1,4 +1,4 @@
-"""The `source` section of a recipe. Promises: validated shape per library; names are checked by the source itself."""
+"""Defines the `source` section of a recipe; the source itself checks the names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks of timm. Promises: size, resize rule and normalisation are those of the library's `pretrained_cfg`.
+"""Loads timm's networks; size, resize rule and normalisation are those of the library's `pretrained_cfg`.
 
 The evaluation size is `input_size` with `crop_pct`, as `timm.data.resolve_model_data_config` gives them; the larger
 `test_input_size` of some networks is taken by naming it: `arguments: {img_size: 288}`.

@@ -1,4 +1,4 @@
-"""Detectors of torchvision. Promises: thresholds, sizes, normalisation and labels are the library's own.
+"""Loads torchvision's detectors with the library's own thresholds, sizes, normalisation and labels.
 
 Every detector becomes candidates plus non-maximum suppression in the graph; see `torchvision_detection_dense.py` for
 SSD, RetinaNet and FCOS and `torchvision_detection_proposals.py` for Faster R-CNN.

@@ -1,4 +1,4 @@
-"""Box arithmetic of torchvision's detectors for whole batches. Promises: the library's formulas, shapes that trace."""
+"""Implements the box arithmetic of torchvision's detectors for whole batches, in a form that traces."""
 
 from __future__ import annotations
 

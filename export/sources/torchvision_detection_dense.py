@@ -1,4 +1,4 @@
-"""SSD, RetinaNet and FCOS as modules that trace. Promises: the library's candidates, for every image of a batch.
+"""Implements SSD, RetinaNet and FCOS as modules that trace, with the library's candidates for every image.
 
 The library's own `forward` loops over images and keeps as many rows as pass a threshold. Here every image keeps the
 same number of rows; those at or below the threshold are left to suppression, which does not count them.

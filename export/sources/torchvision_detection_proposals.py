@@ -1,4 +1,4 @@
-"""Faster R-CNN as a module that traces. Promises: the library's proposals and boxes with a fixed number of each.
+"""Implements Faster R-CNN as a module that traces, with a fixed number of the library's proposals and boxes.
 
 Proposals that suppression removes stay as rows without a score, and what the second stage says about them is no
 candidate. Rows keep the order of the anchors, not of the scores: two proposals that score the same but for rounding

@@ -1,4 +1,4 @@
-"""Networks of torchvision. Promises: size, resize rule, normalisation and labels are those of the library's weights.
+"""Loads torchvision's networks; size, resize rule, normalisation and labels are those of the library's weights.
 
 A name may carry the weights whose rules apply, `resnet50.IMAGENET1K_V1`; without, they are the library's default.
 """

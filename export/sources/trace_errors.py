@@ -1,4 +1,4 @@
-"""Why a network cannot be traced. Promises: one line that names the network's own source line and what to change."""
+"""Explains in one line why a network cannot be traced, with its own source line and what to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""transformers' networks in the forms that heads take. Promises: the scores of the library's own post-processing."""
+"""Adapts transformers' networks to the answer heads, with the scores of the library's own post-processing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration and weights of a transformers network. Promises: read locally, no pickle, every misfit is named."""
+"""Reads configuration and weights of a transformers network from local files, without pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of transformers that no tracer follows, said so that it can. Promises: the same numbers, in a stable order."""
+"""Replaces parts of transformers that no tracer follows, with the same numbers in a stable order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transformers image processor does, as a rule for the server. Promises: exact if `is_exact`, None if unknown.
+"""Converts a transformers image processor into the server's resize rule, or into None when it is unknown.
 
 A processor is read after transformers built it, so that defaults of its class and keys of older files are settled.
 """

@@ -1,4 +1,4 @@
-"""Networks of transformers. Promises: local safetensors only, no remote code, labels and preprocessing as published.
+"""Loads transformers' networks from local safetensors, without remote code, as they were published.
 
 With `weights: DIR` everything comes from the directory; with a model type alone the network is random. Adapters to
 the forms of `network.py` are in `transformers_adapters.py`, resize rules in `transformers_pixels.py`.

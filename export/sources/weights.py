@@ -1,4 +1,4 @@
-"""Reads checkpoints. Promises: safetensors only, no pickle is ever opened, and every misfit is named."""
+"""Reads checkpoints as safetensors, never as pickles, and names every misfit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """As `load_weights`, from tensors in memory."""
+    """Works as `load_weights`, from tensors in memory."""
     fitting = fitted_tensors(network, tensors)
     misfits = misfits_of(network, fitting)
     if misfits:

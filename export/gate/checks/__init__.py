@@ -1,4 +1,4 @@
-"""The gate's checks. Promises: pure functions of what was measured and the recipe's limits; one named line each.
+"""The gate's checks: pure functions of the measured figures and the recipe's limits, one named line each.
 
     facts.py       what the gate knows besides the report: files, claims of origin, the version before
     origin.py      G0 file_hash, weights_hash; thresholds, trained_weights, preprocess
@@ -9,5 +9,5 @@
     speed.py       G10 speed_ratio, device_latency, latency, throughput, memory, latency_regression
     names.py       the number of each check, for tables
 
-A check that needs a device that was not there is pending: neither passed nor failed.
+A check whose device is missing is pending: it neither passed nor failed.
 """

@@ -1,4 +1,4 @@
-"""Checks of answers: agreement with the eager network, the task's metric, its worst class. Promises: pure."""
+"""Checks answers: agreement with the eager network, the task's metric, and the class that lost most."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def answer_checks(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _agreement(judged: Judged) -> GateCheck:
-    """The line shows the figure that lies lowest against its limit."""
+    """Compares agreement with its limits; the line shows the figure that lies lowest against its limit."""
     found, limits = judged.report.agreement, judged.thresholds.agreement_limits()
     if not found:
         return GateCheck(name="agreement", passed=False, value=None, limit=None, detail="not measured")
@@ -42,9 +42,9 @@ def _agreement(judged: Judged) -> GateCheck:
 
 
 def _plausible_answers(judged: Judged) -> GateCheck:
-    """Answers of which their form alone says that they cannot be true. Untrained networks are asked for none."""
+    """Denies answers whose form alone shows that they cannot be true; untrained networks are exempt."""
     reference = judged.report.reference
-    faults = (reference.faults if reference else ()) or judged.report.faults  # a variant repeats its reference's
+    faults = (reference.faults if reference else ()) or judged.report.faults  # a variant repeats its reference's faults
     is_excused = judged.thresholds.allow_random_weights
     text = ". ".join(faults) or "in the form that the task promises, on every test image"
     return GateCheck(
@@ -57,7 +57,7 @@ def _plausible_answers(judged: Judged) -> GateCheck:
 
 
 def _unjudged(judged: Judged) -> GateCheck:
-    """Passes, and names the version by what nobody measured."""
+    """Passes, and marks the version as unjudged because nobody measured its metric."""
     return GateCheck(
         name=UNJUDGED,
         passed=True,
@@ -81,7 +81,7 @@ def _test_images(judged: Judged) -> GateCheck:
 
 
 def _better_than_guessing(judged: Judged) -> GateCheck:
-    """A variant may be as good as its reference and still be useless: untrained weights and wrong labels are."""
+    """Requires more than the best guess, because wrong labels make variant and reference equally bad."""
     report, reference = judged.report, judged.report.reference
     limit = judged.thresholds.skill_limit(report.metric.name)
     if reference is None:
@@ -118,7 +118,7 @@ def _metric_drop(judged: Judged) -> GateCheck:
 
 
 def _operating_drop(judged: Judged) -> Iterator[GateCheck]:
-    """The same limit where users are: below its threshold a detection is never seen."""
+    """Applies the drop limit at the score threshold that requests use; detections below it are never seen."""
     report, device = judged.report, judged.report.device
     if report.operating_point is not None and report.operating_drop is not None:
         point = report.operating_point
@@ -136,7 +136,7 @@ def _where(point: OperatingPoint) -> str:
 
 
 def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDrop, where: str) -> GateCheck:
-    """The upper end of the drop's interval; a drop that no selection of the images shows is what was seen of it."""
+    """Compares the interval's upper end; if no selection of the images shows a drop, the measured drop counts."""
     limit = judged.thresholds.metric_drop_limit(judged.report.variant)
     value = drop.value if drop.is_never_worse else drop.ci_high
     unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
@@ -151,7 +151,7 @@ def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDro
 
 
 def _class_drop(judged: Judged) -> GateCheck:
-    """The mean of many classes hides the loss of one."""
+    """Limits the drop of each class, because the mean over many classes hides the loss of one."""
     worst, limit = judged.report.worst_class, judged.thresholds.max_class_drop
     if worst is None:
         return GateCheck(name="class_drop", passed=False, value=None, limit=limit, detail="not measured")
@@ -166,14 +166,14 @@ def _class_drop(judged: Judged) -> GateCheck:
 
 
 def _device_metric(judged: Judged) -> Iterator[GateCheck]:
-    """The plan is another program than the file that was measured here, so its own drop counts too."""
+    """Limits the plan's own drop as well, because the plan computes differently from the file."""
     device = judged.report.device
     if device is not None:
         yield _drop_check(judged, "device_metric", device.metric, device.drop, f" on {device.device.name}")
 
 
 def _metric_regression(judged: Judged) -> Iterator[GateCheck]:
-    """Only where the recipe asks for it and there is a version on the same split to compare with."""
+    """Compares with the published version on the same split, when there is one and the recipe asks for it."""
     limit, previous, metric = judged.thresholds.max_metric_regression, judged.facts.previous, judged.report.metric
     if limit is None or previous is None or previous.metric.images != metric.images:
         return

@@ -1,4 +1,4 @@
-"""What the gate knows besides the report. Promises: values only; nothing here is read from disk."""
+"""Defines as plain values what the gate knows besides the report; nothing is read from disk here."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from saccade.models.contract.manifest import Variant
 
 @dataclass(frozen=True, slots=True)
 class GateFacts:
-    """The files about to be published, where the network comes from, and what was published before."""
+    """The files to be published, where the network comes from, and what was published before."""
 
     file_sha256: str
-    external_sha256: Mapping[str, str] | None = None  # of weight files, by name; None: they were not hashed again
+    # digests of weight files by name; None: they were not hashed again
+    external_sha256: Mapping[str, str] | None = None
     is_trained: bool = True
-    fidelity: FidelityReport | None = None  # how the server's pixels compare with the library's, where it has some
+    # how the server's pixels compare with the library's, when it has a transform
+    fidelity: FidelityReport | None = None
     previous: Variant | None = None  # the same variant of the newest published version
-    agreed: GateThresholds | None = None  # what the recipe says, where it is at hand to compare with
-    report_sha256: tuple[str, str] | None = None  # of the report as it lies there, and as the manifest lists it
+    agreed: GateThresholds | None = None  # the recipe's thresholds, when the recipe is available
+    report_sha256: tuple[str, str] | None = None  # hash of the report as computed now, and as the manifest lists it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Judged:
 
     @property
     def traits(self) -> VariantTraits:
-        """Raises ValueError for a report about something that is no variant."""
+        """Returns the variant's traits. Raises ValueError when the report is about something that is no variant."""
         for name, traits in TRAITS.items():
             if name == self.report.variant:
                 return traits

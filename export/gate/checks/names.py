@@ -1,4 +1,4 @@
-"""Numbers of the checks. Promises: every check the gate can give has one, in the order tables show them."""
+"""Numbers every check that the gate can give, in the order in which tables show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of plain numbers: parity, hostile inputs, batches, repetition. Promises: pure."""
+"""Checks plain numbers: parity, hostile inputs, batches, repetition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def number_checks(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _conversion(judged: Judged) -> Iterator[GateCheck]:
-    """A sparse or pruned network is another one than the eager dense one; it must be what its own module computes."""
+    """Compares sparse and pruned networks with their own torch module, because they differ from the dense network."""
     if judged.traits.form == "dense":
         return
     found, limit = judged.report.form_error, judged.thresholds.max_parity_error
@@ -33,7 +33,7 @@ def _conversion(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _parity(judged: Judged) -> GateCheck:
-    """Dense floats must repeat the eager network; int8 and other weights differ by design: there agreement decides."""
+    """Compares dense float variants with the eager network; others differ by design, and agreement decides there."""
     report, thresholds, traits = judged.report, judged.thresholds, judged.traits
     errors = [each.relative_l2 for each in report.parity]
     disagreement = max((1.0 - each.class_agreement for each in report.parity), default=0.0)
@@ -71,7 +71,7 @@ def _hostile_inputs(judged: Judged) -> GateCheck:
 
 
 def _batch_invariance(judged: Judged) -> GateCheck:
-    """Narrow types round another way where sums come in another order, so variants for GPUs have their own limit."""
+    """Compares images alone and in batches; variants for GPUs have their own limit, because sums there change order."""
     thresholds, found = judged.thresholds, judged.report.batch_invariance
     rounds = judged.traits.needs_gpu
     limit = thresholds.max_half_batch_error if rounds else thresholds.max_batch_error

@@ -1,4 +1,4 @@
-"""Checks of where things come from: bytes, limits, weights, pixels. Promises: pure."""
+"""Checks where a variant comes from: bytes, limits, weights, pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _file_hash(judged: Judged) -> GateCheck:
 
 
 def _weights_hash(judged: Judged) -> Iterator[GateCheck]:
-    """Weights that lie beside the graph; without it a large network's weights would be free to change."""
+    """Compares hashes of weight files beside the graph, because the graph's own hash does not cover them."""
     measured, found = judged.report.external_sha256, judged.facts.external_sha256
     if found is None or not (measured or found):
         return
@@ -41,7 +41,7 @@ def _weights_hash(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _report_hash(judged: Judged) -> Iterator[GateCheck]:
-    """Only where a manifest lies beside the report: figures and limits are as they were published."""
+    """Compares the report's hash with the manifest beside it, so that figures and limits are as published."""
     if judged.facts.report_sha256 is None:
         return
     found, listed = judged.facts.report_sha256
@@ -56,7 +56,7 @@ def _report_hash(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _thresholds(judged: Judged) -> GateCheck:
-    """A gate is passed, not moved: limits are the recipe's, and none is so loose that it says nothing."""
+    """Requires the recipe's limits, none looser than allowed, so that nobody moves the gate to let a file pass."""
     thresholds, agreed = judged.thresholds, judged.facts.agreed
     changed = [] if agreed is None else changed_limits(thresholds, agreed)
     loose = loose_limits(thresholds)
@@ -77,7 +77,7 @@ def _thresholds(judged: Judged) -> GateCheck:
 
 
 def _trained_weights(judged: Judged) -> Iterator[GateCheck]:
-    """Nothing to say about trained weights; random ones pass only where the recipe insists."""
+    """Denies random weights unless the recipe allows them; gives no check for trained weights."""
     if judged.facts.is_trained:
         return
     yield GateCheck(
@@ -91,7 +91,7 @@ def _trained_weights(judged: Judged) -> Iterator[GateCheck]:
 
 
 def _preprocess(judged: Judged) -> Iterator[GateCheck]:
-    """A network that is fed other pixels than it was trained on is another network."""
+    """Compares the server's pixels with the library's, because a network answers worse to other pixels."""
     fidelity, limit = judged.facts.fidelity, judged.thresholds.min_preprocess_agreement
     if fidelity is None:
         return

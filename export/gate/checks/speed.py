@@ -1,4 +1,4 @@
-"""Checks of time and memory: objectives of the recipe, and the version before. Promises: pure."""
+"""Checks time and memory against the recipe's objectives and the version before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def speed_checks(judged: Judged) -> Iterator[GateCheck]:
 
 
 def measured_latency(judged: Judged) -> tuple[tuple[LatencyFigure, ...], MeasuredDevice]:
-    """A variant for GPUs has no latency but its plan's: a CPU's would say nothing about it."""
+    """Returns a variant's latencies and device; a GPU variant has only those of its plan."""
     report = judged.report
     if not judged.traits.needs_gpu:
         return report.latency, report.measured_on
@@ -45,7 +45,7 @@ def _speed_ratio(judged: Judged) -> GateCheck:
 
 
 def _device_latency(judged: Judged) -> GateCheck:
-    """Every variant for GPUs must have been timed on one before it is served."""
+    """Requires that every variant for GPUs was timed on one before it is served."""
     device = judged.report.device
     if device is None:
         return pending("device_latency", None, "latency")
@@ -106,7 +106,7 @@ def _memory(judged: Judged) -> Iterator[GateCheck]:
 def _latency_regression(
     judged: Judged, figures: tuple[LatencyFigure, ...], device: MeasuredDevice
 ) -> Iterator[GateCheck]:
-    """Only where the recipe asks for it and the version before was timed on the same device."""
+    """Compares with the version before, when the recipe asks for it and that version was timed on the same device."""
     limit, previous = judged.thresholds.max_latency_regression, judged.facts.previous
     if limit is None or previous is None or previous.measured_on != device:
         return

@@ -1,4 +1,4 @@
-"""Checks of what a file claims to be: its sparsity and its precision, in the file and in a plan. Promises: pure."""
+"""Checks a file's claims about its sparsity and precision, in the file and in a plan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from saccade.export.gate.checks.facts import Judged
 from saccade.models.contract.manifest import GateCheck
 
-_NAMED = 3  # layers in a line; the report has them all
+_NAMED = 3  # layers that a check's line names; the report lists all
 
 
 def structure_checks(judged: Judged) -> Iterator[GateCheck]:
@@ -41,13 +41,13 @@ def _mask(judged: Judged) -> GateCheck:
 
 
 def _effective_precision(judged: Judged) -> GateCheck:
-    """A file that computes in another type than its name says is slower, or another network, than it claims."""
+    """Requires the precision of the file's name; a file that computes otherwise is slower, or another network."""
     found, asked = judged.report.precision, judged.traits.precision
     limit = judged.thresholds.precision_limit(asked)
     if found is None:
         return GateCheck(name="effective_precision", passed=False, value=None, limit=limit, detail="not measured")
     if found.share is None:
-        # Nothing was asked of a float network that it could fail to do; every other claim must be shown.
+        # An fp32 network makes no claim that it could miss; every other claim must be shown.
         passed = asked == "fp32" or limit == 0.0
         return GateCheck(
             name="effective_precision", passed=passed, value=None, limit=limit, detail=f"not counted: {found.problem}"
@@ -72,7 +72,7 @@ def _effective_precision(judged: Judged) -> GateCheck:
 
 
 def _silent_layers(judged: Judged) -> Iterator[GateCheck]:
-    """A layer may stay in another precision for a reason that was given, never without one."""
+    """Allows a layer to stay in another precision only for a reason that was given."""
     found = judged.report.precision
     if found is None or found.silent is None:
         return
@@ -138,7 +138,7 @@ def _sparse_gain(judged: Judged) -> GateCheck:
 
 
 def pending(name: str, limit: float | None, needs: str) -> GateCheck:
-    """Neither passed nor failed: says what it waits for."""
+    """Returns a pending check that says which device it waits for."""
     return GateCheck(
         name=name,
         passed=False,

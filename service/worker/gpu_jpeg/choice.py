@@ -23,7 +23,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFigures:
+class DecoderFigures:
     """The measurements of one way of decoding on the device."""
 
     decoder: str
@@ -39,7 +39,7 @@ class Choice:
     reason: str
 
 
-def choose_decoder(setting: JpegDecoderSetting, cpu_images_per_s: float, devices: Sequence[DeviceFigures]) -> Choice:
+def choose_decoder(setting: JpegDecoderSetting, cpu_images_per_s: float, devices: Sequence[DecoderFigures]) -> Choice:
     """Chooses the fastest faithful decoder; with "gpu" it may also be slower than the CPU."""
     if setting == "cpu":
         return Choice("", "jpeg_decoder is cpu")

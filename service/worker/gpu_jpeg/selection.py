@@ -14,7 +14,7 @@ import structlog
 from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.errors import BackendError
-from saccade.service.worker.gpu_jpeg.choice import Choice, DeviceFigures, Fidelity, JpegDecoderSetting, choose_decoder
+from saccade.service.worker.gpu_jpeg.choice import Choice, DecoderFigures, Fidelity, JpegDecoderSetting, choose_decoder
 from saccade.service.worker.gpu_jpeg.decoder import DeviceJpegDecoder, GpuJpegDecoder
 from saccade.service.worker.gpu_jpeg.launcher import DriverLauncher
 from saccade.service.worker.gpu_jpeg.nvimagecodec import Engine, NvImageCodec, offered_engines
@@ -31,7 +31,7 @@ class DecoderMeasurement:
 
     choice: Choice
     cpu_images_per_s: float
-    devices: tuple[DeviceFigures, ...]
+    devices: tuple[DecoderFigures, ...]
 
 
 class JpegDecoding:
@@ -75,16 +75,16 @@ class JpegDecoding:
                 self._open.pop(name).close()
         return DecoderMeasurement(choice, cpu, figures)
 
-    def _figures(self, name: str, spec: PreprocessSpec, exclusive: Exclusive) -> DeviceFigures:
+    def _figures(self, name: str, spec: PreprocessSpec, exclusive: Exclusive) -> DecoderFigures:
         try:
             decoder = self._open.get(name)
             if decoder is None:
                 with exclusive():
                     decoder = self._open[name] = self._openers[name]()
             fidelity = fidelity_of(decoder, spec, exclusive)
-            return DeviceFigures(name, device_images_per_s(decoder, spec, exclusive), fidelity)
+            return DecoderFigures(name, device_images_per_s(decoder, spec, exclusive), fidelity)
         except BackendError as error:  # the other engines, or the image threads, may still serve
-            return DeviceFigures(name, 0.0, Fidelity(0.0, "", str(error)))
+            return DecoderFigures(name, 0.0, Fidelity(0.0, "", str(error)))
 
     def close(self) -> None:
         """Frees all decoders; the caller must hold the device."""

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from saccade.export.qualification.curves import MOST_CLASSES, confusion_of, curves_of, precision_recall
-from saccade.export.qualification.detection_evidence import IOU_THRESHOLDS, DetectEvidence, Detections, detect_evidence
+from saccade.export.qualification.detection_evidence import (
+    IOU_THRESHOLDS,
+    DetectEvidence,
+    SceneDetections,
+    detect_evidence,
+)
 from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence
 
 
-def scenes(seed: int, count: int = 20, classes: int = 3) -> tuple[list[Detections], list[Detections]]:
+def scenes(seed: int, count: int = 20, classes: int = 3) -> tuple[list[SceneDetections], list[SceneDetections]]:
     """Truth, and detections that are near it, missing or made up."""
     rng = np.random.default_rng(seed)
     found, truth = [], []
@@ -18,10 +23,10 @@ def scenes(seed: int, count: int = 20, classes: int = 3) -> tuple[list[Detection
         corners = rng.uniform(0, 80, (4, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(10, 30, (4, 2))], axis=1)
         ids = rng.integers(0, classes - 1, 4)  # the last class never occurs
-        truth.append(Detections(boxes, ids, np.ones(4)))
+        truth.append(SceneDetections(boxes, ids, np.ones(4)))
         kept = rng.random(4) < 0.8
         moved = np.concatenate([boxes[kept] + rng.normal(0, 2, (kept.sum(), 4)), rng.uniform(0, 40, (1, 4))])
-        found.append(Detections(moved, np.append(ids[kept], rng.integers(0, classes)), rng.random(kept.sum() + 1)))
+        found.append(SceneDetections(moved, np.append(ids[kept], rng.integers(0, classes)), rng.random(kept.sum() + 1)))
     return found, truth
 
 
@@ -101,7 +106,7 @@ def test_class_that_never_occurs_has_no_curve() -> None:
 
 
 def test_detector_that_finds_nothing_has_a_flat_curve() -> None:
-    nothing = Detections(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
-    truth = Detections(np.array([[0.0, 0.0, 9.0, 9.0]]), np.array([0]), np.ones(1))
+    nothing = SceneDetections(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+    truth = SceneDetections(np.array([[0.0, 0.0, 9.0, 9.0]]), np.array([0]), np.ones(1))
 
     assert set(precision_recall(detect_evidence([nothing], [truth], 1), 0.5).mean) == {0.0}

@@ -13,7 +13,14 @@ from PIL import Image
 from saccade.export.data.datasets import prepare_split
 from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
 from saccade.export.qualification.answer_pictures import pair_jpeg, write_examples
-from saccade.export.qualification.disagreements import Answer, Boxes, amounts_of, box_amount, most_different, paired
+from saccade.export.qualification.disagreements import (
+    Answer,
+    ServedBoxes,
+    amounts_of,
+    box_amount,
+    most_different,
+    paired,
+)
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 CLASSIFY = TaskSpec(task=Task.CLASSIFY, top_k=2)
@@ -89,8 +96,8 @@ def test_boxes_below_the_threshold_and_padding_are_nobody_s_answer() -> None:
 
 
 def test_no_box_is_the_partner_of_two() -> None:
-    one = Boxes(np.array([LEFT]), np.array([0.9]), np.array([1]))
-    two = Boxes(np.array([LEFT, LEFT]), np.array([0.9, 0.6]), np.array([1, 1]))
+    one = ServedBoxes(np.array([LEFT]), np.array([0.9]), np.array([1]))
+    two = ServedBoxes(np.array([LEFT, LEFT]), np.array([0.9, 0.6]), np.array([1, 1]))
 
     assert [side.tolist() for side in paired(one, two)] == [[True], [True, False]]
     assert box_amount(one, two) == pytest.approx(0.6)

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from saccade.export.qualification.bootstrap import resample_weights
-from saccade.export.qualification.detection_evidence import Detections, detect_evidence
+from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
 from saccade.models.metrics.metrics import mean_iou
 
@@ -77,7 +77,9 @@ def test_segment_metric_equals_mean_iou_of_summed_confusions() -> None:
     assert point_value(SegmentEvidence(confusions)) == pytest.approx(mean_iou(confusions.sum(0)))
 
 
-def scenes(images: int, classes: int, seed: int, crowds: float = 0.0) -> tuple[list[Detections], list[Detections]]:
+def scenes(
+    images: int, classes: int, seed: int, crowds: float = 0.0
+) -> tuple[list[SceneDetections], list[SceneDetections]]:
     """Truth and what a middling detector makes of it: shifted, missed, doubled and invented boxes."""
     rng = np.random.default_rng(seed)
     truths, found = [], []
@@ -86,15 +88,15 @@ def scenes(images: int, classes: int, seed: int, crowds: float = 0.0) -> tuple[l
         corners = rng.uniform(0, 150, (count, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(30, 80, (count, 2))], 1)
         class_ids = rng.integers(0, classes, count)
-        truths.append(Detections(boxes, class_ids, np.ones(count), rng.random(count) < crowds))
+        truths.append(SceneDetections(boxes, class_ids, np.ones(count), rng.random(count) < crowds))
         picked = rng.integers(0, count, int(rng.integers(1, 8)))
         moved = boxes[picked] + rng.normal(0, 6, (len(picked), 4))
         guessed = np.where(rng.random(len(picked)) < 0.8, class_ids[picked], rng.integers(0, classes, len(picked)))
-        found.append(Detections(moved, guessed, rng.random(len(picked))))
+        found.append(SceneDetections(moved, guessed, rng.random(len(picked))))
     return found, truths
 
 
-def coco_map(found: list[Detections], truths: list[Detections], classes: int) -> float:
+def coco_map(found: list[SceneDetections], truths: list[SceneDetections], classes: int) -> float:
     def box(corners: NDArray[np.float64]) -> list[float]:
         x1, y1, x2, y2 = corners.tolist()
         return [x1, y1, x2 - x1, y2 - y1]
@@ -136,9 +138,9 @@ def test_detection_metric_equals_pycocotools(seed: int, crowds: float) -> None:
 
 def test_detection_that_finds_a_crowd_counts_neither_for_nor_against() -> None:
     boxes = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 90.0, 50.0]])
-    truth = Detections(boxes, np.array([0, 0]), np.ones(2), np.array([False, True]))
+    truth = SceneDetections(boxes, np.array([0, 0]), np.ones(2), np.array([False, True]))
     inside = np.array([[30.0, 5.0, 40.0, 15.0], [50.0, 5.0, 60.0, 15.0], [0.0, 0.0, 10.0, 10.0]])
-    found = Detections(inside, np.zeros(3, np.int64), np.array([0.9, 0.8, 0.7]))
+    found = SceneDetections(inside, np.zeros(3, np.int64), np.array([0.9, 0.8, 0.7]))
 
     assert point_value(detect_evidence([found], [truth], 1)) == pytest.approx(1.0)
     assert coco_map([found], [truth], 1) == pytest.approx(1.0)
@@ -146,9 +148,9 @@ def test_detection_that_finds_a_crowd_counts_neither_for_nor_against() -> None:
 
 def test_only_the_hundred_best_detections_of_a_class_count() -> None:
     rng = np.random.default_rng(1)
-    truth = Detections(np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([0]), np.ones(1))
+    truth = SceneDetections(np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([0]), np.ones(1))
     boxes = np.concatenate([rng.uniform(50, 60, (100, 4)), truth.boxes])
-    found = Detections(boxes, np.zeros(101, np.int64), np.linspace(1.0, 0.1, 101))
+    found = SceneDetections(boxes, np.zeros(101, np.int64), np.linspace(1.0, 0.1, 101))
 
     assert point_value(detect_evidence([found], [truth], 1)) == coco_map([found], [truth], 1) == 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saccade.export.qualification.detection_evidence import Detections, detect_evidence
+from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, point_value
 from saccade.export.qualification.operating_point import (
     at_threshold,
@@ -17,10 +17,10 @@ from saccade.export.qualification.operating_point import (
 TRUE = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
 ELSEWHERE = np.array([[50.0, 50.0, 60.0, 60.0]])
 IDS = np.zeros(3, np.int64)
-TRUTH = [Detections(TRUE, IDS[:2], np.ones(2))] * 4
+TRUTH = [SceneDetections(TRUE, IDS[:2], np.ones(2))] * 4
 # Both objects, and a box beside them with a score between the two.
 FOUND = detect_evidence(
-    [Detections(np.concatenate([TRUE, ELSEWHERE]), IDS, np.array([0.9, 0.3, 0.5]))] * 4, TRUTH, classes=1
+    [SceneDetections(np.concatenate([TRUE, ELSEWHERE]), IDS, np.array([0.9, 0.3, 0.5]))] * 4, TRUTH, classes=1
 )
 
 
