@@ -4,7 +4,7 @@ export SACCADE_REPOSITORY ?= repository
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the cores
-LONELY := tests/api tests/process # servers under load, one test at a time
+LONELY := tests/api tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
 .PHONY: setup demo export serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean

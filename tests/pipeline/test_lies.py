@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
 from saccade.export.cli.program import app
@@ -40,7 +40,7 @@ _SEGMENT: Document = {
 }
 _QUICK: Document = {
     "model": "lie",
-    "data": "data",
+    "data": {"path": "data", "limits": {"max_near": 1.0}},  # squares on grey look alike
     "variants": ["fp32"],
     "allowed_batch_sizes": [1, 2],
     "qualify": {
@@ -72,6 +72,14 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]
     """Exports a network with its own weights in a file; the data lies in tmp_path / "data"."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "tiny"))
 
+    told_before_the_gate: list[Result] = []
+
+    def refused(network: str, sections: Document) -> Result:
+        """What the program says of data that it does not take to the gate."""
+        with pytest.raises(AssertionError):
+            run(network, sections)
+        return told_before_the_gate[-1]
+
     def run(network: str, sections: Document, gate: Document | None = None) -> Told:
         module = getattr(honest_networks, network)()
         save_file(module.state_dict(), tmp_path / "weights.safetensors")
@@ -83,10 +91,12 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]
         recipe.write_text(yaml.safe_dump(_QUICK | sections | source | {"gate": gate or {}}))
         places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
         result = CliRunner().invoke(app, ["run", str(recipe), *places])
+        told_before_the_gate.append(result)
         made = next((tmp_path / "work" / "lie").glob("gate-*"), None)
         assert made is not None, result.output
         return Told(tmp_path, read_report(made / "report.json"), result.exit_code, result.output)
 
+    run.refused = refused  # type: ignore[attr-defined]
     run.export = export  # type: ignore[attr-defined]  # for networks of another file
     return run
 
@@ -139,11 +149,16 @@ def test_shuffled_labels_are_no_better_than_guessing(told: Callable[..., Told], 
     _ensure_denied(told("ColourClassifier", _CLASSIFY), "better_than_guessing", "no better than guessing")
 
 
-@pytest.mark.parametrize("images", [1, 5])
-def test_a_handful_of_test_images_is_too_few(images: int, told: Callable[..., Told], tmp_path: Path) -> None:
-    write_colours(tmp_path / "data", images)
+def test_a_handful_of_test_images_is_too_few(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 5)
 
-    _ensure_denied(told("ColourClassifier", _CLASSIFY, {"min_metric": 0.5}), "test_images", f"{images} test images")
+    _ensure_denied(told("ColourClassifier", _CLASSIFY, {"min_metric": 0.5}), "test_images", "5 test images")
+
+
+def test_one_test_image_is_refused_before_anything_is_converted(told: Any, tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 1)
+
+    _ensure_refused(told.refused("ColourClassifier", _CLASSIFY), "split 'test' (test) shows only 'red'", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,15 +199,11 @@ def test_detectors_of_another_form_or_without_a_hit_are_denied(
     _ensure_denied(told(network, _DETECT), check, sentence)
 
 
-def test_segmenter_whose_foreground_never_occurs_is_no_better_than_one_mask(
-    told: Callable[..., Told], tmp_path: Path
-) -> None:
+def test_masks_without_foreground_are_refused_since_finding_nothing_would_be_perfect(told: Any, tmp_path: Path) -> None:
     write_masks(tmp_path / "data", 60, has_foreground=False)
 
-    found = told("BrightSegmenter", _SEGMENT)
-
-    assert found.report.reference.value == 1.0, "a figure that looks perfect"
-    _ensure_denied(found, "better_than_guessing", "calling every pixel 'background' reaches 1.0000")
+    sentence = "shows only 'background', so a network that finds nothing would be perfect"
+    _ensure_refused(told.refused("BrightSegmenter", _SEGMENT), sentence, tmp_path)
 
 
 def test_without_labels_a_version_is_published_as_unjudged(told: Callable[..., Told], tmp_path: Path) -> None:
@@ -204,6 +215,12 @@ def test_without_labels_a_version_is_published_as_unjudged(told: Callable[..., T
     manifest, _ = read_manifest(tmp_path / "repository" / "lie" / "1")
     assert not manifest.judged
     assert "unjudged" in {check.name for check in manifest.variants[0].gate.checks}
+
+
+def _ensure_refused(found: Result, sentence: str, root: Path) -> None:
+    assert sentence in " ".join(found.output.split())
+    assert found.exit_code == 1
+    assert not (root / "repository").exists()
 
 
 def _ensure_denied(found: Told, check: str, sentence: str) -> None:

@@ -148,7 +148,7 @@ def test_a_recipe_without_quantized_variants_needs_no_calibration_data(tmp_path:
 
 
 def test_shared_or_too_few_calibration_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match="32 calibration images are also in split 'tuning'"):
+    with pytest.raises(DataRefused, match=r"32 .* images are also in split"):
         run_calibrate(context(tmp_path, "shared", None, Splits(are_shared=True)))
     with pytest.raises(DataRefused, match="32 images, the recipe asks for at least 33"):
         run_calibrate(context(tmp_path, "few", None, Splits(), loaded_recipe(min_images=33)))
