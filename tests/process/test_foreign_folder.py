@@ -37,7 +37,7 @@ RECIPE = {
         "threads": 1,
         "allow_spinning": False,
     },
-    "gate": {"allow_random_weights": True, "allow_loose_thresholds": True, "max_metric_drop": 1.0},
+    "gate": {"mode": "parity", "allow_random_weights": True, "allow_loose_thresholds": True, "max_metric_drop": 1.0},
 }
 
 
