@@ -18,6 +18,7 @@ from saccade.models.contract.preprocessing import (
     preprocess,
     preprocess_into,
     resized_size,
+    unmoved,
 )
 from saccade.models.contract.specs import PreprocessSpec, Resample
 from tests.support.pixels import FILTERS, difference, noise, picture, resized_by_pillow
@@ -62,6 +63,12 @@ def test_letterbox_keeps_the_aspect_ratio_and_centres(size: tuple[int, int], exp
     spec = PreprocessSpec(width=32, height=32, fit="letterbox")
 
     assert geometry_of(*size, spec) == expected
+
+
+def test_pixels_that_are_the_input_already_stay_in_place() -> None:
+    spec = PreprocessSpec(width=32, height=16, fit="stretch")
+
+    assert unmoved(spec) == geometry_of(32, 16, spec) == Geometry(32, 16, 0, 0, 32, 16)
 
 
 def test_stretch_fills_the_whole_input() -> None:
