@@ -134,3 +134,15 @@ def test_objective_without_a_figure_denies_a_variant_for_cpus() -> None:
     objectives = GateThresholds(max_p99_ms_batch_1=9.0, min_images_per_s=1.0, max_memory_mb=999.0)
 
     assert failed_checks(decided(without, objectives)) == ["latency", "throughput", "memory"]
+
+
+def test_lines_say_what_decides_instead_of_parity_and_that_no_hostile_input_may_fail() -> None:
+    details = {}
+    for report in (INT8, SPARSE):
+        (line,) = (check for check in decided(report).checks if check.name == "parity")
+        details[report.variant] = line.detail
+    (hostile,) = (check for check in decided().checks if check.name == "hostile_inputs")
+
+    assert details["int8-cpu"].endswith("decide for int8")
+    assert details["int8-trt-sparse24"].endswith(" weights")
+    assert (hostile.value, hostile.limit) == (0, 0)
