@@ -47,7 +47,7 @@ def requests(count: int, deadline_s: float = 100.0) -> list[Request]:
 def test_nothing_waiting_gives_an_empty_decision() -> None:
     decision = next_batch([], 0.0, NO_DELAY, Table())
 
-    assert (decision.batch, decision.expired, decision.look_again_s) == ((), (), None)
+    assert (decision.batch, decision.expired, decision.look_again_s, decision.rows) == ((), (), None, 0)
 
 
 def test_earliest_deadline_goes_first_whatever_the_arrival_order() -> None:
