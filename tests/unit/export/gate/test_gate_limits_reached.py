@@ -78,9 +78,10 @@ def test_conversion_exactly_at_its_limit_is_not_denied_and_a_dense_network_has_n
 
 
 def test_regressions_exactly_at_their_limits_are_accepted() -> None:
-    slower = changed(latency=(LATENCY[0].model_copy(update={"p50_ms": 1.25}),))
+    slower = changed(latency=(LATENCY[0].model_copy(update={"p50_ms": 2.5}),))
     worse = changed(metric=METRIC.model_copy(update={"value": 0.75}))
-    before = published(metric=METRIC.model_copy(update={"value": 1.0}))
+    figures = (LATENCY[0].model_copy(update={"p50_ms": 2.0}),)
+    before = published(metric=METRIC.model_copy(update={"value": 1.0}), latency=figures)
 
     assert decided(slower, GateThresholds(max_latency_regression=0.25), previous=before).accepted
     assert decided(worse, GateThresholds(max_metric_regression=0.25), previous=before).accepted
@@ -121,6 +122,32 @@ def test_objectives_count_on_the_device_and_not_on_the_cpu() -> None:
     assert decided(report, GateThresholds(max_p99_ms_batch_1=1.2, min_images_per_s=1000.0)).accepted
     strict = GateThresholds(max_p99_ms_batch_1=1.1, min_images_per_s=1001.0)
     assert failed_checks(decided(report, strict)) == ["latency", "throughput"]
+
+
+def test_memory_of_the_process_counts_where_the_device_has_no_figure() -> None:
+    report = changed(SPARSE, memory_mb=100.0, device=ON_DEVICE)
+
+    assert decided(report, GateThresholds(max_memory_mb=100.0)).accepted
+    assert failed_checks(decided(report, GateThresholds(max_memory_mb=99.0))) == ["memory"]
+
+
+def test_versions_that_were_not_both_timed_at_batch_one_are_not_compared() -> None:
+    strict, untimed = GateThresholds(max_latency_regression=0.0), published(latency=())
+
+    for report, previous in ((GOOD, untimed), (changed(latency=()), published()), (changed(latency=()), untimed)):
+        decision = decided(report, strict, previous=previous)
+        assert decision.accepted
+        assert "latency_regression" not in {check.name for check in decision.checks}
+
+
+def test_lines_about_speed_show_the_best_batch_size_and_what_was_not_measured() -> None:
+    large = LATENCY[0].model_copy(update={"batch_size": 8, "images_per_s": 2000.0})
+    on_device = decided(changed(SPARSE, device=ON_DEVICE.model_copy(update={"latency": (*LATENCY, large)})))
+    shown = {check.name: check.value for check in on_device.checks}
+    (ratio,) = (check for check in decided(changed(speed=())).checks if check.name == "speed_ratio")
+
+    assert shown["device_latency"] == 2000.0
+    assert (ratio.value, ratio.detail) == (None, "not measured; informs")
 
 
 def test_times_of_a_file_on_the_cpu_do_not_stand_for_its_plan() -> None:

@@ -193,11 +193,11 @@ def test_who_uses_up_exactly_its_time_enters() -> None:
 
 
 def test_refusal_says_how_long_the_wait_is_and_when_to_retry() -> None:
-    refused = refusal_of(waiting(2.0), SOON, WaitBounds())
+    refused = refusal_of(waiting(1.0), SOON, WaitBounds())
 
     assert refused is not None
-    assert (refused.what, refused.retry_after_s) == ("wait", 1.25)
-    assert "would wait about 2000 ms" in str(refused)
+    assert (refused.what, refused.retry_after_s) == ("wait", 0.25)
+    assert "would wait about 1000 ms" in str(refused)
 
 
 @pytest.mark.parametrize(("wait_s", "retry_after_s"), [(0.0, 1.0), (2.5, 2.5)])
