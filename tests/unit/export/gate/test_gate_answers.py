@@ -13,6 +13,8 @@ from saccade.export.qualification.qualify_report import (
 from saccade.models.contract.manifest import OperatingPoint
 from tests.support.gated import (
     METRIC,
+    ON_DEVICE,
+    SPARSE,
     changed,
     decided,
     failed_checks,
@@ -87,3 +89,18 @@ def test_a_detector_is_held_to_the_same_limit_at_its_score_threshold() -> None:
     denied = decided(changed(operating_point=point, operating_drop=far))
     assert failed_checks(denied) == ["operating_drop"]
     assert "at score threshold 0.25 (precision 0.900, recall 0.800, F1 0.850)" in denial_text("fp32", denied)
+
+
+def test_a_plan_of_a_detector_is_held_to_the_limit_at_its_score_threshold_too() -> None:
+    point = OperatingPoint(score_threshold=0.25, metric=METRIC, precision=0.9, recall=0.8, f1=0.85)
+    far = MetricDrop(value=0.001, ci_low=0.0, ci_high=0.012)
+    plan = ON_DEVICE.model_copy(update={"operating_point": point, "operating_drop": far})
+
+    assert failed_checks(decided(changed(SPARSE, device=plan))) == ["device_operating_drop"]
+
+
+def test_the_agreement_that_lies_lowest_against_its_limit_is_shown() -> None:
+    decision = decided(changed(agreement={"box_f1": 0.99, "box_iou": 0.86}))
+
+    (line,) = (check for check in decision.checks if check.name == "agreement")
+    assert (line.value, line.limit) == (0.86, 0.85)

@@ -47,6 +47,16 @@ def test_one_class_for_every_pixel_is_the_guess_of_a_segmenter() -> None:
     assert found.value == pytest.approx(0.75 / 2)
 
 
+def test_guess_of_a_segmenter_counts_the_truth_and_not_its_answers() -> None:
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[:8] = 1
+    answer = np.ones((4, SIDE, SIDE), np.uint8)
+
+    found = chance([answer], [SegmentSample(b"", truth)] * 4, TaskSpec(task=Task.SEGMENT))
+
+    assert found == Chance(0.75 / 2, "calling every pixel 'nothing'")
+
+
 def test_truth_without_any_foreground_is_guessed_perfectly() -> None:
     masks = [np.zeros((SIDE, SIDE), np.uint8)] * 3
 

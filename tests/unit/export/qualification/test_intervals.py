@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -10,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import (
+    BootstrapInterval,
+    interval_of,
     metric_drop_interval,
     metric_interval,
     rate_drop_interval,
@@ -87,7 +90,74 @@ def test_one_right_image_says_nearly_nothing() -> None:
 
 
 def test_a_rate_is_as_in_newcombes_table() -> None:
-    # Newcombe 1998, table I, method 4: 81 of 263 and 15 of 148, rounded to four digits.
-    found = [rate_interval(81, 263), rate_interval(15, 148)]
+    # Newcombe 1998, table I, method 4: 81 of 263, 15 of 148, 0 of 20 and 1 of 29, rounded to four digits.
+    found = [rate_interval(hits, images) for hits, images in ((81, 263), (15, 148), (0, 20), (1, 29))]
 
-    assert [(round(each.low, 4), round(each.high, 4)) for each in found] == [(0.2535, 0.3682), (0.0598, 0.1644)]
+    assert [(round(each.low, 4), round(each.high, 4)) for each in found] == [
+        (0.2535, 0.3682),
+        (0.0598, 0.1644),
+        (0.0, 0.2005),
+        (0.0018, 0.1963),
+    ]
+
+
+@pytest.mark.parametrize("hits", [0, 1, 10, 19, 20])
+def test_share_of_wrong_images_has_the_interval_of_the_right_ones_backwards(hits: int) -> None:
+    right, wrong = rate_interval(hits, 20), rate_interval(20 - hits, 20)
+
+    assert bounds(right) == pytest.approx((1.0 - wrong.high, 1.0 - wrong.low))
+
+
+def bounds(found: BootstrapInterval) -> tuple[float, float]:
+    return found.low, found.high
+
+
+Z = 1.959964  # 97.5 % of a normal distribution lie below
+
+
+def test_drop_of_a_rate_adds_the_two_distances_and_what_they_share() -> None:
+    only_lost, as_many = rate_drop_interval(15, 0, 148), rate_drop_interval(16, 16, 64)
+
+    rate, none, quarter = rate_interval(15, 148), rate_interval(0, 148), rate_interval(16, 64)
+    assert bounds(only_lost) == pytest.approx((rate.value - math.hypot(rate.value - rate.low, none.high), rate.high))
+    half = math.hypot(quarter.high - 0.25, 0.25 - quarter.low, Z * math.sqrt(2 * 0.25 * 0.25 / 64))
+    assert bounds(as_many) == pytest.approx((-half, half))
+
+
+def test_gain_has_the_interval_of_the_drop_backwards() -> None:
+    drop, gain = rate_drop_interval(9, 3, 100), rate_drop_interval(3, 9, 100)
+
+    assert drop.value == pytest.approx(0.06)
+    assert (drop.value, *bounds(drop)) == pytest.approx((-gain.value, -gain.high, -gain.low))
+
+
+def test_percentiles_of_the_resamples_leave_equal_tails() -> None:
+    assert bounds(interval_of(0.3, np.arange(1001) / 1000)) == pytest.approx((0.025, 0.975))
+
+
+TWO_VALUES = np.tile([-0.1, 0.1], 100)  # standard deviation 0.1
+
+
+def test_interval_of_a_metric_is_as_wide_as_the_resamples_deviation_says() -> None:
+    half = Z * 0.1 * math.sqrt(10 / 9)
+
+    assert bounds(metric_interval(0.5, 0.5 + TWO_VALUES, 10)) == pytest.approx((0.5 - half, 0.5 + half))
+    assert bounds(metric_interval(0.5, 0.5 + 10 * TWO_VALUES, 10)) == (0.0, 1.0)
+    assert bounds(metric_drop_interval(0.0, TWO_VALUES, 10)) == pytest.approx((-half, half))
+
+
+@pytest.mark.parametrize("value", [0.4, 0.6])
+def test_interval_of_a_metric_few_images_from_its_end_covers_the_one_of_a_rate(value: float) -> None:
+    found = metric_interval(value, value + TWO_VALUES / 100, 10)
+
+    assert bounds(found) == pytest.approx(bounds(rate_interval(10 * value, 10)))
+
+
+def test_interval_of_a_metric_that_no_resample_changes_is_the_one_of_a_rate() -> None:
+    assert bounds(metric_interval(0.5, np.full(200, 0.5), 100)) == pytest.approx(bounds(rate_interval(50, 100)))
+
+
+def test_drop_that_no_resample_shows_allows_for_images_not_drawn() -> None:
+    unseen = rate_interval(0, 20).high
+
+    assert bounds(metric_drop_interval(0.25, np.full(200, 0.25), 20)) == pytest.approx((0.25 - unseen, 0.25 + unseen))

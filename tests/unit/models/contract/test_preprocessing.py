@@ -18,6 +18,7 @@ from saccade.models.contract.preprocessing import (
     preprocess,
     preprocess_into,
     resized_size,
+    unmoved,
 )
 from saccade.models.contract.specs import PreprocessSpec, Resample
 from tests.support.pixels import FILTERS, difference, noise, picture, resized_by_pillow
@@ -64,6 +65,12 @@ def test_letterbox_keeps_the_aspect_ratio_and_centres(size: tuple[int, int], exp
     assert geometry_of(*size, spec) == expected
 
 
+def test_pixels_that_are_the_input_already_stay_in_place() -> None:
+    spec = PreprocessSpec(width=32, height=16, fit="stretch")
+
+    assert unmoved(spec) == geometry_of(32, 16, spec) == Geometry(32, 16, 0, 0, 32, 16)
+
+
 def test_stretch_fills_the_whole_input() -> None:
     spec = PreprocessSpec(width=32, height=16, fit="stretch")
 
@@ -76,6 +83,7 @@ def test_stretch_fills_the_whole_input() -> None:
         ((500, 375), {"shortest_edge": 256, "rounding": "floor"}, (341, 256)),  # torchvision: int(256 * 500 / 375)
         ((375, 500), {"shortest_edge": 256, "rounding": "floor"}, (256, 341)),
         ((9, 9), {"shortest_edge": 256, "rounding": "floor"}, (256, 256)),
+        ((300, 289), {"shortest_edge": 800, "rounding": "floor"}, (830, 800)),  # although 289 * (800 / 289) < 800
         ((427, 640), {"shortest_edge": 232, "rounding": "floor"}, (232, 347)),  # 347.7
         ((427, 640), {"shortest_edge": 232, "rounding": "round"}, (232, 348)),
         ((640, 480), {"cover": (142, 284)}, (379, 284)),  # timm, for an input that is not square
@@ -93,6 +101,7 @@ def test_crop_resizes_as_the_libraries_do(
     [
         ((640, 480), {"rounding": "floor"}, (1066, 800)),  # transformers, detectors: the shorter side decides
         ((2000, 500), {"rounding": "floor"}, (1333, 333)),  # the longer one does: exactly 333.25
+        ((1335, 100), {"rounding": "floor"}, (1335, 100)),  # transformers: 99.85 is the shorter side, so it is kept
         ((300, 289), {"rounding": "floor"}, (830, 800)),
         ((300, 289), {"rounding": "floor_each"}, (830, 799)),  # torchvision, detectors: int(289 * (800 / 289))
         ((640, 480), {"rounding": "floor", "multiple_of": 16}, (1056, 800)),  # YOLOS

@@ -156,7 +156,7 @@ def test_request_that_would_be_late_everywhere_is_refused_before_and_after_its_b
         lambda: story.admission.ensure_room([FIRST, SECOND], in_a_hurry(2.0)),
         lambda: story.admission.admit([FIRST, SECOND], 1, in_a_hurry(2.0)),
     ):
-        with pytest.raises(Overloaded, match="would wait about 4") as caught:
+        with pytest.raises(Overloaded, match=r"would wait about (4000|39\d\d) ms") as caught:
             refuse()
         assert caught.value.what == "wait"
         assert 2.3 < caught.value.retry_after_s < 2.5  # 4 s, less four fifths of 2 s

@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.service.api.admission_rules import Offer, Urgency, WaitBounds, best_offer, excess_s, roomy_offers
+from saccade.service.api.admission_rules import (
+    Offer,
+    Urgency,
+    WaitBounds,
+    best_offer,
+    excess_s,
+    open_offers,
+    refusal_of,
+    roomy_offers,
+)
 from saccade.service.api.instance_estimates import Wait
 from saccade.service.api.priority import Priority
+from saccade.service.errors import NotReady, Overloaded
 from tests.unit.service.api.catalogs import instance
 
 DEVICES = ("cuda:0", "cuda:1", "cuda:2")
@@ -168,3 +178,56 @@ def test_who_names_no_deadline_is_refused_by_the_objective(
     urgency: Urgency, bounds: WaitBounds, wait: Wait, is_refused: bool
 ) -> None:
     assert (excess_s(urgency, wait, bounds) > 0) is is_refused
+
+
+def waiting(wait_s: float, run_s: float = 0.25, *, free_slots: int = SLOTS) -> Offer:
+    return Offer(instance("cuda:0", 1), free_slots, SLOTS, Wait(wait_s, run_s))
+
+
+SOON = Urgency(Priority.NORMAL, allowed_s=1.25)  # of which 1 s, less the run, may be waited
+
+
+def test_who_uses_up_exactly_its_time_enters() -> None:
+    assert refusal_of(waiting(0.75), SOON, WaitBounds()) is None
+    assert refusal_of(waiting(0.5), Urgency(Priority.NORMAL), WaitBounds(0.5)) is None
+
+
+def test_refusal_says_how_long_the_wait_is_and_when_to_retry() -> None:
+    refused = refusal_of(waiting(1.0), SOON, WaitBounds())
+
+    assert refused is not None
+    assert (refused.what, refused.retry_after_s) == ("wait", 0.25)
+    assert "would wait about 1000 ms" in str(refused)
+
+
+@pytest.mark.parametrize(("wait_s", "retry_after_s"), [(0.0, 1.0), (2.5, 2.5)])
+def test_full_slots_refuse_for_a_second_or_for_the_wait(wait_s: float, retry_after_s: float) -> None:
+    refused = refusal_of(waiting(wait_s, free_slots=0), SOON, WaitBounds())
+
+    assert refused is not None
+    assert (refused.what, refused.retry_after_s) == ("slots", retry_after_s)
+
+
+def test_last_free_slot_is_given_but_not_to_low_priority() -> None:
+    last = waiting(0.0, free_slots=1)
+
+    assert refusal_of(last, Urgency(Priority.NORMAL), WaitBounds()) is None
+    assert refusal_of(last, Urgency(Priority.LOW), WaitBounds()) is not None
+
+
+def test_shortest_time_to_retry_is_named_where_all_refuse_and_those_that_do_not_are_kept() -> None:
+    long, short, free = waiting(5.0), waiting(2.0), waiting(0.0)
+
+    assert open_offers([long, free, short], SOON, WaitBounds()) == [free]
+    with pytest.raises(Overloaded) as caught:
+        open_offers([long, short], SOON, WaitBounds())
+    assert caught.value.retry_after_s == 1.25
+    with pytest.raises(NotReady):
+        open_offers([], SOON, WaitBounds())
+
+
+@pytest.mark.parametrize(("run_s", "allowed_s"), [(0.01, 0.25), (0.025, 0.25), (0.5, 5.0), (2.0, 10.0)])
+def test_objective_is_ten_runs_but_neither_less_than_a_quarter_second_nor_more_than_the_deadline(
+    run_s: float, allowed_s: float
+) -> None:
+    assert BY_RUNS.allowed_s(UNNAMED, run_s) == allowed_s

@@ -62,6 +62,12 @@ def test_ties_keep_the_earlier_channels() -> None:
     assert best_two_of_four(torch.ones(1, 4)).tolist() == [[True, True, False, False]]
 
 
-def test_other_channel_counts_are_refused() -> None:
+def test_kept_magnitude_is_a_share() -> None:
+    assert kept_magnitude(torch.tensor([[1.0, -4.0, 3.0, 2.0], [0.0, 5.0, -5.0, 0.0]])) == pytest.approx(17 / 20)
+    assert kept_magnitude(torch.zeros(1, 4)) == 0.0
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (8,)])
+def test_other_channel_counts_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiple of four"):
-        magnitude_mask(torch.ones(2, 6))
+        magnitude_mask(torch.ones(shape))

@@ -66,6 +66,11 @@ def test_waiting_beyond_the_queue_delay_does_not_count() -> None:
     assert wait_that_pays_s(1, 0.004, SIZES, TABLE, at_most_s=0.003) == 0.0
 
 
+def test_waiting_that_only_makes_up_for_its_cost_does_not_pay() -> None:
+    # given two runs of 0.75 s against one of 1 s, and the next request in exactly the 0.5 s that this saves
+    assert wait_that_pays_s(1, 0.5, (1, 2), Table(fixed_s=0.5, each_s=0.25), at_most_s=1.0) == 0.0
+
+
 def test_batch_goes_at_once_when_nobody_is_expected() -> None:
     request = Request(10.0, submitted_s=0.0)
 
@@ -79,3 +84,17 @@ def test_batch_waits_for_those_that_are_expected_soon() -> None:
 
     assert decision.batch == ()
     assert decision.look_again_s == pytest.approx(0.003)
+
+
+def test_batch_does_not_wait_for_those_that_come_after_the_queue_delay() -> None:
+    # given a clock that has run for long, and a next request 4 ms away with 2 ms of the queue delay left
+    request = Request(200.0, submitted_s=100.0)
+    limits = BatchLimits(SIZES, max_queue_delay_s=0.005)
+
+    assert next_batch([request], 100.003, limits, TABLE, gap_s=0.004).batch == (request,)
+
+
+def test_wait_is_never_too_short_for_a_thread() -> None:
+    decision = next_batch([Request(10.0)], 0.0, PATIENT, TABLE, gap_s=1e-6)
+
+    assert decision.look_again_s == pytest.approx(0.0001)

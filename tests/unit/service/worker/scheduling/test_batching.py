@@ -47,7 +47,7 @@ def requests(count: int, deadline_s: float = 100.0) -> list[Request]:
 def test_nothing_waiting_gives_an_empty_decision() -> None:
     decision = next_batch([], 0.0, NO_DELAY, Table())
 
-    assert (decision.batch, decision.expired, decision.look_again_s) == ((), (), None)
+    assert (decision.batch, decision.expired, decision.look_again_s, decision.rows) == ((), (), None, 0)
 
 
 def test_earliest_deadline_goes_first_whatever_the_arrival_order() -> None:
@@ -119,6 +119,26 @@ def test_request_that_just_makes_its_deadline_is_run() -> None:
     assert next_batch([exact], 0.0, NO_DELAY, Table()).batch == (exact,)
 
 
+# Times that are exact in binary, so that a run can end at a deadline to the last bit
+EXACT = Table(fixed_s=0.5, each_s=0.25)
+
+
+def test_full_batch_that_just_makes_a_deadline_is_not_made_smaller() -> None:
+    waiting = [Request(EXACT.batch_s(4)), *requests(3)]
+
+    assert len(next_batch(waiting, 0.0, NO_DELAY, EXACT).batch) == 4
+
+
+def test_batch_that_just_makes_a_deadline_is_padded() -> None:
+    # given runs of 8.25 s for one and of 10 s for eight
+    table = Table(fixed_s=8.0, each_s=0.25)
+    waiting = [Request(10.0), *requests(6)]
+
+    decision = next_batch(waiting, 0.0, BatchLimits((1, 8), 0.0), table)
+
+    assert (len(decision.batch), decision.rows) == (7, 8)
+
+
 def test_queue_delay_waits_for_a_fuller_batch() -> None:
     limits = BatchLimits((1, 2, 4), max_queue_delay_s=0.005)
 
@@ -153,6 +173,15 @@ def test_deadline_cuts_the_wait_for_a_fuller_batch_short() -> None:
 
     assert before.look_again_s == pytest.approx(0.086)
     assert after.batch == (waiting[0],)
+
+
+def test_wait_ends_for_the_earliest_deadline_of_all_that_wait() -> None:
+    # given a full batch of 4 that takes 14 ms, and one patient request beside an urgent one
+    limits = BatchLimits((1, 2, 4), max_queue_delay_s=1.0)
+
+    decision = next_batch([Request(0.100), Request(0.900)], 0.080, limits, Table())
+
+    assert decision.look_again_s == pytest.approx(0.086)
 
 
 def test_expired_requests_are_named_even_while_the_others_wait() -> None:

@@ -56,6 +56,23 @@ def test_nothing_is_padded_while_nothing_is_measured() -> None:
     assert padded_size(LatencyModel(), 7, (1, 8)) is None
 
 
+@pytest.mark.parametrize(
+    ("run_s", "waiting", "padded"),
+    [
+        # One that misses the run: 4 s alone behind it, or 5 s as one of four behind the filled four.
+        ({1: 4.0, 4: 5.0, 8: 6.0}, 7, 8),  # done after 10 s either way
+        ({1: 4.0, 4: 5.0, 8: 7.0}, 7, None),  # done after 11 s instead of 10 s
+        # One that joins the next padded run: done after 22 s either way, or after 24 s instead of 22 s.
+        ({1: 4.0, 4: 10.0, 8: 11.0}, 6, 8),
+        ({1: 4.0, 4: 10.0, 8: 12.0}, 6, None),
+    ],
+)
+def test_padding_makes_no_request_late_that_misses_the_run(
+    run_s: dict[int, float], waiting: int, padded: int | None
+) -> None:
+    assert padded_size(model_of(run_s), waiting, tuple(run_s)) == padded
+
+
 @given(run_s=st.lists(st.floats(0.001, 0.1, allow_subnormal=False), min_size=5, max_size=5), waiting=st.integers(1, 40))
 def test_padded_run_ends_before_any_sequence_of_filled_batches(run_s: list[float], waiting: int) -> None:
     sizes = (1, 2, 4, 8, 32)
@@ -83,6 +100,7 @@ def test_drain_time_counts_a_padded_run_for_what_is_left() -> None:
 
     assert drain_s(model, 128 + 64 + 7, tuple(H200_S)) == pytest.approx(0.0095 + 0.0055 + 0.00195)
     assert filled_s(model, 128 + 64 + 7, tuple(H200_S)) == pytest.approx(0.0095 + 0.0055 + 7 * 0.00092)
+    assert [filled_s(model, size, tuple(H200_S)) for size in H200_S] == list(H200_S.values())
 
 
 @pytest.mark.parametrize(
@@ -97,3 +115,14 @@ def test_drain_time_counts_a_padded_run_for_what_is_left() -> None:
 )
 def test_place_in_line_says_when_its_run_ends(position: int, seconds: float) -> None:
     assert reach_s(model_of({1: 0.1, 4: 0.2}), position, (1, 4)) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("run_s", "position", "seconds"),
+    [
+        ({1: 4.0, 4: 5.0, 8: 7.0}, 9, 7.0 + 5.0),  # behind a full eight, as one of four
+        ({1: 4.0, 4: 20.0, 8: 24.0}, 1, 4.0 + 4.0),  # two runs alone end before a run of four
+    ],
+)
+def test_place_in_line_counts_the_faster_of_both_ways(run_s: dict[int, float], position: int, seconds: float) -> None:
+    assert reach_s(model_of(run_s), position, tuple(run_s)) == pytest.approx(seconds)

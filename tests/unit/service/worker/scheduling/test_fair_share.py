@@ -43,6 +43,38 @@ def test_model_that_could_not_make_it_even_first_does_not_push_in() -> None:
     assert order_of([CLAIM, urgent(tag_s=0.009)], 0.1) == [0, 1]
 
 
+def test_model_that_could_just_not_make_it_does_not_push_in() -> None:
+    # given that one image takes 4 ms, and 3 ms are left
+    assert order_of([CLAIM, urgent(tag_s=0.009)], 0.009) == [0, 1]
+
+
+def test_share_of_a_heavier_first_model_ends_later_in_device_time() -> None:
+    # given a first model of weight 2, whose batch of 10 ms counts as 5 ms
+    first = replace(CLAIM, weight=2.0)
+
+    assert order_of([first, urgent(tag_s=0.0045)], 0.0) == [1, 0]
+    assert order_of([first, urgent(tag_s=0.0055)], 0.0) == [0, 1]
+
+
+# Times that are exact in binary: the first batch takes 1 s, one image 0.25 s
+EXACT = Claim(tag_s=0.0, weight=1.0, rank_s=5.0, deadline_s=5.0, batch_s=1.0, single_s=0.25)
+
+
+@pytest.mark.parametrize(
+    ("first_deadline_s", "deadline_s", "tag_s", "order"),
+    [
+        (5.0, 0.5, 1.0, [1, 0]),  # its share just lets it run next
+        (5.0, 0.25, 0.5, [1, 0]),  # it just makes its deadline when it goes first
+        (5.0, 1.25, 0.5, [0, 1]),  # it just makes its deadline behind the first
+        (1.25, 0.5, 0.5, [1, 0]),  # the first just makes its own deadline behind it
+    ],
+)
+def test_urgency_at_its_bounds(first_deadline_s: float, deadline_s: float, tag_s: float, order: list[int]) -> None:
+    first, other = replace(EXACT, deadline_s=first_deadline_s), replace(EXACT, deadline_s=deadline_s, tag_s=tag_s)
+
+    assert order_of([first, other], 0.0) == order
+
+
 def test_heavier_model_pays_less_for_the_same_time() -> None:
     clock, light, heavy = VirtualClock(), Share(1.0), Share(4.0)
 
@@ -52,14 +84,15 @@ def test_heavier_model_pays_less_for_the_same_time() -> None:
     assert (light.tag_s, heavy.tag_s) == pytest.approx((0.2, 0.05))
 
 
-def test_idle_model_gets_credit_for_a_burst_and_not_for_the_past() -> None:
-    clock, busy, idle = VirtualClock(), Share(), Share()
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_idle_model_gets_credit_for_a_burst_and_not_for_the_past(weight: float) -> None:
+    clock, busy, idle = VirtualClock(), Share(), Share(weight)
     for _ in range(1000):
         clock.serve(busy, 0.1)
 
     clock.returns(idle, largest_batch_s=0.02)
 
-    assert busy.tag_s - 0.1 - idle.tag_s == pytest.approx(BURST_BATCHES * 0.02)
+    assert busy.tag_s - 0.1 - idle.tag_s == pytest.approx(BURST_BATCHES * 0.02 / weight)
 
 
 # With the real queue, on simulated time
