@@ -6,14 +6,16 @@ trade-offs of accuracy against speed. A ladder holds only variants that passed t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
 
 # A level holds memory all the time and costs accuracy when it answers; with a smaller gain it would not help much.
 MIN_SPEEDUP = 1.2
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,13 @@ def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, 
     measured.sort(key=lambda item: (-item.metric.value, -speed(item)))
     is_free = wanted == "auto" and bool(measured)
     first = measured[0] if is_free else choose_variant(manifest, device, wanted)
+    return levels_from(first, measured, speed)
+
+
+def levels_from(first: ItemT, by_metric: Iterable[ItemT], speed: Callable[[ItemT], float]) -> tuple[ItemT, ...]:
+    """Returns `first`, then each next item by falling metric that is faster than the level above it by MIN_SPEEDUP."""
     levels = [first]
-    for item in measured:
+    for item in by_metric:
         if speed(item) >= MIN_SPEEDUP * speed(levels[-1]) > 0:
             levels.append(item)
     return tuple(levels)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.supervisor.engines.candidates import engine_candidates
-from saccade.service.supervisor.ladder import MIN_SPEEDUP
+from saccade.service.supervisor.ladder import levels_from
 
 
 def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | None) -> tuple[Variant, ...]:
@@ -36,8 +36,4 @@ def plan_levels(
     metric = {item.name: item.metric.value for item in manifest.variants}
     by_metric = sorted(images_per_s, key=lambda name: (-metric[name], -images_per_s[name]))
     named = wanted if wanted in images_per_s else fastest
-    levels = [by_metric[0] if wanted == "auto" else named]
-    for name in by_metric:
-        if images_per_s[name] >= MIN_SPEEDUP * images_per_s[levels[-1]] > 0:
-            levels.append(name)
-    return tuple(levels)
+    return levels_from(by_metric[0] if wanted == "auto" else named, by_metric, images_per_s.__getitem__)
