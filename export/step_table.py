@@ -61,6 +61,7 @@ STEPS: tuple[Step, ...] = (
         config=lambda loaded: {
             **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels", "sparsity", "pruning"),
             "recovered": recovered_digest(loaded),
+            "least_gain": loaded.recipe.gate.min_sparse_gain,
             "source": source_digest(loaded.network_request()),
         },
         tools=("torch", "numpy", "pillow", "simplejpeg"),
@@ -70,9 +71,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         "onnx_from_torch",
         run_onnx_from_torch,
-        inputs=("wrap",),
+        inputs=("data", "wrap"),
         config=lambda loaded: (
-            _parts(loaded, "onnx", "preprocess") | {"batch_error": loaded.recipe.gate.max_batch_error}
+            _parts(loaded, "onnx", "preprocess", "data") | {"batch_error": loaded.recipe.gate.max_batch_error}
         ),
         tools=("torch", "onnx", "onnxscript", "onnxruntime"),
         scope="form",
@@ -92,8 +93,8 @@ STEPS: tuple[Step, ...] = (
     Step(
         "onnx_optimization",
         run_onnx_optimization,
-        inputs=("onnx_from_torch",),
-        config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs"),
+        inputs=("data", "onnx_from_torch"),
+        config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs", "data"),
         tools=("onnx", "onnxslim", "onnxruntime"),
         scope="form",
     ),

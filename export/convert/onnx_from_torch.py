@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from saccade.export.artifact import Detail
 from saccade.export.convert.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
 from saccade.export.convert.layer_names import name_nodes_after_layers
+from saccade.export.convert.proof_images import proof_images
 from saccade.export.convert.splice import splice_onnx_networks
 from saccade.export.convert.splice import translation_table as spliced_networks
 from saccade.export.convert.suppression import translation_table as suppression
@@ -47,7 +48,7 @@ def run_onnx_from_torch(context: StepContext) -> Detail:
         eager_outputs(program, len(names) - len(outputs.names)),
         context.out / MODEL_FILE,
         outputs,
-        (recipe.preprocess.height, recipe.preprocess.width),
+        proof_images(context.data, context.loaded),
         is_batchable,
     )
     write_proof(proof, context.out)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxslim
+from numpy.typing import NDArray
 
 from saccade.export.artifact import Detail
-from saccade.export.convert.conversion_proof import Arrays, RawOutputs, compared, raw_outputs, seeded_images
+from saccade.export.convert.conversion_proof import Arrays, RawOutputs, compared, output_scales, raw_outputs
+from saccade.export.convert.proof_images import proof_images
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import use_constant_scales, use_elementwise_vector_product, use_global_pooling
 from saccade.export.graph.large_files import hand_on_weights, load_graph, plain_session, save_graph, weights_as_inputs
@@ -26,7 +30,6 @@ from saccade.export.graph.rewrites.fourier import use_products_for_fourier
 from saccade.export.graph.rewrites.patches_to_image import use_transposed_convolution_for_patches
 from saccade.export.steps import StepContext
 
-_CHECKED_BATCH_SIZES = (1, 3)
 _MAX_ERROR = 1e-5  # relative L2 on raw outputs; fusing may round and change nothing else
 
 
@@ -44,7 +47,7 @@ def run_onnx_optimization(context: StepContext) -> Detail:
         model.CopyFrom(slimmed)
     hand_on_weights(model, original.parent, context.out)
     save_graph(model, file)
-    error = _largest_difference(original, file, outputs, recipe.preprocess.height, recipe.preprocess.width)
+    error = _largest_difference(original, file, outputs, proof_images(context.data, context.loaded))
     if not error <= _MAX_ERROR:
         raise GraphError(f"optimisation changed raw outputs by {error:.1e} (relative L2), allowed is {_MAX_ERROR}")
     mark_network_outputs(model, outputs.names[len(recipe.extra_outputs) :])
@@ -68,19 +71,20 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     return slimmed
 
 
-def _largest_difference(first: Path, second: Path, outputs: RawOutputs, height: int, width: int) -> float:
-    """Returns the relative L2 between the outputs of two files, worst over outputs and batch sizes."""
-    sizes = _CHECKED_BATCH_SIZES if batch_dimension(load_graph(first)) != 1 else _CHECKED_BATCH_SIZES[:1]
+def _largest_difference(first: Path, second: Path, outputs: RawOutputs, images: NDArray[np.uint8]) -> float:
+    """Returns the error between the outputs of two files, as the conversion's proof counts it, worst over all."""
+    is_batchable = batch_dimension(load_graph(first)) != 1
+    batches = [images[:1], images[:3]] if is_batchable else [images[row : row + 1] for row in range(3)]
     # One after the other, because a session holds a copy of the weights.
-    expected, found = (_answers(file, outputs, sizes, height, width) for file in (first, second))
+    expected, found = (_answers(file, outputs, batches) for file in (first, second))
+    scales = output_scales(expected)
     return max(
         figure.relative_l2
-        for size, right, left in zip(sizes, expected, found, strict=True)
-        for figure in compared(outputs, size, left, right, _MAX_ERROR)
+        for batch, left, right in zip(batches, found, expected, strict=True)
+        for figure in compared(outputs, len(batch), left, right, scales, _MAX_ERROR)
     )
 
 
-def _answers(file: Path, outputs: RawOutputs, sizes: tuple[int, ...], height: int, width: int) -> list[Arrays]:
+def _answers(file: Path, outputs: RawOutputs, batches: Sequence[NDArray[np.uint8]]) -> list[Arrays]:
     session = plain_session(file)
-    images = seeded_images(sizes[-1], height, width)
-    return [session.run(list(outputs.names), {"images": images[:size]}) for size in sizes]
+    return [session.run(list(outputs.names), {"images": batch}) for batch in batches]

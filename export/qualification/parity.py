@@ -69,12 +69,12 @@ def difference(found: Arrays, expected: Arrays) -> Difference:
     return Difference(worst if is_finite else None, disagreement)
 
 
-def relative_l2(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Returns |found - expected| / |expected|; infinite when anything is not finite."""
+def relative_l2(found: NDArray[Any], expected: NDArray[Any], least_length: float = 1e-30) -> float:
+    """Returns |found - expected| / max(|expected|, least_length); infinite when anything is not finite."""
     if not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return float("inf")
     gap = float(np.linalg.norm((found.astype(np.float64) - expected).ravel()))
-    return gap / max(float(np.linalg.norm(expected.astype(np.float64).ravel())), 1e-30)
+    return gap / max(float(np.linalg.norm(expected.astype(np.float64).ravel())), least_length, 1e-30)
 
 
 def hostile_images(height: int, width: int) -> dict[str, NDArray[np.uint8]]:

@@ -61,6 +61,8 @@ class SparsityReport(_Written):
     tuning_metric: float | None = None  # after recovery
     permutation_error: float | None = None  # relative L2 of the raw outputs, which permuting must not change
     claimed: tuple[str, ...] = ()  # layers whose weights are 2:4
+    claimed_share: float | None = None  # of the network's multiply-adds, in those layers
+    best_possible_gain: float | None = None  # ratio of images per second that perfect sparse kernels would reach
     layers: tuple[SparseLayer, ...] = ()
     one_shot: tuple[OneShotFigure, ...] = ()
     recovery: Recovery = Recovery()

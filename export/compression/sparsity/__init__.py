@@ -1,5 +1,6 @@
 """2:4 structured sparsity: two of every four input channels are zero at each kernel position, as tensor cores need it.
 
+ceiling.py           the share of work in 2:4 layers, and the best gain that it allows
 channel_groups.py    which channels of a traced network may change places together
 channel_rules.py     what each traced operator means for channels
 eligibility.py       which layers are made sparse, and why the others are not

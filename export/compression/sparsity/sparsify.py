@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saccade.export.artifact import Detail
+from saccade.export.compression.sparsity.ceiling import sparse_work
 from saccade.export.compression.sparsity.channel_groups import channel_groups
 from saccade.export.compression.sparsity.eligibility import WeightedLayer, weighted_layers
 from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
@@ -48,14 +49,18 @@ def run_sparsify(context: StepContext) -> Detail:
     if not any(layer.is_eligible for layer in layers):
         reasons = "; ".join(dict.fromkeys(layer.reason for layer in layers))
         raise GraphError(f"no layer can become 2:4 ({reasons}): leave the sparse variants out of the recipe")
+    images = calibration_images(context, _OBSERVED_IMAGES)
+    _ensure_worthwhile(network, [layer.layer for layer in layers if layer.is_eligible], images, context)
     path = context.loaded.recovered_path
     if path is None:
-        document = _make_sparse(context, network, layers)
+        document = _make_sparse(context, network, layers, images)
     else:
         document = _load_recovered(path, network, layers)
         document["tuning_metric"] = tuning_metric(network, context)
     weights = used_weights(network.module)
     _ensure_claims(document["claimed"], layers, weights)
+    work = sparse_work(network.module, document["claimed"], images[:1])
+    document |= {"claimed_share": work.share, "best_possible_gain": work.ceiling}
     with_weights(network.program, weights)
     save_form(network.program, wrapped, context.out)
     text = orjson.dumps(document, option=orjson.OPT_INDENT_2)
@@ -68,6 +73,8 @@ def run_sparsify(context: StepContext) -> Detail:
     return {
         "claimed_layers": len(document["claimed"]),
         "weighted_layers": len(layers),
+        "claimed_share": work.share,
+        "best_possible_gain": work.ceiling,
         "method": document["method"],
         "tuning_metric": document["tuning_metric"],
         "dense_tuning_metric": document["dense_tuning_metric"],
@@ -76,10 +83,11 @@ def run_sparsify(context: StepContext) -> Detail:
     }
 
 
-def _make_sparse(context: StepContext, network: TracedNetwork, layers: Sequence[WeightedLayer]) -> Document:
+def _make_sparse(
+    context: StepContext, network: TracedNetwork, layers: Sequence[WeightedLayer], images: Tensor
+) -> Document:
     spec, module = context.recipe.sparsity, network.module
     eligible = [layer for layer in layers if layer.is_eligible]
-    images = calibration_images(context, _OBSERVED_IMAGES)
     teacher = traced_network(context.inputs["wrap"].directory, context).module
     dense = tuning_metric(network, context)
     original = _snapshot(network)
@@ -163,6 +171,13 @@ def _load_recovered(path: Path, network: TracedNetwork, layers: Sequence[Weighte
     if unknown:
         raise SourceError(f"sparsity.recovered: {path} claims layers that this network does not have: {unknown[0]}")
     return document
+
+
+def _ensure_worthwhile(network: TracedNetwork, layers: Sequence[str], images: Tensor, context: StepContext) -> None:
+    """Raises GraphError when even perfect sparse kernels would miss the gate's limit, before anything is trained."""
+    refusal = sparse_work(network.module, layers, images[:1]).refusal(context.recipe.gate.min_sparse_gain)
+    if refusal:
+        raise GraphError(refusal)
 
 
 def _ensure_claims(claimed: Sequence[str], layers: Sequence[WeightedLayer], weights: dict[str, Tensor]) -> None:

@@ -118,9 +118,15 @@ def _sparsity_blocks(found: SparsityReport, metric: str) -> Iterator[Block]:
     ranked = [each for each in found.layers if each.kept_magnitude_identity is not None]
     raised = [each for each in ranked if (each.kept_magnitude_permuted or 0.0) > (each.kept_magnitude_identity or 0.0)]
     dense = len(found.layers) - len(found.claimed)
+    gain = (
+        ""
+        if found.claimed_share is None or found.best_possible_gain is None
+        else f" They do {found.claimed_share:.1%} of the multiply-adds, so at best it runs "
+        f"{found.best_possible_gain:.2f}x as fast as the dense network."
+    )
     yield Text(
-        f"2:4 along input channels: {len(found.claimed)} layers claimed, {dense} stay dense. Permuting input channels "
-        f"raises the kept magnitude of {len(raised)} of {len(ranked)} layers."
+        f"2:4 along input channels: {len(found.claimed)} layers claimed, {dense} stay dense.{gain} Permuting input "
+        f"channels raises the kept magnitude of {len(raised)} of {len(ranked)} layers."
     )
     if found.dense_tuning_metric is not None and found.tuning_metric is not None:
         error = (

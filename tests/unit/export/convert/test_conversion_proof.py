@@ -18,14 +18,15 @@ from saccade.export.convert.conversion_proof import (
     compared,
     prove_conversion,
     read_proof,
-    seeded_images,
     write_proof,
 )
 from saccade.export.convert.layer_names import name_nodes_after_layers
+from saccade.export.convert.proof_images import drawn_images
 from saccade.export.errors import GraphError
 
 LOGITS = RawOutputs(("network_0",))
 SHAPE = (6, 8)
+IMAGES = drawn_images(8, *SHAPE)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def coupled(images: NDArray[np.uint8]) -> Arrays:
 
 
 def test_equal_outputs_are_proven_at_every_batch_size(file: Path, tmp_path: Path) -> None:
-    proof = prove_conversion(means, file, LOGITS, SHAPE)
+    proof = prove_conversion(means, file, LOGITS, IMAGES)
 
     assert [(figure.output, figure.batch_size) for figure in proof.figures] == [
         ("network_0", 1),
@@ -76,13 +77,13 @@ def test_equal_outputs_are_proven_at_every_batch_size(file: Path, tmp_path: Path
 
 def test_different_output_is_refused_with_its_name_and_batch(file: Path) -> None:
     with pytest.raises(GraphError, match=r"network_0 differs from the eager network's by 1\.0e-03 .* at batch 3"):
-        prove_conversion(wrong_at_three, file, LOGITS, SHAPE)
+        prove_conversion(wrong_at_three, file, LOGITS, IMAGES)
 
 
 def test_rows_that_depend_on_their_batch_are_found(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saccade.export.convert.conversion_proof.MAX_ERROR", 1.0)  # the file is not what this is about
 
-    proof = prove_conversion(coupled, file, LOGITS, SHAPE)
+    proof = prove_conversion(coupled, file, LOGITS, IMAGES)
 
     assert proof.coupling is not None
     assert "depends on its batch: network_0 of row" in proof.coupling.reason(1e-4)
@@ -90,7 +91,7 @@ def test_rows_that_depend_on_their_batch_are_found(file: Path, monkeypatch: pyte
 
 
 def test_network_that_takes_one_image_is_proven_with_one(file: Path) -> None:
-    proof = prove_conversion(means, file, LOGITS, SHAPE, is_batchable=False)
+    proof = prove_conversion(means, file, LOGITS, IMAGES, is_batchable=False)
 
     assert [figure.batch_size for figure in proof.figures] == [1]
     assert proof.coupling is None
@@ -155,10 +156,57 @@ def test_scores_that_nobody_asks_for_count_as_equal() -> None:
     assert compared(tiny, 1, (boxes, low), (boxes, lower + 0.5))[1].relative_l2 > 0.9
 
 
-def test_images_of_the_proof_are_pictures_and_always_the_same() -> None:
-    images = seeded_images(2, 32, 48)
+def text_map(images: NDArray[np.uint8]) -> Arrays:
+    """A map that is nearly empty for dark pictures, as a text detector's is where there is no text."""
+    (rows,) = means(images)
+    return [np.where(rows > 128, rows / 255, rows * 1e-8).astype(np.float32)]
 
-    np.testing.assert_array_equal(images, seeded_images(2, 32, 48))
+
+def save_text_map(file: Path, rounding: float) -> None:
+    """Writes the same network, whose every answer is off by `rounding`."""
+    model = onnx.load(file)
+    model.graph.node[1].output[0] = "means"
+    constants = {"limit": 128.0, "low": 1e-8, "high": 1 / 255, "rounding": rounding}
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Greater", ["means", "limit"], ["is_text"]),
+            helper.make_node("Mul", ["means", "high"], ["text"]),
+            helper.make_node("Mul", ["means", "low"], ["nothing"]),
+            helper.make_node("Where", ["is_text", "text", "nothing"], ["exact"]),
+            helper.make_node("Add", ["exact", "rounding"], ["network_0"]),
+        ]
+    )
+    onnx.save(model, file)
+
+
+def test_rounding_of_an_empty_map_counts_against_the_maps_of_pictures_that_show_something(file: Path) -> None:
+    """A trained text detector that sees nothing in drawn pictures was "2.8e-01 off" and refused, though exact."""
+    dark = np.full((8, *SHAPE, 3), 40, np.uint8)
+    mixed = dark.copy()
+    mixed[1::2] = 200
+    save_text_map(file, rounding=1e-6)
+
+    with pytest.raises(GraphError, match="network_0 differs"):
+        prove_conversion(text_map, file, LOGITS, dark)
+    assert prove_conversion(text_map, file, LOGITS, mixed).worst.relative_l2 < 1e-4
+    assert prove_conversion(text_map, file, LOGITS, mixed, is_batchable=False).worst.relative_l2 < 1e-4
+
+
+def test_wrong_empty_map_is_refused_beside_full_ones(file: Path) -> None:
+    mixed = np.full((8, *SHAPE, 3), 40, np.uint8)
+    mixed[1::2] = 200
+    save_text_map(file, rounding=1e-4)
+
+    with pytest.raises(GraphError, match="network_0 differs"):
+        prove_conversion(text_map, file, LOGITS, mixed)
+
+
+def test_images_of_the_proof_are_pictures_and_always_the_same() -> None:
+    images = drawn_images(2, 32, 48)
+
+    np.testing.assert_array_equal(images, drawn_images(2, 32, 48))
     assert images.shape == (2, 32, 48, 3)
     neighbours = np.abs(np.diff(images.astype(float), axis=2)).mean()
     assert neighbours < images.astype(float).std()

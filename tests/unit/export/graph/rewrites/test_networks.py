@@ -16,6 +16,7 @@ from saccade.export.convert.conversion_proof import RawOutputs, prove_conversion
 from saccade.export.convert.folding import fold_network
 from saccade.export.convert.onnx_from_torch import converted, eager_outputs
 from saccade.export.convert.onnx_optimization import slim
+from saccade.export.convert.proof_images import drawn_images
 from saccade.export.graph.onnx_graph import op_counts
 from saccade.export.graph.rewrites.cond_conv import MixtureOfConvolutions
 from saccade.export.plans.operator_support import tensorrt_refusals
@@ -96,7 +97,7 @@ def test_cond_conv_becomes_a_mixture_that_batches(tmp_path: Path) -> None:
     assert sum(isinstance(part, MixtureOfConvolutions) for part in network.modules()) == 2
     torch.testing.assert_close(network(images), before)
     program, file = exported(network, 15, tmp_path)
-    proof = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), (15, 15))
+    proof = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), drawn_images(8, 15, 15))
     assert {figure.batch_size for figure in proof.figures} == {1, 3, 8}
     assert proof.worst.relative_l2 < BATCH_LIMIT
     assert proof.coupling is not None
@@ -108,7 +109,7 @@ def test_volo_converts_without_the_operator_that_stops_tensorrt(tmp_path: Path) 
     network = volo().eval().requires_grad_(False)
 
     program, file = exported(network, 64, tmp_path)
-    proof = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), (64, 64))
+    proof = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), drawn_images(8, 64, 64))
     model = onnx.load(file)
     slimmed = slim(model)
 
@@ -121,5 +122,5 @@ def test_volo_converts_without_the_operator_that_stops_tensorrt(tmp_path: Path) 
     assert proof.coupling is not None
     assert proof.coupling.reason(BATCH_LIMIT) == ""
     onnx.save(slimmed, file)
-    after = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), (64, 64))
+    after = prove_conversion(eager_outputs(program, 0), file, RawOutputs(("network_0",)), drawn_images(8, 64, 64))
     assert after.worst.relative_l2 < BATCH_LIMIT
