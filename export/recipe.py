@@ -39,6 +39,7 @@ class DigitScenes(Frozen):
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
+    test_seed: int | None = Field(default=None, ge=0)  # of the test split, so that it can be renewed alone; null: seed
     images: dict[Split, Annotated[int, Field(ge=1)]]
 
     @model_validator(mode="after")

@@ -47,45 +47,53 @@ class _Tally:
     most: int | None  # most images that are read; None when the recipe sets no limit
     labels: int
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    seen: list[PictureFacts] = field(default_factory=list)
+    objects: Counter[int] = field(default_factory=Counter)  # number of objects or pixels by class
+    images_with: Counter[int] = field(default_factory=Counter)  # number of images by class
+    images_without: int = 0
+    crowds: int = 0
+    unlabelled: int = 0
+    # Of each picture only this is kept, in few large pieces, so that a large set needs a kilobyte per picture.
+    paths: list[Path] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    thumbnails: bytearray = field(default_factory=bytearray)
 
     def takes(self, facts: PictureFacts) -> bool:
-        return self.source.holds_byte(facts.first_byte) and (self.most is None or len(self.seen) < self.most)
+        return self.source.holds_byte(facts.first_byte) and (self.most is None or len(self.paths) < self.most)
 
     def add(self, facts: PictureFacts) -> None:
-        self.seen.append(facts)
         self.sizes[facts.size] += 1
+        classes = facts.class_ids.tolist()
+        self.objects.update(dict(zip(classes, facts.class_counts.tolist(), strict=True)))
+        self.images_with.update(classes)
+        self.images_without += not classes
+        self.crowds += facts.crowds
+        self.unlabelled += facts.unlabelled
+        self.paths.append(facts.path)
+        self.digests.append(facts.pixels_sha256)
+        self.thumbnails += facts.thumbnail.tobytes()
 
     def facts(self, used: int) -> SplitFacts:
-        objects, images_with = np.zeros(self.labels, np.int64), np.zeros(self.labels, np.int64)
-        for each in self.seen:
-            objects[each.class_ids] += each.class_counts
-            images_with[each.class_ids] += 1
         by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
         shown = [by_area[0], self.sizes.most_common(1)[0][0], by_area[-1]] if by_area else []
         return SplitFacts(
             name=self.name,
             source=str(self.source),
-            images=len(self.seen),
-            used=min(used, len(self.seen)),
+            images=len(self.paths),
+            used=min(used, len(self.paths)),
             repeated=repeated(self.prints()),
             sizes=tuple(f"{width}x{height}" for width, height in shown),
             size_count=len(self.sizes),
-            objects=tuple(objects.tolist()),
-            images_with=tuple(images_with.tolist()),
-            images_without=sum(not len(each.class_ids) for each in self.seen),
-            crowds=sum(each.crowds for each in self.seen),
-            unlabelled=sum(each.unlabelled for each in self.seen),
+            objects=tuple(self.objects[label] for label in range(self.labels)),
+            images_with=tuple(self.images_with[label] for label in range(self.labels)),
+            images_without=self.images_without,
+            crowds=self.crowds,
+            unlabelled=self.unlabelled,
         )
 
     def prints(self) -> Fingerprints:
-        thumbnails = [each.thumbnail for each in self.seen]
-        empty = np.empty((0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
-        return Fingerprints(
-            [each.path for each in self.seen],
-            [each.pixels_sha256 for each in self.seen],
-            np.stack(thumbnails) if thumbnails else empty,
-        )
+        """Returns views, which copy nothing."""
+        shape = (-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+        return Fingerprints(self.paths, self.digests, np.frombuffer(self.thumbnails, np.uint8).reshape(shape))
 
 
 def check_data(loaded: LoadedRecipe, told: Told) -> DataReport:
@@ -174,9 +182,9 @@ def _may_compare(first: _Tally, second: _Tally) -> bool:
 
 
 def _pair_facts(first: _Tally, second: _Tally) -> PairFacts:
-    smaller, larger = sorted((first, second), key=lambda tally: len(tally.seen))
+    smaller, larger = sorted((first, second), key=lambda tally: len(tally.paths))
     found = overlap_of(smaller.prints(), larger.prints())
-    count = max(1, len(smaller.seen))
+    count = max(1, len(smaller.paths))
     return PairFacts(
         smaller=smaller.name,
         larger=larger.name,

@@ -20,17 +20,18 @@ _BACKGROUND_LABELS = ("background", "__background__")
 def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name: Split) -> list[Sample]:
     """Returns crops of one digit for classification and whole scenes for the other tasks. Raises DataRefused."""
     count, split = data.images[name], SceneSplit(name)
+    seed = data.seed if data.test_seed is None or name != "test" else data.test_seed
     ids = _digit_ids(labels)
     match task.task:
         case Task.CLASSIFY:
-            crops = crop_samples(split, data.seed, count)
+            crops = crop_samples(split, seed, count)
             return [ClassSample(crop.jpeg, int(ids[crop.class_id])) for crop in crops]
         case Task.DETECT:
-            scenes = scene_samples(split, data.seed, count)
+            scenes = scene_samples(split, seed, count)
             return [DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids]) for scene in scenes]
         case Task.SEGMENT:
             lookup = np.array([_background_id(task, labels), *ids], np.uint8)
-            return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, data.seed, count)]
+            return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, seed, count)]
 
 
 def ensure_digits_known(task: TaskSpec, labels: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, Tra
 from saccade.models.training.samples import SceneSet, scene_set
 from saccade.models.training.task_alignment import Truth
 
-TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 200, 400
+TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 200, 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

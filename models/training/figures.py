@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FIGURES_NAME = "figures.json"
-TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter": 0.80, "digits-vit": 0.97}  # on test
+TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter": 0.80, "digits-vit": 0.96}  # on test
 
 
 @dataclass(frozen=True, slots=True)

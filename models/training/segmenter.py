@@ -19,7 +19,7 @@ from saccade.models.training.loop import TrainingSchedule
 from saccade.models.training.runs import TEST_SEED, TRAIN_SEED, TUNING_SEED, TrainingRun, execute
 from saccade.models.training.samples import SceneSet, scene_set
 
-TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 150, 300
+TRAIN_IMAGES, TUNING_IMAGES, TEST_IMAGES = 8_000, 150, 600
 _AUXILIARY_WEIGHT = 0.4  # as in the paper
 _DIGIT_WEIGHT = 0.5
 
