@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,7 +71,10 @@ def file_sha256(path: Path) -> str:
 
 
 def finished_artifact(directory: Path, digest: str) -> Artifact | None:
-    """Returns the artifact in `directory`, or None when it is missing, of another step, or its files have changed."""
+    """Returns the artifact in `directory`, or None when it is missing, of another step, or its files have changed.
+
+    Side effect: the record's time becomes the time of this use, by which `clean` knows what is needed.
+    """
     try:
         record = orjson.loads((directory / RECORD_NAME).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -81,6 +84,8 @@ def finished_artifact(directory: Path, digest: str) -> Artifact | None:
     files = _file_digests(directory)
     if files != record["files"]:
         return None
+    with suppress(OSError):  # somebody else's directory may be readable only
+        os.utime(directory / RECORD_NAME)
     return Artifact(directory, digest, _content_digest(files), record["detail"], record["seconds"])
 
 

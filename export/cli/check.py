@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from saccade.export.cli import options
-from saccade.export.cli.options import FILE
+from saccade.export.cli.options import FILE, console_for
 from saccade.export.data.check import Told, check_data
 from saccade.export.data.data_table import print_data
 from saccade.export.recipe import load_recipe
-
-_WIDE = 160  # width in characters of a table that is written to a file
 
 
 @click.command()
@@ -34,7 +31,7 @@ def check(recipe: Path, as_json: bool) -> None:
     if as_json:
         print(report.model_dump_json(indent=2))
     else:
-        print_data(Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE), report)
+        print_data(console_for(), report)
     raise SystemExit(1 if report.complaints else 0)
 
 

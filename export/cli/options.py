@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import orjson
+from rich.console import Console
 
 FILE = click.Path(path_type=Path)  # accepts files and folders; each command reports a missing one itself
 
@@ -28,6 +29,20 @@ repository = click.option(
 work = click.option(
     "--work", type=FILE, default=".saccade/export", show_default=True, help="where steps keep what they made"
 )
+
+
+_WIDE = 200  # width in characters of a table that is written to a file
+
+
+def say_reading(*sources: object) -> None:
+    """Prints the first line of a command, on stderr, before it imports what takes seconds."""
+    print(f"# reading {', '.join(map(str, sources))} ...", file=sys.stderr, flush=True)
+
+
+def console_for(*, is_stderr: bool = False) -> Console:
+    """Returns a console of the terminal's width, or a wide one without control codes where there is no terminal."""
+    console = Console(stderr=is_stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=is_stderr, highlight=False, width=_WIDE)
 
 
 def print_json(document: object) -> None:

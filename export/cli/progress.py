@@ -1,73 +1,104 @@
-"""Shows a run's progress on stderr, as bars on a terminal and as plain lines elsewhere; stdout carries only JSON."""
+"""Shows a run as one line per step: behind a spinner on a terminal, as plain lines without control codes elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-from saccade.export.artifact import StepResult
+from saccade.export.artifact import Detail, StepResult
 from saccade.export.data.data_step import DATA_JSON, read_data_report
 from saccade.export.data.data_table import print_data
-from saccade.export.pipeline import Listener, RunSettings, rerun_command
+from saccade.export.pipeline import Listener, RunSettings, planned_steps, rerun_command
+from saccade.export.recipe import LoadedRecipe
+from saccade.export.steps import qualified_name
 
 _LONGEST = 60  # characters of the longest fact that is shown beside others
-_ALWAYS = ("error", "denied", "reason", "not_batchable_reason")  # these facts are shown at any length
+_MOST = 3  # facts of a step that has no words of its own below
+_WHOLE = ("error", "reason", "not_batchable_reason")  # each is a sentence, and gets a line of its own
+_WORDS = {  # what a person wants to know of a step; `-v` shows the rest
+    "data": "{test:,} test, {tuning:,} tuning, {calibration:,} calibration pictures",
+    "wrap": "{parameters:,} parameters",
+    "preprocess": "compared with {compared_with}",
+    "onnx_from_torch": "{nodes} nodes, relative error {relative_error:.1g}",
+    "reference": "{metric} {value:.4f}",
+    "onnx_optimization": "{nodes_before} nodes became {nodes_after}",
+    "calibrate": "{observed_tensors} tensors over {calibration_images} pictures",
+    "gate": "accepted: {variants}",
+    "publish": "version {version}",
+}
+_NAMES = {"drop_upper": "drop at most", "p50_ms_batch_1": "ms for one picture"}
 _STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 
 
 @contextmanager
 def progress_listener(
-    console: Console, model: str, recipe: Path, settings: RunSettings, step_count: int
+    console: Console, loaded: LoadedRecipe, settings: RunSettings, *, verbose: bool = False
 ) -> Iterator[Listener]:
-    """Yields a listener that reports one recipe's steps on `console`."""
+    """Yields a listener that reports one recipe's steps on `console`; `verbose` shows every fact and the data."""
+    names = [qualified_name(step.name, part) for step, part in planned_steps(loaded)]
+    width = max(map(len, names))
+
+    def tell(result: StepResult) -> None:
+        style = _STYLES[result.status] if console.is_terminal else ""
+        facts = _all_facts(result.detail) if verbose else facts_in_words(result)
+        first, *more = step_lines(result, facts, width)
+        if verbose or result.status in ("lost", "failed"):
+            more.append(f"again: {rerun_command(loaded.path, settings, result.step)}")
+        is_cut = console.is_terminal and not verbose
+        console.print(first, style=style, markup=False, no_wrap=is_cut, overflow="ellipsis", soft_wrap=not is_cut)
+        for text in more:
+            console.print(f"      {text}", style=style, markup=False, soft_wrap=True)
+        if verbose and result.step == "data" and result.artifact is not None:
+            print_data(console, read_data_report(result.artifact.file(DATA_JSON)))
+
+    console.print(f"{loaded.recipe.model} ({loaded.path})", markup=False, soft_wrap=True)
     if not console.is_terminal:
-        yield Listener(
-            started=lambda name: None,
-            noted=lambda text: None,
-            finished=lambda result: _print(console, _line(model, recipe, settings, result), result),
-        )
+        yield Listener(started=lambda name: None, noted=lambda text: None, finished=tell)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(model, total=step_count)
-        current = {"step": ""}
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True) as progress:
+        line = progress.add_task("")
+        current = ""
 
         def started(name: str) -> None:
-            current["step"] = name
-            progress.update(bar, description=f"{model} [bold]{name}[/bold]")
+            nonlocal current
+            current = f"{names.index(name) + 1}/{len(names)} {name}"
+            progress.reset(line, description=current)
 
-        def noted(text: str) -> None:
-            progress.update(bar, description=f"{model} [bold]{current['step']}[/bold] {text}")
-
-        def finished(result: StepResult) -> None:
-            progress.advance(bar)
-            _print(progress.console, _line(model, recipe, settings, result), result)
-
-        yield Listener(started, noted, finished)
+        yield Listener(
+            started,
+            noted=lambda text: progress.update(line, description=f"{current}: {text}"),
+            finished=tell,
+        )
 
 
-def _print(console: Console, line: str, result: StepResult) -> None:
-    console.print(line, style=_STYLES[result.status] if console.is_terminal else "", markup=False, soft_wrap=True)
-    if result.step == "data" and result.status == "done" and result.artifact is not None:
-        print_data(console, read_data_report(result.artifact.file(DATA_JSON)))
+def step_lines(result: StepResult, facts: str, width: int) -> list[str]:
+    """Returns a step's line, and one for each sentence about it; width: of the longest step's name."""
+    line = f"  {result.step:<{width}}  {result.status:<6} {result.seconds:6.1f} s  {facts}".rstrip()
+    return [line, *(str(result.detail[key]) for key in _WHOLE if result.detail.get(key))]
 
 
-def _line(model: str, recipe: Path, settings: RunSettings, result: StepResult) -> str:
-    return (
-        f"{model}  {result.step:<20} {result.status:<6} {result.seconds:6.2f} s  {_facts(result.detail)}"
-        f"\n    again: {rerun_command(recipe, settings, result.step)}"
-    )
+def facts_in_words(result: StepResult) -> str:
+    """Returns the few facts of a step that people look for, in words."""
+    name = result.step.partition(".")[0]
+    notes = result.detail.get("notes")
+    try:
+        text = _WORDS[name].format_map(result.detail)
+    except KeyError:  # no words for this step, or it failed before it knew them
+        few = list(_short_facts(result.detail).items())[:_MOST]
+        text = ", ".join(f"{_NAMES.get(key, key.replace('_', ' '))} {value}" for key, value in few)
+    return f"{text}, {notes} notes (-v)" if notes and result.status != "failed" else text
 
 
-def _facts(detail: Mapping[str, str | float | int | bool]) -> str:
-    """Joins the short facts of a step; lists of operators are left to the report."""
-    shown = {key: value for key, value in detail.items() if key in _ALWAYS or len(str(value)) <= _LONGEST}
-    return " ".join(f"{key}={_short(value)}" for key, value in shown.items() if value != "")
+def _all_facts(detail: Detail) -> str:
+    """Joins the facts of a step except lists of operators, which are in the report."""
+    return " ".join(f"{key}={value}" for key, value in _short_facts(detail).items())
 
 
-def _short(value: str | float | int | bool) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _short_facts(detail: Detail) -> Mapping[str, str]:
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in detail.items()}
+    return {key: text for key, text in texts.items() if key not in _WHOLE and 0 < len(text) <= _LONGEST}

@@ -17,7 +17,7 @@ from saccade.export.cli.progress import progress_listener
 from saccade.export.compression.sparsity.mask_check import SPARSITY_FILE
 from saccade.export.compression.sparsity.sparsify import RECOVERED_FILE
 from saccade.export.data.datasets import DataStore
-from saccade.export.pipeline import RunSettings, planned_steps, run_pipeline
+from saccade.export.pipeline import RunSettings, run_pipeline
 from saccade.export.recipe import LoadedRecipe, load_recipe
 
 _STEP = "compress.sparse24"
@@ -36,7 +36,7 @@ def recover(recipe: Path, out: Path, work: Path, as_json: bool) -> None:
     loaded = from_scratch(load_recipe(recipe))
     settings = RunSettings(work, repository=work / "unpublished", until=_STEP)
     console = Console(stderr=True, highlight=False)
-    with progress_listener(console, loaded.recipe.model, loaded.path, settings, len(planned_steps(loaded))) as listener:
+    with progress_listener(console, loaded, settings) as listener:
         last = run_pipeline(loaded, settings, DataStore(), listener)[-1]
     if last.artifact is None:
         sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.options import FILE, print_json
+from saccade.export.cli.options import FILE, print_json, say_reading
 
 if TYPE_CHECKING:
     from saccade.export.sources.onnx_recognition import SettledWord
@@ -35,7 +34,7 @@ def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, mea
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
-    print(f"# reading {checkpoint or source} ...", file=sys.stderr, flush=True)  # the imports below take seconds
+    say_reading(checkpoint or source)
     from saccade.export.cli.init import summary, with_proposal, write_recipe
 
     new = write_recipe(checkpoint, source, data, out)

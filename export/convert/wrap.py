@@ -84,7 +84,7 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
     """
     preprocess = recipe.preprocess
     module, folds = _folded_layers(network, recipe)
-    parameters = sum(parameter.numel() for parameter in module.parameters())
+    parameters = sum(parameter.numel() for parameter in module.parameters()) + _parameters_in_files(module)
     if network.zero_bars or network.takes_padding_mask:
         folded = padded_network(network, module, recipe.normalisation, preprocess)
     else:
@@ -140,6 +140,11 @@ def _folded_layers(network: Network, recipe: Recipe) -> tuple[nn.Module, tuple[d
     example = torch.zeros(1, 3, recipe.preprocess.height, recipe.preprocess.width)
     result = fold_network(network.module, recipe.folding, example)
     return result.module, tuple(asdict(proof) for proof in result.proofs)
+
+
+def _parameters_in_files(module: nn.Module) -> int:
+    """Counts the parameters of the parts that are files, which torch does not see."""
+    return sum(int(getattr(part, "parameter_count", 0)) for part in module.modules())
 
 
 def _ends(network: Network) -> range:

@@ -6,7 +6,6 @@ beside `model.onnx` as soon as they leave torch; steps change the graph and copy
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from saccade.export.errors import GraphError
+from saccade.export.graph.sessions import cpu_session, quiet_options
 
 EXTERNAL_ABOVE_BYTES = 256 << 20  # bytes of weights; smaller graphs are simpler to handle in one file
 _INLINE_BELOW_BYTES = 1 << 20  # shapes, scales and biases, which rewrites read, stay in the graph
@@ -95,13 +95,12 @@ def hand_on_weights(model: onnx.ModelProto, source: Path, target: Path, name: st
 
 def plain_session(file: Path) -> onnxruntime.InferenceSession:
     """Opens a session to compare answers with; one of large weights neither folds nor repacks copies of them."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = quiet_options()
     if weight_files(file):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
+    return cpu_session(file, options)
 
 
 @contextmanager

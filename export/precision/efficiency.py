@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field
 
+from saccade.export.graph.sessions import cpu_session, quiet_options
 from saccade.export.precision.effective_precision import LayerPrecision, share_in
 from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure
@@ -140,7 +140,7 @@ def _product(precision: str, side: int, threads: int) -> Callable[[], object]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
-    options = onnxruntime.SessionOptions()
+    options = quiet_options()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString(), options)
     return lambda: session.run(None, {"left": left})

@@ -26,6 +26,7 @@ from saccade.export.data.image_split import batches
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import attribute, constants_of, drop_unused_constants, tensor_shapes
 from saccade.export.graph.onnx_graph import network_outputs
+from saccade.export.graph.sessions import cpu_session
 from saccade.export.qualification.parity import relative_l2
 
 _MAX_ERROR = 1e-5  # relative L2 of raw network outputs
@@ -224,6 +225,4 @@ def _session(model: onnx.ModelProto, names: Iterable[str]) -> onnxruntime.Infere
     watched.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return cpu_session(watched.SerializeToString())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -92,7 +93,7 @@ def run_qualify(context: StepContext) -> Detail:
         curves=curves_of(evidence),
         disagreements=write_examples(expected, answers, split, recipe.task, recipe.labels, context.out),
         agreement=answer_agreement(answers, expected, recipe.task, len(recipe.labels)),
-        worst_class=_worst_class(accuracy),
+        worst_class=_worst_class(accuracy, recipe.labels),
         form_error=read_proof(context.inputs["onnx_from_torch"].directory).worst.relative_l2,
         mask=structure.mask,
         layers=structure.figures,
@@ -126,12 +127,12 @@ def _facts(report: QualifyReport) -> Detail:
     return facts
 
 
-def _worst_class(accuracy: Accuracy) -> ClassDropFigure | None:
+def _worst_class(accuracy: Accuracy, labels: Sequence[str]) -> ClassDropFigure | None:
     worst = accuracy.worst_class
     if worst is None:
         return None
-    drop = worst.drop
-    return ClassDropFigure(class_id=worst.class_id, value=drop.value, ci_low=drop.low, ci_high=drop.high)
+    drop, label = worst.drop, labels[worst.class_id]
+    return ClassDropFigure(class_id=worst.class_id, label=label, value=drop.value, ci_low=drop.low, ci_high=drop.high)
 
 
 def _through(file: Path) -> str:

@@ -26,6 +26,7 @@ class ClassDropFigure(Frozen):
     """The drop of the class that may have lost most."""
 
     class_id: int = Field(ge=0)
+    label: str = ""  # empty in reports of earlier versions
     value: float
     ci_low: float
     ci_high: float

@@ -92,6 +92,7 @@ shape, threads = json.loads(sys.argv[2])
 images = numpy.zeros(shape, numpy.uint8)
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = threads
+options.log_severity_level = 3
 before = peak()
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 session.run(None, {"images": images})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
+from saccade.export.graph.sessions import cpu_session
 from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
 from saccade.export.sources.onnx_words import InputLayout
 
@@ -24,6 +26,7 @@ FLOAT16 = "tensor(float16)"
 FLOATS = (FLOAT, FLOAT16)
 _LARGEST_REWRITTEN = 1 << 30  # bytes of a file whose batch is worth a copy in memory
 _OPEN_SIDE = 256  # pixels, where the file leaves a side open
+_FLOAT_DATA = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 _OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
@@ -189,8 +192,8 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
     external_files(path)
     try:
         if _opens_up(path, stamp):
-            return _opened((with_dynamic_batch(read_model(path)) or model).SerializeToString())
-        return _opened(str(path))
+            return cpu_session((with_dynamic_batch(read_model(path)) or model).SerializeToString())
+        return cpu_session(path)
     except Exception as error:  # ONNX Runtime's errors share no public class
         unknown = unknown_operators(model)
         if unknown:
@@ -220,17 +223,11 @@ def _opens_up(path: Path, stamp: int) -> bool:
     pair = np.kron(blocks, np.ones((1, 8, 8, 8)))[(slice(None), *(slice(side or _OPEN_SIDE) for side in sides[1:]))]
     pixels = pair.astype(np.float16 if half else np.float32)
     try:
-        sessions = _opened(changed.SerializeToString()), _opened(str(path))
+        sessions = cpu_session(changed.SerializeToString()), cpu_session(path)
     except Exception:  # as in `_session`, which names the reason when the file itself cannot be opened
         return False
     together, alone = (lambda images, each=each: each.run(None, {entries[0].name: images}) for each in sessions)
     return answers_each_alone(together, alone, pixels)
-
-
-def _opened(model: str | bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings about a user's graph are not his to act on
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def unknown_operators(model: onnx.ModelProto) -> list[str]:
@@ -261,6 +258,11 @@ def _all_nodes(nodes: list[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 yield from _all_nodes(list(graph.node))
+
+
+def parameter_count(graph: onnx.GraphProto) -> int:
+    """Counts the numbers of all float tensors that lie in the file; whole numbers are shapes and positions."""
+    return sum(prod(tensor.dims) for tensor in _tensors(graph) if tensor.data_type in _FLOAT_DATA)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

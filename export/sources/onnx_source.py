@@ -7,7 +7,6 @@ file shows decide how its outputs become one of the forms of `export/network.py`
 from __future__ import annotations
 
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,14 @@ from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.onnx_decoding import ClassScores, Decoding, DenseScores, detection_decoding
-from saccade.export.sources.onnx_files import OnnxSignature, has_one_image, read_model, run, signature_of
+from saccade.export.sources.onnx_files import (
+    OnnxSignature,
+    has_one_image,
+    parameter_count,
+    read_model,
+    run,
+    signature_of,
+)
 from saccade.export.sources.onnx_recognition import Recognition, Unrecognised, is_channels_last, recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_words import FileWords
@@ -89,8 +95,7 @@ class OnnxNetwork(nn.Module):
         self.outputs = outputs
         self.decoding = decoding
         self.register_buffer("grey", torch.tensor(_GREY).view(1, 3, 1, 1))
-        model = read_model(path, with_data=False)
-        self.parameter_count = sum(prod(tensor.dims) for tensor in model.graph.initializer)
+        self.parameter_count = parameter_count(read_model(path, with_data=False).graph)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if self.channels == 1:

@@ -5,14 +5,17 @@ version.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import orjson
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from saccade.models.contract.manifest import Manifest, ManifestError, Variant, read_manifest
 from saccade.service.cli.engines import engines
@@ -23,6 +26,15 @@ from saccade.service.repository.open import FoundVersion, list_versions
 from saccade.service.repository.signature import read_signature
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.variants import gate_state
+
+_WIDE = 200  # width in characters of a list that is written to a file
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "  variant": "left",
+    "gate": "left",
+    "metric": "left",
+    "95 % interval": "left",
+    "best images/s": "right",
+}
 
 
 @click.group()
@@ -38,16 +50,46 @@ repository.add_command(engines)
 @json_option
 def list_command(root: Path, as_json: bool) -> None:
     """All versions, with the figures their manifests measured."""
-    rows = [row for found in list_versions(root) for row in _rows(found)]
+    versions = [_rows(found) for found in list_versions(root)]
     if as_json:
-        click.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps([row for rows in versions for row in rows], option=orjson.OPT_INDENT_2))
         return
-    table = Table(
-        "model", "version", "variant", "gate", "metric", "95 % interval", "best images/s", "measured on", "key id"
-    )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
+    for rows in versions:
+        _print_version(console, rows)
+
+
+def _print_version(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Prints a version's name, a line per variant, and what is long below them, so that 80 columns are enough."""
+    first = rows[0]
+    signed = f", signed with key {first['key_id']}" if first["key_id"] else ""
+    console.print(f"{first['model']}/{first['version']}{signed}", style="bold", markup=False, soft_wrap=True)
+    if not first["variant"]:
+        console.print(f"  {first['gate']}", markup=False, soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in _COLUMNS.items():
+        table.add_column(name, justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*[str(value) for value in row.values()])
-    Console().print(table)
+        gate, _, _ = row["gate"].partition(":")
+        metric, _, _ = row["metric"].partition(",")
+        table.add_row(f"  {row['variant']}", gate, metric, row["interval"], f"{row['images_per_s']:.1f}")
+    console.print(table)
+    for text in _remarks(rows):
+        console.print(Padding(Text(text), (0, 0, 0, 4)))
+
+
+def _remarks(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields what does not fit into columns: what the gate waits for, figures from a score on, and the devices."""
+    for row in rows:
+        for key in ("gate", "metric"):
+            _, mark, rest = row[key].partition(": " if key == "gate" else ", ")
+            if mark:
+                yield f"{row['variant']} {rest}"
+    for device in dict.fromkeys(row["measured_on"] for row in rows):
+        yield f"measured on {device}: {', '.join(row['variant'] for row in rows if row['measured_on'] == device)}"
 
 
 def _rows(found: FoundVersion) -> list[dict[str, Any]]:

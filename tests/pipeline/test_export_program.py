@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from saccade.export.cli.program import app, main
+from tests.support.server import ROOT, clean_environment
+from tests.support.terminal import lines_of, on_terminal
 
 WriteRecipe = Callable[..., Path]
 
@@ -108,5 +113,42 @@ def test_network_that_cannot_be_traced_fails_its_step_with_the_reason(
     result = CliRunner().invoke(app, ["run", str(write_recipe(source=source)), "--work", str(tmp_path / "work")])
 
     assert result.exit_code == 1
-    assert "error=" in result.output
+    assert "nothing is published: step wrap failed: " in result.output
     assert "again: saccade-export step" in result.output
+
+
+@pytest.mark.parametrize("module", ["run", "sources", "clean"])
+def test_commands_say_a_word_before_they_import_what_takes_seconds(module: str) -> None:
+    heavy = ["torch", "onnx", "onnxruntime", "scipy", "sklearn", "matplotlib", "timm", "transformers"]
+    program = f"import sys, saccade.export.cli.{module}; print([name for name in {heavy} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_is_read_on_80_columns_and_without_a_terminal(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    recipe = write_recipe(variants=["fp32"])
+    places = ["--repository", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
+    command = [sys.executable, "-m", "saccade.export", "run", recipe.name, *places]
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "pipeline" / "tiny")))
+
+    code, written = on_terminal(command, tmp_path, PYTHONPATH=path)
+    piped = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment({"PYTHONPATH": path}), capture_output=True, text=True, check=True
+    )
+
+    shown, plain = lines_of(written), piped.stdout.splitlines()
+    verdict = f"tiny-classifier: published as {tmp_path / 'r' / 'tiny-classifier' / '1'} with fp32"
+    assert code == 0
+    assert shown[-1] == verdict
+    assert "\x1b" in written
+    steps = {line.split()[0]: line for line in shown if " s  " in line}
+    assert list(steps)[0] == "data"
+    assert list(steps)[-1] == "publish"
+    assert len(steps) == sum(" s  " in line for line in shown)
+    assert max(map(len, steps.values())) <= 80
+    assert "again:" not in written
+    assert "\x1b" not in piped.stdout
+    assert plain[-1] == verdict.replace("published", "unchanged, published before")
+    assert piped.stderr == f"# reading {recipe.name} ...\n"

@@ -160,8 +160,8 @@ def _class_drop(judged: Judged) -> GateCheck:
         passed=worst.ci_high <= limit,
         value=worst.ci_high,
         limit=limit,
-        detail=f"class {worst.class_id} may have lost most: {worst.value:+.4f} below eager, "
-        f"paired interval [{worst.ci_low:+.4f}, {worst.ci_high:+.4f}]",
+        detail=f"class {repr(worst.label) if worst.label else worst.class_id} may have lost most: "
+        f"{worst.value:+.4f} below eager, paired interval [{worst.ci_low:+.4f}, {worst.ci_high:+.4f}]",
     )
 
 

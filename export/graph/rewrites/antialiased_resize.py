@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.graph.graph_rewrites import attribute, constants_of, drop_dead_nodes, tensor_shapes
+from saccade.export.graph.sessions import cpu_session
 
 
 def use_products_for_antialiased_resize(model: onnx.ModelProto) -> int:
@@ -68,7 +68,7 @@ def _axis_matrix(node: onnx.NodeProto, source: int, target: int) -> NDArray[np.f
         [numpy_helper.from_array(np.array([1, 1, target, source], np.int64), "sizes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = cpu_session(model.SerializeToString())
     matrix: NDArray[np.float32] = session.run(None, {"pixels": np.eye(source, dtype=np.float32)[None, None]})[0][0, 0]
     return matrix
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from saccade.export.data.image_split import batches
 from saccade.export.graph.graph_rewrites import tensor_shapes
+from saccade.export.graph.sessions import cpu_session
 from saccade.export.precision.quantization.thresholds import (
     BINS,
     UINT8,
@@ -151,6 +152,4 @@ def _observing_session(model: onnx.ModelProto, names: list[str]) -> onnxruntime.
     watched.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return cpu_session(watched.SerializeToString())

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from saccade.export.data.image_split import batches
 from saccade.export.graph.graph_rewrites import constants_of
 from saccade.export.graph.onnx_graph import network_outputs
+from saccade.export.graph.sessions import cpu_session, quiet_options
 from saccade.export.precision.quantization.placement_trt import weight_axis
 from saccade.export.precision.quantization.qdq_trt import NumberFormat, weight_scale
 from saccade.export.precision.quantization.thresholds import Grid, Range, symmetric_scale
@@ -137,10 +138,9 @@ def _parameters(grid: Grid, chosen: Range) -> tuple[NDArray[np.float32], NDArray
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = quiet_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # keeps the pairs as written
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return cpu_session(model.SerializeToString(), options)
 
 
 def _outputs(

@@ -18,6 +18,7 @@ from saccade.export.convert.splice import splice_onnx_networks, translation_tabl
 from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import load_network, source_digest, source_facts
+from saccade.export.sources.onnx_files import parameter_count
 from saccade.export.sources.weights import weights_digest
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec
@@ -375,3 +376,12 @@ def test_what_is_no_onnx_file_is_named(tmp_path: Path, name: str | None, content
 def _request_of(path: Path, task: TaskSpec, classes: int) -> NetworkRequest:
     preprocess = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch")
     return NetworkRequest(source_spec("onnx"), path, task, classes, preprocess, Normalisation())
+
+
+def test_parameters_of_a_file_are_counted_wherever_they_lie(tmp_path: Path) -> None:
+    inside = helper.make_node("Constant", [], ["scale"], value=numpy_helper.from_array(np.ones(7, np.float32)))
+    model = onnx.load(classifier(tmp_path / "n.onnx"))
+    model.graph.node.append(inside)
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(9), "positions"))  # whole numbers are no weights
+
+    assert parameter_count(model.graph) == 4 * 3 * 3 * 3 + 4 * CLASSES + 7

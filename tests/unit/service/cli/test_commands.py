@@ -13,15 +13,17 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from saccade.models.contract.manifest import GateCheck, GateDecision
+from saccade.models.contract.manifest import GateCheck, GateDecision, MeasuredDevice
 from saccade.service import __version__
 from saccade.service.cli import program as cli
 from saccade.service.cli.predict import predict_path
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import PREFIX, Settings
 from tests.support.images import red_png
+from tests.support.server import ROOT
 from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
-from tests.support.versions import manifest_for, publish
+from tests.support.terminal import lines_of, on_terminal
+from tests.support.versions import manifest_for, publish, with_variants
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,32 @@ def test_repository_says_what_a_pending_variant_waits_for(repository: Path) -> N
     gates = {row["variant"]: row["gate"] for row in rows if row["model"] == "waiting"}
     assert gates == {"fp32": "passed", "int8-trt": "pending: waits for a device"}
     assert shown["pending"] == {"int8-trt": ["device_latency"]}
+
+
+def test_repository_list_is_read_on_80_columns(tmp_path: Path) -> None:
+    long = with_variants(
+        manifest_for("a-model-of-sixty-letters-" + "x" * 38, 12),
+        fp32=(0.9, 1000.0),
+        int8_trt_sparse24=(0.89, 123456.7),
+    )
+    device = MeasuredDevice(kind="cpu", name="A Processor(R) With A Long Name 8481C @ 2.10GHz", threads=16)
+    waits = GateCheck(name="device_latency", passed=False, pending=True, value=None, limit=None, detail="needs a GPU")
+    pending = {"measured_on": device, "gate": GateDecision(accepted=False, checks=(waits,))}
+    variants = (long.variants[0], long.variants[1].model_copy(update=pending))
+    publish(tmp_path, long.model_copy(update={"variants": variants}))
+    program = [sys.executable, "-m", "saccade.service", "repository", "list", "--repository", str(tmp_path)]
+
+    code, written = on_terminal(program, ROOT)
+
+    lines = lines_of(written)
+    assert code == 0
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == f"{long.model}/12"
+    assert [line.split() for line in lines[2:4]] == [
+        ["fp32", "passed", "top1", "0.9000", "0.8800", "-", "0.9200", "1000.0"],
+        ["int8-trt-sparse24", "pending", "top1", "0.8900", "0.8800", "-", "0.9200", "123456.7"],
+    ]
+    assert "int8-trt-sparse24 waits for a device" in " ".join(" ".join(lines).split())
 
 
 def test_repository_verify_fails_when_any_version_must_not_be_served(repository: Path) -> None:

@@ -1,0 +1,25 @@
+"""Opens the exporter's own sessions of ONNX Runtime; they report errors and no warnings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime
+
+ERRORS, FATAL = 3, 4  # ONNX Runtime's severities
+
+
+def quiet_options() -> onnxruntime.SessionOptions:
+    """Returns options of a session that writes errors only: a warning about a user's graph is not his to act on."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS
+    return options
+
+
+def cpu_session(
+    model: str | bytes | Path, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """Opens a file, or a model's bytes, on the CPU; without options the session is quiet."""
+    given = model if isinstance(model, bytes) else os.fspath(model)
+    return onnxruntime.InferenceSession(given, options or quiet_options(), providers=["CPUExecutionProvider"])

@@ -1,0 +1,100 @@
+"""Lines of a run. Promises: one line per step, `again:` for what failed alone, no control codes without a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from saccade.export.artifact import StepResult
+from saccade.export.cli.exports import verdict_lines
+from saccade.export.cli.progress import facts_in_words, progress_listener
+from saccade.export.pipeline import RunSettings
+from saccade.export.recipe import LoadedRecipe, load_recipe
+
+DONE = StepResult("wrap", "done", None, 1.25, {"parameters": 25_557_032, "folds": 3, "ops": "Conv 53, " * 20})
+FAILED = StepResult("calibrate", "failed", None, 0.5, {"error": "too few pictures " * 10})
+PUBLISHED = {"version": 3, "is_new": True, "path": "repository/owls/3", "variants": "fp32", "pending": ""}
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedRecipe:
+    recipe = tmp_path / "owls.yaml"
+    recipe.write_text("source: timm/mobilenetv3_small_050\ndata: pictures\nmodel: owls\n")
+    return load_recipe(recipe)
+
+
+def told(loaded: LoadedRecipe, results: list[StepResult], *, terminal: bool, verbose: bool = False) -> str:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=80, highlight=False)
+    with progress_listener(console, loaded, RunSettings(Path("w"), Path("r")), verbose=verbose) as listener:
+        for result in results:
+            listener.started(result.step)
+            listener.finished(result)
+    return written.getvalue()
+
+
+def test_a_step_is_one_plain_line_in_words(loaded: LoadedRecipe) -> None:
+    name, *lines = told(loaded, [DONE], terminal=False).splitlines()
+
+    assert name == f"owls ({loaded.path})"
+    assert [line.split() for line in lines] == [["wrap", "done", "1.2", "s", "25,557,032", "parameters"]]
+
+
+def test_only_what_failed_has_its_whole_reason_and_the_command_to_run_it_again(loaded: LoadedRecipe) -> None:
+    text = told(loaded, [DONE, FAILED], terminal=False)
+
+    assert str(FAILED.detail["error"]) in text
+    assert [line.strip() for line in text.splitlines() if "again:" in line] == [
+        f"again: saccade-export step {loaded.path} calibrate --work w --repository r"
+    ]
+    assert "\x1b" not in text
+
+
+def test_verbose_shows_every_fact_and_command(loaded: LoadedRecipe) -> None:
+    text = told(loaded, [DONE], terminal=False, verbose=True)
+
+    assert "parameters=25557032 folds=3" in text
+    assert "again: saccade-export step" in text
+
+
+def test_a_terminal_of_80_columns_keeps_a_step_on_one_line(loaded: LoadedRecipe) -> None:
+    long = StepResult("preprocess", "done", None, 1.0, {"compared_with": "the transform of its own library, " * 3})
+
+    text = told(loaded, [long], terminal=True)
+
+    (line,) = [part for part in text.splitlines() if "compared with" in part]
+    assert "…" in line
+    assert text.count("compared with") == 1
+
+
+def test_a_step_without_words_of_its_own_shows_a_few_facts() -> None:
+    result = StepResult("qualify.fp32", "done", None, 1.0, {"top1": 0.98765, "drop_upper": 0.0, "a": 1, "b": 2})
+
+    assert facts_in_words(result) == "top1 0.9877, drop at most 0, a 1"
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"),
+    [
+        (StepResult("publish", "done", None, 1.0, PUBLISHED), "owls: published as repository/owls/3 with fp32"),
+        (
+            StepResult("publish", "done", None, 1.0, PUBLISHED | {"is_new": False, "pending": "fp16"}),
+            "owls: unchanged, published before as repository/owls/3 with fp32, waiting for a device: fp16",
+        ),
+        (StepResult("wrap", "done", None, 1.0, {}), "owls: step wrap is done"),
+        (StepResult("wrap", "failed", None, 1.0, {"error": "no"}), "owls: nothing is published: step wrap failed: no"),
+    ],
+)
+def test_the_verdict_is_one_sentence(last: StepResult, verdict: str) -> None:
+    assert list(verdict_lines("owls", [last], None)) == [verdict]
+
+
+def test_the_verdict_names_what_could_not_be_made() -> None:
+    lost = StepResult("precision.int8-cpu", "lost", None, 1.0, {"error": "no"})
+
+    (line,) = verdict_lines("owls", [lost, StepResult("publish", "done", None, 1.0, PUBLISHED)], None)
+
+    assert line.endswith("with fp32; could not be made: precision.int8-cpu")
