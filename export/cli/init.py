@@ -100,6 +100,15 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     return replace(new, loaded=load_recipe(out), text=text), found.sentences
 
 
+def write_page(new: NewRecipe, path: Path) -> Path:
+    """Writes the first pictures with the network's answers as one HTML page. Raises ExportError when it cannot run."""
+    # imported here because drawing and torch are needed only for the page
+    from saccade.export.reports.first_answers import first_answers_page
+
+    path.write_text(first_answers_page(new.loaded, summary(new.loaded), new.findings), "utf-8")
+    return path
+
+
 def _proposal(loaded: LoadedRecipe) -> Proposal:
     # imported here because torch and image libraries are needed only when something is measured
     from saccade.export.data.datasets import DataStore

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import yaml
 from PIL import Image
 from pydantic import ValidationError
 
 from saccade.export.cli.recipe_text import OWN_MARKS, line
-from saccade.export.data.coco_boxes import COCO_FILES
+from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import is_junk, pictures_below
 from saccade.export.data.split_sources import SPLIT_NAMES
@@ -154,14 +153,9 @@ def _label_names(data: Path) -> list[str]:
     """Returns COCO's category names by id, or folder names; empty when the data has neither."""
     splits = sorted(each for each in data.iterdir() if each.is_dir() and each.name.lower() in SPLIT_NAMES)
     root = splits[0] if splits else data
-    for path in (folder / name for folder in (root, data) for name in COCO_FILES):
-        try:
-            document = orjson.loads(path.read_bytes())
-            used = {row["category_id"] for row in document["annotations"]}
-            rows = sorted(document["categories"], key=lambda row: row["id"])
-            return [
-                str(row["name"]) for row in rows if row["id"] in used or row["id"] != 0
-            ]  # Roboflow's root category is unused.
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    found = found_coco((root, data))
+    if found is not None:
+        used = {row.category_id for row in found.annotations}
+        kept = [each for each in found.categories if each.id in used or each.id != 0]  # Roboflow's root has the id 0
+        return [each.name for each in sorted(kept, key=lambda each: each.id)]
     return sorted(each.name for each in root.iterdir() if each.is_dir() and not is_junk(each.name))

@@ -28,28 +28,35 @@ _ORIGINS = {
 @click.option("--source", help="library/name, where the checkpoint does not say it")
 @click.option("--out", type=FILE, default="recipe.yaml", show_default=True, help="recipe to write")
 @click.option("--measure/--no-measure", default=True, help="propose limits by running the network on tuning pictures")
+@click.option("--show", is_flag=True, help="also write a page with the first pictures and the answers drawn on them")
 @options.as_json
-def init(checkpoint: Path | None, data: Path, source: str | None, out: Path, measure: bool, as_json: bool) -> None:
+def init(
+    checkpoint: Path | None, data: Path, source: str | None, out: Path, measure: bool, show: bool, as_json: bool
+) -> None:
     """Writes the recipe for CHECKPOINT, or updates it, and says what was understood.
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
     say_reading(checkpoint or source)
-    from saccade.export.cli.init import summary, with_proposal, write_recipe
+    from saccade.export.cli.init import summary, with_proposal, write_page, write_recipe
 
     new = write_recipe(checkpoint, source, data, out)
     proposed: tuple[str, ...] = ()
     if measure:
         new, proposed = with_proposal(new, out)
     understood = summary(new.loaded)
+    page = write_page(new, out.with_suffix(".html")) if show else None
     if as_json:
         found = [{"word": f.word, "value": f.value, "origin": f.origin, "why": f.why} for f in new.findings]
-        print_json({"recipe": str(out), "understood": understood, "findings": found, "proposed": proposed})
+        shown = {} if page is None else {"page": str(page)}
+        print_json({"recipe": str(out), "understood": understood, "findings": found, "proposed": proposed, **shown})
         return
     print(new.text, end="")
     print(*(f"# {name:<14} {text}" for name, text in understood.items()), sep="\n")
     print(*_table(new.findings), sep="\n", end="\n" if new.findings else "")
     print(*(f"# {'proposed':<14} {sentence}" for sentence in proposed), sep="\n", end="\n" if proposed else "")
+    if page is not None:
+        print(f"# wrote {page}: the first pictures with the network's answers")
     print(f"# wrote {out}; next: saccade-export run {out}")
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -79,6 +80,15 @@ def coco_pictures(
             for image in document.images
         ]
     return pictures
+
+
+def found_coco(folders: Iterable[Path]) -> CocoFile | None:
+    """Returns the first file in these folders that is COCO's; `check` says what is wrong with one that is not."""
+    for path in (folder / name for folder in folders for name in COCO_FILES):
+        if path.is_file():
+            with suppress(DataRefused):
+                return _document(path)
+    return None
 
 
 def _coco_path(root: Path) -> Path:

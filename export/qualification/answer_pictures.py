@@ -29,6 +29,7 @@ from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 EXAMPLES = 3  # images per variant
 _SHORTEST, _LONGEST = 160, 288  # limits of a drawn image's longer side, in pixels
+_LONGEST_ALONE = 480  # of a picture with one answer
 _GAP = 6
 _JPEG_QUALITY = 82
 _MOST_NAMES = 6
@@ -80,8 +81,21 @@ def pair_jpeg(
     sheet = Image.new("RGB", (2 * width + _GAP, height), (127, 127, 127))
     sheet.paste(sides[0], (0, 0))
     sheet.paste(sides[1], (width + _GAP, 0))
+    return _jpeg(sheet)
+
+
+def answer_jpeg(
+    pixels: NDArray[np.uint8], answer: Answer, geometry: Geometry, task: TaskSpec, labels: Sequence[str]
+) -> bytes:
+    """Draws the answer to one picture alone, larger: every box with its label and score, or the mask."""
+    # Boxes that the other answer lacks carry labels, and pixels that it has too are painted pale.
+    other = answer if task.task is Task.SEGMENT else [tensor * 0 for tensor in answer]
+    return _jpeg(_drawn(pixels, answer, other, geometry, 0, task, labels, longest=_LONGEST_ALONE))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    sheet.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    picture.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return stream.getvalue()
 
 
@@ -131,9 +145,10 @@ def _drawn(
     index: int,
     task: TaskSpec,
     labels: Sequence[str],
+    longest: int = _LONGEST,
 ) -> Image.Image:
     picture = Image.fromarray(pixels)
-    factor = min(max(_SHORTEST / max(picture.size), 1.0), _LONGEST / max(picture.size))
+    factor = min(max(_SHORTEST / max(picture.size), 1.0), longest / max(picture.size))
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     if task.task is Task.SEGMENT:
         mine, theirs = (mask_to_source(each[0][index], geometry, task.background_id or 0) for each in (answer, other))

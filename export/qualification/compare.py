@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import torch
 from PIL import Image
 
 from saccade.export.convert.padding import plain_input
-from saccade.export.data.coco_boxes import COCO_FILES
+from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.datasets import DataStore
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
@@ -204,13 +203,8 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
 def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:
     """Returns file names by image id and class ids by category id, from annotations.json beside the pictures."""
     labels = loaded.recipe.labels
-    folders = (each for picture in pictures for each in (picture.parent, picture.parent.parent))
-    for path in (folder / name for folder in folders for name in COCO_FILES):
-        try:
-            document = orjson.loads(path.read_bytes())
-            names = {row["id"]: str(row["file_name"]) for row in document["images"]}
-            categories = {row["id"]: str(row["name"]) for row in document["categories"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return names, {key: labels.index(name) for key, name in categories.items() if name in labels}
-    return {}, {index: index for index in range(len(labels))}
+    found = found_coco(folder for picture in pictures for folder in (picture.parent, picture.parent.parent))
+    if found is None:
+        return {}, {index: index for index in range(len(labels))}
+    names = {image.id: image.file_name for image in found.images}
+    return names, {each.id: labels.index(each.name) for each in found.categories if each.name in labels}

@@ -1,10 +1,10 @@
-"""Renders a report as one HTML page without scripts and external resources; all data is escaped."""
+"""Renders reports as HTML pages, each one file without scripts and external resources; all data is escaped."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
 import jinja2
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.plots import svg_plots
 from saccade.export.reports.sections import sections_of
-from saccade.export.reports.sections.blocks import Block, Cell, Table
+from saccade.export.reports.sections.blocks import Block, Cell, Section, Table
 
 TEMPLATE = "report.html.j2"
 _MOST_BYTES = 1_900_000  # size of the page; pictures beyond it stay files beside it
@@ -22,12 +22,26 @@ _NUMBER = re.compile(r"^[\[(+\-]?[\d.]+([eE][+-]?\d+)?%?( ?[\[(].*[\])])?$|^\[[^
 
 def html(report: ExportReport, pictures: Mapping[str, bytes]) -> str:
     """Renders the page; `pictures` are JPEG files by name, and those that would make it too large are left out."""
+    labels, created = f"{len(report.labels)} classes", report.created
+    about = f"{report.task.value}, {labels}, source {report.source}, weights {report.weights[:19]}, {created}"
+    return page(f"{report.model}: export report", report.model, about, sections_of(report), pictures, svg_plots(report))
+
+
+def page(
+    title: str,
+    heading: str,
+    about: str,
+    sections: Sequence[Section],
+    pictures: Mapping[str, bytes],
+    plots: Mapping[str, str] | None = None,
+) -> str:
+    """Renders a page of these sections; `plots` are SVG by name."""
     template = _environment().get_template(TEMPLATE)
-    plots = {name: Markup(svg) for name, svg in svg_plots(report).items()}
-    render = partial(template.render, report=report, sections=sections_of(report), plots=plots)
+    drawn = {name: Markup(svg) for name, svg in (plots or {}).items()}
+    render = partial(template.render, title=title, heading=heading, about=about, sections=sections, plots=drawn)
     without = len(render(pictures={}).encode())
-    page: str = render(pictures=_inlined(pictures, _MOST_BYTES - without))
-    return page
+    text: str = render(pictures=_inlined(pictures, _MOST_BYTES - without))
+    return text
 
 
 def _inlined(pictures: Mapping[str, bytes], most_bytes: int) -> dict[str, str]:

@@ -339,11 +339,19 @@ def _input(
 ) -> tuple[PreprocessSpec | None, Normalisation, dict[str, Any]]:
     signature, facts = signs.signature, signs.ultralytics
     shape = f"by the shape of input {signature.images}"
+    if signs.exporter is not None and facts is None:
+        name, is_said, sign = signs.exporter
+        notes.add("exporter", name, "said" if is_said else "assumed", sign)
     notes.add("input_layout", signature.layout, "said", shape)
     notes.add("channels", signature.channels, "said", shape)
     origin: Origin = "assumed" if facts is None else "said"
     why = "the file does not say how its pixels are made" if facts is None else "by the file: Ultralytics' own rule"
-    low, high = notes.settle("value_range", given.value_range, (0.0, 1.0), origin, why)
+    if signs.pixels.value_range is not None:
+        from_file: Origin = "said" if signs.pixels.is_range_said else "found"
+        found = signs.pixels.value_range
+        low, high = notes.settle("value_range", given.value_range, found, from_file, signs.pixels.range_why)
+    else:
+        low, high = notes.settle("value_range", given.value_range, (0.0, 1.0), origin, why)
     mean, std = (0.0 - low) / (high - low), 1.0 / (high - low)
     normalisation = Normalisation(mean=(mean,) * 3, std=(std,) * 3)
     words = {"input_layout": signature.layout, "channels": signature.channels}
@@ -351,7 +359,8 @@ def _input(
         return None, normalisation, words
     width, height = signs.size
     if facts is None:
-        preprocess = PreprocessSpec(width=width, height=height, fit="stretch")
+        order = signs.pixels.channel_order or "rgb"
+        preprocess = PreprocessSpec(width=width, height=height, fit="stretch", channel_order=order)
     elif task is Task.CLASSIFY:
         is_square = width == height
         cut: dict[str, Any] = {"shortest_edge": width} if is_square else {"resize_to": (width, height)}

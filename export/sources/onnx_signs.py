@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_exporters import PixelFacts, exporter_of, pixel_facts
 from saccade.export.sources.onnx_files import OnnxSignature, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.onnx_words import FileWords
 from saccade.models.contract.preprocessing import preprocess
@@ -74,6 +75,8 @@ class FileSigns:
     ultralytics: UltralyticsFacts | None
     quantized: str  # names an operator or weight that is quantized already; empty: none
     size: tuple[int, int] | None  # width, height
+    exporter: tuple[str, bool, str] | None = None  # as in `exporter_of`
+    pixels: PixelFacts = field(default_factory=PixelFacts)
 
 
 def signs_of(
@@ -84,15 +87,26 @@ def signs_of(
     size: (width, height) that the recipe says, where the file leaves it open.
     """
     signature = signature_of(path, words.input_layout, words.channels)
+    if any(output.type == "tensor(string)" or not output.type.startswith("tensor(") for output in signature.outputs):
+        raise SourceError(
+            f"{path.name} answers with text or maps ({'; '.join(str(output) for output in signature.outputs)}); export "
+            "it without the operators that make these of its scores, such as ZipMap"
+        )
     model = read_model(path, with_data=False)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     ultralytics = ultralytics_facts(path.name, metadata)
+    pixels = PixelFacts()
+    if ultralytics is None:  # else its own rule is known
+        is_known = words.value_range is not None
+        pixels = pixel_facts(path.name, model, signature.images.name, signature.channels, is_range_known=is_known)
+        words = words if is_known else words.model_copy(update={"value_range": pixels.value_range})
     said = None if ultralytics is None or ultralytics.imgsz is None else (ultralytics.imgsz[1], ultralytics.imgsz[0])
     found = signature.size or size or said
     probed = found or (_OPEN_SIDE, _OPEN_SIDE)
     given = list(pictures) or _generated(*probed)
     is_letterboxed = ultralytics is not None and ultralytics.task != "classify"
-    values = _values(path, signature, words, given, probed, is_letterboxed=is_letterboxed)
+    order = pixels.channel_order or "rgb"
+    values = _values(path, signature, words, given, probed, order, is_letterboxed=is_letterboxed)
     producers = {name: node for node in model.graph.node for name in node.output}
     ends = {value.name: _made_by(value.name, producers) for value in model.graph.output}
     return FileSigns(
@@ -105,6 +119,8 @@ def signs_of(
         ultralytics=ultralytics,
         quantized=_quantized(model, producers),
         size=found,
+        exporter=exporter_of(model),
+        pixels=pixels,
     )
 
 
@@ -151,11 +167,13 @@ def _values(
     words: FileWords,
     pictures: Sequence[Picture],
     size: tuple[int, int],
+    order: Literal["rgb", "bgr"],
     *,
     is_letterboxed: bool,
 ) -> list[NDArray[Any]] | None:
     """Every output for the pictures; None when the file cannot run at this size."""
-    spec = PreprocessSpec(width=size[0], height=size[1], fit="letterbox" if is_letterboxed else "stretch")
+    fit: Literal["letterbox", "stretch"] = "letterbox" if is_letterboxed else "stretch"
+    spec = PreprocessSpec(width=size[0], height=size[1], fit=fit, channel_order=order)
     pixels = np.stack([preprocess(picture, spec) for picture in pictures]).astype(np.float32)
     if signature.channels == 1:
         pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)

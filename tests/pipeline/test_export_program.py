@@ -144,7 +144,7 @@ def test_a_run_is_read_on_80_columns_and_without_a_terminal(write_recipe: WriteR
     assert shown[-1] == verdict
     assert "\x1b" in written
     steps = {line.split()[0]: line for line in shown if " s  " in line}
-    assert list(steps)[0] == "data"
+    assert next(iter(steps)) == "data"
     assert list(steps)[-1] == "publish"
     assert len(steps) == sum(" s  " in line for line in shown)
     assert max(map(len, steps.values())) <= 80

@@ -72,29 +72,36 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Told]
     """Exports a network with its own weights in a file; the data lies in tmp_path / "data"."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "tiny"))
 
-    told_before_the_gate: list[Result] = []
-
-    def refused(network: str, sections: Document) -> Result:
-        """What the program says of data that it does not take to the gate."""
-        with pytest.raises(AssertionError):
-            run(network, sections)
-        return told_before_the_gate[-1]
-
     def run(network: str, sections: Document, gate: Document | None = None) -> Told:
-        module = getattr(honest_networks, network)()
-        save_file(module.state_dict(), tmp_path / "weights.safetensors")
-        return export(f"honest_networks:{network}", sections, gate)
+        return judged(program(with_weights(network), sections, gate))
 
     def export(factory: str, sections: Document, gate: Document | None) -> Told:
+        return judged(program(factory, sections, gate))
+
+    def refused(network: str, sections: Document) -> Result:
+        """Returns what the program says of data that does not reach the gate."""
+        result = program(with_weights(network), sections, None)
+        assert reports() == []
+        return result
+
+    def with_weights(network: str) -> str:
+        module = getattr(honest_networks, network)()
+        save_file(module.state_dict(), tmp_path / "weights.safetensors")
+        return f"honest_networks:{network}"
+
+    def reports() -> list[Path]:
+        return list((tmp_path / "work" / "lie").glob("gate-*/report.json"))
+
+    def judged(result: Result) -> Told:
+        assert len(reports()) == 1, result.output
+        return Told(tmp_path, read_report(reports()[0]), result.exit_code, result.output)
+
+    def program(factory: str, sections: Document, gate: Document | None) -> Result:
         recipe = tmp_path / "recipe.yaml"
         source = {"source": {"kind": "module", "factory": factory}, "weights": "weights.safetensors"}
         recipe.write_text(yaml.safe_dump(_QUICK | sections | source | {"gate": gate or {}}))
         places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
-        result = CliRunner().invoke(app, ["run", str(recipe), *places])
-        told_before_the_gate.append(result)
-        made = next((tmp_path / "work" / "lie").glob("gate-*"), None)
-        assert made is not None, result.output
-        return Told(tmp_path, read_report(made / "report.json"), result.exit_code, result.output)
+        return CliRunner().invoke(app, ["run", str(recipe), *places])
 
     run.refused = refused  # type: ignore[attr-defined]
     run.export = export  # type: ignore[attr-defined]  # for networks of another file
@@ -225,6 +232,8 @@ def _ensure_refused(found: Result, sentence: str, root: Path) -> None:
 
 def _ensure_denied(found: Told, check: str, sentence: str) -> None:
     assert sentence in found.failed[check]
-    assert sentence in found.output.splitlines()[-1]
+    denial, verdict = found.output.splitlines()[-2:]
+    assert sentence in denial
+    assert verdict == "lie: nothing is published: the gate accepts no variant (fp32 denied)"
     assert found.exit_code == 1
     assert not found.is_published
