@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import yaml
 from PIL import Image
 from pydantic import ValidationError
@@ -66,13 +67,29 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     found = recognised(signs, given, task, count, hint=len(names) or None)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
     labels, findings = found.labels or (), found.findings
-    if "labels" not in document and names and labels == generic_labels(len(labels)):  # The file names no classes.
+    is_nameless = "labels" not in document and labels == generic_labels(len(labels))
+    beside = _labels_beside(file, len(labels)) if is_nameless else None
+    if beside is not None:
+        lines["labels"] = line("labels", beside, "found in config.json beside the file")
+    elif is_nameless and names:
         if len(names) == len(labels):
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
             findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
     return SettledWords(lines, findings)
+
+
+def _labels_beside(file: Path, count: int) -> list[str] | None:
+    """Returns the names in the config.json that optimum writes beside its files; None without as many names."""
+    folder = file.parent.parent if file.parent.name == "onnx" else file.parent
+    try:
+        given = orjson.loads((folder / "config.json").read_bytes())["id2label"]
+        names = [str(given[str(index)]) for index in range(count)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    is_named = len(given) == count and not all(name.startswith("LABEL_") for name in names)
+    return names if is_named and count else None
 
 
 def _lines(found: Recognition, given: FileWords) -> dict[str, str]:

@@ -225,3 +225,25 @@ def test_words_at_the_top_belong_to_onnx_files(tmp_path: Path, pictures: Path) -
 
     with pytest.raises(RecipeError, match="value_range is a word about an ONNX file"):
         load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("folder", ["", "onnx"])
+def test_labels_are_those_that_optimum_writes_beside_its_file(folder: str, tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    file = table_file(tmp_path / folder / "model.onnx", {"logits": np.array([4.0, -9.0, 3.0], np.float32)})
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "owl", "1": "cat", "2": "dog"}}))
+
+    new = write_recipe(file, None, pictures, tmp_path / "r.yaml")
+
+    assert new.loaded.recipe.labels == ("owl", "cat", "dog")
+    assert "labels: [owl, cat, dog]  # found in config.json beside the file" in new.text
+
+
+@pytest.mark.parametrize(
+    "given", ["no JSON", "{}", '{"id2label": {"0": "owl"}}', '{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}']
+)
+def test_a_config_that_names_other_classes_is_passed_over(given: str, tmp_path: Path, pictures: Path) -> None:
+    file = table_file(tmp_path / "model.onnx", {"logits": np.array([4.0, -9.0], np.float32)})
+    (tmp_path / "config.json").write_text(given)
+
+    assert write_recipe(file, None, pictures, tmp_path / "r.yaml").loaded.recipe.labels == ("class 0", "class 1")
