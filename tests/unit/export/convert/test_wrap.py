@@ -90,6 +90,15 @@ def test_extra_outputs_follow_the_answer_in_the_recipe_s_order() -> None:
     torch.testing.assert_close(outputs["logits"], logits, rtol=1e-4, atol=1e-5)
 
 
+def test_parameters_of_a_part_that_is_a_file_count_too() -> None:
+    module = built(Classifier())
+    plain = deployable_network(Network(module, "logits"), recipe()).parameters
+    module.body.parameter_count = 1000  # as `OnnxNetwork` has, whose tensors torch does not see
+
+    assert plain == 3 * 4 * 9 + 4 + 4 * 3 + 3
+    assert deployable_network(Network(module, "logits"), recipe()).parameters == plain + 1000
+
+
 def test_converted_graph_keeps_every_output_apart() -> None:
     wanted = recipe(extra_outputs=["features", "logits"])
     network = Network(built(Classifier()), "logits", extra_outputs=("features",))

@@ -101,6 +101,15 @@ def test_report_that_is_not_the_published_one_is_denied() -> None:
     assert failed_checks(decided(report_sha256=("a", "b"))) == ["report_hash"]
 
 
+@pytest.mark.parametrize(("label", "named"), [("owl", "class 'owl'"), ("", "class 1")])
+def test_the_class_that_lost_most_is_named_by_its_label(label: str, named: str) -> None:
+    worst = ClassDropFigure(class_id=1, label=label, value=0.2, ci_low=0.1, ci_high=0.3)
+
+    assert f"{named} may have lost most: +0.2000 below eager" in denial_text(
+        "fp32", decided(changed(worst_class=worst))
+    )
+
+
 def test_limits_beyond_what_says_something_deny_unless_the_recipe_insists() -> None:
     loose = GateThresholds(max_parity_error=0.5, min_precision_share={"int8": 0.1})
 
