@@ -76,5 +76,5 @@ def test_run_makes_nothing_of_refused_data_and_reads_it_again_when_it_changed(
     assert "wrap" not in first
     assert made == []
     assert accepted == 0, second
-    assert "data: ok" in second
-    assert "data                 cached" in third
+    assert [line.split()[:2] for line in second.splitlines() if line.startswith("  data")] == [["data", "done"]]
+    assert [line.split()[:2] for line in third.splitlines() if line.startswith("  data")] == [["data", "cached"]]
