@@ -11,7 +11,7 @@ from rich.console import Console
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
-from saccade.export.cli.signing import sign_key_option, signer_from
+from saccade.export.cli.signing import signer_from
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import DeviceError, DeviceMissing, PublishError, RecipeError
 from saccade.export.gate.adopted_plans import adopt_plans
@@ -72,7 +72,7 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
 @options.work
 @options.engines
 @options.engines_key
-@sign_key_option
+@options.sign_key
 def qualify(
     source: Path,
     on_this_device: bool,

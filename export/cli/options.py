@@ -26,6 +26,13 @@ repository = click.option(
     show_default=True,
     help="model repository",
 )
+KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
+sign_key = click.option(
+    "--sign-key",
+    type=FILE,
+    envvar=KEY_FILE_VARIABLE,
+    help="private key (PEM) that signs what is published; SACCADE_SIGN_KEY_PASSWORD opens it",
+)
 work = click.option(
     "--work", type=FILE, default=".saccade/export", show_default=True, help="where steps keep what they made"
 )

@@ -12,7 +12,6 @@ import click
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, say_reading
-from saccade.export.cli.signing import sign_key_option, signer_from
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of every step, and the gate's whole table")
 
@@ -21,7 +20,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of eve
 @click.argument("recipes", type=FILE, nargs=-1, required=True)
 @options.repository
 @options.work
-@sign_key_option
+@options.sign_key
 @_verbose
 @options.as_json
 def run(
@@ -30,6 +29,7 @@ def run(
     """Exports each recipe: check data, wrap, convert, quantize, qualify, gate, publish."""
     say_reading(*recipes)
     from saccade.export.cli.exports import export
+    from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
 
     settings = RunSettings(work, repository, signer=signer_from(sign_key))
@@ -41,7 +41,7 @@ def run(
 @click.argument("name")
 @options.repository
 @options.work
-@sign_key_option
+@options.sign_key
 @_verbose
 @options.as_json
 def step(
@@ -53,6 +53,7 @@ def step(
     """
     say_reading(recipe)
     from saccade.export.cli.exports import export
+    from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
 
     settings = RunSettings(work, repository, redo=name, until=name, signer=signer_from(sign_key))

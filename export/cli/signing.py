@@ -8,21 +8,13 @@ from pathlib import Path
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.options import FILE, print_json
+from saccade.export.cli.options import FILE, KEY_FILE_VARIABLE, print_json
 from saccade.export.publish.signing import (
-    KEY_FILE_VARIABLE,
     PASSWORD_VARIABLE,
     Signer,
     generate_keys,
     load_signer,
     sign_version,
-)
-
-sign_key_option = click.option(
-    "--sign-key",
-    type=FILE,
-    envvar=KEY_FILE_VARIABLE,
-    help=f"private key (PEM) that signs what is published; {PASSWORD_VARIABLE} opens it",
 )
 
 

@@ -30,7 +30,6 @@ from saccade.service.repository.signature import (
 )
 from saccade.service.repository.verify import verified_bytes, verify_version
 
-KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
 PASSWORD_VARIABLE = "SACCADE_SIGN_KEY_PASSWORD"
 PRIVATE_KEY_NAME = "signing-key.pem"
 
