@@ -16,7 +16,7 @@ from saccade.models.training.figures import TrainingFigure, save_checkpoint, wri
 from saccade.models.training.loop import Trainee, TrainingSchedule, train
 
 TRAIN_SEED, TUNING_SEED = 11, 12
-# Pictures of another seed, 13, were looked at while limits and lengths of training were chosen (export/DECISIONS.md, 49).
+# Pictures of seed 13 were looked at while limits and lengths of training were chosen (export/DECISIONS.md, 49).
 TEST_SEED = 29
 
 
