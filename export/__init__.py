@@ -27,7 +27,8 @@ A recipe's way
 3. `data/preprocess_check.py` compares the server's pixels with the library's own (`data/fidelity.py`).
 4. `compression/compress.py` makes other forms of the weights, which go the same way.
 5. `convert/onnx_from_torch.py` converts, `convert/conversion_proof.py` holds the file to the eager network on
-   `convert/proof_images.py` and finds networks whose images must not share a batch; `convert/onnx_optimization.py` simplifies and rewrites.
+   `convert/proof_images.py` and finds networks whose images must not share a batch;
+   `convert/onnx_optimization.py` simplifies and rewrites.
 6. `qualification/reference.py` runs the eager float network on the test split.
 7. `plans/targets.py` asks which runtimes take the graph.
 8. `precision/make.py` makes each variant's file.
