@@ -11,6 +11,7 @@ import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saccade.models.contract.gate_bounds import is_beyond_limit
+from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import (
     Frozen,
     ModelName,
@@ -75,13 +76,16 @@ class OperatingPoint(Frozen):
 
 
 class LatencyFigure(Frozen):
-    """Bare backend latency of one batch, measured on the published bytes."""
+    """Bare backend latency of one batch, measured on the published bytes, in turns with the other variants."""
 
     batch_size: int = Field(ge=1)
     p50_ms: float
     p90_ms: float
     p99_ms: float
     images_per_s: float
+    # The median's 95 % interval over rounds; None where rounds were not measured.
+    p50_low_ms: float | None = None
+    p50_high_ms: float | None = None
 
 
 class GateCheck(Frozen):
@@ -140,6 +144,7 @@ class Variant(Frozen):
     metric: MetricFigure
     operating_point: OperatingPoint | None = None  # of detectors
     latency: tuple[LatencyFigure, ...]
+    paired_speeds: tuple[PairedSpeed, ...] = ()  # against each more exact variant, the most exact first
     measured_on: MeasuredDevice
     detail: dict[str, str | float | int | bool]  # how it was made: calibrator, excluded layers, ...
     gate: GateDecision

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
 from saccade.service.errors import RepositoryError
 
 REPORT_NAME = "report.json"
@@ -26,7 +26,7 @@ def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
     try:
         report = orjson.loads((version_dir / REPORT_NAME).read_bytes())
         differing = next(_differences(manifest, report), None)
-    except (OSError, orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{REPORT_NAME} is damaged ({error!r}); publish the version again") from error
     if differing is not None:
         raise RepositoryError(f"{differing} of the manifest is not what {REPORT_NAME} holds; publish the version again")
@@ -60,7 +60,9 @@ def _differences_of(variant: Variant, file_sha256: str, found: Mapping[str, Any]
         yield "the file"
     if document["metric"] != measured["metric"]:
         yield "the metric"
-    if document["latency"] != measured["latency"]:
+    if variant.latency != tuple(LatencyFigure.model_validate(each) for each in measured["latency"]):
         yield "the latency"
+    if document["paired_speeds"] != qualify.get("paired_speeds", []):
+        yield "the paired speed"
     if document["operating_point"] != measured.get("operating_point"):
         yield "the operating point"

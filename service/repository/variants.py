@@ -1,18 +1,25 @@
-"""Chooses the variant that ONNX Runtime serves on a device: pure, by measured figures, among accepted variants."""
+"""Chooses the variant that ONNX Runtime serves on a device: pure, by paired speeds, among accepted variants.
+
+A variant answers in place of a more exact one only where it was measured faster in turns with it, on this kind of
+device, and the interval of that ratio excludes 1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.service.errors import RepositoryError
 
 # ONNX Runtime would run a variant made for TensorRT as float, slower than the float variant and never measured.
 _TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}
+_ROUNDING: Mapping[str, int] = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 2}
 
 
 def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
-    """The variant named by `wanted`, or for "auto" the one with the most measured images per second.
+    """The variant named by `wanted`, or for "auto" the preferred one of those that run on the device.
 
-    Figures count only when measured on the same kind of device; a variant without them comes last.
     Raises RepositoryError when nothing fits, saying what there is.
     """
     runnable = runnable_variants(manifest, device)
@@ -21,7 +28,53 @@ def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
     if not runnable:
         known = ", ".join(f"{item.name} ({item.target}, gate {gate_state(item)})" for item in manifest.variants)
         raise RepositoryError(f"no variant for device {device!r} and variant setting {wanted!r}; there are: {known}")
-    return max(runnable, key=lambda item: images_per_s(item, kind_of(device)))
+    return preferred(runnable, kind_of(device))
+
+
+def preferred(variants: Sequence[Variant], device_kind: str) -> Variant:
+    """The most exact variant, unless a less exact one is faster beyond doubt.
+
+    A variant that was never measured on this kind of device gives way to one that was.
+    """
+    measured = [item for item in variants if is_measured(item, device_kind)]
+    first, *others = by_exactness(measured or variants)
+    for item in others:
+        pair = pair_of(item, first, device_kind)
+        if pair is not None and pair.is_faster:
+            first = item
+    return first
+
+
+def comparisons(manifest: Manifest, device: str, chosen: Variant) -> str:
+    """Says in words how fast `chosen` is beside each other variant that runs on the device; empty without others."""
+    others = [item for item in by_exactness(runnable_variants(manifest, device)) if item.name != chosen.name]
+    return "; ".join(_compared(chosen, item, kind_of(device)) for item in others)
+
+
+def pair_of(item: Variant, other: Variant, device_kind: str) -> PairedSpeed | None:
+    """How many times as fast `item` is as `other` on this kind of device; None where they took no turns there."""
+    for pair in item.paired_speeds:
+        if (pair.against, pair.device_kind) == (other.name, device_kind):
+            return pair
+    for pair in other.paired_speeds:
+        if (pair.against, pair.device_kind) == (item.name, device_kind):
+            return pair.inverted(other.name)
+    return None
+
+
+def by_exactness(variants: Iterable[Variant]) -> list[Variant]:
+    """Dense before sparse, less rounding before more, a higher metric before a lower one."""
+    return sorted(
+        variants, key=lambda item: (item.sparsity != "dense", _ROUNDING[item.precision], -item.metric.value)
+    )
+
+
+def with_pairs(manifest: Manifest, pairs: Mapping[str, tuple[PairedSpeed, ...]]) -> Manifest:
+    """The manifest with these comparisons in place of its own."""
+    variants = tuple(
+        item.model_copy(update={"paired_speeds": pairs.get(item.name, ())}) for item in manifest.variants
+    )
+    return manifest.model_copy(update={"variants": variants})
 
 
 def kind_of(device: str) -> str:
@@ -42,8 +95,21 @@ def gate_state(variant: Variant) -> str:
     return "pending: waits for a device" if variant.gate.is_pending else "denied"
 
 
+def is_measured(variant: Variant, device_kind: str) -> bool:
+    return images_per_s(variant, device_kind) > 0.0
+
+
 def images_per_s(variant: Variant, device_kind: str) -> float:
     """The best measured throughput on this kind of device; 0 when none was measured."""
     if variant.measured_on.kind != device_kind:
         return 0.0
     return max((figure.images_per_s for figure in variant.latency), default=0.0)
+
+
+def _compared(variant: Variant, other: Variant, device_kind: str) -> str:
+    pair = pair_of(variant, other, device_kind)
+    if pair is None:
+        return f"{other.name} was not measured in turns with it on this kind of device"
+    if pair.is_faster:
+        return pair.text
+    return f"{other.name} is {pair.inverted(variant.name).text}"

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from saccade.models.contract.manifest import Manifest, Variant
-from saccade.service.repository.variants import choose_variant, gate_state, images_per_s, kind_of, runnable_variants
+from saccade.service.repository.variants import (
+    by_exactness,
+    choose_variant,
+    gate_state,
+    is_measured,
+    kind_of,
+    pair_of,
+    preferred,
+    runnable_variants,
+)
 
 # A level holds memory all the time and costs accuracy when it answers; with a smaller gain it would not help much.
 MIN_SPEEDUP = 1.2
@@ -29,9 +38,9 @@ class Ladder:
 def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None) -> Ladder:
     """Returns the ladder on this device. `names` is `Settings.ladder_names`: None where measurements choose.
 
-    By measurements, level 0 is `wanted`, or with "auto" the variant with the best metric (of equal ones the faster).
-    Each further level is the next variant in accuracy that was measured, on this kind of device, as faster by
-    MIN_SPEEDUP than the level before. Raises RepositoryError when no variant of the version can serve there.
+    By measurements, level 0 is `wanted`, or with "auto" the variant with the best metric (of equal ones the preferred).
+    Each further level is the next variant in accuracy that was measured, in turns on this kind of device, as faster
+    beyond doubt than the level before, and by MIN_SPEEDUP. Raises RepositoryError when no variant can serve there.
     """
     if names is None:
         return Ladder(_by_figures(manifest, device, wanted))
@@ -44,21 +53,27 @@ def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str
 
 
 def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, ...]:
-    def speed(item: Variant) -> float:
-        return images_per_s(item, kind_of(device))
+    kind = kind_of(device)
 
-    measured = [item for item in runnable_variants(manifest, device) if speed(item) > 0]
-    measured.sort(key=lambda item: (-item.metric.value, -speed(item)))
-    is_free = wanted == "auto" and bool(measured)
-    first = measured[0] if is_free else choose_variant(manifest, device, wanted)
-    return levels_from(first, measured, speed)
+    def is_level_below(item: Variant, above: Variant) -> bool:
+        pair = pair_of(item, above, kind)
+        return pair is not None and pair.is_faster and pair.ratio >= MIN_SPEEDUP
+
+    measured = by_exactness(item for item in runnable_variants(manifest, device) if is_measured(item, kind))
+    measured.sort(key=lambda item: -item.metric.value)
+    best = [item for item in measured if item.metric.value == measured[0].metric.value]
+    is_free = wanted == "auto" and bool(best)
+    first = preferred(best, kind) if is_free else choose_variant(manifest, device, wanted)
+    return levels_from(first, measured, is_level_below)
 
 
-def levels_from(first: ItemT, by_metric: Iterable[ItemT], speed: Callable[[ItemT], float]) -> tuple[ItemT, ...]:
-    """Returns `first`, then each next item by falling metric that is faster than the level above it by MIN_SPEEDUP."""
+def levels_from(
+    first: ItemT, by_metric: Iterable[ItemT], is_level_below: Callable[[ItemT, ItemT], bool]
+) -> tuple[ItemT, ...]:
+    """Returns `first`, then each next item by falling metric that is enough faster than the level above it."""
     levels = [first]
     for item in by_metric:
-        if speed(item) >= MIN_SPEEDUP * speed(levels[-1]) > 0:
+        if item != levels[-1] and is_level_below(item, levels[-1]):
             levels.append(item)
     return tuple(levels)
 

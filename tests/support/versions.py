@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from saccade.models.contract.manifest import (
     Variant,
     manifest_bytes,
 )
+from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
 
 SIDE = 32  # of the model input, pixels
@@ -98,12 +99,35 @@ def with_variants(manifest: Manifest, **figures: tuple[float, float]) -> Manifes
         return first.model_copy(
             update={
                 "name": name.replace("_", "-"),
+                "precision": "int8" if name.startswith("int8") else "fp16" if name.startswith("fp16") else "fp32",
                 "metric": first.metric.model_copy(update={"value": metric}),
                 "latency": (latency.model_copy(update={"images_per_s": images_per_s}),),
             }
         )
 
-    return manifest.model_copy(update={"variants": tuple(variant(name, *pair) for name, pair in figures.items())})
+    variants = [variant(name, *pair) for name, pair in figures.items()]
+    return manifest.model_copy(update={"variants": tuple(with_made_up_pairs(variants))})
+
+
+def with_made_up_pairs(variants: Sequence[Variant]) -> list[Variant]:
+    """The variants, each compared with all before it as their made-up images/s say, give or take a hundredth."""
+
+    def pair(item: Variant, other: Variant) -> PairedSpeed:
+        ratio = item.latency[0].images_per_s / other.latency[0].images_per_s
+        return PairedSpeed(
+            against=other.name,
+            device_kind=item.measured_on.kind,
+            ratio=ratio,
+            ci_low=0.99 * ratio,
+            ci_high=1.01 * ratio,
+            rounds=20,
+            batch_sizes=(1,),
+        )
+
+    return [
+        item.model_copy(update={"paired_speeds": tuple(pair(item, other) for other in variants[:count])})
+        for count, item in enumerate(variants)
+    ]
 
 
 def with_costs(manifest: Manifest, **image_ms: int) -> tuple[Manifest, dict[str, bytes]]:

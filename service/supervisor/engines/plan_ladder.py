@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.supervisor.engines.candidates import engine_candidates
-from saccade.service.supervisor.ladder import levels_from
+from saccade.service.supervisor.ladder import MIN_SPEEDUP, levels_from
 
 
 def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | None) -> tuple[Variant, ...]:
@@ -36,4 +36,8 @@ def plan_levels(
     metric = {item.name: item.metric.value for item in manifest.variants}
     by_metric = sorted(images_per_s, key=lambda name: (-metric[name], -images_per_s[name]))
     named = wanted if wanted in images_per_s else fastest
-    return levels_from(by_metric[0] if wanted == "auto" else named, by_metric, images_per_s.__getitem__)
+    return levels_from(
+        by_metric[0] if wanted == "auto" else named,
+        by_metric,
+        lambda name, above: images_per_s[name] >= MIN_SPEEDUP * images_per_s[above] > 0,
+    )

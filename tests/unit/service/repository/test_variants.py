@@ -1,4 +1,4 @@
-"""The variant a device serves: the fastest measured one whose gate passed."""
+"""The variant a device serves: the most exact one whose gate passed, unless another is faster beyond doubt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from saccade.models.contract.manifest import GateCheck, GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.variants import choose_variant, images_per_s
+from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.service.repository.variants import choose_variant, comparisons, images_per_s, pair_of, with_pairs
 from tests.support.versions import manifest_for
 
 
@@ -30,14 +31,81 @@ def manifest_with(*variants: Variant) -> Manifest:
     return manifest_for("digits", 1).model_copy(update={"variants": variants})
 
 
-def test_auto_takes_the_most_images_per_second() -> None:
-    manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0))
+def pair(against: str, low: float, ratio: float, high: float, device_kind: str = "cpu") -> PairedSpeed:
+    return PairedSpeed.model_validate(
+        {"against": against, "device_kind": device_kind, "ratio": ratio, "ci_low": low, "ci_high": high}
+        | {"rounds": 20, "batch_sizes": (1, 8)}
+    )
+
+
+def int8(*pairs: PairedSpeed, **changes: Any) -> Variant:
+    return variant("int8-cpu", precision="int8", paired_speeds=pairs, **changes)
+
+
+def test_auto_takes_the_variant_that_is_faster_beyond_doubt() -> None:
+    manifest = manifest_with(variant("fp32"), int8(pair("fp32", 1.5, 1.6, 1.7)))
 
     assert choose_variant(manifest, "cpu", "auto").name == "int8-cpu"
+    assert choose_variant(manifest_with(*reversed(manifest.variants)), "cpu", "auto").name == "int8-cpu"
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        (pair("fp32", 0.99, 2.0, 3.0),),
+        (pair("fp32", 0.4, 0.5, 0.6),),
+        (pair("fp32", 1.5, 1.6, 1.7, "cuda"),),
+        (),
+    ],
+    ids=["in doubt", "slower", "elsewhere", "not compared"],
+)
+def test_otherwise_the_more_exact_one_answers_whatever_separate_figures_say(pairs: tuple[PairedSpeed, ...]) -> None:
+    manifest = manifest_with(int8(*pairs, images_per_s=9000.0), variant("fp32", images_per_s=100.0))
+
+    assert choose_variant(manifest, "cpu", "auto").name == "fp32"
+
+
+def test_of_two_faster_ones_the_less_exact_must_beat_the_other_too() -> None:
+    pruned = variant("pruned", paired_speeds=(pair("fp32", 1.9, 2.0, 2.1),), sparsity="two_four")
+    fp32, quick = variant("fp32"), (pair("fp32", 2.0, 2.1, 2.2), pair("pruned", 0.98, 1.05, 1.1))
+    slow = (pair("fp32", 1.1, 1.2, 1.3), pair("pruned", 0.5, 0.6, 0.7))
+    beyond = (pair("fp32", 2.0, 2.1, 2.2), pair("pruned", 1.02, 1.05, 1.1))
+
+    def chosen(pairs: tuple[PairedSpeed, ...]) -> str:
+        both = variant("both", precision="int8", sparsity="two_four", paired_speeds=pairs)
+        return choose_variant(manifest_with(fp32, pruned, both), "cpu", "auto").name
+
+    assert [chosen(pairs) for pairs in (quick, slow, beyond)] == ["pruned", "pruned", "both"]
+
+
+def test_a_comparison_is_the_same_from_either_side() -> None:
+    fp32, other = variant("fp32"), int8(pair("fp32", 1.6, 2.0, 2.5))
+    turned = pair_of(fp32, other, "cpu")
+
+    assert turned is not None
+    assert (turned.against, turned.ratio, turned.ci_low, turned.ci_high) == ("int8-cpu", 0.5, 0.4, 0.625)
+    assert pair_of(fp32, fp32, "cpu") is None
+
+
+def test_words_say_how_the_chosen_one_compares() -> None:
+    slower = manifest_with(variant("fp32"), int8(pair("fp32", 0.9, 1.0, 1.1)))
+    faster = with_pairs(slower, {"int8-cpu": (pair("fp32", 1.5, 1.6, 1.7),)})
+    bare = with_pairs(slower, {})
+
+    assert comparisons(slower, "cpu", slower.variants[0]) == (
+        "int8-cpu is no faster than fp32 here (1.00 times as fast, 95% interval 0.90 to 1.10)"
+    )
+    assert comparisons(faster, "cpu", faster.variants[1]) == (
+        "1.60 times as fast as fp32 (95% interval 1.50 to 1.70)"
+    )
+    assert comparisons(bare, "cpu", bare.variants[0]) == (
+        "int8-cpu was not measured in turns with it on this kind of device"
+    )
+    assert comparisons(manifest_with(variant("fp32")), "cpu", variant("fp32")) == ""
 
 
 def test_auto_never_takes_a_variant_whose_gate_was_denied() -> None:
-    manifest = manifest_with(variant("fp32", images_per_s=100.0), variant("int8-cpu", images_per_s=300.0, denied=True))
+    manifest = manifest_with(variant("fp32"), int8(pair("fp32", 1.5, 1.6, 1.7), denied=True))
 
     assert choose_variant(manifest, "cpu", "auto").name == "fp32"
 

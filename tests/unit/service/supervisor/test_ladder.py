@@ -50,6 +50,16 @@ def test_a_rung_that_is_hardly_faster_or_beaten_by_the_one_above_is_left_out() -
     assert levels(beaten, None) == ["fp32", "int8-cpu"]
 
 
+def test_a_rung_that_may_be_no_faster_is_left_out() -> None:
+    whole = manifest(fp32=(0.95, 100), int8_cpu=(0.94, 300))
+    fp32, int8 = whole.variants
+    doubt = int8.paired_speeds[0].model_copy(update={"ci_low": 0.98})
+    variants = (fp32, int8.model_copy(update={"paired_speeds": (doubt,)}))
+
+    assert levels(whole, None) == ["fp32", "int8-cpu"]
+    assert levels(whole.model_copy(update={"variants": variants}), None) == ["fp32"]
+
+
 def test_of_equally_accurate_ones_the_faster_serves() -> None:
     assert levels(manifest(fp32=(0.95, 100), int8_cpu=(0.95, 300)), None) == ["int8-cpu"]
 
