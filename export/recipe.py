@@ -143,14 +143,15 @@ class QualifySpec(Frozen):
     """What is measured on each variant's file, and how long it may take."""
 
     parity_batch_sizes: tuple[BatchSize, ...] = (1, 3, 8)
-    latency_repeats: int = Field(default=40, ge=3)
-    latency_budget_s: float = Field(default=0.5, gt=0)  # for each batch size; fewer repeats when it runs out
+    latency_repeats: int = Field(default=40, ge=3)  # rounds in which all variants take turns; never fewer than 6
+    # for each variant and batch size; fewer rounds when it runs out
+    latency_budget_s: float = Field(default=0.5, gt=0)
     # batch sizes at which the deploy graph is timed against the bare graph
     compare_batch_sizes: tuple[BatchSize, ...] = (1, 8)
     compare_repeats: int = Field(default=60, ge=3)
     compare_budget_s: float = Field(default=2.0, gt=0)
     threads: int = Field(default=0, ge=0)  # 0: every core this process may use
-    allow_spinning: bool = True
+    allow_spinning: bool = True  # while answers are measured; times are taken without, as a server runs by default
     evaluate_batch_size: BatchSize = 16
     bootstrap_resamples: int = Field(default=200, ge=20)
     evidence_mib: float = Field(default=32.0, ge=0)  # size of the test images published with variants for GPUs; 0: none

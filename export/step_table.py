@@ -15,6 +15,7 @@ from saccade.export.precision.quantization.calibrate import calibrated_forms, ru
 from saccade.export.publish.publish import run_publish
 from saccade.export.qualification.qualify import run_qualify
 from saccade.export.qualification.reference import run_reference
+from saccade.export.qualification.speed_step import run_speed
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.sources import source_digest
 from saccade.export.steps import Step
@@ -144,9 +145,17 @@ STEPS: tuple[Step, ...] = (
         is_measured=True,
     ),
     Step(
+        "speed",
+        run_speed,
+        inputs=("data", "precision", "qualify"),
+        config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
+        tools=("onnxruntime", "numpy"),
+        is_measured=True,
+    ),
+    Step(
         "gate",
         run_gate,
-        inputs=(*_WHOLE, "precision", "qualify"),
+        inputs=(*_WHOLE, "precision", "qualify", "speed"),
         config=lambda loaded: _parts(loaded, "gate", "variants"),
         tools=(),
         is_reusable=False,
@@ -156,7 +165,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "publish",
         run_publish,
-        inputs=(*_WHOLE, "precision", "qualify", "gate"),
+        inputs=(*_WHOLE, "precision", "qualify", "speed", "gate"),
         config=lambda loaded: {},
         tools=(),
         is_reusable=False,

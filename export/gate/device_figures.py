@@ -70,7 +70,7 @@ def device_figures(
         accuracy = accuracy_of(evidence, reference, terms.bootstrap_resamples)
         operating = operating_accuracy(evidence, reference, terms.task.score_threshold, terms.bootstrap_resamples)
         latency = tuple(
-            latency_figure(_seconds(probe, (plan,), data.split.images, size, terms)[:, 0], size)
+            latency_figure(_seconds(probe, (plan,), data.split.images, size, terms), size)
             for size in terms.allowed_batch_sizes
         )
         is_sparse = traits.form == "sparse24"

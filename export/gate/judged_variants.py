@@ -1,4 +1,4 @@
-"""Judges measured variants by the figures of step `qualify` and by hashes of the files as they are on disk."""
+"""Judges measured variants by the figures of `qualify` and `speed`, and by hashes of the files as they are on disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.publish.repository import newest_manifest
 from saccade.export.qualification.qualify import REPORT_FILE
 from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.qualification.speed_step import SpeedFigures, read_speed
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport
 from saccade.export.steps import StepContext, qualified_name
 from saccade.models.contract.manifest import MANIFEST_NAME, GateDecision, Manifest, read_manifest
@@ -25,11 +26,12 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
     recipe = context.recipe
     previous = newest_manifest(context.repository, recipe.model)
     fidelity = read_fidelity(context.inputs["preprocess"])
+    speeds = read_speed(context.inputs["speed"])
     variants: list[VariantReport] = []
     for name in recipe.variants:
         measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE)
         file = context.inputs[qualified_name("precision", name)].file(MODEL_FILE)
-        qualify = QualifyReport.model_validate_json(measured.read_bytes())
+        qualify = with_speed(QualifyReport.model_validate_json(measured.read_bytes()), speeds[name])
         facts = GateFacts(
             file_sha256=file_sha256(file),
             external_sha256=_hashes_of(file.parent, qualify),
@@ -40,6 +42,17 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
         )
         variants.append(VariantReport(qualify=qualify, gate=gate_decision(qualify, recipe.gate, facts)))
     return tuple(variants)
+
+
+def with_speed(qualify: QualifyReport, found: SpeedFigures) -> QualifyReport:
+    """The figures of step `qualify` with those of step `speed`."""
+    changes = {
+        "latency": found.latency,
+        "paired_speeds": found.paired_speeds,
+        "timing_failure": found.failure,
+        "efficiency": found.efficiency,
+    }
+    return qualify.model_copy(update=changes)
 
 
 def ensure_judged_by_recipe(context: StepContext, report: ExportReport) -> None:

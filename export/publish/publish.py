@@ -193,6 +193,7 @@ def _variant(context: StepContext, variant: VariantReport) -> Variant:
             "metric": variant.qualify.metric,
             "operating_point": variant.qualify.operating_point,
             "latency": variant.qualify.latency,
+            "paired_speeds": variant.qualify.paired_speeds,
             "measured_on": variant.qualify.measured_on,
             "detail": dict(_made(context, variant).detail),
             "gate": variant.gate,

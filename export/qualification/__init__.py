@@ -3,7 +3,8 @@
 qualify.py              step `qualify`; qualify_report.py is what it leaves
 answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, agreement.py compare answers
 accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
-speed_measurements.py   time and memory: benchmark.py takes turns, bare_graph.py is raced against
+speed_step.py           step `speed`: all variants in turns, compared in pairs
+speed_measurements.py   memory, and deploy against bare_graph.py: benchmark.py takes turns
 file_structure.py       precision and sparsity by layer
 chance.py               what an answer reaches that looks at no picture
 operating_point.py      detectors at the score threshold that requests get

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from saccade.export.qualification.bootstrap import interval_of
 from saccade.export.qualification.qualify_report import SpeedRatio
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice
+from saccade.models.contract.paired_speed import median_interval
 
 Run = Callable[[], object]
 Clock = Callable[[], float]
@@ -42,15 +44,19 @@ def seconds_per_run(
     return np.array(rows)
 
 
-def latency_figure(seconds: NDArray[np.float64], batch_size: int) -> LatencyFigure:
-    """Returns percentiles of one graph's durations (repeats,)."""
-    p50, p90, p99 = np.percentile(seconds * 1e3, [50, 90, 99])
+def latency_figure(rounds: Sequence[Sequence[float]], batch_size: int) -> LatencyFigure:
+    """Returns percentiles of one graph's durations, with the median's interval over its rounds."""
+    milliseconds = np.concatenate([np.asarray(each, float) for each in rounds]) * 1e3
+    p50, p90, p99 = np.percentile(milliseconds, [50, 90, 99])
+    over_rounds = median_interval([1e3 * median(each) for each in rounds])
     return LatencyFigure(
         batch_size=batch_size,
         p50_ms=round(float(p50), 4),
         p90_ms=round(float(p90), 4),
         p99_ms=round(float(p99), 4),
-        images_per_s=round(batch_size / float(np.median(seconds)), 2),
+        images_per_s=round(1e3 * batch_size / float(p50), 2),
+        p50_low_ms=None if over_rounds is None else round(over_rounds.low, 4),
+        p50_high_ms=None if over_rounds is None else round(over_rounds.high, 4),
     )
 
 

@@ -1,4 +1,4 @@
-"""Step `qualify`: measures one variant on the file that would be published."""
+"""Step `qualify`: measures one variant on the file that would be published; step `speed` adds its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from saccade.export.artifact import Detail, file_sha256
 from saccade.export.convert.conversion_proof import read_proof
 from saccade.export.graph.large_files import weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
-from saccade.export.precision.efficiency import efficiency_of, measured_peak
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
 from saccade.export.qualification.accuracy import answers_of, evidence_of
@@ -33,7 +32,7 @@ from saccade.export.qualification.plausibility import answer_faults
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
 from saccade.export.qualification.reference import read_reference, reference_answers
 from saccade.export.qualification.serving import open_backend
-from saccade.export.qualification.speed_measurements import latency_figures, memory_mb, speed_ratios
+from saccade.export.qualification.speed_measurements import memory_mb, speed_ratios
 from saccade.export.steps import StepContext, qualified_name
 from saccade.export.variants import TRAITS
 
@@ -42,10 +41,7 @@ _THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on th
 
 
 def run_qualify(context: StepContext) -> Detail:
-    """Writes `qualify.json` and pictures of images that the variant answers differently from the reference.
-
-    A variant for GPUs is measured on the data here but never timed, because a CPU's time says nothing about it.
-    """
+    """Writes `qualify.json` and pictures of images that the variant answers differently from the reference."""
     assert context.variant is not None
     recipe, traits = context.recipe, TRAITS[context.variant]
     made = context.inputs[qualified_name("precision", context.variant)]
@@ -66,14 +62,11 @@ def run_qualify(context: StepContext) -> Detail:
     parity = parity_figures(backend, recipe, split.images, expected)
     invariance = batch_invariance(backend, recipe, split.images)
     hostile = hostile_figures(backend, recipe)
-    context.note("latency")
-    latency = () if traits.needs_gpu else latency_figures(backend, recipe, split.images)
     backend.close()
     is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
     context.note("precision and sparsity by layer")
     compressed = context.inputs.get("compress")
     structure = file_structure(file, traits, made.directory, compressed.directory if compressed else None)
-    threads = usable_threads(recipe.qualify.threads)
     report = QualifyReport(
         variant=context.variant,
         file_sha256=file_sha256(file),
@@ -86,9 +79,8 @@ def run_qualify(context: StepContext) -> Detail:
         batch_invariance=invariance,
         hostile=hostile,
         is_deterministic=is_deterministic,
-        latency=latency,
         speed=speed_ratios(file, made.file(BARE_FILE), recipe, split.images) if is_raced else (),
-        measured_on=cpu_device(threads),
+        measured_on=cpu_device(usable_threads(recipe.qualify.threads)),
         detail=dict(made.detail),
         curves=curves_of(evidence),
         disagreements=write_examples(expected, answers, split, recipe.task, recipe.labels, context.out),
@@ -101,7 +93,6 @@ def run_qualify(context: StepContext) -> Detail:
         runs_compared=runs,
         memory_mb=None if traits.needs_gpu else memory_mb(file, recipe),
         measured_through=_through(file),
-        efficiency=efficiency_of(structure.layers, latency, measured_peak(threads) if latency else None),
         reference=read_reference(context.inputs["reference"]).figure,
         operating_point=None if operating is None else operating[0],
         operating_drop=None if operating is None else metric_drop(operating[1]),
@@ -119,9 +110,6 @@ def _facts(report: QualifyReport) -> Detail:
     }
     if report.precision is not None and report.precision.share is not None:
         facts[f"share_{report.precision.asked}"] = report.precision.share
-    if report.latency:
-        facts["p50_ms_batch_1"] = report.latency[0].p50_ms
-        facts["images_per_s_best"] = max(figure.images_per_s for figure in report.latency)
     if report.speed:
         facts["deploy_to_bare"] = min(figure.ratio for figure in report.speed)
     return facts

@@ -10,6 +10,7 @@ from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
 from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
+from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen, Sha256
 
 
@@ -154,7 +155,9 @@ class QualifyReport(Frozen):
     batch_invariance: BatchInvariance
     hostile: tuple[HostileFigure, ...]
     is_deterministic: bool
-    latency: tuple[LatencyFigure, ...]
+    latency: tuple[LatencyFigure, ...] = ()  # of step `speed`, as paired_speeds, timing_failure and efficiency
+    paired_speeds: tuple[PairedSpeed, ...] = ()  # against each more exact variant, the most exact first
+    timing_failure: str = ""  # why it could not be timed
     speed: tuple[SpeedRatio, ...]
     measured_on: MeasuredDevice
     detail: dict[str, str | float | int | bool]

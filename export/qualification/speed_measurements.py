@@ -1,4 +1,4 @@
-"""Measures a file's time and memory on this machine in the sessions that serve; compared graphs take turns."""
+"""Measures a file's memory, and its time against its bare form, in the sessions that serve; both take turns."""
 
 from __future__ import annotations
 
@@ -14,30 +14,12 @@ from numpy.typing import NDArray
 from saccade.export.data.image_split import batch_of
 from saccade.export.errors import GraphError
 from saccade.export.qualification.bare_graph import bare_images
-from saccade.export.qualification.benchmark import latency_figure, seconds_per_run, speed_ratio, usable_threads
+from saccade.export.qualification.benchmark import seconds_per_run, speed_ratio, usable_threads
 from saccade.export.qualification.qualify_report import SpeedRatio
 from saccade.export.qualification.serving import open_racing_backends
 from saccade.export.recipe import Recipe
-from saccade.models.contract.manifest import LatencyFigure
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
 _MEMORY_TIMEOUT_S = 600.0
-
-
-def latency_figures(
-    backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]
-) -> tuple[LatencyFigure, ...]:
-    """Measures one figure per allowed batch size."""
-    figures = []
-    for size in recipe.allowed_batch_sizes:
-        batch = batch_of(images, size)
-        seconds = seconds_per_run(
-            [lambda batch=batch: backend.infer(batch)],  # type: ignore[misc]  # mypy cannot type a bound default
-            recipe.qualify.latency_repeats,
-            recipe.qualify.latency_budget_s,
-        )
-        figures.append(latency_figure(seconds[:, 0], size))
-    return tuple(figures)
 
 
 def speed_ratios(
@@ -51,7 +33,7 @@ def speed_ratios(
         floats = bare_images(batch)
         seconds = seconds_per_run(
             [
-                lambda batch=batch: deploy.infer(batch),  # type: ignore[misc]  # as above
+                lambda batch=batch: deploy.infer(batch),  # type: ignore[misc]  # mypy cannot type a bound default
                 lambda floats=floats: bare.infer(floats),  # type: ignore[misc]  # as above
             ],
             recipe.qualify.compare_repeats,

@@ -82,12 +82,14 @@ def _print_version(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 def _remarks(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields what does not fit into columns: what the gate waits for, figures from a score on, and the devices."""
+    """Yields what does not fit into columns: what the gate waits for, figures from a score on, speeds, and devices."""
     for row in rows:
         for key in ("gate", "metric"):
             _, mark, rest = row[key].partition(": " if key == "gate" else ", ")
             if mark:
                 yield f"{row['variant']} {rest}"
+        if row["paired_speed"]:
+            yield f"{row['variant']} in turns at export: {row['paired_speed']}"
     for device in dict.fromkeys(row["measured_on"] for row in rows):
         yield f"measured on {device}: {', '.join(row['variant'] for row in rows if row['measured_on'] == device)}"
 
@@ -105,6 +107,7 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
                 "metric": "",
                 "interval": "",
                 "images_per_s": "",
+                "paired_speed": "",
                 "measured_on": "",
                 "key_id": "",
             }
@@ -119,6 +122,7 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
             "metric": _metric(manifest, variant),
             "interval": f"{variant.metric.ci_low:.4f} - {variant.metric.ci_high:.4f}" if manifest.judged else "",
             "images_per_s": round(max((item.images_per_s for item in variant.latency), default=0.0), 1),
+            "paired_speed": variant.paired_speeds[0].text if variant.paired_speeds else "",
             "measured_on": f"{variant.measured_on.name}, {variant.measured_on.threads} threads",
             "key_id": key_id,
         }

@@ -14,7 +14,7 @@ from saccade.service.errors import RepositoryError
 
 # ONNX Runtime would run a variant made for TensorRT as float, slower than the float variant and never measured.
 _TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}
-_ROUNDING: Mapping[str, int] = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 2}
+ROUNDING: Mapping[str, int] = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 2}
 
 
 def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
@@ -64,16 +64,12 @@ def pair_of(item: Variant, other: Variant, device_kind: str) -> PairedSpeed | No
 
 def by_exactness(variants: Iterable[Variant]) -> list[Variant]:
     """Dense before sparse, less rounding before more, a higher metric before a lower one."""
-    return sorted(
-        variants, key=lambda item: (item.sparsity != "dense", _ROUNDING[item.precision], -item.metric.value)
-    )
+    return sorted(variants, key=lambda item: (item.sparsity != "dense", ROUNDING[item.precision], -item.metric.value))
 
 
 def with_pairs(manifest: Manifest, pairs: Mapping[str, tuple[PairedSpeed, ...]]) -> Manifest:
     """The manifest with these comparisons in place of its own."""
-    variants = tuple(
-        item.model_copy(update={"paired_speeds": pairs.get(item.name, ())}) for item in manifest.variants
-    )
+    variants = tuple(item.model_copy(update={"paired_speeds": pairs.get(item.name, ())}) for item in manifest.variants)
     return manifest.model_copy(update={"variants": variants})
 
 

@@ -22,6 +22,7 @@ CONTRACT = (
     "models/contract/specs.py",
     "models/contract/manifest.py",
     "models/contract/gate_bounds.py",
+    "models/contract/paired_speed.py",
     "models/contract/preprocessing.py",
     "models/contract/resampling.py",
 )
@@ -78,6 +79,7 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
     assert {".".join(module.split(".")[:4]) for module in ours} <= {
         "saccade.models.contract.specs",
         "saccade.models.contract.gate_bounds",
+        "saccade.models.contract.paired_speed",
         "saccade.models.contract.resampling",
     }
 

@@ -245,7 +245,7 @@ def bare_row(subject: Subject, images: Images, case_s: float) -> dict[str, Any]:
     subject.run(images)
     subject.flow(images, 0.0)  # every buffer once: each has graphs of its own
     device_s.clear()
-    figure = latency_figure(seconds_per_run([run], _REPEATS, case_s)[:, 0], len(images))
+    figure = latency_figure(seconds_per_run([run], _REPEATS, case_s), len(images))
     row: dict[str, Any] = {
         "p50_ms": figure.p50_ms,
         "p99_ms": figure.p99_ms,

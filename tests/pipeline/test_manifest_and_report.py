@@ -24,6 +24,13 @@ def version_dir(published: Published, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published.version_dir, tmp_path / "tiny-classifier" / "1"))
 
 
+PAIR = {"against": "int8-cpu", "device_kind": "cpu", "ratio": 9.0, "ci_low": 8.0, "ci_high": 9.5} | {
+    "confidence": 0.95,
+    "rounds": 40,
+    "batch_sizes": [1],
+}
+
+
 def change(path: Path, edit: Callable[[Document], object]) -> None:
     document = orjson.loads(path.read_bytes())
     edit(document)
@@ -52,6 +59,7 @@ def test_untouched_version_agrees(version_dir: Path) -> None:
         (lambda each: each["gate"]["checks"].pop(), "the gate of variant 'fp32'"),
         (lambda each: each["metric"].update(value=0.99), "the metric of variant 'fp32'"),
         (lambda each: each["latency"][0].update(p50_ms=1e-6), "the latency of variant 'fp32'"),
+        (lambda each: each.update(paired_speeds=[PAIR]), "the paired speed of variant 'fp32'"),
         (lambda each: each.update(file="int8-trt.onnx"), "the file of variant 'fp32'"),
         (lambda each: each.update(name="fp16"), "variant 'fp16'"),
     ],

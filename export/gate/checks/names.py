@@ -34,6 +34,7 @@ GATE_BY_CHECK: Mapping[str, str] = {
     "batch_invariance": "G8",
     "determinism": "G9",
     "speed_ratio": "G10",
+    "paired_speed": "G10",
     "device_latency": "G10",
     "latency": "G10",
     "throughput": "G10",

@@ -12,6 +12,7 @@ from saccade.models.contract.manifest import GateCheck, LatencyFigure, MeasuredD
 def speed_checks(judged: Judged) -> Iterator[GateCheck]:
     if not judged.traits.needs_gpu:
         yield _speed_ratio(judged)
+        yield from _paired_speed(judged)
     else:
         yield _device_latency(judged)
     figures, device = measured_latency(judged)
@@ -42,6 +43,17 @@ def _speed_ratio(judged: Judged) -> GateCheck:
         limit=thresholds.min_speed_ratio if thresholds.speed_ratio_gates else None,
         detail=text if thresholds.speed_ratio_gates else f"{text}; informs",
     )
+
+
+def _paired_speed(judged: Judged) -> Iterator[GateCheck]:
+    """States the speed over the most exact variant, measured in turns; denies what could not be timed."""
+    report = judged.report
+    if report.timing_failure:
+        detail = f"it could not be timed: {report.timing_failure}"
+        yield GateCheck(name="paired_speed", passed=False, value=None, limit=None, detail=detail)
+    elif report.paired_speeds:
+        pair = report.paired_speeds[0]
+        yield GateCheck(name="paired_speed", passed=True, value=pair.ratio, limit=None, detail=f"{pair.text}; informs")
 
 
 def _device_latency(judged: Judged) -> GateCheck:

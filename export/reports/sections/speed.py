@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.pareto import ParetoPoint, comparable, pareto_set
 from saccade.export.reports.sections.blocks import Block, Cell, Plot, Row, Section, Table, Text, figure
+from saccade.models.contract.paired_speed import PairedSpeed
 
 
 def tradeoff_section(report: ExportReport) -> Section:
@@ -17,11 +18,13 @@ def tradeoff_section(report: ExportReport) -> Section:
         best = pareto_set(points)
         device = next(each.qualify.measured_on for each in report.variants if each.qualify.variant == points[0].variant)
         alt = f"{report.reference.name} of each variant against latency and throughput; the Pareto set is marked"
-        header = ("variant", "Pareto set", report.reference.name, "ms at batch 1 (p50)", "images/s", "at batch")
+        pairs = {each.qualify.variant: each.qualify.paired_speeds for each in report.variants}
+        measured = ("ms at batch 1 (p50)", "images/s", "at batch", "in turns with the most exact")
+        header = ("variant", "Pareto set", report.reference.name, *measured)
         blocks += [
             Plot("accuracy_latency", alt),
             Text(f"Measured on {device.name}, {device.threads} threads, by the server's own runtime."),
-            Table(header, tuple(_point_row(point, point.variant in best) for point in points)),
+            Table(header, tuple(_point_row(point, point.variant in best, pairs[point.variant]) for point in points)),
         ]
     if others:
         blocks.append(
@@ -32,13 +35,14 @@ def tradeoff_section(report: ExportReport) -> Section:
 
 
 def latency_section(report: ExportReport) -> Section:
-    """Shows each batch size, and the deploy graph beside the bare one."""
-    header = ("variant", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s")
+    """Shows each batch size, the variants in pairs, and the deploy graph beside the bare one."""
+    header = ("variant", "batch", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "images/s")
     rows = tuple(
         (
             variant.qualify.variant,
             str(timing.batch_size),
             f"{timing.p50_ms:.2f}",
+            "-" if timing.p50_low_ms is None else f"{timing.p50_low_ms:.2f} - {timing.p50_high_ms:.2f}",
             f"{timing.p90_ms:.2f}",
             f"{timing.p99_ms:.2f}",
             f"{timing.images_per_s:.0f}",
@@ -66,12 +70,27 @@ def latency_section(report: ExportReport) -> Section:
         )
         blocks += [
             Plot("latency", "latency of each variant by batch size"),
-            Table(header, rows, f"Latency on {'; '.join(devices)}"),
+            Table(header, rows, f"Latency on {'; '.join(devices)}, all variants in turns"),
+            *_pairs(report),
         ]
     if ratios:
         title = "Deploy graph (uint8) against bare graph (normalised float), images/s, measured in turns"
         blocks.append(Table(("variant", "batch", "deploy", "bare", "ratio"), ratios, title))
     return Section("Latency", tuple(blocks))
+
+
+def _pairs(report: ExportReport) -> Iterator[Block]:
+    """Shows how fast the variants are beside each other; only these ratios say that one is faster."""
+    rows = tuple(
+        (each.qualify.variant, pair.against, f"{pair.ratio:.3f}", f"{pair.ci_low:.3f} - {pair.ci_high:.3f}", pair.text)
+        for each in report.variants
+        for pair in each.qualify.paired_speeds
+    )
+    if rows:
+        pair = next(pair for each in report.variants for pair in each.qualify.paired_speeds)
+        header = ("variant", "against", "times as fast", f"{pair.confidence:.0%} interval", "in words")
+        yield Table(header, rows, f"Speed in pairs: {pair.rounds} rounds, all batch sizes alike")
+        yield Text("A server prefers the less exact variant of a pair only where the interval is above 1.")
 
 
 def _efficiency(report: ExportReport) -> Iterator[Block]:
@@ -117,7 +136,7 @@ def _on_devices(report: ExportReport) -> Iterator[Table]:
         yield Table(("batch", "p50 ms", "p99 ms", "images/s"), rows, title)
 
 
-def _point_row(point: ParetoPoint, is_best: bool) -> Row:
+def _point_row(point: ParetoPoint, is_best: bool, pairs: tuple[PairedSpeed, ...]) -> Row:
     mark = Cell("yes", "marked") if is_best else Cell("denied", "bad") if point.is_denied else Cell("no")
     return (
         point.variant,
@@ -126,4 +145,5 @@ def _point_row(point: ParetoPoint, is_best: bool) -> Row:
         f"{point.p50_ms_batch_1:.2f}",
         f"{point.images_per_s:.0f}",
         str(point.best_batch),
+        pairs[0].text if pairs else "",
     )

@@ -53,9 +53,17 @@ def test_timing_stops_at_its_budget_after_a_minimum_of_turns() -> None:
 
 
 def test_latency_figure_counts_images_of_the_batch() -> None:
-    figure = latency_figure(np.full(10, 0.004), 8)
+    figure = latency_figure([[0.004]] * 10, 8)
 
     assert (figure.p50_ms, figure.p99_ms, figure.images_per_s) == (4.0, 4.0, 2000.0)
+
+
+def test_latency_figure_has_the_interval_of_its_median_over_rounds() -> None:
+    figure = latency_figure([[0.001 * count, 0.001 * count] for count in range(1, 11)], 1)
+    few = latency_figure([[0.004]] * 5, 1)
+
+    assert (figure.p50_low_ms, figure.p50_ms, figure.p50_high_ms) == (2.0, 5.5, 9.0)
+    assert (few.p50_low_ms, few.p50_high_ms) == (None, None)
 
 
 def test_speed_ratio_is_not_moved_by_disturbed_turns() -> None:

@@ -65,9 +65,7 @@ def test_interval_leaves_out_as_many_values_as_the_sign_test_allows() -> None:
 
 
 def test_batch_sizes_count_alike() -> None:
-    found = paired_speed(
-        [[1.0, 1.0]] * 6, [[2.0, 0.5]] * 6, against="fp32", device_kind="cpu", batch_sizes=(1, 8)
-    )
+    found = paired_speed([[1.0, 1.0]] * 6, [[2.0, 0.5]] * 6, against="fp32", device_kind="cpu", batch_sizes=(1, 8))
 
     assert found is not None
     assert found.ratio == 1.0

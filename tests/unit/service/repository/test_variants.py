@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from saccade.models.contract.manifest import GateCheck, GateDecision, LatencyFigure, Manifest, MeasuredDevice, Variant
-from saccade.service.errors import RepositoryError
 from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.service.errors import RepositoryError
 from saccade.service.repository.variants import choose_variant, comparisons, images_per_s, pair_of, with_pairs
 from tests.support.versions import manifest_for
 
@@ -95,9 +95,7 @@ def test_words_say_how_the_chosen_one_compares() -> None:
     assert comparisons(slower, "cpu", slower.variants[0]) == (
         "int8-cpu is no faster than fp32 here (1.00 times as fast, 95% interval 0.90 to 1.10)"
     )
-    assert comparisons(faster, "cpu", faster.variants[1]) == (
-        "1.60 times as fast as fp32 (95% interval 1.50 to 1.70)"
-    )
+    assert comparisons(faster, "cpu", faster.variants[1]) == ("1.60 times as fast as fp32 (95% interval 1.50 to 1.70)")
     assert comparisons(bare, "cpu", bare.variants[0]) == (
         "int8-cpu was not measured in turns with it on this kind of device"
     )

@@ -1,0 +1,86 @@
+"""Files timed in turns through the serving backend: real graphs, of which one has more to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import helper
+
+from saccade.export.qualification.speed_step import by_exactness, timed_files
+from saccade.export.recipe import Recipe
+from saccade.service.paired_timing import pairs_of
+from tests.support.graphs import classifier_graph
+
+RECIPE = Recipe.model_validate(
+    yaml.safe_load(
+        """
+        model: toy
+        source: {kind: module, factory: "toy:Toy"}
+        task: {task: classify, top_k: 10}
+        labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+        preprocess: {width: 32, height: 32, fit: stretch}
+        data: {dataset: digit_scenes, images: {calibration: 1, tuning: 1, test: 1}}
+        allowed_batch_sizes: [1, 4]
+        qualify: {threads: 1, latency_repeats: 20, latency_budget_s: 10.0}
+        """
+    )
+)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+SURE = 0.9999  # the two tests on real time fail by chance once in ten thousand runs
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    path = tmp_path / "plain.onnx"
+    path.write_bytes(classifier_graph())
+    return path
+
+
+@pytest.fixture
+def slower(tmp_path: Path) -> Path:
+    """The same answers after many sines of the pixels."""
+    model = onnx.load_from_string(classifier_graph())
+    name = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["pixels_again" if each == name else each for each in node.input]
+    chain = [helper.make_node("Cast", [name], ["sine_0"], to=onnx.TensorProto.FLOAT)]
+    chain += [helper.make_node("Sin", [f"sine_{count}"], [f"sine_{count + 1}"]) for count in range(200)]
+    chain += [
+        helper.make_node("Cast", ["sine_200"], ["noise"], to=onnx.TensorProto.UINT8),  # |sine| < 1: all zeros
+        helper.make_node("Max", [name, "noise"], ["pixels_again"]),
+    ]
+    nodes = [*chain, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    path = tmp_path / "slower.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_the_slower_of_two_real_files_is_told_and_the_same_file_is_no_different(plain: Path, slower: Path) -> None:
+    timings = timed_files({"fp32": plain, "int8-cpu": slower, "again": plain}, RECIPE, IMAGES)
+    pairs = pairs_of(timings, ("fp32", "int8-cpu", "again"), "cpu", RECIPE.allowed_batch_sizes, SURE)
+    found = {(name, pair.against): pair for name, each in pairs.items() for pair in each}
+
+    assert found["int8-cpu", "fp32"].ci_high < 1.0
+    assert found["again", "int8-cpu"].is_faster
+    same = found["again", "fp32"]
+    assert same.ci_low <= 1.0 <= same.ci_high, same
+
+
+def test_a_file_that_does_not_open_costs_the_others_nothing(plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    timings = timed_files({"fp32": plain, "int8-cpu": tmp_path / "broken.onnx", "again": plain}, RECIPE, IMAGES)
+
+    assert set(timings.blocks) == {"fp32", "again"}
+    assert set(timings.failures) == {"int8-cpu"}
+
+
+def test_less_rounding_comes_before_more_and_dense_before_pruned() -> None:
+    order = ["fp32", "fp32-pruned", "int8-cpu", "int8-cpu-pruned"]
+
+    assert by_exactness(["int8-cpu-pruned", "int8-cpu", "fp32-pruned", "fp32"]) == order
