@@ -189,6 +189,20 @@ class EngineStatus(Message, frozen=True):
     images_per_s: float = 0.0  # measured speed of a plan that serves, at its best batch size
 
 
+class SpeedStatus(Message, frozen=True):
+    """How many times as fast a variant is as another, measured in turns, with the interval of that ratio."""
+
+    variant: str
+    against: str
+    ratio: float
+    ci_low: float
+    ci_high: float
+    confidence: float
+    rounds: int
+    text: str  # the same in words
+    is_from_here: bool  # measured on this machine, not by the exporter
+
+
 class VersionStatus(Message, frozen=True):
     """A version and its instances, which `state`, `reason` and `variant` sum up; it is ready when one instance is."""
 
@@ -203,6 +217,8 @@ class VersionStatus(Message, frozen=True):
     engines: tuple[EngineStatus, ...] = ()
     on_demand: bool = False  # the version is loaded by its first request, and may be unloaded for others
     load_seconds: float = 0.0  # duration of its last load with warm-up; 0 before the first
+    choice: str = ""  # why `variant` serves, where others could
+    speeds: tuple[SpeedStatus, ...] = ()
 
 
 class Catalog(Message, frozen=True):

@@ -18,6 +18,7 @@ class VerifiedVersion:
     manifest_sha256: str
     path: Path
     signed_by: str | None = None  # id of the trusted key; None where no signature is demanded
+    is_compared_here: bool = False  # the paired speeds in `manifest` are this machine's, not the exporter's
 
 
 def verified_bytes(path: Path, sha256: str | None) -> bytes:

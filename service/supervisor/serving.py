@@ -21,6 +21,7 @@ from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler
 from saccade.service.supervisor.placement.model_cache import ModelCache, ModelCacheEvents, ModelCacheRule
 from saccade.service.supervisor.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
+from saccade.service.supervisor.tuning.variant_speeds import compared_here
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
 
@@ -134,9 +135,12 @@ class VersionServing:
             log.warning("version_unjudged", model=key.model, version=key.version)
         if verified.signed_by is not None:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
+        starts_unloaded = self.model_cache.starts_unloaded(key)
+        # A request that waits for a load does not wait for a comparison too.
+        verified = await compared_here(verified, self._settings, may_measure=not starts_unloaded)
         self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
         self._table.on_demand(key, is_so=self.model_cache.is_on_demand(key))
-        if self.model_cache.starts_unloaded(key):
+        if starts_unloaded:
             self._table.unload(key, self._events.next_generation())
             self._events.publish()
         else:
@@ -155,6 +159,11 @@ class VersionServing:
             self._table.desire(key, spec)
         for device, reason in specs.refusals.items():
             self._table.cannot(key, device, reason)
+        where = "on this machine" if version.is_compared_here else "at export"
+        choice = "; ".join(f"{each}; measured {where}" for each in dict.fromkeys(specs.choices.values()))
+        if choice:
+            log.info("variant_chosen", model=key.model, version=key.version, reason=choice)
+        self._table.chosen(key, choice)
         for device, reasons in specs.left_out.items():
             log.warning("rungs_left_out", model=key.model, version=key.version, device=device, reasons=reasons)
         self._engines.keep(version)

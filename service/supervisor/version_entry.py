@@ -81,6 +81,7 @@ class VersionEntry:
     on_demand: bool = False  # its first request loads it, and it is unloaded when others need its memory
     is_unloaded: bool = False  # all its instances are unloaded, or being unloaded, until a request asks for it
     load_seconds: float = 0.0  # duration of its last load, kept while it is unloaded
+    choice: str = ""  # why its variant serves, where others could
 
     @property
     def state(self) -> VersionState:

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from saccade.service.core import VersionKey, VersionState
-from saccade.service.ipc.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
+from saccade.service.ipc.messages import EngineStatus, InstanceState, InstanceStatus, Load, SpeedStatus, VersionStatus
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.supervisor.version_entry import Instance, InstanceSpec, VersionEntry
@@ -55,6 +55,10 @@ class VersionTable:
         entry.verified = version
         entry.manifest_sha256 = version.manifest_sha256
         entry.allowed_batch_sizes = batch_sizes
+
+    def chosen(self, key: VersionKey, choice: str) -> None:
+        """Notes in words why a version's variant serves."""
+        self._entries[key].choice = choice
 
     def desire(self, key: VersionKey, spec: InstanceSpec) -> Instance:
         """Adds an instance that is loaded once it has a place; a second one on a device may replace the first."""
@@ -260,6 +264,8 @@ class VersionTable:
                 engines_of(key),
                 entry.on_demand,
                 entry.load_seconds,
+                entry.choice,
+                _speeds(entry),
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )
@@ -290,6 +296,26 @@ def _planned(entry: VersionEntry) -> VersionState:
     if entry.state is VersionState.READY and not entry.has_no_load_pending:
         return VersionState.WARMING
     return entry.state
+
+
+def _speeds(entry: VersionEntry) -> tuple[SpeedStatus, ...]:
+    if entry.verified is None:
+        return ()
+    return tuple(
+        SpeedStatus(
+            variant.name,
+            pair.against,
+            pair.ratio,
+            pair.ci_low,
+            pair.ci_high,
+            pair.confidence,
+            pair.rounds,
+            pair.text,
+            entry.verified.is_compared_here,
+        )
+        for variant in entry.verified.manifest.accepted_variants()
+        for pair in variant.paired_speeds
+    )
 
 
 def _status(instance: Instance) -> InstanceStatus:

@@ -13,7 +13,10 @@ from saccade.service.ipc.messages import AnyMessage, Catalog, DeviceStatus, Inst
 
 DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
 INSTANCE = InstanceStatus("cpu", 7, "ready", "", "int8-cpu", "onnxruntime", "CPUExecutionProvider")
-VERSION = VersionStatus("digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", (INSTANCE,))
+SPEED = messages.SpeedStatus("int8-cpu", "fp32", 1.6, 1.5, 1.7, 0.95, 40, "1.60 times as fast as fp32", True)
+VERSION = VersionStatus(
+    "digits", 3, "/models/digits/3", "ab" * 32, "ready", "", "int8-cpu", (INSTANCE,), choice="why", speeds=(SPEED,)
+)
 
 FACTS = messages.DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
 

@@ -125,3 +125,22 @@ def segmenter_graph() -> bytes:
         "nought": np.array(0, np.int32),
     }
     return _model(nodes, [helper.make_tensor_value_info("mask", TensorProto.UINT8, ["n", SIDE, SIDE])], constants)
+
+
+def slowed(graph: bytes, sines: int = 200) -> bytes:
+    """The same answers, after so many sines of the pixels."""
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        node.input[:] = ["pixels" if name == "images" else name for name in node.input]
+    chain = [helper.make_node("Cast", ["images"], ["sine_0"], to=TensorProto.FLOAT)]
+    chain += [helper.make_node("Sin", [f"sine_{count}"], [f"sine_{count + 1}"]) for count in range(sines)]
+    chain += [
+        helper.make_node("Abs", [f"sine_{sines}"], ["below_one"]),
+        helper.make_node("Cast", ["below_one"], ["zeros"], to=TensorProto.UINT8),
+        helper.make_node("Max", ["images", "zeros"], ["pixels"]),
+    ]
+    nodes = [*chain, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

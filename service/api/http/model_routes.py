@@ -13,6 +13,7 @@ from saccade.service.api.http.schemas import (
     ModelInfo,
     ModelList,
     OperatingFigure,
+    SpeedFigure,
     VersionInfo,
 )
 from saccade.service.core import VersionKey, VersionState
@@ -92,6 +93,21 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         latency=[
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
             for figure in (variant.latency if variant else ())
+        ],
+        choice=status.choice,
+        speeds=[
+            SpeedFigure(
+                variant=item.variant,
+                against=item.against,
+                ratio=item.ratio,
+                ci_low=item.ci_low,
+                ci_high=item.ci_high,
+                confidence=item.confidence,
+                rounds=item.rounds,
+                text=item.text,
+                measured="here" if item.is_from_here else "at export",
+            )
+            for item in status.speeds
         ],
     )
 

@@ -123,6 +123,20 @@ class BatchFigure(BaseModel):
     images_per_s: float
 
 
+class SpeedFigure(BaseModel):
+    """How many times as fast one variant is as another; both were timed in turns."""
+
+    variant: str
+    against: str
+    ratio: float = Field(description="above 1: faster than `against`")
+    ci_low: float
+    ci_high: float
+    confidence: float = Field(description="of the interval")
+    rounds: int
+    text: str = Field(description="the same in words: no faster where the interval does not exclude 1")
+    measured: Literal["here", "at export"]
+
+
 State = Literal["building", "loading", "warming", "ready", "failed", "unloading"]
 
 
@@ -167,6 +181,8 @@ class VersionInfo(BaseModel):
     metric: Figure | None = Field(description="over all detections, whatever their score; null when not judged")
     operating_point: OperatingFigure | None = Field(description="of detectors; null when not judged")
     latency: list[BatchFigure]
+    choice: str = Field(description="why this variant serves where others could; empty where TensorRT serves")
+    speeds: list[SpeedFigure] = Field(description="the accepted variants in pairs, by which the server chooses")
 
 
 class ModelInfo(BaseModel):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.tensor_slots import layout_of
+from saccade.service.repository.variants import comparisons
 from saccade.service.settings import Settings
 from saccade.service.supervisor.ladder import ladder_for
 from saccade.service.supervisor.version_entry import InstanceSpec
@@ -20,6 +21,7 @@ class Specs:
     by_device: dict[str, tuple[InstanceSpec, ...]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)  # variants that were named and cannot serve
+    choices: dict[str, str] = field(default_factory=dict)  # why the first variant serves, where there are others
 
 
 def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
@@ -34,6 +36,9 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
         specs.by_device[device] = tuple(
             _spec(manifest, variant, device, level, settings) for level, variant in enumerate(ladder.variants)
         )
+        told = comparisons(manifest, device, ladder.variants[0])
+        if told:
+            specs.choices[device] = f"{_standing(ladder.variants[0].name, settings)}: {told}"
         if ladder.left_out:
             specs.left_out[device] = ladder.left_out
     is_all = bool(devices) and len(devices) == len(settings.devices)
@@ -56,6 +61,12 @@ def batch_sizes(manifest: Manifest, settings: Settings) -> tuple[int, ...]:
     """Returns the manifest's batch sizes up to the limit that the settings name."""
     limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
     return tuple(size for size in manifest.allowed_batch_sizes if size <= limit)
+
+
+def _standing(name: str, settings: Settings) -> str:
+    if settings.has_ladder:
+        return f"{name} is on top of the ladder"
+    return f"{name} serves" if settings.variant == "auto" else f"{name} serves because SACCADE_VARIANT names it"
 
 
 def _spec(manifest: Manifest, variant: Variant, device: str, level: int, settings: Settings) -> InstanceSpec:

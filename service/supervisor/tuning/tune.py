@@ -1,14 +1,7 @@
-"""Tunes a server to its processor before it starts, by one measurement per machine; a failure only logs a warning.
-
-Results are kept below `.tuning` in the repository, by what they depend on: the network's file, the number of cores, the
-processor and the runtime. Remove that folder to measure again.
-"""
+"""Tunes a server to its processor before it starts, by one measurement per machine; a failure only logs a warning."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +16,7 @@ from saccade.service.device_names import is_cpu
 from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
-from saccade.service.settings import MIB, Settings
+from saccade.service.settings import Settings
 from saccade.service.supervisor.tuning.forms import (
     ProcessForm,
     ProcessFormSpeed,
@@ -32,13 +25,12 @@ from saccade.service.supervisor.tuning.forms import (
     chosen,
     forms_for,
 )
+from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, last_line, place_of
 
 log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
-_LARGEST_FILE_BYTES = 512 * MIB  # every form loads the file; larger networks keep all threads busy in any form
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def tuned(settings: Settings, cores: int) -> Settings:
@@ -51,14 +43,16 @@ def tuned(settings: Settings, cores: int) -> Settings:
         task = _task(settings, forms, cores)
         if task is None:
             return settings
-        place = settings.repository / ".tuning" / f"{_digest(task)}.json"
+        manifest, _ = read_manifest(Path(task.version_dir))
+        files = files_of(manifest, [task.variant])
+        place = place_of(settings.repository, files, task.forms, task.cores)
         known = _known(place, forms)
         measured = known or _measure(task)
     except (SaccadeError, ManifestError, OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
-        log.warning("tuning_failed", reason=_last_line(error), effect="cores are used by rule")
+        log.warning("tuning_failed", reason=last_line(str(error)), effect="cores are used by rule")
         return settings
     if not known:
-        _keep(place, measured)
+        keep(place, msgspec.json.format(msgspec.json.encode(measured)))
     choice = chosen(measured)
     log.info(
         "tuned",
@@ -71,11 +65,6 @@ def tuned(settings: Settings, cores: int) -> Settings:
         measured="before" if known else "now",
     )
     return applied(settings, choice.form)
-
-
-def _last_line(error: Exception) -> str:
-    """Returns the last line of an error, which in a child's trace says what happened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _may_choose(settings: Settings) -> bool:
@@ -103,40 +92,13 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
         except (RepositoryError, ManifestError, OSError):  # reported when the version is loaded
             continue
         rate = images_per_s(variant, "cpu")
-        if rate and size_bytes <= _LARGEST_FILE_BYTES:
+        if rate and size_bytes <= LARGEST_FILE_BYTES:
             costs.append((1 / rate, found.path, variant.name))
     if not costs:
         return None
     _, version_dir, name = max(costs)
     keys = tuple(str(key) for key in settings.trusted_keys)
     return TuningTask(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
-
-
-def _digest(task: TuningTask) -> str:
-    manifest, _ = read_manifest(Path(task.version_dir))
-    variant = manifest.variant(task.variant)
-    names = () if variant is None else (variant.file, *variant.external_data)
-    files = sorted(entry.sha256 for entry in manifest.files if entry.path in names)
-    parts = [files, task.forms, task.cores, _processor(), _runtime()]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """Returns the processor's model and features, as the kernel reports them."""
-    try:
-        lines = _CPU_INFO.read_text("utf-8").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
-def _runtime() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
 
 
 def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
@@ -160,14 +122,3 @@ def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
     if found.returncode != 0:
         raise RepositoryError(found.stderr.decode(errors="replace") or f"{_MODULE} ended with {found.returncode}")
     return msgspec.json.decode(found.stdout, type=list[ProcessFormSpeed])
-
-
-def _keep(place: Path, measured: list[ProcessFormSpeed]) -> None:
-    """Keeps the results for the next start; without write access to the repository every start measures."""
-    partial = place.with_suffix(f".{os.getpid()}")
-    try:
-        place.parent.mkdir(exist_ok=True)
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(measured)))
-        partial.replace(place)
-    except OSError as error:
-        log.info("tuning_not_kept", place=str(place), reason=error.strerror)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import yaml
-from onnx import helper
 
 from saccade.export.qualification.speed_step import by_exactness, timed_files
 from saccade.export.recipe import Recipe
 from saccade.service.paired_timing import pairs_of
-from tests.support.graphs import classifier_graph
+from tests.support.graphs import classifier_graph, slowed
 
 RECIPE = Recipe.model_validate(
     yaml.safe_load(
@@ -42,22 +40,8 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slower(tmp_path: Path) -> Path:
-    """The same answers after many sines of the pixels."""
-    model = onnx.load_from_string(classifier_graph())
-    name = model.graph.input[0].name
-    for node in model.graph.node:
-        node.input[:] = ["pixels_again" if each == name else each for each in node.input]
-    chain = [helper.make_node("Cast", [name], ["sine_0"], to=onnx.TensorProto.FLOAT)]
-    chain += [helper.make_node("Sin", [f"sine_{count}"], [f"sine_{count + 1}"]) for count in range(200)]
-    chain += [
-        helper.make_node("Cast", ["sine_200"], ["noise"], to=onnx.TensorProto.UINT8),  # |sine| < 1: all zeros
-        helper.make_node("Max", [name, "noise"], ["pixels_again"]),
-    ]
-    nodes = [*chain, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
     path = tmp_path / "slower.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(slowed(classifier_graph()))
     return path
 
 

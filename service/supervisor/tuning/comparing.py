@@ -1,0 +1,81 @@
+"""Times variants of a version in turns; `variant_speeds.py` runs this module as a program.
+
+It reads a `Comparison` as JSON from standard input and writes `ComparedHere` to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from saccade.models.contract.manifest import read_manifest
+from saccade.models.contract.paired_speed import MIN_ROUNDS
+from saccade.service.backends.base import UInt8Array
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.requests import load_request
+from saccade.service.errors import RepositoryError, SaccadeError
+from saccade.service.paired_timing import TimingLimits, pairs_of, timed_in_turns
+from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
+
+_ROUNDS = 40
+_WARM_UP_RUNS = 2  # as in paired_timing.py
+
+
+def compare(order: Comparison) -> ComparedHere:
+    """Times the variants at batch size one and at the largest that the budget allows. Raises RepositoryError."""
+    version_dir = Path(order.version_dir)
+    manifest, found = read_manifest(version_dir)
+    if found != order.manifest_sha256:
+        raise RepositoryError("the manifest changed after it was verified")
+    opened: dict[str, OnnxRuntimeBackend] = {}
+    failures: dict[str, str] = {}
+    for name in order.variants:
+        try:
+            request = load_request(
+                version_dir,
+                manifest,
+                name,
+                device="cpu",
+                threads=order.threads,
+                allow_spinning=order.allow_spinning,
+                batch_sizes=order.batch_sizes,
+            )
+            opened[name] = OnnxRuntimeBackend(request)
+        except SaccadeError as error:
+            failures[name] = str(error)
+
+    def noise(size: int) -> UInt8Array:
+        return np.random.default_rng(size).integers(0, 256, (size, *manifest.input.shape), np.uint8)
+
+    first = timed_in_turns({name: [partial(each.infer, noise(1))] for name, each in opened.items()}, _limits(0.0, 1))
+    lone_s = sum(min(min(block) for blocks in rounds for block in blocks) for rounds in first.blocks.values())
+    sizes = sizes_within(order.budget_s, lone_s, order.batch_sizes)
+    runs = {name: [partial(opened[name].infer, noise(size)) for size in sizes] for name in first.blocks}
+    timings = timed_in_turns(runs, _limits(order.budget_s, len(runs) * len(sizes)))
+    return ComparedHere(
+        pairs=pairs_of(timings, order.variants, "cpu", sizes), failures=failures | first.failures | timings.failures
+    )
+
+
+def sizes_within(budget_s: float, image_s: float, batch_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Batch size one, and the largest at which the fewest rounds fit; `image_s` is one image's time in all variants."""
+    runs = MIN_ROUNDS + _WARM_UP_RUNS
+    fitting = [size for size in batch_sizes if (batch_sizes[0] + size) * image_s * runs <= budget_s]
+    return tuple(sorted({batch_sizes[0], max(fitting, default=batch_sizes[0])}))
+
+
+def _limits(budget_s: float, blocks: int) -> TimingLimits:
+    return TimingLimits(_ROUNDS, budget_s, budget_s / (_ROUNDS * max(1, blocks)))
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    order = Comparison.model_validate_json(sys.stdin.buffer.read())
+    sys.stdout.write(compare(order).model_dump_json())
+
+
+if __name__ == "__main__":
+    main()
