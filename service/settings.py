@@ -46,7 +46,8 @@ class Settings(BaseModel):
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     tuning: Literal["measure", "off"] = Field(
         "measure",
-        description="CPU: a short measurement at first start chooses workers, threads and spinning, if no setting does",
+        description="CPU: short measurements, kept for the next start, choose workers, threads and spinning where no "
+        "setting does, and compare the variants of a version",
     )
     api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
@@ -80,7 +81,10 @@ class Settings(BaseModel):
     image_formats: str = Field(
         "", description="formats beyond JPEG, PNG, WebP and BMP, as gif,tiff: also avif, jpeg2000, heif, jxl"
     )
-    variant: str = Field("auto", description="variant to serve; auto: the fastest measured one that passed its gate")
+    variant: str = Field(
+        "auto",
+        description="variant to serve; auto: the most exact that passed, unless another is faster beyond doubt",
+    )
     ladder: str = Field(
         "off",
         description="variants loaded at once, cheaper ones for times of overload: auto, or names, best first",

@@ -196,6 +196,7 @@ def _figures_table(models: list[dict[str, Any]], rows: list[tuple[str, list[Answ
         "from score",
         "precision / recall / F1",
         "best images/s",
+        "speed in turns",
         "sent",
         "check",
         "p50 ms",
@@ -215,11 +216,21 @@ def _figures_table(models: list[dict[str, Any]], rows: list[tuple[str, list[Answ
             f"{metric['ci_low']:.4f} - {metric['ci_high']:.4f}" if metric else "",
             *_operating_cells(version["operating_point"]),
             f"{max(item['images_per_s'] for item in version['latency']):.0f}",
+            _speed_cell(version),
             str(len(answered)),
             f"{what}: {share:.3f}",
             f"{np.median(totals):.1f}",
         )
     return table
+
+
+def _speed_cell(version: dict[str, Any]) -> str:
+    """Returns how the variant that serves compares with the most exact one, or every other with it."""
+    mine = [pair for pair in version["speeds"] if pair["variant"] == version["variant"]]
+    others = [
+        f"{pair['variant']} {pair['text']}" for pair in version["speeds"] if pair["against"] == version["variant"]
+    ]
+    return mine[0]["text"] if mine else "; ".join(others)
 
 
 def _operating_cells(point: dict[str, Any] | None) -> tuple[str, str]:

@@ -16,11 +16,20 @@ from pycocotools import mask as coco_mask
 
 from saccade.models.contract.specs import Task
 from saccade.service.settings import core_count
-from tests.support.graphs import BOX, classifier_graph, detector_graph, segmenter_graph
+from tests.support.graphs import BOX, classifier_graph, detector_graph, segmenter_graph, slowed
 from tests.support.images import encoded, json_body, red_png
 from tests.support.requests import at_once
 from tests.support.server import Server, running_server, wait_until
-from tests.support.versions import DIGITS, SIDE, publish_fake
+from tests.support.versions import (
+    DIGITS,
+    SIDE,
+    manifest_for,
+    publish,
+    publish_fake,
+    with_costs,
+    with_files,
+    with_variants,
+)
 
 GRAPHS = {
     "classifier": (Task.CLASSIFY, classifier_graph),
@@ -65,6 +74,26 @@ def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None
     assert [event["measured"] for event in events] == ["now", "before"]
     assert events[0]["images_per_s"] == events[1]["images_per_s"]
     assert all(rate > 0 for rate in events[0]["images_per_s"].values())
+
+
+def test_server_compares_variants_itself_and_says_why_one_serves(tmp_path: Path) -> None:
+    """The exporter said that int8 is half as fast; in this repository fp32 has far more to do."""
+    files = {"fp32.onnx": slowed(classifier_graph()), "int8_cpu.onnx": classifier_graph()}
+    manifest = with_variants(manifest_for("digits", 1), fp32=(0.95, 200), int8_cpu=(0.94, 100))
+    costly, _ = with_costs(manifest, fp32=0, int8_cpu=0)
+    publish(tmp_path / "repository", with_files(costly, files), files=files)
+    found = []
+    for start, tuning in (("first", "off"), ("second", "measure"), ("third", "measure")):
+        (tmp_path / start).mkdir()
+        options = {"backend": "onnxruntime", "device": "cpu", "tuning": tuning, "allow_spinning": "false"}
+        with running_server(tmp_path / "repository", tmp_path / start, **options) as server:
+            version = server.client.get("/v1/models/digits").json()["versions"][0]
+            compared = [event["measured"] for event in server.events("variants_compared")]
+            (pair,) = version["speeds"]
+            found.append((version["variant"], pair["measured"], compared))
+            assert version["choice"].startswith(f"{version['variant']} serves: ")
+            assert server.events("variant_chosen")[0]["reason"] == version["choice"]
+    assert found == [("fp32", "at export", []), ("int8-cpu", "here", ["now"]), ("int8-cpu", "here", ["before"])]
 
 
 def answer(server: Server, model: str, image: bytes, **query: str) -> dict[str, Any]:

@@ -89,6 +89,7 @@ export function versionFigures(model) {
         "dl",
         {},
         ...pair("variant", [version.variant, version.device].filter(Boolean).join(" on ")),
+        ...(version.choice ? pair("chosen", version.choice) : []),
         ...(version.metric ? metricPair(version.metric) : []),
         ...(version.operating_point ? operatingPair(version.operating_point) : []),
         ...(version.judged ? [] : pair("unjudged", "whether its answers are right was never measured")),
