@@ -18,6 +18,8 @@ from saccade.export.artifact import Detail
 from saccade.export.cli.program import app
 from saccade.export.graph.graph_rewrites import constants_of
 from saccade.export.precision import make
+from saccade.export.qualification.serving import open_racing_backend
+from saccade.export.recipe import Recipe
 from saccade.export.steps import StepContext
 from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, read_manifest
 from saccade.service.backends.base import LoadRequest
@@ -214,6 +216,48 @@ def test_a_variant_that_crashes_costs_neither_the_others_nor_the_run(
     assert [variant.name for variant in manifest.variants] == ["fp32", "int8-cpu"]
     report = (export.repository / "tiny-classifier" / "1" / "report.md").read_text()
     assert f"fp16 could not be made: {step}.fp16: RuntimeError: no kernel for int64" in report
+
+
+def test_variants_are_timed_in_turns_and_the_ratio_stands_wherever_they_are_shown(
+    write_recipe: WriteRecipe, export: Export
+) -> None:
+    code, found = export("run", str(write_recipe(variants=["int8-cpu", "fp16", "fp32"])))
+
+    assert code == 0
+    fp32, int8, fp16 = (export.manifest("tiny-classifier").variant(name) for name in ("fp32", "int8-cpu", "fp16"))
+    assert fp32 is not None
+    assert int8 is not None
+    (pair,) = int8.paired_speeds
+    assert (pair.against, pair.device_kind, pair.batch_sizes) == ("fp32", "cpu", (1, 2))
+    assert pair.ci_low <= pair.ratio <= pair.ci_high
+    assert fp32.paired_speeds == ()
+    assert fp16 is None or fp16.latency == ()
+    for figure in (*fp32.latency, *int8.latency):
+        assert figure.p50_low_ms is not None
+        assert figure.p50_high_ms is not None
+        assert figure.p50_low_ms <= figure.p50_high_ms
+    (check,) = (each for each in int8.gate.checks if each.name == "paired_speed")
+    assert check.value == pair.ratio
+    assert pair.text in (export.repository / "tiny-classifier" / "1" / "report.md").read_text()
+    assert found["speed"]["detail"]["int8-cpu"] == pair.text  # type: ignore[index]  # detail is a nested document
+
+
+def test_a_variant_that_cannot_be_timed_is_denied_and_costs_the_others_nothing(
+    write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+        if "int8-cpu" in str(file):
+            raise RuntimeError("no kernel for int64\nand where")
+        return open_racing_backend(file, recipe)
+
+    monkeypatch.setattr("saccade.export.qualification.speed_step.open_racing_backend", opened)
+
+    code, found = export("run", str(write_recipe(variants=["fp32", "int8-cpu"])))
+
+    assert code == 0
+    assert [variant.name for variant in export.manifest("tiny-classifier").variants] == ["fp32"]
+    denied = found["gate"]["detail"]["denied"]  # type: ignore[index]  # detail is a nested document
+    assert denied == "int8-cpu denied: paired_speed (it could not be timed: no kernel for int64)"
 
 
 def test_when_every_variant_crashes_the_run_fails(

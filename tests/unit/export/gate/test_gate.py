@@ -23,6 +23,7 @@ from saccade.export.qualification.qualify_report import (
 )
 from saccade.models.contract.gate_bounds import bound_of
 from saccade.models.contract.manifest import MetricFigure, Variant
+from saccade.models.contract.paired_speed import PairedSpeed
 from tests.support.gated import (
     CPU,
     GOOD,
@@ -339,6 +340,18 @@ def test_slower_than_the_published_version_denies_where_the_recipe_asks() -> Non
     assert decided(thresholds=strict, previous=published()).accepted
     assert failed_checks(decided(slower, strict, previous=published())) == ["latency_regression"]
     assert decided(slower, strict, previous=elsewhere).accepted
+
+
+def test_speed_in_turns_informs_and_what_could_not_be_timed_is_denied() -> None:
+    pair = PairedSpeed(
+        against="fp32", device_kind="cpu", ratio=0.4, ci_low=0.3, ci_high=0.5, rounds=40, batch_sizes=(1, 8)
+    )
+    slower = decided(changed(INT8, paired_speeds=(pair,)))
+    (check,) = (each for each in slower.checks if each.name == "paired_speed")
+
+    assert (check.passed, check.value) == (True, 0.4)
+    assert check.detail == "slower than fp32 here (0.40 times as fast, 95% interval 0.30 to 0.50); informs"
+    assert failed_checks(decided(changed(latency=(), timing_failure="no kernel"))) == ["paired_speed"]
 
 
 def test_report_about_no_variant_is_refused() -> None:

@@ -21,6 +21,7 @@ from saccade.export.reports.sections import sections_of
 from saccade.export.reports.sections.blocks import Cell, Table
 from saccade.export.reports.sections.verdicts import reason, verdict
 from saccade.models.contract.manifest import MetricFigure, OperatingPoint
+from saccade.models.contract.paired_speed import PairedSpeed
 from tests.support.reports import check, decision, qualified, whole_report
 
 PICTURE = b"\xff\xd8 not really a picture"
@@ -236,6 +237,18 @@ def test_report_of_an_older_version_still_reads(tmp_path: Path) -> None:
 
     assert found.schema_version == 1
     assert "## Mistakes" in markdown(found)
+
+
+def test_pairs_are_told_with_their_interval_and_in_words() -> None:
+    pair = PairedSpeed(
+        against="fp32", device_kind="cpu", ratio=1.1, ci_low=0.9, ci_high=1.2, rounds=40, batch_sizes=(1, 4)
+    )
+    words = "no faster than fp32 here (1.10 times as fast, 95% interval 0.90 to 1.20)"
+    report = bare_report(paired_speeds=(pair,), latency=whole_report().variants[0].qualify.latency)
+    found = tables(report)["Speed in pairs: 40 rounds, all batch sizes alike"]
+
+    assert texts(found) == [["fp16", "fp32", "1.100", "0.900 - 1.200", words]]
+    assert "Speed in pairs" not in markdown(whole_report())
 
 
 def test_file_that_is_no_report_is_refused_with_its_name(tmp_path: Path) -> None:
