@@ -127,7 +127,7 @@ def segmenter_graph() -> bytes:
     return _model(nodes, [helper.make_tensor_value_info("mask", TensorProto.UINT8, ["n", SIDE, SIDE])], constants)
 
 
-def slowed(graph: bytes, sines: int = 200) -> bytes:
+def slowed(graph: bytes, sines: int = 20) -> bytes:
     """The same answers, after so many sines of the pixels."""
     model = onnx.load_from_string(graph)
     for node in model.graph.node:
