@@ -23,7 +23,7 @@ RECIPE = Recipe.model_validate(
         preprocess: {width: 32, height: 32, fit: stretch}
         data: {dataset: digit_scenes, images: {calibration: 1, tuning: 1, test: 1}}
         allowed_batch_sizes: [1, 4]
-        qualify: {threads: 1, latency_repeats: 20, latency_budget_s: 10.0}
+        qualify: {threads: 1, latency_repeats: 40, latency_budget_s: 0.8}
         """
     )
 )
