@@ -21,7 +21,7 @@ from saccade.service.paired_timing import TimingLimits, pairs_of, timed_in_turns
 from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
 
 _ROUNDS = 40
-_WARM_UP_RUNS = 2  # as in paired_timing.py
+_AIMED_RUNS = 2 * MIN_ROUNDS + 2  # with warm-up; more than an interval needs, because a busy machine takes longer
 
 
 def compare(order: Comparison) -> ComparedHere:
@@ -61,9 +61,8 @@ def compare(order: Comparison) -> ComparedHere:
 
 
 def sizes_within(budget_s: float, image_s: float, batch_sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Batch size one, and the largest at which the fewest rounds fit; `image_s` is one image's time in all variants."""
-    runs = MIN_ROUNDS + _WARM_UP_RUNS
-    fitting = [size for size in batch_sizes if (batch_sizes[0] + size) * image_s * runs <= budget_s]
+    """Batch size one, and the largest at which enough rounds fit; `image_s` is one image's time in all variants."""
+    fitting = [size for size in batch_sizes if (batch_sizes[0] + size) * image_s * _AIMED_RUNS <= budget_s]
     return tuple(sorted({batch_sizes[0], max(fitting, default=batch_sizes[0])}))
 
 

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.comparing"
 _PAIR_S = 1.5  # for each variant beside the most exact one
+_WIDE = 1.1  # an interval around 1 that is wider says little
 _TIMEOUT_S = 30.0  # of slow networks, whose fewest rounds take longer
 
 
@@ -49,6 +50,16 @@ class ComparedHere(Frozen):
 
     pairs: dict[str, tuple[PairedSpeed, ...]]
     failures: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """False where the next start may learn more: a reason such as too little memory may pass, or a busy machine."""
+        doubtful = (
+            pair.ci_low <= 1.0 <= pair.ci_high and pair.ci_high > _WIDE * pair.ci_low
+            for pairs in self.pairs.values()
+            for pair in pairs
+        )
+        return not self.failures and not any(doubtful)
 
 
 async def compared_here(version: VerifiedVersion, settings: Settings, *, may_measure: bool) -> VerifiedVersion:
@@ -75,7 +86,7 @@ async def compared_here(version: VerifiedVersion, settings: Settings, *, may_mea
             reason = last_line(str(error) or type(error).__name__)
             log.warning("variants_not_compared", **fields, reason=reason, effect="the exporter's comparison stands")
             return version
-        if not found.failures:  # the reason may pass, as a lack of memory does
+        if found.is_worth_keeping:
             keep(place, found.model_dump_json(indent=2).encode())
     for name, reason in found.failures.items():
         log.warning("variant_not_timed", **fields, variant=name, reason=reason)
