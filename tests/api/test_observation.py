@@ -61,6 +61,7 @@ def test_models_are_listed_with_versions_and_measured_figures(server: Server, re
         "images": 100,
     }
     assert version["latency"] == [{"batch_size": 1, "p50_ms": 1.0, "p99_ms": 1.2, "images_per_s": 1000.0}]
+    assert (version["choice"], version["speeds"]) == ("", [])  # there is one variant
 
 
 @pytest.mark.parametrize("kind", ["live", "ready", "startup"])
