@@ -27,10 +27,11 @@ _WORDS = {  # what a person wants to know of a step; `-v` shows the rest
     "reference": "{metric} {value:.4f}",
     "onnx_optimization": "{nodes_before} nodes became {nodes_after}",
     "calibrate": "{observed_tensors} tensors over {calibration_images} pictures",
+    "speed": "{in_turns}",
     "gate": "accepted: {variants}",
     "publish": "version {version}",
 }
-_NAMES = {"drop_upper": "drop at most", "p50_ms_batch_1": "ms for one picture"}
+_NAMES = {"drop_upper": "drop at most"}
 _STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 
 

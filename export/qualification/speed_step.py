@@ -72,7 +72,8 @@ def run_speed(context: StepContext) -> Detail:
             failure=timings.failures.get(name, ""),
         )
     (context.out / SPEED_FILE).write_bytes(_FIGURES.dump_json(figures, indent=2))
-    return {name: _fact(each) for name, each in figures.items() if each.latency or each.failure}
+    told = (f"{name} {_fact(each)}" for name, each in figures.items() if each.latency or each.failure)
+    return {"in_turns": "; ".join(told)}
 
 
 def read_speed(artifact: Artifact) -> Mapping[str, SpeedFigures]:
