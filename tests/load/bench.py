@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import verify_version
@@ -144,6 +145,9 @@ def exported(served: Served) -> list[dict[str, Any]]:
                 "below eager": f"{drop['value']:+.4f} (upper end {drop['ci_high']:+.4f})",
                 # Variants for GPUs are not timed where there is none.
                 "best images/s": round(max((each["images_per_s"] for each in qualify["latency"]), default=0.0)) or "-",
+                "in turns": "".join(
+                    PairedSpeed.model_validate(each).text for each in qualify.get("paired_speeds", [])[:1]
+                ),
                 "deploy/bare": ", ".join(f"{pair['ratio']:.2f} at {pair['batch_size']}" for pair in qualify["speed"]),
             }
         )
