@@ -73,6 +73,7 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
 @options.engines
 @options.engines_key
 @options.sign_key
+@options.no_sign
 def qualify(
     source: Path,
     on_this_device: bool,
@@ -82,6 +83,7 @@ def qualify(
     engines: Path | None,
     engines_key: Path | None,
     sign_key: Path | None,
+    no_sign: bool,
 ) -> None:
     """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome.
 
@@ -89,7 +91,7 @@ def qualify(
     """
     if not on_this_device:
         raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
-    signer = signer_from(sign_key)
+    signer = signer_from(sign_key, no_sign=no_sign)
     missing = missing_for_plans()  # checked first, because nothing else is worth waiting for without a device
     if missing:
         raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")

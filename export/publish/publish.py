@@ -37,7 +37,7 @@ from saccade.models.contract.manifest import (
 )
 from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
-from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
+from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
 
 LABELS_FILE = "labels.txt"
 _SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}
@@ -81,7 +81,7 @@ def run_publish(context: StepContext) -> Detail:
         "path": str(model_dir / str(number)),
         "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
         "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
-        "signed_by": context.signer.key_id if context.signer is not None else "",
+        "signed_by": claimed_key_id(model_dir / str(number)) or "unsigned",
     }
 
 

@@ -30,7 +30,7 @@ class Verification:
         """The result in one line for people; the reason includes what is wrong with the signature."""
         signature = {
             "valid": f"signed by {self.key_id}",
-            "unchecked": f"signed by {self.key_id}, not checked (no trusted keys)",
+            "unchecked": f"signed by {self.key_id}, not checked (no trusted key of this id)",
             "unsigned": "unsigned",
             "invalid": "signature invalid",
         }[self.signature]
@@ -58,8 +58,8 @@ def _signature_of(found: FoundVersion, policy: SignaturePolicy) -> tuple[Signatu
     if not policy.trusted:
         return "unchecked", claimed.key_id, []
     try:
-        manifest = verified_bytes(found.path / MANIFEST_NAME, None)
-        return "valid", policy.signer_of(found.path, manifest), []
+        signed_by = policy.signer_of(found.path, verified_bytes(found.path / MANIFEST_NAME, None))
+        return "unchecked" if signed_by is None else "valid", claimed.key_id, []
     except RepositoryError as error:
         # A missing manifest is reported by the check of digests already.
         return "invalid", claimed.key_id, [str(error)] if isinstance(error, SignatureRefused) else []

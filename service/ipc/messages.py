@@ -203,6 +203,7 @@ class VersionStatus(Message, frozen=True):
     engines: tuple[EngineStatus, ...] = ()
     on_demand: bool = False  # the version is loaded by its first request, and may be unloaded for others
     load_seconds: float = 0.0  # duration of its last load with warm-up; 0 before the first
+    signed_by: str = ""  # id of the trusted key, or "unsigned"; empty before the version was verified
 
 
 class Catalog(Message, frozen=True):

@@ -132,7 +132,9 @@ class VersionServing:
             return
         if not verified.manifest.judged:
             log.warning("version_unjudged", model=key.model, version=key.version)
-        if verified.signed_by is not None:
+        if verified.signed_by is None:
+            log.info("version_unsigned", model=key.model, version=key.version)
+        else:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         self._table.verified(key, verified, batch_sizes(verified.manifest, self._settings))
         self._table.on_demand(key, is_so=self.model_cache.is_on_demand(key))

@@ -260,6 +260,7 @@ class VersionTable:
                 engines_of(key),
                 entry.on_demand,
                 entry.load_seconds,
+                "" if entry.verified is None else entry.verified.signed_by or "unsigned",
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )
