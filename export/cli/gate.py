@@ -46,6 +46,8 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
     Exit code 1 when nothing is accepted, or when something is denied now that was not denied then.
     """
     found = read_report(report)
+    if not found.variants:
+        raise RecipeError(f"{report} holds no variant to judge; run `saccade-export run` again")
     agreed = None if recipe is None else load_recipe(recipe).recipe.gate
     verdicts = [judged_again(found, variant, report.parent, agreed) for variant in found.variants]
     decisions = {verdict.qualify.variant: verdict.gate for verdict in verdicts}
