@@ -189,7 +189,7 @@ def _no_such_version(root: Path) -> RepositoryError:
 def verify_command(
     wanted: str | None, root: Path, trusted_keys: tuple[Path, ...], require_signature: bool, as_json: bool
 ) -> None:
-    """Hashes every file against its manifest and checks who signed: what a server does before it loads."""
+    """Hashes every file, checks layers and who signed, as a server does before it loads, and 2:4 masks besides."""
     if require_signature and not trusted_keys:
         raise click.UsageError("--require-signature needs --trusted-keys: the public keys of who may sign versions")
     policy = signature_policy(trusted_keys, is_required=require_signature)

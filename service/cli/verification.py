@@ -8,6 +8,7 @@ from typing import Literal
 from saccade.models.contract.manifest import MANIFEST_NAME
 from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
 from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.report_agreement import ensure_masks
 from saccade.service.repository.signature import read_signature
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import verified_bytes, verify_version
@@ -38,10 +39,10 @@ class Verification:
 
 
 def verification_of(found: FoundVersion, policy: SignaturePolicy) -> Verification:
-    """Hashes every file and checks the signature, whatever the result of the other check."""
+    """Hashes every file, reads layers and masks, and checks the signature, whatever the result of the other checks."""
     reasons = []
     try:
-        verify_version(found.path)
+        ensure_masks(found.path, verify_version(found.path).manifest)
     except RepositoryError as error:
         reasons.append(str(error))
     state, key_id, refused = _signature_of(found, policy)

@@ -110,7 +110,7 @@ class ProductSides(Generic[NodeT]):
 def weighted_precisions(graph: OnnxGraph) -> dict[str, Precision]:
     """The precision of every product with a constant side, by node; the others need types of activations."""
     types = _KnownTypes(graph)
-    sides = ProductSides(graph.producers, graph.constant_types, types.of)
+    sides = ProductSides(graph.producers, graph.constants, types.of)
     found: dict[str, Precision] = {}
     for node in graph.nodes:
         if node.op_type in WEIGHTED_OPS:
@@ -129,9 +129,10 @@ class _KnownTypes:
         self._graph = graph
 
     def of(self, name: str) -> int:
-        known = self._graph.constant_types.get(name) or self._graph.input_types.get(name)
-        if known:
-            return known
+        if name in self._graph.constants:
+            return self._graph.constants[name].element_type
+        if name in self._graph.input_types:
+            return self._graph.input_types[name]
         node = self._graph.producers.get(name)
         match node.op_type if node else "":
             case "Cast" if node:

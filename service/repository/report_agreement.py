@@ -18,6 +18,7 @@ from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.layer_precision import weighted_precisions
 from saccade.service.repository.onnx_graph import read_graph
+from saccade.service.repository.two_four import mask_violations
 
 REPORT_NAME = "report.json"
 _GATE_STEP = "gate"  # of the lineage: an exporter that gated wrote a report
@@ -43,6 +44,28 @@ def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
         raise RepositoryError(f"{differing} of the manifest is not what {REPORT_NAME} holds; publish the version again")
     for claim in claims:
         _ensure_layers(version_dir, claim)
+
+
+def ensure_masks(version_dir: Path, manifest: Manifest) -> None:
+    """Raises RepositoryError for a 2:4 variant whose weights are not, in a version that `ensure_report_agrees` passed.
+
+    Every weight is read, so that it takes as long as the digests do. Servers do not ask for it before a load: weights
+    off the pattern are answered rightly, only not faster, and TensorRT looks for itself.
+    """
+    sparse = [variant for variant in manifest.variants if variant.sparsity == "two_four"]
+    if not sparse or all(entry.path != REPORT_NAME for entry in manifest.files):
+        return
+    try:
+        report = orjson.loads((version_dir / REPORT_NAME).read_bytes())
+        found = {each["qualify"]["variant"]: each["qualify"] for each in report["variants"]}
+        for variant in sparse:
+            claimed = (found[variant.name].get("mask") or {}).get("claimed", [])
+            violations = mask_violations(read_graph(version_dir / variant.file), claimed)
+            if violations or not claimed:
+                reason = f"{violations[0].layer}: {violations[0].reason}" if violations else "no layer is said to be"
+                raise RepositoryError(f"{variant.file} is not 2:4: {reason}; publish the version again")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RepositoryError(f"cannot read the masks ({error}); publish the version again") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import orjson
 import pytest
 
@@ -19,6 +20,7 @@ from saccade.service.repository.signature import SIGNATURE_NAME
 from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 from saccade.service.repository.verify import verify_version
 from tests.pipeline.published_tiny import Published
+from tests.pipeline.test_tampering import move_one_weight
 from tests.support.signing import TRUSTED, signed
 
 Document = dict[str, Any]
@@ -199,3 +201,25 @@ def test_a_graph_that_cannot_be_read_is_refused(version_dir: Path) -> None:
 
     with pytest.raises(RepositoryError, match=r"cannot read fp32\.onnx \(it ends within a field\)"):
         verify_version(version_dir)
+
+
+def test_a_weight_off_the_pattern_is_named_by_verify_although_everything_was_hashed_again(version_dir: Path) -> None:
+    file = version_dir / "int8-trt-sparse24.onnx"
+    (before,) = (verification_of(found, NO_SIGNATURES) for found in list_versions(version_dir.parent.parent))
+    model = onnx.load(file)
+    move_one_weight(model)
+    onnx.save(model, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def edit(report: Document) -> None:
+        for each in report["variants"]:
+            if each["qualify"]["variant"] == "int8-trt-sparse24":
+                each["qualify"]["file_sha256"] = digest
+
+    change(version_dir / "report.json", edit)
+    rehash(version_dir)
+
+    (told,) = (verification_of(found, NO_SIGNATURES) for found in list_versions(version_dir.parent.parent))
+
+    assert before.reason == ""
+    assert re.search(r"int8-trt-sparse24\.onnx is not 2:4: .*: 1 of \d+ groups of four input channels", told.reason)
