@@ -56,7 +56,7 @@ def test_only_what_failed_has_its_whole_reason_and_the_command_to_run_it_again(l
 
     assert str(FAILED.detail["error"]) in text
     assert [line.strip() for line in text.splitlines() if "again:" in line] == [
-        f"again: saccade-export step {loaded.path} calibrate --work w --repository r"
+        f"again: saccade-export step {loaded.path} calibrate --work w --repository r --no-sign"
     ]
     assert "\x1b" not in text
 
