@@ -142,7 +142,9 @@ def _variants_of(step: Step, part: Part, loaded: LoadedRecipe) -> tuple[VariantK
 def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
     """Returns the command that runs one step again, alone, with the same directories, ready to paste."""
     words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", settings.repository]
-    if settings.signer is not None:
+    if settings.signer is None:
+        words += ["--no-sign"]
+    elif not settings.signer.is_account:
         words += ["--sign-key", settings.signer.path]
     return shlex.join(str(word) for word in words)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 # Before anything imports onnxruntime: its telemetry writes a device id below the home directory.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Exports make a signing key below it: the account's own stays untouched, and is trusted by no server of a test.
+_ACCOUNT = tempfile.TemporaryDirectory(prefix="saccade-account-")
+os.environ["XDG_CONFIG_HOME"] = _ACCOUNT.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--leak-seconds", type=float, default=20.0, help="how long each leak check on a GPU loads and unloads"
     )
+
+
+def pytest_unconfigure() -> None:
+    _ACCOUNT.cleanup()

@@ -46,6 +46,8 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
     Exit code 1 when nothing is accepted, or when something is denied now that was not denied then.
     """
     found = read_report(report)
+    if not found.variants:
+        raise RecipeError(f"{report} holds no variant to judge; run `saccade-export run` again")
     agreed = None if recipe is None else load_recipe(recipe).recipe.gate
     verdicts = [judged_again(found, variant, report.parent, agreed) for variant in found.variants]
     decisions = {verdict.qualify.variant: verdict.gate for verdict in verdicts}
@@ -73,6 +75,7 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
 @options.engines
 @options.engines_key
 @options.sign_key
+@options.no_sign
 def qualify(
     source: Path,
     on_this_device: bool,
@@ -82,6 +85,7 @@ def qualify(
     engines: Path | None,
     engines_key: Path | None,
     sign_key: Path | None,
+    no_sign: bool,
 ) -> None:
     """Settles what a published version left pending, on the GPU at hand; a new version holds the outcome.
 
@@ -89,7 +93,7 @@ def qualify(
     """
     if not on_this_device:
         raise RecipeError("say --on-this-device; `saccade-export step RECIPE qualify.VARIANT` measures a file again")
-    signer = signer_from(sign_key)
+    signer = signer_from(sign_key, no_sign=no_sign)
     missing = missing_for_plans()  # checked first, because nothing else is worth waiting for without a device
     if missing:
         raise DeviceMissing(f"pending checks cannot be settled on this machine: {'; '.join(missing)}")

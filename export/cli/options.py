@@ -31,8 +31,9 @@ sign_key = click.option(
     "--sign-key",
     type=FILE,
     envvar=KEY_FILE_VARIABLE,
-    help="private key (PEM) that signs what is published; SACCADE_SIGN_KEY_PASSWORD opens it",
+    help="private key (PEM) that signs what is published, else this account's; SACCADE_SIGN_KEY_PASSWORD opens it",
 )
+no_sign = click.option("--no-sign", is_flag=True, help="publish unsigned")
 work = click.option(
     "--work", type=FILE, default=".saccade/export", show_default=True, help="where steps keep what they made"
 )

@@ -12,6 +12,8 @@ from importlib import import_module
 import click
 
 from saccade.export.errors import ExportError, RecipeError
+from saccade.models.contract.manifest import ManifestError
+from saccade.service.errors import SaccadeError
 
 FAILED, USAGE = 1, 2
 _COMMANDS = {  # module and `--help` text by command name
@@ -61,6 +63,11 @@ def main() -> None:
     except RecipeError as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
-    except ExportError as error:
+    except (ExportError, SaccadeError, ManifestError) as error:
         print(f"saccade-export: {error}", file=sys.stderr)
+        raise SystemExit(FAILED) from error
+    except OSError as error:
+        if error.filename is None:  # not about a file of the user's
+            raise
+        print(f"saccade-export: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(FAILED) from error

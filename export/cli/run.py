@@ -21,10 +21,17 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of eve
 @options.repository
 @options.work
 @options.sign_key
+@options.no_sign
 @_verbose
 @options.as_json
 def run(
-    recipes: tuple[Path, ...], repository: Path, work: Path, sign_key: Path | None, verbose: bool, as_json: bool
+    recipes: tuple[Path, ...],
+    repository: Path,
+    work: Path,
+    sign_key: Path | None,
+    no_sign: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Exports each recipe: check data, wrap, convert, quantize, qualify, gate, publish."""
     say_reading(*recipes)
@@ -32,7 +39,7 @@ def run(
     from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
 
-    settings = RunSettings(work, repository, signer=signer_from(sign_key))
+    settings = RunSettings(work, repository, signer=signer_from(sign_key, no_sign=no_sign))
     sys.exit(export(recipes, settings, verbose=verbose, as_json=as_json))
 
 
@@ -42,10 +49,18 @@ def run(
 @options.repository
 @options.work
 @options.sign_key
+@options.no_sign
 @_verbose
 @options.as_json
 def step(
-    recipe: Path, name: str, repository: Path, work: Path, sign_key: Path | None, verbose: bool, as_json: bool
+    recipe: Path,
+    name: str,
+    repository: Path,
+    work: Path,
+    sign_key: Path | None,
+    no_sign: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Runs one step again, NAME being such as wrap or precision.int8-cpu.
 
@@ -56,7 +71,7 @@ def step(
     from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
 
-    settings = RunSettings(work, repository, redo=name, until=name, signer=signer_from(sign_key))
+    settings = RunSettings(work, repository, redo=name, until=name, signer=signer_from(sign_key, no_sign=no_sign))
     sys.exit(export((recipe,), settings, verbose=verbose, as_json=as_json))
 
 

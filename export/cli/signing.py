@@ -9,18 +9,31 @@ import click
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, KEY_FILE_VARIABLE, print_json
+from saccade.export.errors import SigningError
 from saccade.export.publish.signing import (
     PASSWORD_VARIABLE,
     Signer,
+    account_signer,
     generate_keys,
     load_signer,
     sign_version,
 )
 
 
-def signer_from(path: Path | None) -> Signer | None:
-    """Loads the key named on the command line or in the environment. Raises SigningError before any work is done."""
-    return None if path is None else load_signer(path, os.environ.get(PASSWORD_VARIABLE))
+def signer_from(path: Path | None, *, no_sign: bool) -> Signer | None:
+    """Loads the key that is named, else the account's own; None, said on stderr, where the account can keep none.
+
+    Raises SigningError for a named key that cannot be used, before any work is done.
+    """
+    if no_sign:
+        return None
+    if path is not None:
+        return load_signer(path, os.environ.get(PASSWORD_VARIABLE))
+    try:
+        return account_signer()
+    except SigningError as error:
+        click.echo(f"versions will be unsigned: {error}; --sign-key names a key, --no-sign asks for none", err=True)
+        return None
 
 
 @click.command()
@@ -44,7 +57,7 @@ def keygen(directory: Path, as_json: bool) -> None:
 def sign(version_dir: Path, key: Path, replace: bool, as_json: bool) -> None:
     """Signs VERSION_DIR, such as repository/digits-classifier/3, after hashing its files; adds manifest.sig alone."""
     signer = load_signer(key, os.environ.get(PASSWORD_VARIABLE))
-    is_new = sign_version(version_dir, signer, replace=replace)
+    is_new = sign_version(version_dir, signer, may_replace=replace)
     if as_json:
         print_json({"version_dir": str(version_dir), "key_id": signer.key_id, "is_new": is_new})
     else:

@@ -16,7 +16,7 @@ from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
     SplitFacts,
-    limit_notes,
+    looser_data_limits,
     pair_complaints,
     pictures_word,
     truth_complaints,
@@ -221,7 +221,8 @@ def _judge(
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)
-    for text in limit_notes(data.limits):
+    for limit in looser_data_limits(recipe):
+        text = f"the recipe asks for less than the defaults: {limit}"
         findings.note(text, text)
 
 

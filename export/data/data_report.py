@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saccade.export.data.image_split import Split
-from saccade.export.recipe import DataLimits
+from saccade.export.recipe import DataLimits, FolderData, Recipe
 from saccade.models.contract.specs import Frozen, Task
 
 
@@ -109,14 +109,17 @@ def pictures_word(count: int) -> str:
     return f"{count:,} picture" + ("" if count == 1 else "s")
 
 
-def limit_notes(limits: DataLimits) -> list[str]:
-    """Returns notes on limits that the recipe loosened."""
-    agreed = DataLimits().model_dump()
-    return [
-        f"the recipe allows {name} {value:g}, the default is {agreed[name]:g}"
-        for name, value in limits.model_dump().items()
-        if value > agreed[name]
-    ]
+def looser_data_limits(recipe: Recipe) -> tuple[str, ...]:
+    """Names the limits on data that the recipe loosened, each with both numbers; every report shows them."""
+    if not isinstance(recipe.data, FolderData):
+        return ()
+    usual = DataLimits().model_dump()
+    given = recipe.data.limits.model_dump()
+    return tuple(
+        f"data.limits.{name} {value:g} (default {usual[name]:g})"
+        for name, value in given.items()
+        if value > usual[name]
+    )
 
 
 def _above(share: float) -> str:

@@ -12,6 +12,7 @@ from saccade.export.artifact import Detail
 from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.conversion_proof import read_proof
 from saccade.export.convert.wrap import read_folds, read_wrap_facts
+from saccade.export.data.data_report import looser_data_limits
 from saccade.export.data.preprocess_check import read_fidelity
 from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.judged_variants import judged_variants
@@ -104,6 +105,7 @@ def _report(context: StepContext) -> ExportReport:
         lost={name: reason for name, reason in context.lost.items()},
         calibration=tuple(calibration),
         thresholds=recipe.gate,
+        looser_data_limits=looser_data_limits(recipe),
         fidelity=read_fidelity(context.inputs["preprocess"]),
         conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),
         folds=tuple(FoldFigure.model_validate(fold) for fold in read_folds(context.inputs["wrap"].directory)),

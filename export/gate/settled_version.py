@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from saccade.export.errors import PublishError
 from saccade.export.gate.decision import verdict
 from saccade.export.gate.on_device import Settled
 from saccade.export.publish.publish import file_entries, write_manifest
-from saccade.export.publish.repository import add_version
+from saccade.export.publish.repository import add_version, next_version
 from saccade.export.publish.signing import Signer
 from saccade.export.reports.export_report import VariantReport
 from saccade.export.reports.report_files import pictures_beside, write_report
@@ -29,16 +28,12 @@ def publish_settled(settled: Settled, signer: Signer | None) -> Path:
     if settled.is_recorded:
         raise PublishError("these figures were replayed from a recording: they settle nothing, and are not published")
     model_dir = settled.version_dir.parent
-    scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
-    try:
-        scratch.chmod(0o755)
+    with next_version(model_dir) as scratch:
         _fill(scratch, settled)
         files = file_entries(scratch)
         number = add_version(
             model_dir, scratch, lambda number: write_manifest(scratch, settled_manifest(settled, files, number), signer)
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return model_dir / str(number)
 
 

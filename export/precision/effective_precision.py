@@ -21,36 +21,7 @@ from saccade.export.graph.onnx_graph import WEIGHTED_OPS, layer_of, network_node
 from saccade.export.plans.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
 from saccade.export.precision.concrete_shapes import concrete_shapes, without_weights
 from saccade.export.variants import Precision
-
-# These operators pass values on unchanged, so a product behind them still reads quantized values.
-MOVING_OPS = frozenset(
-    {
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-_PRECISIONS: dict[int, Precision] = {
-    TensorProto.FLOAT16: "fp16",
-    TensorProto.BFLOAT16: "bf16",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "int8",
-    TensorProto.FLOAT8E4M3FN: "fp8",
-}
-_QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
-_PASSED_BY_WEIGHTS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity"})
+from saccade.service.repository.layer_precision import PRECISIONS, QUANTIZED, ProductSides
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +115,7 @@ def precision_mismatches(
     Quantized layers are skipped: TensorRT types them as float, and the Dequantize layers in front make them int8.
     """
     found = {each.node: each for each in network if each.kind in ("convolution", "deconvolution", "matrix_multiply")}
-    wanted = [layer for layer in layers if layer.precision not in _QUANTIZED]
+    wanted = [layer for layer in layers if layer.precision not in QUANTIZED]
     return tuple(
         PrecisionMismatch(layer.node, layer.precision, _multiplies_in(found.get(layer.node)))
         for layer in wanted
@@ -166,9 +137,13 @@ class _LayerReader:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._tensors: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
+                self._tensors[node.output[0]] = tensor
         self._shapes = concrete_shapes(model)
         self._types = element_types(model)
-        self._producers = {name: node for node in model.graph.node for name in node.output}
+        producers = {name: node for node in model.graph.node for name in node.output}
+        self._sides = ProductSides(producers, self._tensors, lambda name: self._types.get(name, 0))
 
     def layer(self, node: onnx.NodeProto) -> LayerPrecision:
         weight = self._stored(node.input[1])
@@ -184,43 +159,17 @@ class _LayerReader:
         )
 
     def _precision(self, node: onnx.NodeProto) -> Precision:
-        sides = [self._side(name) for name in node.input[:2]]
-        if sides[0] is not None and sides[0] == sides[1]:
-            return sides[0]
-        types = {_PRECISIONS.get(self._types.get(name, 0), "fp32") for name in node.input[:2]}
-        kinds = types - set(_QUANTIZED)
+        quantized = self._sides.quantized(node)
+        if quantized is not None:
+            return quantized
+        types = {PRECISIONS.get(self._types.get(name, 0), "fp32") for name in node.input[:2]}
+        kinds = types - set(QUANTIZED)
         return kinds.pop() if len(kinds) == 1 else "fp32"
-
-    def _side(self, name: str) -> Precision | None:
-        """Returns the quantized type that one side of a product was dequantized from; None for floats."""
-        producer = self._producers.get(name)
-        if self._stored(name) is not None:  # a weight: no node may lie between it and its product
-            return self._dequantized(producer)
-        while producer is not None and producer.op_type in MOVING_OPS:
-            if producer.op_type == "Concat":
-                kinds = {self._side(each) for each in producer.input}
-                return kinds.pop() if len(kinds) == 1 else None
-            producer = self._producers.get(producer.input[0])
-        return self._dequantized(producer)
-
-    def _dequantized(self, producer: onnx.NodeProto | None) -> Precision | None:
-        if producer is None or producer.op_type != "DequantizeLinear":
-            return None
-        kind = _PRECISIONS.get(self._types.get(producer.input[0], 0))
-        return kind if kind in _QUANTIZED else None
 
     def _stored(self, name: str) -> onnx.TensorProto | None:
         """Returns the stored tensor that a weight is read from, through nodes that only change its form."""
-        while name not in self._tensors:
-            producer = self._producers.get(name)
-            if producer is None:
-                return None
-            if producer.op_type == "Constant":
-                return _constant_tensor(producer)
-            if producer.op_type not in _PASSED_BY_WEIGHTS:
-                return None
-            name = producer.input[0]
-        return self._tensors[name]
+        found = self._sides.stored(name)
+        return None if found is None else self._tensors[found]
 
     def _flops(self, node: onnx.NodeProto) -> int:
         outputs = math.prod(self._shape(node, node.output[0]))

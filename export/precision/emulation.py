@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.errors import GraphError
 from saccade.export.graph.large_files import save_graph
-from saccade.export.precision.effective_precision import MOVING_OPS, element_types
+from saccade.export.precision.effective_precision import element_types
 from saccade.export.precision.float_formats import NARROW_TYPES
+from saccade.service.repository.layer_precision import MOVING_OPS
 
 # These operators return numbers that they read, so there is nothing to round.
 _CHOOSING_OPS = MOVING_OPS | {"Abs", "Clip", "GlobalMaxPool", "Max", "Min", "Neg", "Pad", "Relu", "Where"}

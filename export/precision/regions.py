@@ -20,8 +20,9 @@ from onnx import TensorProto
 from saccade.export.graph.graph_rewrites import attribute, constants_of
 from saccade.export.graph.onnx_graph import WEIGHTED_OPS, network_nodes, weighted_part
 from saccade.export.precision.concrete_shapes import concrete_shapes
-from saccade.export.precision.effective_precision import MOVING_OPS, element_types, layer_precisions
+from saccade.export.precision.effective_precision import element_types, layer_precisions
 from saccade.export.precision.float_formats import FloatFormat
+from saccade.service.repository.layer_precision import MOVING_OPS
 
 # calibrated extremes must stay this factor inside the type's range, because tests reach larger values
 RANGE_MARGIN = 4.0

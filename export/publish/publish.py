@@ -6,7 +6,6 @@ A pending variant is published with what it waits for: no server chooses it, and
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from saccade.export.artifact import Artifact, Detail, file_sha256
@@ -19,7 +18,7 @@ from saccade.export.gate.judged_variants import ensure_judged_by_recipe
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.plans.targets import read_targets
 from saccade.export.publish.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
-from saccade.export.publish.repository import add_version, readable_manifests
+from saccade.export.publish.repository import add_version, next_version, readable_manifests
 from saccade.export.publish.samples import write_samples
 from saccade.export.publish.signing import Signer, sign_version
 from saccade.export.qualification.reference import read_reference, reference_answers
@@ -37,7 +36,7 @@ from saccade.models.contract.manifest import (
 )
 from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
-from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
+from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
 
 LABELS_FILE = "labels.txt"
 _SPARSITY = {"dense": "dense", "sparse24": "two_four", "pruned": "dense"}
@@ -55,12 +54,9 @@ def run_publish(context: StepContext) -> Detail:
             f"see {judged.file('report.md')}"
         )
     model_dir = context.repository / report.model
-    model_dir.mkdir(parents=True, exist_ok=True)
-    # Before the version: nothing is written once it is live, so that a full disk leaves no half of a publication.
-    write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
-    scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
-    try:
-        scratch.chmod(0o755)
+    with next_version(model_dir) as scratch:
+        # Before the version: nothing is written once it is live, so that a full disk leaves no half of a publication.
+        write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
         _fill(scratch, context, report, published)
         files = file_entries(scratch)
 
@@ -71,8 +67,6 @@ def run_publish(context: StepContext) -> Detail:
         number = existing or add_version(
             model_dir, scratch, lambda number: write_manifest(scratch, manifest(number), context.signer)
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     if context.signer is not None and existing is not None:
         sign_version(model_dir / str(existing), context.signer)
     return {
@@ -81,7 +75,7 @@ def run_publish(context: StepContext) -> Detail:
         "path": str(model_dir / str(number)),
         "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
         "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
-        "signed_by": context.signer.key_id if context.signer is not None else "",
+        "signed_by": claimed_key_id(model_dir / str(number)) or "unsigned",
     }
 
 

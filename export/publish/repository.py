@@ -6,7 +6,10 @@ A version appears whole or not at all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.export.errors import PublishError
@@ -36,11 +39,30 @@ def newest_manifest(repository: Path, model: str) -> Manifest | None:
     return next(reversed(readable_manifests(repository, model)), None)
 
 
+@contextmanager
+def next_version(model_dir: Path) -> Iterator[Path]:
+    """Gives a directory beside the versions, which `add_version` renames; at the end nothing else is left of it.
+
+    Raises PublishError for what the disk does not take.
+    """
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
+        try:
+            scratch.chmod(0o755)
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise PublishError(f"cannot write to {model_dir}: {reason}; no version was added") from error
+
+
 def add_version(model_dir: Path, scratch: Path, finish: Callable[[int], None]) -> int:
     """Renames `scratch` to the next free version number and returns it.
 
     `finish(number)` writes what depends on the number; it runs again when another publisher took it first.
-    Raises PublishError when the directory cannot be written.
+    Raises PublishError when the rename fails.
     """
     while True:
         number = max(version_numbers(model_dir), default=0) + 1
@@ -53,7 +75,11 @@ def add_version(model_dir: Path, scratch: Path, finish: Callable[[int], None]) -
             if (model_dir / str(number)).exists():
                 continue
             raise PublishError(f"cannot publish {model_dir / str(number)}: {error.strerror}") from error
-        _sync(model_dir)
+        try:
+            _sync(model_dir)
+        except OSError as error:
+            text = f"{model_dir / str(number)} was added, but may be lost when the machine stops: {error.strerror}"
+            raise PublishError(text) from error
         return number
 
 

@@ -66,5 +66,8 @@ def _segment(mask: Any, class_id: int, labels: tuple[str, ...]) -> dict[str, Any
 def _replace(path: Path, content: bytes) -> None:
     """Replaces a file so that readers see the old file or the new one."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content)
-    scratch.replace(path)
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from saccade.export.errors import SigningError
 from saccade.models.contract.manifest import MANIFEST_NAME
-from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
+from saccade.service.errors import RepositoryError, SignatureRefused, UnknownSigner, UnsignedVersion
+from saccade.service.repository.account_key import account_key_directory
 from saccade.service.repository.signature import (
     SIGNATURE_NAME,
     key_id_of,
@@ -40,6 +42,7 @@ class Signer:
 
     path: Path
     key: Ed25519PrivateKey
+    is_account: bool = False  # the account's own key, with which nobody asked to sign: other signatures stay
 
     @property
     def public_key(self) -> bytes:
@@ -88,11 +91,42 @@ def generate_keys(directory: Path, password: str | None) -> tuple[Path, Path]:
     return signer.path, public_path
 
 
-def sign_version(version_dir: Path, signer: Signer, *, replace: bool = False) -> bool:
+def account_signer() -> Signer:
+    """The account's own key, which the first call makes. Raises SigningError where there is none and none can be made.
+
+    It is not encrypted, because nobody is there to type a password.
+    """
+    directory = account_key_directory()
+    if directory is None:
+        raise SigningError("this account has no home directory, and XDG_CONFIG_HOME names no other place for its key")
+    path = directory / PRIVATE_KEY_NAME
+    if not os.path.exists(path):
+        _make_account_key(directory)
+    return replace(load_signer(path, None), is_account=True)
+
+
+def _make_account_key(directory: Path) -> None:
+    """Makes a pair in a directory of its own, and renames that: of two programs that start at once, one's key stays."""
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))  # mode 0700
+    except OSError as error:
+        raise SigningError(f"cannot keep this account's signing key in {directory}: {error.strerror}") from error
+    try:
+        generate_keys(scratch, None)
+        os.rename(scratch, directory)
+    except OSError as error:
+        if not os.path.exists(directory / PRIVATE_KEY_NAME):
+            raise SigningError(f"cannot keep this account's signing key in {directory}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sign_version(version_dir: Path, signer: Signer, *, may_replace: bool = False) -> bool:
     """Adds manifest.sig to a published version; False when this key's valid signature is already there.
 
-    Another signature stays, unless `replace`: a wrong one means that somebody changed something. Raises SigningError,
-    also for a version that a server would refuse.
+    Another signature stays, unless `may_replace`: a wrong one means that somebody changed something.
+    Raises SigningError, also for a version that a server would refuse.
     """
     version_dir = version_dir.absolute()
     try:
@@ -106,7 +140,9 @@ def sign_version(version_dir: Path, signer: Signer, *, replace: bool = False) ->
     except UnsignedVersion:
         pass
     except SignatureRefused as error:
-        if not replace:
+        if signer.is_account and isinstance(error, UnknownSigner):
+            return False
+        if not may_replace:
             raise SigningError(
                 f"{version_dir} has a signature that is not this key's valid one ({_claim(version_dir)}). "
                 f"Find out why; `saccade-export sign {version_dir} --key {signer.path} --replace` signs it anew"
@@ -126,6 +162,8 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     """Writes a new file that has its mode from the first byte on."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write_signature(version_dir: Path, content: bytes) -> None:

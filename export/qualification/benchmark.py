@@ -44,7 +44,7 @@ def seconds_per_run(
     return np.array(rows)
 
 
-def latency_figure(rounds: Sequence[Sequence[float]], batch_size: int) -> LatencyFigure:
+def latency_figure(rounds: Sequence[Sequence[float]] | NDArray[np.float64], batch_size: int) -> LatencyFigure:
     """Returns percentiles of one graph's durations, with the median's interval over its rounds."""
     milliseconds = np.concatenate([np.asarray(each, float) for each in rounds]) * 1e3
     p50, p90, p99 = np.percentile(milliseconds, [50, 90, 99])

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import orjson
 
-from saccade.export.compression.sparsity.mask_check import claimed_layers, mask_violations, zero_shares
+from saccade.export.compression.sparsity.mask_check import claimed_layers
 from saccade.export.errors import GraphError
 from saccade.export.graph.large_files import load_graph
 from saccade.export.graph.onnx_graph import ancestors
@@ -26,6 +26,8 @@ from saccade.export.precision.files import LAYERS_FILE
 from saccade.export.precision.mixed_precision import DTYPES_FILE
 from saccade.export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
 from saccade.export.variants import VariantTraits
+from saccade.service.repository.onnx_graph import OnnxGraph, read_graph
+from saccade.service.repository.two_four import mask_violations, zero_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,13 @@ class FileStructure:
 def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Path | None) -> FileStructure:
     """Reads a file; `made` holds the precision step's files, `compressed` those of compression."""
     is_sparse = traits.form == "sparse24"
-    model = onnx.load(file) if is_sparse else load_graph(file)
+    model = load_graph(file)
+    graph = read_graph(file) if is_sparse else None
     try:
         layers, problem = layers_of_network(model, layer_precisions(model)), ""
     except GraphError as error:
         layers, problem = (), str(error)
-    zeros = zero_shares(model) if is_sparse else {}
+    zeros = {} if graph is None else zero_shares(graph)
     figures = tuple(
         LayerFigure(
             node=layer.node,
@@ -62,7 +65,7 @@ def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Pa
         for layer in layers
     )
     precision = _precision(file, model, traits, layers, problem, stated_layers(made))
-    return FileStructure(layers, figures, precision, _mask(model, compressed) if is_sparse else None)
+    return FileStructure(layers, figures, precision, None if graph is None else _mask(graph, compressed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +151,9 @@ def _parsed(file: Path, layers: Sequence[LayerPrecision]) -> _Parsed:
     return _Parsed(name, tuple(f"{each.node} ({each.in_file} in the file, {each.in_network})" for each in found))
 
 
-def _mask(model: onnx.ModelProto, compressed: Path | None) -> MaskFigure:
+def _mask(graph: OnnxGraph, compressed: Path | None) -> MaskFigure:
     claimed = () if compressed is None else claimed_layers(compressed)
-    violations = mask_violations(model, claimed)
+    violations = mask_violations(graph, claimed)
     return MaskFigure(
         claimed=claimed, violations=tuple(f"{each.node or each.layer}: {each.reason}" for each in violations)
     )

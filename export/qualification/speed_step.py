@@ -51,7 +51,7 @@ _FIGURES = TypeAdapter(dict[str, SpeedFigures])
 def run_speed(context: StepContext) -> Detail:
     """Writes `speed.json`, figures by variant."""
     recipe = context.recipe
-    files = {
+    files: dict[str, Path] = {
         name: context.inputs[qualified_name("precision", name)].file(MODEL_FILE)
         for name in by_exactness(recipe.variants)
         if not TRAITS[name].needs_gpu

@@ -80,6 +80,7 @@ class ExportReport(Frozen):
     lost: dict[str, str] = Field(default_factory=dict)  # variants of the recipe that could not be made, and why
     calibration: tuple[CalibrationTable, ...]
     thresholds: GateThresholds
+    looser_data_limits: tuple[str, ...] = ()  # limits on data that the recipe loosened, each with both numbers
     fidelity: FidelityReport | None = None  # None: the source has no transform to compare with
     conversion: tuple[ConversionFigure, ...] = ()
     folds: tuple[FoldFigure, ...] = ()

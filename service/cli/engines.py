@@ -1,4 +1,4 @@
-"""`saccade repository engines`: lists TensorRT plans, damaged ones included. It only reads."""
+"""`saccade repository engines`: hashes and lists TensorRT plans, damaged ones included. It only reads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from saccade.models.contract.manifest import ManifestError, read_manifest
 from saccade.models.contract.plans import PlanRecord
 from saccade.service.cli.options import json_option, repository_option
+from saccade.service.errors import PlanRefused
 from saccade.service.repository.build_marks import BuildMark, build_marks
 from saccade.service.repository.open import FoundVersion, list_versions
 from saccade.service.repository.plan_seal import engines_secret
-from saccade.service.repository.plans import PlanStore, engines_root
+from saccade.service.repository.plans import PlanStore, StoredPlan, engines_root
 
 _WIDE = 200  # characters per line of a table that is written to a file
 
@@ -36,7 +38,7 @@ _WIDE = 200  # characters per line of a table that is written to a file
 def engines(
     model: str | None, root: Path, engines_dir: Path | None, engines_key_file: Path | None, as_json: bool
 ) -> None:
-    """TensorRT plans of MODEL, or of all: built, being built, damaged, and what their gates said."""
+    """TensorRT plans of MODEL, or of all: built, being built, damaged, and what their gates said. Plans are hashed."""
     store = PlanStore(engines_dir or engines_root(root), engines_secret(engines_key_file) if engines_key_file else None)
     versions = [found for found in list_versions(root) if model in (None, found.key.model)]
     rows = [row for found in versions for row in _rows(store, found)]
@@ -75,13 +77,34 @@ _SHOWN = (
 def _rows(store: PlanStore, found: FoundVersion) -> Iterator[dict[str, Any]]:
     key = found.key
     survey = store.survey(key.model, key.version)
-
     for plan in survey.plans:
-        yield _plan_row(plan.record, str(plan.directory))
+        row = _plan_row(plan.record, str(plan.directory))
+        try:
+            store.read_plan(plan)
+            _ensure_of_the_version(plan, found)
+        except PlanRefused as error:
+            row |= {"state": "damaged", "reason": str(error)}
+        yield row
     for mark in build_marks(store.root, key.model, key.version):
         yield _mark_row(found, mark)
     for problem in survey.problems:
         yield {**_empty(found), "state": "damaged", "reason": problem}
+
+
+def _ensure_of_the_version(plan: StoredPlan, found: FoundVersion) -> None:
+    """Raises PlanRefused for a plan that was made from another file than the version has."""
+    record = plan.record
+    try:
+        manifest = read_manifest(found.path)[0]
+    except ManifestError:  # `repository verify` is about versions
+        return
+    variant = manifest.variant(record.variant)
+    file_sha256 = next((each.sha256 for each in manifest.files if variant and each.path == variant.file), None)
+    if file_sha256 != record.key.onnx_sha256:
+        raise PlanRefused(
+            f"the record in {plan.directory} is of a file that variant {record.variant!r} of {record.model}/"
+            f"{record.version} does not have: it was changed, or belongs to another version; no server uses it"
+        )
 
 
 def gate_word(record: PlanRecord) -> str:

@@ -21,9 +21,9 @@ from saccade.models.contract.manifest import Manifest, ManifestError, Variant, r
 from saccade.service.cli.engines import engines
 from saccade.service.cli.options import json_option, repository_option
 from saccade.service.cli.verification import verification_of
-from saccade.service.errors import RepositoryError, SignatureRefused
+from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import FoundVersion, list_versions
-from saccade.service.repository.signature import read_signature
+from saccade.service.repository.signature import claimed_key_id
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.variants import gate_state
 
@@ -112,7 +112,7 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
                 "key_id": "",
             }
         ]
-    key_id = _claimed_key_id(found.path)
+    key_id = claimed_key_id(found.path)
     return [
         {
             "model": manifest.model,
@@ -138,14 +138,6 @@ def _metric(manifest: Manifest, variant: Variant) -> str:
     return text if point is None else f"{text}, from score {point.score_threshold:g} {point.metric.value:.4f}"
 
 
-def _claimed_key_id(version_dir: Path) -> str:
-    """The id of the key that claims to have signed the version; only `verify` checks the claim."""
-    try:
-        return read_signature(version_dir).key_id
-    except SignatureRefused:
-        return ""
-
-
 @repository.command("show")
 @click.argument("model")
 @click.argument("version", required=False)
@@ -157,7 +149,7 @@ def show_command(model: str, version: str | None, root: Path) -> None:
         manifest = read_manifest(path)[0]
     except ManifestError as error:
         raise RepositoryError(str(error)) from error
-    key_id = _claimed_key_id(path)
+    key_id = claimed_key_id(path)
     signed = {"signature_key_id": key_id} if key_id else {}
     waiting = {
         variant.name: [check.name for check in variant.gate.checks if check.pending]
@@ -201,7 +193,7 @@ def _no_such_version(root: Path) -> RepositoryError:
 def verify_command(
     wanted: str | None, root: Path, trusted_keys: tuple[Path, ...], require_signature: bool, as_json: bool
 ) -> None:
-    """Hashes every file against its manifest and checks who signed: what a server does before it loads."""
+    """Hashes every file, checks layers and who signed, as a server does before it loads, and 2:4 masks besides."""
     if require_signature and not trusted_keys:
         raise click.UsageError("--require-signature needs --trusted-keys: the public keys of who may sign versions")
     policy = signature_policy(trusted_keys, is_required=require_signature)

@@ -8,6 +8,7 @@ from typing import Literal
 from saccade.models.contract.manifest import MANIFEST_NAME
 from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
 from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.report_agreement import ensure_masks
 from saccade.service.repository.signature import read_signature
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import verified_bytes, verify_version
@@ -30,7 +31,7 @@ class Verification:
         """The result in one line for people; the reason includes what is wrong with the signature."""
         signature = {
             "valid": f"signed by {self.key_id}",
-            "unchecked": f"signed by {self.key_id}, not checked (no trusted keys)",
+            "unchecked": f"signed by {self.key_id}, not checked (no trusted key of this id)",
             "unsigned": "unsigned",
             "invalid": "signature invalid",
         }[self.signature]
@@ -38,10 +39,10 @@ class Verification:
 
 
 def verification_of(found: FoundVersion, policy: SignaturePolicy) -> Verification:
-    """Hashes every file and checks the signature, whatever the result of the other check."""
+    """Hashes every file, reads layers and masks, and checks the signature, whatever the result of the other checks."""
     reasons = []
     try:
-        verify_version(found.path)
+        ensure_masks(found.path, verify_version(found.path).manifest)
     except RepositoryError as error:
         reasons.append(str(error))
     state, key_id, refused = _signature_of(found, policy)
@@ -58,8 +59,8 @@ def _signature_of(found: FoundVersion, policy: SignaturePolicy) -> tuple[Signatu
     if not policy.trusted:
         return "unchecked", claimed.key_id, []
     try:
-        manifest = verified_bytes(found.path / MANIFEST_NAME, None)
-        return "valid", policy.signer_of(found.path, manifest), []
+        signed_by = policy.signer_of(found.path, verified_bytes(found.path / MANIFEST_NAME, None))
+        return "unchecked" if signed_by is None else "valid", claimed.key_id, []
     except RepositoryError as error:
         # A missing manifest is reported by the check of digests already.
         return "invalid", claimed.key_id, [str(error)] if isinstance(error, SignatureRefused) else []

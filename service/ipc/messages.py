@@ -219,6 +219,7 @@ class VersionStatus(Message, frozen=True):
     load_seconds: float = 0.0  # duration of its last load with warm-up; 0 before the first
     choice: str = ""  # why `variant` serves, where others could
     speeds: tuple[SpeedStatus, ...] = ()
+    signed_by: str = ""  # id of the trusted key, or "unsigned"; empty before the version was verified
 
 
 class Catalog(Message, frozen=True):

@@ -1,8 +1,14 @@
-"""Holds a manifest against the report it lists. Promises: no verdict, figure or label is in one of them only."""
+"""Holds a manifest and its files against the report that it lists.
+
+Promises: no verdict, figure or label is in one of them only, and every layer with weights multiplies in the file as the
+report says. The precision of layers is read from the graph without its weights, in milliseconds, so that servers
+ask for it before every load.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +16,14 @@ import orjson
 
 from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
 from saccade.service.errors import RepositoryError
+from saccade.service.repository.layer_precision import weighted_precisions
+from saccade.service.repository.onnx_graph import read_graph
+from saccade.service.repository.two_four import mask_violations
 
 REPORT_NAME = "report.json"
 _GATE_STEP = "gate"  # of the lineage: an exporter that gated wrote a report
+_PRECISION_CHECK = "effective_precision"
+_SHARE_TOLERANCE = 1e-6
 
 
 def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
@@ -26,10 +37,83 @@ def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
     try:
         report = orjson.loads((version_dir / REPORT_NAME).read_bytes())
         differing = next(_differences(manifest, report), None)
+        claims = [] if differing else _layer_claims(manifest, report)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{REPORT_NAME} is damaged ({error!r}); publish the version again") from error
     if differing is not None:
         raise RepositoryError(f"{differing} of the manifest is not what {REPORT_NAME} holds; publish the version again")
+    for claim in claims:
+        _ensure_layers(version_dir, claim)
+
+
+def ensure_masks(version_dir: Path, manifest: Manifest) -> None:
+    """Raises RepositoryError for a 2:4 variant whose weights are not, in a version that `ensure_report_agrees` passed.
+
+    Every weight is read, so that it takes as long as the digests do. Servers do not ask for it before a load: weights
+    off the pattern are answered rightly, only not faster, and TensorRT looks for itself.
+    """
+    sparse = [variant for variant in manifest.variants if variant.sparsity == "two_four"]
+    if not sparse or all(entry.path != REPORT_NAME for entry in manifest.files):
+        return
+    try:
+        report = orjson.loads((version_dir / REPORT_NAME).read_bytes())
+        found = {each["qualify"]["variant"]: each["qualify"] for each in report["variants"]}
+        for variant in sparse:
+            claimed = (found[variant.name].get("mask") or {}).get("claimed", [])
+            violations = mask_violations(read_graph(version_dir / variant.file), claimed)
+            if violations or not claimed:
+                reason = f"{violations[0].layer}: {violations[0].reason}" if violations else "no layer is said to be"
+                raise RepositoryError(f"{variant.file} is not 2:4: {reason}; publish the version again")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RepositoryError(f"cannot read the masks ({error}); publish the version again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerClaim:
+    """What a report says of the layers of one variant's file."""
+
+    variant: Variant
+    precisions: Mapping[str, str]  # of layers with weights, by node
+    share: float | None  # of the multiply-adds that are in the variant's precision; None: no layers are listed
+
+
+def _layer_claims(manifest: Manifest, report: Mapping[str, Any]) -> list[_LayerClaim]:
+    found = {each["qualify"]["variant"]: each["qualify"] for each in report["variants"]}
+    claims = []
+    for variant in manifest.variants:
+        layers = found[variant.name].get("layers", [])
+        total = sum(each["flops"] for each in layers)
+        share = sum(each["flops"] for each in layers if each["precision"] == variant.precision) / max(total, 1)
+        weighted = {each["node"]: each["precision"] for each in layers if each["weights"]}
+        claims.append(_LayerClaim(variant, weighted, share if layers else None))
+    return claims
+
+
+def _ensure_layers(version_dir: Path, claim: _LayerClaim) -> None:
+    """Raises RepositoryError for a file that multiplies otherwise than its name, its gate or its report say."""
+    variant = claim.variant
+    try:
+        found = weighted_precisions(read_graph(version_dir / variant.file))
+    except (OSError, ValueError, LookupError, RecursionError) as error:
+        raise RepositoryError(f"cannot read {variant.file} ({error}); publish the version again") from error
+    for node, precision in claim.precisions.items():
+        if found.get(node) != precision:
+            raise RepositoryError(
+                f"{variant.file} multiplies layer {node!r} in {found.get(node, 'no precision: it has no such layer')}, "
+                f"{REPORT_NAME} says {precision}: it is not the file that was measured; publish the version again"
+            )
+    stated = next((check.value for check in variant.gate.checks if check.name == _PRECISION_CHECK), None)
+    is_stated = isinstance(stated, float | int)
+    if is_stated and claim.share is not None and abs(float(stated or 0.0) - claim.share) > _SHARE_TOLERANCE:
+        raise RepositoryError(
+            f"check {_PRECISION_CHECK} of variant {variant.name!r} says {stated:g}, the layers in {REPORT_NAME} "
+            f"{claim.share:g}; publish the version again"
+        )
+    if stated != 0 and found and variant.precision != "fp32" and variant.precision not in found.values():
+        raise RepositoryError(
+            f"no layer of {variant.file} multiplies in {variant.precision}, the precision of variant "
+            f"{variant.name!r}; publish the version again"
+        )
 
 
 def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]:

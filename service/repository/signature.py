@@ -16,7 +16,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from saccade.models.contract.specs import Frozen, Sha256
-from saccade.service.errors import BadSignature, DamagedSignature, UnknownSigner, UnsignedVersion
+from saccade.service.errors import BadSignature, DamagedSignature, SignatureRefused, UnknownSigner, UnsignedVersion
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -74,6 +74,14 @@ def read_signature(version_dir: Path) -> ManifestSignature:
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(f"{'.'.join(str(part) for part in first['loc']) or 'document'}: {first['msg']}") from error
+
+
+def claimed_key_id(version_dir: Path) -> str:
+    """The id of the key that claims to have signed the version, unverified; empty without a readable signature."""
+    try:
+        return read_signature(version_dir).key_id
+    except SignatureRefused:
+        return ""
 
 
 def verify_signature(version_dir: Path, manifest: bytes, trusted: TrustedKeys) -> str:

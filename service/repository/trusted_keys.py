@@ -1,4 +1,4 @@
-"""The public keys whose signatures count. Every key file is read, or refused by its name."""
+"""The public keys whose signatures count: the settings' and the account's own. Each is read, or refused by its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.service.errors import SettingsError, UnsignedVersion
+from saccade.service.errors import SettingsError, UnknownSigner, UnsignedVersion
+from saccade.service.repository.account_key import account_public_keys
 from saccade.service.repository.signature import TrustedKeys, key_id_of, verify_signature
 
 
@@ -16,9 +17,15 @@ class SignaturePolicy:
 
     trusted: TrustedKeys
     is_required: bool  # whether a version without a signature is refused
+    # Whether a signature by an unknown key is refused. A server whose only key is its account's own was told of nobody
+    # else, so that versions from elsewhere count as unsigned.
+    refuses_unknown: bool = True
 
     def signer_of(self, version_dir: Path, manifest: bytes) -> str | None:
-        """The id of the trusted key that signed; None where no signature is demanded. Raises SignatureRefused."""
+        """The id of the trusted key that signed; None for an unsigned version, where that is allowed.
+
+        Raises SignatureRefused.
+        """
         if not self.trusted and not self.is_required:
             return None
         try:
@@ -26,15 +33,21 @@ class SignaturePolicy:
         except UnsignedVersion:
             if self.is_required:
                 raise
-            return None
+        except UnknownSigner:
+            if self.refuses_unknown:
+                raise
+        return None
 
 
 NO_SIGNATURES = SignaturePolicy({}, is_required=False)
 
 
 def signature_policy(paths: Sequence[Path], *, is_required: bool) -> SignaturePolicy:
-    """Reads the trusted keys. Raises SettingsError for a file that cannot be read or is not a public key."""
-    return SignaturePolicy(load_trusted_keys(paths), is_required) if paths or is_required else NO_SIGNATURES
+    """Reads the trusted keys and the account's own. Raises SettingsError for a file that is no public key to read."""
+    own = account_public_keys()
+    if not (paths or own or is_required):
+        return NO_SIGNATURES
+    return SignaturePolicy(load_trusted_keys([*paths, *own]), is_required, refuses_unknown=bool(paths) or is_required)
 
 
 def load_trusted_keys(paths: Sequence[Path]) -> TrustedKeys:

@@ -17,7 +17,7 @@ class VerifiedVersion:
     manifest: Manifest
     manifest_sha256: str
     path: Path
-    signed_by: str | None = None  # id of the trusted key; None where no signature is demanded
+    signed_by: str | None = None  # id of the trusted key; None: unsigned, or by a key that nobody named
     is_compared_here: bool = False  # the paired speeds in `manifest` are this machine's, not the exporter's
 
 

@@ -133,7 +133,9 @@ class VersionServing:
             return
         if not verified.manifest.judged:
             log.warning("version_unjudged", model=key.model, version=key.version)
-        if verified.signed_by is not None:
+        if verified.signed_by is None:
+            log.info("version_unsigned", model=key.model, version=key.version)
+        else:
             log.info("version_signed", model=key.model, version=key.version, key_id=verified.signed_by)
         starts_unloaded = self.model_cache.starts_unloaded(key)
         # A request that waits for a load does not wait for a comparison too.

@@ -266,6 +266,7 @@ class VersionTable:
                 entry.load_seconds,
                 entry.choice,
                 _speeds(entry),
+                "" if entry.verified is None else entry.verified.signed_by or "unsigned",
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )

@@ -32,6 +32,7 @@ ENVIRONMENT_READERS = {
     "service/cli/predict_offline.py",
     "service/cli/serve.py",
     "service/cli/doctor.py",
+    "service/repository/account_key.py",  # where the account keeps its settings
     "service/metrics.py",
     "service/ipc/child_process.py",
     "service/worker/gpu_jpeg/nvimagecodec.py",  # only sets what nvImageCodec reads

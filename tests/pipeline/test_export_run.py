@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -173,22 +172,6 @@ def test_int8_file_holds_byte_weights_and_takes_pixels_without_quantizing(
     head = [node for node in model.graph.node if node.op_type in ("ArgMax", "MatMul")]
     assert len(head) == 3
     assert not any(name in dequantized for node in head[1:] for name in node.input)
-
-
-@pytest.mark.parametrize("where", ["write_samples", "write_evidence", "write_manifest"])
-def test_full_disk_while_publishing_leaves_nothing_live(
-    where: str, write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(f"saccade.export.publish.publish.{where}", full)
-
-    code, steps = export("run", str(write_recipe(variants=["fp32", "fp16"])))
-
-    assert code == 1
-    assert "No space left" in steps["publish"]["detail"]["error"]  # type: ignore[index]  # detail is a nested document
-    assert [*(export.repository / "tiny-classifier").iterdir()] == []
 
 
 @pytest.mark.parametrize("step", ["precision", "qualify"])

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import orjson
 import pytest
 
-from saccade.service.errors import RepositoryError
+from saccade.service.cli.verification import verification_of
+from saccade.service.errors import BadSignature, RepositoryError, UnsignedVersion
+from saccade.service.repository.open import list_versions
+from saccade.service.repository.signature import SIGNATURE_NAME
+from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
 from saccade.service.repository.verify import verify_version
 from tests.pipeline.published_tiny import Published
+from tests.pipeline.test_tampering import move_one_weight
+from tests.support.signing import TRUSTED, signed
 
 Document = dict[str, Any]
 
@@ -124,3 +132,102 @@ def test_an_unjudged_version_cannot_call_itself_judged(version_dir: Path) -> Non
 
     with pytest.raises(RepositoryError, match="judged is True"):
         verify_version(version_dir)
+
+
+def pass_fp32_off_as_int8(version_dir: Path, edit: Callable[[Document], object] = lambda qualify: None) -> None:
+    """The forger puts fp32 bytes under the int8 name, edits what the report says of them, and hashes everything."""
+    content = (version_dir / "fp32.onnx").read_bytes()
+    (version_dir / "int8-trt.onnx").write_bytes(content)
+
+    def forge(report: Document) -> None:
+        (found,) = (each for each in report["variants"] if each["qualify"]["variant"] == "int8-trt")
+        found["qualify"] |= {"file_sha256": hashlib.sha256(content).hexdigest(), "file_bytes": len(content)}
+        edit(found)
+        manifest = orjson.loads((version_dir / "manifest.json").read_bytes())
+        (variant,) = (each for each in manifest["variants"] if each["name"] == "int8-trt")
+        variant["gate"] = found["gate"]
+        (version_dir / "manifest.json").write_bytes(orjson.dumps(manifest))
+
+    change(version_dir / "report.json", forge)
+    rehash(version_dir)
+
+
+def say_fp32_by_layer(found: Document) -> None:
+    for layer in found["qualify"]["layers"]:
+        layer["precision"] = "fp32"
+
+
+def say_nothing_of_layers(found: Document) -> None:
+    found["qualify"]["layers"] = []
+    found["gate"]["checks"] = [each for each in found["gate"]["checks"] if each["name"] != "effective_precision"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda found: None, r"int8-trt\.onnx multiplies layer .* in fp32, report\.json says int8"),
+        (say_fp32_by_layer, r"check effective_precision of variant 'int8-trt' says .*, the layers in report\.json 0"),
+        (say_nothing_of_layers, r"no layer of int8-trt\.onnx multiplies in int8, the precision of variant 'int8-trt'"),
+    ],
+)
+def test_fp32_under_the_name_of_int8_is_named_although_file_report_and_manifest_were_hashed_again(
+    edit: Callable[[Document], object], words: str, version_dir: Path
+) -> None:
+    pass_fp32_off_as_int8(version_dir, edit)
+
+    with pytest.raises(RepositoryError, match=words):
+        verify_version(version_dir)
+    (told,) = (verification_of(found, NO_SIGNATURES) for found in list_versions(version_dir.parent.parent))
+    assert re.search(words, told.reason)
+
+
+def test_a_signed_version_that_was_forged_is_refused_before_anything_is_read(version_dir: Path) -> None:
+    signed(version_dir)
+    pass_fp32_off_as_int8(version_dir)
+
+    with pytest.raises(BadSignature, match=r"manifest\.json has SHA-256"):
+        verify_version(version_dir, SignaturePolicy(TRUSTED, is_required=True))
+
+
+def test_a_forged_version_without_its_signature_is_refused_where_signatures_are_required(version_dir: Path) -> None:
+    pass_fp32_off_as_int8(version_dir)
+
+    (version_dir / SIGNATURE_NAME).unlink(missing_ok=True)
+
+    with pytest.raises(UnsignedVersion, match="is not signed"):
+        verify_version(version_dir, SignaturePolicy(TRUSTED, is_required=True))
+
+
+def test_a_graph_that_cannot_be_read_is_refused(version_dir: Path) -> None:
+    content = (version_dir / "fp32.onnx").read_bytes()[:-9]
+    (version_dir / "fp32.onnx").write_bytes(content)
+    change(
+        version_dir / "report.json",
+        lambda report: report["variants"][0]["qualify"].update(file_sha256=hashlib.sha256(content).hexdigest()),
+    )
+    rehash(version_dir)
+
+    with pytest.raises(RepositoryError, match=r"cannot read fp32\.onnx \(it ends within a field\)"):
+        verify_version(version_dir)
+
+
+def test_a_weight_off_the_pattern_is_named_by_verify_although_everything_was_hashed_again(version_dir: Path) -> None:
+    file = version_dir / "int8-trt-sparse24.onnx"
+    (before,) = (verification_of(found, NO_SIGNATURES) for found in list_versions(version_dir.parent.parent))
+    model = onnx.load(file)
+    move_one_weight(model)
+    onnx.save(model, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def edit(report: Document) -> None:
+        for each in report["variants"]:
+            if each["qualify"]["variant"] == "int8-trt-sparse24":
+                each["qualify"]["file_sha256"] = digest
+
+    change(version_dir / "report.json", edit)
+    rehash(version_dir)
+
+    (told,) = (verification_of(found, NO_SIGNATURES) for found in list_versions(version_dir.parent.parent))
+
+    assert before.reason == ""
+    assert re.search(r"int8-trt-sparse24\.onnx is not 2:4: .*: 1 of \d+ groups of four input channels", told.reason)

@@ -10,7 +10,7 @@ import pytest
 from saccade.service.repository.signature import SIGNATURE_NAME, sign_manifest
 from tests.support.images import red_png
 from tests.support.server import Server, running_server
-from tests.support.signing import KEY, KEY_ID, OTHER_KEY, signed, write_public_key
+from tests.support.signing import KEY, KEY_ID, OTHER_KEY, signed, write_account_key, write_public_key
 from tests.support.versions import manifest_for, publish, publish_fake
 
 
@@ -130,3 +130,35 @@ def test_server_that_only_checks_serves_unsigned_versions_and_refuses_invalid_on
     with running_server(root, tmp_path, trusted_keys=keys) as running:
         assert running.predict("unsigned", red_png(80)).status_code == 200
         assert "not trusted" in running.wait_state("strange", 1, "failed")["reason"]
+
+
+def test_server_trusts_its_accounts_key_and_serves_what_others_signed_as_unsigned(tmp_path: Path) -> None:
+    write_account_key(tmp_path / "config")
+    root = tmp_path / "repository"
+    signed(publish(root, manifest_for("mine", 1)))
+    publish_fake(root, "unsigned", 1)
+    signed(publish(root, manifest_for("strange", 1)), OTHER_KEY)
+    publish_signed(root, "edited", 1)
+    publish_edited_after_signing(root, "edited")
+
+    with running_server(root, tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "config")}) as running:
+        refused = running.wait_state("edited", 2, "failed")
+        signers = {
+            (model["name"], version["version"]): version["signed_by"]
+            for model in running.client.get("/v1/models").json()["models"]
+            for version in model["versions"]
+        }
+
+    assert "manifest.json has SHA-256" in refused["reason"]
+    assert signers == {
+        ("mine", "1"): KEY_ID,
+        ("unsigned", "1"): "unsigned",
+        ("strange", "1"): "unsigned",
+        ("edited", "1"): KEY_ID,
+        ("edited", "2"): None,
+    }
+    assert {event["model"]: event["key_id"] for event in running.events("version_signed")} == {
+        "mine": KEY_ID,
+        "edited": KEY_ID,
+    }
+    assert {event["model"] for event in running.events("version_unsigned")} == {"unsigned", "strange"}

@@ -24,6 +24,13 @@ def signed(version_dir: Path, key: Ed25519PrivateKey = KEY) -> Path:
     return version_dir
 
 
+def write_account_key(config: Path, key: Ed25519PrivateKey = KEY) -> None:
+    """Makes `key` the own one of an account whose XDG_CONFIG_HOME is `config`."""
+    directory = config / "saccade" / "signing"
+    directory.mkdir(parents=True)
+    write_public_key(directory / f"{key_id_of(key.public_key().public_bytes_raw())}.pub.pem", key)
+
+
 def write_public_key(path: Path, key: Ed25519PrivateKey = KEY) -> Path:
     path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return path

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from saccade.export.data.fidelity import FidelityReport
+from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.variants import TRAITS, VariantTraits
@@ -37,8 +38,8 @@ class Judged:
 
     @property
     def traits(self) -> VariantTraits:
-        """Returns the variant's traits. Raises ValueError when the report is about something that is no variant."""
+        """Returns the variant's traits. Raises RecipeError when the report is about something that is no variant."""
         for name, traits in TRAITS.items():
             if name == self.report.variant:
                 return traits
-        raise ValueError(f"{self.report.variant!r} is no variant; there are: {', '.join(TRAITS)}")
+        raise RecipeError(f"the report's {self.report.variant!r} is no variant; there are: {', '.join(TRAITS)}")

@@ -83,6 +83,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         on_demand=status.on_demand,
         load_seconds=round(status.load_seconds, 3) if status.load_seconds else None,
         digest=status.manifest_sha256,
+        signed_by=status.signed_by or None,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,
         judged=manifest.judged if manifest else True,

@@ -175,6 +175,7 @@ class VersionInfo(BaseModel):
     on_demand: bool = Field(description="loaded by requests, unloaded when others need its place")
     load_seconds: float | None = Field(description="its last load took, warm-up included; null before the first")
     digest: str = Field(description="SHA-256 of the manifest")
+    signed_by: str | None = Field(description="id of the trusted key, or `unsigned`; null where nothing was verified")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")
     judged: bool = Field(description="false: whether answers are right was never measured, only that variants agree")

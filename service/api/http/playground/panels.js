@@ -94,6 +94,7 @@ export function versionFigures(model) {
         ...(version.operating_point ? operatingPair(version.operating_point) : []),
         ...(version.judged ? [] : pair("unjudged", "whether its answers are right was never measured")),
         ...(single ? pair("one by one", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99`) : []),
+        ...(version.signed_by ? pair("signed by", version.signed_by) : []),
         ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s in batches of ${fastest.batch_size}`) : []),
       ),
     );

@@ -16,7 +16,15 @@ from saccade.export.recipe import LoadedRecipe, load_recipe
 
 DONE = StepResult("wrap", "done", None, 1.25, {"parameters": 25_557_032, "folds": 3, "ops": "Conv 53, " * 20})
 FAILED = StepResult("calibrate", "failed", None, 0.5, {"error": "too few pictures " * 10})
-PUBLISHED = {"version": 3, "is_new": True, "path": "repository/owls/3", "variants": "fp32", "pending": ""}
+PUBLISHED = {
+    "version": 3,
+    "is_new": True,
+    "path": "repository/owls/3",
+    "variants": "fp32",
+    "pending": "",
+    "signed_by": "unsigned",
+}
+SIGNED = PUBLISHED | {"is_new": False, "pending": "fp16", "signed_by": "0123456789abcdef"}
 
 
 @pytest.fixture
@@ -48,7 +56,7 @@ def test_only_what_failed_has_its_whole_reason_and_the_command_to_run_it_again(l
 
     assert str(FAILED.detail["error"]) in text
     assert [line.strip() for line in text.splitlines() if "again:" in line] == [
-        f"again: saccade-export step {loaded.path} calibrate --work w --repository r"
+        f"again: saccade-export step {loaded.path} calibrate --work w --repository r --no-sign"
     ]
     assert "\x1b" not in text
 
@@ -79,10 +87,14 @@ def test_a_step_without_words_of_its_own_shows_a_few_facts() -> None:
 @pytest.mark.parametrize(
     ("last", "verdict"),
     [
-        (StepResult("publish", "done", None, 1.0, PUBLISHED), "owls: published as repository/owls/3 with fp32"),
         (
-            StepResult("publish", "done", None, 1.0, PUBLISHED | {"is_new": False, "pending": "fp16"}),
-            "owls: unchanged, published before as repository/owls/3 with fp32, waiting for a device: fp16",
+            StepResult("publish", "done", None, 1.0, PUBLISHED),
+            "owls: published as repository/owls/3 with fp32; unsigned",
+        ),
+        (
+            StepResult("publish", "done", None, 1.0, SIGNED),
+            "owls: unchanged, published before as repository/owls/3 with fp32, waiting for a device: fp16; "
+            "signed by 0123456789abcdef",
         ),
         (StepResult("wrap", "done", None, 1.0, {}), "owls: step wrap is done"),
         (StepResult("wrap", "failed", None, 1.0, {"error": "no"}), "owls: nothing is published: step wrap failed: no"),
@@ -97,4 +109,4 @@ def test_the_verdict_names_what_could_not_be_made() -> None:
 
     (line,) = verdict_lines("owls", [lost, StepResult("publish", "done", None, 1.0, PUBLISHED)], None)
 
-    assert line.endswith("with fp32; could not be made: precision.int8-cpu")
+    assert line.endswith("with fp32; could not be made: precision.int8-cpu; unsigned")

@@ -111,7 +111,7 @@ def test_few_bad_boxes_are_left_out_and_said_where_the_recipe_allows_it(tmp_path
     assert "max_bad_boxes: 0.042" in refused
     assert report.complaints == ()
     assert sum(sum(split.objects) for split in report.splits) == 23
-    assert "the recipe allows max_bad_boxes 0.05, the default is 0.001" in report.notes
+    assert "the recipe asks for less than the defaults: data.limits.max_bad_boxes 0.05 (default 0.001)" in report.notes
 
 
 def test_truncated_annotations_are_no_json(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import saccade.export.gate.checks
+from saccade.export.errors import RecipeError
 from saccade.export.gate.checks.names import GATE_BY_CHECK
 from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.limits import GateThresholds, looser_limits
@@ -355,7 +356,7 @@ def test_speed_in_turns_informs_and_what_could_not_be_timed_is_denied() -> None:
 
 
 def test_report_about_no_variant_is_refused() -> None:
-    with pytest.raises(ValueError, match="fp64"):
+    with pytest.raises(RecipeError, match="fp64"):
         decided(changed(variant="fp64"))
 
 

@@ -280,10 +280,14 @@ def test_report_without_any_timing_or_extras_still_renders() -> None:
 
 
 def test_an_unjudged_report_says_so_and_names_looser_limits() -> None:
-    text = markdown(whole_report(thresholds=GateThresholds(mode="parity", max_metric_drop=0.02)))
+    thresholds = GateThresholds(mode="parity", max_metric_drop=0.02)
+    report = whole_report(thresholds=thresholds, looser_data_limits=("data.limits.max_near 1 (default 0.05)",))
+    text = markdown(report)
 
     assert "Unjudged: the recipe says gate: {mode: parity}." in text
-    assert "The recipe asks for less than the defaults: max_metric_drop 0.02 (default 0.005)." in text
+    looser = "The recipe asks for less than the defaults: max_metric_drop 0.02 (default 0.005), data.limits.max_near 1"
+    assert f"{looser} (default 0.05)." in text
+    assert f"{looser} (default 0.05)." in html(report, {})
     assert "Unjudged" not in markdown(whole_report())
 
 

@@ -21,7 +21,7 @@ from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import PREFIX, Settings
 from tests.support.images import red_png
 from tests.support.server import ROOT
-from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_public_key
+from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_account_key, write_public_key
 from tests.support.terminal import lines_of, on_terminal
 from tests.support.versions import manifest_for, publish, with_variants
 
@@ -194,8 +194,23 @@ def test_repository_verify_without_keys_says_that_it_did_not_check(repository: P
     result = run("repository", "verify", "digits", "--repository", str(repository))
 
     assert result.exit_code == 0
-    assert "not checked (no trusted keys)" in result.output
+    assert "not checked (no trusted key of this id)" in result.output
     assert "digits/2: verified; unsigned" in result.output
+
+
+def test_repository_verify_trusts_the_accounts_own_key_and_refuses_no_stranger_for_it(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path_factory.mktemp("config")
+    write_account_key(config)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    signed(repository / "digits" / "1", OTHER_KEY)
+    signed(repository / "digits" / "2")
+
+    code, (first, second) = verified(repository)
+
+    assert code == 0
+    assert (first["signature"], second["signature"]) == ("unchecked", "valid")
 
 
 def test_repository_verify_of_a_version_without_manifest_names_the_manifest(repository: Path) -> None:
@@ -372,6 +387,7 @@ def test_doctor_reports_an_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> N
 def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.setenv("SACCADE_REPOSITORY", str(repository))
     monkeypatch.setenv("SACCADE_PORT", "0")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(repository / ".none"))
 
     findings = {item["what"]: item for item in orjson.loads(run("doctor", "--json").output)}
 

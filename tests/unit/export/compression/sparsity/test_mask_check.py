@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -10,8 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from saccade.export.compression.sparsity.mask_check import broken_groups, claimed_layers, mask_violations
+from saccade.export.compression.sparsity.mask_check import claimed_layers
 from saccade.export.errors import GraphError
+from saccade.service.repository import two_four
+from saccade.service.repository.onnx_graph import graph_from
+from saccade.service.repository.two_four import Violation, broken_groups
 
 LAYER = "network.body.2"
 Constants = dict[str, np.ndarray]
@@ -32,6 +36,10 @@ def off_pattern(weight: np.ndarray, axis: int = 1) -> np.ndarray:
     group = moved[(0,) * (moved.ndim - 1)][:4]
     group[np.flatnonzero(group == 0)[0]] = 0.7
     return np.moveaxis(moved, -1, axis)
+
+
+def mask_violations(model: onnx.ModelProto, claimed: Sequence[str]) -> tuple[Violation, ...]:
+    return two_four.mask_violations(graph_from(memoryview(model.SerializeToString())), claimed)
 
 
 def graph(nodes: list[onnx.NodeProto], constants: Constants) -> onnx.ModelProto:
