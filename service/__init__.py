@@ -33,7 +33,8 @@ A request's life
 
 A version's life
 1. `supervisor/serving.py` sees a new directory, and `repository/verify.py` verifies it.
-2. `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
+2. `supervisor/pins.py` refuses to start without the versions that a setting names.
+   `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
 3. `worker/loading.py` loads it and runs every allowed batch size once; `supervisor/devices.py` hears that it is ready.
 4. `api/catalog.py` learns of it, and requests go to the newest ready version. On demand, `api/cold_starts.py` holds
    requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants there are,

@@ -203,6 +203,15 @@ class VersionStatus(Message, frozen=True):
     engines: tuple[EngineStatus, ...] = ()
     on_demand: bool = False  # the version is loaded by its first request, and may be unloaded for others
     load_seconds: float = 0.0  # duration of its last load with warm-up; 0 before the first
+    notice: str = ""  # what happened to its files while it is loaded; empty while they are what was verified
+
+
+class RefusedStatus(Message, frozen=True):
+    """A directory named like a version that cannot be one; its name is no number that other messages could hold."""
+
+    model: str
+    name: str
+    reason: str
 
 
 class Catalog(Message, frozen=True):
@@ -212,6 +221,7 @@ class Catalog(Message, frozen=True):
     devices: tuple[DeviceStatus, ...]
     versions: tuple[VersionStatus, ...]
     draining: bool
+    refused: tuple[RefusedStatus, ...] = ()
 
 
 class Listen(Message, frozen=True):

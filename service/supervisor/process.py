@@ -23,6 +23,7 @@ from saccade.service.repository.trusted_keys import SignaturePolicy, signature_p
 from saccade.service.settings import MIB, Settings, resolved
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision
 from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler, PlanReconcilerEvents
+from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.placement.device_placement import DevicePlacement, MemoryLimits
 from saccade.service.supervisor.serving import ServingEvents, VersionServing
 from saccade.service.supervisor.start_barrier import StartBarrier
@@ -223,7 +224,8 @@ class Supervisor:
     def _catalog(self) -> messages.Catalog:
         devices = tuple(device.status(self._placement.measured_bytes(name)) for name, device in self._devices.items())
         versions = self._table.statuses(self._engines.statuses)
-        return messages.Catalog(self._generation, devices, versions, self._is_draining)
+        refused = tuple(messages.RefusedStatus(each.model, each.name, each.reason) for each in self._versions.refused)
+        return messages.Catalog(self._generation, devices, versions, self._is_draining, refused)
 
     def _publish(self) -> None:
         """Sends the whole catalog to every API process."""
@@ -282,6 +284,7 @@ def serve(settings: Settings, cores: int) -> None:
         )
     ApiKeys.from_file(settings.api_keys_file)  # a bad file is refused here; an API process could only die repeatedly
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
+    ensure_pinned(settings, signatures)
     with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())

@@ -14,7 +14,7 @@ import structlog
 
 from saccade.service.core import VersionKey
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.open import FoundVersion, RefusedDirectory, list_repository
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import VerifiedVersion, ensure_judged, verify_version
 from saccade.service.settings import Settings
@@ -26,6 +26,9 @@ from saccade.service.supervisor.versions import VersionTable
 
 log = structlog.get_logger()
 
+_DIRECTORY_GONE = "its directory was removed; it stays loaded because SACCADE_SERVE_VERSIONS names it"
+_REPOSITORY_EMPTY = "the repository was found empty, so what is loaded stays; another version must appear to replace it"
+_REPLACED = "its files were replaced after it was verified: what was loaded goes on serving; publish under a new number"
 _REVIEW_PERIOD_S = 0.1  # short against the duration of any load
 
 
@@ -56,6 +59,7 @@ class VersionServing:
         self._table = table
         self._engines = engines
         self._events = events
+        self.refused: tuple[RefusedDirectory, ...] = ()  # at the last look at the repository
         rule = ModelCacheRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
         self.model_cache = ModelCache(table, rule, held_bytes, ModelCacheEvents(self._unload, self._release))
 
@@ -102,8 +106,10 @@ class VersionServing:
             await asyncio.sleep(self._settings.repository_poll_ms / 1000)
 
     async def _follow(self) -> None:
-        found = await asyncio.to_thread(list_versions, self._settings.repository)
-        plan = self._table.plan(found, self._settings.versions_per_model)
+        listing = await asyncio.to_thread(list_repository, self._settings.repository)
+        found = listing.versions
+        plan = self._table.plan(found, self._settings.versions_per_model, self._settings.pins)
+        is_news = self._refuse_directories(listing.refused)
         for key in plan.forget:
             self._table.forget(key)
             self._engines.drop(key)
@@ -113,10 +119,48 @@ class VersionServing:
             log.info("version_unloading", model=key.model, version=key.version)
             self._engines.drop(key)
             self._table.begin_unload(key, self._events.next_generation())
-        if plan.load or plan.unload or plan.forget:
+        is_news |= self._note_missing(plan.missing, is_empty=not found)
+        if is_news or plan.load or plan.unload or plan.forget:
             self._events.publish()
         for version in plan.load:
             await self._verify(version)
+        for version in self._table.changed(found):
+            await self._compare(version)
+
+    def _refuse_directories(self, refused: tuple[RefusedDirectory, ...]) -> bool:
+        """Notes directories that cannot be versions; returns whether they are others than before."""
+        is_news = refused != self.refused
+        for each in refused:
+            if each not in self.refused:
+                log.error("version_refused", model=each.model, version=each.name, reason=each.reason)
+        self.refused = refused
+        return is_news
+
+    def _note_missing(self, missing: tuple[VersionKey, ...], *, is_empty: bool) -> bool:
+        """Notes versions that stay loaded without their directories; returns whether there are more than before."""
+        notice = _REPOSITORY_EMPTY if is_empty else _DIRECTORY_GONE
+        news = [key for key in missing if self._table.missing(key, notice)]
+        if news and is_empty:
+            log.error("repository_empty", repository=str(self._settings.repository), kept=len(missing))
+        elif news:
+            log.error("pinned_version_removed", versions=[f"{key.model}/{key.version}" for key in news])
+        return bool(news)
+
+    async def _compare(self, version: FoundVersion) -> None:
+        """Says so when the files of a loaded version are no longer those that were verified."""
+        key, entry = version.key, self._table.entry(version.key)
+        try:
+            now = (await asyncio.to_thread(verify_version, version.path, self._signatures)).manifest_sha256
+            reason = "" if entry is None or now == entry.manifest_sha256 else f"its manifest has SHA-256 {now[:12]}…"
+        except RepositoryError as error:
+            reason = str(error)
+        if self._table.entry(key) is not entry:  # it was unloaded meanwhile
+            return
+        notice = f"{_REPLACED} ({reason})" if reason else ""
+        if self._table.note(key, notice):
+            if notice:
+                log.error("version_replaced", model=key.model, version=key.version, reason=reason)
+            self._events.publish()
 
     async def _verify(self, version: FoundVersion) -> None:
         key = version.key

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from saccade.service.core import VersionState
-from saccade.service.repository.open import FoundVersion
+from saccade.service.repository.open import Fingerprint, FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
 
 LOADS_ON_REQUEST = "loads on first request"
@@ -81,6 +81,8 @@ class VersionEntry:
     on_demand: bool = False  # its first request loads it, and it is unloaded when others need its memory
     is_unloaded: bool = False  # all its instances are unloaded, or being unloaded, until a request asks for it
     load_seconds: float = 0.0  # duration of its last load, kept while it is unloaded
+    notice: str = ""  # what happened to its files while it is loaded
+    seen: Fingerprint | None = None  # the files at the last look, where they differ from `found`
 
     @property
     def state(self) -> VersionState:

@@ -33,9 +33,32 @@ class VersionTable:
     def entries(self) -> Iterator[tuple[VersionKey, VersionEntry]]:
         yield from self._entries.items()
 
-    def plan(self, found: Iterable[FoundVersion], versions_per_model: int) -> RepositoryPlan:
+    def plan(self, found: Iterable[FoundVersion], versions_per_model: int, pins: Mapping[str, int]) -> RepositoryPlan:
         known = {key: KnownVersion(_planned(entry), entry.found.fingerprint) for key, entry in self._entries.items()}
-        return plan_versions(found, known, versions_per_model)
+        return plan_versions(found, known, versions_per_model, pins)
+
+    def changed(self, found: Iterable[FoundVersion]) -> list[FoundVersion]:
+        """Returns the verified versions whose files differ from those of the last look; each change is told once."""
+        changed = []
+        for version in found:
+            entry = self._entries.get(version.key)
+            if entry is None or entry.verified is None or entry.refusal:
+                continue
+            if version.fingerprint != (entry.found.fingerprint if entry.seen is None else entry.seen):
+                entry.seen = version.fingerprint
+                changed.append(version)
+        return changed
+
+    def note(self, key: VersionKey, notice: str) -> bool:
+        """Notes what happened to a version's files while it is loaded; returns whether that is new."""
+        entry = self._entries[key]
+        is_new, entry.notice = entry.notice != notice, notice
+        return is_new
+
+    def missing(self, key: VersionKey, notice: str) -> bool:
+        """Notes that a loaded version's files are gone; returns whether that is new."""
+        self._entries[key].seen = ()  # a directory that comes back is compared
+        return self.note(key, notice)
 
     def add(self, found: FoundVersion) -> None:
         self._entries[found.key] = VersionEntry(found)
@@ -260,6 +283,7 @@ class VersionTable:
                 engines_of(key),
                 entry.on_demand,
                 entry.load_seconds,
+                entry.notice,
             )
             for key, entry in sorted(self._entries.items(), key=lambda item: (item[0].model, item[0].version))
         )

@@ -17,7 +17,7 @@ from saccade.service.api.http.schemas import (
 )
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import NotFound
-from saccade.service.ipc.messages import EngineStatus, VersionStatus
+from saccade.service.ipc.messages import EngineStatus, RefusedStatus, VersionStatus
 
 
 def model_router(catalog: ServingCatalog) -> APIRouter:
@@ -26,12 +26,11 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> ModelList:
-        names = sorted({status.model for status in catalog.snapshot.versions})
-        return ModelList(models=[_model_info(catalog, name) for name in names])
+        return ModelList(models=[_model_info(catalog, name) for name in _names(catalog)])
 
     @router.get("/v1/models/{model}")
     async def show_model(model: str) -> ModelInfo:
-        names = sorted({status.model for status in catalog.snapshot.versions})
+        names = _names(catalog)
         if model not in names:
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
         return _model_info(catalog, model)
@@ -39,10 +38,17 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
     return router
 
 
+def _names(catalog: ServingCatalog) -> list[str]:
+    return sorted({status.model for status in (*catalog.snapshot.versions, *catalog.snapshot.refused)})
+
+
+def _refused(status: RefusedStatus) -> VersionStatus:
+    return VersionStatus(status.model, int(status.name), "", "", VersionState.FAILED.value, status.reason, "")
+
+
 def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
-    statuses = sorted(
-        (status for status in catalog.snapshot.versions if status.model == model), key=lambda item: -item.version
-    )
+    known = (*catalog.snapshot.versions, *map(_refused, catalog.snapshot.refused))
+    statuses = sorted((status for status in known if status.model == model), key=lambda item: -item.version)
     ready = [status.version for status in statuses if status.state == VersionState.READY]
     default = default_version(ready)
     shown = default if default is not None else statuses[0].version
@@ -65,6 +71,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         version=str(status.version),
         state=VersionState(status.state).value,
         reason=status.reason,
+        notice=status.notice,
         variant=status.variant,
         device=",".join(dict.fromkeys(item.device for item in status.instances if item.instance_id)),
         instances=[

@@ -154,6 +154,7 @@ class VersionInfo(BaseModel):
     version: str
     state: State = Field(description="of the instance that is furthest: ready when one device serves it")
     reason: str = Field(description="why it is not ready; empty when it is")
+    notice: str = Field(description="its files were removed or replaced while it serves; empty while they are the same")
     variant: str
     device: str = Field(description="devices that have it or are loading it, separated by commas")
     instances: list[InstanceInfo]

@@ -88,7 +88,7 @@ def test_vanished_directory_is_unloaded() -> None:
 
 
 def test_vanished_failed_version_is_forgotten() -> None:
-    plan = plan_versions([], known(v1=FAILED), 1)
+    plan = plan_versions([found(2)], known(v1=FAILED), 1)
 
     assert plan.forget == (key(1),)
     assert plan.unload == ()
@@ -98,3 +98,25 @@ def test_changed_files_of_a_ready_version_do_not_reload_it() -> None:
     plan = plan_versions([found(1, stamp=9)], known(v1=READY), 1)
 
     assert (plan.load, plan.unload) == ((), ())
+
+
+def test_repository_that_is_empty_at_once_unloads_nothing() -> None:
+    plan = plan_versions([], known(v1=READY, v2=READY, v3=FAILED), 1)
+
+    assert (plan.unload, plan.missing, plan.forget) == ((), (key(1), key(2)), (key(3),))
+
+
+def test_pinned_version_is_loaded_alone_whatever_is_newer() -> None:
+    plan = plan_versions([found(1), found(2), found(3), found(9, model="other")], {}, 2, {"digits": 2})
+
+    assert [item.key for item in plan.load] == [key(2), VersionKey("other", 9)]
+
+
+def test_no_other_version_is_loaded_for_a_pinned_one_that_fails() -> None:
+    assert plan_versions([found(1), found(2)], known(v2=FAILED), 2, {"digits": 2}).load == ()
+
+
+def test_pinned_version_stays_when_its_directory_is_removed() -> None:
+    plan = plan_versions([found(1), found(1, model="other")], known(v2=READY), 1, {"digits": 2})
+
+    assert (plan.unload, plan.missing, plan.load[1:]) == ((), (key(2),), ())

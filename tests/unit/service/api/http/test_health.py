@@ -67,3 +67,11 @@ def test_a_model_that_requests_cannot_load_is_none() -> None:
     failed = msgspec.structs.replace(status(1, "failed"), on_demand=True)
 
     assert not_ready_reason(catalog(failed), True) == "no model could be loaded; /v1/models has the reasons"
+
+
+def test_pinned_version_that_failed_keeps_traffic_away_whatever_else_is_ready() -> None:
+    failed = catalog(status(3, "failed"), status(1, model="letters"))
+
+    assert not_ready_reason(failed, True) is None
+    assert "pinned version 3 of 'digits' failed" in str(not_ready_reason(failed, True, {"digits": 3}))
+    assert not_ready_reason(failed, True, {"letters": 1}) is None
