@@ -34,9 +34,12 @@ A request's life
 A version's life
 1. `supervisor/serving.py` sees a new directory, and `repository/verify.py` verifies it.
 2. `supervisor/pins.py` refuses to start without the versions that a setting names.
+   `supervisor/serving_documents.py` reads which versions are to answer (`repository/serving_document.py`, which
+   `saccade rollout` writes), `supervisor/policy.py` and `supervisor/watch.py` say what that means for loading.
    `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
 3. `worker/loading.py` loads it and runs every allowed batch size once; `supervisor/devices.py` hears that it is ready.
-4. `api/catalog.py` learns of it, and requests go to the newest ready version. On demand, `api/cold_starts.py` holds
+4. `api/catalog.py` learns of it, and requests go to the stable version, or a canary
+   (`api/canary.py`). On demand, `api/cold_starts.py` holds
    requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants there are,
    `api/fallback.py` when they answer.
 

@@ -214,6 +214,20 @@ class RefusedStatus(Message, frozen=True):
     reason: str
 
 
+class ModelStatus(Message, frozen=True):
+    """The desired state of a model that has a document, or whose document was refused."""
+
+    model: str
+    generation: int = 0  # of the document that rules; 0: none does
+    stable: int = 0  # the version that answers by default; 0: the newest ready one
+    labels: tuple[tuple[str, int], ...] = ()  # without stable
+    canary: int = 0  # the version that answers a share of the requests; 0: none
+    share: float = 0.0
+    salt: str = ""
+    reason: str = ""  # of the change
+    problem: str = ""  # why a newer document does not rule
+
+
 class Catalog(Message, frozen=True):
     """All that the supervisor knows of models and devices. It replaces the previous catalog as a whole."""
 
@@ -222,6 +236,7 @@ class Catalog(Message, frozen=True):
     versions: tuple[VersionStatus, ...]
     draining: bool
     refused: tuple[RefusedStatus, ...] = ()
+    models: tuple[ModelStatus, ...] = ()
 
 
 class Listen(Message, frozen=True):

@@ -225,7 +225,8 @@ class Supervisor:
         devices = tuple(device.status(self._placement.measured_bytes(name)) for name, device in self._devices.items())
         versions = self._table.statuses(self._engines.statuses)
         refused = tuple(messages.RefusedStatus(each.model, each.name, each.reason) for each in self._versions.refused)
-        return messages.Catalog(self._generation, devices, versions, self._is_draining, refused)
+        models = self._versions.model_statuses()
+        return messages.Catalog(self._generation, devices, versions, self._is_draining, refused, models)
 
     def _publish(self) -> None:
         """Sends the whole catalog to every API process."""

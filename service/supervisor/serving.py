@@ -6,27 +6,31 @@ It changes the version table; the supervisor places and loads what the table hol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from saccade.service.core import VersionKey
+from saccade.service.core import STABLE, VersionKey
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.open import FoundVersion, RefusedDirectory, list_repository
+from saccade.service.ipc import messages
+from saccade.service.repository.open import FoundVersion, Listing, RefusedDirectory, list_repository
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import VerifiedVersion, ensure_judged, verify_version
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.plan_reconciler import PlanReconciler
 from saccade.service.supervisor.placement.model_cache import ModelCache, ModelCacheEvents, ModelCacheRule
 from saccade.service.supervisor.placement.specs import Specs, batch_sizes, ensure_fits_slot, specs_for
+from saccade.service.supervisor.policy import FOLLOW, ServingPolicy, stable_now
+from saccade.service.supervisor.serving_documents import Ruling, ServingDocuments
 from saccade.service.supervisor.version_entry import Instance, VersionEntry
 from saccade.service.supervisor.versions import VersionTable
 
 log = structlog.get_logger()
 
-_DIRECTORY_GONE = "its directory was removed; it stays loaded because SACCADE_SERVE_VERSIONS names it"
+_DIRECTORY_GONE = "its directory was removed; it stays loaded because SACCADE_SERVE_VERSIONS or serving.json names it"
 _REPOSITORY_EMPTY = "the repository was found empty, so what is loaded stays; another version must appear to replace it"
 _REPLACED = "its files were replaced after it was verified: what was loaded goes on serving; publish under a new number"
 _REVIEW_PERIOD_S = 0.1  # short against the duration of any load
@@ -59,6 +63,10 @@ class VersionServing:
         self._table = table
         self._engines = engines
         self._events = events
+        self._documents = ServingDocuments(settings.repository, settings.serving_dir, settings.pins)
+        self._rulings: dict[str, Ruling] = {}
+        self._stable: dict[str, int | None] = {}  # the version that answers by default
+        self._was_stable: dict[VersionKey, float] = {}  # and when it was replaced, on the monotonic clock
         self.refused: tuple[RefusedDirectory, ...] = ()  # at the last look at the repository
         rule = ModelCacheRule(settings.load_models == "on_demand", settings.pinned, settings.max_loaded_models)
         self.model_cache = ModelCache(table, rule, held_bytes, ModelCacheEvents(self._unload, self._release))
@@ -106,10 +114,13 @@ class VersionServing:
             await asyncio.sleep(self._settings.repository_poll_ms / 1000)
 
     async def _follow(self) -> None:
-        listing = await asyncio.to_thread(list_repository, self._settings.repository)
+        listing, rulings = await asyncio.to_thread(self._look)
         found = listing.versions
-        plan = self._table.plan(found, self._settings.versions_per_model, self._settings.pins)
-        is_news = self._refuse_directories(listing.refused)
+        is_news = rulings != self._rulings
+        self._rulings = rulings
+        policies = self._documents.policies(rulings)
+        plan = self._table.plan(found, self._settings.versions_per_model, policies, self._kept(policies))
+        is_news |= self._refuse_directories(listing.refused)
         for key in plan.forget:
             self._table.forget(key)
             self._engines.drop(key)
@@ -127,6 +138,32 @@ class VersionServing:
         for version in self._table.changed(found):
             await self._compare(version)
 
+    def _look(self) -> tuple[Listing, dict[str, Ruling]]:
+        listing = list_repository(self._settings.repository)
+        return listing, self._documents.look(listing, self._rulings)
+
+    def _kept(self, policies: Mapping[str, ServingPolicy]) -> set[VersionKey]:
+        """Returns the versions that were stable a short while ago, so that going back to them takes no time."""
+        now_s = time.monotonic()
+        self._was_stable = {
+            key: since_s
+            for key, since_s in self._was_stable.items()
+            if now_s - since_s < policies.get(key.model, FOLLOW).grace_s
+        }
+        return {*self._was_stable}
+
+    def model_statuses(self) -> tuple[messages.ModelStatus, ...]:
+        """Returns what rules each model that has a document, and notes which version is stable from now on."""
+        policies = self._documents.policies(self._rulings)
+        for model, policy in policies.items():
+            before = self._stable.get(model)
+            now = stable_now(policy, before, self._table.ready(model))
+            if now != before and before is not None:
+                self._was_stable[VersionKey(model, before)] = time.monotonic()
+            self._stable[model] = now
+        shown = {model: ruling for model, ruling in self._rulings.items() if ruling.document or ruling.problem}
+        return tuple(_status(model, ruling, self._stable[model]) for model, ruling in shown.items())
+
     def _refuse_directories(self, refused: tuple[RefusedDirectory, ...]) -> bool:
         """Notes directories that cannot be versions; returns whether they are others than before."""
         is_news = refused != self.refused
@@ -143,7 +180,7 @@ class VersionServing:
         if news and is_empty:
             log.error("repository_empty", repository=str(self._settings.repository), kept=len(missing))
         elif news:
-            log.error("pinned_version_removed", versions=[f"{key.model}/{key.version}" for key in news])
+            log.error("named_version_removed", versions=[f"{key.model}/{key.version}" for key in news])
         return bool(news)
 
     async def _compare(self, version: FoundVersion) -> None:
@@ -210,3 +247,20 @@ class VersionServing:
             await asyncio.sleep(_REVIEW_PERIOD_S)
             if self.model_cache.is_waiting:
                 self._events.load()
+
+
+def _status(model: str, ruling: Ruling, stable: int | None) -> messages.ModelStatus:
+    document = ruling.document
+    if document is None:
+        return messages.ModelStatus(model, problem=ruling.problem)
+    labels = tuple((label, version) for label, version in sorted(document.labels.items()) if label != STABLE)
+    canary = document.canary
+    return messages.ModelStatus(
+        model,
+        document.generation,
+        (stable or 0) if STABLE in document.labels else 0,
+        labels,
+        *((canary.version, canary.share, canary.salt) if canary else ()),
+        reason=document.reason,
+        problem=ruling.problem,
+    )

@@ -13,6 +13,7 @@ from saccade.service.core import VersionKey, VersionState
 from saccade.service.ipc.messages import EngineStatus, InstanceState, InstanceStatus, Load, VersionStatus
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.verify import VerifiedVersion
+from saccade.service.supervisor.policy import ServingPolicy
 from saccade.service.supervisor.version_entry import Instance, InstanceSpec, VersionEntry
 from saccade.service.supervisor.watch import KnownVersion, RepositoryPlan, plan_versions
 
@@ -33,9 +34,23 @@ class VersionTable:
     def entries(self) -> Iterator[tuple[VersionKey, VersionEntry]]:
         yield from self._entries.items()
 
-    def plan(self, found: Iterable[FoundVersion], versions_per_model: int, pins: Mapping[str, int]) -> RepositoryPlan:
+    def plan(
+        self,
+        found: Iterable[FoundVersion],
+        versions_per_model: int,
+        policies: Mapping[str, ServingPolicy],
+        kept: Collection[VersionKey],
+    ) -> RepositoryPlan:
         known = {key: KnownVersion(_planned(entry), entry.found.fingerprint) for key, entry in self._entries.items()}
-        return plan_versions(found, known, versions_per_model, pins)
+        return plan_versions(found, known, versions_per_model, policies, kept)
+
+    def ready(self, model: str) -> list[int]:
+        """Returns the versions of a model that can answer now, or after a load that their request causes."""
+        return [
+            key.version
+            for key, entry in self._entries.items()
+            if key.model == model and (entry.state is VersionState.READY or (entry.is_unloaded and not entry.refusal))
+        ]
 
     def changed(self, found: Iterable[FoundVersion]) -> list[FoundVersion]:
         """Returns the verified versions whose files differ from those of the last look; each change is told once."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.repository.open import Fingerprint, FoundVersion
+from saccade.service.supervisor.policy import FOLLOW, ServingPolicy
 
-_NO_PINS: Mapping[str, int] = {}
+_NO_POLICIES: Mapping[str, ServingPolicy] = {}
+_READY = VersionState.READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,15 @@ def plan_versions(
     found: Iterable[FoundVersion],
     known: Mapping[VersionKey, KnownVersion],
     versions_per_model: int,
-    pins: Mapping[str, int] = _NO_PINS,
+    policies: Mapping[str, ServingPolicy] = _NO_POLICIES,
+    kept: Collection[VersionKey] = (),
 ) -> RepositoryPlan:
-    """Keeps the newest `versions_per_model` versions of each model that do not fail, or its pinned version alone.
+    """Keeps the versions of each model that its policy names, or else its newest `versions_per_model` that do not fail.
 
     A failed version does not count, so the version before it still serves; it is tried again when its files change. An
-    older version is unloaded only once `versions_per_model` newer ones are ready. A pinned version stays loaded when
-    its directory is removed, and so does every version when the whole repository is found empty.
+    older version is unloaded only once `versions_per_model` newer ones, or the one that is held, are ready, and not
+    while it is in `kept`. A named version stays loaded when its directory is removed, and so does every version when
+    the whole repository is found empty.
     """
     load: list[FoundVersion] = []
     unload: list[VersionKey] = []
@@ -52,28 +56,31 @@ def plan_versions(
             continue
         if entry.state is VersionState.FAILED:
             forget.append(key)
-        elif not present or pins.get(key.model) == key.version:
+        elif not present or key.version in policies.get(key.model, FOLLOW).named:
             missing.append(key)
         else:
             unload.append(key)
     for model, versions in by_model.items():
+        policy = policies.get(model, FOLLOW)
+        held = known.get(VersionKey(model, policy.stable or 0))
+        follows = policy.stable is None and not policy.is_blocked
         wanted = 0
         ready = 0
-        allowed = [item for item in versions if pins.get(model, item.key.version) == item.key.version]
-        for version in sorted(allowed, key=lambda item: -item.key.version):
+        for version in sorted(versions, key=lambda item: -item.key.version):
             tried = known.get(version.key)
             if tried is not None and tried.state is VersionState.FAILED:
                 if tried.fingerprint == version.fingerprint:
                     continue
                 forget.append(version.key)
                 tried = None
-            if wanted < versions_per_model:
-                wanted += 1
+            is_replaced = ready >= versions_per_model if follows else held is not None and held.state is _READY
+            is_counted = follows and wanted < versions_per_model
+            wanted += is_counted
+            ready += is_counted and tried is not None and tried.state is _READY
+            if is_counted or version.key.version in policy.named:
                 if tried is None:
                     load.append(version)
-                elif tried.state is VersionState.READY:
-                    ready += 1
-            elif tried is not None and ready >= versions_per_model:
+            elif tried is not None and is_replaced and version.key not in kept:
                 unload.append(version.key)
     leaving = tuple(key for key in unload if known[key].state is not VersionState.UNLOADING)
     return RepositoryPlan(tuple(load), leaving, tuple(forget), tuple(missing))

@@ -50,7 +50,7 @@ def test_pinned_version_answers_alone_and_stays_whatever_happens_to_its_director
     version = wait_until(lambda: noted(pinned, "digits", 2), what="the removal is shown")
     assert "its directory was removed" in version["notice"]
     assert pinned.predict("digits", red_png(1)).json()["version"] == "2"
-    assert pinned.events("pinned_version_removed")[0]["versions"] == ["digits/2"]
+    assert pinned.events("named_version_removed")[0]["versions"] == ["digits/2"]
 
     # and a directory that comes back with other bytes is said to be another
     publish_fake(repository, "digits", 2, content=b"other weights")

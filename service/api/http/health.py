@@ -29,6 +29,10 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool, pins: Mapping[
         return f"device worker not answering: {', '.join(device.device for device in catalog.devices)}"
     if not is_worker_connected:
         return "no connection to the device worker"
+    blocked = [status for status in catalog.models if status.problem and not status.generation]
+    for status in blocked:  # nothing of it is loaded, because a server that starts knows no document before
+        if status.model not in {version.model for version in catalog.versions}:
+            return f"desired state of {status.model!r} is refused: {status.problem}"
     if not catalog.versions:
         return EMPTY_REPOSITORY
     return _failed_pin(catalog, pins) or _unsettled_reason(catalog)

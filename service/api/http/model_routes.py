@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 
 from saccade.service.api.catalog import ServingCatalog, default_version, labels_of
 from saccade.service.api.http.schemas import (
     BatchFigure,
+    CanaryInfo,
     EngineInfo,
     Figure,
     InstanceInfo,
     ModelInfo,
     ModelList,
     OperatingFigure,
+    ServingInfo,
     VersionInfo,
 )
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import NotFound
-from saccade.service.ipc.messages import EngineStatus, RefusedStatus, VersionStatus
+from saccade.service.ipc.messages import EngineStatus, ModelStatus, RefusedStatus, VersionStatus
 
 
 def model_router(catalog: ServingCatalog) -> APIRouter:
@@ -50,16 +54,26 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
     known = (*catalog.snapshot.versions, *map(_refused, catalog.snapshot.refused))
     statuses = sorted((status for status in known if status.model == model), key=lambda item: -item.version)
     ready = [status.version for status in statuses if status.state == VersionState.READY]
-    default = default_version(ready)
+    serving = catalog.serving(model)
+    default = default_version(ready, serving)
     shown = default if default is not None else statuses[0].version
     manifest = catalog.manifest(VersionKey(model, shown))
     return ModelInfo(
         name=model,
         task=manifest.task.task.value if manifest else None,
-        labels={label: str(version) for label, version in labels_of(ready).items()},
+        labels={label: str(version) for label, version in labels_of(ready, serving).items()},
         class_labels=list(manifest.labels) if manifest else [],
         default_version=None if default is None else str(default),
+        serving=_serving_info(serving) if serving.generation or serving.problem else None,
         versions=[_version_info(catalog, status) for status in statuses],
+    )
+
+
+def _serving_info(status: ModelStatus) -> ServingInfo:
+    policy: Literal["follow", "hold"] = "hold" if status.stable else "follow"
+    canary = CanaryInfo(version=str(status.canary), share=status.share) if status.canary else None
+    return ServingInfo(
+        generation=status.generation, policy=policy, canary=canary, reason=status.reason, problem=status.problem
     )
 
 

@@ -154,11 +154,11 @@ def test_older_version_stays_until_the_new_one_has_settled_on_every_device(story
     two_devices(story, 2)
     found = [FoundVersion(key(version), Path(f"digits/{version}"), ()) for version in (1, 2)]
     story.report(load_on(story, "cpu").instance_id, VersionState.READY)
-    assert story.table.plan(found, 1, {}).unload == ()
+    assert story.table.plan(found, 1, {}, ()).unload == ()
 
     story.report(load_on(story, "cuda:1").instance_id, VersionState.FAILED, "no memory")
 
-    assert story.table.plan(found, 1, {}).unload == (key(1),)
+    assert story.table.plan(found, 1, {}, ()).unload == (key(1),)
 
 
 def test_instance_without_a_place_is_not_loaded(story: Story) -> None:
@@ -178,7 +178,7 @@ def test_versions_that_rest_count_for_those_they_replace(story: Story) -> None:
         story.table.add(FoundVersion(key(version), Path(), ()))
         story.table.unload(key(version), 1)
 
-    plan = story.table.plan([FoundVersion(key(version), Path(), ()) for version in (1, 2, 3)], 2, {})
+    plan = story.table.plan([FoundVersion(key(version), Path(), ()) for version in (1, 2, 3)], 2, {}, ())
 
     assert plan.unload == (key(1),)
     story.table.begin_unload(key(1), 1)

@@ -170,7 +170,7 @@ def test_plan_sees_states_and_fingerprints_of_the_table(story: Story) -> None:
     story.add(1)
     story.bring_up()
 
-    plan = story.table.plan([FoundVersion(key(2), Path(), ())], 2, {})
+    plan = story.table.plan([FoundVersion(key(2), Path(), ())], 2, {}, ())
 
     assert [item.key for item in plan.load] == [key(2)]
     assert plan.unload == (key(1),)

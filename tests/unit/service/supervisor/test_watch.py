@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.repository.open import FoundVersion
+from saccade.service.supervisor.policy import BLOCKED, ServingPolicy, pinned
 from saccade.service.supervisor.watch import KnownVersion, plan_versions
 
 READY, FAILED, LOADING = VersionState.READY, VersionState.FAILED, VersionState.LOADING
@@ -107,16 +108,49 @@ def test_repository_that_is_empty_at_once_unloads_nothing() -> None:
 
 
 def test_pinned_version_is_loaded_alone_whatever_is_newer() -> None:
-    plan = plan_versions([found(1), found(2), found(3), found(9, model="other")], {}, 2, {"digits": 2})
+    plan = plan_versions([found(1), found(2), found(3), found(9, model="other")], {}, 2, {"digits": pinned(2)})
 
     assert [item.key for item in plan.load] == [key(2), VersionKey("other", 9)]
 
 
 def test_no_other_version_is_loaded_for_a_pinned_one_that_fails() -> None:
-    assert plan_versions([found(1), found(2)], known(v2=FAILED), 2, {"digits": 2}).load == ()
+    assert plan_versions([found(1), found(2)], known(v2=FAILED), 2, {"digits": pinned(2)}).load == ()
 
 
 def test_pinned_version_stays_when_its_directory_is_removed() -> None:
-    plan = plan_versions([found(1), found(1, model="other")], known(v2=READY), 1, {"digits": 2})
+    plan = plan_versions([found(1), found(1, model="other")], known(v2=READY), 1, {"digits": pinned(2)})
 
     assert (plan.unload, plan.missing, plan.load[1:]) == ((), (key(2),), ())
+
+
+HOLD_2 = {"digits": ServingPolicy(2, frozenset({1, 2}))}
+
+
+def test_held_and_labelled_versions_are_loaded_and_no_newer_one() -> None:
+    plan = plan_versions([found(1), found(2), found(3)], {}, 2, HOLD_2)
+
+    assert [item.key for item in plan.load] == [key(2), key(1)]
+
+
+def test_others_leave_once_the_held_version_is_ready_and_their_grace_has_ended() -> None:
+    versions = [found(1), found(2), found(3)]
+
+    assert plan_versions(versions, known(v1=READY, v2=LOADING, v3=READY), 1, HOLD_2).unload == ()
+    assert plan_versions(versions, known(v1=READY, v2=FAILED, v3=READY), 1, HOLD_2).unload == ()
+    assert plan_versions(versions, known(v1=READY, v2=READY, v3=READY), 1, HOLD_2, {key(3)}).unload == ()
+    assert plan_versions(versions, known(v1=READY, v2=READY, v3=READY), 1, HOLD_2).unload == (key(3),)
+
+
+def test_label_keeps_an_old_version_beside_the_newest() -> None:
+    labelled = {"digits": ServingPolicy(None, frozenset({1}))}
+
+    plan = plan_versions([found(1), found(2), found(3)], known(v2=READY), 1, labelled)
+
+    assert [item.key for item in plan.load] == [key(3), key(1)]
+    assert plan.unload == ()
+
+
+def test_nothing_is_loaded_or_unloaded_for_a_model_whose_document_is_refused() -> None:
+    plan = plan_versions([found(1), found(2)], known(v1=READY), 1, {"digits": BLOCKED})
+
+    assert (plan.load, plan.unload) == ((), ())
