@@ -48,10 +48,7 @@ class ServingDocuments:
     def look(self, listing: Listing, before: Mapping[str, Ruling]) -> dict[str, Ruling]:
         """Returns what rules each listed model, given what did before."""
         models = {found.key.model for found in listing.versions} | before.keys()
-        rulings = {model: self._ruling(model, listing.of(model), before.get(model)) for model in sorted(models)}
-        for model, ruling in rulings.items():
-            _log_change(model, before.get(model, Ruling()), ruling)
-        return rulings
+        return {model: self._ruling(model, listing.of(model), before.get(model)) for model in sorted(models)}
 
     def policies(self, rulings: Mapping[str, Ruling]) -> dict[str, ServingPolicy]:
         """Returns the policy of each model; a pin wins over a document."""
@@ -81,12 +78,18 @@ class ServingDocuments:
         return next((each for each in history if each.named <= {*versions}), None)
 
 
-def _log_change(model: str, before: Ruling, now: Ruling) -> None:
-    if now.problem and now.problem != before.problem:
-        log.error("serving_refused", model=model, reason=now.problem)
-    if now.document != before.document and now.document is not None:
-        document = now.document
-        fields = {"policy": document.policy, "labels": document.labels, "reason": document.reason}
-        log.info("serving_changed", model=model, generation=document.generation, by=document.changed_by, **fields)
-    elif now.document != before.document:
-        log.info("serving_removed", model=model)
+def has_new_problem(before: Mapping[str, Ruling], now: Mapping[str, Ruling]) -> bool:
+    return any(ruling.problem not in ("", before.get(model, Ruling()).problem) for model, ruling in now.items())
+
+
+def log_changes(before: Mapping[str, Ruling], now: Mapping[str, Ruling]) -> None:
+    for model, ruling in now.items():
+        last = before.get(model, Ruling())
+        if ruling.problem and ruling.problem != last.problem:
+            log.error("serving_refused", model=model, reason=ruling.problem)
+        document = ruling.document
+        if document is None and last.document is not None:
+            log.info("serving_removed", model=model)
+        elif document is not None and document != last.document:
+            fields = {"policy": document.policy, "labels": document.labels, "reason": document.reason}
+            log.info("serving_changed", model=model, generation=document.generation, by=document.changed_by, **fields)

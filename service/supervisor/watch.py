@@ -19,6 +19,7 @@ class KnownVersion:
 
     state: VersionState
     fingerprint: Fingerprint
+    may_recover: bool = False  # it failed, and is tried again when memory is free or a plan is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class RepositoryPlan:
     unload: tuple[VersionKey, ...]
     forget: tuple[VersionKey, ...]  # failed versions that were removed, or will be tried again
     missing: tuple[VersionKey, ...] = ()  # versions that stay loaded although their directories are gone
+    wanted: frozenset[VersionKey] = frozenset()  # versions of which every instance is to be loaded
 
 
 def plan_versions(
@@ -47,6 +49,7 @@ def plan_versions(
     unload: list[VersionKey] = []
     forget: list[VersionKey] = []
     missing: list[VersionKey] = []
+    wanted: set[VersionKey] = set()
     by_model: dict[str, list[FoundVersion]] = {}
     for version in found:
         by_model.setdefault(version.key.model, []).append(version)
@@ -64,23 +67,26 @@ def plan_versions(
         policy = policies.get(model, FOLLOW)
         held = known.get(VersionKey(model, policy.stable or 0))
         follows = policy.stable is None and not policy.is_blocked
-        wanted = 0
+        count = 0
         ready = 0
         for version in sorted(versions, key=lambda item: -item.key.version):
             tried = known.get(version.key)
+            is_named = version.key.version in policy.named
+            is_counted = follows and count < versions_per_model
             if tried is not None and tried.state is VersionState.FAILED:
                 if tried.fingerprint == version.fingerprint:
+                    if tried.may_recover and (is_counted or is_named):
+                        wanted.add(version.key)
                     continue
                 forget.append(version.key)
                 tried = None
             is_replaced = ready >= versions_per_model if follows else held is not None and held.state is _READY
-            is_counted = follows and wanted < versions_per_model
-            wanted += is_counted
+            count += is_counted
             ready += is_counted and tried is not None and tried.state is _READY
-            if is_counted or version.key.version in policy.named:
+            if is_counted or is_named:
+                wanted.add(version.key)
                 if tried is None:
                     load.append(version)
             elif tried is not None and is_replaced and version.key not in kept:
                 unload.append(version.key)
-    leaving = tuple(key for key in unload if known[key].state is not VersionState.UNLOADING)
-    return RepositoryPlan(tuple(load), leaving, tuple(forget), tuple(missing))
+    return RepositoryPlan(tuple(load), tuple(unload), tuple(forget), tuple(missing), frozenset(wanted))

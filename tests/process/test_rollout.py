@@ -29,7 +29,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(repository: Path, tmp_path: Path) -> Iterator[Server]:
-    with running_server(repository, tmp_path, versions_per_model=2, repository_poll_ms=50) as running:
+    with running_server(repository, tmp_path, versions_per_model=2, repository_poll_ms=1000) as running:
         yield running
 
 
@@ -92,6 +92,14 @@ def test_promotion_and_rollback_switch_all_requests_and_need_no_load(server: Ser
     rollout(server, repository, "promote", "--follow", "--wait")
     server.wait_state(MODEL, 4, "ready")
     assert answering(server) == "4"
+
+
+def test_version_just_published_can_be_promoted_at_once(server: Server, repository: Path) -> None:
+    publish_fake(repository, MODEL, 4)
+    rollout(server, repository, "promote", "4", "--wait")
+
+    assert answering(server) == "4"
+    assert server.events("serving_refused") == []
 
 
 def test_rollback_without_any_document_goes_to_the_version_before(server: Server, repository: Path) -> None:

@@ -10,7 +10,7 @@ from saccade.service.supervisor.policy import BLOCKED, ServingPolicy, pinned
 from saccade.service.supervisor.watch import KnownVersion, plan_versions
 
 READY, FAILED, LOADING = VersionState.READY, VersionState.FAILED, VersionState.LOADING
-WARMING, UNLOADING = VersionState.WARMING, VersionState.UNLOADING
+WARMING = VersionState.WARMING
 
 
 def found(version: int, stamp: int = 0, model: str = "digits") -> FoundVersion:
@@ -75,11 +75,6 @@ def test_older_version_is_unloaded_once_as_many_newer_ones_as_wanted_are_ready()
     plan = plan_versions([found(1), found(2)], known(v1=READY, v2=READY), 1)
 
     assert plan.unload == (key(1),)
-
-
-def test_version_already_unloading_is_not_unloaded_twice() -> None:
-    assert plan_versions([found(1), found(2)], known(v1=UNLOADING, v2=READY), 1).unload == ()
-    assert plan_versions([], known(v1=UNLOADING), 1).unload == ()
 
 
 def test_vanished_directory_is_unloaded() -> None:
@@ -154,3 +149,12 @@ def test_nothing_is_loaded_or_unloaded_for_a_model_whose_document_is_refused() -
     plan = plan_versions([found(1), found(2)], known(v1=READY), 1, {"digits": BLOCKED})
 
     assert (plan.load, plan.unload) == ((), ())
+
+
+def test_version_without_room_is_wanted_and_does_not_count() -> None:
+    states = known(v1=READY, v2=FAILED)
+    states[key(2)] = KnownVersion(FAILED, (("model.onnx", 7, 0),), may_recover=True)
+
+    plan = plan_versions([found(1), found(2)], states, 1)
+
+    assert (plan.wanted, plan.unload) == ({key(1), key(2)}, ())
