@@ -19,7 +19,17 @@ from saccade.service.supervisor.facts import Facts, memory_key
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.placement.specs import InstanceSpec, Specs, may_use_tensorrt
 from saccade.service.supervisor.policy import ServingPolicy
-from saccade.service.supervisor.state import Held, Leaving, Loading, Ready, Refused, Slot, Verified, version_status
+from saccade.service.supervisor.state import (
+    Held,
+    Leaving,
+    Loading,
+    Placed,
+    Ready,
+    Refused,
+    Slot,
+    Verified,
+    version_status,
+)
 from tests.support.versions import manifest_for
 
 MIB = 1024 * 1024
@@ -121,16 +131,21 @@ class Simulation:
             wanted.instances, self.observed.instances, self.devices, self.generation + 1, self.acknowledged
         )
         for step in steps:
+            before = self.observed.instances.get(step.slot)
             match step:
                 case Put(slot, state):
+                    assert isinstance(before, Ready) == isinstance(state, Leaving)
+                    assert not isinstance(before, Loading | Leaving)
                     if isinstance(state, Leaving) and slot.level:
                         self.evicted.append(f"{slot.key.model}'s {slot.spec.variant}")
                     self.observed.put(slot, state)
                 case Load(slot, crashes):
+                    assert isinstance(before, Placed)
                     order = self.observed.loading(slot, crashes)
                     assert order is not None
                     self.orders.append(order)
                 case Unload(slot, state):
+                    assert before == state
                     assert state.generation <= self.acknowledged
                     self.observed.told(slot, state)
                     self.unloads.append(state.instance_id)

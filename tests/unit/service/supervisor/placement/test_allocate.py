@@ -249,6 +249,22 @@ def test_pinned_model_is_loaded_at_once_and_never_leaves() -> None:
     assert "all are pinned" in story.status(b).reason
 
 
+def test_version_that_was_refused_takes_no_place_from_those_asked_for_later() -> None:
+    story = on_demand(pinned="a")
+    story.publish("a", 1, 20)
+    large = asked(story, "large", 35)
+    assert story.status(large).state == "failed"
+    asked(story, "b", 20)
+    story.now_s = 1000.0
+    story.settle()
+    assert (story.ready, story.evicted) == ({"a/1", "b/1"}, [])
+
+    for model in ("a", "b"):  # it is loaded once there is room
+        story.remove(VersionKey(model, 1))
+    story.settle()
+    assert story.ready == {"large/1"}
+
+
 def test_version_asked_for_while_it_leaves_is_loaded_again_after_who_asked_first() -> None:
     story = on_demand(max_models=1)
     a = asked(story, "a")
