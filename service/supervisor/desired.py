@@ -128,7 +128,7 @@ def _wishes(
         is_open = decision is None or (isinstance(decision, PlanDecision) and decision.serve is None)
         undecided |= is_open and device not in facts.lost
     if policy == "spread":
-        chosen = {slot.device for slot, state in mine.items() if isinstance(state, Staying) and slot.level == 0}
+        chosen = {slot.device for slot, state in mine.items() if isinstance(state, Staying)}
         if chosen:
             by_device = {device: wishes for device, wishes in by_device.items() if device in chosen}
         elif undecided:  # it is placed once all devices have decided
@@ -142,7 +142,7 @@ def _with_plans(
     key: VersionKey, device: str, here: Mapping[Slot, InstanceState], decision: PlanDecision | str | None
 ) -> dict[Slot, InstanceState]:
     """Returns what a version should have on a device on which TensorRT may serve."""
-    held = {slot: state for slot, state in here.items() if isinstance(state, Held)}
+    held: dict[Slot, InstanceState] = {slot: state for slot, state in here.items() if isinstance(state, Held)}
     if decision is None:
         return {**here}
     if isinstance(decision, str):

@@ -274,7 +274,9 @@ def _model_status(model: str, ruling: Ruling, stable: int | None) -> messages.Mo
         document.generation,
         (stable or 0) if STABLE in document.labels else 0,
         labels,
-        *((canary.version, canary.share, canary.salt) if canary else ()),
-        reason=document.reason,
-        problem=ruling.problem,
+        canary.version if canary else 0,
+        canary.share if canary else 0.0,
+        canary.salt if canary else "",
+        document.reason,
+        ruling.problem,
     )

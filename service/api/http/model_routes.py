@@ -43,7 +43,8 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
 
 
 def _names(catalog: ServingCatalog) -> list[str]:
-    return sorted({status.model for status in (*catalog.snapshot.versions, *catalog.snapshot.refused)})
+    snapshot = catalog.snapshot
+    return sorted({status.model for status in snapshot.versions} | {status.model for status in snapshot.refused})
 
 
 def _refused(status: RefusedStatus) -> VersionStatus:

@@ -134,12 +134,9 @@ class _Books:
         if group.level or not (placement.devices or placement.refusals):
             return placement
         missing = {} if placement.devices else _missing(needs, memory, placement)
-        was_refused = all(isinstance(self._facts.instances.get(slot), NoRoom) for slot in slots.values())
-        if was_refused and missing:
-            return placement  # room is made once; afterwards it is tried again when memory is free
         room = self._room(group.key, missing)
         if room is Room.NEVER and placement.devices:
-            return Placement((), dict.fromkeys(placement.devices, _TOO_MANY_MODELS))
+            return Placement((), dict.fromkeys(slots, _TOO_MANY_MODELS))
         return None if room is Room.COMING else placement
 
     def _room(self, key: VersionKey, missing_bytes: Mapping[str, int]) -> Room:

@@ -105,6 +105,19 @@ def test_spread_places_each_version_once_and_evenly_with_its_ladder() -> None:
     assert all(len(story.states(key)) == 2 for key in keys)
 
 
+def test_spread_version_that_answers_by_a_cheaper_level_is_not_moved() -> None:
+    story = Simulation(A, B, placement="spread")
+    key = story.publish("digits", 1, 1, 1)
+    story.settle()
+    ((device, _), _) = story.states(key)
+    story.lose(device)
+    story.step()
+    story.finish("failed", reason="no memory")
+    story.settle()
+
+    assert story.states(key) == [(device, "failed"), (device, "ready")]
+
+
 def test_device_that_cannot_be_used_says_its_problem_until_it_can() -> None:
     story = Simulation(A)
     story.observed.device_ready(A, DeviceFacts(problem="the driver is for CUDA 11, 13 is needed"))
