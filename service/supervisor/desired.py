@@ -39,7 +39,7 @@ from saccade.service.supervisor.state import (
     is_settled,
     version_state,
 )
-from saccade.service.supervisor.watch import KnownVersion, RepositoryPlan, plan_versions
+from saccade.service.supervisor.wanted import KnownVersion, RepositoryPlan, plan_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Desired:
     leaving: tuple[VersionKey, ...] = ()
     missing: tuple[VersionKey, ...] = ()  # stay loaded without their directories
     evicted: frozenset[VersionKey] = frozenset()
+    released: frozenset[Slot] = frozenset()  # cheaper ladder levels that give way to other versions
     is_waiting: bool = False  # time alone may change the decision
 
 
@@ -90,6 +91,7 @@ def desired(facts: Facts, settings: Settings) -> Desired:
         plan.unload,
         plan.missing,
         allocation.evicted,
+        allocation.released,
         allocation.is_waiting,
     )
 

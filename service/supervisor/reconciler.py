@@ -150,6 +150,8 @@ class Reconciler:
         for key in wanted.evicted:
             log.info("version_evicted", **_fields(key))
             self.observed.evicted(key)
+        for slot in wanted.released:
+            log.warning("rung_gave_way", **_fields(slot.key), variant=slot.spec.variant, device=slot.device)
         for key in wanted.forget:
             self.observed.forgotten(key)
         for found in wanted.verify:
@@ -181,8 +183,6 @@ class Reconciler:
                 self.observed.put(slot, state)
                 if isinstance(state, NoRoom) and not isinstance(before, NoRoom):
                     _log_no_room(slot, state)
-                elif isinstance(before, Ready) and slot.level and not self.plans.devices:
-                    log.warning("rung_gave_way", **_fields(slot.key), variant=slot.spec.variant, device=slot.device)
             case Load(slot, crashes):
                 order = self.observed.loading(slot, crashes)
                 if order is not None:

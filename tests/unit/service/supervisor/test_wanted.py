@@ -7,7 +7,7 @@ from pathlib import Path
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.repository.open import FoundVersion
 from saccade.service.supervisor.policy import BLOCKED, ServingPolicy, pinned
-from saccade.service.supervisor.watch import KnownVersion, plan_versions
+from saccade.service.supervisor.wanted import KnownVersion, plan_versions
 
 READY, FAILED, LOADING = VersionState.READY, VersionState.FAILED, VersionState.LOADING
 WARMING = VersionState.WARMING
