@@ -38,9 +38,9 @@ A version's life
    new versions (`repository/verify.py`). `supervisor/pins.py` checks before the start what a setting names.
 2. All of this, what workers and API processes say, and what was decided about TensorRT plans (`supervisor/engines/`)
    is noted in `supervisor/observed.py`, in the types of `supervisor/state.py`, and wakes `supervisor/reconciler.py`.
-3. One turn of it decides. `supervisor/desired.py` is a pure function of the facts: `wanted.py` and `policy.py` say which
-   versions are wanted, `ladder.py` in which variants, `placement/allocate.py` on which devices and what leaves for
-   them. Its `commands` are the next steps: place, load, take from the catalog, unload.
+3. One turn of it decides. `supervisor/desired.py` is a pure function of the facts: `wanted.py` and `policy.py` say
+   which versions are wanted, `ladder.py` in which variants, `placement/allocate.py` on which devices and what leaves
+   for them. Its `commands` are the next steps: place, load, take from the catalog, unload.
 4. `worker/loading.py` loads an instance and runs every allowed batch size once; the worker reports, and step 3 comes
    again until nothing is left to do. A catalog goes to the API processes whenever it has changed.
 5. `api/catalog.py` applies it: requests go to the stable version, or a canary (`api/canary.py`). On demand,
