@@ -144,6 +144,8 @@ def history_command(model: str, root: Path, as_json: bool) -> None:
 @click.argument("version", metavar="VERSION|none")
 def label_command(change: Change, label: str, version: str) -> None:
     """Has LABEL of MODEL name VERSION, or removes it; `/labels/LABEL/predict` follows."""
+    if label == STABLE:
+        raise click.UsageError(f"`saccade rollout promote {change.model} {version}` says which version is stable")
     document = change.present()
     labels = dict(document.labels) if document else {}
     if version == "none":
@@ -206,18 +208,16 @@ def rollback_command(change: Change, version: str | None) -> None:
 def _before(change: Change, document: ServingDocument | None) -> int:
     """Returns the version that was stable before the present one."""
     versions = change.listing.of(change.model)
-    now = document.labels.get(STABLE) if document else None
+    held = document.labels.get(STABLE) if document else None
+    now = held if held is not None else max(versions, default=0)
     for earlier in serving_history(change.root, change.model):
-        before = earlier.labels.get(STABLE)
-        is_older = document is not None and earlier.generation < document.generation
-        if is_older and before is not None and before != now and before in versions:
+        before = earlier.labels.get(STABLE, now)
+        if document is not None and earlier.generation < document.generation and before != now and before in versions:
             return before
-    newest = versions[-1] if now is None and versions else now
-    older = [number for number in versions if newest is not None and number < newest]
+    older = [number for number in versions if number < now]
     if not older:
-        raise RepositoryError(
-            f"{change.model!r} has no version before {newest}; there are: {_listed(versions)}; name one"
-        )
+        known = _listed(versions)
+        raise RepositoryError(f"{change.model!r} has no version before {now}; there are: {known}; name one")
     return older[-1]
 
 

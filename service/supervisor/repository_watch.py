@@ -71,16 +71,16 @@ class RepositoryWatch:
 
     async def _follow_documents(self, seconds: float) -> None:
         """Reads the documents alone for a while: they are few, and a rollback must not wait for a listing."""
-        for _ in range(round(seconds / _DOCUMENTS_PERIOD_S)):
-            await asyncio.sleep(_DOCUMENTS_PERIOD_S)
-            if self.listing is not None:
+        count = max(1, round(seconds / _DOCUMENTS_PERIOD_S))
+        for number in range(count):
+            await asyncio.sleep(seconds / count)
+            if self.listing is not None and number < count - 1:  # after the last one comes a listing
                 rulings = await asyncio.to_thread(self.documents.look, self.listing, self.rulings)
                 if has_new_problem(self.rulings, rulings):
                     return  # it may name a version that appeared after the listing, so the whole is looked at again
                 if rulings != self.rulings:
                     self._take(rulings)
                     self._changed()
-        await asyncio.sleep(seconds % _DOCUMENTS_PERIOD_S)
 
     async def verify_one_by_one(self) -> None:
         """Runs until it is cancelled."""
