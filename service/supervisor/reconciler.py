@@ -81,7 +81,12 @@ class Reconciler:
     async def _run(self) -> None:
         while True:
             self._changed.clear()
-            self.turn()
+            try:
+                self.turn()
+            except Exception:  # the last stop: what is loaded serves on, and the next turn tries again
+                log.exception("reconcile_failed")
+                self._is_waiting = True
+                await asyncio.sleep(_REVIEW_PERIOD_S)
             wait_s = _REVIEW_PERIOD_S if self._is_waiting else _GRACE_PERIOD_S if self._was_stable else None
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s)

@@ -10,7 +10,7 @@ import structlog
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import FoundVersion, Listing, RefusedDirectory, list_repository
 from saccade.service.repository.trusted_keys import SignaturePolicy
-from saccade.service.repository.verify import ensure_judged, verify_version
+from saccade.service.repository.verify import VerifiedVersion, ensure_judged, verify_version
 from saccade.service.settings import Settings
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.placement.specs import batch_sizes, ensure_fits_slot, specs_for
@@ -120,20 +120,24 @@ class RepositoryWatch:
 
     async def _compare(self, found: FoundVersion) -> None:
         """Says so when the files of a loaded version are no longer those that were verified."""
-        key, check = found.key, self._observed.versions[found.key].verified
+        key, loaded = found.key, self._loaded(found)
+        if loaded is None:
+            return
         try:
             now = (await asyncio.to_thread(verify_version, found.path, self._signatures)).manifest_sha256
-            is_same = check is None or now == check.version.manifest_sha256
-            reason = "" if is_same else f"its manifest has SHA-256 {now[:12]}…"
+            reason = "" if now == loaded.manifest_sha256 else f"its manifest has SHA-256 {now[:12]}…"
         except RepositoryError as error:
             reason = str(error)
-        version = self._observed.versions.get(key)
-        if version is None or version.verified is None:  # it left meanwhile
+        if self._loaded(found) is not loaded:  # it left meanwhile
             return
         if self._observed.noticed(key, f"{_REPLACED} ({reason})" if reason else ""):
             if reason:
                 log.error("version_replaced", model=key.model, version=key.version, reason=reason)
             self._changed()
+
+    def _loaded(self, found: FoundVersion) -> VerifiedVersion | None:
+        version = self._observed.versions.get(found.key)
+        return version.verified.version if version is not None and version.verified is not None else None
 
     def _log_refused(self, refused: tuple[RefusedDirectory, ...]) -> None:
         before = () if self.listing is None else self.listing.refused
