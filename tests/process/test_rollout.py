@@ -136,6 +136,25 @@ def test_bad_documents_are_refused_with_their_reason_while_the_last_good_one_rul
         assert server.model(MODEL)["serving"]["generation"] == 1
 
 
+def test_config_map_rules_and_its_swap_is_followed(repository: Path, tmp_path: Path) -> None:
+    # given a mounted ConfigMap: what is read is a link that leads through another one, which is swapped
+    mounted = tmp_path / "serving"
+    for name, version in (("..first", 1), ("..second", 2)):
+        document = {"generation": version, "policy": "hold", "labels": {"stable": version}}
+        (mounted / name).mkdir(parents=True)
+        (mounted / name / f"{MODEL}.json").write_text(json.dumps(document))
+    (mounted / "..data").symlink_to("..first")
+    (mounted / f"{MODEL}.json").symlink_to(f"..data/{MODEL}.json")
+    with running_server(repository, tmp_path, serving_dir=mounted) as server, traffic(server, MODEL) as seen:
+        assert answering(server) == "1"
+
+        (mounted / "..new").symlink_to("..second")
+        (mounted / "..new").rename(mounted / "..data")
+
+        wait_until(lambda: seen.versions[-1] == "2", what="version 2 answers")
+        assert server.model(MODEL)["serving"]["generation"] == 2
+
+
 def test_changes_that_no_server_could_follow_are_refused_before_they_are_written(
     server: Server, repository: Path
 ) -> None:
