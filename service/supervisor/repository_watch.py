@@ -99,23 +99,39 @@ class RepositoryWatch:
         self.rulings = rulings
 
     async def _checked(self, found: FoundVersion) -> Refused | Verified:
+        try:
+            return await self._verified(found)
+        except RepositoryError as error:
+            log.error("version_refused", model=found.key.model, version=found.key.version, reason=str(error))
+            return Refused(str(error))
+
+    async def _verified(self, found: FoundVersion) -> Verified:
+        """Raises RepositoryError with the reason why the version must not be served."""
         key, settings = found.key, self._settings
-        fields: dict[str, str | int] = {"model": key.model, "version": key.version}
+        fields = {"model": key.model, "version": key.version}
+        version = await asyncio.to_thread(verify_version, found.path, self._signatures)
+        ensure_judged(version.manifest, allow_unjudged=settings.allow_unjudged)
+        specs_for(version.manifest, self._other_devices, settings)
+        ensure_fits_slot(version.manifest, settings)
+        if not version.manifest.judged:
+            log.warning("version_unjudged", **fields)
+        if version.signed_by is None:
+            log.info("version_unsigned", **fields)
+        else:
+            log.info("version_signed", **fields, key_id=version.signed_by)
         on_demand = settings.load_models == "on_demand" and key.model not in settings.pinned
         is_asleep = on_demand and not self._observed.is_loaded(key.model)  # one of a loaded model takes over by itself
-        try:
-            version = await asyncio.to_thread(verify_version, found.path, self._signatures)
-            ensure_judged(version.manifest, allow_unjudged=settings.allow_unjudged)
-            # A request that waits for a load does not wait for a comparison too.
-            version = await compared_here(version, settings, may_measure=not is_asleep)
-            specs = specs_for(version.manifest, self._other_devices, settings)
-            ensure_fits_slot(version.manifest, settings)
-        except RepositoryError as error:
-            log.error("version_refused", **fields, reason=str(error))
-            return Refused(str(error))
-        verified = Verified(version, batch_sizes(version.manifest, settings), specs, on_demand, is_asleep)
-        _log_verified(verified, fields)
-        return verified
+        # A request that waits for a load does not wait for a comparison too.
+        version = await compared_here(version, settings, may_measure=not is_asleep)
+        specs = specs_for(version.manifest, self._other_devices, settings)
+        for device, reasons in specs.left_out.items():
+            log.warning("rungs_left_out", **fields, device=device, reasons=reasons)
+        where = "on this machine" if version.is_compared_here else "at export"
+        choice = "; ".join(f"{each}; measured {where}" for each in dict.fromkeys(specs.choices.values()))
+        if choice:
+            log.info("variant_chosen", **fields, reason=choice)
+        sizes = batch_sizes(version.manifest, settings)
+        return Verified(version, sizes, specs, on_demand, is_asleep, choice=choice)
 
     async def _compare(self, found: FoundVersion) -> None:
         """Says so when the files of a loaded version are no longer those that were verified."""
@@ -143,17 +159,3 @@ class RepositoryWatch:
         for each in refused:
             if each not in before:
                 log.error("version_refused", model=each.model, version=each.name, reason=each.reason)
-
-
-def _log_verified(verified: Verified, fields: dict[str, str | int]) -> None:
-    version, specs = verified.version, verified.specs
-    if not version.manifest.judged:
-        log.warning("version_unjudged", **fields)
-    if version.signed_by is None:
-        log.info("version_unsigned", **fields)
-    else:
-        log.info("version_signed", **fields, key_id=version.signed_by)
-    for device, reasons in specs.left_out.items():
-        log.warning("rungs_left_out", **fields, device=device, reasons=reasons)
-    if verified.choice:
-        log.info("variant_chosen", **fields, reason=verified.choice)

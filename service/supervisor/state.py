@@ -113,12 +113,7 @@ class Verified:
     turn: int = 0  # the order in which sleeping versions were woken
     ready_s: float | None = None  # when its first instance was ready; None while none is
     load_seconds: float = 0.0  # duration of its last load, kept while it sleeps
-
-    @property
-    def choice(self) -> str:
-        """Why its variant serves, where others could; empty without others."""
-        where = "on this machine" if self.version.is_compared_here else "at export"
-        return "; ".join(f"{each}; measured {where}" for each in dict.fromkeys(self.specs.choices.values()))
+    choice: str = ""  # why its variant serves, where others could
 
 
 @dataclass(frozen=True, slots=True)
