@@ -2,8 +2,9 @@
 
     api/         an HTTP process: requests enter here, are decoded, sent to a device, and answered
     worker/      a device worker: the process that owns one device; `scheduling/` forms batches, `gpu_jpeg/` decodes
-    supervisor/  the parent process: starts and replaces the others, decides what is loaded where; `placement/` counts
-                 memory, `engines/` has TensorRT plans built, `tuning/` chooses the form of the processes by measuring
+    supervisor/  the parent process: starts and replaces the others, decides what is loaded where (`reconciler.py`);
+                 `placement/` counts memory, `engines/` has TensorRT plans built, `tuning/` chooses the form of the
+                 processes by measuring
     ipc/         what these three share: messages, shared memory, how a child starts and ends
     vision/      pixels in, answers out: decoding, and one file per task
     backends/    one file or folder per runtime
@@ -32,12 +33,19 @@ A request's life
 7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent.
 
 A version's life
-1. `supervisor/serving.py` sees a new directory, and `repository/verify.py` verifies it.
-2. `supervisor/versions.py` keeps the state of each version; `supervisor/placement/` chooses devices for it.
-3. `worker/loading.py` loads it and runs every allowed batch size once; `supervisor/devices.py` hears that it is ready.
-4. `api/catalog.py` learns of it, and requests go to the newest ready version. On demand, `api/cold_starts.py` holds
-   requests while their version is loaded. `supervisor/ladder.py` says which cheaper variants there are,
-   `api/fallback.py` when they answer.
+1. `supervisor/repository_watch.py` lists the repository (`repository/open.py`), reads desired states
+   (`supervisor/serving_documents.py`, `repository/serving_document.py`; `saccade rollout` writes them), and verifies
+   new versions (`repository/verify.py`). `supervisor/pins.py` checks before the start what a setting names.
+2. All of this, what workers and API processes say, and what was decided about TensorRT plans (`supervisor/engines/`)
+   is noted in `supervisor/observed.py`, in the types of `supervisor/state.py`, and wakes `supervisor/reconciler.py`.
+3. One turn of it decides. `supervisor/desired.py` is a pure function of the facts: `wanted.py` and `policy.py` say
+   which versions are wanted, `ladder.py` in which variants, `placement/allocate.py` on which devices and what leaves
+   for them. Its `commands` are the next steps: place, load, take from the catalog, unload.
+4. `worker/loading.py` loads an instance and runs every allowed batch size once; the worker reports, and step 3 comes
+   again until nothing is left to do. A catalog goes to the API processes whenever it has changed.
+5. `api/catalog.py` applies it: requests go to the stable version, or a canary (`api/canary.py`). On demand,
+   `api/cold_starts.py` holds requests while their version is loaded. `api/fallback.py` says when cheaper variants
+   answer. Once no process uses an older catalog, what has left it is unloaded.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.
 """

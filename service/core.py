@@ -31,6 +31,9 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
+STABLE = "stable"  # the label of the version that answers by default
+
+
 @dataclass(frozen=True, slots=True)
 class VersionKey:
     model: str

@@ -235,7 +235,16 @@ class _CatalogCollector(Collector):
                 state.add_metric([item.model, str(item.version), name.value], float(item.state == name.value))
             if item.variant:
                 info.add_metric([item.model, str(item.version), item.variant, item.manifest_sha256], 1.0)
-        yield from (up, restarts, memory, state, info, load, on_demand, engine, progress)
+        generation = GaugeMetricFamily(
+            "saccade_serving_generation", "Generation of the desired state that rules; 0: none does", labels=["model"]
+        )
+        refused = GaugeMetricFamily(
+            "saccade_serving_refused", "1 while a newer desired state does not rule", labels=["model"]
+        )
+        for model in catalog.models:
+            generation.add_metric([model.model], float(model.generation))
+            refused.add_metric([model.model], float(bool(model.problem)))
+        yield from (up, restarts, memory, state, info, load, on_demand, engine, progress, generation, refused)
 
 
 def _ask_for_the_pid_once() -> None:

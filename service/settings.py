@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from saccade.models.contract.manifest import MAX_VERSION
 from saccade.service.device_names import devices_from
 from saccade.service.errors import SettingsError
 from saccade.service.vision.more_formats import PILLOW_NAMES
@@ -107,6 +108,12 @@ class Settings(BaseModel):
     build_engines: bool = Field(True, description="build TensorRT plans that are missing for a GPU")
     serve_while_building: bool = Field(True, description="ONNX Runtime serves a version until its plan is there")
     build_silence_ms: float = Field(900_000.0, ge=1000.0, description="a plan build silent for so long is killed")
+    serve_versions: str = Field(
+        "", description="models of which one version is served, as detector=3,segmenter=7; without it: no start"
+    )
+    serving_dir: Path | None = Field(
+        None, description="where <model>.json says which version each label names; none: serving.json beside versions"
+    )
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
     hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")
@@ -187,6 +194,17 @@ class Settings(BaseModel):
     def shares(self) -> dict[str, float]:
         """The shares of device time by model, for models with a share of their own; all others have 1."""
         return shares_from(self.device_shares)
+
+    @field_validator("serve_versions")
+    @classmethod
+    def _read_pins(cls, value: str) -> str:
+        pins_from(value)
+        return value
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """The version of each model of which only one is served."""
+        return pins_from(self.serve_versions)
 
     @property
     def plain_backend(self) -> Literal["onnxruntime", "fake"]:
@@ -270,6 +288,18 @@ def shares_from(text: str) -> dict[str, float]:
             raise ValueError(f"{part!r} is not MODEL=SHARE with a share from 0.01 to 100, each model once")
         shares[model] = share
     return shares
+
+
+def pins_from(text: str) -> dict[str, int]:
+    """Parses versions by model, as in "detector=3,segmenter=7". Raises ValueError."""
+    pins: dict[str, int] = {}
+    for part in _names_in(text):
+        model, _, version = part.partition("=")
+        is_number = version.isascii() and version.isdigit() and str(int(version)) == version
+        if not model or model in pins or not is_number or not 1 <= int(version) <= MAX_VERSION:
+            raise ValueError(f"{part!r} is not MODEL=VERSION with a number from 1, each model once")
+        pins[model] = int(version)
+    return pins
 
 
 def _setting_name(location: tuple[int | str, ...]) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.export.errors import PublishError
-from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
+from saccade.models.contract.manifest import MAX_VERSION, Manifest, ManifestError, read_manifest
 
 
 def version_numbers(model_dir: Path) -> list[int]:
@@ -21,7 +21,8 @@ def version_numbers(model_dir: Path) -> list[int]:
     if not model_dir.is_dir():
         return []
     names = [path.name for path in model_dir.iterdir() if path.is_dir()]
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name)
+    numbers = [int(name) for name in names if name.isascii() and name.isdigit() and str(int(name)) == name]
+    return sorted(number for number in numbers if number <= MAX_VERSION)  # a server refuses larger ones, too
 
 
 def readable_manifests(repository: Path, model: str) -> list[Manifest]:

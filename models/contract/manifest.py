@@ -27,6 +27,7 @@ from saccade.models.contract.specs import (
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MAX_VERSION = 2**63 - 1  # what every client, log and message can hold; a time stamp of 20 digits is beyond it
 UNJUDGED = "unjudged"  # the check of a gate that had no labels: whether answers are right was not measured
 
 
@@ -172,7 +173,7 @@ class Manifest(Frozen):
 
     schema_version: Literal[1] = 1
     model: ModelName
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     created: str  # ISO 8601, UTC
     source: str
     weights: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|random)$")]

@@ -107,7 +107,11 @@ def build_api(
         for path in paths:
             app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
-    app.include_router(health_router(lambda: catalog.snapshot, lambda: devices.is_connected))
+
+    def reason_now() -> str | None:
+        return not_ready_reason(catalog.snapshot, devices.is_connected, settings.pins)
+
+    app.include_router(health_router(reason_now))
     _add_metrics_route(app, metrics, catalog)
     app.include_router(
         oip_router(
@@ -116,7 +120,7 @@ def build_api(
                 cold_starts,
                 settings.default_deadline_ms / 1000,
                 keys,
-                lambda: not_ready_reason(catalog.snapshot, devices.is_connected),
+                reason_now,
                 metrics.collected,
                 settings.max_images_per_request,
             )

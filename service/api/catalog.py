@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest
-from saccade.service.core import VersionKey, VersionState
+from saccade.service.api.canary import CANARY, goes_to_canary
+from saccade.service.core import STABLE, VersionKey, VersionState
 from saccade.service.errors import BadParameter, NotFound, NotLoaded, NotReady
-from saccade.service.ipc.messages import Catalog, InstanceStatus, Usage, VersionStatus
+from saccade.service.ipc.messages import Catalog, InstanceStatus, ModelStatus, Usage, VersionStatus
 from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
 
@@ -54,18 +55,24 @@ class ServingTarget:
 
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
-STABLE = "stable"  # the label of the version that answers by default
+NO_DOCUMENT = ModelStatus("")
 
 
-def default_version(ready_versions: Iterable[int]) -> int | None:
-    """Returns the version that answers requests without a version: the newest ready one, or None when none is ready."""
+def default_version(ready_versions: Collection[int], serving: ModelStatus = NO_DOCUMENT) -> int | None:
+    """Returns the version that answers requests without a version, or None when none can.
+
+    It is the one that the model's document holds as stable, or else the newest ready one.
+    """
+    if serving.stable:
+        return serving.stable if serving.stable in ready_versions else None
     return max(ready_versions, default=None)
 
 
-def labels_of(ready_versions: Iterable[int]) -> dict[str, int]:
-    """Maps each label to the version that it names."""
-    version = default_version(ready_versions)
-    return {} if version is None else {STABLE: version}
+def labels_of(ready_versions: Collection[int], serving: ModelStatus = NO_DOCUMENT) -> dict[str, int]:
+    """Maps each label to the version that it names, which may still be loading; stable is there once it answers."""
+    stable = default_version(ready_versions, serving)
+    canary = {CANARY: serving.canary} if serving.canary else {}
+    return {**({} if stable is None else {STABLE: stable}), **canary, **dict(serving.labels)}
 
 
 class ServingCatalog:
@@ -84,6 +91,7 @@ class ServingCatalog:
         self._targets: dict[VersionKey, ServingTarget] = {}
         self._manifests: dict[VersionKey, Manifest] = {}
         self._resolved: dict[tuple[str, str | None, str | None], ServingTarget] = {}  # results of `resolve`
+        self._canaries: dict[str, ModelStatus] = {}  # models with a canary that is ready
         self._in_flight: Counter[int] = Counter()
         self._unacknowledged: int | None = None
         self._desire = desire
@@ -91,6 +99,10 @@ class ServingCatalog:
         self._usages: dict[VersionKey, VersionUsage] = {}
         self._reported: dict[VersionKey, Usage] = {}
         self._asked: dict[VersionKey, int] = {}  # the catalog generation in which each version was last asked for
+
+    def serving(self, model: str) -> ModelStatus:
+        """Returns the desired state of a model."""
+        return next((status for status in self.snapshot.models if status.model == model), NO_DOCUMENT)
 
     def manifest(self, key: VersionKey) -> Manifest | None:
         return self._manifests.get(key)
@@ -106,6 +118,11 @@ class ServingCatalog:
             if status.state == VersionState.READY and _key(status) in manifests
         }
         self._resolved.clear()
+        self._canaries = {
+            serving.model: serving
+            for serving in snapshot.models
+            if serving.canary and VersionKey(serving.model, serving.canary) in self._targets
+        }
         self._forget(present={_key(status) for status in snapshot.versions})
         self._unacknowledged = snapshot.generation
         self._acknowledge_if_reconciled()
@@ -143,6 +160,15 @@ class ServingCatalog:
         self._reported = now
         return changed
 
+    def routed(
+        self, model: str, version: str | None, label: str | None, routing_key: bytes
+    ) -> tuple[str, str | None, str | None]:
+        """Returns the names to resolve: the canary's label for its share of the requests that name only a model."""
+        serving = self._canaries.get(model)
+        if serving is None or version is not None or label is not None or not goes_to_canary(serving, routing_key):
+            return model, version, label
+        return model, None, CANARY
+
     def _target(self, status: VersionStatus, manifest: Manifest, up: Set[str]) -> ServingTarget:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
         instances = tuple(instance for instance in ready if instance.device in up) or ready
@@ -176,16 +202,18 @@ class ServingCatalog:
             names = sorted({status.model for status in self.snapshot.versions})
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
         ready = {key.version: target for key, target in self._targets.items() if key.model == model}
-        may_wait = not ready and any(_loads_on_request(status) for status in statuses)
-        if label is not None and not (label == STABLE and may_wait):
-            labels = labels_of(ready)
+        serving = self.serving(model)
+        if label is not None and label != STABLE:
+            labels = labels_of(ready, serving)
             if label not in labels:
                 raise NotFound(f"model {model!r} has no label {label!r}; there are: {', '.join(labels) or 'none yet'}")
-            return ready[labels[label]]
+            version = str(labels[label])
+        elif version is None and serving.stable:
+            version = str(serving.stable)
         if version is not None:
             return self._resolve_version(model, version, statuses, ready)
         chosen = default_version(ready)
-        unloaded = default_version(status.version for status in statuses if _loads_on_request(status))
+        unloaded = default_version([status.version for status in statuses if _loads_on_request(status)])
         if unloaded is not None and (chosen is None or chosen < unloaded):
             if chosen is None:
                 raise _not_loaded(statuses, unloaded)

@@ -15,4 +15,10 @@ repository_option = click.option(
     type=click.Path(path_type=Path),
     help="model repository",
 )
+serving_dir_option = click.option(
+    "--serving-dir",
+    envvar="SACCADE_SERVING_DIR",
+    type=click.Path(path_type=Path),
+    help="where <model>.json lies instead of serving.json beside the versions",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")

@@ -11,6 +11,7 @@ from saccade.service.cli.bench import bench
 from saccade.service.cli.doctor import doctor
 from saccade.service.cli.predict import predict
 from saccade.service.cli.repository import repository
+from saccade.service.cli.rollout import rollout
 from saccade.service.cli.serve import serve
 from saccade.service.errors import SaccadeError, SettingsError
 
@@ -21,7 +22,7 @@ def saccade() -> None:
     """Serves vision models over HTTP, batched, from a repository of gated versions."""
 
 
-for command in (serve, predict, bench, repository, doctor):
+for command in (serve, predict, bench, repository, rollout, doctor):
     saccade.add_command(command)
 
 

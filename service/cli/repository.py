@@ -22,7 +22,7 @@ from saccade.service.cli.engines import engines
 from saccade.service.cli.options import json_option, repository_option
 from saccade.service.cli.verification import verification_of
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.open import FoundVersion, list_versions
+from saccade.service.repository.open import FoundVersion, list_repository, list_versions
 from saccade.service.repository.signature import claimed_key_id
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.variants import gate_state
@@ -50,7 +50,9 @@ repository.add_command(engines)
 @json_option
 def list_command(root: Path, as_json: bool) -> None:
     """All versions, with the figures their manifests measured."""
-    versions = [_rows(found) for found in list_versions(root)]
+    listing = list_repository(root)
+    versions = [_rows(found) for found in listing.versions]
+    versions += [[_row_without_figures(each.model, each.name, f"refused: {each.reason}")] for each in listing.refused]
     if as_json:
         click.echo(orjson.dumps([row for rows in versions for row in rows], option=orjson.OPT_INDENT_2))
         return
@@ -98,20 +100,7 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
     try:
         manifest, _ = read_manifest(found.path)
     except ManifestError as error:
-        return [
-            {
-                "model": found.key.model,
-                "version": found.key.version,
-                "variant": "",
-                "gate": f"unreadable: {error}",
-                "metric": "",
-                "interval": "",
-                "images_per_s": "",
-                "paired_speed": "",
-                "measured_on": "",
-                "key_id": "",
-            }
-        ]
+        return [_row_without_figures(found.key.model, found.key.version, f"unreadable: {error}")]
     key_id = claimed_key_id(found.path)
     return [
         {
@@ -128,6 +117,11 @@ def _rows(found: FoundVersion) -> list[dict[str, Any]]:
         }
         for variant in manifest.variants
     ]
+
+
+def _row_without_figures(model: str, version: int | str, gate: str) -> dict[str, Any]:
+    empty = ("metric", "interval", "images_per_s", "paired_speed", "measured_on", "key_id")
+    return {"model": model, "version": version, "variant": "", "gate": gate, **dict.fromkeys(empty, "")}
 
 
 def _metric(manifest: Manifest, variant: Variant) -> str:

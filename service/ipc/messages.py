@@ -220,6 +220,29 @@ class VersionStatus(Message, frozen=True):
     choice: str = ""  # why `variant` serves, where others could
     speeds: tuple[SpeedStatus, ...] = ()
     signed_by: str = ""  # id of the trusted key, or "unsigned"; empty before the version was verified
+    notice: str = ""  # what happened to its files while it is loaded; empty while they are what was verified
+
+
+class RefusedStatus(Message, frozen=True):
+    """A directory named like a version that cannot be one; its name is no number that other messages could hold."""
+
+    model: str
+    name: str
+    reason: str
+
+
+class ModelStatus(Message, frozen=True):
+    """The desired state of a model that has a document, or whose document was refused."""
+
+    model: str
+    generation: int = 0  # of the document that rules; 0: none does
+    stable: int = 0  # the version that answers by default; 0: the newest ready one
+    labels: tuple[tuple[str, int], ...] = ()  # without stable
+    canary: int = 0  # the version that answers a share of the requests; 0: none
+    share: float = 0.0
+    salt: str = ""
+    reason: str = ""  # of the change
+    problem: str = ""  # why a newer document does not rule
 
 
 class Catalog(Message, frozen=True):
@@ -229,6 +252,8 @@ class Catalog(Message, frozen=True):
     devices: tuple[DeviceStatus, ...]
     versions: tuple[VersionStatus, ...]
     draining: bool
+    refused: tuple[RefusedStatus, ...] = ()
+    models: tuple[ModelStatus, ...] = ()
 
 
 class Listen(Message, frozen=True):

@@ -6,8 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from saccade.models.contract.manifest import MAX_VERSION
 from saccade.service.core import VersionKey
 from saccade.service.errors import RepositoryError
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Name, size in bytes and mtime in ns of each file of a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +20,45 @@ class FoundVersion:
 
     key: VersionKey
     path: Path
-    fingerprint: tuple[tuple[str, int, int], ...]  # (name, size in bytes, mtime in ns) of each file
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedDirectory:
+    """A directory that is named like a version, and cannot be one."""
+
+    model: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    versions: tuple[FoundVersion, ...] = ()
+    refused: tuple[RefusedDirectory, ...] = ()
+
+    def of(self, model: str) -> list[int]:
+        """Returns the numbers of a model's versions, ascending."""
+        return [found.key.version for found in self.versions if found.key.model == model]
 
 
 def list_versions(repository: Path) -> list[FoundVersion]:
+    """All `<model>/<integer>/` directories that can be versions. Raises as `list_repository` does."""
+    return list(list_repository(repository).versions)
+
+
+def list_repository(repository: Path) -> Listing:
     """All `<model>/<integer>/` directories. Names that start with a dot are work in progress or samples.
 
     Raises RepositoryError when the repository cannot be read.
     """
     try:
         models = sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
-        return [found for model in models for found in _versions_of(model)]
+        found = [each for model in models for each in _versions_of(model)]
+        return Listing(
+            tuple(each for each in found if isinstance(each, FoundVersion)),
+            tuple(each for each in found if isinstance(each, RefusedDirectory)),
+        )
     except OSError as error:
         raise RepositoryError(
             f"cannot read the model repository {repository}: {error.strerror}; "
@@ -39,21 +71,28 @@ def newest_versions(repository: Path) -> list[FoundVersion]:
     return list({found.key.model: found for found in list_versions(repository)}.values())
 
 
-def _versions_of(model_dir: Path) -> list[FoundVersion]:
+def _versions_of(model_dir: Path) -> list[FoundVersion | RefusedDirectory]:
     try:
-        paths = list(model_dir.iterdir())
+        paths = [path for path in model_dir.iterdir() if _is_number(path.name) and path.is_dir()]
     except (PermissionError, FileNotFoundError):  # a volume's lost+found, or a model that was just removed
         return []
-    found = []
-    for path in paths:
-        if path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir():
-            key = VersionKey(model_dir.name, int(path.name))
-            with suppress(FileNotFoundError):  # the file was just removed; the next listing will not see it
-                found.append(FoundVersion(key, path, _fingerprint(path)))
-    return sorted(found, key=lambda version: version.key.version)
+    found: list[FoundVersion | RefusedDirectory] = []
+    for path in sorted(paths, key=lambda path: int(path.name)):
+        number = int(path.name)
+        if number > MAX_VERSION:
+            reason = f"a version is a number up to {MAX_VERSION}; publish it under a smaller one"
+            found.append(RefusedDirectory(model_dir.name, path.name, reason))
+            continue
+        with suppress(FileNotFoundError):  # the file was just removed; the next listing will not see it
+            found.append(FoundVersion(VersionKey(model_dir.name, number), path, _fingerprint(path)))
+    return found
 
 
-def _fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and str(int(name)) == name
+
+
+def _fingerprint(path: Path) -> Fingerprint:
     entries = []
     for file in sorted(path.rglob("*")):
         try:

@@ -105,7 +105,7 @@ def test_decisions_import_neither_http_nor_processes() -> None:
     ]
     for path in pure:
         assert top_level(path) & {"fastapi", "starlette", "asyncio", "os", "pathlib", "time"} == set(), path
-    assert not top_level(ROOT / "service/supervisor/watch.py") & {"os", "pathlib", "time", "asyncio"}
+    assert not top_level(ROOT / "service/supervisor/wanted.py") & {"os", "pathlib", "time", "asyncio"}
 
 
 def test_only_http_knows_http() -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
-from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, VersionStatus
 from saccade.service.metrics import MULTIPROCESS_DIR, Metrics
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total")
@@ -24,6 +24,8 @@ WITHOUT_UNIT = {
     "saccade_model_info": "labels only",
     "saccade_model_on_demand": "yes or no",
     "saccade_brownout_rung": "place in a ladder",
+    "saccade_serving_generation": "a number that counts changes",
+    "saccade_serving_refused": "yes or no",
 }
 LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
@@ -32,6 +34,7 @@ SNAPSHOT = Catalog(
     (DeviceStatus("cpu", True, 0, ""),),
     (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), on_demand=True, load_seconds=1.5),),
     False,
+    models=(ModelStatus("m", 3),),
 )
 
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome, VersionState
-from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, VersionStatus
 from saccade.service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +57,7 @@ def labels_by_sample() -> dict[str, set[str]]:
             (DeviceStatus("cpu", True, 0, ""),),
             (VersionStatus("m", 1, "", "d", "ready", "", "fp32", engines=(ENGINE,), on_demand=True, load_seconds=1.0),),
             False,
+            models=(ModelStatus("m", 1),),
         )
         text = metrics.exposition(lambda: snapshot).decode()
     labels: dict[str, set[str]] = {}

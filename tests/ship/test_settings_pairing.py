@@ -44,6 +44,8 @@ LEFT_AT_DEFAULT = {
     "load_models": "a pod serves all that its repository has",
     "pinned_models": "belongs to loading on demand",
     "max_loaded_models": "memory is what bounds",
+    "serving_dir": "serving.json beside the versions needs no ConfigMap; k8s/README.md shows one",
+    "serve_versions": "names your models; k8s/README.md shows it in the pod spec",
     "hang_timeout_ms": "fits the start-up probe; a test compares them",
     "jpeg_decoder": "auto measures on the node itself",
     "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",

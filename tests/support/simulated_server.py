@@ -9,13 +9,13 @@ from functools import partial
 
 from saccade.service.cli.program import main
 from saccade.service.supervisor import devices as device_supervision
-from saccade.service.supervisor.engines import build_child, plan_reconciler
+from saccade.service.supervisor.engines import build_child, plans
 
 
 def simulate() -> None:
     """Children of this process are those of the simulation."""
     device_supervision.WORKER_MODULE = "tests.support.simulated_worker"
-    plan_reconciler.run_build = partial(build_child.run_build, program=("-m", "tests.support.simulated_build"))  # type: ignore[assignment]
+    plans.run_build = partial(build_child.run_build, program=("-m", "tests.support.simulated_build"))  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

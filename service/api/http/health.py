@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Response
 
@@ -11,14 +11,15 @@ from saccade.service.core import VersionState
 from saccade.service.ipc.messages import Catalog
 
 EMPTY_REPOSITORY = "the model repository holds no version"
+_NO_PINS: Mapping[str, int] = {}
 _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 
 
-def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
+def not_ready_reason(catalog: Catalog, is_worker_connected: bool, pins: Mapping[str, int] = _NO_PINS) -> str | None:
     """Why this process must get no traffic; None when it may.
 
     Ready means a worker answers probes, every model is settled (a version ready or loaded on demand, or all of them
-    failed) and at least one model answers.
+    failed), no pinned version has failed, and at least one model answers.
     """
     if catalog.draining:
         return "draining: shutting down"
@@ -28,9 +29,21 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool) -> str | None:
         return f"device worker not answering: {', '.join(device.device for device in catalog.devices)}"
     if not is_worker_connected:
         return "no connection to the device worker"
+    blocked = [status for status in catalog.models if status.problem and not status.generation]
+    for status in blocked:  # nothing of it is loaded, because a server that starts knows no document before
+        if status.model not in {version.model for version in catalog.versions}:
+            return f"desired state of {status.model!r} is refused: {status.problem}"
     if not catalog.versions:
         return EMPTY_REPOSITORY
-    return _unsettled_reason(catalog)
+    return _failed_pin(catalog, pins) or _unsettled_reason(catalog)
+
+
+def _failed_pin(catalog: Catalog, pins: Mapping[str, int]) -> str | None:
+    """A new pod whose pinned version fails must not replace an old one, even where its other models are ready."""
+    for status in catalog.versions:
+        if pins.get(status.model) == status.version and status.state == VersionState.FAILED:
+            return f"pinned version {status.version} of {status.model!r} failed: {status.reason}"
+    return None
 
 
 def _unsettled_reason(catalog: Catalog) -> str | None:
@@ -51,8 +64,8 @@ def _unsettled_reason(catalog: Catalog) -> str | None:
     return None
 
 
-def health_router(catalog: Callable[[], Catalog], is_worker_connected: Callable[[], bool]) -> APIRouter:
-    """`/health/live`, `/health/ready`, `/health/startup`."""
+def health_router(reason_now: Callable[[], str | None]) -> APIRouter:
+    """`/health/live`, `/health/ready`, `/health/startup`; `reason_now` returns why no traffic may come, or None."""
     router = APIRouter(tags=["health"])
     was_ready = False
 
@@ -62,7 +75,7 @@ def health_router(catalog: Callable[[], Catalog], is_worker_connected: Callable[
 
     def current_reason() -> str | None:
         nonlocal was_ready
-        reason = not_ready_reason(catalog(), is_worker_connected())
+        reason = reason_now()
         was_ready = was_ready or reason is None
         return reason
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 
 from saccade.service.api.catalog import ServingCatalog, default_version, labels_of
 from saccade.service.api.http.schemas import (
     BatchFigure,
+    CanaryInfo,
     EngineInfo,
     Figure,
     InstanceInfo,
     ModelInfo,
     ModelList,
     OperatingFigure,
+    ServingInfo,
     SpeedFigure,
     VersionInfo,
 )
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import NotFound
-from saccade.service.ipc.messages import EngineStatus, VersionStatus
+from saccade.service.ipc.messages import EngineStatus, ModelStatus, RefusedStatus, VersionStatus
 
 
 def model_router(catalog: ServingCatalog) -> APIRouter:
@@ -27,12 +31,11 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> ModelList:
-        names = sorted({status.model for status in catalog.snapshot.versions})
-        return ModelList(models=[_model_info(catalog, name) for name in names])
+        return ModelList(models=[_model_info(catalog, name) for name in _names(catalog)])
 
     @router.get("/v1/models/{model}")
     async def show_model(model: str) -> ModelInfo:
-        names = sorted({status.model for status in catalog.snapshot.versions})
+        names = _names(catalog)
         if model not in names:
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")
         return _model_info(catalog, model)
@@ -40,21 +43,39 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
     return router
 
 
+def _names(catalog: ServingCatalog) -> list[str]:
+    snapshot = catalog.snapshot
+    return sorted({status.model for status in snapshot.versions} | {status.model for status in snapshot.refused})
+
+
+def _refused(status: RefusedStatus) -> VersionStatus:
+    return VersionStatus(status.model, int(status.name), "", "", VersionState.FAILED.value, status.reason, "")
+
+
 def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
-    statuses = sorted(
-        (status for status in catalog.snapshot.versions if status.model == model), key=lambda item: -item.version
-    )
+    known = (*catalog.snapshot.versions, *map(_refused, catalog.snapshot.refused))
+    statuses = sorted((status for status in known if status.model == model), key=lambda item: -item.version)
     ready = [status.version for status in statuses if status.state == VersionState.READY]
-    default = default_version(ready)
+    serving = catalog.serving(model)
+    default = default_version(ready, serving)
     shown = default if default is not None else statuses[0].version
     manifest = catalog.manifest(VersionKey(model, shown))
     return ModelInfo(
         name=model,
         task=manifest.task.task.value if manifest else None,
-        labels={label: str(version) for label, version in labels_of(ready).items()},
+        labels={label: str(version) for label, version in labels_of(ready, serving).items()},
         class_labels=list(manifest.labels) if manifest else [],
         default_version=None if default is None else str(default),
+        serving=_serving_info(serving) if serving.generation or serving.problem else None,
         versions=[_version_info(catalog, status) for status in statuses],
+    )
+
+
+def _serving_info(status: ModelStatus) -> ServingInfo:
+    policy: Literal["follow", "hold"] = "hold" if status.stable else "follow"
+    canary = CanaryInfo(version=str(status.canary), share=status.share) if status.canary else None
+    return ServingInfo(
+        generation=status.generation, policy=policy, canary=canary, reason=status.reason, problem=status.problem
     )
 
 
@@ -66,6 +87,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         version=str(status.version),
         state=VersionState(status.state).value,
         reason=status.reason,
+        notice=status.notice,
         variant=status.variant,
         device=",".join(dict.fromkeys(item.device for item in status.instances if item.instance_id)),
         instances=[

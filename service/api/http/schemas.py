@@ -168,6 +168,7 @@ class VersionInfo(BaseModel):
     version: str
     state: State = Field(description="of the instance that is furthest: ready when one device serves it")
     reason: str = Field(description="why it is not ready; empty when it is")
+    notice: str = Field(description="its files were removed or replaced while it serves; empty while they are the same")
     variant: str
     device: str = Field(description="devices that have it or are loading it, separated by commas")
     instances: list[InstanceInfo]
@@ -186,12 +187,28 @@ class VersionInfo(BaseModel):
     speeds: list[SpeedFigure] = Field(description="the accepted variants in pairs, by which the server chooses")
 
 
+class CanaryInfo(BaseModel):
+    version: str
+    share: float = Field(description="of the requests that name neither version nor label")
+
+
+class ServingInfo(BaseModel):
+    """The document of desired state, `serving.json`."""
+
+    generation: int = Field(description="of the document that rules; 0: none does")
+    policy: Literal["follow", "hold"] = Field(description="stable: the newest accepted version, or the one named")
+    canary: CanaryInfo | None
+    reason: str = Field(description="why it was written")
+    problem: str = Field(description="why a newer document does not rule; empty where it does")
+
+
 class ModelInfo(BaseModel):
     name: str
     task: Literal["classify", "detect", "segment"] | None
     labels: dict[str, str] = Field(description="traffic labels and the versions they name")
     class_labels: list[str]
     default_version: str | None
+    serving: ServingInfo | None = Field(description="desired state; null without a document")
     versions: list[VersionInfo]
 
 
@@ -230,6 +247,13 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "schema": {"enum": [each.value for each in Priority]},
         "description": "order among requests that are due within a second of each other; low is refused first",
     }
+    routing_key = {
+        "name": "X-Routing-Key",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "requests of one key stay with stable or with the canary; without it each request is on its own",
+    }
     binary = {"schema": {"type": "string", "format": "binary"}}
     problem = {
         "description": "Problem",
@@ -239,7 +263,7 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "summary": "Predict",
         "operationId": "predict_" + "_".join(path_parameters),
         "tags": ["predict"],
-        "parameters": [*names, *query, priority],
+        "parameters": [*names, *query, priority, routing_key],
         "requestBody": {
             "required": True,
             "content": {

@@ -156,7 +156,8 @@ class PredictEndpoint:
             held_key = key
             priority = priority_from(headers.get(b"x-priority"))
             query = self._query(scope)
-            resolved, waited_s = await self._resolve(scope, query)
+            routing_key = headers.get(b"x-routing-key") or request_id.encode()
+            resolved, waited_s = await self._resolve(scope, query, routing_key)
             media_type = self._media_type(headers)
             self._catalog.begin(resolved, query.variant)
             target = resolved
@@ -227,10 +228,10 @@ class PredictEndpoint:
     def _checked(self, given: GivenParameters, target: ServingTarget) -> Parameters:
         return complete(given, target.manifest, self._limits.deadline)
 
-    async def _resolve(self, scope: Scope, query: GivenParameters) -> tuple[ServingTarget, float]:
+    async def _resolve(self, scope: Scope, query: GivenParameters, routing_key: bytes) -> tuple[ServingTarget, float]:
         """The version that answers, and the seconds it took to load it."""
         path = scope["path_params"]
-        names = (path["model"], path.get("version"), path.get("label"))
+        names = self._catalog.routed(path["model"], path.get("version"), path.get("label"), routing_key)
         try:
             return self._catalog.resolve(*names), 0.0
         except NotLoaded as unloaded:

@@ -5,8 +5,7 @@ candidates.py       lists the variants that TensorRT may run, and the keys of th
 plan_ladder.py      chooses the accepted plans that form the ladder of a device
 build_wire.py       defines the messages between the supervisor and the build child
 build_child.py      runs the child that builds and measures one plan, and follows its progress
-plan_builder.py     keeps the plans of one device: it decides after each change, and builds one plan at a time
-plan_reconciler.py  applies the decisions of all devices to the version table, and replaces instances
+plans.py            keeps what was decided for every version and device, and builds one plan at a time
 
 The child is `python -m saccade.export.plans.engine_build`. It is a process of its own because building needs the
 exporter's graph rewrites, its gate and the GPU, and must not affect traffic when it dies or leaks. Nothing here imports

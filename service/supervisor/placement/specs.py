@@ -6,15 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest, Variant
+from saccade.service.device_names import device_kind
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.tensor_slots import layout_of
 from saccade.service.repository.variants import comparisons
 from saccade.service.settings import Settings
 from saccade.service.supervisor.ladder import ladder_for
-from saccade.service.supervisor.version_entry import InstanceSpec
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """Which variant an instance runs, by which backend, on which device."""
+
+    device: str
+    variant: str
+    backend: str
+    plan_dir: str = ""  # folder of a TensorRT plan
+    plan_sha256: str = ""
+    file_bytes: int = 0  # size of the files that the backend opens; memory is estimated from it until it is measured
+    ladder_level: int = 0  # 0 is the best variant; instances of higher levels answer only under load
+
+
+@dataclass(frozen=True, slots=True)
 class Specs:
     """The instances of a version by device, best ladder level first, and the reasons of devices without any."""
 
@@ -73,3 +86,7 @@ def _spec(manifest: Manifest, variant: Variant, device: str, level: int, setting
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
     return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, ladder_level=level)
+
+
+def may_use_tensorrt(device: str, settings: Settings) -> bool:
+    return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")

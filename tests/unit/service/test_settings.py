@@ -29,6 +29,12 @@ def test_names_of_other_programs_are_left_alone() -> None:
     assert settings_from({"PATH": "/bin", "saccade_port": "1"}) == Settings()
 
 
+def test_pins_are_read_by_model() -> None:
+    settings = settings_from({"SACCADE_SERVE_VERSIONS": "digits-detector=3, segmenter=17"})
+
+    assert settings.pins == {"digits-detector": 3, "segmenter": 17}
+
+
 @pytest.mark.parametrize("name", ["SACCADE_PROT", "SACCADE_", "SACCADE_SLOTS_"])
 def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"unknown setting {name}; known settings: .*SACCADE_PORT"):
@@ -57,6 +63,11 @@ def test_unknown_name_is_refused_with_those_that_exist(name: str) -> None:
         ("HANG_TIMEOUT_MS", "inf"),
         ("DEFAULT_DEADLINE_MS", "0"),
         ("VERSIONS_PER_MODEL", "0"),
+        ("SERVE_VERSIONS", "detector"),
+        ("SERVE_VERSIONS", "detector=0"),
+        ("SERVE_VERSIONS", "detector=1,detector=2"),
+        ("SERVE_VERSIONS", "detector=01"),
+        ("SERVE_VERSIONS", "detector=20261129013200123456"),
         ("REPOSITORY_POLL_MS", "10"),
         ("ALLOW_SPINNING", "maybe"),
         ("LOG_FORMAT", "xml"),

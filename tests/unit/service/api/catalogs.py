@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saccade.models.contract.manifest import Manifest
 from saccade.service.core import VersionKey
-from saccade.service.ipc.messages import Catalog, DeviceStatus, InstanceStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, InstanceStatus, ModelStatus, VersionStatus
 from tests.support.versions import manifest_for
 
 WORKER_UP = DeviceStatus("cpu", True, 0, "/run/worker.sock")
@@ -34,8 +34,9 @@ def catalog(
     generation: int = 1,
     draining: bool = False,
     devices: tuple[DeviceStatus, ...] = (WORKER_UP,),
+    models: tuple[ModelStatus, ...] = (),
 ) -> Catalog:
-    return Catalog(generation, devices, versions, draining)
+    return Catalog(generation, devices, versions, draining, models=models)
 
 
 def manifests_of(snapshot: Catalog) -> dict[VersionKey, Manifest]:

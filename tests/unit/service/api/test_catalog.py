@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from saccade.service.api.catalog import ServingCatalog
 from saccade.service.core import VersionKey
 from saccade.service.errors import BadParameter, NotFound, NotReady
-from saccade.service.ipc.messages import DeviceStatus, VersionStatus
+from saccade.service.ipc.messages import DeviceStatus, ModelStatus, VersionStatus
 from saccade.service.metrics import Metrics
 from tests.unit.service.api.catalogs import WORKER_UP, catalog, instance, manifests_of, status, version_of
 
@@ -21,9 +21,13 @@ class Story:
         self.catalog = ServingCatalog(Metrics(CollectorRegistry()), self.acknowledged.append)
 
     def apply(
-        self, *versions: VersionStatus, generation: int = 1, devices: tuple[DeviceStatus, ...] = (WORKER_UP,)
+        self,
+        *versions: VersionStatus,
+        generation: int = 1,
+        devices: tuple[DeviceStatus, ...] = (WORKER_UP,),
+        models: tuple[ModelStatus, ...] = (),
     ) -> None:
-        snapshot = catalog(*versions, generation=generation, devices=devices)
+        snapshot = catalog(*versions, generation=generation, devices=devices, models=models)
         self.catalog.apply(snapshot, manifests_of(snapshot))
 
     def resolved_ids(self) -> list[int]:
@@ -89,11 +93,49 @@ def test_named_version_that_is_not_ready_says_why(story: Story) -> None:
         story.catalog.resolve("digits", "2", None)
 
 
-def test_label_of_a_model_without_ready_versions_does_not_exist(story: Story) -> None:
+def test_stable_of_a_model_without_ready_versions_is_worth_asking_again(story: Story) -> None:
     story.apply(status(1, "loading"))
 
-    with pytest.raises(NotFound, match="no label 'stable'; there are: none yet"):
+    with pytest.raises(NotReady, match="version 1 is loading"):
         story.catalog.resolve("digits", None, "stable")
+
+
+def test_held_version_and_labels_answer_whatever_is_newer(story: Story) -> None:
+    serving = ModelStatus("digits", 7, 2, (("next", 3), ("old", 1)))
+    story.apply(status(1), status(2), status(3, "warming"), status(4), models=(serving,))
+
+    assert story.resolved_ids() == [20]
+    assert story.catalog.resolve("digits", None, "stable").key.version == 2
+    assert story.catalog.resolve("digits", None, "old").key.version == 1
+    with pytest.raises(NotReady, match="version 3 of 'digits' is not ready"):
+        story.catalog.resolve("digits", None, "next")
+    with pytest.raises(NotFound, match="no label 'canary'; there are: stable, next, old"):
+        story.catalog.resolve("digits", None, "canary")
+
+
+def test_held_version_that_is_not_ready_is_no_reason_for_another_one(story: Story) -> None:
+    story.apply(status(1), status(2, "loading"), models=(ModelStatus("digits", 1, 2),))
+
+    with pytest.raises(NotReady, match="version 2 of 'digits' is not ready"):
+        story.resolved_ids()
+
+
+def test_canary_answers_its_share_of_requests_that_name_only_a_model(story: Story) -> None:
+    serving = ModelStatus("digits", 7, 1, canary=2, share=0.1)
+    story.apply(status(1), status(2), models=(serving,))
+
+    routed = [story.catalog.routed("digits", None, None, b"key %d" % number) for number in range(10_000)]
+
+    assert 900 <= routed.count(("digits", None, "canary")) <= 1100
+    assert story.catalog.resolve("digits", None, "canary").key.version == 2
+    named = [story.catalog.routed("digits", *names, b"key") for names in (("1", None), (None, "stable"))]
+    assert named == [("digits", "1", None), ("digits", None, "stable")]
+
+
+def test_canary_that_is_not_ready_gets_no_requests(story: Story) -> None:
+    story.apply(status(1), status(2, "loading"), models=(ModelStatus("digits", 7, 1, canary=2, share=1.0),))
+
+    assert story.catalog.routed("digits", None, None, b"key") == ("digits", None, None)
 
 
 def test_ready_version_with_an_unreadable_manifest_does_not_answer(story: Story) -> None:

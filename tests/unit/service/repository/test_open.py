@@ -9,7 +9,7 @@ import pytest
 
 from saccade.service.core import VersionKey
 from saccade.service.errors import RepositoryError
-from saccade.service.repository.open import list_versions, newest_versions
+from saccade.service.repository.open import list_repository, list_versions, newest_versions
 
 
 def keys_in(repository: Path) -> list[VersionKey]:
@@ -64,6 +64,17 @@ def test_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
 
     assert before.fingerprint == again.fingerprint
     assert before.fingerprint != after.fingerprint
+
+
+def test_number_that_no_client_can_hold_is_refused_and_hides_nothing(tmp_path: Path) -> None:
+    make(tmp_path, "digits/7", "digits/20261129013200123456", "digits/9223372036854775807", "digits/" + "9" * 255)
+
+    listing = list_repository(tmp_path)
+
+    assert listing.of("digits") == [7, 9223372036854775807]
+    assert [each.name for each in listing.refused] == ["20261129013200123456", "9" * 255]
+    assert all("up to 9223372036854775807" in each.reason for each in listing.refused)
+    assert [found.key.version for found in newest_versions(tmp_path)] == [9223372036854775807]
 
 
 @pytest.mark.parametrize("error", [PermissionError, FileNotFoundError])

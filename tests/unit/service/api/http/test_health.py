@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from saccade.service.api.http.health import not_ready_reason
-from saccade.service.ipc.messages import Catalog, DeviceStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, ModelStatus
 from tests.unit.service.api.catalogs import WORKER_UP, catalog, instance, status, version_of
 
 DOWN = DeviceStatus("cpu", False, 1, "")
@@ -67,3 +67,19 @@ def test_a_model_that_requests_cannot_load_is_none() -> None:
     failed = msgspec.structs.replace(status(1, "failed"), on_demand=True)
 
     assert not_ready_reason(catalog(failed), True) == "no model could be loaded; /v1/models has the reasons"
+
+
+def test_pinned_version_that_failed_keeps_traffic_away_whatever_else_is_ready() -> None:
+    failed = catalog(status(3, "failed"), status(1, model="letters"))
+
+    assert not_ready_reason(failed, True) is None
+    assert "pinned version 3 of 'digits' failed" in str(not_ready_reason(failed, True, {"digits": 3}))
+    assert not_ready_reason(failed, True, {"letters": 1}) is None
+
+
+def test_model_that_a_refused_document_keeps_from_loading_keeps_traffic_away() -> None:
+    refused = ModelStatus("letters", problem="serving.json: generation: missing")
+
+    assert "desired state of 'letters' is refused" in str(not_ready_reason(catalog(status(1), models=(refused,)), True))
+    served = catalog(status(1), status(1, model="letters"), models=(refused,))
+    assert not_ready_reason(served, True) is None

@@ -13,16 +13,12 @@ from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.plans import PlanKey, plan_key
 from saccade.service.core import VersionKey
 from saccade.service.ipc.messages import DeviceFacts
+from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.settings import Settings
 from saccade.service.supervisor.engines.build_wire import BuildOrder, BuildOutcome, BuildProgress, BuildStage
-from saccade.service.supervisor.engines.plan_builder import (
-    Follow,
-    PlanBuilder,
-    PlanBuilderEvents,
-    ServedVersion,
-    StoreView,
-)
 from saccade.service.supervisor.engines.plan_decision import PlanDecision, Serving, StoredRecord
+from saccade.service.supervisor.engines.plans import Follow, Plans, PlanSources, StoreView
+from saccade.service.supervisor.placement.specs import InstanceSpec
 from tests.unit.service.supervisor.engines.plan_records import DENIED, FLOAT, H200, MANIFEST, PASSED, planned, stored
 
 KEY = VersionKey("digits", 1)
@@ -46,24 +42,22 @@ class Story:
         self._build = build
         self._seen = asyncio.Event()
         values = {"device": "cuda:0", "variant": "auto", "repository": Path("/repository"), **settings}
-        events = PlanBuilderEvents(self._decided, self._refused, self._seen.set)
-        self.builder = PlanBuilder("cuda:0", Settings.model_validate(values), self._view, self._run, events)
-        self.builder.device_found(facts)
-        self.builder.keep(ServedVersion(KEY, manifest, "a" * 64, Path("/repository/digits/1")))
+        self.plans = Plans(Settings.model_validate(values), self._changed, PlanSources(self._view, self._run))
+        self.plans.device_found("cuda:0", facts)
+        self.plans.follow({KEY: VerifiedVersion(manifest, "a" * 64, Path("/repository/digits/1"))})
 
-    def _decided(self, key: VersionKey, device: str, decision: PlanDecision) -> None:
-        assert (key, device) == (KEY, "cuda:0")
-        self.decisions.append(decision)
+    def _changed(self) -> None:
+        decision = self.plans.decisions.get((KEY, "cuda:0"))
+        if isinstance(decision, str) and decision not in self.refusals[-1:]:
+            self.refusals.append(decision)
+        elif isinstance(decision, PlanDecision) and decision not in self.decisions[-1:]:
+            self.decisions.append(decision)
         self._seen.set()
 
     def _view(self, key: VersionKey) -> StoreView:
         return StoreView(tuple(self.records), frozenset(self.elsewhere))
 
-    def _refused(self, key: VersionKey, device: str, reason: str) -> None:
-        self.refusals.append(reason)
-        self._seen.set()
-
-    async def _run(self, order: BuildOrder, follow: Follow) -> BuildOutcome:
+    async def _run(self, device: str, order: BuildOrder, follow: Follow) -> BuildOutcome:
         self.orders.append(order)
         self.running += 1
         assert self.running == 1
@@ -86,7 +80,7 @@ class Story:
 
     async def until(self, is_reached: Callable[[], bool]) -> None:
         """Runs the builder until something holds."""
-        running = asyncio.create_task(self.builder.run())
+        running = asyncio.create_task(self.plans.run())
         try:
             async with asyncio.timeout(10):
                 while not is_reached():
@@ -103,6 +97,11 @@ class Story:
 
     async def until_settled(self) -> None:
         await self.until(lambda: bool(self.decisions) and self.decisions[-1].build is None)
+
+
+def _spec(serving: Serving | None) -> InstanceSpec:
+    assert serving is not None
+    return InstanceSpec("cuda:0", serving.variant, serving.backend, serving.plan_dir, serving.plan_sha256)
 
 
 async def succeed(story: Story, order: BuildOrder, follow: Follow) -> BuildOutcome:
@@ -150,7 +149,7 @@ async def test_failing_build_is_tried_twice_and_the_reason_stays_visible() -> No
 
     assert len(story.orders) == 2
 
-    shown = {(status.variant, status.state, status.reason) for status in story.builder.statuses(KEY)}
+    shown = {(status.variant, status.state, status.reason) for status in story.plans.statuses(KEY)}
     assert ("fp16", "failed", "no kernel fits") in shown
     assert any(state == "missing" and "not built in 2 attempts" in reason for _, state, reason in shown)
 
@@ -164,7 +163,7 @@ async def test_build_that_the_store_does_not_show_is_not_repeated_for_ever() -> 
     await story.until_settled()
 
     assert len(story.orders) == 2
-    assert any("/engines does not show it" in status.reason for status in story.builder.statuses(KEY))
+    assert any("/engines does not show it" in status.reason for status in story.plans.statuses(KEY))
 
 
 async def test_denied_plan_is_not_built_again() -> None:
@@ -185,7 +184,7 @@ async def test_progress_is_seen_while_it_builds() -> None:
 
     async def slow(story: Story, order: BuildOrder, follow: Follow) -> BuildOutcome:
         follow(BuildProgress(BuildStage.BUILDING, 0.504))
-        seen.extend((item.state, item.stage, item.share) for item in story.builder.statuses(KEY))
+        seen.extend((item.state, item.stage, item.share) for item in story.plans.statuses(KEY))
         return await succeed(story, order, follow)
 
     story = Story(slow, manifest=ONE)
@@ -193,7 +192,7 @@ async def test_progress_is_seen_while_it_builds() -> None:
     await story.until_settled()
 
     assert seen == [("building", "building", 0.5)]
-    assert [(item.variant, item.state) for item in story.builder.statuses(KEY)] == [("fp16", "ready")]
+    assert [(item.variant, item.state) for item in story.plans.statuses(KEY)] == [("fp16", "ready")]
 
 
 async def test_plan_that_a_worker_cannot_open_is_built_anew_and_then_given_up() -> None:
@@ -201,13 +200,13 @@ async def test_plan_that_a_worker_cannot_open_is_built_anew_and_then_given_up() 
     await story.until_settled()
 
     for _ in range(2):
-        story.builder.plan_failed(KEY, "fp16", "the engine is damaged")
+        story.plans.not_opened(KEY, _spec(story.decisions[-1].serve), "the engine is damaged")
         count = len(story.decisions)
         await story.until(lambda count=count: len(story.decisions) > count and story.decisions[-1].build is None)  # type: ignore[misc]
 
     assert [order.anew for order in story.orders] == [False, True]
     assert story.decisions[-1].serve == FLOAT
-    assert any(item.reason == "the engine is damaged" for item in story.builder.statuses(KEY))
+    assert any(item.reason == "the engine is damaged" for item in story.plans.statuses(KEY))
 
 
 async def test_named_variant_whose_plan_cannot_be_built_is_refused_and_said_once() -> None:
@@ -228,7 +227,7 @@ async def test_plan_that_another_server_builds_is_waited_for() -> None:
 
     await story.until(lambda: bool(story.decisions))
 
-    (status,) = story.builder.statuses(KEY)
+    (status,) = story.plans.statuses(KEY)
     assert (status.state, status.reason) == ("waiting", "another server builds it")
     assert story.orders == []
 
@@ -246,6 +245,6 @@ async def test_dropped_version_is_forgotten(may_build: bool) -> None:
     story = Story(succeed, build_engines=may_build)
     await story.until_settled()
 
-    story.builder.drop(KEY)
+    story.plans.follow({})
 
-    assert list(story.builder.statuses(KEY)) == []
+    assert list(story.plans.statuses(KEY)) == []

@@ -1,0 +1,19 @@
+"""Chooses which requests a canary answers: by a keyed hash, so that all replicas agree without speaking. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from saccade.service.ipc.messages import ModelStatus
+
+CANARY = "canary"  # the label of the canary
+_POINTS = 1 << 64
+
+
+def goes_to_canary(serving: ModelStatus, routing_key: bytes) -> bool:
+    """Returns whether the canary answers requests of this key.
+
+    A key that the canary has stays there while the share grows. Another salt chooses other keys.
+    """
+    digest = hashlib.blake2b(routing_key, digest_size=8, key=serving.salt.encode()[:64]).digest()
+    return int.from_bytes(digest, "big") < serving.share * _POINTS

@@ -1,0 +1,231 @@
+"""What the supervisor has observed: versions and instances as they are, devices, usage. Each event changes one thing.
+
+Only the supervisor's event loop may call it. It decides nothing; `desired.py` does.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from saccade.service.core import VersionKey
+from saccade.service.ipc.messages import DeviceFacts, Load, Usage
+from saccade.service.ipc.messages import InstanceState as Report
+from saccade.service.repository.open import FoundVersion
+from saccade.service.supervisor.engines.plan_decision import PlanDecision
+from saccade.service.supervisor.facts import Facts, MemoryKey, memory_key
+from saccade.service.supervisor.policy import ServingPolicy
+from saccade.service.supervisor.state import (
+    Failed,
+    InstanceState,
+    Leaving,
+    Loading,
+    Placed,
+    Ready,
+    Refused,
+    Slot,
+    Verified,
+    Version,
+)
+
+_MAX_LOAD_CRASHES = 2  # a single crash may have another cause, such as too little memory at that moment
+
+
+class Observed:
+    """All that is known, by key and slot."""
+
+    def __init__(self) -> None:
+        self.versions: dict[VersionKey, Version] = {}
+        self.instances: dict[Slot, InstanceState] = {}
+        self._devices: dict[str, DeviceFacts] = {}
+        self._lost: set[str] = set()
+        self._measured: dict[MemoryKey, int] = {}
+        self._usages: dict[str, dict[VersionKey, Usage]] = {}  # by API process
+        self._instance_ids = itertools.count(1)
+        self._turns = itertools.count(1)
+
+    def facts(
+        self,
+        found: Sequence[FoundVersion],
+        policies: Mapping[str, ServingPolicy],
+        kept: Collection[VersionKey],
+        plans: Mapping[tuple[VersionKey, str], PlanDecision | str],
+        now_s: float,
+    ) -> Facts:
+        usages: dict[VersionKey, tuple[Usage, ...]] = {}
+        for reported in self._usages.values():
+            for key, usage in reported.items():
+                usages[key] = (*usages.get(key, ()), usage)
+        seen = (self.versions, self.instances, self._devices, frozenset(self._lost), self._measured, usages)
+        return Facts(found, policies, kept, plans, *seen, now_s)
+
+    # Versions
+
+    def added(self, found: FoundVersion) -> None:
+        self.versions[found.key] = Version(found)
+
+    def forgotten(self, key: VersionKey) -> None:
+        """Forgets a version and its instances, except those that a worker still has to unload."""
+        self.versions.pop(key, None)
+        for slot in [slot for slot, state in self.instances.items() if slot.key == key]:
+            if not isinstance(self.instances[slot], Leaving | Loading | Ready):
+                del self.instances[slot]
+
+    def checked(self, found: FoundVersion, check: Refused | Verified) -> None:
+        """Notes the result of a verification, unless the version was removed or replaced meanwhile."""
+        version = self.versions.get(found.key)
+        if version is not None and version.found == found:
+            self.versions[found.key] = replace(version, check=check)
+
+    def is_loaded(self, model: str) -> bool:
+        """Returns whether a version of a model is loaded, or was asked for."""
+        return any(
+            key.model == model and version.verified is not None and not version.is_asleep
+            for key, version in self.versions.items()
+        )
+
+    def woken(self, key: VersionKey) -> bool:
+        """Has a sleeping version loaded, after those of earlier requests; returns whether it slept."""
+        version = self.versions.get(key)
+        if version is None or version.verified is None or not version.is_asleep:
+            return False
+        check = replace(version.verified, is_asleep=False, turn=next(self._turns), ready_s=None)
+        self.versions[key] = replace(version, check=check)
+        return True
+
+    def evicted(self, key: VersionKey) -> None:
+        """Has a version sleep until a request asks for it again."""
+        version = self.versions[key]
+        if version.verified is not None:
+            self.versions[key] = replace(version, check=replace(version.verified, is_asleep=True))
+
+    def replaced(self, found: Iterable[FoundVersion]) -> list[FoundVersion]:
+        """Returns the verified versions whose files differ from those of the last look; each change is told once."""
+        changed = []
+        for each in found:
+            version = self.versions.get(each.key)
+            if version is None or version.verified is None:
+                continue
+            if each.fingerprint != (version.found.fingerprint if version.seen is None else version.seen):
+                self.versions[each.key] = replace(version, seen=each.fingerprint)
+                changed.append(each)
+        return changed
+
+    def missing(self, key: VersionKey, notice: str) -> bool:
+        """Notes that a loaded version's files are gone; returns whether that is new."""
+        self.versions[key] = replace(self.versions[key], seen=())  # a directory that comes back is compared
+        return self.noticed(key, notice)
+
+    def noticed(self, key: VersionKey, notice: str) -> bool:
+        """Notes what happened to a version's files while it is loaded; returns whether that is new."""
+        version = self.versions[key]
+        self.versions[key] = replace(version, notice=notice)
+        return version.notice != notice
+
+    # Workers and API processes
+
+    def device_ready(self, device: str, facts: DeviceFacts) -> None:
+        self._devices[device] = facts
+        self._lost.discard(device)
+
+    def device_lost(self, device: str) -> None:
+        """Has all instances of a device loaded again; one whose load keeps killing the worker fails."""
+        self._devices.pop(device, None)
+        self._lost.add(device)
+        for slot, state in list(self.instances.items()):
+            if slot.device != device:
+                continue
+            match state:
+                case Leaving():
+                    del self.instances[slot]
+                case Loading() if state.crashes + 1 >= _MAX_LOAD_CRASHES:
+                    self.instances[slot] = Failed(f"the worker died {state.crashes + 1} times while loading it")
+                case Loading():
+                    self.instances[slot] = Placed(state.crashes + 1)
+                case Ready():
+                    self.instances[slot] = Placed()
+
+    def reported(self, report: Report, now_s: float) -> tuple[Slot, InstanceState] | None:
+        """Applies a worker's report; returns None for an instance that is unknown or leaves."""
+        slot = self._slot(report.instance_id, Loading, Ready)
+        if slot is None:
+            return None
+        before = self.instances[slot]
+        crashes = before.crashes if isinstance(before, Loading) else 0
+        match report.state:
+            case "ready":
+                ready = Ready(report.instance_id, report.provider, report.memory_bytes, report.decodes_jpegs)
+                self.instances[slot] = ready
+                self._note_load(slot, report, now_s)
+            case "failed":
+                self.instances[slot] = Failed(report.reason)
+            case state:
+                self.instances[slot] = Loading(report.instance_id, crashes, is_warming=state == "warming")
+        return slot, self.instances[slot]
+
+    def _note_load(self, slot: Slot, report: Report, now_s: float) -> None:
+        version = self.versions.get(slot.key)
+        if version is None or version.verified is None:
+            return
+        check = version.verified
+        if report.memory_bytes:
+            self._measured[memory_key(slot, check)] = report.memory_bytes
+        seconds = report.seconds if slot.level == 0 or not check.load_seconds else check.load_seconds
+        ready_s = now_s if check.ready_s is None else check.ready_s
+        self.versions[slot.key] = replace(version, check=replace(check, load_seconds=seconds, ready_s=ready_s))
+
+    def unloaded(self, instance_id: int) -> None:
+        slot = self._slot(instance_id, Leaving)
+        if slot is not None:
+            del self.instances[slot]
+
+    def put(self, slot: Slot, state: InstanceState | None) -> None:
+        """Changes the state of an instance that no worker is told of; None forgets it."""
+        if state is None:
+            del self.instances[slot]
+        else:
+            self.instances[slot] = state
+
+    def told(self, slot: Slot, state: Leaving) -> None:
+        """Notes that the worker was told to unload an instance."""
+        self.instances[slot] = replace(state, is_told=True)
+
+    def loading(self, slot: Slot, crashes: int) -> Load | None:
+        """Returns the order to load an instance, under a number of its own; None when its version is gone."""
+        version = self.versions.get(slot.key)
+        if version is None or version.verified is None:
+            return None
+        instance_id = next(self._instance_ids)
+        self.instances[slot] = Loading(instance_id, crashes)
+        key, spec, check = slot.key, slot.spec, version.verified
+        return Load(
+            instance_id,
+            key.model,
+            key.version,
+            spec.variant,
+            str(version.found.path),
+            check.version.manifest_sha256,
+            check.batch_sizes,
+            spec.backend,
+            spec.plan_dir,
+            spec.plan_sha256,
+        )
+
+    def _slot(self, instance_id: int, *kinds: type) -> Slot | None:
+        for slot, state in self.instances.items():
+            if isinstance(state, kinds) and getattr(state, "instance_id", None) == instance_id:
+                return slot
+        return None
+
+    def memory_bytes(self, device: str) -> int:
+        """Returns the memory that the loaded instances of a device were measured to hold."""
+        states = [state for slot, state in self.instances.items() if slot.device == device]
+        return sum(state.memory_bytes for state in states if isinstance(state, Ready | Leaving))
+
+    def used(self, api: str, usages: Iterable[Usage]) -> None:
+        self._usages.setdefault(api, {}).update({VersionKey(usage.model, usage.version): usage for usage in usages})
+
+    def api_gone(self, api: str) -> None:
+        """Forgets the usages of an API process that ended."""
+        self._usages.pop(api, None)
