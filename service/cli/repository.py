@@ -77,10 +77,16 @@ def _print_version(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         gate, _, _ = row["gate"].partition(":")
         metric, _, _ = row["metric"].partition(",")
-        table.add_row(f"  {row['variant']}", gate, metric, row["interval"], f"{row['images_per_s']:.1f}")
+        table.add_row(
+            f"  {row['variant']}",
+            gate,
+            metric,
+            row["interval"],
+            f"{row['images_per_s']:.1f}" if row["images_per_s"] else "-",
+        )
     console.print(table)
     for text in _remarks(rows):
-        console.print(Padding(Text(text), (0, 0, 0, 4)))
+        console.print(Padding(Text(text), (0, 0, 0, 4), expand=False))
 
 
 def _remarks(rows: list[dict[str, Any]]) -> Iterator[str]:
