@@ -115,7 +115,9 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     pairs: list[PairFacts] = []
     total = 0
     try:
-        listing = list_pictures(recipe.task.task, recipe.labels, data, root, findings)
+        listing = list_pictures(
+            recipe.task.task, recipe.labels, data, root, findings, multi_label=recipe.task.multi_label
+        )
         tallies = [
             _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels))
             for name in ORDER
@@ -241,6 +243,8 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
 
 
 def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
+    if loaded.recipe.task.multi_label:
+        return ""  # how far such a metric varies depends on how rare the labels are
     used = next((split.used for split in splits if split.name == "test"), 0)
     return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""
 

@@ -258,7 +258,17 @@ def _classifier(
     kind, origin, why = score_kind(signs.file, output, given.scores)
     notes.add("outputs.scores", kind, origin, why)
     words = given.model_copy(update={"scores": kind, "names": (output.tensor.name,)})
-    return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
+    if given.threshold is None:
+        return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
+    if kind == "logits" or columns == 1:
+        why = "is one column, the second of two labels" if columns == 1 else "goes through a softmax, so labels compete"
+        raise SourceError(
+            f"{signs.file}: outputs.threshold cuts labels that stand for themselves, but {output} {why}; leave it out"
+            + ("" if columns == 1 else ", or write `scores: sigmoid`")
+        )
+    notes.add("task.multi_label", True, "said", "by outputs.threshold of the recipe")
+    spec = TaskSpec(task=Task.CLASSIFY, top_k=classes, multi_label=True, score_threshold=given.threshold)
+    return spec, classes, words
 
 
 def _segmenter(
@@ -273,6 +283,11 @@ def _segmenter(
         return spec, labels, words
     channels = output.shape[2 if is_channels_last(signs, output) else 0]
     if channels != 1:
+        if words.threshold is not None:
+            raise SourceError(
+                f"{signs.file}: outputs.threshold cuts one channel, and {output} has {channels} channels, of which the "
+                "largest wins; leave it out"
+            )
         if labels is not None and channels != labels:
             raise SourceError(f"{signs.file} gives {output}, {channels} classes per pixel; there are {labels} labels")
         return spec, channels, words
@@ -300,6 +315,11 @@ def _detector(
     hint: int | None,
     notes: _Notes,
 ) -> tuple[TaskSpec, int | None, OutputWords]:
+    if given.threshold is not None:
+        raise SourceError(
+            f"{signs.file}: outputs.threshold belongs to segmenters of one channel and classifiers of several labels; "
+            "for a detector write `task: {score_threshold: ...}`"
+        )
     found: Detector = detector_of(signs, outputs, given, labels, hint)
     for word, value, origin, why in found.findings:
         notes.add(word, value, origin, why)

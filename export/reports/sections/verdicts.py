@@ -54,7 +54,7 @@ def verdict_section(report: ExportReport) -> Section:
 
 
 def _operating_blocks(report: ExportReport) -> list[Block]:
-    """What users of a detector get when they name no score threshold; nothing for other tasks."""
+    """What users get who name no score threshold; nothing for tasks whose answers are not cut at one."""
     eager = report.reference_operating_point
     if eager is None:
         return []
@@ -62,7 +62,7 @@ def _operating_blocks(report: ExportReport) -> list[Block]:
     text = (
         f"From score {eager.score_threshold:g}, which is what a request gets when it names none, the eager network "
         f"reaches {name} {eager.metric.value:.4f} (precision {eager.precision:.4f}, recall {eager.recall:.4f}, F1 "
-        f"{eager.f1:.4f} at IoU 0.5). A variant passes at both or at neither."
+        f"{eager.f1:.4f}; boxes at IoU 0.5). A variant passes at both or at neither."
     )
     header = (
         "variant",
