@@ -26,6 +26,7 @@ from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
+MISSING = "required; the source does not say it"
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
@@ -319,7 +320,7 @@ def _what(problem: ErrorDetails) -> str:
         if model is not None:
             return _unknown_key(str(problem["loc"][-1]), model)
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
-        return "required; the source does not say it"
+        return MISSING
     return problem["msg"].removeprefix("Value error, ")
 
 

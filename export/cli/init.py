@@ -20,7 +20,7 @@ from saccade.export.data.label_tables import LABEL_TABLE, table_labels
 from saccade.export.data.split_sources import split_folder_names
 from saccade.export.errors import ExportError, RecipeError, SourceError
 from saccade.export.qualification.proposals import BATCH, Proposal, proposal
-from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.recipe import MISSING, LoadedRecipe, Recipe, load_recipe
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
@@ -53,8 +53,9 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     """Writes source, weights and data to `out`, and labels when only the data names them; the source knows the rest.
 
     An existing recipe is updated: source, weights, data and lines that `init` wrote are replaced, and the user's own
-    lines stay. Raises RecipeError when `out` is no recipe or needs more than these lines, and SourceError when no
-    source takes the checkpoint; `out` is unchanged in both cases.
+    lines stay. Raises RecipeError when `out` is no recipe or what it says contradicts the source, SourceError when no
+    source takes the checkpoint, and DataRefused for data that cannot be read; `out` is unchanged then. A new recipe
+    that only lacks what nobody said is kept, and RecipeError names what to add.
     """
     if not data.is_dir():
         raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
@@ -82,10 +83,10 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
         if labels is not None:
             new = _written(lines | {"labels": line("labels", labels)}, before, out)
         return replace(new, findings=findings)
-    except RecipeError as error:
-        missing = str(error).removeprefix(f"{out}: ")
-        raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
-    except SourceError:
+    except (ExportError, SaccadeError) as error:
+        if before is None and isinstance(error, RecipeError) and MISSING in str(error):
+            missing = str(error).removeprefix(f"{out}: ")
+            raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
         out.unlink() if before is None else out.write_text(before)
         raise
 

@@ -85,6 +85,46 @@ def test_doubtful_scores_are_refused(tmp_path: Path, table: Any, end: str, outpu
         source_facts(source_spec({"kind": "onnx", "outputs": outputs}), path)
 
 
+@pytest.mark.parametrize("end", ["Sigmoid", "Identity"])
+def test_a_threshold_answers_every_label_by_its_own_probability(tmp_path: Path, end: str) -> None:
+    path = table_file(tmp_path / "net.onnx", {"p": LOGITS}, ends={"p": end})
+    words = {"threshold": 0.4} if end == "Sigmoid" else {"threshold": 0.4, "scores": "sigmoid"}
+    source = {"kind": "onnx", "outputs": words}
+
+    facts = source_facts(source_spec(source), path)
+    scores, ids = scores_of(path, source)
+
+    assert facts.task == TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True, score_threshold=0.4)
+    np.testing.assert_allclose(scores, np.sort(1 / (1 + np.exp(-LOGITS)))[::-1], rtol=1e-5)
+    assert ids.tolist() == [1, 0, 2]
+
+
+def test_the_recipes_task_makes_logits_stand_for_themselves(tmp_path: Path) -> None:
+    path = table_file(tmp_path / "net.onnx", {"l": LOGITS})
+
+    scores, _ = scores_of(path, task=TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True))
+
+    np.testing.assert_allclose(scores, np.sort(1 / (1 + np.exp(-LOGITS)))[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "end", "outputs", "text"),
+    [
+        (LOGITS, "Identity", {}, "goes through a softmax, so labels compete; leave it out, or write `scores: sigmoid`"),
+        (LOGITS[:1], "Sigmoid", {}, "is one column, the second of two labels; leave it out"),
+        (np.zeros((3, SIDE, SIDE), np.float32), "Identity", {}, "cuts one channel, and .* has 3 channels"),
+        (np.zeros((1, SIDE, SIDE), np.float32) + 3, "Identity", {}, "outputs: {scores: sigmoid}"),
+    ],
+)
+def test_a_threshold_needs_scores_that_stand_for_themselves(
+    tmp_path: Path, table: Any, end: str, outputs: dict[str, Any], text: str
+) -> None:
+    path = table_file(tmp_path / "net.onnx", {"p": table}, size=(SIDE, SIDE), ends={"p": end})
+
+    with pytest.raises(SourceError, match=text):
+        source_facts(source_spec({"kind": "onnx", "outputs": {"threshold": 0.4, **outputs}}), path)
+
+
 def mean_file(path: Path, shape: list[Any], element: int = TensorProto.FLOAT) -> Path:
     """Logits are means over pixels of each channel, times 4 or -4."""
     channels_last = shape[3] in (1, 3)
