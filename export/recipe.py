@@ -19,7 +19,7 @@ from saccade.export.data.label_names import ensure_labels_differ
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest
-from saccade.export.recipe_gaps import completed
+from saccade.export.recipe_gaps import READY, completed
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
@@ -200,6 +200,7 @@ class LoadedRecipe(Frozen):
     path: Path
     recipe: Recipe
     sha256: str
+    quantized: str = ""  # what shows that the weights are int8 already and served as they are; empty: float
     given: Path = Path("recipe.yaml")  # the path as the user gave it, which reports repeat in commands
 
     @property
@@ -266,7 +267,14 @@ def load_recipe(path: Path) -> LoadedRecipe:
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     if "labels" in document and isinstance(recipe.data, FolderData):
         _ensure_labels_differ(path, recipe.labels)
-    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), given=path)
+    others = [variant for variant in recipe.variants if variant not in READY]
+    if facts.quantized and others:
+        raise RecipeError(
+            f"{path}: {weights} is quantized to int8 already ({facts.quantized}), and {', '.join(others)} needs a "
+            "float network: leave `variants` out, or name the float file in `weights`"
+        )
+    digest = hashlib.sha256(raw).hexdigest()
+    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=digest, quantized=facts.quantized, given=path)
 
 
 def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:

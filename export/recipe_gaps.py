@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from saccade.export.network import SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.specs import SourceSpec, source_name
+from saccade.export.variants import VariantKind
 
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
+READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
 _HALF = 0.5  # score from which a label is answered
 
 
@@ -22,6 +24,8 @@ def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) 
     whole.setdefault("model", _model_name(source, document.get("weights")))
     if facts.labels is not None:
         whole.setdefault("labels", facts.labels)
+    if facts.quantized:
+        whole.setdefault("variants", list(READY))
     for name, fact in (
         ("task", facts.task),
         ("preprocess", facts.preprocess),

@@ -232,7 +232,8 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
     """Notes calibration sets with too few different pictures; formats below 32 bits need them for activation ranges."""
     recipe = loaded.recipe
     needed = recipe.calibration.min_images
-    reduced = [variant for variant in recipe.variants if TRAITS[variant].precision != "fp32"]
+    calibrated = () if loaded.quantized else recipe.variants
+    reduced = [variant for variant in calibrated if TRAITS[variant].precision != "fp32"]
     for split in splits:
         different = min(split.used, split.images - split.repeated)
         if split.name == "calibration" and reduced and 0 < different < needed:

@@ -57,7 +57,7 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
     match task.task:
         case Task.CLASSIFY:
             yield from _scores_in_range(answer[0], "sigmoid" if task.multi_label else "logits")
-            yield from _label_faults(answer, task) if task.multi_label else _class_faults(*answer, labels)
+            yield from _label_faults(answer, task) if task.multi_label else _class_faults(answer[0], answer[1], labels)
         case Task.DETECT:
             yield from _scores_in_range(answer[1], "sigmoid")
             yield from _detection_faults(answer, task, preprocess)

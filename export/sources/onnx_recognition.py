@@ -90,6 +90,9 @@ def recognised(
     """
     _ensure_servable(signs)
     notes = _Notes()
+    if signs.quantized is not None:
+        why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
+        notes.add("variants", "int8-cpu", "said", why)
     outputs = _chosen(signs, given.outputs)
     if signs.ultralytics is not None and signs.ultralytics.is_yolov5 and len(outputs[0].shape) != 2:
         signs = replace(signs, ultralytics=None)  # a classifier, or someone else's: it says too little
@@ -124,10 +127,10 @@ def recognised(
 
 
 def _ensure_servable(signs: FileSigns) -> None:
-    if signs.quantized:
+    if signs.quantized is not None and not signs.quantized.is_int8:
         raise SourceError(
-            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized}); name the float "
-            "file that it was made from, and saccade quantizes and gates that itself"
+            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized.sign}), and not to "
+            "int8; name the float file that it was made from, and saccade quantizes and gates that itself"
         )
     facts = signs.ultralytics
     if facts is not None and facts.task in _UNSERVED:

@@ -17,8 +17,17 @@ def verdict_section(report: ExportReport) -> Section:
         blocks.append(
             Text("The weights are random: this network was never trained, and its answers mean nothing.", "bad")
         )
+    quantized = report.network.get("quantized")
+    subject = (
+        "The eager fp32 network"
+        if not quantized
+        else (
+            f"The file's weights are int8 already ({quantized}), so no float network exists: the reference is the file "
+            "itself, run by ONNX Runtime without int8 kernels. It"
+        )
+    )
     eager = (
-        f"The eager fp32 network reaches {reference.name} {reference.value:.4f} "
+        f"{subject} reaches {reference.name} {reference.value:.4f} "
         f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] on {reference.images} test images "
         f"({reference.confidence:.0%} interval). Drops are paired with it, image by image."
     )
