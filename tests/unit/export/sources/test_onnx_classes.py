@@ -179,7 +179,10 @@ def test_value_range_is_the_normalisation(tmp_path: Path) -> None:
     assert (facts.normalisation.mean[0], facts.normalisation.std[0]) == (0.5, 0.5)
 
 
-def test_quantized_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "is_served"), [(TensorProto.INT8, True), (TensorProto.FLOAT8E4M3FN, False)])
+def test_a_file_that_is_quantized_already_is_served_as_int8_or_refused(
+    tmp_path: Path, kind: int, is_served: bool
+) -> None:
     nodes = [
         helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
         helper.make_node("Conv", ["images", "w"], ["c"], name="stem"),
@@ -187,7 +190,7 @@ def test_quantized_file_is_refused(tmp_path: Path) -> None:
         helper.make_node("Flatten", ["p"], ["logits"]),
     ]
     tensors = [
-        numpy_helper.from_array(np.ones((2, 3, 1, 1), np.int8), "w8"),
+        helper.make_tensor("w8", kind, [2, 3, 1, 1], [1.0] * 6 if not is_served else [1] * 6),
         numpy_helper.from_array(np.float32(0.1), "scale"),
     ]
     values = [
@@ -195,10 +198,13 @@ def test_quantized_file_is_refused(tmp_path: Path) -> None:
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     onnx.save(model, tmp_path / "net.onnx")
 
-    with pytest.raises(SourceError, match=r"weights are quantized already \(the weights of stem\)"):
+    if is_served:
+        assert source_facts(source_spec("onnx"), tmp_path / "net.onnx").quantized == "the weights of stem"
+        return
+    with pytest.raises(SourceError, match=r"quantized already \(the weights of stem\), and not to int8"):
         source_facts(source_spec("onnx"), tmp_path / "net.onnx")
 
 
