@@ -264,11 +264,8 @@ def _classifier(
     if given.threshold is None:
         return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
     if kind == "logits" or columns == 1:
-        why = "is one column, the second of two labels" if columns == 1 else "goes through a softmax, so labels compete"
-        raise SourceError(
-            f"{signs.file}: outputs.threshold cuts labels that stand for themselves, but {output} {why}; leave it out"
-            + ("" if columns == 1 else ", or write `scores: sigmoid`")
-        )
+        why = "is one column, the second of two labels" if columns == 1 else "needs `scores: sigmoid` for that"
+        raise SourceError(f"{signs.file}: outputs.threshold is for labels that do not compete, but {output} {why}")
     notes.add("task.multi_label", True, "said", "by outputs.threshold of the recipe")
     spec = TaskSpec(task=Task.CLASSIFY, top_k=classes, multi_label=True, score_threshold=given.threshold)
     return spec, classes, words
@@ -288,8 +285,7 @@ def _segmenter(
     if channels != 1:
         if words.threshold is not None:
             raise SourceError(
-                f"{signs.file}: outputs.threshold cuts one channel, and {output} has {channels} channels, of which the "
-                "largest wins; leave it out"
+                f"{signs.file}: outputs.threshold cuts one channel, and of {output} the largest of {channels} wins"
             )
         if labels is not None and channels != labels:
             raise SourceError(f"{signs.file} gives {output}, {channels} classes per pixel; there are {labels} labels")

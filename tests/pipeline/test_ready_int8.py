@@ -1,4 +1,4 @@
-"""ONNX files that are int8 already. Promises: published as they are, gated as int8, and nothing else is made of them."""
+"""ONNX files that are int8 already. Promises: published as they are, gated as int8, nothing else made of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from saccade.export.graph.quantized_graph import quantized_weights
 from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.recipe import load_recipe
 from saccade.models.contract.manifest import read_manifest
+from saccade.service.repository.report_agreement import ensure_report_agrees
 
 COLOURS = ("blue", "green", "red")
 SIDE = 16
@@ -105,6 +106,7 @@ def test_a_quantized_file_is_published_as_the_int8_that_it_is(
     assert isinstance(share, float)
     assert share > 0.95  # the normalisation in front of the file is float
     assert manifest.batchable is is_batchable  # dynamic ranges are those of a whole batch
+    ensure_report_agrees(version, manifest)  # as servers do: every layer's precision is read from the file
     published = quantized_weights(onnx.load(version / "int8-cpu.onnx"))
     assert published is not None
     assert published.is_int8

@@ -110,9 +110,9 @@ def test_the_recipes_task_makes_logits_stand_for_themselves(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("table", "end", "outputs", "text"),
     [
-        (LOGITS, "Identity", {}, "goes through a softmax, so labels compete; leave it out, or write `scores: sigmoid`"),
-        (LOGITS[:1], "Sigmoid", {}, "is one column, the second of two labels; leave it out"),
-        (np.zeros((3, SIDE, SIDE), np.float32), "Identity", {}, "cuts one channel, and .* has 3 channels"),
+        (LOGITS, "Identity", {}, "do not compete, but .* needs `scores: sigmoid` for that"),
+        (LOGITS[:1], "Sigmoid", {}, "is one column, the second of two labels"),
+        (np.zeros((3, SIDE, SIDE), np.float32), "Identity", {}, "cuts one channel, and of .* the largest of 3 wins"),
         (np.zeros((1, SIDE, SIDE), np.float32) + 3, "Identity", {}, "outputs: {scores: sigmoid}"),
     ],
 )
