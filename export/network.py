@@ -69,9 +69,9 @@ class SourceFacts:
     labels: tuple[str, ...] | None = None  # class_id is the index
     preprocess: PreprocessSpec | None = None
     normalisation: Normalisation | None = None
-    quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
     # fit: crop: the share of the shortest edge that the cut keeps, for a recipe that changes width and height only.
     crop_share: float | None = None
+    quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
 
 
 @dataclass(frozen=True, slots=True)
