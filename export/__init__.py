@@ -14,7 +14,7 @@
     cli/            the program `saccade-export`
 
     network.py         what every source gives: a module, its outputs, what its library knows
-    recipe.py          validates recipe.yaml and completes it from its source
+    recipe.py          validates recipe.yaml, which `recipe_gaps.py` completes from its source
     step_table.py      lists the steps as data; `steps.py` says what a step is, `pipeline.py` runs them
     artifact.py        keeps what steps made, by content; `import_closure.py` finds the code that a step depends on
     variants.py        what a variant's name means: a form of the weights in a precision
@@ -29,7 +29,8 @@ A recipe's way
 5. `convert/onnx_from_torch.py` converts, `convert/conversion_proof.py` holds the file to the eager network on
    `convert/proof_images.py` and finds networks whose images must not share a batch;
    `convert/onnx_optimization.py` simplifies and rewrites.
-6. `qualification/reference.py` runs the eager float network on the test split.
+6. `qualification/reference.py` runs the eager float network on the test split; `qualification/library_agreement.py`
+   compares its answers with another program's, where the recipe asks for that.
 7. `plans/targets.py` asks which runtimes take the graph.
 8. `precision/make.py` makes each variant's file.
 9. `qualification/qualify.py` measures that file through `qualification/serving.py`, which opens it as the server does;

@@ -71,6 +71,7 @@ class SourceFacts:
     normalisation: Normalisation | None = None
     # fit: crop: the share of the shortest edge that the cut keeps, for a recipe that changes width and height only.
     crop_share: float | None = None
+    quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ def planned_steps(loaded: LoadedRecipe) -> list[tuple[Step, Part]]:
 
 
 def _parts_of(step: Step, loaded: LoadedRecipe) -> tuple[Part, ...]:
+    if not step.is_asked(loaded):
+        return ()
     match step.scope:
         case "model":
             return (None,)

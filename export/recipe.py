@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,15 @@ from saccade.export.data.image_split import Split
 from saccade.export.data.label_names import ensure_labels_differ
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.network import NetworkRequest, SourceFacts
-from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.network import NetworkRequest
+from saccade.export.recipe_gaps import READY, completed
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
-from saccade.export.sources.specs import SourceSpec, source_name
+from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-_LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
+MISSING = "required; the source does not say it"
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
@@ -190,6 +189,8 @@ class Recipe(Frozen):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
         if self.task.top_k > len(self.labels):
             raise ValueError(f"top_k {self.task.top_k} exceeds the {len(self.labels)} labels")
+        if self.task.multi_label and self.task.top_k != len(self.labels):
+            raise ValueError("task.multi_label answers every label above score_threshold: leave top_k out")
         return self
 
 
@@ -199,6 +200,7 @@ class LoadedRecipe(Frozen):
     path: Path
     recipe: Recipe
     sha256: str
+    quantized: str = ""  # what shows that the weights are int8 already and served as they are; empty: float
     given: Path = Path("recipe.yaml")  # the path as the user gave it, which reports repeat in commands
 
     @property
@@ -265,7 +267,14 @@ def load_recipe(path: Path) -> LoadedRecipe:
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     if "labels" in document and isinstance(recipe.data, FolderData):
         _ensure_labels_differ(path, recipe.labels)
-    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), given=path)
+    others = [variant for variant in recipe.variants if variant not in READY]
+    if facts.quantized and others:
+        raise RecipeError(
+            f"{path}: {weights} is quantized to int8 already ({facts.quantized}), and {', '.join(others)} needs a "
+            "float network: leave `variants` out, or name the float file in `weights`"
+        )
+    digest = hashlib.sha256(raw).hexdigest()
+    return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=digest, quantized=facts.quantized, given=path)
 
 
 def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
@@ -274,65 +283,6 @@ def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
         ensure_labels_differ(labels)
     except DataRefused as error:
         raise RecipeError(f"{path}: {error}") from error
-
-
-def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
-    """Fills gaps of the document with the source's facts; sections that the recipe gives win key by key."""
-    whole = dict(document)
-    whole.setdefault("model", _model_name(source, document.get("weights")))
-    if facts.labels is not None:
-        whole.setdefault("labels", facts.labels)
-    for name, fact in (
-        ("task", facts.task),
-        ("preprocess", facts.preprocess),
-        ("normalisation", facts.normalisation),
-    ):
-        if fact is None:
-            continue
-        given = whole.get(name, {})
-        if isinstance(given, dict):
-            whole[name] = _merged(fact, given)
-    _fit_crop_to_size(whole, facts, document.get("preprocess"))
-    _fit_top_k_to_labels(whole, document.get("task"))
-    return whole
-
-
-def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
-    """Keeps the share of the picture that the source cuts out when a recipe changes only the size."""
-    fact = facts.preprocess
-    if fact is None or fact.fit != "crop" or not isinstance(given, dict):
-        return
-    if not {"width", "height"} & set(given) or {"shortest_edge", "resize_to", "cover", "fit"} & set(given):
-        return
-    width, height = whole["preprocess"]["width"], whole["preprocess"]["height"]
-    # other values are named by the validation
-    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
-        whole["preprocess"] |= crop_at_size(fact, facts.crop_share, width, height)
-
-
-def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:
-    """Limits the number of answered classes to the number of labels, unless the recipe sets it."""
-    task, labels = whole.get("task"), whole.get("labels")
-    if not isinstance(task, dict) or not isinstance(labels, list | tuple) or not isinstance(task.get("top_k"), int):
-        return
-    if not (isinstance(given, dict) and "top_k" in given):
-        task["top_k"] = min(task["top_k"], len(labels)) if labels else task["top_k"]
-
-
-def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
-    """Merges a section with the facts; another kind of resize drops them, because their sizes would contradict it."""
-    known = fact.model_dump()
-    if "fit" in given and given["fit"] != known.get("fit"):
-        known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
-    return known | given
-
-
-def _model_name(source: SourceSpec, weights: object) -> str:
-    """Returns the network's own name, or the checkpoint's name when the source has none."""
-    name = source_name(source).lower().rpartition("/")[2].rpartition(":")[2]
-    if name == source.kind and isinstance(weights, str):
-        name = Path(weights).stem.lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind
 
 
 def _with_file_words(path: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -378,7 +328,7 @@ def _what(problem: ErrorDetails) -> str:
         if model is not None:
             return _unknown_key(str(problem["loc"][-1]), model)
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
-        return "required; the source does not say it"
+        return MISSING
     return problem["msg"].removeprefix("Value error, ")
 
 

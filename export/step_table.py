@@ -13,6 +13,7 @@ from saccade.export.plans.targets import installed_tensorrt, run_targets
 from saccade.export.precision.make import run_precision
 from saccade.export.precision.quantization.calibrate import calibrated_forms, run_calibrate
 from saccade.export.publish.publish import run_publish
+from saccade.export.qualification.library_agreement import answers_digest, run_library
 from saccade.export.qualification.qualify import run_qualify
 from saccade.export.qualification.reference import run_reference
 from saccade.export.qualification.speed_step import run_speed
@@ -20,7 +21,10 @@ from saccade.export.recipe import LoadedRecipe
 from saccade.export.sources import source_digest
 from saccade.export.steps import Step
 
-_WHOLE = ("wrap", "preprocess", "compress", "onnx_from_torch", "reference", "onnx_optimization", "calibrate", "targets")
+_WHOLE = (
+    *("wrap", "preprocess", "compress", "onnx_from_torch", "library", "reference", "onnx_optimization", "calibrate"),
+    "targets",
+)
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -72,12 +76,27 @@ STEPS: tuple[Step, ...] = (
     Step(
         "onnx_from_torch",
         run_onnx_from_torch,
-        inputs=("data", "wrap"),
-        config=lambda loaded: (
-            _parts(loaded, "onnx", "preprocess", "data") | {"batch_error": loaded.recipe.gate.max_batch_error}
-        ),
+        inputs=("wrap",),  # `compare` exports without step data, because its pictures need no labels
+        config=lambda loaded: {
+            **_parts(loaded, "onnx", "preprocess", "data"),
+            "files": files_digest(loaded),
+            "batch_error": loaded.recipe.gate.max_batch_error,
+        },
         tools=("torch", "onnx", "onnxscript", "onnxruntime"),
         scope="form",
+    ),
+    Step(
+        "library",
+        run_library,
+        inputs=("onnx_from_torch",),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
+            "files": files_digest(loaded),
+            "answers": answers_digest(loaded),
+            "source": source_digest(loaded.network_request()),
+        },
+        tools=("onnxruntime", "numpy", "pillow", "simplejpeg", "ultralytics"),
+        is_asked=lambda loaded: loaded.recipe.gate.library_agreement is not None,
     ),
     Step(
         "reference",

@@ -52,6 +52,7 @@ class Step:
     tools: tuple[str, ...]  # packages whose version decides the outcome
     scope: Literal["model", "form", "variant"] = "model"  # runs once, once per form of the weights, or once per variant
     skips_dense: bool = False  # a step of forms that does nothing for the dense one
+    is_asked: Callable[[LoadedRecipe], bool] = lambda loaded: True  # False: this recipe has no such step
     is_reusable: bool = True  # False: cheap or about the outside world, so always run
     is_measured: bool = False  # figures vary from run to run, so dependents are keyed by its identity, not its content
     is_good: Callable[[Detail], bool] = lambda detail: True

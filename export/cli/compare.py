@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
+from saccade.export.data.datasets import DataStore
 from saccade.export.errors import RecipeError
-from saccade.export.pipeline import RunSettings
-from saccade.export.qualification.compare import Library, answers_from_file, answers_of_library, compared, pictures_of
+from saccade.export.gate.limits import LibraryName
+from saccade.export.graph.onnx_graph import MODEL_FILE
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.compare import answers_from_file, answers_of_library, compared, pictures_of
 from saccade.export.qualification.picture_answers import PictureDifference, agreement_share
-from saccade.export.recipe import load_recipe
+from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.models.contract.specs import Task
 
+_GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
 _WORST = 5
 _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels"}
 
@@ -25,7 +30,7 @@ _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels
 @click.option(
     "--with",
     "library",
-    type=click.Choice([each.value for each in Library]),
+    type=click.Choice(get_args(LibraryName)),
     help="the library to ask, where it is installed",
 )
 @click.option("--answers", type=FILE, help="an old pipeline's answers: COCO results, or labels by file name")
@@ -36,7 +41,7 @@ _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels
 @options.as_json
 def compare(
     recipe: Path,
-    library: str | None,
+    library: LibraryName | None,
     answers: Path | None,
     pictures: int,
     least: float,
@@ -53,8 +58,8 @@ def compare(
         theirs = answers_from_file(loaded, answers, pictures)
     else:
         assert library is not None
-        theirs = answers_of_library(loaded, Library(library), limit)
-    found = list(compared(loaded, theirs, pictures_of(loaded, pictures), RunSettings(work, Path("repository")), limit))
+        theirs = answers_of_library(loaded, library, limit)
+    found = list(compared(loaded, _deploy_graph(loaded, work), theirs, pictures_of(loaded, pictures), limit))
     if not found:
         raise RecipeError("there is no picture that both sides answered")
     share = agreement_share(found)
@@ -62,8 +67,19 @@ def compare(
         document = {"share": share, "least": least, "pictures": [asdict(each) for each in found]}
         print_json(document)
     else:
-        print(*_lines(found, _UNITS[loaded.recipe.task.task], share), sep="\n")
+        units = "labels" if loaded.recipe.task.multi_label else _UNITS[loaded.recipe.task.task]
+        print(*_lines(found, units, share), sep="\n")
     raise SystemExit(0 if share >= least else 1)
+
+
+def _deploy_graph(loaded: LoadedRecipe, work: Path) -> Path:
+    """Exports the deploy graph when it does not exist yet. Raises RecipeError when that fails."""
+    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
+    results = run_pipeline(loaded, RunSettings(work, Path("repository"), until=_GRAPH_STEP), DataStore(), quiet)
+    last = results[-1]
+    if last.artifact is None:
+        raise RecipeError(f"step {last.step} failed, so there is nothing to compare: {last.detail.get('error', '')}")
+    return last.artifact.file(MODEL_FILE)
 
 
 def _lines(found: list[PictureDifference], units: str, share: float) -> list[str]:

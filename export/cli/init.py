@@ -16,10 +16,11 @@ from saccade.export.cli.init_onnx import existing_text, settled_words
 from saccade.export.cli.recipe_text import line, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import folders_in
+from saccade.export.data.label_tables import LABEL_TABLE, table_labels
 from saccade.export.data.split_sources import split_folder_names
 from saccade.export.errors import ExportError, RecipeError, SourceError
 from saccade.export.qualification.proposals import BATCH, Proposal, proposal
-from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.recipe import MISSING, LoadedRecipe, Recipe, load_recipe
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
@@ -34,6 +35,8 @@ from saccade.service.errors import SaccadeError
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _USERS_OWN = frozenset({*Recipe.model_fields, *TOP_WORDS} - {"source", "weights", "data"})
+_SEVERAL_WHY = f"found in the data: {LABEL_TABLE}"
+_SEVERAL_LABELS = line("task", {"multi_label": True}, _SEVERAL_WHY)
 _WITH_CLASS_COUNT = ("timm", "torchvision")
 
 
@@ -50,8 +53,9 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     """Writes source, weights and data to `out`, and labels when only the data names them; the source knows the rest.
 
     An existing recipe is updated: source, weights, data and lines that `init` wrote are replaced, and the user's own
-    lines stay. Raises RecipeError when `out` is no recipe or needs more than these lines, and SourceError when no
-    source takes the checkpoint; `out` is unchanged in both cases.
+    lines stay. Raises RecipeError when `out` is no recipe or what it says contradicts the source, SourceError when no
+    source takes the checkpoint, and DataRefused for data that cannot be read; `out` is unchanged then. A new recipe
+    that only lacks what nobody said is kept, and RecipeError names what to add.
     """
     if not data.is_dir():
         raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
@@ -67,14 +71,22 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         new = _written(lines, before, out)
-        labels = _folder_labels(data, new.loaded.recipe)
+        table = _label_table(data)
+        if (
+            table is not None
+            and new.loaded.recipe.task.task is Task.CLASSIFY
+            and "task" not in yaml.safe_load(new.text)
+        ):
+            lines["task"] = _SEVERAL_LABELS
+            new = _written(lines, before, out)
+        labels = _data_labels(data, table, new.loaded.recipe)
         if labels is not None:
             new = _written(lines | {"labels": line("labels", labels)}, before, out)
         return replace(new, findings=findings)
-    except RecipeError as error:
-        missing = str(error).removeprefix(f"{out}: ")
-        raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
-    except SourceError:
+    except (ExportError, SaccadeError) as error:
+        if before is None and isinstance(error, RecipeError) and MISSING in str(error):
+            missing = str(error).removeprefix(f"{out}: ")
+            raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
         out.unlink() if before is None else out.write_text(before)
         raise
 
@@ -92,10 +104,14 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     except (ExportError, SaccadeError) as error:
         return new, (f"nothing is proposed: {error}",)
     known = yaml.safe_load(new.text)
-    added = {name: section for name, section in found.lines.items() if name not in known}
-    if not added:
+    text = new.text
+    for name, section in found.lines.items():
+        if name not in known:
+            text += line(name, section)
+        else:  # only a line that this program wrote about the data is made longer
+            text = text.replace(_SEVERAL_LABELS, line(name, {"multi_label": True, **section}, _SEVERAL_WHY))
+    if text == new.text:
         return new, found.sentences
-    text = new.text + "".join(line(name, section) for name, section in added.items())
     out.write_text(text)
     return replace(new, loaded=load_recipe(out), text=text), found.sentences
 
@@ -171,12 +187,18 @@ def _written(lines: Mapping[str, str], before: str | None, out: Path) -> NewReci
     return NewRecipe(load_recipe(out), text)
 
 
-def _folder_labels(data: Path, recipe: Recipe) -> list[str] | None:
-    """Returns the sorted class folders as labels when the classes have no names of their own, as training code does."""
+def _label_table(data: Path) -> Path | None:
+    """Returns the first table that gives each picture several labels."""
+    return next(iter(sorted(data.glob(LABEL_TABLE)) or sorted(data.glob(f"*/{LABEL_TABLE}"))), None)
+
+
+def _data_labels(data: Path, table: Path | None, recipe: Recipe) -> list[str] | None:
+    """Returns the table's labels or the sorted class folders when the classes have no names of their own."""
     found = Findings()  # unused: `check` reports what is wrong with the data
     splits = split_folder_names([folder.name for folder in folders_in(data, found)], (), str(data)).values()
     roots = [data / name for name in splits] or [data]
     names = sorted({folder.name for root in roots for folder in folders_in(root, found)})
+    names = names if table is None else table_labels(table)
     is_nameless = recipe.labels == generic_labels(len(recipe.labels))
     is_fitting = recipe.task.task is Task.CLASSIFY and len(names) == len(recipe.labels)
     return names if is_nameless and is_fitting else None

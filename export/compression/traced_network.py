@@ -162,7 +162,8 @@ def used_weights(module: fx.GraphModule) -> dict[str, Tensor]:
 def _meaning(context: StepContext, facts: Mapping[str, object]) -> Meaning:
     if facts["scores_output"] == "network_1":
         return "scored_boxes"
-    return "numbers" if context.recipe.task.task is Task.DETECT else "distribution"
+    task = context.recipe.task
+    return "numbers" if task.task is Task.DETECT or task.multi_label else "distribution"
 
 
 def _class_ids(
@@ -170,8 +171,9 @@ def _class_ids(
 ) -> np.ndarray[Any, np.dtype[np.int64]] | None:
     if spec.labels_share == 0.0:
         return None
-    if context.recipe.task.task is not Task.CLASSIFY:
+    if context.recipe.task.task is not Task.CLASSIFY or context.recipe.task.multi_label:
         raise RecipeError(
-            "recovery.labels_share: only classifiers learn from labels here; leave it at 0 for the teacher"
+            "recovery.labels_share: only classifiers of one label per picture learn from labels here; leave it at 0 "
+            "for the teacher"
         )
     return np.array([sample.class_id for sample in split.samples if isinstance(sample, ClassSample)], np.int64)

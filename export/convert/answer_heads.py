@@ -6,7 +6,7 @@ Detection has its own file, `detection_heads.py`; tests compare all heads with t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
     """Returns the head that fits a network's form; `raw` is what the network answers to one image."""
     match network.form:
         case "logits":
-            return ClassifyHead(task.top_k)
+            return ClassifyHead(task.top_k, "sigmoid" if task.multi_label else "softmax")
         case "probabilities":
-            return ClassifyHead(task.top_k, are_probabilities=True)
+            return ClassifyHead(task.top_k, "none")
         case "dense_logits":
             height, width = flat_outputs(raw)[0].shape[2:]
             return SegmentHead((height, width), (preprocess.height, preprocess.width))
@@ -43,17 +43,18 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
 
 
 class ClassifyHead(nn.Module):
-    """Turns logits (n, classes) into the best `top_k` classes with softmax scores; probabilities stay as they are."""
+    """Turns scores (n, classes) into the best `top_k` classes as probabilities; `none`: they are some already."""
 
-    def __init__(self, top_k: int, *, are_probabilities: bool = False) -> None:
+    def __init__(self, top_k: int, activation: Literal["softmax", "sigmoid", "none"]) -> None:
         super().__init__()
         self.top_k = top_k
-        self.are_probabilities = are_probabilities
+        self.activation = activation
 
     def forward(self, raw: Any) -> tuple[Tensor, Tensor]:
         found = flat_outputs(raw)[0]
-        probabilities = found if self.are_probabilities else functional.softmax(found, dim=1)
-        scores, class_ids = torch.topk(probabilities, self.top_k, dim=1)
+        if self.activation != "none":
+            found = torch.sigmoid(found) if self.activation == "sigmoid" else functional.softmax(found, dim=1)
+        scores, class_ids = torch.topk(found, self.top_k, dim=1)
         return scores, class_ids.to(torch.int32)
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.datasets import DataStore, has_split
+from saccade.export.errors import DataRefused
 from saccade.export.recipe import LoadedRecipe
 
 COUNT = 8
@@ -16,15 +17,23 @@ _OWN = 4  # a text detector sees no text in drawn pictures, and its answer to th
 def proof_images(data: DataStore, loaded: LoadedRecipe) -> NDArray[np.uint8]:
     """Returns COUNT pictures as model input (n, height, width, 3), own and drawn ones in turn, always the same.
 
-    Own pictures are some of the calibration split; without such a split, all are drawn. Raises DataRefused.
+    Own pictures are some of the calibration split. All are drawn where the data has no such split, or no labels: a run
+    ends before that, but `saccade-export compare` needs none.
     """
     spec = loaded.recipe.preprocess
     pictures = drawn_images(COUNT, spec.height, spec.width)
-    if has_split(loaded, "calibration"):
-        own = data.split(loaded, "calibration").images
+    own = _own_images(data, loaded)
+    if len(own):
         chosen = np.linspace(0, len(own) - 1, min(_OWN, len(own))).round().astype(int)
         pictures[: 2 * len(chosen) : 2] = own[chosen]
     return pictures
+
+
+def _own_images(data: DataStore, loaded: LoadedRecipe) -> NDArray[np.uint8]:
+    try:
+        return data.split(loaded, "calibration").images if has_split(loaded, "calibration") else np.empty(0, np.uint8)
+    except DataRefused:
+        return np.empty(0, np.uint8)
 
 
 def drawn_images(count: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -73,6 +73,8 @@ def run_wrap(context: StepContext) -> Detail:
     (context.out / EXTRA_OUTPUTS_FILE).write_bytes(orjson.dumps([extra.model_dump() for extra in extras]))
     (context.out / FOLDS_FILE).write_bytes(orjson.dumps(deployable.folds, option=orjson.OPT_INDENT_2))
     facts = _facts(deployable, trace, recipe)
+    if context.loaded.quantized:
+        facts["quantized"] = context.loaded.quantized
     (context.out / FACTS_FILE).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     return facts
 

@@ -115,7 +115,9 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     pairs: list[PairFacts] = []
     total = 0
     try:
-        listing = list_pictures(recipe.task.task, recipe.labels, data, root, findings)
+        listing = list_pictures(
+            recipe.task.task, recipe.labels, data, root, findings, multi_label=recipe.task.multi_label
+        )
         tallies = [
             _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels))
             for name in ORDER
@@ -230,7 +232,8 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
     """Notes calibration sets with too few different pictures; formats below 32 bits need them for activation ranges."""
     recipe = loaded.recipe
     needed = recipe.calibration.min_images
-    reduced = [variant for variant in recipe.variants if TRAITS[variant].precision != "fp32"]
+    calibrated = () if loaded.quantized else recipe.variants
+    reduced = [variant for variant in calibrated if TRAITS[variant].precision != "fp32"]
     for split in splits:
         different = min(split.used, split.images - split.repeated)
         if split.name == "calibration" and reduced and 0 < different < needed:
@@ -241,6 +244,8 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
 
 
 def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
+    if loaded.recipe.task.multi_label:
+        return ""  # how far such a metric varies depends on how rare the labels are
     used = next((split.used for split in splits if split.name == "test"), 0)
     return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""
 

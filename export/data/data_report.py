@@ -58,11 +58,13 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
     occurring = [class_id for class_id, count in enumerate(split.images_with) if count]
     where = f"split {split.name!r} ({split.source})"
     match task:
-        case Task.CLASSIFY if len(labels) > 1 and len(occurring) == 1:
+        case Task.CLASSIFY if len(labels) > 1 and len(occurring) == 1 and not split.images_without:
             return [
                 f"{where} shows only {labels[occurring[0]]!r}, so answering that is always right: add pictures of the "
                 "other labels"
             ]
+        case Task.CLASSIFY if not occurring:
+            return [f"{where} shows no label in any picture: check that its table belongs to its pictures"]
         case Task.DETECT if not occurring:
             return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
         case Task.SEGMENT if not occurring:

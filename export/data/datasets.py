@@ -24,7 +24,15 @@ class DataStore:
         """Returns a split. Side effect: the first call for a split reads or renders its images and decodes them."""
         recipe = loaded.recipe
         # Equal keys mean equal images and truth, because ids depend on the labels and a folder's path on the recipe's.
-        parts = (recipe.task.task.value, name, recipe.data, recipe.preprocess, recipe.labels, loaded.path.parent)
+        parts = (
+            recipe.task.task.value,
+            recipe.task.multi_label,
+            name,
+            recipe.data,
+            recipe.preprocess,
+            recipe.labels,
+            loaded.path.parent,
+        )
         key = repr(parts)
         if key not in self._loaded:
             self._loaded[key] = prepare_split(name, labelled_images(loaded, name), recipe.preprocess)
@@ -36,7 +44,9 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
     recipe = loaded.recipe
     if isinstance(recipe.data, FolderData):
         root = loaded.beside(recipe.data.path)
-        return folder_samples(recipe.task.task, recipe.labels, recipe.data, root, name)[0]
+        return folder_samples(
+            recipe.task.task, recipe.labels, recipe.data, root, name, multi_label=recipe.task.multi_label
+        )[0]
     if name == "calibration":
         ensure_instances_disjoint("calibration", "test")
     return digit_samples(recipe.task, recipe.labels, recipe.data, name)

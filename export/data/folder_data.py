@@ -3,7 +3,8 @@
 Below `path` lies either one folder per split (`test`, `tuning` or `val`, `train`, `calibration`; not all are needed),
 or one set of pictures, which is divided by the digest of each file. A set has one of these layouts:
 
-- classify: a folder per label (`data/class_folders.py`)
+- classify: a folder per label (`data/class_folders.py`), or with several labels per picture Roboflow's `_classes.csv`
+  (`data/label_tables.py`)
 - detect: COCO's `annotations.json`, Roboflow's `_annotations.coco.json` (`data/coco_boxes.py`), or a `data.yaml` with
   YOLO's label files (`data/yolo_boxes.py`)
 - segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, or 255 where unlabelled
@@ -22,9 +23,10 @@ from saccade.export.data.coco_boxes import coco_pictures
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import folders_in
 from saccade.export.data.image_split import Split
-from saccade.export.data.labelled_images import ClassSample, Sample
+from saccade.export.data.label_tables import LABEL_TABLE, label_pictures
+from saccade.export.data.labelled_images import Sample
 from saccade.export.data.mask_folders import mask_pictures
-from saccade.export.data.pictures import ClassTruth, Picture
+from saccade.export.data.pictures import ClassTruth, LabelsTruth, Picture
 from saccade.export.data.split_sources import (
     UNDIVIDED,
     SplitSource,
@@ -69,12 +71,27 @@ def split_sources(task: Task, labels: Sequence[str], root: Path, findings: Findi
     return completed_sources(given, str(root)) if given else dict(UNDIVIDED)
 
 
-def list_pictures(task: Task, labels: Sequence[str], data: FolderData, root: Path, findings: Findings) -> Listing:
+def list_pictures(
+    task: Task,
+    labels: Sequence[str],
+    data: FolderData,
+    root: Path,
+    findings: Findings,
+    *,
+    multi_label: bool = False,
+) -> Listing:
     """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`."""
     sources = split_sources(task, labels, root, findings)
     parts = {source.folder: root / source.folder for source in sources.values()}
     in_order, max_bad = data.order == "sorted", data.limits.max_bad_boxes
     match task:
+        case Task.CLASSIFY if multi_label:
+            pictures = label_pictures(parts, labels, in_order, findings)
+        case Task.CLASSIFY if any((part / LABEL_TABLE).exists() for part in parts.values()):
+            raise DataRefused(
+                f"data.path: {root} has a {LABEL_TABLE}, so its pictures may show several labels: write `task: "
+                "{multi_label: true}`"
+            )
         case Task.CLASSIFY:
             pictures = class_pictures(parts, labels, in_order, findings)
         case Task.DETECT if (yolo := yolo_path(root)) is not None:
@@ -87,11 +104,11 @@ def list_pictures(task: Task, labels: Sequence[str], data: FolderData, root: Pat
 
 
 def folder_samples(
-    task: Task, labels: Sequence[str], data: FolderData, root: Path, name: Split
+    task: Task, labels: Sequence[str], data: FolderData, root: Path, name: Split, *, multi_label: bool = False
 ) -> tuple[list[Sample], int]:
     """Returns the split's samples and how many more the folder holds. Raises DataRefused naming what does not fit."""
     findings = Findings()
-    listing = list_pictures(task, labels, data, root, findings)
+    listing = list_pictures(task, labels, data, root, findings, multi_label=multi_label)
     findings.ensure_no_complaints()
     if name not in listing.sources:
         raise DataRefused(f"data.path: {root} has no split {name!r}: add a folder of that name")
@@ -118,8 +135,8 @@ def image_limit(data: FolderData, name: Split) -> int:
 
 
 def _sample(picture: Picture, encoded: bytes) -> Sample:
-    if isinstance(picture.truth, ClassTruth):
-        return ClassSample(encoded, picture.truth.class_id)
+    if isinstance(picture.truth, ClassTruth | LabelsTruth):
+        return picture.sample(encoded, (0, 0))  # the size matters to boxes and masks only
     try:
         height, width, _ = decode_image(encoded, ImageLimits()).shape
     except SaccadeError as error:

@@ -18,6 +18,20 @@ class ClassSample:
     class_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class LabelsSample:
+    """An encoded image with every label that it shows, in ascending order; it may show none."""
+
+    encoded: bytes
+    class_ids: tuple[int, ...]
+
+    def is_shown(self, classes: int) -> NDArray[np.bool_]:
+        """Tells of each label whether the image shows it, (classes,)."""
+        shown = np.zeros(classes, np.bool_)
+        shown[list(self.class_ids)] = True
+        return shown
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectSample:
     encoded: bytes
@@ -38,4 +52,4 @@ class SegmentSample:
     mask: NDArray[np.uint8]  # (height, width) of the image; IGNORED where unlabelled
 
 
-Sample = ClassSample | DetectSample | SegmentSample
+Sample = ClassSample | LabelsSample | DetectSample | SegmentSample

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.errors import DataRefused
 
 Size = tuple[int, int]  # width, height of the upright picture
@@ -18,6 +18,11 @@ Size = tuple[int, int]  # width, height of the upright picture
 @dataclass(frozen=True, slots=True)
 class ClassTruth:
     class_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsTruth:
+    class_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,13 +70,15 @@ class MaskTruth:
 @dataclass(frozen=True, slots=True)
 class Picture:
     path: Path
-    truth: ClassTruth | BoxTruth | MaskTruth
+    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
         """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
         match self.truth:
             case ClassTruth(class_id):
                 return ClassSample(encoded, class_id)
+            case LabelsTruth(class_ids):
+                return LabelsSample(encoded, class_ids)
             case BoxTruth():
                 kept = ~self.truth.beside(size)
                 boxes = self.truth.in_pixels(size)[kept]

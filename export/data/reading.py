@@ -19,7 +19,7 @@ from PIL import Image
 
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
-from saccade.export.data.pictures import BoxTruth, ClassTruth, MaskTruth, Picture, Size, fitting_mask
+from saccade.export.data.pictures import BoxTruth, ClassTruth, LabelsTruth, MaskTruth, Picture, Size, fitting_mask
 from saccade.export.errors import DataRefused
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
@@ -88,6 +88,8 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
     match picture.truth:
         case ClassTruth(class_id):
             ids, counts = np.array([class_id]), np.array([1])
+        case LabelsTruth(class_ids):
+            ids, counts = np.array(class_ids, np.int64), np.ones(len(class_ids), np.int64)
         case BoxTruth() as truth:
             _ensure_declared(picture.path, truth, size)
             beside = truth.beside(size)

@@ -19,6 +19,7 @@ from saccade.export.gate.judged_variants import judged_variants
 from saccade.export.plans.targets import read_targets
 from saccade.export.precision.files import CALIBRATION_FILE
 from saccade.export.qualification.benchmark import cpu_name
+from saccade.export.qualification.library_agreement import read_library_figure
 from saccade.export.qualification.reference import read_reference
 from saccade.export.recipe import LoadedRecipe
 from saccade.export.reports.export_report import (
@@ -107,6 +108,7 @@ def _report(context: StepContext) -> ExportReport:
         thresholds=recipe.gate,
         looser_data_limits=looser_data_limits(recipe),
         fidelity=read_fidelity(context.inputs["preprocess"]),
+        library=read_library_figure(context.inputs),
         conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),
         folds=tuple(FoldFigure.model_validate(fold) for fold in read_folds(context.inputs["wrap"].directory)),
         targets=read_targets(context.inputs["targets"]),

@@ -13,6 +13,7 @@ from saccade.export.gate.decision import gate_decision
 from saccade.export.gate.limits import GateThresholds, changed_limits
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.publish.repository import newest_manifest
+from saccade.export.qualification.library_agreement import read_library_figure
 from saccade.export.qualification.qualify import REPORT_FILE
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.export.qualification.speed_step import SpeedFigures, read_speed
@@ -27,6 +28,7 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
     previous = newest_manifest(context.repository, recipe.model)
     fidelity = read_fidelity(context.inputs["preprocess"])
     speeds = read_speed(context.inputs["speed"])
+    library = read_library_figure(context.inputs)
     variants: list[VariantReport] = []
     for name in recipe.variants:
         measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE)
@@ -37,6 +39,7 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
             external_sha256=_hashes_of(file.parent, qualify),
             is_trained=recipe.weights is not None,
             fidelity=fidelity,
+            library=library,
             previous=previous.variant(name) if previous else None,
             agreed=recipe.gate,
         )
@@ -85,6 +88,7 @@ def judged_again(
         external_sha256=_hashes_of(directory, variant.qualify) if file.exists() else None,
         is_trained=report.weights != "random",
         fidelity=report.fidelity,
+        library=report.library,
         agreed=agreed,
         report_sha256=_report_hashes(directory),
     )

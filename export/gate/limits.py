@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from saccade.export.variants import Precision, VariantKind
 from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Frozen
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Agreement = Literal["top1", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
+Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
 
 # Least agreement with the eager network when the recipe names none; keys as in `agreement.py`. A variant that is as
 # good as the network may still answer differently when both are unsure, and sparse weights do so more often. These
 # limits therefore catch broken variants, and the metric's budget catches lost accuracy.
 MIN_AGREEMENT: Mapping[Agreement, float] = {
     "top1": 0.97,
+    "labels": 0.95,
     "box_f1": 0.85,
     "box_iou": 0.85,
     "mask_iou": 0.85,
@@ -32,9 +33,35 @@ MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "b
 # What a network must gain over the best guess, as a share of the distance from the guess to a perfect metric. A
 # detector's guess reaches nearly zero, so a small gain says much; a classifier may guess nearly right from brightness
 # alone.
-MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05}
+MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05, "label_map": 0.05}
 # With fewer test images, intervals are so wide that a limit of this file is reached only by luck.
-MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50}
+MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50, "label_map": 100}
+
+
+_LIBRARY_SHARE = 0.99
+LibraryName = Literal["ultralytics", "timm", "transformers", "torchvision", "onnx"]
+
+
+class LibraryAgreement(Frozen):
+    """Another program's answers, which the converted float network must give too.
+
+    They are read from `answers`, a file beside the recipe, or asked of the installed library that `with` names. They
+    are compared with the float network that every variant is made from, so that the check stands or falls for all
+    variants together; how far a variant is from that network is what `min_agreement` limits.
+    """
+
+    model_config = ConfigDict(validate_by_name=True)
+
+    answers: str | None = None
+    library: LibraryName | None = Field(default=None, alias="with")
+    min_share: Share = _LIBRARY_SHARE  # share of their boxes, pictures or pixels that are ours too
+    pictures: int = Field(default=100, ge=1)  # at most so many, the first by name
+
+    @model_validator(mode="after")
+    def _names_one_program(self) -> LibraryAgreement:
+        if (self.answers is None) == (self.library is None):
+            raise ValueError("say either `answers: old.json` or `with: LIBRARY`")
+        return self
 
 
 class GateThresholds(Frozen):
@@ -74,6 +101,7 @@ class GateThresholds(Frozen):
     max_metric_regression: float | None = Field(default=None, ge=0)  # drop against the newest published version
     # share of pixels within one level of the library's own
     min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)
+    library_agreement: LibraryAgreement | None = None  # null: no other program is asked
     allow_random_weights: bool = False  # true: an untrained network may be published
     allow_loose_thresholds: bool = False  # true: limits beyond LOOSEST are accepted, and the report says so
 
@@ -147,6 +175,8 @@ def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterato
         yield f"min_agreement.{agreement}", least, MIN_AGREEMENT[agreement]
     for precision, share in thresholds.min_precision_share.items():
         yield f"min_precision_share.{precision}", share, MIN_PRECISION_SHARE[precision]
+    if thresholds.library_agreement is not None:
+        yield "library_agreement.min_share", thresholds.library_agreement.min_share, _LIBRARY_SHARE
     # Limits that depend on the task are compared with the least that any task asks for.
     if thresholds.min_skill is not None:
         yield "min_skill", thresholds.min_skill, min(MIN_SKILL.values())
@@ -172,3 +202,5 @@ def _bounded(thresholds: GateThresholds) -> Iterator[tuple[str, float, float]]:
             yield name, value, limit
     for variant, value in thresholds.max_metric_drop_by_variant.items():
         yield f"max_metric_drop_by_variant.{variant}", value, LOOSEST["max_metric_drop"]
+    if thresholds.library_agreement is not None:
+        yield "library_agreement.min_share", thresholds.library_agreement.min_share, LOOSEST["min_agreement"]

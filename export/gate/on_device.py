@@ -95,6 +95,7 @@ def _settled(
         external_sha256=beside,
         is_trained=report.weights != "random",
         fidelity=report.fidelity,
+        library=report.library,
         agreed=recipe.gate,
     )
     return VariantReport(qualify=qualify, gate=gate_decision(qualify, report.thresholds, facts))

@@ -78,4 +78,5 @@ def _facts(version_dir: Path, found: VariantReport, report: ExportReport) -> Gat
         external_sha256={name: file_sha256(version_dir / name) for name in qualify.external_sha256},
         is_trained=report.weights != "random",
         fidelity=report.fidelity,
+        library=report.library,
     )

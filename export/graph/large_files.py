@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from saccade.export.errors import GraphError
-from saccade.export.graph.sessions import cpu_session, quiet_options
+from saccade.export.graph.quantized_graph import quantized_weights
+from saccade.export.graph.sessions import cpu_session, plain_options, quiet_options
 
 EXTERNAL_ABOVE_BYTES = 256 << 20  # bytes of weights; smaller graphs are simpler to handle in one file
 _INLINE_BELOW_BYTES = 1 << 20  # shapes, scales and biases, which rewrites read, stay in the graph
@@ -94,8 +95,11 @@ def hand_on_weights(model: onnx.ModelProto, source: Path, target: Path, name: st
 
 
 def plain_session(file: Path) -> onnxruntime.InferenceSession:
-    """Opens a session to compare answers with; one of large weights neither folds nor repacks copies of them."""
-    options = quiet_options()
+    """Opens a session to compare answers with; one of large weights neither folds nor repacks copies of them.
+
+    A graph whose weights are quantized already runs without int8 kernels, like the file that it was made from.
+    """
+    options = plain_options() if quantized_weights(load_graph(file)) is not None else quiet_options()
     if weight_files(file):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")

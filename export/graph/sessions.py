@@ -17,6 +17,13 @@ def quiet_options() -> onnxruntime.SessionOptions:
     return options
 
 
+def plain_options() -> onnxruntime.SessionOptions:
+    """Returns options of a quiet session without int8 kernels, so that a quantized file is its own float reference."""
+    options = quiet_options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return options
+
+
 def cpu_session(
     model: str | bytes | Path, options: onnxruntime.SessionOptions | None = None
 ) -> onnxruntime.InferenceSession:

@@ -20,12 +20,27 @@ _SMALL = 4096  # elements: enough for shapes, axes, scales and indices, which in
 _INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 _NEVER_EVALUATED = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "NonMaxSuppression"})
 
+_RUNTIME_DOMAIN = "com.microsoft"
+# by operator: a standard one of the same shapes, and which inputs are its
+_SAME_SHAPES: dict[str, tuple[str, slice]] = {
+    "QLinearAdd": ("Add", slice(0, 4, 3)),
+    "QLinearMul": ("Mul", slice(0, 4, 3)),
+    "QLinearSigmoid": ("Sigmoid", slice(0, 1)),
+    "QLinearLeakyRelu": ("LeakyRelu", slice(0, 1)),
+    "QLinearSoftmax": ("Softmax", slice(0, 1)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", slice(0, 1)),
+    "QLinearAveragePool": ("AveragePool", slice(0, 1)),
+    "QLinearConcat": ("Concat", slice(2, None, 3)),
+    "QGemm": ("Gemm", slice(0, 4, 3)),
+}
+
 Shapes = dict[str, tuple[int, ...]]
 
 
 def concrete_shapes(model: onnx.ModelProto) -> Shapes:
     """Returns shapes by tensor when the graph gets one image; a side that depends on data is 0."""
     bare = without_weights(model)
+    _use_standard_operators(bare.graph)
     for value in (*bare.graph.input[:1], *bare.graph.output):
         dimensions = value.type.tensor_type.shape.dim
         if dimensions and not dimensions[0].dim_value:
@@ -35,6 +50,18 @@ def concrete_shapes(model: onnx.ModelProto) -> Shapes:
         known = _shapes_in(graph)
         if not _evaluate(bare, known):
             return known | {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+
+
+def _use_standard_operators(graph: onnx.GraphProto) -> None:
+    """Replaces ONNX Runtime's operators on quantized values by standard ones that give the same shapes."""
+    for node in graph.node:
+        if node.domain != _RUNTIME_DOMAIN or node.op_type not in _SAME_SHAPES:
+            continue
+        node.op_type, places = _SAME_SHAPES[node.op_type]
+        kept = [node.input[place] for place in range(len(node.input))[places]]
+        del node.input[:]
+        node.input.extend(kept)
+        node.domain = ""
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ from saccade.export.graph.onnx_graph import WEIGHTED_OPS, layer_of, network_node
 from saccade.export.plans.tensorrt_from_onnx import NetworkLayer, find_tensorrt, network_layers
 from saccade.export.precision.concrete_shapes import concrete_shapes, without_weights
 from saccade.export.variants import Precision
-from saccade.service.repository.layer_precision import PRECISIONS, QUANTIZED, ProductSides
+from saccade.service.repository.layer_precision import INTEGER_PRODUCTS, PRECISIONS, QUANTIZED, ProductSides
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,12 @@ def layer_precisions(model: onnx.ModelProto) -> tuple[LayerPrecision, ...]:
     """Returns all convolutions and matrix products in graph order.
 
     A layer counts as int8 or fp8 only when both its sides come out of DequantizeLinear of that type; operators that
-    only move values may lie between for activations, but not for weights. Raises GraphError when the graph does not say
-    how large a layer is.
+    only move values may lie between for activations, but not for weights. Operators that multiply integers are int8.
+    Raises GraphError when the graph does not say how large a layer is.
     """
     graph = _LayerReader(model)
-    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in WEIGHTED_OPS)
+    wanted = WEIGHTED_OPS | INTEGER_PRODUCTS.keys()
+    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in wanted)
 
 
 def share_in(layers: Iterable[LayerPrecision], precision: Precision) -> float:
@@ -146,7 +147,7 @@ class _LayerReader:
         self._sides = ProductSides(producers, self._tensors, lambda name: self._types.get(name, 0))
 
     def layer(self, node: onnx.NodeProto) -> LayerPrecision:
-        weight = self._stored(node.input[1])
+        weight = self._stored(node.input[_weight_position(node)])
         return LayerPrecision(
             node=node.name,
             op=node.op_type,
@@ -173,12 +174,12 @@ class _LayerReader:
 
     def _flops(self, node: onnx.NodeProto) -> int:
         outputs = math.prod(self._shape(node, node.output[0]))
-        first, second = self._shape(node, node.input[0]), self._shape(node, node.input[1])
-        if node.op_type == "Conv":
+        first, second = (self._shape(node, node.input[place]) for place in (0, _weight_position(node)))
+        if node.op_type in ("Conv", "QLinearConv", "ConvInteger"):
             return 2 * outputs * math.prod(second[1:])
         if node.op_type == "ConvTranspose":
             return 2 * math.prod(first) * math.prod(second[1:])
-        depth = first[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else first[-1]
+        depth = first[0] if node.op_type in ("Gemm", "QGemm") and attribute(node, "transA", 0) else first[-1]
         return 2 * outputs * depth
 
     def _shape(self, node: onnx.NodeProto, name: str) -> tuple[int, ...]:
@@ -189,6 +190,10 @@ class _LayerReader:
                 "FLOPs cannot be counted: give the graph constant shapes apart from the batch"
             )
         return shape
+
+
+def _weight_position(node: onnx.NodeProto) -> int:
+    return INTEGER_PRODUCTS.get(node.op_type, 1)
 
 
 def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -15,6 +15,7 @@ from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.files import weights_name, write_bare
 from saccade.export.precision.mixed_precision import make_bf16, make_fp16
 from saccade.export.precision.quantization.quantize import make_quantized
+from saccade.export.precision.ready import make_ready
 from saccade.export.steps import StepContext
 from saccade.export.variants import VariantKind
 
@@ -22,7 +23,7 @@ from saccade.export.variants import VariantKind
 def run_precision(context: StepContext) -> Detail:
     """Writes `model.onnx` in the variant's precision."""
     assert context.variant is not None
-    maker = _MAKERS.get(context.variant)
+    maker = make_ready if context.loaded.quantized else _MAKERS.get(context.variant)
     if maker is None:
         raise RecipeError(f"nothing makes the variant {context.variant!r} yet; made are: {', '.join(_MAKERS)}")
     return maker(context)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit, prepare_split
-from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.errors import DataRefused
 from saccade.export.gate.device_figures import EvaluationData
 from saccade.export.qualification.accuracy import Answer
@@ -66,6 +66,12 @@ def _truth_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
     first = samples[0]
     if isinstance(first, ClassSample):
         return {"class_ids": np.array([each.class_id for each in samples if isinstance(each, ClassSample)], np.int64)}
+    if isinstance(first, LabelsSample):
+        shown = [each.class_ids for each in samples if isinstance(each, LabelsSample)]
+        return {
+            "class_ids": np.array([class_id for each in shown for class_id in each], np.int64),
+            "label_counts": np.array([len(each) for each in shown], np.int64),
+        }
     if isinstance(first, DetectSample):
         scenes = [each for each in samples if isinstance(each, DetectSample)]
         return {
@@ -88,6 +94,9 @@ def _crowds_of(sample: DetectSample) -> NDArray[np.bool_]:
 def _samples(task: Task, arrays: Arrays) -> list[Sample]:
     encoded = [piece.tobytes() for piece in _pieces(arrays["encoded"], arrays["encoded_sizes"])]
     match task:
+        case Task.CLASSIFY if "label_counts" in arrays:
+            sets = _pieces(arrays["class_ids"], arrays["label_counts"])
+            return [LabelsSample(image, tuple(ids.tolist())) for image, ids in zip(encoded, sets, strict=True)]
         case Task.CLASSIFY:
             ids = arrays["class_ids"].tolist()
             return [ClassSample(image, class_id) for image, class_id in zip(encoded, ids, strict=True)]

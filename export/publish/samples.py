@@ -11,7 +11,7 @@ import orjson
 from pycocotools import mask as coco_mask
 
 from saccade.export.data.image_split import ImageSplit
-from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample
+from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample
 from saccade.export.recipe import Recipe
 
 SAMPLES_DIR = ".samples"
@@ -45,6 +45,8 @@ def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
     """Returns the truth in the terms of the API's answer: `classes`, `detections` or `segments`."""
     if isinstance(sample, ClassSample):
         return {"classes": [{"label": labels[sample.class_id], "class_id": sample.class_id}]}
+    if isinstance(sample, LabelsSample):
+        return {"classes": [{"label": labels[each], "class_id": each} for each in sample.class_ids]}
     if isinstance(sample, DetectSample):
         boxes = sample.boxes if sample.is_crowd is None else sample.boxes[~sample.is_crowd]
         return {

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.data.image_split import ImageSplit, batches
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from saccade.export.qualification.label_evidence import LabelEvidence, scores_by_label
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.metrics import confusion_matrix
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 Infer = Callable[[NDArray[np.uint8]], Answer]
-Kind = TypeVar("Kind", ClassSample, DetectSample, SegmentSample)
+Kind = TypeVar("Kind", ClassSample, LabelsSample, DetectSample, SegmentSample)
 
 
 def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batch_size: int) -> Evidence:
@@ -35,6 +36,9 @@ def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
 def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Evidence:
     """Makes evidence from the answers to all images of a split."""
     match task.task:
+        case Task.CLASSIFY if task.multi_label:
+            shown = np.stack([_truth(sample, LabelsSample).is_shown(classes) for sample in split.samples])
+            return LabelEvidence(scores_by_label(answer), shown)
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
             return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)

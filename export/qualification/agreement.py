@@ -1,8 +1,9 @@
 """Measures how far two answers agree, in the task's own terms: shares that are 1.0 for equal answers.
 
-Classifiers are compared by their first class, and detectors by the boxes that a client would get, matched greedily by
-overlap. Segmenters are compared by masks and by their boundaries, after Cheng et al., Boundary IoU: Improving
-Object-Centric Image Segmentation Evaluation, arXiv 2103.16562, whose band is 2 % of the image's diagonal wide.
+Classifiers are compared by their first class, or by F1 of the labels that reach the threshold, and detectors by the
+boxes that a client would get, matched greedily by overlap. Segmenters are compared by masks and by their boundaries,
+after Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, arXiv 2103.16562, whose band
+is 2 % of the image's diagonal wide.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.gate.limits import Agreement
+from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.specs import Task, TaskSpec
 
 MIN_BOX_IOU = 0.5
@@ -28,6 +30,10 @@ FloatArray = NDArray[np.float64]
 def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: int) -> dict[Agreement, float]:
     """Returns named shares between 0 and 1; both answers are to the same images in the same order."""
     match task.task:
+        case Task.CLASSIFY if task.multi_label:
+            left, right = (scores_by_label(each) >= task.score_threshold for each in (found, expected))
+            answered = int(left.sum() + right.sum())
+            return {"labels": _share(2.0 * int((left & right).sum()), answered, empty=1.0)}
         case Task.CLASSIFY:
             return {"top1": float((found[1][:, 0] == expected[1][:, 0]).mean())}
         case Task.DETECT:

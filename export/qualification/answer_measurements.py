@@ -29,7 +29,10 @@ def parity_figures(
         count = min(size, len(images))
         found = backend.infer(batch_of(images, size))
         gap = answer_difference(
-            [array[:count] for array in found], [array[:count] for array in expected], recipe.task.task
+            [array[:count] for array in found],
+            [array[:count] for array in expected],
+            recipe.task.task,
+            multi_label=recipe.task.multi_label,
         )
         figures.append(
             ParityFigure(batch_size=size, relative_l2=gap.relative_l2, class_agreement=1.0 - gap.id_disagreement)
@@ -46,7 +49,12 @@ def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArra
         together = backend.infer(batch)
         for row in range(max(0, size - _INVARIANCE_IMAGES), size):
             alone = backend.infer(batch[row : row + 1])
-            gap = answer_difference([array[row : row + 1] for array in together], alone, recipe.task.task)
+            gap = answer_difference(
+                [array[row : row + 1] for array in together],
+                alone,
+                recipe.task.task,
+                multi_label=recipe.task.multi_label,
+            )
             errors.append(gap.relative_l2)
             disagreements.append(gap.id_disagreement)
     finite = [error for error in errors if error is not None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from saccade.export.data.image_split import ImageSplit
-from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, Sample
+from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample
 from saccade.export.qualification.disagreements import (
     Answer,
     Disagreements,
@@ -64,7 +64,7 @@ def write_examples(
     return Disagreements(
         images=len(amounts),
         differing=int((amounts > 0).sum()),
-        measure=measure_of(task.task),
+        measure=measure_of(task),
         examples=tuple(examples),
     )
 
@@ -102,6 +102,12 @@ def _jpeg(picture: Image.Image) -> bytes:
 def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str]) -> str:
     """Words one image's answer."""
     match task.task:
+        case Task.CLASSIFY if task.multi_label:
+            rows = np.flatnonzero(answer[0][index] >= task.score_threshold)
+            ids, scores = answer[1][index, rows].tolist(), answer[0][index, rows].tolist()
+            return _some(
+                [f"{_label(labels, each)} {score:.2f}" for each, score in zip(ids, scores, strict=True)], "nothing"
+            )
         case Task.CLASSIFY:
             pairs = zip(answer[1][index, :3].tolist(), answer[0][index, :3].tolist(), strict=True)
             return ", ".join(f"{_label(labels, class_id)} {score:.2f}" for class_id, score in pairs)
@@ -117,6 +123,8 @@ def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str
 def truth_text(sample: Sample, labels: Sequence[str]) -> str:
     if isinstance(sample, ClassSample):
         return _label(labels, sample.class_id)
+    if isinstance(sample, LabelsSample):
+        return _some([_label(labels, class_id) for class_id in sample.class_ids], "nothing")
     if isinstance(sample, DetectSample):
         return _some([_label(labels, class_id) for class_id in sorted(sample.object_ids.tolist())], "nothing")
     return _areas_text(sample.mask, labels)

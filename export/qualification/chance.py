@@ -10,8 +10,9 @@ import numpy as np
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ClassSample
 from saccade.export.qualification.accuracy import Answer, evidence_of
-from saccade.export.qualification.evidence import Evidence, SegmentEvidence, point_value
-from saccade.models.contract.specs import Task, TaskSpec
+from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence, point_value
+from saccade.export.qualification.label_evidence import LabelEvidence
+from saccade.models.contract.specs import TaskSpec
 
 _OTHERS_PICTURES = "giving each picture the answer to the next one"
 
@@ -30,11 +31,15 @@ def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: Task
     The second guess knows everything about the data except the picture: a detector of what always lies in the middle,
     or a segmenter of the one place where something is, does no better.
     """
-    if task.task is Task.CLASSIFY:
+    if isinstance(evidence, ClassifyEvidence):
         return _majority(split, labels)
     shuffled = [np.roll(array, 1, axis=0) for array in answers]
     other = point_value(evidence_of(shuffled, split, task, len(labels)))
-    constant = _constant_mask(evidence, labels) if isinstance(evidence, SegmentEvidence) else Chance(0.0, "no boxes")
+    constant = Chance(0.0, "no boxes")
+    if isinstance(evidence, SegmentEvidence):
+        constant = _constant_mask(evidence, labels)
+    elif isinstance(evidence, LabelEvidence):
+        constant = _constant_scores(evidence)
     return max(constant, Chance(other, _OTHERS_PICTURES), key=lambda each: each.value)
 
 
@@ -43,6 +48,12 @@ def _majority(split: ImageSplit, labels: Sequence[str]) -> Chance:
     counts = np.bincount(class_ids, minlength=len(labels))
     most = int(counts.argmax())
     return Chance(float(counts[most] / counts.sum()), f"always answering {labels[most]!r}")
+
+
+def _constant_scores(evidence: LabelEvidence) -> Chance:
+    """Gives every picture the same scores: a label's average precision is then the share of pictures that show it."""
+    same = LabelEvidence(np.zeros(evidence.scores.shape), evidence.truth)
+    return Chance(point_value(same), "the same scores for every picture")
 
 
 def _constant_mask(evidence: SegmentEvidence, labels: Sequence[str]) -> Chance:

@@ -7,7 +7,6 @@ wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,17 @@ from PIL import Image
 
 from saccade.export.convert.padding import plain_input
 from saccade.export.data.coco_boxes import found_coco
-from saccade.export.data.datasets import DataStore
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
 from saccade.export.errors import DataRefused, RecipeError
+from saccade.export.gate.limits import LibraryName
 from saccade.export.graph.large_files import plain_session
-from saccade.export.graph.onnx_graph import MODEL_FILE
-from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.qualification.picture_answers import (
     PictureAnswer,
     PictureBoxes,
     PictureClass,
     PictureDifference,
+    PictureLabels,
     PictureMask,
     difference,
     picture_boxes,
@@ -41,28 +39,17 @@ from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mas
 from saccade.models.contract.specs import Task, output_tensors
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
-_GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
-
-
-class Library(StrEnum):
-    ULTRALYTICS = "ultralytics"
-    TIMM = "timm"
-    TRANSFORMERS = "transformers"
-    TORCHVISION = "torchvision"
-    ONNX = "onnx"
-
-
 Theirs = Callable[[Path], PictureAnswer | None]
 
 
 def compared(
-    loaded: LoadedRecipe, theirs: Theirs, pictures: list[Path], settings: RunSettings, threshold: float
+    loaded: LoadedRecipe, graph: Path, theirs: Theirs, pictures: list[Path], threshold: float
 ) -> Iterator[PictureDifference]:
-    """Yields one difference per answered picture. Side effect: exports the deploy graph when it does not exist yet.
+    """Yields one difference per answered picture. Raises DataRefused for answers to another task.
 
-    Raises RecipeError when the export fails, and DataRefused for answers to another task.
+    graph: the deploy graph of the float network.
     """
-    answer = _ours(loaded, _deploy_graph(loaded, settings))
+    answer = _ours(loaded, graph)
     for picture in pictures:
         expected = theirs(picture)
         if expected is not None:
@@ -89,13 +76,13 @@ def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
     return lambda picture: answers.get(picture.name)
 
 
-def answers_of_library(loaded: LoadedRecipe, library: Library, threshold: float) -> Theirs:
+def answers_of_library(loaded: LoadedRecipe, library: LibraryName, threshold: float) -> Theirs:
     """Runs the library. Raises RecipeError when it is not installed, or the recipe's network is not from it."""
-    if library is Library.ULTRALYTICS:
+    if library == "ultralytics":
         return _ultralytics(loaded, threshold)
     kind = loaded.recipe.source.kind
-    if kind != library.value:
-        raise RecipeError(f"--with {library.value} needs a network of {library.value}; the recipe's source is {kind}")
+    if kind != library:
+        raise RecipeError(f"`with` {library} needs a network of {library}; the recipe's source is {kind}")
     return _source_s_own(loaded)
 
 
@@ -105,7 +92,7 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
         from ultralytics import YOLO  # type: ignore[import-not-found]  # never a dependency: the user's environment has it
     except ImportError as error:
         raise RecipeError(
-            "--with ultralytics needs that library: run this command in an environment that has it beside saccade"
+            "`with` ultralytics needs that library: run this command in an environment that has it beside saccade"
         ) from error
     recipe = loaded.recipe
     task = {Task.DETECT: "detect", Task.CLASSIFY: "classify", Task.SEGMENT: "semantic"}[recipe.task.task]
@@ -129,7 +116,7 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
             return ids
         if result.boxes is None:
             raise RecipeError(
-                "--with ultralytics compares boxes, classes and class masks; this network answers none of them"
+                "`with` ultralytics compares boxes, classes and class masks; this network answers none of them"
             )
         rows = zip(result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), result.boxes.cls.tolist(), strict=True)
         return picture_boxes([(box, score, int(class_id)) for box, score, class_id in rows])
@@ -169,16 +156,6 @@ def _ours(loaded: LoadedRecipe, graph: Path) -> Callable[[Path], PictureAnswer]:
     return answer
 
 
-def _deploy_graph(loaded: LoadedRecipe, settings: RunSettings) -> Path:
-    quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
-    until = RunSettings(settings.work, settings.repository, until=_GRAPH_STEP)
-    results = run_pipeline(loaded, until, DataStore(), quiet)
-    last = results[-1]
-    if last.artifact is None:
-        raise RecipeError(f"step {last.step} failed, so there is nothing to compare: {last.detail.get('error', '')}")
-    return last.artifact.file(MODEL_FILE)
-
-
 def _prepared(picture: Path, loaded: LoadedRecipe) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Geometry]:
     """Returns (1, height, width, 3) as served, and where the picture lies in it."""
     spec = loaded.recipe.preprocess
@@ -188,6 +165,9 @@ def _prepared(picture: Path, loaded: LoadedRecipe) -> tuple[np.ndarray[Any, np.d
 
 def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -> PictureAnswer:
     match loaded.recipe.task.task:
+        case Task.CLASSIFY if loaded.recipe.task.multi_label:
+            scores, class_ids = outputs
+            return PictureLabels(frozenset(class_ids[scores >= loaded.recipe.task.score_threshold].tolist()))
         case Task.CLASSIFY:
             scores, class_ids = outputs
             return PictureClass(int(class_ids[0]), float(scores[0]))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.detection_evidence import IOU_THRESHOLDS, RECALL_POINTS, DetectEvidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.models.contract.specs import Frozen
 
 MOST_CLASSES = 24  # rows of a matrix, or curves of a plot, that a reader can still tell apart
@@ -42,7 +43,7 @@ class Confusion(Frozen):
 class PrecisionRecall(Frozen):
     """Precision at recall 0.00, 0.01, ... 1.00, as average precision sums it up; 0 beyond the last hit."""
 
-    iou: float
+    iou: float | None  # None: of labels, which have no place
     mean: tuple[float, ...]  # mean over all classes that occur
     class_ids: tuple[int, ...]  # classes with a curve; if there are too many, those with the lowest average precision
     by_class: tuple[tuple[float, ...], ...]
@@ -50,7 +51,7 @@ class PrecisionRecall(Frozen):
 
 
 class Curves(Frozen):
-    """Where a variant is right and where not: a matrix for classifiers and segmenters, curves for detectors."""
+    """Where a variant is right and where not: a matrix where one class is right, curves where any number is."""
 
     confusion: Confusion | None = None
     precision_recall: tuple[PrecisionRecall, ...] = ()
@@ -65,6 +66,8 @@ def curves_of(evidence: Evidence) -> Curves:
             return Curves(confusion=confusion_of(evidence.confusions.sum(0), "pixels"))
         case DetectEvidence():
             return Curves(precision_recall=tuple(precision_recall(evidence, iou) for iou in PLOTTED_IOUS))
+        case LabelEvidence():
+            return Curves(precision_recall=(_label_precision_recall(evidence),))
     raise TypeError(f"no curves are known for {type(evidence).__name__}")
 
 
@@ -100,12 +103,18 @@ def precision_recall(evidence: DetectEvidence, iou: float) -> PrecisionRecall:
     """Returns curves at one of COCO's overlap thresholds."""
     threshold = int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
     truths, counted = evidence.truth_counts.sum(0), evidence.counted[:, threshold]
-    curves = np.stack(
-        [
-            _envelope(evidence.matched[counted & (evidence.class_ids == class_id), threshold], int(count))
-            for class_id, count in enumerate(truths)
-        ]
-    )
+    hits = [evidence.matched[counted & (evidence.class_ids == each), threshold] for each in range(len(truths))]
+    return _summed_up(iou, hits, truths)
+
+
+def _label_precision_recall(evidence: LabelEvidence) -> PrecisionRecall:
+    order = np.argsort(-evidence.scores, axis=0, kind="stable")
+    return _summed_up(None, list(np.take_along_axis(evidence.truth, order, 0).T), evidence.truth.sum(0))
+
+
+def _summed_up(iou: float | None, hits: list[NDArray[np.bool_]], truths: IntArray) -> PrecisionRecall:
+    """hits: by class, sorted by falling score; truths: how often each class occurs."""
+    curves = np.stack([_envelope(each, int(count)) for each, count in zip(hits, truths, strict=True)])
     occurs = truths > 0
     areas = curves.mean(1)
     worst = np.argsort(np.where(occurs, areas, np.inf), kind="stable")[: min(MOST_CLASSES, int(occurs.sum()))]

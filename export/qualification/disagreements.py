@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.detection_evidence import box_iou
+from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.specs import Frozen, Task, TaskSpec
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
@@ -53,8 +54,10 @@ class ServedBoxes:
     class_ids: NDArray[np.int64]  # (n,)
 
 
-def measure_of(task: Task) -> str:
-    match task:
+def measure_of(task: TaskSpec) -> str:
+    match task.task:
+        case Task.CLASSIFY if task.multi_label:
+            return "change of score, summed over labels that only one of both answers"
         case Task.CLASSIFY:
             return "lead of each answer's first class over the other's, summed; 0 where both name the same class"
         case Task.DETECT:
@@ -66,6 +69,11 @@ def measure_of(task: Task) -> str:
 def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
     """Returns how much each image's answers differ, (images,); 0 where a client would see no difference."""
     match task.task:
+        case Task.CLASSIFY if task.multi_label:
+            first, second = scores_by_label(reference), scores_by_label(found)
+            is_other = (first >= task.score_threshold) != (second >= task.score_threshold)
+            summed: FloatArray = np.where(is_other, np.maximum(np.abs(first - second), 1e-9), 0.0).sum(1)
+            return summed
         case Task.CLASSIFY:
             return _class_amounts(reference, found)
         case Task.DETECT:

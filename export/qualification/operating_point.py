@@ -1,4 +1,4 @@
-"""Detectors at the score threshold that requests get. Promises: pure, from the evidence of the metric."""
+"""Measures detectors and multi-label classifiers at the score threshold that requests get."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import numpy as np
 
 from saccade.export.qualification.detection_evidence import DetectEvidence
 from saccade.export.qualification.evidence import Accuracy, Evidence, accuracy_of
+from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.export.qualification.metric_figures import metric_figure
 from saccade.models.contract.manifest import OperatingPoint
 
 _AT_IOU_50 = 0  # column of DetectEvidence.matched
+Cut = DetectEvidence | LabelEvidence  # evidence of answers that a score threshold cuts
 _CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionShares:
-    """Of all detections and true objects of a split, whatever their class."""
+class OperatingShares:
+    """Shares of all detections and true objects, or of all answered and true labels, of a split."""
 
     precision: float
     recall: float
     f1: float
 
 
-def at_threshold(evidence: Evidence, score_threshold: float) -> DetectEvidence | None:
-    """The detections that reach the threshold, with the matches they had; None for other tasks.
+def at_threshold(evidence: Evidence, score_threshold: float) -> Cut | None:
+    """The detections or labels that reach the threshold, with the matches they had; None for other tasks.
 
     A detection's match depends on better ones only, so nothing has to be matched again.
     """
+    if isinstance(evidence, LabelEvidence):
+        return evidence.from_score(score_threshold)
     if not isinstance(evidence, DetectEvidence):
         return None
     kept = evidence.scores >= score_threshold
@@ -42,18 +46,22 @@ def at_threshold(evidence: Evidence, score_threshold: float) -> DetectEvidence |
     )
 
 
-def shares_of(evidence: DetectEvidence) -> DetectionShares:
+def shares_of(evidence: Cut) -> OperatingShares:
     """Precision of no detections, and recall of no objects, are 0. Detections of crowds count nowhere."""
-    counted = evidence.counted[:, _AT_IOU_50]
-    hits = int(evidence.matched[counted, _AT_IOU_50].sum())
-    found, true = int(counted.sum()), int(evidence.truth_counts.sum())
-    return DetectionShares(hits / max(1, found), hits / max(1, true), 2.0 * hits / max(1, found + true))
+    if isinstance(evidence, LabelEvidence):
+        answered = np.isfinite(evidence.scores)
+        hits, found, true = (int(each.sum()) for each in (answered & evidence.truth, answered, evidence.truth))
+    else:
+        counted = evidence.counted[:, _AT_IOU_50]
+        hits = int(evidence.matched[counted, _AT_IOU_50].sum())
+        found, true = int(counted.sum()), int(evidence.truth_counts.sum())
+    return OperatingShares(hits / max(1, found), hits / max(1, true), 2.0 * hits / max(1, found + true))
 
 
 def operating_accuracy(
     evidence: Evidence, reference: Evidence, score_threshold: float, resamples: int
 ) -> tuple[OperatingPoint, Accuracy] | None:
-    """A detector's figures at its threshold, paired with the reference's at the same one; None for other tasks."""
+    """The figures at the threshold, paired with the reference's at the same one; None for other tasks."""
     found, expected = at_threshold(evidence, score_threshold), at_threshold(reference, score_threshold)
     if found is None or expected is None:
         return None
@@ -69,7 +77,7 @@ def operating_accuracy(
     return point, accuracy
 
 
-def best_threshold(evidence: DetectEvidence) -> tuple[float, DetectionShares]:
+def best_threshold(evidence: Cut) -> tuple[float, OperatingShares]:
     """Of 0.05, 0.10 … 0.95 the threshold with the best F1; of equals the one in their middle."""
     shares = [shares_of(narrowed) for each in _CANDIDATES if (narrowed := at_threshold(evidence, each)) is not None]
     best = np.flatnonzero(np.isclose([each.f1 for each in shares], max(each.f1 for each in shares)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.export.qualification.qualify_report import HostileFigure
 from saccade.models.contract.specs import Task, TensorSpec
 
@@ -25,9 +26,11 @@ class Difference:
     id_disagreement: float  # share of differing elements in the worst integer tensor
 
 
-def answer_difference(found: Arrays, expected: Arrays, task: Task) -> Difference:
+def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_label: bool = False) -> Difference:
     """Compares two answers of a task; the order of tiny, nearly equal scores is rounding and does not count."""
     match task:
+        case Task.CLASSIFY if multi_label:
+            return difference([scores_by_label(found)], [scores_by_label(expected)])
         case Task.CLASSIFY:
             is_confident = expected[0] >= _CONFIDENT
             return difference(

@@ -43,8 +43,15 @@ class PictureClass:
     score: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class PictureLabels:
+    """Every label that one picture is said to show."""
+
+    class_ids: frozenset[int]
+
+
 PictureMask = NDArray[np.uint8]  # (height, width) class ids
-PictureAnswer = PictureBoxes | PictureClass | PictureMask
+PictureAnswer = PictureBoxes | PictureClass | PictureLabels | PictureMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,9 @@ def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold:
         case PictureClass(), PictureClass():
             gap = 0.0 if theirs.score is None or ours.score is None else abs(ours.score - theirs.score)
             return PictureDifference(name, 1, int(ours.class_id == theirs.class_id), 0, 1.0, gap)
+        case PictureLabels(), PictureLabels():
+            same = len(ours.class_ids & theirs.class_ids)
+            return PictureDifference(name, len(theirs.class_ids), same, len(ours.class_ids) - same, 1.0, 0.0)
         case np.ndarray(), np.ndarray():
             if ours.shape != theirs.shape:
                 raise DataRefused(f"{name}: their mask is {theirs.shape} (height, width), ours {ours.shape}")
@@ -123,7 +133,8 @@ def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
 def read_answers(
     path: Path, file_names: Mapping[int, str], class_ids: Mapping[int, int], labels: tuple[str, ...]
 ) -> dict[str, PictureAnswer]:
-    """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file name.
+    """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file
+    name, several of one picture as a list.
 
     file_names: names by COCO's image id; class_ids: our class ids by COCO's category id. Raises DataRefused for
     anything else.
@@ -133,7 +144,7 @@ def read_answers(
     except (OSError, orjson.JSONDecodeError) as error:
         raise DataRefused(f"cannot read the answers in {path}: {error}") from error
     if isinstance(document, dict):
-        return {str(name): _class_of(str(name), value, labels) for name, value in document.items()}
+        return {str(name): _classes_of(str(name), value, labels) for name, value in document.items()}
     if not isinstance(document, list) or not all(isinstance(row, dict) and "bbox" in row for row in document):
         raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
@@ -156,6 +167,13 @@ def picture_boxes(rows: list[tuple[list[float], float, int]]) -> PictureBoxes:
     scores = np.array([row[1] for row in rows], np.float64)
     ids = np.array([row[2] for row in rows], np.int64)
     return PictureBoxes(boxes, scores, ids)
+
+
+def _classes_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass | PictureLabels:
+    """Reads one class, or a list of all labels that the picture shows."""
+    if isinstance(value, list):
+        return PictureLabels(frozenset(_class_of(name, each, labels).class_id for each in value))
+    return _class_of(name, value, labels)
 
 
 def _class_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass:

@@ -23,7 +23,9 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
     outputs = flat_outputs(raw)
     match network.form:
         case "logits" | "probabilities":
-            scores = functional.softmax(outputs[0], dim=1) if network.form == "logits" else outputs[0]
+            scores = outputs[0]
+            if network.form == "logits":
+                scores = torch.sigmoid(scores) if task.multi_label else functional.softmax(scores, dim=1)
             best, class_ids = torch.topk(scores, task.top_k, dim=1)
             return best, class_ids.to(torch.int32)
         case "dense_logits":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saccade.export.network import RawForm
 from saccade.export.qualification.detection_evidence import box_iou
+from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
 
 Arrays = Sequence[NDArray[Any]]
@@ -55,8 +56,8 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
         return
     match task.task:
         case Task.CLASSIFY:
-            yield from _scores_in_range(answer[0], "logits")
-            yield from _class_faults(answer[0], answer[1], labels)
+            yield from _scores_in_range(answer[0], "sigmoid" if task.multi_label else "logits")
+            yield from _label_faults(answer, task) if task.multi_label else _class_faults(answer[0], answer[1], labels)
         case Task.DETECT:
             yield from _scores_in_range(answer[1], "sigmoid")
             yield from _detection_faults(answer, task, preprocess)
@@ -85,8 +86,8 @@ def _softmax_twice(logits: FloatArray) -> Iterator[str]:
         )
     elif logits.max() > 0.5:
         yield (
-            "class scores all lie within 0..1 before the softmax that saccade adds: the network has a sigmoid already. "
-            "Write `outputs: {scores: probabilities}`"
+            "class scores all lie within 0..1 before the softmax or sigmoid that saccade adds: the network has a "
+            "sigmoid already. Write `outputs: {scores: probabilities}`"
         )
 
 
@@ -109,15 +110,27 @@ def _class_faults(scores: NDArray[Any], class_ids: NDArray[Any], labels: int) ->
         yield _constant("class and score")
 
 
+def _label_faults(answer: Arrays, task: TaskSpec) -> Iterator[str]:
+    scores = scores_by_label(answer)
+    if (scores < task.score_threshold).all():
+        yield _nothing_shown("label", scores, task)
+    elif len(scores) > 1 and np.ptp(scores, axis=0).max() < _SAME:
+        yield _constant("scores")
+
+
+def _nothing_shown(what: str, scores: NDArray[Any], task: TaskSpec) -> str:
+    best = float(scores.max()) if scores.size else 0.0
+    return (
+        f"no {what} of {len(scores)} pictures reaches the score threshold {task.score_threshold:g} (the best is at "
+        f"{best:.3g}), so that users see none. Write a lower `score_threshold` into `task`"
+    )
+
+
 def _detection_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec) -> Iterator[str]:
     boxes, scores, _, counts = answer
     shown = (np.arange(scores.shape[1]) < counts[:, None]) & (scores >= task.score_threshold)
     if not shown.any():
-        best = float(scores.max()) if scores.size else 0.0
-        yield (
-            f"no detection of {len(scores)} pictures reaches the score threshold {task.score_threshold:g} (the best is "
-            f"at {best:.3g}), so that users see none. Write a lower `score_threshold` into `task`"
-        )
+        yield _nothing_shown("detection", scores, task)
         return
     found = boxes[shown].astype(np.float64)
     is_relative = np.abs(found).max() <= _RELATIVE_PIXELS

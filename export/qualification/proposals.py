@@ -1,7 +1,7 @@
 """Proposes limits for a new recipe, measured on tuning pictures, so that the test split stays unseen.
 
 The eager network answers some of the tuning pictures. `min_metric` is what it reaches less twice its interval, and a
-detector's `score_threshold` is the one with the best F1.
+`score_threshold` (of detectors and multi-label classifiers) is the one with the best F1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from saccade.export.qualification.accuracy import evidence_of
 from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.detection_evidence import DetectEvidence
 from saccade.export.qualification.evidence import Accuracy, Evidence, accuracy_of
+from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.export.qualification.operating_point import best_threshold
 from saccade.export.recipe import Recipe
 
@@ -89,7 +90,7 @@ def _floor(accuracy: Accuracy, chance: float) -> tuple[float | None, str]:
 
 
 def _threshold(evidence: Evidence) -> tuple[float | None, tuple[str, ...]]:
-    if not isinstance(evidence, DetectEvidence):
+    if not isinstance(evidence, DetectEvidence | LabelEvidence):
         return None, ()
     threshold, shares = best_threshold(evidence)
     sentence = (

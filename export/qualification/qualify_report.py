@@ -42,6 +42,18 @@ class ReferenceFigure(Frozen):
     faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
 
 
+class LibraryFigure(Frozen):
+    """How many answers of another program the converted float network gives too, in the units of the task."""
+
+    program: str  # the library's name, or the file of answers
+    pictures: int = Field(ge=1)
+    theirs: int
+    same: int
+    surplus: int  # answers that the other program lacks
+    share: float  # of theirs and the surplus
+    worst: tuple[str, ...]  # names of the pictures that differ most
+
+
 class ParityFigure(Frozen):
     """Difference to the eager network at one batch size."""
 

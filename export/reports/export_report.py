@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from saccade.export.data.fidelity import FidelityReport
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.qualification.qualify_report import LibraryFigure, QualifyReport
 from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
 from saccade.models.contract.manifest import GateDecision, MetricFigure, OperatingPoint, TargetSupport
 from saccade.models.contract.specs import Frozen, PreprocessSpec, Task
@@ -82,6 +82,7 @@ class ExportReport(Frozen):
     thresholds: GateThresholds
     looser_data_limits: tuple[str, ...] = ()  # limits on data that the recipe loosened, each with both numbers
     fidelity: FidelityReport | None = None  # None: the source has no transform to compare with
+    library: LibraryFigure | None = None  # None: the recipe names no other program
     conversion: tuple[ConversionFigure, ...] = ()
     folds: tuple[FoldFigure, ...] = ()
     targets: tuple[TargetSupport, ...] = ()

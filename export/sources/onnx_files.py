@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
-from saccade.export.graph.sessions import cpu_session
+from saccade.export.graph.quantized_graph import quantized_weights
+from saccade.export.graph.sessions import cpu_session, plain_options, quiet_options
 from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
 from saccade.export.sources.onnx_words import InputLayout
 
@@ -190,10 +191,11 @@ def read_model(path: Path, *, with_data: bool = True) -> onnx.ModelProto:
 def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
     model = read_model(path, with_data=False)
     external_files(path)
+    options = quiet_options() if quantized_weights(model) is None else plain_options()
     try:
         if _opens_up(path, stamp):
-            return cpu_session((with_dynamic_batch(read_model(path)) or model).SerializeToString())
-        return cpu_session(path)
+            return cpu_session((with_dynamic_batch(read_model(path)) or model).SerializeToString(), options)
+        return cpu_session(path, options)
     except Exception as error:  # ONNX Runtime's errors share no public class
         unknown = unknown_operators(model)
         if unknown:

@@ -90,6 +90,9 @@ def recognised(
     """
     _ensure_servable(signs)
     notes = _Notes()
+    if signs.quantized is not None:
+        why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
+        notes.add("variants", "int8-cpu", "said", why)
     outputs = _chosen(signs, given.outputs)
     if signs.ultralytics is not None and signs.ultralytics.is_yolov5 and len(outputs[0].shape) != 2:
         signs = replace(signs, ultralytics=None)  # a classifier, or someone else's: it says too little
@@ -124,10 +127,10 @@ def recognised(
 
 
 def _ensure_servable(signs: FileSigns) -> None:
-    if signs.quantized:
+    if signs.quantized is not None and not signs.quantized.is_int8:
         raise SourceError(
-            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized}); name the float "
-            "file that it was made from, and saccade quantizes and gates that itself"
+            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized.sign}), and not to "
+            "int8; name the float file that it was made from, and saccade quantizes and gates that itself"
         )
     facts = signs.ultralytics
     if facts is not None and facts.task in _UNSERVED:
@@ -258,7 +261,14 @@ def _classifier(
     kind, origin, why = score_kind(signs.file, output, given.scores)
     notes.add("outputs.scores", kind, origin, why)
     words = given.model_copy(update={"scores": kind, "names": (output.tensor.name,)})
-    return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
+    if given.threshold is None:
+        return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)), classes, words
+    if kind == "logits" or columns == 1:
+        why = "is one column, the second of two labels" if columns == 1 else "needs `scores: sigmoid` for that"
+        raise SourceError(f"{signs.file}: outputs.threshold is for labels that do not compete, but {output} {why}")
+    notes.add("task.multi_label", True, "said", "by outputs.threshold of the recipe")
+    spec = TaskSpec(task=Task.CLASSIFY, top_k=classes, multi_label=True, score_threshold=given.threshold)
+    return spec, classes, words
 
 
 def _segmenter(
@@ -273,6 +283,10 @@ def _segmenter(
         return spec, labels, words
     channels = output.shape[2 if is_channels_last(signs, output) else 0]
     if channels != 1:
+        if words.threshold is not None:
+            raise SourceError(
+                f"{signs.file}: outputs.threshold cuts one channel, and of {output} the largest of {channels} wins"
+            )
         if labels is not None and channels != labels:
             raise SourceError(f"{signs.file} gives {output}, {channels} classes per pixel; there are {labels} labels")
         return spec, channels, words
@@ -300,6 +314,11 @@ def _detector(
     hint: int | None,
     notes: _Notes,
 ) -> tuple[TaskSpec, int | None, OutputWords]:
+    if given.threshold is not None:
+        raise SourceError(
+            f"{signs.file}: outputs.threshold belongs to segmenters of one channel and classifiers of several labels; "
+            "for a detector write `task: {score_threshold: ...}`"
+        )
     found: Detector = detector_of(signs, outputs, given, labels, hint)
     for word, value, origin, why in found.findings:
         notes.add(word, value, origin, why)

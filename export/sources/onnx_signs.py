@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
+from saccade.export.graph.quantized_graph import QuantizedWeights, quantized_weights
 from saccade.export.sources.onnx_exporters import PixelFacts, exporter_of, pixel_facts
 from saccade.export.sources.onnx_files import OnnxSignature, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.onnx_words import FileWords
@@ -27,9 +28,6 @@ _GENERATED = 2  # pictures, where the caller has none
 _CARRIERS = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "Dropout"))
 _AVERAGES = frozenset(("ReduceMean", "GlobalAveragePool", "Resize", "Upsample"))  # of probabilities: probabilities
 _PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
-_WEIGHTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
-_QUANTIZED = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"))
-_WEIGHTS_INPUT = 1  # position among a weighted operator's inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class FileSigns:
     signature: OnnxSignature
     outputs: tuple[OutputSign, ...]
     ultralytics: UltralyticsFacts | None
-    quantized: str  # names an operator or weight that is quantized already; empty: none
+    quantized: QuantizedWeights | None  # None: its weights are float
     size: tuple[int, int] | None  # width, height
     exporter: tuple[str, bool, str] | None = None  # as in `exporter_of`
     pixels: PixelFacts = field(default_factory=PixelFacts)
@@ -117,7 +115,7 @@ def signs_of(
             for index, tensor in enumerate(signature.outputs)
         ),
         ultralytics=ultralytics,
-        quantized=_quantized(model, producers),
+        quantized=quantized_weights(model),
         size=found,
         exporter=exporter_of(model),
         pixels=pixels,
@@ -209,14 +207,3 @@ def _made_by(name: str, producers: Mapping[str, onnx.NodeProto]) -> str:
             average = average or str(node.op_type)
         name = node.input[0]
     return average
-
-
-def _quantized(model: onnx.ModelProto, producers: Mapping[str, onnx.NodeProto]) -> str:
-    for node in model.graph.node:
-        if node.op_type in _QUANTIZED:
-            return str(node.op_type)
-        if node.op_type in _WEIGHTS and len(node.input) > _WEIGHTS_INPUT:
-            source = producers.get(node.input[_WEIGHTS_INPUT])
-            if source is not None and source.op_type == "DequantizeLinear":
-                return f"the weights of {node.name or node.op_type}"
-    return ""

@@ -40,10 +40,16 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     try:
         found = recognised(signs, _words(source))
     except Unrecognised as error:  # the recipe may say the task, and which outputs are meant
-        return SourceFacts(preprocess=error.preprocess, normalisation=error.normalisation)
+        return SourceFacts(preprocess=error.preprocess, normalisation=error.normalisation, quantized=_quantized(signs))
     is_guess = any(each.word == "outputs.objectness" and each.origin == "assumed" for each in found.findings)
     labels = None if is_guess else found.labels  # their number would be the guess
-    return SourceFacts(task=found.task, labels=labels, preprocess=found.preprocess, normalisation=found.normalisation)
+    return SourceFacts(
+        task=found.task,
+        labels=labels,
+        preprocess=found.preprocess,
+        normalisation=found.normalisation,
+        quantized=_quantized(signs),
+    )
 
 
 def load(request: NetworkRequest) -> Network:
@@ -105,6 +111,10 @@ class OnnxNetwork(nn.Module):
         found: list[Tensor] = torch.ops.saccade.onnx_network(images, self.path)
         decoded: Tensor | tuple[Tensor, ...] = self.decoding([found[index] for index in self.outputs])
         return decoded
+
+
+def _quantized(signs: FileSigns) -> str:
+    return "" if signs.quantized is None else signs.quantized.sign
 
 
 def _file(weights: Path | None) -> Path:

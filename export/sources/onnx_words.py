@@ -42,7 +42,8 @@ class OutputWords(Frozen):
     scores: ScoreKind | None = None
     objectness: bool | None = None
     suppression: SuppressionWords | Literal["none"] | None = None
-    threshold: Fraction | None = None  # segment, one channel: the foreground's probability lies above it
+    # segment, one channel: the foreground's probability lies above it. classify: every label above it is answered.
+    threshold: Fraction | None = None
 
 
 class FileWords(Frozen):

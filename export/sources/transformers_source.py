@@ -80,6 +80,8 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
 def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...]) -> TaskSpec:
     match checkpoint.task:
         case Task.CLASSIFY:
+            if getattr(checkpoint.config, "problem_type", None) == "multi_label_classification":
+                return TaskSpec(task=Task.CLASSIFY, top_k=len(labels), multi_label=True, score_threshold=0.5)
             return TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, len(labels)))
         case Task.DETECT:
             return TaskSpec(task=Task.DETECT, max_detections=detections_of(checkpoint.config))

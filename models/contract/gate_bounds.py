@@ -28,6 +28,7 @@ _AT_MOST = (
 )
 _AT_LEAST = (
     "preprocess",
+    "library_agreement",
     "effective_precision",
     "plan_precision",
     "sparse_tactic",

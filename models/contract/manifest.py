@@ -51,7 +51,7 @@ class FileEntry(Frozen):
         return path
 
 
-MetricName = Literal["top1", "map", "miou"]
+MetricName = Literal["top1", "map", "miou", "label_map"]
 
 
 class MetricFigure(Frozen):
@@ -67,12 +67,12 @@ class MetricFigure(Frozen):
 
 
 class OperatingPoint(Frozen):
-    """A detector at the score threshold that requests get when they name none: the answers that users see."""
+    """A detector or multi-label classifier at the score threshold that requests get when they name none."""
 
     score_threshold: float
-    metric: MetricFigure  # of the detections that reach the threshold
-    precision: float  # share of them that are right at IoU 0.5, all classes together
-    recall: float  # share of true objects that they find
+    metric: MetricFigure  # of the detections or labels that reach the threshold
+    precision: float  # share of them that are right, boxes at IoU 0.5, all classes together
+    recall: float  # share of true objects or labels that they find
     f1: float
 
 
@@ -143,7 +143,7 @@ class Variant(Frozen):
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure
-    operating_point: OperatingPoint | None = None  # of detectors
+    operating_point: OperatingPoint | None = None  # where answers are cut at a score
     latency: tuple[LatencyFigure, ...]
     paired_speeds: tuple[PairedSpeed, ...] = ()  # against each more exact variant, the most exact first
     measured_on: MeasuredDevice

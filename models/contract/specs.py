@@ -108,7 +108,9 @@ class TaskSpec(Frozen):
     task: Task
     top_k: int = Field(default=0, ge=0)  # classify: classes the graph returns per image
     max_detections: int = Field(default=0, ge=0)  # detect: K rows of the fixed-size answer
-    score_threshold: float = Field(default=0.25, ge=0.0, le=1.0)  # detect: what a request gets when it does not say
+    # detect, and classify with multi_label: what a request gets when it does not say
+    score_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
+    multi_label: bool = False  # classify: a picture shows any number of labels; the graph returns all, best first
     background_id: int | None = None  # segment: the class that is never reported as a segment
 
     @model_validator(mode="after")
@@ -117,6 +119,8 @@ class TaskSpec(Frozen):
             raise ValueError("a classifier needs top_k ≥ 1")
         if self.task is Task.DETECT and self.max_detections == 0:
             raise ValueError("a detector needs max_detections ≥ 1")
+        if self.multi_label and self.task is not Task.CLASSIFY:
+            raise ValueError(f"multi_label belongs to task: classify, and this one is {self.task}")
         return self
 
 

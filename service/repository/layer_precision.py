@@ -1,7 +1,7 @@
 """Tells in which precision a graph multiplies: pure, for the exporter's graphs and for those that a server reads.
 
 A product counts as int8 or fp8 only when both its sides come out of DequantizeLinear of that type; operators that only
-move values may lie between for activations, but not for weights.
+move values may lie between for activations, but not for weights. Operators that multiply integers are int8.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ PRECISIONS: Mapping[int, Precision] = {
 }
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Operators that multiply integers themselves, as int8; by each the position of its weight. The image comes first.
+INTEGER_PRODUCTS: Mapping[str, int] = {
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "QGemm": 3,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+}
 # These operators pass values on unchanged, so a product behind them still reads quantized values.
 MOVING_OPS = frozenset(
     {
@@ -71,6 +79,8 @@ class ProductSides(Generic[NodeT]):
 
     def quantized(self, node: NodeT) -> Precision | None:
         """The quantized type of a product; None for floats."""
+        if node.op_type in INTEGER_PRODUCTS:
+            return "int8"
         first, second = (self._side(name) for name in node.input[:2])
         return first if first == second else None
 
@@ -113,7 +123,9 @@ def weighted_precisions(graph: OnnxGraph) -> dict[str, Precision]:
     sides = ProductSides(graph.producers, graph.constants, types.of)
     found: dict[str, Precision] = {}
     for node in graph.nodes:
-        if node.op_type in WEIGHTED_OPS:
+        if node.op_type in INTEGER_PRODUCTS and sides.stored(node.input[INTEGER_PRODUCTS[node.op_type]]) is not None:
+            found[node.name] = "int8"
+        elif node.op_type in WEIGHTED_OPS:
             weights = [name for name in node.input[:2] if sides.stored(name) is not None]
             if weights:
                 # Products have one type: where it is not quantized, the weight's is that of the activations, too.

@@ -33,7 +33,9 @@ def prediction_of(
     match spec.task:
         case Task.CLASSIFY:
             scores, class_ids = outputs
-            answer |= classes_json(scores, class_ids, labels, parameters.top_k)
+            answer |= classes_json(
+                scores, class_ids, labels, parameters.top_k, parameters.score_threshold if spec.multi_label else 0.0
+            )
         case Task.DETECT:
             boxes, scores, class_ids, count = outputs
             answer |= detections_json(

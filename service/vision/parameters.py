@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
 from saccade.service.vision.segmentation import MaskFormat
 
@@ -84,10 +84,11 @@ def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:
 def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> Parameters:
     """Fills in defaults and checks ranges. Raises BadParameter."""
     spec = manifest.task
-    _ensure_applicable(given, spec.task)
+    _ensure_applicable(given, spec)
     class_count = spec.top_k if spec.task is Task.CLASSIFY else 0
+    default_k = class_count if spec.multi_label else min(5, class_count)
     return Parameters(
-        top_k=_whole("top_k", given.top_k, min(5, class_count), 1, class_count),
+        top_k=_whole("top_k", given.top_k, default_k, 1, class_count),
         score_threshold=_number("score_threshold", given.score_threshold, spec.score_threshold, 0.0, 1.0),
         max_detections=_whole("max_detections", given.max_detections, spec.max_detections, 1, spec.max_detections),
         mask_format=given.mask_format or "rle",
@@ -98,11 +99,14 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
     )
 
 
-def _ensure_applicable(given: GivenParameters, task: Task) -> None:
-    allowed = (*_NAMES_BY_TASK[task], *_NAMES_OF_ALL)
+def _ensure_applicable(given: GivenParameters, spec: TaskSpec) -> None:
+    names = ("top_k", "score_threshold") if spec.multi_label else _NAMES_BY_TASK[spec.task]
+    allowed = (*names, *_NAMES_OF_ALL)
     for name in GivenParameters.__struct_fields__:
         if getattr(given, name) is not None and name not in allowed:
-            raise BadParameter(f"{name!r} does not apply to a {task} model; its parameters are: {', '.join(allowed)}")
+            raise BadParameter(
+                f"{name!r} does not apply to a {spec.task} model; its parameters are: {', '.join(allowed)}"
+            )
 
 
 def _whole(name: str, given: int | None, default: int, low: int, high: int) -> int:

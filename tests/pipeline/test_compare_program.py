@@ -7,13 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
 from saccade.export.cli.program import app
+from saccade.export.data.datasets import DataStore
 from saccade.export.errors import DataRefused, RecipeError
+from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+from saccade.export.qualification.library_agreement import read_library_figure
+from saccade.export.recipe import LoadedRecipe, load_recipe
 from tests.support.onnx_files import table_file
 
+_QUIET = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
 SCORES = np.array([0.1, 0.7, 0.2], np.float32)
 
 
@@ -64,3 +70,48 @@ def test_what_cannot_be_compared_is_said(
 
     assert isinstance(found.exception, error)
     assert text in str(found.exception)
+
+
+def test_the_gate_holds_every_variant_to_an_old_pipelines_answers(recipe: Path, tmp_path: Path) -> None:
+    loaded = _asked(recipe, answers="old.json", min_share=0.6)
+    answers = {"0.png": "dog", "1.png": "dog", "2.png": "owl"}
+    (tmp_path / "old.json").write_text(json.dumps(answers))
+    work = RunSettings(tmp_path / "work", tmp_path / "repository", until="library")
+
+    first = run_pipeline(loaded, work, DataStore(), _QUIET)[-1]
+    again = run_pipeline(loaded, work, DataStore(), _QUIET)[-1]
+    (tmp_path / "old.json").write_text(json.dumps({**answers, "2.png": "dog"}))
+    changed = run_pipeline(loaded, work, DataStore(), _QUIET)[-1]
+
+    assert (first.status, again.status, changed.status) == ("done", "cached", "done")
+    assert first.detail == {"with": "old.json", "pictures": 3, "share": pytest.approx(2 / 3)}
+    assert changed.detail["share"] == 1.0
+    assert first.artifact is not None
+    figure = read_library_figure({"library": first.artifact})
+    assert figure is not None
+    assert (figure.same, figure.theirs, figure.worst) == (2, 3, ("2.png",))
+
+
+def test_the_gate_asks_a_library_and_says_when_it_is_not_installed(recipe: Path, tmp_path: Path) -> None:
+    work = RunSettings(tmp_path / "work", tmp_path / "repository", until="library")
+
+    own = run_pipeline(_asked(recipe, **{"with": "onnx"}), work, DataStore(), _QUIET)[-1]
+    missing = run_pipeline(_asked(recipe, **{"with": "ultralytics"}), work, DataStore(), _QUIET)[-1]
+    no_file = run_pipeline(_asked(recipe, answers="absent.json"), work, DataStore(), _QUIET)[-1]
+
+    assert own.detail.get("share") == 1.0, own
+    assert (missing.status, no_file.status) == ("failed", "failed")
+    assert "needs that library" in str(missing.detail["error"])
+    assert "cannot read absent.json" in str(no_file.detail["error"])
+
+
+@pytest.mark.parametrize("section", [{}, {"answers": "old.json", "with": "onnx"}])
+def test_a_recipe_names_exactly_one_program(recipe: Path, section: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match=r"gate\.library_agreement: say either `answers: old\.json` or `with"):
+        _asked(recipe, **section)
+
+
+def _asked(recipe: Path, **section: object) -> LoadedRecipe:
+    document = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**document, "gate": {"library_agreement": section}}))
+    return load_recipe(recipe)

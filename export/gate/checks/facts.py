@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from saccade.export.data.fidelity import FidelityReport
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.qualification.qualify_report import LibraryFigure, QualifyReport
 from saccade.export.variants import TRAITS, VariantTraits
 from saccade.models.contract.manifest import Variant
 
@@ -23,6 +23,7 @@ class GateFacts:
     is_trained: bool = True
     # how the server's pixels compare with the library's, when it has a transform
     fidelity: FidelityReport | None = None
+    library: LibraryFigure | None = None  # how answers compare with another program's, when the recipe names one
     previous: Variant | None = None  # the same variant of the newest published version
     agreed: GateThresholds | None = None  # the recipe's thresholds, when the recipe is available
     report_sha256: tuple[str, str] | None = None  # hash of the report as computed now, and as the manifest lists it

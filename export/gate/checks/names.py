@@ -11,6 +11,7 @@ GATE_BY_CHECK: Mapping[str, str] = {
     "thresholds": "G0",
     "trained_weights": "G0",
     "preprocess": "G1",
+    "library_agreement": "G1",
     "conversion": "G1",
     "parity": "G1",
     "mask": "G2",

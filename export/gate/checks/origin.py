@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
 from saccade.export.gate.limits import changed_limits, loose_limits
+from saccade.export.qualification.qualify_report import LibraryFigure
 from saccade.models.contract.manifest import GateCheck
 
 
@@ -16,6 +17,7 @@ def origin_checks(judged: Judged) -> Iterator[GateCheck]:
     yield _thresholds(judged)
     yield from _trained_weights(judged)
     yield from _preprocess(judged)
+    yield from _library_agreement(judged)
 
 
 def _file_hash(judged: Judged) -> GateCheck:
@@ -105,4 +107,26 @@ def _preprocess(judged: Judged) -> Iterator[GateCheck]:
         limit=limit,
         detail=f"pixels within one level of {fidelity.transform} on {fidelity.images} images; {worst}, at most "
         f"{fidelity.max_difference:.1f} levels{larger}{missed}",
+    )
+
+
+def _library_agreement(judged: Judged) -> Iterator[GateCheck]:
+    """Requires the answers of the program that the recipe names, from the float network of all variants."""
+    asked, found = judged.thresholds.library_agreement, judged.facts.library
+    if asked is None:
+        return
+    yield GateCheck(
+        name="library_agreement",
+        passed=found is not None and found.share >= asked.min_share,
+        value=None if found is None else found.share,
+        limit=asked.min_share,
+        detail="not measured" if found is None else _library_text(found),
+    )
+
+
+def _library_text(found: LibraryFigure) -> str:
+    worst = f"; worst: {', '.join(found.worst)}" if found.worst else ""
+    return (
+        f"the float network gives {found.same} of the {found.theirs} answers of {found.program} on {found.pictures} "
+        f"pictures, and {found.surplus} besides{worst}"
     )

@@ -46,7 +46,9 @@ def run_calibrate(context: StepContext) -> Detail:
 
 
 def calibrated_forms(loaded: LoadedRecipe) -> tuple[Form, ...]:
-    """Returns the forms of the weights that some variant of the recipe quantizes."""
+    """Returns the forms of the weights that some variant quantizes; none where the weights are int8 already."""
+    if loaded.quantized:
+        return ()
     traits = [TRAITS[variant] for variant in loaded.recipe.variants]
     return tuple(dict.fromkeys(each.form for each in traits if each.precision in _CALIBRATED))
 

@@ -92,4 +92,4 @@ def _precision_recall(axes: Axes, report: ExportReport, found: PrecisionRecall) 
         name = report.labels[class_id] if place < _MOST_NAMED_CURVES else None
         axes.plot(RECALL_POINTS, precision, linewidth=0.9, alpha=0.8, label=name)
     axes.plot(RECALL_POINTS, found.mean, linewidth=2.2, color="tab:red", label="mean")
-    axes.set(xlabel="recall", title=f"IoU {found.iou:g}", xlim=(0, 1), ylim=(0, 1.03))
+    axes.set(xlabel="recall", title="" if found.iou is None else f"IoU {found.iou:g}", xlim=(0, 1), ylim=(0, 1.03))

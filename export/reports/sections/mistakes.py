@@ -70,8 +70,8 @@ def _curves(report: ExportReport, variant: VariantReport) -> Iterator[Block]:
     if curves.confusion is not None:
         yield from _confusion(report.labels, curves.confusion, name)
     if curves.precision_recall:
-        ious = " and ".join(f"{each.iou:g}" for each in curves.precision_recall)
-        yield Plot(f"precision_recall_{name}", f"precision-recall curves of {name} at IoU {ious}")
+        ious = " and ".join(f"{each.iou:g}" for each in curves.precision_recall if each.iou is not None)
+        yield Plot(f"precision_recall_{name}", f"precision-recall curves of {name}{ious and f' at IoU {ious}'}")
         yield _average_precision(report, curves.precision_recall, name)
 
 
@@ -96,7 +96,7 @@ def _average_precision(report: ExportReport, found: tuple[PrecisionRecall, ...],
         (report.labels[class_id], *(figure(each.average_precision[class_id]) for each in found))
         for class_id in report.shown_classes()
     )
-    header = ("class", *(f"average precision at IoU {each.iou:g}" for each in found))
+    header = ("class", *("average precision" + ("" if each.iou is None else f" at IoU {each.iou:g}") for each in found))
     return Table(header, rows, f"{variant}: average precision", is_folded=True)
 
 

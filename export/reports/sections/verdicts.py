@@ -17,8 +17,17 @@ def verdict_section(report: ExportReport) -> Section:
         blocks.append(
             Text("The weights are random: this network was never trained, and its answers mean nothing.", "bad")
         )
+    quantized = report.network.get("quantized")
+    subject = (
+        "The eager fp32 network"
+        if not quantized
+        else (
+            f"The file's weights are int8 already ({quantized}), so no float network exists: the reference is the file "
+            "itself, run by ONNX Runtime without int8 kernels. It"
+        )
+    )
     eager = (
-        f"The eager fp32 network reaches {reference.name} {reference.value:.4f} "
+        f"{subject} reaches {reference.name} {reference.value:.4f} "
         f"[{reference.ci_low:.4f}, {reference.ci_high:.4f}] on {reference.images} test images "
         f"({reference.confidence:.0%} interval). Drops are paired with it, image by image."
     )
@@ -54,7 +63,7 @@ def verdict_section(report: ExportReport) -> Section:
 
 
 def _operating_blocks(report: ExportReport) -> list[Block]:
-    """What users of a detector get when they name no score threshold; nothing for other tasks."""
+    """What users get who name no score threshold; nothing for tasks whose answers are not cut at one."""
     eager = report.reference_operating_point
     if eager is None:
         return []
@@ -62,7 +71,7 @@ def _operating_blocks(report: ExportReport) -> list[Block]:
     text = (
         f"From score {eager.score_threshold:g}, which is what a request gets when it names none, the eager network "
         f"reaches {name} {eager.metric.value:.4f} (precision {eager.precision:.4f}, recall {eager.recall:.4f}, F1 "
-        f"{eager.f1:.4f} at IoU 0.5). A variant passes at both or at neither."
+        f"{eager.f1:.4f}; boxes at IoU 0.5). A variant passes at both or at neither."
     )
     header = (
         "variant",

@@ -181,7 +181,9 @@ class VersionInfo(BaseModel):
     batchable: bool = Field(description="false: images are never run together, because they would change each other")
     judged: bool = Field(description="false: whether answers are right was never measured, only that variants agree")
     metric: Figure | None = Field(description="over all detections, whatever their score; null when not judged")
-    operating_point: OperatingFigure | None = Field(description="of detectors; null when not judged")
+    operating_point: OperatingFigure | None = Field(
+        description="of detectors and classifiers of several labels; null when not judged"
+    )
     latency: list[BatchFigure]
     choice: str = Field(description="why this variant serves where others could; empty where TensorRT serves")
     speeds: list[SpeedFigure] = Field(description="the accepted variants in pairs, by which the server chooses")
@@ -222,8 +224,12 @@ class Health(BaseModel):
 
 
 _PARAMETERS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("top_k", {"type": "integer", "minimum": 1}, "classify: how many classes"),
-    ("score_threshold", {"type": "number", "minimum": 0, "maximum": 1}, "detect: lowest score answered"),
+    ("top_k", {"type": "integer", "minimum": 1}, "classify: most classes answered"),
+    (
+        "score_threshold",
+        {"type": "number", "minimum": 0, "maximum": 1},
+        "detect, and classify with several labels: lowest score answered",
+    ),
     ("max_detections", {"type": "integer", "minimum": 1}, "detect: most boxes answered"),
     ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment: how masks are written"),
     ("deadline_ms", {"type": "number", "minimum": 0}, "answer within this time or 504"),

@@ -10,9 +10,10 @@ from pydantic import TypeAdapter
 
 from saccade.export.errors import RecipeError
 from saccade.export.network import SourceFacts
-from saccade.export.recipe import completed, load_recipe
+from saccade.export.recipe import load_recipe
+from saccade.export.recipe_gaps import completed
 from saccade.export.sources.specs import SourceSpec
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.digits.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
 
 SHIPPED = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("*.yaml"))
@@ -106,3 +107,15 @@ def test_labels_that_a_person_wrote_differ_beyond_case_and_spaces(tmp_path: Path
 
     with pytest.raises(RecipeError, match="labels 0 and 1 are 'traffic light' and 'Traffic_Light': give each its own"):
         load_recipe(write(tmp_path / "r.yaml", document))
+
+
+def test_several_labels_per_picture_are_answered_whole_and_cut_at_one_half() -> None:
+    source = TypeAdapter(SourceSpec).validate_python("timm/resnet18")
+    facts = SourceFacts(task=TaskSpec(task=Task.CLASSIFY, top_k=5), labels=tuple("abcdefgh"))
+
+    def task_of(**given: object) -> dict[str, object]:
+        task: dict[str, object] = completed({"task": {"multi_label": True, **given}}, source, facts)["task"]
+        return task
+
+    assert (task_of()["top_k"], task_of()["score_threshold"]) == (8, 0.5)
+    assert task_of(score_threshold=0.3)["score_threshold"] == 0.3

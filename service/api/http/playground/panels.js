@@ -2,7 +2,7 @@
 
 import { classColour } from "./drawing.js";
 
-const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU" };
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", label_map: "mAP per label" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
 
 /** An element with attributes and children; `null` and `false` children are left out. */
@@ -122,7 +122,7 @@ function pair(term, description) {
 /** The rows of one prediction; `onHighlight` gets a row's index, or null when it loses attention. */
 export function resultRows(prediction, { threshold, onHighlight }) {
   if (prediction.error) return [problemCard(prediction.error)];
-  if (prediction.classes) return [rows(prediction.classes.map((item) => scoreRow(item)), "No class in the answer.")];
+  if (prediction.classes) return [rows(prediction.classes.map((item) => scoreRow(item)), "No label reaches the score threshold.")];
   if (prediction.detections) return detectionRows(prediction.detections, threshold, onHighlight);
   return [segmentRows(prediction, onHighlight)];
 }

@@ -18,7 +18,7 @@ from torchvision import models
 
 from saccade.export.cli.init import summary, write_recipe
 from saccade.export.cli.program import app
-from saccade.export.errors import RecipeError, SourceError
+from saccade.export.errors import DataRefused, RecipeError, SourceError
 from saccade.export.recipe import load_recipe
 from saccade.models.contract.specs import Task
 from tests.support.onnx_files import centred_boxes, table_file
@@ -247,3 +247,29 @@ def test_a_config_that_names_other_classes_is_passed_over(given: str, tmp_path: 
     (tmp_path / "config.json").write_text(given)
 
     assert write_recipe(file, None, pictures, tmp_path / "r.yaml").loaded.recipe.labels == ("class 0", "class 1")
+
+
+def test_data_that_contradicts_itself_leaves_the_recipe_as_it_was(tmp_path: Path, pictures: Path) -> None:
+    for split in ("val", "valid"):
+        (pictures / split).mkdir()
+    path, out = table_file(tmp_path / "net.onnx", {"p": np.array([0.2, 0.7, 0.1], np.float32)}), tmp_path / "r.yaml"
+
+    with pytest.raises(DataRefused, match="has both 'val' and 'valid'"):
+        write_recipe(path, None, pictures, out)
+    assert not out.exists()
+
+    out.write_text("source: onnx\nweights: net.onnx\ndata: pictures\n")
+    with pytest.raises(DataRefused, match="has both 'val' and 'valid'"):
+        write_recipe(path, None, pictures, out)
+    assert out.read_text() == "source: onnx\nweights: net.onnx\ndata: pictures\n"
+
+
+def test_a_recipe_that_contradicts_its_file_is_left_as_it_was(tmp_path: Path, pictures: Path) -> None:
+    path, out = table_file(tmp_path / "net.onnx", {"p": np.array([0.2, 0.7, 0.1], np.float32)}), tmp_path / "r.yaml"
+    text = "source: onnx\nweights: old.onnx\ndata: pictures\ntask: {top_k: 9}\n"
+    out.write_text(text)
+
+    with pytest.raises(RecipeError, match="top_k 9 exceeds the 3 labels"):
+        write_recipe(path, None, pictures, out)
+
+    assert out.read_text() == text

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from saccade.export.gate.decision import denial_text
-from saccade.export.gate.limits import GateThresholds
+from saccade.export.gate.limits import GateThresholds, LibraryAgreement, looser_limits
 from saccade.export.qualification.qualify_report import (
+    LibraryFigure,
     MetricDrop,
+    QualifyReport,
     ReferenceFigure,
 )
 from saccade.models.contract.manifest import OperatingPoint
 from tests.support.gated import (
+    GOOD,
+    INT8,
     METRIC,
     ON_DEVICE,
     SPARSE,
@@ -104,3 +108,38 @@ def test_the_agreement_that_lies_lowest_against_its_limit_is_shown() -> None:
 
     (line,) = (check for check in decision.checks if check.name == "agreement")
     assert (line.value, line.limit) == (0.86, 0.85)
+
+
+# The answers of another program
+
+
+def library(share: float) -> LibraryFigure:
+    same = round(100 * share)
+    return LibraryFigure(
+        program="ultralytics", pictures=20, theirs=100, same=same, surplus=0, share=share, worst=("a.jpg",)
+    )
+
+
+@pytest.mark.parametrize("variant", [GOOD, INT8])
+def test_every_variant_is_denied_where_the_float_network_answers_otherwise_than_its_library(
+    variant: QualifyReport,
+) -> None:
+    asked = GateThresholds(library_agreement=LibraryAgreement(library="ultralytics", min_share=0.99))
+
+    decision = decided(variant, asked, library=library(0.9))
+
+    assert failed_checks(decision) == ["library_agreement"]
+    assert "gives 90 of the 100 answers of ultralytics on 20 pictures, and 0 besides; worst: a.jpg" in denial_text(
+        "fp32", decision
+    )
+    assert decided(variant, asked, library=library(0.99)).accepted
+    assert failed_checks(decided(variant, asked)) == ["library_agreement"]  # asked for, and not measured
+    assert decided(variant, library=library(0.1)).accepted  # not asked for
+
+
+def test_half_of_a_librarys_answers_are_too_loose_a_limit() -> None:
+    asked = GateThresholds(library_agreement=LibraryAgreement(answers="old.json", min_share=0.4))
+
+    assert failed_checks(decided(thresholds=asked, library=library(0.9))) == ["thresholds"]
+    assert any(text.startswith("library_agreement.min_share 0.4 (default 0.99)") for text in looser_limits(asked))
+    assert GateThresholds.model_validate_json(asked.model_dump_json()) == asked

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.image_split import ImageSplit, prepare_split
-from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
+from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.errors import DataRefused
 from saccade.export.publish.evidence_pack import images_within, read_evidence, write_evidence
 from saccade.export.qualification.accuracy import Answer, evidence_of
@@ -113,3 +113,19 @@ def test_evidence_of_another_task_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataRefused, match="damaged"):
         read_evidence(tmp_path / "evidence.npz", Task.DETECT, SPEC)
+
+
+def test_every_label_of_an_image_travels(tmp_path: Path) -> None:
+    shown = ((0, 2), (), (1,), (0, 1, 2))
+    samples: list[Sample] = [LabelsSample(image(index), class_ids) for index, class_ids in enumerate(shown)]
+    scores = np.random.default_rng(0).random((4, CLASSES)).astype(np.float32)
+    answer = [-np.sort(-scores, axis=1), np.argsort(-scores, axis=1).astype(np.int32)]
+    split = prepare_split("test", samples, SPEC)
+    write_evidence(tmp_path / "evidence.npz", split, answer, 3)
+
+    data = read_evidence(tmp_path / "evidence.npz", Task.CLASSIFY, SPEC)
+
+    assert [each.class_ids for each in data.split.samples if isinstance(each, LabelsSample)] == list(shown[:3])
+    task = TaskSpec(task=Task.CLASSIFY, top_k=CLASSES, multi_label=True)
+    few = prepare_split("test", samples[:3], SPEC)
+    assert metric(data.split, data.expected, task) == metric(few, [array[:3] for array in answer], task)

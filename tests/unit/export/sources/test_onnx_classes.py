@@ -85,6 +85,46 @@ def test_doubtful_scores_are_refused(tmp_path: Path, table: Any, end: str, outpu
         source_facts(source_spec({"kind": "onnx", "outputs": outputs}), path)
 
 
+@pytest.mark.parametrize("end", ["Sigmoid", "Identity"])
+def test_a_threshold_answers_every_label_by_its_own_probability(tmp_path: Path, end: str) -> None:
+    path = table_file(tmp_path / "net.onnx", {"p": LOGITS}, ends={"p": end})
+    words = {"threshold": 0.4} if end == "Sigmoid" else {"threshold": 0.4, "scores": "sigmoid"}
+    source = {"kind": "onnx", "outputs": words}
+
+    facts = source_facts(source_spec(source), path)
+    scores, ids = scores_of(path, source)
+
+    assert facts.task == TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True, score_threshold=0.4)
+    np.testing.assert_allclose(scores, np.sort(1 / (1 + np.exp(-LOGITS)))[::-1], rtol=1e-5)
+    assert ids.tolist() == [1, 0, 2]
+
+
+def test_the_recipes_task_makes_logits_stand_for_themselves(tmp_path: Path) -> None:
+    path = table_file(tmp_path / "net.onnx", {"l": LOGITS})
+
+    scores, _ = scores_of(path, task=TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True))
+
+    np.testing.assert_allclose(scores, np.sort(1 / (1 + np.exp(-LOGITS)))[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "end", "outputs", "text"),
+    [
+        (LOGITS, "Identity", {}, "do not compete, but .* needs `scores: sigmoid` for that"),
+        (LOGITS[:1], "Sigmoid", {}, "is one column, the second of two labels"),
+        (np.zeros((3, SIDE, SIDE), np.float32), "Identity", {}, "cuts one channel, and of .* the largest of 3 wins"),
+        (np.zeros((1, SIDE, SIDE), np.float32) + 3, "Identity", {}, "outputs: {scores: sigmoid}"),
+    ],
+)
+def test_a_threshold_needs_scores_that_stand_for_themselves(
+    tmp_path: Path, table: Any, end: str, outputs: dict[str, Any], text: str
+) -> None:
+    path = table_file(tmp_path / "net.onnx", {"p": table}, size=(SIDE, SIDE), ends={"p": end})
+
+    with pytest.raises(SourceError, match=text):
+        source_facts(source_spec({"kind": "onnx", "outputs": {"threshold": 0.4, **outputs}}), path)
+
+
 def mean_file(path: Path, shape: list[Any], element: int = TensorProto.FLOAT) -> Path:
     """Logits are means over pixels of each channel, times 4 or -4."""
     channels_last = shape[3] in (1, 3)
@@ -139,7 +179,10 @@ def test_value_range_is_the_normalisation(tmp_path: Path) -> None:
     assert (facts.normalisation.mean[0], facts.normalisation.std[0]) == (0.5, 0.5)
 
 
-def test_quantized_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "is_served"), [(TensorProto.INT8, True), (TensorProto.FLOAT8E4M3FN, False)])
+def test_a_file_that_is_quantized_already_is_served_as_int8_or_refused(
+    tmp_path: Path, kind: int, is_served: bool
+) -> None:
     nodes = [
         helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
         helper.make_node("Conv", ["images", "w"], ["c"], name="stem"),
@@ -147,7 +190,7 @@ def test_quantized_file_is_refused(tmp_path: Path) -> None:
         helper.make_node("Flatten", ["p"], ["logits"]),
     ]
     tensors = [
-        numpy_helper.from_array(np.ones((2, 3, 1, 1), np.int8), "w8"),
+        helper.make_tensor("w8", kind, [2, 3, 1, 1], [1.0] * 6 if not is_served else [1] * 6),
         numpy_helper.from_array(np.float32(0.1), "scale"),
     ]
     values = [
@@ -155,10 +198,13 @@ def test_quantized_file_is_refused(tmp_path: Path) -> None:
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
     ]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     onnx.save(model, tmp_path / "net.onnx")
 
-    with pytest.raises(SourceError, match=r"weights are quantized already \(the weights of stem\)"):
+    if is_served:
+        assert source_facts(source_spec("onnx"), tmp_path / "net.onnx").quantized == "the weights of stem"
+        return
+    with pytest.raises(SourceError, match=r"quantized already \(the weights of stem\), and not to int8"):
         source_facts(source_spec("onnx"), tmp_path / "net.onnx")
 
 

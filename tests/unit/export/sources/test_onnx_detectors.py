@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 
 from saccade.export.convert.answer_heads import answer_head
-from saccade.export.errors import SourceError
+from saccade.export.errors import RecipeError, SourceError
 from saccade.export.network import NetworkRequest
+from saccade.export.recipe import load_recipe
 from saccade.export.sources import load_network, source_facts
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import source_spec
@@ -177,6 +179,8 @@ def read(path: Path, outputs: dict[str, Any]) -> None:
 
 
 V8 = np.concatenate([BOXES, SCORES], 1).T
+V5 = np.concatenate([BOXES, SCORES[:, :1], SCORES], 1)
+MANY = np.concatenate([BOXES, np.full((len(BOXES), 10_000), 0.1, np.float32)], 1).T
 
 
 @pytest.mark.parametrize(
@@ -200,6 +204,19 @@ V8 = np.concatenate([BOXES, SCORES], 1).T
         ({"out": V8 + 2}, {}, {"scores": "probabilities"}, "but they leave 0..1"),
         ({"out": V8}, {}, {"layout": "yolox"}, "one row per cell|classes; there are"),
         ({"out": V8}, {}, {"layout": "end2end"}, "rows of 6 numbers"),
+        ({"out": V8}, {}, {"threshold": 0.4}, "outputs.threshold belongs to segmenters of one channel"),
+        ({"out": V8}, {}, {"names": ["out"], "layout": "detr"}, "layout detr reads logits and boxes"),
+        ({"out": V8}, {}, {"scores": "logits"}, "one softmax, which this layout does not have"),
+        (
+            {"output0": V8},
+            ultralytics(CLASSES, SIZE, task="classify"),
+            {},
+            "task: classify .*needs one output of scores",
+        ),
+        ({"output0": V8}, ultralytics(CLASSES, SIZE, names="{3: 'a', 4: 'b', 5: 'c'}"), {}, "not from 0 on"),
+        ({"output0": MANY}, ultralytics(10_000, SIZE), {}, "would have 10000 classes as layout yolov8"),
+        ({"out": MANY}, {}, {"layout": "yolov8"}, "would have 10000 classes|has 10000 classes"),
+        ({"out": np.where(V5 > 20, np.nan, V5)}, {}, {"layout": "yolov5"}, "holds NaN or infinite numbers"),
     ],
 )
 def test_contradiction_is_refused_in_words(
@@ -209,3 +226,34 @@ def test_contradiction_is_refused_in_words(
 
     with pytest.raises(SourceError, match=text):
         read(path, outputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"outputs": {"layout": "yolov99"}}, r"outputs\.layout: .*'yolov5', 'yolov8'"),
+        ({"outputs": {"layot": "yolov8"}}, r"unknown key 'layot', did you mean 'layout'\?"),
+        ({"outputs": {"boxes": "xywh"}}, r"outputs\.boxes: .*'xyxy' or 'cxcywh'"),
+        ({"outputs": {"units": "percent"}}, r"outputs\.units: .*'pixels' or 'relative'"),
+        ({"outputs": {"scores": "softmax"}}, r"outputs\.scores: .*'logits', 'probabilities' or 'sigmoid'"),
+        ({"outputs": {"objectness": "much"}}, r"outputs\.objectness: .*boolean"),
+        ({"outputs": {"suppression": {"iou": 1.5}}}, r"outputs\.suppression.*less than or equal to 1"),
+        ({"outputs": {"threshold": -0.1}}, r"outputs\.threshold: .*greater than or equal to 0"),
+        ({"outputs": {"names": []}}, r"outputs\.names: .*at least 1 item"),
+        ({"input_layout": "hwcn"}, r"input_layout: .*'nchw' or 'nhwc'"),
+        ({"channels": 4}, r"channels: .*1 or 3"),
+        ({"value_range": [1, 0]}, r"value_range must ascend, got \[1\.0, 0\.0\]"),
+        ({"preprocess": {"channel_order": "grb"}}, r"preprocess\.channel_order: .*'rgb' or 'bgr'"),
+        ({"preprocess": {"fit": "letterbox", "rounding": "floor"}}, "rounding: floor starts from shortest_edge"),
+        ({"preprocess": {"fit": "letterbox", "pad_value": 300}}, r"preprocess\.pad_value: .*less than or equal to 255"),
+    ],
+)
+def test_a_word_with_a_value_that_does_not_exist_is_refused_by_name(
+    tmp_path: Path, words: dict[str, Any], text: str
+) -> None:
+    table_file(tmp_path / "net.onnx", {"out": V8}, size=SIZE)
+    document = {"source": "onnx", "weights": "net.onnx", "data": "pictures", "labels": ["a", "b", "c"], **words}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(document))
+
+    with pytest.raises(RecipeError, match=text):
+        load_recipe(tmp_path / "recipe.yaml")

@@ -29,6 +29,12 @@ def test_each_task_has_one_fixed_answer(spec: TaskSpec, tensors: dict[str, tuple
     assert {tensor.name: tensor.shape for tensor in output_tensors(spec, SPEC)} == tensors
 
 
+@pytest.mark.parametrize("task", [Task.DETECT, Task.SEGMENT])
+def test_only_classifiers_have_several_labels(task: Task) -> None:
+    with pytest.raises(ValidationError, match="multi_label belongs to task: classify"):
+        TaskSpec(task=task, max_detections=1, multi_label=True)
+
+
 @pytest.mark.parametrize("task", [Task.CLASSIFY, Task.DETECT])
 def test_task_without_its_size_is_refused(task: Task) -> None:
     with pytest.raises(ValidationError, match="needs"):

@@ -32,6 +32,13 @@ SAME_SIZE = Geometry(40, 30, 0, 0, 40, 30)
 # Classification
 
 
+def test_labels_below_the_threshold_are_left_out() -> None:
+    scores, class_ids = np.array([0.9, 0.5, 0.1], np.float32), np.array([2, 0, 1], np.int32)
+
+    assert [each["class_id"] for each in classes_json(scores, class_ids, LABELS, 3, 0.5)["classes"]] == [2, 0]
+    assert classes_json(scores, class_ids, LABELS, 3, 0.95) == {"classes": []}
+
+
 def test_classes_are_cut_to_top_k_in_the_graphs_order() -> None:
     scores, class_ids = np.array([0.7, 0.2, 0.1], np.float32), np.array([2, 0, 1], np.int32)
 

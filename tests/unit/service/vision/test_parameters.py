@@ -119,3 +119,17 @@ def test_cheaper_variants_are_allowed_unless_the_request_says_otherwise() -> Non
 def test_a_named_deadline_is_told_from_the_default() -> None:
     assert not completed(Task.CLASSIFY).names_deadline
     assert completed(Task.CLASSIFY, deadline_ms=1000.0).names_deadline
+
+
+def test_a_classifier_of_several_labels_takes_a_threshold_and_answers_all_above_it() -> None:
+    manifest = manifest_for("digits", 1, Task.CLASSIFY)
+    task = manifest.task.model_copy(update={"multi_label": True, "score_threshold": 0.6})
+    several = manifest.model_copy(update={"task": task})
+
+    usual = complete(GivenParameters(), several, RULE)
+    given = complete(GivenParameters(score_threshold=0.1, top_k=2), several, RULE)
+
+    assert (usual.top_k, usual.score_threshold) == (10, 0.6)
+    assert (given.top_k, given.score_threshold) == (2, 0.1)
+    with pytest.raises(BadParameter, match=r"does not apply .*: top_k, score_threshold, deadline_ms"):
+        complete(GivenParameters(max_detections=1), several, RULE)

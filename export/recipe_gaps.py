@@ -1,0 +1,91 @@
+"""Fills the gaps of a recipe with what its source knows of the network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from saccade.export.network import SourceFacts
+from saccade.export.sources.crop_rule import crop_at_size
+from saccade.export.sources.specs import SourceSpec, source_name
+from saccade.export.variants import VariantKind
+
+_LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
+READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
+_HALF = 0.5  # score from which a label is answered
+
+
+def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
+    """Fills gaps of the document with the source's facts; sections that the recipe gives win key by key."""
+    whole = dict(document)
+    whole.setdefault("model", _model_name(source, document.get("weights")))
+    if facts.labels is not None:
+        whole.setdefault("labels", facts.labels)
+    if facts.quantized:
+        whole.setdefault("variants", list(READY))
+    for name, fact in (
+        ("task", facts.task),
+        ("preprocess", facts.preprocess),
+        ("normalisation", facts.normalisation),
+    ):
+        if fact is None:
+            continue
+        given = whole.get(name, {})
+        if isinstance(given, dict):
+            whole[name] = _merged(fact, given)
+    _fit_crop_to_size(whole, facts, document.get("preprocess"))
+    _fit_top_k_to_labels(whole, document.get("task"))
+    _fit_multi_label(whole, facts, document.get("task"))
+    return whole
+
+
+def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
+    """Keeps the share of the picture that the source cuts out when a recipe changes only the size."""
+    fact = facts.preprocess
+    if fact is None or fact.fit != "crop" or not isinstance(given, dict):
+        return
+    if not {"width", "height"} & set(given) or {"shortest_edge", "resize_to", "cover", "fit"} & set(given):
+        return
+    width, height = whole["preprocess"]["width"], whole["preprocess"]["height"]
+    # other values are named by the validation
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+        whole["preprocess"] |= crop_at_size(fact, facts.crop_share, width, height)
+
+
+def _fit_top_k_to_labels(whole: dict[str, Any], given: object) -> None:
+    """Limits the number of answered classes to the number of labels, unless the recipe sets it."""
+    task, labels = whole.get("task"), whole.get("labels")
+    if not isinstance(task, dict) or not isinstance(labels, list | tuple) or not isinstance(task.get("top_k"), int):
+        return
+    if not (isinstance(given, dict) and "top_k" in given):
+        task["top_k"] = min(task["top_k"], len(labels)) if labels else task["top_k"]
+
+
+def _fit_multi_label(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
+    """Lets a multi-label graph return every label, cut at one half unless the recipe or its source says otherwise."""
+    task, labels = whole.get("task"), whole.get("labels")
+    if not isinstance(task, dict) or task.get("multi_label") is not True or not isinstance(labels, list | tuple):
+        return
+    said = given if isinstance(given, dict) else {}
+    is_said = facts.task is not None and facts.task.multi_label
+    task.update({} if "top_k" in said else {"top_k": len(labels)})
+    task.update({} if "score_threshold" in said or is_said else {"score_threshold": _HALF})
+
+
+def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
+    """Merges a section with the facts; another kind of resize drops them, because their sizes would contradict it."""
+    known = fact.model_dump()
+    if "fit" in given and given["fit"] != known.get("fit"):
+        known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
+    return known | given
+
+
+def _model_name(source: SourceSpec, weights: object) -> str:
+    """Returns the network's own name, or the checkpoint's name when the source has none."""
+    name = source_name(source).lower().rpartition("/")[2].rpartition(":")[2]
+    if name == source.kind and isinstance(weights, str):
+        name = Path(weights).stem.lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:_LONGEST_NAME] or source.kind
