@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
 """The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""
 
-RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidates"]
+RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidates", "prototype_masks", "box_masks"]
 """What `Network.module` returns, besides extra named outputs:
 
 - logits: (n, classes), for classify
@@ -29,6 +29,8 @@ RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidate
 - dense_logits: (n, classes, h, w) at any stride, for segment; the largest value wins
 - boxes: boxes (n, anchors, 4) x1 y1 x2 y2 in model pixels and scores (n, anchors, classes) in 0..1, for detect
 - candidates: boxes (n, k, 4), scores (n, k), class_ids (n, k) int64; one class per row, for detect
+- prototype_masks: candidates, then coefficients (n, k, c) and prototypes (n, c, h, w), for segment-instances
+- box_masks: candidates, then probabilities (n, k, h, w) over each box, for segment-instances
 """
 
 
@@ -91,4 +93,5 @@ FORMS_BY_TASK: dict[Task, tuple[RawForm, ...]] = {
     Task.CLASSIFY: ("logits", "probabilities"),
     Task.DETECT: ("boxes", "candidates"),
     Task.SEGMENT: ("dense_logits",),
+    Task.INSTANCES: ("prototype_masks", "box_masks"),
 }

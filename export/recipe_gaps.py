@@ -78,6 +78,8 @@ def _fit_multi_label(whole: dict[str, Any], facts: SourceFacts, given: object) -
 def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
     """Merges a section with the facts; another kind of resize drops them, because their sizes would contradict it."""
     known = fact.model_dump()
+    if "task" in given and given["task"] != known.get("task"):
+        known["masks"] = None  # a network with masks may be served for its boxes alone
     if "fit" in given and given["fit"] != known.get("fit"):
         known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
     return known | given

@@ -3,6 +3,7 @@
     contract/    specs.py: tasks, tensors, preprocessing · manifest.py: what a published version says of itself ·
                  plans.py: what a TensorRT plan was made from · preprocessing.py: decoded image → network input, the
                  same in training, evaluation and serving · resampling.py: resizing within one level of Pillow and torch
+                 instance_masks.py: mask tensors of detections → masks in source pixels · run_lengths.py: COCO's form
     digits/      digit_sources.py: digits and photographs, none in two splits · digit_strokes.py: one digit at any
                  size · backgrounds.py · digit_scenes.py: labelled JPEGs, deterministic by (split, seed, index)
     metrics/     metrics.py: top-1, mIoU · detection_metrics.py: mAP@[.50:.95] for any selection of images

@@ -22,7 +22,7 @@ from saccade.models.contract.specs import Task
 
 _GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
 _WORST = 5
-_UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels"}
+_UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels", Task.INSTANCES: "objects"}
 
 
 @click.command()
@@ -90,6 +90,7 @@ def _lines(found: list[PictureDifference], units: str, share: float) -> list[str
     lines += [
         f"  {each.name}: {each.same} of {each.theirs} {units}, {each.surplus} surplus, worst overlap "
         f"{each.worst_iou:.4f}, worst score difference {each.worst_score:.4f}"
+        f"{'' if each.worst_mask_iou is None else f', worst overlap of masks {each.worst_mask_iou:.4f}'}"
         for each in worst
         if each.same < each.theirs or each.surplus
     ]

@@ -131,7 +131,7 @@ def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
                 item.prediction["classes"][0]["label"] == item.sample.truth["classes"][0]["label"] for item in answered
             ]
             return "right label first", float(np.mean(right))
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             pairs = [_found_boxes(item) for item in answered]
             return "true boxes found at IoU 0.5", sum(found for found, _ in pairs) / max(
                 1, sum(all_ for _, all_ in pairs)

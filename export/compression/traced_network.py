@@ -163,7 +163,7 @@ def _meaning(context: StepContext, facts: Mapping[str, object]) -> Meaning:
     if facts["scores_output"] == "network_1":
         return "scored_boxes"
     task = context.recipe.task
-    return "numbers" if task.task is Task.DETECT or task.multi_label else "distribution"
+    return "numbers" if task.task.has_boxes or task.multi_label else "distribution"
 
 
 def _class_ids(

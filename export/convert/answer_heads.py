@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead
+from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead, InstancesHead
 from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.network import Network
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
@@ -23,6 +23,8 @@ RAW_TENSORS = {
     "dense_logits": 1,
     "boxes": 2,
     "candidates": 3,
+    "prototype_masks": 5,
+    "box_masks": 4,
 }  # names of a network's outputs, by form
 
 
@@ -40,6 +42,8 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
             return BoxesHead(task.max_detections, network.suppression)
         case "candidates":
             return CandidatesHead(task.max_detections, classes, network.suppression)
+        case "prototype_masks" | "box_masks":
+            return InstancesHead(RAW_TENSORS[network.form], task.max_detections, classes, network.suppression)
 
 
 class ClassifyHead(nn.Module):

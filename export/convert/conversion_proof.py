@@ -22,7 +22,7 @@ from saccade.export.errors import GraphError
 from saccade.export.graph.large_files import plain_session
 from saccade.export.qualification.parity import relative_l2
 from saccade.export.recipe import Recipe
-from saccade.models.contract.specs import Task, output_tensors
+from saccade.models.contract.specs import output_tensors
 
 PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
@@ -124,7 +124,7 @@ def prove_conversion(
 def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
     """Returns the outputs behind the answer of a deploy graph: the recipe's extras and the network's own."""
     raw = tuple(names[len(output_tensors(recipe.task, recipe.preprocess)) :])
-    return RawOutputs(raw, scores, have_rows=recipe.task.task is Task.DETECT)
+    return RawOutputs(raw, scores, have_rows=recipe.task.task.has_boxes)
 
 
 def write_proof(proof: ConversionProof, directory: Path) -> None:

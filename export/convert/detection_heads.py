@@ -48,7 +48,7 @@ class CandidatesHead(nn.Module):
         self.suppression = suppression
 
     def forward(self, raw: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """raw: boxes (n, k, 4), scores (n, k), class_ids (n, k) int64."""
+        """raw: boxes (n, k, 4 or more, which go with the box), scores (n, k), class_ids (n, k) int64."""
         boxes, scores, class_ids = flat_outputs(raw)[:3]
         if self.suppression is None:
             return padded_answer(*best_rows(boxes, scores, class_ids, self.rows), self.rows)
@@ -56,12 +56,28 @@ class CandidatesHead(nn.Module):
         return suppressed_answer(*candidates, self.classes, self.suppression, self.rows)
 
 
+class InstancesHead(nn.Module):
+    """Selects as `CandidatesHead`; what each row says of its mask goes with the row."""
+
+    def __init__(self, tensors: int, rows: int, classes: int, suppression: Suppression | None = None) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.select = CandidatesHead(rows, classes, suppression)
+
+    def forward(self, raw: Any) -> tuple[Tensor, ...]:
+        """raw: as CandidatesHead, then mask numbers (n, k, ...), then what belongs to the whole image."""
+        boxes, scores, class_ids, masks, *whole = flat_outputs(raw)[: self.tensors]
+        joined = torch.cat([boxes, masks.flatten(2)], 2)
+        rows, scores, class_ids, counts = self.select((joined, scores, class_ids))
+        return rows[..., :4], scores, class_ids, counts, rows[..., 4:].unflatten(2, masks.shape[2:]), *whole
+
+
 def suppressed_answer(
     boxes: Tensor, scores: Tensor, class_ids: Tensor, classes: int, suppression: Suppression, rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Applies non-maximum suppression to candidates as in `CandidatesHead`, and returns the answer."""
     groups, count = (class_ids, classes) if suppression.per_class else (torch.zeros_like(class_ids), 1)
-    keep = keep_per_class(boxes, scores, groups, count, suppression.iou_threshold, suppression.score_threshold)
+    keep = keep_per_class(boxes[..., :4], scores, groups, count, suppression.iou_threshold, suppression.score_threshold)
     left = torch.where(keep, scores, torch.zeros((), dtype=scores.dtype))
     return padded_answer(*best_rows(boxes, left, class_ids, rows), rows)
 
@@ -81,7 +97,11 @@ def best_pairs(boxes: Tensor, scores: Tensor, most: int) -> tuple[Tensor, Tensor
 def best_rows(boxes: Tensor, scores: Tensor, class_ids: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns at most `most` rows, best first."""
     best, chosen = torch.topk(scores, min(most, scores.shape[1]), dim=1)
-    return torch.gather(boxes, 1, chosen.unsqueeze(2).expand(-1, -1, 4)), best, torch.gather(class_ids, 1, chosen)
+    return (
+        torch.gather(boxes, 1, chosen.unsqueeze(2).expand(-1, -1, boxes.shape[2])),
+        best,
+        torch.gather(class_ids, 1, chosen),
+    )
 
 
 def padded_answer(boxes: Tensor, scores: Tensor, class_ids: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

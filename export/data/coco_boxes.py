@@ -20,6 +20,7 @@ from saccade.export.data.bad_boxes import judge_bad_boxes
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import text_of
 from saccade.export.data.label_names import ids_by_name, ids_in_order
+from saccade.export.data.outlines import Outline, outline_of_coco
 from saccade.export.data.pictures import BoxTruth, Picture
 from saccade.export.errors import DataRefused
 
@@ -40,6 +41,7 @@ class CocoAnnotation(msgspec.Struct, frozen=True):
     id: int | None = None
     bbox: list[float | None] | None = None
     iscrowd: int | bool | None = 0
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")  # read for detectors with masks only
 
     @property
     def corners(self) -> Box | None:
@@ -63,9 +65,18 @@ class CocoFile(msgspec.Struct, frozen=True):
 
 
 def coco_pictures(
-    parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
+    parts: Mapping[str, Path],
+    labels: Sequence[str],
+    in_order: bool,
+    max_bad: float,
+    findings: Findings,
+    *,
+    has_masks: bool = False,
 ) -> dict[str, list[Picture]]:
-    """Lists the pictures of each part. Raises DataRefused for a file that contradicts itself or the labels."""
+    """Lists the pictures of each part; has_masks: every object needs a `segmentation`.
+
+    Raises DataRefused for a file that contradicts itself or the labels.
+    """
     files = {part: _coco_path(root) for part, root in parts.items()}
     documents = {part: _document(path) for part, path in files.items()}
     used = {row.category_id for document in documents.values() for row in document.annotations}
@@ -74,9 +85,12 @@ def coco_pictures(
         document = documents[part]
         _ensure_consistent(path, document)
         ids = _class_ids(path, document, labels, in_order, used, findings)
-        rows = _rows_by_image(path, document, ids, max_bad, findings)
+        rows = _rows_by_image(path, document, max_bad, findings, has_masks=has_masks)
         pictures[part] = [
-            Picture(path.parent / image.file_name.replace("\\", "/"), _truth(image, rows[image.id], ids))
+            Picture(
+                path.parent / image.file_name.replace("\\", "/"),
+                _truth(image, rows[image.id], ids, has_masks=has_masks),
+            )
             for image in document.images
         ]
     return pictures
@@ -188,26 +202,35 @@ def _some_ids(known: set[int]) -> str:
 
 
 def _rows_by_image(
-    path: Path, document: CocoFile, ids: Mapping[int, int], max_bad: float, findings: Findings
-) -> dict[int, list[CocoAnnotation]]:
-    """Groups annotations that have a box by image; a few without a box give a note, and many give a complaint."""
-    rows: dict[int, list[CocoAnnotation]] = defaultdict(list)
-    bad = [row for row in document.annotations if row.corners is None]
+    path: Path, document: CocoFile, max_bad: float, findings: Findings, *, has_masks: bool
+) -> dict[int, list[tuple[CocoAnnotation, Outline | None]]]:
+    """Groups annotations that have a box, and a mask where there must be one, by image; a few without give a note, and
+    many give a complaint."""
+    rows: dict[int, list[tuple[CocoAnnotation, Outline | None]]] = defaultdict(list)
+    bad = []
     for row in document.annotations:
-        if row.corners is not None:
-            rows[row.image_id].append(row)
+        outline = outline_of_coco(row.segmentation) if has_masks else None
+        if row.corners is None or (has_masks and outline is None):
+            bad.append(row)
+        else:
+            rows[row.image_id].append((row, outline))
     if bad:
         name = next(image.file_name for image in document.images if image.id == bad[0].image_id)
-        first = f"annotation {bad[0].id} in {name} (bbox {bad[0].bbox or 'null'})"
+        what = "no usable segmentation" if bad[0].corners is not None else f"bbox {bad[0].bbox or 'null'}"
+        first = f"annotation {bad[0].id} in {name} ({what})"
         judge_bad_boxes(str(path), len(bad), len(document.annotations), first, max_bad, findings)
     return rows
 
 
-def _truth(image: CocoImage, rows: Sequence[CocoAnnotation], ids: Mapping[int, int]) -> BoxTruth:
+def _truth(
+    image: CocoImage, found: Sequence[tuple[CocoAnnotation, Outline | None]], ids: Mapping[int, int], *, has_masks: bool
+) -> BoxTruth:
+    rows = [row for row, _ in found]
     declared = (int(image.width), int(image.height)) if image.width and image.height else None
     return BoxTruth(
         np.array([row.corners for row in rows], np.float64).reshape(-1, 4),
         np.array([ids[row.category_id] for row in rows], np.int64),
         np.array([bool(row.iscrowd) for row in rows], np.bool_),
         declared=declared,
+        outlines=tuple(outline for _, outline in found if outline is not None) if has_masks else None,
     )

@@ -65,7 +65,7 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
             ]
         case Task.CLASSIFY if not occurring:
             return [f"{where} shows no label in any picture: check that its table belongs to its pictures"]
-        case Task.DETECT if not occurring:
+        case Task.DETECT | Task.INSTANCES if not occurring:
             return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
         case Task.SEGMENT if not occurring:
             return [f"{where} has no labelled pixel (every mask is 255 throughout): label them with class ids"]

@@ -48,7 +48,7 @@ def files_digest(loaded: LoadedRecipe) -> str:
 
 def _roots(root: Path, task: Task) -> list[Path]:
     """Returns the data folder and the folders that its data.yaml names outside of it."""
-    yolo = yolo_path(root) if task is Task.DETECT else None
+    yolo = yolo_path(root) if task.has_boxes else None
     if yolo is None:
         return [root]
     named = [place for places in read_yolo_file(yolo).places.values() for place in places]

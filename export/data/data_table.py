@@ -9,7 +9,12 @@ from saccade.export.data.data_report import DataReport, SplitFacts, pictures_wor
 from saccade.models.contract.specs import Task
 
 _MOST_LABELS = 20  # most rows that are printed; --json lists all labels
-_OBJECTS = {Task.CLASSIFY: "images", Task.DETECT: "objects", Task.SEGMENT: "share of labelled pixels"}
+_OBJECTS = {
+    Task.CLASSIFY: "images",
+    Task.DETECT: "objects",
+    Task.SEGMENT: "share of labelled pixels",
+    Task.INSTANCES: "objects",
+}
 
 
 def print_data(console: Console, report: DataReport) -> None:
@@ -61,7 +66,7 @@ def _object_headers(report: DataReport) -> tuple[str, ...]:
     match report.task:
         case Task.CLASSIFY:
             return ()
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             return "objects", "crowds", "images without"
         case Task.SEGMENT:
             return ("unlabelled (255)",)
@@ -71,7 +76,7 @@ def _object_cells(report: DataReport, split: SplitFacts) -> tuple[str, ...]:
     match report.task:
         case Task.CLASSIFY:
             return ()
-        case Task.DETECT if split.objects:
+        case Task.DETECT | Task.INSTANCES if split.objects:
             return f"{sum(split.objects):,}", f"{split.crowds:,}", f"{split.images_without:,}"
         case Task.SEGMENT if split.objects:
             return (f"{split.unlabelled / max(1, split.unlabelled + sum(split.objects)):.1%}",)
@@ -108,7 +113,7 @@ def _label_table(report: DataReport) -> Table:
 def _label_cell(task: Task, split: SplitFacts, class_id: int) -> str:
     if task is Task.SEGMENT:
         return f"{split.objects[class_id] / max(1, sum(split.objects)):.1%} in {split.images_with[class_id]:,} images"
-    if task is Task.DETECT:
+    if task.has_boxes:
         return f"{split.objects[class_id]:,} in {split.images_with[class_id]:,} images"
     return f"{split.objects[class_id]:,}"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.export.data.image_split import Split
 from saccade.export.data.labelled_images import ClassSample, DetectSample, Sample, SegmentSample
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes
+from saccade.models.contract.run_lengths import MaskWindow
 from saccade.models.contract.specs import Task, TaskSpec
-from saccade.models.digits.digit_scenes import CLASS_NAMES, crop_samples, instance_digests, scene_samples
+from saccade.models.digits.digit_scenes import CLASS_NAMES, SceneSample, crop_samples, instance_digests, scene_samples
 from saccade.models.digits.digit_scenes import Split as SceneSplit
 
 _BACKGROUND_LABELS = ("background", "__background__")
@@ -29,9 +31,17 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
         case Task.DETECT:
             scenes = scene_samples(split, seed, count)
             return [DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids]) for scene in scenes]
+        case Task.INSTANCES:
+            return [_instances(scene, ids) for scene in scene_samples(split, data.seed, count)]
         case Task.SEGMENT:
             lookup = np.array([_background_id(task, labels), *ids], np.uint8)
             return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, seed, count)]
+
+
+def _instances(scene: SceneSample, ids: NDArray[np.int64]) -> DetectSample:
+    numbers = range(1, len(scene.class_ids) + 1)
+    masks = tuple(MaskWindow(0, 0, scene.owners == number).run_lengths(*scene.owners.shape) for number in numbers)
+    return DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids], masks=masks)
 
 
 def ensure_digits_known(task: TaskSpec, labels: Sequence[str]) -> None:

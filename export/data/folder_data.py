@@ -7,6 +7,7 @@ or one set of pictures, which is divided by the digest of each file. A set has o
   (`data/label_tables.py`)
 - detect: COCO's `annotations.json`, Roboflow's `_annotations.coco.json` (`data/coco_boxes.py`), or a `data.yaml` with
   YOLO's label files (`data/yolo_boxes.py`)
+- segment-instances: the same, with COCO's `segmentation` of each object, or a polygon in each of YOLO's lines
 - segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, or 255 where unlabelled
 """
 
@@ -58,7 +59,7 @@ class Listing:
 
 def split_sources(task: Task, labels: Sequence[str], root: Path, findings: Findings) -> dict[Split, SplitSource]:
     """Returns where each split's pictures come from. Raises DataRefused when nothing is left to measure on."""
-    yolo = yolo_path(root) if task is Task.DETECT else None
+    yolo = yolo_path(root) if task.has_boxes else None
     if yolo is not None:
         return completed_sources(split_folder_names(list(read_yolo_file(yolo).places), (), str(yolo)), str(yolo))
     if not root.is_dir():
@@ -83,6 +84,7 @@ def list_pictures(
     """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`."""
     sources = split_sources(task, labels, root, findings)
     parts = {source.folder: root / source.folder for source in sources.values()}
+    has_masks = task is Task.INSTANCES
     in_order, max_bad = data.order == "sorted", data.limits.max_bad_boxes
     match task:
         case Task.CLASSIFY if multi_label:
@@ -94,10 +96,10 @@ def list_pictures(
             )
         case Task.CLASSIFY:
             pictures = class_pictures(parts, labels, in_order, findings)
-        case Task.DETECT if (yolo := yolo_path(root)) is not None:
-            pictures = yolo_pictures(read_yolo_file(yolo), labels, in_order, max_bad, findings)
-        case Task.DETECT:
-            pictures = coco_pictures(parts, labels, in_order, max_bad, findings)
+        case Task.DETECT | Task.INSTANCES if (yolo := yolo_path(root)) is not None:
+            pictures = yolo_pictures(read_yolo_file(yolo), labels, in_order, max_bad, findings, has_masks=has_masks)
+        case Task.DETECT | Task.INSTANCES:
+            pictures = coco_pictures(parts, labels, in_order, max_bad, findings, has_masks=has_masks)
         case Task.SEGMENT:
             pictures = mask_pictures(parts, labels, findings)
     return Listing(sources, _shuffled(pictures, root))

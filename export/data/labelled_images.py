@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from saccade.models.contract.run_lengths import RunLengths
 
 IGNORED = 255  # mask value of unlabelled pixels, which no metric counts
 
@@ -39,11 +42,18 @@ class DetectSample:
     class_ids: NDArray[np.int64]  # (n,)
     # (n,) marks boxes around many objects, as COCO's iscrowd; None means none are crowds
     is_crowd: NDArray[np.bool_] | None = None
+    masks: tuple[RunLengths, ...] | None = None  # one per box, for detectors with masks
 
     @property
     def object_ids(self) -> NDArray[np.int64]:
         """Returns the classes of single objects, without crowds."""
         return self.class_ids if self.is_crowd is None else self.class_ids[~self.is_crowd]
+
+    @property
+    def object_masks(self) -> tuple[RunLengths, ...]:
+        """Returns the masks of single objects; none where there are no masks."""
+        masks = self.masks or ()
+        return masks if self.is_crowd is None else tuple(itertools.compress(masks, ~self.is_crowd))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

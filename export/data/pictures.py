@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
+from saccade.export.data.outlines import Outline, Size
 from saccade.export.errors import DataRefused
-
-Size = tuple[int, int]  # width, height of the upright picture
+from saccade.models.contract.run_lengths import RunLengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,19 @@ class BoxTruth:
     is_crowd: NDArray[np.bool_]
     in_shares: bool = False
     declared: Size | None = None  # size of the picture according to the annotations
+    outlines: tuple[Outline, ...] | None = None  # one per box, for detectors with masks
 
     def in_pixels(self, size: Size) -> NDArray[np.float64]:
         return self.boxes * np.array([*size, *size], np.float64) if self.in_shares else self.boxes
+
+    def masks(self, path: Path, size: Size, kept: NDArray[np.bool_]) -> tuple[RunLengths, ...] | None:
+        """Masks of the kept boxes; None where there are no outlines. Raises DataRefused naming the picture."""
+        if self.outlines is None:
+            return None
+        try:
+            return tuple(each.mask(size, in_shares=self.in_shares) for each in compress(self.outlines, kept))
+        except DataRefused as error:
+            raise DataRefused(f"{path}: {error}") from error
 
     def beside(self, size: Size) -> NDArray[np.bool_]:
         """Tells which boxes lie wholly outside of the picture, (n,)."""
@@ -82,7 +93,8 @@ class Picture:
             case BoxTruth():
                 kept = ~self.truth.beside(size)
                 boxes = self.truth.in_pixels(size)[kept]
-                return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept])
+                masks = self.truth.masks(self.path, size, kept)
+                return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
             case MaskTruth():
                 return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
 

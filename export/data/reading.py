@@ -19,7 +19,8 @@ from PIL import Image
 
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
-from saccade.export.data.pictures import BoxTruth, ClassTruth, LabelsTruth, MaskTruth, Picture, Size, fitting_mask
+from saccade.export.data.outlines import Size
+from saccade.export.data.pictures import BoxTruth, ClassTruth, LabelsTruth, MaskTruth, Picture, fitting_mask
 from saccade.export.errors import DataRefused
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
@@ -93,6 +94,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
         case BoxTruth() as truth:
             _ensure_declared(picture.path, truth, size)
             beside = truth.beside(size)
+            truth.masks(picture.path, size, ~beside)  # raises for one that does not fit
             crowds, bad_boxes = int(truth.is_crowd.sum()), int(beside.sum())
             ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~beside], return_counts=True)
         case MaskTruth() as truth:

@@ -12,8 +12,13 @@ _NORMAL_95 = 1.96
 # no means over images; 0.12 and 0.08 follow from bootstraps of the reference detector (400 images, mAP 0.8289, half
 # interval 0.0114) and segmenter (300 images, mIoU 0.8845, half interval 0.0086). Other sets have figures of this order,
 # not the same.
-SPREAD: Mapping[Task, float] = {Task.CLASSIFY: 0.4, Task.DETECT: 0.12, Task.SEGMENT: 0.08}
-METRIC_WORDS: Mapping[Task, str] = {Task.CLASSIFY: "top-1", Task.DETECT: "mAP", Task.SEGMENT: "mIoU"}
+SPREAD: Mapping[Task, float] = {Task.CLASSIFY: 0.4, Task.DETECT: 0.12, Task.SEGMENT: 0.08, Task.INSTANCES: 0.12}
+METRIC_WORDS: Mapping[Task, str] = {
+    Task.CLASSIFY: "top-1",
+    Task.DETECT: "mAP",
+    Task.SEGMENT: "mIoU",
+    Task.INSTANCES: "mask mAP",
+}
 
 
 def half_interval(task: Task, images: int) -> float:

@@ -1,7 +1,8 @@
 """Reads detection data in YOLO's format: `data.yaml`, `images/`, `labels/*.txt`; faults name their file and line.
 
 A label file has one line per object, `class x y width height`, with centre and size as fractions of the picture's
-sides; a line with a polygon counts as its bounding box. A picture without a label file shows no object.
+sides. A line `class x y x y x y ...` is a polygon, which counts as its bounding box where no mask is wanted. A picture
+without a label file shows no object.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -18,6 +19,7 @@ from saccade.export.data.bad_boxes import judge_bad_boxes
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import IMAGE_SUFFIXES, pictures_below, text_of
 from saccade.export.data.label_names import ids_by_name, ids_in_order
+from saccade.export.data.outlines import Outline, outline_of_ring
 from saccade.export.data.pictures import BoxTruth, Picture
 from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import DataRefused
@@ -34,6 +36,14 @@ class YoloFile:
     path: Path
     names: tuple[str, ...]
     places: Mapping[str, tuple[Path, ...]]  # folders or list files, by the split's name in data.yaml
+
+
+class YoloRow(NamedTuple):
+    """One object: its class in data.yaml's order, centre and size in shares of the picture, and its polygon."""
+
+    class_id: int
+    box: tuple[float, ...]
+    outline: Outline | None
 
 
 def yolo_path(root: Path) -> Path | None:
@@ -72,12 +82,21 @@ def read_yolo_file(path: Path) -> YoloFile:
 
 
 def yolo_pictures(
-    file: YoloFile, labels: Sequence[str], in_order: bool, max_bad: float, findings: Findings
+    file: YoloFile,
+    labels: Sequence[str],
+    in_order: bool,
+    max_bad: float,
+    findings: Findings,
+    *,
+    has_masks: bool = False,
 ) -> dict[str, list[Picture]]:
     """Lists pictures by the split's name in data.yaml. Raises DataRefused when names do not match the labels."""
     ids = (ids_in_order if in_order else ids_by_name)(file.names, labels, str(file.path))
     class_ids = [ids[name] for name in file.names]
-    return {split: _part_pictures(places, class_ids, max_bad, findings) for split, places in file.places.items()}
+    return {
+        split: _part_pictures(places, class_ids, max_bad, findings, has_masks=has_masks)
+        for split, places in file.places.items()
+    }
 
 
 def _entries(value: Any) -> list[str]:
@@ -93,18 +112,18 @@ def _place(path: Path, base: Path, key: str, entry: str) -> Path:
 
 
 def _part_pictures(
-    places: Sequence[Path], class_ids: Sequence[int], max_bad: float, findings: Findings
+    places: Sequence[Path], class_ids: Sequence[int], max_bad: float, findings: Findings, *, has_masks: bool
 ) -> list[Picture]:
     paths = [path for place in places for path in _pictures_at(place, findings)]
     pictures, boxes, first, bad = [], 0, "", 0
     for path in paths:
-        rows = _rows(_label_path(path), len(class_ids), findings)
-        kept = [row for row in rows if min(row[3:]) > 0]
+        rows = _rows(_label_path(path), len(class_ids), findings, has_masks=has_masks)
+        kept = [row for row in rows if min(row.box[2:]) > 0]
         if len(kept) < len(rows):
             bad += len(rows) - len(kept)
             first = first or str(_label_path(path))
         boxes += len(rows)
-        pictures.append(Picture(path, _truth(kept, class_ids)))
+        pictures.append(Picture(path, _truth(kept, class_ids, has_masks=has_masks)))
     judge_bad_boxes(str(places[0]), bad, boxes, f"in {first}", max_bad, findings)
     return pictures
 
@@ -137,12 +156,12 @@ def _label_path(path: Path) -> Path:
     return Path(*parts)
 
 
-def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...]]:
-    """Reads (class, x, y, width, height) of each object."""
+def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool) -> list[YoloRow]:
+    """Reads each object."""
     if not path.is_file():
         findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
         return []
-    rows: list[tuple[float, ...]] = []
+    rows: list[YoloRow] = []
     try:
         text = text_of(path)
     except ValueError as error:
@@ -152,13 +171,13 @@ def _rows(path: Path, classes: int, findings: Findings) -> list[tuple[float, ...
         if not line.strip():
             continue
         try:
-            rows.append(_row(line.split(), classes))
+            rows.append(_row(line.split(), classes, has_masks=has_masks))
         except ValueError as error:
             findings.complain("label line", f"{path}, line {number}: {error}")
     return rows
 
 
-def _row(words: Sequence[str], classes: int) -> tuple[float, ...]:
+def _row(words: Sequence[str], classes: int, *, has_masks: bool) -> YoloRow:
     """Parses one line. Raises ValueError with a sentence."""
     try:
         values = [float(word) for word in words]
@@ -172,19 +191,23 @@ def _row(words: Sequence[str], classes: int) -> tuple[float, ...]:
     shares = np.array(values[1:])
     if not np.isfinite(shares).all() or shares.max() > _TOLERANCE:
         raise ValueError(f"{shares.max():g} is no share of the picture: divide pixels by its width and height")
+    if has_masks and not is_polygon:
+        raise ValueError("it has a box and no polygon: write `class x y x y x y ...` for a network with masks")
+    outline = outline_of_ring(values[1:]) if is_polygon else None
     if is_polygon:
         corners = shares.reshape(-1, 2)
         low, high = corners.min(0), corners.max(0)
         shares = np.concatenate([(low + high) / 2, high - low])
-    return values[0], *shares.tolist()
+    return YoloRow(int(values[0]), tuple(shares.tolist()), outline)
 
 
-def _truth(rows: Sequence[tuple[float, ...]], class_ids: Sequence[int]) -> BoxTruth:
-    table = np.array(rows, np.float64).reshape(-1, _FIELDS)
-    centres, halves = table[:, 1:3], table[:, 3:] / 2
+def _truth(rows: Sequence[YoloRow], class_ids: Sequence[int], *, has_masks: bool) -> BoxTruth:
+    table = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
+    centres, halves = table[:, :2], table[:, 2:] / 2
     return BoxTruth(
         np.concatenate([centres - halves, centres + halves], axis=1),
-        np.array([class_ids[int(row[0])] for row in rows], np.int64),
+        np.array([class_ids[row.class_id] for row in rows], np.int64),
         np.zeros(len(rows), np.bool_),
         in_shares=True,
+        outlines=tuple(row.outline for row in rows if row.outline is not None) if has_masks else None,
     )

@@ -61,7 +61,9 @@ def device_figures(
         layers = plan_layers(plan.layer_information())
         share, lost = share_in_plan(layers, qualify.layers, traits.precision)
         evidence = evidence_of(
-            answers_of(plan.infer, data.split, min(terms.evaluate_batch_size, terms.allowed_batch_sizes[-1])),
+            answers_of(
+                plan.infer, data.split, terms.task, min(terms.evaluate_batch_size, terms.allowed_batch_sizes[-1])
+            ),
             data.split,
             terms.task,
             terms.classes,

@@ -33,9 +33,9 @@ MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "b
 # What a network must gain over the best guess, as a share of the distance from the guess to a perfect metric. A
 # detector's guess reaches nearly zero, so a small gain says much; a classifier may guess nearly right from brightness
 # alone.
-MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05, "label_map": 0.05}
+MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05, "label_map": 0.05, "mask_map": 0.01}
 # With fewer test images, intervals are so wide that a limit of this file is reached only by luck.
-MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50, "label_map": 100}
+MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50, "label_map": 100, "mask_map": 50}
 
 
 _LIBRARY_SHARE = 0.99

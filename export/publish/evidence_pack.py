@@ -21,6 +21,7 @@ from saccade.export.data.labelled_images import ClassSample, DetectSample, Label
 from saccade.export.errors import DataRefused
 from saccade.export.gate.device_figures import EvaluationData
 from saccade.export.qualification.accuracy import Answer
+from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import PreprocessSpec, Task
 
 EVIDENCE_FILE = "evidence.npz"
@@ -79,12 +80,26 @@ def _truth_arrays(samples: Sequence[Sample]) -> dict[str, NDArray[Any]]:
             "class_ids": np.concatenate([each.class_ids for each in scenes]),
             "is_crowd": np.concatenate([_crowds_of(each) for each in scenes]),
             "box_counts": np.array([len(each.class_ids) for each in scenes], np.int64),
+            **_mask_arrays(scenes),
         }
     masks = [each.mask for each in samples if isinstance(each, SegmentSample)]
     return {
         "masks": np.concatenate([mask.ravel() for mask in masks]),
         "mask_sizes": np.array([mask.shape for mask in masks], np.int64),
     }
+
+
+def _mask_arrays(scenes: Sequence[DetectSample]) -> dict[str, NDArray[Any]]:
+    """Run lengths of all objects, one text each."""
+    if scenes[0].masks is None:
+        return {}
+    return {"masks": np.array([mask.text for scene in scenes for mask in scene.masks or ()], np.bytes_)}
+
+
+def _masks_of(arrays: Arrays) -> list[tuple[RunLengths, ...]]:
+    """Returns the masks of each scene's objects."""
+    scenes = _pieces(arrays["masks"], arrays["box_counts"])
+    return [tuple(RunLengths.read(text) for text in scene.tolist()) for scene in scenes]
 
 
 def _crowds_of(sample: DetectSample) -> NDArray[np.bool_]:
@@ -100,12 +115,13 @@ def _samples(task: Task, arrays: Arrays) -> list[Sample]:
         case Task.CLASSIFY:
             ids = arrays["class_ids"].tolist()
             return [ClassSample(image, class_id) for image, class_id in zip(encoded, ids, strict=True)]
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             boxes = _pieces(arrays["boxes"], arrays["box_counts"])
             labels = _pieces(arrays["class_ids"], arrays["box_counts"])
             flags = arrays.get("is_crowd", np.zeros(len(arrays["class_ids"]), np.bool_))  # older versions have none
             crowds = _pieces(flags, arrays["box_counts"])
-            return [DetectSample(*scene) for scene in zip(encoded, boxes, labels, crowds, strict=True)]
+            masks = _masks_of(arrays) if task is Task.INSTANCES else [None] * len(encoded)
+            return [DetectSample(*scene) for scene in zip(encoded, boxes, labels, crowds, masks, strict=True)]
         case Task.SEGMENT:
             sizes = arrays["mask_sizes"]
             flat = _pieces(arrays["masks"], sizes.prod(axis=1))

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import ClassSample, DetectSample, LabelsSample, Sample
 from saccade.export.recipe import Recipe
+from saccade.service.vision.segmentation import rle_json
 
 SAMPLES_DIR = ".samples"
 TRUTH_FILE = "truth.json"
@@ -49,12 +50,13 @@ def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
         return {"classes": [{"label": labels[each], "class_id": each} for each in sample.class_ids]}
     if isinstance(sample, DetectSample):
         boxes = sample.boxes if sample.is_crowd is None else sample.boxes[~sample.is_crowd]
-        return {
-            "detections": [
-                {"label": labels[class_id], "class_id": class_id, "box": box}
-                for class_id, box in zip(sample.object_ids.tolist(), boxes.tolist(), strict=True)
-            ]
-        }
+        objects: list[dict[str, Any]] = [
+            {"label": labels[class_id], "class_id": class_id, "box": box}
+            for class_id, box in zip(sample.object_ids.tolist(), boxes.tolist(), strict=True)
+        ]
+        for truth, mask in zip(objects, sample.object_masks, strict=False):  # none of them where there are no masks
+            truth |= {"area": mask.area, "rle": rle_json(mask)}
+        return {"detections": objects}
     class_ids = [class_id for class_id in np.unique(sample.mask).tolist() if class_id < len(labels)]
     return {"segments": [_segment(sample.mask == class_id, class_id, labels) for class_id in class_ids]}
 

@@ -3,6 +3,7 @@
 qualify.py              step `qualify`; qualify_report.py is what it leaves
 answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, agreement.py compare answers
 accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
+instance_answers.py     masks of objects, kept as run lengths
 speed_step.py           step `speed`: all variants in turns, compared in pairs
 speed_measurements.py   memory, and deploy against bare_graph.py: benchmark.py takes turns
 file_structure.py       precision and sparsity by layer

@@ -12,6 +12,7 @@ from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
+from saccade.export.qualification.instance_answers import kept_answer, masks_of
 from saccade.export.qualification.label_evidence import LabelEvidence, scores_by_label
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
@@ -24,12 +25,13 @@ Kind = TypeVar("Kind", ClassSample, LabelsSample, DetectSample, SegmentSample)
 
 def evaluate(infer: Infer, split: ImageSplit, task: TaskSpec, classes: int, batch_size: int) -> Evidence:
     """Runs every image of a split once, in batches, and keeps what each contributes to the metric."""
-    return evidence_of(answers_of(infer, split, batch_size), split, task, classes)
+    return evidence_of(answers_of(infer, split, task, batch_size), split, task, classes)
 
 
-def answers_of(infer: Infer, split: ImageSplit, batch_size: int) -> Answer:
-    """Returns the answers to all images of a split, in order."""
-    parts = [infer(batch) for batch in batches(split.images, batch_size)]
+def answers_of(infer: Infer, split: ImageSplit, task: TaskSpec, batch_size: int) -> Answer:
+    """Returns the answers to all images of a split, in order; masks of objects as `instance_answers.py` keeps them."""
+    groups = batches(split.images, batch_size)
+    parts = [kept_answer(infer(batch), task, split, number * batch_size) for number, batch in enumerate(groups)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
@@ -42,7 +44,7 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
         case Task.CLASSIFY:
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
             return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             return _detect_evidence(answer, split, classes)
         case Task.SEGMENT:
             return _segment_evidence(answer[0], split, classes, task.background_id or 0)
@@ -51,12 +53,15 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
 def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
     found: list[SceneDetections] = []
     truth: list[SceneDetections] = []
-    for boxes, scores, class_ids, count, sample, geometry in zip(*answer, split.samples, split.geometries, strict=True):
+    has_masks = len(answer) > 4
+    for row, (sample, geometry) in enumerate(zip(split.samples, split.geometries, strict=True)):
+        boxes, scores, class_ids, count = (array[row] for array in answer[:4])
         scene = _truth(sample, DetectSample)
         source_boxes = boxes_to_source(boxes[:count], geometry).astype(np.float64)
-        found.append(SceneDetections(source_boxes, class_ids[:count], scores[:count].astype(np.float64)))
-        ones = np.ones(len(scene.class_ids))
-        truth.append(SceneDetections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd))
+        masks = masks_of(answer, row, np.arange(count)) if has_masks else None
+        found.append(SceneDetections(source_boxes, class_ids[:count], scores[:count].astype(np.float64), masks=masks))
+        ones, true_masks = np.ones(len(scene.class_ids)), scene.masks if has_masks else None
+        truth.append(SceneDetections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd, true_masks))
     return detect_evidence(found, truth, classes)
 
 

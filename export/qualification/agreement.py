@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.gate.limits import Agreement
+from saccade.export.qualification.instance_answers import masks_of
 from saccade.export.qualification.label_evidence import scores_by_label
+from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 from saccade.models.contract.specs import Task, TaskSpec
 
 MIN_BOX_IOU = 0.5
@@ -38,6 +40,9 @@ def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: i
             return {"top1": float((found[1][:, 0] == expected[1][:, 0]).mean())}
         case Task.DETECT:
             return _box_agreement(found, expected, task.score_threshold)
+        case Task.INSTANCES:
+            boxes = _box_agreement(found[:4], expected[:4], task.score_threshold)
+            return boxes | {"mask_iou": _instance_agreement(found, expected, task.score_threshold)}
         case Task.SEGMENT:
             return _mask_agreement(found[0], expected[0], classes)
 
@@ -55,6 +60,18 @@ def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> d
         "box_f1": 2 * matches / boxes if boxes else 1.0,
         "box_iou": _share(overlap, matches, empty=float(not boxes)),
     }
+
+
+def _instance_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> float:
+    """Returns the mean IoU of masks of one class that overlap most, over all masks that a client gets; 1 for none."""
+    total, objects = 0.0, 0
+    for row in range(len(found[0])):
+        left, right = (np.flatnonzero(each[1][row, : each[3][row]] >= score_threshold) for each in (found, expected))
+        overlaps = np.array(mask_overlaps(masks_of(found, row, left), masks_of(expected, row, right)), np.float64)
+        overlaps[found[2][row, left][:, None] != expected[2][row, right]] = 0.0
+        total += float(overlaps.max(0, initial=0.0).sum() + overlaps.max(1, initial=0.0).sum())
+        objects += len(left) + len(right)
+    return _share(total, objects, empty=1.0)
 
 
 def _served(answer: Arrays, score_threshold: float) -> tuple[FloatArray, NDArray[np.int64], BoolArray]:

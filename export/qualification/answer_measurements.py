@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.data.image_split import batch_of
+from saccade.export.data.image_split import ImageSplit, batch_of
 from saccade.export.qualification.accuracy import Answer
+from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.parity import answer_difference, hostile_figure, hostile_images
 from saccade.export.qualification.qualify_report import BatchInvariance, HostileFigure, ParityFigure
 from saccade.export.recipe import Recipe
@@ -21,18 +22,16 @@ _RUN_IMAGES = 3
 
 
 def parity_figures(
-    backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8], expected: Answer
+    backend: OnnxRuntimeBackend, recipe: Recipe, split: ImageSplit, expected: Answer
 ) -> tuple[ParityFigure, ...]:
     """Compares with the eager network's answers, at each of the recipe's batch sizes."""
     figures = []
     for size in recipe.qualify.parity_batch_sizes:
-        count = min(size, len(images))
-        found = backend.infer(batch_of(images, size))
+        count = min(size, len(split.images))
+        found = [array[:count] for array in backend.infer(batch_of(split.images, size))]
+        kept = kept_answer(found, recipe.task, split, 0)
         gap = answer_difference(
-            [array[:count] for array in found],
-            [array[:count] for array in expected],
-            recipe.task.task,
-            multi_label=recipe.task.multi_label,
+            kept, [array[:count] for array in expected], recipe.task.task, multi_label=recipe.task.multi_label
         )
         figures.append(
             ParityFigure(batch_size=size, relative_l2=gap.relative_l2, class_agreement=1.0 - gap.id_disagreement)

@@ -23,6 +23,7 @@ from saccade.export.qualification.disagreements import (
     most_different,
     paired,
 )
+from saccade.export.qualification.instance_answers import masks_of
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
@@ -34,6 +35,7 @@ _GAP = 6
 _JPEG_QUALITY = 82
 _MOST_NAMES = 6
 _LONGEST_LABEL = 14  # characters drawn into a picture
+_TINT = 0.4  # share of an object's colour in its pixels
 _LONE_WIDTH = 3  # width of lines around a box that only this answer has; others are one pixel wide
 # These colours differ for most colour-blind readers (Okabe and Ito); shades of them follow.
 _COLOURS = (
@@ -89,7 +91,7 @@ def answer_jpeg(
 ) -> bytes:
     """Draws the answer to one picture alone, larger: every box with its label and score, or the mask."""
     # Boxes that the other answer lacks carry labels, and pixels that it has too are painted pale.
-    other = answer if task.task is Task.SEGMENT else [tensor * 0 for tensor in answer]
+    other = answer if task.task is Task.SEGMENT else [tensor * 0 for tensor in answer[:4]]
     return _jpeg(_drawn(pixels, answer, other, geometry, 0, task, labels, longest=_LONGEST_ALONE))
 
 
@@ -111,7 +113,7 @@ def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str
         case Task.CLASSIFY:
             pairs = zip(answer[1][index, :3].tolist(), answer[0][index, :3].tolist(), strict=True)
             return ", ".join(f"{_label(labels, class_id)} {score:.2f}" for class_id, score in pairs)
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             found = boxes_of(answer, index, task.score_threshold)
             order = np.argsort(-found.scores, kind="stable")
             names = [f"{_label(labels, found.class_ids[row])} {found.scores[row]:.2f}" for row in order]
@@ -161,8 +163,10 @@ def _drawn(
     if task.task is Task.SEGMENT:
         mine, theirs = (mask_to_source(each[0][index], geometry, task.background_id or 0) for each in (answer, other))
         return _overlaid(picture, mine, mine != theirs, task.background_id).resize(size, Image.Resampling.BILINEAR)
+    if task.task is Task.INSTANCES:
+        picture = _tinted(picture, answer, index, task.score_threshold)
     picture = picture.resize(size, Image.Resampling.BILINEAR)
-    if task.task is Task.DETECT:
+    if task.task.has_boxes:
         found, expected = (boxes_of(each, index, task.score_threshold) for each in (answer, other))
         places = boxes_to_source(found.boxes.astype(np.float32), geometry) * factor
         _draw_boxes(picture, places, found, paired(found, expected)[0], labels)
@@ -180,6 +184,17 @@ def _overlaid(
         colours[background] = 0
     strength = np.where(differs, 1.0, np.where(is_background, 0.0, 0.4))[..., np.newaxis]
     return Image.fromarray((grey * (1 - strength) + colours[mask] * strength).round().astype(np.uint8))
+
+
+def _tinted(picture: Image.Image, answer: Answer, index: int, threshold: float) -> Image.Image:
+    """Paints the masks of a kept answer in the colours of their boxes."""
+    rows = np.flatnonzero(answer[1][index, : int(answer[3][index])] >= threshold)
+    pixels = np.array(picture, np.float32)
+    for row, mask in zip(rows, masks_of(answer, index, rows), strict=True):
+        colour = np.array(_COLOURS[answer[2][index, row] % len(_COLOURS)], np.float32)
+        inside = mask.pixels()
+        pixels[inside] = pixels[inside] * (1 - _TINT) + colour * _TINT
+    return Image.fromarray(pixels.round().astype(np.uint8))
 
 
 def _draw_boxes(

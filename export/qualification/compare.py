@@ -35,10 +35,25 @@ from saccade.export.qualification.picture_answers import (
 from saccade.export.qualification.plain_answers import plain_answer
 from saccade.export.recipe import FolderData, LoadedRecipe
 from saccade.export.sources import library_transform, load_network
-from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source, preprocess_into
+from saccade.models.contract.instance_masks import mask_windows
+from saccade.models.contract.preprocessing import (
+    Geometry,
+    boxes_to_source,
+    geometry_of,
+    mask_to_source,
+    model_positions,
+    preprocess_into,
+)
+from saccade.models.contract.run_lengths import MaskWindow, RunLengths
 from saccade.models.contract.specs import Task, output_tensors
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
+_ULTRALYTICS_TASKS = {
+    Task.DETECT: "detect",
+    Task.CLASSIFY: "classify",
+    Task.SEGMENT: "semantic",
+    Task.INSTANCES: "segment",
+}
 Theirs = Callable[[Path], PictureAnswer | None]
 
 
@@ -67,7 +82,8 @@ def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
 def answers_from_file(loaded: LoadedRecipe, path: Path, most: int) -> Theirs:
     """Reads answers from a file. Raises DataRefused when it cannot be read, or names none of the pictures."""
     names, ids = _coco_names(pictures_of(loaded, 1), loaded)
-    answers = read_answers(path, names, ids, loaded.recipe.labels)
+    has_masks = loaded.recipe.task.masks is not None
+    answers = read_answers(path, names, ids, loaded.recipe.labels, has_masks=has_masks)
     known = {picture.name for picture in pictures_of(loaded, most)}
     if not known & answers.keys():
         raise DataRefused(
@@ -95,8 +111,7 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
             "`with` ultralytics needs that library: run this command in an environment that has it beside saccade"
         ) from error
     recipe = loaded.recipe
-    task = {Task.DETECT: "detect", Task.CLASSIFY: "classify", Task.SEGMENT: "semantic"}[recipe.task.task]
-    network = YOLO(str(loaded.weights_path), task=task)
+    network = YOLO(str(loaded.weights_path), task=_ULTRALYTICS_TASKS[recipe.task.task])
     size = [recipe.preprocess.height, recipe.preprocess.width]
 
     def answer(picture: Path) -> PictureAnswer:
@@ -118,10 +133,23 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
             raise RecipeError(
                 "`with` ultralytics compares boxes, classes and class masks; this network answers none of them"
             )
-        rows = zip(result.boxes.xyxy.tolist(), result.boxes.conf.tolist(), result.boxes.cls.tolist(), strict=True)
-        return picture_boxes([(box, score, int(class_id)) for box, score, class_id in rows])
+        boxes = result.boxes
+        rows = zip(boxes.xyxy.tolist(), boxes.conf.tolist(), boxes.cls.tolist(), strict=True)
+        masks = None if recipe.task.masks is None else _library_masks(result, loaded)
+        return picture_boxes([(box, score, int(class_id)) for box, score, class_id in rows], masks)
 
     return answer
+
+
+def _library_masks(result: Any, loaded: LoadedRecipe) -> list[RunLengths]:
+    """Its masks lie on the network's input; each pixel of the picture gets what its centre shows there."""
+    if result.masks is None:
+        return []
+    height, width = result.orig_shape
+    place = geometry_of(width, height, loaded.recipe.preprocess)
+    rows, columns = model_positions(height, place.height, place.top), model_positions(width, place.width, place.left)
+    masks = np.asarray(result.masks.data.cpu()).astype(np.bool_)
+    return [MaskWindow(0, 0, mask[np.ix_(rows, columns)]).run_lengths(height, width) for mask in masks]
 
 
 def _source_s_own(loaded: LoadedRecipe) -> Theirs:
@@ -173,11 +201,18 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
             return PictureClass(int(class_ids[0]), float(scores[0]))
         case Task.SEGMENT:
             return mask_to_source(outputs[0], place)
-        case Task.DETECT:
-            boxes, scores, class_ids, count = outputs
-            rows = slice(int(count))
+        case Task.DETECT | Task.INSTANCES:
+            boxes, scores, class_ids, count = outputs[:4]
+            rows = np.arange(int(count))
+            spec, size = loaded.recipe.task.masks, (loaded.recipe.preprocess.width, loaded.recipe.preprocess.height)
+            masks = None
+            if spec is not None:
+                windows = mask_windows(outputs, rows, spec, size, place)
+                rows = rows[[bool(window.pixels.any()) for window in windows]]
+                runs = (window.run_lengths(place.source_height, place.source_width) for window in windows)
+                masks = tuple(each for each in runs if each.area)
             moved = boxes_to_source(boxes[rows], place).astype(np.float64)
-            return PictureBoxes(moved, scores[rows].astype(np.float64), class_ids[rows].astype(np.int64))
+            return PictureBoxes(moved, scores[rows].astype(np.float64), class_ids[rows].astype(np.int64), masks)
 
 
 def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:

@@ -16,6 +16,8 @@ from pycocotools import mask as coco_mask
 
 from saccade.export.qualification.evidence import Weights, mean_of_classes
 from saccade.models.contract.manifest import MetricName
+from saccade.models.contract.run_lengths import RunLengths
+from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -33,6 +35,7 @@ class SceneDetections:
     class_ids: IntArray  # (n,)
     scores: FloatArray  # (n,)
     is_crowd: NDArray[np.bool_] | None = None  # (n,) for the truth; None: no crowds
+    masks: Sequence[RunLengths] | None = None  # one per object: they are matched by their masks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +79,8 @@ class DetectEvidence:
 
 
 def detect_evidence(found: Sequence[SceneDetections], truth: Sequence[SceneDetections], classes: int) -> DetectEvidence:
-    """Matches every image's detections to its truth."""
+    """Matches every image's detections to its truth, by masks where both have them."""
+    has_masks = any(true.masks is not None for true in truth)
     found = [_best_of_each_class(detections) for detections in found]
     matches = [match(detections, true) for detections, true in zip(found, truth, strict=True)]
     scores = np.concatenate([detections.scores for detections in found])
@@ -89,6 +93,7 @@ def detect_evidence(found: Sequence[SceneDetections], truth: Sequence[SceneDetec
         np.concatenate([hits for hits, _ in matches])[order],
         np.concatenate([counted for _, counted in matches])[order],
         np.stack([np.bincount(true.class_ids[~_crowds(true)], minlength=classes) for true in truth]),
+        "mask_map" if has_masks else "map",
     )
 
 
@@ -99,7 +104,11 @@ def match(found: SceneDetections, truth: SceneDetections) -> tuple[NDArray[np.bo
     if not len(found.scores) or not len(truth.class_ids):
         return hits, counted
     crowds = _crowds(truth)
-    overlaps = np.asarray(coco_mask.iou(_with_sizes(found.boxes), _with_sizes(truth.boxes), crowds.astype(np.uint8)))
+    if found.masks is not None and truth.masks is not None:
+        overlaps = mask_overlaps(found.masks, truth.masks, crowds)
+    else:
+        boxes = _with_sizes(found.boxes), _with_sizes(truth.boxes)
+        overlaps = np.asarray(coco_mask.iou(*boxes, crowds.astype(np.uint8)))
     overlaps[found.class_ids[:, None] != truth.class_ids[None, :]] = 0.0
     in_crowd = overlaps[:, crowds].max(1, initial=0.0)[:, None] >= IOU_THRESHOLDS
     overlaps = overlaps[:, ~crowds]
@@ -123,7 +132,8 @@ def _best_of_each_class(found: SceneDetections) -> SceneDetections:
     order = np.argsort(-found.scores, kind="stable")
     ids = found.class_ids[order]
     kept = np.sort(np.concatenate([order[ids == each][:MOST_PER_CLASS] for each in np.unique(ids)]))
-    return SceneDetections(found.boxes[kept], found.class_ids[kept], found.scores[kept])
+    masks = None if found.masks is None else [found.masks[row] for row in kept]
+    return SceneDetections(found.boxes[kept], found.class_ids[kept], found.scores[kept], masks=masks)
 
 
 def _crowds(truth: SceneDetections) -> NDArray[np.bool_]:

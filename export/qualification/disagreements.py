@@ -60,7 +60,7 @@ def measure_of(task: TaskSpec) -> str:
             return "change of score, summed over labels that only one of both answers"
         case Task.CLASSIFY:
             return "lead of each answer's first class over the other's, summed; 0 where both name the same class"
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             return f"scores of boxes that the other answer lacks (same class, IoU ≥ {SAME_BOX_IOU}), summed"
         case Task.SEGMENT:
             return f"share of pixels with another class, counted from {_VISIBLE_PIXELS:.1%}"
@@ -76,7 +76,7 @@ def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
             return summed
         case Task.CLASSIFY:
             return _class_amounts(reference, found)
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             rows = range(len(reference[3]))
             pairs = [
                 (boxes_of(reference, row, task.score_threshold), boxes_of(found, row, task.score_threshold))
@@ -96,7 +96,7 @@ def most_different(amounts: FloatArray, count: int) -> list[int]:
 
 def boxes_of(answer: Answer, row: int, threshold: float) -> ServedBoxes:
     """Returns what a client gets of one image at this threshold, in model pixels."""
-    boxes, scores, class_ids, counts = answer
+    boxes, scores, class_ids, counts = answer[:4]
     kept = np.flatnonzero(scores[row, : int(counts[row])] >= threshold)
     return ServedBoxes(
         boxes[row, kept].astype(np.float64), scores[row, kept].astype(np.float64), class_ids[row, kept].astype(np.int64)

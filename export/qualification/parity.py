@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.export.qualification.qualify_report import HostileFigure
+from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task, TensorSpec
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # below this score, rounding decides the order of detections
+_COUNTS = 3  # position of the tensor that has no rows
 _OTHER_CLASS = 1e6  # distance in pixels that makes a row of another class the last choice
 
 
@@ -37,8 +39,10 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
                 [found[0], found[1][is_confident]],
                 [expected[0], expected[1][is_confident]],
             )
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             left, right = paired_detections(found, expected)
+            # Prototypes belong to the whole image, and are compared as they are.
+            left, right = [*left, *found[5:]], [*right, *expected[5:]]
             # All scores are compared by rank too, because an answer without a confident row must not compare as equal.
             return difference([*left, found[1]], [*right, expected[1]])
         case Task.SEGMENT:
@@ -46,16 +50,18 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
 
 
 def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
-    """Returns boxes, scores and class ids of all confident expected rows, each beside the nearest found row."""
-    pairs: tuple[list[list[NDArray[Any]]], list[list[NDArray[Any]]]] = ([[], [], []], [[], [], []])
+    """Returns boxes, scores, class ids and mask numbers of all confident expected rows, each beside the nearest found
+    row."""
+    of_rows = [tensor for tensor in range(min(len(expected), 5)) if tensor != _COUNTS]
+    pairs: tuple[list[list[NDArray[Any]]], ...] = tuple([[] for _ in of_rows] for _ in range(2))
     for image in range(len(expected[0])):
         rows = np.flatnonzero(expected[1][image] >= _CONFIDENT)
         gaps = np.abs(found[0][image][None] - expected[0][image][rows][:, None]).sum(2)
         gaps += np.where(found[2][image][None] != expected[2][image][rows][:, None], _OTHER_CLASS, 0.0)
         nearest = gaps.argmin(1)
-        for tensor in range(3):
-            pairs[0][tensor].append(found[tensor][image][nearest])
-            pairs[1][tensor].append(expected[tensor][image][rows])
+        for place, tensor in enumerate(of_rows):
+            pairs[0][place].append(found[tensor][image][nearest])
+            pairs[1][place].append(expected[tensor][image][rows])
     return [np.concatenate(rows) for rows in pairs[0]], [np.concatenate(rows) for rows in pairs[1]]
 
 
@@ -67,9 +73,25 @@ def difference(found: Arrays, expected: Arrays) -> Difference:
         if left.dtype.kind == "f":
             is_finite = is_finite and bool(np.isfinite(left).all() and np.isfinite(right).all())
             worst = max(worst, relative_l2(left, right))
+        elif right.dtype.kind == "S":
+            disagreement = max(disagreement, _mask_disagreement(left, right))
         elif right.size:
             disagreement = max(disagreement, float((left != right).mean()))
     return Difference(worst if is_finite else None, disagreement)
+
+
+def _mask_disagreement(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Returns the share of objects' pixels that differ, in masks (rows,) as `instance_answers.py` keeps them.
+
+    A score near the threshold decides whether a mask is kept, so rows that one side did not keep are left out.
+    """
+    shared, joined = 0, 0
+    for pair in zip(found.tolist(), expected.tolist(), strict=True):
+        first, second = (RunLengths.read(text) for text in pair)
+        if first.area and second.area:
+            common = first.common_area(second)
+            shared, joined = shared + common, joined + first.area + second.area - common
+    return 1.0 - shared / joined if joined else 0.0
 
 
 def relative_l2(found: NDArray[Any], expected: NDArray[Any], least_length: float = 1e-30) -> float:
@@ -102,7 +124,7 @@ def hostile_figure(name: str, answer: Arrays, specs: Sequence[TensorSpec], class
 
 def _is_in_range(spec: TensorSpec, array: NDArray[Any], classes: int) -> bool:
     match spec.name:
-        case "scores":
+        case "scores" | "masks":
             return bool(((array >= 0.0) & (array <= 1.0 + 1e-6)).all())
         case "class_ids" | "mask":
             return bool(((array >= 0) & (array < classes)).all())

@@ -5,19 +5,25 @@ Boxes are in source pixels. The limits are those below which a client would not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from saccade.export.data.outlines import outline_of_coco
 from saccade.export.errors import DataRefused
+from saccade.models.contract.run_lengths import RunLengths
+from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 
 SAME_IOU = 0.99
 SAME_SCORE = 0.01
+SAME_MASK_IOU = 0.98
 _LEAST_IOU = 0.5  # smallest overlap of boxes that show the same object
 _SAME_PLACE = 0.1  # pixels; boxes without area have no overlap to measure
 
@@ -29,10 +35,12 @@ class PictureBoxes:
     boxes: NDArray[np.float64]  # (n, 4) x1 y1 x2 y2
     scores: NDArray[np.float64]  # (n,)
     class_ids: NDArray[np.int64]  # (n,)
+    masks: tuple[RunLengths, ...] | None = None  # one per box
 
     def from_score(self, threshold: float) -> PictureBoxes:
         seen = self.scores >= threshold
-        return PictureBoxes(self.boxes[seen], self.scores[seen], self.class_ids[seen])
+        masks = None if self.masks is None else tuple(compress(self.masks, seen))
+        return PictureBoxes(self.boxes[seen], self.scores[seen], self.class_ids[seen], masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +68,11 @@ class PictureDifference:
 
     name: str
     theirs: int
-    same: int  # how many of theirs we have too; boxes need SAME_IOU and SAME_SCORE
+    same: int  # how many of theirs we have too; boxes need SAME_IOU and SAME_SCORE, their masks SAME_MASK_IOU
     surplus: int  # how many of ours they lack, not counting scores close to the threshold
     worst_iou: float  # smallest overlap of matched boxes
     worst_score: float  # largest difference of scores
+    worst_mask_iou: float | None = None  # smallest overlap of matched masks; None: no masks
 
 
 def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
@@ -95,16 +104,16 @@ def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, thresho
     # A score near the threshold may fall on either side of it, so ours are taken from slightly below.
     ours, theirs = ours.from_score(threshold - SAME_SCORE), theirs.from_score(threshold)
     overlaps = _overlaps(ours, theirs)
+    masks = None
+    if theirs.masks is not None:
+        if ours.masks is None:
+            raise DataRefused(f"{name}: their answer has a mask per object, and ours has none")
+        masks = mask_overlaps(ours.masks, theirs.masks)
     # Among equal overlaps the nearest score wins, so that twins of one object are paired correctly.
     gaps = np.abs(ours.scores[:, None] - theirs.scores[None, :])
     order = np.argsort(-(overlaps.round(3) - 1e-4 * gaps), axis=None)
-    left, right, same, worst_iou, worst_score = (
-        set(range(len(ours.scores))),
-        set(range(len(theirs.scores))),
-        0,
-        1.0,
-        0.0,
-    )
+    left, right = set(range(len(ours.scores))), set(range(len(theirs.scores)))
+    same, worst_iou, worst_score, worst_mask = 0, 1.0, 0.0, 1.0
     for mine, other in zip(*np.unravel_index(order, overlaps.shape), strict=True):
         if overlaps[mine, other] < _LEAST_IOU:
             break
@@ -112,10 +121,19 @@ def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, thresho
             left.remove(mine)
             right.remove(other)
             overlap, gap = float(overlaps[mine, other]), float(gaps[mine, other])
-            same += overlap >= SAME_IOU and gap <= SAME_SCORE
-            worst_iou, worst_score = min(worst_iou, overlap), max(worst_score, gap)
+            mask = 1.0 if masks is None else float(masks[mine, other])
+            same += overlap >= SAME_IOU and gap <= SAME_SCORE and mask >= SAME_MASK_IOU
+            worst_iou, worst_score, worst_mask = min(worst_iou, overlap), max(worst_score, gap), min(worst_mask, mask)
     surplus = sum(bool(ours.scores[mine] > threshold + SAME_SCORE) for mine in left)
-    return PictureDifference(name, len(theirs.scores), same, surplus, worst_iou, worst_score)
+    return PictureDifference(
+        name,
+        len(theirs.scores),
+        same,
+        surplus,
+        worst_iou,
+        worst_score,
+        None if masks is None else worst_mask,
+    )
 
 
 def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
@@ -131,13 +149,18 @@ def _overlaps(ours: PictureBoxes, theirs: PictureBoxes) -> NDArray[np.float64]:
 
 
 def read_answers(
-    path: Path, file_names: Mapping[int, str], class_ids: Mapping[int, int], labels: tuple[str, ...]
+    path: Path,
+    file_names: Mapping[int, str],
+    class_ids: Mapping[int, int],
+    labels: tuple[str, ...],
+    *,
+    has_masks: bool = False,
 ) -> dict[str, PictureAnswer]:
     """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file
     name, several of one picture as a list.
 
-    file_names: names by COCO's image id; class_ids: our class ids by COCO's category id. Raises DataRefused for
-    anything else.
+    file_names: names by COCO's image id; class_ids: our class ids by COCO's category id; has_masks: every result needs
+    a `segmentation`, which is not looked at otherwise. Raises DataRefused for anything else.
     """
     try:
         document = orjson.loads(path.read_bytes())
@@ -148,6 +171,7 @@ def read_answers(
     if not isinstance(document, list) or not all(isinstance(row, dict) and "bbox" in row for row in document):
         raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
+    masks: dict[str, list[RunLengths]] = {}
     for row in document:
         name = row.get("file_name") or file_names.get(row.get("image_id"))
         category = row.get("category_id")
@@ -158,15 +182,27 @@ def read_answers(
         rows.setdefault(Path(name).name, []).append(
             ([x, y, x + width, y + height], float(row["score"]), class_ids[category])
         )
-    return {name: picture_boxes(found) for name, found in rows.items()}
+        if has_masks:
+            masks.setdefault(Path(name).name, []).append(_mask_of(path, row))
+    return {name: picture_boxes(found, masks.get(name)) for name, found in rows.items()}
 
 
-def picture_boxes(rows: list[tuple[list[float], float, int]]) -> PictureBoxes:
-    """Makes boxes from (corners, score, class id) per box."""
+def _mask_of(path: Path, row: dict[str, Any]) -> RunLengths:
+    """Raises DataRefused for a mask that is no run lengths."""
+    outline = outline_of_coco(msgspec.Raw(orjson.dumps(row.get("segmentation"))))
+    if outline is None or outline.runs is None:
+        raise DataRefused(f"{path} has a `segmentation` that is no run lengths: write COCO's RLE of the whole picture")
+    return outline.runs
+
+
+def picture_boxes(
+    rows: list[tuple[list[float], float, int]], masks: Sequence[RunLengths] | None = None
+) -> PictureBoxes:
+    """Makes boxes from (corners, score, class id) per box, and their masks."""
     boxes = np.array([row[0] for row in rows], np.float64).reshape(-1, 4)
     scores = np.array([row[1] for row in rows], np.float64)
     ids = np.array([row[2] for row in rows], np.int64)
-    return PictureBoxes(boxes, scores, ids)
+    return PictureBoxes(boxes, scores, ids, None if masks is None else tuple(masks))
 
 
 def _classes_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass | PictureLabels:

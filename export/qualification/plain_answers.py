@@ -36,6 +36,10 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
             return _detections(*_all_pairs(outputs[0], outputs[1]), network.suppression, task.max_detections)
         case "candidates":
             return _detections(outputs[0], outputs[1], outputs[2], network.suppression, task.max_detections)
+        case "prototype_masks" | "box_masks":
+            *rows, masks = outputs[:4]
+            answer = _detections(rows[0], rows[1], rows[2], network.suppression, task.max_detections, masks)
+            return answer if network.form == "box_masks" else (*answer, outputs[4])
 
 
 def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,14 +51,23 @@ def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _detections(
-    boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int
+    boxes: Tensor,
+    scores: Tensor,
+    class_ids: Tensor,
+    suppression: Suppression | None,
+    rows: int,
+    *more: Tensor,
 ) -> tuple[Tensor, ...]:
-    images = [_detections_of_one(*image, suppression, rows) for image in zip(boxes, scores, class_ids, strict=True)]
+    """`more`: tensors (n, k, ...) whose rows belong to the boxes."""
+    images = [
+        _detections_of_one(image[0], image[1], image[2], suppression, rows, *image[3:])
+        for image in zip(boxes, scores, class_ids, *more, strict=True)
+    ]
     return tuple(torch.stack(tensors) for tensors in zip(*images, strict=True))
 
 
 def _detections_of_one(
-    boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int
+    boxes: Tensor, scores: Tensor, class_ids: Tensor, suppression: Suppression | None, rows: int, *more: Tensor
 ) -> tuple[Tensor, ...]:
     """Turns boxes (k, 4), scores (k,), class_ids (k,) of one image into its padded answer."""
     if suppression is None:
@@ -70,4 +83,9 @@ def _detections_of_one(
     answer_boxes[: len(chosen)] = boxes[chosen]
     answer_scores[: len(chosen)] = scores[chosen]
     answer_ids[: len(chosen)] = class_ids[chosen].to(torch.int32)
-    return answer_boxes, answer_scores, answer_ids, torch.tensor(len(chosen), dtype=torch.int32)
+    others = []
+    for values in more:
+        padded = torch.zeros(rows, *values.shape[1:])
+        padded[: len(chosen)] = values[chosen]
+        others.append(padded)
+    return answer_boxes, answer_scores, answer_ids, torch.tensor(len(chosen), dtype=torch.int32), *others

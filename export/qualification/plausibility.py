@@ -41,7 +41,7 @@ def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
         )
     if form == "logits" and raw[0].shape[1] > 1 and np.isfinite(raw[0]).all():
         yield from _softmax_twice(raw[0].astype(np.float64))
-    elif form in ("boxes", "candidates"):
+    elif form in ("boxes", "candidates", "prototype_masks", "box_masks"):
         yield from _scores_in_range(raw[1], "sigmoid")
 
 
@@ -58,9 +58,9 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
         case Task.CLASSIFY:
             yield from _scores_in_range(answer[0], "sigmoid" if task.multi_label else "logits")
             yield from _label_faults(answer, task) if task.multi_label else _class_faults(answer[0], answer[1], labels)
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             yield from _scores_in_range(answer[1], "sigmoid")
-            yield from _detection_faults(answer, task, preprocess)
+            yield from _detection_faults(answer[:4], task, preprocess)
         case Task.SEGMENT:
             if len(answer[0]) > 1 and (answer[0] == answer[0][:1]).all():
                 yield _constant("mask")

@@ -19,6 +19,7 @@ from saccade.export.qualification.accuracy import evidence_of
 from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.detection_evidence import DetectEvidence
 from saccade.export.qualification.evidence import Accuracy, Evidence, accuracy_of
+from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.export.qualification.operating_point import best_threshold
 from saccade.export.recipe import Recipe
@@ -53,10 +54,10 @@ def proposal(
 ) -> Proposal:
     """Proposes limits; `answer` runs the eager network on a batch of images, and no batch begins after BUDGET_S."""
     start, parts = clock(), []
-    for images in batches(split.images[:MOST_PICTURES], batch):
+    for number, images in enumerate(batches(split.images[:MOST_PICTURES], batch)):
         if clock() - start > BUDGET_S:
             break
-        parts.append(answer(images))
+        parts.append(kept_answer(answer(images), recipe.task, split, number * batch))
     count = sum(len(part[0]) for part in parts)
     if count < FEWEST_PICTURES:
         sentence = f"nothing is proposed from {count} tuning pictures: it takes {FEWEST_PICTURES}"

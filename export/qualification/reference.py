@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from saccade.export.artifact import Artifact, Detail
 from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.convert.padding import plain_input
-from saccade.export.data.image_split import batches
+from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.network import Network
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.metric_figures import metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.plain_answers import plain_answer
@@ -45,9 +46,9 @@ def run_reference(context: StepContext) -> Detail:
     recipe = context.recipe
     network = load_network(context.loaded.network_request())
     split = context.data.split(context.loaded, "test")
-    arrays = eager_answers(network, recipe, split.images)
+    arrays = eager_answers(network, recipe, split)
     evidence = evidence_of(arrays, split, recipe.task, len(recipe.labels))
-    names = [spec.name for spec in output_tensors(recipe.task, recipe.preprocess)]
+    names = _kept_names(recipe)
     np.savez_compressed(context.out / ANSWERS_FILE, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]  # numpy's stub takes no dict of arrays
     resamples = recipe.qualify.bootstrap_resamples
     accuracy = accuracy_of(evidence, evidence, resamples)
@@ -76,15 +77,20 @@ def run_reference(context: StepContext) -> Detail:
     return facts
 
 
-def eager_answers(network: Network, recipe: Recipe, images: NDArray[np.uint8]) -> Answer:
-    """Returns answers to all images (n, height, width, 3), with one batch per core at a time.
+def eager_answers(network: Network, recipe: Recipe, split: ImageSplit) -> Answer:
+    """Returns answers to all images of a split, with one batch per core at a time.
 
     Every batch runs on one thread: that is faster than dividing each layer among cores, and gives the same bits on any
     machine of this kind, however many cores it has.
     """
-    groups = batches(images, 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size)
+    size = 1 if network.not_batchable_reason else recipe.qualify.evaluate_batch_size
+
+    def answer(start: int) -> Answer:
+        found = eager_answer(network, recipe, split.images[start : start + size])
+        return kept_answer(found, recipe.task, split, start)
+
     with ThreadPoolExecutor(usable_threads(0), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        parts = list(pool.map(lambda group: eager_answer(network, recipe, group), groups))
+        parts = list(pool.map(answer, range(0, len(split.images), size)))
     return [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
 
 
@@ -110,9 +116,15 @@ def _raw_outputs(network: Network, recipe: Recipe, images: NDArray[np.uint8]) ->
 
 
 def reference_answers(artifact: Artifact, recipe: Recipe) -> Answer:
-    """Returns the stored answers, one array per output tensor of the contract."""
+    """Returns the stored answers, as `answers_of` returns a variant's."""
     with np.load(artifact.file(ANSWERS_FILE), allow_pickle=False) as stored:
-        return [stored[spec.name] for spec in output_tensors(recipe.task, recipe.preprocess)]
+        return [stored[name] for name in _kept_names(recipe)]
+
+
+def _kept_names(recipe: Recipe) -> list[str]:
+    """Returns names of kept answers: those of the contract, with one array for the masks of objects."""
+    names = [spec.name for spec in output_tensors(recipe.task, recipe.preprocess)]
+    return names if recipe.task.masks is None else [*names[:4], "masks"]
 
 
 def read_reference(artifact: Artifact) -> StoredReference:

@@ -10,6 +10,7 @@ import numpy as np
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
 from saccade.export.qualification.answer_pictures import answer_jpeg, answer_text
+from saccade.export.qualification.instance_answers import kept_picture
 from saccade.export.qualification.reference import eager_answer
 from saccade.export.recipe import FolderData, LoadedRecipe
 from saccade.export.reports.html_report import page
@@ -26,6 +27,7 @@ _ASSUMED = "Words marked as assumed are guesses: where the answers are wrong, co
 _DRAWN = {
     Task.CLASSIFY: "The first classes and their scores stand below each picture.",
     Task.DETECT: "Boxes from the score threshold on are drawn.",
+    Task.INSTANCES: "Boxes and masks from the score threshold on are drawn.",
     Task.SEGMENT: "Each class has a colour; its share of the picture stands below.",
 }
 
@@ -64,7 +66,8 @@ def _drawn(loaded: LoadedRecipe) -> Iterator[tuple[ReportPicture, bytes]]:
             place = preprocess_into(pixels, recipe.preprocess, images[0])
         except (OSError, SaccadeError):  # `check` says what is wrong with it
             continue
-        answer = eager_answer(network, recipe, images)
+        size = (recipe.preprocess.width, recipe.preprocess.height)
+        answer = kept_picture(eager_answer(network, recipe, images), recipe.task, size, place)
         count += 1
         text = answer_text(answer, 0, recipe.task, recipe.labels)
         picture = ReportPicture(f"{count}.jpg", f"{path.name}: {text}", (_name(path, loaded), text))

@@ -49,7 +49,8 @@ def load(request: NetworkRequest) -> Network:
     if request.weights is not None:
         load_weights(network, request.weights)
     network = network.eval().requires_grad_(False)
-    form = FORMS_BY_TASK[request.task.task][0]
+    masks = request.task.masks
+    form = FORMS_BY_TASK[request.task.task][1 if masks is not None and masks.form == "boxes" else 0]
     if source.method == "forward":
         return Network(network, form)
     if not callable(getattr(network, source.method, None)):

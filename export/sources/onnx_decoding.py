@@ -16,7 +16,6 @@ from saccade.export.sources.onnx_words import OutputWords, SuppressionWords
 
 YOLOX_STRIDES = (8, 16, 32)
 _SCORE_FLOOR = 0.001  # rows below it are no candidates for suppression
-_YOLO_CLASSES = {"yolov5": 5, "yolov8": 4, "yolov8-seg": 4, "yolox": 5}  # the first class's position
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,10 @@ class DenseScores(nn.Module):
 
 
 class YoloRows(nn.Module):
-    """One tensor of boxes and class scores to candidates, and the tensor itself."""
+    """One tensor of boxes and class scores to candidates, and the tensor itself.
+
+    With prototypes behind it, candidates have their mask coefficients, and both tensors go on.
+    """
 
     cells: Tensor
     strides: Tensor
@@ -79,10 +81,14 @@ class YoloRows(nn.Module):
         self.register_buffer("cells", cells)  # (anchors, 2) x y
         self.register_buffer("strides", strides)  # (anchors, 1)
 
-    def forward(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows = outputs[0]
+    def forward(self, outputs: list[Tensor]) -> tuple[Tensor, ...]:
+        rows, *prototypes = outputs
+        channels = prototypes[0].shape[1] if prototypes else 0
         if self.words.layout == "end2end":
-            return self._corners(rows[..., :4]), rows[..., 4], rows[..., 5].to(torch.int64), rows
+            found = self._corners(rows[..., :4]), rows[..., 4], rows[..., 5].to(torch.int64)
+            return (
+                (*found, rows[..., 6 : 6 + channels], *prototypes, rows, *prototypes) if prototypes else (*found, rows)
+            )
         axis = 1 if self.words.layout in ("yolov8", "yolov8-seg") else 2
         first = 5 if self.words.objectness else 4
         boxes, scores = rows.narrow(axis, 0, 4), self._probabilities(rows.narrow(axis, first, self.classes))
@@ -93,7 +99,12 @@ class YoloRows(nn.Module):
         if self.words.layout == "yolox":
             centres = (boxes[..., :2] + self.cells) * self.strides
             boxes = torch.cat([centres, torch.exp(boxes[..., 2:]) * self.strides], 2)
-        return self._corners(boxes), best, class_ids, rows
+        candidates = self._corners(boxes), best, class_ids
+        if not prototypes:
+            return (*candidates, rows)
+        coefficients = rows.narrow(axis, first + self.classes, channels)
+        coefficients = coefficients.transpose(1, 2) if axis == 1 else coefficients
+        return (*candidates, coefficients, *prototypes, rows, *prototypes)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores) if self.words.scores == "sigmoid" else scores
@@ -163,7 +174,10 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
             is_dense = columns == 4 and words.names is not None and len(words.names) == 2
             return Decoding(BoxDecoder(words, size), "boxes" if is_dense else "candidates", suppression)
         case _:
-            return Decoding(YoloRows(words, classes, size), "candidates", suppression, dense_outputs=1)
+            rows = YoloRows(words, classes, size)
+            if words.names is not None and len(words.names) == 2:
+                return Decoding(rows, "prototype_masks", suppression, dense_outputs=2)
+            return Decoding(rows, "candidates", suppression, dense_outputs=1)
 
 
 def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:

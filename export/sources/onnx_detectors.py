@@ -36,10 +36,18 @@ class Detector:
 
 
 def detector_of(
-    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, labels: int | None, hint: int | None
+    signs: FileSigns,
+    outputs: tuple[OutputSign, ...],
+    given: OutputWords,
+    labels: int | None,
+    hint: int | None,
+    coefficients: int = 0,  # of masks, behind the classes of each row
 ) -> Detector:
     """Raises SourceError naming the word to write, where layout, values and labels do not agree."""
-    reading = _Reading(signs, outputs, given, labels, hint)
+    facts = signs.ultralytics
+    if not coefficients and (given.layout == "yolov8-seg" or (facts is not None and facts.task == "segment")):
+        coefficients = _MASK_COEFFICIENTS
+    reading = _Reading(signs, outputs, given, labels, hint, coefficients)
     layout = reading.layout()
     match layout:
         case "detr":
@@ -57,6 +65,7 @@ class _Reading:
     given: OutputWords
     labels: int | None  # class count of the recipe or the file
     hint: int | None  # classes that the data shows; some of the file's may be missing there
+    coefficients: int  # mask coefficients of each row
     findings: list[Found] = field(default_factory=list)
 
     def layout(self) -> Layout:
@@ -82,10 +91,10 @@ class _Reading:
         if facts is not None:
             return self._ultralytics_layout(output, rows, columns, facts.is_end2end)
         why = f"by the shape of {output}"
-        if columns == 6 and rows <= _END2END_ROWS and is_end2end(output.values):
+        if columns == 6 + self.coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
             return "end2end", "found", "six numbers per row: ordered corners, a score in 0..1, a whole number"
         if rows < columns:
-            return "yolov8", "said", why
+            return "yolov8-seg" if self.coefficients else "yolov8", "said", why
         if has_logarithmic_sizes(output.values):
             return "yolox", "found", "negative sizes, so they are logarithms, on a grid of strides 8, 16 and 32"
         return "yolov5", "said", why
@@ -98,18 +107,18 @@ class _Reading:
         if facts.is_yolov5:
             return self._yolov5_layout(output, columns, len(facts.names or ()))
         why = f"by the file: Ultralytics, task {facts.task}, {output}"
-        wanted = None if facts.names is None else 4 + len(facts.names)
+        wanted = None if facts.names is None else 4 + len(facts.names) + self.coefficients
         if is_end2end:
-            if columns == 6:
+            if columns == 6 + self.coefficients:
                 return "end2end", "said", why
             raise SourceError(
                 f"{self.signs.file} contradicts itself: its metadata says that boxes are suppressed already, and "
-                f"{output} has no rows of 6 numbers; export it again, or {_ASK}"
+                f"{output} has no rows of {6 + self.coefficients} numbers; export it again, or {_ASK}"
             )
         if wanted is not None and rows != wanted:
             raise SourceError(
-                f"{self.signs.file} contradicts itself: its metadata names {wanted - 4} classes, which takes "
-                f"{wanted} rows, and {output} has {rows}; export it again, or {_ASK}"
+                f"{self.signs.file} contradicts itself: its metadata names {len(facts.names or ())} classes, which "
+                f"takes {wanted} rows, and {output} has {rows}; export it again, or {_ASK}"
             )
         size = self.signs.size
         counts = [] if size is None else [grid_anchors(size, strides) for strides in _ULTRALYTICS_STRIDES]
@@ -118,15 +127,13 @@ class _Reading:
                 f"{self.signs.file} contradicts itself: pictures of {size[0]}x{size[1]} have {counts[0]} anchors at "  # type: ignore[index]  # counts are empty without a size
                 f"strides 8, 16 and 32, and {output} has {columns}; export it again, or {_ASK}"
             )
-        return "yolov8", "said", why
+        return "yolov8-seg" if self.coefficients else "yolov8", "said", why
 
     def _yolov5_layout(self, output: OutputSign, columns: int, classes: int) -> tuple[Layout, Origin, str]:
-        if columns == 5 + classes + _MASK_COEFFICIENTS:
-            raise SourceError(f"{self.signs.file} is a YOLOv5 network with a mask per object, and those are not served")
-        if columns != 5 + classes:
+        if columns != 5 + classes + self.coefficients:
             raise SourceError(
                 f"{self.signs.file} contradicts itself: its metadata names {classes} classes, which takes "
-                f"{5 + classes} columns in YOLOv5's layout, and {output} has {columns}; {_ASK}"
+                f"{5 + classes + self.coefficients} columns in YOLOv5's layout, and {output} has {columns}; {_ASK}"
             )
         return "yolov5", "said", f"by the file: YOLOv5, {classes} names, {output}"
 
@@ -163,7 +170,7 @@ class _Reading:
         return self._detector(words, classes)
 
     def _end2end(self, output: OutputSign) -> Detector:
-        if output.shape[1] != 6:
+        if output.shape[1] != 6 + self.coefficients:
             raise SourceError(f"{self.signs.file}: layout end2end reads rows of 6 numbers, found {output}")
         if output.values is not None and not is_end2end(output.values, is_declared=self.signs.ultralytics is not None):
             raise SourceError(
@@ -272,9 +279,8 @@ class _Reading:
 
     def _objectness(self, layout: Layout, output: OutputSign, width: int) -> tuple[bool, int]:
         """Whether the fifth number is objectness, and how many classes that leaves."""
-        extra = _MASK_COEFFICIENTS if layout == "yolov8-seg" else 0
         usual = layout in ("yolov5", "yolox")
-        classes = {flag: width - (5 if flag else 4) - extra for flag in (True, False)}
+        classes = {flag: width - (5 if flag else 4) - self.coefficients for flag in (True, False)}
         if self.given.objectness is not None:
             chosen = self.given.objectness
         elif self.labels is not None and layout == "yolov5":

@@ -12,6 +12,8 @@ from saccade.export.errors import SourceError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
+from saccade.export.sources.onnx_fits import ensure_outputs_fit
+from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts
 from saccade.export.sources.onnx_words import FileWords, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
@@ -25,12 +27,7 @@ _UNSERVED = {
     "obb": "rotated boxes",
     "depth": "depth per pixel",
 }
-_TASKS = {"detect": Task.DETECT, "segment": Task.DETECT, "classify": Task.CLASSIFY, "semantic": Task.SEGMENT}
-_WANTED = {
-    Task.CLASSIFY: "one output of scores, float (batch, classes)",
-    Task.SEGMENT: "scores, float (batch, classes, h, w) or (batch, 1, h, w), or class ids (batch, h, w)",
-    Task.DETECT: "boxes, in one of the layouts of outputs.layout: yolov5, yolov8, yolox, end2end, detr or boxes",
-}
+_TASKS = {"detect": Task.DETECT, "segment": Task.INSTANCES, "classify": Task.CLASSIFY, "semantic": Task.SEGMENT}
 _T = TypeVar("_T")
 
 
@@ -94,17 +91,21 @@ def recognised(
         why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
         notes.add("variants", "int8-cpu", "said", why)
     outputs = _chosen(signs, given.outputs)
-    if signs.ultralytics is not None and signs.ultralytics.is_yolov5 and len(outputs[0].shape) != 2:
+    if (
+        signs.ultralytics is not None
+        and signs.ultralytics.is_yolov5
+        and all(len(output.shape) != 2 for output in outputs)
+    ):
         signs = replace(signs, ultralytics=None)  # a classifier, or someone else's: it says too little
     facts = signs.ultralytics
     if facts is not None:
-        _ensure_metadata_fits(signs, facts, given.outputs)
+        _ensure_metadata_fits(signs, facts)
     try:
         settled = _task_of(signs, outputs, given.outputs, task, notes)
     except Unrecognised as error:
         error.preprocess, error.normalisation, _ = _input(signs, given, Task.CLASSIFY, notes)
         raise
-    _ensure_outputs_fit(signs, outputs, settled, labels)
+    ensure_outputs_fit(signs, outputs, settled, labels)
     known = labels if facts is None or facts.names is None else len(facts.names)
     if facts is not None and facts.names is not None and labels not in (None, known):
         raise SourceError(
@@ -116,8 +117,8 @@ def recognised(
             spec, classes, words = _classifier(signs, outputs, given.outputs, known, notes)
         case Task.SEGMENT:
             spec, classes, words = _segmenter(signs, outputs, given, known, notes)
-        case Task.DETECT:
-            spec, classes, words = _detector(signs, outputs, given.outputs, known, hint, notes)
+        case Task.DETECT | Task.INSTANCES:
+            spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
     names = _labels(facts, classes, settled, words, notes)
     preprocess, normalisation, input_words = _input(signs, given, settled, notes)
     return Recognition(
@@ -136,7 +137,7 @@ def _ensure_servable(signs: FileSigns) -> None:
     if facts is not None and facts.task in _UNSERVED:
         raise SourceError(
             f"{signs.file} is an Ultralytics network of task {facts.task}: {_UNSERVED[facts.task]} are not served. "
-            "saccade serves detect, classify and semantic"
+            "saccade serves detect, segment, classify and semantic"
         )
 
 
@@ -159,15 +160,10 @@ def _is_finite(values: Any) -> bool:
     return bool(abs(values).max(initial=0.0) < float("inf"))
 
 
-def _ensure_metadata_fits(signs: FileSigns, facts: UltralyticsFacts, given: OutputWords) -> None:
+def _ensure_metadata_fits(signs: FileSigns, facts: UltralyticsFacts) -> None:
     if facts.task not in _TASKS:
         raise SourceError(
             f"{signs.file} says task {facts.task!r} in its metadata, which is no task of Ultralytics that saccade knows"
-        )
-    if facts.task == "segment" and given.layout != "yolov8-seg":
-        raise SourceError(
-            f"{signs.file} is an Ultralytics network with a mask per object, and those are not served. To serve its "
-            "boxes alone write `outputs: {layout: yolov8-seg}`"
         )
     if facts.names is not None and not facts.names:
         raise SourceError(f"{signs.file} names no class in its metadata: export it again with its names")
@@ -186,32 +182,38 @@ def _task_of(
     signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, task: Task | None, notes: _Notes
 ) -> Task:
     if given.layout is not None:
-        if task not in (None, Task.DETECT):
+        found = Task.INSTANCES if prototypes_of(outputs) is not None and task is not Task.DETECT else Task.DETECT
+        if task not in (None, found):
             raise SourceError(
-                f"outputs.layout: {given.layout} belongs to task: detect, and the recipe says {task.value}"
+                f"outputs.layout: {given.layout} belongs to task: {found.value}, and the recipe says {task.value}"
             )
-        notes.add("task", "detect", "said", "by outputs.layout of the recipe")
-        return Task.DETECT
+        notes.add("task", found.value, "said", "by outputs.layout of the recipe")
+        return found
     facts = signs.ultralytics
     if facts is not None:
-        if task not in (None, _TASKS[facts.task]):
+        # YOLOv5's own export names no task.
+        said = Task.INSTANCES if facts.is_yolov5 and prototypes_of(outputs) is not None else _TASKS[facts.task]
+        if said is Task.INSTANCES and task is Task.DETECT:
+            notes.add("task", "detect", "said", "by the recipe: the boxes of a network with masks")
+            return task
+        if task not in (None, said):
             raise SourceError(
                 f"{signs.file} says task {facts.task} in its metadata, the recipe says {task}: leave it out"
             )
-        notes.add("task", _TASKS[facts.task].value, "said", f"by the file: Ultralytics, task {facts.task}")
-        return _TASKS[facts.task]
+        notes.add("task", said.value, "said", f"by the file: Ultralytics, task {facts.task}")
+        return said
     if task is not None:
         notes.add("task", task.value, "said", "by the recipe")
         return task
-    found = _task_of_shapes(signs, outputs)
-    if found is None:
+    shown = _task_of_shapes(signs, outputs)
+    if shown is None:
         raise Unrecognised(
             f"{signs.file} is not recognised by its outputs: {_listed(signs)}. Write `outputs: {{names: [...], layout: "
             "...}` for a detector (layouts: yolov5, yolov8, yolov8-seg, yolox, end2end, detr, boxes), or name the one "
             "output of a classifier or segmenter"
         )
-    notes.add("task", found.value, "said", f"by the shape of {'; '.join(str(output) for output in outputs)}")
-    return found
+    notes.add("task", shown.value, "said", f"by the shape of {'; '.join(str(output) for output in outputs)}")
+    return shown
 
 
 def _task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | None:
@@ -223,27 +225,10 @@ def _task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task |
         return Task.SEGMENT
     if set(ranks) == {3} and all(1 in (shape[0], shape[2]) for shape in shapes):
         return Task.SEGMENT  # saliency networks give their side outputs too
+    if sorted(ranks) == [2, 3]:
+        return Task.INSTANCES
     is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
     return Task.DETECT if is_boxes else None
-
-
-def _ensure_outputs_fit(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task, labels: int | None) -> None:
-    """Raises SourceError where no output can be the task's."""
-    if any(_fits(task, output.shape) for output in outputs):
-        return
-    given = "; ".join(str(output.tensor) for output in signs.outputs)
-    count = "" if labels is None else f" with {labels} labels"
-    raise SourceError(f"{signs.file} gives {given}. task: {task}{count} needs {_WANTED[task]}")
-
-
-def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
-    match task:
-        case Task.CLASSIFY:
-            return len(shape) == 1 or (len(shape) == 3 and shape[1:] == (1, 1))
-        case Task.SEGMENT:
-            return len(shape) in (2, 3)
-        case Task.DETECT:
-            return len(shape) == 2
 
 
 def _classifier(
@@ -310,16 +295,21 @@ def _detector(
     signs: FileSigns,
     outputs: tuple[OutputSign, ...],
     given: OutputWords,
+    task: Task,
     labels: int | None,
     hint: int | None,
     notes: _Notes,
 ) -> tuple[TaskSpec, int | None, OutputWords]:
+    """Of detectors, with masks or without; those of a network with masks may be left out."""
     if given.threshold is not None:
         raise SourceError(
             f"{signs.file}: outputs.threshold belongs to segmenters of one channel and classifiers of several labels; "
             "for a detector write `task: {score_threshold: ...}`"
         )
-    found: Detector = detector_of(signs, outputs, given, labels, hint)
+    prototypes = prototypes_of(outputs)
+    rows = tuple(output for output in outputs if output is not prototypes)
+    channels = 0 if prototypes is None else int(prototypes.shape[0] or 0)
+    found: Detector = detector_of(signs, rows, given, labels, hint, channels)
     for word, value, origin, why in found.findings:
         notes.add(word, value, origin, why)
     if found.classes is not None and not 1 <= found.classes <= MAX_CLASSES:
@@ -327,8 +317,12 @@ def _detector(
             f"{signs.file}: {outputs[0]} would have {found.classes} classes as layout {found.words.layout}; detectors "
             f"of 1 to {MAX_CLASSES} classes are served. Write outputs.layout if it is another one"
         )
-    rows = ULTRALYTICS_DETECTIONS if signs.ultralytics is not None else _MAX_DETECTIONS
-    return TaskSpec(task=Task.DETECT, max_detections=rows), found.classes, found.words
+    most = ULTRALYTICS_DETECTIONS if signs.ultralytics is not None else _MAX_DETECTIONS
+    if task is Task.DETECT:
+        return TaskSpec(task=task, max_detections=most), found.classes, found.words
+    masks = mask_spec(signs.file, outputs, prototypes)
+    words = found.words.model_copy(update={"names": tuple(each.tensor.name for each in (*rows, prototypes) if each)})
+    return TaskSpec(task=task, max_detections=most, masks=masks), found.classes, words
 
 
 def _only(signs: FileSigns, outputs: tuple[OutputSign, ...], task: str) -> OutputSign:

@@ -139,7 +139,7 @@ def _decoding(signs: FileSigns, recognition: Recognition, request: NetworkReques
         case Task.SEGMENT:
             channels_last = is_channels_last(signs, first)
             return Decoding(DenseScores(words, request.classes, channels_last=channels_last), "dense_logits")
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             size = (request.preprocess.width, request.preprocess.height)
             return detection_decoding(words, int(first.shape[-1] or 0), request.classes, size)
 

@@ -26,12 +26,14 @@ class OutputWords(Frozen):
 
     Layouts of detectors, with the batch left out:
     - yolov5: (anchors, 4 + 1 + classes), the fifth number is objectness unless `objectness: false`
-    - yolov8: (4 + classes, anchors); yolov8-seg: (4 + classes + mask coefficients, anchors), whose boxes are taken
+    - yolov8: (4 + classes, anchors); yolov8-seg: (4 + classes + mask coefficients, anchors)
     - yolox: (anchors, 4 + 1 + classes) whose boxes count from their grid cell, sizes as logarithms
-    - end2end: (rows, 6): x1 y1 x2 y2 score class, suppressed already
+    - end2end: (rows, 6): x1 y1 x2 y2 score class, suppressed already; mask coefficients may follow
     - detr: logits (queries, classes or classes + 1) and boxes (queries, 4)
     - boxes: boxes (rows, 4) with scores (rows, classes); or with scores (rows,) and class ids (rows,); or boxes and
       score in one (rows, 5) with class ids (rows,)
+
+    Layouts with one tensor of rows take mask prototypes (coefficients, h, w) as a second one: task segment-instances.
     """
 
     names: tuple[str, ...] | None = Field(default=None, min_length=1)  # outputs to read, in the layout's order

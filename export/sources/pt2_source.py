@@ -149,6 +149,10 @@ def _ensure_takes_images(path: Path, program: Any) -> None:
 
 def _ensure_outputs(path: Path, outputs: list[Shape], request: NetworkRequest) -> None:
     task, classes = request.task.task, request.classes
+    if task is Task.INSTANCES:
+        raise SourceError(
+            f"{path.name}: source: pt2 serves no mask per object; give the network as a module or an ONNX file"
+        )
     ranks = [len(shape) for shape in outputs]
     is_candidates = task is Task.DETECT and ranks == [3, 2, 2]
     fits = is_candidates or ranks == _RANKS[task]

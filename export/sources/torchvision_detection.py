@@ -1,7 +1,8 @@
 """Loads torchvision's detectors with the library's own thresholds, sizes, normalisation and labels.
 
 Every detector becomes candidates plus non-maximum suppression in the graph; see `torchvision_detection_dense.py` for
-SSD, RetinaNet and FCOS and `torchvision_detection_proposals.py` for Faster R-CNN.
+SSD, RetinaNet and FCOS, `torchvision_detection_proposals.py` for Faster R-CNN, and `torchvision_detection_masks.py` for
+Mask R-CNN, whose boxes may also be served alone: `task: {task: detect}`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, near_names
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
+from saccade.export.sources.torchvision_detection_masks import MASK_DENSE_OUTPUTS, MaskRcnnObjects, mask_spec
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
@@ -32,7 +34,7 @@ _ADAPTERS = ((SSD, SsdCandidates), (RetinaNet, RetinaNetCandidates), (FCOS, Fcos
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
-    """Raises SourceError for detectors whose answer is more than boxes."""
+    """Raises SourceError for detectors of key points."""
     assert isinstance(source, TorchvisionSource)
     categories = tuple(models.get_model_weights(_name(source)).DEFAULT.meta["categories"])
     classes = int(source.arguments.get("num_classes", len(categories)))
@@ -40,7 +42,7 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
         detector = _built(source, classes)
     transform = detector.transform
     return SourceFacts(
-        task=TaskSpec(task=Task.DETECT, max_detections=_heads(detector).detections_per_img),
+        task=_task(detector),
         labels=categories if classes == len(categories) else generic_labels(classes),
         preprocess=_pixels(transform),
         normalisation=Normalisation(mean=tuple(transform.image_mean), std=tuple(transform.image_std)),
@@ -61,6 +63,15 @@ def load(request: NetworkRequest) -> Network:
     height, width = request.preprocess.height, request.preprocess.width
     heads = _heads(detector)
     suppression = Suppression(heads.nms_thresh, heads.score_thresh)
+    pads = detector.transform.fixed_size is None
+    if request.task.masks is not None:
+        return Network(
+            MaskRcnnObjects(detector, height, width).eval(),
+            "box_masks",
+            takes_padding_mask=pads,
+            zero_bars=pads,
+            dense_outputs=MASK_DENSE_OUTPUTS,
+        )
     if isinstance(detector, FasterRCNN):
         module: torch.nn.Module = FasterRcnnCandidates(detector, height, width)
         dense_outputs = 4
@@ -68,7 +79,6 @@ def load(request: NetworkRequest) -> Network:
         adapter = next(adapter for kind, adapter in _ADAPTERS if isinstance(detector, kind))
         module = adapter(detector, height, width)
         dense_outputs = 2
-    pads = detector.transform.fixed_size is None
     return Network(
         module.eval(), "candidates", suppression, takes_padding_mask=pads, zero_bars=pads, dense_outputs=dense_outputs
     )
@@ -98,12 +108,19 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     return as_library_transform(run)
 
 
+def _task(detector: Any) -> TaskSpec:
+    rows = _heads(detector).detections_per_img
+    if isinstance(detector, MaskRCNN):
+        return TaskSpec(task=Task.INSTANCES, max_detections=rows, masks=mask_spec(detector))
+    return TaskSpec(task=Task.DETECT, max_detections=rows)
+
+
 def _name(source: TorchvisionSource) -> str:
     return source.name.partition(".")[0]
 
 
 def _built(source: TorchvisionSource, classes: int) -> Any:
-    """The detector with random weights. Raises SourceError for arguments that do not fit, and for masks."""
+    """The detector with random weights. Raises SourceError for arguments that do not fit, and for key points."""
     arguments = {"num_classes": classes, **source.arguments}
     try:
         detector = models.get_model(_name(source), weights=None, weights_backbone=None, **arguments).eval()
@@ -113,9 +130,9 @@ def _built(source: TorchvisionSource, classes: int) -> Any:
             "they go to the library's builder"
         ) from error
     _ensure_known_arguments(source, detector)
-    if isinstance(detector, (MaskRCNN, KeypointRCNN)):
+    if isinstance(detector, KeypointRCNN):
         raise SourceError(
-            f"source: torchvision/{_name(source)} answers masks or key points, which no task here serves; "
+            f"source: torchvision/{_name(source)} answers key points, which no task here serves; "
             "its boxes alone are those of a fasterrcnn_* network"
         )
     return detector

@@ -33,13 +33,14 @@ class FasterRcnnCandidates(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.proposals = Proposals(detector.rpn, detector.backbone, height, width)
-        self.pool = PyramidPool(detector, height, width)
         heads = detector.roi_heads
+        self.pool = PyramidPool(detector, heads.box_roi_pool, height, width)
         self.box_head, self.box_predictor, self.box_coder = heads.box_head, heads.box_predictor, heads.box_coder
 
     def forward(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, ...]:
-        features = self.backbone(images)
-        limits = content_limits(images, inside)
+        return self.of_features(self.backbone(images), content_limits(images, inside))
+
+    def of_features(self, features: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, ...]:
         proposals, is_proposal, objectness, deltas = self.proposals(list(features.values()), limits)
         logits, regression = self.box_predictor(self.box_head(self.pool(features, proposals)))
         count, rows = proposals.shape[:2]
@@ -117,9 +118,8 @@ class PyramidPool(nn.Module):
     Gathering the boxes of a level would make shapes depend on data, which neither batches nor TensorRT allow.
     """
 
-    def __init__(self, detector: Any, height: int, width: int) -> None:
+    def __init__(self, detector: Any, pool: Any, height: int, width: int) -> None:
         super().__init__()
-        pool = detector.roi_heads.box_roi_pool
         self.names, self.output_size, self.sampling_ratio = pool.featmap_names, pool.output_size, pool.sampling_ratio
         self.canonical_scale, self.canonical_level = pool.canonical_scale, pool.canonical_level
         with torch.no_grad():

@@ -32,7 +32,7 @@ _REFUSED = {  # by the library's module: why, and what to do instead
     "video": "takes clips; networks of single images can be served",
     "optical_flow": "takes pairs of frames; networks of single images can be served",
 }
-_MORE_THAN_BOXES = ("maskrcnn_", "keypointrcnn_")  # refused by `torchvision_detection`
+_WITH_KEY_POINTS = "keypointrcnn_"  # refused by `torchvision_detection`
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
@@ -164,7 +164,7 @@ def servable_names() -> list[str]:
     return [
         name
         for name in models.list_models()
-        if _family(models.get_model_builder(name)) not in _REFUSED and not name.startswith(_MORE_THAN_BOXES)
+        if _family(models.get_model_builder(name)) not in _REFUSED and not name.startswith(_WITH_KEY_POINTS)
     ]
 
 

@@ -39,6 +39,9 @@ def adapted(model: nn.Module, checkpoint: Checkpoint, request: NetworkRequest) -
         case Task.DETECT:
             _refuse(request, "features")
             return _detector(model, model_type, request)
+        case Task.INSTANCES:
+            size = (request.preprocess.width, request.preprocess.height)
+            return Network(MaskedObjects(model, size).eval(), "prototype_masks", zero_bars=True, dense_outputs=2)
 
 
 _MASKS_PER_QUERY = ("detr", "mask2former", "maskformer", "oneformer", "eomt", "eomt_dinov3", "videomt")
@@ -82,6 +85,48 @@ class MaskedClasses(nn.Module):
         shares = classes.softmax(dim=-1)[..., :-1]  # without the class for nothing
         scores: Tensor = torch.matmul(shares.transpose(1, 2), masks.sigmoid().flatten(2))
         return scores.reshape(masks.shape[0], -1, masks.shape[2], masks.shape[3])
+
+
+class MaskedObjects(nn.Module):
+    """Masks and classes of queries as objects: the best (query, class) pairs, each with its query's mask.
+
+    Scores are those of Mask2Former's `post_process_instance_segmentation`: the class's share times the mean probability
+    of the mask's pixels. Boxes are drawn around the masks, and an object without a pixel has the score 0.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size  # width, height of the network's input
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(pixel_values=images)
+        classes, masks = outputs.class_queries_logits, outputs.masks_queries_logits
+        queries = masks.shape[1]
+        shares = classes.softmax(dim=-1)[..., :-1]  # without the class for nothing
+        best, pairs = torch.topk(shares.flatten(1), queries, dim=1)
+        query = torch.div(pairs, shares.shape[2], rounding_mode="floor")
+        side = (_MASK2FORMER_SIDE, _MASK2FORMER_SIDE)
+        large = functional.interpolate(masks, size=side, mode="bilinear", align_corners=False)
+        inside = (large > 0).to(large.dtype)
+        certainty = (large.sigmoid() * inside).flatten(2).sum(2) / (inside.flatten(2).sum(2) + 1e-6)
+        boxes = torch.gather(self._boxes(inside), 1, query.unsqueeze(2).expand(-1, -1, 4))
+        chosen = torch.eye(queries, dtype=masks.dtype)[query]  # (n, objects, queries): which of the masks
+        scores = best * torch.gather(certainty, 1, query)
+        return boxes, scores, pairs - query * shares.shape[2], chosen, masks, classes, masks
+
+    def _boxes(self, inside: Tensor) -> Tensor:
+        """(n, queries, 4) around what is inside, in pixels of the network's input."""
+        places = torch.arange(_MASK2FORMER_SIDE, dtype=inside.dtype)
+        edges = []
+        for axis, side in ((2, self.size[0]), (3, self.size[1])):
+            occupied = inside.amax(axis)  # (n, queries, places): 1 where some pixel is inside
+            low = torch.where(occupied > 0, places, float(_MASK2FORMER_SIDE)).amin(2)
+            high = ((places + 1) * occupied).amax(2)
+            scale = side / _MASK2FORMER_SIDE
+            edges.append((torch.minimum(low, high) * scale, high * scale))
+        (left, right), (top, bottom) = edges
+        return torch.stack([left, top, right, bottom], dim=2)
 
 
 class SetPrediction(nn.Module):

@@ -25,6 +25,7 @@ _CLASSES_BY_TASK: tuple[tuple[Task, dict[str, Any]], ...] = (
     (Task.DETECT, modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
     (Task.SEGMENT, modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
     (Task.SEGMENT, modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES),
+    (Task.INSTANCES, {"mask2former": modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES["mask2former"]}),
 )
 
 
@@ -108,7 +109,8 @@ def _class_and_task(source: TransformersSource, config: Any) -> tuple[str, Task]
         (name, task)
         for task, classes in _CLASSES_BY_TASK
         for name in _as_tuple(classes.get(config.model_type))
-        if source.task in (None, task)
+        # One network serves both kinds of segmentation; config.json does not say for which it was trained.
+        if source.task is task or (source.task is None and task is not Task.INSTANCES)
     ]
     named = [each for each in offered if each[0] in (config.architectures or ())]
     if named:

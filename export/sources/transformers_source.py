@@ -22,7 +22,7 @@ from saccade.export.sources.transformers_pixels import (
     processor_of,
     transform_of,
 )
-from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
 _BACKGROUND = ("background", "__background__", "unlabeled")
@@ -33,11 +33,11 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     assert isinstance(source, TransformersSource)
     checkpoint = checkpoint_of(source, weights)
     processor = processor_of(checkpoint.config.model_type, weights)
-    labels = checkpoint.labels
+    labels, preprocess = checkpoint.labels, _pixels(source, checkpoint, processor)
     return SourceFacts(
-        task=_task_spec(checkpoint, labels),
+        task=_task_spec(checkpoint, labels, preprocess),
         labels=labels,
-        preprocess=_pixels(source, checkpoint, processor),
+        preprocess=preprocess,
         normalisation=None if processor is None else normalisation_of(processor),
     )
 
@@ -77,7 +77,8 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     return transform_of(processor)
 
 
-def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...]) -> TaskSpec:
+def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: PreprocessSpec | None) -> TaskSpec | None:
+    """None where the size of masks is not known: the recipe then says it."""
     match checkpoint.task:
         case Task.CLASSIFY:
             if getattr(checkpoint.config, "problem_type", None) == "multi_label_classification":
@@ -88,6 +89,13 @@ def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...]) -> TaskSpec:
         case Task.SEGMENT:
             background = next((index for index, label in enumerate(labels) if label.lower() in _BACKGROUND), None)
             return TaskSpec(task=Task.SEGMENT, background_id=background)
+        case Task.INSTANCES:
+            if preprocess is None:
+                return None
+            queries, stride = int(checkpoint.config.num_queries), int(checkpoint.config.common_stride)
+            height, width = (-(-side // stride) for side in (preprocess.height, preprocess.width))
+            masks = MaskSpec(form="queries", channels=queries, height=height, width=width)
+            return TaskSpec(task=Task.INSTANCES, max_detections=queries, masks=masks)
 
 
 def _pixels(source: TransformersSource, checkpoint: Checkpoint, processor: Any) -> PreprocessSpec | None:

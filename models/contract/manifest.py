@@ -51,7 +51,7 @@ class FileEntry(Frozen):
         return path
 
 
-MetricName = Literal["top1", "map", "miou", "label_map"]
+MetricName = Literal["top1", "map", "miou", "label_map", "mask_map"]
 
 
 class MetricFigure(Frozen):

@@ -164,16 +164,17 @@ def mask_to_source(mask: UInt8Array, place: Geometry, outside: int = 0) -> UInt8
 
 def _cut_mask_to_source(mask: UInt8Array, place: Geometry, outside: int) -> UInt8Array:
     height, width = mask.shape
-    rows = _model_positions(place.source_height, place.height, place.top)
-    columns = _model_positions(place.source_width, place.width, place.left)
+    rows = model_positions(place.source_height, place.height, place.top)
+    columns = model_positions(place.source_width, place.width, place.left)
     source: UInt8Array = np.take(mask[rows.clip(0, height - 1)], columns.clip(0, width - 1), axis=1)
     source[(rows < 0) | (rows >= height)] = outside
     source[:, (columns < 0) | (columns >= width)] = outside
     return source
 
 
-def _model_positions(source_side: int, side: int, offset: int) -> NDArray[np.intp]:
-    """(source_side,): the model pixel at the centre of each source pixel."""
+def model_positions(source_side: int, side: int, offset: int) -> NDArray[np.intp]:
+    """(source_side,): the model pixel at the centre of each source pixel; of one that a crop cut away, outside of the
+    model's input."""
     centres = (np.arange(source_side) + 0.5) * (side / source_side)
     positions: NDArray[np.intp] = np.floor(centres).astype(np.intp) + offset
     return positions

@@ -23,6 +23,12 @@ class Task(StrEnum):
     CLASSIFY = "classify"
     DETECT = "detect"
     SEGMENT = "segment"
+    INSTANCES = "segment-instances"  # a detector whose boxes come with a mask each
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the answer begins with boxes, scores, class_ids and counts."""
+        return self in (Task.DETECT, Task.INSTANCES)
 
 
 class TensorSpec(Frozen):
@@ -102,25 +108,43 @@ class Normalisation(Frozen):
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+class MaskSpec(Frozen):
+    """How the graph gives a mask per detection, which `instance_masks.py` brings to source pixels.
+
+    - prototypes: coefficients (K, channels) times prototypes (channels, height, width) over the whole input; the mask
+      is what lies above zero, cut at the box. Ultralytics' -seg networks.
+    - queries: the same without the cut: the boxes come from the masks. Mask2Former and its like.
+    - boxes: probabilities (K, height, width), square, over each box. Mask R-CNN.
+    """
+
+    form: Literal["prototypes", "queries", "boxes"]
+    height: Side
+    width: Side
+    channels: int = Field(default=1, gt=0, le=4096)
+
+
 class TaskSpec(Frozen):
     """What the deploy graph answers and how requests may narrow it."""
 
     task: Task
     top_k: int = Field(default=0, ge=0)  # classify: classes the graph returns per image
-    max_detections: int = Field(default=0, ge=0)  # detect: K rows of the fixed-size answer
-    # detect, and classify with multi_label: what a request gets when it does not say
+    max_detections: int = Field(default=0, ge=0)  # detections: K rows of the fixed-size answer
+    # detections, and classify with multi_label: what a request gets when it does not say
     score_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
     multi_label: bool = False  # classify: a picture shows any number of labels; the graph returns all, best first
     background_id: int | None = None  # segment: the class that is never reported as a segment
+    masks: MaskSpec | None = None  # segment-instances
 
     @model_validator(mode="after")
     def _sizes_match_task(self) -> TaskSpec:
         if self.task is Task.CLASSIFY and self.top_k == 0:
             raise ValueError("a classifier needs top_k ≥ 1")
-        if self.task is Task.DETECT and self.max_detections == 0:
+        if self.task.has_boxes and self.max_detections == 0:
             raise ValueError("a detector needs max_detections ≥ 1")
         if self.multi_label and self.task is not Task.CLASSIFY:
             raise ValueError(f"multi_label belongs to task: classify, and this one is {self.task}")
+        if (self.task is Task.INSTANCES) != (self.masks is not None):
+            raise ValueError("masks belong to task: segment-instances, which needs them")
         return self
 
 
@@ -137,13 +161,26 @@ def output_tensors(task: TaskSpec, preprocess: PreprocessSpec) -> tuple[TensorSp
                 TensorSpec(name="scores", dtype="float32", shape=(task.top_k,)),
                 TensorSpec(name="class_ids", dtype="int32", shape=(task.top_k,)),
             )
-        case Task.DETECT:
+        case Task.DETECT | Task.INSTANCES:
             rows = task.max_detections
             return (
                 TensorSpec(name="boxes", dtype="float32", shape=(rows, 4)),
                 TensorSpec(name="scores", dtype="float32", shape=(rows,)),
                 TensorSpec(name="class_ids", dtype="int32", shape=(rows,)),
                 TensorSpec(name="counts", dtype="int32", shape=()),
+                *_mask_tensors(task.masks, rows),
             )
         case Task.SEGMENT:
             return (TensorSpec(name="mask", dtype="uint8", shape=(preprocess.height, preprocess.width)),)
+
+
+def _mask_tensors(masks: MaskSpec | None, rows: int) -> tuple[TensorSpec, ...]:
+    if masks is None:
+        return ()
+    cells = (masks.height, masks.width)
+    if masks.form == "boxes":
+        return (TensorSpec(name="masks", dtype="float32", shape=(rows, *cells)),)
+    return (
+        TensorSpec(name="coefficients", dtype="float32", shape=(rows, masks.channels)),
+        TensorSpec(name="prototypes", dtype="float32", shape=(masks.channels, *cells)),
+    )

@@ -72,7 +72,12 @@ class SceneSample:
     jpeg: bytes
     boxes: NDArray[np.float32]  # (n, 4) x1 y1 x2 y2, pixels; x2 and y2 are the right and lower edges
     class_ids: IntArray  # (n,) 0..9
-    mask: UInt8Array  # (256, 256) 0 background, d + 1 for digit d
+    owners: UInt8Array  # (256, 256) 0 background, k + 1 for the k-th digit
+
+    @property
+    def mask(self) -> UInt8Array:
+        """(256, 256) 0 background, d + 1 for digit d."""
+        return np.array([0, *(self.class_ids + 1)], np.uint8)[self.owners]
 
 
 def crop_sample(split: Split, seed: int, index: int) -> CropSample:
@@ -104,9 +109,8 @@ def scene_sample(split: Split, seed: int, index: int) -> SceneSample:
         class_ids.append(class_id)
         taken.append(place)
         owners[top:bottom, left:right][coverage >= MASK_COVERAGE] = len(class_ids)
-    lookup = np.array([0, *(class_id + 1 for class_id in class_ids)], np.uint8)
     boxes = np.stack([_visible_box(owners, number, place) for number, place in enumerate(taken, start=1)])
-    return SceneSample(_jpeg(rng, pixels), boxes, np.array(class_ids, np.int64), lookup[owners])
+    return SceneSample(_jpeg(rng, pixels), boxes, np.array(class_ids, np.int64), owners)
 
 
 def crop_samples(split: Split, seed: int, count: int, start: int = 0) -> Iterator[CropSample]:

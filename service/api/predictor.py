@@ -209,9 +209,7 @@ class Predictor:
             outputs = permit.arena.views(permit.slot, target.layout).outputs
             return request.render(outputs, geometry, target.manifest, parameters)
 
-        pixels = geometry.source_width * geometry.source_height
-        is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
-        if target.manifest.task.task is not Task.SEGMENT or is_cheap_mask:
+        if _is_cheap(target.manifest.task.task, parameters, geometry):
             return work()
         return await self._threads.run(permit, work, cancellation)
 
@@ -222,6 +220,15 @@ class Predictor:
     def _reserve_s(self, allowed_s: float) -> float:
         """Returns the seconds of a request's time that are kept back from the worker."""
         return min(_RESERVE_SHARE * allowed_s, _LONGEST_RESERVE_S) + _RESERVED_ITERATIONS * self._lag.usual_s
+
+
+def _is_cheap(task: Task, parameters: Parameters, geometry: Geometry) -> bool:
+    """Whether an answer is rendered within a few milliseconds, so that it may be in the event loop."""
+    if task is Task.INSTANCES:
+        return False  # every object takes about a millisecond
+    pixels = geometry.source_width * geometry.source_height
+    is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
+    return task is not Task.SEGMENT or is_cheap_mask
 
 
 def _failed(error: SaccadeError, request: _Request) -> ImageAnswer:

@@ -82,6 +82,8 @@ class FakeBackend:
             full = np.broadcast_to(np.arange(shape[0], dtype=dtype), full.shape).copy()
         elif name == "counts":
             full = np.ones_like(full)
+        elif name == "boxes" and any(tensor == "prototypes" for tensor, _, _ in self._tensors()):
+            full = full * np.array([0, 0, 1, 1], dtype)  # a mask needs a box with an area
         elif name == "mask":
             full = (full > 127).astype(dtype)
         return full

@@ -14,6 +14,7 @@ from saccade.models.contract.specs import Task
 from saccade.service.errors import NotFinite
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
+from saccade.service.vision.instances import instances_json
 from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.segmentation import segments_json
 
@@ -50,6 +51,10 @@ def prediction_of(
             )
         case Task.SEGMENT:
             answer |= segments_json(outputs[0], place, labels, spec.background_id, parameters.mask_format)
+        case Task.INSTANCES:
+            assert spec.masks is not None  # TaskSpec: this task has them
+            size = (manifest.preprocess.width, manifest.preprocess.height)
+            answer |= instances_json(outputs, place, labels, spec.masks, size, parameters)
     return answer
 
 

@@ -17,6 +17,7 @@ _NAMES_BY_TASK = {
     Task.CLASSIFY: ("top_k",),
     Task.DETECT: ("score_threshold", "max_detections"),
     Task.SEGMENT: ("mask_format",),
+    Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
 }
 _NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
 

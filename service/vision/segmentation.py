@@ -13,9 +13,9 @@ import contourpy
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from saccade.models.contract.preprocessing import Geometry, mask_to_source
+from saccade.models.contract.run_lengths import RunLengths, run_lengths
 
 MaskFormat = Literal["rle", "png", "polygon", "none"]
 UInt8Array = NDArray[np.uint8]
@@ -46,7 +46,7 @@ def segments_json(
             segment["polygons"] = polygons_of(source == segment["class_id"])
     answer: dict[str, Any] = {"segments": segments}
     if mask_format == "png":
-        answer["mask_png"] = base64.b64encode(_png_of(source)).decode("ascii")
+        answer["mask_png"] = png_text(Image.fromarray(source))
     return answer
 
 
@@ -67,18 +67,8 @@ class _Runs:
         return int(self.areas[class_id])
 
     def rle_of(self, class_id: int) -> dict[str, Any]:
-        """COCO's compressed run lengths: pixels outside, inside, outside, …, beginning with outside."""
         rows = np.flatnonzero(self.class_ids == class_id)
-        edges = np.empty(2 * len(rows) + 2, np.int64)
-        edges[0], edges[-1] = 0, self.starts[-1]
-        edges[1:-1:2] = self.starts[rows]
-        edges[2:-1:2] = self.starts[rows + 1]
-        counts = np.diff(edges)
-        if len(counts) > 1 and counts[-1] == 0:  # the mask's last pixel is inside
-            counts = counts[:-1]
-        height, width = self.size
-        encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+        return rle_json(run_lengths(self.starts[rows], self.starts[rows + 1], *self.size))
 
 
 def _runs_of(mask: UInt8Array, classes: int) -> _Runs:
@@ -92,16 +82,17 @@ def _runs_of(mask: UInt8Array, classes: int) -> _Runs:
     return _Runs((height, width), class_ids, starts, areas)
 
 
-def polygons_of(is_inside: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def polygons_of(is_inside: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[dict[str, Any]]:
     """Outlines of a mask (height, width), one entry per region: `exterior` and `holes`, rings of [x, y].
 
-    Coordinates are source pixels with (0, 0) at the image's corner, so pixel centres lie at .5.
+    Coordinates are source pixels with (0, 0) at the image's corner, so pixel centres lie at .5; the mask's first pixel
+    is the image's at (left, top).
     """
     height, width = is_inside.shape
     padded = np.zeros((height + 2, width + 2), np.float32)  # a border, so that outlines at the edge close
     padded[1:-1, 1:-1] = is_inside
-    centres_x = np.arange(width + 2) - 0.5
-    centres_y = np.arange(height + 2) - 0.5
+    centres_x = np.arange(width + 2) + (left - 0.5)
+    centres_y = np.arange(height + 2) + (top - 0.5)
     generator = contourpy.contour_generator(centres_x, centres_y, padded, fill_type=contourpy.FillType.OuterOffset)
     filled: Any = generator.filled(0.5, 2.0)
     regions = []
@@ -111,7 +102,12 @@ def polygons_of(is_inside: NDArray[np.bool_]) -> list[dict[str, Any]]:
     return regions
 
 
-def _png_of(mask: UInt8Array) -> bytes:
+def rle_json(runs: RunLengths) -> dict[str, Any]:
+    """COCO's compressed run lengths as JSON holds them."""
+    return {"size": [runs.height, runs.width], "counts": runs.counts.decode("ascii")}
+
+
+def png_text(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    image.save(buffer, "PNG", compress_level=3)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

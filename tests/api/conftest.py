@@ -16,12 +16,13 @@ BATCH_DELAY_MS = 15  # requests sent together share a batch
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier, a detector and a segmenter."""
+    """A model of every task."""
     root = tmp_path_factory.mktemp("repository")
     publish_fake(root, "classifier", 1)
     publish_fake(root, "classifier", 2)
     publish_fake(root, "detector", 1, Task.DETECT)
     publish_fake(root, "segmenter", 1, Task.SEGMENT)
+    publish_fake(root, "instances", 1, Task.INSTANCES)
     return root
 
 

@@ -17,7 +17,7 @@ from tests.support.requests import at_once
 from tests.support.server import Server
 
 STAGES = {"decode", "queue", "infer", "postprocess", "total"}
-MODELS = ("classifier", "detector", "segmenter")
+MODELS = ("classifier", "detector", "segmenter", "instances")
 
 
 def send_raw(server: Server, model: str, image: bytes, **query: str) -> httpx.Response:

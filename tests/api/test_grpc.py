@@ -92,7 +92,7 @@ def test_everything_a_client_asks_before_it_sends(client: Any) -> None:
     assert [list(tensor.shape) for tensor in metadata.inputs] == [[-1, SIDE, SIDE, 3]]
     assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (16, 2, [SIDE, SIDE, 3])
     index = client.get_model_repository_index(headers=KEY).models
-    assert {item.name for item in index} == {"classifier", "detector", "segmenter"}
+    assert {item.name for item in index} == {"classifier", "detector", "instances", "segmenter"}
     client.load_model("classifier", headers=KEY)
     with pytest.raises(triton.InferenceServerException, match="not allowed"):
         client.unload_model("classifier", headers=KEY)

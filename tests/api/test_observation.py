@@ -37,8 +37,8 @@ PREDICT_PATHS = {
 
 def test_models_are_listed_with_versions_and_measured_figures(server: Server, repository: Path) -> None:
     models = server.client.get("/v1/models").json()["models"]
-    assert [model["name"] for model in models] == ["classifier", "detector", "segmenter"]
-    classifier, _, segmenter = models
+    assert [model["name"] for model in models] == ["classifier", "detector", "instances", "segmenter"]
+    classifier, _, instances, segmenter = models
     assert classifier == server.client.get("/v1/models/classifier").json()
     assert (classifier["task"], classifier["default_version"], classifier["labels"]) == (
         "classify",
@@ -47,6 +47,7 @@ def test_models_are_listed_with_versions_and_measured_figures(server: Server, re
     )
     assert classifier["class_labels"] == list("0123456789")
     assert segmenter["class_labels"][0] == "background"
+    assert instances["task"] == "segment-instances"
     assert [version["version"] for version in classifier["versions"]] == ["2", "1"]
     version = classifier["versions"][0]
     assert (version["state"], version["reason"], version["variant"], version["device"]) == ("ready", "", "fp32", "cpu")
@@ -167,7 +168,7 @@ def ensure_valid(document: dict[str, Any], schema: str, answer: Any) -> None:
     jsonschema.Draft202012Validator(whole).validate(answer)
 
 
-@pytest.mark.parametrize("model", ["classifier", "detector", "segmenter"])
+@pytest.mark.parametrize("model", ["classifier", "detector", "segmenter", "instances"])
 def test_answers_match_their_schema(server: Server, document: dict[str, Any], model: str) -> None:
     answer = server.client.post(f"/v1/models/{model}/predict", json=json_body(red_png(200), b"bad")).json()
     ensure_valid(document, "PredictAnswer", answer)

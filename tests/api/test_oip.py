@@ -86,6 +86,7 @@ def test_repository_index_lists_every_version(server: Server, body: bytes) -> No
         ("classifier", "1", "READY"),
         ("classifier", "2", "READY"),
         ("detector", "1", "READY"),
+        ("instances", "1", "READY"),
         ("segmenter", "1", "READY"),
     }
 

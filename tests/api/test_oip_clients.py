@@ -53,7 +53,8 @@ def test_everything_a_client_asks_before_it_sends(client: Any) -> None:
     metadata = client.get_model_metadata("classifier")
     config = client.get_model_config("classifier")
     assert metadata["inputs"][0]["name"] == config["input"][0]["name"] == "images"
-    assert {item["name"] for item in client.get_model_repository_index()} == {"classifier", "detector", "segmenter"}
+    names = {item["name"] for item in client.get_model_repository_index()}
+    assert names == {"classifier", "detector", "instances", "segmenter"}
     client.load_model("classifier")
     with pytest.raises(triton.InferenceServerException, match="not allowed"):
         client.unload_model("classifier")

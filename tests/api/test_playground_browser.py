@@ -165,7 +165,7 @@ def test_page_lists_models_without_a_complaint_or_a_foreign_request(page: Page, 
     names = page.evaluate("[...document.querySelectorAll('.model-name')].map((node) => node.textContent)")
     urls = page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
 
-    assert names == ["classifier", "detector", "segmenter"]
+    assert names == ["classifier", "detector", "instances", "segmenter"]
     assert "0.900" in page.text("figures")
     assert "1,000 images/s" in page.text("figures")
     assert {url.startswith(server.base_url) for url in urls} == {True}
@@ -203,9 +203,10 @@ def test_threshold_filters_without_asking_again(page: Page, image: Path) -> None
     assert page.predict_count() == asked
 
 
+@pytest.mark.parametrize("model", ["segmenter", "instances"])
 @pytest.mark.parametrize("mask_format", ["rle", "png", "polygon"])
-def test_mask_is_drawn_in_the_colour_of_its_legend(page: Page, image: Path, mask_format: str) -> None:
-    page.choose_model("segmenter")
+def test_mask_is_drawn_in_the_colour_of_its_legend(page: Page, image: Path, mask_format: str, model: str) -> None:
+    page.choose_model(model)
     page.set_value("mask-format", mask_format)
     page.choose_files(image)
     page.wait_for(ANSWERED)

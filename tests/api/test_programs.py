@@ -170,6 +170,7 @@ def test_repository_list_shows_every_version(repository: Path) -> None:
         ("classifier", 1),
         ("classifier", 2),
         ("detector", 1),
+        ("instances", 1),
         ("segmenter", 1),
     ]
     assert {row["gate"] for row in rows} == {"passed"}
@@ -203,7 +204,7 @@ def test_repository_show_of_an_unknown_version_names_those_that_exist(repository
 def test_repository_verify_of_a_sound_repository_exits_0(repository: Path) -> None:
     result = call_saccade("repository", "verify", "--repository", str(repository))
     assert result.returncode == 0
-    assert result.stdout.count("verified") == 4
+    assert result.stdout.count("verified") == 5
 
 
 def test_repository_verify_of_a_tampered_file_exits_1(tampered_repository: Path) -> None:

@@ -26,7 +26,7 @@ QUICK_GATE: Document = {
     "allow_random_weights": True,
     "mode": "parity",
 }
-_QUICK: Document = {
+QUICK: Document = {
     "data": {"dataset": "digit_scenes", "images": {"calibration": 32, "tuning": 16, "test": 24}},
     "allowed_batch_sizes": [1, 2],
     "calibration": {"minmax": True, "entropy": False, "percentiles": [99.9], "mse": False},
@@ -73,7 +73,7 @@ def write_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRecipe
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "tiny"))
 
     def write(task: str = "classify", **sections: object) -> Path:
-        document = copy.deepcopy(_QUICK | _TASKS[task]) | sections
+        document = copy.deepcopy(QUICK | _TASKS[task]) | sections
         path = tmp_path / f"{task}.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
@@ -85,5 +85,5 @@ def write_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRecipe
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """A version that waits for a device; nothing that is tested on it may change it."""
     gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
-    sections = copy.deepcopy(_QUICK | _TASKS["classify"] | {"gate": gate})
+    sections = copy.deepcopy(QUICK | _TASKS["classify"] | {"gate": gate})
     return publish_tiny(tmp_path_factory.mktemp("published"), sections)

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from saccade.models.contract.specs import Task
 from saccade.service.settings import core_count
-from tests.support.graphs import BOX, classifier_graph, detector_graph, segmenter_graph, slowed
+from tests.support.graphs import BOX, classifier_graph, detector_graph, instances_graph, segmenter_graph, slowed
 from tests.support.images import encoded, json_body, red_png
 from tests.support.requests import at_once
 from tests.support.server import Server, running_server, wait_until
@@ -35,6 +35,7 @@ GRAPHS = {
     "classifier": (Task.CLASSIFY, classifier_graph),
     "detector": (Task.DETECT, detector_graph),
     "segmenter": (Task.SEGMENT, segmenter_graph),
+    "instances": (Task.INSTANCES, instances_graph),
 }
 
 
@@ -183,6 +184,38 @@ def test_masks_come_at_source_size_without_the_letterbox(server: Server, width: 
     assert decoded[:, : width // 2 - width // SIDE].all()
     assert not decoded[:, width // 2 + width // SIDE :].any()
     assert segment["area"] == decoded.sum() == pytest.approx(width * height / 2, rel=0.07)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools under numpy 2
+@pytest.mark.parametrize(("width", "height"), [(SIDE, SIDE), (96, 96), (96, 48)])
+def test_every_object_has_its_mask_in_every_format_and_one_without_pixels_is_none(
+    server: Server, width: int, height: int
+) -> None:
+    scale = width // SIDE
+    top = (SIDE * scale - height) // 2  # of the picture, in scaled model pixels
+    x1, y1, x2, y2 = (int(side) * scale for side in BOX)
+    mask = np.zeros((SIDE * scale, SIDE * scale), bool)
+    mask[y1:y2, max(x1, SIDE * scale // 2) : x2] = True
+    mask = mask[top : top + height]
+    image = red_png(200, width, height)  # the other object's score is 200 / 255
+
+    (found,) = answer(server, "instances", image)["detections"]
+    (drawn,) = answer(server, "instances", image, mask_format="png")["detections"]
+    (outlined,) = answer(server, "instances", image, mask_format="polygon")["detections"]
+    (bare,) = answer(server, "instances", image, mask_format="none", max_detections="1")["detections"]
+
+    assert (found["label"], found["class_id"], found["area"]) == ("7", 7, int(mask.sum()))
+    assert np.array_equal(coco_mask.decode(found["rle"]).astype(bool), mask)
+    png = Image.open(io.BytesIO(base64.b64decode(drawn["mask_png"])))
+    assert (png.mode, np.asarray(png).tolist()) == ("1", mask.tolist())
+    (region,) = outlined["polygons"]
+    rows, columns = np.nonzero(mask)
+    exterior = np.array(region["exterior"])
+    assert exterior.min(0).tolist() == [columns.min(), rows.min()]
+    assert exterior.max(0).tolist() == [columns.max() + 1, rows.max() + 1]
+    assert set(bare) == {"label", "class_id", "score", "box", "area"}
+    assert all(each["box"] == found["box"] for each in (drawn, outlined, bare))
+    assert answer(server, "instances", image, score_threshold="0.95")["detections"] == []
 
 
 def test_two_models_in_turns_do_not_mix(server: Server) -> None:

@@ -87,6 +87,10 @@ def recipe_of(root: Path, task: Task, labels: Sequence[str] = LABELS, **data: An
         Task.CLASSIFY: {"top_k": 1},
         Task.DETECT: {"max_detections": 10},
         Task.SEGMENT: {},
+        Task.INSTANCES: {
+            "max_detections": 10,
+            "masks": {"form": "prototypes", "channels": 4, "width": 8, "height": 8},
+        },
     }
     document = {
         "model": "m",

@@ -67,6 +67,35 @@ BOX = (8.0, 12.0, 24.0, 20.0)  # what the detector finds first, model pixels
 
 def detector_graph() -> bytes:
     """Finds BOX as class 7 with score 0.9 and a smaller one as class 3 with the mean red; 6 rows are padding."""
+    return _model(*_detections())
+
+
+def instances_graph() -> bytes:
+    """The detector's objects: the mask of BOX is what lies right of the middle, that of the other one is empty."""
+    nodes, outputs, constants = _detections()
+    side = SIDE // 4
+    coefficients = np.zeros((1, 8, 2), np.float32)
+    coefficients[0, :2] = ((0, 1), (-1, 0))
+    prototypes = np.ones((1, 2, side, side), np.float32)
+    prototypes[0, 1, :, : side // 2] = -1
+    nodes += [
+        helper.make_node("Add", ["cube_zero", "all_coefficients"], ["coefficients"]),
+        helper.make_node("Unsqueeze", ["cube_zero", "three_axis"], ["map_zero"]),
+        helper.make_node("Add", ["map_zero", "all_prototypes"], ["prototypes"]),
+    ]
+    constants |= {
+        "all_coefficients": coefficients,
+        "all_prototypes": prototypes,
+        "three_axis": np.array([3], np.int64),
+    }
+    outputs += [
+        helper.make_tensor_value_info("coefficients", TensorProto.FLOAT, ["n", 8, 2]),
+        helper.make_tensor_value_info("prototypes", TensorProto.FLOAT, ["n", 2, side, side]),
+    ]
+    return _model(nodes, outputs, constants)
+
+
+def _detections() -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto], dict[str, np.ndarray]]:
     boxes = np.zeros((1, 8, 4), np.float32)
     boxes[0, 0] = BOX
     boxes[0, 1] = (0.0, 8.0, 4.0, 12.0)
@@ -103,7 +132,7 @@ def detector_graph() -> bytes:
         helper.make_tensor_value_info("class_ids", TensorProto.INT32, ["n", 8]),
         helper.make_tensor_value_info("counts", TensorProto.INT32, ["n"]),
     ]
-    return _model(nodes, outputs, constants)
+    return nodes, outputs, constants
 
 
 def segmenter_graph() -> bytes:

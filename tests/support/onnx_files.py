@@ -98,3 +98,53 @@ def _iou(a: FloatArray, b: FloatArray) -> float:
         return 0.0
     shared = width * height
     return float(shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared))
+
+
+def masks_file(
+    path: Path, classes: int = 3, size: tuple[int, int] = (64, 64), channels: int = 6, seed: int = 0
+) -> Path:
+    """A small network with random weights in the form of Ultralytics' -seg: rows (n, 4 + classes + channels, anchors)
+    with centres, and prototypes (n, channels, height / 4, width / 4). size: (width, height)."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    rows = 4 + classes + channels
+    cells = (height // 8) * (width // 8)
+    spread = np.array([3.0] * 4 + [4.0] * classes + [3.0] * channels, np.float32).reshape(-1, 1, 1, 1)
+    tensors = {
+        "w/features": rng.normal(0, 0.4, (8, 3, 4, 4)),
+        "w/rows": rng.normal(0, 0.3, (rows, 8, 2, 2)) * spread,
+        "b/rows": np.array([0.0, 0.0, -0.5, -0.5] + [-1.0] * classes + [0.0] * channels),
+        "w/prototypes": rng.normal(0, 1.5, (channels, 8, 3, 3)),
+        "scale": np.array([width, height, width, height]).reshape(1, 4, 1),
+    }
+    whole = {"flat": [0, rows, cells], "split": [4, classes, channels]}
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["images", "w/features"], ["features/raw"], strides=[4, 4]),
+        node("Relu", ["features/raw"], ["features"]),
+        node("Conv", ["features", "w/prototypes"], ["prototypes/raw"], pads=[1, 1, 1, 1]),
+        node("Identity", ["prototypes/raw"], ["output1"]),
+        node("Conv", ["features", "w/rows", "b/rows"], ["rows/map"], strides=[2, 2]),
+        node("Reshape", ["rows/map", "flat"], ["rows/flat"]),
+        node("Split", ["rows/flat", "split"], ["boxes/raw", "scores/raw", "coefficients"], axis=1),
+        node("Sigmoid", ["boxes/raw"], ["boxes/share"]),
+        node("Mul", ["boxes/share", "scale"], ["boxes"]),
+        node("Sigmoid", ["scores/raw"], ["scores"]),
+        node("Concat", ["boxes", "scores", "coefficients"], ["output0"], axis=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("images", TensorProto.FLOAT, ["n", 3, height, width])],
+        [
+            value("output0", TensorProto.FLOAT, ["n", rows, cells]),
+            value("output1", TensorProto.FLOAT, ["n", channels, height // 4, width // 4]),
+        ],
+        [numpy_helper.from_array(each.astype(np.float32), name) for name, each in tensors.items()]
+        + [numpy_helper.from_array(np.array(each, np.int64), name) for name, each in whole.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path

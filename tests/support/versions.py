@@ -22,7 +22,7 @@ from saccade.models.contract.manifest import (
     manifest_bytes,
 )
 from saccade.models.contract.paired_speed import PairedSpeed
-from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
+from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
 
 SIDE = 32  # of the model input, pixels
 DIGITS = tuple("0123456789")
@@ -31,8 +31,13 @@ _SPECS = {
     Task.CLASSIFY: TaskSpec(task=Task.CLASSIFY, top_k=10),
     Task.DETECT: TaskSpec(task=Task.DETECT, max_detections=8, score_threshold=0.25),
     Task.SEGMENT: TaskSpec(task=Task.SEGMENT, background_id=0),
+    Task.INSTANCES: TaskSpec(
+        task=Task.INSTANCES,
+        max_detections=8,
+        masks=MaskSpec(form="prototypes", channels=2, width=SIDE // 4, height=SIDE // 4),
+    ),
 }
-_METRICS = {Task.CLASSIFY: "top1", Task.DETECT: "map", Task.SEGMENT: "miou"}
+_METRICS = {Task.CLASSIFY: "top1", Task.DETECT: "map", Task.SEGMENT: "miou", Task.INSTANCES: "mask_map"}
 
 
 def manifest_for(

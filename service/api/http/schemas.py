@@ -63,6 +63,19 @@ class Polygon(BaseModel):
     holes: list[list[list[float]]]
 
 
+class Instance(DetectedObject):
+    area: int = Field(description="number of the mask's pixels")
+    rle: RunLengths | None = None
+    polygons: list[Polygon] | None = None
+    mask_png: str | None = Field(None, description="base64 of a 1-bit PNG of the picture's size")
+
+
+class Instances(ReadPicture):
+    """A detection with a mask per object."""
+
+    detections: list[Instance]
+
+
 class Segment(BaseModel):
     label: str
     class_id: int
@@ -91,7 +104,7 @@ class PredictAnswer(BaseModel):
     version: str
     variant: str
     request_id: str
-    predictions: list[Classification | Detection | Segmentation | FailedImage]
+    predictions: list[Classification | Detection | Instances | Segmentation | FailedImage]
     timings_ms: TimingsMs
 
 
@@ -206,7 +219,7 @@ class ServingInfo(BaseModel):
 
 class ModelInfo(BaseModel):
     name: str
-    task: Literal["classify", "detect", "segment"] | None
+    task: Literal["classify", "detect", "segment", "segment-instances"] | None
     labels: dict[str, str] = Field(description="traffic labels and the versions they name")
     class_labels: list[str]
     default_version: str | None
@@ -228,10 +241,10 @@ _PARAMETERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "score_threshold",
         {"type": "number", "minimum": 0, "maximum": 1},
-        "detect, and classify with several labels: lowest score answered",
+        "detect, segment-instances, and classify with several labels: lowest score answered",
     ),
-    ("max_detections", {"type": "integer", "minimum": 1}, "detect: most boxes answered"),
-    ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment: how masks are written"),
+    ("max_detections", {"type": "integer", "minimum": 1}, "detect, segment-instances: most objects answered"),
+    ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment, segment-instances: how masks are written"),
     ("deadline_ms", {"type": "number", "minimum": 0}, "answer within this time or 504"),
     ("variant", {"type": "string"}, "pins the variant; any that is loaded"),
     ("allow_cheaper", {"type": "boolean"}, "false: never a cheaper variant, however long the wait"),

@@ -17,22 +17,26 @@ export function classColour(classId) {
   return CLASS_COLOURS[classId % CLASS_COLOURS.length];
 }
 
-/** What to draw over the image, in the order of `segments`; made once per answer, since masks are large. */
+/** What to draw over the image, in the order of `segments` or `detections`; made once per answer: masks are large. */
 export async function maskLayers(prediction) {
-  const { width, height, segments, mask_png: png } = prediction;
-  if (segments === undefined) return [];
+  const { width, height, segments, detections, mask_png: png } = prediction;
+  const areas = segments ?? detections?.filter((detection) => detection.area !== undefined);
+  if (areas === undefined) return [];
   const scale = Math.min(1, MAX_MASK_SIDE / Math.max(width, height));
   const columns = Math.max(1, Math.round(width * scale));
   const rows = Math.max(1, Math.round(height * scale));
   const classIds = png === undefined ? null : await classIdsFromPng(png, columns, rows);
-  return segments.map((segment) => {
+  const layerOf = async (segment) => {
     const colour = classColour(segment.class_id);
     if (segment.polygons) return { path: pathFromPolygons(segment.polygons), colour };
     const mask = segment.rle
       ? maskFromRle(segment.rle, columns, rows)
-      : classIds?.map((classId) => (classId === segment.class_id ? 1 : 0));
+      : segment.mask_png
+        ? await classIdsFromPng(segment.mask_png, columns, rows)
+        : classIds?.map((classId) => (classId === segment.class_id ? 1 : 0));
     return { canvas: mask && canvasFromMask(mask, columns, rows, rgbOf(colour)), colour };
-  });
+  };
+  return Promise.all(areas.map(layerOf));
 }
 
 /** Sizes the canvas for the room there is and draws. `view` is {room, threshold, opacity, highlight}. */
@@ -50,12 +54,13 @@ export function drawScene(canvas, bitmap, prediction, layers, view) {
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   if (!prediction || prediction.error) return;
-  if (prediction.segments) drawMasks(context, canvas, prediction, layers, view);
+  drawMasks(context, canvas, prediction, layers, view);
   if (prediction.detections) drawBoxes(context, { cssWidth, cssHeight, density }, prediction, view);
 }
 
-function drawMasks(context, canvas, prediction, layers, { opacity, highlight }) {
+function drawMasks(context, canvas, prediction, layers, { opacity, highlight, threshold }) {
   layers.forEach((layer, index) => {
+    if (prediction.detections?.[index].score < threshold && index !== highlight) return;
     context.save();
     context.globalAlpha = highlight === null || highlight === index ? opacity : opacity * FAINT;
     if (layer.canvas) context.drawImage(layer.canvas, 0, 0, canvas.width, canvas.height);

@@ -6,6 +6,7 @@ import {
   element, modelChoices, problemCard, resultRows, summaryOf, targetChoices, timingPanel, versionFigures,
 } from "./panels.js";
 
+const ASKED_THRESHOLDS = { detect: "0", "segment-instances": "0.05" }; // a mask per object takes time
 const MODELS_POLL_MS = 5000;
 const RAW_SHOWN_CHARACTERS = 200_000; // a browser lays out more only slowly; curl gives all of it
 
@@ -67,7 +68,7 @@ function showModel() {
   byId("figures").replaceChildren(...(model ? versionFigures(model) : []));
   byId("target-field").hidden = byId("figures-fold").hidden = !model;
   for (const field of document.querySelectorAll("[data-task]")) {
-    field.hidden = ![model?.task, "any"].includes(field.dataset.task);
+    field.hidden = !field.dataset.task.split(" ").some((task) => [model?.task, "any"].includes(task));
   }
   // The sample shows digits; a model of anything else has nothing to say about it.
   byId("sample").hidden = ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
@@ -191,11 +192,11 @@ function parametersOf(task) {
     if (byId(id).value !== "") parameters[name] = byId(id).value;
   };
   if (task === "classify") add("top_k", "top-k");
-  if (task === "detect") {
-    parameters.score_threshold = "0"; // all of them: the slider then filters without asking again
+  if (task in ASKED_THRESHOLDS) {
+    parameters.score_threshold = ASKED_THRESHOLDS[task]; // the slider then filters without asking again
     add("max_detections", "max-detections");
   }
-  if (task === "segment") add("mask_format", "mask-format");
+  if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
   add("deadline_ms", "deadline");
   return parameters;
 }
@@ -255,7 +256,7 @@ function showResults() {
   if (!prediction) return;
   byId("results").replaceChildren(...resultRows(prediction, { threshold: threshold(), onHighlight: highlight }));
   const { ask: request } = state.answer;
-  const asShown = request.task === "detect" ? { score_threshold: byId("threshold").value } : {};
+  const asShown = request.task in ASKED_THRESHOLDS ? { score_threshold: byId("threshold").value } : {};
   const shown = { ...request, parameters: { ...request.parameters, ...asShown } };
   byId("curl").textContent = curlCommand(document.baseURI, shown, byId("key").value !== "");
 }
@@ -265,7 +266,8 @@ function showRaw() {
   const text = JSON.stringify(state.answer.document, null, 2);
   byId("raw").textContent = text.slice(0, RAW_SHOWN_CHARACTERS);
   const notes = [];
-  if (state.answer.ask.task === "detect") notes.push("The page asks with score_threshold=0 and filters by itself.");
+  const asked = ASKED_THRESHOLDS[state.answer.ask.task];
+  if (asked !== undefined) notes.push(`The page asks with score_threshold=${asked} and filters by itself.`);
   if (text.length > RAW_SHOWN_CHARACTERS) notes.push("Cut here; the curl command gives all of it.");
   byId("raw-help").textContent = notes.join(" ");
 }

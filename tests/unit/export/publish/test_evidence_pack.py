@@ -16,7 +16,8 @@ from saccade.export.errors import DataRefused
 from saccade.export.publish.evidence_pack import images_within, read_evidence, write_evidence
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.evidence import accuracy_of
-from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.run_lengths import MaskWindow, RunLengths
+from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec
 
 SPEC = PreprocessSpec(width=16, height=16, fit="stretch")
 CLASSES = 3
@@ -32,6 +33,10 @@ def image(index: int, width: int = 20, height: int = 14) -> bytes:
 def boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     corner = rng.uniform(0, 6, (count, 2))
     return np.concatenate([corner, corner + 5], axis=1).astype(np.float32)
+
+
+def mask(rng: np.random.Generator) -> RunLengths:
+    return MaskWindow(0, 0, rng.random((14, 20)) < 0.6).run_lengths(14, 20)
 
 
 def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
@@ -56,6 +61,26 @@ def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
             np.full(count, 2, np.int32),
         ]
         return TaskSpec(task=task, max_detections=4), scenes, found
+    if task is Task.INSTANCES:
+        objects: list[Sample] = [
+            DetectSample(
+                image(index),
+                boxes(rng, index % 3),
+                np.arange(index % 3),
+                masks=tuple(mask(rng) for _ in range(index % 3)),
+            )
+            for index in range(count)
+        ]
+        texts = [[mask(rng).text for _ in range(4)] for _ in range(count)]
+        kept = [
+            np.stack([boxes(rng, 4) for _ in range(count)]),
+            rng.random((count, 4)).astype(np.float32),
+            rng.integers(0, CLASSES, (count, 4)).astype(np.int32),
+            np.full(count, 2, np.int32),
+            np.array(texts, np.bytes_),
+        ]
+        spec = MaskSpec(form="prototypes", channels=2, width=4, height=4)
+        return TaskSpec(task=task, max_detections=4, masks=spec), objects, kept
     masks: list[Sample] = [
         SegmentSample(image(index, 20 + index), rng.integers(0, CLASSES, (14, 20 + index)).astype(np.uint8))
         for index in range(count)

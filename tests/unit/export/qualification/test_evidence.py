@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from saccade.export.qualification.bootstrap import resample_weights
 from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, SegmentEvidence, accuracy_of, point_value
+from saccade.models.contract.run_lengths import MaskWindow
 from saccade.models.metrics.metrics import mean_iou
 
 
@@ -134,6 +137,64 @@ def test_detection_metric_equals_pycocotools(seed: int, crowds: float) -> None:
     found, truths = scenes(40, 3, seed, crowds)
 
     assert point_value(detect_evidence(found, truths, 3)) == pytest.approx(coco_map(found, truths, 3), abs=1e-9)
+
+
+def mask_scenes(images: int, classes: int, seed: int) -> tuple[list[SceneDetections], list[SceneDetections]]:
+    """The same scenes with an ellipse in each box, so that masks overlap otherwise than boxes."""
+
+    def with_masks(scene: SceneDetections) -> SceneDetections:
+        rows, columns = np.mgrid[:200, :200] + 0.5
+        masks = []
+        for x1, y1, x2, y2 in scene.boxes:
+            inside = ((columns - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((rows - (y1 + y2) / 2) / (y2 - y1)) ** 2 < 0.25
+            masks.append(MaskWindow(0, 0, inside).run_lengths(200, 200))
+        return replace(scene, masks=masks)
+
+    found, truths = scenes(images, classes, seed, 0.2)
+    return [with_masks(each) for each in found], [with_masks(each) for each in truths]
+
+
+def coco_mask_map(found: list[SceneDetections], truths: list[SceneDetections], classes: int) -> float:
+    """The figure that pycocotools prints for segm."""
+
+    def rows(scenes: list[SceneDetections]) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = []
+        for image, scene in enumerate(scenes, start=1):
+            crowds = np.zeros(len(scene.class_ids)) if scene.is_crowd is None else scene.is_crowd
+            for mask, class_id, score, crowd in zip(
+                scene.masks or (), scene.class_ids, scene.scores, crowds, strict=True
+            ):
+                row = {"image_id": image, "category_id": int(class_id), "segmentation": mask.coco}
+                listed.append(
+                    {**row, "id": len(listed) + 1, "score": float(score), "iscrowd": int(crowd), "area": mask.area}
+                )
+        return listed
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": index + 1, "width": 200, "height": 200} for index in range(len(truths))],
+            "categories": [{"id": index} for index in range(classes)],
+            "annotations": rows(truths),
+        }
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(rows(found)), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metric_of_masks_equals_pycocotools(seed: int) -> None:
+    found, truths = mask_scenes(20, 3, seed)
+
+    evidence = detect_evidence(found, truths, 3)
+
+    expected = coco_mask_map(found, truths, 3)
+    assert (evidence.metric, point_value(evidence)) == ("mask_map", pytest.approx(expected, abs=1e-9))
+    assert expected != pytest.approx(coco_map(found, truths, 3), abs=1e-3)
 
 
 def test_detection_that_finds_a_crowd_counts_neither_for_nor_against() -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from saccade.export.convert.answer_heads import answer_head
 from saccade.export.errors import RecipeError, SourceError
 from saccade.export.network import NetworkRequest
+from saccade.export.qualification.plain_answers import plain_answer
 from saccade.export.recipe import load_recipe
 from saccade.export.sources import load_network, source_facts
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import MaskSpec, Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import source_spec
 from tests.support.onnx_files import centred_boxes, corners_of, suppressed, table_file, ultralytics
 
@@ -102,6 +103,81 @@ def test_yolov5_repository_s_own_export_names_its_classes(tmp_path: Path) -> Non
     other = table_file(tmp_path / "o.onnx", {"o": table}, size=SIZE, metadata={**said, "names": "['a']"})
     with pytest.raises(SourceError, match=r"names 1 classes, which takes 6 columns .* has 8"):
         source_facts(source_spec("onnx"), other)
+
+
+COEFFICIENTS = np.random.default_rng(3).normal(size=(ANCHORS, 32)).astype(np.float32)
+PROTOTYPES = np.random.default_rng(4).normal(size=(32, 8, 16)).astype(np.float32)
+CORNERS = corners_of(BOXES)
+END2END = np.concatenate([CORNERS, SCORES.max(1, keepdims=True), SCORES.argmax(1)[:, None]], 1).astype(np.float32)
+MASKED = {
+    "yolov8-seg": np.concatenate([BOXES, SCORES, COEFFICIENTS], 1).T,
+    "yolov5": np.concatenate([BOXES, OBJECTNESS, SCORES, COEFFICIENTS], 1),
+    "end2end": np.concatenate([END2END, COEFFICIENTS], 1),
+}
+SEGMENT = ultralytics(CLASSES, SIZE, task="segment")
+
+
+@pytest.mark.parametrize(
+    ("layout", "metadata", "scores", "iou"),
+    [
+        ("yolov8-seg", SEGMENT, SCORES, 0.7),
+        ("yolov8-seg", {}, SCORES, 0.7),
+        ("yolov5", {"names": "['a', 'b', 'c']", "stride": "32"}, SCORES * OBJECTNESS, 0.45),
+        ("end2end", SEGMENT | {"end2end": "True"}, SCORES, 1.0),
+    ],
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_masks_go_with_the_rows_that_are_kept(
+    tmp_path: Path, layout: str, metadata: dict[str, str], scores: NDArray[Any], iou: float, is_reversed: bool
+) -> None:
+    tables = {"output0": MASKED[layout], "output1": PROTOTYPES}
+    tables = dict(reversed(tables.items())) if is_reversed else tables
+    path = table_file(tmp_path / "seg.onnx", tables, size=SIZE, metadata=metadata)
+    spec = source_spec("onnx")
+
+    task = source_facts(spec, path).task
+
+    assert task is not None
+    assert task.masks == MaskSpec(form="prototypes", channels=32, height=8, width=16)
+    preprocess = PreprocessSpec(width=SIZE[0], height=SIZE[1], fit="stretch")
+    network = load_network(NetworkRequest(spec, path, task, CLASSES, preprocess, Normalisation()))
+    with torch.no_grad():
+        raw = network.module(torch.zeros(2, 3, SIZE[1], SIZE[0]))
+        found = answer_head(network, task, CLASSES, preprocess, raw)(raw)
+        plain = plain_answer(network, task, preprocess, raw)
+    rows = kept(CORNERS, scores, iou)[: task.max_detections]
+    boxes, best, ids, counts, coefficients, prototypes = (tensor[-1].numpy() for tensor in found)
+    ensure_equal((boxes[: len(rows)], best[: len(rows)], ids[: len(rows)]), CORNERS, scores, rows)
+    np.testing.assert_allclose(coefficients[: len(rows)], COEFFICIENTS[rows], rtol=1e-5)
+    assert int(counts) == len(rows)
+    assert not coefficients[len(rows) :].any()
+    np.testing.assert_allclose(prototypes, PROTOTYPES, rtol=1e-5)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_boxes_of_a_network_with_masks_may_be_served_alone(tmp_path: Path) -> None:
+    tables = {"output0": MASKED["yolov8-seg"], "output1": PROTOTYPES}
+    path = table_file(tmp_path / "seg.onnx", tables, size=SIZE, metadata=SEGMENT)
+
+    ensure_equal(answer(path), CORNERS, SCORES, kept(CORNERS, SCORES))
+    ensure_equal(answer(path, {"layout": "yolov8-seg"}), CORNERS, SCORES, kept(CORNERS, SCORES))
+    ensure_equal(answer(path, {"names": ["output0"]}), CORNERS, SCORES, kept(CORNERS, SCORES))
+
+
+@pytest.mark.parametrize(
+    ("tables", "text"),
+    [
+        ({"output0": MASKED["yolov8-seg"]}, "needs rows of boxes with mask coefficients, and prototypes"),
+        ({"output0": MASKED["yolov8-seg"][:-1], "output1": PROTOTYPES}, "takes 39 rows, and .* has 38"),
+        ({"output0": MASKED["yolov8-seg"], "output1": PROTOTYPES[:8]}, "takes 15 rows, and .* has 39"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(tmp_path: Path, tables: dict[str, Any], text: str) -> None:
+    path = table_file(tmp_path / "seg.onnx", tables, size=SIZE, metadata=SEGMENT)
+
+    with pytest.raises(SourceError, match=text):
+        source_facts(source_spec("onnx"), path)
 
 
 def test_raw_scores_and_the_recipe_s_suppression_are_taken(tmp_path: Path) -> None:
@@ -195,7 +271,7 @@ MANY = np.concatenate([BOXES, np.full((len(BOXES), 10_000), 0.1, np.float32)], 1
         ({"output0": V8}, ultralytics(CLASSES, SIZE, names="{'a"), {}, "'names' cannot be read"),
         ({"output0": V8}, ultralytics(CLASSES, SIZE, task="pose"), {}, "keypoints are not served"),
         ({"output0": V8}, ultralytics(CLASSES, SIZE, task="obb"), {}, "rotated boxes are not served"),
-        ({"output0": V8}, ultralytics(CLASSES, SIZE, task="segment"), {}, "layout: yolov8-seg"),
+        ({"output0": V8}, ultralytics(CLASSES, SIZE, task="segment"), {}, "takes 39 rows, and .* has 7"),
         ({"output0": V8}, ultralytics(CLASSES, SIZE, task="nonsense"), {}, "no task of Ultralytics"),
         ({"out": np.where(V8 > 20, np.nan, V8)}, {}, {}, "holds NaN or infinite numbers"),
         ({"out": V8[:4]}, {}, {}, "would have 0 classes|has 0 classes"),

@@ -11,19 +11,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
-from saccade.export.convert.detection_heads import CandidatesHead
+from saccade.export.convert.detection_heads import CandidatesHead, InstancesHead
 from saccade.export.errors import SourceError
 from saccade.export.network import NetworkRequest, Suppression
 from saccade.export.sources import torchvision_detection
 from saccade.export.sources.specs import TorchvisionSource
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
+from saccade.export.sources.torchvision_detection_masks import MaskRcnnObjects, mask_spec
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.instance_masks import mask_windows
+from saccade.models.contract.preprocessing import Geometry
+from saccade.models.contract.specs import MaskSpec, Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.conversion import ConvertedModule
 
 SIDE = 64
@@ -106,6 +110,34 @@ class Deployed(nn.Module):
         return answer
 
 
+class DeployedWithMasks(nn.Module):
+    """Mask R-CNN's adapter and head."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.adapter = MaskRcnnObjects(detector, SIDE, SIDE)
+        self.head = InstancesHead(4, ROWS, CLASSES)
+
+    def forward(self, images: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
+        answer: tuple[Tensor, ...] = self.head(self.adapter(images, inside))
+        return answer
+
+
+def mask_rcnn() -> nn.Module:
+    return MaskRCNN(
+        TinyPyramid(8),
+        CLASSES,
+        rpn_anchor_generator=anchors(),
+        rpn_pre_nms_top_n_test=60,
+        rpn_post_nms_top_n_test=40,
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 3, 2),
+        box_detections_per_img=ROWS,
+        mask_roi_pool=MultiScaleRoIAlign(["0", "1"], 7, 2),
+        mask_head=MaskRCNNHeads(8, (256,), 1),
+        **AS_IT_IS,
+    )
+
+
 def with_real_values(detector: nn.Module) -> nn.Module:
     """Scores that differ and boxes that overlap: a fresh detector answers the same everywhere."""
     generator = torch.Generator().manual_seed(7)
@@ -163,6 +195,42 @@ def test_graph_answers_what_the_library_answers(name: str, count: int) -> None:
         np.testing.assert_allclose(scores[row, :found], expected["scores"].numpy(), rtol=1e-4)
         np.testing.assert_allclose(boxes[row, :found], expected["boxes"].numpy(), atol=1e-2)
         np.testing.assert_array_equal(class_ids[row, :found], expected["labels"].numpy())
+
+
+def test_masks_are_those_of_the_library_in_the_picture_s_pixels() -> None:
+    torch.manual_seed(0)
+    detector = with_real_values(mask_rcnn())
+    deployed = DeployedWithMasks(detector).eval()
+    images = pictures("mask_rcnn", 3)
+
+    answer = ConvertedModule(deployed, canvas(pictures("mask_rcnn", 2)))(*canvas(images))
+
+    for row, (expected, image) in enumerate(zip(detector(images), images, strict=True)):
+        found = int(answer[3][row])
+        assert found == len(expected["scores"]) >= 5
+        np.testing.assert_allclose(answer[0][row, :found], expected["boxes"].numpy(), atol=1e-2)
+        height, width = image.shape[1:]
+        windows = mask_windows(
+            [array[row] for array in answer],
+            np.arange(found),
+            mask_spec(detector),
+            (SIDE, SIDE),
+            Geometry(width, height, 0, 0, width, height),
+        )
+        for window, mask in zip(windows, expected["masks"][:, 0].numpy() > 0.5, strict=True):
+            whole = window.whole(height, width)
+            # Boxes are cut to whole pixels, where rounding may move a border.
+            assert (whole & mask).sum() >= 0.98 * (whole | mask).sum()
+        assert any(window.pixels.any() for window in windows)
+
+
+def test_masks_or_the_boxes_alone_are_served() -> None:
+    source = TorchvisionSource(kind="torchvision", name="maskrcnn_resnet50_fpn", arguments={"num_classes": 3})
+
+    facts = torchvision_detection.facts(source, None)
+
+    masks = MaskSpec(form="boxes", height=28, width=28)
+    assert facts.task == TaskSpec(task=Task.INSTANCES, max_detections=100, masks=masks)
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))
@@ -223,8 +291,7 @@ def test_network_of_a_library_detector_has_the_requested_size_and_thresholds() -
 @pytest.mark.parametrize(
     ("name", "arguments", "text"),
     [
-        ("maskrcnn_resnet50_fpn", {}, "masks or key points"),
-        ("keypointrcnn_resnet50_fpn", {}, "masks or key points"),
+        ("keypointrcnn_resnet50_fpn", {}, "answers key points, which no task here serves"),
         ("ssd300_vgg16", {"colour": 3}, "has no argument 'colour'"),
     ],
 )

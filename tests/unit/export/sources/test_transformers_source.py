@@ -14,13 +14,14 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 
-from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead
+from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead, InstancesHead
 from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import transformers_source
 from saccade.export.sources.specs import TransformersSource
-from saccade.models.contract.preprocessing import preprocess
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task
+from saccade.models.contract.instance_masks import mask_windows
+from saccade.models.contract.preprocessing import Geometry, preprocess
+from saccade.models.contract.specs import MaskSpec, Normalisation, PreprocessSpec, Task
 from tests.support.conversion import ConvertedModule
 
 SIDE = 64
@@ -103,7 +104,10 @@ def request(source: TransformersSource, weights: Path | None = None, **changes: 
 @cache
 def network_of(name: str) -> Network:
     """With weights large enough to tell one place from another."""
-    network = transformers_source.load(request(source_of(name)))
+    return with_large_weights(transformers_source.load(request(source_of(name))))
+
+
+def with_large_weights(network: Network) -> Network:
     generator = torch.Generator().manual_seed(1)
     for module in network.module.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -172,6 +176,40 @@ def test_mask2former_gives_the_library_s_semantic_map() -> None:
     assert len(found.unique()) > 1
     # Both sum the same products in another order, so an exact tie may fall either way.
     assert all((row != each).float().mean() < 1e-3 for row, each in zip(found, expected, strict=True))
+
+
+def test_mask2former_gives_the_library_s_objects() -> None:
+    source = TransformersSource(kind="transformers", name="mask2former", task=Task.INSTANCES, arguments=MASK2FORMER)
+    asked = request(source)
+    masks = MaskSpec(form="queries", channels=6, height=SIDE // 4, width=SIDE // 4)
+    assert asked.task.masks is not None
+    assert (asked.task.max_detections, asked.task.masks.form, asked.task.masks.channels) == (6, "queries", 6)
+    network = with_large_weights(transformers_source.load(asked))
+    images = images_of(2)
+
+    raw = network.module(images)
+    answer = [tensor.numpy() for tensor in InstancesHead(5, 6, CLASSES)(raw)]
+
+    outputs = model_of(network)(images)
+    expected = transformers.Mask2FormerImageProcessor().post_process_instance_segmentation(
+        outputs, threshold=0.002, target_sizes=[(384, 384)] * 2, return_binary_maps=True
+    )
+    large = Geometry(384, 384, 0, 0, SIDE, SIDE)
+    for row, each in enumerate(expected):
+        infos = each["segments_info"]
+        order = sorted(range(len(infos)), key=lambda index: -infos[index]["score"])
+        found = int((answer[1][row] >= 0.002).sum())
+        assert found == len(infos) >= 3
+        np.testing.assert_allclose(answer[1][row, :found], [infos[index]["score"] for index in order], atol=1e-4)
+        assert answer[2][row, :found].tolist() == [infos[index]["label_id"] for index in order]
+        windows = mask_windows([array[row] for array in answer], np.arange(found), masks, (SIDE, SIDE), large)
+        for window, index, box in zip(windows, order, answer[0][row], strict=False):
+            mask = each["segmentation"][index].numpy() > 0
+            # The library enlarges to 384 pixels; here a pixel shows what lies at the centre of one of the network's 64.
+            assert (window.whole(384, 384) & mask).sum() >= 0.85 * (window.whole(384, 384) | mask).sum()
+            lines, columns = np.nonzero(mask)
+            edges = np.array([columns.min(), lines.min(), columns.max() + 1, lines.max() + 1])
+            np.testing.assert_allclose(box * (384 / SIDE), edges, atol=1e-3)
 
 
 @pytest.mark.slow
