@@ -61,6 +61,7 @@ def _boxed(side: int) -> Sections:
 
 # Untrained scores crowd around the 300th best anchor: which one is the last query would be decided by rounding.
 _FEW_QUERIES: Sections = {"num_queries": 100}
+_BOXES_AT_320: dict[str, Any] = {"task": Task.DETECT, "preprocess": _boxed(320), "time_limit_s": 1200.0}
 _DETR_AT_320: dict[str, Any] = {"task": Task.DETECT, "preprocess": _square(320), "time_limit_s": 1200.0}
 
 _RESNET = "ResNet, Wide ResNet, Identity Mappings"
@@ -115,9 +116,7 @@ _DETECTORS: tuple[Entry, ...] = (
         "retinanet_resnet50_fpn",
         "fcos_resnet50_fpn",
         "fasterrcnn_resnet50_fpn",
-        task=Task.DETECT,
-        preprocess=_boxed(320),
-        time_limit_s=1200.0,
+        **_BOXES_AT_320,
     ),
     *_torchvision(_BOXES, "fasterrcnn_mobilenet_v3_large_320_fpn", task=Task.DETECT, preprocess=_boxed(320)),
     _transformers(_DETR, "detr", task=Task.DETECT, preprocess=_boxed(320)),
@@ -198,7 +197,19 @@ _FILES: tuple[Entry, ...] = (
     ),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES)
+# Drawn at random by `draw.py` (seed 14) and written down before any of them was run.
+_BY_LOT = "Drawn at random"
+DRAWN: tuple[Entry, ...] = (
+    *_torchvision(_BY_LOT, "efficientnet_v2_s", "regnet_y_8gf", "maxvit_t", "resnet101"),
+    *_torchvision(_BY_LOT, "fasterrcnn_resnet50_fpn_v2", **_BOXES_AT_320),
+    *_timm(_BY_LOT, "resnet10t", "resnetv2_50d_evos", "mixer_s16_224", "levit_256d", "fbnetv3_d", "resnetv2_34d"),
+    *_timm(_BY_LOT, "inception_next_small", "pit_ti_224"),
+    *(_transformers(_BY_LOT, name) for name in ("swin", "swiftformer", "mobilenet_v1", "focalnet", "regnet")),
+    _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
+    _transformers(_BY_LOT, "pp_doclayout_v2", task=Task.DETECT, time_limit_s=1200.0),
+)
+
+ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *DRAWN)
 
 
 def entry_of(entry_id: str) -> Entry:

@@ -186,7 +186,7 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     config = transformers.AutoConfig.for_model(
         name, id2label=labels, label2id={label: index for index, label in labels.items()}, **entry.arguments
     )
-    network = getattr(transformers, _transformers_class(name, entry.task))._from_config(config)
+    network = getattr(transformers, transformers_class(name, entry.task))._from_config(config)
     enlivened(Built(network, lambda images: network(pixel_values=images), len(labels)), size)
     network.save_pretrained(directory)
     like = type(transformers.AutoConfig.for_model(_PROCESSOR_OF.get(name, name)))
@@ -195,7 +195,7 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     return directory
 
 
-def _transformers_class(name: str, task: Task) -> str:
+def transformers_class(name: str, task: Task) -> str:
     """The library's first class for a model type and a task."""
     from transformers.models.auto import modeling_auto
 
