@@ -202,11 +202,11 @@ _BY_LOT = "Drawn at random"
 DRAWN: tuple[Entry, ...] = (
     *_torchvision(_BY_LOT, "efficientnet_v2_s", "regnet_y_8gf", "maxvit_t", "resnet101"),
     *_torchvision(_BY_LOT, "fasterrcnn_resnet50_fpn_v2", **_BOXES_AT_320),
-    *_timm(_BY_LOT, "resnet10t", "resnetv2_50d_evos", "mixer_s16_224", "levit_256d", "fbnetv3_d", "resnetv2_34d"),
-    *_timm(_BY_LOT, "inception_next_small", "pit_ti_224"),
-    *(_transformers(_BY_LOT, name) for name in ("swin", "swiftformer", "mobilenet_v1", "focalnet", "regnet")),
+    *_timm(_BY_LOT, "dla60_res2next", "lcnetv2_large", "lowformer_b1", "res2net50_26w_4s", "efficientformer_l1"),
+    *_timm(_BY_LOT, "vit_pe_core_tiny_patch16_384", "nextvit_small", "test_efficientnet_ln"),
+    *(_transformers(_BY_LOT, name) for name in ("pp_lcnet", "hiera", "timm_wrapper", "pvt", "mobilenet_v1")),
+    _transformers(_BY_LOT, "pp_doclayout_v4", task=Task.DETECT, time_limit_s=1200.0),
     _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
-    _transformers(_BY_LOT, "pp_doclayout_v2", task=Task.DETECT, time_limit_s=1200.0),
 )
 
 ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *DRAWN)
