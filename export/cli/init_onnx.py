@@ -23,7 +23,7 @@ from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, SuppressionWords
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Normalisation, Task
 
 _PICTURES = 8  # number of the user's pictures that the file is run on
 
@@ -63,10 +63,11 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     count = len(said) if isinstance(said, list) else None
     task = document.get("task")
     task = Task(task["task"]) if isinstance(task, dict) and task.get("task") in list(Task) else None
-    signs = signs_of(file, given, _pictures(data), _size(document))
-    found = recognised(signs, given, task, count, hint=len(names) or None)
+    probed = _with_range(given, document)
+    signs = signs_of(file, probed, _pictures(data), _size(document))
+    found = recognised(signs, probed, task, count, hint=len(names) or None)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
-    labels, findings = found.labels or (), found.findings
+    labels, findings = found.labels or (), _with_recipes_own(found.findings, document)
     is_nameless = "labels" not in document and labels == generic_labels(len(labels))
     beside = _labels_beside(file, len(labels)) if is_nameless else None
     if beside is not None:
@@ -144,6 +145,33 @@ def _given_words(document: dict[str, Any]) -> FileWords:
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _with_range(given: FileWords, document: dict[str, Any]) -> FileWords:
+    """Adds the range that the recipe's normalisation makes of black and white, averaged over the channels."""
+    try:
+        normalisation = Normalisation.model_validate(document["normalisation"])
+    except (KeyError, ValidationError):  # a faulty section is named when the recipe is loaded
+        return given
+    mean, std = np.array(normalisation.mean), np.array(normalisation.std)
+    low, high = float((-mean / std).mean()), float(((1.0 - mean) / std).mean())
+    return given.model_copy(update={"value_range": (low, high)}) if low < high else given
+
+
+def _with_recipes_own(findings: Iterable[SettledWord], document: dict[str, Any]) -> tuple[SettledWord, ...]:
+    """Replaces what was assumed of pixels by what the recipe says of them."""
+    sections = {"preprocess": "preprocess", "value_range": "normalisation"}
+
+    def chosen(each: SettledWord) -> SettledWord:
+        section = sections.get(each.word, "")
+        given = document.get(section)
+        if not isinstance(given, dict):
+            return each
+        return SettledWord(
+            section, ", ".join(f"{key} {value}" for key, value in given.items()), "said", "by the recipe"
+        )
+
+    return tuple(chosen(each) for each in findings)
 
 
 def _size(document: dict[str, Any]) -> tuple[int, int] | None:

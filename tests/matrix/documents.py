@@ -12,6 +12,7 @@ from saccade.models.digits.digit_scenes import CLASS_NAMES
 from tests.matrix.entries import Entry
 
 Document = dict[str, Any]
+PICTURES = "pictures"  # folder beside the recipe of a trained file
 ALLOWED_BATCH_SIZES = (1, 3, 8)
 VARIANTS: tuple[VariantKind, ...] = ("fp32", "int8-cpu")
 
@@ -58,6 +59,8 @@ _TASKS: dict[Task, Document] = {
 
 def labels_of(entry: Entry) -> tuple[str, ...]:
     """The digits, behind a background where the library's networks of that kind have one."""
+    if entry.trained is not None:
+        return entry.trained.labels
     if entry.task is Task.SEGMENT:
         return ("background", *CLASS_NAMES)
     if entry.task is Task.DETECT and entry.source.startswith("torchvision/"):
@@ -76,7 +79,16 @@ def recipe_document(entry: Entry, weights: str | None, variants: Sequence[Varian
         "labels": list(labels_of(entry)),
         "variants": list(variants),
     }
-    return document | ({"preprocess": dict(entry.preprocess)} if entry.preprocess else {})
+    if entry.preprocess:
+        document["preprocess"] = dict(entry.preprocess)
+    if entry.trained is not None:
+        document |= {
+            "task": {"task": entry.task.value},
+            "data": PICTURES,
+            "gate": {"mode": "parity"},
+            **entry.trained.recipe,
+        }
+    return document
 
 
 def resized(document: Document, size: tuple[int, int]) -> Document:

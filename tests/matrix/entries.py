@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saccade.models.contract.specs import Task
+from tests.matrix import trained
+from tests.matrix.trained import TrainedFile
 
 Sections = Mapping[str, Any]
 _OUR_MODULES = re.compile(r"module/(?:saccade\.models|tests\.matrix)\.networks\.")
@@ -23,6 +25,7 @@ class Entry:
     arguments: Sections = field(default_factory=dict)  # of the source, besides the number of classes
     preprocess: Sections = field(default_factory=dict)  # where the library's own size is needlessly heavy
     saved_from: str = ""  # source whose network is saved as the .onnx or .pt2 file of this one
+    trained: TrainedFile | None = None  # file of a package that is this one's
     plan_size: tuple[int, int] | None = None  # width, height of the plan, where it differs from the parity's
     is_dozen: bool = False  # one of those that CI runs
     time_limit_s: float = 900.0
@@ -197,6 +200,31 @@ _FILES: tuple[Entry, ...] = (
     ),
 )
 
+
+def _trained(file: TrainedFile, task: Task, size: tuple[int, int], **more: Any) -> Entry:
+    sections = {"width": size[0], "height": size[1], **more}
+    origin = f"{file.package.strip('@').partition('/')[0]}/{file.name}"
+    return Entry(
+        family="Trained by others",
+        source="onnx",
+        task=task,
+        trained=file,
+        saved_from=origin,
+        preprocess=sections,
+        time_limit_s=1800.0,
+    )
+
+
+_OPENCV = {"resample": "opencv", "antialias": False, "channel_order": "bgr"}
+_TRAINED: tuple[Entry, ...] = (
+    _trained(trained.TEXT_DETECTOR, Task.SEGMENT, (736, 736), fit="stretch", **_OPENCV),
+    _trained(trained.TEXT_DETECTOR_V6, Task.SEGMENT, (736, 736), fit="stretch", **_OPENCV),
+    _trained(trained.ORIENTATION, Task.CLASSIFY, (192, 48), fit="letterbox", anchor="top_left", **_OPENCV),
+    _trained(trained.PAGE_ORIENTATION, Task.CLASSIFY, (320, 320), fit="letterbox", pad_value=255),
+    _trained(trained.OPEN_NSFW, Task.CLASSIFY, (224, 224), fit="crop", resize_to=[256, 256], channel_order="bgr"),
+    _trained(trained.ISNET, Task.SEGMENT, (1024, 1024), fit="stretch"),
+)
+
 # Drawn at random by `draw.py` (seed 14) and written down before any of them was run.
 _BY_LOT = "Drawn at random"
 DRAWN: tuple[Entry, ...] = (
@@ -209,7 +237,7 @@ DRAWN: tuple[Entry, ...] = (
     _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *DRAWN)
+ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *_TRAINED, *DRAWN)
 
 
 def entry_of(entry_id: str) -> Entry:

@@ -27,12 +27,15 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
 from saccade.models.contract.manifest import read_manifest
 from saccade.service.errors import SaccadeError
-from tests.matrix.documents import VARIANTS, recipe_document, resized, source_document
+from tests.matrix.documents import PICTURES, VARIANTS, recipe_document, resized, source_document
+from tests.matrix.drawn_pictures import write_pictures
 from tests.matrix.entries import Entry, entry_of
+from tests.matrix.own_answers import own_answers
 from tests.matrix.plans import plans_of
 from tests.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
-from tests.matrix.rows import Row, replace_file, row_key
+from tests.matrix.rows import OwnAnswers, Row, Served, replace_file, row_key
 from tests.matrix.served import served_answer
+from tests.matrix.trained import NotFetched
 from tests.matrix.weights import write_weights
 
 ROW_NAME = "row.json"
@@ -79,7 +82,7 @@ def probe(entry: Entry, work: Path) -> Row:
     book = Notebook(entry, work)
     try:
         _probe(book)
-    except (ExportError, SaccadeError) as error:
+    except (ExportError, NotFetched, SaccadeError) as error:
         book.note(failure=f"{book.facts['failure']}: {error}")
     return book.row()
 
@@ -91,7 +94,9 @@ def _probe(book: Notebook) -> None:
     size = input_size(entry)
     weights = write_weights(entry, size, work)
     book.note(size=size, failure="exporting")
-    document = recipe_document(entry, weights.name)
+    if entry.trained is not None:
+        write_pictures(entry.trained, work / PICTURES)
+    document = recipe_document(entry, Path(os.path.relpath(weights, work)).as_posix())
     run = _run(book, document, VARIANTS)
     book.note(int8=int8_of(run), **export_figures(run))
     if run.failed is not None and run.failed.step == _INT8:
@@ -103,12 +108,22 @@ def _probe(book: Notebook) -> None:
     book.note(failure="serving")
     manifest, _ = read_manifest(work / "repository" / entry.id / "1")
     figure = served_answer(work / "repository", manifest)
+    own = None
+    if entry.trained is not None:
+        own = own_answers(entry.trained, weights, work / "repository", manifest, work / PICTURES)
     book.note(
         not_batchable_reason=manifest.not_batchable_reason,
         served=figure,
+        own=own,
         denied=denial_of(run),
-        failure="" if figure.is_equal else f"serving: {figure.problem}",
+        failure=_problem_of(figure, own),
     )
+
+
+def _problem_of(figure: Served, own: OwnAnswers | None) -> str:
+    if not figure.is_equal:
+        return f"serving: {figure.problem}"
+    return f"exporting: {own.problem}" if own is not None and own.problem else ""
 
 
 def _note_plans(book: Notebook, document: dict[str, Any], run: Run) -> None:

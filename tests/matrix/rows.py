@@ -56,6 +56,15 @@ class Served(Frozen):
         return not self.problem
 
 
+class OwnAnswers(Frozen):
+    """The published file's answers beside those of the trained file that it was made from."""
+
+    images: int
+    least_equal: float  # share of a picture's pixels, or 1.0 and 0.0 for the first class
+    largest_difference: float  # of scores
+    problem: str = ""
+
+
 class Row(Frozen):
     """What became of one entry. Empty text and None mean: not reached, or nothing to say."""
 
@@ -76,6 +85,7 @@ class Row(Frozen):
     plans: tuple[Plan, ...] = ()
     plan_problem: str = ""  # the operator and layer that stop it
     served: Served | None = None
+    own: OwnAnswers | None = None
     denied: str = ""  # what the gate said of variants that it kept out
     failure: str = ""
     fallback: str = ""

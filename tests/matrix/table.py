@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from saccade.models.contract.specs import Task
 from tests.matrix.entries import Entry
 from tests.matrix.rows import Plan, Row
 
@@ -107,6 +108,14 @@ def _served(row: Row) -> str:
     return f"yes ({row.served.largest_difference or 0.0:.0e} over {row.served.items} values)"
 
 
+def _own(row: Row) -> str:
+    if row.own is None:
+        return ""
+    if row.task is Task.SEGMENT:
+        return f"as the trained file: {row.own.least_equal:.4%} of pixels at least, over {row.own.images} pictures"
+    return f"as the trained file: scores within {row.own.largest_difference:.0e}, over {row.own.images} pictures"
+
+
 def _notes(row: Row) -> str:
     notes = [
         f"**fails** in {row.failure}" if row.failure else "",
@@ -115,6 +124,7 @@ def _notes(row: Row) -> str:
         f"plan at {_size(row.plan_size)}" if row.plan_size is not None else "",
         f"must not batch: {row.not_batchable_reason}" if row.not_batchable_reason else "",
         f"gate: {row.denied}" if row.denied else "",
+        _own(row),
     ]
     return "; ".join(note for note in notes if note)
 

