@@ -327,6 +327,8 @@ def _what(problem: ErrorDetails) -> str:
         model = _section_model(problem["loc"][:-1])
         if model is not None:
             return _unknown_key(str(problem["loc"][-1]), model)
+    if problem["type"] == "missing" and problem["loc"] == ("preprocess",):
+        return "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
         return MISSING
     return problem["msg"].removeprefix("Value error, ")

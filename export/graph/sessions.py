@@ -1,4 +1,4 @@
-"""Opens the exporter's own sessions of ONNX Runtime; they report errors and no warnings."""
+"""Opens the exporter's own sessions of ONNX Runtime; they print nothing, because every error is raised as well."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import onnxruntime
 
-ERRORS, FATAL = 3, 4  # ONNX Runtime's severities
+_FATAL = 4  # of ONNX Runtime's severities
 
 
 def quiet_options() -> onnxruntime.SessionOptions:
-    """Returns options of a session that writes errors only: a warning about a user's graph is not his to act on."""
+    """Returns options of a session that prints nothing: a warning about a user's graph is not theirs to act on."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS
+    options.log_severity_level = _FATAL
     return options
 
 

@@ -153,6 +153,11 @@ def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     for output in chosen:
         if output.values is not None and output.values.dtype.kind == "f" and not _is_finite(output.values):
             raise SourceError(f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture")
+        if output.tensor.shape and output.tensor.shape[0] not in (None, 1):
+            raise SourceError(
+                f"{signs.file}: output {output.tensor} has {output.tensor.shape[0]} rows, whatever the pictures are; a "
+                "network whose outputs begin with the batch is served, such as (batch, classes)"
+            )
     return chosen
 
 
@@ -227,8 +232,14 @@ def _task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task |
         return Task.SEGMENT  # saliency networks give their side outputs too
     if sorted(ranks) == [2, 3]:
         return Task.INSTANCES
+    if set(ranks) == {3} and signs.size is not None and shapes[0] in _one_channel(*signs.size):
+        return Task.SEGMENT  # and some their features; a detector's heat map is smaller than the picture
     is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
     return Task.DETECT if is_boxes else None
+
+
+def _one_channel(width: int, height: int) -> tuple[tuple[int, ...], ...]:
+    return (1, height, width), (height, width, 1)
 
 
 def _classifier(

@@ -19,7 +19,7 @@ from saccade.export.data.image_split import ImageSplit
 from saccade.export.graph.graph_rewrites import use_depthwise_for_batch_norm
 from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph, whole_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE, WEIGHTED_OPS, layer_of, op_counts, weighted_part
-from saccade.export.graph.sessions import FATAL, cpu_session, quiet_options
+from saccade.export.graph.sessions import cpu_session, quiet_options
 from saccade.export.precision.files import CALIBRATION_FILE, LAYERS_FILE, POLICY_FILE, weights_name, write_bare
 from saccade.export.precision.quantization.accuracy_control import ControlTerms, controlled, head_layers, told
 from saccade.export.precision.quantization.calibrate import read_histograms
@@ -215,7 +215,6 @@ def optimised_ops(file: Path, scratch: Path) -> dict[str, int]:
     """Counts each kernel after ONNX Runtime's own fusions; it shows whether Q/DQ pairs really became int8 kernels."""
     options = quiet_options()
     options.optimized_model_filepath = str(scratch / "optimised.onnx")
-    options.log_severity_level = FATAL  # hides the warning that such a file fits this machine only, which is intended
     cpu_session(file, options)
     return op_counts(onnx.load(options.optimized_model_filepath).graph.node)
 

@@ -220,6 +220,51 @@ def test_file_that_is_not_understood_leaves_no_recipe_and_lists_its_outputs(tmp_
     assert not (tmp_path / "r.yaml").exists()
 
 
+def test_pixels_that_the_recipe_describes_are_not_assumed_as_well(tmp_path: Path, pictures: Path) -> None:
+    path = table_file(tmp_path / "net.onnx", {"scores": np.array([-1.0, 3.0], np.float32)})
+    out = tmp_path / "r.yaml"
+    mine = [
+        "normalisation: {mean: [0.4, 0.45, 0.5], std: [0.2, 0.2, 0.2]}",
+        "preprocess: {fit: stretch, channel_order: bgr}",
+    ]
+    out.write_text("\n".join(["source: onnx", *mine, ""]))
+
+    new = write_recipe(path, None, pictures, out)
+    found = {each.word: (each.value, each.origin) for each in new.findings}
+
+    assert "value_range" not in new.text
+    assert "assumed" not in new.text
+    assert new.loaded.recipe.normalisation.mean == (0.4, 0.45, 0.5)
+    assert found["preprocess"] == ("fit stretch, channel_order bgr", "said")
+    assert found["normalisation"] == ("mean [0.4, 0.45, 0.5], std [0.2, 0.2, 0.2]", "said")
+
+
+def test_file_for_any_size_asks_for_one(tmp_path: Path, pictures: Path) -> None:
+    scores = {"scores": np.array([-1.0, 3.0], np.float32)}
+    path = table_file(tmp_path / "net.onnx", scores, image=("n", 3, "height", "width"))
+
+    with pytest.raises(RecipeError, match=r"does not say a size, so write one, such as \{width: 640"):
+        write_recipe(path, None, pictures, tmp_path / "r.yaml")
+
+
+def test_saliency_network_that_also_gives_features_is_its_first_map(tmp_path: Path, pictures: Path) -> None:
+    map_, features = np.zeros((1, 32, 32), np.float32), np.zeros((64, 16, 16), np.float32)
+    path = table_file(tmp_path / "net.onnx", {"map": map_, "features": features}, ends={"map": "Sigmoid"})
+
+    new = write_recipe(path, None, pictures, tmp_path / "r.yaml")
+
+    assert new.loaded.recipe.task.task == "segment"
+    assert [each.origin for each in new.findings if each.word == "outputs.names"] == ["assumed"]
+
+
+def test_heat_map_of_a_detector_is_no_segmentation(tmp_path: Path, pictures: Path) -> None:
+    map_, sizes = np.zeros((1, 8, 8), np.float32), np.zeros((2, 8, 8), np.float32)
+    path = table_file(tmp_path / "net.onnx", {"map": map_, "sizes": sizes}, ends={"map": "Sigmoid"})
+
+    with pytest.raises(SourceError, match="not recognised by its outputs"):
+        write_recipe(path, None, pictures, tmp_path / "r.yaml")
+
+
 def test_words_at_the_top_belong_to_onnx_files(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"source: timm/{NAME}\nvalue_range: [0, 255]\ndata: pictures\n")
 

@@ -385,3 +385,20 @@ def test_parameters_of_a_file_are_counted_wherever_they_lie(tmp_path: Path) -> N
     model.graph.initializer.append(numpy_helper.from_array(np.arange(9), "positions"))  # whole numbers are no weights
 
     assert parameter_count(model.graph) == 4 * 3 * 3 * 3 + 4 * CLASSES + 7
+
+
+def test_rows_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
+    sequence = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2, 3], keepdims=0),  # (n, 3)
+        helper.make_node("Unsqueeze", ["mean", "axis"], ["steps"]),
+        helper.make_node("Tile", ["steps", "times"], ["logits"]),  # (20, n, 3), as recurrent networks answer
+    ]
+    tensors = [
+        numpy_helper.from_array(np.array([0], np.int64), "axis"),
+        numpy_helper.from_array(np.array([20, 1, 1], np.int64), "times"),
+    ]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [20, "n", 3])
+    path = saved(tmp_path / "net.onnx", sequence, (logits,), initializers=tensors)
+
+    with pytest.raises(SourceError, match="has 20 rows, whatever the pictures are"):
+        source_facts(source_spec("onnx"), path)
