@@ -75,7 +75,7 @@ def recipe_document(entry: Entry, weights: str | None, variants: Sequence[Varian
         "model": entry.id,
         "source": source_document(entry),
         "weights": weights,
-        "task": _TASKS[entry.task],
+        "task": _fitting(_TASKS[entry.task], len(labels_of(entry))),
         "labels": list(labels_of(entry)),
         "variants": list(variants),
     }
@@ -83,12 +83,15 @@ def recipe_document(entry: Entry, weights: str | None, variants: Sequence[Varian
         document["preprocess"] = dict(entry.preprocess)
     if entry.trained is not None:
         document |= {
-            "task": {"task": entry.task.value},
             "data": PICTURES,
             "gate": {"mode": "parity"},
-            **entry.trained.recipe,
+            **entry.trained.sections,
         }
     return document
+
+
+def _fitting(task: Document, classes: int) -> Document:
+    return {**task, "top_k": min(task["top_k"], classes)} if "top_k" in task else task
 
 
 def resized(document: Document, size: tuple[int, int]) -> Document:
@@ -110,4 +113,4 @@ def source_document(entry: Entry) -> Document:
         case "module":
             return {"kind": kind, "factory": name, "arguments": arguments}
         case _:
-            return {"kind": kind}
+            return {"kind": kind, **({} if entry.trained is None else entry.trained.words)}

@@ -35,7 +35,7 @@ def own_answers(trained: TrainedFile, file: Path, repository: Path, manifest: Ma
         found = dict(zip(names, ours.run(names, {manifest.input.name: image}), strict=True))
         expected = _answer(theirs, trained, image)
         if manifest.task.task is Task.SEGMENT:
-            mask = expected[0, 0] > trained.recipe["outputs"]["threshold"]
+            mask = expected[0, 0] > trained.words["outputs"]["threshold"]
             pixels.append(float((found["mask"][0] == mask).mean()))
         else:
             of_class = expected[0][found["class_ids"][0]]
@@ -55,17 +55,17 @@ def _answer(session: onnxruntime.InferenceSession, trained: TrainedFile, image: 
     (entry,) = session.get_inputs()
     if entry.shape[3] != 3:
         values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    output: NDArray[Any] = session.run(trained.recipe.get("outputs", {}).get("names"), {entry.name: values})[0]
+    output: NDArray[Any] = session.run(trained.words.get("outputs", {}).get("names"), {entry.name: values})[0]
     if output.ndim == 2 and abs(float(output.sum()) - 1.0) > MOST_SCORE:
         output = np.exp(output - output.max()) / np.exp(output - output.max()).sum()
     return output
 
 
 def _normalisation(trained: TrainedFile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    if "normalisation" in trained.recipe:
-        given = trained.recipe["normalisation"]
+    if "normalisation" in trained.sections:
+        given = trained.sections["normalisation"]
         return np.array(given["mean"], np.float32), np.array(given["std"], np.float32)
-    low, high = trained.recipe["value_range"]
+    low, high = trained.words["value_range"]
     return np.float32(-low / (high - low)) * np.ones(3, np.float32), np.full(3, 1 / (high - low), np.float32)
 
 

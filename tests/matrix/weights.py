@@ -28,7 +28,7 @@ _NEGLIGIBLE = 1e-3  # layer scales start at 1e-4 and below
 _SMALL_MATRIX = 0.02  # what most libraries draw class heads with
 _IMAGES = 4
 _SHARE_OF_MEAN = 0.1  # how far a channel's variance moves to that of its layer
-_PROCESSOR_OF = {"rt_detr_v2": "rt_detr"}  # the library's own checkpoints name the older processor
+_PROCESSOR_OF = {"rt_detr_v2": "rt_detr", "d_fine": "rt_detr"}  # the library's own checkpoints name the older processor
 
 Call = Callable[[Tensor], object]  # runs the network on normalised images (n, 3, h, w)
 
@@ -194,7 +194,7 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     network.save_pretrained(directory)
     like = type(transformers.AutoConfig.for_model(_PROCESSOR_OF.get(name, name)))
     processors: Any = IMAGE_PROCESSOR_MAPPING[like]
-    processors["pil"]().save_pretrained(directory)
+    (processors.get("pil") or processors["torchvision"])().save_pretrained(directory)  # the newest have only the latter
     return directory
 
 

@@ -70,7 +70,8 @@ def test_recipe_of_an_entry_is_valid(entry: Entry) -> None:
     document["preprocess"] = _SIZE
     recipe = Recipe.model_validate(document)
     assert recipe.model == entry.id
-    assert set(CLASS_NAMES) <= set(recipe.labels)
+    assert recipe.labels == labels_of(entry)
+    assert entry.trained is not None or set(CLASS_NAMES) <= set(recipe.labels)
     assert _SOURCE.validate_python(source_document(entry)) == recipe.source
 
 
