@@ -187,5 +187,7 @@ def _as_tuple(names: Any) -> tuple[str, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return lines[1]  # the library's own validation says in its first line only which rule was broken
+    return lines[0] if lines else type(error).__name__

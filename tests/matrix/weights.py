@@ -186,9 +186,9 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
 
     name = entry.source.partition("/")[2]
     labels = dict(enumerate(labels_of(entry)))
-    config = transformers.AutoConfig.for_model(
-        name, id2label=labels, label2id={label: index for index, label in labels.items()}, **entry.arguments
-    )
+    named = {"id2label": labels, "label2id": {label: index for index, label in labels.items()}}
+    # PVT's configuration counts 1000 classes whatever its labels are, unless it is told.
+    config = transformers.AutoConfig.for_model(name, **named, num_labels=len(labels), **entry.arguments)
     network = getattr(transformers, transformers_class(name, entry.task))._from_config(config)
     enlivened(Built(network, lambda images: network(pixel_values=images), len(labels)), size)
     network.save_pretrained(directory)

@@ -79,8 +79,32 @@ MASK2FORMER = {
     "dim_feedforward": 16,
     "num_queries": 6,
 }
+HIERA = {  # its attention has five dimensions: batch, heads, units, places, features
+    "num_labels": CLASSES,
+    "image_size": [SIDE, SIDE],
+    "embed_dim": 8,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 2, 4, 8],
+}
+HGNET = {
+    "model_type": "hgnet_v2",
+    "stem_channels": [3, 8, 8],
+    "stage_in_channels": [8, 8, 16, 16],
+    "stage_mid_channels": [8, 8, 8, 8],
+    "stage_out_channels": [8, 16, 16, 16],
+    "stage_num_blocks": [1, 1, 1, 1],
+    "stage_numb_of_layers": [1, 1, 1, 1],
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16, 16, 16],
+    "depths": [1, 1, 1, 1],
+    "out_features": ["stage2", "stage3", "stage4"],
+}
+D_FINE = {**RT_DETR, "backbone_config": HGNET, "encoder_in_channels": [16, 16, 16]}
 NETWORKS: dict[str, tuple[Task, dict[str, Any]]] = {
     "vit": (Task.CLASSIFY, VIT),
+    "hiera": (Task.CLASSIFY, HIERA),
+    "data2vec-vision": (Task.CLASSIFY, VIT),  # of a model type that also segments: the task is said
+    "d_fine": (Task.DETECT, D_FINE),
     "detr": (Task.DETECT, DETR),
     "rt_detr_v2": (Task.DETECT, RT_DETR),
     "mask2former": (Task.SEGMENT, MASK2FORMER),
