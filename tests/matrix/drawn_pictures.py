@@ -42,7 +42,8 @@ def _pictures(trained: TrainedFile, rng: Generator, folder: Path, name: str) -> 
             yield folder / "images" / f"{name}.jpg", picture
             yield folder / "masks" / f"{name}.png", mask
         case "objects":
-            yield folder / trained.labels[0] / f"{name}.jpg", _object(rng)[0]
+            # No truth: what the network says of such pictures is compared, not whether it is right.
+            yield folder / label / f"{name}.jpg", _object(rng)[0]
 
 
 def _page(rng: Generator) -> tuple[Image.Image, Image.Image]:
