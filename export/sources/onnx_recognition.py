@@ -14,7 +14,7 @@ from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
 from saccade.export.sources.onnx_fits import ensure_outputs_fit
 from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
-from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts
+from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts, task_of_shapes
 from saccade.export.sources.onnx_words import FileWords, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
@@ -210,7 +210,7 @@ def _task_of(
     if task is not None:
         notes.add("task", task.value, "said", "by the recipe")
         return task
-    shown = _task_of_shapes(signs, outputs)
+    shown = task_of_shapes(signs, outputs)
     if shown is None:
         raise Unrecognised(
             f"{signs.file} is not recognised by its outputs: {_listed(signs)}. Write `outputs: {{names: [...], layout: "
@@ -219,27 +219,6 @@ def _task_of(
         )
     notes.add("task", shown.value, "said", f"by the shape of {'; '.join(str(output) for output in outputs)}")
     return shown
-
-
-def _task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | None:
-    shapes = [output.shape for output in outputs]
-    ranks = [len(shape) for shape in shapes]
-    if ranks == [1] or (ranks == [3] and shapes[0][1:] == (1, 1)):
-        return Task.CLASSIFY
-    if ranks == [3] or (ranks == [2] and outputs[0].tensor.type in ("tensor(uint8)", "tensor(int32)", "tensor(int64)")):
-        return Task.SEGMENT
-    if set(ranks) == {3} and all(1 in (shape[0], shape[2]) for shape in shapes):
-        return Task.SEGMENT  # saliency networks give their side outputs too
-    if sorted(ranks) == [2, 3]:
-        return Task.INSTANCES
-    if set(ranks) == {3} and signs.size is not None and shapes[0] in _one_channel(*signs.size):
-        return Task.SEGMENT  # and some their features; a detector's heat map is smaller than the picture
-    is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
-    return Task.DETECT if is_boxes else None
-
-
-def _one_channel(width: int, height: int) -> tuple[tuple[int, ...], ...]:
-    return (1, height, width), (height, width, 1)
 
 
 def _classifier(

@@ -19,7 +19,7 @@ from saccade.export.sources.onnx_exporters import PixelFacts, exporter_of, pixel
 from saccade.export.sources.onnx_files import OnnxSignature, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.onnx_words import FileWords
 from saccade.models.contract.preprocessing import preprocess
-from saccade.models.contract.specs import PreprocessSpec
+from saccade.models.contract.specs import PreprocessSpec, Task
 
 Picture = NDArray[np.uint8]  # (height, width, 3) RGB, any size
 _OPEN_SIDE = 256  # pixels, where neither the file nor its metadata fixes the size
@@ -120,6 +120,28 @@ def signs_of(
         exporter=exporter_of(model),
         pixels=pixels,
     )
+
+
+def task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | None:
+    """Returns the task that the outputs' shapes tell, each without the batch; None where they tell none."""
+    shapes = [output.shape for output in outputs]
+    ranks = [len(shape) for shape in shapes]
+    if ranks == [1] or (ranks == [3] and shapes[0][1:] == (1, 1)):
+        return Task.CLASSIFY
+    if ranks == [3] or (ranks == [2] and outputs[0].tensor.type in ("tensor(uint8)", "tensor(int32)", "tensor(int64)")):
+        return Task.SEGMENT
+    if set(ranks) == {3} and all(1 in (shape[0], shape[2]) for shape in shapes):
+        return Task.SEGMENT  # saliency networks give their side outputs too
+    if sorted(ranks) == [2, 3]:
+        return Task.INSTANCES
+    if set(ranks) == {3} and signs.size is not None and shapes[0] in _one_channel(*signs.size):
+        return Task.SEGMENT  # and some their features; a detector's heat map is smaller than the picture
+    is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
+    return Task.DETECT if is_boxes else None
+
+
+def _one_channel(width: int, height: int) -> tuple[tuple[int, ...], ...]:
+    return (1, height, width), (height, width, 1)
 
 
 def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFacts | None:
