@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from graphlib import TopologicalSorter
 
 import onnx
 
@@ -128,3 +129,27 @@ def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[int | str, ..
     tensor = value.type.tensor_type
     shape = tuple(dimension.dim_param or dimension.dim_value for dimension in tensor.shape.dim)
     return value.name, tensor.elem_type, shape
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts each node behind those that it reads, as ONNX demands; files that ONNX Runtime takes need not be so."""
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    reads = {
+        index: {maker[name] for name in _names_read(node) if name in maker} - {index}
+        for index, node in enumerate(graph.node)
+    }
+    if all(made < index for index, found in reads.items() for made in found):
+        return
+    nodes = [graph.node[index] for index in TopologicalSorter(reads).static_order()]
+    sorted_nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(sorted_nodes)
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Inputs of the node, and what its branches and bodies read."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for each in inner.node:
+                yield from _names_read(each)

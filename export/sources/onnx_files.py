@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from graphlib import CycleError
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
 from saccade.export.graph.quantized_graph import quantized_weights
+from saccade.export.graph.onnx_graph import sort_nodes
 from saccade.export.graph.sessions import cpu_session, plain_options, quiet_options
 from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
 from saccade.export.sources.onnx_words import InputLayout
@@ -184,6 +186,10 @@ def read_model(path: Path, *, with_data: bool = True) -> onnx.ModelProto:
         raise SourceError(f"{path.name} is not an ONNX file, or a damaged one: {_first_line(error)}") from error
     if not model.graph.node or not model.opset_import:
         raise SourceError(f"{path.name} is not an ONNX file: it holds no graph")
+    try:
+        sort_nodes(model.graph)
+    except CycleError as error:
+        raise SourceError(f"{path.name} is damaged: nodes of its graph read each other in a circle") from error
     return model
 
 

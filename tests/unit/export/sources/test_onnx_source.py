@@ -18,7 +18,7 @@ from saccade.export.convert.splice import splice_onnx_networks, translation_tabl
 from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import load_network, source_digest, source_facts
-from saccade.export.sources.onnx_files import parameter_count
+from saccade.export.sources.onnx_files import parameter_count, served_model
 from saccade.export.sources.weights import weights_digest
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.network_requests import network_request, source_spec
@@ -402,3 +402,21 @@ def test_rows_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match="has 20 rows, whatever the pictures are"):
         source_facts(source_spec("onnx"), path)
+
+
+def test_nodes_in_any_order_are_sorted(tmp_path: Path) -> None:
+    model = onnx.load(classifier(tmp_path / "net.onnx"))
+    nodes = list(reversed(model.graph.node))
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    expected = load_network(network_request("onnx", tmp_path / "net.onnx")).module(images)
+    path = saved(tmp_path / "turned.onnx", nodes, initializers=model.graph.initializer)
+
+    onnx.checker.check_model(served_model(path))
+    assert torch.equal(load_network(network_request("onnx", path)).module(images), expected)
+
+
+def test_nodes_in_a_circle_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Neg", ["b"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
+
+    with pytest.raises(SourceError, match="read each other in a circle"):
+        source_facts(source_spec("onnx"), saved(tmp_path / "net.onnx", nodes))
