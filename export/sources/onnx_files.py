@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
-from saccade.export.graph.quantized_graph import quantized_weights
 from saccade.export.graph.onnx_graph import sort_nodes
+from saccade.export.graph.quantized_graph import quantized_weights
 from saccade.export.graph.sessions import cpu_session, plain_options, quiet_options
 from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
 from saccade.export.sources.onnx_words import InputLayout
