@@ -61,7 +61,10 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=images).logits
+        outputs = self.model(pixel_values=images)
+        if not hasattr(outputs, "logits"):  # PP-LCNet's classifier, which answers probabilities under another name
+            raise SourceError(f"{type(self.model).__name__} gives no logits; export it to ONNX and say `source: onnx`")
+        logits: Tensor = outputs.logits
         return logits
 
 
