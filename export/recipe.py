@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,11 @@ from saccade.models.contract.specs import Frozen, ModelName, Normalisation, Prep
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
 MISSING = "required; the source does not say it"
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
+
+
+# Categories of Unicode that break a line or turn text around; marks that join letters and emoji are none of them.
+_UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class DigitScenes(Frozen):
@@ -57,7 +63,7 @@ class DataLimits(Frozen):
 
     max_bad_boxes: Share = 0.001  # share of all boxes that are null, without area, or outside of the picture
     max_shared: Share = 0.0  # share of a split's pictures that occur in another split with equal pixels
-    max_near: Share = 0.05  # share of a split's pictures that occur in another split saved again or mirrored
+    max_near: Share = 0.05  # share of a split's pictures that occur in another split saved again, mirrored or turned
 
 
 class FolderData(Frozen):
@@ -156,6 +162,10 @@ class QualifySpec(Frozen):
     evidence_mib: float = Field(default=32.0, ge=0)  # size of the test images published with variants for GPUs; 0: none
 
 
+def _breaks(label: str) -> bool:
+    return any(unicodedata.category(letter) in _UNPRINTABLE for letter in label)
+
+
 class Recipe(Frozen):
     """All settings of one model's export, from checkpoint to version directory."""
 
@@ -187,6 +197,9 @@ class Recipe(Frozen):
         sizes = self.allowed_batch_sizes
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
+        for number, label in enumerate(self.labels):
+            if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
+                raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
         if self.task.top_k > len(self.labels):
             raise ValueError(f"top_k {self.task.top_k} exceeds the {len(self.labels)} labels")
         if self.task.multi_label and self.task.top_k != len(self.labels):

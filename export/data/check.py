@@ -33,9 +33,13 @@ from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
+from saccade.models.contract.specs import Task
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
+
+
+_MAX_CONTRADICTIONS = 0.01  # share of a split's pictures; large sets have a few that were labelled twice
 
 
 @dataclass(slots=True)
@@ -46,6 +50,7 @@ class _Tally:
     source: SplitSource
     most: int | None  # most images that are read; None when the recipe sets no limit
     labels: int
+    task: Task
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     objects: Counter[int] = field(default_factory=Counter)  # number of objects or pixels by class
     images_with: Counter[int] = field(default_factory=Counter)  # number of images by class
@@ -56,6 +61,8 @@ class _Tally:
     paths: list[Path] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     thumbnails: bytearray = field(default_factory=bytearray)
+    classes: dict[bytes, tuple[bytes, Path]] = field(default_factory=dict)  # by pixels: classes, and the first picture
+    contradictions: list[tuple[Path, Path]] = field(default_factory=list)  # equal pictures of different classes
 
     def takes(self, facts: PictureFacts) -> bool:
         return self.source.holds_byte(facts.first_byte) and (self.most is None or len(self.paths) < self.most)
@@ -71,6 +78,10 @@ class _Tally:
         self.paths.append(facts.path)
         self.digests.append(facts.pixels_sha256)
         self.thumbnails += facts.thumbnail.tobytes()
+        if self.task is Task.CLASSIFY:
+            ids, first = self.classes.setdefault(facts.pixels_sha256, (facts.class_ids.tobytes(), facts.path))
+            if ids != facts.class_ids.tobytes():
+                self.contradictions.append((first, facts.path))
 
     def facts(self, used: int) -> SplitFacts:
         by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
@@ -89,6 +100,18 @@ class _Tally:
             crowds=self.crowds,
             unlabelled=self.unlabelled,
         )
+
+    def tell_contradictions(self, findings: Findings) -> None:
+        if not self.contradictions:
+            return
+        first, second = (readable(str(path)) for path in self.contradictions[0])
+        share = len(self.contradictions) / len(self.paths)
+        text = (
+            f"{pictures_word(len(self.contradictions))} ({share:.1%}) of split {self.name!r} equal one of another "
+            f"label, such as {first} and {second}: one of the two labels is wrong"
+        )
+        tell = findings.complain if share > _MAX_CONTRADICTIONS else findings.note
+        tell(text, text)
 
     def prints(self) -> Fingerprints:
         """Returns views, which copy nothing."""
@@ -119,12 +142,14 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
             recipe.task.task, recipe.labels, data, root, findings, multi_label=recipe.task.multi_label
         )
         tallies = [
-            _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels))
+            _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels), recipe.task.task)
             for name in ORDER
             if name in listing.sources
         ]
         total = _read(listing, tallies, data, findings, told)
         splits = [tally.facts(image_limit(data, tally.name)) for tally in tallies]
+        for tally in tallies:
+            tally.tell_contradictions(findings)
         pairs = [_pair_facts(*pair) for pair in itertools.combinations(tallies, 2) if _may_compare(*pair)]
         _judge(loaded, data, splits, pairs, findings)
     except (DataRefused, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,8 +13,8 @@ _MOST_NAMES = 6
 
 
 def plain_name(name: str) -> str:
-    """Returns a name without case, spaces and underscores."""
-    return name.casefold().replace(" ", "").replace("_", "")
+    """Returns a name without case, spaces and underscores, composed as one system or another may write it."""
+    return unicodedata.normalize("NFC", name).casefold().replace(" ", "").replace("_", "")
 
 
 def ids_by_name(names: Iterable[str], labels: Sequence[str], where: str) -> dict[str, int]:

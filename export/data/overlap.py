@@ -1,4 +1,4 @@
-"""Finds pictures of one split in another: equal pixels, or nearly equal ones that were saved again or mirrored.
+"""Finds pictures of one split in another: equal pixels, or nearly equal ones: saved again, mirrored, turned by half.
 
 Near equality is judged by thumbnails of 16 x 16 x 3. A picture that was saved again differs from its original by JPEG
 noise, and from every other picture by much more. A pair therefore counts when its difference is small and clearly
@@ -65,28 +65,28 @@ def _near_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[tup
     """Returns positions in `first` and `second` of pictures that are nearly equal."""
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(first), _BLOCK):
-        straight = _rows(first[start : start + _BLOCK])
-        mirrored = _rows(first[start : start + _BLOCK, :, ::-1])
-        place, best, runner_up = _nearest(straight, mirrored, second)
+        block = first[start : start + _BLOCK]
+        turned = [_rows(each) for each in (block, block[:, :, ::-1], block[:, ::-1], block[:, ::-1, ::-1])]
+        place, best, runner_up = _nearest(turned, second)
         is_clear = best <= _CLEARLY * runner_up
         for row in np.flatnonzero((best <= _SMALL_RMS) & (is_clear | (best <= _NOISE_RMS))):
             other = _rows(second[place[row]][None])
-            peak = min(np.abs(straight[row] - other).max(), np.abs(mirrored[row] - other).max())
+            peak = min(np.abs(each[row] - other).max() for each in turned)
             if is_clear[row] or peak <= _NOISE_PEAK:
                 pairs.append((start + int(row), int(place[row])))
     return pairs
 
 
 def _nearest(
-    straight: FloatArray, mirrored: FloatArray, second: NDArray[np.uint8]
+    turned: Sequence[FloatArray], second: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Returns each row's nearest picture and the RMS differences, in levels, of the nearest and the next nearest."""
-    count = len(straight)
+    """Returns the picture nearest to any form of each row, and the RMS differences, in levels, of it and the next."""
+    count = len(turned[0])
     rows, place = np.arange(count), np.zeros(count, np.int64)
     best, runner_up = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
     for low in range(0, len(second), _BLOCK):
         others = _rows(second[low : low + _BLOCK])
-        squared = np.minimum(_squared_distances(straight, others), _squared_distances(mirrored, others))
+        squared = np.minimum.reduce([_squared_distances(each, others) for each in turned])
         nearest = squared.argmin(1)
         found = squared[rows, nearest]
         squared[rows, nearest] = np.inf
@@ -94,7 +94,7 @@ def _nearest(
         runner_up = np.where(is_nearer, np.minimum(best, squared.min(1)), np.minimum(runner_up, found))
         place = np.where(is_nearer, low + nearest, place)
         best = np.minimum(best, found)
-    values = straight.shape[1]
+    values = turned[0].shape[1]
     return place, np.sqrt(np.maximum(best, 0) / values), np.sqrt(np.maximum(runner_up, 0) / values)
 
 

@@ -77,9 +77,18 @@ def _not_finite(answer: Arrays) -> NDArray[np.int64]:
 
 
 def _softmax_twice(logits: FloatArray) -> Iterator[str]:
-    if logits.min() < 0.0 or logits.max() > 1.0 + _ROUNDING:
+    if logits.min() < 0.0:
         return
-    if np.abs(logits.sum(1) - 1.0).max() < _ROUNDING:
+    sums = logits.sum(1)
+    if logits.max() > 1.0 + _ROUNDING:
+        if logits.shape[1] > 1 and len(logits) > 1 and np.ptp(sums) < _ROUNDING * sums.max():
+            yield (
+                f"class scores of every picture sum to {sums.mean():.4g} before the softmax that saccade adds: the "
+                "network has one already, in another unit such as percent. Take the factor out of the network, and "
+                "write `outputs: {scores: probabilities}`"
+            )
+        return
+    if np.abs(sums - 1.0).max() < _ROUNDING:
         yield (
             "class scores sum to 1 before the softmax that saccade adds: the network has one already, and a second one "
             "makes all scores nearly equal. Write `outputs: {scores: probabilities}`"

@@ -40,6 +40,7 @@ class ReferenceFigure(Frozen):
     chance: float  # the metric of the best guess
     guess: str  # what the guess does, as in "always answering 'cat'"
     faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
+    different_images: int | None = None  # number of test images without repetitions, by their pixels
 
 
 class LibraryFigure(Frozen):

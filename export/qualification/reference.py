@@ -60,7 +60,11 @@ def run_reference(context: StepContext) -> Detail:
         )
     )
     figure = ReferenceFigure(
-        metric=metric_figure(accuracy), chance=chance.value, guess=chance.guess, faults=tuple(faults)
+        metric=metric_figure(accuracy),
+        chance=chance.value,
+        guess=chance.guess,
+        faults=tuple(faults),
+        different_images=len(set(split.image_sha256)),
     )
     operating = operating_accuracy(evidence, evidence, recipe.task.score_threshold, resamples)
     facts = {

@@ -68,14 +68,17 @@ def _unjudged(judged: Judged) -> GateCheck:
 
 
 def _test_images(judged: Judged) -> GateCheck:
-    metric = judged.report.metric
+    metric, reference = judged.report.metric, judged.report.reference
     limit = judged.thresholds.test_images_limit(metric.name)
+    different = reference.different_images if reference is not None else None
+    images = metric.images if different is None else min(metric.images, different)
+    copies = f" ({metric.images - images} of {metric.images} are copies)" if images < metric.images else ""
     return GateCheck(
         name="test_images",
-        passed=metric.images >= limit,
-        value=metric.images,
+        passed=images >= limit,
+        value=images,
         limit=limit,
-        detail=f"{metric.images} test images: the interval of {metric.name} reaches "
+        detail=f"{images} test images{copies}: the interval of {metric.name} reaches "
         f"from {metric.ci_low:.4f} to {metric.ci_high:.4f}",
     )
 

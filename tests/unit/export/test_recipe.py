@@ -119,3 +119,15 @@ def test_several_labels_per_picture_are_answered_whole_and_cut_at_one_half() -> 
 
     assert (task_of()["top_k"], task_of()["score_threshold"]) == (8, 0.5)
     assert task_of(score_threshold=0.3)["score_threshold"] == 0.3
+
+
+@pytest.mark.parametrize("label", ["", "  ", "two\nlines", "turned\u202e", "bell\x07"])
+def test_labels_that_cannot_be_shown_in_one_line_are_refused_by_number(tmp_path: Path, label: str) -> None:
+    with pytest.raises(RecipeError, match=r"labels\.1 is .*: write a name of letters"):
+        load_recipe(write(tmp_path / "recipe.yaml", MINIMAL | {"labels": ["a", label]}))
+
+
+def test_labels_of_any_writing_are_taken(tmp_path: Path) -> None:
+    labels = ["日本", "हिन्दी", "👩\u200d🔬"]
+
+    assert load_recipe(write(tmp_path / "recipe.yaml", MINIMAL | {"labels": labels})).recipe.labels == tuple(labels)

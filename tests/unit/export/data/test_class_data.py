@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,23 @@ def test_labels_match_folders_without_case_spaces_and_underscores(tmp_path: Path
     assert report.complaints == ()
     assert sum(images_by_split(report).values()) == 24
     assert [sum(split.objects[class_id] for split in report.splits) for class_id in range(3)] == [8, 8, 8]
+
+
+def test_labels_match_folders_that_another_system_wrote_with_separate_accents(tmp_path: Path) -> None:
+    class_folders(tmp_path, [unicodedata.normalize("NFD", name) for name in ("café", "thé", "eau")])
+
+    assert checked(tmp_path, Task.CLASSIFY, ["café", "thé", "eau"]).complaints == ()
+
+
+def test_pictures_under_two_labels_are_refused_beyond_a_few(tmp_path: Path) -> None:
+    split_folders(tmp_path, each=8)
+    for path in sorted((tmp_path / "test" / "red").iterdir())[:3]:
+        shutil.copy(path, tmp_path / "test" / "green" / f"again_{path.name}")
+
+    complaint = only_complaint(checked(tmp_path, Task.CLASSIFY))
+
+    assert "3 pictures (11.1%) of split 'test' equal one of another label, such as" in complaint
+    assert str(tmp_path / "test" / "red") in complaint
 
 
 def test_folders_of_other_names_are_refused_unless_order_is_said(tmp_path: Path) -> None:

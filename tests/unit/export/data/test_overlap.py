@@ -29,6 +29,14 @@ def _mirrored_and_saved_again(path: Path) -> bytes:
     return encoded(ImageOps.mirror(Image.open(path)), "JPEG", quality=85)
 
 
+def _upside_down(path: Path) -> bytes:
+    return encoded(ImageOps.flip(Image.open(path)), "JPEG", quality=90)
+
+
+def _turned_by_half(path: Path) -> bytes:
+    return encoded(Image.open(path).rotate(180), "JPEG", quality=90)
+
+
 def replace_split(root: Path, name: str, source: str, disguise: Disguise) -> None:
     """Makes split `name` of the pictures of `source`."""
     shutil.rmtree(root / name)
@@ -58,14 +66,18 @@ def test_equal_pictures_are_refused_in_every_pair_of_splits(
     assert str(tmp_path / pair[1]) in complaint
 
 
-@pytest.mark.parametrize("disguise", [_mirrored, _saved_again, _mirrored_and_saved_again])
+@pytest.mark.parametrize(
+    "disguise", [_mirrored, _saved_again, _mirrored_and_saved_again, _upside_down, _turned_by_half]
+)
 def test_pictures_saved_again_or_mirrored_are_refused(tmp_path: Path, disguise: Disguise) -> None:
     split_folders(tmp_path, each=8)
     replace_split(tmp_path, "calibration", "test", disguise)
 
     complaint = only_complaint(checked(tmp_path, Task.CLASSIFY))
 
-    assert "24 pictures (100.0%) of split 'calibration' also in split 'test', saved again or mirrored" in complaint
+    assert (
+        "24 pictures (100.0%) of split 'calibration' also in split 'test', saved again, mirrored or turned" in complaint
+    )
     assert "max_near" in complaint
 
 

@@ -54,6 +54,15 @@ def test_too_few_test_images_deny_whatever_they_show(name: str, least: int) -> N
     assert decided(changed(metric=few), GateThresholds(min_test_images=20)).accepted
 
 
+def test_copies_do_not_count_as_test_images() -> None:
+    metric = METRIC.model_copy(update={"images": 180})
+    decision = decided(changed(metric=metric, reference=reference(different_images=3)))
+
+    assert failed_checks(decision) == ["test_images"]
+    assert "3 test images (177 of 180 are copies)" in denial_text("fp32", decision)
+    assert decided(changed(metric=metric, reference=reference(different_images=100))).accepted
+
+
 def test_a_floor_of_hardly_any_test_images_is_loose() -> None:
     assert failed_checks(decided(thresholds=GateThresholds(min_test_images=5))) == ["thresholds"]
 

@@ -118,6 +118,14 @@ def test_softmax_twice_and_sigmoid_before_softmax_are_told_apart() -> None:
     assert "has a sigmoid already" in next(raw_faults("logits", [1 / (1 + np.exp(-logits))]))
 
 
+def test_softmax_in_percent_is_named_and_positive_logits_are_not() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (PICTURES, 10)).astype(np.float32)
+    percent = 100 * np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    assert "sum to 100 before the softmax" in next(raw_faults("logits", [percent.astype(np.float32)]))
+    assert [*raw_faults("logits", [np.abs(logits)])] == []
+
+
 def test_softmax_of_one_class_is_named() -> None:
     answer = [np.ones((PICTURES, 1), np.float32), np.zeros((PICTURES, 1), np.int32)]
 
