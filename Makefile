@@ -34,7 +34,7 @@ test: $(READY) ## everything but what needs a GPU or minutes per test
 test-slow: $(READY) ## tests that take minutes each
 	$(PYTHON) -m pytest -m "slow and not gpu and not matrix"
 
-test-matrix: $(READY) ## a dozen networks of every kind through the whole product: minutes
+test-matrix: $(READY) ## ten networks of every kind through the whole product: minutes
 	$(PYTHON) -m pytest -m matrix tests/matrix
 
 matrix: $(READY) ## every network of the matrix into tests/matrix/RESULTS.md: an hour, resumable

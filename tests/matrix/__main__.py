@@ -18,7 +18,11 @@ from tests.matrix.table import totals
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports, builds, serves every chosen network; rows that still hold are kept. Exit code 1: some failed or wait."""
     given = _parser().parse_args(arguments)
-    chosen = [entry for entry in ENTRIES if fnmatch(entry.id, given.only) and (entry.is_dozen or not given.dozen)]
+    chosen = [
+        entry
+        for entry in ENTRIES
+        if fnmatch(entry.id, given.only) and (entry.is_representative or not given.representatives)
+    ]
     pending = chosen if given.again else outdated(chosen, read_rows(given.results))
     print(
         f"{len(chosen)} entries, {len(chosen) - len(pending)} rows still hold, {len(pending)} to run", file=sys.stderr
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--only", default="*", help="entries whose id matches, such as 'timm-*'")
-    parser.add_argument("--dozen", action="store_true", help="the representative ones that CI runs")
+    parser.add_argument("--representatives", action="store_true", help="the representative ones that CI runs")
     parser.add_argument("--jobs", type=int, default=2, help="entries at once, each on one core")
     parser.add_argument("--limit-minutes", type=float, default=60.0, help="start nothing new after so long")
     parser.add_argument("--again", action="store_true", help="also entries whose row still holds")

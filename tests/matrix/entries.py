@@ -27,7 +27,7 @@ class Entry:
     saved_from: str = ""  # source whose network is saved as the .onnx or .pt2 file of this one
     trained: TrainedFile | None = None  # file of a package that is this one's
     plan_size: tuple[int, int] | None = None  # width, height of the plan, where it differs from the parity's
-    is_dozen: bool = False  # one of those that CI runs
+    is_representative: bool = False  # one of those that CI runs
     time_limit_s: float = 900.0
 
     @property
@@ -81,39 +81,39 @@ _DENSE_HEADS = "DPT, Mask2Former, SegFormer, UPerNet"
 _REPARAM = "Reparametrisation"
 
 _CLASSIFIERS: tuple[Entry, ...] = (
-    *_torchvision(_RESNET, "resnet18", is_dozen=True),
+    *_torchvision(_RESNET, "resnet18", is_representative=True),
     *_timm(_RESNET, "resnet50", "wide_resnet50_2", "resnetv2_50x1_bit"),
     *_torchvision("VGG", "vgg16"),
-    *_timm(_DENSE, "densenet121", is_dozen=True),
+    *_timm(_DENSE, "densenet121"),
     *_timm(_DENSE, "rdnet_tiny"),
     *_timm(_INCEPTION, "inception_v3", "inception_v4", "inception_resnet_v2"),
     *_timm("NASNet, PNASNet", "nasnetalarge", "pnasnet5large", time_limit_s=1500.0),
     *_timm(_MOBILE, "mobilenetv1_100"),
-    *_timm(_MOBILE, "mobilenetv2_100", is_dozen=True),
+    *_timm(_MOBILE, "mobilenetv2_100"),
     *_timm(_MOBILE, "mobilenetv3_large_100"),
     *_torchvision(_MOBILE, "mobilenet_v2"),
     *_timm("ConvNeXt, InceptionNeXt", "convnext_tiny", "inception_next_tiny"),
     *_torchvision("ConvNeXt, InceptionNeXt", "convnext_tiny"),
     *_timm(_WINDOWS, "davit_tiny", "swin_tiny_patch4_window7_224"),
-    *_torchvision(_WINDOWS, "swin_t", is_dozen=True),
-    *_timm("LeViT", "levit_128s", is_dozen=True),
+    *_torchvision(_WINDOWS, "swin_t", is_representative=True),
+    *_timm("LeViT", "levit_128s", is_representative=True),
     _transformers("LeViT", "levit"),
     *_timm(_VITS, "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "cait_xxs24_224", "convit_tiny"),
     *_timm(_VITS, "coatnet_0_rw_224"),
     _transformers(_VITS, "cvt", preprocess=_square(224)),
     _transformers(_VITS, "vit", arguments={"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}),
-    *_timm("VOLO", "volo_d1_224", is_dozen=True),
+    *_timm("VOLO", "volo_d1_224"),
     *_timm(_MIXERS, "mixer_s32_224", "mixer_b16_224"),
-    *_timm(_MIXERS, "sequencer2d_s", is_dozen=True),
+    *_timm(_MIXERS, "sequencer2d_s"),
     *_timm(_EFFICIENT, "efficientnet_b0"),
-    *_timm(_EFFICIENT, "tf_efficientnet_cc_b0_4e", is_dozen=True),
+    *_timm(_EFFICIENT, "tf_efficientnet_cc_b0_4e", is_representative=True),
     *_timm(_REPARAM, "mobileone_s0", "repvit_m1", "starnet_s1"),
     _transformers(_MOBILE, "mobilevit", task=Task.CLASSIFY),
 )
 
 _DETECTORS: tuple[Entry, ...] = (
     *_torchvision(_BOXES, "ssd300_vgg16", task=Task.DETECT),
-    *_torchvision(_BOXES, "ssdlite320_mobilenet_v3_large", task=Task.DETECT, is_dozen=True),
+    *_torchvision(_BOXES, "ssdlite320_mobilenet_v3_large", task=Task.DETECT, is_representative=True),
     *_torchvision(
         _BOXES,
         "retinanet_resnet50_fpn",
@@ -137,7 +137,7 @@ _DETECTORS: tuple[Entry, ...] = (
             "use_mid_position_embeddings": False,
         },
         preprocess=_boxed(256),
-        is_dozen=True,
+        is_representative=True,
     ),
 )
 
@@ -154,9 +154,9 @@ _SEGMENTERS: tuple[Entry, ...] = (
         "lraspp_mobilenet_v3_large",
         task=Task.SEGMENT,
         preprocess={"width": 256, "height": 256},
-        is_dozen=True,
+        is_representative=True,
     ),
-    _transformers(_DENSE_HEADS, "segformer", task=Task.SEGMENT, preprocess=_square(256), is_dozen=True),
+    _transformers(_DENSE_HEADS, "segformer", task=Task.SEGMENT, preprocess=_square(256), is_representative=True),
     _transformers(_DENSE_HEADS, "dpt", task=Task.SEGMENT, arguments={"image_size": 224}, preprocess=_square(224)),
     _transformers(_DENSE_HEADS, "upernet", task=Task.SEGMENT, preprocess=_square(256)),
     _transformers(_DENSE_HEADS, "mask2former", task=Task.SEGMENT, preprocess=_square(256), time_limit_s=1200.0),
@@ -189,14 +189,14 @@ _FILES: tuple[Entry, ...] = (
         source="onnx",
         saved_from="timm/mobilenetv3_small_050",
         preprocess=_square(224),
-        is_dozen=True,
+        is_representative=True,
     ),
     Entry(
         family="Files",
         source="pt2",
         saved_from="timm/mobilenetv3_small_050",
         preprocess=_square(224),
-        is_dozen=True,
+        is_representative=True,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The representative dozen through the whole product. Promises held here: parity, int8, plan or named operator, served.
+"""The representative networks through the whole product: parity, int8, a plan or a named operator, served.
 
 Minutes: run by `make test-matrix`, each network in a child process as `make matrix` runs it.
 """
@@ -14,7 +14,7 @@ from tests.matrix.rows import Row, has_plan_tool
 from tests.matrix.runner import Budget, run_entries
 from tests.matrix.table import has_parity
 
-DOZEN = [entry for entry in ENTRIES if entry.is_dozen]
+REPRESENTATIVES = [entry for entry in ENTRIES if entry.is_representative]
 LIMIT_S = 1200.0
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(LIMIT_S + 300)]
@@ -25,11 +25,11 @@ def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Rows of the entries that this run's tests are about, two at a time."""
     chosen = {item.callspec.params["entry"].id for item in request.session.items if item.path == request.path}
     budget = Budget(jobs=min(2, len(os.sched_getaffinity(0))), limit_s=LIMIT_S)
-    entries = [entry for entry in DOZEN if entry.id in chosen]
+    entries = [entry for entry in REPRESENTATIVES if entry.id in chosen]
     return run_entries(entries, tmp_path_factory.mktemp("results"), budget, lambda entry, row: None)
 
 
-@pytest.mark.parametrize("entry", DOZEN, ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", REPRESENTATIVES, ids=lambda entry: entry.id)
 def test_network_comes_through(entry: Entry, rows: dict[str, Row]) -> None:
     row = rows[entry.id]
 
