@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from saccade.export.errors import PublishError
@@ -46,6 +46,7 @@ def next_version(model_dir: Path) -> Iterator[Path]:
 
     Raises PublishError for what the disk does not take.
     """
+    is_new = not model_dir.exists()
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=model_dir))
@@ -57,6 +58,10 @@ def next_version(model_dir: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise PublishError(f"cannot write to {model_dir}: {reason}; no version was added") from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds a version
+                model_dir.rmdir()
 
 
 def add_version(model_dir: Path, scratch: Path, finish: Callable[[int], None]) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from saccade.export.publish.repository import add_version, newest_manifest, version_numbers
+from saccade.export.errors import PublishError
+from saccade.export.publish.repository import add_version, newest_manifest, next_version, version_numbers
 
 
 def scratch(model_dir: Path, content: str = "made") -> Path:
@@ -64,3 +65,22 @@ def test_damaged_versions_have_no_manifest_to_compare_with(tmp_path: Path) -> No
 
     assert newest_manifest(tmp_path, "model") is None
     assert newest_manifest(tmp_path, "absent") is None
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_folder_of_a_model_goes_with_a_failed_publication_that_made_it(tmp_path: Path, was_there: bool) -> None:
+    if was_there:
+        (tmp_path / "model").mkdir()
+
+    with pytest.raises(PublishError), next_version(tmp_path / "model"):
+        raise PublishError("no manifest")
+
+    assert (tmp_path / "model").exists() == was_there
+
+
+def test_folder_of_a_model_stays_with_the_version_in_it(tmp_path: Path) -> None:
+    with next_version(tmp_path / "model") as made:
+        (made / "file").write_text("made")
+        add_version(tmp_path / "model", made, lambda number: None)
+
+    assert version_numbers(tmp_path / "model") == [1]
