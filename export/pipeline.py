@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import sys
@@ -32,6 +33,8 @@ from saccade.service import __version__
 from saccade.service.errors import SaccadeError
 
 _log = logging.getLogger(__name__)
+# What the system answers to a write that it does not take; other OSErrors of a step say themselves what is missing.
+_WRITE_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +201,11 @@ def _run_step(
             {"error": str(error)},
         )
     except Exception as error:  # converters and runtimes raise whatever they like; the other recipes still run
-        _log.exception("step_failed %s %s", loaded.recipe.model, name)
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, OSError) and error.errno in _WRITE_REFUSED:
+            text = f"cannot write to {error.filename or settings.work / loaded.recipe.model}: {error.strerror}"
+        else:
+            _log.exception("step_failed %s %s", loaded.recipe.model, name)
+            text = f"{type(error).__name__}: {error}".splitlines()[0]
         return StepResult(
             name, "failed" if step.scope == "model" else "lost", None, time.perf_counter() - start, {"error": text}
         )

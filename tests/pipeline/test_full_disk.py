@@ -1,4 +1,4 @@
-"""A full disk while publishing. Promises: whichever write fails, no version is added, and one sentence says why."""
+"""A full disk while a step works or publishes. Promises: no version is added, and one sentence says why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import pytest
 from click.testing import CliRunner
 
 from saccade.export import pipeline
+from saccade.export.artifact import Detail
 from saccade.export.cli.program import app
 from saccade.export.errors import PublishError
 from saccade.export.gate import settled_version
 from saccade.export.gate.settled_version import publish_settled
 from saccade.export.publish.publish import run_publish
 from saccade.export.publish.signing import Signer
+from saccade.export.step_table import STEPS
 from saccade.export.steps import StepContext
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.verify import verify_version
@@ -84,6 +86,23 @@ def publishing(write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.Mo
     return replace(contexts[-1], repository=tmp_path / "repository", signer=_SIGNER)
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG])
+def test_step_that_cannot_write_names_the_folder(
+    write_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def run(context: StepContext) -> Detail:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pipeline, "STEPS", (replace(STEPS[0], run=run), *STEPS[1:]))
+    monkeypatch.setattr(pipeline, "closure_digest", lambda module, packages: "0" * 64)
+    places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work"), "--json"]
+
+    result = CliRunner().invoke(app, ["run", str(write_recipe()), *places])
+
+    assert f"cannot write to {tmp_path}/work/tiny-classifier: {os.strerror(code)}" in result.output
+    assert "OSError" not in result.output
+
+
 def test_full_disk_at_any_write_adds_no_version(publishing: StepContext, monkeypatch: pytest.MonkeyPatch) -> None:
     root = publishing.repository
     with monkeypatch.context() as patch:
@@ -98,6 +117,7 @@ def test_full_disk_at_any_write_adds_no_version(publishing: StepContext, monkeyp
                 run_publish(publishing)
 
             assert not root.exists() or list_versions(root) == []
+            assert not (root / "tiny-classifier").exists()
             assert [path.name for path in root.rglob("*") if path.name.startswith((".publishing", ".truth"))] == []
             disk.fill_after(None)
             shutil.rmtree(root, ignore_errors=True)
