@@ -27,10 +27,11 @@ def signer_from(path: Path | None, *, no_sign: bool) -> Signer | None:
     """
     if no_sign:
         return None
+    password = os.environ.get(PASSWORD_VARIABLE)
     if path is not None:
-        return load_signer(path, os.environ.get(PASSWORD_VARIABLE))
+        return load_signer(path, password)
     try:
-        return account_signer()
+        return account_signer(password)
     except SigningError as error:
         click.echo(f"versions will be unsigned: {error}; --sign-key names a key, --no-sign asks for none", err=True)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from saccade.export.errors import SigningError
 from saccade.models.contract.manifest import MANIFEST_NAME
 from saccade.service.errors import RepositoryError, SignatureRefused, UnknownSigner, UnsignedVersion
-from saccade.service.repository.account_key import account_key_directory
+from saccade.service.repository.account_key import account_key_directory, open_folder_reason
 from saccade.service.repository.signature import (
     SIGNATURE_NAME,
     key_id_of,
@@ -47,6 +48,15 @@ class Signer:
     @property
     def public_key(self) -> bytes:
         return self.key.public_key().public_bytes_raw()
+
+    @property
+    def public_pem(self) -> bytes:
+        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def public_path(self) -> Path:
+        """Where its public key lies beside it."""
+        return self.path.with_name(f"{self.key_id}.pub.pem")
 
     @property
     def key_id(self) -> str:
@@ -78,23 +88,22 @@ def generate_keys(directory: Path, password: str | None) -> tuple[Path, Path]:
     signer = Signer(directory / PRIVATE_KEY_NAME, Ed25519PrivateKey.generate())
     encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
     private = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    public = signer.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    public_path = directory / f"{signer.key_id}.pub.pem"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write_new(signer.path, private, 0o600)
-        _write_new(public_path, public, 0o644)
+        _write_new(signer.public_path, signer.public_pem, 0o644)
     except FileExistsError as error:
         raise SigningError(f"{error.filename} is already there and stays; name another directory") from error
     except OSError as error:
         raise SigningError(f"cannot write keys to {directory}: {error.strerror}") from error
-    return signer.path, public_path
+    return signer.path, signer.public_path
 
 
-def account_signer() -> Signer:
-    """The account's own key, which the first call makes. Raises SigningError where there is none and none can be made.
+def account_signer(password: str | None = None) -> Signer:
+    """The account's own key, which the first call makes, not encrypted, because nobody is there to type a password.
 
-    It is not encrypted, because nobody is there to type a password.
+    Its public file is written again where it is gone, so that servers of the account trust what it signs. Raises
+    SigningError where there is no key and none can be made, and where other accounts may read it or write beside it.
     """
     directory = account_key_directory()
     if directory is None:
@@ -102,7 +111,30 @@ def account_signer() -> Signer:
     path = directory / PRIVATE_KEY_NAME
     if not os.path.exists(path):
         _make_account_key(directory)
-    return replace(load_signer(path, None), is_account=True)
+    try:
+        reason = open_folder_reason(directory)
+        if path.stat().st_mode & 0o077:
+            reason = reason or f"other accounts may use {path}: run `chmod 600 {shlex.quote(str(path))}`"
+        is_encrypted = b"ENCRYPTED" in path.read_bytes()
+    except OSError as error:
+        raise SigningError(f"cannot read the signing key {path}: {error.strerror}") from error
+    if reason:
+        raise SigningError(reason)
+    # The variable may be set for another key, so that it does not count for one that needs no password.
+    signer = replace(load_signer(path, password if is_encrypted else None), is_account=True)
+    _keep_public_file(signer)
+    return signer
+
+
+def _keep_public_file(signer: Signer) -> None:
+    path = signer.public_path
+    try:
+        if not path.is_file() or path.read_bytes() != signer.public_pem:
+            _write_by_rename(path, signer.public_pem)
+    except OSError as error:
+        raise SigningError(
+            f"servers would not trust this account's key: cannot write {path}: {error.strerror}"
+        ) from error
 
 
 def _make_account_key(directory: Path) -> None:
@@ -112,12 +144,18 @@ def _make_account_key(directory: Path) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))  # mode 0700
     except OSError as error:
         raise SigningError(f"cannot keep this account's signing key in {directory}: {error.strerror}") from error
+    path = directory / PRIVATE_KEY_NAME
     try:
         generate_keys(scratch, None)
         os.rename(scratch, directory)
     except OSError as error:
-        if not os.path.exists(directory / PRIVATE_KEY_NAME):
-            raise SigningError(f"cannot keep this account's signing key in {directory}: {error.strerror}") from error
+        if os.path.exists(path):
+            return
+        if os.path.lexists(directory):
+            what = f"{path} is a link that leads nowhere" if path.is_symlink() else f"{directory} holds no {path.name}"
+            advice = "put the key back, or move that folder away and the next run makes a new key"
+            raise SigningError(f"{what}: {advice}") from error
+        raise SigningError(f"cannot keep this account's signing key in {directory}: {error.strerror}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -168,17 +206,23 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 def _write_signature(version_dir: Path, content: bytes) -> None:
     """Writes by one rename, so that a server never reads half of it. The temporary file lies beside the version."""
+    path = version_dir / SIGNATURE_NAME
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".signing-", dir=version_dir.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            os.replace(name, version_dir / SIGNATURE_NAME)
-        except BaseException:
-            os.unlink(name)
-            raise
+        _write_by_rename(path, content, scratch_dir=version_dir.parent)
     except OSError as error:
-        raise SigningError(f"cannot write {version_dir / SIGNATURE_NAME}: {error.strerror}") from error
+        raise SigningError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write_by_rename(path: Path, content: bytes, scratch_dir: Path | None = None) -> None:
+    """Replaces a file that everybody may read, whole; the temporary file lies in `scratch_dir`, else beside it."""
+    descriptor, name = tempfile.mkstemp(prefix=".signing-", dir=scratch_dir or path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -27,7 +27,7 @@ def signed(version_dir: Path, key: Ed25519PrivateKey = KEY) -> Path:
 def write_account_key(config: Path, key: Ed25519PrivateKey = KEY) -> None:
     """Makes `key` the own one of an account whose XDG_CONFIG_HOME is `config`."""
     directory = config / "saccade" / "signing"
-    directory.mkdir(parents=True)
+    directory.mkdir(mode=0o700, parents=True)
     write_public_key(directory / f"{key_id_of(key.public_key().public_bytes_raw())}.pub.pem", key)
 
 

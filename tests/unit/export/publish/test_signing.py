@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -15,19 +12,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from saccade.export.cli.program import app, main
-from saccade.export.cli.signing import signer_from
 from saccade.export.errors import SigningError
 from saccade.export.pipeline import RunSettings, rerun_command
-from saccade.export.publish import signing
 from saccade.export.publish.signing import (
     PRIVATE_KEY_NAME,
     Signer,
-    account_signer,
     generate_keys,
     load_signer,
     sign_version,
 )
-from saccade.service.repository.account_key import account_public_keys
 from saccade.service.repository.signature import SIGNATURE_NAME
 from saccade.service.repository.trusted_keys import SignaturePolicy, load_trusted_keys
 from saccade.service.repository.verify import verify_version
@@ -233,112 +226,3 @@ def test_key_id_is_the_one_that_servers_compute(tmp_path: Path) -> None:
 
     assert list(load_trusted_keys([public])) == [public.name.removesuffix(".pub.pem")]
     assert KEY_ID == "56475aa75463474c"
-
-
-@pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings of an account without a key lie."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return tmp_path / "config"
-
-
-def test_first_call_makes_the_accounts_key_and_later_ones_read_it(account: Path) -> None:
-    first, second = account_signer(), account_signer()
-
-    assert first.key_id == second.key_id
-    assert first.path == account / "saccade" / "signing" / PRIVATE_KEY_NAME
-    assert stat.S_IMODE(first.path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(first.path.parent.stat().st_mode) == 0o700
-    assert [path.name for path in (account / "saccade").iterdir()] == ["signing"]
-    assert account_public_keys() == (first.path.parent / f"{first.key_id}.pub.pem",)
-
-
-def test_account_without_a_config_variable_keeps_its_key_at_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", "relative/is/ignored")
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-    assert account_signer().path.is_relative_to(tmp_path / ".config")
-
-
-def test_programs_that_start_at_once_agree_on_one_key(account: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        signers = list(pool.map(lambda _: account_signer(), range(8)))
-
-    assert len({signer.key_id for signer in signers}) == 1
-    assert [path.name for path in (account / "saccade").iterdir()] == ["signing"]
-
-
-def test_program_that_comes_second_takes_the_key_of_the_first(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one finishes between the look and the rename."""
-    others: list[Signer] = []
-    generate = signing.generate_keys
-
-    def generate_behind_another(directory: Path, password: str | None) -> tuple[Path, Path]:
-        if not others:
-            monkeypatch.setattr(signing, "generate_keys", generate)
-            others.append(account_signer())
-        return generate(directory, password)
-
-    monkeypatch.setattr(signing, "generate_keys", generate_behind_another)
-
-    assert account_signer().key_id == others[0].key_id
-
-
-def test_account_that_can_keep_no_key_publishes_unsigned_and_says_so(
-    account: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    account.write_text("a file, where a folder would have to be")
-
-    assert signer_from(None, no_sign=False) is None
-    said = capsys.readouterr().err
-    assert f"versions will be unsigned: cannot keep this account's signing key in {account}/saccade/signing" in said
-    assert "Not a directory" in said
-
-
-def test_account_without_a_home_publishes_unsigned_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CONFIG_HOME")
-    monkeypatch.setattr(Path, "home", homeless)
-
-    assert signer_from(None, no_sign=False) is None
-    assert "this account has no home directory" in capsys.readouterr().err
-    assert account_public_keys() == ()
-
-
-def test_full_disk_leaves_no_half_of_a_key(
-    account: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(path: Path, content: bytes, mode: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(signing, "_write_new", full)
-
-    assert signer_from(None, no_sign=False) is None
-    assert "No space left on device" in capsys.readouterr().err
-    assert list((account / "saccade").iterdir()) == []
-
-
-def test_damaged_account_key_is_named_and_nothing_is_signed(account: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = account_signer().path
-    path.write_bytes(b"damaged")
-
-    assert signer_from(None, no_sign=False) is None
-    assert f"{path} is no private PEM key" in capsys.readouterr().err
-
-
-def test_nobody_signs_where_nobody_shall(account: Path) -> None:
-    assert signer_from(None, no_sign=True) is None
-    assert not account.exists()
-
-
-def test_account_key_leaves_the_signatures_of_others(account: Path, version_dir: Path) -> None:
-    before = contents(signed(version_dir, OTHER_KEY))
-
-    assert not sign_version(version_dir, account_signer())
-    assert contents(version_dir) == before
