@@ -95,6 +95,7 @@ def _report(context: StepContext) -> ExportReport:
         task=recipe.task.task,
         labels=recipe.labels,
         preprocess=recipe.preprocess,
+        normalisation=recipe.normalisation,
         source=source_name(recipe.source),
         weights=weights_identity(context.loaded),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,7 +12,7 @@ from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import LibraryFigure, QualifyReport
 from saccade.export.reports.compression_report import QuantizedLayer, SparsityReport
 from saccade.models.contract.manifest import GateDecision, MetricFigure, OperatingPoint, TargetSupport
-from saccade.models.contract.specs import Frozen, PreprocessSpec, Task
+from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec, Task
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -70,6 +70,7 @@ class ExportReport(Frozen):
     task: Task
     labels: tuple[str, ...]
     preprocess: PreprocessSpec | None = None  # None: of an older report
+    normalisation: Normalisation | None = None  # None: of an older report
     source: str
     weights: str
     created: str  # ISO 8601, UTC

@@ -1,8 +1,8 @@
 """Holds a manifest and its files against the report that it lists.
 
-Promises: no verdict, figure or label is in one of them only, and every layer with weights multiplies in the file as the
-report says. The precision of layers is read from the graph without its weights, in milliseconds, so that servers
-ask for it before every load.
+Promises: no verdict, figure or label is in one of them only, checks have the limits of the report's thresholds, and
+every layer with weights multiplies in the file as the report says. The precision of layers is read from the graph
+without its weights, in milliseconds, so that servers ask for it before every load.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import orjson
 
 from saccade.models.contract.manifest import LatencyFigure, Manifest, Variant
 from saccade.service.errors import RepositoryError
+from saccade.service.repository.gate_agreement import gate_faults
 from saccade.service.repository.layer_precision import weighted_precisions
 from saccade.service.repository.onnx_graph import read_graph
 from saccade.service.repository.two_four import mask_violations
 
 REPORT_NAME = "report.json"
+_LABELS_NAME = "labels.txt"
 _GATE_STEP = "gate"  # of the lineage: an exporter that gated wrote a report
 _PRECISION_CHECK = "effective_precision"
 _SHARE_TOLERANCE = 1e-6
@@ -38,12 +40,39 @@ def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
         report = orjson.loads((version_dir / REPORT_NAME).read_bytes())
         differing = next(_differences(manifest, report), None)
         claims = [] if differing else _layer_claims(manifest, report)
+        fault = None if differing else next(_gate_faults(manifest, report), None)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{REPORT_NAME} is damaged ({error!r}); publish the version again") from error
     if differing is not None:
         raise RepositoryError(f"{differing} of the manifest is not what {REPORT_NAME} holds; publish the version again")
+    _ensure_label_lines(version_dir, manifest)
     for claim in claims:
         _ensure_layers(version_dir, claim)
+    if fault is not None:
+        raise RepositoryError(f"{fault}; publish the version again")
+
+
+def _ensure_label_lines(version_dir: Path, manifest: Manifest) -> None:
+    """Raises RepositoryError for a file of labels, one a line as they are, that names others than the manifest."""
+    if all(entry.path != _LABELS_NAME for entry in manifest.files):
+        return
+    try:
+        found = (version_dir / _LABELS_NAME).read_bytes()
+    except OSError as error:
+        raise RepositoryError(f"cannot read {_LABELS_NAME}: {error.strerror}") from error
+    if found != "".join(f"{label}\n" for label in manifest.labels).encode():
+        raise RepositoryError(f"the lines of {_LABELS_NAME} are not the manifest's labels; publish the version again")
+
+
+def _gate_faults(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]:
+    thresholds = report.get("thresholds", {})
+    mode = thresholds.get("mode")
+    if mode is not None and manifest.judged != (mode == "metric"):
+        yield f"the manifest says judged: {manifest.judged}, the gate of {REPORT_NAME} had mode {mode}"
+    found = {each["qualify"]["variant"]: each["qualify"] for each in report["variants"]}
+    for variant in manifest.variants:
+        for fault in gate_faults(variant, found[variant.name], thresholds):
+            yield f"variant {variant.name!r}: {fault}"
 
 
 def ensure_masks(version_dir: Path, manifest: Manifest) -> None:
@@ -122,6 +151,8 @@ def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
         yield "labels"
     if report.get("preprocess") not in (None, manifest.preprocess.model_dump(mode="json")):
         yield "preprocess"
+    if report.get("normalisation") not in (None, manifest.normalisation.model_dump(mode="json")):
+        yield "normalisation"
     if report["reference"] != manifest.reference_metric.model_dump(mode="json"):
         yield "reference_metric"
     found = {each["qualify"]["variant"]: each for each in report["variants"]}

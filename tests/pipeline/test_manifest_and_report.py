@@ -109,6 +109,70 @@ def test_another_precision_under_the_same_name_is_refused_although_everything_wa
         verify_version(version_dir)
 
 
+def forge_gate(version_dir: Path, name: str, edit: Callable[[Document], object]) -> None:
+    """The forger edits one check, or removes it, in manifest and report alike, and hashes everything."""
+
+    def forge(variants: list[Document]) -> None:
+        for variant in variants:
+            for check in list(variant["gate"]["checks"]):
+                if check["name"] == name and edit(check) is False:
+                    variant["gate"]["checks"].remove(check)
+
+    change(version_dir / "report.json", lambda report: forge(report["variants"]))
+    change(version_dir / "manifest.json", lambda manifest: forge(manifest["variants"]))
+    rehash(version_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "words"),
+    [
+        ("parity", lambda check: check.update(limit=9.0), "variant 'fp32': check parity has the limit 9.0"),
+        ("batch_invariance", lambda check: check.update(limit=None), "check batch_invariance has the limit None"),
+        ("hostile_inputs", lambda check: False, "'fp32': the gate has no check hostile_inputs, which mode parity"),
+        ("agreement", lambda check: False, "the gate has no check agreement"),
+    ],
+)
+def test_a_gate_that_is_not_the_one_of_the_thresholds_is_named_although_everything_was_hashed_again(
+    name: str, edit: Callable[[Document], object], words: str, version_dir: Path
+) -> None:
+    forge_gate(version_dir, name, edit)
+
+    with pytest.raises(RepositoryError, match=words):
+        verify_version(version_dir)
+
+
+def test_a_mode_that_the_manifest_does_not_tell_is_named(version_dir: Path) -> None:
+    change(version_dir / "report.json", lambda report: report["thresholds"].update(mode="metric"))
+    rehash(version_dir)
+
+    with pytest.raises(RepositoryError, match=r"judged: False, the gate of report\.json had mode metric"):
+        verify_version(version_dir)
+
+
+def test_label_lines_of_another_order_are_named_although_everything_was_hashed_again(version_dir: Path) -> None:
+    lines = (version_dir / "labels.txt").read_text().splitlines()
+    (version_dir / "labels.txt").write_text("".join(f"{line}\n" for line in reversed(lines)))
+    rehash(version_dir)
+
+    with pytest.raises(RepositoryError, match=r"lines of labels\.txt are not the manifest's labels"):
+        verify_version(version_dir)
+
+
+def test_another_normalisation_than_the_reports_is_named(version_dir: Path) -> None:
+    change(version_dir / "manifest.json", lambda manifest: manifest["normalisation"].update(mean=[0.5, 0.5, 0.5]))
+
+    with pytest.raises(RepositoryError, match="normalisation of the manifest"):
+        verify_version(version_dir)
+
+
+def test_an_older_report_without_thresholds_stays_valid(version_dir: Path) -> None:
+    change(version_dir / "report.json", lambda report: [report.pop(name) for name in ("thresholds", "normalisation")])
+    change(version_dir / "manifest.json", lambda manifest: manifest.update(judged=False))
+    rehash(version_dir)
+
+    verify_version(version_dir)
+
+
 def test_a_gated_version_without_its_report_is_refused(version_dir: Path) -> None:
     def edit(manifest: Document) -> None:
         manifest["files"] = [each for each in manifest["files"] if each["path"] != "report.json"]
