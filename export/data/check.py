@@ -139,7 +139,13 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     total = 0
     try:
         listing = list_pictures(
-            recipe.task.task, recipe.labels, data, root, findings, multi_label=recipe.task.multi_label
+            recipe.task.task,
+            recipe.labels,
+            data,
+            root,
+            findings,
+            multi_label=recipe.task.multi_label,
+            needs_labels=recipe.gate.needs_labels,
         )
         tallies = [
             _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels), recipe.task.task)
@@ -240,8 +246,9 @@ def _judge(
             findings.complain(text, text)
             continue
         if split.name in ("tuning", "test"):
-            for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
-                findings.complain(text, text)
+            if recipe.gate.needs_labels:
+                for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
+                    findings.complain(text, text)
             for text in truth_notes(recipe.labels, split):
                 findings.note(text, text)
     for text in _calibration_notes(loaded, splits):

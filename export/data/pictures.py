@@ -14,6 +14,7 @@ from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSamp
 from saccade.export.data.outlines import Outline, Size
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
+from saccade.models.contract.specs import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,28 @@ class MaskTruth:
 
 
 @dataclass(frozen=True, slots=True)
+class UnlabelledTruth:
+    """What is not known of a picture: its sample has no object, no label and no labelled pixel."""
+
+    task: Task
+    multi_label: bool = False
+
+    def sample(self, encoded: bytes, size: Size) -> Sample:
+        match self.task:
+            case Task.CLASSIFY:
+                return LabelsSample(encoded, ()) if self.multi_label else ClassSample(encoded, 0, is_labelled=False)
+            case Task.DETECT | Task.INSTANCES:
+                masks = () if self.task is Task.INSTANCES else None
+                no_ids = np.zeros(0, np.int64)
+                return DetectSample(encoded, np.zeros((0, 4)), no_ids, np.zeros(0, np.bool_), masks)
+            case Task.SEGMENT:
+                return SegmentSample(encoded, np.full(size[::-1], IGNORED, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     path: Path
-    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth
+    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth | UnlabelledTruth
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
         """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
@@ -95,6 +115,8 @@ class Picture:
                 boxes = self.truth.in_pixels(size)[kept]
                 masks = self.truth.masks(self.path, size, kept)
                 return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
+            case UnlabelledTruth():
+                return self.truth.sample(encoded, size)
             case MaskTruth():
                 return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
 

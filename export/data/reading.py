@@ -20,7 +20,15 @@ from PIL import Image
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
 from saccade.export.data.outlines import Size
-from saccade.export.data.pictures import BoxTruth, ClassTruth, LabelsTruth, MaskTruth, Picture, fitting_mask
+from saccade.export.data.pictures import (
+    BoxTruth,
+    ClassTruth,
+    LabelsTruth,
+    MaskTruth,
+    Picture,
+    UnlabelledTruth,
+    fitting_mask,
+)
 from saccade.export.errors import DataRefused
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
@@ -97,6 +105,8 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
             truth.masks(picture.path, size, ~beside)  # raises for one that does not fit
             crowds, bad_boxes = int(truth.is_crowd.sum()), int(beside.sum())
             ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~beside], return_counts=True)
+        case UnlabelledTruth():
+            ids = counts = np.zeros(0, np.int64)
         case MaskTruth() as truth:
             values, counts = np.unique(fitting_mask(picture.path, truth, size), return_counts=True)
             is_class = values < truth.classes if truth.classes <= IGNORED else np.ones(len(values), np.bool_)
