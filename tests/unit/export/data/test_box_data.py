@@ -158,6 +158,22 @@ def test_polygons_count_as_their_boxes_and_pictures_without_a_file_as_empty(tmp_
     np.testing.assert_allclose(samples[0].boxes, [[12, 9, 36, 36]])
 
 
+@pytest.mark.parametrize("point", ["0.9 0.9", "0.9 0.9 2", "0 0 0"])
+def test_points_of_a_pose_are_no_polygon(tmp_path: Path, point: str) -> None:
+    yolo_folder(tmp_path, line=" ".join(["{class_id} 0.5 0.5 0.25 0.5", *[point] * 4]))
+    dimensions = len(point.split())
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write(f"\nkpt_shape: [4, {dimensions}]\n")
+
+    report = checked(tmp_path, Task.DETECT)
+    samples, _ = folder_samples(Task.DETECT, LABELS, FolderData(path="unused"), tmp_path, "test")
+
+    assert report.complaints == ()
+    for sample in samples:
+        assert isinstance(sample, DetectSample)
+        np.testing.assert_allclose(sample.boxes, [[18.0, 9.0, 30.0, 27.0]])
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
