@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.export.data.bad_boxes import WrongForm
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.data.outlines import Outline, Size
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task
+
+_SLACK_PIXELS = 2.0  # boxes may reach this far out of the picture, or by this share of the side, if that is more
+_SLACK_SHARE = 0.05
+_LEAST_PIXELS = 0.99  # a side of one pixel, as fractions with few digits give it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,25 @@ class BoxTruth:
         except DataRefused as error:
             raise DataRefused(f"{path}: {error}") from error
 
-    def beside(self, size: Size) -> NDArray[np.bool_]:
-        """Tells which boxes lie wholly outside of the picture, (n,)."""
-        boxes = self.in_pixels(size)
-        return np.asarray((boxes[:, :2] >= size).any(1) | (boxes[:, 2:] <= 0).any(1), np.bool_)
+    def impossible(self, size: Size) -> NDArray[np.bool_]:
+        """Tells which boxes lie outside of the picture, reach far out of it or are smaller than a pixel, (n,)."""
+        boxes, sides = self.in_pixels(size), np.array(size, np.float64)
+        slack = np.maximum(_SLACK_PIXELS, _SLACK_SHARE * sides)
+        outside = (boxes[:, :2] >= sides) | (boxes[:, 2:] <= 0)
+        reaching = (boxes[:, :2] < -slack) | (boxes[:, 2:] > sides + slack)
+        tiny = boxes[:, 2:] - boxes[:, :2] < _LEAST_PIXELS
+        return np.asarray((outside | reaching | tiny).any(1), np.bool_)
+
+    def fitting_forms(self, size: Size) -> dict[WrongForm, int]:
+        """Returns how many boxes, as the file writes them, would make sense in each form that is often confused."""
+        extents = self.boxes[:, 2:] - self.boxes[:, :2]
+        places = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 if self.in_shares else self.boxes[:, :2]
+        most = np.ones(2) if self.in_shares else np.array(size, np.float64)
+        corners = int(((places >= 0) & (extents > places) & (extents <= most * 1.001 + 1e-6)).all(1).sum())
+        if self.in_shares:
+            return {"corners in fractions": corners}
+        fractions = int(((places >= 0) & (places <= 1.001) & (extents <= 1.001)).all(1).sum())
+        return {"fractions": fractions, "corners": corners}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +131,7 @@ class Picture:
             case LabelsTruth(class_ids):
                 return LabelsSample(encoded, class_ids)
             case BoxTruth():
-                kept = ~self.truth.beside(size)
+                kept = ~self.truth.impossible(size)
                 boxes = self.truth.in_pixels(size)[kept]
                 masks = self.truth.masks(self.path, size, kept)
                 return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
