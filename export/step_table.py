@@ -34,6 +34,7 @@ STEPS: tuple[Step, ...] = (
         config=lambda loaded: {
             **_parts(loaded, "task", "data", "labels"),
             "files": files_digest(loaded),
+            "needs_labels": loaded.recipe.gate.needs_labels,
         },
         tools=("numpy", "pillow", "simplejpeg", "msgspec"),
         is_measured=True,  # what it writes says how long it took

@@ -128,7 +128,9 @@ def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
     match task:
         case Task.CLASSIFY:
             right = [
-                item.prediction["classes"][0]["label"] == item.sample.truth["classes"][0]["label"] for item in answered
+                [each["label"] for each in item.prediction["classes"][:1]]
+                == [each["label"] for each in item.sample.truth["classes"][:1]]
+                for item in answered
             ]
             return "right label first", float(np.mean(right))
         case Task.DETECT | Task.INSTANCES:

@@ -176,4 +176,7 @@ def _class_ids(
             "recovery.labels_share: only classifiers of one label per picture learn from labels here; leave it at 0 "
             "for the teacher"
         )
-    return np.array([sample.class_id for sample in split.samples if isinstance(sample, ClassSample)], np.int64)
+    samples = [sample for sample in split.samples if isinstance(sample, ClassSample)]
+    if not all(sample.is_labelled for sample in samples):
+        raise RecipeError("recovery.labels_share: these pictures have no labels; leave it at 0 for the teacher")
+    return np.array([sample.class_id for sample in samples], np.int64)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, wrong_form
 from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
@@ -139,7 +139,13 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     total = 0
     try:
         listing = list_pictures(
-            recipe.task.task, recipe.labels, data, root, findings, multi_label=recipe.task.multi_label
+            recipe.task.task,
+            recipe.labels,
+            data,
+            root,
+            findings,
+            multi_label=recipe.task.multi_label,
+            needs_labels=recipe.gate.needs_labels,
         )
         tallies = [
             _Tally(name, listing.sources[name], data.max_images.get(name), len(recipe.labels), recipe.task.task)
@@ -178,6 +184,7 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
         takers = [tally for tally in tallies if tally.source.folder == folder]
         boxes = bad = 0
         first_bad = ""
+        forms: Counter[WrongForm] = Counter()
         for found in read_pictures(listing.pictures[folder][:most]):
             read += 1
             told(read, total)
@@ -185,11 +192,13 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
                 findings.complain(found.kind, found.sentence)
                 continue
             boxes, bad = boxes + int(found.class_counts.sum()) + found.bad_boxes, bad + found.bad_boxes
+            forms.update(found.forms)
             first_bad = first_bad or (f"in {found.path}" if found.bad_boxes else "")
             for tally in takers:
                 if tally.takes(found):
                     tally.add(found)
-        judge_bad_boxes(folder or "the set", bad, boxes, first_bad, data.limits.max_bad_boxes, findings)
+        form, limit = wrong_form(forms, boxes), data.limits.max_bad_boxes
+        judge_bad_boxes(folder or "the set", bad, boxes, first_bad, limit, findings, form)
     return read
 
 
@@ -240,8 +249,9 @@ def _judge(
             findings.complain(text, text)
             continue
         if split.name in ("tuning", "test"):
-            for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
-                findings.complain(text, text)
+            if recipe.gate.needs_labels:
+                for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
+                    findings.complain(text, text)
             for text in truth_notes(recipe.labels, split):
                 findings.note(text, text)
     for text in _calibration_notes(loaded, splits):

@@ -31,6 +31,7 @@ class DataStore:
             recipe.data,
             recipe.preprocess,
             recipe.labels,
+            recipe.gate.needs_labels,
             loaded.path.parent,
         )
         key = repr(parts)
@@ -45,7 +46,13 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
     if isinstance(recipe.data, FolderData):
         root = loaded.beside(recipe.data.path)
         return folder_samples(
-            recipe.task.task, recipe.labels, recipe.data, root, name, multi_label=recipe.task.multi_label
+            recipe.task.task,
+            recipe.labels,
+            recipe.data,
+            root,
+            name,
+            multi_label=recipe.task.multi_label,
+            needs_labels=recipe.gate.needs_labels,
         )[0]
     if name == "calibration":
         ensure_instances_disjoint("calibration", "test")

@@ -9,6 +9,7 @@ or one set of pictures, which is divided by the digest of each file. A set has o
   YOLO's label files (`data/yolo_boxes.py`)
 - segment-instances: the same, with COCO's `segmentation` of each object, or a polygon in each of YOLO's lines
 - segment: `images/NAME.jpg` and `masks/NAME.png` with one byte per pixel: the class id, or 255 where unlabelled
+- any pictures, where no label is needed (`data/unlabelled.py`)
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from saccade.export.data.split_sources import (
     completed_sources,
     split_folder_names,
 )
+from saccade.export.data.unlabelled import lacks_labels, unlabelled_pictures
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path, yolo_pictures
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData
@@ -80,12 +82,19 @@ def list_pictures(
     findings: Findings,
     *,
     multi_label: bool = False,
+    needs_labels: bool = True,
 ) -> Listing:
-    """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`."""
+    """Lists all pictures. Raises DataRefused for data that cannot be used; smaller faults are added to `findings`.
+
+    needs_labels: false where pictures without any labels will do.
+    """
     sources = split_sources(task, labels, root, findings)
     parts = {source.folder: root / source.folder for source in sources.values()}
     has_masks = task is Task.INSTANCES
     in_order, max_bad = data.order == "sorted", data.limits.max_bad_boxes
+    yolo = yolo_path(root) if task.has_boxes else None
+    if not needs_labels and yolo is None and lacks_labels(task, parts, labels, in_order, multi_label=multi_label):
+        return Listing(sources, _shuffled(unlabelled_pictures(task, parts, findings, multi_label=multi_label), root))
     match task:
         case Task.CLASSIFY if multi_label:
             pictures = label_pictures(parts, labels, in_order, findings)
@@ -96,7 +105,7 @@ def list_pictures(
             )
         case Task.CLASSIFY:
             pictures = class_pictures(parts, labels, in_order, findings)
-        case Task.DETECT | Task.INSTANCES if (yolo := yolo_path(root)) is not None:
+        case Task.DETECT | Task.INSTANCES if yolo is not None:
             pictures = yolo_pictures(read_yolo_file(yolo), labels, in_order, max_bad, findings, has_masks=has_masks)
         case Task.DETECT | Task.INSTANCES:
             pictures = coco_pictures(parts, labels, in_order, max_bad, findings, has_masks=has_masks)
@@ -106,11 +115,18 @@ def list_pictures(
 
 
 def folder_samples(
-    task: Task, labels: Sequence[str], data: FolderData, root: Path, name: Split, *, multi_label: bool = False
+    task: Task,
+    labels: Sequence[str],
+    data: FolderData,
+    root: Path,
+    name: Split,
+    *,
+    multi_label: bool = False,
+    needs_labels: bool = True,
 ) -> tuple[list[Sample], int]:
     """Returns the split's samples and how many more the folder holds. Raises DataRefused naming what does not fit."""
     findings = Findings()
-    listing = list_pictures(task, labels, data, root, findings, multi_label=multi_label)
+    listing = list_pictures(task, labels, data, root, findings, multi_label=multi_label, needs_labels=needs_labels)
     findings.ensure_no_complaints()
     if name not in listing.sources:
         raise DataRefused(f"data.path: {root} has no split {name!r}: add a folder of that name")

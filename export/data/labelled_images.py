@@ -19,6 +19,7 @@ class ClassSample:
 
     encoded: bytes
     class_id: int
+    is_labelled: bool = True  # false: nobody said what it shows, and class_id stands for nothing
 
 
 @dataclass(frozen=True, slots=True)

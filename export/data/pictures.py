@@ -10,10 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.export.data.bad_boxes import WrongForm
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.data.outlines import Outline, Size
 from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
+from saccade.models.contract.specs import Task
+
+_SLACK_PIXELS = 2.0  # boxes may reach this far out of the picture, or by this share of the side, if that is more
+_SLACK_SHARE = 0.05
+_LEAST_PIXELS = 0.99  # a side of one pixel, as fractions with few digits give it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +55,25 @@ class BoxTruth:
         except DataRefused as error:
             raise DataRefused(f"{path}: {error}") from error
 
-    def beside(self, size: Size) -> NDArray[np.bool_]:
-        """Tells which boxes lie wholly outside of the picture, (n,)."""
-        boxes = self.in_pixels(size)
-        return np.asarray((boxes[:, :2] >= size).any(1) | (boxes[:, 2:] <= 0).any(1), np.bool_)
+    def impossible(self, size: Size) -> NDArray[np.bool_]:
+        """Tells which boxes lie outside of the picture, reach far out of it or are smaller than a pixel, (n,)."""
+        boxes, sides = self.in_pixels(size), np.array(size, np.float64)
+        slack = np.maximum(_SLACK_PIXELS, _SLACK_SHARE * sides)
+        outside = (boxes[:, :2] >= sides) | (boxes[:, 2:] <= 0)
+        reaching = (boxes[:, :2] < -slack) | (boxes[:, 2:] > sides + slack)
+        tiny = boxes[:, 2:] - boxes[:, :2] < _LEAST_PIXELS
+        return np.asarray((outside | reaching | tiny).any(1), np.bool_)
+
+    def fitting_forms(self, size: Size) -> dict[WrongForm, int]:
+        """Returns how many boxes, as the file writes them, would make sense in each form that is often confused."""
+        extents = self.boxes[:, 2:] - self.boxes[:, :2]
+        places = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2 if self.in_shares else self.boxes[:, :2]
+        most = np.ones(2) if self.in_shares else np.array(size, np.float64)
+        corners = int(((places >= 0) & (extents > places) & (extents <= most * 1.001 + 1e-6)).all(1).sum())
+        if self.in_shares:
+            return {"corners in fractions": corners}
+        fractions = int(((places >= 0) & (places <= 1.001) & (extents <= 1.001)).all(1).sum())
+        return {"fractions": fractions, "corners": corners}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +100,28 @@ class MaskTruth:
 
 
 @dataclass(frozen=True, slots=True)
+class UnlabelledTruth:
+    """What is not known of a picture: its sample has no object, no label and no labelled pixel."""
+
+    task: Task
+    multi_label: bool = False
+
+    def sample(self, encoded: bytes, size: Size) -> Sample:
+        match self.task:
+            case Task.CLASSIFY:
+                return LabelsSample(encoded, ()) if self.multi_label else ClassSample(encoded, 0, is_labelled=False)
+            case Task.DETECT | Task.INSTANCES:
+                masks = () if self.task is Task.INSTANCES else None
+                no_ids = np.zeros(0, np.int64)
+                return DetectSample(encoded, np.zeros((0, 4)), no_ids, np.zeros(0, np.bool_), masks)
+            case Task.SEGMENT:
+                return SegmentSample(encoded, np.full(size[::-1], IGNORED, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     path: Path
-    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth
+    truth: ClassTruth | LabelsTruth | BoxTruth | MaskTruth | UnlabelledTruth
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
         """Builds the sample. Raises DataRefused when a mask cannot be read or does not fit."""
@@ -91,10 +131,12 @@ class Picture:
             case LabelsTruth(class_ids):
                 return LabelsSample(encoded, class_ids)
             case BoxTruth():
-                kept = ~self.truth.beside(size)
+                kept = ~self.truth.impossible(size)
                 boxes = self.truth.in_pixels(size)[kept]
                 masks = self.truth.masks(self.path, size, kept)
                 return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
+            case UnlabelledTruth():
+                return self.truth.sample(encoded, size)
             case MaskTruth():
                 return SegmentSample(encoded, fitting_mask(self.path, self.truth, size))
 

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.export.data.bad_boxes import WrongForm
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
 from saccade.export.data.outlines import Size
-from saccade.export.data.pictures import BoxTruth, ClassTruth, LabelsTruth, MaskTruth, Picture, fitting_mask
+from saccade.export.data.pictures import (
+    BoxTruth,
+    ClassTruth,
+    LabelsTruth,
+    MaskTruth,
+    Picture,
+    UnlabelledTruth,
+    fitting_mask,
+)
 from saccade.export.errors import DataRefused
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
@@ -50,7 +59,8 @@ class PictureFacts:
     class_counts: NDArray[np.int64]  # number of objects or pixels of each class
     crowds: int = 0
     unlabelled: int = 0  # mask pixels that nobody labelled
-    bad_boxes: int = 0  # boxes wholly outside of the picture
+    bad_boxes: int = 0  # boxes that are impossible in the picture
+    forms: Mapping[WrongForm, int] = field(default_factory=dict)  # number of boxes that fit each wrong form
 
 
 def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]:
@@ -86,6 +96,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
     """Collects the facts of one picture. Raises DataRefused when the truth contradicts the picture."""
     size = (pixels.shape[1], pixels.shape[0])
     crowds = unlabelled = bad_boxes = 0
+    forms: Mapping[WrongForm, int] = {}
     match picture.truth:
         case ClassTruth(class_id):
             ids, counts = np.array([class_id]), np.array([1])
@@ -93,10 +104,12 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
             ids, counts = np.array(class_ids, np.int64), np.ones(len(class_ids), np.int64)
         case BoxTruth() as truth:
             _ensure_declared(picture.path, truth, size)
-            beside = truth.beside(size)
-            truth.masks(picture.path, size, ~beside)  # raises for one that does not fit
-            crowds, bad_boxes = int(truth.is_crowd.sum()), int(beside.sum())
-            ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~beside], return_counts=True)
+            bad, forms = truth.impossible(size), truth.fitting_forms(size)
+            truth.masks(picture.path, size, ~bad)  # raises for one that does not fit
+            crowds, bad_boxes = int(truth.is_crowd.sum()), int(bad.sum())
+            ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~bad], return_counts=True)
+        case UnlabelledTruth():
+            ids = counts = np.zeros(0, np.int64)
         case MaskTruth() as truth:
             values, counts = np.unique(fitting_mask(picture.path, truth, size), return_counts=True)
             is_class = values < truth.classes if truth.classes <= IGNORED else np.ones(len(values), np.bool_)
@@ -112,6 +125,7 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
         crowds,
         unlabelled,
         bad_boxes,
+        forms,
     )
 
 

@@ -2,7 +2,7 @@
 
 A label file has one line per object, `class x y width height`, with centre and size as fractions of the picture's
 sides. A line `class x y x y x y ...` is a polygon, which counts as its bounding box where no mask is wanted. A picture
-without a label file shows no object.
+without a label file shows no object. Where data.yaml has `kpt_shape`, numbers after the box are points of a pose.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class YoloFile:
     path: Path
     names: tuple[str, ...]
     places: Mapping[str, tuple[Path, ...]]  # folders or list files, by the split's name in data.yaml
+    has_points: bool = False  # the points of a pose follow each box
 
 
 class YoloRow(NamedTuple):
@@ -78,7 +79,7 @@ def read_yolo_file(path: Path) -> YoloFile:
     }
     if not places:
         raise DataRefused(f"{path} names no pictures: write `train: images/train`, `val: images/val` and so on")
-    return YoloFile(path, tuple(str(name) for name in names), places)
+    return YoloFile(path, tuple(str(name) for name in names), places, document.get("kpt_shape") is not None)
 
 
 def yolo_pictures(
@@ -94,7 +95,7 @@ def yolo_pictures(
     ids = (ids_in_order if in_order else ids_by_name)(file.names, labels, str(file.path))
     class_ids = [ids[name] for name in file.names]
     return {
-        split: _part_pictures(places, class_ids, max_bad, findings, has_masks=has_masks)
+        split: _part_pictures(places, class_ids, max_bad, findings, has_masks=has_masks, has_points=file.has_points)
         for split, places in file.places.items()
     }
 
@@ -112,12 +113,18 @@ def _place(path: Path, base: Path, key: str, entry: str) -> Path:
 
 
 def _part_pictures(
-    places: Sequence[Path], class_ids: Sequence[int], max_bad: float, findings: Findings, *, has_masks: bool
+    places: Sequence[Path],
+    class_ids: Sequence[int],
+    max_bad: float,
+    findings: Findings,
+    *,
+    has_masks: bool,
+    has_points: bool,
 ) -> list[Picture]:
     paths = [path for place in places for path in _pictures_at(place, findings)]
     pictures, boxes, first, bad = [], 0, "", 0
     for path in paths:
-        rows = _rows(_label_path(path), len(class_ids), findings, has_masks=has_masks)
+        rows = _rows(_label_path(path), len(class_ids), findings, has_masks=has_masks, has_points=has_points)
         kept = [row for row in rows if min(row.box[2:]) > 0]
         if len(kept) < len(rows):
             bad += len(rows) - len(kept)
@@ -156,7 +163,7 @@ def _label_path(path: Path) -> Path:
     return Path(*parts)
 
 
-def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool) -> list[YoloRow]:
+def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool, has_points: bool) -> list[YoloRow]:
     """Reads each object."""
     if not path.is_file():
         findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
@@ -171,7 +178,8 @@ def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool) -> l
         if not line.strip():
             continue
         try:
-            rows.append(_row(line.split(), classes, has_masks=has_masks))
+            words = line.split()
+            rows.append(_row(words[:_FIELDS] if has_points else words, classes, has_masks=has_masks))
         except ValueError as error:
             findings.complain("label line", f"{path}, line {number}: {error}")
     return rows

@@ -105,6 +105,10 @@ class GateThresholds(Frozen):
     allow_random_weights: bool = False  # true: an untrained network may be published
     allow_loose_thresholds: bool = False  # true: limits beyond LOOSEST are accepted, and the report says so
 
+    @property
+    def needs_labels(self) -> bool:
+        return self.mode == "metric"
+
     def metric_drop_limit(self, variant: str) -> float:
         """Returns a variant's own limit, or the common one."""
         own: Mapping[str, float] = {name: limit for name, limit in self.max_metric_drop_by_variant.items()}

@@ -45,7 +45,8 @@ def _suffix(encoded: bytes) -> str:
 def sample_truth(sample: Sample, labels: tuple[str, ...]) -> dict[str, Any]:
     """Returns the truth in the terms of the API's answer: `classes`, `detections` or `segments`."""
     if isinstance(sample, ClassSample):
-        return {"classes": [{"label": labels[sample.class_id], "class_id": sample.class_id}]}
+        known = [sample.class_id] if sample.is_labelled else []
+        return {"classes": [{"label": labels[each], "class_id": each} for each in known]}
     if isinstance(sample, LabelsSample):
         return {"classes": [{"label": labels[each], "class_id": each} for each in sample.class_ids]}
     if isinstance(sample, DetectSample):

@@ -82,7 +82,9 @@ def mask_folders(root: Path, images: int = 12, values: Sequence[int] = (0, 1, 2)
         save(root / "masks" / f"{number}.png", encoded(Image.fromarray(mask)))
 
 
-def recipe_of(root: Path, task: Task, labels: Sequence[str] = LABELS, **data: Any) -> LoadedRecipe:
+def recipe_of(
+    root: Path, task: Task, labels: Sequence[str] = LABELS, gate: Mapping[str, Any] | None = None, **data: Any
+) -> LoadedRecipe:
     tasks: Mapping[Task, dict[str, Any]] = {
         Task.CLASSIFY: {"top_k": 1},
         Task.DETECT: {"max_detections": 10},
@@ -99,6 +101,7 @@ def recipe_of(root: Path, task: Task, labels: Sequence[str] = LABELS, **data: An
         "labels": list(labels),
         "preprocess": {"width": 16, "height": 16, "fit": "stretch"},
         "data": {"path": str(root), **data},
+        "gate": dict(gate or {}),
     }
     return LoadedRecipe(path=root.parent / "recipe.yaml", recipe=Recipe.model_validate(document), sha256="0" * 64)
 

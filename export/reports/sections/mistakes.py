@@ -36,24 +36,29 @@ def disagreement_section(report: ExportReport) -> Section:
         title = f"Amount: {seen[0][1].measure}"
         blocks.append(Table(("variant", "images that differ", "of"), rows, title))
     for variant, each in seen:
-        blocks.append(_gallery(variant, each) if each.examples else Text(f"{variant}: no image differs."))
+        has_truth = report.thresholds.needs_labels
+        blocks.append(
+            _gallery(variant, each, has_truth=has_truth) if each.examples else Text(f"{variant}: no image differs.")
+        )
     return Section("Answers that differ from the reference", tuple(blocks))
 
 
 def mistake_section(report: ExportReport) -> Section:
-    """Shows confusion matrices or precision-recall curves, then every class."""
+    """Shows confusion matrices or precision-recall curves, then every class; nothing of it is known without labels."""
+    if not report.thresholds.needs_labels:
+        return Section("Mistakes", (Text("Not measured: the recipe says gate: {mode: parity}."),))
     blocks = [block for variant in report.variants for block in _curves(report, variant)]
     return Section("Mistakes", (*blocks, _per_class(report), Plot("per_class", "the metric of each class")))
 
 
-def _gallery(variant: str, found: Disagreements) -> Gallery:
+def _gallery(variant: str, found: Disagreements, *, has_truth: bool) -> Gallery:
     pictures = tuple(
         ReportPicture(
             example_file(variant, each.file),
             f"image {each.image}: reference left, {variant} right",
             (
                 f"image {each.image}, amount {each.amount:.3g}",
-                f"truth: {each.truth}",
+                *([f"truth: {each.truth}"] if has_truth else []),
                 f"reference: {each.reference}",
                 f"{variant}: {each.variant}",
             ),

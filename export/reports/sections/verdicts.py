@@ -35,7 +35,8 @@ def verdict_section(report: ExportReport) -> Section:
         blocks.append(
             Text(
                 "Unjudged: the recipe says gate: {mode: parity}. Whether answers are right was not measured, only that "
-                "variants answer like the eager network; figures below come from labels that nobody vouches for.",
+                "variants answer like the eager network; figures below come from labels that nobody vouches for, or "
+                "from none.",
                 "bad",
             )
         )

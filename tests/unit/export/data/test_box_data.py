@@ -27,6 +27,7 @@ from tests.support.data_folders import (
 )
 
 Change = Callable[[dict[str, Any]], object]
+Form = Callable[[float, float, float, float], list[float]]
 
 
 def changed_coco(root: Path, change: Change) -> None:
@@ -107,11 +108,77 @@ def test_few_bad_boxes_are_left_out_and_said_where_the_recipe_allows_it(tmp_path
     refused = only_complaint(checked(tmp_path, Task.DETECT))
     report = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.05})
 
-    assert "1 of 24 boxes are null, without area or beside their picture" in refused
+    assert "1 of 24 boxes are null, smaller than a pixel or reach far out of their picture" in refused
     assert "max_bad_boxes: 0.042" in refused
     assert report.complaints == ()
     assert sum(sum(split.objects) for split in report.splits) == 23
     assert "the recipe asks for less than the defaults: data.limits.max_bad_boxes 0.05 (default 0.001)" in report.notes
+
+
+# Pictures are 48 x 36: boxes may reach 2.4 and 2 pixels out of them.
+@pytest.mark.parametrize(
+    ("box", "is_bad"),
+    [
+        ([0, 0, 48, 36], False),
+        ([-2.3, -1.9, 30, 20], False),
+        ([20, 20, 30.3, 17.9], False),
+        ([20, 20, 1, 1], False),
+        ([-2.5, 3, 30, 20], True),
+        ([3, -2.1, 30, 20], True),
+        ([20, 3, 30.5, 20], True),
+        ([3, 20, 20, 18.1], True),
+        ([3, 3, 0.5, 20], True),
+        ([3, 3, 20, 0.5], True),
+        ([-5000, -5000, 10000, 10000], True),
+    ],
+)
+def test_boxes_may_reach_a_little_out_of_their_picture(tmp_path: Path, box: list[float], is_bad: bool) -> None:
+    changed_coco(tmp_path, lambda d: d["annotations"][0].update(bbox=box))
+
+    complaints = checked(tmp_path, Task.DETECT).complaints
+
+    assert len(complaints) == is_bad
+    assert all("1 of 24 boxes" in each and "max_bad_boxes" in each for each in complaints)
+
+
+def random_corners(count: int) -> list[tuple[float, float, float, float]]:
+    """Boxes anywhere in a picture, x1 y1 x2 y2 as fractions of its sides."""
+    rng = np.random.default_rng(0)
+    lows, sizes = rng.uniform(0, 0.7, (count, 2)), rng.uniform(0.1, 0.3, (count, 2))
+    return [tuple(row) for row in np.concatenate([lows, lows + sizes], axis=1).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (lambda x1, y1, x2, y2: [48 * x1, 36 * y1, 48 * x2, 36 * y2], "looks like corners (x1 y1 x2 y2): a bbox is x,"),
+        (lambda x1, y1, x2, y2: [x1, y1, x2 - x1, y2 - y1], "looks like fractions of the picture: a bbox is in pixels"),
+        (lambda x1, y1, x2, y2: [x1, y1, x2, y2], "looks like fractions of the picture: a bbox is in pixels"),
+        (lambda x1, y1, x2, y2: [48 * x1, 36 * y1, 48 * (x2 - x1), 36 * (y2 - y1)], None),
+    ],
+)  # fmt: skip
+def test_boxes_in_the_wrong_form_are_recognised(tmp_path: Path, written: Form, text: str | None) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for row, corners in zip(document["annotations"], random_corners(24), strict=True):
+            row["bbox"] = written(*corners)
+
+    changed_coco(tmp_path, change)
+
+    complaints = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.2}).complaints
+
+    assert bool(complaints) == (text is not None)
+    assert all(text in each and "max_bad_boxes" not in each for each in complaints[:1] if text)
+
+
+def test_corners_in_yolo_files_are_recognised(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    for path, corners in zip(sorted(tmp_path.glob("*/labels/*.txt")), random_corners(36), strict=True):
+        path.write_text(" ".join(str(value) for value in (0, *corners)))
+
+    complaints = checked(tmp_path, Task.DETECT).complaints
+
+    assert len(complaints) == 3
+    assert all("looks like corners (x1 y1 x2 y2): write the centre and the size" in each for each in complaints)
 
 
 def test_truncated_annotations_are_no_json(tmp_path: Path) -> None:
@@ -158,6 +225,22 @@ def test_polygons_count_as_their_boxes_and_pictures_without_a_file_as_empty(tmp_
     np.testing.assert_allclose(samples[0].boxes, [[12, 9, 36, 36]])
 
 
+@pytest.mark.parametrize("point", ["0.9 0.9", "0.9 0.9 2", "0 0 0"])
+def test_points_of_a_pose_are_no_polygon(tmp_path: Path, point: str) -> None:
+    yolo_folder(tmp_path, line=" ".join(["{class_id} 0.5 0.5 0.25 0.5", *[point] * 4]))
+    dimensions = len(point.split())
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write(f"\nkpt_shape: [4, {dimensions}]\n")
+
+    report = checked(tmp_path, Task.DETECT)
+    samples, _ = folder_samples(Task.DETECT, LABELS, FolderData(path="unused"), tmp_path, "test")
+
+    assert report.complaints == ()
+    for sample in samples:
+        assert isinstance(sample, DetectSample)
+        np.testing.assert_allclose(sample.boxes, [[18.0, 9.0, 30.0, 27.0]])
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -165,7 +248,7 @@ def test_polygons_count_as_their_boxes_and_pictures_without_a_file_as_empty(tmp_
         ("0 24 18 10 10", "line 1: 24 is no share of the picture"),
         ("0 0.5 0.5 0.2", "line 1: there are 4 numbers"),
         ("red 0.5 0.5 0.2 0.2", "is not five numbers"),
-        ("0 0.5 0.5 0 0.2", "36 of 36 boxes are null, without area"),
+        ("0 0.5 0.5 0 0.2", "36 of 36 boxes are null, smaller than a pixel"),
     ],
 )
 def test_faults_of_yolo_files_are_named(tmp_path: Path, line: str, text: str) -> None:
