@@ -198,7 +198,7 @@ def test_as_many_images_as_allowed_are_answered(server: Server) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/v1/models/nobody/predict", "classifier, detector, segmenter"),
+        ("/v1/models/nobody/predict", "classifier, detector, instances, segmenter"),
         ("/v1/models/classifier/versions/9/predict", "1, 2"),
         ("/v1/models/classifier/versions/01/predict", "1, 2"),
         ("/v1/models/classifier/versions/latest/predict", "1, 2"),
