@@ -1,4 +1,4 @@
-"""Graphs of ONNX files as real exporters write them: in any order, with rows that are no pictures, constants anywhere."""
+"""Graphs of ONNX files as real exporters write them: nodes in any order, rows that are no pictures, constants."""
 
 from __future__ import annotations
 
