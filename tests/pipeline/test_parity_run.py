@@ -18,6 +18,7 @@ from saccade.export.pipeline import Listener, RunSettings, run_pipeline
 from saccade.export.recipe import load_recipe
 from saccade.models.contract.manifest import read_manifest
 from saccade.service.repository.report_agreement import ensure_report_agrees
+from tests.pipeline.conftest import WriteRecipe
 
 SIDE = 16
 _QUIET = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
@@ -73,9 +74,25 @@ def test_a_flat_folder_of_pictures_is_published_unjudged(recipe: Path, tmp_path:
     assert variant.gate.accepted
     assert not manifest.judged
     ensure_report_agrees(version, manifest)
-    assert "Unjudged" in (version / "report.md").read_text()
+    report = (version / "report.md").read_text()
+    assert "Unjudged" in report
+    assert "Not measured: the recipe says gate: {mode: parity}." in report
+    assert "truth" not in report
     truths = json.loads((tmp_path / "repository/.samples/classify/truth.json").read_bytes())["images"]
     assert all(truth["classes"] == [] for truth in truths.values())
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_detectors_and_segmenters_need_no_labels_either(recipe: Path, write_recipe: WriteRecipe, task: str) -> None:
+    gate = {"mode": "parity", "allow_random_weights": True}
+    loaded = load_recipe(write_recipe(task, data=str(recipe.parent / "pictures"), variants=["fp32"], gate=gate))
+
+    settings = RunSettings(recipe.parent / "work", recipe.parent / "repository")
+    results = run_pipeline(loaded, settings, DataStore(), _QUIET)
+
+    assert results[-1].status == "done", results[-1].detail
+    manifest, _ = read_manifest(settings.repository / f"tiny-{task}{'er' if task == 'segment' else 'or'}" / "1")
+    assert not manifest.judged
 
 
 def test_the_same_folder_is_refused_where_a_metric_is_asked_for(recipe: Path, tmp_path: Path) -> None:
