@@ -42,7 +42,7 @@ QUICK: Document = {
     # Random weights recognise nothing: what is tested is the way through, not the network.
     "gate": QUICK_GATE,
 }
-_TASKS: dict[str, Document] = {
+TASKS: dict[str, Document] = {
     "classify": {
         "model": "tiny-classifier",
         "source": {"kind": "module", "factory": "tiny_networks:TinyClassifier"},
@@ -73,7 +73,7 @@ def write_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRecipe
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "tiny"))
 
     def write(task: str = "classify", **sections: object) -> Path:
-        document = copy.deepcopy(QUICK | _TASKS[task]) | sections
+        document = copy.deepcopy(QUICK | TASKS[task]) | sections
         path = tmp_path / f"{task}.yaml"
         path.write_text(yaml.safe_dump(document))
         return path
@@ -85,5 +85,5 @@ def write_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRecipe
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """A version that waits for a device; nothing that is tested on it may change it."""
     gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
-    sections = copy.deepcopy(QUICK | _TASKS["classify"] | {"gate": gate})
+    sections = copy.deepcopy(QUICK | TASKS["classify"] | {"gate": gate})
     return publish_tiny(tmp_path_factory.mktemp("published"), sections)

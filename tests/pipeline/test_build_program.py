@@ -20,7 +20,7 @@ from saccade.export.plans import runtime
 from saccade.export.plans.runtime import find_tensorrt
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.plans import PlanStore, engines_root
-from tests.pipeline.conftest import _QUICK, _TASKS
+from tests.pipeline.conftest import QUICK, TASKS
 from tests.support.published_graphs import publish_graphs
 
 pytestmark = pytest.mark.skipif(find_tensorrt("tensorrt_rtx") is None, reason="the rtx extra is not installed")
@@ -31,7 +31,7 @@ RTX = ("--runtime", "tensorrt_rtx")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with tiny-classifier/1, made by the exporter itself."""
     root = tmp_path_factory.mktemp("exported")
-    document = _QUICK | _TASKS["classify"] | {"variants": ["fp32", "fp16", "int8-cpu", "int8-trt"]}
+    document = QUICK | TASKS["classify"] | {"variants": ["fp32", "fp16", "int8-cpu", "int8-trt"]}
     document["source"] = {"kind": "module", "factory": "tiny_networks:WideClassifier"}
     (root / "recipe.yaml").write_text(yaml.safe_dump(document))
     with pytest.MonkeyPatch.context() as patch:

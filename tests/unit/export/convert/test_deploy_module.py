@@ -111,7 +111,9 @@ def test_classify_head_equals_the_textbook() -> None:
     task = TaskSpec(task=Task.CLASSIFY, top_k=3)
 
     for found, expected in zip(
-        ClassifyHead(3)(raw), plain_answer(Network(nn.Identity(), "logits"), task, PREPROCESS, raw), strict=True
+        ClassifyHead(3, "softmax")(raw),
+        plain_answer(Network(nn.Identity(), "logits"), task, PREPROCESS, raw),
+        strict=True,
     ):
         assert torch.equal(found, expected)
 

@@ -95,10 +95,17 @@ def test_empty_directory_is_refused(tmp_path: Path) -> None:
         load_trusted_keys([tmp_path])
 
 
+@pytest.fixture
+def _account_without_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "account"))
+
+
+@pytest.mark.usefixtures("_account_without_keys")
 def test_policy_without_keys_checks_nothing() -> None:
     assert signature_policy((), is_required=False) is NO_SIGNATURES
 
 
+@pytest.mark.usefixtures("_account_without_keys")
 def test_policy_has_the_keys_and_the_demand(tmp_path: Path) -> None:
     policy = signature_policy([write_public_key(tmp_path / "key.pem")], is_required=True)
 
