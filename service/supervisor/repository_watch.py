@@ -111,7 +111,6 @@ class RepositoryWatch:
         fields = {"model": key.model, "version": key.version}
         version = await asyncio.to_thread(verify_version, found.path, self._signatures)
         ensure_judged(version.manifest, allow_unjudged=settings.allow_unjudged)
-        specs_for(version.manifest, self._other_devices, settings)
         ensure_fits_slot(version.manifest, settings)
         if not version.manifest.judged:
             log.warning("version_unjudged", **fields)

@@ -3,62 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import orjson
 import pytest
-import structlog
-from click.testing import CliRunner, Result
 
 from saccade.models.contract.manifest import GateCheck, GateDecision, MeasuredDevice
 from saccade.service import __version__
-from saccade.service.cli import program as cli
 from saccade.service.cli.predict import predict_path
 from saccade.service.cli.predict_text import summary_of
-from saccade.service.settings import PREFIX, Settings
+from saccade.service.settings import Settings
 from tests.support.images import red_png
+from tests.support.program_runs import exit_code_of, run
 from tests.support.server import ROOT
 from tests.support.signing import KEY_ID, signed, write_public_key
 from tests.support.terminal import lines_of, on_terminal
 from tests.support.versions import manifest_for, publish, with_variants
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """`serve` sends logs to a stderr that ends with its test."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-    structlog.contextvars.clear_contextvars()
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    publish(tmp_path, manifest_for("digits", 1))
-    publish(tmp_path, manifest_for("digits", 2))
-    return tmp_path
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.saccade, arguments)
-
-
-def exit_code_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Of the whole program, with errors turned into codes."""
-    monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def test_version_is_the_packages_own() -> None:

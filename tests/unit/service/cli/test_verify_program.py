@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import structlog
-from click.testing import CliRunner, Result
 
-from saccade.service.cli import program as cli
-from saccade.service.settings import PREFIX, Settings
+from tests.support.program_runs import exit_code_of, run
 from tests.support.signing import KEY_ID, OTHER_KEY, signed, write_account_key, write_public_key
-from tests.support.versions import manifest_for, publish
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """`serve` sends logs to a stderr that ends with its test."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-    structlog.contextvars.clear_contextvars()
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    publish(tmp_path, manifest_for("digits", 1))
-    publish(tmp_path, manifest_for("digits", 2))
-    return tmp_path
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.saccade, arguments)
-
-
-def exit_code_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Of the whole program, with errors turned into codes."""
-    monkeypatch.setattr(sys, "argv", ["saccade", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 def test_repository_verify_fails_when_any_version_must_not_be_served(repository: Path) -> None:
