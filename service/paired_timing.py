@@ -1,27 +1,34 @@
-"""Times variants in turns: rounds of short blocks whose order is drawn anew, so that all meet the same disturbances."""
+"""Times variants in turns, opened anew each round, so that all meet the same disturbances.
+
+Where a session's memory happens to lie makes it faster or slower by some percent for as long as it is open: of two
+sessions of one file one would win every turn. So a round opens every variant afresh, in a drawn order, and counts once.
+"""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
 from saccade.models.contract.paired_speed import CONFIDENCE, MIN_ROUNDS, PairedSpeed, paired_speed
 
+ROUNDS = 9  # at 95 % the interval leaves one round out at either end
 Run = Callable[[], object]
-_WARM_UP = 2
+Open = Callable[[], AbstractContextManager[Sequence[Run]]]  # a variant's runs, one per batch size
 
 
 @dataclass(frozen=True, slots=True)
 class TimingLimits:
-    """How long to measure; at least MIN_ROUNDS rounds are made whatever they take."""
+    """How long to measure; at least MIN_ROUNDS rounds of one turn are made whatever they take."""
 
-    rounds: int
+    turns: int  # in each round
     budget_s: float  # of all rounds together
-    block_s: float  # of one variant at one batch size in one round; a block has at least one run
+    block_s: float  # of one variant at one batch size in one turn; a block has at least one run
+    rounds: int = ROUNDS
 
 
 @dataclass(slots=True)
@@ -37,63 +44,83 @@ class Timings:
 
 
 def timed_in_turns(
-    runs: Mapping[str, Sequence[Run]],
+    variants: Mapping[str, Open],
     limits: TimingLimits,
     clock: Callable[[], float] = time.perf_counter,
     seed: int = 0,
 ) -> Timings:
-    """Times every variant's runs, one per batch size. A variant whose run raises is left out from then on."""
-    turns = _Turns(runs, limits.block_s, clock)
-    turns.warm_up()
-    order, deadline_s = random.Random(seed), clock() + limits.budget_s
-    for number in range(max(limits.rounds, MIN_ROUNDS)):
-        if number >= MIN_ROUNDS and clock() >= deadline_s:
+    """Times every variant's runs. A variant that fails to open or to run is left out from then on."""
+    order, start_s = random.Random(seed), clock()
+    rounds = max(limits.rounds, MIN_ROUNDS)
+    left, timings = dict(variants), Timings({name: [] for name in variants})
+    for number in range(rounds):
+        if number >= MIN_ROUNDS and clock() >= start_s + limits.budget_s:
             break
-        turns.round(order)
-    return turns.timings
+        with ExitStack() as stack:
+            deadline_s = start_s + limits.budget_s * (number + 1) / rounds
+            current = _Round(stack, clock, order)
+            current.open(left)
+            current.take_turns(limits.turns, limits.block_s, deadline_s)
+            for name, reason in current.failures.items():
+                timings.failures[name] = reason
+                timings.blocks.pop(name)
+                left.pop(name)
+            for name, blocks in current.blocks.items():
+                timings.blocks[name].append(blocks)
+    return timings
 
 
-class _Turns:
-    """The variants that are still timed."""
+class _Round:
+    """Variants opened side by side, and the seconds of their runs."""
 
-    def __init__(self, runs: Mapping[str, Sequence[Run]], block_s: float, clock: Callable[[], float]) -> None:
-        self.timings = Timings({name: [] for name in runs})
-        self._runs = dict(runs)
-        self._sizes = range(max(map(len, runs.values()), default=0))
-        self._block_s = block_s
+    def __init__(self, stack: ExitStack, clock: Callable[[], float], order: random.Random) -> None:
+        self.blocks: dict[str, list[list[float]]] = {}
+        self.failures: dict[str, str] = {}
+        self._runs: dict[str, Sequence[Run]] = {}
+        self._stack = stack
         self._clock = clock
+        self._order = order
 
-    def warm_up(self) -> None:
-        for name in list(self._runs):
-            for index in self._sizes:
-                for _ in range(_WARM_UP):
-                    self._block(name, index, 0.0)
+    def open(self, variants: Mapping[str, Open]) -> None:
+        """Opens the variants in a drawn order and runs each once, which is slower than any later run."""
+        for name in self._order.sample(list(variants), len(variants)):
+            try:
+                self._runs[name] = self._stack.enter_context(variants[name]())
+                for run in self._runs[name]:
+                    run()
+            except Exception as error:  # runtimes raise whatever they like; the other variants are still timed
+                self._leave_out(name, error)
+            else:
+                self.blocks[name] = [[] for _ in self._runs[name]]
 
-    def round(self, order: random.Random) -> None:
-        found: dict[str, list[list[float]]] = {name: [] for name in self._runs}
-        for index in self._sizes:
-            for name in order.sample(list(self._runs), len(self._runs)):
-                found[name].append(self._block(name, index, self._block_s))
-        for name in self._runs:
-            self.timings.blocks[name].append(found[name])
+    def take_turns(self, turns: int, block_s: float, deadline_s: float) -> None:
+        sizes = range(max(map(len, self._runs.values()), default=0))
+        for number in range(max(1, turns)):
+            if number and self._clock() >= deadline_s:
+                return
+            for size in sizes:
+                for name in self._order.sample(list(self._runs), len(self._runs)):
+                    self._take_turn(name, size, block_s)
 
-    def _block(self, name: str, index: int, block_s: float) -> list[float]:
-        """Seconds of runs that fill a block. Of several the first does not count: it meets another variant's caches."""
-        if name not in self._runs:
-            return []
+    def _take_turn(self, name: str, size: int, block_s: float) -> None:
+        """Runs until a block is full. Of several runs the first does not count: it meets another variant's caches."""
         seconds: list[float] = []
         start_s = last_s = self._clock()
         try:
             while not seconds or last_s - start_s < block_s:
-                self._runs[name][index]()
+                self._runs[name][size]()
                 now_s = self._clock()
                 seconds.append(now_s - last_s)
                 last_s = now_s
-        except Exception as error:  # runtimes raise whatever they like; the other variants are still timed
-            self.timings.failures[name] = str(error).partition("\n")[0] or type(error).__name__
-            self.timings.blocks.pop(name)
-            self._runs.pop(name)
-        return seconds[1:] or seconds
+        except Exception as error:  # as in `open`
+            self._leave_out(name, error)
+        else:
+            self.blocks[name][size] += seconds[1:] or seconds
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        self.failures[name] = str(error).partition("\n")[0] or type(error).__name__
+        self._runs.pop(name, None)
+        self.blocks.pop(name, None)
 
 
 def pairs_of(

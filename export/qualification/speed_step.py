@@ -6,7 +6,9 @@ nothing: its figures say why, and the gate denies it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +31,7 @@ from saccade.export.variants import TRAITS, VariantKind
 from saccade.models.contract.manifest import LatencyFigure
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from saccade.service.paired_timing import TimingLimits, Timings, pairs_of, timed_in_turns
+from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, Timings, pairs_of, timed_in_turns
 from saccade.service.repository.variants import ROUNDING
 
 SPEED_FILE = "speed.json"
@@ -85,25 +86,17 @@ def timed_files(files: Mapping[str, Path], recipe: Recipe, images: NDArray[np.ui
     batches = [batch_of(images, size) for size in recipe.allowed_batch_sizes]
     spec = recipe.qualify
     limits = TimingLimits(
-        rounds=spec.latency_repeats,
+        turns=math.ceil(spec.latency_repeats / ROUNDS),
         budget_s=spec.latency_budget_s * len(batches) * len(files),
         block_s=spec.latency_budget_s / spec.latency_repeats,
     )
-    opened: dict[str, OnnxRuntimeBackend] = {}
-    failures: dict[str, str] = {}
-    try:
-        for name, file in files.items():
-            try:
-                opened[name] = open_racing_backend(file, recipe)
-            except Exception as error:  # runtimes raise whatever they like; the other variants are still timed
-                failures[name] = str(error).partition("\n")[0] or type(error).__name__
-        runs = {name: [partial(backend.infer, batch) for batch in batches] for name, backend in opened.items()}
-        timings = timed_in_turns(runs, limits)
-    finally:
-        for backend in opened.values():
-            backend.close()
-    timings.failures.update(failures)
-    return timings
+
+    @contextmanager
+    def runs_of(file: Path) -> Iterator[list[Run]]:
+        with closing(open_racing_backend(file, recipe)) as backend:
+            yield [partial(backend.infer, batch) for batch in batches]
+
+    return timed_in_turns({name: partial(runs_of, file) for name, file in files.items()}, limits)
 
 
 def by_exactness(names: Sequence[VariantKind]) -> list[VariantKind]:

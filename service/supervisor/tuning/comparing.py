@@ -6,6 +6,9 @@ It reads a `Comparison` as JSON from standard input and writes `ComparedHere` to
 from __future__ import annotations
 
 import sys
+import timeit
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +19,11 @@ from saccade.models.contract.paired_speed import MIN_ROUNDS
 from saccade.service.backends.base import UInt8Array
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
-from saccade.service.errors import RepositoryError, SaccadeError
-from saccade.service.paired_timing import TimingLimits, pairs_of, timed_in_turns
+from saccade.service.errors import RepositoryError
+from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, pairs_of, timed_in_turns
 from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
 
-_ROUNDS = 40
+_TURNS = 5
 _AIMED_RUNS = 2 * MIN_ROUNDS + 2  # with warm-up; more than an interval needs, because a busy machine takes longer
 
 
@@ -30,44 +33,43 @@ def compare(order: Comparison) -> ComparedHere:
     manifest, found = read_manifest(version_dir)
     if found != order.manifest_sha256:
         raise RepositoryError("the manifest changed after it was verified")
-    opened: dict[str, OnnxRuntimeBackend] = {}
-    failures: dict[str, str] = {}
-    for name in order.variants:
-        try:
-            request = load_request(
-                version_dir,
-                manifest,
-                name,
-                device="cpu",
-                threads=order.threads,
-                allow_spinning=order.allow_spinning,
-                batch_sizes=order.batch_sizes,
-            )
-            opened[name] = OnnxRuntimeBackend(request)
-        except SaccadeError as error:
-            failures[name] = str(error)
+
+    @contextmanager
+    def runs_of(name: str, sizes: tuple[int, ...]) -> Iterator[list[Run]]:
+        request = load_request(
+            version_dir,
+            manifest,
+            name,
+            device="cpu",
+            threads=order.threads,
+            allow_spinning=order.allow_spinning,
+            batch_sizes=order.batch_sizes,
+        )
+        with closing(OnnxRuntimeBackend(request)) as backend:
+            yield [partial(backend.infer, noise(size)) for size in sizes]
 
     def noise(size: int) -> UInt8Array:
         return np.random.default_rng(size).integers(0, 256, (size, *manifest.input.shape), np.uint8)
 
-    first = timed_in_turns({name: [partial(each.infer, noise(1))] for name, each in opened.items()}, _limits(0.0, 1))
-    lone_s = sum(min(min(block) for blocks in rounds for block in blocks) for rounds in first.blocks.values())
+    lone_s = 0.0
+    failures: dict[str, str] = {}
+    for name in order.variants:
+        try:
+            with runs_of(name, (1,)) as (run,):
+                lone_s += min(timeit.repeat(run, number=1, repeat=3))
+        except Exception as error:  # runtimes raise whatever they like; the other variants are still timed
+            failures[name] = str(error).partition("\n")[0] or type(error).__name__
     sizes = sizes_within(order.budget_s, lone_s, order.batch_sizes)
-    runs = {name: [partial(opened[name].infer, noise(size)) for size in sizes] for name in first.blocks}
-    timings = timed_in_turns(runs, _limits(order.budget_s, len(runs) * len(sizes)))
-    return ComparedHere(
-        pairs=pairs_of(timings, order.variants, "cpu", sizes), failures=failures | first.failures | timings.failures
-    )
+    runs = {name: partial(runs_of, name, sizes) for name in order.variants if name not in failures}
+    block_s = order.budget_s / (ROUNDS * _TURNS * max(1, len(runs) * len(sizes)))
+    timings = timed_in_turns(runs, TimingLimits(_TURNS, order.budget_s, block_s))
+    return ComparedHere(pairs=pairs_of(timings, order.variants, "cpu", sizes), failures=failures | timings.failures)
 
 
 def sizes_within(budget_s: float, image_s: float, batch_sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Batch size one, and the largest at which enough rounds fit; `image_s` is one image's time in all variants."""
     fitting = [size for size in batch_sizes if (batch_sizes[0] + size) * image_s * _AIMED_RUNS <= budget_s]
     return tuple(sorted({batch_sizes[0], max(fitting, default=batch_sizes[0])}))
-
-
-def _limits(budget_s: float, blocks: int) -> TimingLimits:
-    return TimingLimits(_ROUNDS, budget_s, budget_s / (_ROUNDS * max(1, blocks)))
 
 
 def main() -> None:
