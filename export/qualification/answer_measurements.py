@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +43,12 @@ def parity_figures(
 
 def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
     """Compares the answers to an image alone and in batches of every allowed size."""
-    errors: list[float | None] = []
+    errors: list[list[float]] = []
     disagreements: list[float] = []
     for size in recipe.allowed_batch_sizes[1:]:
         batch = batch_of(images, size)
         together = backend.infer(batch)
+        errors.append([])
         for row in range(max(0, size - _INVARIANCE_IMAGES), size):
             alone = backend.infer(batch[row : row + 1])
             gap = answer_difference(
@@ -54,13 +57,17 @@ def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArra
                 recipe.task.task,
                 multi_label=recipe.task.multi_label,
             )
-            errors.append(gap.relative_l2)
+            errors[-1].append(math.inf if gap.relative_l2 is None else gap.relative_l2)
             disagreements.append(gap.id_disagreement)
-    finite = [error for error in errors if error is not None]
     return BatchInvariance(
-        relative_l2=max(finite, default=0.0) if len(finite) == len(errors) else None,
+        relative_l2=_finite(max(map(max, errors), default=0.0)),
+        usual_l2=_finite(max(map(median, errors), default=0.0)),
         id_disagreement=max(disagreements, default=0.0),
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def hostile_figures(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[HostileFigure, ...]:

@@ -85,7 +85,8 @@ class HostileFigure(Frozen):
 class BatchInvariance(Frozen):
     """Difference of an image alone and within a batch, for the worst of all allowed batch sizes."""
 
-    relative_l2: float | None
+    relative_l2: float | None  # of the worst image
+    usual_l2: float | None = None  # of half the images at that size at most
     id_disagreement: float  # share of differing class ids or mask pixels
 
 

@@ -101,6 +101,26 @@ def test_int8_is_denied_by_one_error_that_is_not_finite_and_not_by_ids_that_diff
     assert failed_checks(decided(changed(INT8, parity=(parity(0.3), parity(None))))) == ["parity"]
 
 
+@pytest.mark.parametrize(
+    ("invariance", "is_accepted"),
+    [
+        (BatchInvariance(relative_l2=0.066, usual_l2=0.0, id_disagreement=0.0), True),  # seen: 1 image of 10
+        (BatchInvariance(relative_l2=0.4, usual_l2=0.0, id_disagreement=0.0), False),  # beyond what rounding cost
+        (BatchInvariance(relative_l2=0.066, usual_l2=0.006, id_disagreement=0.0), False),
+        (BatchInvariance(relative_l2=None, usual_l2=0.0, id_disagreement=0.0), False),
+        (BatchInvariance(relative_l2=0.066, id_disagreement=0.0), False),
+    ],
+)
+def test_int8_that_is_emulated_may_round_one_image_the_other_way(
+    invariance: BatchInvariance, is_accepted: bool
+) -> None:
+    emulated = changed(INT8, variant="int8-trt", parity=(parity(0.3),), batch_invariance=invariance)
+    assert ("batch_invariance" in failed_checks(decided(emulated))) != is_accepted
+
+    served_here = changed(INT8, parity=(parity(0.3),), batch_invariance=invariance)
+    assert failed_checks(decided(served_here)) == ["batch_invariance"]
+
+
 def test_slowest_batch_size_decides_the_ratio_and_the_fastest_the_throughput() -> None:
     slow = GOOD.speed[0].model_copy(update={"batch_size": 8, "ratio": 0.5})
     gates = GateThresholds(min_speed_ratio=0.8, speed_ratio_gates=True)
