@@ -7,7 +7,7 @@ SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the 
 LONELY := tests/api tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -18,7 +18,10 @@ $(READY): pyproject.toml constraints.txt .ci/setup
 demo: export ## export, gate, publish, serve, predict: the whole job; exits 0
 	$(PYTHON) -m saccade.export.cli.demo --repository $(SACCADE_REPOSITORY)
 
-export: $(READY) ## the three reference networks into $(SACCADE_REPOSITORY)
+export: $(READY) ## the three reference networks into $(SACCADE_REPOSITORY), as far as processors serve them
+	.venv/bin/saccade-export run $(RECIPES) --repository $(SACCADE_REPOSITORY) --variant fp32 --variant int8-cpu
+
+export-all: $(READY) ## every variant of them, those for GPUs too, measured by emulation
 	.venv/bin/saccade-export run $(RECIPES) --repository $(SACCADE_REPOSITORY)
 
 serve: export ## keep serving on port 8000

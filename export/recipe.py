@@ -215,6 +215,7 @@ class LoadedRecipe(Frozen):
     sha256: str
     quantized: str = ""  # what shows that the weights are int8 already and served as they are; empty: float
     given: Path = Path("recipe.yaml")  # the path as the user gave it, which reports repeat in commands
+    left_out: tuple[VariantKind, ...] = ()  # variants of the recipe that this run does not make
 
     @property
     def weights_path(self) -> Path | None:
@@ -230,6 +231,18 @@ class LoadedRecipe(Frozen):
     def beside(self, path: str) -> Path:
         """Makes a path of the recipe absolute."""
         return (self.path.parent / path).resolve()
+
+    def with_variants(self, names: Sequence[VariantKind]) -> LoadedRecipe:
+        """Leaves out all variants but the named ones. Raises RecipeError for one that the recipe does not have."""
+        unknown = [name for name in names if name not in self.recipe.variants]
+        if unknown:
+            listed = ", ".join(self.recipe.variants)
+            raise RecipeError(f"{self.given} has no variant {', '.join(unknown)}: write it in `variants`, now {listed}")
+        kept = tuple(name for name in self.recipe.variants if name in names)
+        left_out = tuple(name for name in self.recipe.variants if name not in names)
+        return self.model_copy(
+            update={"recipe": self.recipe.model_copy(update={"variants": kept}), "left_out": left_out}
+        )
 
     def network_request(self) -> NetworkRequest:
         recipe = self.recipe

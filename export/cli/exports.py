@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,25 @@ from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, read_report
 from saccade.export.reports.html_report import html
 from saccade.export.reports.report_files import markdown, pictures_beside, write_report
+from saccade.export.variants import VariantKind
 
 DONE, FAILED = 0, 1
 
 
-def export(paths: Iterable[Path], settings: RunSettings, *, verbose: bool, as_json: bool) -> int:
-    """Runs every recipe, even after earlier ones failed, and returns the exit code.
+def export(
+    paths: Iterable[Path],
+    settings: RunSettings,
+    *,
+    variants: Sequence[VariantKind] = (),
+    verbose: bool,
+    as_json: bool,
+) -> int:
+    """Runs every recipe, even after earlier ones failed, and returns the exit code. Without `variants` all are made.
 
     The lines for people go to stdout, or to stderr where stdout carries JSON; the verdicts are the last ones.
     """
     recipes = [load_recipe(path) for path in paths]
+    recipes = [loaded.with_variants(variants) if variants else loaded for loaded in recipes]
     console, data = console_for(is_stderr=as_json), DataStore()
     outcomes: list[list[StepResult]] = []
     for loaded in recipes:
@@ -65,6 +74,8 @@ def _tell(console: Console, loaded: LoadedRecipe, results: list[StepResult], *, 
     report = None if gate is None else read_report(gate.file(REPORT_JSON))
     if report is not None and verbose:
         console.print(report_table(report))
+    if loaded.left_out:
+        console.print(f"{loaded.recipe.model}: left out by --variant: {', '.join(loaded.left_out)}", soft_wrap=True)
     for text in verdict_lines(loaded.recipe.model, results, report):
         style = "" if not console.is_terminal else "bold green" if _is_good(results) else "bold red"
         console.print(text, markup=False, soft_wrap=True, style=style)

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, say_reading
+from saccade.export.variants import VariantKind
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of every step, and the gate's whole table")
 
 
 @click.command()
 @click.argument("recipes", type=FILE, nargs=-1, required=True)
+@click.option(
+    "--variant",
+    "variants",
+    type=click.Choice(get_args(VariantKind)),
+    multiple=True,
+    help="make only this one of the recipe's; repeat for several",
+)
 @options.repository
 @options.work
 @options.sign_key
@@ -26,6 +35,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of eve
 @options.as_json
 def run(
     recipes: tuple[Path, ...],
+    variants: tuple[VariantKind, ...],
     repository: Path,
     work: Path,
     sign_key: Path | None,
@@ -40,7 +50,7 @@ def run(
     from saccade.export.pipeline import RunSettings
 
     settings = RunSettings(work, repository, signer=signer_from(sign_key, no_sign=no_sign))
-    sys.exit(export(recipes, settings, verbose=verbose, as_json=as_json))
+    sys.exit(export(recipes, settings, variants=variants, verbose=verbose, as_json=as_json))
 
 
 @click.command()

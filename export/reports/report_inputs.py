@@ -26,7 +26,9 @@ def command_of(context: StepContext) -> str:
     """Returns the command that makes this report again, with the paths as they were given."""
     work = context.out.parent.parent  # steps write to <work>/<model>/<step>
     words = ("saccade-export", "run", context.loaded.given, "--repository", context.repository, "--work", work)
-    return shlex.join(str(word) for word in words)
+    loaded = context.loaded
+    chosen = [word for name in loaded.recipe.variants if loaded.left_out for word in ("--variant", name)]
+    return shlex.join(str(word) for word in (*words, *chosen))
 
 
 def split_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:

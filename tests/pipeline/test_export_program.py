@@ -56,6 +56,24 @@ def test_report_renders_again_from_a_version_directory(version_dir: Path, tmp_pa
         assert (tmp_path / "again" / name).read_bytes() == (version_dir / name).read_bytes()
 
 
+def test_one_variant_of_the_recipe_is_made_and_another_word_is_refused(
+    write_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    recipe = str(write_recipe(variants=["fp32", "int8-cpu"]))
+    places = ["--repository", str(tmp_path / "repository"), "--work", str(tmp_path / "work")]
+
+    result = CliRunner().invoke(app, ["run", recipe, "--variant", "fp32", *places])
+    refused = CliRunner().invoke(app, ["run", recipe, "--variant", "fp16", *places])
+
+    assert result.exit_code == 0, result.output
+    assert "tiny-classifier: left out by --variant: int8-cpu\n" in result.output
+    version = tmp_path / "repository" / "tiny-classifier" / "1"
+    assert not (version / "int8-cpu.onnx").exists()
+    assert "--variant fp32" in (version / "report.md").read_text()
+    assert refused.exit_code != 0
+    assert "has no variant fp16" in str(refused.exception)
+
+
 def test_report_prints_the_page_and_the_page_names_the_command(version_dir: Path) -> None:
     page = CliRunner().invoke(app, ["report", str(version_dir), "--format", "html"]).output
 
