@@ -48,7 +48,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def served_state(server: ServerOptions, model: str) -> dict[str, Any]:
-    """Returns generation, labels, problem and quarantined versions as the server has them. Raises RepositoryError without an answer."""
+    """Returns what the server has in force, and its quarantined versions. Raises RepositoryError without an answer."""
     with server.client() as client:
         return _state(_model(client, model))
 
@@ -70,7 +70,9 @@ def wait_for(server: ServerOptions, model: str, document: ServingDocument) -> di
                     return state
                 for version, found in states.items():
                     if found in ("failed", "quarantined"):
-                        raise RepositoryError(f"version {version} of {model!r} is {found}: {versions[version]['reason']}")
+                        raise RepositoryError(
+                            f"version {version} of {model!r} is {found}: {versions[version]['reason']}"
+                        )
             elif f"generation {document.generation} " in state["problem"]:
                 raise RepositoryError(f"{server.url} refuses the change: {state['problem']}")
             if time.monotonic() > deadline_s:

@@ -52,10 +52,9 @@ class Supervisor:
             signatures,
             ReconcilerEvents(self._send_catalog, lambda: min(self._acknowledged.values(), default=None)),
         )
-        reconciler = self._reconciler
-        events = DeviceEvents(
-            reconciler.from_worker, self._worker_lost, reconciler.wake, reconciler.quarantines.first_run_limit_s
-        )
+        self._quarantines = self._reconciler.quarantines
+        limit_s = self._quarantines.first_run_limit_s
+        events = DeviceEvents(self._reconciler.from_worker, self._worker_lost, self._reconciler.wake, limit_s)
         self._devices = {
             device: DeviceSupervision(
                 device, settings, runtime_dir / f"worker-{index}", self._child_environment(), events

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -41,7 +42,7 @@ class Ledger:
     def gap_s(self) -> float:
         """The longest time in which a request failed and none succeeded."""
         good = [at for at, status, _ in self.answers if status == 200]
-        return max((later - earlier for earlier, later in zip(good, good[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(good)), default=0.0)
 
     def p99_ms(self) -> float:
         return 1000 * sorted(self.seconds)[int(0.99 * len(self.seconds))]
@@ -81,9 +82,9 @@ def canary(server: Server, repository: Path, version: int, share: str = "0.2") -
     assert ended.returncode == 0, ended.stderr
 
 
-def promote(server: Server, repository: Path, version: int) -> None:
+def promote(server: Server, repository: Path, version: int, *waiting: str) -> None:
     options = ("--repository", str(repository), "--url", server.base_url, MODEL)
-    ended = call_saccade("rollout", "promote", *options, str(version), "--wait")
+    ended = call_saccade("rollout", "promote", *options, str(version), *waiting)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -98,7 +99,7 @@ def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_a
     publish_fake(root, MODEL, 1)
     publish_fake(root, OTHER, 1)
     with running_server(root, tmp_path, **TWO_DEVICES) as server:
-        promote(server, root, 1)
+        promote(server, root, 1, "--wait")
         publish_fake(root, MODEL, 2, content=CRASH_ON_ANSWER)
         with flowing(server, MODEL) as ledger, flowing(server, OTHER) as other:
             canary(server, root, 2)
@@ -141,7 +142,7 @@ def test_canary_that_answers_500_loses_its_traffic(tmp_path: Path, content: byte
     root = tmp_path / "repository"
     publish_fake(root, MODEL, 1)
     with running_server(root, tmp_path) as server:
-        promote(server, root, 1)
+        promote(server, root, 1, "--wait")
         publish_fake(root, MODEL, 2, content=content)
         with flowing(server, MODEL) as ledger:
             canary(server, root, 2)
@@ -158,7 +159,7 @@ def test_promoted_version_that_fails_gives_way_to_the_one_before_without_a_load(
     root = tmp_path / "repository"
     publish_fake(root, MODEL, 1)
     with running_server(root, tmp_path, versions_per_model=1) as server:
-        promote(server, root, 1)
+        promote(server, root, 1, "--wait")
         publish_fake(root, MODEL, 2, content=FAIL_ON_ANSWER)
         with flowing(server, MODEL) as ledger:
             promote(server, root, 2)
@@ -169,6 +170,11 @@ def test_promoted_version_that_fails_gives_way_to_the_one_before_without_a_load(
         assert ledger.answers[-1][1:] == (200, "1")
         assert server.model(MODEL)["default_version"] == "1"
         assert len(server.events("version_ready")) == 2
+
+
+def serving_devices(server: Server) -> int:
+    version = server.version(OTHER, 1)
+    return sum(item["state"] == "ready" for item in version["instances"]) if version else 0
 
 
 def test_version_that_kills_its_worker_twice_is_quarantined_and_another_model_goes_on(tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_version_that_kills_its_worker_twice_is_quarantined_and_another_model_go
             for number in (1, 2):
                 assert server.predict(MODEL, CRASH_PNG).status_code == 503
                 wait_until(lambda number=number: server.metric("saccade_worker_restarts_total") == number, what="lost")
-                server.wait_ready()
+                wait_until(lambda: serving_devices(server) == 2, what="both devices serve the other model again")
             found = server.wait_state(MODEL, 1, "quarantined")
             answers_again(server, other, 300)
         print(f"other: p99 {calm.p99_ms():.1f} -> {other.p99_ms():.1f} ms, failed {other.failures()}")

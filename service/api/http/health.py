@@ -12,7 +12,7 @@ from saccade.service.ipc.messages import Catalog
 
 EMPTY_REPOSITORY = "the model repository holds no version"
 _NO_PINS: Mapping[str, int] = {}
-_GIVEN_UP = {VersionState.FAILED: "failed", VersionState.QUARANTINED: "is quarantined"}
+_GIVEN_UP: Mapping[str, str] = {VersionState.FAILED: "failed", VersionState.QUARANTINED: "is quarantined"}
 _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 
 
@@ -43,8 +43,9 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool, pins: Mapping[
 def _failed_pin(catalog: Catalog, pins: Mapping[str, int]) -> str | None:
     """A new pod whose pinned version fails must not replace an old one, even where its other models are ready."""
     for status in catalog.versions:
-        if pins.get(status.model) == status.version and status.state in _GIVEN_UP:
-            return f"pinned version {status.version} of {status.model!r} {_GIVEN_UP[status.state]}: {status.reason}"
+        given_up = _GIVEN_UP.get(status.state)
+        if given_up and pins.get(status.model) == status.version:
+            return f"pinned version {status.version} of {status.model!r} {given_up}: {status.reason}"
     return None
 
 
