@@ -76,9 +76,9 @@ def flowing(server: Server, model: str) -> Iterator[Ledger]:
         client.result()
 
 
-def canary(server: Server, repository: Path, version: int, share: str = "0.2") -> None:
+def canary(server: Server, repository: Path, version: int, *waiting: str, share: str = "0.2") -> None:
     options = ("--repository", str(repository), "--url", server.base_url, MODEL)
-    ended = call_saccade("rollout", "canary", *options, str(version), "--share", share, "--wait")
+    ended = call_saccade("rollout", "canary", *options, str(version), "--share", share, *waiting)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -91,7 +91,7 @@ def promote(server: Server, repository: Path, version: int, *waiting: str) -> No
 def answers_again(server: Server, ledger: Ledger, more: int = 50) -> None:
     """Waits until requests were answered after what happened."""
     count = len(ledger.answers)
-    wait_until(lambda: len(ledger.answers) > count + more, what="requests go on")
+    wait_until(lambda: len(ledger.answers) > count + more, 60.0, "requests go on")
 
 
 def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_answers(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_a
         server.wait_ready()
 
         # and a newer desired state that names it has it tried again
-        canary(server, root, 2, share="0.1")
+        canary(server, root, 2, "--wait", share="0.1")
         assert server.version(MODEL, 2)["state"] == "ready"  # type: ignore[index]
 
 
