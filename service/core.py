@@ -17,6 +17,7 @@ class VersionState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     UNLOADING = "unloading"
+    QUARANTINED = "quarantined"  # it killed workers or failed requests; not loaded again until it is asked for
 
 
 class Outcome(StrEnum):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from saccade.export.artifact import Artifact, Detail, file_sha256
 from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.wrap import read_extra_outputs
@@ -22,6 +24,7 @@ from saccade.export.publish.repository import add_version, next_version, readabl
 from saccade.export.publish.samples import write_samples
 from saccade.export.publish.signing import Signer, sign_version
 from saccade.export.qualification.reference import read_reference, reference_answers
+from saccade.export.qualification.serving import open_backend
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, VariantReport, read_report
 from saccade.export.sources.specs import source_name
 from saccade.export.steps import StepContext, qualified_name
@@ -34,6 +37,7 @@ from saccade.models.contract.manifest import (
     Variant,
     manifest_bytes,
 )
+from saccade.models.contract.replay import MOST_PICTURES, REPLAY_FILE, picture_count, replay_bytes
 from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
 from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
@@ -120,6 +124,7 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, published: 
         if path.name != "step.json":
             shutil.copyfile(path, scratch / path.name)
     _add_evidence(scratch, context, published)
+    _add_replay(scratch, context, published)
     _write(scratch / LABELS_FILE, "".join(f"{label}\n" for label in report.labels).encode())
 
 
@@ -133,6 +138,23 @@ def _add_evidence(scratch: Path, context: StepContext, published: list[VariantRe
         write_evidence(
             scratch / EVIDENCE_FILE, split, reference_answers(context.inputs["reference"], context.recipe), count
         )
+
+
+def _add_replay(scratch: Path, context: StepContext, published: list[VariantReport]) -> None:
+    """Adds a few test pictures with each variant's answers, which a server repeats before it serves."""
+    images = context.data.split(context.loaded, "test").images[:MOST_PICTURES]
+    answers = {}
+    for variant in published:
+        backend = open_backend(_made(context, variant).file(MODEL_FILE), context.recipe)
+        parts = [backend.infer(images[index : index + 1]) for index in range(len(images))]
+        backend.close()
+        tensors = output_tensors(context.recipe.task, context.recipe.preprocess)
+        rows = [part[: len(tensors)] for part in parts]
+        answers[variant.qualify.variant] = [np.concatenate(each) for each in zip(*rows, strict=True)]
+    size = sum(each.nbytes for tensors in answers.values() for each in tensors) + images.nbytes
+    count = picture_count(size // len(images))
+    kept = {name: [each[:count] for each in tensors] for name, tensors in answers.items()}
+    _write(scratch / REPLAY_FILE, replay_bytes(images[:count], kept))
 
 
 def _manifest(

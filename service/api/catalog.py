@@ -15,18 +15,38 @@ from dataclasses import dataclass, field
 from saccade.models.contract.manifest import Manifest
 from saccade.service.api.canary import CANARY, goes_to_canary
 from saccade.service.core import STABLE, VersionKey, VersionState
-from saccade.service.errors import BadParameter, NotFound, NotLoaded, NotReady
-from saccade.service.ipc.messages import Catalog, InstanceStatus, ModelStatus, Usage, VersionStatus
+from saccade.service.errors import (
+    BadParameter,
+    InferenceFailed,
+    NotFinite,
+    NotFound,
+    NotLoaded,
+    NotReady,
+    SaccadeError,
+)
+from saccade.service.ipc.messages import Answered, Catalog, InstanceStatus, ModelStatus, Usage, VersionStatus
 from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
 
 
 @dataclass(slots=True)
 class VersionUsage:
-    """How many requests of this process use a version now, and when the last one ended, on the monotonic clock."""
+    """How many requests of this process use a version now, when the last one ended (monotonic), and how they ended."""
 
     in_flight: int = 0
     last_used_s: float = 0.0
+    answered: int = 0  # since they were last reported, as the next two
+    failed: int = 0
+    not_finite: int = 0
+
+    def count(self, errors: Collection[SaccadeError | None]) -> None:
+        """Counts a request by its images' errors. One that was refused, shed or late says nothing of a version."""
+        failures = [error for error in errors if isinstance(error, InferenceFailed) or type(error) is SaccadeError]
+        if failures:
+            self.failed += 1
+            self.not_finite += any(isinstance(error, NotFinite) for error in failures)
+        elif None in errors:
+            self.answered += 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +180,19 @@ class ServingCatalog:
         self._reported = now
         return changed
 
+    def answers(self, *, only_if_failed: bool) -> tuple[Answered, ...]:
+        """Returns how requests ended since the last call that returned any; if so asked, none where none failed."""
+        usages = self._usages.items()
+        if only_if_failed and not any(usage.failed for _, usage in usages):
+            return ()
+        counts = []
+        for key, usage in usages:
+            if usage.answered or usage.failed:
+                ended = (usage.answered + usage.failed, usage.failed, usage.not_finite)
+                counts.append(Answered(key.model, key.version, *ended))
+                usage.answered = usage.failed = usage.not_finite = 0
+        return tuple(counts)
+
     def routed(
         self, model: str, version: str | None, label: str | None, routing_key: bytes
     ) -> tuple[str, str | None, str | None]:
@@ -279,7 +312,8 @@ def _key(status: VersionStatus) -> VersionKey:
 
 def _loads_on_request(status: VersionStatus) -> bool:
     """Returns whether a request for this version may wait until it is loaded."""
-    return status.on_demand and status.state not in (VersionState.READY, VersionState.FAILED)
+    settled = (VersionState.READY, VersionState.FAILED, VersionState.QUARANTINED)
+    return status.on_demand and status.state not in settled
 
 
 def _not_loaded(statuses: list[VersionStatus], version: int) -> NotLoaded:

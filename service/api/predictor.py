@@ -120,13 +120,20 @@ class Predictor:
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
         request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level)
+        answers = await self._answers(images, admitted.permits, request)
+        target.usage.count([answer.error for answer in answers])
+        return answers
+
+    async def _answers(
+        self, images: Sequence[Image | SaccadeError], permits: Sequence[Permit], request: _Request
+    ) -> list[ImageAnswer]:
         if len(images) == 1:
-            return [await self._answer(images[0], admitted.permits[0], request)]
-        waiting = [None] * (len(images) - len(admitted.permits))
+            return [await self._answer(images[0], permits[0], request)]
+        waiting = [None] * (len(images) - len(permits))
         async with asyncio.TaskGroup() as tasks:
             answers = [
                 tasks.create_task(self._answer(image, permit, request))
-                for image, permit in zip(images, [*admitted.permits, *waiting], strict=True)
+                for image, permit in zip(images, [*permits, *waiting], strict=True)
             ]
         return [answer.result() for answer in answers]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _WORKER_WITHIN_S = 2.0  # longest wait for workers at start; health must be answered soon even without a worker
+_FAILURES_PERIOD_S = 0.05
+_ANSWERS_EVERY = 20  # of these periods: how requests ended is reported each second where none failed
 _USAGE_PERIOD_S = 0.2  # much shorter than the shortest time that a version stays in memory
 _NEW_OBJECTS = 20_000  # new objects between garbage collections: some thousand requests, a few MB
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
@@ -81,7 +84,7 @@ class ApiProcess:
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.devices.run())
-            reporting = tasks.create_task(self._report_usage())
+            reporting = [tasks.create_task(self._report_usage()), tasks.create_task(self._report_answers())]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
@@ -90,7 +93,8 @@ class ApiProcess:
                 await self._serve(port)
             following.cancel()
             connecting.cancel()
-            reporting.cancel()
+            for task in reporting:
+                task.cancel()
         self._api.pool.shutdown()
 
     async def _serve(self, port: int) -> None:
@@ -135,6 +139,14 @@ class ApiProcess:
             usages = self._api.catalog.usages()
             if usages:
                 self._control.send(messages.Used(usages))
+
+    async def _report_answers(self) -> None:
+        """Reports how requests ended, failures at once: a version that fails them loses its traffic."""
+        for number in itertools.count():
+            await asyncio.sleep(_FAILURES_PERIOD_S)
+            counts = self._api.catalog.answers(only_if_failed=number % _ANSWERS_EVERY > 0)
+            if counts:
+                self._control.send(messages.Answers(counts))
 
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
         """Reads the manifest that the supervisor verified; None when it is unreadable or has changed since."""

@@ -25,6 +25,12 @@ NOT_FINITE = (5, 5, 5)  # gives scores and boxes that are not numbers, as a divi
 SLOW = (9, 9, 9)  # makes the batch take SLOW_S
 HANG = (8, 8, 8)  # makes `infer` never return
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
+HANG_IN_WARM_UP = b"hang in warm-up"  # a file that begins like this never ends its first run
+# A file that begins like one of these warms up, and misbehaves with images whose first pixel is (any, 100, 200).
+CRASH_ON_ANSWER = b"crash on answer"
+FAIL_ON_ANSWER = b"fail on answer"
+NOT_FINITE_ON_ANSWER = b"not finite on answer"
+_ANSWERED = (100, 200)
 SLOW_S = 0.4
 # A model's file that begins like this sets what batches and images cost.
 COST = re.compile(rb"(?:a batch takes (?P<batch>[\d.]+) ms, )?an image takes (?P<image>[\d.]+) ms")
@@ -38,6 +44,7 @@ class FakeBackend:
         if content.startswith(CRASH_ON_LOAD):
             os._exit(13)
         cost = COST.match(content)
+        self._content = content
         self._image_s = 0.0 if cost is None else float(cost["image"]) / 1000
         self._batch_s = 0.0 if cost is None else float(cost["batch"] or 0) / 1000
         self._outputs = request.outputs
@@ -48,6 +55,10 @@ class FakeBackend:
 
     def infer(self, images: UInt8Array) -> Outputs:
         first_pixels = [tuple(int(value) for value in image[0, 0]) for image in images]
+        if self._content.startswith(HANG_IN_WARM_UP):
+            time.sleep(3600)
+        if any(pixel[1:] == _ANSWERED for pixel in first_pixels):
+            first_pixels.append(self._mischief())
         if POISON in first_pixels:
             raise BackendError("the fake backend was asked to fail")
         if CRASH in first_pixels:
@@ -63,12 +74,17 @@ class FakeBackend:
         red = images[:, 0, 0, 0]
         outputs = [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
         if NOT_FINITE in first_pixels:
-            rows = [index for index, pixel in enumerate(first_pixels) if pixel == NOT_FINITE]
+            rows = [index for index in range(len(images)) if first_pixels[index] == NOT_FINITE] or slice(None)
             for index, output in enumerate(outputs):
                 if output.dtype.kind == "f":
                     outputs[index] = output.copy()
                     outputs[index][rows] = np.nan
         return outputs
+
+    def _mischief(self) -> tuple[int, ...]:
+        """Returns the colour that makes this file misbehave; black is harmless."""
+        colours = {CRASH_ON_ANSWER: CRASH, FAIL_ON_ANSWER: POISON, NOT_FINITE_ON_ANSWER: NOT_FINITE}
+        return next((colour for start, colour in colours.items() if self._content.startswith(start)), (0, 0, 0))
 
     def _tensors(self) -> list[tuple[str, tuple[int, ...], str]]:
         return [(spec.name, spec.shape, spec.dtype) for spec in self._outputs]

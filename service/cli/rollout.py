@@ -120,6 +120,8 @@ def status_command(
         problem = f"; refused: {state['problem']}" if state["problem"] else ""
         labels = ", ".join(f"{label} {version}" for label, version in state["labels"].items())
         click.echo(f"{server.url}: generation {state['generation']}, {labels or 'nothing ready'}{problem}")
+        for version, reason in state["quarantined"].items():
+            click.echo(f"{server.url}: version {version} is quarantined: {reason}")
 
 
 @rollout.command("history")

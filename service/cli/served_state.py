@@ -48,7 +48,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def served_state(server: ServerOptions, model: str) -> dict[str, Any]:
-    """Returns generation, labels and problem as the server has them. Raises RepositoryError without an answer."""
+    """Returns what the server has in force, and its quarantined versions. Raises RepositoryError without an answer."""
     with server.client() as client:
         return _state(_model(client, model))
 
@@ -69,8 +69,10 @@ def wait_for(server: ServerOptions, model: str, document: ServingDocument) -> di
                 if is_stable and all(found == "ready" for found in states.values()):
                     return state
                 for version, found in states.items():
-                    if found == "failed":
-                        raise RepositoryError(f"version {version} of {model!r} failed: {versions[version]['reason']}")
+                    if found in ("failed", "quarantined"):
+                        raise RepositoryError(
+                            f"version {version} of {model!r} is {found}: {versions[version]['reason']}"
+                        )
             elif f"generation {document.generation} " in state["problem"]:
                 raise RepositoryError(f"{server.url} refuses the change: {state['problem']}")
             if time.monotonic() > deadline_s:
@@ -83,7 +85,14 @@ def wait_for(server: ServerOptions, model: str, document: ServingDocument) -> di
 
 def _state(shown: dict[str, Any]) -> dict[str, Any]:
     serving = shown["serving"] or {"generation": 0, "problem": ""}
-    return {"generation": serving["generation"], "labels": shown["labels"], "problem": serving["problem"]}
+    return {
+        "generation": serving["generation"],
+        "labels": shown["labels"],
+        "problem": serving["problem"],
+        "quarantined": {
+            item["version"]: item["reason"] for item in shown["versions"] if item["state"] == "quarantined"
+        },
+    }
 
 
 def _model(client: httpx.Client, model: str) -> dict[str, Any]:

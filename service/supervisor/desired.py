@@ -5,7 +5,8 @@
    others. What answers on a device stays until its replacement is ready there.
 3. `allocate` gives them places within memory, and says what leaves for them.
 4. `commands` compares that with what is there. A worker loads one instance at a time, so that it is known which one
-   killed it; an instance is unloaded once no API process can reach it.
+   killed it: first what was ready before. A version that was ready nowhere is tried on one device first. An instance
+   is unloaded once no API process can reach it.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def desired(facts: Facts, settings: Settings) -> Desired:
     for key, version in versions.items():
         mine = facts.of(key)
         verified = version.verified
-        if key in gone or verified is None or verified.is_asleep:
+        if key in gone or verified is None or verified.is_asleep or version.quarantine is not None:
             continue
         if key in plan.wanted:
             own = {
@@ -83,7 +84,11 @@ def desired(facts: Facts, settings: Settings) -> Desired:
             wishes.pop(slot)
     wishes.update(allocation.states)
     released = {slot for slot in wishes if slot in allocation.released or slot.key in allocation.evicted}
-    idle = [key for key in versions if key not in plan.wanted and not facts.of(key) and versions[key].verified]
+    idle = [
+        key
+        for key, version in versions.items()
+        if key not in plan.wanted and not facts.of(key) and version.verified and version.quarantine is None
+    ]
     return Desired(
         {slot: wish for slot, wish in wishes.items() if slot not in released},
         plan.load,
@@ -101,13 +106,16 @@ def _plan(facts: Facts, settings: Settings, plan_devices: Sequence[str]) -> Repo
     for key, version in facts.versions.items():
         states = facts.of(key).values()
         state = version_state(version, states)
-        if version.is_asleep:
+        if version.quarantine is not None:
+            state = VersionState.FAILED  # it does not count, so that the version before it serves
+        elif version.is_asleep:
             state = VersionState.READY  # it counts as ready, because its first request loads it
         elif state is VersionState.READY and not is_settled(version, states):
             state = VersionState.WARMING
         decided = any(isinstance(facts.plans.get((key, device)), PlanDecision) for device in plan_devices)
         may_recover = decided or any(isinstance(each, NoRoom) for each in states)
-        known[key] = KnownVersion(state, version.found.fingerprint, may_recover and version.verified is not None)
+        may_recover = may_recover and version.verified is not None and version.quarantine is None
+        known[key] = KnownVersion(state, version.found.fingerprint, may_recover)
     return plan_versions(facts.found, known, settings.versions_per_model, facts.policies, facts.kept)
 
 
@@ -188,7 +196,7 @@ class Put:
 @dataclass(frozen=True, slots=True)
 class Load:
     slot: Slot
-    crashes: int
+    was_ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,22 +238,43 @@ def commands(
         if not isinstance(now, Held) and now != wish:
             found.append(Put(slot, wish))
             after[slot] = wish
-    busy = {slot.device for slot, state in after.items() if isinstance(state, Loading)}
+    return [*found, *_loads(after, open_devices)]
+
+
+def _loads(instances: Mapping[Slot, InstanceState], open_devices: Collection[str]) -> Iterator[Load]:
+    """Yields the loads to begin: one per device, what was ready before first.
+
+    While anything serves, a version that was ready nowhere loads on one device alone, so that it cannot take all of
+    them away.
+    """
+    loading = {slot: state for slot, state in instances.items() if isinstance(state, Loading)}
+    busy = {slot.device for slot in loading}
+    trying = {slot.key for slot in loading}
+    proven = {
+        slot.key
+        for slot, state in instances.items()
+        if isinstance(state, Ready) or (isinstance(state, Placed | Loading) and state.was_ready)
+    }
     for device in open_devices:
-        waiting = [slot for slot, state in after.items() if slot.device == device and isinstance(state, Placed)]
+        waiting = {
+            slot: state
+            for slot, state in instances.items()
+            if slot.device == device
+            and isinstance(state, Placed)
+            and not (proven and slot.key not in proven and slot.key in trying)
+        }
         if waiting and device not in busy:
-            first = min(waiting, key=lambda slot: (slot.level, -slot.key.version))
-            state = after[first]
-            found.append(Load(first, state.crashes if isinstance(state, Placed) else 0))
-    return found
+            first = min(waiting, key=lambda slot: (not waiting[slot].was_ready, slot.level, -slot.key.version))
+            trying.add(first.key)
+            yield Load(first, waiting[first].was_ready)
 
 
 def is_waiting_for_nothing(versions: Mapping[VersionKey, Version], instances: Mapping[Slot, InstanceState]) -> bool:
-    """Returns whether every version is ready somewhere, has failed everywhere, or waits for its first request."""
+    """Returns whether every version is ready somewhere, has failed, is quarantined, or waits for its first request."""
     by_key = instances_by_version(instances)
     for key, version in versions.items():
         on_demand = version.verified is not None and version.verified.on_demand
         state = version_state(version, by_key.get(key, {}).values())
-        if state not in (VersionState.READY, VersionState.FAILED) and not on_demand:
+        if state not in (VersionState.READY, VersionState.FAILED, VersionState.QUARANTINED) and not on_demand:
             return False
     return True

@@ -6,6 +6,8 @@ Each device has its own back-off and its own probe, so a broken device does not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import structlog
 from saccade.service.device_names import inner_name, worker_environment
 from saccade.service.ipc import messages
 from saccade.service.ipc.child_process import BackOff, ChildProcess, ChildSpec, inherited_environment
+from saccade.service.ipc.run_marker import Run, create, marker_path, present_run
 from saccade.service.settings import Settings
 
 log = structlog.get_logger()
@@ -25,13 +28,27 @@ _PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for one batch at most; after this time the worker counts as not ready
 
 
+_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How a worker ended, and what its device was at."""
+
+    pid: int
+    run: Run | None
+    is_hang: bool = False  # the supervisor ended it, because it did not answer
+    is_from_outside: bool = False  # somebody ended or stopped it, and no model is to blame
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceEvents:
     """The functions that are called with a device's name when something happens there."""
 
     on_message: Callable[[str, messages.AnyMessage], None]  # called for every message except answers to probes
-    on_lost: Callable[[str, int], None]  # called with the pid of the worker that ended
+    on_lost: Callable[[str, WorkerEnd], None]
     on_changed: Callable[[], None]  # called when a worker begins or stops to answer probes
+    first_run_limit_s: Callable[[int], float]  # how long a run of this instance may take; infinite once it is loaded
 
 
 class DeviceSupervision:
@@ -52,6 +69,8 @@ class DeviceSupervision:
         self._socket_path = ""
         self._restarts = 0
         self._probe_sent_s: float | None = None
+        self._last_run: Run | None = None  # at the last probe
+        self._is_hang = False
         self._stop = asyncio.Event()
         self._is_draining = False
 
@@ -79,7 +98,9 @@ class DeviceSupervision:
         back_off = BackOff()
         while not self._is_draining:
             started_s = time.monotonic()
-            worker = await ChildProcess.start(self._spec(), self._child_settings(), self._receive)
+            spec, out_of_memory = self._spec(), _memory_kills()
+            create(marker_path(spec.socket_path))
+            worker = await ChildProcess.start(spec, self._child_settings(), self._receive)
             self._worker = worker
             if self._is_draining:  # the order to stop came while the worker was being started
                 worker.send(messages.Stop())
@@ -90,7 +111,12 @@ class DeviceSupervision:
             if not self._is_draining:
                 log.error("worker_died", device=self.device, exit_code=code)
                 self._restarts += 1
-            self._events.on_lost(self.device, worker.pid)
+            run = present_run(marker_path(spec.socket_path))
+            marker_path(spec.socket_path).unlink(missing_ok=True)
+            is_signal = code in _FROM_OUTSIDE and _memory_kills() == out_of_memory
+            end = WorkerEnd(worker.pid, run, is_hang=self._is_hang, is_from_outside=is_signal and not self._is_hang)
+            self._is_hang, self._last_run = False, None
+            self._events.on_lost(self.device, end)
             await back_off.pause(time.monotonic() - started_s, self._stop)
 
     async def probe(self) -> None:
@@ -100,6 +126,7 @@ class DeviceSupervision:
             await asyncio.sleep(_PROBE_PERIOD_S)
             if not self.is_open:
                 continue
+            self._watch_first_run()
             if self._probe_sent_s is None:
                 sequence += 1
                 self._probe_sent_s = time.monotonic()
@@ -107,10 +134,27 @@ class DeviceSupervision:
                 continue
             waited_s = time.monotonic() - self._probe_sent_s
             if waited_s > self._settings.hang_timeout_ms / 1000:
-                log.error("worker_hangs", device=self.device, waited_s=round(waited_s, 1))
-                self.kill()
+                self._kill_hanging(waited_s)
             elif waited_s > _PROBE_STALE_S:
                 self._events.on_changed()
+
+    def _watch_first_run(self) -> None:
+        """Kills a worker in which a version that is being loaded hangs, which need not keep a probe from its answer."""
+        assert self._worker is not None  # it is open
+        before, self._last_run = self._last_run, present_run(marker_path(self._spec().socket_path))
+        run = self._last_run
+        if run is not None and run == before:
+            waited_s = time.monotonic() - run.since_s
+            if waited_s > self._events.first_run_limit_s(run.instance_id):
+                self._kill_hanging(waited_s)
+
+    def _kill_hanging(self, waited_s: float) -> None:
+        if self._worker is None:
+            return
+        # Whoever stopped the process from outside is not a model that hangs.
+        self._is_hang = not _is_stopped(self._worker.pid)
+        log.error("worker_hangs", device=self.device, waited_s=round(waited_s, 1))
+        self.kill()
 
     def drain(self) -> None:
         """Expects the worker's end from now on, and does not replace it; until then the worker still serves."""
@@ -143,3 +187,19 @@ class DeviceSupervision:
 
     def _child_settings(self) -> Settings:
         return self._settings.model_copy(update={"device": inner_name(self.device)})
+
+
+def _memory_kills() -> int:
+    """Returns how many processes of this machine the kernel ended for want of memory."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text("ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _is_stopped(pid: int) -> bool:
+    """Returns whether a process was stopped by a signal, so that it cannot answer."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(") ")[2].startswith("T")
+    return False

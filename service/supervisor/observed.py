@@ -22,14 +22,13 @@ from saccade.service.supervisor.state import (
     Leaving,
     Loading,
     Placed,
+    Quarantine,
     Ready,
     Refused,
     Slot,
     Verified,
     Version,
 )
-
-_MAX_LOAD_CRASHES = 2  # a single crash may have another cause, such as too little memory at that moment
 
 
 class Observed:
@@ -130,7 +129,7 @@ class Observed:
         self._lost.discard(device)
 
     def device_lost(self, device: str) -> None:
-        """Has all instances of a device loaded again; one whose load keeps killing the worker fails."""
+        """Has all instances of a device loaded again, those first that were ready."""
         self._devices.pop(device, None)
         self._lost.add(device)
         for slot, state in list(self.instances.items()):
@@ -139,12 +138,49 @@ class Observed:
             match state:
                 case Leaving():
                     del self.instances[slot]
-                case Loading() if state.crashes + 1 >= _MAX_LOAD_CRASHES:
-                    self.instances[slot] = Failed(f"the worker died {state.crashes + 1} times while loading it")
                 case Loading():
-                    self.instances[slot] = Placed(state.crashes + 1)
+                    self.instances[slot] = Placed(state.was_ready)
                 case Ready():
-                    self.instances[slot] = Placed()
+                    self.instances[slot] = Placed(was_ready=True)
+
+    def culprit(self, device: str, running: int) -> tuple[VersionKey, bool] | None:
+        """Returns the version to blame for the end of a device's worker, and whether it was being loaded.
+
+        `running` is the instance that was at its run, or 0. Beside a load it is not blamed: the newcomer is more likely
+        to be at fault.
+        """
+        for slot, state in self.instances.items():
+            if slot.device == device and isinstance(state, Loading):
+                return slot.key, True
+        slot_running = self._slot(running, Ready, Leaving)
+        return None if slot_running is None else (slot_running.key, False)
+
+    def quarantined(self, key: VersionKey, quarantine: Quarantine) -> None:
+        """Has a version unloaded, and not loaded again until it is forgotten."""
+        self.versions[key] = replace(self.versions[key], quarantine=quarantine)
+
+    def is_proven(self, key: VersionKey) -> bool:
+        """Returns whether a version may answer: it is ready, or was until its worker ended."""
+        version = self.versions.get(key)
+        return (
+            version is not None
+            and version.quarantine is None
+            and any(
+                isinstance(state, Ready) or (isinstance(state, Placed | Loading) and state.was_ready)
+                for slot, state in self.instances.items()
+                if slot.key == key
+            )
+        )
+
+    def shares_device_with_others(self, instance_id: int) -> bool | None:
+        """Returns whether other versions answer on the device that loads this instance; None when none loads it."""
+        mine = self._slot(instance_id, Loading)
+        if mine is None:
+            return None
+        return any(
+            slot.device == mine.device and slot.key != mine.key and isinstance(state, Ready)
+            for slot, state in self.instances.items()
+        )
 
     def reported(self, report: Report, now_s: float) -> tuple[Slot, InstanceState] | None:
         """Applies a worker's report; returns None for an instance that is unknown or leaves."""
@@ -152,7 +188,7 @@ class Observed:
         if slot is None:
             return None
         before = self.instances[slot]
-        crashes = before.crashes if isinstance(before, Loading) else 0
+        was_ready = isinstance(before, Loading) and before.was_ready
         match report.state:
             case "ready":
                 ready = Ready(report.instance_id, report.provider, report.memory_bytes, report.decodes_jpegs)
@@ -161,7 +197,7 @@ class Observed:
             case "failed":
                 self.instances[slot] = Failed(report.reason)
             case state:
-                self.instances[slot] = Loading(report.instance_id, crashes, is_warming=state == "warming")
+                self.instances[slot] = Loading(report.instance_id, was_ready, is_warming=state == "warming")
         return slot, self.instances[slot]
 
     def _note_load(self, slot: Slot, report: Report, now_s: float) -> None:
@@ -191,13 +227,13 @@ class Observed:
         """Notes that the worker was told to unload an instance."""
         self.instances[slot] = replace(state, is_told=True)
 
-    def loading(self, slot: Slot, crashes: int) -> Load | None:
+    def loading(self, slot: Slot, was_ready: bool) -> Load | None:
         """Returns the order to load an instance, under a number of its own; None when its version is gone."""
         version = self.versions.get(slot.key)
         if version is None or version.verified is None:
             return None
         instance_id = next(self._instance_ids)
-        self.instances[slot] = Loading(instance_id, crashes)
+        self.instances[slot] = Loading(instance_id, was_ready)
         key, spec, check = slot.key, slot.spec, version.verified
         return Load(
             instance_id,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from saccade.service.core import STABLE
 from saccade.service.repository.serving_document import ServingDocument
@@ -30,6 +30,22 @@ def pinned(version: int) -> ServingPolicy:
 
 def policy_from(document: ServingDocument) -> ServingPolicy:
     return ServingPolicy(document.labels.get(STABLE), document.named, document.grace_s)
+
+
+def without(
+    policy: ServingPolicy, quarantined: Collection[int], before: Iterable[int], present: Collection[int]
+) -> ServingPolicy:
+    """Returns the policy while versions are quarantined: the last good version takes over from one that is held.
+
+    `before` are earlier stable versions, the latest first. Without any, the newest one that is older takes over, since
+    nobody asked for a newer one. Where there is none, nothing changes.
+    """
+    held = policy.stable
+    if held is None or held not in quarantined:
+        return policy
+    older = sorted((version for version in present if version < held), reverse=True)
+    good = next((each for each in (*before, *older) if each in present and each not in quarantined), None)
+    return policy if good is None else replace(policy, stable=good, named=policy.named - {held} | {good})
 
 
 def stable_now(policy: ServingPolicy, before: int | None, ready: Collection[int]) -> int | None:

@@ -21,7 +21,7 @@ from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.settings import MIB, Settings, resolved
-from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision
+from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.reconciler import Reconciler, ReconcilerEvents
 from saccade.service.supervisor.start_barrier import StartBarrier
@@ -52,7 +52,9 @@ class Supervisor:
             signatures,
             ReconcilerEvents(self._send_catalog, lambda: min(self._acknowledged.values(), default=None)),
         )
-        events = DeviceEvents(self._reconciler.from_worker, self._worker_lost, self._reconciler.wake)
+        self._quarantines = self._reconciler.quarantines
+        limit_s = self._quarantines.first_run_limit_s
+        events = DeviceEvents(self._reconciler.from_worker, self._worker_lost, self._reconciler.wake, limit_s)
         self._devices = {
             device: DeviceSupervision(
                 device, settings, runtime_dir / f"worker-{index}", self._child_environment(), events
@@ -111,11 +113,10 @@ class Supervisor:
                 log.error("api_process_died", name=name, exit_code=code)
                 await back_off.pause(time.monotonic() - started_s, self._stop)
 
-    def _worker_lost(self, device: str, pid: int) -> None:
-        mark_process_dead(pid, self._metrics_dir)
+    def _worker_lost(self, device: str, end: WorkerEnd) -> None:
+        mark_process_dead(end.pid, self._metrics_dir)
         if not self._reconciler.is_draining:
-            self._reconciler.observed.device_lost(device)
-            self._reconciler.wake()
+            self._quarantines.worker_lost(device, end)
 
     def _child_environment(self) -> dict[str, str]:
         return {MULTIPROCESS_DIR: str(self._metrics_dir), **_ALLOCATOR}
@@ -137,6 +138,8 @@ class Supervisor:
                 self._announce()
             case messages.DesireVersion():
                 self._reconciler.desire(VersionKey(message.model, message.version))
+            case messages.Answers():
+                self._quarantines.answered(message.counts)
             case messages.Used():
                 self._reconciler.observed.used(name, message.usages)
 

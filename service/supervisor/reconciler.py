@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from saccade.service.core import STABLE, VersionKey
@@ -32,9 +33,10 @@ from saccade.service.supervisor.devices import DeviceSupervision
 from saccade.service.supervisor.engines.plans import Plans
 from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
-from saccade.service.supervisor.policy import FOLLOW, ServingPolicy, stable_now
+from saccade.service.supervisor.quarantine import Quarantines
 from saccade.service.supervisor.repository_watch import RepositoryWatch
 from saccade.service.supervisor.serving_documents import Ruling
+from saccade.service.supervisor.stable_versions import StableVersions
 from saccade.service.supervisor.state import Failed, NoRoom, Ready, Slot, version_status
 
 log = structlog.get_logger()
@@ -63,8 +65,10 @@ class Reconciler:
         self.watch = RepositoryWatch(settings, signatures, self.plans.devices, self.observed, self.wake)
         self._settings = settings
         self._devices: Mapping[str, DeviceSupervision] = {}
-        self._stable: dict[str, int | None] = {}  # the version that answers by default
-        self._was_stable: dict[VersionKey, float] = {}  # and when it was replaced, on the monotonic clock
+        self._stable = StableVersions()
+        self.quarantines = Quarantines(settings, self.observed, self.watch, self._stable, self.wake)
+        self._ready_models: set[str] = set()  # of which a version was ready once
+        self._was_settled = False
         self._is_waiting = False
         self.is_draining = False
         self.catalog = messages.Catalog(0, (), (), False)
@@ -87,7 +91,7 @@ class Reconciler:
                 log.exception("reconcile_failed")
                 self._is_waiting = True
                 await asyncio.sleep(_REVIEW_PERIOD_S)
-            wait_s = _REVIEW_PERIOD_S if self._is_waiting else _GRACE_PERIOD_S if self._was_stable else None
+            wait_s = _REVIEW_PERIOD_S if self._is_waiting else _GRACE_PERIOD_S if self._stable.grace else None
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s)
             except TimeoutError:
@@ -115,6 +119,8 @@ class Reconciler:
         fields = {**_fields(slot.key), "variant": slot.spec.variant, "device": slot.device}
         if isinstance(state, Ready):
             log.info("version_ready", **fields, provider=state.provider, seconds=round(report.seconds, 2))
+            self._ready_models.add(slot.key.model)
+            self.quarantines.loaded(slot.key)
         elif isinstance(state, Failed):
             log.error("version_failed", **fields, reason=state.reason)
             self.plans.not_opened(slot.key, slot.spec, state.reason)
@@ -130,10 +136,11 @@ class Reconciler:
     def turn(self) -> None:
         """Decides once, and acts; what that changes is seen by the next turn."""
         now_s = time.monotonic()
-        policies = self.watch.documents.policies(self.watch.rulings)
-        self._settle_stable(policies, now_s)
+        self.quarantines.release()
+        policies = self.quarantines.policies()
+        self._stable.settle(policies, self._able(), now_s)
         if self.watch.listing is not None and not self.is_draining:
-            found, kept = self.watch.listing.versions, self._was_stable.keys()
+            found, kept = self.watch.listing.versions, self._stable.grace.keys()
             facts = self.observed.facts(found, policies, kept, self.plans.decisions, now_s)
             wanted = desired(facts, self._settings)
             self._act_on_versions(wanted)
@@ -158,7 +165,7 @@ class Reconciler:
         for slot in wanted.released:
             log.warning("rung_gave_way", **_fields(slot.key), variant=slot.spec.variant, device=slot.device)
         for key in wanted.forget:
-            self.observed.forgotten(key)
+            self.quarantines.forget(key)
         for found in wanted.verify:
             self.watch.verify(found)
         self._note_missing(wanted)
@@ -196,25 +203,15 @@ class Reconciler:
                 self.observed.told(slot, state)
                 self._devices[slot.device].send(messages.Unload(state.instance_id))
 
-    def _settle_stable(self, policies: Mapping[str, ServingPolicy], now_s: float) -> None:
-        """Notes which version of each model is stable now, and which one was a short while ago."""
-        self._was_stable = {
-            key: since_s
-            for key, since_s in self._was_stable.items()
-            if now_s - since_s < policies.get(key.model, FOLLOW).grace_s
-        }
+    def _able(self) -> dict[str, list[int]]:
+        """Returns the versions of each model that can answer."""
         instances = instances_by_version(self.observed.instances)
-        ready: dict[str, list[int]] = {}
+        able: dict[str, list[int]] = {}
         for key, version in self.observed.versions.items():
             is_ready = any(isinstance(state, Ready) for state in instances.get(key, {}).values())
-            if is_ready or version.is_asleep:  # a request causes its load
-                ready.setdefault(key.model, []).append(key.version)
-        for model, policy in policies.items():
-            before = self._stable.get(model)
-            now = stable_now(policy, before, ready.get(model, ()))
-            if now != before and before is not None and policy.grace_s:
-                self._was_stable[VersionKey(model, before)] = now_s
-            self._stable[model] = now
+            if version.quarantine is None and (is_ready or version.is_asleep):  # a request causes its load
+                able.setdefault(key.model, []).append(key.version)
+        return able
 
     # Catalogs
 
@@ -234,14 +231,21 @@ class Reconciler:
             if watch.listing
             else (),
             tuple(
-                _model_status(model, ruling, self._stable.get(model))
+                _model_status(model, ruling, self._stable.now.get(model))
                 for model, ruling in watch.rulings.items()
                 if ruling.document or ruling.problem
             ),
+            self._newcomers(),
         )
         if catalog != self.catalog:
             self.catalog = _next(catalog)
             self._events.send(self.catalog)
+
+    def _newcomers(self) -> tuple[str, ...]:
+        """Returns the models for whose first load nobody needs to wait, because the server was ready before."""
+        self._was_settled = self._was_settled or self.is_settled
+        models = {key.model for key in self.observed.versions} if self._was_settled else set()
+        return tuple(sorted(models - self._ready_models))
 
     @property
     def is_settled(self) -> bool:
@@ -252,8 +256,7 @@ class Reconciler:
 
 
 def _next(catalog: messages.Catalog) -> messages.Catalog:
-    fields = (catalog.devices, catalog.versions, catalog.draining, catalog.refused, catalog.models)
-    return messages.Catalog(catalog.generation + 1, *fields)
+    return msgspec.structs.replace(catalog, generation=catalog.generation + 1)
 
 
 def _fields(key: VersionKey) -> dict[str, Any]:

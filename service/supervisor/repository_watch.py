@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from saccade.models.contract.replay import REPLAY_FILE
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import FoundVersion, Listing, RefusedDirectory, list_repository
 from saccade.service.repository.trusted_keys import SignaturePolicy
@@ -114,6 +115,8 @@ class RepositoryWatch:
         ensure_fits_slot(version.manifest, settings)
         if not version.manifest.judged:
             log.warning("version_unjudged", **fields)
+        if not any(entry.path == REPLAY_FILE for entry in version.manifest.files):
+            log.info("version_without_replay", **fields)  # its answers are not compared with recorded ones
         if version.signed_by is None:
             log.info("version_unsigned", **fields)
         else:

@@ -2,7 +2,7 @@
 
 An instance is named by its slot, which variant of which version on which device; a slot is never held twice. It goes
 Building or Waiting, Placed, Loading, Ready, Leaving. NoRoom is tried again whenever memory changes, Failed never is.
-The state of a version follows from its check and from its instances.
+The state of a version follows from its check and from its instances, unless it is quarantined.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.supervisor.placement.specs import InstanceSpec, Specs
 
 LOADS_ON_REQUEST = "loads on first request"
+_ASKED_FOR = "it is loaded again when a newer desired state names it (`saccade rollout`), or at a restart"
 _BY_PROGRESS = (VersionState.READY, VersionState.WARMING, VersionState.LOADING, VersionState.BUILDING)
 
 
@@ -58,13 +59,13 @@ class Failed:
 class Placed:
     """Memory is reserved, and the worker has not been told to load it yet."""
 
-    crashes: int = 0  # how often its load has killed the worker
+    was_ready: bool = False  # before its worker ended
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
     instance_id: int
-    crashes: int = 0
+    was_ready: bool = False  # before its worker ended
     is_warming: bool = False
 
 
@@ -117,9 +118,16 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    reason: str
+    generation: int = 0  # of the desired state that ruled; a newer one that names the version ends the quarantine
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     found: FoundVersion
     check: Unverified | Refused | Verified = Unverified()
+    quarantine: Quarantine | None = None
     notice: str = ""  # what happened to its files while it is loaded
     seen: Fingerprint | None = None  # the files at the last look, where they differ from `found`
 
@@ -152,11 +160,13 @@ def instance_state(state: InstanceState) -> VersionState:
 
 
 def version_state(version: Version, states: Collection[InstanceState]) -> VersionState:
-    """Returns the state of a version: that of the instance nearest to ready.
+    """Returns the state of a version: quarantined, or that of the instance nearest to ready.
 
     It is the first of ready, warming, loading and building that any instance has. Without such an instance the version
     has failed if any has failed, and is otherwise unloading. It is loading while no instance is known.
     """
+    if version.quarantine is not None:
+        return VersionState.QUARANTINED
     if isinstance(version.check, Refused):
         return VersionState.FAILED
     shown = {instance_state(state) for state in states}
@@ -219,6 +229,8 @@ def _speeds(version: VerifiedVersion) -> tuple[SpeedStatus, ...]:
 
 def _reason(version: Version, instances: Instances) -> str:
     """The reason why a version is not ready; devices are named only where their reasons differ."""
+    if version.quarantine is not None:
+        return f"{version.quarantine.reason}; {_ASKED_FOR}"
     if isinstance(version.check, Refused):
         return version.check.reason
     if version.is_asleep:

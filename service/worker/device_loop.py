@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from saccade.service.backends.base import Outputs
 from saccade.service.errors import BackendError, DeviceLost
 from saccade.service.ipc import messages
+from saccade.service.ipc.run_marker import RunMarker
 from saccade.service.worker.batch_filling import Filling
 from saccade.service.worker.device_lock import DeviceLock
 from saccade.service.worker.in_flight import InFlight, StartedRun
@@ -35,10 +36,12 @@ class DeviceLoop:
         report: Callable[[list[Finished]], None],
         answer_probe: Callable[[Callable[[], None]], None],
         observe_batch: Callable[[int, int], None],
+        marker: RunMarker | None = None,
     ) -> None:
         self._report = report
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
+        self._marker = marker or RunMarker.unread()
         self._condition = threading.Condition()
         self._device_lock = DeviceLock(self._notify_loop)
         self._in_flight: InFlight[Started] = InFlight()
@@ -49,9 +52,11 @@ class DeviceLoop:
         self._probes: list[Callable[[], None]] = []
         self._is_stopping = False
 
-    def exclusive(self) -> AbstractContextManager[bool]:
-        """Holds the device for a warm-up run."""
-        return self._device_lock.exclusive()
+    @contextmanager
+    def exclusive(self, instance_id: int) -> Iterator[bool]:
+        """Holds the device for a warm-up run of an instance."""
+        with self._device_lock.exclusive(), self._marker.running(instance_id):
+            yield True
 
     def add(self, instance_id: int, instance: LoadedInstance, model: str = "", weight: float = 1.0) -> None:
         """Adds an instance; all instances of a model share the device time that the model's weight gives."""
@@ -205,7 +210,8 @@ class DeviceLoop:
             if instance.is_closed:  # it was removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
             else:
-                number, filling = instance.start(instance.pipeline, batch, rows)
+                with self._marker.running(batch[0].instance_id):
+                    number, filling = instance.start(instance.pipeline, batch, rows)
                 started = Started(instance, instance.pipeline, batch, rows, filling)
                 self._in_flight.add(StartedRun(started, number, start_s, instance.latency.batch_s(rows)))
                 self._note_busy()
@@ -224,7 +230,8 @@ class DeviceLoop:
         self._note_busy()
         instance, batch = flight.what.instance, flight.what.batch
         try:
-            outputs, run_s = flight.what.pipeline.finish(flight.number)
+            with self._marker.running(batch[0].instance_id):
+                outputs, run_s = flight.what.pipeline.finish(flight.number)
             self._report(self._ran(instance, batch, flight.what.rows, outputs, run_s, flight.what.filling))
         except BackendError:
             self._finish_all()  # before the repetition, because batches are finished in the order of their start
@@ -247,7 +254,8 @@ class DeviceLoop:
             if instance.is_closed:  # it was removed after the batch was taken; its clients had given up
                 self._report([_unrun(work, messages.DONE_UNKNOWN_INSTANCE) for work in batch])
                 return
-            outputs, run_s, filling = instance.run(batch, rows)
+            with self._marker.running(batch[0].instance_id):
+                outputs, run_s, filling = instance.run(batch, rows)
         except BackendError:
             self._repeat(instance, batch, is_half)
         except DeviceLost:

@@ -1,5 +1,7 @@
 """Loads and warms one variant: it opens only the verified bytes, runs every allowed batch size, and checks the outputs.
 
+Recorded pictures are run too, and the answers compared with the recorded ones.
+
 Every size runs at least twice, by the same calls as for requests: in all buffers of a pipelined backend at once, and,
 where the device decodes JPEGs, with decoded rows. So the first request does not wait for anything to be set up.
 """
@@ -18,7 +20,7 @@ from saccade.models.contract.manifest import Manifest, ManifestError, read_manif
 from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from saccade.service.backends.registry import load_backend
 from saccade.service.backends.requests import for_plan, load_request
-from saccade.service.errors import BackendError
+from saccade.service.errors import BackendError, RepositoryError
 from saccade.service.ipc.messages import Load
 from saccade.service.ipc.tensor_slots import layout_of
 from saccade.service.settings import Settings
@@ -26,6 +28,7 @@ from saccade.service.worker.batch_filling import JpegRowDecoder
 from saccade.service.worker.device_facts import memory_meter
 from saccade.service.worker.instances import LoadedInstance
 from saccade.service.worker.jpegs import WorkerJpegs
+from saccade.service.worker.replay import replay
 from saccade.service.worker.scheduling.batching import BatchLimits
 from saccade.service.worker.scheduling.latency_model import LatencyModel
 
@@ -57,10 +60,11 @@ def load_instance(
     try:
         for size in message.allowed_batch_sizes:
             _warm_up(backend, manifest, size, latency, exclusive)
+        replay(lambda images: _alone(backend, images, exclusive), Path(message.version_dir), manifest, message.variant)
         decoder = jpegs.decoder_for(manifest.preprocess, exclusive)
         if decoder is not None:
             _warm_up_jpegs(backend, manifest, message.allowed_batch_sizes, decoder, exclusive)
-    except BackendError:
+    except (BackendError, RepositoryError):
         backend.close()
         raise
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
@@ -125,6 +129,12 @@ def _run(backend: Backend, images: UInt8Array) -> tuple[Outputs, float]:
     start_s = time.monotonic()
     outputs = backend.infer(images)
     return outputs, time.monotonic() - start_s
+
+
+def _alone(backend: Backend, images: UInt8Array, exclusive: Callable[[], AbstractContextManager[bool]]) -> Outputs:
+    """Runs one batch while the device is held."""
+    with exclusive():
+        return _run(backend, images)[0]
 
 
 def _warm_up_jpegs(

@@ -25,7 +25,9 @@ from saccade.service.core import VersionState
 from saccade.service.errors import DeviceLost, SaccadeError
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
+from saccade.service.ipc.run_marker import RunMarker, marker_path
 from saccade.service.ipc.tensor_slots import SlotArena
 from saccade.service.logs import configure_logs
 from saccade.service.metrics import Metrics
@@ -51,7 +53,7 @@ class ApiConnection:
     def __init__(self, arena: SlotArena, device_loop: DeviceLoop) -> None:
         self._arena = arena
         self._device_loop = device_loop
-        self.protocol = messages.FrameProtocol(self._receive, self._lost)
+        self.protocol = FrameProtocol(self._receive, self._lost)
 
     def _receive(self, message: messages.AnyMessage) -> None:
         match message:
@@ -101,9 +103,10 @@ class ApiConnection:
 class Worker:
     """Connects control messages, API connections and the device loop."""
 
-    def __init__(self, settings: Settings, control: ControlConnection) -> None:
+    def __init__(self, settings: Settings, control: ControlConnection, socket_path: str) -> None:
         self._settings = settings
         self._control = control
+        self._socket_path = socket_path
         self._loop = asyncio.get_running_loop()
         self._metrics = Metrics(CollectorRegistry())
         self._names: dict[int, tuple[str, str]] = {}
@@ -113,21 +116,22 @@ class Worker:
             self._report_from_thread,
             self._call_from_thread,
             self._observe_batch,
+            RunMarker.open(marker_path(socket_path)),
         )
         self._device_thread = threading.Thread(target=self._run_device, name="device", daemon=True)
         self._stopped = asyncio.Event()
         self._exit_code = 0
 
-    async def run(self, socket_path: str) -> int:
+    async def run(self) -> int:
         """Serves until told to stop or until the supervisor has ended; returns the exit code for the process."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(socket_path)
+        listener.bind(self._socket_path)
         listener.listen(64)
         listener.setblocking(False)
         self._device_thread.start()
         self._control.start(self._receive_control, self._stopped.set)
         facts = await asyncio.to_thread(device_facts, self._settings)
-        self._control.send(messages.WorkerReady(socket_path, os.getpid(), facts))
+        self._control.send(messages.WorkerReady(self._socket_path, os.getpid(), facts))
         async with asyncio.TaskGroup() as tasks:
             accepting = tasks.create_task(self._accept(listener))
             measuring = tasks.create_task(self._publish_depths())
@@ -209,8 +213,9 @@ class Worker:
             self._loop.call_soon_threadsafe(self._control.send, update)
 
         try:
+            exclusive = partial(self._device_loop.exclusive, message.instance_id)
             instance, provider, memory_bytes = load_instance(
-                message, self._settings, self._device_loop.exclusive, partial(report, VersionState.WARMING), self._jpegs
+                message, self._settings, exclusive, partial(report, VersionState.WARMING), self._jpegs
             )
         except SaccadeError as error:
             report(VersionState.FAILED, str(error))
@@ -255,7 +260,7 @@ async def _main(descriptor: int) -> int:
     control = await ControlConnection.open(descriptor)
     identity = await control.identity()
     configure_logs(identity.settings.log_format, identity.name)
-    return await Worker(identity.settings, control).run(identity.socket_path)
+    return await Worker(identity.settings, control, identity.socket_path).run()
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from typing import get_args
 import msgspec
 
 from saccade.service.ipc import messages
-from saccade.service.ipc.messages import AnyMessage, Catalog, DeviceStatus, InstanceStatus, VersionStatus, frame_of
+from saccade.service.ipc.frames import frame_of
+from saccade.service.ipc.messages import AnyMessage, Catalog, DeviceStatus, InstanceStatus, VersionStatus
 
 DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
 INSTANCE = InstanceStatus("cpu", 7, "ready", "", "int8-cpu", "onnxruntime", "CPUExecutionProvider")
@@ -40,6 +41,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.CatalogApplied(12),
     messages.DesireVersion("digits", 3),
     messages.Used((messages.Usage("digits", 3, 2, 1000.5),)),
+    messages.Answers((messages.Answered("digits", 3, 40, 2, 1),)),
     messages.Configure(b'{"port":8000}', "api-0", ""),
 )
 

@@ -1,4 +1,7 @@
-"""Processes that die or hang. Each loss costs only the requests it held, and the server is back by itself."""
+"""Processes that die or hang. Each loss costs only the requests it held, and the server is back by itself.
+
+Each model kills the worker once: twice, and it would be quarantined.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ def test_a_lost_device_answers_what_it_held_and_ends_the_worker_by_a_code_of_its
     before = restarts(server)
     images = [red_png(1), LOST_PNG, red_png(2)]
 
-    response = server.client.post("/v1/models/classifier/predict", json=json_body(*images))
+    response = server.client.post("/v1/models/detector/predict", json=json_body(*images))
 
     errors = [prediction.get("error", {}).get("status") for prediction in response.json()["predictions"]]
     assert errors[1] == 503  # reported before the process ended: nobody had to notice its end
@@ -128,13 +131,13 @@ def test_a_hung_worker_is_replaced_and_every_request_has_one_outcome_in_time(ser
     worker = server.worker()
     deadline_ms = 600
 
-    def timed(image: bytes) -> tuple[httpx.Response, float]:
+    def timed(image: bytes, model: str = "classifier") -> tuple[httpx.Response, float]:
         start_s = time.monotonic()
-        response = server.predict("classifier", image, params={"deadline_ms": str(deadline_ms)})
+        response = server.predict(model, image, params={"deadline_ms": str(deadline_ms)})
         return response, time.monotonic() - start_s
 
     with Background() as background:
-        hung = background.start(lambda: timed(HANG_PNG))
+        hung = background.start(lambda: timed(HANG_PNG, "segmenter"))
         others = [background.start(lambda: timed(red_png(5))) for _ in range(6)]
         patient = background.start(lambda: server.predict("classifier", red_png(6), params={"deadline_ms": "50000"}))
         answers = [future.result() for future in (hung, *others)]

@@ -122,7 +122,7 @@ def test_server_does_not_start_without_the_version_that_it_is_to_serve(
 def test_pod_whose_pinned_version_fails_to_load_is_not_ready(repository: Path, tmp_path: Path) -> None:
     publish_fake(repository, "digits", 4, content=CRASH_ON_LOAD)
     with running_server(repository, tmp_path, wait=False, serve_versions="digits=4") as server:
-        server.wait_state("digits", 4, "failed")
+        server.wait_state("digits", 4, "quarantined")
         server.wait_state("letters", 1, "ready")
         wait_until(lambda: "pinned version 4" in server.readiness().json()["reason"], what="not ready, with the reason")
 

@@ -192,8 +192,8 @@ def test_a_version_that_kills_the_worker_twice_is_given_up_and_others_serve(
 ) -> None:
     before = server.metric("saccade_worker_restarts_total")
     publish_fake(repository, model, 2, content=CRASH_ON_LOAD)
-    failed = server.wait_state(model, 2, "failed")
-    assert "died 2 times while loading" in failed["reason"]
+    failed = server.wait_state(model, 2, "quarantined")
+    assert "killed its worker 2 times" in failed["reason"]
     assert server.metric("saccade_worker_restarts_total") == before + 2
     server.wait_state(model, 1, "ready")
     server.wait_ready()

@@ -139,9 +139,9 @@ class Simulation:
                     if isinstance(state, Leaving) and slot.level:
                         self.evicted.append(f"{slot.key.model}'s {slot.spec.variant}")
                     self.observed.put(slot, state)
-                case Load(slot, crashes):
+                case Load(slot, was_ready):
                     assert isinstance(before, Placed)
-                    order = self.observed.loading(slot, crashes)
+                    order = self.observed.loading(slot, was_ready)
                     assert order is not None
                     self.orders.append(order)
                 case Unload(slot, state):
@@ -204,9 +204,13 @@ class Simulation:
             before = {key for key in answering if key.model == model}
             kept = self.answering() & before
             is_there = any(key.model == model for key in self.found)
-            gone = all(key not in self.found or key in self.refused for key in before)
+            gone = all(key not in self.found or key in self.refused or self._is_quarantined(key) for key in before)
             asleep = any(key.model == model and v.is_asleep for key, v in self.observed.versions.items())
             assert kept or gone or asleep or not is_there, f"nothing of {model} answers any more"
+
+    def _is_quarantined(self, key: VersionKey) -> bool:
+        version = self.observed.versions.get(key)
+        return version is not None and version.quarantine is not None
 
     def bytes_of(self, slot: Slot) -> int:
         """Memory of an instance: measured, or else twice its file."""

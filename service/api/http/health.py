@@ -12,6 +12,7 @@ from saccade.service.ipc.messages import Catalog
 
 EMPTY_REPOSITORY = "the model repository holds no version"
 _NO_PINS: Mapping[str, int] = {}
+_GIVEN_UP: Mapping[str, str] = {VersionState.FAILED: "failed", VersionState.QUARANTINED: "is quarantined"}
 _ON_THE_WAY = (VersionState.BUILDING, VersionState.LOADING, VersionState.WARMING)
 
 
@@ -19,7 +20,8 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool, pins: Mapping[
     """Why this process must get no traffic; None when it may.
 
     Ready means a worker answers probes, every model is settled (a version ready or loaded on demand, or all of them
-    failed), no pinned version has failed, and at least one model answers.
+    failed or quarantined), no pinned version has failed, and at least one model answers. A model that appears later
+    need not be ready for that.
     """
     if catalog.draining:
         return "draining: shutting down"
@@ -41,8 +43,9 @@ def not_ready_reason(catalog: Catalog, is_worker_connected: bool, pins: Mapping[
 def _failed_pin(catalog: Catalog, pins: Mapping[str, int]) -> str | None:
     """A new pod whose pinned version fails must not replace an old one, even where its other models are ready."""
     for status in catalog.versions:
-        if pins.get(status.model) == status.version and status.state == VersionState.FAILED:
-            return f"pinned version {status.version} of {status.model!r} failed: {status.reason}"
+        given_up = _GIVEN_UP.get(status.state)
+        if given_up and pins.get(status.model) == status.version:
+            return f"pinned version {status.version} of {status.model!r} {given_up}: {status.reason}"
     return None
 
 
@@ -50,12 +53,12 @@ def _unsettled_reason(catalog: Catalog) -> str | None:
     states_by_model: dict[str, set[str]] = {}
     for status in catalog.versions:
         # What requests load is as good as ready, before its first one and while others have its place.
-        is_settled = status.on_demand and status.state != VersionState.FAILED
+        is_settled = status.on_demand and status.state not in _GIVEN_UP
         states_by_model.setdefault(status.model, set()).add(VersionState.READY if is_settled else status.state)
     waiting = [
         model
         for model, states in states_by_model.items()
-        if VersionState.READY not in states and not states.isdisjoint(_ON_THE_WAY)
+        if VersionState.READY not in states and not states.isdisjoint(_ON_THE_WAY) and model not in catalog.newcomers
     ]
     if waiting:
         return f"loading: {', '.join(sorted(waiting))}"

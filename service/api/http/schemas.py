@@ -150,7 +150,7 @@ class SpeedFigure(BaseModel):
     measured: Literal["here", "at export"]
 
 
-State = Literal["building", "loading", "warming", "ready", "failed", "unloading"]
+State = Literal["building", "loading", "warming", "ready", "failed", "unloading", "quarantined"]
 
 
 class InstanceInfo(BaseModel):
@@ -179,7 +179,10 @@ class EngineInfo(BaseModel):
 
 class VersionInfo(BaseModel):
     version: str
-    state: State = Field(description="of the instance that is furthest: ready when one device serves it")
+    state: State = Field(
+        description="of the instance that is furthest: ready when one device serves it; quarantined: it killed "
+        "workers or failed requests here"
+    )
     reason: str = Field(description="why it is not ready; empty when it is")
     notice: str = Field(description="its files were removed or replaced while it serves; empty while they are the same")
     variant: str

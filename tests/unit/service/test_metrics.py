@@ -46,7 +46,7 @@ def test_a_version_has_one_state_at_a_time(metrics: Metrics) -> None:
 
     states = {labels: value for (name, labels), value in found.items() if name == "saccade_model_state"}
     assert {labels for labels, value in states.items() if value == 1} == {"digits,ready,1", "digits,failed,2"}
-    assert len(states) == 12
+    assert len(states) == 14
 
 
 def test_worker_and_version_info_come_from_the_catalog(metrics: Metrics) -> None:

@@ -30,6 +30,7 @@ _INDEX_STATES = {
     VersionState.BUILDING: "LOADING",
     VersionState.UNLOADING: "UNLOADING",
     VersionState.FAILED: "UNAVAILABLE",
+    VersionState.QUARANTINED: "UNAVAILABLE",
 }
 _NS = 1_000_000_000
 # The protocol's name of a duration, and our stage.

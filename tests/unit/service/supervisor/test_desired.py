@@ -16,6 +16,7 @@ from saccade.service.supervisor.state import (
     Leaving,
     Loading,
     Placed,
+    Quarantine,
     Ready,
     Version,
     version_state,
@@ -72,7 +73,9 @@ def test_newest_version_is_loaded_first_and_alone_on_each_worker() -> None:
     story.finish("failed", reason="no memory")
     story.finish()
 
-    assert [order.version for order in story.orders] == [2, 2]
+    assert [order.version for order in story.orders] == [2]  # it is tried on one device, while 3 answers on the other
+    story.finish()
+    assert [order.version for order in story.orders] == [2]
 
 
 def test_reasons_name_the_device_where_they_differ() -> None:
@@ -113,34 +116,60 @@ def test_lost_worker_loads_its_own_instances_again_under_new_numbers() -> None:
     assert [item.instance_id for item in story.status(key).instances] == [1, 3]
 
 
-def test_version_that_kills_the_worker_twice_while_loading_is_given_up_and_others_are_loaded() -> None:
-    story = Simulation(A)
-    story.publish("digits", 1)
-    bad = story.publish("digits", 2)
-    for _ in range(2):
-        for _ in range(3):
-            story.step()
-        assert story.orders[0].version == 2
-        story.lose(A)
+def test_worker_that_ended_loads_first_what_was_ready_before() -> None:
+    story = Simulation(A, versions_per_model=3)
+    for version in (1, 2):
+        story.publish("digits", version)
     story.settle()
-
-    assert "the worker died 2 times while loading it" in story.status(bad).reason
-    assert story.ready == {"digits/1"}
-
-
-def test_crash_while_serving_does_not_count_and_a_load_forgives_an_earlier_one() -> None:
-    story = Simulation(A)
-    key = story.publish("digits")
+    story.publish("digits", 3)
     for _ in range(3):
-        for _ in range(3):
-            story.step()
-        story.warm()
-        story.lose(A)  # while it loads
-        story.settle()
-        story.lose(A)  # while it serves
+        story.step()
+    assert [order.version for order in story.orders] == [3]
 
+    story.lose(A)
+    loaded = []
+    for _ in range(3):
+        story.step()
+        loaded.append(story.finish().version)
+
+    assert loaded == [2, 1, 3]
+
+
+def test_load_in_progress_is_to_blame_for_the_end_of_its_worker_and_else_what_ran() -> None:
+    story = Simulation(A, B)
+    old = story.publish("digits", 1)
     story.settle()
-    assert story.status(key).state == "ready"
+    (running, _) = (item.instance_id for item in story.status(old).instances)
+    assert story.observed.culprit(A, running) == (old, False)
+    assert story.observed.culprit(A, 0) is None
+
+    new = story.publish("digits", 2)
+    for _ in range(3):
+        story.step()
+
+    assert story.observed.culprit(A, running) == (new, True)
+    assert story.observed.culprit(B, 0) is None  # 2 is not tried there yet
+
+
+def test_quarantined_version_is_unloaded_everywhere_and_stays_known_while_the_one_before_serves() -> None:
+    story = Simulation(A, B, versions_per_model=1)
+    old = story.publish("digits", 1)
+    story.settle()
+    bad = story.publish("digits", 2)
+    story.settle()
+    assert story.ready == {"digits/2"}
+
+    story.observed.quarantined(bad, Quarantine("it killed its worker while it answered"))
+    story.settle()
+
+    assert story.ready == {"digits/1"}
+    assert (story.status(bad).state, story.status(bad).instances) == ("quarantined", ())
+    assert story.status(bad).reason.startswith("it killed its worker while it answered; it is loaded again when")
+    assert story.status(old).state == "ready"
+
+    story.publish("digits", 2, stamp=5)  # other files are another try
+    story.settle()
+    assert story.ready == {"digits/2"}
 
 
 def test_unload_waits_for_every_acknowledgement_and_is_sent_once() -> None:

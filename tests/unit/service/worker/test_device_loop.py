@@ -268,7 +268,7 @@ def test_stop_finishes_what_is_queued_first(running: Worker) -> None:
 
 
 def test_exclusive_keeps_batches_from_the_device(running: Worker) -> None:
-    with running.loop.exclusive():
+    with running.loop.exclusive(1):
         request_id = running.submit(1)
         probed = threading.Event()
         running.loop.probe(probed.set)

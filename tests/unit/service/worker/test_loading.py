@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from saccade.models.contract.replay import REPLAY_FILE, replay_bytes
 from saccade.service.backends.base import LoadRequest
 from saccade.service.backends.fake_backend import FakeBackend
 from saccade.service.errors import BackendError, RepositoryError
@@ -18,7 +19,7 @@ from saccade.service.settings import Settings
 from saccade.service.worker import loading
 from saccade.service.worker.jpegs import WorkerJpegs
 from saccade.service.worker.loading import load_instance
-from tests.support.versions import manifest_for, publish
+from tests.support.versions import manifest_for, publish, with_files
 
 SETTINGS = Settings(backend="fake", device_threads=1)
 
@@ -223,3 +224,31 @@ def test_backend_is_told_what_the_settings_say_of_overlapping(
     load(version_dir, SETTINGS.model_copy(update={"cuda_graphs": False, "batches_in_flight": 3}))
 
     assert (asked[0].cuda_graphs, asked[0].batches_in_flight, asked[0].execution_contexts) == (False, 3, 1)
+
+
+def with_replay(tmp_path: Path, wrong: float) -> Path:
+    """A version whose recorded scores are beside what the fake backend answers by this much."""
+    image = np.full((1, 32, 32, 3), 200, np.uint8)
+    scores = np.full((1, 10), 200 / 255 + wrong, np.float32)
+    raw = replay_bytes(image, {"fp32": [scores, np.arange(10)[None]]})
+    files = {"model.onnx": b"weights", REPLAY_FILE: raw}
+    return publish(tmp_path, with_files(manifest_for("digits", 1), files), files=files)
+
+
+def test_recorded_pictures_are_repeated_alone_before_the_version_is_ready(tmp_path: Path) -> None:
+    _, _, events = load(with_replay(tmp_path, wrong=1e-4))
+
+    assert events == ["warming"] + ["run"] * 10
+
+
+def test_version_that_answers_otherwise_here_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"answers to 1 recorded pictures differ here by 0\.\d+, allowed for fp32"):
+        load(with_replay(tmp_path, wrong=-0.3))
+
+
+def test_damaged_recording_is_refused(tmp_path: Path) -> None:
+    version_dir = with_replay(tmp_path, wrong=0.0)
+    (version_dir / REPLAY_FILE).write_bytes(b"other bytes")
+
+    with pytest.raises(RepositoryError, match="changed after its gate"):
+        load(version_dir)

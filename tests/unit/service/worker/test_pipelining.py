@@ -154,7 +154,7 @@ def test_batch_that_is_not_full_waits_for_company_while_the_device_is_busy(patie
     assert patient.backend.started.acquire(timeout=TIMEOUT_S)
     starts = [values for kind, values in patient.backend.events if kind == "start"]
     assert starts == [[20], [21, 22, 23, 24]]
-    with patient.loop.exclusive():  # whoever needs the device ends the wait
+    with patient.loop.exclusive(1):  # whoever needs the device ends the wait
         assert len(patient.outcomes(5)) == 5
 
 
@@ -166,7 +166,7 @@ def test_probe_is_answered_while_a_batch_runs(patient: Worker) -> None:
     patient.loop.probe(answered.set)
 
     assert answered.wait(TIMEOUT_S)
-    with patient.loop.exclusive():
+    with patient.loop.exclusive(1):
         pass
 
 
@@ -177,7 +177,7 @@ def test_request_that_would_miss_its_deadline_behind_what_runs_expires_at_once(p
     late = patient.submit(21, allowed_s=900.0)  # 600 s ahead of it and 600 s of its own
 
     assert patient.statuses(1) == {late: messages.DONE_EXPIRED}
-    with patient.loop.exclusive():
+    with patient.loop.exclusive(1):
         pass
 
 
@@ -275,7 +275,7 @@ def test_loader_gets_the_device_although_requests_keep_coming(worker: Worker) ->
     seen: list[int] = []
 
     def load() -> None:
-        with worker.loop.exclusive():
+        with worker.loop.exclusive(1):
             seen.append(len([kind for kind, _ in worker.backend.events if kind == "finish"]))
             seen.append(len([kind for kind, _ in worker.backend.events if kind == "start"]))
 
