@@ -18,6 +18,7 @@ from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.slots import Permit, Slots
 from saccade.service.errors import ClientLeft, DeadlineExceeded, InferenceFailed, NotReady, SaccadeError, WorkerLost
 from saccade.service.ipc import messages
+from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import send_arena
 from saccade.service.ipc.tensor_slots import SlotArena
 
@@ -52,7 +53,7 @@ class WorkerClient:
         self._estimates = estimates
         self._slot_count = slot_count
         self._slot_bytes = slot_bytes
-        self._protocol: messages.FrameProtocol | None = None
+        self._protocol: FrameProtocol | None = None
         self._open: dict[int, _Open] = {}
         self._ids = itertools.count(1)
         self._socket_path = ""
@@ -99,7 +100,7 @@ class WorkerClient:
         finally:
             arena.close()  # closes the descriptor only: the mapping and the worker's copy stay valid
         self._lost.clear()
-        protocol = messages.FrameProtocol(self._receive, self._connection_lost)
+        protocol = FrameProtocol(self._receive, self._connection_lost)
         await loop.create_unix_connection(lambda: protocol, sock=connection)
         if self._lost.is_set():  # the connection was lost while it was being made
             return False

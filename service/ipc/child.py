@@ -8,7 +8,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from saccade.service.ipc.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.ipc.frames import FrameProtocol
+from saccade.service.ipc.messages import AnyMessage, Configure
 from saccade.service.settings import Settings
 
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from saccade.service.ipc.messages import AnyMessage, Configure, FrameProtocol
+from saccade.service.ipc.frames import FrameProtocol
+from saccade.service.ipc.messages import AnyMessage, Configure
 from saccade.service.settings import Settings
 
 

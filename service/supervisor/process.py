@@ -137,6 +137,8 @@ class Supervisor:
                 self._announce()
             case messages.DesireVersion():
                 self._reconciler.desire(VersionKey(message.model, message.version))
+            case messages.Tallied():
+                self._reconciler.rollouts.told(message.tallies)
             case messages.Used():
                 self._reconciler.observed.used(name, message.usages)
 

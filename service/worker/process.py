@@ -25,6 +25,7 @@ from saccade.service.core import VersionState
 from saccade.service.errors import DeviceLost, SaccadeError
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
 from saccade.service.ipc.tensor_slots import SlotArena
 from saccade.service.logs import configure_logs
@@ -51,7 +52,7 @@ class ApiConnection:
     def __init__(self, arena: SlotArena, device_loop: DeviceLoop) -> None:
         self._arena = arena
         self._device_loop = device_loop
-        self.protocol = messages.FrameProtocol(self._receive, self._lost)
+        self.protocol = FrameProtocol(self._receive, self._lost)
 
     def _receive(self, message: messages.AnyMessage) -> None:
         match message:

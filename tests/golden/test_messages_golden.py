@@ -9,7 +9,8 @@ from typing import get_args
 import msgspec
 
 from saccade.service.ipc import messages
-from saccade.service.ipc.messages import AnyMessage, Catalog, DeviceStatus, InstanceStatus, VersionStatus, frame_of
+from saccade.service.ipc.frames import frame_of
+from saccade.service.ipc.messages import AnyMessage, Catalog, DeviceStatus, InstanceStatus, VersionStatus
 
 DEVICE = DeviceStatus("cpu", True, 1, "/run/worker.sock")
 INSTANCE = InstanceStatus("cpu", 7, "ready", "", "int8-cpu", "onnxruntime", "CPUExecutionProvider")

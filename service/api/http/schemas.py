@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from saccade.service.api.http.image_bodies import RAW_TYPES
-from saccade.service.api.priority import Priority
 
 
 class Problem(BaseModel):
@@ -263,7 +262,7 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "name": "X-Priority",
         "in": "header",
         "required": False,
-        "schema": {"enum": [each.value for each in Priority]},
+        "schema": {"enum": ["high", "normal", "low"]},
         "description": "order among requests that are due within a second of each other; low is refused first",
     }
     routing_key = {

@@ -15,8 +15,9 @@ from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.slots import Slots
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.errors import NotReady, WorkerLost
+from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
-from saccade.service.ipc.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, FrameProtocol, Submit
+from saccade.service.ipc.messages import DONE_OK, Alive, AnyMessage, Cancel, Done, Submit
 
 TIMEOUT_S = 20.0  # only a broken test waits so long
 

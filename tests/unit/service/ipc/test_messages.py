@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saccade.service.ipc.frames import FrameProtocol, frame_of
 from saccade.service.ipc.messages import (
     Alive,
     AnyMessage,
     Cancel,
     Done,
-    FrameProtocol,
     Load,
     Probe,
     Stop,
     Submit,
-    frame_of,
 )
 
 MESSAGES: list[AnyMessage] = [
