@@ -31,7 +31,8 @@ def image_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: in
     if task.task is Task.SEGMENT:
         mask_iou = mean_iou(confusion_matrix(found[0], expected[0], classes))
         return ImageAgreement(mask_iou, {"mask_iou": mask_iou, "pixels": float((found[0] == expected[0]).mean())})
-    shares = answer_agreement([each[np.newaxis] for each in found], [each[np.newaxis] for each in expected], task, 0)
+    first, second = ([each[np.newaxis] for each in side] for side in (found, expected))
+    shares = {str(name): share for name, share in answer_agreement(first, second, task, 0).items()}
     # Overlaps of matched boxes say how far they moved; that they exist is what F1 says.
     value = min(share for name, share in shares.items() if name != "box_iou")
     return ImageAgreement(value, {**shares, **_score_shift(found, expected, task)})

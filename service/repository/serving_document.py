@@ -53,8 +53,8 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     share: float = Field(gt=0.0, le=1.0)
-    min_requests: int = Field(500, ge=1, le=10**9)  # answered by the canary
-    min_time_s: float = Field(60.0, ge=0.0, le=_LONGEST_STEP_S)
+    min_requests: int = Field(default=500, ge=1, le=10**9)  # answered by the canary
+    min_time_s: float = Field(default=60.0, ge=0.0, le=_LONGEST_STEP_S)
 
 
 class Limits(BaseModel):
@@ -62,10 +62,10 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    more_errors: float = Field(0.002, gt=0.0, lt=1.0)  # share of the requests
-    slower: float = Field(1.25, gt=1.0, le=100.0)  # times the median and the 99th percentile of stable
-    min_agreement: float = Field(0.97, ge=0.0, lt=1.0)  # mean over the images of the shadow, where there is one
-    false_alarms: float = Field(0.02, gt=0.0, le=0.5)  # of all rollouts of a version that is as good
+    more_errors: float = Field(default=0.002, gt=0.0, lt=1.0)  # share of the requests
+    slower: float = Field(default=1.25, gt=1.0, le=100.0)  # times the median and the 99th percentile of stable
+    min_agreement: float = Field(default=0.97, ge=0.0, lt=1.0)  # mean over the images of the shadow, where there is one
+    false_alarms: float = Field(default=0.02, gt=0.0, le=0.5)  # of all rollouts of a version that is as good
 
 
 class Rollout(BaseModel):
@@ -74,9 +74,9 @@ class Rollout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     steps: tuple[Step, ...] = Field(min_length=1, max_length=20)
-    step: int = Field(0, ge=0)  # the present one
+    step: int = Field(default=0, ge=0)  # the present one
     limits: Limits = Limits()
-    give_up_s: float = Field(86_400.0, gt=0.0, le=30 * 86_400.0)  # a step that proves nothing for so long goes back
+    give_up_s: float = Field(default=86_400.0, gt=0.0, le=30 * 86_400.0)  # for a step that proves nothing
 
     @model_validator(mode="after")
     def _grow(self) -> Rollout:

@@ -41,6 +41,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.CatalogApplied(12),
     messages.DesireVersion("digits", 3),
     messages.Used((messages.Usage("digits", 3, 2, 1000.5),)),
+    messages.Tallied((messages.VersionTally("digits", 3, 5, 40, 1, ((90, 39), (95, 1)), 4, 3.5),)),
     messages.Configure(b'{"port":8000}', "api-0", ""),
 )
 

@@ -18,7 +18,6 @@ from tests.support.server import Server, call_saccade, running_server, wait_unti
 from tests.support.versions import publish_fake
 
 MODEL = "digits"
-_FLOWS = 4
 _NUMBERS = itertools.count()
 
 
@@ -30,8 +29,8 @@ def rollout(repository: Path, *arguments: str) -> str:
 
 
 @contextmanager
-def flowing(server: Server) -> Iterator[list[int]]:
-    """Requests flow from several clients at once; yields their statuses."""
+def flowing(server: Server, clients: int = 2) -> Iterator[list[int]]:
+    """Requests flow while the context lasts; yields their statuses."""
     stop, statuses = threading.Event(), []
 
     def flow() -> None:
@@ -39,7 +38,7 @@ def flowing(server: Server) -> Iterator[list[int]]:
             statuses.append(server.predict(MODEL, red_png(next(_NUMBERS) % 250)).status_code)
 
     with Background() as background:
-        running = [background.start(flow) for _ in range(_FLOWS)]
+        running = [background.start(flow) for _ in range(clients)]
         try:
             yield statuses
         finally:
@@ -114,7 +113,7 @@ def test_version_as_good_becomes_stable_by_itself(server: Server, repository: Pa
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"one answer of 5 is wrong", "agreement: 0.8"), (b"an image takes 40 ms", "median: ")],
+    [(b"one answer of 5 is wrong", "agreement: "), (b"an image takes 300 ms", "median: ")],
     ids=["wrong", "slow"],
 )
 def test_worse_version_is_taken_back_with_its_reason(
@@ -123,12 +122,12 @@ def test_worse_version_is_taken_back_with_its_reason(
     publish_fake(repository, MODEL, 2, content=content)
     start(server, repository, "--steps", "20%,50%", "--sample", "1.0")
 
-    with flowing(server) as statuses:
+    with flowing(server, clients=1) as statuses:  # who waits behind a slow canary is slow as well
         found = ended(repository)
 
     assert {*statuses} == {200}
     assert found["labels"] == {"stable": 1}
-    assert found["reason"].startswith(reason[:9])
+    assert found["reason"].startswith(reason)
     assert {"canary", "shadow"} & found.keys() == set()
 
 

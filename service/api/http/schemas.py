@@ -206,12 +206,19 @@ class CanaryInfo(BaseModel):
     share: float = Field(description="of the requests that name neither version nor label")
 
 
+class ShadowInfo(BaseModel):
+    version: str
+    sample: float = Field(description="of the images that stable answered")
+
+
 class ServingInfo(BaseModel):
     """The document of desired state, `serving.json`."""
 
     generation: int = Field(description="of the document that rules; 0: none does")
     policy: Literal["follow", "hold"] = Field(description="stable: the newest accepted version, or the one named")
     canary: CanaryInfo | None
+    shadow: ShadowInfo | None = Field(description="asked about answered images as well; nobody gets its answers")
+    rollout: str = Field(description="where an automatic rollout stands; empty without one")
     reason: str = Field(description="why it was written")
     problem: str = Field(description="why a newer document does not rule; empty where it does")
 
