@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.images import red_png
-from tests.support.requests import Background
 from tests.support.server import Server, call_saccade, running_server, wait_until
+from tests.support.traffic import flowing
 from tests.support.versions import publish_fake
 
 MODEL = "digits"
-_NUMBERS = itertools.count()
 
 
 def rollout(repository: Path, *arguments: str) -> str:
@@ -26,25 +21,6 @@ def rollout(repository: Path, *arguments: str) -> str:
     ended = call_saccade("rollout", command, MODEL, *others, "--repository", str(repository))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
-
-
-@contextmanager
-def flowing(server: Server, clients: int = 2) -> Iterator[list[int]]:
-    """Requests flow while the context lasts; yields their statuses."""
-    stop, statuses = threading.Event(), []
-
-    def flow() -> None:
-        while not stop.is_set():
-            statuses.append(server.predict(MODEL, red_png(next(_NUMBERS) % 250)).status_code)
-
-    with Background() as background:
-        running = [background.start(flow) for _ in range(clients)]
-        try:
-            yield statuses
-        finally:
-            stop.set()
-        for each in running:
-            each.result()
 
 
 @pytest.fixture
@@ -79,7 +55,7 @@ def test_shadow_is_asked_and_never_answers(server: Server, repository: Path) -> 
     rollout(repository, "promote", "1", "--url", server.base_url, "--wait")
     rollout(repository, "shadow", "2", "--sample", "0.5", "--url", server.base_url, "--wait")
 
-    with flowing(server) as statuses:
+    with flowing(server, MODEL) as statuses:
         wait_until(lambda: server.metric("saccade_shadows_total", outcome="compared") >= 40, what="shadows ran")
         wait_until(lambda: (repository / ".shadow").exists(), what="disagreements are kept")
 
@@ -100,7 +76,7 @@ def test_version_as_good_becomes_stable_by_itself(server: Server, repository: Pa
     publish_fake(repository, MODEL, 2)
     start(server, repository, "--steps", "20%,50%", "--sample", "0.5")
 
-    with flowing(server) as statuses:
+    with flowing(server, MODEL) as statuses:
         found = ended(repository)
 
     assert {*statuses} == {200}
@@ -122,7 +98,7 @@ def test_worse_version_is_taken_back_with_its_reason(
     publish_fake(repository, MODEL, 2, content=content)
     start(server, repository, "--steps", "20%,50%", "--sample", "1.0")
 
-    with flowing(server, clients=1) as statuses:  # who waits behind a slow canary is slow as well
+    with flowing(server, MODEL, clients=1) as statuses:  # who waits behind a slow canary is slow as well
         found = ended(repository)
 
     assert {*statuses} == {200}
