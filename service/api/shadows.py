@@ -2,6 +2,7 @@
 
 It happens once the answer is written, at a priority below every request's, and only where most slots are free and the
 device has time. What finds no room is dropped at once, so that few pixels are held, and none longer than a second.
+Shadows of a process run for a quarter of the time at most: a request that comes meanwhile waits for the run.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 
 _MOST_AT_ONCE = 4  # per process: more would count in the expected waits of requests
 _WITHIN_S = 1.0
+_TIME_SHARE = 0.25
+_MOST_SAVED_S = 0.25  # of that time, so that shadows of several requests in a row may run
 _KEPT_PAIRS = 64
 
 
@@ -85,17 +88,25 @@ class Shadows:
         self._disagreements = disagreements
         self._counted: dict[tuple[VersionKey, int], ShadowMetrics] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._saved_s = _MOST_SAVED_S  # device time that shadows may still take
+        self._saved_at_s = time.monotonic()
 
     def offer(self, asked: Asked, image: Image, permit: Permit, filled: Filled) -> None:
         """Has the candidate asked about the image in this slot, once the caller has let the event loop go on."""
         counted = self._metrics_of(asked)
-        if len(self._running) >= _MOST_AT_ONCE:
+        if len(self._running) >= _MOST_AT_ONCE or self._device_time_s() <= 0.0:
             counted.outcomes["dropped"].inc()
             return
         permit.hold()
         task = asyncio.create_task(self._run(asked, image, permit, filled, counted))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    def _device_time_s(self) -> float:
+        now_s = time.monotonic()
+        self._saved_s = min(_MOST_SAVED_S, self._saved_s + _TIME_SHARE * (now_s - self._saved_at_s))
+        self._saved_at_s = now_s
+        return self._saved_s
 
     def _metrics_of(self, asked: Asked) -> ShadowMetrics:
         key, candidate = asked.stable.key, asked.candidate.key.version
@@ -178,6 +189,7 @@ class Shadows:
         except asyncio.CancelledError:  # the process ends
             worker.cancel(number)
             raise
+        self._saved_s -= done.infer_s
         if done.status == messages.DONE_UNDECODED:
             raise NotReady("its worker cannot decode this image")
         ensure_ok(done.status)

@@ -96,7 +96,7 @@ def test_worse_version_is_taken_back_with_its_reason(
     server: Server, repository: Path, content: bytes, reason: str
 ) -> None:
     publish_fake(repository, MODEL, 2, content=content)
-    start(server, repository, "--steps", "20%,50%", "--sample", "1.0")
+    start(server, repository, "--steps", "20%,50%", "--sample", "0.5")
 
     with flowing(server, MODEL, clients=1) as statuses:  # who waits behind a slow canary is slow as well
         found = ended(repository)

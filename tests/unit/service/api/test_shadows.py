@@ -131,3 +131,16 @@ async def test_few_shadows_run_at_once_and_the_rest_is_dropped(roomy: Story) -> 
         await roomy.worker.answer(number, messages.DONE_EXPIRED)
     await idle(roomy)
     assert counted(roomy, "dropped") == 5
+
+
+async def test_shadows_do_not_take_more_than_their_part_of_the_device(roomy: Story) -> None:
+    candidate = roomy.candidate()
+    number = await answered(roomy, candidate)
+    await roomy.worker.answer(number)  # its run took half a second, two seconds' worth
+    await idle(roomy)
+    answering = roomy.start(image(), shadow=candidate)
+    await roomy.worker.answer(await roomy.worker.submitted.get())
+    await answering
+    await idle(roomy)
+
+    assert (counted(roomy, "compared"), counted(roomy, "dropped")) == (1, 1)
