@@ -4,13 +4,14 @@
     worker/      a device worker: the process that owns one device; `scheduling/` forms batches, `gpu_jpeg/` decodes
     supervisor/  the parent process: starts and replaces the others, decides what is loaded where (`reconciler.py`);
                  `placement/` counts memory, `engines/` has TensorRT plans built, `tuning/` chooses the form of the
-                 processes by measuring
+                 processes by measuring, `rollout/` carries automatic rollouts on
     ipc/         what these three share: messages, shared memory, how a child starts and ends
     vision/      pixels in, answers out: decoding, and one file per task
     backends/    one file or folder per runtime
     repository/  reads, verifies and lists published versions and TensorRT plans
     cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
-    core.py errors.py settings.py metrics.py logs.py device_names.py running_mean.py: what all of them use
+    core.py errors.py settings.py metrics.py logs.py device_names.py running_mean.py latency_bins.py: what all of them
+    use
 
 `api`, `worker` and `supervisor` never import each other; a test holds it.
 
@@ -25,12 +26,14 @@ A request's life
    its pixels into the slot (`models/contract/preprocessing.py`, `ipc/tensor_slots.py`: shared memory).
    `vision/jpeg_segments.py` and `vision/png_chunks.py` pass over what is no pixels, `vision/more_formats.py` names the
    formats that a setting allows.
-4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`).
+4. `api/worker_client.py` sends the slot's number to the device worker (`ipc/messages.py`, `ipc/frames.py`).
 5. `worker/process.py` queues the request (`worker/scheduling/queue.py`). When the device is free,
    `worker/scheduling/fair_share.py` chooses the model and `worker/scheduling/batching.py` the requests of the batch.
 6. `worker/device_loop.py` gathers the batch and runs it with a backend; answers are written into the slots. Where the
    GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here.
 7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent.
+8. Where the version has a shadow, `api/shadows.py` asks that one afterwards, `vision/comparison.py` says how far both
+   agree, and `api/disagreements.py` keeps the worst (`repository/disagreements.py`).
 
 A version's life
 1. `supervisor/repository_watch.py` lists the repository (`repository/open.py`), reads desired states
@@ -46,6 +49,8 @@ A version's life
 5. `api/catalog.py` applies it: requests go to the stable version, or a canary (`api/canary.py`). On demand,
    `api/cold_starts.py` holds requests while their version is loaded. `api/fallback.py` says when cheaper variants
    answer. Once no process uses an older catalog, what has left it is unloaded.
+6. An automatic rollout is judged by `supervisor/rollout/decide.py`, from what API processes count (`api/tallies.py`);
+   `supervisor/rollout/controller.py` writes the next document, and step 1 comes again.
 
 Import direction: models <- service <- export. Nothing here imports torch or export.
 """

@@ -15,6 +15,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     generate_latest,
     values,
 )
@@ -31,6 +32,8 @@ MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
 # "second_opinion" counts images that a device could not decode, so that the image threads decided on them.
 DECODERS = ("image_threads", "device", "second_opinion")
+# "failed" shadows count as no agreement, "dropped" ones do not count: the device had no room for them.
+SHADOW_OUTCOMES = ("compared", "failed", "dropped")
 SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_ready")
 
 # A small network takes 0.5 ms for one image; the default deadline is 10 s.
@@ -117,6 +120,18 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self.shadows_total = Counter(
+            "saccade_shadows_total",
+            "Images that a candidate was asked about after stable had answered them",
+            ("model", "stable", "candidate", "outcome"),
+            registry=registry,
+        )
+        self.shadow_agreement_ratio = Summary(
+            "saccade_shadow_agreement_ratio",
+            "How far stable and candidate agree on an image, 0 to 1; sum over count is the mean",
+            ("model", "stable", "candidate"),
+            registry=registry,
+        )
         self.shed_total = Counter(
             "saccade_shed_total",
             "Requests refused before compute",
@@ -168,6 +183,15 @@ class VersionMetrics:
         if counted is None:
             counted = self._by_variant[variant] = self._answers.labels(*self._names, variant)
         counted.inc()
+
+
+class ShadowMetrics:
+    """The metrics of one pair of versions with their labels looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str, stable: int, candidate: int) -> None:
+        names = (model, str(stable), str(candidate))
+        self.outcomes = {name: metrics.shadows_total.labels(*names, name) for name in SHADOW_OUTCOMES}
+        self.agreement = metrics.shadow_agreement_ratio.labels(*names)
 
 
 class _Registered(Collector):

@@ -114,6 +114,9 @@ class Settings(BaseModel):
     serving_dir: Path | None = Field(
         None, description="where <model>.json says which version each label names; none: serving.json beside versions"
     )
+    shadow_pictures: bool = Field(
+        False, description="keep the pictures on which a shadow disagrees most, beside its answers in .shadow"
+    )
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
     hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")

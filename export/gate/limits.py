@@ -10,13 +10,13 @@ from pydantic import ConfigDict, Field, model_validator
 from saccade.export.variants import Precision, VariantKind
 from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Frozen
+from saccade.models.metrics.agreement import Agreement
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
 
-# Least agreement with the eager network when the recipe names none; keys as in `agreement.py`. A variant that is as
-# good as the network may still answer differently when both are unsure, and sparse weights do so more often. These
-# limits therefore catch broken variants, and the metric's budget catches lost accuracy.
+# Least agreement with the eager network when the recipe names none. A variant that is as good as the network may still
+# answer differently when both are unsure, and sparse weights do so more often. These limits therefore catch broken
+# variants, and the metric's budget catches lost accuracy.
 MIN_AGREEMENT: Mapping[Agreement, float] = {
     "top1": 0.97,
     "labels": 0.95,

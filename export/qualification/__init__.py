@@ -1,7 +1,7 @@
 """Measures what a variant's file is and does, on the bytes that would be published.
 
 qualify.py              step `qualify`; qualify_report.py is what it leaves
-answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, agreement.py compare answers
+answer_measurements.py  parity, batches, hostile inputs, repetition: parity.py, models/metrics/agreement.py compare
 accuracy.py             the task's metric: evidence.py, detection_evidence.py per image, bootstrap.py intervals
 instance_answers.py     masks of objects, kept as run lengths
 speed_step.py           step `speed`: all variants in turns, compared in pairs

@@ -12,11 +12,12 @@ from saccade.export.data.image_split import ImageSplit, batches
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, LabelsSample, Sample, SegmentSample
 from saccade.export.qualification.detection_evidence import SceneDetections, detect_evidence
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
-from saccade.export.qualification.instance_answers import kept_answer, masks_of
-from saccade.export.qualification.label_evidence import LabelEvidence, scores_by_label
+from saccade.export.qualification.instance_answers import kept_answer
+from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
-from saccade.models.metrics.metrics import confusion_matrix
+from saccade.models.metrics.kept_answers import masks_of
+from saccade.models.metrics.metrics import confusion_matrix, scores_by_label
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 Infer = Callable[[NDArray[np.uint8]], Answer]

@@ -23,9 +23,9 @@ from saccade.export.qualification.disagreements import (
     most_different,
     paired,
 )
-from saccade.export.qualification.instance_answers import masks_of
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
+from saccade.models.metrics.kept_answers import masks_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 EXAMPLES = 3  # images per variant

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.qualification.detection_evidence import box_iou
-from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.specs import Frozen, Task, TaskSpec
+from saccade.models.metrics.metrics import scores_by_label
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 FloatArray = NDArray[np.float64]

@@ -6,7 +6,6 @@ over all different scores, without interpolation. The metric is the mean over la
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,14 +42,6 @@ class LabelEvidence:
     def from_score(self, threshold: float) -> LabelEvidence:
         """Returns the evidence of the labels that reach the threshold."""
         return LabelEvidence(np.where(self.scores >= threshold, self.scores, -np.inf), self.truth)
-
-
-def scores_by_label(answer: Sequence[NDArray[np.number]]) -> FloatArray:
-    """Returns the scores (n, labels) in the labels' order; the answer lists all labels, best first."""
-    scores, class_ids = answer
-    result = np.zeros(scores.shape)
-    np.put_along_axis(result, class_ids.astype(np.int64), scores.astype(np.float64), axis=1)
-    return result
 
 
 def _average_precision(scores: FloatArray, truth: BoolArray, weights: Weights) -> FloatArray:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.export.qualification.qualify_report import HostileFigure
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task, TensorSpec
+from saccade.models.metrics.metrics import scores_by_label
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # below this score, rounding decides the order of detections

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from saccade.export.network import RawForm
 from saccade.export.qualification.detection_evidence import box_iou
-from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.metrics.metrics import scores_by_label
 
 Arrays = Sequence[NDArray[Any]]
 FloatArray = NDArray[np.float64]

@@ -14,7 +14,6 @@ from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
 from saccade.export.qualification.accuracy import answers_of, evidence_of
-from saccade.export.qualification.agreement import answer_agreement
 from saccade.export.qualification.answer_measurements import (
     batch_invariance,
     equal_runs,
@@ -35,6 +34,7 @@ from saccade.export.qualification.serving import open_backend
 from saccade.export.qualification.speed_measurements import memory_mb, speed_ratios
 from saccade.export.steps import StepContext, qualified_name
 from saccade.export.variants import TRAITS
+from saccade.models.metrics.agreement import answer_agreement
 
 REPORT_FILE = "qualify.json"
 _THROUGH = {"file": "ONNX Runtime on the CPU", "emulation": "its emulation on the CPU, rounded where the file rounds"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from saccade.export.gate.limits import Agreement
 from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
@@ -12,6 +11,7 @@ from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen, Sha256
+from saccade.models.metrics.agreement import Agreement
 
 
 class MetricDrop(Frozen):

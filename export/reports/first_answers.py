@@ -10,7 +10,6 @@ import numpy as np
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
 from saccade.export.qualification.answer_pictures import answer_jpeg, answer_text
-from saccade.export.qualification.instance_answers import kept_picture
 from saccade.export.qualification.reference import eager_answer
 from saccade.export.recipe import FolderData, LoadedRecipe
 from saccade.export.reports.html_report import page
@@ -19,6 +18,7 @@ from saccade.export.sources import load_network
 from saccade.export.sources.onnx_recognition import SettledWord
 from saccade.models.contract.preprocessing import preprocess_into
 from saccade.models.contract.specs import Task
+from saccade.models.metrics.kept_answers import kept_picture
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 def top1_correct(scores: NDArray[np.floating], class_ids: IntArray) -> BoolArray:
@@ -34,3 +37,11 @@ def mean_iou(confusion: IntArray) -> float:
     unions = confusion.sum(0) + confusion.sum(1) - hits
     present = unions > 0
     return float((hits[present] / unions[present]).mean()) if present.any() else 0.0
+
+
+def scores_by_label(answer: Sequence[NDArray[np.number]]) -> FloatArray:
+    """Returns the scores (n, labels) in the labels' order; the answer lists all labels, best first."""
+    scores, class_ids = answer
+    result = np.zeros(scores.shape)
+    np.put_along_axis(result, class_ids.astype(np.int64), scores.astype(np.float64), axis=1)
+    return result

@@ -24,6 +24,7 @@ from saccade.service.api.admission_rules import WaitBounds
 from saccade.service.api.catalog import ServingCatalog
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.devices import Device, Devices
+from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
@@ -41,6 +42,7 @@ from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpo
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import Predictor
+from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
 from saccade.service.api.worker_client import WorkerClient
@@ -95,7 +97,9 @@ def build_api(
     lag = EventLoopLag()
     limits = ImageLimits(settings.max_pixels, settings.more_formats)
     filling = SlotFilling(threads, limits, settings.inline_decode_pixels or 0, lag)
-    predictor = Predictor(admission, fallback, filling, threads, lag)
+    disagreements = Disagreements(settings.repository, settings.shadow_pictures)
+    shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
+    predictor = Predictor(admission, fallback, filling, threads, lag, shadows)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)

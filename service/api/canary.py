@@ -15,5 +15,10 @@ def goes_to_canary(serving: ModelStatus, routing_key: bytes) -> bool:
 
     A key that the canary has stays there while the share grows. Another salt chooses other keys.
     """
-    digest = hashlib.blake2b(routing_key, digest_size=8, key=serving.salt.encode()[:64]).digest()
-    return int.from_bytes(digest, "big") < serving.share * _POINTS
+    return is_drawn(routing_key, serving.share, serving.salt.encode()[:64])
+
+
+def is_drawn(key: bytes, share: float, salt: bytes) -> bool:
+    """Returns whether a key is among the share of all keys that a salt chooses; a salt has at most 64 bytes."""
+    digest = hashlib.blake2b(key, digest_size=8, key=salt).digest()
+    return int.from_bytes(digest, "big") < share * _POINTS

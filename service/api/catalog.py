@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest
-from saccade.service.api.canary import CANARY, goes_to_canary
+from saccade.service.api.canary import CANARY, goes_to_canary, is_drawn
+from saccade.service.api.tallies import Tally
 from saccade.service.core import STABLE, VersionKey, VersionState
 from saccade.service.errors import (
     BadParameter,
@@ -24,7 +25,15 @@ from saccade.service.errors import (
     NotReady,
     SaccadeError,
 )
-from saccade.service.ipc.messages import Answered, Catalog, InstanceStatus, ModelStatus, Usage, VersionStatus
+from saccade.service.ipc.messages import (
+    Answered,
+    Catalog,
+    InstanceStatus,
+    ModelStatus,
+    Usage,
+    VersionStatus,
+    VersionTally,
+)
 from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
 
@@ -59,6 +68,7 @@ class ServingTarget:
     layout: SlotLayout
     metrics: VersionMetrics
     usage: VersionUsage = field(default_factory=VersionUsage)
+    tally: Tally = field(default_factory=Tally)
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
         """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
@@ -76,6 +86,7 @@ class ServingTarget:
 
 EMPTY_CATALOG = Catalog(0, (), (), False)
 NO_DOCUMENT = ModelStatus("")
+_SHADOW_SALT = b"shadow"  # so that the images that are drawn do not depend on which requests the canary gets
 
 
 def default_version(ready_versions: Collection[int], serving: ModelStatus = NO_DOCUMENT) -> int | None:
@@ -112,6 +123,8 @@ class ServingCatalog:
         self._manifests: dict[VersionKey, Manifest] = {}
         self._resolved: dict[tuple[str, str | None, str | None], ServingTarget] = {}  # results of `resolve`
         self._canaries: dict[str, ModelStatus] = {}  # models with a canary that is ready
+        self._shadows: dict[VersionKey, tuple[ServingTarget, float]] = {}  # by the version that is stable
+        self._tallies: dict[VersionKey, Tally] = {}
         self._in_flight: Counter[int] = Counter()
         self._unacknowledged: int | None = None
         self._desire = desire
@@ -129,6 +142,7 @@ class ServingCatalog:
 
     def apply(self, snapshot: Catalog, manifests: Mapping[VersionKey, Manifest]) -> None:
         """Replaces the snapshot; `manifests` holds the manifest of every version whose manifest is readable."""
+        self._forget_tallies(snapshot)
         self.snapshot = snapshot
         self._manifests = dict(manifests)
         up = {device.device for device in snapshot.devices if device.up}
@@ -143,6 +157,7 @@ class ServingCatalog:
             for serving in snapshot.models
             if serving.canary and VersionKey(serving.model, serving.canary) in self._targets
         }
+        self._shadows = dict(filter(None, map(self._shadow, snapshot.models)))
         self._forget(present={_key(status) for status in snapshot.versions})
         self._unacknowledged = snapshot.generation
         self._acknowledge_if_reconciled()
@@ -153,6 +168,7 @@ class ServingCatalog:
     def _forget(self, present: Set[VersionKey]) -> None:
         self._usages = {key: usage for key, usage in self._usages.items() if key in present or usage.in_flight}
         self._asked = {key: generation for key, generation in self._asked.items() if key in present}
+        self._tallies = {key: tally for key, tally in self._tallies.items() if key in present}
 
     def ask(self, key: VersionKey) -> None:
         """Asks the supervisor to load a version, at most once per snapshot; waiting requests ask again in the next."""
@@ -215,7 +231,44 @@ class ServingCatalog:
             layout_of(manifest.input, manifest.answer),
             VersionMetrics(self._metrics, status.model, str(status.version)),
             self._usages.setdefault(_key(status), VersionUsage()),
+            self._tallies.setdefault(_key(status), Tally()),
         )
+
+    def _shadow(self, serving: ModelStatus) -> tuple[VersionKey, tuple[ServingTarget, float]] | None:
+        """Returns the stable version of a model and the ready version that shadows it; None where there is no pair."""
+        ready = {key.version for key in self._targets if key.model == serving.model}
+        stable = default_version(ready, serving)
+        if stable is None or serving.shadow not in ready or serving.shadow == stable:
+            return None
+        pair = [self._targets[VersionKey(serving.model, version)] for version in (stable, serving.shadow)]
+        if pair[0].manifest.task.task is not pair[1].manifest.task.task:
+            return None
+        return pair[0].key, (pair[1], serving.sample)
+
+    def shadow_of(self, target: ServingTarget, request_id: str) -> ServingTarget | None:
+        """Returns the version to ask about this request's images as well: stable's, if the request is drawn."""
+        found = self._shadows.get(target.key)
+        if found is None or not is_drawn(request_id.encode(), found[1], _SHADOW_SALT):
+            return None
+        return found[0]
+
+    def _forget_tallies(self, snapshot: Catalog) -> None:
+        """Counts under another desired state are those of another experiment."""
+        before = {status.model: status.generation for status in self.snapshot.models}
+        changed = {status.model for status in snapshot.models if before.get(status.model) != status.generation}
+        for key, tally in self._tallies.items():
+            if key.model in changed:
+                tally.clear()
+
+    def tallies(self) -> tuple[VersionTally, ...]:
+        """Returns what was counted since the last call, of models with an automatic rollout."""
+        rollouts = {status.model: status.generation for status in self.snapshot.models if status.rollout}
+        told = [
+            tally.told(key.model, key.version, rollouts[key.model])
+            for key, tally in self._tallies.items()
+            if key.model in rollouts
+        ]
+        return tuple(each for each in told if each is not None)
 
     def resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
         """Returns the version that answers. Raises NotFound, NotLoaded or NotReady; the text names what there is."""

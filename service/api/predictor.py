@@ -26,6 +26,7 @@ from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.priority import RANK_OFFSET_S, Priority
+from saccade.service.api.shadows import Asked, Shadows
 from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
@@ -72,14 +73,22 @@ class _Request(msgspec.Struct, frozen=True):
     render: Render
     admitted: Admitted
     ladder_level: int | None  # level of the instance that answers; None without a ladder
+    shadow: Asked | None = None
 
 
 class Predictor:
     """Turns encoded images into predictions, through the device workers."""
 
     def __init__(
-        self, admission: Admission, fallback: Fallback, filling: SlotFilling, threads: ImageThreads, lag: EventLoopLag
+        self,
+        admission: Admission,
+        fallback: Fallback,
+        filling: SlotFilling,
+        threads: ImageThreads,
+        lag: EventLoopLag,
+        shadows: Shadows,
     ) -> None:
+        self._shadows = shadows
         self._admission = admission
         self._fallback = fallback
         self._filling = filling
@@ -110,16 +119,17 @@ class Predictor:
         client: ClientWatch,
         priority: Priority = Priority.NORMAL,
         render: Render = prediction_of,
+        shadow: Asked | None = None,
     ) -> list[ImageAnswer]:
         """Returns one answer per image, in order, all by one instance. Raises Overloaded or NotReady before any work.
 
-        Images that get no slot at once wait for one until the deadline.
+        Images that get no slot at once wait for one until the deadline. `shadow` is asked about them afterwards.
         """
         urgency = self._urgency(priority, deadline_s - time.monotonic(), parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
-        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level)
+        request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, shadow)
         answers = await self._answers(images, admitted.permits, request)
         target.usage.count([answer.error for answer in answers])
         return answers
@@ -177,6 +187,8 @@ class Predictor:
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
         if filled.damage and isinstance(prediction, dict):
             prediction["warning"] = filled.damage
+        if request.shadow is not None:
+            self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
         return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level)

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 _WORKER_WITHIN_S = 2.0  # longest wait for workers at start; health must be answered soon even without a worker
 _FAILURES_PERIOD_S = 0.05
 _ANSWERS_EVERY = 20  # of these periods: how requests ended is reported each second where none failed
+_TALLY_PERIOD_S = 0.5  # a canary that harms is found out a fraction of a second later for it
 _USAGE_PERIOD_S = 0.2  # much shorter than the shortest time that a version stays in memory
 _NEW_OBJECTS = 20_000  # new objects between garbage collections: some thousand requests, a few MB
 _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
@@ -84,7 +85,8 @@ class ApiProcess:
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.devices.run())
-            reporting = [tasks.create_task(self._report_usage()), tasks.create_task(self._report_answers())]
+            reports = (self._report_usage(), self._report_answers(), self._report_tallies())
+            reporting = [tasks.create_task(report) for report in reports]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
             await self._api.devices.wait_connected(there, _WORKER_WITHIN_S)
@@ -147,6 +149,14 @@ class ApiProcess:
             counts = self._api.catalog.answers(only_if_failed=number % _ANSWERS_EVERY > 0)
             if counts:
                 self._control.send(messages.Answers(counts))
+
+    async def _report_tallies(self) -> None:
+        """Reports what happened to the requests of models with an automatic rollout."""
+        while True:
+            await asyncio.sleep(_TALLY_PERIOD_S)
+            tallies = self._api.catalog.tallies()
+            if tallies:
+                self._control.send(messages.Tallied(tallies))
 
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
         """Reads the manifest that the supervisor verified; None when it is unreadable or has changed since."""

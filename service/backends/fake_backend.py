@@ -34,6 +34,9 @@ _ANSWERED = (100, 200)
 SLOW_S = 0.4
 # A model's file that begins like this sets what batches and images cost.
 COST = re.compile(rb"(?:a batch takes (?P<batch>[\d.]+) ms, )?an image takes (?P<image>[\d.]+) ms")
+# One that holds this gives other answers, or kills the process, at every so manieth image.
+WRONG = re.compile(rb"one answer of (?P<images>\d+) is wrong")
+CRASHING = re.compile(rb"one image of (?P<images>\d+) crashes")
 
 
 class FakeBackend:
@@ -47,6 +50,8 @@ class FakeBackend:
         self._content = content
         self._image_s = 0.0 if cost is None else float(cost["image"]) / 1000
         self._batch_s = 0.0 if cost is None else float(cost["batch"] or 0) / 1000
+        self._wrong_at, self._crash_at = (_images_between(found.search(content)) for found in (WRONG, CRASHING))
+        self._images = 0
         self._outputs = request.outputs
 
     @property
@@ -72,7 +77,13 @@ class FakeBackend:
         if self._image_s or self._batch_s:
             time.sleep(self._batch_s + self._image_s * len(images))
         red = images[:, 0, 0, 0]
+        numbers = self._images + 1 + np.arange(len(images))
+        self._images += len(images)
+        if self._crash_at and not (numbers % self._crash_at).all():
+            os._exit(13)
         outputs = [self._fill(name, shape, dtype, red) for name, shape, dtype in self._tensors()]
+        if self._wrong_at:
+            outputs = [_wrong(output, numbers % self._wrong_at == 0) for output in outputs]
         if NOT_FINITE in first_pixels:
             rows = [index for index in range(len(images)) if first_pixels[index] == NOT_FINITE] or slice(None)
             for index, output in enumerate(outputs):
@@ -106,3 +117,16 @@ class FakeBackend:
 
     def close(self) -> None:
         self._outputs = ()
+
+
+def _images_between(found: re.Match[bytes] | None) -> int:
+    return 0 if found is None else int(found["images"])
+
+
+def _wrong(output: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[Any]:
+    """The rows of a classifier's answer with the last class first."""
+    if output.ndim != 2 or output.dtype.kind != "i":
+        return output
+    changed = output.copy()
+    changed[rows] = changed[rows, ::-1]
+    return changed

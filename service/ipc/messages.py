@@ -1,4 +1,4 @@
-"""Defines every message between processes. All are frozen; on the wire, a frame is a length and a msgpack list.
+"""Defines every message between processes. All are frozen; `frames.py` puts them on the wire.
 
 Rules
 1. Only ids and numbers travel; pixels and answers stay in the slot arena.
@@ -238,6 +238,9 @@ class ModelStatus(Message, frozen=True):
     salt: str = ""
     reason: str = ""  # of the change
     problem: str = ""  # why a newer document does not rule
+    shadow: int = 0  # the version that is asked about answered images, too; 0: none
+    sample: float = 0.0  # share of the images that stable answered
+    rollout: str = ""  # where an automatic rollout stands, in words; empty: there is none
 
 
 class Catalog(Message, frozen=True):
@@ -311,6 +314,25 @@ class Answers(Message, frozen=True):
     counts: tuple[Answered, ...]
 
 
+class VersionTally(msgspec.Struct, frozen=True, array_like=True):
+    """What happened to one version's requests in one API process since it last said so."""
+
+    model: str
+    version: int
+    generation: int  # of the desired state in force meanwhile
+    answered: int
+    errors: int  # requests that the server, not its client, is to blame for
+    latencies: tuple[tuple[int, int], ...] = ()  # how many answers took how long: (bin, count), see latency_bins.py
+    compared: int = 0  # images that it was asked about as a shadow
+    agreement: float = 0.0  # the sum of their agreements with stable
+
+
+class Tallied(Message, frozen=True):
+    """The tallies of models with an automatic rollout."""
+
+    tallies: tuple[VersionTally, ...]
+
+
 class Configure(Message, frozen=True):
     """The first message to every child process, with the resolved settings as JSON."""
 
@@ -340,5 +362,6 @@ AnyMessage = (
     | DesireVersion
     | Used
     | Answers
+    | Tallied
     | Configure
 )

@@ -19,6 +19,7 @@ SERVING_NAME = "serving.json"
 _SCHEMA_VERSION = 1
 _MOST_BYTES = 64 * 1024
 _LONGEST_GRACE_S = 7 * 86_400.0
+_LONGEST_STEP_S = 7 * 86_400.0
 Number = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
@@ -37,6 +38,54 @@ class Canary(BaseModel):
     salt: str = Field("", max_length=64)  # another salt chooses other keys
 
 
+class Shadow(BaseModel):
+    """A version that is asked about a share of the images that stable has answered; nobody gets its answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Number
+    sample: float = Field(gt=0.0, le=1.0)
+
+
+class Step(BaseModel):
+    """One share of an automatic rollout, and what must have been seen before the next one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    share: float = Field(gt=0.0, le=1.0)
+    min_requests: int = Field(default=500, ge=1, le=10**9)  # answered by the canary
+    min_time_s: float = Field(default=60.0, ge=0.0, le=_LONGEST_STEP_S)
+
+
+class Limits(BaseModel):
+    """How much worse than stable a canary may be, and how often chance alone may decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    more_errors: float = Field(default=0.002, gt=0.0, lt=1.0)  # share of the requests
+    slower: float = Field(default=1.25, gt=1.0, le=100.0)  # times the median and the 99th percentile of stable
+    min_agreement: float = Field(default=0.97, ge=0.0, lt=1.0)  # mean over the images of the shadow, where there is one
+    false_alarms: float = Field(default=0.02, gt=0.0, le=0.5)  # of all rollouts of a version that is as good
+
+
+class Rollout(BaseModel):
+    """A rollout that the server carries on by itself, step by step, or takes back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=20)
+    step: int = Field(default=0, ge=0)  # the present one
+    limits: Limits = Limits()
+    give_up_s: float = Field(default=86_400.0, gt=0.0, le=30 * 86_400.0)  # for a step that proves nothing
+
+    @model_validator(mode="after")
+    def _grow(self) -> Rollout:
+        shares = [step.share for step in self.steps]
+        if shares != sorted(set(shares)) or self.step >= len(shares):
+            raise ValueError(f"shares {shares} must grow, and step {self.step} be one of them, counted from 0")
+        return self
+
+
 class ServingDocument(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -45,6 +94,8 @@ class ServingDocument(BaseModel):
     policy: Literal["follow", "hold"] = "follow"  # stable: the newest accepted version, or the one that `labels` names
     labels: dict[Label, Number] = Field(default_factory=dict, max_length=16)
     canary: Canary | None = None
+    shadow: Shadow | None = None
+    rollout: Rollout | None = None  # of the canary
     grace_s: float = Field(600.0, ge=0.0, le=_LONGEST_GRACE_S)  # the old stable stays loaded for so long
     changed_at: str = Field("", max_length=64)
     changed_by: str = Field("", max_length=256)
@@ -61,12 +112,19 @@ class ServingDocument(BaseModel):
             raise ValueError(
                 f"version {self.canary.version} is the canary; it cannot be stable, nor a label another one"
             )
+        if self.shadow is not None and self.shadow.version == self.labels.get(STABLE):
+            raise ValueError(f"version {self.shadow.version} is stable and cannot be its own shadow")
+        if self.rollout is not None:
+            share = self.rollout.steps[self.rollout.step].share
+            if self.canary is None or self.canary.share != share or self.policy != "hold":
+                raise ValueError(f"step {self.rollout.step} needs policy `hold`, and a canary with a share of {share}")
         return self
 
     @property
     def named(self) -> frozenset[int]:
         """The versions that it names."""
-        return frozenset({*self.labels.values(), *([self.canary.version] if self.canary else [])})
+        trials = [trial.version for trial in (self.canary, self.shadow) if trial is not None]
+        return frozenset({*self.labels.values(), *trials})
 
 
 def document_from(raw: bytes, where: object) -> ServingDocument:

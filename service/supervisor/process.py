@@ -140,6 +140,8 @@ class Supervisor:
                 self._reconciler.desire(VersionKey(message.model, message.version))
             case messages.Answers():
                 self._quarantines.answered(message.counts)
+            case messages.Tallied():
+                self._reconciler.rollouts.told(message.tallies)
             case messages.Used():
                 self._reconciler.observed.used(name, message.usages)
 

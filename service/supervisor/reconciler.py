@@ -35,6 +35,7 @@ from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.quarantine import Quarantines
 from saccade.service.supervisor.repository_watch import RepositoryWatch
+from saccade.service.supervisor.rollout.controller import Rollouts
 from saccade.service.supervisor.serving_documents import Ruling
 from saccade.service.supervisor.stable_versions import StableVersions
 from saccade.service.supervisor.state import Failed, NoRoom, Ready, Slot, version_status
@@ -63,6 +64,7 @@ class Reconciler:
         self.observed = Observed()
         self.plans = Plans(settings, self.wake)
         self.watch = RepositoryWatch(settings, signatures, self.plans.devices, self.observed, self.wake)
+        self.rollouts = Rollouts(settings, self.watch, self.observed)
         self._settings = settings
         self._devices: Mapping[str, DeviceSupervision] = {}
         self._stable = StableVersions()
@@ -76,7 +78,7 @@ class Reconciler:
     def runs(self, devices: Mapping[str, DeviceSupervision]) -> list[Coroutine[Any, Any, None]]:
         """Returns the coroutines to run, each until it is cancelled."""
         self._devices = devices
-        return [self._run(), self.watch.look_again_and_again(), self.watch.verify_one_by_one()]
+        return [self._run(), self.watch.look_again_and_again(), self.watch.verify_one_by_one(), self.rollouts.run()]
 
     def wake(self) -> None:
         """Has the loop turn, because something was observed."""
@@ -231,7 +233,7 @@ class Reconciler:
             if watch.listing
             else (),
             tuple(
-                _model_status(model, ruling, self._stable.now.get(model))
+                _model_status(model, ruling, self._stable.now.get(model), self.rollouts.state(model))
                 for model, ruling in watch.rulings.items()
                 if ruling.document or ruling.problem
             ),
@@ -271,7 +273,7 @@ def _log_no_room(slot: Slot, state: NoRoom) -> None:
         log.error("version_has_no_room", **fields)
 
 
-def _model_status(model: str, ruling: Ruling, stable: int | None) -> messages.ModelStatus:
+def _model_status(model: str, ruling: Ruling, stable: int | None, rollout: str) -> messages.ModelStatus:
     document = ruling.document
     if document is None:
         return messages.ModelStatus(model, problem=ruling.problem)
@@ -287,4 +289,7 @@ def _model_status(model: str, ruling: Ruling, stable: int | None) -> messages.Mo
         canary.salt if canary else "",
         document.reason,
         ruling.problem,
+        document.shadow.version if document.shadow else 0,
+        document.shadow.sample if document.shadow else 0.0,
+        rollout,
     )

@@ -27,7 +27,21 @@ WITHOUT_UNIT = {
     "saccade_serving_generation": "a number that counts changes",
     "saccade_serving_refused": "yes or no",
 }
-LABELS = {"model", "version", "outcome", "stage", "decoder", "reason", "device", "state", "variant", "digest", "label"}
+LABELS = {
+    "model",
+    "version",
+    "outcome",
+    "stage",
+    "decoder",
+    "reason",
+    "device",
+    "state",
+    "variant",
+    "digest",
+    "label",
+    "stable",
+    "candidate",
+}
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 SNAPSHOT = Catalog(
     1,

@@ -42,6 +42,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.DesireVersion("digits", 3),
     messages.Used((messages.Usage("digits", 3, 2, 1000.5),)),
     messages.Answers((messages.Answered("digits", 3, 40, 2, 1),)),
+    messages.Tallied((messages.VersionTally("digits", 3, 5, 40, 1, ((90, 39), (95, 1)), 4, 3.5),)),
     messages.Configure(b'{"port":8000}', "api-0", ""),
 )
 

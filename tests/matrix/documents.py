@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from saccade.export.gate.limits import Agreement
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES
+from saccade.models.metrics.agreement import Agreement
 from tests.matrix.entries import Entry
 
 Document = dict[str, Any]

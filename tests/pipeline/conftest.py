@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from saccade.export.gate.limits import Agreement
+from saccade.models.metrics.agreement import Agreement
 from tests.pipeline.published_tiny import Published, publish_tiny
 
 Document = dict[str, Any]

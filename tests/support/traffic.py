@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from tests.support.images import red_of, red_png
 from tests.support.requests import Background
 from tests.support.server import Server, wait_until
+
+_NUMBERS = itertools.count()
 
 
 @dataclass
@@ -52,3 +55,22 @@ def traffic(server: Server, model: str) -> Iterator[Traffic]:
             stop.set()
         flowing.result()
     assert seen.failures == []
+
+
+@contextmanager
+def flowing(server: Server, model: str, clients: int = 2) -> Iterator[list[int]]:
+    """Requests flow while the context lasts; yields their statuses."""
+    stop, statuses = threading.Event(), []
+
+    def flow() -> None:
+        while not stop.is_set():
+            statuses.append(server.predict(model, red_png(next(_NUMBERS) % 250)).status_code)
+
+    with Background() as background:
+        running = [background.start(flow) for _ in range(clients)]
+        try:
+            yield statuses
+        finally:
+            stop.set()
+        for each in running:
+            each.result()

@@ -17,6 +17,7 @@ from saccade.service.api.http.schemas import (
     ModelList,
     OperatingFigure,
     ServingInfo,
+    ShadowInfo,
     SpeedFigure,
     VersionInfo,
 )
@@ -74,8 +75,15 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
 def _serving_info(status: ModelStatus) -> ServingInfo:
     policy: Literal["follow", "hold"] = "hold" if status.stable else "follow"
     canary = CanaryInfo(version=str(status.canary), share=status.share) if status.canary else None
+    shadow = ShadowInfo(version=str(status.shadow), sample=status.sample) if status.shadow else None
     return ServingInfo(
-        generation=status.generation, policy=policy, canary=canary, reason=status.reason, problem=status.problem
+        generation=status.generation,
+        policy=policy,
+        canary=canary,
+        shadow=shadow,
+        rollout=status.rollout,
+        reason=status.reason,
+        problem=status.problem,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from saccade.service.api.http.image_bodies import RAW_TYPES
-from saccade.service.api.priority import Priority
 
 
 class Problem(BaseModel):
@@ -210,12 +209,19 @@ class CanaryInfo(BaseModel):
     share: float = Field(description="of the requests that name neither version nor label")
 
 
+class ShadowInfo(BaseModel):
+    version: str
+    sample: float = Field(description="of the images that stable answered")
+
+
 class ServingInfo(BaseModel):
     """The document of desired state, `serving.json`."""
 
     generation: int = Field(description="of the document that rules; 0: none does")
     policy: Literal["follow", "hold"] = Field(description="stable: the newest accepted version, or the one named")
     canary: CanaryInfo | None
+    shadow: ShadowInfo | None = Field(description="asked about answered images as well; nobody gets its answers")
+    rollout: str = Field(description="where an automatic rollout stands; empty without one")
     reason: str = Field(description="why it was written")
     problem: str = Field(description="why a newer document does not rule; empty where it does")
 
@@ -266,7 +272,7 @@ def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
         "name": "X-Priority",
         "in": "header",
         "required": False,
-        "schema": {"enum": [each.value for each in Priority]},
+        "schema": {"enum": ["high", "normal", "low"]},
         "description": "order among requests that are due within a second of each other; low is refused first",
     }
     routing_key = {

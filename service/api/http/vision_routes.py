@@ -13,7 +13,6 @@ import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -24,14 +23,16 @@ from starlette.types import Receive, Scope, Send
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
+from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer
 from saccade.service.api.http.client_watch import DisconnectWatch
-from saccade.service.api.http.content_encoding import ENCODINGS, decoded_body
-from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, retry_after, status_of
+from saccade.service.api.http.content_encoding import decoded_body
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, status_of
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
+from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
 from saccade.service.core import Outcome
 from saccade.service.errors import (
@@ -42,11 +43,10 @@ from saccade.service.errors import (
     NotLoaded,
     NotReady,
     Overloaded,
-    PayloadTooLarge,
     SaccadeError,
-    UnsupportedEncoding,
+    WorkerLost,
 )
-from saccade.service.ipc.api_keys import ApiKeys, Unauthorized
+from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.metrics import Metrics
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import (
@@ -169,7 +169,14 @@ class PredictEndpoint:
             call = await self._call(content, media_type, headers, query, target, priority)
             deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
             answers = await self._predictor.predict(
-                call.images, target, call.parameters, deadline_s, watch, call.priority, call.render
+                call.images,
+                target,
+                call.parameters,
+                deadline_s,
+                watch,
+                call.priority,
+                call.render,
+                self._shadow(target, request_id),
             )
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
@@ -195,6 +202,10 @@ class PredictEndpoint:
             if target is not None:
                 self._catalog.end(target)
 
+    def _shadow(self, target: ServingTarget, request_id: str) -> Asked | None:
+        candidate = self._catalog.shadow_of(target, request_id)
+        return None if candidate is None else Asked(request_id, target, candidate)
+
     def _query(self, scope: Scope) -> GivenParameters:
         return _query_parameters(scope["query_string"])
 
@@ -218,7 +229,7 @@ class PredictEndpoint:
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
     ) -> Rendered:
-        document, timing = _render(target, request_id, answers, total_s)
+        document, timing = document_of(target, request_id, answers, total_s)
         level = answers[0].ladder_level
         return Rendered(_JSON, document, timing, [] if level is None else [(b"x-saccade-rung", b"%d" % level)])
 
@@ -255,6 +266,7 @@ class PredictEndpoint:
         counted = target.metrics
         counted.outcomes[Outcome.OK].inc()
         counted.duration.observe(total_s)
+        target.tally.answered(total_s)
         counted.count_answer(answers[0].variant)
         for answer in answers:
             if answer.error is None:
@@ -268,6 +280,8 @@ class PredictEndpoint:
         outcome = status_of(error)[2]
         if target is not None:
             target.metrics.outcomes[outcome].inc()
+            if outcome in (Outcome.ERROR, Outcome.DEADLINE) or isinstance(error, WorkerLost):
+                target.tally.failed()
         else:
             self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
         reason = _shed_reason(error)
@@ -302,45 +316,6 @@ def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
             raise answer.error
 
 
-def _render(target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float) -> tuple[bytes, str]:
-    """The answer document and the Server-Timing header."""
-    timings_ms = timings_of(answers, total_s)
-    document = orjson.dumps(
-        {
-            "model": target.key.model,
-            "version": str(target.key.version),
-            "variant": answers[0].variant,  # one instance answers all images of a request
-            "request_id": request_id,
-            "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
-            "timings_ms": timings_ms,
-        }
-    )
-    return document, server_timing(timings_ms)
-
-
-def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
-    """Milliseconds by stage; with several images each stage shows the slowest."""
-    stages = {
-        "decode": max(answer.times.decode_s for answer in answers),
-        "queue": max(answer.times.queue_s for answer in answers),
-        "infer": max(answer.times.infer_s for answer in answers),
-        "postprocess": max(answer.times.postprocess_s for answer in answers),
-        "total": total_s,
-    }
-    return {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
-
-
-def server_timing(timings_ms: dict[str, float]) -> str:
-    """The header of that name."""
-    return ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
-
-
-def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:
-    if answer.error is not None:
-        return {"error": problem_of(answer.error, request_id)}
-    return answer.prediction
-
-
 def _shed_reason(error: SaccadeError) -> str | None:
     match error:
         case Overloaded():
@@ -359,39 +334,3 @@ async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_c
     document = problem_of(error, request_id)
     headers = refusal_headers(error, must_close)
     await send_answer(send, document["status"], PROBLEM_TYPE, orjson.dumps(document), request_id, None, headers)
-
-
-def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, bytes]]:
-    """Beside those that every answer has."""
-    headers = []
-    retry = retry_after(error)
-    if retry is not None:
-        headers.append((b"retry-after", retry.encode()))
-    if isinstance(error, UnsupportedEncoding):
-        headers.append((b"accept-encoding", ", ".join(ENCODINGS).encode()))
-    if isinstance(error, Unauthorized):
-        headers.append((b"www-authenticate", b"Bearer"))
-    if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
-        headers.append((b"connection", b"close"))
-    return headers
-
-
-async def send_answer(
-    send: Send,
-    status: int,
-    content_type: bytes,
-    body: bytes,
-    request_id: str,
-    server_timing: str | None,
-    extra: list[tuple[bytes, bytes]] | None = None,
-) -> None:
-    headers = [
-        (b"content-type", content_type),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *(extra or ()),
-    ]
-    if server_timing is not None:
-        headers.append((b"server-timing", server_timing.encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

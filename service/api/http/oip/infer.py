@@ -8,6 +8,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.http.answer_writing import refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.error_responses import problem_of
 from saccade.service.api.http.oip.answers import answer_of, rows_of
 from saccade.service.api.http.oip.tensors import InferRequest, ModelTensors, infer_request
@@ -16,10 +17,6 @@ from saccade.service.api.http.vision_routes import (
     PredictCall,
     PredictEndpoint,
     Rendered,
-    refusal_headers,
-    send_answer,
-    server_timing,
-    timings_of,
 )
 from saccade.service.api.predictor import ImageAnswer
 from saccade.service.api.priority import Priority

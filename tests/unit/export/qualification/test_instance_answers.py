@@ -13,13 +13,14 @@ from PIL import Image
 from saccade.export.data.image_split import ImageSplit, prepare_split
 from saccade.export.data.labelled_images import DetectSample
 from saccade.export.qualification.accuracy import evidence_of
-from saccade.export.qualification.agreement import answer_agreement
 from saccade.export.qualification.answer_pictures import answer_jpeg
 from saccade.export.qualification.evidence import point_value
-from saccade.export.qualification.instance_answers import kept_answer, kept_picture, masks_of
+from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.parity import answer_difference
 from saccade.models.contract.run_lengths import MaskWindow
 from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec
+from saccade.models.metrics.agreement import answer_agreement
+from saccade.models.metrics.kept_answers import kept_picture, masks_of
 
 SIDE = 32
 SPEC = PreprocessSpec(width=SIDE, height=SIDE, fit="stretch")

@@ -10,16 +10,17 @@ from sklearn.metrics import average_precision_score
 
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import LabelsSample
-from saccade.export.qualification.agreement import answer_agreement
 from saccade.export.qualification.chance import chance_of
 from saccade.export.qualification.curves import curves_of
 from saccade.export.qualification.disagreements import amounts_of
 from saccade.export.qualification.evidence import accuracy_of, point_value
-from saccade.export.qualification.label_evidence import LabelEvidence, scores_by_label
+from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.export.qualification.operating_point import best_threshold, operating_accuracy
 from saccade.export.qualification.parity import answer_difference
 from saccade.export.qualification.plausibility import answer_faults
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+from saccade.models.metrics.agreement import answer_agreement
+from saccade.models.metrics.metrics import scores_by_label
 
 TASK = TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True, score_threshold=0.5)
 PIXELS = PreprocessSpec(width=8, height=8, fit="stretch")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,15 +17,17 @@ import structlog
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, input_tensor
 from saccade.service.api.admission import Admission
-from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.devices import Device, Devices
+from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import ImageAnswer, Predictor
+from saccade.service.api.shadows import Asked, Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Permit, Slots
 from saccade.service.core import VersionKey
@@ -49,6 +52,8 @@ class ScriptedWorker:
         self.cancelled: list[int] = []
         self.received: list[bytes] = []  # the JPEG of each submit; empty where the slot has pixels
         self.deadlines_s: list[float] = []
+        self.asked: list[tuple[int, float]] = []  # the instance and the rank's offset of each submit
+        self.permits: list[Permit] = []
         self.refusal: Exception | None = None
         self._open: dict[int, tuple[Permit, asyncio.Future[messages.Done]]] = {}
 
@@ -61,6 +66,8 @@ class ScriptedWorker:
             raise self.refusal
         place = TensorPlace(0, (encoded_bytes,), np.dtype(np.uint8))
         self.deadlines_s.append(deadline_s)
+        self.asked.append((instance_id, rank_offset_s))
+        self.permits.append(permit)
         self.received.append(permit.arena.tensor(permit.slot, place).tobytes())
         permit.hold()
         request_id = len(self._open)
@@ -92,7 +99,9 @@ class Story:
         inline_pixels: int = 0,
         lag: EventLoopLag | None = None,
         has_ladder: bool = False,
+        repository: Path = Path("/nowhere"),
     ) -> None:
+        self.repository = repository
         self.slots = Slots()
         self.slots.adopt(arena)
         self.estimates = InstanceEstimates()
@@ -117,19 +126,36 @@ class Story:
         fallback = Fallback(FallbackRule(has_ladder, 1.0), admission.expected_wait_s)
         threads = ImageThreads(self.pool, 2)
         filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels, lag)
-        return Predictor(admission, fallback, filling, threads, lag)
+        self.metrics = Metrics(CollectorRegistry())
+        catalog = ServingCatalog(self.metrics, lambda generation: None)
+        kept = Disagreements(self.repository, keeps_pictures=True)
+        shadows = Shadows(catalog, admission, filling, threads, self.metrics, kept)
+        return Predictor(admission, fallback, filling, threads, lag, shadows)
 
-    def start(self, *images: bytes | SaccadeError, deadline_s: float | None = None) -> asyncio.Task[list[ImageAnswer]]:
+    def start(
+        self, *images: bytes | SaccadeError, deadline_s: float | None = None, shadow: ServingTarget | None = None
+    ) -> asyncio.Task[list[ImageAnswer]]:
         until_s = time.monotonic() + FAR_S if deadline_s is None else deadline_s
+        asked = None if shadow is None else Asked("request 1", self._target, shadow)
         return asyncio.create_task(
-            self._predictor.predict(images, self._target, self._parameters, until_s, self.client)
+            self._predictor.predict(images, self._target, self._parameters, until_s, self.client, shadow=asked)
         )
+
+    def candidate(self, side: int | None = None) -> ServingTarget:
+        """Version 2 on the same device, for inputs of another side where one is given."""
+        manifest = manifest_for("digits", 2, Task.CLASSIFY)
+        if side is not None:
+            preprocess = manifest.preprocess.model_copy(update={"width": side, "height": side})
+            manifest = manifest.model_copy(update={"preprocess": preprocess, "input": input_tensor(preprocess)})
+        counted = VersionMetrics(self.metrics, "digits", "2")
+        layout = layout_of(manifest.input, manifest.outputs)
+        return ServingTarget(VersionKey("digits", 2), (instance("cpu", 8),), manifest, layout, counted)
 
 
 @contextmanager
-def running_story(pool: ThreadPoolExecutor | None = None, **named: Any) -> Iterator[Story]:
+def running_story(pool: ThreadPoolExecutor | None = None, slots: int = 2, **named: Any) -> Iterator[Story]:
     """With two threads, unless the test brings its own."""
-    arena = SlotArena.create(2, 16_384)
+    arena = SlotArena.create(slots, 16_384)
     with pool or ThreadPoolExecutor(2) as threads, structlog.testing.capture_logs():
         yield Story(arena, threads, **named)
     arena.close()

@@ -9,17 +9,17 @@ is 2 % of the image's diagonal wide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.export.gate.limits import Agreement
-from saccade.export.qualification.instance_answers import masks_of
-from saccade.export.qualification.label_evidence import scores_by_label
 from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 from saccade.models.contract.specs import Task, TaskSpec
+from saccade.models.metrics.kept_answers import masks_of
+from saccade.models.metrics.metrics import scores_by_label
 
+Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
 MIN_BOX_IOU = 0.5
 BAND_SHARE = 0.02  # share of the image's diagonal
 _IMAGES_AT_ONCE = 32  # images that are compared at once, which limits the memory

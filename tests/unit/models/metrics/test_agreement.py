@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saccade.export.qualification.agreement import answer_agreement, band_width, boundary_band
 from saccade.models.contract.specs import Task, TaskSpec
+from saccade.models.metrics.agreement import answer_agreement, band_width, boundary_band
 
 CLASSIFY = TaskSpec(task=Task.CLASSIFY, top_k=2)
 DETECT = TaskSpec(task=Task.DETECT, max_detections=4, score_threshold=0.25)

@@ -1,0 +1,92 @@
+"""Writes a request's answer: its document, its headers, and the bytes of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.types import Send
+
+from saccade.service.api.catalog import ServingTarget
+from saccade.service.api.http.content_encoding import ENCODINGS
+from saccade.service.api.http.error_responses import problem_of, retry_after
+from saccade.service.api.predictor import ImageAnswer
+from saccade.service.errors import Draining, PayloadTooLarge, SaccadeError, UnsupportedEncoding
+from saccade.service.ipc.api_keys import Unauthorized
+
+
+def document_of(
+    target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
+) -> tuple[bytes, str]:
+    """The answer document and the Server-Timing header."""
+    timings_ms = timings_of(answers, total_s)
+    document = orjson.dumps(
+        {
+            "model": target.key.model,
+            "version": str(target.key.version),
+            "variant": answers[0].variant,  # one instance answers all images of a request
+            "request_id": request_id,
+            "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
+            "timings_ms": timings_ms,
+        }
+    )
+    return document, server_timing(timings_ms)
+
+
+def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
+    """Milliseconds by stage; with several images each stage shows the slowest."""
+    stages = {
+        "decode": max(answer.times.decode_s for answer in answers),
+        "queue": max(answer.times.queue_s for answer in answers),
+        "infer": max(answer.times.infer_s for answer in answers),
+        "postprocess": max(answer.times.postprocess_s for answer in answers),
+        "total": total_s,
+    }
+    return {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
+
+
+def server_timing(timings_ms: dict[str, float]) -> str:
+    """The header of that name."""
+    return ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+
+
+def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:
+    if answer.error is not None:
+        return {"error": problem_of(answer.error, request_id)}
+    return answer.prediction
+
+
+def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, bytes]]:
+    """Beside those that every answer has."""
+    headers = []
+    retry = retry_after(error)
+    if retry is not None:
+        headers.append((b"retry-after", retry.encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", ", ".join(ENCODINGS).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if must_close or isinstance(error, Draining | PayloadTooLarge):  # what is left of a refused body is not read
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+async def send_answer(
+    send: Send,
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    request_id: str,
+    server_timing: str | None,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *(extra or ()),
+    ]
+    if server_timing is not None:
+        headers.append((b"server-timing", server_timing.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
