@@ -39,6 +39,7 @@ class ServingTarget:
     layout: SlotLayout
     metrics: VersionMetrics
     usage: VersionUsage = field(default_factory=VersionUsage)
+    objective_s: float = 0.0  # of requests without a deadline, by the model's document; 0: the server's objective
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
         """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
@@ -173,7 +174,8 @@ class ServingCatalog:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
         instances = tuple(instance for instance in ready if instance.device in up) or ready
         previous = self._targets.get(_key(status))
-        if previous is not None and previous.instances == instances:
+        objective_s = self.serving(status.model).objective_s
+        if previous is not None and previous.instances == instances and previous.objective_s == objective_s:
             return previous
         return ServingTarget(
             _key(status),
@@ -182,6 +184,7 @@ class ServingCatalog:
             layout_of(manifest.input, manifest.answer),
             VersionMetrics(self._metrics, status.model, str(status.version)),
             self._usages.setdefault(_key(status), VersionUsage()),
+            objective_s,
         )
 
     def resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:

@@ -168,6 +168,14 @@ def canary_command(change: Change, version: str, share: float) -> None:
     _write(change, document, canary=canary)
 
 
+@rollout.command("objective")
+@_change_options
+@click.argument("objective_ms", metavar="MS|none")
+def objective_command(change: Change, objective_ms: str) -> None:
+    """Has requests for MODEL without a deadline be answered within MS, or refused; none: the server's objective."""
+    _write(change, change.present(), objective_ms=None if objective_ms == "none" else _milliseconds(objective_ms))
+
+
 @rollout.command("promote")
 @_change_options
 @click.argument("target", metavar="[VERSION|LABEL]", required=False)
@@ -270,6 +278,13 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _milliseconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no number of milliseconds") from None
+
+
 def _first_line(error: ValueError) -> str:
     details = getattr(error, "errors", None)
     if details is None:
@@ -286,7 +301,8 @@ def _words(document: ServingDocument) -> str:
     stable = "" if STABLE in document.labels else "stable is the newest accepted version"
     labels = ", ".join(f"{label} is {version}" for label, version in sorted(document.labels.items()))
     canary = f"{document.canary.share:.0%} to {document.canary.version}" if document.canary else ""
-    return ", ".join(filter(None, (stable, labels, canary)))
+    objective = f"answers within {document.objective_ms:g} ms" if document.objective_ms else ""
+    return ", ".join(filter(None, (stable, labels, canary, objective)))
 
 
 def _listed(versions: list[int]) -> str:

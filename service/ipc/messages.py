@@ -243,6 +243,7 @@ class ModelStatus(Message, frozen=True):
     salt: str = ""
     reason: str = ""  # of the change
     problem: str = ""  # why a newer document does not rule
+    objective_s: float = 0.0  # within which a request without a deadline must be answered; 0: the server's objective
 
 
 class Catalog(Message, frozen=True):

@@ -284,4 +284,5 @@ def _model_status(model: str, ruling: Ruling, stable: int | None) -> messages.Mo
         canary.salt if canary else "",
         document.reason,
         ruling.problem,
+        (document.objective_ms or 0.0) / 1000,
     )

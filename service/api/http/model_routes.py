@@ -75,7 +75,12 @@ def _serving_info(status: ModelStatus) -> ServingInfo:
     policy: Literal["follow", "hold"] = "hold" if status.stable else "follow"
     canary = CanaryInfo(version=str(status.canary), share=status.share) if status.canary else None
     return ServingInfo(
-        generation=status.generation, policy=policy, canary=canary, reason=status.reason, problem=status.problem
+        generation=status.generation,
+        policy=policy,
+        canary=canary,
+        objective_ms=1000 * status.objective_s or None,
+        reason=status.reason,
+        problem=status.problem,
     )
 
 

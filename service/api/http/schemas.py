@@ -213,6 +213,7 @@ class ServingInfo(BaseModel):
     generation: int = Field(description="of the document that rules; 0: none does")
     policy: Literal["follow", "hold"] = Field(description="stable: the newest accepted version, or the one named")
     canary: CanaryInfo | None
+    objective_ms: float | None = Field(description="of requests without a deadline; null: the server's objective")
     reason: str = Field(description="why it was written")
     problem: str = Field(description="why a newer document does not rule; empty where it does")
 
