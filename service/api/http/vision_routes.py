@@ -33,7 +33,7 @@ from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.slot_filling import Image
-from saccade.service.core import Outcome
+from saccade.service.core import Outcome, StageTimes
 from saccade.service.errors import (
     BadParameter,
     ClientLeft,
@@ -320,14 +320,16 @@ def _render(target: ServingTarget, request_id: str, answers: list[ImageAnswer], 
 
 def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
     """Milliseconds by stage; with several images each stage shows the slowest."""
-    stages = {
-        "decode": max(answer.times.decode_s for answer in answers),
-        "queue": max(answer.times.queue_s for answer in answers),
-        "infer": max(answer.times.infer_s for answer in answers),
-        "postprocess": max(answer.times.postprocess_s for answer in answers),
-        "total": total_s,
+    slowest = answers[0].times
+    if len(answers) > 1:
+        slowest = StageTimes(*map(max, *(msgspec.structs.astuple(answer.times) for answer in answers)))
+    return {
+        "decode": round(slowest.decode_s * 1000, 3),
+        "queue": round(slowest.queue_s * 1000, 3),
+        "infer": round(slowest.infer_s * 1000, 3),
+        "postprocess": round(slowest.postprocess_s * 1000, 3),
+        "total": round(total_s * 1000, 3),
     }
-    return {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
 
 
 def server_timing(timings_ms: dict[str, float]) -> str:
