@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade.service.cli.options import json_option, repository_option, serving_dir_option
-from saccade.service.cli.rollout_change import Change, change_options, listed, number_of, plain, words_of, write_change
+from saccade.service.cli.rollout_change import (
+    Change,
+    change_options,
+    listed,
+    milliseconds_of,
+    number_of,
+    plain,
+    words_of,
+    write_change,
+)
 from saccade.service.cli.rollout_trials import add_trials
 from saccade.service.cli.served_state import ServerOptions, served_state, server_options
 from saccade.service.core import STABLE
@@ -107,6 +116,15 @@ def canary_command(change: Change, version: str, share: float) -> None:
     document = change.present()
     canary = None if version == "none" else {"version": number_of(version), "share": share, "salt": ""}
     write_change(change, document, canary=canary, rollout=None)
+
+
+@rollout.command("objective")
+@change_options
+@click.argument("objective_ms", metavar="MS|none")
+def objective_command(change: Change, objective_ms: str) -> None:
+    """Has requests for MODEL without a deadline be answered within MS, or refused; none: the server's objective."""
+    objective = None if objective_ms == "none" else milliseconds_of(objective_ms)
+    write_change(change, change.present(), objective_ms=objective)
 
 
 @rollout.command("promote")

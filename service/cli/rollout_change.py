@@ -129,6 +129,13 @@ def number_of(text: str) -> int:
     return int(text)
 
 
+def milliseconds_of(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no number of milliseconds") from None
+
+
 def _first_line(error: ValueError) -> str:
     details = getattr(error, "errors", None)
     if details is None:
@@ -147,7 +154,8 @@ def words_of(document: ServingDocument) -> str:
     canary = f"{document.canary.share:.0%} to {document.canary.version}" if document.canary else ""
     shadow = f"{document.shadow.version} shadows {document.shadow.sample:.0%}" if document.shadow else ""
     rollout = f"step {document.rollout.step + 1} of {len(document.rollout.steps)}" if document.rollout else ""
-    return ", ".join(filter(None, (stable, labels, canary, shadow, rollout)))
+    objective = f"answers within {document.objective_ms:g} ms" if document.objective_ms else ""
+    return ", ".join(filter(None, (stable, labels, canary, shadow, rollout, objective)))
 
 
 def listed(versions: list[int]) -> str:
