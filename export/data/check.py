@@ -26,8 +26,9 @@ from saccade.export.data.digit_data import ensure_digits_known, ensure_instances
 from saccade.export.data.findings import Findings, readable
 from saccade.export.data.folder_data import Listing, image_limit, list_pictures
 from saccade.export.data.image_split import Split
+from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.overlap import Fingerprints, overlap_of, repeated
-from saccade.export.data.reading import THUMBNAIL_SIDE, Fault, PictureFacts, read_pictures
+from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused

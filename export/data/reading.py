@@ -20,6 +20,7 @@ from PIL import Image
 from saccade.export.data.bad_boxes import WrongForm
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
+from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.outlines import Size
 from saccade.export.data.pictures import (
     BoxTruth,
@@ -35,8 +36,8 @@ from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
-THUMBNAIL_SIDE = 16
 _AHEAD_PER_THREAD = 4  # decoded pictures that may wait per thread, so that memory does not grow with the set
+_SAMPLED_SIDE = 128
 _LIMITS = ImageLimits()
 
 
@@ -141,5 +142,8 @@ def _ensure_declared(path: Path, truth: BoxTruth, size: Size) -> None:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrinks every n-th row and column, at least 128 of each where there are as many: 64 pixels for each of ours."""
+    height, width = (max(1, side // _SAMPLED_SIDE) for side in pixels.shape[:2])
+    sampled = np.ascontiguousarray(pixels[::height, ::width])
     sides = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.asarray(Image.fromarray(pixels).resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    return np.asarray(Image.fromarray(sampled).resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0))
