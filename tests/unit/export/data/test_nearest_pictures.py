@@ -1,4 +1,4 @@
-"""The search for near pictures. Promises: the quick first look loses no pair, and memory does not grow with the pairs."""
+"""The search for near pictures. Promises: the first look loses no pair, and memory does not grow with the pairs."""
 
 from __future__ import annotations
 
