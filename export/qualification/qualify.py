@@ -120,7 +120,14 @@ def _worst_class(accuracy: Accuracy, labels: Sequence[str]) -> ClassDropFigure |
     if worst is None:
         return None
     drop, label = worst.drop, labels[worst.class_id]
-    return ClassDropFigure(class_id=worst.class_id, label=label, value=drop.value, ci_low=drop.low, ci_high=drop.high)
+    return ClassDropFigure(
+        class_id=worst.class_id,
+        label=label,
+        value=drop.value,
+        ci_low=drop.low,
+        ci_high=drop.high,
+        is_never_worse=worst.is_never_worse,
+    )
 
 
 def _through(file: Path) -> str:

@@ -40,7 +40,7 @@ def verdict_section(report: ExportReport) -> Section:
                 "bad",
             )
         )
-    looser = [*looser_limits(report.thresholds), *report.looser_data_limits]
+    looser = [*looser_limits(report.thresholds, reference.name), *report.looser_data_limits]
     if looser:
         blocks.append(Text(f"The recipe asks for less than the defaults: {', '.join(looser)}."))
     header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
