@@ -61,9 +61,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class DataLimits(Frozen):
     """How much of a folder may be wrong before it is refused; smaller faults are only reported."""
 
-    max_bad_boxes: Share = 0.001  # share of all boxes that are null, smaller than a pixel, or far out of the picture
+    max_bad_boxes: Share = 0.001  # share of all boxes that are null, smaller than a pixel, outside, or repeated
     max_shared: Share = 0.0  # share of a split's pictures that occur in another split with equal pixels
-    max_near: Share = 0.05  # share of a split's pictures that occur in another split saved again, mirrored or turned
+    max_near: Share = (
+        0.05  # share of a split's pictures that occur in another split saved again, mirrored, turned or brightened
+    )
 
 
 class FolderData(Frozen):

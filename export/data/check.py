@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, wrong_form
+from saccade.export.data.bad_boxes import WrongForm, judge_bad_boxes, judge_reaching_boxes, wrong_form
 from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
@@ -26,8 +26,9 @@ from saccade.export.data.digit_data import ensure_digits_known, ensure_instances
 from saccade.export.data.findings import Findings, readable
 from saccade.export.data.folder_data import Listing, image_limit, list_pictures
 from saccade.export.data.image_split import Split
+from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.overlap import Fingerprints, overlap_of, repeated
-from saccade.export.data.reading import THUMBNAIL_SIDE, Fault, PictureFacts, read_pictures
+from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
@@ -182,8 +183,8 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
     total, read = sum(folders.values()), 0
     for folder, most in folders.items():
         takers = [tally for tally in tallies if tally.source.folder == folder]
-        boxes = bad = 0
-        first_bad = ""
+        boxes = bad = reaching = 0
+        first_bad = first_reaching = ""
         forms: Counter[WrongForm] = Counter()
         for found in read_pictures(listing.pictures[folder][:most]):
             read += 1
@@ -193,12 +194,15 @@ def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, finding
                 continue
             boxes, bad = boxes + int(found.class_counts.sum()) + found.bad_boxes, bad + found.bad_boxes
             forms.update(found.forms)
-            first_bad = first_bad or (f"in {found.path}" if found.bad_boxes else "")
+            reaching += found.reaching_boxes
+            first_bad, first_reaching = first_bad or found.first_bad, first_reaching or found.first_reaching
             for tally in takers:
                 if tally.takes(found):
                     tally.add(found)
-        form, limit = wrong_form(forms, boxes), data.limits.max_bad_boxes
-        judge_bad_boxes(folder or "the set", bad, boxes, first_bad, limit, findings, form)
+        where, form = folder or "the set", wrong_form(forms, boxes)
+        bad += judge_reaching_boxes(where, reaching, bad, boxes, first_reaching, form, findings)
+        first = first_bad or first_reaching
+        judge_bad_boxes(where, bad, boxes, first, data.limits.max_bad_boxes, findings, form)
     return read
 
 

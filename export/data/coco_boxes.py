@@ -7,6 +7,7 @@ folder. Categories that no annotation uses are left out, because Roboflow's firs
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.bad_boxes import judge_bad_boxes, judge_repeated_boxes
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import text_of
 from saccade.export.data.label_names import ids_by_name, ids_in_order
@@ -33,6 +34,11 @@ class CocoImage(msgspec.Struct, frozen=True):
     file_name: str
     width: float | None = None
     height: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Returns the file's path without detours, so that `./a.png` and `b/../a.png` are one file."""
+        return posixpath.normpath(self.file_name.replace("\\", "/"))
 
 
 class CocoAnnotation(msgspec.Struct, frozen=True):
@@ -88,8 +94,8 @@ def coco_pictures(
         rows = _rows_by_image(path, document, max_bad, findings, has_masks=has_masks)
         pictures[part] = [
             Picture(
-                path.parent / image.file_name.replace("\\", "/"),
-                _truth(image, rows[image.id], ids, has_masks=has_masks),
+                path.parent / image.name,
+                _truth(f"{path}, annotation", image, rows[image.id], ids, has_masks=has_masks),
             )
             for image in document.images
         ]
@@ -142,7 +148,7 @@ def _ensure_consistent(path: Path, document: CocoFile) -> None:
     """Raises DataRefused for ids or files that occur twice, and for annotations of no image."""
     for what, values in (
         ("two images have the id", [image.id for image in document.images]),
-        ("two images are the file", [image.file_name for image in document.images]),
+        ("two images are the file", [image.name for image in document.images]),
         ("two categories have the id", [category.id for category in document.categories]),
     ):
         twice = _first_repeated(values)
@@ -204,26 +210,41 @@ def _some_ids(known: set[int]) -> str:
 def _rows_by_image(
     path: Path, document: CocoFile, max_bad: float, findings: Findings, *, has_masks: bool
 ) -> dict[int, list[tuple[CocoAnnotation, Outline | None]]]:
-    """Groups annotations that have a box, and a mask where there must be one, by image; a few without give a note, and
-    many give a complaint."""
+    """Groups annotations that have a box, and a mask where there must be one, by image; each counts once.
+
+    A few without or repeated give a note, and many give a complaint.
+    """
     rows: dict[int, list[tuple[CocoAnnotation, Outline | None]]] = defaultdict(list)
-    bad = []
+    bad, repeated = [], []
+    seen: set[tuple[object, ...]] = set()
     for row in document.annotations:
         outline = outline_of_coco(row.segmentation) if has_masks else None
+        key = (row.image_id, row.category_id, row.corners, bool(row.iscrowd), outline)
         if row.corners is None or (has_masks and outline is None):
             bad.append(row)
+        elif key in seen:
+            repeated.append(row)
         else:
+            seen.add(key)
             rows[row.image_id].append((row, outline))
+    names = {image.id: image.file_name for image in document.images} if bad or repeated else {}
+    if repeated:
+        first = f"annotation {repeated[0].id} in {names[repeated[0].image_id]}"
+        judge_repeated_boxes(str(path), len(repeated), len(document.annotations), first, max_bad, findings)
     if bad:
-        name = next(image.file_name for image in document.images if image.id == bad[0].image_id)
         what = "no usable segmentation" if bad[0].corners is not None else f"bbox {bad[0].bbox or 'null'}"
-        first = f"annotation {bad[0].id} in {name} ({what})"
+        first = f"annotation {bad[0].id} in {names[bad[0].image_id]} ({what})"
         judge_bad_boxes(str(path), len(bad), len(document.annotations), first, max_bad, findings)
     return rows
 
 
 def _truth(
-    image: CocoImage, found: Sequence[tuple[CocoAnnotation, Outline | None]], ids: Mapping[int, int], *, has_masks: bool
+    file: str,
+    image: CocoImage,
+    found: Sequence[tuple[CocoAnnotation, Outline | None]],
+    ids: Mapping[int, int],
+    *,
+    has_masks: bool,
 ) -> BoxTruth:
     rows = [row for row, _ in found]
     declared = (int(image.width), int(image.height)) if image.width and image.height else None
@@ -233,4 +254,6 @@ def _truth(
         np.array([bool(row.iscrowd) for row in rows], np.bool_),
         declared=declared,
         outlines=tuple(outline for _, outline in found if outline is not None) if has_masks else None,
+        file=file,
+        entries=tuple(row.id for row in rows),
     )

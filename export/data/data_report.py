@@ -100,8 +100,8 @@ def pair_complaints(pair: PairFacts, limits: DataLimits) -> list[str]:
         )
     if pair.near_example and pair.near_share > limits.max_near:
         complaints.append(
-            f"{pictures_word(pair.near)} ({pair.near_share:.1%}) {where}, saved again, mirrored or turned, such as "
-            f"{' and '.join(pair.near_example)}: put copies and frames of one scene into one split, or set "
+            f"{pictures_word(pair.near)} ({pair.near_share:.1%}) {where}, saved again, mirrored, turned or brightened, "
+            f"such as {' and '.join(pair.near_example)}: put copies and frames of one scene into one split, or set "
             f"`limits: {{max_near: {_above(pair.near_share)}}}` in `data`"
         )
     return complaints

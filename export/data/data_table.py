@@ -128,5 +128,5 @@ def _print_pairs(console: Console, report: DataReport) -> None:
         _say(
             console,
             f"overlap: {pictures_word(pair.equal)} ({pair.equal_share:.1%}) of {pair.smaller} also in {pair.larger} "
-            f"pixel for pixel, {pair.near:,} ({pair.near_share:.1%}) saved again, mirrored or turned{such}",
+            f"pixel for pixel, {pair.near:,} ({pair.near_share:.1%}) saved again, mirrored, turned or brightened{such}",
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from saccade.export.errors import DataRefused
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _Counted = dict[str, tuple[str, int]]  # by kind: the first sentence, and how many findings of this kind there are
 
 
@@ -52,8 +54,14 @@ class Findings:
 
 
 def readable(text: str) -> str:
-    """Returns a printable text, whatever bytes a file's name has."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Returns a text of one line that no terminal obeys, whatever bytes a file's name or a label has."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(repr(letter)[1:-1] if _is_control(letter) else letter for letter in escaped)
+
+
+def _is_control(letter: str) -> bool:
+    """Tells whether it moves a cursor, breaks a line or turns text around; marks that join letters do not."""
+    return letter in _TURNS or unicodedata.category(letter) in ("Cc", "Zl", "Zp")
 
 
 def _count(found: _Counted, kind: str, sentence: str) -> None:

@@ -18,27 +18,42 @@ def is_junk(name: str) -> bool:
 
 
 def folders_in(root: Path, findings: Findings) -> list[Path]:
-    """Returns sorted folders without those that tools leave behind."""
-    found = sorted(path for path in root.iterdir() if path.is_dir())
-    for path in found:
-        if is_junk(path.name):
-            findings.skip("left by a tool", path)
-    return [path for path in found if not is_junk(path.name)]
+    """Returns sorted folders without those that tools leave behind, and without links that lead nowhere new."""
+    above, folders = _real_and_above(root), []
+    for path in sorted(root.iterdir()):
+        if path.is_symlink() and not path.exists():
+            findings.skip("a link to nothing", path)
+        elif path.is_dir():
+            if is_junk(path.name):
+                findings.skip("left by a tool", path)
+            elif os.path.realpath(path) in above:
+                findings.skip("a link in a circle", path)
+            else:
+                folders.append(path)
+    return folders
+
+
+def _real_and_above(root: Path) -> set[str]:
+    """Returns the real path of a folder and of those that hold it; a link to one of them leads in a circle."""
+    real = Path(os.path.realpath(root))
+    return {str(real), *(str(parent) for parent in real.parents)}
 
 
 def pictures_below(root: Path, findings: Findings) -> list[Path]:
     """Returns sorted pictures at any depth; links to folders are followed once."""
     pictures: list[Path] = []
-    seen: set[str] = set()
+    seen = _real_and_above(root) - {os.path.realpath(root)}
     for place, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
-        kept = [] if real in seen else [name for name in folders if not is_junk(name)]
-        for name in set(folders) - set(kept):
-            findings.skip("left by a tool" if is_junk(name) else "a link in a circle", Path(place, name))
-        folders[:] = kept
-        if real not in seen:
-            pictures += [path for name in names if _is_picture(path := Path(place, name), findings)]
+        if real in seen:
+            findings.skip("a link in a circle", Path(place))
+            folders.clear()
+            continue
         seen.add(real)
+        for name in [name for name in folders if is_junk(name)]:
+            findings.skip("left by a tool", Path(place, name))
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        pictures += [path for name in names if _is_picture(path := Path(place, name), findings)]
     return sorted(pictures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def _part_pictures(root: Path, labels: Sequence[str], in_order: bool, findings: 
     for number, row in enumerate(rows, start=2):
         if not any(row):
             continue
-        file = root / row[0]
+        file = Path(os.path.normpath(root / row[0]))
         if len(row) != len(head) or any(value not in _SHOWN for value in row[1:]):
             what = f"{path}, line {number}: write the file's name and {len(head) - 1} values 0 or 1"
             findings.complain("label table row", what)

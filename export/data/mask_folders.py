@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,17 +33,34 @@ def _pictures_in(root: Path, classes: int, findings: Findings) -> list[Picture]:
         raise DataRefused(
             f"{splits[0]} is a split inside of images: move it to {root / name / 'images'}, and its masks likewise"
         )
-    mask_by_name = {
-        _name(path, masks): path for path in pictures_below(masks, findings) if path.suffix.lower() == ".png"
-    }
-    pictures = []
+    mask_by_name = _masks_by_name(masks, findings)
+    pictures: list[Picture] = []
+    owners: dict[str, Path] = {}  # pictures by the file that is their mask, whatever links lead to it
     for path in pictures_below(images, findings):
         mask = mask_by_name.get(_name(path, images))
         if mask is None:
             findings.complain("no mask", f"{path} has no mask: save it as {masks / _name(path, images)}.png")
-        else:
-            pictures.append(Picture(path, MaskTruth(mask, classes)))
+            continue
+        owner = owners.setdefault(os.path.realpath(mask), path)
+        if owner != path:
+            text = f"{owner} and {path} share the mask {mask}: give each its own, or remove one of them"
+            findings.complain("shared mask", text)
+        pictures.append(Picture(path, MaskTruth(mask, classes)))
+    for name in sorted(mask_by_name.keys() - {_name(picture.path, images) for picture in pictures}):
+        findings.skip("a mask without a picture", mask_by_name[name])
     return pictures
+
+
+def _masks_by_name(root: Path, findings: Findings) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in pictures_below(root, findings):
+        if path.suffix.lower() != ".png":
+            findings.skip("no PNG among masks", path)
+            continue
+        first = found.setdefault(_name(path, root), path)
+        if first != path:
+            findings.complain("two masks", f"{first} and {path} are masks of one name: remove one of them")
+    return found
 
 
 def _name(path: Path, root: Path) -> str:

@@ -1,26 +1,36 @@
-"""Finds pictures of one split in another: equal pixels, or nearly equal ones: saved again, mirrored, turned by half.
+"""Finds pictures of one split in another: equal pixels, or copies saved again, mirrored, turned or brightened.
 
-Near equality is judged by thumbnails of 16 x 16 x 3. A picture that was saved again differs from its original by JPEG
-noise, and from every other picture by much more. A pair therefore counts when its difference is small and clearly
-smaller than that of the next nearest picture. It also counts when the difference is as small as noise, because the next
-picture may be close as well, as frames of a film are.
+Near equality is judged by thumbnails of 16 x 16 x 3 in all eight positions. A picture that was saved again differs from
+its original by JPEG noise, and from every other picture by much more. A pair therefore counts when its difference is
+small and clearly smaller than that of the next nearest picture. It also counts when the difference is as small as
+noise, because the next picture may be close as well, as frames of a film are.
+
+Other brightness and contrast are found by the first rule on thumbnails that are brought to one mean and contrast. Parts
+of a picture are not found: a crop has another thumbnail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from saccade.export.data.nearest_pictures import (
+    Thumbnails,
+    contrasts,
+    levels,
+    nearest_pictures,
+    positions,
+    shares_of_contrast,
+)
 
 _NOISE_RMS, _NOISE_PEAK = 2.0, 10.0  # in levels: what JPEG of quality 50 changes in a photograph
 _SMALL_RMS = 8.0  # in levels: what JPEG of quality 50 changes in a noisy picture of 40 pixels
+_SMALL_SHARE = 0.2  # of the contrast: what is left when the brightest tenth of a picture was cut off
+_LEAST_CONTRAST = 10.0  # in levels: below it, noise would be enlarged to a picture
 _CLEARLY = 0.6  # largest ratio to the difference of the next nearest picture
-_BLOCK = 1024  # pictures of either split that are compared at once, so that memory does not grow with the splits
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +39,7 @@ class Fingerprints:
 
     paths: Sequence[Path]
     digests: Sequence[bytes]
-    thumbnails: NDArray[np.uint8]  # (n, 16, 16, 3)
+    thumbnails: Thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class Overlap:
 def overlap_of(first: Fingerprints, second: Fingerprints) -> Overlap:
     place_by_digest = {digest: index for index, digest in enumerate(second.digests)}
     equal = {index: place_by_digest[each] for index, each in enumerate(first.digests) if each in place_by_digest}
-    near = {index: place for index, place in _near_pairs(first.thumbnails, second.thumbnails) if index not in equal}
+    pairs = (*_brightened(first.thumbnails, second.thumbnails), *_saved_again(first.thumbnails, second.thumbnails))
+    near = {index: place for index, place in pairs if index not in equal}
     return Overlap(len(equal), len(near), _pair(first, second, equal), _pair(first, second, near))
 
 
@@ -61,48 +72,24 @@ def _pair(first: Fingerprints, second: Fingerprints, found: dict[int, int]) -> t
     return first.paths[index], second.paths[found[index]]
 
 
-def _near_pairs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Returns positions in `first` and `second` of pictures that are nearly equal."""
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(first), _BLOCK):
-        block = first[start : start + _BLOCK]
-        turned = [_rows(each) for each in (block, block[:, :, ::-1], block[:, ::-1], block[:, ::-1, ::-1])]
-        place, best, runner_up = _nearest(turned, second)
-        is_clear = best <= _CLEARLY * runner_up
-        for row in np.flatnonzero((best <= _SMALL_RMS) & (is_clear | (best <= _NOISE_RMS))):
-            other = _rows(second[place[row]][None])
-            peak = min(np.abs(each[row] - other).max() for each in turned)
-            if is_clear[row] or peak <= _NOISE_PEAK:
-                pairs.append((start + int(row), int(place[row])))
-    return pairs
+def _saved_again(first: Thumbnails, second: Thumbnails) -> Iterator[tuple[int, int]]:
+    """Yields positions in `first` and `second` of pictures that have nearly the same levels."""
+    found = nearest_pictures(first, second, levels, _SMALL_RMS / _CLEARLY)
+    is_clear = found.best <= _CLEARLY * found.runner_up
+    for row in np.flatnonzero((found.best <= _SMALL_RMS) & (is_clear | (found.best <= _NOISE_RMS))):
+        place = found.place[row]
+        if is_clear[row] or _least_peak(first[row : row + 1], second[place]) <= _NOISE_PEAK:
+            yield int(row), int(place)
 
 
-def _nearest(
-    turned: Sequence[FloatArray], second: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-    """Returns the picture nearest to any form of each row, and the RMS differences, in levels, of it and the next."""
-    count = len(turned[0])
-    rows, place = np.arange(count), np.zeros(count, np.int64)
-    best, runner_up = np.full(count, np.inf, np.float32), np.full(count, np.inf, np.float32)
-    for low in range(0, len(second), _BLOCK):
-        others = _rows(second[low : low + _BLOCK])
-        squared = np.minimum.reduce([_squared_distances(each, others) for each in turned])
-        nearest = squared.argmin(1)
-        found = squared[rows, nearest]
-        squared[rows, nearest] = np.inf
-        is_nearer = found < best
-        runner_up = np.where(is_nearer, np.minimum(best, squared.min(1)), np.minimum(runner_up, found))
-        place = np.where(is_nearer, low + nearest, place)
-        best = np.minimum(best, found)
-    values = turned[0].shape[1]
-    return place, np.sqrt(np.maximum(best, 0) / values), np.sqrt(np.maximum(runner_up, 0) / values)
+def _least_peak(picture: Thumbnails, other: Thumbnails) -> float:
+    """Returns the largest difference of a pixel, in the position where it is least."""
+    return min(float(np.abs(each - other).max()) for each in positions(levels(picture)))
 
 
-def _rows(thumbnails: NDArray[np.uint8]) -> FloatArray:
-    return thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-
-
-def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Returns the squared distance of every pair, (n, m)."""
-    result: FloatArray = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2.0 * (first @ second.T)
-    return result
+def _brightened(first: Thumbnails, second: Thumbnails) -> Iterator[tuple[int, int]]:
+    """Yields positions in `first` and `second` of pictures that differ little but for brightness and contrast."""
+    rows, columns = (np.flatnonzero(contrasts(each) >= _LEAST_CONTRAST) for each in (first, second))
+    found = nearest_pictures(first[rows], second[columns], shares_of_contrast, _SMALL_SHARE / _CLEARLY)
+    for row in np.flatnonzero((found.best <= _SMALL_SHARE) & (found.best <= _CLEARLY * found.runner_up)):
+        yield int(rows[row]), int(columns[found.place[row]])

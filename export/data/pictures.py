@@ -17,7 +17,7 @@ from saccade.export.errors import DataRefused
 from saccade.models.contract.run_lengths import RunLengths
 from saccade.models.contract.specs import Task
 
-_SLACK_PIXELS = 2.0  # boxes may reach this far out of the picture, or by this share of the side, if that is more
+_SLACK_PIXELS = 2.0  # rounding lets boxes reach this far out of a picture, or this share of its side, if that is more
 _SLACK_SHARE = 0.05
 _LEAST_PIXELS = 0.99  # a side of one pixel, as fractions with few digits give it
 
@@ -42,6 +42,8 @@ class BoxTruth:
     in_shares: bool = False
     declared: Size | None = None  # size of the picture according to the annotations
     outlines: tuple[Outline, ...] | None = None  # one per box, for detectors with masks
+    file: str = ""  # what the boxes are written in, such as "labels/a.txt, line"
+    entries: tuple[int | None, ...] = ()  # numbers of the boxes in it
 
     def in_pixels(self, size: Size) -> NDArray[np.float64]:
         return self.boxes * np.array([*size, *size], np.float64) if self.in_shares else self.boxes
@@ -55,14 +57,27 @@ class BoxTruth:
         except DataRefused as error:
             raise DataRefused(f"{path}: {error}") from error
 
+    def within(self, size: Size) -> NDArray[np.float64]:
+        """Returns the boxes in pixels, cut off at the picture's border."""
+        result: NDArray[np.float64] = self.in_pixels(size).clip(0.0, np.array([*size, *size], np.float64))
+        return result
+
     def impossible(self, size: Size) -> NDArray[np.bool_]:
-        """Tells which boxes lie outside of the picture, reach far out of it or are smaller than a pixel, (n,)."""
+        """Tells which boxes show less than a pixel of the picture, or reach out of it by more than its side, (n,)."""
+        boxes, visible, sides = self.in_pixels(size), self.within(size), np.array(size, np.float64)
+        tiny = visible[:, 2:] - visible[:, :2] < _LEAST_PIXELS
+        far = (boxes[:, :2] < -sides) | (boxes[:, 2:] > 2 * sides)
+        return np.asarray((tiny | far).any(1), np.bool_)
+
+    def reaching(self, size: Size) -> NDArray[np.bool_]:
+        """Tells which boxes reach further out of the picture than rounding does, (n,)."""
         boxes, sides = self.in_pixels(size), np.array(size, np.float64)
         slack = np.maximum(_SLACK_PIXELS, _SLACK_SHARE * sides)
-        outside = (boxes[:, :2] >= sides) | (boxes[:, 2:] <= 0)
-        reaching = (boxes[:, :2] < -slack) | (boxes[:, 2:] > sides + slack)
-        tiny = boxes[:, 2:] - boxes[:, :2] < _LEAST_PIXELS
-        return np.asarray((outside | reaching | tiny).any(1), np.bool_)
+        return np.asarray(((boxes[:, :2] < -slack) | (boxes[:, 2:] > sides + slack)).any(1), np.bool_)
+
+    def place_of(self, index: int) -> str:
+        """Says where a box is written; empty where nobody knows."""
+        return f"{self.file} {self.entries[index]}" if self.entries else ""
 
     def fitting_forms(self, size: Size) -> dict[WrongForm, int]:
         """Returns how many boxes, as the file writes them, would make sense in each form that is often confused."""
@@ -132,7 +147,7 @@ class Picture:
                 return LabelsSample(encoded, class_ids)
             case BoxTruth():
                 kept = ~self.truth.impossible(size)
-                boxes = self.truth.in_pixels(size)[kept]
+                boxes = self.truth.within(size)[kept]
                 masks = self.truth.masks(self.path, size, kept)
                 return DetectSample(encoded, boxes, self.truth.class_ids[kept], self.truth.is_crowd[kept], masks)
             case UnlabelledTruth():

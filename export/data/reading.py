@@ -20,6 +20,7 @@ from PIL import Image
 from saccade.export.data.bad_boxes import WrongForm
 from saccade.export.data.image_split import pixel_digest
 from saccade.export.data.labelled_images import IGNORED
+from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.outlines import Size
 from saccade.export.data.pictures import (
     BoxTruth,
@@ -35,8 +36,8 @@ from saccade.export.qualification.benchmark import usable_threads
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
-THUMBNAIL_SIDE = 16
 _AHEAD_PER_THREAD = 4  # decoded pictures that may wait per thread, so that memory does not grow with the set
+_SAMPLED_SIDE = 128
 _LIMITS = ImageLimits()
 
 
@@ -60,6 +61,9 @@ class PictureFacts:
     crowds: int = 0
     unlabelled: int = 0  # mask pixels that nobody labelled
     bad_boxes: int = 0  # boxes that are impossible in the picture
+    first_bad: str = ""  # where the first of them is written
+    reaching_boxes: int = 0  # boxes that reach out of the picture
+    first_reaching: str = ""
     forms: Mapping[WrongForm, int] = field(default_factory=dict)  # number of boxes that fit each wrong form
 
 
@@ -95,7 +99,8 @@ def _facts_or_fault(picture: Picture) -> PictureFacts | Fault:
 def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> PictureFacts:
     """Collects the facts of one picture. Raises DataRefused when the truth contradicts the picture."""
     size = (pixels.shape[1], pixels.shape[0])
-    crowds = unlabelled = bad_boxes = 0
+    crowds = unlabelled = bad_boxes = reaching_boxes = 0
+    first_bad = first_reaching = ""
     forms: Mapping[WrongForm, int] = {}
     match picture.truth:
         case ClassTruth(class_id):
@@ -106,7 +111,10 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
             _ensure_declared(picture.path, truth, size)
             bad, forms = truth.impossible(size), truth.fitting_forms(size)
             truth.masks(picture.path, size, ~bad)  # raises for one that does not fit
-            crowds, bad_boxes = int(truth.is_crowd.sum()), int(bad.sum())
+            reaching = truth.reaching(size) & ~bad
+            crowds, bad_boxes, reaching_boxes = int(truth.is_crowd.sum()), int(bad.sum()), int(reaching.sum())
+            first_bad = _first_place(picture.path, truth, bad)
+            first_reaching = _first_place(picture.path, truth, reaching)
             ids, counts = np.unique(truth.class_ids[~truth.is_crowd & ~bad], return_counts=True)
         case UnlabelledTruth():
             ids = counts = np.zeros(0, np.int64)
@@ -125,8 +133,19 @@ def _facts(picture: Picture, encoded: bytes, pixels: NDArray[np.uint8]) -> Pictu
         crowds,
         unlabelled,
         bad_boxes,
+        first_bad,
+        reaching_boxes,
+        first_reaching,
         forms,
     )
+
+
+def _first_place(path: Path, truth: BoxTruth, chosen: NDArray[np.bool_]) -> str:
+    """Says where the first chosen box is, empty without one."""
+    if not chosen.any():
+        return ""
+    place = truth.place_of(int(chosen.argmax()))
+    return f"in {path}" + (f" ({place})" if place else "")
 
 
 def _ensure_declared(path: Path, truth: BoxTruth, size: Size) -> None:
@@ -141,5 +160,8 @@ def _ensure_declared(path: Path, truth: BoxTruth, size: Size) -> None:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrinks every n-th row and column, at least 128 of each where there are as many: 64 pixels for each of ours."""
+    height, width = (max(1, side // _SAMPLED_SIDE) for side in pixels.shape[:2])
+    sampled = np.ascontiguousarray(pixels[::height, ::width])
     sides = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.asarray(Image.fromarray(pixels).resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0))
+    return np.asarray(Image.fromarray(sampled).resize(sides, Image.Resampling.BILINEAR, reducing_gap=2.0))

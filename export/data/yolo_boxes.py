@@ -7,6 +7,7 @@ without a label file shows no object. Where data.yaml has `kpt_shape`, numbers a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from saccade.export.data.bad_boxes import judge_bad_boxes
+from saccade.export.data.bad_boxes import judge_bad_boxes, judge_repeated_boxes
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import IMAGE_SUFFIXES, pictures_below, text_of
 from saccade.export.data.label_names import ids_by_name, ids_in_order
@@ -40,7 +41,9 @@ class YoloFile:
 
 
 class YoloRow(NamedTuple):
-    """One object: its class in data.yaml's order, centre and size in shares of the picture, and its polygon."""
+    """One object: its line, class in data.yaml's order, centre and size in shares of the picture, and polygon."""
+
+    line: int
 
     class_id: int
     box: tuple[float, ...]
@@ -122,16 +125,28 @@ def _part_pictures(
     has_points: bool,
 ) -> list[Picture]:
     paths = [path for place in places for path in _pictures_at(place, findings)]
-    pictures, boxes, first, bad = [], 0, "", 0
+    pictures: list[Picture] = []
+    seen: set[str] = set()
+    bad: list[str] = []
+    repeated: list[str] = []
+    boxes = 0
     for path in paths:
-        rows = _rows(_label_path(path), len(class_ids), findings, has_masks=has_masks, has_points=has_points)
-        kept = [row for row in rows if min(row.box[2:]) > 0]
-        if len(kept) < len(rows):
-            bad += len(rows) - len(kept)
-            first = first or str(_label_path(path))
+        if (whole := os.path.abspath(path)) in seen:
+            findings.skip("listed more than once", path)
+            continue
+        seen.add(whole)
+        file = _label_path(path)
+        once: dict[tuple[float, ...], YoloRow] = {}
+        rows = _rows(file, len(class_ids), findings, has_masks=has_masks, has_points=has_points)
+        for numbers, row in rows:
+            if min(row.box[2:]) <= 0:
+                bad.append(f"in {file}, line {row.line}")
+            elif once.setdefault(numbers, row) is not row:
+                repeated.append(f"in {file}, line {row.line}")
         boxes += len(rows)
-        pictures.append(Picture(path, _truth(kept, class_ids, has_masks=has_masks)))
-    judge_bad_boxes(str(places[0]), bad, boxes, f"in {first}", max_bad, findings)
+        pictures.append(Picture(path, _truth(file, list(once.values()), class_ids, has_masks=has_masks)))
+    for found, judge in ((bad, judge_bad_boxes), (repeated, judge_repeated_boxes)):
+        judge(str(places[0]), len(found), boxes, found[0] if found else "", max_bad, findings)
     return pictures
 
 
@@ -163,12 +178,14 @@ def _label_path(path: Path) -> Path:
     return Path(*parts)
 
 
-def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool, has_points: bool) -> list[YoloRow]:
-    """Reads each object."""
+def _rows(
+    path: Path, classes: int, findings: Findings, *, has_masks: bool, has_points: bool
+) -> list[tuple[tuple[float, ...], YoloRow]]:
+    """Reads each object, with all numbers of its line."""
     if not path.is_file():
         findings.note("no label file", f"{path} is not there: its picture counts as one without objects")
         return []
-    rows: list[YoloRow] = []
+    rows: list[tuple[tuple[float, ...], YoloRow]] = []
     try:
         text = text_of(path)
     except ValueError as error:
@@ -179,13 +196,14 @@ def _rows(path: Path, classes: int, findings: Findings, *, has_masks: bool, has_
             continue
         try:
             words = line.split()
-            rows.append(_row(words[:_FIELDS] if has_points else words, classes, has_masks=has_masks))
+            row = _row(number, words[:_FIELDS] if has_points else words, classes, has_masks=has_masks)
+            rows.append((tuple(float(word) for word in words), row))
         except ValueError as error:
             findings.complain("label line", f"{path}, line {number}: {error}")
     return rows
 
 
-def _row(words: Sequence[str], classes: int, *, has_masks: bool) -> YoloRow:
+def _row(line: int, words: Sequence[str], classes: int, *, has_masks: bool) -> YoloRow:
     """Parses one line. Raises ValueError with a sentence."""
     try:
         values = [float(word) for word in words]
@@ -206,10 +224,10 @@ def _row(words: Sequence[str], classes: int, *, has_masks: bool) -> YoloRow:
         corners = shares.reshape(-1, 2)
         low, high = corners.min(0), corners.max(0)
         shares = np.concatenate([(low + high) / 2, high - low])
-    return YoloRow(int(values[0]), tuple(shares.tolist()), outline)
+    return YoloRow(line, int(values[0]), tuple(shares.tolist()), outline)
 
 
-def _truth(rows: Sequence[YoloRow], class_ids: Sequence[int], *, has_masks: bool) -> BoxTruth:
+def _truth(file: Path, rows: Sequence[YoloRow], class_ids: Sequence[int], *, has_masks: bool) -> BoxTruth:
     table = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
     centres, halves = table[:, :2], table[:, 2:] / 2
     return BoxTruth(
@@ -218,4 +236,6 @@ def _truth(rows: Sequence[YoloRow], class_ids: Sequence[int], *, has_masks: bool
         np.zeros(len(rows), np.bool_),
         in_shares=True,
         outlines=tuple(row.outline for row in rows if row.outline is not None) if has_masks else None,
+        file=f"{file}, line",
+        entries=tuple(row.line for row in rows),
     )

@@ -16,6 +16,7 @@ from saccade.export.data.data_report import looser_data_limits
 from saccade.export.data.preprocess_check import read_fidelity
 from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.judged_variants import judged_variants
+from saccade.export.gate.looser_measuring import looser_measuring
 from saccade.export.plans.targets import read_targets
 from saccade.export.precision.files import CALIBRATION_FILE
 from saccade.export.qualification.benchmark import cpu_name
@@ -107,7 +108,7 @@ def _report(context: StepContext) -> ExportReport:
         lost={name: reason for name, reason in context.lost.items()},
         calibration=tuple(calibration),
         thresholds=recipe.gate,
-        looser_data_limits=looser_data_limits(recipe),
+        looser_data_limits=(*looser_data_limits(recipe), *looser_measuring(recipe)),
         fidelity=read_fidelity(context.inputs["preprocess"]),
         library=read_library_figure(context.inputs),
         conversion=conversion_figures(context.inputs["onnx_from_torch"].directory),

@@ -75,7 +75,7 @@ class GateThresholds(Frozen):
     min_test_images: int | None = Field(default=None, ge=1)  # null: MIN_TEST_IMAGES
     max_metric_drop: float = Field(default=0.005, ge=0)  # applies to the upper end of the paired bootstrap interval
     max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    max_class_drop: float = Field(default=0.05, ge=0)  # the same limit for the class that may have lost most
+    max_class_drop: float = Field(default=0.06, ge=0)  # the same limit for the class that may have lost most
     min_agreement: dict[Agreement, Share] = Field(
         default_factory=dict
     )  # names missing here have the limits of MIN_AGREEMENT
@@ -155,19 +155,21 @@ def loose_limits(thresholds: GateThresholds) -> list[str]:
     ]
 
 
-def looser_limits(thresholds: GateThresholds) -> list[str]:
+def looser_limits(thresholds: GateThresholds, metric: MetricName) -> list[str]:
     """Names the limits that are looser than the defaults, each with both numbers; every report shows them."""
     usual = GateThresholds()
     found = [
         f"{name} {given:g} (default {default:g})"
-        for name, given, default in _with_defaults(thresholds, usual)
+        for name, given, default in _with_defaults(thresholds, usual, metric)
         if (given > default if name.startswith("max") else given < default)
     ]
     switches = [name for name in ("allow_random_weights", "allow_loose_thresholds") if getattr(thresholds, name)]
     return [*found, *switches]
 
 
-def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterator[tuple[str, float, float]]:
+def _with_defaults(
+    thresholds: GateThresholds, usual: GateThresholds, metric: MetricName
+) -> Iterator[tuple[str, float, float]]:
     """Yields name, value and default of every limit that has both."""
     for name in GateThresholds.model_fields:
         given, default = getattr(thresholds, name), getattr(usual, name)
@@ -181,11 +183,8 @@ def _with_defaults(thresholds: GateThresholds, usual: GateThresholds) -> Iterato
         yield f"min_precision_share.{precision}", share, MIN_PRECISION_SHARE[precision]
     if thresholds.library_agreement is not None:
         yield "library_agreement.min_share", thresholds.library_agreement.min_share, _LIBRARY_SHARE
-    # Limits that depend on the task are compared with the least that any task asks for.
-    if thresholds.min_skill is not None:
-        yield "min_skill", thresholds.min_skill, min(MIN_SKILL.values())
-    if thresholds.min_test_images is not None:
-        yield "min_test_images", thresholds.min_test_images, min(MIN_TEST_IMAGES.values())
+    yield "min_skill", thresholds.skill_limit(metric), MIN_SKILL[metric]
+    yield "min_test_images", thresholds.test_images_limit(metric), MIN_TEST_IMAGES[metric]
 
 
 def changed_limits(found: GateThresholds, agreed: GateThresholds) -> list[str]:

@@ -64,7 +64,10 @@ class Signer:
 
 
 def load_signer(path: Path, password: str | None) -> Signer:
-    """Reads a PKCS8 PEM file. Raises SigningError, whose text never holds anything of the key."""
+    """Reads a PKCS8 PEM file that only its owner may use.
+
+    Raises SigningError, whose text never holds anything of the key.
+    """
     try:
         key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
     except OSError as error:
@@ -77,6 +80,8 @@ def load_signer(path: Path, password: str | None) -> Signer:
         raise SigningError(f"{path} is {what}; `saccade-export keygen DIR` makes a pair") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SigningError(f"{path} is not an Ed25519 key; `saccade-export keygen DIR` makes a pair")
+    if path.stat().st_mode & 0o077:
+        raise SigningError(f"other accounts may use {path}: run `chmod 600 {shlex.quote(str(path))}`")
     return Signer(path, key)
 
 
@@ -113,8 +118,6 @@ def account_signer(password: str | None = None) -> Signer:
         _make_account_key(directory)
     try:
         reason = open_folder_reason(directory)
-        if path.stat().st_mode & 0o077:
-            reason = reason or f"other accounts may use {path}: run `chmod 600 {shlex.quote(str(path))}`"
         is_encrypted = b"ENCRYPTED" in path.read_bytes()
     except OSError as error:
         raise SigningError(f"cannot read the signing key {path}: {error.strerror}") from error

@@ -61,6 +61,9 @@ class DetectEvidence:
         figures: FloatArray = self.class_values(np.ones((1, self.images), np.int64))[0]
         return figures
 
+    def class_images(self) -> IntArray:
+        return np.asarray((self.truth_counts > 0).sum(0))
+
     def class_values(self, weights: Weights) -> FloatArray:
         """Returns average precision over thresholds (resamples, classes); NaN for a class without truth."""
         classes = self.truth_counts.shape[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import (
     BootstrapInterval,
-    interval_of,
+    class_drop_interval,
     metric_drop_interval,
     metric_interval,
     rate_drop_interval,
@@ -39,6 +39,9 @@ class Evidence(Protocol):
 
     def per_class(self) -> NDArray[np.float64]:
         """Returns the metric of each class on all images; NaN for a class that does not occur."""
+
+    def class_images(self) -> NDArray[np.int64]:
+        """Returns how many images show each class, (classes,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,8 +77,10 @@ class ClassifyEvidence:
 
     def per_class(self) -> NDArray[np.float64]:
         hits = np.bincount(self.class_ids, self.correct, self.classes)
-        totals = np.bincount(self.class_ids, minlength=self.classes)
-        return _ratio(hits, totals)
+        return _ratio(hits, self.class_images())
+
+    def class_images(self) -> NDArray[np.int64]:
+        return np.bincount(self.class_ids, minlength=self.classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +104,9 @@ class SegmentEvidence:
         hits = np.diagonal(totals, axis1=1, axis2=2)
         return _ratio(hits, totals.sum(1) + totals.sum(2) - hits)
 
+    def class_images(self) -> NDArray[np.int64]:
+        return np.asarray((self.confusions.sum(2) > 0).sum(0))
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
@@ -120,6 +128,12 @@ class ClassDrop:
 
     class_id: int
     drop: BootstrapInterval  # reference - variant, on the same resamples
+    is_never_worse: bool = False  # true: no selection of the images shows a drop
+
+    @property
+    def judged(self) -> float:
+        """Returns what a limit applies to: the upper end, or the measured drop where nothing was seen to be lost."""
+        return self.drop.value if self.is_never_worse else self.drop.high
 
 
 def point_value(evidence: Evidence) -> float:
@@ -160,7 +174,8 @@ def _intervals(
 
 
 def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> ClassDrop | None:
-    """Returns the class whose drop has the highest upper end, because a mean over many classes hides one loss."""
+    """Returns the class that may have lost most, because a mean over many classes hides one loss."""
+    images = reference.class_images()
     drops = reference.per_class() - evidence.per_class()
     resampled = reference.class_values(weights) - evidence.class_values(weights)
     figures: list[ClassDrop] = []
@@ -168,8 +183,22 @@ def worst_class(evidence: Evidence, reference: Evidence, weights: Weights) -> Cl
         # without the resamples that drew no image of the class
         known = resampled[:, index][~np.isnan(resampled[:, index])]
         if known.size and not np.isnan(drop):
-            figures.append(ClassDrop(index, interval_of(float(drop), known)))
-    return max(figures, key=lambda figure: figure.drop.high, default=None)
+            interval = _class_interval(evidence, reference, index, float(drop), known, max(1, int(images[index])))
+            is_never_worse = drop <= 0.0 and bool((known <= 0.0).all())
+            figures.append(ClassDrop(index, interval, is_never_worse=is_never_worse))
+    return max(figures, key=lambda figure: (figure.judged, figure.drop.high), default=None)
+
+
+def _class_interval(
+    evidence: Evidence, reference: Evidence, class_id: int, drop: float, resampled: NDArray[np.float64], images: int
+) -> BootstrapInterval:
+    """Returns the interval of one class's drop, never without width; `images` show the class."""
+    if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
+        is_class = reference.class_ids == class_id
+        lost = int((is_class & reference.correct & ~evidence.correct).sum())
+        gained = int((is_class & evidence.correct & ~reference.correct).sum())
+        return class_drop_interval(lost, gained, images)
+    return metric_drop_interval(drop, resampled, images)
 
 
 def mean_of_classes(figures: NDArray[np.float64]) -> NDArray[np.float64]:

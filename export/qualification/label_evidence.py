@@ -35,6 +35,9 @@ class LabelEvidence:
         figures: FloatArray = self.class_values(np.ones((1, self.images), np.int64))[0]
         return figures
 
+    def class_images(self) -> NDArray[np.int64]:
+        return np.asarray(self.truth.sum(0))
+
     def class_values(self, weights: Weights) -> FloatArray:
         columns = [_average_precision(*pair, weights) for pair in zip(self.scores.T, self.truth.T, strict=True)]
         return np.stack(columns, axis=1)

@@ -99,15 +99,17 @@ def run_qualify(context: StepContext) -> Detail:
         faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
-    return _facts(report)
+    return _facts(report, needs_labels=recipe.gate.needs_labels)
 
 
-def _facts(report: QualifyReport) -> Detail:
-    """Returns what the progress lines show."""
+def _facts(report: QualifyReport, *, needs_labels: bool) -> Detail:
+    """Returns what the progress lines show: without labels, how many answers are the reference's."""
     facts: dict[str, str | float | int | bool] = {
         report.metric.name: report.metric.value,
         "drop_upper": report.drop.value if report.drop.is_never_worse else report.drop.ci_high,
     }
+    if not needs_labels:
+        facts = {f"same_{name}": share for name, share in (report.agreement or {}).items()}
     if report.precision is not None and report.precision.share is not None:
         facts[f"share_{report.precision.asked}"] = report.precision.share
     if report.speed:
@@ -120,7 +122,14 @@ def _worst_class(accuracy: Accuracy, labels: Sequence[str]) -> ClassDropFigure |
     if worst is None:
         return None
     drop, label = worst.drop, labels[worst.class_id]
-    return ClassDropFigure(class_id=worst.class_id, label=label, value=drop.value, ci_low=drop.low, ci_high=drop.high)
+    return ClassDropFigure(
+        class_id=worst.class_id,
+        label=label,
+        value=drop.value,
+        ci_low=drop.low,
+        ci_high=drop.high,
+        is_never_worse=worst.is_never_worse,
+    )
 
 
 def _through(file: Path) -> str:

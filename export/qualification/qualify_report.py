@@ -31,6 +31,7 @@ class ClassDropFigure(Frozen):
     value: float
     ci_low: float
     ci_high: float
+    is_never_worse: bool = False  # no selection of the images shows a drop of this class
 
 
 class ReferenceFigure(Frozen):

@@ -81,7 +81,7 @@ class ExportReport(Frozen):
     lost: dict[str, str] = Field(default_factory=dict)  # variants of the recipe that could not be made, and why
     calibration: tuple[CalibrationTable, ...]
     thresholds: GateThresholds
-    looser_data_limits: tuple[str, ...] = ()  # limits on data that the recipe loosened, each with both numbers
+    looser_data_limits: tuple[str, ...] = ()  # of data and measuring, what the recipe loosened, with both numbers
     fidelity: FidelityReport | None = None  # None: the source has no transform to compare with
     library: LibraryFigure | None = None  # None: the recipe names no other program
     conversion: tuple[ConversionFigure, ...] = ()

@@ -158,13 +158,15 @@ def _class_drop(judged: Judged) -> GateCheck:
     worst, limit = judged.report.worst_class, judged.thresholds.max_class_drop
     if worst is None:
         return GateCheck(name="class_drop", passed=False, value=None, limit=limit, detail="not measured")
+    value = worst.value if worst.is_never_worse else worst.ci_high
+    unseen = "; no selection of the images shows a drop" if worst.is_never_worse else ""
     return GateCheck(
         name="class_drop",
-        passed=worst.ci_high <= limit,
-        value=worst.ci_high,
+        passed=value <= limit,
+        value=value,
         limit=limit,
         detail=f"class {repr(worst.label) if worst.label else worst.class_id} may have lost most: "
-        f"{worst.value:+.4f} below eager, paired interval [{worst.ci_low:+.4f}, {worst.ci_high:+.4f}]",
+        f"{worst.value:+.4f} below eager, paired interval [{worst.ci_low:+.4f}, {worst.ci_high:+.4f}]{unseen}",
     )
 
 

@@ -35,17 +35,20 @@ def verdict_section(report: ExportReport) -> Section:
         blocks.append(
             Text(
                 "Unjudged: the recipe says gate: {mode: parity}. Whether answers are right was not measured, only that "
-                "variants answer like the eager network; figures below come from labels that nobody vouches for, or "
-                "from none.",
+                "variants answer like the eager network: so many of their answers are the same.",
                 "bad",
             )
         )
-    looser = [*looser_limits(report.thresholds), *report.looser_data_limits]
+    looser = [*looser_limits(report.thresholds, reference.name), *report.looser_data_limits]
     if looser:
         blocks.append(Text(f"The recipe asks for less than the defaults: {', '.join(looser)}."))
-    header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
-    blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
-    blocks += _operating_blocks(report)
+    if report.thresholds.mode == "parity":
+        rows = tuple(_unjudged_row(variant) for variant in report.variants)
+        blocks.append(Table(("variant", "gate", "agreement with the eager network", "MiB"), rows))
+    else:
+        header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
+        blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
+        blocks += _operating_blocks(report)
     # Below the table: beside it nobody would see them on a phone.
     blocks += [
         Text(f"{variant.qualify.variant} {told.text}: {reason(variant.gate)}.", told.tone)
@@ -134,6 +137,13 @@ def _row(variant: VariantReport) -> Row:
         f"{figures.drop.value:+.4f} ({figures.drop.ci_high:+.4f})",
         f"{figures.file_bytes / 2**20:.2f}",
     )
+
+
+def _unjudged_row(variant: VariantReport) -> Row:
+    """Shows how many answers are the eager network's, because metrics of an unjudged version mean nothing."""
+    figures = variant.qualify
+    shares = ", ".join(f"{name} {value:.4f}" for name, value in (figures.agreement or {}).items())
+    return figures.variant, verdict(variant.gate), shares, f"{figures.file_bytes / 2**20:.2f}"
 
 
 def _check_row(check: GateCheck) -> Row:

@@ -108,37 +108,78 @@ def test_few_bad_boxes_are_left_out_and_said_where_the_recipe_allows_it(tmp_path
     refused = only_complaint(checked(tmp_path, Task.DETECT))
     report = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.05})
 
-    assert "1 of 24 boxes are null, smaller than a pixel or reach far out of their picture" in refused
+    assert "1 of 24 boxes are null, smaller than a pixel or outside of their picture" in refused
     assert "max_bad_boxes: 0.042" in refused
     assert report.complaints == ()
     assert sum(sum(split.objects) for split in report.splits) == 23
     assert "the recipe asks for less than the defaults: data.limits.max_bad_boxes 0.05 (default 0.001)" in report.notes
 
 
-# Pictures are 48 x 36: boxes may reach 2.4 and 2 pixels out of them.
+# Pictures are 48 x 36: rounding reaches 2.4 and 2 pixels out of them.
 @pytest.mark.parametrize(
-    ("box", "is_bad"),
+    ("box", "kept", "is_said"),
     [
-        ([0, 0, 48, 36], False),
-        ([-2.3, -1.9, 30, 20], False),
-        ([20, 20, 30.3, 17.9], False),
-        ([20, 20, 1, 1], False),
-        ([-2.5, 3, 30, 20], True),
-        ([3, -2.1, 30, 20], True),
-        ([20, 3, 30.5, 20], True),
-        ([3, 20, 20, 18.1], True),
-        ([3, 3, 0.5, 20], True),
-        ([3, 3, 20, 0.5], True),
-        ([-5000, -5000, 10000, 10000], True),
+        ([0, 0, 48, 36], [0, 0, 48, 36], False),
+        ([-2.3, -1.9, 30, 20], [0, 0, 27.7, 18.1], False),
+        ([20, 20, 1, 1], [20, 20, 21, 21], False),
+        ([-2.5, 3, 30, 20], [0, 3, 27.5, 23], True),
+        ([20, 3, 60, 20], [20, 3, 48, 23], True),
+        ([3, 20, 20, 18.1], [3, 20, 23, 36], True),
     ],
 )
-def test_boxes_may_reach_a_little_out_of_their_picture(tmp_path: Path, box: list[float], is_bad: bool) -> None:
+def test_boxes_around_what_the_border_hides_are_cut_off_and_counted(
+    tmp_path: Path, box: list[float], kept: list[float], is_said: bool
+) -> None:
     changed_coco(tmp_path, lambda d: d["annotations"][0].update(bbox=box))
 
-    complaints = checked(tmp_path, Task.DETECT).complaints
+    report = checked(tmp_path, Task.DETECT)
+    splits = ("calibration", "tuning", "test")
+    found = [
+        sample.boxes
+        for split in splits
+        for sample in folder_samples(Task.DETECT, LABELS, FolderData(path="unused"), tmp_path, split)[0]
+        if isinstance(sample, DetectSample)
+    ]
 
-    assert len(complaints) == is_bad
-    assert all("1 of 24 boxes" in each and "max_bad_boxes" in each for each in complaints)
+    assert report.complaints == ()
+    said = [note for note in report.notes if "1 of 24 boxes reach out of their picture" in note]
+    assert len(said) == is_said
+    assert all("0.png" in note and "annotation 0" in note and "cut off at its border" in note for note in said)
+    assert kept in np.concatenate(found).round(6).tolist()
+
+
+@pytest.mark.parametrize(
+    "box", [[48, 3, 10, 10], [-10, 3, 10.5, 10], [3, 3, 0.5, 20], [3, 3, 20, 0.5], [-5000, -5000, 10000, 10000]]
+)
+def test_boxes_that_show_nothing_of_their_picture_are_refused(tmp_path: Path, box: list[float]) -> None:
+    changed_coco(tmp_path, lambda d: d["annotations"][0].update(bbox=box))
+
+    complaint = only_complaint(checked(tmp_path, Task.DETECT))
+
+    assert "1 of 24 boxes" in complaint
+    assert f"0.png ({tmp_path}/annotations.json, annotation 0)" in complaint
+    assert "max_bad_boxes" in complaint
+
+
+def test_an_annotation_that_is_there_twice_is_refused_or_counts_once(tmp_path: Path) -> None:
+    changed_coco(tmp_path, lambda d: d["annotations"].append({**d["annotations"][4], "id": 99}))
+
+    refused = only_complaint(checked(tmp_path, Task.DETECT))
+    report = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.05})
+
+    assert f"{tmp_path}/annotations.json: 1 of 25 objects are written more than once" in refused
+    assert "first annotation 99 in 2.png" in refused
+    assert "max_bad_boxes: 0.04" in refused
+    assert report.complaints == ()
+    assert any("each counts once" in note for note in report.notes)
+    assert sum(sum(split.objects) for split in report.splits) == 24
+
+
+@pytest.mark.parametrize("file_name", ["./2.png", "a/../2.png", ".\\2.png"])
+def test_one_picture_under_two_names_is_refused(tmp_path: Path, file_name: str) -> None:
+    changed_coco(tmp_path, lambda d: d["images"][3].update(file_name=file_name))
+
+    assert "two images are the file '2.png'" in only_complaint(checked(tmp_path, Task.DETECT))
 
 
 def random_corners(count: int) -> list[tuple[float, float, float, float]]:
@@ -223,6 +264,44 @@ def test_polygons_count_as_their_boxes_and_pictures_without_a_file_as_empty(tmp_
     assert f"{tmp_path}/test/labels/0.txt is not there: its picture counts as one without objects" in report.notes
     assert isinstance(samples[0], DetectSample)
     np.testing.assert_allclose(samples[0].boxes, [[12, 9, 36, 36]])
+
+
+def test_a_line_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    with (tmp_path / "test" / "labels" / "5.txt").open("a") as file:
+        file.write("\n1 0.5 0.5 0.2 0.2\n1 0.50 0.5 0.2 0.20\n")
+
+    refused = only_complaint(checked(tmp_path, Task.DETECT))
+    report = checked(tmp_path, Task.DETECT, limits={"max_bad_boxes": 0.1})
+
+    assert "1 of 14 objects are written more than once" in refused
+    assert f"first in {tmp_path}/test/labels/5.txt, line 3" in refused
+    assert report.complaints == ()
+    assert sum(report.splits[-1].objects) == 13
+
+
+def test_a_box_outside_of_its_picture_is_named_by_its_line(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    with (tmp_path / "test" / "labels" / "5.txt").open("a") as file:
+        file.write("\n1 -0.5 0.5 0.2 0.2\n")
+
+    complaint = only_complaint(checked(tmp_path, Task.DETECT))
+
+    assert f"first in {tmp_path}/test/images/5.png ({tmp_path}/test/labels/5.txt, line 2)" in complaint
+
+
+def test_a_picture_that_a_list_names_twice_counts_once(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    names = [f"./test/images/{number}.png" for number in range(12)]
+    (tmp_path / "test.txt").write_text("\n".join([*names, "test/images/../images/3.png"]))
+    text = (tmp_path / "data.yaml").read_text().replace("test: ../test/images", "test: test.txt")
+    (tmp_path / "data.yaml").write_text(text)
+
+    report = checked(tmp_path, Task.DETECT)
+
+    assert report.complaints == ()
+    assert images_by_split(report)["test"] == 12
+    assert any("1 skipped, listed more than once" in text for text in report.skipped)
 
 
 @pytest.mark.parametrize("point", ["0.9 0.9", "0.9 0.9 2", "0 0 0"])

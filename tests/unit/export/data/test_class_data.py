@@ -227,3 +227,31 @@ def test_names_that_are_no_text_are_read_and_printed(tmp_path: Path) -> None:
 
     assert "bad\\udcff.png would be refused when served" in only_complaint(report)
     assert report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_links_that_lead_in_a_circle_or_nowhere_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    split_folders(root)
+    (root / "test" / "red" / "up").symlink_to("..")
+    (root / "test" / "again").symlink_to(root)
+    (root / "test" / "itself").symlink_to("itself")
+    (root / "gone").symlink_to("nowhere")
+
+    report = checked(root, Task.CLASSIFY)
+
+    assert report.complaints == ()
+    assert images_by_split(report) == {"calibration": 12, "tuning": 12, "test": 12}
+    assert sorted(text.partition(":")[0] for text in report.skipped) == [
+        "2 skipped, a link in a circle",
+        "2 skipped, a link to nothing",
+    ]
+
+
+def test_names_and_labels_reach_no_terminal_as_control_characters(tmp_path: Path) -> None:
+    split_folders(tmp_path)
+    save(tmp_path / "test" / "red" / "a\x1b[31m\nb\u202e.png", b"no picture")
+
+    complaint = only_complaint(checked(tmp_path, Task.CLASSIFY))
+
+    assert r"a\x1b[31m\nb\u202e.png would be refused" in complaint
+    assert complaint.isprintable()

@@ -86,3 +86,30 @@ def test_other_layouts_and_labels_are_refused(tmp_path: Path, labels: list[str],
     (tmp_path / "masks").mkdir()
 
     assert text in only_complaint(checked(tmp_path, Task.SEGMENT, labels))
+
+
+def test_pictures_that_share_a_mask_are_refused(tmp_path: Path) -> None:
+    mask_folders(tmp_path)
+    other = save(tmp_path / "images" / "3.jpg", encoded(picture(99), "JPEG"))
+
+    complaint = only_complaint(checked(tmp_path, Task.SEGMENT))
+
+    assert f"{other} and {tmp_path}/images/3.png share the mask {tmp_path}/masks/3.png" in complaint
+
+
+def test_a_mask_that_is_a_link_to_anothers_is_refused(tmp_path: Path) -> None:
+    mask_folders(tmp_path)
+    (tmp_path / "masks" / "4.png").unlink()
+    (tmp_path / "masks" / "4.png").symlink_to("3.png")
+
+    assert "share the mask" in only_complaint(checked(tmp_path, Task.SEGMENT))
+
+
+def test_masks_without_a_picture_are_counted(tmp_path: Path) -> None:
+    mask_folders(tmp_path)
+    for number in (3, 4):
+        (tmp_path / "images" / f"{number}.png").unlink()
+
+    skipped = checked(tmp_path, Task.SEGMENT).skipped
+
+    assert skipped == (f"2 skipped, a mask without a picture: {tmp_path}/masks/3.png, ...",)

@@ -150,5 +150,7 @@ def test_half_of_a_librarys_answers_are_too_loose_a_limit() -> None:
     asked = GateThresholds(library_agreement=LibraryAgreement(answers="old.json", min_share=0.4))
 
     assert failed_checks(decided(thresholds=asked, library=library(0.9))) == ["thresholds"]
-    assert any(text.startswith("library_agreement.min_share 0.4 (default 0.99)") for text in looser_limits(asked))
+    assert any(
+        text.startswith("library_agreement.min_share 0.4 (default 0.99)") for text in looser_limits(asked, "top1")
+    )
     assert GateThresholds.model_validate_json(asked.model_dump_json()) == asked

@@ -103,6 +103,14 @@ def test_other_kinds_of_keys_are_refused(tmp_path: Path) -> None:
         load_signer(tmp_path / "key", None)
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_that_other_accounts_may_use_is_refused(signer: Signer, mode: int) -> None:
+    signer.path.chmod(mode)
+
+    with pytest.raises(SigningError, match=r"other accounts may use .*: run `chmod 600"):
+        load_signer(signer.path, None)
+
+
 def test_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SigningError, match=r"cannot read the signing key .*absent: No such file"):
         load_signer(tmp_path / "absent", None)

@@ -243,6 +243,42 @@ def test_worst_class_is_the_one_that_may_have_lost_most() -> None:
     assert found.drop.value == pytest.approx(11 / 120)
 
 
+def test_a_small_class_in_which_nothing_changed_is_not_certain_and_never_worse() -> None:
+    truth = np.repeat([0, 1], [200, 8])
+    evidence = ClassifyEvidence(truth.copy(), truth, 2)
+
+    worst = accuracy_of(evidence, evidence, 200).worst_class
+
+    assert worst is not None
+    assert worst.class_id == 1
+    assert worst.is_never_worse
+    assert worst.judged == 0.0
+    assert worst.drop.high > 0.3  # of eight images none says little
+
+
+def test_a_lost_image_of_a_small_class_weighs_more_than_an_unchanged_smaller_one() -> None:
+    truth = np.repeat([0, 1, 2], [200, 20, 3])
+    predicted = truth.copy()
+    predicted[200] = 0
+
+    worst = accuracy_of(ClassifyEvidence(predicted, truth, 3), ClassifyEvidence(truth, truth, 3), 200).worst_class
+
+    assert worst is not None
+    assert (worst.class_id, worst.is_never_worse) == (1, False)
+    assert worst.judged == worst.drop.high > 0.2
+
+
+def test_an_unchanged_class_of_boxes_has_room_for_images_not_drawn() -> None:
+    found, truths = scenes(40, 3, 0)
+    evidence = detect_evidence(found, truths, 3)
+
+    worst = accuracy_of(evidence, evidence, 200).worst_class
+
+    assert worst is not None
+    assert worst.is_never_worse
+    assert worst.drop.low < 0.0 < worst.drop.high
+
+
 def test_class_values_weigh_images_as_the_metric_does() -> None:
     truth = np.array([0, 0, 1])
     evidence = ClassifyEvidence(np.array([0, 1, 1]), truth, 3)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.export.qualification.bootstrap import (
     BootstrapInterval,
+    class_drop_interval,
     interval_of,
     metric_drop_interval,
     metric_interval,
@@ -24,6 +25,7 @@ DRAWS = 2000
 STATED = 0.94  # of 2,000 draws at 95 %; three standard errors of the simulation below it are 0.935
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 cached_rate, cached_drop = cache(rate_interval), cache(rate_drop_interval)
+cached_class_drop = cache(class_drop_interval)
 
 
 @pytest.mark.parametrize("images", [50, 400, 2000])
@@ -42,6 +44,18 @@ def test_interval_of_a_paired_drop_covers_it(images: int, worse: float, better: 
     draws = np.random.default_rng(1).multinomial(images, [worse, better, 1.0 - worse - better], DRAWS)
 
     found = [cached_drop(lost, gained, images) for lost, gained, _ in draws.tolist()]
+
+    assert np.mean([each.low <= worse - better <= each.high for each in found]) >= STATED
+
+
+@pytest.mark.parametrize("images", [10, 50, 200])
+@pytest.mark.parametrize(
+    ("worse", "better"), [(0.0, 0.003), (0.002, 0.002), (0.01, 0.0), (0.02, 0.01), (0.04, 0.0), (0.1, 0.05), (0.3, 0.2)]
+)
+def test_interval_of_a_classs_drop_covers_it(images: int, worse: float, better: float) -> None:
+    draws = np.random.default_rng(3).multinomial(images, [worse, better, 1.0 - worse - better], DRAWS)
+
+    found = [cached_class_drop(lost, gained, images) for lost, gained, _ in draws.tolist()]
 
     assert np.mean([each.low <= worse - better <= each.high for each in found]) >= STATED
 
@@ -75,6 +89,7 @@ def test_no_interval_has_no_width(images: int) -> None:
         rate_interval(images, images),
         rate_interval(0, images),
         rate_drop_interval(0, 0, images),
+        class_drop_interval(0, 0, images),
         metric_interval(1.0, same, images),
         metric_drop_interval(0.0, np.zeros(200), images),
     ):

@@ -291,6 +291,17 @@ def test_an_unjudged_report_says_so_and_names_looser_limits() -> None:
     assert "Unjudged" not in markdown(whole_report())
 
 
+def test_an_unjudged_report_shows_agreement_and_no_metric_in_its_verdict() -> None:
+    variant = VariantReport(qualify=qualified("int8-cpu", agreement={"top1": 0.9876}), gate=decision(check("a")))
+    report = whole_report(thresholds=GateThresholds(mode="parity"), variants=(variant,))
+    section = next(each for each in sections_of(report) if each.title == "Verdict")
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+
+    assert table.header == ("variant", "gate", "agreement with the eager network", "MiB")
+    assert [row[2] for row in table.rows] == ["top1 0.9876"]
+    assert not any("reaches" in str(block) for block in section.blocks)
+
+
 def test_a_detector_is_told_at_its_threshold_beside_every_score() -> None:
     figure = MetricFigure(name="map", value=0.754, ci_low=0.74, ci_high=0.77, split="test", images=400)
     point = OperatingPoint(score_threshold=0.25, metric=figure, precision=0.91, recall=0.82, f1=0.86)
