@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ _FLAT = 1e-3  # in levels: keeps a picture of one colour from a division by zero
 
 Thumbnails = NDArray[np.uint8]  # (n, 16, 16, 3)
 FloatArray = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.number[Any])
 Form = Callable[[Thumbnails], FloatArray]
 
 
@@ -68,7 +70,8 @@ def levels(pictures: Thumbnails) -> FloatArray:
 def shares_of_contrast(pictures: Thumbnails) -> FloatArray:
     """Brings pictures (n, 16, 16, 3) to a mean of 0 in each channel and an RMS of 1."""
     centred = _centred(pictures)
-    result: FloatArray = centred / np.maximum(_rms(centred), _FLAT)[:, None, None, None]
+    scales: FloatArray = np.maximum(_rms(centred), _FLAT, dtype=np.float32)
+    result: FloatArray = centred / scales[:, None, None, None]
     return result
 
 
@@ -79,7 +82,7 @@ def contrasts(pictures: Thumbnails) -> FloatArray:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def positions(pictures: FloatArray) -> Iterator[FloatArray]:
+def positions(pictures: NDArray[Number]) -> Iterator[NDArray[Number]]:
     """Yields the pictures (n, side, side, 3) turned by quarters, as they are and mirrored."""
     for sided in (pictures, pictures[:, :, ::-1]):
         for quarters in range(4):
@@ -116,14 +119,15 @@ def _least_squares(forms: Iterable[FloatArray], others: FloatArray) -> FloatArra
     flat = others.reshape(len(others), -1)
     ones = np.ones((len(flat), 1), np.float32)
     right = np.concatenate([flat, (flat**2).sum(1, keepdims=True), ones], axis=1).T
-    least = None
+    least: FloatArray = np.full((0, 0), np.inf, np.float32)
     for form in forms:
         rows = form.reshape(len(form), -1)
         # One product gives |a|^2 - 2ab + |b|^2 without an array for each term.
         left = np.concatenate([-2 * rows, np.ones((len(rows), 1), np.float32), (rows**2).sum(1, keepdims=True)], axis=1)
         squares = left @ right
-        least = squares if least is None else np.minimum(least, squares, out=least)
-    result: FloatArray = np.maximum(least, 0) / np.float32(flat.shape[1])
+        least = np.minimum(least, squares, out=least) if least.size else squares
+    result: FloatArray = np.maximum(least, 0, out=least)
+    result /= flat.shape[1]
     return result
 
 
