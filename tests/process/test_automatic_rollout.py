@@ -116,6 +116,17 @@ def test_version_that_cannot_be_loaded_is_taken_back(server: Server, repository:
     assert (found["labels"], found["reason"]) == ({"stable": 1}, "version 2 failed")
 
 
+def test_quarantined_version_is_taken_back(server: Server, repository: Path) -> None:
+    publish_fake(repository, MODEL, 2, content=b"one image of 60 crashes")
+    start(server, repository, "--steps", "50%", "--sample", "0", "--min-time", "60")
+
+    with flowing(server, MODEL, clients=1):
+        found = ended(repository)
+
+    assert found["labels"] == {"stable": 1}
+    assert found["reason"].startswith("version 2 was quarantined: ")
+
+
 def test_person_wins_over_the_rollout(server: Server, repository: Path) -> None:
     publish_fake(repository, MODEL, 2)
     start(server, repository, "--min-time", "3600")

@@ -115,6 +115,8 @@ class Rollouts:
         if version is not None:
             if isinstance(version.check, Refused):
                 return Decision("back", f"version {key.version} was refused: {version.check.reason}")
+            if version.quarantine is not None:
+                return Decision("back", f"version {key.version} was quarantined: {version.quarantine.reason}")
             if version_state(version, instances.values()) is VersionState.FAILED:
                 return Decision("back", f"version {key.version} failed")
         if trial.began_s is None:
