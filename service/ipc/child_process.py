@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.messages import AnyMessage, Configure
-from saccade.service.settings import Settings
+from saccade.service.settings import MIB, Settings
+
+API_MODULE = "saccade.service.api.process"
+WORKER_MODULE = "saccade.service.worker.process"
+
+# By default glibc returns image-sized blocks to the kernel at every free; getting them again, page by page, costs as
+# much as decoding a small image. With these values a process keeps blocks up to 8 MiB, at most 64 MiB of them unused.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ import structlog
 
 from saccade.service.device_names import inner_name, worker_environment
 from saccade.service.ipc import messages
-from saccade.service.ipc.child_process import BackOff, ChildProcess, ChildSpec, inherited_environment
+from saccade.service.ipc.child_process import WORKER_MODULE, BackOff, ChildProcess, ChildSpec, inherited_environment
 from saccade.service.ipc.run_marker import Run, create, marker_path, present_run
 from saccade.service.settings import Settings
 
 log = structlog.get_logger()
 
-WORKER_MODULE = "saccade.service.worker.process"
 _PROBE_PERIOD_S = 1.0
 _PROBE_STALE_S = 5.0  # a probe waits for one batch at most; after this time the worker counts as not ready
 

@@ -15,12 +15,12 @@ from saccade.service.core import VersionKey
 from saccade.service.errors import SettingsError
 from saccade.service.ipc import messages
 from saccade.service.ipc.api_keys import ApiKeys
-from saccade.service.ipc.child_process import BackOff, ChildProcess, ChildSpec
+from saccade.service.ipc.child_process import ALLOCATOR, API_MODULE, BackOff, ChildProcess, ChildSpec
 from saccade.service.ipc.listening import reserve
 from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
-from saccade.service.settings import MIB, Settings, resolved
+from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.reconciler import Reconciler, ReconcilerEvents
@@ -29,9 +29,6 @@ from saccade.service.supervisor.tuning.tune import tuned
 
 log = structlog.get_logger()
 
-# By default glibc returns image-sized blocks to the kernel at every free; getting them again, page by page, costs as
-# much as decoding a small image. With these values a process keeps blocks up to 8 MiB, at most 64 MiB of them unused.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(8 * MIB), "MALLOC_TRIM_THRESHOLD_": str(64 * MIB)}
 _TOGETHER_WITHIN_S = 5.0  # an API process that takes longer to start listens later than the others
 
 
@@ -91,7 +88,7 @@ class Supervisor:
         while not self._stop.is_set():
             started_s = time.monotonic()
             spec = ChildSpec(
-                "saccade.service.api.process",
+                API_MODULE,
                 name,
                 ("--port", str(self._reservation.getsockname()[1])),
                 self._child_environment(),
@@ -119,7 +116,7 @@ class Supervisor:
             self._quarantines.worker_lost(device, end)
 
     def _child_environment(self) -> dict[str, str]:
-        return {MULTIPROCESS_DIR: str(self._metrics_dir), **_ALLOCATOR}
+        return {MULTIPROCESS_DIR: str(self._metrics_dir), **ALLOCATOR}
 
     @property
     def _metrics_dir(self) -> Path:

@@ -1,8 +1,8 @@
 """Lists the ways to use a processor's cores ("process forms") and chooses one by measurements.
 
-Several workers with few threads each have a higher throughput when the threads of a small network would wait for each
-other. One worker with all threads answers a single request soonest, and holds every network only once. A setting that
-the operator gave is never changed.
+HTTP processes decode, and workers run networks, on the same cores. Several workers with few threads each have a higher
+throughput when the threads of a small network would wait for each other; one worker with all threads answers a single
+request soonest, and holds every network only once. A setting that the operator gave is never changed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from saccade.service.settings import Settings
+from saccade.service.settings import Settings, resolved
 
 _MOST_WORKERS = 4  # each worker holds every network
-_WORTH_IT = 1.05  # a smaller gain is within the error of so short a measurement
+_ALIKE = 0.98  # of the highest throughput; a smaller difference is within the error of so short a measurement
+_IN_REACH = 0.9  # of the highest throughput in one round; a form below it is not the best one
 _LATER_MS = 5.0  # a single request may be answered later by this, in exchange for throughput
 
 
@@ -24,25 +25,27 @@ class ProcessForm(msgspec.Struct, frozen=True):
     workers: int
     threads: int
     allow_spinning: bool
+    api_processes: int
 
 
 class TuningTask(msgspec.Struct, frozen=True):
-    """The order to measure forms with one variant."""
+    """The order to try forms with one variant; the first is the default."""
 
     version_dir: str
     variant: str
     forms: tuple[ProcessForm, ...]
     cores: int
-    trusted_keys: tuple[str, ...]
-    require_signature: bool
+    batch_sizes: tuple[int, ...]
+    settings_json: str  # as given, not resolved
 
 
 class ProcessFormSpeed(msgspec.Struct, frozen=True):
     """The speed that was measured for a form."""
 
     form: ProcessForm
-    images_per_s: float  # throughput while the same cores also decode the JPEGs
-    lone_ms: float  # run time of a single image without other load
+    images_per_s: float  # answers per second of a closed loop through all processes of the form
+    lone_ms: float  # time of a single request without other load
+    rounds: int  # how often it was measured; 0 where a single request would take too long
 
 
 def forms_for(settings: Settings, cores: int) -> list[ProcessForm]:
@@ -52,28 +55,52 @@ def forms_for(settings: Settings, cores: int) -> list[ProcessForm]:
     threads = settings.device_threads or max(1, cores // len(settings.devices))
     if threads == 1:  # a single thread has no other to wait for, so spinning has no effect
         spinnings = spinnings[:1]
-    whole = [ProcessForm(len(settings.devices), threads, spinning) for spinning in spinnings]
-    if settings.device_threads or "device" in given:
-        return whole
-    counts = [count for count in range(2, _MOST_WORKERS + 1) if cores % count == 0]
-    return [*whole, *(ProcessForm(count, cores // count, spinnings[0]) for count in counts)]
+    workers = [(len(settings.devices), threads, spinning) for spinning in spinnings]
+    if not settings.device_threads and "device" not in given:
+        for count in range(2, _MOST_WORKERS + 1):
+            if cores % count == 0:  # all cores, or half of them: HTTP processes need some as well
+                workers += [(each, cores // count, spinnings[0]) for each in (count, count // 2)]
+    return [ProcessForm(*each, processes) for processes in _api_processes(settings, cores) for each in workers]
+
+
+def _api_processes(settings: Settings, cores: int) -> list[int]:
+    default = resolved(settings, cores).api_processes
+    if settings.api_processes:
+        return [default]
+    return [default, *(count for count in (default // 2, default * 2) if 1 <= count <= cores)]
 
 
 def is_soon_enough(lone_ms: float, first_lone_ms: float) -> bool:
-    """Returns whether a form may be chosen, by its run time for one image and that of the first form."""
+    """Returns whether a form may be chosen, by its time for a single request and that of the first form."""
     return lone_ms <= first_lone_ms + _LATER_MS
 
 
+def in_reach(rates: Sequence[float]) -> list[bool]:
+    """Returns for each form whether it may still be the best one, from the images per second of one round."""
+    return [rate >= _IN_REACH * max(rates) for rate in rates]
+
+
 def chosen(measured: Sequence[ProcessFormSpeed]) -> ProcessFormSpeed:
-    """Chooses the first form, unless another has a clearly higher throughput."""
-    first = measured[0]
-    best = max(measured, key=lambda each: each.images_per_s)
-    return best if best.images_per_s >= _WORTH_IT * first.images_per_s else first
+    """Chooses the first form among those of all rounds that are about as fast as the fastest."""
+    most = max(each.rounds for each in measured)
+    finalists = [each for each in measured if each.rounds == most]
+    best = max(each.images_per_s for each in finalists)
+    return next(each for each in finalists if each.images_per_s >= _ALIKE * best)
 
 
 def applied(settings: Settings, form: ProcessForm) -> Settings:
     """Returns the settings of a server that uses its cores in this form."""
-    update: dict[str, object] = {"device_threads": form.threads, "allow_spinning": form.allow_spinning}
+    update: dict[str, object] = {
+        "device_threads": form.threads,
+        "allow_spinning": form.allow_spinning,
+        "api_processes": form.api_processes,
+    }
     if form.workers != len(settings.devices):
         update["device"] = ",".join(f"cpu:{number}" for number in range(form.workers))
     return settings.model_copy(update=update)
+
+
+def form_text(form: ProcessForm) -> str:
+    """Returns a form in words, for logs."""
+    spinning = ", spinning" if form.allow_spinning else ""
+    return f"{form.workers} worker(s) of {form.threads} thread(s){spinning}, {form.api_processes} HTTP process(es)"

@@ -1,187 +1,133 @@
-"""Measures process forms with a network and images as traffic would; `tune.py` runs this module as a program.
+"""Tries process forms with a network and JPEGs as traffic would; `tune.py` runs this module as a program.
 
 It reads a `TuningTask` as JSON from standard input and writes a list of `ProcessFormSpeed` to standard output. The
-forms are measured alternately in several rounds, and medians count. The version is verified before any file is opened.
+forms are tried by turns in several rounds, and a form that falls far behind in one is not tried again. The version is
+verified before any file is opened.
 """
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import sys
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import simplejpeg
+import uvloop
 
 from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.preprocessing import preprocess_into
-from saccade.service.backends.base import Backend
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from saccade.service.backends.requests import load_request
+from saccade.service.bench.images import ImageFile
+from saccade.service.bench.workload import Item, ModelShare, RequestShape, endpoint_of, workload_of
+from saccade.service.errors import BackendError
+from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
-from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, is_soon_enough
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.settings import Settings
+from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, in_reach, is_soon_enough
+from saccade.service.supervisor.tuning.trial_load import TrialLoad
+from saccade.service.supervisor.tuning.trial_server import HOST, TrialServer
 
 _PICTURE = (375, 500, 3)
 _QUALITY = 80  # JPEG quality; the file has about 36 KB
-_ROUNDS = 3
-_SLOTS = 64  # the server's default
-_SECONDS = 0.5  # shortest time for one form in one round
-_BATCHES = 3  # smallest number of batches for one form in one round
-_MOST_BATCH_S = 0.1  # batches that take longer would make the measurement long
-_LONE_RUNS = 5
+_ROUNDS = 4
+_WARM_UP_S = 0.15
+_SECONDS = 0.45  # of one form in one round
+_BUDGET_S = 17.0  # no round but the first begins that would end later; the server must start within 20 s
+_GIVE_UP_S = 50.0  # on a machine that does much else
+_FEWEST, _MOST = 8, 32  # requests in flight
+_BATCHES_IN_FLIGHT = 4  # one runs and one waits in each of two workers
 
 
-def measure(task: TuningTask) -> list[ProcessFormSpeed]:
-    """Measures the forms in their order, without those in which a single request would take too long.
+class Load(Protocol):
+    """What a form is tried with."""
 
-    Raises RepositoryError, BackendError or SettingsError.
-    """
-    policy = signature_policy([Path(key) for key in task.trusted_keys], is_required=task.require_signature)
-    manifest = verify_version(Path(task.version_dir), policy).manifest
-    bench = _Bench(manifest, task.cores)
-    runners = [_Runner(form, _loaded(task, manifest, form, 1)) for form in task.forms]
-    for runner in runners:
-        runner.lone_s = bench.lone_s(runner.backends[0])
-    first_s = runners[0].lone_s
-    runners = [each for each in runners if is_soon_enough(1000 * each.lone_s, 1000 * first_s)]
-    batch_size = _batch_size(manifest, first_s)
-    seconds = max(_SECONDS, _BATCHES * batch_size * max(each.lone_s for each in runners))
-    for runner in runners:
-        runner.backends += _loaded(task, manifest, runner.form, runner.form.workers - 1)
-    for _ in range(_ROUNDS if len(runners) > 1 else 0):
-        for runner in runners:
-            runner.rates.append(bench.images_per_s(runner.backends, batch_size, seconds))
+    async def lone_ms(self) -> float:
+        """The time of a request that is alone."""
+
+    async def images_per_s(self, warm_up_s: float, seconds: float) -> float:
+        """The answers per second of a closed loop."""
+
+
+async def measure(task: TuningTask) -> list[ProcessFormSpeed]:
+    """Measures the forms in their order. Raises RepositoryError, BackendError or SettingsError."""
+    start_s = time.monotonic()
+    settings = Settings.model_validate_json(task.settings_json)
+    keys = [Path(key) for key in settings.trusted_keys]
+    policy = signature_policy(keys, is_required=settings.require_signature)
+    version = verify_version(Path(task.version_dir), policy)
+    try:
+        async with asyncio.timeout(_GIVE_UP_S):
+            with runtime_dir() as folder:
+                async with TrialServer(task, version, folder) as server:
+                    in_flight = min(_MOST, max(_FEWEST, _BATCHES_IN_FLIGHT * task.batch_sizes[-1]))
+                    loads = _Loads(server, _item(version.manifest), in_flight)
+                    return await tried(task.forms, loads.load_for, start_s + _BUDGET_S)
+    except TimeoutError as error:
+        raise BackendError(f"trying the forms took longer than {_GIVE_UP_S:g} s") from error
+
+
+async def tried(
+    forms: Sequence[ProcessForm],
+    load_for: Callable[[ProcessForm], Awaitable[Load]],
+    end_s: float,
+    now_s: Callable[[], float] = time.monotonic,
+) -> list[ProcessFormSpeed]:
+    """Tries the forms by turns, until one is left or a further round would last beyond `end_s`."""
+    lone_ms: dict[tuple[int, bool], float] = {}
+    for form in forms:
+        if _worker_of(form) not in lone_ms:
+            lone_ms[_worker_of(form)] = await (await load_for(form)).lone_ms()
+    rates: dict[ProcessForm, list[float]] = {form: [] for form in forms}
+    left = [form for form in forms if is_soon_enough(lone_ms[_worker_of(form)], lone_ms[_worker_of(forms[0])])]
+    round_s = 0.0
+    for number in range(_ROUNDS):
+        begin_s = now_s()
+        if len(left) < 2 or (number > 0 and begin_s + round_s > end_s):
+            break
+        for form in left if number % 2 == 0 else left[::-1]:
+            rates[form].append(await (await load_for(form)).images_per_s(_WARM_UP_S, _SECONDS))
+        round_s = now_s() - begin_s
+        good = in_reach([rates[form][-1] for form in left])
+        left = [form for form, is_good in zip(left, good, strict=True) if is_good]
     return [
-        ProcessFormSpeed(each.form, round(median(each.rates or [0.0]), 1), round(1000 * each.lone_s, 2))
-        for each in runners
+        ProcessFormSpeed(form, round(mean(found or [0.0]), 1), round(lone_ms[_worker_of(form)], 2), len(found))
+        for form, found in rates.items()
     ]
 
 
-@dataclass(slots=True)
-class _Runner:
-    """A form, a backend per worker, and the measurements so far."""
-
-    form: ProcessForm
-    backends: list[Backend]
-    lone_s: float = 0.0
-    rates: list[float] = field(default_factory=list)
+def _worker_of(form: ProcessForm) -> tuple[int, bool]:
+    """The kind of worker, which is all that the time of a single request depends on."""
+    return form.threads, form.allow_spinning
 
 
-def _loaded(task: TuningTask, manifest: Manifest, form: ProcessForm, count: int) -> list[Backend]:
-    request = load_request(
-        Path(task.version_dir),
-        manifest,
-        task.variant,
-        device="cpu",
-        threads=form.threads,
-        allow_spinning=form.allow_spinning,
-    )
-    return [OnnxRuntimeBackend(request) for _ in range(count)]
+class _Loads:
+    """The connections to a trial server, which stay open between trials."""
+
+    def __init__(self, server: TrialServer, item: Item, in_flight: int) -> None:
+        self._server = server
+        self._item = item
+        self._in_flight = in_flight
+        self._loads: dict[int, TrialLoad] = {}  # by number of HTTP processes
+
+    async def load_for(self, form: ProcessForm) -> TrialLoad:
+        """Has the server use a form, and returns what sends requests to it."""
+        ports = await self._server.use(form)
+        load = self._loads.get(len(ports))
+        if load is None:
+            load = self._loads[len(ports)] = TrialLoad(ports, HOST, self._item, self._in_flight)
+            await load.connect()
+        return load
 
 
-def _batch_size(manifest: Manifest, lone_s: float) -> int:
-    """Returns the largest allowed batch size whose run is short enough."""
-    sizes = manifest.allowed_batch_sizes
-    return max([size for size in sizes if size * lone_s <= _MOST_BATCH_S], default=sizes[0])
-
-
-class _Bench:
-    """A small server: a thread per core decodes images into slots, and a thread per worker runs batches of them."""
-
-    def __init__(self, manifest: Manifest, cores: int) -> None:
-        self._manifest = manifest
-        self._cores = cores
-        self._jpeg = picture()
-        self._slots = np.zeros((_SLOTS, *manifest.input.shape), np.uint8)
-
-    def lone_s(self, backend: Backend) -> float:
-        """Measures the seconds of one image's run, after a warm-up."""
-        seconds = []
-        for _ in range(1 + _LONE_RUNS):
-            start_s = time.perf_counter()
-            backend.infer(self._slots[:1])
-            seconds.append(time.perf_counter() - start_s)
-        return median(seconds[1:])
-
-    def images_per_s(self, backends: Sequence[Backend], batch_size: int, seconds: float) -> float:
-        """Measures the throughput of all backends together."""
-        flow = _Flow()
-        decoders = [threading.Thread(target=self._decode, args=(flow,)) for _ in range(self._cores)]
-        workers = [threading.Thread(target=self._work, args=(flow, backend, batch_size)) for backend in backends]
-        for thread in (*decoders, *workers):
-            thread.start()
-        time.sleep(seconds)
-        flow.stop()
-        for thread in (*decoders, *workers):
-            thread.join()
-        return flow.images_per_s()
-
-    def _decode(self, flow: _Flow) -> None:
-        while (slot := flow.free.get()) is not None:
-            pixels = decode_image(self._jpeg, ImageLimits())
-            preprocess_into(pixels, self._manifest.preprocess, self._slots[slot])
-            flow.full.put(slot)
-
-    def _work(self, flow: _Flow, backend: Backend, batch_size: int) -> None:
-        rows = np.zeros((batch_size, *self._manifest.input.shape), np.uint8)
-        while (first := flow.full.get()) is not None:
-            slots = [first, *flow.more(batch_size - 1)]
-            size = max(size for size in self._manifest.allowed_batch_sizes if size <= len(slots))
-            for slot in slots[size:]:
-                flow.full.put(slot)
-            for row, slot in zip(rows, slots[:size], strict=False):
-                row[...] = self._slots[slot]
-                flow.free.put(slot)
-            backend.infer(rows[:size])
-            flow.done(size)
-
-
-class _Flow:
-    """The queues of free and full slots, and the times of finished batches; None in a queue ends its reader."""
-
-    def __init__(self) -> None:
-        self.free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self.full: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._done: list[tuple[float, int]] = []
-        for slot in range(_SLOTS):
-            self.free.put(slot)
-
-    def more(self, count: int) -> list[int]:
-        """Takes up to `count` slots that are full already."""
-        slots: list[int] = []
-        while len(slots) < count:
-            try:
-                slot = self.full.get_nowait()
-            except queue.Empty:
-                break
-            if slot is None:
-                self.full.put(None)
-                break
-            slots.append(slot)
-        return slots
-
-    def done(self, size: int) -> None:
-        self._done.append((time.perf_counter(), size))
-
-    def stop(self) -> None:
-        for _ in range(_SLOTS):
-            self.free.put(None)
-            self.full.put(None)
-
-    def images_per_s(self) -> float:
-        """Computes the throughput between the end of the first batch and the end of the last."""
-        done = sorted(self._done)
-        if len(done) < 2:
-            return 0.0
-        return sum(size for _, size in done[1:]) / (done[-1][0] - done[0][0])
+def _item(manifest: Manifest) -> Item:
+    """The request that is sent; the port in its Host header does not matter."""
+    share = ModelShare(manifest.model, 1.0, (ImageFile("drawn.jpg", "image/jpeg", picture()),))
+    return workload_of([share], endpoint_of(f"http://{HOST}"), RequestShape()).items[0]
 
 
 def picture() -> bytes:
@@ -199,7 +145,7 @@ def picture() -> bytes:
 def main() -> None:
     """Entry point of the child process."""
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=TuningTask)
-    sys.stdout.buffer.write(msgspec.json.encode(measure(task)))
+    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(measure(task))))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
 from saccade.service.settings import Settings
+from saccade.service.supervisor.placement.specs import batch_sizes
 from saccade.service.supervisor.tuning.forms import (
     ProcessForm,
     ProcessFormSpeed,
     TuningTask,
     applied,
     chosen,
+    form_text,
     forms_for,
 )
 from saccade.service.supervisor.tuning.kept import LARGEST_FILE_BYTES, files_of, keep, last_line, place_of
@@ -31,10 +33,12 @@ log = structlog.get_logger()
 
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
+_SLOWEST_IMAGE_S = 0.2  # a slower network fills the cores in any form, and too few images would be counted
+_MOST_BATCH_S = 0.1  # larger batches would be too few to be counted
 
 
 def tuned(settings: Settings, cores: int) -> Settings:
-    """Returns the given settings with measured workers, threads and spinning, where the operator did not set them."""
+    """Returns the given settings with a measured process form, where the operator did not set it."""
     forms = forms_for(settings, cores) if _may_choose(settings) else []
     if len(forms) < 2:
         return settings
@@ -58,9 +62,9 @@ def tuned(settings: Settings, cores: int) -> Settings:
         "tuned",
         model=Path(task.version_dir).parent.name,
         variant=task.variant,
-        choice=_named(choice.form),
-        images_per_s={_named(each.form): each.images_per_s for each in measured},
-        lone_ms={_named(each.form): each.lone_ms for each in measured},
+        choice=form_text(choice.form),
+        images_per_s={form_text(each.form): each.images_per_s for each in measured},
+        lone_ms={form_text(each.form): each.lone_ms for each in measured},
         seconds=round(time.monotonic() - start_s, 2),
         measured="before" if known else "now",
     )
@@ -75,13 +79,8 @@ def _may_choose(settings: Settings) -> bool:
     )
 
 
-def _named(form: ProcessForm) -> str:
-    spinning = ", spinning" if form.allow_spinning else ""
-    return f"{form.workers} worker(s) of {form.threads} thread(s){spinning}"
-
-
 def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> TuningTask | None:
-    """Chooses the newest version that takes longest per image by its manifest; None when none is small enough."""
+    """Chooses the newest version that takes longest per image by its manifest; None where none can be tried."""
     costs: list[tuple[float, Path, str]] = []
     for found in newest_versions(settings.repository):
         try:
@@ -96,9 +95,12 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
             costs.append((1 / rate, found.path, variant.name))
     if not costs:
         return None
-    _, version_dir, name = max(costs)
-    keys = tuple(str(key) for key in settings.trusted_keys)
-    return TuningTask(str(version_dir), name, tuple(forms), cores, keys, settings.require_signature)
+    image_s, version_dir, name = max(costs)
+    if image_s > _SLOWEST_IMAGE_S:
+        return None
+    sizes = batch_sizes(read_manifest(version_dir)[0], settings)
+    sizes = tuple(size for size in sizes if size * image_s <= _MOST_BATCH_S) or sizes[:1]
+    return TuningTask(str(version_dir), name, tuple(forms), cores, sizes, settings.model_dump_json())
 
 
 def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:

@@ -9,37 +9,65 @@ from saccade.service.supervisor.tuning.forms import (
     applied,
     chosen,
     forms_for,
+    in_reach,
     is_soon_enough,
 )
 
-ONE, SPINNING, TWO = ProcessForm(1, 2, False), ProcessForm(1, 2, True), ProcessForm(2, 1, False)
+WHOLE, SPINNING = ProcessForm(1, 2, False, 2), ProcessForm(1, 2, True, 2)
+TWO, HALF = ProcessForm(2, 1, False, 2), ProcessForm(1, 1, False, 2)
 
 
-def test_two_cores_may_be_one_worker_or_two() -> None:
-    assert forms_for(Settings(), 2) == [ONE, SPINNING, TWO]
+def with_one_api(form: ProcessForm) -> ProcessForm:
+    return ProcessForm(form.workers, form.threads, form.allow_spinning, 1)
+
+
+def speed(form: ProcessForm, images_per_s: float, rounds: int = 3) -> ProcessFormSpeed:
+    return ProcessFormSpeed(form, images_per_s, 2.0, rounds)
+
+
+def test_two_cores_are_used_by_workers_and_http_processes_in_eight_ways() -> None:
+    workers = [WHOLE, SPINNING, TWO, HALF]
+    assert forms_for(Settings(), 2) == [*workers, *map(with_one_api, workers)]
 
 
 def test_cores_are_divided_without_a_rest_and_among_few() -> None:
-    splits = [form for form in forms_for(Settings(), 12) if form.workers > 1]
-    assert splits == [ProcessForm(2, 6, False), ProcessForm(3, 4, False), ProcessForm(4, 3, False)]
+    forms = forms_for(Settings(api_processes=3), 12)
+    splits = [(form.workers, form.threads) for form in forms if form.threads < 12]
+    assert splits == [(2, 6), (1, 6), (3, 4), (1, 4), (4, 3), (2, 3)]
+
+
+def test_http_processes_are_as_many_as_usual_or_half_or_twice_that() -> None:
+    assert [{form.api_processes for form in forms_for(Settings(), cores)} for cores in (2, 4, 16)] == [
+        {1, 2},
+        {1, 2, 4},
+        {2, 4, 8},
+    ]
 
 
 def test_one_core_leaves_no_choice() -> None:
-    assert forms_for(Settings(), 1) == [ProcessForm(1, 1, False)]
+    assert forms_for(Settings(), 1) == [ProcessForm(1, 1, False, 1)]
 
 
 def test_what_a_setting_names_is_not_chosen() -> None:
-    assert forms_for(Settings(device="cpu"), 2) == [ONE, SPINNING]
-    assert forms_for(Settings(device_threads=2), 8) == [ONE, SPINNING]
-    assert forms_for(Settings(allow_spinning=True), 2) == [SPINNING, ProcessForm(2, 1, True)]
-    assert forms_for(Settings(device="cpu:0,cpu:1"), 2) == [TWO]
+    whole = [WHOLE, SPINNING]
+    assert forms_for(Settings(device="cpu", api_processes=2), 2) == whole
+    assert forms_for(Settings(device_threads=2, api_processes=2), 8) == whole
+    assert forms_for(Settings(device="cpu:0,cpu:1"), 2) == [TWO, with_one_api(TWO)]
+    assert {form.allow_spinning for form in forms_for(Settings(allow_spinning=True), 2)} == {True}
 
 
-def test_another_form_must_do_clearly_more() -> None:
-    first = ProcessFormSpeed(ONE, 100.0, 2.0)
-    assert chosen([first, ProcessFormSpeed(TWO, 104.0, 3.0)]) is first
-    assert chosen([first, ProcessFormSpeed(SPINNING, 90.0, 1.0), ProcessFormSpeed(TWO, 106.0, 3.0)]).form == TWO
-    assert chosen([first]) is first
+def test_first_form_wins_among_those_that_are_about_as_fast() -> None:
+    assert chosen([speed(WHOLE, 99.0), speed(TWO, 100.0)]).form == WHOLE
+    assert chosen([speed(WHOLE, 100.0), speed(SPINNING, 90.0), speed(TWO, 106.0)]).form == TWO
+    assert chosen([speed(WHOLE, 100.0)]).form == WHOLE
+
+
+def test_form_that_left_early_is_not_chosen_for_a_quiet_moment() -> None:
+    assert chosen([speed(WHOLE, 300.0, rounds=1), speed(TWO, 200.0), speed(HALF, 210.0)]).form == HALF
+
+
+def test_form_far_below_the_best_of_a_round_is_out_of_reach() -> None:
+    assert in_reach([100.0, 91.0, 89.0]) == [True, True, False]
 
 
 def test_form_that_keeps_a_lone_request_waiting_is_left_out() -> None:
@@ -48,7 +76,8 @@ def test_form_that_keeps_a_lone_request_waiting_is_left_out() -> None:
 
 
 def test_choice_becomes_settings_that_the_rest_is_resolved_from() -> None:
-    two = resolved(applied(Settings(), TWO), 2)
+    two = resolved(applied(Settings(), with_one_api(TWO)), 2)
     assert (two.devices, two.device_threads, two.allow_spinning) == (("cpu:0", "cpu:1"), 1, False)
+    assert (two.api_processes, two.decode_threads) == (1, 2)
     one = resolved(applied(Settings(), SPINNING), 2)
     assert (one.devices, one.device_threads, one.allow_spinning) == (("cpu",), 2, True)

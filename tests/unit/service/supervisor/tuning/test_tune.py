@@ -19,7 +19,7 @@ from saccade.service.supervisor.tuning.tune import tuned
 from tests.support.graphs import classifier_graph
 from tests.support.versions import publish_fake
 
-ONE, TWO = ProcessForm(1, 2, False), ProcessForm(2, 1, False)
+ONE, TWO = ProcessForm(1, 2, False, 2), ProcessForm(2, 1, False, 1)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[TuningTask]:
 
     def measure(task: TuningTask) -> list[ProcessFormSpeed]:
         tasks.append(task)
-        return [ProcessFormSpeed(ONE, 100.0, 2.0), ProcessFormSpeed(TWO, 120.0, 3.0)]
+        return [ProcessFormSpeed(ONE, 100.0, 2.0, 3), ProcessFormSpeed(TWO, 120.0, 3.0, 3)]
 
     monkeypatch.setattr(tune_module, "_measure", measure)
     return tasks
@@ -53,10 +53,10 @@ def test_server_takes_what_was_measured_to_do_more(
 ) -> None:
     settings = tuned(Settings(repository=repository), 2)
 
-    assert (settings.devices, settings.device_threads) == (("cpu:0", "cpu:1"), 1)
+    assert (settings.devices, settings.device_threads, settings.api_processes) == (("cpu:0", "cpu:1"), 1, 1)
     assert [form for form in measured[0].forms if form in (ONE, TWO)] == [ONE, TWO]
     assert logs[-1]["event"] == "tuned"
-    assert logs[-1]["choice"] == "2 worker(s) of 1 thread(s)"
+    assert logs[-1]["choice"] == "2 worker(s) of 1 thread(s), 1 HTTP process(es)"
 
 
 def test_next_start_knows(repository: Path, measured: list[TuningTask]) -> None:
@@ -84,7 +84,7 @@ def test_damaged_memory_is_measured_again(repository: Path, measured: list[Tunin
 
 @pytest.mark.parametrize(
     "given",
-    [{"tuning": "off"}, {"backend": "fake"}, {"device": "cuda:0"}, {"device": "cpu:0,cpu:1"}],
+    [{"tuning": "off"}, {"backend": "fake"}, {"device": "cuda:0"}, {"device": "cpu:0,cpu:1", "api_processes": 2}],
     ids=lambda given: next(iter(given.values())),
 )
 def test_nothing_is_measured_where_nothing_is_open(

@@ -1,0 +1,95 @@
+"""The client that forms are tried with: a closed loop over connections that stay open between trials."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from saccade.service.bench.connections import ConnectionPool, Reply, ServerAddress, Ticket
+from saccade.service.bench.workload import Item
+from saccade.service.errors import BackendError
+
+_TIMEOUT_S = 10.0
+_LONE_RUNS = 7  # after two that warm up
+_RETRY_S = 0.02  # a process that was told to listen does so within milliseconds
+
+
+class TrialLoad:
+    """Sends one picture to one server process after the other, so that each gets the same share."""
+
+    def __init__(self, ports: Sequence[int], host: str, item: Item, connections: int) -> None:
+        self._item = item
+        self._connections = -(-connections // len(ports))  # of each process
+        self._pools = [
+            ConnectionPool(ServerAddress(host, port, None, None), self._connections, _TIMEOUT_S, self._ended)
+            for port in ports
+        ]
+        self._pool_by_ticket: dict[int, ConnectionPool] = {}
+        self._numbers = 0
+        self._is_sending = False
+        self._answers = 0
+        self._problem = ""
+        self._idle = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Opens all connections, as soon as the processes listen."""
+        for pool in self._pools:
+            while True:
+                try:
+                    await pool.open_idle(self._connections)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(_RETRY_S)
+                else:
+                    break
+
+    async def images_per_s(self, warm_up_s: float, seconds: float) -> float:
+        """Keeps every connection busy, and counts the answers. Raises BackendError when one is no prediction."""
+        self._is_sending = True
+        for pool in self._pools:
+            for _ in range(self._connections):
+                self._send(pool)
+        await asyncio.sleep(warm_up_s)
+        start_s, before = time.perf_counter(), self._answers
+        await asyncio.sleep(seconds)
+        rate = (self._answers - before) / (time.perf_counter() - start_s)
+        self._is_sending = False
+        await self._wait_idle()
+        return rate
+
+    async def lone_ms(self) -> float:
+        """The median time of a request that is alone."""
+        times_ms = []
+        for _ in range(2 + _LONE_RUNS):
+            start_s = time.perf_counter()
+            self._send(self._pools[0])
+            await self._wait_idle()
+            times_ms.append(1000 * (time.perf_counter() - start_s))
+        return median(times_ms[2:])
+
+    async def _wait_idle(self) -> None:
+        self._idle.clear()
+        if self._pool_by_ticket:
+            await self._idle.wait()
+        if self._problem:
+            raise BackendError(self._problem)
+
+    def _send(self, pool: ConnectionPool) -> None:
+        self._numbers += 1
+        self._pool_by_ticket[self._numbers] = pool
+        now_s = time.monotonic()
+        pool.submit(Ticket(self._numbers, self._item, now_s, now_s))
+
+    def _ended(self, ticket: Ticket, reply: Reply) -> None:
+        pool = self._pool_by_ticket.pop(ticket.number)
+        if reply.status == 200:
+            self._answers += 1
+        else:
+            self._problem = f"the server answered {reply.status or reply.reason} while forms were tried"
+            self._is_sending = False
+        if self._is_sending:
+            asyncio.get_running_loop().call_soon(self._send, pool)  # the pool takes the connection back first
+            return
+        if not self._pool_by_ticket:
+            self._idle.set()
