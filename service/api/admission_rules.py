@@ -28,7 +28,8 @@ class Urgency(msgspec.Struct, frozen=True):
     allowed_s: float | None = None  # seconds until the deadline; None while the deadline is not known
     decode_wait_s: float = 0.0
     decode_s: float = 0.0
-    names_deadline: bool = True  # False: `allowed_s` is only the default, and the server's objective counts as well
+    names_deadline: bool = True  # False: `allowed_s` is only the default, and an objective counts as well
+    objective_s: float = 0.0  # of the model's own document; 0: the server's
 
 
 class WaitBounds(msgspec.Struct, frozen=True):
@@ -36,13 +37,14 @@ class WaitBounds(msgspec.Struct, frozen=True):
 
     max_wait_s: float = 0.0  # bound on every request's wait, whatever its deadline; 0 means no bound
     has_objective: bool = False  # True: requests without a deadline must be answered within an objective
-    objective_s: float = 0.0  # that objective in seconds; 0 means ten runs of the request's model
+    objective_s: float = 0.0  # that objective, where the model has none of its own; 0: ten runs of the model
 
     def allowed_s(self, urgency: Urgency, run_s: float) -> float | None:
         """Returns the seconds within which a request must be answered; None where that is not known."""
         if urgency.allowed_s is None or urgency.names_deadline or not self.has_objective:
             return urgency.allowed_s
-        return min(urgency.allowed_s, self.objective_s or max(_LEAST_OBJECTIVE_S, _OBJECTIVE_RUNS * run_s))
+        named_s = urgency.objective_s or self.objective_s
+        return min(urgency.allowed_s, named_s or max(_LEAST_OBJECTIVE_S, _OBJECTIVE_RUNS * run_s))
 
 
 class Offer(msgspec.Struct, frozen=True):

@@ -69,6 +69,7 @@ class ServingTarget:
     metrics: VersionMetrics
     usage: VersionUsage = field(default_factory=VersionUsage)
     tally: Tally = field(default_factory=Tally)
+    objective_s: float = 0.0  # of requests without a deadline, by the model's document; 0: the server's objective
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
         """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
@@ -222,7 +223,8 @@ class ServingCatalog:
         ready = tuple(instance for instance in status.instances if instance.state == VersionState.READY)
         instances = tuple(instance for instance in ready if instance.device in up) or ready
         previous = self._targets.get(_key(status))
-        if previous is not None and previous.instances == instances:
+        objective_s = self.serving(status.model).objective_s
+        if previous is not None and previous.instances == instances and previous.objective_s == objective_s:
             return previous
         return ServingTarget(
             _key(status),
@@ -232,6 +234,7 @@ class ServingCatalog:
             VersionMetrics(self._metrics, status.model, str(status.version)),
             self._usages.setdefault(_key(status), VersionUsage()),
             self._tallies.setdefault(_key(status), Tally()),
+            objective_s,
         )
 
     def _shadow(self, serving: ModelStatus) -> tuple[VersionKey, tuple[ServingTarget, float]] | None:

@@ -68,7 +68,7 @@ def next_state(
 @dataclass(frozen=True, slots=True)
 class FallbackRule:
     is_on: bool
-    objective_s: float | None  # None: each request's own deadline is its objective
+    objective_s: float | None  # of models without one of their own; None: a request's own deadline is its objective
 
 
 class Fallback:
@@ -110,14 +110,14 @@ class Fallback:
             return target.instances_of(parameters.variant)
         ladder = sorted({instance.ladder_level for instance in target.instances})
         level = 0
-        objective_s = self._objective_s(parameters)
+        objective_s = self._objective_s(target, parameters)
         if parameters.allow_cheaper and objective_s is not None and len(ladder) > 1:
             level = self._level(target, ladder, objective_s, image_count)
         return _at_level(target, ladder[level])
 
-    def _objective_s(self, parameters: Parameters) -> float | None:
+    def _objective_s(self, target: ServingTarget, parameters: Parameters) -> float | None:
         named_s = parameters.deadline_ms / 1000 if parameters.names_deadline else math.inf
-        objective_s = min(named_s, self._rule.objective_s or math.inf)
+        objective_s = min(named_s, target.objective_s or self._rule.objective_s or math.inf)
         return objective_s if 0 < objective_s < math.inf else None
 
     def _level(self, target: ServingTarget, ladder: list[int], objective_s: float, image_count: int) -> int:

@@ -108,7 +108,8 @@ class Predictor:
         `allowed_s` is None while its deadline is not known. Raises Overloaded or NotReady when no instance that may
         answer could take the request.
         """
-        self._admission.ensure_room(target.instances_of(variant), self._urgency(priority, allowed_s, names_deadline))
+        urgency = self._urgency(target, priority, allowed_s, names_deadline)
+        self._admission.ensure_room(target.instances_of(variant), urgency)
 
     async def predict(
         self,
@@ -125,7 +126,7 @@ class Predictor:
 
         Images that get no slot at once wait for one until the deadline. `shadow` is asked about them afterwards.
         """
-        urgency = self._urgency(priority, deadline_s - time.monotonic(), parameters.names_deadline)
+        urgency = self._urgency(target, priority, deadline_s - time.monotonic(), parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
@@ -232,9 +233,12 @@ class Predictor:
             return work()
         return await self._threads.run(permit, work, cancellation)
 
-    def _urgency(self, priority: Priority, allowed_s: float | None, names_deadline: bool) -> Urgency:
+    def _urgency(
+        self, target: ServingTarget, priority: Priority, allowed_s: float | None, names_deadline: bool
+    ) -> Urgency:
         within_s = None if allowed_s is None else allowed_s - self._reserve_s(allowed_s)
-        return Urgency(priority, within_s, self._threads.wait_s, self._threads.job_s, names_deadline)
+        decode_wait_s, decode_s = self._threads.wait_s, self._threads.job_s
+        return Urgency(priority, within_s, decode_wait_s, decode_s, names_deadline, target.objective_s)
 
     def _reserve_s(self, allowed_s: float) -> float:
         """Returns the seconds of a request's time that are kept back from the worker."""

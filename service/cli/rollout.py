@@ -109,6 +109,15 @@ def canary_command(change: Change, version: str, share: float) -> None:
     write_change(change, document, canary=canary, rollout=None)
 
 
+@rollout.command("objective")
+@change_options
+@click.argument("objective_ms", metavar="MS|none")
+def objective_command(change: Change, objective_ms: str) -> None:
+    """Has requests for MODEL without a deadline be answered within MS, or refused; none: the server's objective."""
+    value = None if objective_ms == "none" else _milliseconds(objective_ms)
+    write_change(change, change.present(), objective_ms=value)
+
+
 @rollout.command("promote")
 @change_options
 @click.argument("target", metavar="[VERSION|LABEL]", required=False)
@@ -164,6 +173,13 @@ def _before(change: Change, document: ServingDocument | None) -> int:
         known = listed(versions)
         raise RepositoryError(f"{change.model!r} has no version before {now}; there are: {known}; name one")
     return older[-1]
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no number of milliseconds") from None
 
 
 add_trials(rollout)

@@ -147,7 +147,8 @@ def words_of(document: ServingDocument) -> str:
     canary = f"{document.canary.share:.0%} to {document.canary.version}" if document.canary else ""
     shadow = f"{document.shadow.version} shadows {document.shadow.sample:.0%}" if document.shadow else ""
     rollout = f"step {document.rollout.step + 1} of {len(document.rollout.steps)}" if document.rollout else ""
-    return ", ".join(filter(None, (stable, labels, canary, shadow, rollout)))
+    objective = f"answers within {document.objective_ms:g} ms" if document.objective_ms else ""
+    return ", ".join(filter(None, (stable, labels, canary, shadow, rollout, objective)))
 
 
 def listed(versions: list[int]) -> str:

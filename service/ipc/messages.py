@@ -241,6 +241,7 @@ class ModelStatus(Message, frozen=True):
     shadow: int = 0  # the version that is asked about answered images, too; 0: none
     sample: float = 0.0  # share of the images that stable answered
     rollout: str = ""  # where an automatic rollout stands, in words; empty: there is none
+    objective_s: float = 0.0  # within which a request without a deadline must be answered; 0: the server's objective
 
 
 class Catalog(Message, frozen=True):

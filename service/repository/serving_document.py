@@ -20,6 +20,7 @@ _SCHEMA_VERSION = 1
 _MOST_BYTES = 64 * 1024
 _LONGEST_GRACE_S = 7 * 86_400.0
 _LONGEST_STEP_S = 7 * 86_400.0
+_LONGEST_OBJECTIVE_MS = 3_600_000.0
 Number = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
@@ -97,6 +98,8 @@ class ServingDocument(BaseModel):
     shadow: Shadow | None = None
     rollout: Rollout | None = None  # of the canary
     grace_s: float = Field(600.0, ge=0.0, le=_LONGEST_GRACE_S)  # the old stable stays loaded for so long
+    # A request without a deadline is refused where it could not be answered within it; None: the server's objective.
+    objective_ms: float | None = Field(None, gt=0.0, le=_LONGEST_OBJECTIVE_MS)
     changed_at: str = Field("", max_length=64)
     changed_by: str = Field("", max_length=256)
     reason: str = Field("", max_length=1000)

@@ -292,4 +292,5 @@ def _model_status(model: str, ruling: Ruling, stable: int | None, rollout: str) 
         document.shadow.version if document.shadow else 0,
         document.shadow.sample if document.shadow else 0.0,
         rollout,
+        (document.objective_ms or 0.0) / 1000,
     )

@@ -82,6 +82,7 @@ def _serving_info(status: ModelStatus) -> ServingInfo:
         canary=canary,
         shadow=shadow,
         rollout=status.rollout,
+        objective_ms=1000 * status.objective_s or None,
         reason=status.reason,
         problem=status.problem,
     )

@@ -222,6 +222,7 @@ class ServingInfo(BaseModel):
     canary: CanaryInfo | None
     shadow: ShadowInfo | None = Field(description="asked about answered images as well; nobody gets its answers")
     rollout: str = Field(description="where an automatic rollout stands; empty without one")
+    objective_ms: float | None = Field(description="of requests without a deadline; null: the server's objective")
     reason: str = Field(description="why it was written")
     problem: str = Field(description="why a newer document does not rule; empty where it does")
 

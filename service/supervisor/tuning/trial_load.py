@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median
 
 from saccade.service.bench.connections import ConnectionPool, Reply, ServerAddress, Ticket
 from saccade.service.bench.workload import Item
@@ -29,7 +30,9 @@ class TrialLoad:
         self._pool_by_ticket: dict[int, ConnectionPool] = {}
         self._numbers = 0
         self._is_sending = False
-        self._answers = 0
+        self._in_flight = self._connections * len(ports)
+        self._is_enough = asyncio.Event()  # each request in flight was answered once, or something failed
+        self._times_s: list[float] = []  # of answers since measuring began
         self._problem = ""
         self._idle = asyncio.Event()
 
@@ -45,15 +48,21 @@ class TrialLoad:
                     break
 
     async def images_per_s(self, warm_up_s: float, seconds: float) -> float:
-        """Keeps every connection busy, and counts the answers. Raises BackendError when one is no prediction."""
+        """Keeps every connection busy; the rate is requests in flight over their mean time (Little's law).
+
+        Answers come in whole batches, so that counting them would be off by a batch. Raises BackendError when an
+        answer is no prediction.
+        """
         self._is_sending = True
         for pool in self._pools:
             for _ in range(self._connections):
                 self._send(pool)
         await asyncio.sleep(warm_up_s)
-        start_s, before = time.perf_counter(), self._answers
+        self._times_s.clear()
+        self._is_enough.clear()
         await asyncio.sleep(seconds)
-        rate = (self._answers - before) / (time.perf_counter() - start_s)
+        await self._is_enough.wait()
+        rate = self._in_flight / mean(self._times_s or [math.inf])
         self._is_sending = False
         await self._wait_idle()
         return rate
@@ -84,10 +93,13 @@ class TrialLoad:
     def _ended(self, ticket: Ticket, reply: Reply) -> None:
         pool = self._pool_by_ticket.pop(ticket.number)
         if reply.status == 200:
-            self._answers += 1
+            self._times_s.append(time.monotonic() - ticket.sent_s)
+            if len(self._times_s) == self._in_flight:
+                self._is_enough.set()
         else:
             self._problem = f"the server answered {reply.status or reply.reason} while forms were tried"
             self._is_sending = False
+            self._is_enough.set()
         if self._is_sending:
             asyncio.get_running_loop().call_soon(self._send, pool)  # the pool takes the connection back first
             return

@@ -158,6 +158,10 @@ BY_RUNS, WITHIN_A_SECOND = WaitBounds(has_objective=True), WaitBounds(has_object
 UNNAMED = Urgency(Priority.NORMAL, 10.0, names_deadline=False)
 
 
+def of_its_own(objective_s: float) -> Urgency:
+    return Urgency(Priority.NORMAL, 10.0, names_deadline=False, objective_s=objective_s)
+
+
 @pytest.mark.parametrize(
     ("urgency", "bounds", "wait", "is_refused"),
     [
@@ -169,6 +173,9 @@ UNNAMED = Urgency(Priority.NORMAL, 10.0, names_deadline=False)
         (UNNAMED, BY_RUNS, Wait(7.0, 5.0), True),  # the default deadline is nearer than ten runs
         (UNNAMED, WITHIN_A_SECOND, Wait(0.6, 0.1), False),
         (UNNAMED, WITHIN_A_SECOND, Wait(0.8, 0.01), True),
+        (of_its_own(2.0), WITHIN_A_SECOND, Wait(1.4, 0.1), False),  # the model's own objective comes first
+        (of_its_own(0.2), BY_RUNS, Wait(0.18, 0.1), True),
+        (of_its_own(0.2), WaitBounds(), Wait(7.0, 0.1), False),
         (UNNAMED, WaitBounds(), Wait(7.0, 0.1), False),
         (Urgency(Priority.NORMAL, 10.0), BY_RUNS, Wait(7.0, 0.1), False),  # the client said that it has the time
         (Urgency(Priority.NORMAL, None, names_deadline=False), BY_RUNS, Wait(7.0, 0.1), False),  # it may still say so

@@ -274,3 +274,11 @@ def test_instance_of_a_silent_device_still_counts_as_reachable(story: Story) -> 
     story.apply(version_of("digits", 1, FIRST_OF_TWO, SECOND_OF_TWO), generation=2, devices=SECOND_DOWN)
 
     assert story.acknowledged == [1, 2]
+
+
+def test_objective_of_a_model_follows_its_document(story: Story) -> None:
+    story.apply(status(1), models=(ModelStatus("digits", 1, objective_s=0.2),))
+    assert story.catalog.resolve("digits", None, None).objective_s == 0.2
+
+    story.apply(status(1), generation=2)
+    assert story.catalog.resolve("digits", None, None).objective_s == 0.0

@@ -96,3 +96,16 @@ def test_change_that_makes_no_sense_is_refused_in_words(
 
     assert reason in rollout(repository, command, *others, code=code)
     assert not (repository / "digits" / "serving.json").exists()
+
+
+def test_objective_is_written_kept_by_other_changes_and_taken_away(repository: Path) -> None:
+    def written() -> float | None:
+        found: float | None = json.loads((repository / "digits" / "serving.json").read_text()).get("objective_ms")
+        return found
+
+    assert "answers within 200 ms" in rollout(repository, "objective", "200")
+    rollout(repository, "promote", "2")
+    assert written() == 200.0
+    rollout(repository, "objective", "none")
+    assert (written(), stable(repository)) == (None, 2)
+    assert "no number of milliseconds" in rollout(repository, "objective", "soon", code=2)

@@ -50,6 +50,8 @@ def test_document_comes_back_as_it_was_written() -> None:
         ({"generation": "4"}, "generation"),
         ({"weights": {}}, "weights"),
         ({"policy": "latest"}, "policy"),
+        ({"objective_ms": 0}, "objective_ms"),
+        ({"objective_ms": "200"}, "objective_ms"),
         ({"labels": {}}, "`hold` needs a label `stable`"),
         ({"policy": "follow"}, "contradict each other"),
         ({"labels": {"stable": 2, "Old!": 1}}, "labels"),
