@@ -2,7 +2,8 @@
 
 For every model of a repository: the choice is made several times from nothing, as at a first start. Then a server in
 each form of the grid runs at the same time, and a closed loop asks one after the other, in rounds, the client on the
-same cores. The ratio is that of the medians: chosen form over best form.
+same cores. A form's rate is taken relative to the mean of its round, because a machine is not always as fast, and the
+ratio is that of the medians: chosen form over best form.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import orjson
@@ -103,14 +104,17 @@ def compared(version_dir: Path, tries: int, rounds: int, seconds: float) -> dict
         forms = forms_for(Settings(repository=repository), cores)
         choices = [choose(repository, cores) for _ in range(tries)]
         rates = grid(repository, model, forms, rounds, seconds, Path(work))
-    medians = {form: median(found) for form, found in rates.items()}
-    best = max(medians.values())
+    of_round = [mean(found) for found in zip(*rates.values(), strict=True)]
+    relative = {
+        form: median(rate / usual for rate, usual in zip(found, of_round, strict=True)) for form, found in rates.items()
+    }
+    best = max(relative.values())
     return {
         "model": model,
         "requests_per_s": {form_text(form): [round(rate, 1) for rate in found] for form, found in rates.items()},
-        "over_best": {form_text(form): round(rate / best, 3) for form, rate in medians.items()},
+        "over_best": {form_text(form): round(rate / best, 3) for form, rate in relative.items()},
         "chosen": Counter(form_text(choice.form) for choice in choices),
-        "chosen_over_best": [round(medians[choice.form] / best, 3) for choice in choices],
+        "chosen_over_best": [round(relative[choice.form] / best, 3) for choice in choices],
         "seconds_to_choose": [round(choice.seconds, 1) for choice in choices],
     }
 
@@ -121,8 +125,8 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--model", action="append", help="left out: all of the repository")
     parser.add_argument("--tries", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load for each form and round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of load for each form and round")
     given = parser.parse_args()
     for found in newest_versions(given.repository):
         if not given.model or found.path.parent.name in given.model:

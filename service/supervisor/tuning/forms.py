@@ -16,7 +16,7 @@ from saccade.service.settings import Settings, resolved
 _MOST_WORKERS = 4  # each worker holds every network
 _ALIKE = 0.98  # of the highest throughput; a smaller difference is within the error of so short a measurement
 _IN_REACH = 0.9  # of the highest throughput in one round; a form below it is not the best one
-_LATER_MS = 5.0  # a single request may be answered later by this, in exchange for throughput
+_LATER_MS, _LATER_SHARE = 5.0, 0.1  # a single request may be answered later by the larger, for throughput
 
 
 class ProcessForm(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ def _api_processes(settings: Settings, cores: int) -> list[int]:
 
 def is_soon_enough(lone_ms: float, first_lone_ms: float) -> bool:
     """Returns whether a form may be chosen, by its time for a single request and that of the first form."""
-    return lone_ms <= first_lone_ms + _LATER_MS
+    return lone_ms <= first_lone_ms + max(_LATER_MS, _LATER_SHARE * first_lone_ms)
 
 
 def in_reach(rates: Sequence[float]) -> list[bool]:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 _MODULE = "saccade.service.supervisor.tuning.measuring"
 _TIMEOUT_S = 60.0
 _SLOWEST_IMAGE_S = 0.2  # a slower network fills the cores in any form, and too few images would be counted
-_MOST_BATCH_S = 0.1  # larger batches would be too few to be counted
+_MOST_BATCH_S = 0.05  # with larger batches, trials would last longer than they count
 
 
 def tuned(settings: Settings, cores: int) -> Settings:
