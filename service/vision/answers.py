@@ -60,10 +60,10 @@ def prediction_of(
 
 def not_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> NotFinite | None:
     """The error of one image's answer that holds what is no number."""
-    named = zip(manifest.answer, outputs, strict=True)
-    lost = [spec.name for spec, output in named if output.dtype.kind == "f" and not np.isfinite(output).all()]
-    if not lost:
+    lost = [output.dtype.kind == "f" and not np.isfinite(output).all() for output in outputs]
+    if not any(lost):
         return None
+    named = ", ".join(spec.name for spec, is_lost in zip(manifest.answer, lost, strict=True) if is_lost)
     return NotFinite(
-        f"the network's answer to this image is not finite ({', '.join(lost)}): it overflows or divides by zero on it"
+        f"the network's answer to this image is not finite ({named}): it overflows or divides by zero on it"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import orjson
 from starlette.types import Send
 
@@ -11,6 +12,7 @@ from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.http.content_encoding import ENCODINGS
 from saccade.service.api.http.error_responses import problem_of, retry_after
 from saccade.service.api.predictor import ImageAnswer
+from saccade.service.core import StageTimes
 from saccade.service.errors import Draining, PayloadTooLarge, SaccadeError, UnsupportedEncoding
 from saccade.service.ipc.api_keys import Unauthorized
 
@@ -35,14 +37,16 @@ def document_of(
 
 def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
     """Milliseconds by stage; with several images each stage shows the slowest."""
-    stages = {
-        "decode": max(answer.times.decode_s for answer in answers),
-        "queue": max(answer.times.queue_s for answer in answers),
-        "infer": max(answer.times.infer_s for answer in answers),
-        "postprocess": max(answer.times.postprocess_s for answer in answers),
-        "total": total_s,
+    slowest = answers[0].times
+    if len(answers) > 1:
+        slowest = StageTimes(*map(max, *(msgspec.structs.astuple(answer.times) for answer in answers)))
+    return {
+        "decode": round(slowest.decode_s * 1000, 3),
+        "queue": round(slowest.queue_s * 1000, 3),
+        "infer": round(slowest.infer_s * 1000, 3),
+        "postprocess": round(slowest.postprocess_s * 1000, 3),
+        "total": round(total_s * 1000, 3),
     }
-    return {stage: round(seconds * 1000, 3) for stage, seconds in stages.items()}
 
 
 def server_timing(timings_ms: dict[str, float]) -> str:
