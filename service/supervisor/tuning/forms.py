@@ -14,8 +14,8 @@ import msgspec
 from saccade.service.settings import Settings, resolved
 
 _MOST_WORKERS = 4  # each worker holds every network
-_ALIKE = 0.98  # of the highest throughput; a smaller difference is within the error of so short a measurement
-_IN_REACH = 0.9  # of the highest throughput in one round; a form below it is not the best one
+_WORTH_IT = 1.05  # a smaller gain over the usual best is within the error of so short a measurement
+_IN_REACH = 0.85  # of the highest throughput in one round; a form below it is not the best one
 _LATER_MS, _LATER_SHARE = 5.0, 0.1  # a single request may be answered later by the larger, for throughput
 
 
@@ -81,11 +81,19 @@ def in_reach(rates: Sequence[float]) -> list[bool]:
 
 
 def chosen(measured: Sequence[ProcessFormSpeed]) -> ProcessFormSpeed:
-    """Chooses the first form among those of all rounds that are about as fast as the fastest."""
+    """Chooses among the forms that were in all rounds: the one with most workers, unless another is clearly faster.
+
+    Most workers with fewest threads is what every network was fastest with that was measured on a quiet machine, so a
+    machine that does much else must show more than a difference of a few percent. Where no form was tried under load,
+    a single request decides, and that is the first.
+    """
     most = max(each.rounds for each in measured)
+    if most == 0:
+        return measured[0]
     finalists = [each for each in measured if each.rounds == most]
-    best = max(each.images_per_s for each in finalists)
-    return next(each for each in finalists if each.images_per_s >= _ALIKE * best)
+    usual = max(finalists, key=lambda each: each.form.workers)
+    best = max(finalists, key=lambda each: each.images_per_s)
+    return best if best.images_per_s >= _WORTH_IT * usual.images_per_s else usual
 
 
 def applied(settings: Settings, form: ProcessForm) -> Settings:
