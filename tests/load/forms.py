@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
@@ -47,7 +46,7 @@ class Choice:
 def alone(version_dir: Path, folder: Path) -> Path:
     """A repository that holds this version only."""
     target = folder / version_dir.parent.name / version_dir.name
-    shutil.copytree(version_dir, target, copy_function=os.link)
+    shutil.copytree(version_dir, target)
     return folder
 
 
@@ -99,7 +98,7 @@ def grid(
 def compared(version_dir: Path, tries: int, rounds: int, seconds: float) -> dict[str, Any]:
     """The choices for one model beside its grid."""
     cores, model = core_count(), version_dir.parent.name
-    with tempfile.TemporaryDirectory(dir=version_dir.parents[1]) as work:
+    with tempfile.TemporaryDirectory() as work:
         repository = alone(version_dir, Path(work) / "repository")
         forms = forms_for(Settings(repository=repository), cores)
         choices = [choose(repository, cores) for _ in range(tries)]

@@ -8,6 +8,7 @@ verified before any file is opened.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,13 +24,17 @@ import uvloop
 from saccade.models.contract.manifest import Manifest
 from saccade.service.bench.images import ImageFile
 from saccade.service.bench.workload import Item, ModelShare, RequestShape, endpoint_of, workload_of
+from saccade.service.device_names import CPU, worker_environment
 from saccade.service.errors import BackendError
+from saccade.service.ipc.child_process import ALLOCATOR
 from saccade.service.ipc.runtime_dir import runtime_dir
+from saccade.service.metrics import MULTIPROCESS_DIR
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.repository.verify import verify_version
 from saccade.service.settings import Settings
 from saccade.service.supervisor.tuning.forms import ProcessForm, ProcessFormSpeed, TuningTask, in_reach, is_soon_enough
 from saccade.service.supervisor.tuning.trial_load import TrialLoad
+from saccade.service.supervisor.tuning.trial_process import import_once
 from saccade.service.supervisor.tuning.trial_server import HOST, TrialServer
 
 _PICTURE = (375, 500, 3)
@@ -63,6 +68,8 @@ async def measure(task: TuningTask) -> list[ProcessFormSpeed]:
     try:
         async with asyncio.timeout(_GIVE_UP_S):
             with runtime_dir() as folder:
+                os.environ |= {MULTIPROCESS_DIR: str(folder / "metrics"), **ALLOCATOR, **worker_environment(CPU, {})}
+                import_once()
                 async with TrialServer(task, version, folder) as server:
                     in_flight = min(_MOST, max(_FEWEST, _BATCHES_IN_FLIGHT * task.batch_sizes[-1]))
                     loads = _Loads(server, _item(version.manifest), in_flight)
@@ -77,21 +84,27 @@ async def tried(
     end_s: float,
     now_s: Callable[[], float] = time.monotonic,
 ) -> list[ProcessFormSpeed]:
-    """Tries the forms by turns, until one is left or a round after the first would end after `end_s`."""
+    """Tries the forms by turns, until one is left or a further round would end after `end_s`.
+
+    The first round ends there, too, however many forms were tried.
+    """
     lone_ms: dict[tuple[int, bool], float] = {}
     for form in forms:
         if _worker_of(form) not in lone_ms:
             lone_ms[_worker_of(form)] = await (await load_for(form)).lone_ms()
     rates: dict[ProcessForm, list[float]] = {form: [] for form in forms}
     left = [form for form in forms if is_soon_enough(lone_ms[_worker_of(form)], lone_ms[_worker_of(forms[0])])]
-    round_s = 0.0
+    trial_s = 0.0
     for number in range(_ROUNDS):
         begin_s = now_s()
-        if len(left) < 2 or (number > 0 and begin_s + round_s > end_s):
+        if len(left) < 2 or (number > 0 and begin_s + len(left) * trial_s > end_s):
             break
         for form in left if number % 2 == 0 else left[::-1]:
+            if number == 0 and any(rates.values()) and now_s() > end_s:  # a machine that does much else
+                break
             rates[form].append(await (await load_for(form)).images_per_s(_WARM_UP_S, _SECONDS))
-        round_s = now_s() - begin_s
+        trial_s = (now_s() - begin_s) / len(left)
+        left = [form for form in left if len(rates[form]) > number]
         good = in_reach([rates[form][-1] for form in left])
         left = [form for form, is_good in zip(left, good, strict=True) if is_good]
     return [

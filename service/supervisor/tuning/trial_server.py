@@ -6,33 +6,30 @@ Processes that do not belong to the form that is being tried get no requests, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from saccade.service.core import VersionState
-from saccade.service.device_names import CPU, worker_environment
+from saccade.service.device_names import CPU
 from saccade.service.errors import BackendError
 from saccade.service.ipc import messages
-from saccade.service.ipc.child_process import ALLOCATOR, API_MODULE, WORKER_MODULE, ChildProcess, ChildSpec
+from saccade.service.ipc.child_process import API_MODULE, WORKER_MODULE
 from saccade.service.ipc.listening import reserve
-from saccade.service.metrics import MULTIPROCESS_DIR
 from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.tuning.forms import ProcessForm, TuningTask
+from saccade.service.supervisor.tuning.trial_process import TrialProcess
 
 HOST = "127.0.0.1"
 _DEADLINE_MS = 60_000.0  # longer than all trials together
-
-MessageT = TypeVar("MessageT", bound=messages.Message)
 
 
 class TrialServer:
     """An asynchronous context: the processes run, and have loaded the version, as long as it lasts."""
 
     def __init__(self, task: TuningTask, version: VerifiedVersion, folder: Path) -> None:
-        """`folder` is for sockets, and for metrics in `metrics`."""
+        """`folder` is for sockets."""
         self._task = task
         self._version = version
         self._folder = folder
@@ -70,14 +67,14 @@ class TrialServer:
             for form in {form.api_processes: form for form in self._task.forms}.values():
                 await self.use(form)
         except BaseException:
-            await self._end()
+            self._end()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        self._end()
 
     async def use(self, form: ProcessForm) -> list[int]:
         """Sends requests to this form's workers from now on; returns the ports of its HTTP processes."""
@@ -98,15 +95,11 @@ class TrialServer:
 
     async def _start_worker(self, worker: _Worker, threads: int, spinning: bool) -> None:
         version, key = self._version, self._version.manifest
-        spec = ChildSpec(
-            WORKER_MODULE,
-            f"worker-{worker.device}",
-            (),
-            {**self._environment(), **worker_environment(worker.device, {})},
-            str(self._folder / f"worker-{worker.instance_id}.sock"),
+        settings = self._settings.model_copy(
+            update={"device": CPU, "device_threads": threads, "allow_spinning": spinning}
         )
-        update = {"device": CPU, "device_threads": threads, "allow_spinning": spinning}
-        await worker.start(spec, self._settings.model_copy(update=update))
+        place = str(self._folder / f"worker-{worker.instance_id}.sock")
+        await worker.start(WORKER_MODULE, f"worker-{worker.device}", (), settings, place)
         worker.socket_path = (await worker.receive(messages.WorkerReady)).socket_path
         worker.send(
             messages.Load(
@@ -130,12 +123,9 @@ class TrialServer:
             api.port = reservation.getsockname()[1]
         devices = ",".join(worker.device for worker in self._all_workers())
         settings = self._settings.model_copy(update={"device": devices, "api_processes": count})
-        spec = ChildSpec(API_MODULE, f"api-{api.port}", ("--port", str(api.port)), self._environment(), "")
-        await api.start(spec, resolved(settings, self._task.cores))
+        arguments, complete = ("--port", str(api.port)), resolved(settings, self._task.cores)
+        await api.start(API_MODULE, f"api-{api.port}", arguments, complete, "")
         await api.receive(messages.ApiReady)
-
-    def _environment(self) -> dict[str, str]:
-        return {MULTIPROCESS_DIR: str(self._folder / "metrics"), **ALLOCATOR}
 
     def _catalog(self, workers: Iterable[_Worker]) -> messages.Catalog:
         version, manifest, variant = self._version, self._version.manifest, self._task.variant
@@ -148,53 +138,17 @@ class TrialServer:
         status = messages.VersionStatus(*names, ready, "", variant, instances)
         return messages.Catalog(self._generation, devices, (status,), draining=False)
 
-    async def _end(self) -> None:
-        apis = [api for group in self._apis.values() for api in group]
-        await asyncio.gather(*(child.end() for child in (*self._all_workers(), *apis)))
+    def _end(self) -> None:
+        for process in (*self._all_workers(), *(api for group in self._apis.values() for api in group)):
+            process.end()
 
 
-class _Child:
-    """A process and the messages that came from it."""
-
-    def __init__(self) -> None:
-        self._process: ChildProcess | None = None
-        self._name = ""
-        self._received: asyncio.Queue[messages.AnyMessage | None] = asyncio.Queue()
-        self._watch: asyncio.Task[None] | None = None
-
-    async def start(self, spec: ChildSpec, settings: Settings) -> None:
-        self._name = spec.name
-        self._process = await ChildProcess.start(spec, settings, self._received.put_nowait)
-        self._watch = asyncio.create_task(self._watch_end(self._process))
-
-    async def _watch_end(self, process: ChildProcess) -> None:
-        await process.wait()
-        self._received.put_nowait(None)
-
-    def send(self, message: messages.AnyMessage) -> None:
-        assert self._process is not None
-        self._process.send(message)
-
-    async def receive(self, kind: type[MessageT], is_it: Callable[[MessageT], bool] = lambda message: True) -> MessageT:
-        """Waits for a message and drops all before it. Raises BackendError when the process ends."""
-        while (message := await self._received.get()) is not None:
-            if isinstance(message, kind) and is_it(message):
-                return message
-        raise BackendError(f"{self._name} ended while forms were tried")
-
-    async def end(self) -> None:
-        """Nobody waits for its answers any more, so it is killed."""
-        if self._process is not None and self._watch is not None:
-            self._process.kill()
-            await self._watch
-
-
-class _Worker(_Child):
+class _Worker(TrialProcess):
     device = ""
     instance_id = 0
     socket_path = ""
 
 
-class _Api(_Child):
+class _Api(TrialProcess):
     port = 0
     is_listening = False

@@ -51,7 +51,7 @@ def test_forms_take_turns_and_the_order_turns_around() -> None:
 
 
 def test_form_far_behind_is_not_tried_again_and_not_chosen() -> None:
-    machine = Machine({WHOLE: [400.0, 200.0], TWO: [460.0, 230.0], HALF: [300.0], ONE_API: [450.0, 228.0]})
+    machine = Machine({WHOLE: [380.0, 200.0], TWO: [460.0, 230.0], HALF: [300.0], ONE_API: [450.0, 228.0]})
     measured = machine.try_all([WHOLE, TWO, HALF, ONE_API])
     assert machine.tries.count(HALF) == machine.tries.count(WHOLE) == 1  # the machine got slower for the others
     assert chosen(measured).form == TWO
@@ -64,12 +64,17 @@ def test_form_that_keeps_a_lone_request_waiting_is_not_tried_under_load() -> Non
     assert chosen(measured) == ProcessFormSpeed(WHOLE, 0.0, 25.0, 0)
 
 
-def test_one_round_at_least_and_none_that_would_end_too_late() -> None:
-    rates = {WHOLE: [100.0], TWO: [100.0]}
-    late, soon = Machine(dict(rates)), Machine(dict(rates))
-    late.try_all([WHOLE, TWO], end_s=1.0)
-    soon.try_all([WHOLE, TWO], end_s=5.0)
-    assert (len(late.tries), len(soon.tries)) == (2, 4)
+def test_no_round_begins_that_would_end_too_late() -> None:
+    machine = Machine({WHOLE: [100.0], TWO: [100.0]})
+    machine.try_all([WHOLE, TWO], end_s=5.0)
+    assert len(machine.tries) == 4
+
+
+def test_first_round_is_cut_short_on_a_machine_that_does_much_else() -> None:
+    machine = Machine({WHOLE: [100.0], TWO: [120.0], HALF: [200.0]})
+    measured = machine.try_all([WHOLE, TWO, HALF], end_s=1.5)
+    assert [each.rounds for each in measured] == [1, 1, 0]
+    assert chosen(measured).form == TWO
 
 
 def test_picture_costs_what_a_photograph_does() -> None:
