@@ -50,6 +50,7 @@ class Asked:
     capacity_s: float = 10.0
     in_flight: int = 32  # of the closed loop
     processes: int = 1
+    names_deadline: bool = True  # False: what an unmodified client sends; the server's own bound decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,10 @@ def capacity_rps(subject: Subject, asked: Asked) -> float:
 
 
 def overloaded(subject: Subject, asked: Asked, rate_rps: float) -> Report:
-    """What became of so many requests a second that say their deadline. Raises BenchFailed."""
+    """What became of so many requests a second. Raises BenchFailed."""
     load = Open(Poisson(rate_rps, asked.warm_up_s + asked.seconds))
-    session = subject.session(asked, ("deadline_ms", f"{asked.objective_ms:g}"))
+    query = [("deadline_ms", f"{asked.objective_ms:g}")] if asked.names_deadline else []
+    session = subject.session(asked, *query)
     return measure(session, load, lambda live, s: None).report
 
 
@@ -118,8 +120,8 @@ def table(outcome: Outcome, asked: Asked) -> str:
     report = outcome.report
     lines = [
         f"capacity          {outcome.capacity_rps:8.1f} images/s (closed loop of {asked.in_flight})",
-        f"offered           {report.offered_rps:8.1f} /s for {report.load.window_s:.0f} s, deadline "
-        f"{asked.objective_ms:g} ms",
+        f"offered           {report.offered_rps:8.1f} /s for {report.load.window_s:.0f} s, "
+        f"{'deadline' if asked.names_deadline else 'no deadline named, objective'} {asked.objective_ms:g} ms",
         f"goodput           {report.goodput_rps:8.1f} /s, {report.goodput_rps / outcome.capacity_rps:.2f} x capacity",
     ]
     for name, latency in (("accepted", report.latency), ("refused", report.refusals)):
@@ -170,6 +172,7 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=2.0, help="of capacity")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--in-flight", type=int, default=32, help="of the closed loop that measures capacity")
+    parser.add_argument("--no-deadline", action="store_true", help="requests name none: the server's default counts")
     given = parser.parse_args()
     if given.simulated == (given.url is not None and given.images is not None):
         parser.error("give either --simulated, or URL MODEL and --images DIR")
@@ -179,12 +182,13 @@ def main() -> int:
         given.seconds,
         in_flight=given.in_flight,
         processes=default_processes(core_count()),
+        names_deadline=not given.no_deadline,
     )
     with ExitStack() as stack:
         server, url, images = None, given.url, []
         if given.simulated:
             workspace = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            server = stack.enter_context(simulated_server(workspace))
+            server = stack.enter_context(simulated_server(workspace, objective_ms=0))
             url, images = server.base_url, simulated_images()
         else:
             images = list(read_images(given.images))
