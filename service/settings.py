@@ -47,10 +47,12 @@ class Settings(BaseModel):
     allow_spinning: bool = Field(False, description="ONNX Runtime threads busy-wait between batches")
     tuning: Literal["measure", "off"] = Field(
         "measure",
-        description="CPU: short measurements, kept for the next start, choose workers, threads and spinning where no "
-        "setting does, and compare the variants of a version",
+        description="CPU: short measurements, kept for the next start, choose workers, threads, spinning and HTTP "
+        "processes where no setting does, and compare the variants of a version",
     )
-    api_processes: int = Field(0, ge=0, le=64, description="HTTP processes; 0: one per four cores, two at least")
+    api_processes: int = Field(
+        0, ge=0, le=64, description="HTTP processes; 0: measured, else one per four cores, two at least"
+    )
     decode_threads: int = Field(0, ge=0, le=64, description="image threads per HTTP process; 0: by cores")
     jpeg_decoder: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where JPEGs are decoded; auto: on the GPU where that is measured faster"
@@ -93,7 +95,8 @@ class Settings(BaseModel):
     objective_ms: float = Field(
         0.0,
         ge=0.0,
-        description="time in which a request without a deadline must be answered, or is refused; beyond half of it "
+        description="time in which a request without a deadline must be answered, or is refused, where its model's "
+        "document names none; beyond half of it "
         "a ladder's cheaper variants answer; 0: ten runs of the model, and for a ladder the request's deadline_ms",
     )
     load_models: Literal["all", "on_demand"] = Field(

@@ -63,6 +63,14 @@ def test_labels_are_switched_and_taken_away_without_a_failed_request(server: Ser
     assert server.model(MODEL)["serving"]["generation"] == 3
 
 
+def test_objective_is_followed_and_shown(server: Server, repository: Path) -> None:
+    rollout(server, repository, "objective", "250", "--wait")
+    assert server.model(MODEL)["serving"]["objective_ms"] == 250.0
+    assert answering(server) == "3"
+    rollout(server, repository, "objective", "none", "--wait")
+    assert server.model(MODEL)["serving"]["objective_ms"] is None
+
+
 def test_promotion_and_rollback_switch_all_requests_and_need_no_load(server: Server, repository: Path) -> None:
     with traffic(server, MODEL) as seen:
         rollout(server, repository, "promote", "2", "--wait")
