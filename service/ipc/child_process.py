@@ -39,6 +39,11 @@ def inherited_environment() -> Mapping[str, str]:
     return os.environ
 
 
+def extend_environment(values: Mapping[str, str]) -> None:
+    """Sets variables of this process, for children that get no environment of their own."""
+    os.environ.update(values)
+
+
 class ChildProcess:
     """One running child process."""
 

@@ -8,7 +8,6 @@ verified before any file is opened.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +25,7 @@ from saccade.service.bench.images import ImageFile
 from saccade.service.bench.workload import Item, ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.device_names import CPU, worker_environment
 from saccade.service.errors import BackendError
-from saccade.service.ipc.child_process import ALLOCATOR
+from saccade.service.ipc.child_process import ALLOCATOR, extend_environment
 from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.metrics import MULTIPROCESS_DIR
 from saccade.service.repository.trusted_keys import signature_policy
@@ -68,7 +67,8 @@ async def measure(task: TuningTask) -> list[ProcessFormSpeed]:
     try:
         async with asyncio.timeout(_GIVE_UP_S):
             with runtime_dir() as folder:
-                os.environ |= {MULTIPROCESS_DIR: str(folder / "metrics"), **ALLOCATOR, **worker_environment(CPU, {})}
+                metrics = {MULTIPROCESS_DIR: str(folder / "metrics")}
+                extend_environment({**metrics, **ALLOCATOR, **worker_environment(CPU, {})})
                 import_once()
                 async with TrialServer(task, version, folder) as server:
                     in_flight = min(_MOST, max(_FEWEST, _BATCHES_IN_FLIGHT * task.batch_sizes[-1]))
