@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from saccade.service.errors import BackendError
 from saccade.service.ipc.child_process import API_MODULE, WORKER_MODULE
-from saccade.service.ipc.messages import AnyMessage, Configure, FrameProtocol, Message
+from saccade.service.ipc.frames import FrameProtocol
+from saccade.service.ipc.messages import AnyMessage, Configure, Message
 from saccade.service.settings import Settings
 
 MessageT = TypeVar("MessageT", bound=Message)
