@@ -16,6 +16,7 @@ from saccade.service.errors import BackendError
 from saccade.service.ipc import messages
 from saccade.service.ipc.child_process import API_MODULE, WORKER_MODULE
 from saccade.service.ipc.listening import reserve
+from saccade.service.ipc.run_marker import create, marker_path
 from saccade.service.repository.verify import VerifiedVersion
 from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.tuning.forms import ProcessForm, TuningTask
@@ -99,6 +100,7 @@ class TrialServer:
             update={"device": CPU, "device_threads": threads, "allow_spinning": spinning}
         )
         place = str(self._folder / f"worker-{worker.instance_id}.sock")
+        create(marker_path(place))
         await worker.start(WORKER_MODULE, f"worker-{worker.device}", (), settings, place)
         worker.socket_path = (await worker.receive(messages.WorkerReady)).socket_path
         worker.send(
