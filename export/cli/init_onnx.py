@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
 from saccade.export.cli.recipe_text import OWN_MARKS, line
 from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.findings import Findings
@@ -56,8 +57,11 @@ def existing_text(path: Path) -> str | None:
 
 def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     """Runs the file on the first pictures of `data`. Raises SourceError with the words that the recipe needs."""
-    document = {} if before is None else _users_own(before)
-    given = _given_words(document)
+    own = {} if before is None else _users_own(before)
+    given = _given_words(own)
+    beside = pixel_sections(file) if given.value_range is None else {}
+    beside = {key: section for key, section in beside.items() if key not in own}
+    document = {**beside, **own}
     names = _label_names(data)
     said = document.get("labels")
     count = len(said) if isinstance(said, list) else None
@@ -67,11 +71,12 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     signs = signs_of(file, probed, _pictures(data), _size(document))
     found = recognised(signs, probed, task, count, hint=len(names) or None)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
-    labels, findings = found.labels or (), _with_recipes_own(found.findings, document)
+    lines |= {key: line(key, section, f"found in {CONFIG} beside the file") for key, section in beside.items()}
+    labels, findings = found.labels or (), _with_recipes_own(found.findings, document, beside)
     is_nameless = "labels" not in document and labels == generic_labels(len(labels))
-    beside = _labels_beside(file, len(labels)) if is_nameless else None
-    if beside is not None:
-        lines["labels"] = line("labels", beside, "found in config.json beside the file")
+    named = _labels_beside(file, len(labels)) if is_nameless else None
+    if named is not None:
+        lines["labels"] = line("labels", named, "found in config.json beside the file")
     elif is_nameless and names:
         if len(names) == len(labels):
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
@@ -83,9 +88,8 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
 
 def _labels_beside(file: Path, count: int) -> list[str] | None:
     """Returns the names in the config.json that optimum writes beside its files; None without as many names."""
-    folder = file.parent.parent if file.parent.name == "onnx" else file.parent
     try:
-        given = orjson.loads((folder / "config.json").read_bytes())["id2label"]
+        given = orjson.loads((optimum_folder(file) / "config.json").read_bytes())["id2label"]
         names = [str(given[str(index)]) for index in range(count)]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -158,8 +162,10 @@ def _with_range(given: FileWords, document: dict[str, Any]) -> FileWords:
     return given.model_copy(update={"value_range": (low, high)}) if low < high else given
 
 
-def _with_recipes_own(findings: Iterable[SettledWord], document: dict[str, Any]) -> tuple[SettledWord, ...]:
-    """Replaces what was assumed of pixels by what the recipe says of them."""
+def _with_recipes_own(
+    findings: Iterable[SettledWord], document: dict[str, Any], beside: dict[str, dict[str, Any]]
+) -> tuple[SettledWord, ...]:
+    """Replaces what was assumed of pixels by what the recipe, or the configuration beside the file, says of them."""
     sections = {"preprocess": "preprocess", "value_range": "normalisation"}
 
     def chosen(each: SettledWord) -> SettledWord:
@@ -167,9 +173,8 @@ def _with_recipes_own(findings: Iterable[SettledWord], document: dict[str, Any])
         given = document.get(section)
         if not isinstance(given, dict):
             return each
-        return SettledWord(
-            section, ", ".join(f"{key} {value}" for key, value in given.items()), "said", "by the recipe"
-        )
+        why = f"by {CONFIG} beside the file" if section in beside else "by the recipe"
+        return SettledWord(section, ", ".join(f"{key} {value}" for key, value in given.items()), "said", why)
 
     return tuple(chosen(each) for each in findings)
 

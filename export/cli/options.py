@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FILE = click.Path(path_type=Path)  # accepts files and folders; each command reports a missing one itself
 
@@ -49,6 +52,8 @@ def say_reading(*sources: object) -> None:
 
 def console_for(*, is_stderr: bool = False) -> Console:
     """Returns a console of the terminal's width, or a wide one without control codes where there is no terminal."""
+    from rich.console import Console  # here, because the first words of a command wait for nothing that they can spare
+
     console = Console(stderr=is_stderr, highlight=False)
     return console if console.is_terminal else Console(stderr=is_stderr, highlight=False, width=_WIDE)
 

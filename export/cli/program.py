@@ -11,8 +11,8 @@ from importlib import import_module
 
 import click
 
+from saccade.export.cli.options import say_reading
 from saccade.export.errors import ExportError, RecipeError
-from saccade.models.contract.manifest import ManifestError
 from saccade.service.errors import SaccadeError
 
 FAILED, USAGE = 1, 2
@@ -34,7 +34,21 @@ _COMMANDS = {  # module and `--help` text by command name
 }
 
 
+_READERS = ("init", "check", "run", "step", "compare", "gate", "qualify")
+_FILES = (".yaml", ".yml", ".onnx", ".pt2", ".safetensors", ".json")
+
+
 class _Commands(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Says what is read before the command's module is imported."""
+        named = [each for each in args[1:] if not each.startswith("-")]
+        files = [each for each in named if each.endswith(_FILES)]  # other words may be values of options
+        if args[0] in _READERS and named and "--help" not in args:
+            say_reading((files or named)[0])
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
@@ -63,7 +77,7 @@ def main() -> None:
     except RecipeError as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
-    except (ExportError, SaccadeError, ManifestError) as error:
+    except (ExportError, SaccadeError, *_manifest_errors()) as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from error
     except OSError as error:
@@ -71,3 +85,10 @@ def main() -> None:
             raise
         print(f"saccade-export: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(FAILED) from error
+
+
+def _manifest_errors() -> tuple[type[Exception], ...]:
+    # imported here, once something failed: manifests import what takes longer than the first words of a command
+    from saccade.models.contract.manifest import ManifestError
+
+    return (ManifestError,)

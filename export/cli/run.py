@@ -12,7 +12,7 @@ from typing import get_args
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.options import FILE, say_reading
+from saccade.export.cli.options import FILE
 from saccade.export.variants import VariantKind
 
 _verbose = click.option("-v", "--verbose", is_flag=True, help="every fact of every step, and the gate's whole table")
@@ -44,7 +44,6 @@ def run(
     as_json: bool,
 ) -> None:
     """Exports each recipe: check data, wrap, convert, quantize, qualify, gate, publish."""
-    say_reading(*recipes)
     from saccade.export.cli.exports import export
     from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
@@ -76,7 +75,6 @@ def step(
 
     What it builds on is taken from the work directory, or made first.
     """
-    say_reading(recipe)
     from saccade.export.cli.exports import export
     from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings

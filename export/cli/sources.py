@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from saccade.export.cli import options
-from saccade.export.cli.options import FILE, print_json, say_reading
+from saccade.export.cli.options import FILE, print_json
 
 if TYPE_CHECKING:
     from saccade.export.sources.onnx_recognition import SettledWord
@@ -37,7 +37,6 @@ def init(
 
     CHECKPOINT is a directory, .safetensors, .pt2 or .onnx; without one, weights are random.
     """
-    say_reading(checkpoint or source)
     from saccade.export.cli.init import summary, with_proposal, write_page, write_recipe
 
     new = write_recipe(checkpoint, source, data, out)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from saccade.export.artifact import Detail
 from saccade.export.convert.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
 from saccade.export.convert.layer_names import name_nodes_after_layers
+from saccade.export.convert.own_rounding import in_float64
 from saccade.export.convert.proof_images import proof_images
 from saccade.export.convert.splice import splice_onnx_networks
 from saccade.export.convert.splice import translation_table as spliced_networks
@@ -50,6 +51,7 @@ def run_onnx_from_torch(context: StepContext) -> Detail:
         outputs,
         proof_images(context.data, context.loaded),
         is_batchable,
+        in_float64(program, len(names) - len(outputs.names)),
     )
     write_proof(proof, context.out)
     _release(program)
@@ -113,6 +115,7 @@ def _proof_facts(proof: ConversionProof, max_batch_error: float, untraceable: st
         "relative_error": proof.worst.relative_l2,
         "worst_output": proof.worst.output,
         "batch_coupling": 0.0 if coupling is None else coupling.relative_l2,
+        "undetermined_pictures": proof.left_out,
         "batchable": not reason,
         "not_batchable_reason": reason,
     }

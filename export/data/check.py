@@ -35,6 +35,7 @@ from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
 from saccade.models.contract.specs import Task
+from saccade.service.vision.image_decoder import USUAL_LIMITS
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
@@ -153,7 +154,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
             for name in ORDER
             if name in listing.sources
         ]
-        total = _read(listing, tallies, data, findings, told)
+        total = _read(listing, tallies, loaded, data, findings, told)
         splits = [tally.facts(image_limit(data, tally.name)) for tally in tallies]
         for tally in tallies:
             tally.tell_contradictions(findings)
@@ -177,16 +178,24 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     )
 
 
-def _read(listing: Listing, tallies: Sequence[_Tally], data: FolderData, findings: Findings, told: Told) -> int:
+def _read(
+    listing: Listing,
+    tallies: Sequence[_Tally],
+    loaded: LoadedRecipe,
+    data: FolderData,
+    findings: Findings,
+    told: Told,
+) -> int:
     """Fills the tallies and returns how many pictures were read."""
     folders = {folder: _limited(listing, folder, tallies) for folder in listing.pictures}
     total, read = sum(folders.values()), 0
+    limits = USUAL_LIMITS.for_network(loaded.recipe.preprocess)
     for folder, most in folders.items():
         takers = [tally for tally in tallies if tally.source.folder == folder]
         boxes = bad = reaching = 0
         first_bad = first_reaching = ""
         forms: Counter[WrongForm] = Counter()
-        for found in read_pictures(listing.pictures[folder][:most]):
+        for found in read_pictures(listing.pictures[folder][:most], limits):
             read += 1
             told(read, total)
             if isinstance(found, Fault):

@@ -12,6 +12,7 @@ from saccade.export.data.image_split import ImageSplit, Split, prepare_split
 from saccade.export.data.labelled_images import Sample
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
+from saccade.service.vision.image_decoder import USUAL_LIMITS
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ def labelled_images(loaded: LoadedRecipe, name: Split) -> list[Sample]:
             recipe.data,
             root,
             name,
+            limits=USUAL_LIMITS.for_network(recipe.preprocess),
             multi_label=recipe.task.multi_label,
             needs_labels=recipe.gate.needs_labels,
         )[0]

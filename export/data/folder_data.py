@@ -41,7 +41,7 @@ from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData
 from saccade.models.contract.specs import Task
 from saccade.service.errors import SaccadeError
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits, decode_image
 
 _DEFAULT_IMAGES: dict[Split, int] = {
     "calibration": 256,
@@ -121,6 +121,7 @@ def folder_samples(
     root: Path,
     name: Split,
     *,
+    limits: ImageLimits = USUAL_LIMITS,
     multi_label: bool = False,
     needs_labels: bool = True,
 ) -> tuple[list[Sample], int]:
@@ -139,7 +140,7 @@ def folder_samples(
             return chosen, len(listed) - number
         encoded = picture.path.read_bytes()
         if source.holds(encoded):
-            chosen.append(_sample(picture, encoded))
+            chosen.append(_sample(picture, encoded, limits))
     if not chosen:
         raise DataRefused(
             f"data.path: {root} holds no {task.value} pictures for split {name!r}: export/README.md shows the layout"
@@ -152,11 +153,11 @@ def image_limit(data: FolderData, name: Split) -> int:
     return data.max_images.get(name, _DEFAULT_IMAGES[name])
 
 
-def _sample(picture: Picture, encoded: bytes) -> Sample:
+def _sample(picture: Picture, encoded: bytes, limits: ImageLimits) -> Sample:
     if isinstance(picture.truth, ClassTruth | LabelsTruth):
         return picture.sample(encoded, (0, 0))  # the size matters to boxes and masks only
     try:
-        height, width, _ = decode_image(encoded, ImageLimits()).shape
+        height, width, _ = decode_image(encoded, limits).shape
     except SaccadeError as error:
         raise DataRefused(f"{picture.path} would be refused when served: {error}") from error
     return picture.sample(encoded, (width, height))

@@ -18,7 +18,7 @@ from saccade.export.qualification.benchmark import usable_threads
 from saccade.models.contract.preprocessing import Geometry, UInt8Array, preprocess_into
 from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import SaccadeError
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import USUAL_LIMITS, ImageLimits, decode_image
 
 _IN_MEMORY_BYTES = 1 << 30  # larger splits are mapped from an unnamed file, which the page cache may drop
 
@@ -34,6 +34,7 @@ class ImageSplit:
     images: UInt8Array  # (n, height, width, 3) model input
     geometries: Sequence[Geometry]
     image_sha256: tuple[str, ...]  # digests of the decoded pixels, which find copies that were saved with other bytes
+    limits: ImageLimits = USUAL_LIMITS  # what the samples were decoded with
 
     @property
     def sha256(self) -> str:
@@ -44,7 +45,7 @@ class ImageSplit:
 def prepare_split(name: Split, samples: Sequence[Sample], preprocess: PreprocessSpec) -> ImageSplit:
     """Decodes and resizes with the functions that serve requests. Raises DataRefused for a damaged image."""
     images = _image_array((len(samples), preprocess.height, preprocess.width, 3))
-    limits = ImageLimits()
+    limits = USUAL_LIMITS.for_network(preprocess)
 
     def prepare(index: int) -> tuple[Geometry, str]:
         try:
@@ -56,7 +57,7 @@ def prepare_split(name: Split, samples: Sequence[Sample], preprocess: Preprocess
     with ThreadPoolExecutor(usable_threads(0)) as pool:
         prepared = list(pool.map(prepare, range(len(samples))))
     geometries, digests = [geometry for geometry, _ in prepared], tuple(digest for _, digest in prepared)
-    return ImageSplit(name, samples, images, geometries, digests)
+    return ImageSplit(name, samples, images, geometries, digests, limits)
 
 
 def pixel_digest(pixels: UInt8Array) -> bytes:

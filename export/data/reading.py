@@ -38,7 +38,6 @@ from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
 _AHEAD_PER_THREAD = 4  # decoded pictures that may wait per thread, so that memory does not grow with the set
 _SAMPLED_SIDE = 128
-_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class PictureFacts:
     forms: Mapping[WrongForm, int] = field(default_factory=dict)  # number of boxes that fit each wrong form
 
 
-def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]:
+def read_pictures(pictures: Iterable[Picture], limits: ImageLimits) -> Iterator[PictureFacts | Fault]:
     """Yields facts in the order of the pictures, which are decoded on all cores."""
     with ThreadPoolExecutor(usable_threads(0)) as pool:
         waiting: deque[Future[PictureFacts | Fault]] = deque()
@@ -75,19 +74,19 @@ def read_pictures(pictures: Iterable[Picture]) -> Iterator[PictureFacts | Fault]
         for picture in pictures:
             if len(waiting) == most:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(_facts_or_fault, picture))
+            waiting.append(pool.submit(_facts_or_fault, picture, limits))
         while waiting:
             yield waiting.popleft().result()
 
 
-def _facts_or_fault(picture: Picture) -> PictureFacts | Fault:
+def _facts_or_fault(picture: Picture, limits: ImageLimits) -> PictureFacts | Fault:
     try:
         encoded = picture.path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return Fault("missing", f"{picture.path!s} cannot be read ({reason}): restore it, or remove its entry")
     try:
-        pixels = decode_image(encoded, _LIMITS)
+        pixels = decode_image(encoded, limits)
     except SaccadeError as error:
         return Fault("undecodable", f"{picture.path} would be refused when served: {error}")
     try:

@@ -26,7 +26,7 @@ from saccade.export.qualification.disagreements import (
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import decode_image
 
 EXAMPLES = 3  # images per variant
 _SHORTEST, _LONGEST = 160, 288  # limits of a drawn image's longer side, in pixels
@@ -75,7 +75,7 @@ def pair_jpeg(
     reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
 ) -> bytes:
     """Draws both answers to one image of the split, side by side."""
-    pixels = decode_image(split.samples[index].encoded, ImageLimits())
+    pixels = decode_image(split.samples[index].encoded, split.limits)
     place = split.geometries[index]
     pairs = ((reference, found), (found, reference))
     sides = [_drawn(pixels, answer, other, place, index, task, labels) for answer, other in pairs]

@@ -46,7 +46,7 @@ from saccade.models.contract.preprocessing import (
 )
 from saccade.models.contract.run_lengths import MaskWindow, RunLengths
 from saccade.models.contract.specs import Task, output_tensors
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import USUAL_LIMITS, decode_image
 
 _ULTRALYTICS_TASKS = {
     Task.DETECT: "detect",
@@ -188,7 +188,8 @@ def _prepared(picture: Path, loaded: LoadedRecipe) -> tuple[np.ndarray[Any, np.d
     """Returns (1, height, width, 3) as served, and where the picture lies in it."""
     spec = loaded.recipe.preprocess
     pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
-    return pixels, preprocess_into(decode_image(picture.read_bytes(), ImageLimits()), spec, pixels[0])
+    decoded = decode_image(picture.read_bytes(), USUAL_LIMITS.for_network(spec))
+    return pixels, preprocess_into(decoded, spec, pixels[0])
 
 
 def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -> PictureAnswer:

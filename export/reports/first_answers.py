@@ -20,7 +20,7 @@ from saccade.models.contract.preprocessing import preprocess_into
 from saccade.models.contract.specs import Task
 from saccade.models.metrics.kept_answers import kept_picture
 from saccade.service.errors import SaccadeError
-from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from saccade.service.vision.image_decoder import USUAL_LIMITS, decode_image
 
 PICTURES = 8
 _ASSUMED = "Words marked as assumed are guesses: where the answers are wrong, correct these words in the recipe first."
@@ -62,7 +62,7 @@ def _drawn(loaded: LoadedRecipe) -> Iterator[tuple[ReportPicture, bytes]]:
             return
         images = np.empty((1, recipe.preprocess.height, recipe.preprocess.width, 3), np.uint8)
         try:
-            pixels = decode_image(path.read_bytes(), ImageLimits())
+            pixels = decode_image(path.read_bytes(), USUAL_LIMITS.for_network(recipe.preprocess))
             place = preprocess_into(pixels, recipe.preprocess, images[0])
         except (OSError, SaccadeError):  # `check` says what is wrong with it
             continue

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AGREEING = 0.98  # share of boxes that must be what they claim
+_LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
 
 
 def is_end2end(values: NDArray[Any] | None, *, is_declared: bool = False) -> bool:
@@ -27,3 +28,20 @@ def have_no_area(boxes: NDArray[Any]) -> bool:
 
 def has_logarithmic_sizes(values: NDArray[Any] | None) -> bool:
     return values is not None and bool(np.mean(values[..., 2:4] < 0) > 1.0 - AGREEING)
+
+
+def is_class_first(values: NDArray[Any]) -> bool:
+    """Rows of class score x1 y1 x2 y2, as PaddleDetection writes them; values: (pictures, rows, 6)."""
+    return values.shape[-1] == 6 and values.size > 0 and is_end2end(np.roll(values, -2, -1)[..., [0, 1, 2, 3, 5, 4]])
+
+
+def holds_positions(scores: NDArray[Any]) -> bool:
+    """Whether some columns are scores in 0..1 and others reach as far as pixels do, as keypoints behind scores.
+
+    scores: (pictures, rows, columns).
+    """
+    if not scores.size:
+        return False
+    least, most = scores.min((0, 1)), scores.max((0, 1))
+    is_share = (least >= 0.0) & (most <= 1.0)
+    return bool(is_share.any() and (np.abs(scores).max((0, 1)) > _LARGEST_SCORE).any())

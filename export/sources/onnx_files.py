@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +28,9 @@ from saccade.export.sources.onnx_words import InputLayout
 FLOAT = "tensor(float)"
 FLOAT16 = "tensor(float16)"
 FLOATS = (FLOAT, FLOAT16)
+_LARGEST_FILE = 1 << 31  # bytes that protobuf can read
 _LARGEST_REWRITTEN = 1 << 30  # bytes of a file whose batch is worth a copy in memory
+LARGEST_SIDE = 8192  # pixels, as `PreprocessSpec` takes them
 _OPEN_SIDE = 256  # pixels, where the file leaves a side open
 _FLOAT_DATA = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 _OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -90,6 +93,8 @@ def signature_of(path: Path, layout: InputLayout | None = None, channels: int | 
         raise SourceError(
             f"{path.name} takes exactly {images.shape[0]} images at once; export it with a dynamic batch, or one image"
         )
+    if any(side is not None and side > LARGEST_SIDE for side in images.shape):
+        raise SourceError(f"{path.name} takes {listed}; at most {LARGEST_SIDE} pixels a side are served")
     return OnnxSignature(images, tuple(_tensor(each) for each in session.get_outputs()), *found)
 
 
@@ -167,7 +172,7 @@ def external_files(path: Path) -> list[Path]:
     root = path.parent.resolve()
     files = [path.parent / name for name in sorted(found)]
     for file in files:
-        if not file.resolve().is_relative_to(root):
+        if not _resolved(path, file).is_relative_to(root):
             raise SourceError(
                 f"{path.name} keeps tensors in {file}, outside its own directory; save it again beside it"
             )
@@ -176,13 +181,26 @@ def external_files(path: Path) -> list[Path]:
     return files
 
 
+def _resolved(path: Path, file: Path) -> Path:
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises the latter for links in a circle
+        raise SourceError(f"{path.name} keeps tensors in {file.name}, a link that leads nowhere") from error
+
+
 def read_model(path: Path, *, with_data: bool = True) -> onnx.ModelProto:
     """The parsed file. Raises SourceError when it is not ONNX."""
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise SourceError(f"{path.name} is no ONNX file: one holds at most 2 GiB, and more weights lie beside it")
         model = onnx.load(path, format="protobuf", load_external_data=with_data)
     except OSError as error:
         raise SourceError(f"cannot read weights {path}: {error.strerror or error}; fix `weights`") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        if zipfile.is_zipfile(path):
+            raise SourceError(
+                f"{path.name} is no ONNX file but an archive, as torch.save writes them: export the network to ONNX"
+            ) from error
         raise SourceError(f"{path.name} is not an ONNX file, or a damaged one: {_first_line(error)}") from error
     if not model.graph.node or not model.opset_import:
         raise SourceError(f"{path.name} is not an ONNX file: it holds no graph")
@@ -209,7 +227,20 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
                 f"{path.name} uses operators that ONNX Runtime does not have: {'; '.join(unknown)}. "
                 "Export it with standard operators, or without the nodes that need a plug-in"
             ) from error
+        if _is_too_new(model):
+            raise SourceError(
+                f"{path.name} is written for opset {_opset(model)} and IR version {model.ir_version}, newer than what "
+                f"is known here ({onnx.defs.onnx_opset_version()} and {onnx.IR_VERSION}); export it with an older opset"
+            ) from error
         raise SourceError(f"ONNX Runtime cannot open {path.name}: {_first_line(error)}") from error
+
+
+def _is_too_new(model: onnx.ModelProto) -> bool:
+    return _opset(model) > onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 @lru_cache(maxsize=16)

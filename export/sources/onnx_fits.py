@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.export.errors import SourceError
+from saccade.export.sources.onnx_box_values import holds_positions, is_class_first
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign
 from saccade.models.contract.specs import Task
 
@@ -31,3 +32,20 @@ def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
             return len(shape) in (2, 3)
         case Task.DETECT | Task.INSTANCES:
             return len(shape) == 2
+
+
+def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
+    """Raises SourceError for rows that look like a layout by their shape, and hold other numbers than it has."""
+    if output.values is None or output.values.ndim != 3:
+        return
+    rows = output.values if output.values.shape[1] >= output.values.shape[2] else output.values.transpose(0, 2, 1)
+    if is_class_first(rows):
+        raise SourceError(
+            f"{signs.file}: {output} holds rows of class, score and corners, as PaddleDetection writes them, which is "
+            "no layout that is served; export the network without its own suppression, or with the corners first"
+        )
+    if holds_positions(rows[..., 4:]):
+        raise SourceError(
+            f"{signs.file}: behind the boxes of {output} are scores in 0..1 beside numbers as large as pixels, as "
+            "networks for keypoints give them: keypoints are not served. Write outputs.layout if they are classes"
+        )

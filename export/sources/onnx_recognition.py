@@ -12,7 +12,7 @@ from saccade.export.errors import SourceError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
-from saccade.export.sources.onnx_fits import ensure_outputs_fit
+from saccade.export.sources.onnx_fits import ensure_outputs_fit, ensure_rows_are_known
 from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts, task_of_shapes
 from saccade.export.sources.onnx_words import FileWords, OutputWords
@@ -299,6 +299,8 @@ def _detector(
     prototypes = prototypes_of(outputs)
     rows = tuple(output for output in outputs if output is not prototypes)
     channels = 0 if prototypes is None else int(prototypes.shape[0] or 0)
+    if signs.ultralytics is None and given.layout is None and len(rows) == 1:
+        ensure_rows_are_known(signs, rows[0])
     found: Detector = detector_of(signs, rows, given, labels, hint, channels)
     for word, value, origin, why in found.findings:
         notes.add(word, value, origin, why)

@@ -150,8 +150,8 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
         return None
     names = _literal(file, "names", metadata)
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise SourceError(f"{file}: its metadata 'names' number the classes {sorted(names)[:4]} ..., not from 0 on")
+        if set(names) != set(range(len(names))):
+            raise SourceError(f"{file}: its metadata 'names' number the classes {[*names][:4]} ..., not from 0 on")
         names = [names[index] for index in range(len(names))]
     if names is not None and not isinstance(names, list | tuple):
         raise SourceError(f"{file}: its metadata 'names' is no list of names: {metadata['names'][:60]!r}")

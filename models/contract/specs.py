@@ -77,6 +77,9 @@ class PreprocessSpec(Frozen):
     antialias: bool = True
     pad_value: int = Field(default=114, ge=0, le=255)  # grey of the bars, all three channels
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    # turned: upright by its EXIF orientation, as Pillow's exif_transpose. as stored: EXIF is ignored, as by a pipeline
+    # that never turned its pictures; answers are then in pixels of the stored picture.
+    exif: Literal["turned", "as stored"] = "turned"
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> PreprocessSpec:

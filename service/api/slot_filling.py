@@ -65,7 +65,7 @@ class SlotFilling:
 
         Raises BadImage when the header alone shows that the image must be refused.
         """
-        encoded = encoded_image(image, self._limits)
+        encoded = encoded_image(image, self._limits.for_network(target.manifest.preprocess))
         room = min(max(_SLOT_JPEG_BYTES, target.layout.size_bytes), permit.arena.slot_bytes)
         if encoded is None or len(image) > room:
             return None
@@ -83,7 +83,7 @@ class SlotFilling:
         header = small_jpeg_header(image, self._inline_pixels)
 
         def work() -> Filled:
-            read = read_image(image, self._limits, header)
+            read = read_image(image, self._limits.for_network(spec), header)
             return Filled(preprocess_into(read.pixels, spec, pixels_out), 0, read.damage)
 
         if header is not None and self._lag.age_s() < _LONGEST_INLINE_LAG_S:

@@ -153,7 +153,7 @@ class OfflineModel:
 
     def _decode(self, source: Source, row: UInt8Array) -> _Place | SaccadeError:
         try:
-            read = read_image(source.read(), self._limits)
+            read = read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
             return _Place(preprocess_into(read.pixels, self.manifest.preprocess, row), read.damage)
         except SaccadeError as error:
             return error

@@ -1,7 +1,8 @@
 """Decodes encoded images to upright RGB. Promises: limits before pixels, typed errors, runs without the GIL.
 
 Every colour kind ends as 8-bit RGB the way training libraries read it (`convert("RGB")`): alpha is dropped, palettes
-and greys are expanded, CMYK is converted. EXIF rotation is applied, or XMP's, as Pillow's `exif_transpose` does it.
+and greys are expanded, CMYK is converted. EXIF rotation is applied, or XMP's, as Pillow's `exif_transpose` does it,
+unless the limits say that the network was trained on pictures as they are stored.
 16-bit greys keep the highest eight of the bits that they use: 12 bits in 16 are no dark picture.
 
 A JPEG that libjpeg-turbo's strict reading refuses is read by Pillow, which has the last word. That is unusual chroma
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import BadImage
 from saccade.service.vision.jpeg_segments import JpegSegments, jpeg_segments, scan_count, without_metadata
 from saccade.service.vision.more_formats import ensure_taken, opened_plugin, other_format
@@ -43,6 +45,12 @@ _SAMPLE_BITS = (8, 10, 12, 14, 16)  # of sensors and converters
 class ImageLimits:
     max_pixels: int = 50_000_000
     more_formats: Set[str] = frozenset()  # names of more_formats.py
+    ignores_exif: bool = False  # pictures stay as they are stored
+
+    def for_network(self, spec: PreprocessSpec) -> ImageLimits:
+        """The same limits, for a network whose pictures were turned upright, or were not."""
+        ignores_exif = spec.exif == "as stored"
+        return self if ignores_exif == self.ignores_exif else replace(self, ignores_exif=ignores_exif)
 
     def ensure(self, width: int, height: int) -> None:
         """Raises BadImage before anything is decoded."""
@@ -51,6 +59,9 @@ class ImageLimits:
                 f"the image is {width}x{height} = {width * height:,} pixels, at most {self.max_pixels:,} are "
                 "allowed: send a smaller image or raise SACCADE_MAX_PIXELS"
             )
+
+
+USUAL_LIMITS = ImageLimits()
 
 
 class JpegHeader(msgspec.Struct, frozen=True):
@@ -70,7 +81,7 @@ class ReadImage(msgspec.Struct, frozen=True, eq=False):
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> UInt8Array:
-    """Pixels (height, width, 3) RGB, upright. Raises BadImage or UnsupportedMedia with the reason."""
+    """Pixels (height, width, 3) RGB, upright unless `limits` ignore EXIF. Raises BadImage or UnsupportedMedia."""
     return read_image(data, limits).pixels
 
 
@@ -129,7 +140,7 @@ def _read_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader | None) -> R
     except Exception as error:  # as for the header
         damage = f"the JPEG is damaged, and parts of the picture may be lost: {error}"
         return ReadImage(_unusual_jpeg_pixels(data, limits), damage)
-    return ReadImage(_turned(pixels, header.segments.orientation))
+    return ReadImage(pixels if limits.ignores_exif else _turned(pixels, header.segments.orientation))
 
 
 def _unusual_jpeg_pixels(data: bytes, limits: ImageLimits) -> UInt8Array:
@@ -191,7 +202,7 @@ def _pillow_pixels(
         ) from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds for damaged files, struct.error among them
         raise BadImage(f"the {image_format} image is damaged or truncated: {_reason(error)}") from error
-    return _turned(pixels, turn)
+    return pixels if limits.ignores_exif else _turned(pixels, turn)
 
 
 def _reason(error: Exception) -> str:

@@ -49,4 +49,5 @@ def encoded_image(data: bytes, limits: ImageLimits) -> EncodedImage | None:
         return None
     if header.width * header.height > MAX_GPU_PIXELS or not header.segments.is_baseline:
         return None
-    return EncodedImage(data, header.width, header.height, header.segments.orientation)
+    orientation = 1 if limits.ignores_exif else header.segments.orientation
+    return EncodedImage(data, header.width, header.height, orientation)

@@ -1,8 +1,9 @@
 """Seeded random weights as files. Promises: the library's own keys and formats, outputs with real spread.
 
 Fresh networks have zeros and near-zeros (last normalisations, layer scales, class heads), under which an answer hardly
-depends on the image. Those get values; batch statistics are measured on images of noise, as training would leave them;
-and the last layer with one output per class is scaled so that its outputs differ.
+depends on the image. Those get values; and the last layer with one output per class is scaled so that its outputs
+differ. Batch statistics are measured on images of noise and on digit scenes, which the matrix runs on, as training
+would leave them: pictures unlike those that were measured make layers enlarge rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.models.contract.specs import Task
+from saccade.models.digits.digit_scenes import Split, decode_rgb, scene_samples
 from tests.matrix.documents import labels_of, source_document
 from tests.matrix.entries import Entry
 from tests.matrix.trained import fetched
@@ -26,7 +28,7 @@ SEED = 20
 _SPREAD = 2.0  # standard deviation of the last layer's outputs
 _NEGLIGIBLE = 1e-3  # layer scales start at 1e-4 and below
 _SMALL_MATRIX = 0.02  # what most libraries draw class heads with
-_IMAGES = 4
+_IMAGES = 4  # of noise, and as many scenes
 _SHARE_OF_MEAN = 0.1  # how far a channel's variance moves to that of its layer
 _PROCESSOR_OF = {"rt_detr_v2": "rt_detr", "d_fine": "rt_detr"}  # the library's own checkpoints name the older processor
 
@@ -73,7 +75,7 @@ def enlivened(built: Built, size: tuple[int, int]) -> nn.Module:
                 parameter.fill_(0.1)  # a layer scale: its branch counts now
             else:
                 parameter.normal_(0.0, 0.1, generator=generator)
-    images = noise_images(size)
+    images = statistics_images(size)
     _measure_statistics(network, built.call, images)
     _spread_classes(network, built.call, images, built.classes)
     return network
@@ -88,6 +90,19 @@ def noise_images(size: tuple[int, int]) -> Tensor:
         coarse = torch.randn(_IMAGES, 3, max(2, height // factor), max(2, width // factor), generator=generator)
         images += functional.interpolate(coarse, size=(height, width), mode="bilinear")
     return images / images.std()
+
+
+def statistics_images(size: tuple[int, int]) -> Tensor:
+    """What batch statistics are measured on: noise, then scenes (n, 3, h, w)."""
+    return torch.cat([noise_images(size), scene_images(size)])
+
+
+def scene_images(size: tuple[int, int]) -> Tensor:
+    """Digit scenes (n, 3, h, w), roughly normalised: between -2 and 2, as libraries' mean and std make of bytes."""
+    width, height = size
+    pictures = [torch.from_numpy(decode_rgb(scene.jpeg)) for scene in scene_samples(Split.TRAIN, SEED, _IMAGES)]
+    images = torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
+    return (functional.interpolate(images, size=(height, width), mode="bilinear", antialias=True) - 0.5) * 4
 
 
 def _measure_statistics(network: nn.Module, call: Call, images: Tensor) -> None:

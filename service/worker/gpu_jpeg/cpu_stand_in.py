@@ -31,7 +31,7 @@ class CpuStandIn:
 
     def _decode(self, image: EncodedImage, spec: PreprocessSpec, row: NDArray[np.uint8]) -> bool:
         try:
-            read = read_image(image.data, self._limits)
+            read = read_image(image.data, self._limits.for_network(spec))
         except BadImage:
             return False
         preprocess_into(read.pixels, spec, row)

@@ -20,7 +20,7 @@ class JpegRows:
     def __init__(self, decoder: GpuJpegDecoder, spec: PreprocessSpec, limits: ImageLimits) -> None:
         self._decoder = decoder
         self._spec = spec
-        self._limits = limits
+        self._limits = limits.for_network(spec)
 
     def decode(self, jpegs: Sequence[bytes], rows: Sequence[NDArray[np.uint8]]) -> list[bool]:
         """Returns, for each JPEG, whether it was decoded into its row. Raises DeviceLost."""

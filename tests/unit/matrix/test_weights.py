@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.matrix.entries import Entry
 from tests.matrix.networks.unireplknet import digits_unireplknet
-from tests.matrix.weights import Built, enlivened, noise_images, write_weights
+from tests.matrix.weights import Built, enlivened, noise_images, statistics_images, write_weights
 
 SIZE = (32, 32)
 ENTRY = Entry(
@@ -54,14 +54,14 @@ def test_sleeping_parts_get_values() -> None:
 def test_outputs_have_the_spread_of_a_trained_head() -> None:
     network = _awake()
     with torch.no_grad():
-        logits = network(noise_images(SIZE))
+        logits = network(statistics_images(SIZE))
     assert torch.isclose((logits - network.head.bias).std(), torch.tensor(2.0), rtol=1e-3)
     assert bool((logits.std(0) > 0.1).all()), "every class depends on the image"
 
 
 def test_statistics_are_those_of_what_the_layer_sees() -> None:
     network = _awake()
-    seen = network.norm(network.conv(noise_images(SIZE)) * 1e4)
+    seen = network.norm(network.conv(statistics_images(SIZE)) * 1e4)
     assert torch.allclose(seen.std((0, 2, 3)), torch.ones(8), atol=0.3)
 
 

@@ -223,3 +223,43 @@ def test_nodes_are_named_after_their_layers() -> None:
     name_nodes_after_layers(model)
 
     assert [node.name for node in model.graph.node] == ["network.act/Relu", "network.act/Relu_1", "node_2"]
+
+
+def chaotic(images: NDArray[np.uint8]) -> Arrays:
+    """Answers the even pictures of the eight by their last digits, which float64 has otherwise."""
+    rows = means(images)[0]
+    is_even = np.isin(rows[:, 0], means(IMAGES[::2])[0][:, 0])
+    return [rows * np.where(is_even, 1.3, 1.0)[:, None]]
+
+
+def test_pictures_whose_answer_hangs_on_rounding_are_left_out_of_the_proof(file: Path, tmp_path: Path) -> None:
+    proof = prove_conversion(chaotic, file, LOGITS, IMAGES, exact=means)
+
+    assert proof.left_out == 4
+    assert proof.worst.relative_l2 < 1e-6
+    assert {figure.batch_size for figure in proof.figures} == {1, 3, 8}
+    write_proof(proof, tmp_path)
+    assert read_proof(tmp_path) == proof
+
+
+def test_wrong_file_is_refused_on_the_pictures_that_float32_determines(file: Path) -> None:
+    def wrong(images: NDArray[np.uint8]) -> Arrays:
+        return [chaotic(images)[0] * 1.001]
+
+    with pytest.raises(GraphError, match="an operator was converted to something else"):
+        prove_conversion(wrong, file, LOGITS, IMAGES, exact=lambda images: [means(images)[0] * 1.001])
+
+
+def test_network_that_rounding_decides_is_refused_in_these_words(file: Path) -> None:
+    with pytest.raises(GraphError, match=r"own answers hang on rounding: 8 of 8 pictures"):
+        prove_conversion(
+            lambda images: [means(images)[0] * 1.3], file, LOGITS, IMAGES, exact=lambda images: means(images)
+        )
+
+
+def test_network_without_float64_is_judged_on_every_picture(file: Path) -> None:
+    def unable(images: NDArray[np.uint8]) -> Arrays:
+        raise RuntimeError("no kernel for float64")
+
+    with pytest.raises(GraphError, match="network_0 differs"):
+        prove_conversion(chaotic, file, LOGITS, IMAGES, exact=unable)

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from saccade.export.data.reading import PictureFacts, read_pictures
 from saccade.models.contract.specs import Task
+from saccade.service.vision.image_decoder import ImageLimits
 from tests.support.data_folders import checked, encoded, only_complaint, split_folders
 
 Disguise = Callable[[Path], bytes]
@@ -172,7 +173,7 @@ def test_decoded_pictures_do_not_pile_up(tmp_path: Path) -> None:
             started += 1
             yield Picture(path, ClassTruth(0))
 
-    reading = read_pictures(pictures())
+    reading = read_pictures(pictures(), ImageLimits())
     first = next(reading)
 
     assert isinstance(first, PictureFacts)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saccade.export.data.fidelity import photograph
+from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from saccade.service.vision.jpeg_header import encoded_image
 from saccade.service.vision.jpeg_segments import jpeg_segments
@@ -118,3 +119,12 @@ def test_file_that_ends_before_its_scan_is_not_baseline(data: bytes) -> None:
 @given(st.binary(max_size=400))
 def test_any_bytes_have_an_answer(data: bytes) -> None:
     assert is_baseline(b"\xff\xd8" + data) in (True, False)
+
+
+def test_device_does_not_turn_the_jpegs_of_a_network_that_ignores_exif() -> None:
+    spec = PreprocessSpec(width=8, height=8, fit="stretch", exif="as stored")
+
+    found = encoded_image(jpeg(90, 61, orientation=6), LIMITS.for_network(spec))
+
+    assert found is not None
+    assert found.upright_size == (90, 61)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from saccade.models.contract.specs import PreprocessSpec
 from saccade.service.errors import BadImage, UnsupportedMedia
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
@@ -278,3 +279,15 @@ def test_damaged_bytes_give_pixels_or_a_bad_image_and_nothing_else(data: bytes, 
 def test_other_image_format_is_unsupported_rather_than_damaged(data: bytes, name: str) -> None:
     with pytest.raises(UnsupportedMedia, match=name):
         decode_image(data, LIMITS)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_network_that_ignores_exif_gets_pictures_as_they_are_stored(image_format: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned, stored = saved(scene(), image_format, exif=exif), saved(scene(), image_format)
+    spec = PreprocessSpec(width=8, height=8, fit="stretch", exif="as stored")
+
+    assert decode_image(turned, LIMITS).shape == (WIDTH, HEIGHT, 3)
+    assert np.array_equal(decode_image(turned, LIMITS.for_network(spec)), decode_image(stored, LIMITS))
+    assert LIMITS.for_network(spec.model_copy(update={"exif": "turned"})) is LIMITS
