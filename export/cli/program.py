@@ -77,7 +77,7 @@ def main() -> None:
     except RecipeError as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
-    except (ExportError, SaccadeError, *_manifest_errors()) as error:
+    except (ExportError, SaccadeError, _manifest_error()) as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(FAILED) from error
     except OSError as error:
@@ -87,8 +87,8 @@ def main() -> None:
         raise SystemExit(FAILED) from error
 
 
-def _manifest_errors() -> tuple[type[Exception], ...]:
+def _manifest_error() -> type[Exception]:
     # imported here, once something failed: manifests import what takes longer than the first words of a command
     from saccade.models.contract.manifest import ManifestError
 
-    return (ManifestError,)
+    return ManifestError
