@@ -55,9 +55,9 @@ def tuned(settings: Settings, cores: int) -> Settings:
     except (SaccadeError, ManifestError, OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
         log.warning("tuning_failed", reason=last_line(str(error)), effect="cores are used by rule")
         return settings
-    if not known:
-        keep(place, msgspec.json.format(msgspec.json.encode(measured)))
     choice = chosen(measured)
+    if not known and choice.rounds > 1:  # one round alone may have been cut short by a machine that did much else
+        keep(place, msgspec.json.format(msgspec.json.encode(measured)))
     log.info(
         "tuned",
         model=Path(task.version_dir).parent.name,

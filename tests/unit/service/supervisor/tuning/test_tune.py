@@ -67,6 +67,14 @@ def test_next_start_knows(repository: Path, measured: list[TuningTask]) -> None:
     assert len(measured) == 1
 
 
+def test_one_round_is_not_enough_to_be_remembered(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried = [ProcessFormSpeed(ONE, 100.0, 2.0, 1), ProcessFormSpeed(TWO, 120.0, 3.0, 1)]
+    monkeypatch.setattr(tune_module, "_measure", lambda task: hurried)
+
+    assert len(tuned(Settings(repository=repository), 2).devices) == 2
+    assert not (repository / ".tuning").exists()
+
+
 def test_other_cores_are_measured_again(repository: Path, measured: list[TuningTask]) -> None:
     tuned(Settings(repository=repository), 2)
     tuned(Settings(repository=repository), 4)
