@@ -10,6 +10,7 @@
     backends/    one file or folder per runtime
     repository/  reads, verifies and lists published versions and TensorRT plans
     cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
+    client/      what users import as `saccade.client`; it stands by itself
     core.py errors.py settings.py metrics.py logs.py device_names.py running_mean.py latency_bins.py: what all of them
     use
 

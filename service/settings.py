@@ -15,8 +15,8 @@ from saccade.service.errors import SettingsError
 from saccade.service.vision.more_formats import PILLOW_NAMES
 
 PREFIX = "SACCADE_"
-# Variables of the exporter, which a server ignores because one shell may both publish and serve.
-EXPORT_ONLY = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD"})
+# Variables of the exporter and the client, which a server ignores because one shell may publish, serve and ask.
+NOT_SETTINGS = frozenset({"SACCADE_SIGN_KEY_FILE", "SACCADE_SIGN_KEY_PASSWORD", "SACCADE_CLIENT_KEY"})
 MIB = 1024 * 1024
 _TINY_PIXELS = 40_000  # decoding a JPEG of 200x200 takes less time than handing it to a thread
 _SMALL_PIXELS = 250_000  # a JPEG of 500x375 takes 0.7 ms; an event loop may be busy for a few ms
@@ -262,7 +262,7 @@ def settings_from(environment: Mapping[str, str], overrides: Mapping[str, Any] |
     """Reads settings from `SACCADE_*` variables, then `overrides` (command-line options). Raises SettingsError."""
     values: dict[str, Any] = {}
     for name, value in environment.items():
-        if not name.startswith(PREFIX) or name in EXPORT_ONLY:
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         field = name.removeprefix(PREFIX).lower()
         if field not in Settings.model_fields:

@@ -29,6 +29,7 @@ CONTRACT = (
 # What reads the environment: settings enter at these doors, and children inherit theirs.
 ENVIRONMENT_READERS = {
     "service/cli/bench.py",  # a key, by the variable's name
+    "service/client/clients.py",  # a key
     "service/cli/predict_offline.py",
     "service/cli/serve.py",
     "service/cli/doctor.py",
@@ -95,6 +96,13 @@ def test_data_and_contract_of_models_do_not_import_torch() -> None:
 def test_nouns_import_nothing_of_ours() -> None:
     for name in ("service/core.py", "service/errors.py"):
         assert top_level(ROOT / name) & {"service", "models", "export"} == set()
+
+
+def test_the_client_stands_by_itself() -> None:
+    ours = {name for path in sources("service/client") for name in imported_modules(path) if name.startswith("saccade")}
+
+    allowed = ("saccade.service.client", "saccade.models.contract.run_lengths")
+    assert [name for name in ours if not name.startswith(allowed)] == []
 
 
 def test_decisions_import_neither_http_nor_processes() -> None:
@@ -171,6 +179,10 @@ HEAVY_TO_BUILD = (
             "saccade.service.supervisor.process",
             (*HEAVY, "onnxruntime", "tensorrt", "cryptography"),
         ),  # until keys are to be trusted
+        (
+            "saccade.client",
+            (*HEAVY, "onnxruntime", "fastapi", "uvicorn", "numpy", "PIL", "pydantic", "saccade.models"),
+        ),
         ("saccade.models.contract.manifest", (*HEAVY, "saccade.service", "numpy", "PIL")),
     ],
 )

@@ -1,0 +1,201 @@
+"""Typed answers. Values are frozen; masks are read when they are first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from saccade.service.client.drawing import drawn_classes, drawn_objects, drawn_segments
+from saccade.service.client.errors import UnexpectedAnswer
+from saccade.service.client.masks import MaskSource
+from saccade.service.client.pictures import Picture, opened
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from saccade.service.client.masks import BoolArray
+
+Box: TypeAlias = tuple[float, float, float, float]  # x1 y1 x2 y2, source pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who answered, and where the time went."""
+
+    model: str
+    version: str
+    variant: str
+    request_id: str
+    timings_ms: Mapping[str, float]
+    ladder_level: int | None  # which of a ladder's variants; 0 answers best, None without a ladder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What every task's answer has; `document` is the prediction's own JSON."""
+
+    width: int  # of the picture that was sent, upright
+    height: int
+    warning: str  # why parts of a damaged picture may be lost; empty for a sound one
+    served: Served
+    document: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredClass:
+    label: str
+    class_id: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Prediction):
+    classes: tuple[ScoredClass, ...]  # best first
+
+    def draw(self, image: Picture) -> Image.Image:
+        """The picture with its best labels. Raises OSError or ValueError."""
+        return drawn_classes(opened(image), self.classes)
+
+
+@dataclass(frozen=True)
+class DetectedObject:
+    label: str
+    class_id: int
+    score: float
+    box: Box
+    area: int | None  # pixels of the mask; None where the network gives boxes alone
+    _mask: MaskSource = field(repr=False, compare=False)
+
+    @property
+    def has_mask(self) -> bool:
+        return self._mask.is_there
+
+    @cached_property
+    def mask(self) -> BoolArray:
+        """(height, width). Raises ValueError where the answer has none."""
+        return self._mask.read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections(Prediction):
+    """Boxes, with a mask each where the model's task is segment-instances."""
+
+    detections: tuple[DetectedObject, ...]  # best first
+
+    def draw(self, image: Picture) -> Image.Image:
+        """The picture with boxes, and masks where there are some. Raises OSError or ValueError."""
+        masked = [item for item in self.detections if item.has_mask]
+        return drawn_objects(drawn_segments(opened(image), masked), self.detections)
+
+
+@dataclass(frozen=True)
+class Segment:
+    label: str
+    class_id: int
+    area: int  # pixels
+    _mask: MaskSource = field(repr=False, compare=False)
+
+    @cached_property
+    def mask(self) -> BoolArray:
+        """(height, width). Raises ValueError where the answer was asked to have none."""
+        return self._mask.read()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Prediction):
+    segments: tuple[Segment, ...]  # without the background
+
+    def draw(self, image: Picture) -> Image.Image:
+        """The picture with its segments in colours. Raises OSError or ValueError."""
+        return drawn_segments(opened(image), self.segments)
+
+
+AnyPrediction: TypeAlias = Classification | Detections | Segmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    version: str
+    state: str  # building, loading, warming, ready, failed, unloading or quarantined
+    reason: str  # why it is not ready; empty when it is
+    variant: str
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model as /v1/models has it; `document` is all of its JSON."""
+
+    name: str
+    task: str | None
+    labels: Mapping[str, str]  # traffic labels and the versions they name
+    class_labels: tuple[str, ...]
+    default_version: str | None
+    versions: tuple[Version, ...]  # newest first
+    document: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+def prediction_from(document: Mapping[str, Any], served: Served) -> AnyPrediction:
+    """Raises KeyError or UnexpectedAnswer."""
+    width, height = document["width"], document["height"]
+    shared: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "warning": document.get("warning", ""),
+        "served": served,
+        "document": document,
+    }
+    if "classes" in document:
+        classes = tuple(ScoredClass(item["label"], item["class_id"], item["score"]) for item in document["classes"])
+        return Classification(classes=classes, **shared)
+    if "segments" in document:
+        segments = tuple(
+            Segment(item["label"], item["class_id"], item["area"], _segment_mask(document, item))
+            for item in document["segments"]
+        )
+        return Segmentation(segments=segments, **shared)
+    if "detections" not in document:
+        raise UnexpectedAnswer(f"this client does not know answers with {', '.join(document)}; is it older?")
+    objects = tuple(
+        DetectedObject(
+            item["label"],
+            item["class_id"],
+            item["score"],
+            _box(item),
+            item.get("area"),
+            MaskSource(item, width, height),
+        )
+        for item in document["detections"]
+    )
+    return Detections(detections=objects, **shared)
+
+
+def model_from(document: Mapping[str, Any]) -> Model:
+    """Raises KeyError."""
+    versions = tuple(
+        Version(item["version"], item["state"], item["reason"], item["variant"], item["device"])
+        for item in document["versions"]
+    )
+    return Model(
+        name=document["name"],
+        task=document["task"],
+        labels=document["labels"],
+        class_labels=tuple(document["class_labels"]),
+        default_version=document["default_version"],
+        versions=versions,
+        document=document,
+    )
+
+
+def _box(item: Mapping[str, Any]) -> Box:
+    x1, y1, x2, y2 = item["box"]
+    return x1, y1, x2, y2
+
+
+def _segment_mask(prediction: Mapping[str, Any], item: Mapping[str, Any]) -> MaskSource:
+    width, height = prediction["width"], prediction["height"]
+    if "mask_png" in prediction:  # one picture of class ids for all segments
+        return MaskSource({"mask_png": prediction["mask_png"]}, width, height, item["class_id"])
+    return MaskSource(item, width, height)
