@@ -1,13 +1,22 @@
-"""Images that a command line names: files, folders of them, `-` for standard input. Promises: in a repeatable order."""
+"""Images that a command line names: files, folders, patterns, `-` for standard input. Promises: a repeatable order."""
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 STANDARD_INPUT = Path("-")
+
+
+def named_paths(name: str) -> list[Path]:
+    """The paths of one name: itself, or what matches it as a pattern; empty where nothing does."""
+    path = Path(name)
+    if path == STANDARD_INPUT or path.exists():
+        return [path]
+    return sorted(Path(found) for found in glob.glob(name, recursive=True))
 
 
 def image_files(paths: Sequence[Path]) -> Iterator[Path]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
-import httpx
-import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from saccade.service.cli.image_files import STANDARD_INPUT, SUFFIXES, bytes_of, image_files
+from saccade.client import Client
+from saccade.service.cli.image_files import STANDARD_INPUT, SUFFIXES, image_files, named_paths
+from saccade.service.cli.predict_asking import Asked, Asking, Question, problem_text
 from saccade.service.cli.predict_text import summary_of
 
-_TIMEOUT_S = 70.0  # more than the longest deadline that a server grants by default
+_FORMATS = ("table", "json", "csv", "coco", "labelstudio")
+_OPTIONS = {"model", "version", "label", "priority", "routing_key"}  # of the client, no parameters of a request
 
 
 @click.command()
@@ -29,7 +29,9 @@ _TIMEOUT_S = 70.0  # more than the longest deadline that a server grants by defa
 @click.option("--label", help="a traffic label instead of a version")
 @click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", help="such as top_k=3")
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="file with a bearer key")
-@click.option("--json", "as_json", is_flag=True, help="one JSON document for machines")
+@click.option("--draw", type=click.Path(file_okay=False, path_type=Path), help="folder for images with their answers")
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="table by default")
+@click.option("--json", "as_json", is_flag=True, help="the same as --format json")
 def predict(
     arguments: tuple[str, ...],
     repository: Path | None,
@@ -38,63 +40,68 @@ def predict(
     label: str | None,
     parameters: tuple[str, ...],
     key_file: Path | None,
+    draw: Path | None,
+    form: str | None,
     as_json: bool,
 ) -> None:
     """Sends images one by one to MODEL at URL and prints the answers.
 
-    Images are files, folders of them, or - for standard input. With --repository there is no server: they go through
-    the newest version in this process.
+    Images are files, folders or patterns of them, or - for standard input. With --repository there is no server: they
+    go through the newest version in this process. The server's key may be in SACCADE_CLIENT_KEY.
     """
+    if as_json and form not in (None, "json"):
+        raise click.UsageError("give --json or --format, not both")
+    form = "json" if as_json else form or "table"
+    given = dict(_pair(parameter) for parameter in parameters)
     if repository is not None:
         if label is not None or key_file is not None:
             raise click.UsageError("--label and --key-file speak to a server; leave them out with --repository")
+        if draw is not None or form not in ("table", "json"):
+            raise click.UsageError("--draw and formats but JSON need a server; leave them out with --repository")
         # Imported late: sending images needs neither the decoder nor a runtime.
         from saccade.service.cli.predict_offline import OfflineRequest, predict_offline
 
-        given = dict(_pair(parameter) for parameter in parameters)
         images = existing(arguments)
         if STANDARD_INPUT in images:
             raise click.UsageError("- is for a server; name files or folders with --repository")
-        predict_offline(OfflineRequest(repository, model, version, images, given, as_json))
+        predict_offline(OfflineRequest(repository, model, version, images, given, form == "json"))
         return
     if model is not None or len(arguments) < 3:  # URL, MODEL and one image
         raise click.UsageError("give URL MODEL IMAGE..., or --repository DIR IMAGE...")
+    if version is not None and label is not None:
+        raise click.UsageError("give --version or --label, not both")
+    if form in ("coco", "labelstudio") and given.get("mask_format") == "none":
+        raise click.UsageError(f"--format {form} needs masks; leave mask_format out")
     url, model, *names = arguments
     images = tuple(image_files(existing(names)))
     if not images:
         raise click.UsageError(f"no images in {', '.join(names)}: {', '.join(sorted(SUFFIXES))}")
-    query = dict(_pair(parameter) for parameter in parameters)
+    question = _question(model, version, label, given)
     # The key is read from a file, because a key on the command line is in every process list.
-    headers = {"Authorization": f"Bearer {key_file.read_text('utf-8').strip()}"} if key_file else {}
-    path = predict_path(model, version, label)
-    with _client(url, headers) as client:
-        shown = track(images, "predicting", console=Console(stderr=True), disable=as_json or not sys.stderr.isatty())
-        answers = [{"image": str(image), **_answer(client, path, query, image)} for image in shown]
-    if as_json:
-        click.echo(orjson.dumps(answers, option=orjson.OPT_INDENT_2))
-    else:
-        Console().print(_table(answers))
-    if any("problem" in answer for answer in answers):
+    key = key_file.read_text("utf-8").strip() if key_file else None
+    with _client(url, key) as client:
+        asking = Asking(client, question, draw)
+        is_quiet = form != "table" or not sys.stderr.isatty()
+        asking.about(track(images, "predicting", console=Console(stderr=True), disable=is_quiet))
+    if asking.asked:
+        _print(asking.asked, form)
+    for note in asking.notes:
+        click.echo(note, err=True)
+    if asking.end:
+        raise click.ClickException(asking.end)
+    if asking.has_failed:
         sys.exit(1)
 
 
 def existing(names: Sequence[str]) -> tuple[Path, ...]:
-    """The named paths. Raises UsageError for one that does not exist."""
-    paths = tuple(Path(name) for name in names)
-    for path in paths:
-        if not (path.exists() or path == STANDARD_INPUT):
-            raise click.UsageError(f"{path} is no file or folder")
-    return paths
-
-
-def predict_path(model: str, version: str | None, label: str | None) -> str:
-    if version is not None and label is not None:
-        raise click.UsageError("give --version or --label, not both")
-    if version is not None:
-        return f"/v1/models/{model}/versions/{version}/predict"
-    if label is not None:
-        return f"/v1/models/{model}/labels/{label}/predict"
-    return f"/v1/models/{model}/predict"
+    """The paths that are named, or match. Raises UsageError for a name without any."""
+    found = []
+    for name in names:
+        paths = named_paths(name)
+        if not paths:
+            raise click.UsageError(f"{name} is no file or folder, and nothing matches it")
+        found += paths
+    return tuple(found)
 
 
 def _pair(parameter: str) -> tuple[str, str]:
@@ -104,40 +111,45 @@ def _pair(parameter: str) -> tuple[str, str]:
     return name, value
 
 
-def _client(url: str, headers: dict[str, str]) -> httpx.Client:
-    if "://" not in url:
-        url = f"http://{url}"
+def _question(model: str, version: str | None, label: str | None, given: dict[str, str]) -> Question:
+    for name in given.keys() & _OPTIONS:
+        raise click.UsageError(f"{name} is no parameter of a request")
+    deadline = given.pop("deadline_ms", None)
     try:
-        return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S)
-    except httpx.InvalidURL as error:
-        raise click.UsageError(f"{url!r} is not a URL: {error}") from error
+        deadline_ms = None if deadline is None else float(deadline)
+    except ValueError as error:
+        raise click.UsageError(f"deadline_ms is {deadline!r}, which is no number") from error
+    return Question(model, version, label, deadline_ms, given)
 
 
-def _answer(client: httpx.Client, path: str, query: dict[str, str], image: Path) -> dict[str, Any]:
+def _client(url: str, key: str | None) -> Client:
     try:
-        response = client.post(
-            path, params=query, content=bytes_of(image), headers={"Content-Type": "application/octet-stream"}
-        )
-    except httpx.HTTPError as error:
-        raise click.ClickException(f"cannot reach {client.base_url}: {error}; is `saccade serve` running?") from error
+        return Client(url, key=key)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _print(asked: list[Asked], form: str) -> None:
+    if form == "table":
+        Console().print(_table(asked))
+        return
+    # Imported late: a table needs no numpy.
+    from saccade.service.cli.predict_formats import printed
+
     try:
-        document: dict[str, Any] = orjson.loads(response.content)
-    except orjson.JSONDecodeError as error:
-        raise click.ClickException(
-            f"{client.base_url} answered {response.status_code}, but not with JSON; is it a saccade server?"
-        ) from error
-    return document if response.is_success else {"problem": document}
+        click.echo(printed(asked, form))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
-def _table(answers: list[dict[str, Any]]) -> Table:
+def _table(asked: list[Asked]) -> Table:
     table = Table("image", "version", "variant", "answer", "ms")
-    for answer in answers:
-        name = Path(answer["image"]).name
-        if "problem" in answer:
-            problem = answer["problem"]
-            text = escape(f"{problem['status']} {problem['title']}: {problem['detail']}")
-            table.add_row(name, "", "", f"[red]{text}", "")
+    for item in asked:
+        name = Path(item.image).name
+        if item.prediction is None:
+            table.add_row(name, "", "", f"[red]{escape(problem_text(item.problem))}", "")
         else:
-            summary = escape(summary_of(answer["predictions"][0]))
-            table.add_row(name, answer["version"], answer["variant"], summary, f"{answer['timings_ms']['total']:.1f}")
+            served = item.prediction.served
+            summary = escape(summary_of(item.prediction.document))
+            table.add_row(name, served.version, served.variant, summary, f"{served.timings_ms['total']:.1f}")
     return table

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
-def summary_of(prediction: dict[str, Any]) -> str:
+def summary_of(prediction: Mapping[str, Any]) -> str:
     """The prediction in one line."""
     return _found(prediction) + (f" ({prediction['warning']})" if "warning" in prediction else "")
 
 
-def _found(prediction: dict[str, Any]) -> str:
+def _found(prediction: Mapping[str, Any]) -> str:
     if "classes" in prediction:
         return ", ".join(f"{item['label']} {item['score']:.2f}" for item in prediction["classes"][:3])
     if "detections" in prediction:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from saccade.service.client.answers import AnyPrediction, Model, Served, model_from, prediction_from
-from saccade.service.client.errors import ClientError, NoAnswer, Problem, UnexpectedAnswer, problem_type
+from saccade.service.client.errors import ClientError, NoAnswer, Problem, UnexpectedAnswer, problem_from
 
 _RAW = "application/octet-stream"  # the bytes decide what the picture is
 _RETRIED = frozenset({429, 503})
@@ -167,26 +167,20 @@ def broken(error: httpx.HTTPError, url: httpx.URL) -> NoAnswer:
 # Answers
 
 
-def refusal(response: httpx.Response) -> ClientError | None:
+def refusal(response: httpx.Response) -> Problem | None:
     """None for a success."""
     if response.is_success:
         return None
     retry_after_s = _seconds(response.headers.get("Retry-After"))
     try:
         return problem_from(_object(response), retry_after_s)
-    except (KeyError, UnexpectedAnswer) as error:
-        if response.status_code in _RETRIED:  # a proxy's own page
-            kind = problem_type(response.status_code)
-            return kind(response.status_code, response.reason_phrase, "", retry_after_s=retry_after_s)
-        return error if isinstance(error, UnexpectedAnswer) else _unexpected(response)
-
-
-def problem_from(document: Mapping[str, Any], retry_after_s: float | None = None) -> Problem:
-    """Raises KeyError."""
-    kind = problem_type(document["status"])
-    return kind(
-        document["status"], document["title"], document["detail"], document.get("request_id", ""), retry_after_s
-    )
+    except (KeyError, TypeError, UnexpectedAnswer):  # a proxy's own page, or no saccade server
+        document = {
+            "status": response.status_code,
+            "title": response.reason_phrase,
+            "detail": f"{response.url} does not say more; is it a saccade server?",
+        }
+        return problem_from(document, retry_after_s)
 
 
 def outcomes_from(response: httpx.Response) -> list[Outcome]:

@@ -16,6 +16,9 @@ ClientError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ClientError(Exception):
     """Root of what the client raises."""
@@ -32,17 +35,18 @@ class UnexpectedAnswer(ClientError):
 
 
 class Problem(ClientError):
-    """A refusal in the server's own words; `retry_after_s` where it named one."""
+    """A refusal in the server's own words; `retry_after_s` where it named one, `document` all that it said."""
 
-    def __init__(
-        self, status: int, title: str, detail: str, request_id: str = "", retry_after_s: float | None = None
-    ) -> None:
-        super().__init__(f"{status} {title}: {detail}" + (f" (request {request_id})" if request_id else ""))
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.request_id = request_id
+    def __init__(self, document: Mapping[str, Any], retry_after_s: float | None = None) -> None:
+        """Raises KeyError without status, title and detail."""
+        self.document = document
+        self.status: int = document["status"]
+        self.title: str = document["title"]
+        self.detail: str = document["detail"]
+        self.request_id: str = document.get("request_id", "")
         self.retry_after_s = retry_after_s
+        request = f" (request {self.request_id})" if self.request_id else ""
+        super().__init__(f"{self.status} {self.title}: {self.detail}{request}")
 
 
 class MalformedRequest(Problem):
@@ -88,6 +92,8 @@ _BY_STATUS: dict[int, type[Problem]] = {
 }
 
 
-def problem_type(status: int) -> type[Problem]:
-    """The class of a status, 400 or above."""
-    return _BY_STATUS.get(status, MalformedRequest if status < 500 else ServerFailed)
+def problem_from(document: Mapping[str, Any], retry_after_s: float | None = None) -> Problem:
+    """The error of a problem document. Raises KeyError for what is none."""
+    status = document["status"]
+    kind = _BY_STATUS.get(status, MalformedRequest if status < 500 else ServerFailed)
+    return kind(document, retry_after_s)

@@ -33,7 +33,8 @@ class MaskSource:
         if "rle" in self.document:
             from saccade.models.contract.run_lengths import RunLengths
 
-            return RunLengths(*self.document["rle"]["size"], self.document["rle"]["counts"].encode()).pixels()
+            height, width = self.document["rle"]["size"]
+            return RunLengths(height, width, self.document["rle"]["counts"].encode()).pixels()
         if "mask_png" in self.document:
             pixels = _png_pixels(self.document["mask_png"])
             return pixels.astype(bool) if self.class_id is None else pixels == self.class_id

@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import orjson
 import pytest
 
 from saccade.models.contract.manifest import GateCheck, GateDecision, MeasuredDevice
 from saccade.service import __version__
-from saccade.service.cli.predict import predict_path
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import Settings
 from tests.support.images import red_png
@@ -170,23 +168,6 @@ def test_every_setting_is_an_option_of_serve() -> None:
 
     options = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
     assert [option for option in options if option not in help_text] == []
-
-
-@pytest.mark.parametrize(
-    ("version", "label", "path"),
-    [
-        (None, None, "/v1/models/digits/predict"),
-        ("3", None, "/v1/models/digits/versions/3/predict"),
-        (None, "stable", "/v1/models/digits/labels/stable/predict"),
-    ],
-)
-def test_predict_path_says_who_is_asked(version: str | None, label: str | None, path: str) -> None:
-    assert predict_path("digits", version, label) == path
-
-
-def test_predict_refuses_version_and_label_together() -> None:
-    with pytest.raises(click.UsageError, match="not both"):
-        predict_path("digits", "1", "stable")
 
 
 @pytest.mark.parametrize(

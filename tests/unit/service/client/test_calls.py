@@ -104,7 +104,7 @@ def test_several_pictures_become_one_form() -> None:
 
 # Sending again
 
-OVERLOADED = Overloaded(429, "Overloaded", "", retry_after_s=2.0)
+OVERLOADED = Overloaded(problem(429), retry_after_s=2.0)
 
 
 def test_the_server_says_when_to_come_back() -> None:
@@ -119,7 +119,7 @@ def test_tries_are_bounded() -> None:
 
 def test_pauses_grow_where_the_server_says_nothing() -> None:
     tries = Tries(3, None, 0.0)
-    pauses = [tries.pause_s(NotAvailable(503, "Not available", ""), 0.0) or 0.0 for _ in range(3)]
+    pauses = [tries.pause_s(NotAvailable(problem(503)), 0.0) or 0.0 for _ in range(3)]
 
     assert [low <= pause <= 2 * low for pause, low in zip(pauses, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
 
@@ -129,9 +129,9 @@ def test_pauses_grow_where_the_server_says_nothing() -> None:
     [
         NoAnswer("broke on the way", was_sent=True),
         UnexpectedAnswer("hello"),
-        Unprocessable(422, "Image cannot be used", ""),
-        ServerFailed(500, "Internal error", ""),
-        Overloaded(429, "Overloaded", "", retry_after_s=3600.0),
+        Unprocessable(problem(422)),
+        ServerFailed(problem(500)),
+        Overloaded(problem(429), retry_after_s=3600.0),
     ],
 )
 def test_some_failures_are_final(error: ClientError) -> None:
@@ -188,7 +188,9 @@ def test_a_proxy_that_is_overloaded_counts_too() -> None:
 def test_another_kind_of_server_is_named(document: Any) -> None:
     with pytest.raises(UnexpectedAnswer, match="is it a saccade server"):
         outcomes_from(response(200, document))
-    assert isinstance(refusal(response(404, document)), UnexpectedAnswer)
+    refused = refusal(response(404, document))
+    assert isinstance(refused, NotFound)
+    assert "is it a saccade server" in refused.detail
 
 
 def test_answers_have_types_in_order_with_failures_in_their_places() -> None:
