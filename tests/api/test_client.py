@@ -25,7 +25,7 @@ from saccade.client import (
     Segmentation,
     Unprocessable,
 )
-from tests.support.images import POISON_PNG, red_of, red_png
+from tests.support.images import POISON_PNG, encoded, red_of, red_png
 from tests.support.server import Server, running_server
 from tests.support.versions import SIDE, publish_fake
 
@@ -87,6 +87,19 @@ def test_boxes_are_drawn(client: Client) -> None:
     assert isinstance(found, Detections)
     assert (found.detections[0].score, found.detections[0].has_mask) == (pytest.approx(0.8, abs=0.01), False)
     assert (np.asarray(found.draw(red_pixels(204))) != red_pixels(204)).any()
+
+
+def test_a_turned_photo_is_drawn_as_the_server_saw_it(client: Client) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    photo = encoded(Image.new("RGB", (60, 40), (204, 100, 200)), "JPEG", exif=exif)
+
+    found = client.predict(photo, model="instances")
+
+    assert isinstance(found, Detections)
+    assert (found.width, found.height) == (40, 60)
+    assert found.detections[0].mask.shape == (60, 40)
+    assert found.draw(photo).size == (40, 60)
 
 
 def test_several_pictures_are_answered_in_order_and_fail_alone(client: Client) -> None:
