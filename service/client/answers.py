@@ -56,7 +56,7 @@ class Classification(Prediction):
 
     def draw(self, image: Picture) -> Image.Image:
         """The picture with its best labels. Raises OSError or ValueError."""
-        return drawn_classes(opened(image), self.classes)
+        return drawn_classes(opened(image, (self.width, self.height)), self.classes)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Detections(Prediction):
     def draw(self, image: Picture) -> Image.Image:
         """The picture with boxes, and masks where there are some. Raises OSError or ValueError."""
         masked = [item for item in self.detections if item.has_mask]
-        return drawn_objects(drawn_segments(opened(image), masked), self.detections)
+        return drawn_objects(drawn_segments(opened(image, (self.width, self.height)), masked), self.detections)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Segmentation(Prediction):
 
     def draw(self, image: Picture) -> Image.Image:
         """The picture with its segments in colours. Raises OSError or ValueError."""
-        return drawn_segments(opened(image), self.segments)
+        return drawn_segments(opened(image, (self.width, self.height)), self.segments)
 
 
 AnyPrediction: TypeAlias = Classification | Detections | Segmentation

@@ -35,15 +35,21 @@ def encoded(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def opened(picture: Picture) -> Image.Image:
-    """A new RGB image, upright as the server sees it. Raises OSError or ValueError."""
+def opened(picture: Picture, size: tuple[int, int]) -> Image.Image:
+    """A new RGB image as the server saw it: upright, unless only the stored one has the answer's (width, height).
+
+    Networks whose manifest says `exif: as stored` answer in the pixels of the file; where a half turn or a mirror hides
+    that, the image is upright. Raises OSError or ValueError.
+    """
     from PIL import Image, ImageOps  # late, as everywhere here: sending files needs no Pillow
 
     content = _file_bytes(picture)
     if content is None:
         return _image_of(picture).convert("RGB").copy()
-    with Image.open(io.BytesIO(content)) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    with Image.open(io.BytesIO(content)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+        is_as_stored = stored.size == size != upright.size
+        return (stored if is_as_stored else upright).convert("RGB")
 
 
 def _file_bytes(picture: Picture) -> bytes | None:

@@ -55,7 +55,16 @@ def test_a_picture_is_opened_upright_and_the_callers_stays_as_it_is() -> None:
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, "PNG", exif=exif)
 
-    assert opened(buffer.getvalue()).size == (5, 7)
-    assert opened(PIXELS).size == (7, 5)
+    assert opened(buffer.getvalue(), (5, 7)).size == (5, 7)
+    assert opened(PIXELS, (7, 5)).size == (7, 5)
     given = Image.fromarray(PIXELS)
-    assert opened(given) is not given
+    assert opened(given, (7, 5)) is not given
+
+
+def test_a_picture_is_as_stored_where_the_answer_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, "PNG", exif=exif)
+
+    assert (np.asarray(opened(buffer.getvalue(), (7, 5))) == PIXELS).all()
