@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,6 +66,8 @@ class DataLimits(Frozen):
     max_near: Share = (
         0.05  # share of a split's pictures that occur in another split saved again, mirrored, turned or brightened
     )
+    # share of a split's pictures without any object; labels that were lost on the way look like that
+    max_empty: Share = 0.5
 
 
 class FolderData(Frozen):
@@ -259,6 +261,17 @@ class LoadedRecipe(Frozen):
         )
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would take the last one and forget the limits of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: Path) -> LoadedRecipe:
     """Reads a recipe and asks its source for whatever it leaves out.
 
@@ -273,7 +286,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
 
     try:
         raw = path.read_bytes()
-        document = yaml.safe_load(raw)
+        document = yaml.load(raw, _UniqueKeys)
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -290,7 +303,9 @@ def load_recipe(path: Path) -> LoadedRecipe:
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()
         lines = [
-            f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}" for problem in error.errors()
+            f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}"
+            for problem in error.errors()
+            if not _is_told(problem, error.errors())
         ]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     if "labels" in document and isinstance(recipe.data, FolderData):
@@ -359,7 +374,15 @@ def _what(problem: ErrorDetails) -> str:
         return "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
         return MISSING
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        return f"YAML reads {problem['input']!r} here and not a word: put it in quotes"
     return problem["msg"].removeprefix("Value error, ")
+
+
+def _is_told(problem: ErrorDetails, problems: Sequence[ErrorDetails]) -> bool:
+    """Tells whether a list seems too short only because each of its items is wrong, which is said of the items."""
+    inside = [each for each in problems if each["loc"][:-1] == problem["loc"]]
+    return problem["type"] == "too_short" and bool(inside)
 
 
 def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -16,6 +16,7 @@ from saccade.export.data.data_report import (
     DataReport,
     PairFacts,
     SplitFacts,
+    empty_complaints,
     looser_data_limits,
     pair_complaints,
     pictures_word,
@@ -263,7 +264,9 @@ def _judge(
             continue
         if split.name in ("tuning", "test"):
             if recipe.gate.needs_labels:
-                for text in truth_complaints(recipe.task.task, recipe.labels, split, recipe.task.background_id):
+                task = recipe.task
+                texts = truth_complaints(task.task, recipe.labels, split, task.background_id)
+                for text in (*texts, *empty_complaints(task.task, split, data.limits)):
                     findings.complain(text, text)
             for text in truth_notes(recipe.labels, split):
                 findings.note(text, text)

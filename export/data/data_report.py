@@ -77,6 +77,18 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
     return []
 
 
+def empty_complaints(task: Task, split: SplitFacts, limits: DataLimits) -> list[str]:
+    """Complains of a split of boxes or object masks most of whose pictures have none."""
+    share = split.images_without / max(1, split.images)
+    if task not in (Task.DETECT, Task.INSTANCES) or share <= limits.max_empty or not any(split.images_with):
+        return []
+    return [
+        f"{pictures_word(split.images_without)} ({share:.1%}) of split {split.name!r} ({split.source}) have no object: "
+        "look whether their annotations were lost, or are named otherwise than their pictures. If so many show "
+        f"nothing, set `limits: {{max_empty: {_above(share)}}}` in `data`"
+    ]
+
+
 def truth_notes(labels: Sequence[str], split: SplitFacts) -> list[str]:
     absent = [label for label, count in zip(labels, split.images_with, strict=True) if not count]
     notes = []

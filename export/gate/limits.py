@@ -70,7 +70,7 @@ class GateThresholds(Frozen):
     # metric: answers are compared with labels. parity: without labels, answers are compared only with the eager
     # network's. The version is then called unjudged everywhere, and a server serves it only when its settings say so.
     mode: Literal["metric", "parity"] = "metric"
-    min_metric: float = Field(default=0.0, ge=0)  # applies to the lower end of the interval
+    min_metric: float = Field(default=0.0, ge=0, le=1)  # applies to the lower end of the interval
     min_skill: Share | None = None  # applies to the lower end of the interval; null: MIN_SKILL
     min_test_images: int | None = Field(default=None, ge=1)  # null: MIN_TEST_IMAGES
     max_metric_drop: float = Field(default=0.005, ge=0)  # applies to the upper end of the paired bootstrap interval
@@ -104,6 +104,12 @@ class GateThresholds(Frozen):
     library_agreement: LibraryAgreement | None = None  # null: no other program is asked
     allow_random_weights: bool = False  # true: an untrained network may be published
     allow_loose_thresholds: bool = False  # true: limits beyond LOOSEST are accepted, and the report says so
+
+    @model_validator(mode="after")
+    def _judges_what_it_limits(self) -> GateThresholds:
+        if self.mode == "parity" and self.min_metric > 0:
+            raise ValueError("mode parity asks for no label, so min_metric is never compared: leave one of both out")
+        return self
 
     @property
     def needs_labels(self) -> bool:

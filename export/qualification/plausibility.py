@@ -30,6 +30,8 @@ _MOST_OUTSIDE = 0.2  # share of boxes whose centre lies outside the picture
 _SAME_OBJECT_IOU = 0.8
 # share of boxes that overlap a better one of their class so much; for networks without suppression it is about 0.2
 _MOST_REPEATED = 0.4
+_MOSTLY = 0.5  # share of a label's pictures or pixels
+_ENOUGH_PICTURES = 10  # fewer may be answered wrongly by chance
 
 
 def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
@@ -64,6 +66,29 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
         case Task.SEGMENT:
             if len(answer[0]) > 1 and (answer[0] == answer[0][:1]).all():
                 yield _constant("mask")
+
+
+def exchanged_labels(confusion: NDArray[np.int64], images: NDArray[np.int64], labels: Sequence[str]) -> Iterator[str]:
+    """Yields a sentence for each circle of labels whose pictures are mostly answered with the next label.
+
+    `confusion` (classes, classes) counts pictures or pixels, rows = truth; `images` (classes,) how many pictures show a
+    class. A label that the network never finds is mostly answered with one that it does find, which makes no circle.
+    """
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    answered = share.argmax(1)
+    is_lost = (share.max(1) >= _MOSTLY) & (answered != np.arange(len(share))) & (images >= _ENOUGH_PICTURES)
+    told: set[int] = set()
+    for first in np.flatnonzero(is_lost).tolist():
+        circle = [first]
+        while is_lost[circle[-1]] and answered[circle[-1]] not in circle:
+            circle.append(int(answered[circle[-1]]))
+        if not is_lost[circle[-1]] or answered[circle[-1]] != first or first in told:
+            continue
+        told |= set(circle)
+        steps = ", ".join(
+            f"{share[each, answered[each]]:.0%} of {labels[each]!r} as {labels[answered[each]]!r}" for each in circle
+        )
+        yield f"labels are exchanged: answered is {steps}. Correct the order of `labels` in the recipe, or the data"
 
 
 def _not_finite(answer: Arrays) -> NDArray[np.int64]:

@@ -155,6 +155,9 @@ def _differences(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
         yield "normalisation"
     if report["reference"] != manifest.reference_metric.model_dump(mode="json"):
         yield "reference_metric"
+    points = [variant.operating_point for variant in manifest.variants]
+    if any(point is not None and point.score_threshold != manifest.task.score_threshold for point in points):
+        yield "score_threshold"
     found = {each["qualify"]["variant"]: each for each in report["variants"]}
     digests = {entry.path: entry.sha256 for entry in manifest.files}
     for variant in manifest.variants:

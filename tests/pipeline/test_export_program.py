@@ -30,7 +30,7 @@ def version_dir(write_recipe: WriteRecipe, tmp_path: Path) -> Path:
 def test_gate_judges_a_published_report_again(version_dir: Path) -> None:
     result = CliRunner().invoke(app, ["gate", str(version_dir / "report.json")])
 
-    assert (result.exit_code, result.output) == (0, "fp32 accepted\n")
+    assert (result.exit_code, result.stdout) == (0, "fp32 accepted\n")
 
 
 def test_gate_denies_a_file_that_was_changed_after_measuring(version_dir: Path) -> None:

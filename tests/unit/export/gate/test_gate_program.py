@@ -60,6 +60,6 @@ def test_gate_of_a_damaged_report_ends_in_a_sentence(
         main()
 
     assert ended.value.code in (1, 2)
-    (line,) = capsys.readouterr().err.splitlines()
+    _, line = capsys.readouterr().err.splitlines()  # the first says what is read
     assert line.startswith("saccade-export: ")
     assert words in line

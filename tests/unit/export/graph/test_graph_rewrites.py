@@ -239,7 +239,7 @@ def answer_step(model: onnx.ModelProto) -> float:
 def int8_model() -> onnx.ModelProto:
     model = network()
     ranges = ranges_of(model) | {"floats": Range(0, 9)}  # the pixels' range is known: this one must not be used
-    return quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=True)
+    return quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=has_vnni())
 
 
 def test_nothing_left_to_quantize_is_refused_since_the_quantizer_would_take_everything() -> None:
@@ -274,7 +274,7 @@ def test_graph_that_begins_otherwise_is_quantized_too() -> None:
     mark_network_outputs(model, ["raw"])
     ranges = {"floats": Range(0.0, 255.0), "raw": Range(-9.0, 9.0)}
 
-    made = quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=True)
+    made = quantized(model, nodes_to_quantize(model, ()), ranges, has_vnni=has_vnni())
 
     assert op_counts(made.graph.node)["QuantizeLinear"] >= 1
     assert abs(run(made) - run(model)).max() < 0.2
