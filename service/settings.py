@@ -122,7 +122,9 @@ class Settings(BaseModel):
     )
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
-    hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")
+    hang_timeout_ms: float = Field(
+        30_000.0, gt=0.0, description="a worker or HTTP process silent for so long is replaced"
+    )
     drain_delay_ms: float = Field(0.0, ge=0.0, description="SIGTERM: not ready, still serving, for so long")
     shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")

@@ -115,6 +115,8 @@ class ApiProcess:
                 self._may_listen.set()
             case messages.StopAdmitting():
                 self._stop()
+            case messages.Probe():
+                self._control.send(messages.Alive(message.sequence))
 
     def _stop(self) -> None:
         self._api.switch.shut()
