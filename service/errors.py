@@ -31,6 +31,7 @@ SaccadeError
 │       ├── BadSignature        the signature does not match the manifest or the key
 │       └── DamagedSignature    manifest.sig cannot be read
 ├── BenchFailed             `saccade bench` could not measure: no server, or a client process ended
+├── StartFailed             a child process broke off before it could serve
 └── SettingsError           a setting is wrong, so the server does not start
 """
 
@@ -170,6 +171,10 @@ class DamagedSignature(SignatureRefused):
 
 
 class BenchFailed(SaccadeError):
+    pass
+
+
+class StartFailed(SaccadeError):
     pass
 
 

@@ -217,6 +217,8 @@ class _CatalogCollector(Collector):
         memory = GaugeMetricFamily(
             "saccade_device_memory_bytes", "Device memory that loaded models were measured to hold", labels=["device"]
         )
+        api_restarts = CounterMetricFamily("saccade_api_restarts", "Times an HTTP process was replaced")
+        api_restarts.add_metric([], catalog.api_restarts)
         for device in catalog.devices:
             memory.add_metric([device.device], device.memory_bytes)
             up.add_metric([device.device], float(device.up))
@@ -268,7 +270,20 @@ class _CatalogCollector(Collector):
         for model in catalog.models:
             generation.add_metric([model.model], float(model.generation))
             refused.add_metric([model.model], float(bool(model.problem)))
-        yield from (up, restarts, memory, state, info, load, on_demand, engine, progress, generation, refused)
+        yield from (
+            up,
+            restarts,
+            api_restarts,
+            memory,
+            state,
+            info,
+            load,
+            on_demand,
+            engine,
+            progress,
+            generation,
+            refused,
+        )
 
 
 def _write_quickly() -> None:

@@ -78,7 +78,7 @@ class Settings(BaseModel):
     max_deadline_ms: float = Field(60_000.0, gt=0.0, description="longest deadline a request may ask for")
     max_body_bytes: int = Field(32 * MIB, ge=1, description="largest request body")
     max_buffered_bytes: int = Field(256 * MIB, ge=1, description="request bodies held at once per HTTP process")
-    body_timeout_ms: float = Field(20_000.0, gt=0.0, description="longest time a body may take to arrive")
+    body_timeout_ms: float = Field(20_000.0, gt=0.0, description="longest time a head, and then a body, may take")
     max_images_per_request: int = Field(16, ge=1, description="images in one request")
     max_pixels: int = Field(50_000_000, ge=1, description="largest decoded image; an 8K frame is 33 M")
     image_formats: str = Field(
@@ -122,7 +122,9 @@ class Settings(BaseModel):
     )
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
-    hang_timeout_ms: float = Field(30_000.0, gt=0.0, description="a worker silent for so long is replaced")
+    hang_timeout_ms: float = Field(
+        30_000.0, gt=0.0, description="a worker or HTTP process silent for so long is replaced"
+    )
     drain_delay_ms: float = Field(0.0, ge=0.0, description="SIGTERM: not ready, still serving, for so long")
     shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
     api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")

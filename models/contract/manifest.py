@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saccade.models.contract.gate_bounds import is_beyond_limit
 from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.models.contract.plain_files import read_plain
 from saccade.models.contract.specs import (
     Frozen,
     ModelName,
@@ -27,6 +28,7 @@ from saccade.models.contract.specs import (
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024  # one with ten thousand labels and twenty variants has less than one
 MAX_VERSION = 2**63 - 1  # what every client, log and message can hold; a time stamp of 20 digits is beyond it
 UNJUDGED = "unjudged"  # the check of a gate that had no labels: whether answers are right was not measured
 
@@ -265,7 +267,7 @@ def manifest_from_bytes(raw: bytes) -> Manifest:
 def read_manifest(version_dir: Path) -> tuple[Manifest, str]:
     """The manifest of a version directory and the SHA-256 of its bytes. Raises ManifestError."""
     try:
-        raw = (version_dir / MANIFEST_NAME).read_bytes()
+        raw = read_plain(version_dir / MANIFEST_NAME, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ManifestError(f"cannot read {version_dir / MANIFEST_NAME}: {error.strerror}") from error
     return manifest_from_bytes(raw), hashlib.sha256(raw).hexdigest()

@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import uvloop
 
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.service.api.app import Api, build_api
-from saccade.service.api.http.one_write import OneWriteProtocol
+from saccade.service.api.http.limited_heads import LimitedHeads
 from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
@@ -115,6 +116,8 @@ class ApiProcess:
                 self._may_listen.set()
             case messages.StopAdmitting():
                 self._stop()
+            case messages.Probe():
+                self._control.send(messages.Alive(message.sequence))
 
     def _stop(self) -> None:
         self._api.switch.shut()
@@ -188,7 +191,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         api.asgi,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=OneWriteProtocol,
+        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000),  # type: ignore[arg-type]  # made like a class
         loop="none",
         lifespan="off",
         access_log=False,

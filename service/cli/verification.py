@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from saccade.models.contract.manifest import MANIFEST_NAME
 from saccade.service.errors import RepositoryError, SignatureRefused, UnsignedVersion
 from saccade.service.repository.open import FoundVersion
 from saccade.service.repository.report_agreement import ensure_masks
 from saccade.service.repository.signature import read_signature
 from saccade.service.repository.trusted_keys import SignaturePolicy
-from saccade.service.repository.verify import verified_bytes, verify_version
+from saccade.service.repository.verify import manifest_bytes, verify_version
 
 SignatureState = Literal["valid", "unchecked", "unsigned", "invalid"]
 
@@ -59,7 +58,7 @@ def _signature_of(found: FoundVersion, policy: SignaturePolicy) -> tuple[Signatu
     if not policy.trusted:
         return "unchecked", claimed.key_id, []
     try:
-        signed_by = policy.signer_of(found.path, verified_bytes(found.path / MANIFEST_NAME, None))
+        signed_by = policy.signer_of(found.path, manifest_bytes(found.path))
         return "unchecked" if signed_by is None else "valid", claimed.key_id, []
     except RepositoryError as error:
         # A missing manifest is reported by the check of digests already.

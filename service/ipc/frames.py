@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
+import structlog
 
 from saccade.service.ipc.messages import AnyMessage
+
+log = structlog.get_logger()
 
 _LENGTH = struct.Struct("<I")
 _MAX_FRAME_BYTES = 16 * 1024 * 1024  # far above a catalog of thousands of versions; a longer frame is an error
@@ -21,6 +24,16 @@ def frame_of(messages: Sequence[AnyMessage]) -> bytes:
     """Encodes messages as one frame."""
     body = _encoder.encode(messages)
     return _LENGTH.pack(len(body)) + body
+
+
+def _can_be_encoded(message: AnyMessage) -> bool:
+    """Whether text and numbers of a message fit the wire; one that does not loses itself, and not its neighbours."""
+    try:
+        frame_of([message])
+    except (UnicodeEncodeError, OverflowError) as error:
+        log.error("message_lost", kind=type(message).__name__, reason=str(error))
+        return False
+    return True
 
 
 class FrameProtocol(asyncio.Protocol):
@@ -72,8 +85,13 @@ class FrameProtocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         messages, self._outgoing = self._outgoing, []
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        try:
             self._transport.write(frame_of(messages))
+        except (UnicodeEncodeError, OverflowError):
+            for message in filter(_can_be_encoded, messages):
+                self._transport.write(frame_of([message]))
 
     def close(self) -> None:
         if self._transport is not None:

@@ -16,6 +16,27 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of all messages; the tag is the class name."""
 
 
+# Messages between the supervisor and every child process
+
+
+class Configure(Message, frozen=True):
+    """The first message to every child process, with the resolved settings as JSON."""
+
+    settings_json: bytes
+    name: str
+    socket_path: str  # where a worker listens; empty for an API process
+
+
+class Probe(Message, frozen=True):
+    """Asks for an `Alive`, which a worker's device loop or an API process's event loop must answer itself."""
+
+    sequence: int
+
+
+class Alive(Message, frozen=True):
+    sequence: int
+
+
 # Messages from an API process to a worker
 
 
@@ -42,12 +63,6 @@ class Cancel(Message, frozen=True):
     request_id: int
 
 
-class Probe(Message, frozen=True):
-    """Asks for an `Alive`, which the device loop itself must answer."""
-
-    sequence: int
-
-
 # Messages from a worker to an API process
 
 
@@ -62,10 +77,6 @@ class Done(Message, frozen=True):
     decode_s: float = 0.0  # seconds in which the worker decoded the JPEGs of the batch
     wait_s: float = 0.0  # seconds that a new request for this instance would wait before its run
     image_s: float = 0.0  # seconds that each further request adds to that; 0 means not known
-
-
-class Alive(Message, frozen=True):
-    sequence: int
 
 
 DONE_OK = 0
@@ -254,6 +265,7 @@ class Catalog(Message, frozen=True):
     refused: tuple[RefusedStatus, ...] = ()
     models: tuple[ModelStatus, ...] = ()
     newcomers: tuple[str, ...] = ()  # models that appeared after the server was ready, and were never ready yet
+    api_restarts: int = 0  # API processes that were replaced
 
 
 class Listen(Message, frozen=True):
@@ -332,14 +344,6 @@ class Tallied(Message, frozen=True):
     """The tallies of models with an automatic rollout."""
 
     tallies: tuple[VersionTally, ...]
-
-
-class Configure(Message, frozen=True):
-    """The first message to every child process, with the resolved settings as JSON."""
-
-    settings_json: bytes
-    name: str
-    socket_path: str  # where a worker listens; empty for an API process
 
 
 AnyMessage = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,12 @@ def _versions_of(model_dir: Path) -> list[FoundVersion | RefusedDirectory]:
     except (PermissionError, FileNotFoundError):  # a volume's lost+found, or a model that was just removed
         return []
     found: list[FoundVersion | RefusedDirectory] = []
+    shown = os.fsencode(model_dir.name).decode("utf-8", "backslashreplace")
     for path in sorted(paths, key=lambda path: int(path.name)):
         number = int(path.name)
+        if shown != model_dir.name:
+            found.append(RefusedDirectory(shown, path.name, "the model's name is not UTF-8; rename its directory"))
+            continue
         if number > MAX_VERSION:
             reason = f"a version is a number up to {MAX_VERSION}; publish it under a smaller one"
             found.append(RefusedDirectory(model_dir.name, path.name, reason))
@@ -97,7 +102,7 @@ def _fingerprint(path: Path) -> Fingerprint:
     for file in sorted(path.rglob("*")):
         try:
             stat = file.stat()
-        except FileNotFoundError:  # the version is being replaced; the next listing sees the result
+        except OSError:  # the version is being replaced, or this is a loop of links, which verifying refuses by name
             continue
         entries.append((str(file.relative_to(path)), stat.st_size, stat.st_mtime_ns))
     return tuple(entries)

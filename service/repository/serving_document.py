@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saccade.models.contract.manifest import MAX_VERSION
+from saccade.models.contract.plain_files import open_plain
 from saccade.service.core import STABLE
 from saccade.service.errors import RepositoryError
 
@@ -165,7 +166,7 @@ def read_document(path: Path) -> ServingDocument | None:
     Raises ServingRefused.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return document_from(file.read(_MOST_BYTES + 1), path)
     except FileNotFoundError:
         return None

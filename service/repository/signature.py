@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError
 
+from saccade.models.contract.plain_files import open_plain
 from saccade.models.contract.specs import Frozen, Sha256
 from saccade.service.errors import BadSignature, DamagedSignature, SignatureRefused, UnknownSigner, UnsignedVersion
 
@@ -57,7 +58,7 @@ def read_signature(version_dir: Path) -> ManifestSignature:
     """What the version claims, unverified. Raises UnsignedVersion or DamagedSignature."""
     path = version_dir / SIGNATURE_NAME
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             raw = file.read(MAX_SIGNATURE_BYTES + 1)
     except FileNotFoundError as error:
         raise UnsignedVersion(

@@ -6,7 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, ManifestError, manifest_from_bytes
+from saccade.models.contract.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    ManifestError,
+    manifest_from_bytes,
+)
+from saccade.models.contract.plain_files import open_plain, read_plain
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.report_agreement import ensure_report_agrees
 from saccade.service.repository.trusted_keys import NO_SIGNATURES, SignaturePolicy
@@ -24,7 +31,8 @@ class VerifiedVersion:
 def verified_bytes(path: Path, sha256: str | None) -> bytes:
     """A file's bytes, with their digest checked when one is given. Raises RepositoryError."""
     try:
-        content = path.read_bytes()
+        with open_plain(path) as file:
+            content = file.read()
     except OSError as error:
         raise RepositoryError(f"cannot read {path}: {error.strerror}") from error
     if sha256 is not None:
@@ -32,12 +40,21 @@ def verified_bytes(path: Path, sha256: str | None) -> bytes:
     return content
 
 
+def manifest_bytes(version_dir: Path) -> bytes:
+    """The bytes of a version's manifest, before anything is checked. Raises RepositoryError."""
+    path = version_dir / MANIFEST_NAME
+    try:
+        return read_plain(path, MAX_MANIFEST_BYTES)
+    except OSError as error:
+        raise RepositoryError(f"cannot read {path}: {error.strerror}") from error
+
+
 def verify_version(version_dir: Path, policy: SignaturePolicy = NO_SIGNATURES) -> VerifiedVersion:
     """Checks one version directory: its signature before anything is parsed, then every file.
 
     Raises RepositoryError with the reason.
     """
-    raw = verified_bytes(version_dir / MANIFEST_NAME, None)
+    raw = manifest_bytes(version_dir)
     signed_by = policy.signer_of(version_dir, raw)
     try:
         manifest = manifest_from_bytes(raw)
@@ -67,7 +84,7 @@ def ensure_judged(manifest: Manifest, *, allow_unjudged: bool) -> None:
 def _verify_file(path: Path, sha256: str) -> None:
     """Hashes a file in pieces, so that a large network is not held in memory."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RepositoryError(f"cannot read {path.name}: {error.strerror}") from error

@@ -48,6 +48,7 @@ class DeviceEvents:
     on_lost: Callable[[str, WorkerEnd], None]
     on_changed: Callable[[], None]  # called when a worker begins or stops to answer probes
     first_run_limit_s: Callable[[int], float]  # how long a run of this instance may take; infinite once it is loaded
+    on_unable: Callable[[str, int], None]  # called with the exit code of a worker that ended before it could load
 
 
 class DeviceSupervision:
@@ -104,12 +105,15 @@ class DeviceSupervision:
             if self._is_draining:  # the order to stop came while the worker was being started
                 worker.send(messages.Stop())
             code = await worker.wait()
+            was_open = self.is_open
             self._worker = None
             self._socket_path = ""
             self._probe_sent_s = None
             if not self._is_draining:
                 log.error("worker_died", device=self.device, exit_code=code)
                 self._restarts += 1
+                if not was_open:
+                    self._events.on_unable(f"worker-{self.device}", code)
             run = present_run(marker_path(spec.socket_path))
             marker_path(spec.socket_path).unlink(missing_ok=True)
             is_signal = code in _FROM_OUTSIDE and _memory_kills() == out_of_memory

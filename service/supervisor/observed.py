@@ -37,6 +37,7 @@ class Observed:
     def __init__(self) -> None:
         self.versions: dict[VersionKey, Version] = {}
         self.instances: dict[Slot, InstanceState] = {}
+        self.api_restarts = 0
         self._devices: dict[str, DeviceFacts] = {}
         self._lost: set[str] = set()
         self._measured: dict[MemoryKey, int] = {}
@@ -262,6 +263,7 @@ class Observed:
     def used(self, api: str, usages: Iterable[Usage]) -> None:
         self._usages.setdefault(api, {}).update({VersionKey(usage.model, usage.version): usage for usage in usages})
 
-    def api_gone(self, api: str) -> None:
-        """Forgets the usages of an API process that ended."""
+    def api_gone(self, api: str, restarts: int) -> None:
+        """Forgets the usages of an API process that ended; `restarts` counts those of all API processes."""
         self._usages.pop(api, None)
+        self.api_restarts = restarts

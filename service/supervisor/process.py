@@ -12,15 +12,16 @@ from pathlib import Path
 import structlog
 
 from saccade.service.core import VersionKey
-from saccade.service.errors import SettingsError
+from saccade.service.errors import SettingsError, StartFailed
 from saccade.service.ipc import messages
 from saccade.service.ipc.api_keys import ApiKeys
-from saccade.service.ipc.child_process import ALLOCATOR, API_MODULE, BackOff, ChildProcess, ChildSpec
+from saccade.service.ipc.child_process import ALLOCATOR
 from saccade.service.ipc.listening import reserve
 from saccade.service.ipc.runtime_dir import runtime_dir
 from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.settings import Settings, resolved
+from saccade.service.supervisor.api_processes import ApiEvents, ApiSupervision
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.reconciler import Reconciler, ReconcilerEvents
@@ -29,6 +30,7 @@ from saccade.service.supervisor.tuning.tune import tuned
 
 log = structlog.get_logger()
 
+_PYTHON_ERROR = 1  # exit code after an error that nothing caught, such as one while importing
 _TOGETHER_WITHIN_S = 5.0  # an API process that takes longer to start listens later than the others
 
 
@@ -41,7 +43,6 @@ class Supervisor:
         self._settings = settings
         self._runtime_dir = runtime_dir
         self._reservation = reservation
-        self._apis: dict[str, ChildProcess] = {}
         self._acknowledged: dict[str, int] = {}
         self._start_barrier = StartBarrier(settings.api_processes)
         self._reconciler = Reconciler(
@@ -51,28 +52,33 @@ class Supervisor:
         )
         self._quarantines = self._reconciler.quarantines
         limit_s = self._quarantines.first_run_limit_s
-        events = DeviceEvents(self._reconciler.from_worker, self._worker_lost, self._reconciler.wake, limit_s)
+        environment = {MULTIPROCESS_DIR: str(self._metrics_dir), **ALLOCATOR}
+        events = DeviceEvents(
+            self._reconciler.from_worker, self._worker_lost, self._reconciler.wake, limit_s, self._unable
+        )
         self._devices = {
-            device: DeviceSupervision(
-                device, settings, runtime_dir / f"worker-{index}", self._child_environment(), events
-            )
+            device: DeviceSupervision(device, settings, runtime_dir / f"worker-{index}", environment, events)
             for index, device in enumerate(settings.devices)
         }
+        port = reservation.getsockname()[1]
+        api_events = ApiEvents(self._from_api, self._api_lost, self._unable)
+        names = [f"api-{index}" for index in range(settings.api_processes)]
+        self._apis = {name: ApiSupervision(name, port, settings, environment, api_events) for name in names}
+        self._failure = ""  # why the start failed
         self._was_ready = False
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT."""
+        """Serves until SIGTERM or SIGINT. Raises StartFailed."""
         loop = asyncio.get_running_loop()
         loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._start_barrier.wait_no_longer()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
             workers = [tasks.create_task(device.keep()) for device in self._devices.values()]
-            names = [f"api-{index}" for index in range(self._settings.api_processes)]
-            apis = [tasks.create_task(self._keep_api(name)) for name in names]
-            watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
+            apis = [tasks.create_task(api.keep()) for api in self._apis.values()]
+            watching = [tasks.create_task(each.probe()) for each in (*self._devices.values(), *self._apis.values())]
             watching += [tasks.create_task(run) for run in self._reconciler.runs(self._devices)]
             building = tasks.create_task(self._reconciler.plans.run())
             await self._stop.wait()
@@ -80,43 +86,28 @@ class Supervisor:
             await self._shut_down(apis, workers)
             for task in (*watching, *apis, *workers):
                 task.cancel()
+        if self._failure:
+            raise StartFailed(self._failure)
 
     # Children
 
-    async def _keep_api(self, name: str) -> None:
-        back_off = BackOff()
-        while not self._stop.is_set():
-            started_s = time.monotonic()
-            spec = ChildSpec(
-                API_MODULE,
-                name,
-                ("--port", str(self._reservation.getsockname()[1])),
-                self._child_environment(),
-                "",
-            )
-            api = await ChildProcess.start(spec, self._settings, lambda message: self._from_api(name, message))
-            self._apis[name] = api
-            self._acknowledged[name] = 0
-            if self._reconciler.is_draining:  # the process was being started when the others were told to stop
-                api.send(messages.StopAdmitting())
-            code = await api.wait()
-            self._apis.pop(name)
-            self._acknowledged.pop(name)
-            self._start_barrier.gone(name)
-            self._reconciler.observed.api_gone(name)
-            mark_process_dead(api.pid, self._metrics_dir)
-            self._reconciler.wake()
-            if not self._reconciler.is_draining:
-                log.error("api_process_died", name=name, exit_code=code)
-                await back_off.pause(time.monotonic() - started_s, self._stop)
+    def _api_lost(self, name: str, pid: int) -> None:
+        self._acknowledged.pop(name, None)
+        self._start_barrier.gone(name)
+        self._reconciler.observed.api_gone(name, sum(api.restarts for api in self._apis.values()))
+        mark_process_dead(pid, self._metrics_dir)
+        self._reconciler.wake()
+
+    def _unable(self, name: str, exit_code: int) -> None:
+        """Ends a start in which a process broke off before it could do anything, since the next would do the same."""
+        if exit_code == _PYTHON_ERROR and not self._was_ready:
+            self._failure = f"{name} ended with an error before it could serve; the lines above it say which"
+            self._stop.set()
 
     def _worker_lost(self, device: str, end: WorkerEnd) -> None:
         mark_process_dead(end.pid, self._metrics_dir)
         if not self._reconciler.is_draining:
             self._quarantines.worker_lost(device, end)
-
-    def _child_environment(self) -> dict[str, str]:
-        return {MULTIPROCESS_DIR: str(self._metrics_dir), **ALLOCATOR}
 
     @property
     def _metrics_dir(self) -> Path:
@@ -127,6 +118,7 @@ class Supervisor:
     def _from_api(self, name: str, message: messages.AnyMessage) -> None:
         match message:
             case messages.ApiReady():
+                self._acknowledged[name] = 0
                 self._apis[name].send(self._reconciler.catalog)
             case messages.CatalogApplied():
                 self._acknowledged[name] = message.generation
@@ -172,10 +164,10 @@ class Supervisor:
         settings = self._settings
         log.info("draining", in_s=settings.drain_delay_ms / 1000)
         self._reconciler.is_draining = True
-        for device in self._devices.values():
-            device.drain()
+        for child in (*self._devices.values(), *self._apis.values()):
+            child.drain()
         self._reconciler.turn()
-        await asyncio.sleep(settings.drain_delay_ms / 1000)
+        await asyncio.sleep(0.0 if self._failure else settings.drain_delay_ms / 1000)
         deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000
         for api in self._apis.values():
             api.send(messages.StopAdmitting())
@@ -184,8 +176,8 @@ class Supervisor:
             device.send(messages.Stop())
         await asyncio.wait(workers, timeout=max(0.0, deadline_s - time.monotonic()))
         for api in self._apis.values():
-            log.error("killed_after_timeout", name=api.name)
-            api.kill()
+            if api.kill():
+                log.error("killed_after_timeout", name=api.name)
         for device in self._devices.values():
             if device.kill():
                 log.error("killed_after_timeout", name=f"worker-{device.device}")
@@ -193,7 +185,7 @@ class Supervisor:
 
 
 def serve(settings: Settings, cores: int) -> None:
-    """Serves until a signal; `settings` are as given, not resolved. Raises SettingsError when it cannot start."""
+    """Serves until a signal; `settings` are as given, not resolved. Raises SettingsError or StartFailed."""
     if not settings.repository.is_dir():
         raise SettingsError(
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "

@@ -238,6 +238,7 @@ class Reconciler:
                 if ruling.document or ruling.problem
             ),
             self._newcomers(),
+            observed.api_restarts,
         )
         if catalog != self.catalog:
             self.catalog = _next(catalog)

@@ -82,6 +82,7 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
         "saccade.models.contract.specs",
         "saccade.models.contract.gate_bounds",
         "saccade.models.contract.paired_speed",
+        "saccade.models.contract.plain_files",
         "saccade.models.contract.resampling",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,23 @@ def test_storage_error_is_not_mistaken_for_an_empty_repository(tmp_path: Path, m
 
     with pytest.raises(RepositoryError, match="Input/output error"):
         list_versions(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused_with_its_reason(tmp_path: Path) -> None:
+    make(tmp_path, "good/1")
+    os.makedirs(os.fsencode(tmp_path) + b"/bad\xff/1")
+
+    listing = list_repository(tmp_path)
+
+    assert [found.key for found in listing.versions] == [VersionKey("good", 1)]
+    assert [(each.model, each.name) for each in listing.refused] == [("bad\\xff", "1")]
+    assert "not UTF-8" in listing.refused[0].reason
+
+
+def test_loops_of_links_hide_no_other_version(tmp_path: Path) -> None:
+    make(tmp_path, "a/1", "b/1")
+    for link in ("ring", "a/2", "a/1/manifest.json"):
+        (tmp_path / link).symlink_to(Path(link).name)
+    (tmp_path / "a/1/up").symlink_to("..")
+
+    assert keys_in(tmp_path) == [VersionKey("a", 1), VersionKey("b", 1)]

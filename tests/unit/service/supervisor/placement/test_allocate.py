@@ -231,7 +231,7 @@ def test_version_in_use_is_waited_for_unless_its_users_are_gone() -> None:
     asked(story, "b")
     assert (story.ready, story.is_waiting) == ({"a/1"}, True)
 
-    story.observed.api_gone("api-0")
+    story.observed.api_gone("api-0", 1)
     story.settle()
 
     assert (story.ready, story.evicted) == ({"b/1"}, ["a"])

@@ -1,0 +1,143 @@
+"""Bounds the heads of requests in the parser, before any key is asked. Promises: 431 or 408, and the connection ends.
+
+A head is the request line and the header fields. Fields behind a chunked body (trailers) count with them. Beyond what
+was read in one piece, a connection holds no more than the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
+from saccade.service.api.http.one_write import OneWriteProtocol
+from saccade.service.api.http.vision_routes import request_id_of
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_FIELDS = 100
+
+
+class _HeadTooLarge(Exception):
+    """Ends the parsing; llhttp knows no such limits."""
+
+
+class LimitedHeads(OneWriteProtocol):
+    """uvicorn's protocol with limits on size and time of each head."""
+
+    def __init__(self, *, timeout_s: float, **given: Any) -> None:
+        """`timeout_s` is how long a head may take to arrive; the rest is uvicorn's."""
+        super().__init__(**given)
+        self._timeout_s = timeout_s
+        self._is_head_open = False  # a head has begun, and is not complete
+        self._is_message_open = False
+        self._unread_bytes = 0  # in pieces that neither completed a head nor held any of a body
+        self._had_progress = False
+        self._is_too_large = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
+        super().connection_made(transport)
+        self._wait_for_next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_timer()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Refuses what is too large as far as it was read: a field without an end reaches no callback of the parser."""
+        was_open = self._is_message_open
+        self._had_progress = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if not self._is_message_open:
+            if not self._is_answering and self.timeout_keep_alive_task is None:
+                self._wait_for_next()  # empty lines between requests have stopped the wait
+            return
+        if self._had_progress or not was_open:
+            self._unread_bytes = 0
+        else:
+            self._unread_bytes += len(data)
+            if self._unread_bytes > MAX_HEAD_BYTES:
+                self._refuse_size()
+                return
+        if self._is_head_open and self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        self._is_head_open = self._is_message_open = self._had_progress = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._ensure_small()
+        self._is_head_open, self._had_progress = False, True
+        self._forget_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._had_progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._ensure_small()  # now with trailers
+        self._is_message_open = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn for whatever ended the parsing."""
+        self._forget_timer()
+        if self._is_too_large:
+            self._refuse_size()
+        else:
+            super().send_400_response(msg)
+
+    def _ensure_small(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if len(self.headers) > MAX_FIELDS or size > MAX_HEAD_BYTES:
+            self._is_too_large = True
+            raise _HeadTooLarge
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._is_answering:  # it was sent before the answer to an earlier request
+            self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
+        elif not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {self._timeout_s:g} s")
+
+    def _refuse_size(self) -> None:
+        allowed = f"at most {MAX_HEAD_BYTES:,} bytes and {MAX_FIELDS} fields are allowed"
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"URL, headers and trailers are too large; {allowed}")
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answers where this request's answer is the next one to send, and closes."""
+        self._forget_timer()
+        is_next = not (self._is_answering if self._is_head_open else self.cycle.response_started or self.pipeline)
+        if is_next:
+            request_id = request_id_of({})
+            body = orjson.dumps(problem(status.value, status.phrase, detail, request_id))
+            headers = (
+                (b"content-type", PROBLEM_TYPE),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                (b"x-request-id", request_id.encode()),
+            )
+            lines = [b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode()), *map(b": ".join, headers), b"", body]
+            self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait_for_next(self) -> None:
+        """Ends a connection on which no request comes, as uvicorn does after an answer."""
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _forget_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
