@@ -54,7 +54,7 @@ def test_check_of_bad_data_exits_with_1_and_names_the_file(recipe: Path, picture
     bad = save(pictures / "test" / "red" / "broken.jpg", b"\xff\xd8\xff nothing")
 
     shown = CliRunner().invoke(app, ["check", str(recipe)])
-    document = json.loads(CliRunner().invoke(app, ["check", str(recipe), "--json"]).output)
+    document = json.loads(CliRunner().invoke(app, ["check", str(recipe), "--json"]).stdout)
 
     assert shown.exit_code == 1
     assert f"refused: {bad} would be refused when served" in shown.output

@@ -161,7 +161,7 @@ def test_compare_matches_masks_too(exported: Path, tmp_path: Path) -> None:
     other = CliRunner().invoke(app, asked)
 
     assert same.exit_code == 0, same.output
-    document = json.loads(same.output)
+    document = json.loads(same.stdout)
     assert document["share"] == 1.0
     assert min(each["worst_mask_iou"] for each in document["pictures"]) >= 0.98
     theirs = sum(each["theirs"] for each in document["pictures"])
