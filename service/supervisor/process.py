@@ -78,7 +78,8 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             workers = [tasks.create_task(device.keep()) for device in self._devices.values()]
             apis = [tasks.create_task(api.keep()) for api in self._apis.values()]
-            watching = [tasks.create_task(each.probe()) for each in (*self._devices.values(), *self._apis.values())]
+            watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
+            watching += [tasks.create_task(api.probe()) for api in self._apis.values()]
             watching += [tasks.create_task(run) for run in self._reconciler.runs(self._devices)]
             building = tasks.create_task(self._reconciler.plans.run())
             await self._stop.wait()
@@ -164,8 +165,10 @@ class Supervisor:
         settings = self._settings
         log.info("draining", in_s=settings.drain_delay_ms / 1000)
         self._reconciler.is_draining = True
-        for child in (*self._devices.values(), *self._apis.values()):
-            child.drain()
+        for device in self._devices.values():
+            device.drain()
+        for api in self._apis.values():
+            api.drain()
         self._reconciler.turn()
         await asyncio.sleep(0.0 if self._failure else settings.drain_delay_ms / 1000)
         deadline_s = time.monotonic() + settings.shutdown_timeout_ms / 1000

@@ -165,4 +165,4 @@ def test_compare_matches_masks_too(exported: Path, tmp_path: Path) -> None:
     assert document["share"] == 1.0
     assert min(each["worst_mask_iou"] for each in document["pictures"]) >= 0.98
     theirs = sum(each["theirs"] for each in document["pictures"])
-    assert sum(each["same"] for each in json.loads(other.output)["pictures"]) == theirs - 1
+    assert sum(each["same"] for each in json.loads(other.stdout)["pictures"]) == theirs - 1
