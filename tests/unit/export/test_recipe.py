@@ -58,6 +58,9 @@ def test_minimal_recipe_gets_both_variants_and_default_thresholds(tmp_path: Path
         ({"qualify": {"threads": -1}}, "qualify.threads"),
         ({"variants": ["fp64"]}, "variants.0"),
         ({"variants": ["fp32", "fp32"]}, "variants repeat"),
+        ({"labels": [True, "b"]}, "labels.0: YAML reads True here and not a word: put it in quotes"),
+        ({"gate": {"min_metric": 97}}, "gate.min_metric"),
+        ({"gate": {"mode": "parity", "min_metric": 0.9}}, "min_metric is never compared"),
         ({"allowed_batch_sizes": [2, 4]}, "allowed_batch_sizes"),
         ({"source": {"kind": "pickle", "factory": "a:b"}}, "unknown kind .pickle."),
         ({"source": {"kind": "module", "factory": "no colon"}}, "source.*factory"),
@@ -82,6 +85,21 @@ def test_text_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> Non
 
     with pytest.raises(RecipeError):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", MINIMAL)
+    recipe.write_text(recipe.read_text() + "gate: {min_metric: 0.9}\ngate: {max_class_drop: 0.1}\n")
+
+    with pytest.raises(RecipeError, match="'gate' stands twice"):
+        load_recipe(recipe)
+
+
+def test_labels_that_are_no_words_are_not_also_called_too_few(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path / "r.yaml", MINIMAL | {"labels": [False, True]}))
+
+    assert "at least 1 item" not in str(caught.value)
 
 
 def test_weights_are_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ LOOSENED: dict[str, Any] = {
     "data.limits.max_bad_boxes": 0.01,
     "data.limits.max_shared": 0.01,
     "data.limits.max_near": 0.1,
+    "data.limits.max_empty": 0.9,
 }
 LOOSENS_NOTHING = {
     "gate.mode",  # parity is a check of its own, and the version is called unjudged
