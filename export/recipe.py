@@ -302,10 +302,11 @@ def load_recipe(path: Path) -> LoadedRecipe:
         recipe = Recipe.model_validate(completed(document, source, facts))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()
+        problems = error.errors()
         lines = [
             f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}"
-            for problem in error.errors()
-            if not _is_told(problem, error.errors())
+            for problem in problems
+            if not _is_told(problem, problems)
         ]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     if "labels" in document and isinstance(recipe.data, FolderData):
@@ -381,8 +382,7 @@ def _what(problem: ErrorDetails) -> str:
 
 def _is_told(problem: ErrorDetails, problems: Sequence[ErrorDetails]) -> bool:
     """Tells whether a list seems too short only because each of its items is wrong, which is said of the items."""
-    inside = [each for each in problems if each["loc"][:-1] == problem["loc"]]
-    return problem["type"] == "too_short" and bool(inside)
+    return problem["type"] == "too_short" and any(each["loc"][:-1] == problem["loc"] for each in problems)
 
 
 def _section_model(location: tuple[int | str, ...]) -> type[BaseModel] | None:

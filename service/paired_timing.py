@@ -118,9 +118,14 @@ class _Round:
             self.blocks[name][size] += seconds[1:] or seconds
 
     def _leave_out(self, name: str, error: Exception) -> None:
-        self.failures[name] = str(error).partition("\n")[0] or type(error).__name__
+        self.failures[name] = reason_of(error)
         self._runs.pop(name, None)
         self.blocks.pop(name, None)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def pairs_of(

@@ -72,7 +72,6 @@ class DeviceSupervision:
         self._last_run: Run | None = None  # at the last probe
         self._is_hang = False
         self._stop = asyncio.Event()
-        self._is_draining = False
 
     @property
     def is_open(self) -> bool:
@@ -96,20 +95,20 @@ class DeviceSupervision:
     async def keep(self) -> None:
         """Keeps a worker running until told to stop."""
         back_off = BackOff()
-        while not self._is_draining:
+        while not self._stop.is_set():
             started_s = time.monotonic()
             spec, out_of_memory = self._spec(), _memory_kills()
             create(marker_path(spec.socket_path))
             worker = await ChildProcess.start(spec, self._child_settings(), self._receive)
             self._worker = worker
-            if self._is_draining:  # the order to stop came while the worker was being started
+            if self._stop.is_set():  # the order to stop came while the worker was being started
                 worker.send(messages.Stop())
             code = await worker.wait()
             was_open = self.is_open
             self._worker = None
             self._socket_path = ""
             self._probe_sent_s = None
-            if not self._is_draining:
+            if not self._stop.is_set():
                 log.error("worker_died", device=self.device, exit_code=code)
                 self._restarts += 1
                 if not was_open:
@@ -161,7 +160,6 @@ class DeviceSupervision:
 
     def drain(self) -> None:
         """Expects the worker's end from now on, and does not replace it; until then the worker still serves."""
-        self._is_draining = True
         self._stop.set()
 
     def kill(self) -> bool:

@@ -20,7 +20,7 @@ from saccade.service.backends.base import UInt8Array
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.backends.requests import load_request
 from saccade.service.errors import RepositoryError
-from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, pairs_of, timed_in_turns
+from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, pairs_of, reason_of, timed_in_turns
 from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
 
 _TURNS = 5
@@ -58,7 +58,7 @@ def compare(order: Comparison) -> ComparedHere:
             with runs_of(name, (1,)) as (run,):
                 lone_s += min(timeit.repeat(run, number=1, repeat=3))
         except Exception as error:  # runtimes raise whatever they like; the other variants are still timed
-            failures[name] = str(error).partition("\n")[0] or type(error).__name__
+            failures[name] = reason_of(error)
     sizes = sizes_within(order.budget_s, lone_s, order.batch_sizes)
     runs = {name: partial(runs_of, name, sizes) for name in order.variants if name not in failures}
     block_s = order.budget_s / (ROUNDS * _TURNS * max(1, len(runs) * len(sizes)))
