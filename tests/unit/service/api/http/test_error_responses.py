@@ -35,6 +35,7 @@ from saccade.service.errors import (
     SaccadeError,
     SettingsError,
     SignatureRefused,
+    StartFailed,
     Unavailable,
     UnknownSigner,
     Unprocessable,
@@ -83,6 +84,7 @@ OURS = (
     BadSignature,
     DamagedSignature,
     SettingsError,
+    StartFailed,
     BenchFailed,
 )
 
