@@ -46,12 +46,13 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
             truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
             return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)
         case Task.DETECT | Task.INSTANCES:
-            return _detect_evidence(answer, split, classes)
+            return detect_evidence(*detect_scenes(answer, split), classes)
         case Task.SEGMENT:
             return _segment_evidence(answer[0], split, classes, task.background_id or 0)
 
 
-def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidence:
+def detect_scenes(answer: Answer, split: ImageSplit) -> tuple[list[SceneDetections], list[SceneDetections]]:
+    """Returns what was found and what is true of each image, in source pixels."""
     found: list[SceneDetections] = []
     truth: list[SceneDetections] = []
     has_masks = len(answer) > 4
@@ -63,18 +64,19 @@ def _detect_evidence(answer: Answer, split: ImageSplit, classes: int) -> Evidenc
         found.append(SceneDetections(source_boxes, class_ids[:count], scores[:count].astype(np.float64), masks=masks))
         ones, true_masks = np.ones(len(scene.class_ids)), scene.masks if has_masks else None
         truth.append(SceneDetections(scene.boxes.astype(np.float64), scene.class_ids, ones, scene.is_crowd, true_masks))
-    return detect_evidence(found, truth, classes)
+    return found, truth
 
 
 def _segment_evidence(masks: NDArray[np.uint8], split: ImageSplit, classes: int, outside: int) -> Evidence:
     confusions = [
-        _confusion(mask_to_source(mask, geometry, outside), _truth(sample, SegmentSample).mask, classes)
+        segment_confusion(mask_to_source(mask, geometry, outside), _truth(sample, SegmentSample).mask, classes)
         for mask, sample, geometry in zip(masks, split.samples, split.geometries, strict=True)
     ]
     return SegmentEvidence(np.stack(confusions))
 
 
-def _confusion(found: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+def segment_confusion(found: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """Returns pixel counts (classes, classes) of a mask, rows = truth, without pixels that nobody labelled."""
     labelled = truth != IGNORED
     if classes <= IGNORED and not labelled.all():
         return confusion_matrix(found[labelled], truth[labelled], classes)

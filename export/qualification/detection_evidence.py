@@ -145,7 +145,8 @@ def _crowds(truth: SceneDetections) -> NDArray[np.bool_]:
 
 def _with_sizes(boxes: FloatArray) -> FloatArray:
     """Converts corners to COCO's x, y, width, height."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).astype(np.float64)
+    sized = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return np.ascontiguousarray(sized, np.float64)  # pycocotools reads the memory in this order
 
 
 def box_iou(first: FloatArray, second: FloatArray) -> FloatArray:

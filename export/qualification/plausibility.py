@@ -25,13 +25,12 @@ RAW_PICTURES = 16  # pictures whose raw outputs are checked; a wrong form shows 
 _ROUNDING = 1e-3  # rounding of sums of probabilities
 _SAME = 1e-4  # differences of scores, and of boxes in hundredths of a pixel, that rounding explains
 _RELATIVE_PIXELS = 2.0  # no box in pixels lies within so few pixels, and all relative boxes do
+_FLOOR = 0.01  # share of the scores' span within which the smallest score of every picture lies after a softmax
 _MOST_TURNED = 0.05  # share of boxes whose right edge lies left of their left one, or bottom above top
 _MOST_OUTSIDE = 0.2  # share of boxes whose centre lies outside the picture
 _SAME_OBJECT_IOU = 0.8
 # share of boxes that overlap a better one of their class so much; for networks without suppression it is about 0.2
 _MOST_REPEATED = 0.4
-_MOSTLY = 0.5  # share of a label's pictures or pixels
-_ENOUGH_PICTURES = 10  # fewer may be answered wrongly by chance
 
 
 def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
@@ -68,29 +67,6 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
                 yield _constant("mask")
 
 
-def exchanged_labels(confusion: NDArray[np.int64], images: NDArray[np.int64], labels: Sequence[str]) -> Iterator[str]:
-    """Yields a sentence for each circle of labels whose pictures are mostly answered with the next label.
-
-    `confusion` (classes, classes) counts pictures or pixels, rows = truth; `images` (classes,) how many pictures show a
-    class. A label that the network never finds is mostly answered with one that it does find, which makes no circle.
-    """
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    answered = share.argmax(1)
-    is_lost = (share.max(1) >= _MOSTLY) & (answered != np.arange(len(share))) & (images >= _ENOUGH_PICTURES)
-    told: set[int] = set()
-    for first in np.flatnonzero(is_lost).tolist():
-        circle = [first]
-        while is_lost[circle[-1]] and answered[circle[-1]] not in circle:
-            circle.append(int(answered[circle[-1]]))
-        if not is_lost[circle[-1]] or answered[circle[-1]] != first or first in told:
-            continue
-        told |= set(circle)
-        steps = ", ".join(
-            f"{share[each, answered[each]]:.0%} of {labels[each]!r} as {labels[answered[each]]!r}" for each in circle
-        )
-        yield f"labels are exchanged: answered is {steps}. Correct the order of `labels` in the recipe, or the data"
-
-
 def _not_finite(answer: Arrays) -> NDArray[np.int64]:
     """Returns the numbers of the pictures with an answer that is not finite."""
     bad = np.zeros(len(answer[0]), np.bool_)
@@ -102,15 +78,15 @@ def _not_finite(answer: Arrays) -> NDArray[np.int64]:
 
 
 def _softmax_twice(logits: FloatArray) -> Iterator[str]:
-    if logits.min() < 0.0:
-        return
-    sums = logits.sum(1)
-    if logits.max() > 1.0 + _ROUNDING:
-        if logits.shape[1] > 1 and len(logits) > 1 and np.ptp(sums) < _ROUNDING * sums.max():
+    sums, span = logits.sum(1), np.ptp(logits)
+    if logits.min() < 0.0 or logits.max() > 1.0 + _ROUNDING:
+        # logits may have one sum as well, when the last layer is centred; then their smallest ones differ
+        has_floor = logits.min() >= 0.0 or (logits.shape[1] > 2 and np.ptp(logits.min(1)) < _FLOOR * span)
+        if len(logits) > 1 and np.ptp(sums) < _ROUNDING * span and has_floor:
             yield (
                 f"class scores of every picture sum to {sums.mean():.4g} before the softmax that saccade adds: the "
-                "network has one already, in another unit such as percent. Take the factor out of the network, and "
-                "write `outputs: {scores: probabilities}`"
+                "network has one already, in another unit such as percent. Take factor and offset out of the network, "
+                "and write `outputs: {scores: probabilities}`"
             )
         return
     if np.abs(sums - 1.0).max() < _ROUNDING:
@@ -148,6 +124,12 @@ def _label_faults(answer: Arrays, task: TaskSpec) -> Iterator[str]:
     scores = scores_by_label(answer)
     if (scores < task.score_threshold).all():
         yield _nothing_shown("label", scores, task)
+    elif scores.shape[1] > 1 and (scores >= task.score_threshold).all():
+        yield (
+            f"every label of all {len(scores)} pictures reaches the score threshold {task.score_threshold:g} (the "
+            f"lowest score is {scores.min():.3g}), so that users see them all. Write a higher `score_threshold` into "
+            "`task`; where the scores are logits, write `outputs: {scores: sigmoid}`"
+        )
     elif len(scores) > 1 and np.ptp(scores, axis=0).max() < _SAME:
         yield _constant("scores")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,13 +17,14 @@ from saccade.export.network import Network
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.chance import chance_of
-from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence, accuracy_of
+from saccade.export.qualification.evidence import accuracy_of
 from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.metric_figures import metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.plain_answers import plain_answer
-from saccade.export.qualification.plausibility import RAW_PICTURES, answer_faults, exchanged_labels, raw_faults
+from saccade.export.qualification.plausibility import RAW_PICTURES, answer_faults, raw_faults
 from saccade.export.qualification.qualify_report import ReferenceFigure
+from saccade.export.qualification.truth_faults import truth_faults
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
 from saccade.export.steps import StepContext
@@ -58,7 +58,7 @@ def run_reference(context: StepContext) -> Detail:
         (
             *raw_faults(network.form, _raw_outputs(network, recipe, split.images[:RAW_PICTURES])),
             *answer_faults(arrays, recipe.task, recipe.preprocess, len(recipe.labels)),
-            *_exchanged(evidence, recipe),
+            *(truth_faults(arrays, evidence, split, recipe.task, recipe.labels) if recipe.gate.needs_labels else ()),
         )
     )
     figure = ReferenceFigure(
@@ -81,15 +81,6 @@ def run_reference(context: StepContext) -> Detail:
     stored = StoredReference(figure=figure, operating_point=None if operating is None else operating[0])
     (context.out / METRIC_FILE).write_text(stored.model_dump_json(indent=2))
     return {**(judged if recipe.gate.needs_labels else without_labels), "test_sha256": split.sha256}
-
-
-def _exchanged(evidence: Evidence, recipe: Recipe) -> Iterator[str]:
-    if not recipe.gate.needs_labels:
-        return
-    if isinstance(evidence, ClassifyEvidence):
-        yield from exchanged_labels(evidence.confusion(), evidence.class_images(), recipe.labels)
-    elif isinstance(evidence, SegmentEvidence):
-        yield from exchanged_labels(evidence.confusions.sum(0), evidence.class_images(), recipe.labels)
 
 
 def eager_answers(network: Network, recipe: Recipe, split: ImageSplit) -> Answer:
