@@ -28,7 +28,7 @@ from saccade.export.data.findings import Findings, readable
 from saccade.export.data.folder_data import Listing, image_limit, list_pictures
 from saccade.export.data.image_split import Split
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
-from saccade.export.data.overlap import Fingerprints, overlap_of, repeated
+from saccade.export.data.overlap import Fingerprints, overlap_of, repeats_of
 from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
@@ -87,6 +87,9 @@ class _Tally:
                 self.contradictions.append((first, facts.path))
 
     def facts(self, used: int) -> SplitFacts:
+        prints = self.prints()
+        # the train split is not measured on, so copies in it flatter nothing
+        repeats = repeats_of(prints) if self.name in ("tuning", "test") else None
         by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
         shown = [by_area[0], self.sizes.most_common(1)[0][0], by_area[-1]] if by_area else []
         return SplitFacts(
@@ -94,7 +97,9 @@ class _Tally:
             source=str(self.source),
             images=len(self.paths),
             used=min(used, len(self.paths)),
-            repeated=repeated(self.prints()),
+            repeated=len(prints.digests) - len(set(prints.digests)),
+            near_repeats=repeats.near if repeats else 0,
+            near_example=_named(repeats.near_pair) if repeats else None,
             sizes=tuple(f"{width}x{height}" for width, height in shown),
             size_count=len(self.sizes),
             objects=tuple(self.objects[label] for label in range(self.labels)),

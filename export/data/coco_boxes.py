@@ -26,6 +26,14 @@ from saccade.export.data.pictures import BoxTruth, Picture
 from saccade.export.errors import DataRefused
 
 COCO_FILES = ("annotations.json", "_annotations.coco.json")
+_JSON_WORDS = {  # msgspec's names of kinds
+    "int": "a number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
 Box = tuple[float, float, float, float]
 
 
@@ -139,9 +147,13 @@ def _invalid_sentence(path: Path, problem: str) -> str:
     kinds = re.fullmatch(r"Expected `(.+)`, got `(.+)`", what)
     if kinds is None:  # a key is missing
         return f"{path} is not COCO's format: {what[0].lower()}{what[1:]}" + (f" in {place}" if place else "")
-    if kinds[2] == "str" and kinds[1].startswith("int"):
+    wanted = [_JSON_WORDS.get(kind, kind) for kind in kinds[1].split(" | ")]
+    if kinds[2] == "str" and "a number" in wanted:
         return f'{path}: {place} is text and COCO has a number there: write 1, not "1"'
-    return f"{path} is not COCO's format: {place or 'the document'} is {kinds[2]}, not {kinds[1]}"
+    if kinds[2] == "float" and "a number" in wanted:
+        return f"{path}: {place} is a fraction and COCO has a whole number there: write 1, not 1.0"
+    found, other = _JSON_WORDS.get(kinds[2], kinds[2]), " or ".join(dict.fromkeys(wanted))
+    return f"{path}: {place or 'the document'} is {found} and COCO has {other} there: write it as COCO's format does"
 
 
 def _ensure_consistent(path: Path, document: CocoFile) -> None:

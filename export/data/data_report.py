@@ -17,6 +17,8 @@ class SplitFacts(Frozen):
     images: int
     used: int  # number of pictures that a run uses, because runs have limits
     repeated: int  # number of pictures that occur in the split twice
+    near_repeats: int = 0  # number of pictures that are another of the split, saved again, mirrored or brightened
+    near_example: tuple[str, str] | None = None
     sizes: tuple[str, ...]  # the smallest, the most frequent and the largest size, such as 640x480
     size_count: int  # number of different sizes
     objects: tuple[int, ...]  # number of objects by label
@@ -69,6 +71,11 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
             return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
         case Task.SEGMENT if not occurring:
             return [f"{where} has no labelled pixel (every mask is 255 throughout): label them with class ids"]
+        case Task.SEGMENT if len(occurring) == 1 and occurring != [background or 0] and len(labels) > 1:
+            return [
+                f"{where} shows only {labels[occurring[0]]!r} where it is labelled, so a mask of that alone would be "
+                "perfect: label the other pixels too, or check that masks hold class ids and 255 for no label"
+            ]
         case Task.SEGMENT if occurring == [background or 0] and len(labels) > 1:
             return [
                 f"{where} shows only {labels[occurring[0]]!r}, so a network that finds nothing would be perfect: add "
@@ -97,6 +104,11 @@ def truth_notes(labels: Sequence[str], split: SplitFacts) -> list[str]:
         notes.append(f"split {split.name!r} never shows {some}: nothing is measured of them")
     if split.repeated:
         notes.append(f"split {split.name!r} has {pictures_word(split.repeated)} twice, pixel for pixel")
+    if split.near_example:
+        notes.append(
+            f"split {split.name!r} has {pictures_word(split.near_repeats)} that nearly repeat others, such as "
+            f"{' and '.join(split.near_example)}: its intervals take each for a picture of its own"
+        )
     return notes
 
 

@@ -15,6 +15,7 @@ from saccade.export.errors import DataRefused
 
 LABEL_TABLE = "_classes.csv"
 _SHOWN = {"0": False, "1": True}
+_SEPARATORS = ",;\t"  # spreadsheets write a semicolon where the comma is decimal
 
 
 def label_pictures(
@@ -58,7 +59,9 @@ def _part_pictures(root: Path, labels: Sequence[str], in_order: bool, findings: 
 def _rows(path: Path) -> list[list[str]]:
     """Reads all rows, the head first. Raises DataRefused when there is no head with a label."""
     try:
-        rows = [[value.strip() for value in row] for row in csv.reader(text_of(path).splitlines())]
+        lines = text_of(path).splitlines()
+        between = max(_SEPARATORS, key=(lines[0] if lines else "").count)
+        rows = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=between)]
     except FileNotFoundError:
         raise DataRefused(
             f"{path} is not there: a network of several labels per picture needs it, with a head `filename, label, "

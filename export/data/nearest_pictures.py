@@ -46,7 +46,10 @@ class Nearest:
 
 
 def nearest_pictures(first: Thumbnails, second: Thumbnails, form: Form, reach: float) -> Nearest:
-    """Finds for each of `first` the nearest of `second` in any position; `form` makes values of thumbnails."""
+    """Finds for each of `first` the nearest of `second` in any position; `form` makes values of thumbnails.
+
+    Where both are one array, each picture's nearest is another one.
+    """
     result = Nearest(np.zeros(len(first), np.int64), *(np.full(len(first), np.inf, np.float32) for _ in range(2)))
     looks = [_sorted_cells(form(first[start : start + _BLOCK])) for start in range(0, len(first), _BLOCK)]
     for low in range(0, len(second), _BLOCK):
@@ -54,11 +57,15 @@ def nearest_pictures(first: Thumbnails, second: Thumbnails, form: Form, reach: f
         look = _sorted_cells(others)
         for number, own in enumerate(looks):
             is_within = _least_squares([own], look) <= reach**2
+            if first is second and low == number * _BLOCK:
+                np.fill_diagonal(is_within, val=False)
             rows, columns = np.flatnonzero(is_within.any(1)), np.flatnonzero(is_within.any(0))
             if rows.size:
                 rows += number * _BLOCK
                 squares = _least_squares(positions(form(first[rows])), others[columns])
                 squares[squares > reach**2] = np.inf
+                if first is second:
+                    squares[rows[:, None] == low + columns] = np.inf
                 result.take(rows, low + columns, squares)
     return Nearest(result.place, np.sqrt(result.best), np.sqrt(result.runner_up))
 

@@ -60,9 +60,19 @@ def overlap_of(first: Fingerprints, second: Fingerprints) -> Overlap:
     return Overlap(len(equal), len(near), _pair(first, second, equal), _pair(first, second, near))
 
 
-def repeated(prints: Fingerprints) -> int:
-    """Returns how many pictures repeat an earlier one of the split."""
-    return len(prints.digests) - len(set(prints.digests))
+def repeats_of(prints: Fingerprints) -> Overlap:
+    """Returns how many pictures of a split repeat another of it."""
+    first_by_digest: dict[bytes, int] = {}
+    equal = {
+        index: first
+        for index, each in enumerate(prints.digests)
+        if (first := first_by_digest.setdefault(each, index)) != index
+    }
+    different = np.setdiff1d(np.arange(len(prints.digests)), np.fromiter(equal, np.int64, len(equal)))
+    thumbnails = prints.thumbnails[different]
+    found = (*_brightened(thumbnails, thumbnails), *_saved_again(thumbnails, thumbnails))
+    near = {int(different[index]): int(different[place]) for index, place in found}
+    return Overlap(len(equal), len(near), _pair(prints, prints, equal), _pair(prints, prints, near))
 
 
 def _pair(first: Fingerprints, second: Fingerprints, found: dict[int, int]) -> tuple[Path, Path] | None:
@@ -89,7 +99,10 @@ def _least_peak(picture: Thumbnails, other: Thumbnails) -> float:
 
 def _brightened(first: Thumbnails, second: Thumbnails) -> Iterator[tuple[int, int]]:
     """Yields positions in `first` and `second` of pictures that differ little but for brightness and contrast."""
-    rows, columns = (np.flatnonzero(contrasts(each) >= _LEAST_CONTRAST) for each in (first, second))
-    found = nearest_pictures(first[rows], second[columns], shares_of_contrast, _SMALL_SHARE / _CLEARLY)
+    rows = np.flatnonzero(contrasts(first) >= _LEAST_CONTRAST)
+    columns = rows if first is second else np.flatnonzero(contrasts(second) >= _LEAST_CONTRAST)
+    some = first[rows]
+    others = some if first is second else second[columns]
+    found = nearest_pictures(some, others, shares_of_contrast, _SMALL_SHARE / _CLEARLY)
     for row in np.flatnonzero((found.best <= _SMALL_SHARE) & (found.best <= _CLEARLY * found.runner_up)):
         yield int(rows[row]), int(columns[found.place[row]])

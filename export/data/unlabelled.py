@@ -17,28 +17,39 @@ from saccade.models.contract.specs import Task
 def lacks_labels(
     task: Task, parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, *, multi_label: bool
 ) -> bool:
-    """Tells whether no part has what its layout keeps labels in; data with a data.yaml is not asked about."""
+    """Tells whether a part lacks what its layout keeps labels in; data with a data.yaml is not asked about."""
+    known = {plain_name(label) for label in labels}
+    return any(_lacks_labels(task, root, known, in_order, multi_label=multi_label) for root in parts.values())
+
+
+def _lacks_labels(task: Task, root: Path, known: set[str], in_order: bool, *, multi_label: bool) -> bool:
     match task:
-        case Task.CLASSIFY if multi_label or _have(parts, LABEL_TABLE):
-            return not _have(parts, LABEL_TABLE)
+        case Task.CLASSIFY if multi_label or _has(root, LABEL_TABLE):
+            return not _has(root, LABEL_TABLE)
         case Task.CLASSIFY:
-            names = {plain_name(folder.name) for root in parts.values() for folder in folders_in(root, Findings())}
-            return not (names if in_order else names & {plain_name(label) for label in labels})
+            names = {plain_name(folder.name) for folder in folders_in(root, Findings())}
+            return not (names if in_order else names & known)
         case Task.DETECT | Task.INSTANCES:
-            return not _have(parts, *COCO_FILES)
+            return not _has(root, *COCO_FILES)
         case Task.SEGMENT:
-            return not _have(parts, "masks")
+            return not _has(root, "masks")
 
 
 def unlabelled_pictures(
     task: Task, parts: Mapping[str, Path], findings: Findings, *, multi_label: bool
 ) -> dict[str, list[Picture]]:
-    """Lists every picture of each part, and notes that figures about its truth mean nothing."""
+    """Lists every picture of each part, and notes that figures about its truth mean nothing.
+
+    Where some parts are labelled, their labels are not used.
+    """
     where = " and ".join(str(root) for root in parts.values())
-    findings.note("unlabelled", f"{where}: no picture has a label, so every figure that needs the truth means nothing")
+    findings.note(
+        "unlabelled",
+        f"{where}: not all pictures have labels, so none are used, and figures that need them mean nothing",
+    )
     truth = UnlabelledTruth(task, multi_label)
     return {part: [Picture(path, truth) for path in pictures_below(root, findings)] for part, root in parts.items()}
 
 
-def _have(parts: Mapping[str, Path], *names: str) -> bool:
-    return any((root / name).exists() for root in parts.values() for name in names)
+def _has(root: Path, *names: str) -> bool:
+    return any((root / name).exists() for name in names)

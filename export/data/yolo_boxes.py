@@ -18,7 +18,7 @@ import yaml
 
 from saccade.export.data.bad_boxes import judge_bad_boxes, judge_repeated_boxes
 from saccade.export.data.findings import Findings
-from saccade.export.data.found_files import IMAGE_SUFFIXES, pictures_below, text_of
+from saccade.export.data.found_files import IMAGE_SUFFIXES, is_junk, pictures_below, text_of
 from saccade.export.data.label_names import ids_by_name, ids_in_order
 from saccade.export.data.outlines import Outline, outline_of_ring
 from saccade.export.data.pictures import BoxTruth, Picture
@@ -26,6 +26,9 @@ from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import DataRefused
 
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_LISTS = frozenset(
+    {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
+)  # beside label files, of other tools
 _FIELDS = 5  # class, x, y, width, height
 _TOLERANCE = 1.001  # fractions may exceed 1 by this factor, because they are written with few digits
 
@@ -67,10 +70,15 @@ def read_yolo_file(path: Path) -> YoloFile:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataRefused(f"{path} cannot be read as YAML: {error}") from error
     names = document.get("names") if isinstance(document, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[class_id] for class_id in range(len(names))]
+    if isinstance(names, dict) and sorted(str(key) for key in names) == sorted(str(each) for each in range(len(names))):
+        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
     if not isinstance(names, list) or not names:
         raise DataRefused(f"{path} names no classes: write `names: [first, second]`, or 0: first, 1: second, ...")
+    for name in names:
+        if isinstance(name, bool | None):
+            raise DataRefused(
+                f"{path}: YAML reads the name of a class as {name}: put yes, no, on, off or null in quotes"
+            )
     if document.get("nc") not in (None, len(names)):
         raise DataRefused(f"{path} says `nc: {document['nc']}` and names {len(names)} classes: make them agree")
     base = path.parent / str(document.get("path") or "")
@@ -130,12 +138,14 @@ def _part_pictures(
     bad: list[str] = []
     repeated: list[str] = []
     boxes = 0
+    files: dict[Path, Path] = {}  # pictures by their label file
     for path in paths:
         if (whole := os.path.abspath(path)) in seen:
             findings.skip("listed more than once", path)
             continue
         seen.add(whole)
         file = _label_path(path)
+        files[file] = path
         once: dict[tuple[float, ...], YoloRow] = {}
         rows = _rows(file, len(class_ids), findings, has_masks=has_masks, has_points=has_points)
         for numbers, row in rows:
@@ -145,9 +155,24 @@ def _part_pictures(
                 repeated.append(f"in {file}, line {row.line}")
         boxes += len(rows)
         pictures.append(Picture(path, _truth(file, list(once.values()), class_ids, has_masks=has_masks)))
+    _tell_stray_files(files, findings)
     for found, judge in ((bad, judge_bad_boxes), (repeated, judge_repeated_boxes)):
         judge(str(places[0]), len(found), boxes, found[0] if found else "", max_bad, findings)
     return pictures
+
+
+def _tell_stray_files(files: Mapping[Path, Path], findings: Findings) -> None:
+    """Tells of label files that no picture has; one that has another name only by its case was meant."""
+    missed = {str(file).casefold(): file for file in files if not file.exists()}
+    for folder in sorted({file.parent for file in files if file.parent.is_dir()}):
+        for found in sorted(folder.iterdir()):
+            if found.suffix.lower() != ".txt" or found in files or found.name in _LISTS or is_junk(found.name):
+                continue
+            meant = missed.get(str(found).casefold())
+            if meant is None:
+                findings.skip("a label file without a picture", found)
+            else:
+                findings.complain("case of a label file", f"{found} would not be read: rename it to {meant.name}")
 
 
 def _pictures_at(place: Path, findings: Findings) -> Iterator[Path]:

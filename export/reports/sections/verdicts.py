@@ -72,10 +72,11 @@ def _operating_blocks(report: ExportReport) -> list[Block]:
     if eager is None:
         return []
     name = eager.metric.name
+    matched = "; boxes at IoU 0.5" if report.task.has_boxes else ""
     text = (
         f"From score {eager.score_threshold:g}, which is what a request gets when it names none, the eager network "
         f"reaches {name} {eager.metric.value:.4f} (precision {eager.precision:.4f}, recall {eager.recall:.4f}, F1 "
-        f"{eager.f1:.4f}; boxes at IoU 0.5). A variant passes at both or at neither."
+        f"{eager.f1:.4f}{matched}). A variant passes at both or at neither."
     )
     header = (
         "variant",

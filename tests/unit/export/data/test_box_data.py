@@ -89,6 +89,9 @@ def test_roboflow_folders_are_splits_with_a_file_each(tmp_path: Path) -> None:
         (lambda d: d["images"][6].update(file_name="absent.png"), "absent.png cannot be read (No such file"),
         (lambda d: d["images"][6].update(width=36, height=48), "6.png is 48x36 after its orientation"),
         (lambda d: d["images"][6].update(width=640), "6.png is 48x36, and its annotations say 640x36"),
+        (lambda d: d["images"][0].update(id=0.0), "images[0].id is a fraction and COCO has a whole number there"),
+        (lambda d: d["annotations"][0].update(bbox=["4", 5, 10, 12]), 'bbox[0] is text and COCO has a number there'),
+        (lambda d: d["annotations"][0].update(bbox={"x": 4}), "bbox is an object and COCO has a list or null there"),
         (lambda d: d.pop("categories"), "missing required field `categories`"),
         (lambda d: d["annotations"].clear(), "has no object in any picture"),
     ],
@@ -341,6 +344,31 @@ def test_faults_of_yolo_files_are_named(tmp_path: Path, line: str, text: str) ->
     assert str(tmp_path) in complaint
 
 
+def test_label_files_that_no_picture_has_are_counted_and_another_case_is_refused(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    labels = tmp_path / "train" / "labels"
+    save(labels / "elsewhere.txt", b"0 0.5 0.5 0.25 0.5")
+    save(labels / "classes.txt", b"red\ngreen\nblue")
+
+    report = checked(tmp_path, Task.DETECT)
+    (labels / "0.txt").rename(labels / "0.TXT")
+
+    assert report.complaints == ()
+    assert any("1 skipped, a label file without a picture" in text for text in report.skipped)
+    assert "0.TXT would not be read: rename it to 0.txt" in only_complaint(checked(tmp_path, Task.DETECT))
+
+
+def test_numbers_of_classes_may_be_in_quotes(tmp_path: Path) -> None:
+    yolo_folder(tmp_path)
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(text.partition("names:")[0] + 'names: {"2": blue, "0": red, "1": green}')
+
+    report = checked(tmp_path, Task.DETECT, order="sorted")
+
+    assert report.complaints == ()
+    assert sum(sum(split.objects) for split in report.splits) > 0
+
+
 def test_a_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     yolo_folder(tmp_path)
     (tmp_path / "train" / "labels" / "0.txt").write_bytes(b"\xff\x00\xfe\x81")
@@ -356,6 +384,7 @@ def test_a_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("val: nowhere\nnames: [red, green, blue]", "`val: nowhere` is not there"),
         ("val: valid/images\ntrain: train/images\nnames: [red, green, black]", "'black' is none of the 3 labels"),
         ("a: [", "cannot be read as YAML"),
+        ("val: valid/images\nnames: [red, yes, blue]", "YAML reads the name of a class as True"),
         ("val: valid/images\nnc: 4\nnames: [red, green, blue]", "says `nc: 4` and names 3 classes"),
     ],
 )  # fmt: skip

@@ -47,6 +47,17 @@ def test_a_row_says_every_label_of_its_picture(tmp_path: Path) -> None:
     assert LabelsSample(b"", (0, 2)).is_shown(3).tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("between", [";", "\t"])
+def test_spreadsheets_may_separate_columns_otherwise(tmp_path: Path, between: str) -> None:
+    root = written(tmp_path, "a.png, 1, 0, 1")
+    for table in root.glob("*/_classes.csv"):
+        table.write_text(table.read_text().replace(",", between))
+
+    samples, _ = folder_samples(Task.CLASSIFY, LABELS, DATA, root, "test", multi_label=True)
+
+    assert [sample.class_ids for sample in samples if isinstance(sample, LabelsSample)] == [(0, 2)]
+
+
 def test_pictures_without_a_row_are_skipped_and_said(tmp_path: Path) -> None:
     findings = Findings()
 

@@ -51,6 +51,7 @@ def test_a_mask_of_the_unturned_picture_is_refused(tmp_path: Path) -> None:
         ((0, 1, 7), "has class id 7, the recipe has 3 labels: write ids 0 to 2, or 255"),
         ((0,), "shows only 'red', so a network that finds nothing would be perfect"),
         ((0, 255), "check that masks hold class ids and not 0 and 255"),
+        ((1, 255), "so a mask of that alone would be perfect"),
         ((255,), "has no labelled pixel"),
     ],
 )

@@ -137,6 +137,21 @@ def test_few_near_copies_are_shown_with_their_share(tmp_path: Path) -> None:
     assert pair.near_example is not None
 
 
+@pytest.mark.parametrize("disguise", [_saved_again, _mirrored_and_turned, _darker])
+def test_copies_inside_the_test_split_are_counted(tmp_path: Path, disguise: Disguise) -> None:
+    split_folders(tmp_path, each=8)
+    first, second, *_ = sorted((tmp_path / "test" / "red").rglob("*.png"))
+    (tmp_path / "test" / "red" / "again.jpg").write_bytes(disguise(first))
+    (tmp_path / "test" / "red" / "copy.png").write_bytes(second.read_bytes())
+
+    report = checked(tmp_path, Task.CLASSIFY)
+
+    split = next(split for split in report.splits if split.name == "test")
+    assert (split.repeated, split.near_repeats) == (1, 2)
+    assert any(f"nearly repeat others, such as {tmp_path}" in note and first.name in note for note in report.notes)
+    assert all(other.near_repeats == 0 for other in report.splits if other.name != "test")
+
+
 def test_noise_of_one_colour_is_no_copy(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("calibration", "tuning", "test"):

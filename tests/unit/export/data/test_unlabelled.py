@@ -28,7 +28,7 @@ from tests.support.data_folders import (
 )
 
 PARITY = {"mode": "parity"}
-NOTE = "no picture has a label, so every figure that needs the truth means nothing"
+NOTE = "not all pictures have labels, so none are used, and figures that need them mean nothing"
 
 
 def flat(root: Path, images: int = 24) -> None:
@@ -89,6 +89,18 @@ def test_annotations_of_nothing_are_no_complaint_for_parity(tmp_path: Path) -> N
 
     assert checked(tmp_path, Task.DETECT, gate=PARITY).complaints == ()
     assert "has no object in any picture" in checked(tmp_path, Task.DETECT).complaints[0]
+
+
+def test_labels_of_some_splits_only_are_not_used_for_parity(tmp_path: Path) -> None:
+    for place, split in enumerate(("calibration", "tuning", "test")):
+        for number in range(4 + place):
+            save(tmp_path / split / "images" / f"{number}.png", encoded(picture(100 + 10 * place + number)))
+    mask_folders(tmp_path / "test")
+
+    report = checked(tmp_path, Task.SEGMENT, gate=PARITY)
+
+    assert report.complaints == ()
+    assert is_unlabelled(report)
 
 
 def test_labels_that_are_there_are_read_for_parity_too(tmp_path: Path) -> None:
