@@ -87,6 +87,8 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
     for variant in () if report is None else report.variants:
         if not variant.gate.accepted:
             yield f"{model}: {denial_text(variant.qualify.variant, variant.gate)}"
+    if report is not None and report.unmeasured_labels():
+        yield f"{model}: not measured, because no test picture shows them: {report.unmeasured_labels()}"
     lost = [each.step for each in results if each.status == "lost"]
     without = f"; could not be made: {', '.join(lost)}" if lost else ""
     if last.step == "publish" and last.status in ("done", "cached"):

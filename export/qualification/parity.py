@@ -16,6 +16,7 @@ from saccade.models.metrics.metrics import scores_by_label
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # below this score, rounding decides the order of detections
+_TIE = 1e-5  # difference of scores below which rounding decides the order of classes
 _COUNTS = 3  # position of the tensor that has no rows
 _OTHER_CLASS = 1e6  # distance in pixels that makes a row of another class the last choice
 
@@ -35,10 +36,8 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
             return difference([scores_by_label(found)], [scores_by_label(expected)])
         case Task.CLASSIFY:
             is_confident = expected[0] >= _CONFIDENT
-            return difference(
-                [found[0], found[1][is_confident]],
-                [expected[0], expected[1][is_confident]],
-            )
+            ids = np.where(_are_tied(found, expected), expected[1], found[1])
+            return difference([found[0], ids[is_confident]], [expected[0], expected[1][is_confident]])
         case Task.DETECT | Task.INSTANCES:
             left, right = paired_detections(found, expected)
             # Prototypes belong to the whole image, and are compared as they are.
@@ -47,6 +46,17 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
             return difference([*left, found[1]], [*right, expected[1]])
         case Task.SEGMENT:
             return difference(found, expected)
+
+
+def _are_tied(found: Arrays, expected: Arrays) -> NDArray[np.bool_]:
+    """Tells which ids found (n, k) have nearly the score that is expected at their rank, as a ReLU's zeros have.
+
+    A class that is not expected among the first has at most the last score of them.
+    """
+    is_listed = found[1][:, :, None] == expected[1][:, None, :]  # (n, k found, k expected)
+    listed = np.where(is_listed, expected[0][:, None, :], 0.0).sum(2)
+    scores = np.where(is_listed.any(2), listed, expected[0][:, -1:])
+    return np.asarray(np.abs(scores - expected[0]) <= _TIE)
 
 
 def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:

@@ -124,14 +124,14 @@ def _label_faults(answer: Arrays, task: TaskSpec) -> Iterator[str]:
     scores = scores_by_label(answer)
     if (scores < task.score_threshold).all():
         yield _nothing_shown("label", scores, task)
+    elif len(scores) > 1 and np.ptp(scores, axis=0).max() < _SAME:
+        yield _constant("scores")
     elif scores.shape[1] > 1 and (scores >= task.score_threshold).all():
         yield (
             f"every label of all {len(scores)} pictures reaches the score threshold {task.score_threshold:g} (the "
             f"lowest score is {scores.min():.3g}), so that users see them all. Write a higher `score_threshold` into "
             "`task`; where the scores are logits, write `outputs: {scores: sigmoid}`"
         )
-    elif len(scores) > 1 and np.ptp(scores, axis=0).max() < _SAME:
-        yield _constant("scores")
 
 
 def _nothing_shown(what: str, scores: NDArray[Any], task: TaskSpec) -> str:

@@ -17,6 +17,7 @@ from saccade.models.contract.specs import Frozen, Normalisation, PreprocessSpec,
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
 REPORT_HTML = "report.html"
+_NAMED = 6  # labels
 _MOST_CLASSES, _WORST_CLASSES = 50, 20  # larger tables and plots cannot be read
 
 
@@ -96,6 +97,12 @@ class ExportReport(Frozen):
     forms: dict[str, dict[str, str | float | int | bool]] = Field(default_factory=dict)
     sparsity: SparsityReport | None = None  # None: no variant has 2:4 weights
     quantized_layers: dict[str, tuple[QuantizedLayer, ...]] = Field(default_factory=dict)  # by variant
+
+    def unmeasured_labels(self) -> str:
+        """Names the labels that no test picture shows; empty where all occur, or where nothing is judged."""
+        figures = self.variants[0].qualify.per_class if self.variants and self.thresholds.needs_labels else ()
+        absent = [label for label, figure in zip(self.labels, figures, strict=False) if figure is None]
+        return ", ".join(absent[:_NAMED]) + (f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else "")
 
     def shown_classes(self) -> list[int]:
         """Returns all classes, or of many only those that the first variant does least well."""

@@ -49,6 +49,8 @@ def verdict_section(report: ExportReport) -> Section:
         header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
         blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
         blocks += _operating_blocks(report)
+        if report.unmeasured_labels():
+            blocks.append(Text(f"No test picture shows {report.unmeasured_labels()}: nothing is known of them.", "bad"))
     # Below the table: beside it nobody would see them on a phone.
     blocks += [
         Text(f"{variant.qualify.variant} {told.text}: {reason(variant.gate)}.", told.tone)

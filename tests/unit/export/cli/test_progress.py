@@ -13,6 +13,9 @@ from saccade.export.cli.exports import verdict_lines
 from saccade.export.cli.progress import facts_in_words, progress_listener
 from saccade.export.pipeline import RunSettings
 from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.reports.export_report import VariantReport
+from saccade.export.reports.report_files import markdown
+from tests.support.reports import LABELS, check, decision, qualified, whole_report
 
 DONE = StepResult("wrap", "done", None, 1.25, {"parameters": 25_557_032, "folds": 3, "ops": "Conv 53, " * 20})
 FAILED = StepResult("calibrate", "failed", None, 0.5, {"error": "too few pictures " * 10})
@@ -110,3 +113,15 @@ def test_the_verdict_names_what_could_not_be_made() -> None:
     (line,) = verdict_lines("owls", [lost, StepResult("publish", "done", None, 1.0, PUBLISHED)], None)
 
     assert line.endswith("with fp32; could not be made: precision.int8-cpu; unsigned")
+
+
+def test_labels_that_no_test_picture_shows_are_named_with_the_verdict() -> None:
+    figures = (None, *(0.9 for _ in LABELS[1:]))
+    report = whole_report(
+        variants=(VariantReport(qualify=qualified("fp32", per_class=figures), gate=decision(check("parity"))),)
+    )
+
+    lines = list(verdict_lines("owls", [StepResult("publish", "done", None, 1.0, PUBLISHED)], report))
+
+    assert lines[0] == f"owls: not measured, because no test picture shows them: {LABELS[0]}"
+    assert f"No test picture shows {LABELS[0]}: nothing is known of them." in markdown(report)

@@ -117,6 +117,7 @@ def test_the_order_of_equal_labels_is_no_difference() -> None:
     [
         (np.full((4, 3), 0.4), "no label of 4 pictures reaches the score threshold 0.5 .the best is at 0.4"),
         (np.full((4, 3), 0.6), "every picture gets the same scores"),
+        (0.6 + np.arange(12).reshape(4, 3) / 100, "every label of all 4 pictures reaches the score threshold 0.5"),
         (np.full((4, 3), 1.7), "scores reach from 1.7 to 1.7 .*`outputs: {scores: sigmoid}`"),
     ],
 )

@@ -103,6 +103,17 @@ def test_swapped_ids_of_tiny_scores_do_not_count() -> None:
     assert wrong.id_disagreement == 1.0
 
 
+def test_ids_of_equal_scores_may_change_places_and_others_may_not() -> None:
+    scores = np.array([[0.4, 0.2, 0.2]], np.float32)
+
+    expected = [scores, np.array([[4, 2, 1]])]
+    tied = [answer_difference([scores, np.array([ids])], expected, Task.CLASSIFY) for ids in ([4, 1, 2], [4, 9, 2])]
+    wrong = [answer_difference([scores, np.array([ids])], expected, Task.CLASSIFY) for ids in ([2, 4, 1], [9, 2, 1])]
+
+    assert [each.id_disagreement for each in tied] == [0.0, 0.0]
+    assert all(each.id_disagreement > 0.3 for each in wrong)
+
+
 def test_detections_are_paired_before_they_are_compared() -> None:
     boxes = np.array([[[0, 0, 9, 9], [20, 20, 30, 30], [0, 0, 0, 0]]], np.float32)
     scores = np.array([[0.8, 0.8, 0.01]], np.float32)
