@@ -10,12 +10,20 @@ from functools import partial
 from typing import TypeVar
 
 from saccade.service.api.cancellation import Cancellation
+from saccade.service.api.decode_room import DecodeRoom
 from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
 from saccade.service.running_mean import RunningMean
 
 _LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
+# Bytes for pictures that are being decoded: one of 12 megapixels takes 84 MB where it must be turned.
+_LEAST_ROOM, _ROOM_PER_THREAD = 512 * 2**20, 64 * 2**20
 ResultT = TypeVar("ResultT")
+
+
+def decode_room_bytes(threads: int) -> int:
+    """Returns how much memory all pictures that this many threads decode may take together."""
+    return max(_LEAST_ROOM, threads * _ROOM_PER_THREAD)
 
 
 class ImageThreads:
@@ -23,6 +31,7 @@ class ImageThreads:
 
     def __init__(self, pool: ThreadPoolExecutor, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._pool = pool
+        self._room = DecodeRoom(decode_room_bytes(threads))
         self._threads = threads
         self._clock = clock
         self._jobs = 0
@@ -48,16 +57,21 @@ class ImageThreads:
             self._jobs -= 1
             self._mean_job_s.add(self._clock() - start_s)
 
-    async def run(self, permit: Permit, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
+    async def run(
+        self, permit: Permit, work: Callable[[], ResultT], cancellation: Cancellation, memory_bytes: int = 0
+    ) -> ResultT:
         """Runs `work` in a thread, and holds the permit until the thread no longer uses the slot.
 
-        When the request is cancelled, work that has not begun is dropped.
+        Work that takes much memory waits until there is room for it. When the request is cancelled, work that has not
+        begun is dropped.
         """
+        held = await self._room.enter(memory_bytes, cancellation)
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[ResultT] = loop.create_future()
 
         def end() -> None:
             self._jobs -= 1
+            self._room.leave(held)
             permit.release()
 
         def done(seconds: float, outcome: Callable[[], None]) -> None:
@@ -83,7 +97,11 @@ class ImageThreads:
             if not job.cancelled() and job.cancel():
                 end()
 
-        cancellation.ensure_left()
+        try:
+            cancellation.ensure_left()
+        except SaccadeError:
+            self._room.leave(held)
+            raise
         permit.hold()
         self._jobs += 1
         job = self._pool.submit(run)

@@ -13,6 +13,7 @@ from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.slots import Permit
 from saccade.service.ipc.tensor_slots import TensorPlace
+from saccade.service.vision.decoding_memory import decoding_bytes
 from saccade.service.vision.image_decoder import ImageLimits, read_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
 
@@ -88,4 +89,5 @@ class SlotFilling:
 
         if header is not None and self._lag.age_s() < _LONGEST_INLINE_LAG_S:
             return self._threads.run_inline(work)
-        return await self._threads.run(permit, work, cancellation)
+        memory = decoding_bytes(image, self._limits.max_pixels)
+        return await self._threads.run(permit, work, cancellation, memory)

@@ -32,7 +32,7 @@ UInt8Array = NDArray[np.uint8]
 
 JPEG_MAGIC, _PNG_MAGIC, _BMP_MAGIC, _WEBP_MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF"
 _MAX_SIDE = 65_500  # what JPEG itself allows
-_TURBO_COLOURS = frozenset({"YCbCr", "Gray"})  # it does not convert CMYK; plain RGB may be lossless
+TURBO_COLOURS = frozenset({"YCbCr", "Gray"})  # it does not convert CMYK; plain RGB may be lossless
 # A scan of a progressive JPEG visits every pixel, 1.2 ns each, even with next to no bytes. Writers make 10 to 20 scans.
 _MAX_SCANS, _USUAL_SCANS, _MAX_SCANNED_PIXELS = 100, 20, 1_500_000_000
 _RUN_LENGTH_CODED = (1, 2)  # compression of a BMP; Pillow decodes it in Python
@@ -130,7 +130,7 @@ def jpeg_header(data: bytes) -> JpegHeader | None:
 
 
 def _read_jpeg(data: bytes, limits: ImageLimits, header: JpegHeader | None) -> ReadImage:
-    if header is None or header.colorspace not in _TURBO_COLOURS:
+    if header is None or header.colorspace not in TURBO_COLOURS:
         return ReadImage(_unusual_jpeg_pixels(data, limits))
     limits.ensure(header.width, header.height)
     if not header.is_one_scan:
