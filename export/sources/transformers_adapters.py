@@ -54,7 +54,7 @@ def detections_of(config: Any) -> int:
 
 
 class Logits(nn.Module):
-    """`model(images).logits`."""
+    """`model(images).logits`, or what PP-LCNet's classifier gives in their place: its head's output as a state."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -62,10 +62,13 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         outputs = self.model(pixel_values=images)
-        if not hasattr(outputs, "logits"):  # PP-LCNet's classifier, which answers probabilities under another name
+        if "logits" in outputs:
+            found: Tensor = outputs.logits
+        elif (state := outputs.get("last_hidden_state")) is not None and state.ndim == 2:
+            found = state
+        else:
             raise SourceError(f"{type(self.model).__name__} gives no logits; export it to ONNX and say `source: onnx`")
-        logits: Tensor = outputs.logits
-        return logits
+        return found
 
 
 class MaskedClasses(nn.Module):

@@ -34,6 +34,8 @@ class Entry:
     def id(self) -> str:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
+        if self.task is Task.INSTANCES:  # the same network may also be a row of another task
+            name = f"{name}-instances"
         slug = _OUR_MODULES.sub("ours-", name.lower()).replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
@@ -162,6 +164,17 @@ _SEGMENTERS: tuple[Entry, ...] = (
     _transformers(_DENSE_HEADS, "mask2former", task=Task.SEGMENT, preprocess=_square(256), time_limit_s=1200.0),
 )
 
+_INSTANCES: tuple[Entry, ...] = (
+    *_torchvision(
+        "Mask R-CNN",
+        "maskrcnn_resnet50_fpn",
+        task=Task.INSTANCES,
+        preprocess=_boxed(320),
+        time_limit_s=1800.0,
+    ),
+    _transformers(_DENSE_HEADS, "mask2former", task=Task.INSTANCES, preprocess=_square(256), time_limit_s=1800.0),
+)
+
 _OURS: tuple[Entry, ...] = (
     _ours("ResNet-style classifier", "saccade.models.networks.resnet:digits_classifier", preprocess=_square(64)),
     _ours(
@@ -237,7 +250,7 @@ DRAWN: tuple[Entry, ...] = (
     _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *_TRAINED, *DRAWN)
+ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_OURS, *_FILES, *_TRAINED, *DRAWN)
 
 
 def entry_of(entry_id: str) -> Entry:
