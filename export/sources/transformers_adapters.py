@@ -179,8 +179,14 @@ def _detector(model: nn.Module, model_type: str, request: NetworkRequest) -> Net
 
 
 def _corners(boxes: Tensor) -> Tensor:
-    """Centre x, centre y, width, height to x1 y1 x2 y2."""
+    """Centre x, centre y, width, height to x1 y1 x2 y2; of a quadrilateral, the box around it.
+
+    Quadrilaterals are a centre and four offsets, each half a picture too large: PP-DocLayoutV4's own form.
+    """
     centres, sizes = boxes[..., :2], boxes[..., 2:]
+    if sizes.shape[-1] > 2:
+        points = centres.unsqueeze(-2) + sizes.unflatten(-1, (-1, 2)) - 0.5
+        return torch.cat([points.amin(dim=-2), points.amax(dim=-2)], dim=-1)
     return torch.cat([centres - 0.5 * sizes, centres + 0.5 * sizes], dim=-1)
 
 

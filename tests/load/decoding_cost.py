@@ -62,7 +62,9 @@ def deploy_graph(file: Path, pictures: Sequence[Path], work: Path) -> tuple[Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
-    parser.add_argument("pictures", type=Path, nargs="*", help="otherwise some are generated; every second one is timed")
+    parser.add_argument(
+        "pictures", type=Path, nargs="*", help="otherwise some are generated; every second one is timed"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=30)

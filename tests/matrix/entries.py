@@ -246,8 +246,15 @@ DRAWN: tuple[Entry, ...] = (
     *_timm(_BY_LOT, "dla60_res2next", "lcnetv2_large", "lowformer_b1", "res2net50_26w_4s", "efficientformer_l1"),
     *_timm(_BY_LOT, "vit_pe_core_tiny_patch16_384", "nextvit_small", "test_efficientnet_ln"),
     *(_transformers(_BY_LOT, name) for name in ("pp_lcnet", "hiera", "timm_wrapper", "pvt", "mobilenet_v1")),
-    _transformers(_BY_LOT, "pp_doclayout_v4", task=Task.DETECT, time_limit_s=1200.0),
-    _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
+    _transformers(_BY_LOT, "pp_doclayout_v4", arguments=_FEW_QUERIES, **_DETR_AT_320),
+    _transformers(
+        _BY_LOT,
+        "rf_detr",
+        task=Task.DETECT,
+        arguments=_FEW_QUERIES,
+        preprocess=_square(336),
+        time_limit_s=1200.0,
+    ),
 )
 
 ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_OURS, *_FILES, *_TRAINED, *DRAWN)
