@@ -289,7 +289,7 @@ def test_turned_photo_is_shown_as_the_answer_is(page: Page, size: tuple[int, int
         f"""import("/playground/pictures.js").then(async ({{ bitmapOf, fitBitmap }}) => {{
             const bytes = Uint8Array.from(atob("{photo}"), (letter) => letter.charCodeAt(0));
             const file = new Blob([bytes], {{ type: "image/jpeg" }});
-            const image = {{ file, bitmap: await bitmapOf(file, "from-image") }};
+            const image = {{ file, bitmap: await bitmapOf(file) }};
             await fitBitmap(image, {{ width: {size[0]}, height: {size[1]} }});
             return [image.bitmap.width, image.bitmap.height];
         }})"""

@@ -100,7 +100,7 @@ async function takeImages(files) {
 }
 
 async function imageOf(file) {
-  return { file, url: URL.createObjectURL(file), bitmap: await bitmapOf(file, "from-image") };
+  return { file, url: URL.createObjectURL(file), bitmap: await bitmapOf(file) };
 }
 
 function showImages() {
