@@ -13,7 +13,7 @@ from saccade.export.recipe import Recipe
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES
-from tests.matrix.documents import labels_of, recipe_document, resized, source_document
+from tests.matrix.documents import labels_of, recipe_document, resized, small_batches, source_document
 from tests.matrix.entries import ENTRIES, Entry, entry_of
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
@@ -96,6 +96,12 @@ def test_plans_of_another_size_change_nothing_else() -> None:
     larger = resized(document, entry.plan_size)
     assert larger["preprocess"] == {"width": 2048, "height": 1024, "fit": "letterbox"}
     assert {**larger, "preprocess": None} == {**document, "preprocess": None}
+
+
+def test_small_batches_make_a_valid_recipe_too() -> None:
+    document = small_batches(recipe_document(entry_of("timm-resnet50"), "network.safetensors"))
+    recipe = Recipe.model_validate({**document, "preprocess": _SIZE})
+    assert recipe.allowed_batch_sizes == recipe.qualify.parity_batch_sizes == (1, 3)
 
 
 def test_our_factories_exist() -> None:
