@@ -156,7 +156,7 @@ class SetPrediction(nn.Module):
         with QueriesInOrder(self.queries):
             outputs = self.model(pixel_values=images, **masks)
         logits, shares = outputs.logits, outputs.pred_boxes
-        boxes = _corners(shares) * _content_sizes(inside, images.dtype).unsqueeze(1)
+        boxes = corners(shares) * _content_sizes(inside, images.dtype).unsqueeze(1)
         extras = (logits,) if self.gives_logits else ()
         if self.is_exclusive:
             scores, class_ids = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
@@ -178,7 +178,7 @@ def _detector(model: nn.Module, model_type: str, request: NetworkRequest) -> Net
     )
 
 
-def _corners(boxes: Tensor) -> Tensor:
+def corners(boxes: Tensor) -> Tensor:
     """Centre x, centre y, width, height to x1 y1 x2 y2; of a quadrilateral, the box around it.
 
     Quadrilaterals are a centre and four offsets, each half a picture too large: PP-DocLayoutV4's own form.
