@@ -224,6 +224,8 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     network = getattr(transformers, transformers_class(name, entry.task))._from_config(config)
     enlivened(Built(network, lambda images: network(pixel_values=images), len(labels)), size)
     network.save_pretrained(directory)
+    if name == "timm_wrapper":  # timm's card of the architecture has its rule
+        return directory
     like = type(transformers.AutoConfig.for_model(_PROCESSOR_OF.get(name, name)))
     processors: Any = IMAGE_PROCESSOR_MAPPING[like]
     (processors.get("pil") or processors["torchvision"])().save_pretrained(directory)  # the newest have only the latter

@@ -289,6 +289,21 @@ def test_directory_says_everything(directory: Path) -> None:
     assert torch.allclose(network.module(images_of(2)), library(images_of(2)).logits, atol=1e-6)
 
 
+def test_wrapped_timm_network_is_read_as_timm_s_own(tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model("timm_wrapper", architecture="test_convnext", num_labels=CLASSES)
+    torch.manual_seed(0)
+    library = transformers.TimmWrapperForImageClassification._from_config(config).eval()
+    library.save_pretrained(tmp_path)
+    source = TransformersSource(kind="transformers")
+
+    facts = transformers_source.facts(source, tmp_path)
+    network = transformers_source.load(request(source, tmp_path))
+
+    assert facts.preprocess is not None
+    assert (facts.preprocess.width, facts.preprocess.fit) == (160, "crop")
+    assert torch.allclose(network.module(images_of(2)), library(images_of(2)).logits, atol=1e-5)
+
+
 def test_features_are_what_the_classifier_reads(directory: Path) -> None:
     source = TransformersSource(kind="transformers")
 
