@@ -16,7 +16,7 @@ from saccade.models.metrics.metrics import scores_by_label
 
 Arrays = Sequence[NDArray[Any]]
 _CONFIDENT = 0.05  # below this score, rounding decides the order of detections
-_TIE = 1e-5  # difference of scores below which rounding decides the order of classes
+_TIE = 1e-4  # relative difference of two scores within which rounding decides which of them is the better
 _COUNTS = 3  # position of the tensor that has no rows
 _OTHER_CLASS = 1e6  # distance in pixels that makes a row of another class the last choice
 
@@ -56,16 +56,22 @@ def _are_tied(found: Arrays, expected: Arrays) -> NDArray[np.bool_]:
     is_listed = found[1][:, :, None] == expected[1][:, None, :]  # (n, k found, k expected)
     listed = np.where(is_listed, expected[0][:, None, :], 0.0).sum(2)
     scores = np.where(is_listed.any(2), listed, expected[0][:, -1:])
-    return np.asarray(np.abs(scores - expected[0]) <= _TIE)
+    return np.asarray(np.abs(scores - expected[0]) <= _TIE * expected[0])
 
 
 def paired_detections(found: Arrays, expected: Arrays) -> tuple[Arrays, Arrays]:
     """Returns boxes, scores, class ids and mask numbers of all confident expected rows, each beside the nearest found
-    row."""
+    row.
+
+    A full answer is cut somewhere: rows that score as its last one but for rounding may be others elsewhere, and are
+    left out.
+    """
     of_rows = [tensor for tensor in range(min(len(expected), 5)) if tensor != _COUNTS]
     pairs: tuple[list[list[NDArray[Any]]], ...] = tuple([[] for _ in of_rows] for _ in range(2))
     for image in range(len(expected[0])):
-        rows = np.flatnonzero(expected[1][image] >= _CONFIDENT)
+        scores, count = expected[1][image], int(expected[_COUNTS][image])
+        least = scores[-1] * (1.0 + _TIE) if count == len(scores) else 0.0
+        rows = np.flatnonzero((scores >= _CONFIDENT) & (scores > least))
         gaps = np.abs(found[0][image][None] - expected[0][image][rows][:, None]).sum(2)
         gaps += np.where(found[2][image][None] != expected[2][image][rows][:, None], _OTHER_CLASS, 0.0)
         nearest = gaps.argmin(1)

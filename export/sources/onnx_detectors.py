@@ -11,18 +11,15 @@ from numpy.typing import NDArray
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import AGREEING, has_logarithmic_sizes, have_no_area, is_end2end
 from saccade.export.sources.onnx_decoding import YOLOX_STRIDES, grid_anchors
-from saccade.export.sources.onnx_signs import FileSigns, OutputSign
+from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, grid_counts, origin_of_rows
+from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
 from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
 
 MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
-_ULTRALYTICS_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
-_ANCHORS_PER_CELL = 3  # anchors per grid cell of YOLOv3 to v7
 _MASK_COEFFICIENTS = 32
 _YOLOV5_IOU = 0.45  # the overlap at which YOLOv5's detect.py suppresses
-_END2END_ROWS = 1000
 _RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
 
-Origin = Literal["said", "found", "assumed"]
 Found = tuple[str, object, Origin, str]  # word, value, origin, why
 
 
@@ -90,14 +87,14 @@ class _Reading:
         facts = self.signs.ultralytics
         if facts is not None:
             return self._ultralytics_layout(output, rows, columns, facts.is_end2end)
-        why = f"by the shape of {output}"
-        if columns == 6 + self.coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
-            return "end2end", "found", "six numbers per row: ordered corners, a score in 0..1, a whole number"
+        origin, why = origin_of_rows(self.signs, output, self.coefficients)
+        if origin == "found":
+            return "end2end", origin, why
         if rows < columns:
-            return "yolov8-seg" if self.coefficients else "yolov8", "said", why
+            return "yolov8-seg" if self.coefficients else "yolov8", origin, why
         if has_logarithmic_sizes(output.values):
             return "yolox", "found", "negative sizes, so they are logarithms, on a grid of strides 8, 16 and 32"
-        return "yolov5", "said", why
+        return "yolov5", origin, why
 
     def _ultralytics_layout(
         self, output: OutputSign, rows: int, columns: int, is_end2end: bool
@@ -121,7 +118,7 @@ class _Reading:
                 f"takes {wanted} rows, and {output} has {rows}; export it again, or {_ASK}"
             )
         size = self.signs.size
-        counts = [] if size is None else [grid_anchors(size, strides) for strides in _ULTRALYTICS_STRIDES]
+        counts = grid_counts(size)
         if counts and columns not in counts:
             raise SourceError(
                 f"{self.signs.file} contradicts itself: pictures of {size[0]}x{size[1]} have {counts[0]} anchors at "  # type: ignore[index]  # counts are empty without a size
@@ -305,11 +302,9 @@ class _Reading:
         return chosen, classes[chosen]
 
     def _objectness_seen(self, output: OutputSign, classes: dict[bool, int], chosen: bool) -> tuple[bool, Origin, str]:
-        size = self.signs.size
         anchors = output.shape[0]
-        for strides in () if size is None else _ULTRALYTICS_STRIDES:
-            if anchors == _ANCHORS_PER_CELL * grid_anchors(size, strides):  # type: ignore[arg-type]  # the loop is empty without a size
-                return True, "found", f"{anchors} anchors are three per cell, as in YOLOv3 to v7"
+        if anchors in [ANCHORS_PER_CELL * count for count in grid_counts(self.signs.size)]:
+            return True, "found", f"{anchors} anchors are three per cell, as in YOLOv3 to v7"
         fitting = [flag for flag, count in classes.items() if count == self.hint]
         if fitting:
             return fitting[0], "found", f"{output.shape[1]} numbers for the {self.hint} classes of the data"

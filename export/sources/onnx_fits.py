@@ -1,10 +1,11 @@
-"""Says which outputs a task can read."""
+"""Says which outputs a task can read, and how a table of rows tells that it is a detector's."""
 
 from __future__ import annotations
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_box_values import holds_positions, is_class_first
-from saccade.export.sources.onnx_signs import FileSigns, OutputSign
+from saccade.export.sources.onnx_box_values import holds_positions, is_class_first, is_end2end
+from saccade.export.sources.onnx_decoding import grid_anchors
+from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
 from saccade.models.contract.specs import Task
 
 _WANTED = {
@@ -13,6 +14,10 @@ _WANTED = {
     Task.DETECT: "boxes, in one of the layouts of outputs.layout: yolov5, yolov8, yolox, end2end, detr or boxes",
     Task.INSTANCES: "rows of boxes with mask coefficients, and prototypes (batch, coefficients, h, w)",
 }
+
+ANCHORS_PER_CELL = 3  # of YOLOv3 to v7
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
+_END2END_ROWS = 1000
 
 
 def ensure_outputs_fit(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task, labels: int | None) -> None:
@@ -49,3 +54,23 @@ def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
             f"{signs.file}: behind the boxes of {output} are scores in 0..1 beside numbers as large as pixels, as "
             "networks for keypoints give them: keypoints are not served. Write outputs.layout if they are classes"
         )
+
+
+def grid_counts(size: tuple[int, int] | None) -> list[int]:
+    """The cells of the grids that YOLO networks have over pictures of (width, height)."""
+    return [] if size is None else [grid_anchors(size, strides) for strides in _STRIDES]
+
+
+def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) -> tuple[Origin, str]:
+    """How one tensor (rows, numbers) of known shape tells a detector, and why.
+
+    A shape says so where it has as many rows as YOLO's grids have anchors over such pictures, one or three per cell.
+    """
+    rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
+    if columns == 6 + coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
+        return "found", "six numbers per row: ordered corners, a score in 0..1, a whole number"
+    anchors, size = max(rows, columns), signs.size
+    if any(anchors in (count, ANCHORS_PER_CELL * count) for count in grid_counts(size)):
+        return "said", f"by the shape of {output}"
+    pictures = "pictures of an unknown size" if size is None else f"pictures of {size[0]}x{size[1]}"
+    return "assumed", f"from the shape of {output} alone: {pictures} have another number of anchors in YOLO networks"

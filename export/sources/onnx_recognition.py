@@ -6,19 +6,18 @@ Each word comes with where it is from: `said` by the file or the recipe, `found`
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
-from saccade.export.sources.onnx_fits import ensure_outputs_fit, ensure_rows_are_known
+from saccade.export.sources.onnx_fits import ensure_outputs_fit, ensure_rows_are_known, origin_of_rows
 from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
-from saccade.export.sources.onnx_signs import FileSigns, OutputSign, UltralyticsFacts, task_of_shapes
+from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, UltralyticsFacts, task_of_shapes
 from saccade.export.sources.onnx_words import FileWords, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
-Origin = Literal["said", "found", "assumed"]
 ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
 _MAX_DETECTIONS = 100
 _TOP_K = 5
@@ -217,7 +216,10 @@ def _task_of(
             "...}` for a detector (layouts: yolov5, yolov8, yolov8-seg, yolox, end2end, detr, boxes), or name the one "
             "output of a classifier or segmenter"
         )
-    notes.add("task", shown.value, "said", f"by the shape of {'; '.join(str(output) for output in outputs)}")
+    origin, why = "said", f"by the shape of {'; '.join(str(output) for output in outputs)}"
+    if shown is Task.DETECT and len(outputs) == 1:
+        origin, why = origin_of_rows(signs, outputs[0])
+    notes.add("task", shown.value, origin, why)
     return shown
 
 

@@ -29,6 +29,8 @@ _CARRIERS = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
 _AVERAGES = frozenset(("ReduceMean", "GlobalAveragePool", "Resize", "Upsample"))  # of probabilities: probabilities
 _PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
 
+Origin = Literal["said", "found", "assumed"]  # by the file or the recipe, by running it, by nobody
+
 
 @dataclass(frozen=True, slots=True)
 class UltralyticsFacts:

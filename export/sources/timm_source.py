@@ -74,7 +74,7 @@ def build(source: TimmSource, weights: Path | None, classes: int, size: tuple[in
     """The network with random weights, for `size` (width, height)."""
     config = _weights_config(weights)
     card = _card(source, config)
-    arguments = {"num_classes": classes} | config.get("model_args", {}) | source.arguments
+    arguments = {"num_classes": classes} | (config.get("model_args") or {}) | source.arguments
     if card.fixed_input_size and size != (card.input_size[2], card.input_size[1]):
         arguments.setdefault("img_size", (size[1], size[0]))
     elif not card.fixed_input_size:

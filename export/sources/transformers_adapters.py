@@ -54,7 +54,7 @@ def detections_of(config: Any) -> int:
 
 
 class Logits(nn.Module):
-    """`model(images).logits`."""
+    """`model(images).logits`, or what PP-LCNet's classifier gives in their place: its head's output as a state."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -62,10 +62,13 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         outputs = self.model(pixel_values=images)
-        if not hasattr(outputs, "logits"):  # PP-LCNet's classifier, which answers probabilities under another name
+        if "logits" in outputs:
+            found: Tensor = outputs.logits
+        elif (state := outputs.get("last_hidden_state")) is not None and state.ndim == 2:
+            found = state
+        else:
             raise SourceError(f"{type(self.model).__name__} gives no logits; export it to ONNX and say `source: onnx`")
-        logits: Tensor = outputs.logits
-        return logits
+        return found
 
 
 class MaskedClasses(nn.Module):
@@ -153,7 +156,7 @@ class SetPrediction(nn.Module):
         with QueriesInOrder(self.queries):
             outputs = self.model(pixel_values=images, **masks)
         logits, shares = outputs.logits, outputs.pred_boxes
-        boxes = _corners(shares) * _content_sizes(inside, images.dtype).unsqueeze(1)
+        boxes = corners(shares) * _content_sizes(inside, images.dtype).unsqueeze(1)
         extras = (logits,) if self.gives_logits else ()
         if self.is_exclusive:
             scores, class_ids = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
@@ -175,9 +178,15 @@ def _detector(model: nn.Module, model_type: str, request: NetworkRequest) -> Net
     )
 
 
-def _corners(boxes: Tensor) -> Tensor:
-    """Centre x, centre y, width, height to x1 y1 x2 y2."""
+def corners(boxes: Tensor) -> Tensor:
+    """Centre x, centre y, width, height to x1 y1 x2 y2; of a quadrilateral, the box around it.
+
+    Quadrilaterals are a centre and four offsets, each half a picture too large: PP-DocLayoutV4's own form.
+    """
     centres, sizes = boxes[..., :2], boxes[..., 2:]
+    if sizes.shape[-1] > 2:
+        points = centres.unsqueeze(-2) + sizes.unflatten(-1, (-1, 2)) - 0.5
+        return torch.cat([points.amin(dim=-2), points.amax(dim=-2)], dim=-1)
     return torch.cat([centres - 0.5 * sizes, centres + 0.5 * sizes], dim=-1)
 
 

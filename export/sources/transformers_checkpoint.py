@@ -14,12 +14,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.names import near_names
-from saccade.export.sources.specs import TransformersSource
+from saccade.export.sources.specs import TimmSource, TransformersSource
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_weights
 from saccade.models.contract.specs import Task
 
 _ATTENTION = "eager"  # plain products and a softmax: the form every runtime has fused kernels for
 _NAMED_MISFITS = 3
+_TIMM_WRAPPER = "timm_wrapper"
 _CLASSES_BY_TASK: tuple[tuple[Task, dict[str, Any]], ...] = (
     (Task.CLASSIFY, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
     (Task.DETECT, modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
@@ -49,6 +50,20 @@ def checkpoint_of(source: TransformersSource, weights: Path | None) -> Checkpoin
     config = _config(source, weights)
     model_class, task = _class_and_task(source, config)
     return Checkpoint(config, model_class, task)
+
+
+def wrapped_timm(source: TransformersSource, weights: Path | None) -> TimmSource | None:
+    """The timm network inside of transformers' wrapper, whose directory timm's own source reads; None: no wrapper."""
+    arguments = dict(source.arguments)
+    if source.name == _TIMM_WRAPPER:
+        name = arguments.pop("architecture", None)
+    elif weights is not None and (weights / "config.json").is_file():
+        if _config_of_directory(weights, {}).model_type != _TIMM_WRAPPER:
+            return None
+        name = None
+    else:
+        return None
+    return TimmSource(kind="timm", name=name, arguments=arguments)
 
 
 def loaded_model(checkpoint: Checkpoint, weights: Path | None) -> nn.Module:

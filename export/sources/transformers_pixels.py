@@ -32,10 +32,21 @@ _OWN_RESIZE = frozenset(
         "MaskFormerImageProcessor",
         "PoolFormerImageProcessor",
         "RTDetrImageProcessor",
+        "RfDetrImageProcessor",
         "YolosImageProcessor",
     }
 )
 _YOLOS_MULTIPLE = 16
+# Those that resize as cv2.resize does, without looking at more pixels where they make a picture smaller.
+_NOT_ANTIALIASED = frozenset(
+    {
+        "PPDocLayoutV2ImageProcessor",
+        "PPDocLayoutV3ImageProcessor",
+        "PPDocLayoutV4ImageProcessor",
+        "RfDetrImageProcessor",
+    }
+)
+_PP_LCNET = "PPLCNetImageProcessor"  # turns RGB to BGR behind the normalisation, whatever its settings are
 
 
 def processor_of(model_type: str, weights: Path | None) -> Any | None:
@@ -65,8 +76,8 @@ def pixels_of(processor: Any, fixed_size: Size | None = None) -> PreprocessSpec 
     name = type(processor).__name__.removesuffix("Fast").removesuffix("Pil")
     if not processor.do_resize or (_resizes_its_own_way(processor) and name not in _OWN_RESIZE):
         return None
-    rule: dict[str, Any] = {"resample": _resample(processor)}
-    if getattr(processor, "do_flip_channel_order", False):
+    rule: dict[str, Any] = {"resample": _resample(processor), "antialias": name not in _NOT_ANTIALIASED}
+    if getattr(processor, "do_flip_channel_order", False) or name == _PP_LCNET:
         rule["channel_order"] = "bgr"
     placed = _placement(processor, name, fixed_size)
     return None if placed is None else PreprocessSpec.model_validate(rule | placed)
@@ -86,9 +97,10 @@ def normalisation_of(processor: Any) -> Normalisation:
         mean, std = (0.0,) * 3, (1.0,) * 3
     # EfficientNet divides by the deviation a second time in front of its classifier.
     again = _triple(processor.image_std, 1.0) if getattr(processor, "include_top", False) else (1.0,) * 3
+    order = -1 if type(processor).__name__ == _PP_LCNET else 1
     return Normalisation(
-        mean=_three([(value + offset) / factor for value in mean]),
-        std=_three([first * second / factor for first, second in zip(std, again, strict=True)]),
+        mean=_three([(value + offset) / factor for value in mean][::order]),
+        std=_three([first * second / factor for first, second in zip(std, again, strict=True)][::order]),
     )
 
 
@@ -110,6 +122,9 @@ def _placement(processor: Any, name: str, fixed_size: Size | None) -> dict[str, 
     if name in ("ConvNextImageProcessor", "PoolFormerImageProcessor"):
         return _by_crop_share(processor, name)
     cut = _size(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
+    if name == _PP_LCNET and processor.resize_short:
+        is_plain = cut is not None and processor.size_divisor == 1
+        return _crop(cut) | {"shortest_edge": processor.resize_short, "rounding": "round"} if is_plain else None
     if size.shortest_edge:
         edge = int(256 / 224 * size.shortest_edge) if name == "LevitImageProcessor" else size.shortest_edge
         return None if cut is None else _crop(cut) | {"shortest_edge": edge, "rounding": "floor"}

@@ -6,6 +6,7 @@ the forms of `network.py` are in `transformers_adapters.py`, resize rules in `tr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TransformersSource
 from saccade.export.sources.transformers_adapters import adapted, detections_of
-from saccade.export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model
+from saccade.export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model, wrapped_timm
 from saccade.export.sources.transformers_pixels import (
     is_exact,
     normalisation_of,
@@ -31,6 +32,8 @@ _BACKGROUND = ("background", "__background__", "unlabeled")
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     """Raises SourceError for an unknown model type, a task that is not clear, or a directory that does not fit."""
     assert isinstance(source, TransformersSource)
+    if (wrapped := wrapped_timm(source, weights)) is not None:
+        return _timm().facts(wrapped, weights)
     checkpoint = checkpoint_of(source, weights)
     processor = processor_of(checkpoint.config.model_type, weights)
     labels, preprocess = checkpoint.labels, _pixels(source, checkpoint, processor)
@@ -46,6 +49,8 @@ def load(request: NetworkRequest) -> Network:
     """Raises SourceError when configuration, weights or the recipe's task do not fit each other."""
     source = request.source
     assert isinstance(source, TransformersSource)
+    if (wrapped := wrapped_timm(source, request.weights)) is not None:
+        return _timm().load(replace(request, source=wrapped))
     checkpoint = checkpoint_of(source, request.weights)
     if checkpoint.task is not request.task.task:
         raise SourceError(
@@ -68,6 +73,8 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     """The image processor; None where the recipe chose another rule."""
     source = request.source
     assert isinstance(source, TransformersSource)
+    if (wrapped := wrapped_timm(source, request.weights)) is not None:
+        return _timm().library_transform(replace(request, source=wrapped))
     checkpoint = checkpoint_of(source, request.weights)
     processor = processor_of(checkpoint.config.model_type, request.weights)
     if processor is None or not is_exact(processor):
@@ -75,6 +82,12 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     if request.preprocess != pixels_of(processor) or request.normalisation != normalisation_of(processor):
         return None
     return transform_of(processor)
+
+
+def _timm() -> Any:
+    from saccade.export.sources import timm_source  # imports timm, which takes seconds
+
+    return timm_source
 
 
 def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: PreprocessSpec | None) -> TaskSpec | None:

@@ -14,7 +14,13 @@ from saccade.export.errors import SourceError
 RANDOM_WEIGHTS_SEED = 0  # a recipe without weights must still export the same network twice
 _NAMED_MISFITS = 3
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")  # DataParallel, torch.compile, Lightning and its like
+_WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "network.",
+    "timm_model.",
+)  # DataParallel, torch.compile, Lightning, timm
 _CONVERT = (
     "convert it once where you trust it: "
     "`safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -16,10 +17,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.images import red_png
+from tests.support.images import encoded, red_png
 from tests.support.server import Server, running_server, wait_until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -275,6 +277,25 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(page: Page) -> None:
         )
 
         assert read == "".join("01"[int(inside)] for inside in mask.ravel())
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40)])
+def test_turned_photo_is_shown_as_the_answer_is(page: Page, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored as 60 x 40, upright 40 x 60
+    photo = base64.b64encode(encoded(Image.new("RGB", (60, 40)), "JPEG", exif=exif)).decode()
+
+    shown = page.evaluate(
+        f"""import("/playground/pictures.js").then(async ({{ bitmapOf, fitBitmap }}) => {{
+            const bytes = Uint8Array.from(atob("{photo}"), (letter) => letter.charCodeAt(0));
+            const file = new Blob([bytes], {{ type: "image/jpeg" }});
+            const image = {{ file, bitmap: await bitmapOf(file) }};
+            await fitBitmap(image, {{ width: {size[0]}, height: {size[1]} }});
+            return [image.bitmap.width, image.bitmap.height];
+        }})"""
+    )
+
+    assert shown == list(size)
 
 
 def test_docs_show_every_operation_without_a_foreign_request(page: Page, server: Server) -> None:

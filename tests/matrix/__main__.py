@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(chosen)} entries, {len(chosen) - len(pending)} rows still hold, {len(pending)} to run", file=sys.stderr
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that children are ended too
-    rows = run_entries(pending, given.results, Budget(given.jobs, 60.0 * given.limit_minutes), _tell)
+    budget = Budget(given.jobs, 60.0 * given.limit_minutes, given.served_only)
+    rows = run_entries(pending, given.results, budget, _tell)
     save(given.results, rows)
     print("\n".join(totals(ENTRIES, rows)))
     left = outdated(chosen, rows)
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--representatives", action="store_true", help="the representative ones that CI runs")
     parser.add_argument("--jobs", type=int, default=2, help="entries at once, each on one core")
     parser.add_argument("--limit-minutes", type=float, default=60.0, help="start nothing new after so long")
+    parser.add_argument("--served-only", action="store_true", help="neither int8 nor plans; the rows say so")
     parser.add_argument("--again", action="store_true", help="also entries whose row still holds")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent, help="of results.json and RESULTS.md")
     return parser

@@ -34,6 +34,8 @@ class Entry:
     def id(self) -> str:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
+        if self.task is Task.INSTANCES:  # the same network may also be a row of another task
+            name = f"{name}-instances"
         slug = _OUR_MODULES.sub("ours-", name.lower()).replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
@@ -162,6 +164,17 @@ _SEGMENTERS: tuple[Entry, ...] = (
     _transformers(_DENSE_HEADS, "mask2former", task=Task.SEGMENT, preprocess=_square(256), time_limit_s=1200.0),
 )
 
+_INSTANCES: tuple[Entry, ...] = (
+    *_torchvision(
+        "Mask R-CNN",
+        "maskrcnn_resnet50_fpn",
+        task=Task.INSTANCES,
+        preprocess=_boxed(320),
+        time_limit_s=1800.0,
+    ),
+    _transformers(_DENSE_HEADS, "mask2former", task=Task.INSTANCES, preprocess=_square(256), time_limit_s=1800.0),
+)
+
 _OURS: tuple[Entry, ...] = (
     _ours("ResNet-style classifier", "saccade.models.networks.resnet:digits_classifier", preprocess=_square(64)),
     _ours(
@@ -233,11 +246,18 @@ DRAWN: tuple[Entry, ...] = (
     *_timm(_BY_LOT, "dla60_res2next", "lcnetv2_large", "lowformer_b1", "res2net50_26w_4s", "efficientformer_l1"),
     *_timm(_BY_LOT, "vit_pe_core_tiny_patch16_384", "nextvit_small", "test_efficientnet_ln"),
     *(_transformers(_BY_LOT, name) for name in ("pp_lcnet", "hiera", "timm_wrapper", "pvt", "mobilenet_v1")),
-    _transformers(_BY_LOT, "pp_doclayout_v4", task=Task.DETECT, time_limit_s=1200.0),
-    _transformers(_BY_LOT, "rf_detr", task=Task.DETECT, time_limit_s=1200.0),
+    _transformers(_BY_LOT, "pp_doclayout_v4", arguments=_FEW_QUERIES, **_DETR_AT_320),
+    _transformers(
+        _BY_LOT,
+        "rf_detr",
+        task=Task.DETECT,
+        arguments=_FEW_QUERIES,
+        preprocess=_square(336),
+        time_limit_s=1200.0,
+    ),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_OURS, *_FILES, *_TRAINED, *DRAWN)
+ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_OURS, *_FILES, *_TRAINED, *DRAWN)
 
 
 def entry_of(entry_id: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ LEAST_PIXELS = 0.999  # share of pixels that have the class of the trained file
 MOST_SCORE = 1e-3  # difference of a score
 
 
-def own_answers(trained: TrainedFile, file: Path, repository: Path, manifest: Manifest, folder: Path) -> OwnAnswers:
-    """Compares the answers to all pictures of the test split."""
+def own_answers(
+    trained: TrainedFile, file: Path, repository: Path, manifest: Manifest, paths: Sequence[Path]
+) -> OwnAnswers:
+    """Compares the answers to all pictures."""
     published = repository / manifest.model / str(manifest.version) / compared_variant(manifest).file
     ours, theirs = _session(published), _session(file)
     spec = manifest.preprocess
     names = [output.name for output in manifest.outputs]
-    paths = sorted((folder / "test").rglob("*.jpg"))
     pixels, score = [], 0.0
     for path in paths:
         image = np.empty((1, spec.height, spec.width, 3), np.uint8)

@@ -27,13 +27,14 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
 from saccade.models.contract.manifest import read_manifest
 from saccade.service.errors import SaccadeError
-from tests.matrix.documents import PICTURES, VARIANTS, recipe_document, resized, source_document
+from tests.matrix.documents import PICTURES, VARIANTS, recipe_document, resized, small_batches, source_document
 from tests.matrix.drawn_pictures import write_pictures
 from tests.matrix.entries import Entry, entry_of
 from tests.matrix.own_answers import own_answers
+from tests.matrix.photographs import write_photographs
 from tests.matrix.plans import plans_of
 from tests.matrix.readings import Run, denial_of, export_figures, int8_of, reason_of
-from tests.matrix.rows import OwnAnswers, Row, Served, replace_file, row_key
+from tests.matrix.rows import Int8, OwnAnswers, Row, Served, replace_file, row_key
 from tests.matrix.served import served_answer
 from tests.matrix.trained import NotFetched
 from tests.matrix.weights import write_weights
@@ -42,6 +43,7 @@ ROW_NAME = "row.json"
 _DEFAULT_SIDE = 224  # of transformers' networks, whose facts come from the checkpoint that is yet to be written
 _INT8 = "precision.int8-cpu"
 _GRAPH = "onnx_optimization"
+_NOT_TRIED = "not tried in this run"
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Notebook:
     work: Path
     started: float = field(default_factory=time.monotonic)
     facts: dict[str, Any] = field(default_factory=dict)
+    is_served_only: bool = False  # neither int8 nor plans, which take most of the time
 
     def note(self, **facts: Any) -> None:
         self.facts.update(facts)
@@ -77,9 +80,9 @@ def _resource_use() -> list[resource.struct_rusage]:
     return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
-def probe(entry: Entry, work: Path) -> Row:
+def probe(entry: Entry, work: Path, is_served_only: bool = False) -> Row:
     """Everything that is asked of an entry, in order; a failure ends it and is a fact like others."""
-    book = Notebook(entry, work)
+    book = Notebook(entry, work, is_served_only=is_served_only)
     try:
         _probe(book)
     except (ExportError, NotFetched, SaccadeError) as error:
@@ -97,11 +100,16 @@ def _probe(book: Notebook) -> None:
     if entry.trained is not None:
         write_pictures(entry.trained, work / PICTURES)
     document = recipe_document(entry, Path(os.path.relpath(weights, work)).as_posix())
-    run = _run(book, document, VARIANTS)
+    if book.is_served_only:  # the proof of conversion still runs the largest batch
+        document = small_batches(document)
+    run = _run(book, document, ("fp32",) if book.is_served_only else VARIANTS)
     book.note(int8=int8_of(run), **export_figures(run))
-    if run.failed is not None and run.failed.step == _INT8:
-        run = _run(book, document, ("fp32",))
-    _note_plans(book, document, run)
+    if book.is_served_only:
+        book.note(int8=Int8(is_built=False, note=_NOT_TRIED), plan_problem=_NOT_TRIED)
+    else:
+        if run.failed is not None and run.failed.step == _INT8:
+            run = _run(book, document, ("fp32",))
+        _note_plans(book, document, run)
     if run.failed is not None:
         book.note(failure=f"{run.failed.step}: {reason_of(run.failed)}")
         return
@@ -110,7 +118,9 @@ def _probe(book: Notebook) -> None:
     figure = served_answer(work / "repository", manifest)
     own = None
     if entry.trained is not None:
-        own = own_answers(entry.trained, weights, work / "repository", manifest, work / PICTURES)
+        drawn = sorted((work / PICTURES / "test").rglob("*.jpg"))
+        seen = [*drawn, *write_photographs(work / "photographs")]
+        own = own_answers(entry.trained, weights, work / "repository", manifest, seen)
     book.note(
         not_batchable_reason=manifest.not_batchable_reason,
         served=figure,
@@ -170,10 +180,11 @@ def main() -> None:
     parser.add_argument("entry")
     parser.add_argument("work", type=Path)
     parser.add_argument("--core", type=int, help="the one core to run on, so that jobs do not slow each other")
+    parser.add_argument("--served-only", action="store_true", help="neither int8 nor plans")
     arguments = parser.parse_args()
     if arguments.core is not None:
         os.sched_setaffinity(0, {arguments.core})
-    probe(entry_of(arguments.entry), arguments.work)
+    probe(entry_of(arguments.entry), arguments.work, arguments.served_only)
 
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)

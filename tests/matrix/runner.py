@@ -33,6 +33,7 @@ class Budget:
 
     jobs: int  # children at once, each on a core of its own
     limit_s: float  # after so long nothing new is started
+    is_served_only: bool = False  # neither int8 nor plans
 
 
 def outdated(entries: Sequence[Entry], rows: Mapping[str, Row]) -> list[Entry]:
@@ -52,7 +53,7 @@ def run_entries(entries: Sequence[Entry], results: Path, budget: Budget, told: T
             return None
         core = cores.get()
         try:
-            return children.run(entry, core)
+            return children.run(entry, core, budget.is_served_only)
         finally:
             cores.put(core)
 
@@ -110,14 +111,14 @@ class _Children:
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     is_stopping: bool = False
 
-    def run(self, entry: Entry, core: int | None) -> Row:
+    def run(self, entry: Entry, core: int | None, is_served_only: bool = False) -> Row:
         """Runs one entry to its end, or to the end of its time, in a directory that is gone afterwards."""
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=WORK_PREFIX) as name:
             work = Path(name)
             with (work / _LOG_NAME).open("wb") as log:
                 process = subprocess.Popen(
-                    _command(entry, work, core),
+                    _command(entry, work, core, is_served_only),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -146,8 +147,9 @@ class _Children:
             _end(process)
 
 
-def _command(entry: Entry, work: Path, core: int | None) -> list[str]:
+def _command(entry: Entry, work: Path, core: int | None, is_served_only: bool) -> list[str]:
     command = [sys.executable, "-m", "tests.matrix.probe", entry.id, str(work)]
+    command += ["--served-only"] if is_served_only else []
     return command if core is None else [*command, "--core", str(core)]
 
 

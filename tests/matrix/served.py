@@ -14,12 +14,11 @@ import onnxruntime
 
 from saccade.export.cli.demo import DemoFailed, Sample, read_samples, running_server
 from saccade.models.contract.manifest import Manifest, Variant
-from saccade.models.contract.preprocessing import Geometry, preprocess_into
+from saccade.models.contract.preprocessing import preprocess_into
 from saccade.models.contract.specs import Task
-from saccade.service.vision.classification import classes_json
-from saccade.service.vision.detection import detections_json
+from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
-from saccade.service.vision.segmentation import segments_json
+from saccade.service.vision.parameters import Parameters
 from tests.matrix.rows import Served
 
 TOLERANCE = 1e-4  # of numbers, relative to the larger of them and 1
@@ -70,9 +69,8 @@ def expected_answer(repository: Path, manifest: Manifest, jpeg: bytes) -> dict[s
     spec = manifest.preprocess
     pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
     place = preprocess_into(decode_image(jpeg, ImageLimits()), spec, pixels[0])
-    names = [output.name for output in manifest.outputs]
-    outputs = dict(zip(names, session.run(names, {manifest.input.name: pixels}), strict=True))
-    return _rendered({name: array[0] for name, array in outputs.items()}, manifest, place)
+    outputs = session.run([output.name for output in manifest.answer], {manifest.input.name: pixels})
+    return prediction_of([array[0] for array in outputs], place, manifest, _parameters(manifest))
 
 
 class Comparison:
@@ -99,26 +97,34 @@ class Comparison:
             self.problem = f"{where} is {str(found)[:60]!r} instead of {str(expected)[:60]!r}"
 
 
-def _rendered(outputs: dict[str, Any], manifest: Manifest, place: Geometry) -> dict[str, Any]:
-    task, labels = manifest.task, manifest.labels
-    match task.task:
-        case Task.CLASSIFY:
-            return classes_json(outputs["scores"], outputs["class_ids"], labels, task.top_k)
-        case Task.DETECT:
-            rows = (outputs["boxes"], outputs["scores"], outputs["class_ids"], int(outputs["counts"]))
-            return detections_json(*rows, place, labels, 0.0, task.max_detections)
-        case Task.SEGMENT:
-            return segments_json(outputs["mask"], place, labels, task.background_id, "rle")
+def _parameters(manifest: Manifest) -> Parameters:
+    task = manifest.task
+    return Parameters(
+        top_k=task.top_k,
+        # Every row counts: untrained detectors are seldom sure.
+        score_threshold=0.0 if task.task.has_boxes else task.score_threshold,
+        max_detections=task.max_detections,
+        mask_format="rle",
+        deadline_ms=1000.0 * _TIMEOUT_S,
+        names_deadline=False,
+        variant=None,
+        allow_cheaper=False,
+    )
 
 
 def _asked(url: str, manifest: Manifest, sample: Sample) -> dict[str, Any]:
     """Raises DemoFailed when the answer is not 200."""
-    # Every row counts: untrained detectors are seldom sure.
-    query = {Task.CLASSIFY: {"top_k": str(manifest.task.top_k)}, Task.DETECT: {"score_threshold": "0"}}
+    asked = _parameters(manifest)
+    names = {
+        Task.CLASSIFY: ("top_k",),
+        Task.DETECT: ("score_threshold",),
+        Task.INSTANCES: ("score_threshold", "mask_format"),
+        Task.SEGMENT: ("mask_format",),
+    }
     response = httpx.post(
         f"{url}/v1/models/{manifest.model}/predict",
         content=sample.jpeg,
-        params=query.get(manifest.task.task, {}),
+        params={name: str(getattr(asked, name)) for name in names[manifest.task.task]},
         headers={"Content-Type": "image/jpeg"},
         timeout=_TIMEOUT_S,
     )

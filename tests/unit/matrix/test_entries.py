@@ -13,7 +13,7 @@ from saccade.export.recipe import Recipe
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 from saccade.models.digits.digit_scenes import CLASS_NAMES
-from tests.matrix.documents import labels_of, recipe_document, resized, source_document
+from tests.matrix.documents import labels_of, recipe_document, resized, small_batches, source_document
 from tests.matrix.entries import ENTRIES, Entry, entry_of
 
 _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
@@ -35,7 +35,7 @@ def test_every_entry_has_an_id_of_its_own_that_may_name_a_model() -> None:
 def test_every_kind_of_source_and_task_is_there() -> None:
     kinds = {entry.source.partition("/")[0] for entry in ENTRIES}
     assert kinds == {"timm", "torchvision", "transformers", "module", "onnx", "pt2"}
-    assert {entry.task for entry in ENTRIES} == set(Task) - {Task.INSTANCES}  # those are in tests/pipeline so far
+    assert {entry.task for entry in ENTRIES} == set(Task)
     assert sum(not entry.source.startswith(("module/", "onnx", "pt2")) for entry in ENTRIES) >= 45
 
 
@@ -74,6 +74,8 @@ def test_transformers_has_every_model_type_of_that_name() -> None:
 def test_recipe_of_an_entry_is_valid(entry: Entry) -> None:
     document = yaml.safe_load(yaml.safe_dump(recipe_document(entry, "network.safetensors")))
     document["preprocess"] = _SIZE
+    if entry.task is Task.INSTANCES:  # otherwise the source says it
+        document["task"] |= {"max_detections": 100, "masks": {"form": "boxes", "height": 28, "width": 28}}
     recipe = Recipe.model_validate(document)
     assert recipe.model == entry.id
     assert recipe.labels == labels_of(entry)
@@ -94,6 +96,12 @@ def test_plans_of_another_size_change_nothing_else() -> None:
     larger = resized(document, entry.plan_size)
     assert larger["preprocess"] == {"width": 2048, "height": 1024, "fit": "letterbox"}
     assert {**larger, "preprocess": None} == {**document, "preprocess": None}
+
+
+def test_small_batches_make_a_valid_recipe_too() -> None:
+    document = small_batches(recipe_document(entry_of("timm-resnet50"), "network.safetensors"))
+    recipe = Recipe.model_validate({**document, "preprocess": _SIZE})
+    assert recipe.allowed_batch_sizes == recipe.qualify.parity_batch_sizes == (1, 3)
 
 
 def test_our_factories_exist() -> None:

@@ -24,7 +24,7 @@ def _row(entry: Entry = ENTRY, **facts: object) -> Row:
 def _child(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children run `script`, which sees the work directory as `work`."""
 
-    def command(entry: Entry, work: Path, core: int | None) -> list[str]:
+    def command(entry: Entry, work: Path, core: int | None, is_served_only: bool) -> list[str]:
         text = f"import os, pathlib, sys, time; work = pathlib.Path({str(work)!r})\n{script}"
         return [runner.sys.executable, "-S", "-c", text]
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.matrix import trained
+from tests.matrix import photographs, trained
 from tests.matrix.drawn_pictures import write_pictures
 from tests.matrix.trained import NotFetched, TrainedFile, fetched
 
@@ -67,6 +67,20 @@ def test_archive_with_another_digest_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(NotFetched, match="has the digest"):
         fetched(trained.OPEN_NSFW, tmp_path)
+
+
+def test_photographs_of_installed_packages_are_those_that_were_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tuple(album for album in photographs.ALBUMS if not album.version)
+    monkeypatch.setattr(photographs, "ALBUMS", installed)
+
+    written = photographs.write_photographs(tmp_path / "all")
+
+    assert [path.name for path in written] == ["china.jpg", "flower.jpg", "grace_hopper.jpg"]
+    monkeypatch.setattr(photographs, "ALBUMS", (dataclasses.replace(installed[0], names=("flower.jpg",)),))
+    with pytest.raises(NotFetched, match="photographs of scikit-learn have the digest"):
+        photographs.write_photographs(tmp_path / "other")
 
 
 def test_client_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

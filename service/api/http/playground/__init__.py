@@ -22,6 +22,7 @@ _PAGES = (
     ("/playground/drawing.js", "drawing.js", _SCRIPT_TYPE),
     ("/playground/masks.js", "masks.js", _SCRIPT_TYPE),
     ("/playground/panels.js", "panels.js", _SCRIPT_TYPE),
+    ("/playground/pictures.js", "pictures.js", _SCRIPT_TYPE),
     ("/playground/icon.svg", "icon.svg", "image/svg+xml"),
 )
 # blob: and data: are the images the user chose and the masks of the answer; neither can run anything.

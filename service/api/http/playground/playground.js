@@ -2,6 +2,7 @@
 
 import { curlCommand, listModels, predict, ProblemError, readiness } from "./api.js";
 import { drawScene, maskLayers, sampleImage } from "./drawing.js";
+import { bitmapOf, fitBitmap } from "./pictures.js";
 import {
   element, modelChoices, problemCard, resultRows, summaryOf, targetChoices, timingPanel, versionFigures,
 } from "./panels.js";
@@ -99,13 +100,7 @@ async function takeImages(files) {
 }
 
 async function imageOf(file) {
-  let bitmap = null;
-  try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
-  } catch {
-    // Not every format the server takes, nor every damaged file, can be shown; it is sent all the same.
-  }
-  return { file, url: URL.createObjectURL(file), bitmap };
+  return { file, url: URL.createObjectURL(file), bitmap: await bitmapOf(file) };
 }
 
 function showImages() {
@@ -164,6 +159,8 @@ async function ask() {
     };
     const { answer, roundTripMs } = await predict(request, byId("key").value, asking.signal);
     const layersByImage = await Promise.all(answer.predictions.map(maskLayers));
+    if (asking.signal.aborted) return;
+    await Promise.all(answer.predictions.map((prediction, index) => fitBitmap(state.images[index], prediction)));
     if (asking.signal.aborted) return;
     state.answer = { document: answer, ask: request, roundTripMs, layersByImage };
     state.highlight = null;

@@ -210,6 +210,20 @@ def test_onnx_file_is_understood_in_words_and_a_second_init_updates(tmp_path: Pa
     assert second.text == f"{first.text}variants: [fp32]  # mine\n"
 
 
+@pytest.mark.parametrize(("rows", "origin"), [(42, "said"), (126, "said"), (40, "assumed")])
+def test_rows_that_fill_no_grid_say_nothing(tmp_path: Path, pictures: Path, rows: int, origin: str) -> None:
+    for label in ("cat", "dog", "owl"):
+        (pictures / label).mkdir()
+    table = np.concatenate([centred_boxes(rows, (64, 32)), np.full((rows, 4), 0.5, np.float32)], 1)
+    path = table_file(tmp_path / "v5.onnx", {"out": table}, size=(64, 32))
+
+    written = write_recipe(path, None, pictures, tmp_path / "r.yaml")
+
+    origins = {each.word: each.origin for each in written.findings}
+    assert origins["outputs.layout"] == origins["task"] == origin
+    assert ("# assumed: layout" in written.text) == (origin == "assumed")
+
+
 def test_file_that_is_not_understood_leaves_no_recipe_and_lists_its_outputs(tmp_path: Path, pictures: Path) -> None:
     tables = {"a": np.zeros((3, 4, 5, 6), np.float32), "b": np.zeros(7, np.float32)}
     path = table_file(tmp_path / "net.onnx", tables)

@@ -127,6 +127,19 @@ def test_detections_are_paired_before_they_are_compared() -> None:
     assert (gap.relative_l2, gap.id_disagreement) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(("last", "is_equal"), [(0.4 + 2e-6, True), (0.41, False)])
+def test_rows_that_tie_where_a_full_answer_is_cut_may_be_others(last: float, is_equal: bool) -> None:
+    boxes = np.array([[[0, 0, 9, 9], [20, 20, 30, 30], [50, 0, 60, 9]]], np.float32)
+    scores = np.array([[0.8, last, 0.4]], np.float32)
+    class_ids, counts = np.array([[1, 2, 2]], np.int32), np.array([3], np.int32)
+    other = boxes.copy()
+    other[0, 1] = [90, 90, 99, 99]
+
+    gap = answer_difference([other, scores, class_ids, counts], [boxes, scores, class_ids, counts], Task.DETECT)
+
+    assert (gap.relative_l2 == 0.0) == is_equal
+
+
 def test_mask_difference_is_the_share_of_pixels() -> None:
     mask = np.zeros((1, 4, 4), np.uint8)
     other = mask.copy()

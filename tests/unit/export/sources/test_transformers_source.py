@@ -19,6 +19,7 @@ from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources import transformers_source
 from saccade.export.sources.specs import TransformersSource
+from saccade.export.sources.transformers_adapters import corners
 from saccade.models.contract.instance_masks import mask_windows
 from saccade.models.contract.preprocessing import Geometry, preprocess
 from saccade.models.contract.specs import MaskSpec, Normalisation, PreprocessSpec, Task
@@ -190,6 +191,21 @@ def test_rt_detr_answers_as_its_image_processor() -> None:
         assert torch.equal(class_ids[row].long(), detections["labels"])
 
 
+def test_quadrilaterals_are_answered_by_the_box_around_them() -> None:
+    shares = torch.rand(2, 5, 10, generator=torch.Generator().manual_seed(3))
+    points = transformers.PPDocLayoutV4ImageProcessor()._quad_to_corners(shares)
+
+    assert torch.allclose(corners(shares), torch.cat([points.amin(2), points.amax(2)], 2), atol=1e-6)
+
+
+def test_classifier_whose_logits_have_another_name_is_read() -> None:
+    source = TransformersSource(kind="transformers", name="pp_lcnet", arguments={"num_labels": CLASSES, "scale": 0.25})
+    network = transformers_source.load(request(source))
+
+    assert torch.equal(network.module(images_of(1)), model_of(network)(images_of(1)).last_hidden_state)
+    assert network.module(images_of(1)).shape == (1, CLASSES)
+
+
 def test_mask2former_gives_the_library_s_semantic_map() -> None:
     network = network_of("mask2former")
 
@@ -273,6 +289,21 @@ def test_directory_says_everything(directory: Path) -> None:
     assert torch.allclose(network.module(images_of(2)), library(images_of(2)).logits, atol=1e-6)
 
 
+def test_wrapped_timm_network_is_read_as_timm_s_own(tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model("timm_wrapper", architecture="test_convnext", num_labels=CLASSES)
+    torch.manual_seed(0)
+    library = transformers.TimmWrapperForImageClassification._from_config(config).eval()
+    library.save_pretrained(tmp_path)
+    source = TransformersSource(kind="transformers")
+
+    facts = transformers_source.facts(source, tmp_path)
+    network = transformers_source.load(request(source, tmp_path))
+
+    assert facts.preprocess is not None
+    assert (facts.preprocess.width, facts.preprocess.fit) == (160, "crop")
+    assert torch.allclose(network.module(images_of(2)), library(images_of(2)).logits, atol=1e-5)
+
+
 def test_features_are_what_the_classifier_reads(directory: Path) -> None:
     source = TransformersSource(kind="transformers")
 
@@ -325,7 +356,11 @@ def test_source_that_does_not_fit_is_named(source: dict[str, Any], text: str) ->
 
 
 @pytest.mark.parametrize(
-    "model_type", ["vit", "deit", "levit", "convnext", "mobilevit", "efficientnet", "poolformer", "detr", "yolos"]
+    "model_type",
+    [
+        *("vit", "deit", "levit", "convnext", "mobilevit", "efficientnet", "poolformer", "pp_lcnet", "detr", "yolos"),
+        *("pp_doclayout_v4", "rf_detr"),
+    ],
 )
 def test_server_preprocessing_is_that_of_the_image_processor(model_type: str) -> None:
     source = TransformersSource(kind="transformers", name=model_type, task=None)
