@@ -26,6 +26,10 @@ class ImageInput(BaseModel):
     )
 
 
+class Samples(BaseModel):
+    images: list[ImageInput]
+
+
 class PredictParameters(BaseModel):
     """As in the query, where each must have the same value if it is in both."""
 
@@ -235,6 +239,8 @@ class VersionInfo(BaseModel):
     operating_point: OperatingFigure | None = Field(
         description="of detectors and classifiers of several labels; null when not judged"
     )
+    has_report: bool = Field(description="whether its report can be read at …/report")
+    has_samples: bool = Field(description="whether pictures travel with it, at …/samples")
     latency: list[BatchFigure]
     choice: str = Field(description="why this variant serves where others could; empty where TensorRT serves")
     speeds: list[SpeedFigure] = Field(description="the accepted variants in pairs, by which the server chooses")

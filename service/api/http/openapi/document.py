@@ -25,7 +25,15 @@ _SCHEMAS: tuple[tuple[type[BaseModel], JsonSchemaMode], ...] = (
     (IndexRequest, "validation"),
     (OipError, "serialization"),
 )
-_WITH_KEY = ("predict_", "infer_", "v2_index", "v2_load", "v2_unload")  # beginnings of operation ids
+_WITH_KEY = (
+    "predict_",
+    "infer_",
+    "show_report",
+    "list_samples",
+    "v2_index",
+    "v2_load",
+    "v2_unload",
+)  # beginnings of operation ids
 _ONLY_OF_FASTAPI = ("HTTPValidationError", "ValidationError")  # the routes take any text and answer 404
 
 
