@@ -11,6 +11,7 @@
     gate/           judges the measurements by the recipe's limits, and settles later what only a device can tell
     reports/        writes report.md and report.html
     publish/        adds the version to the repository, signed
+    interchange/    writes published versions in the form of other servers
     cli/            the program `saccade-export`
 
     network.py         what every source gives: a module, its outputs, what its library knows

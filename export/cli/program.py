@@ -26,6 +26,7 @@ _COMMANDS = {  # module and `--help` text by command name
     "gate": ("gate", "Judges a report again."),
     "qualify": ("gate", "Settles pending variants of a published version on this device."),
     "build": ("build", "Builds TensorRT plans of a published version."),
+    "triton": ("triton", "Writes a published version as a Triton model repository."),
     "recover": ("recover", "Trains compressed weights until they answer like the dense ones."),
     "clean": ("clean", "Removes what the work directory keeps of earlier runs, and says how many bytes that freed."),
     "sources": ("sources", "Lists the networks that recipes may name."),

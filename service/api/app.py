@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
@@ -35,9 +34,10 @@ from saccade.service.api.http.limits import BodyLimits, UploadBudget
 from saccade.service.api.http.model_routes import model_router
 from saccade.service.api.http.oip.infer import InferEndpoint, refusal_of
 from saccade.service.api.http.oip.routes import OipParts, oip_router
+from saccade.service.api.http.openapi.document import openapi_document
 from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
-from saccade.service.api.http.schemas import PredictAnswer, Problem, predict_operation
+from saccade.service.api.http.version_files import version_files_router
 from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.instance_estimates import InstanceEstimates
@@ -60,6 +60,7 @@ PREDICT_PATHS = (
     "/v1/models/{model}/versions/{version}/predict",
     "/v1/models/{model}/labels/{label}/predict",
 )
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _INFER_PATHS = ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
 
 
@@ -106,11 +107,18 @@ def build_api(
     held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key))
     parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
     predict, infer = PredictEndpoint(*parts), InferEndpoint(*parts)
-    app = FastAPI(title="saccade", version=__version__, docs_url=None, redoc_url=None)  # playground/docs.html
+    app = FastAPI(
+        title="saccade",
+        version=__version__,
+        docs_url=None,  # playground/docs.html
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     for endpoint, paths in ((predict, PREDICT_PATHS), (infer, _INFER_PATHS)):
         for path in paths:
             app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
+    app.include_router(version_files_router(catalog, settings.repository, keys))
 
     def reason_now() -> str | None:
         return not_ready_reason(catalog.snapshot, devices.is_connected, settings.pins)
@@ -132,7 +140,7 @@ def build_api(
     )
     app.include_router(playground_router())
     _add_error_handlers(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: _openapi(app, settings.api_keys_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     entrance = _entrance(settings, PredictShortcut(predict, infer, app), app, catalog, switch)
     return Api(app, entrance, catalog, devices, switch, pool)
 
@@ -182,7 +190,7 @@ def _limits(settings: Settings) -> PredictLimits:
 
 def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) -> None:
     # This route is not async because it reads the files of other processes; FastAPI runs it in a thread.
-    @app.get("/metrics", tags=["metrics"], response_class=Response)
+    @app.get("/metrics", tags=["metrics"], response_class=Response, responses={200: {"content": _TEXT}})
     def prometheus_metrics() -> Response:
         return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
 
@@ -230,15 +238,8 @@ def _problem_response(document: dict[str, Any]) -> Response:
     return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Returns FastAPI's document plus the predict paths, which FastAPI does not know."""
+def _openapi(app: FastAPI, has_keys: bool) -> dict[str, Any]:
+    """Made when it is first asked for."""
     if app.openapi_schema is None:
-        document = FastAPI.openapi(app)
-        for path in PREDICT_PATHS:
-            names = tuple(part[1:-1] for part in path.split("/") if part.startswith("{"))
-            document["paths"][path] = {"post": predict_operation(names)}
-        kinds = [(PredictAnswer, "serialization"), (Problem, "serialization")]
-        _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]  # list is invariant
-        document["components"]["schemas"].update(schemas["$defs"])
-        app.openapi_schema = document
+        app.openapi_schema = openapi_document(app, PREDICT_PATHS, _INFER_PATHS, has_keys=has_keys)
     return app.openapi_schema

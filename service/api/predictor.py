@@ -60,6 +60,7 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     times: StageTimes
     variant: str
     ladder_level: int | None = None  # 0 is the best variant; None without a ladder
+    warning: str = ""  # why parts of a damaged picture may be lost
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -186,13 +187,11 @@ class Predictor:
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
-        if filled.damage and isinstance(prediction, dict):
-            prediction["warning"] = filled.damage
         if request.shadow is not None:
             self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s
         times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level)
+        return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level, filled.damage)
 
     async def _infer(
         self, permit: Permit, filled: Filled, request: _Request, cancellation: Cancellation

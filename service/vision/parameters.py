@@ -64,9 +64,13 @@ def parse_given(values: Mapping[str, Any], *, is_text: bool) -> GivenParameters:
         allowed = ", ".join(GivenParameters.__struct_fields__)
         raise BadParameter(f"unknown parameter {unknown[0]!r}; parameters are: {allowed}")
     try:
-        return msgspec.convert(dict(values), GivenParameters, strict=not is_text)
+        given = msgspec.convert(dict(values), GivenParameters, strict=not is_text)
     except msgspec.ValidationError as error:
         raise BadParameter(f"parameter value refused: {error}") from error
+    for name, value in values.items():
+        if value is not None and getattr(given, name) is None:  # msgspec takes the word for nothing
+            raise BadParameter(f"parameter {name!r} is {value!r}; leave it out, or give it a value")
+    return given
 
 
 def merged(query: GivenParameters, body: GivenParameters) -> GivenParameters:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.images import red_png
+from tests.support.odd_pictures import TAKEN
 from tests.support.server import running_server
 from tests.support.versions import SIDE
 
@@ -125,6 +126,15 @@ def test_encoded_pictures_and_classification(client: Any) -> None:
     result = client.infer("classifier", [given], outputs=[wanted], headers=KEY)
 
     assert result.as_numpy("scores").tolist() == [[b"0.200000:0:0"], [b"0.400000:0:0"]]
+
+
+def test_lost_pixels_are_said_in_the_parameters(client: Any) -> None:
+    given = triton.InferInput("images", [1], "BYTES")
+    given.set_data_from_numpy(np.array([TAKEN["missing restart marker"][0]], dtype=np.object_))
+
+    response = client.infer("classifier", [given], headers=KEY).get_response()
+
+    assert "parts of the picture may be lost" in response.parameters["warning"].string_param
 
 
 def test_typed_contents_are_the_same_request(client: Any) -> None:

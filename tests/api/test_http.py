@@ -207,7 +207,9 @@ def test_head_of_what_cannot_be_got_is_the_same_refusal(server: Server, path: st
 
 
 @pytest.mark.parametrize(
-    ("path", "methods"), [(path, "GET, HEAD, OPTIONS") for path in GET_PATHS] + [(PREDICT, "OPTIONS, POST")]
+    ("path", "methods"),
+    [(path, "GET, HEAD, OPTIONS") for path in GET_PATHS]
+    + [(path, "OPTIONS, POST") for path in (PREDICT, "/v2/repository/index")],
 )
 def test_options_name_the_methods_of_a_path(server: Server, path: str, methods: str) -> None:
     response = server.client.options(path)

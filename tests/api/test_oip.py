@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.images import NOT_FINITE_PNG, POISON_PNG, red_png
+from tests.support.images import NOT_FINITE_PNG, POISON_PNG, b64, red_png
+from tests.support.odd_pictures import TAKEN
 from tests.support.oip_requests import (
     INFER,
     LENGTH,
@@ -134,6 +135,20 @@ def test_binary_pixels_of_a_batch_are_answered_in_order(server: Server) -> None:
     assert LENGTH not in response.headers
     document = response.json()
     assert (document["model_name"], document["model_version"], document["id"]) == ("classifier", "2", "mine")
+
+
+def test_lost_pixels_are_said_beside_the_tensors(server: Server) -> None:
+    damaged, whole = TAKEN["missing restart marker"][0], red_png(5)
+    pictures = {"name": "images", "datatype": "BYTES", "shape": [2], "data": [b64(whole), b64(damaged)]}
+
+    alone = infer(server, damaged, {LENGTH: "0"})
+    together = infer(server, json.dumps({"inputs": [pictures]}).encode()).json()
+    sound = infer(server, whole, {LENGTH: "0"})
+
+    header = json.loads(alone.content[: int(alone.headers[LENGTH])])
+    assert "parts of the picture may be lost" in header["parameters"]["warning"]
+    assert together["parameters"]["warning"] == "image 1: " + header["parameters"]["warning"]
+    assert "parameters" not in json.loads(sound.content[: int(sound.headers[LENGTH])])
 
 
 def test_chosen_version_answers(server: Server) -> None:

@@ -145,3 +145,7 @@ async def test_page_stays_out_of_the_api_description(client: httpx.AsyncClient) 
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     assert not [path for path in paths if path == "/" or path.startswith("/playground")]
+
+
+def test_first_paint_is_small() -> None:
+    assert sum(len(content_of(file)) for file in FILES if not file.name.startswith("docs")) <= 300_000

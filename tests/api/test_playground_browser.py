@@ -1,163 +1,21 @@
-"""The playground in a real browser, driven over the DevTools protocol; skipped where there is no Chromium."""
+"""The playground in a real browser; skipped where there is no Chromium."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import itertools
 import json
-import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from websockets.sync.client import ClientConnection, connect
 
-from tests.support.images import encoded, red_png
-from tests.support.server import Server, running_server, wait_until
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from tests.support.browser import CHROMIUM, Page
+from tests.support.images import encoded
+from tests.support.server import Server, running_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")]
-
-
-class Page:
-    """One tab. What the browser complained about is in `complaints`."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-        self._ids = itertools.count(1)
-        self.complaints: list[str] = []
-        for domain in ("Page", "Runtime", "Log", "DOM"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        call_id = next(self._ids)
-        self._connection.send(json.dumps({"id": call_id, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self._connection.recv(timeout=30))
-            if message.get("id") == call_id:
-                assert "error" not in message, f"{method}: {message['error']}"
-                result: dict[str, Any] = message["result"]
-                return result
-            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.complaints.append(json.dumps(message["params"]))
-
-    def evaluate(self, expression: str) -> Any:
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    def wait_for(self, expression: str) -> None:
-        wait_until(lambda: self.evaluate(expression), what=expression)
-
-    def text(self, element_id: str) -> str:
-        return str(self.evaluate(f"document.getElementById({json.dumps(element_id)}).textContent"))
-
-    def set_value(self, element_id: str, value: str) -> None:
-        """As a user would, with the events of one."""
-        self.evaluate(
-            f"""(() => {{
-                const field = document.getElementById({json.dumps(element_id)});
-                field.value = {json.dumps(value)};
-                for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, {{ bubbles: true }}));
-            }})()"""
-        )
-
-    def choose_model(self, name: str) -> None:
-        self.evaluate(f"document.getElementById('model-{name}').click()")
-
-    def choose_files(self, *files: Path) -> None:
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        field = self.call("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=field, files=[str(file) for file in files])
-
-    def predict_count(self) -> int:
-        return int(
-            self.evaluate("performance.getEntriesByType('resource').filter((e) => e.name.includes('/predict')).length")
-        )
-
-    def centre_pixel(self) -> list[int]:
-        pixel: list[int] = self.evaluate(
-            """(() => {
-                const canvas = document.getElementById("canvas");
-                const context = canvas.getContext("2d");
-                return [...context.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].slice(0, 3);
-            })()"""
-        )
-        return pixel
-
-
-@contextlib.contextmanager
-def running_chromium(profile: Path) -> Iterator[int]:
-    """A headless browser with a profile of its own. Yields its DevTools port."""
-    options = (
-        "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
-        "--disable-component-update --disable-sync --no-first-run --remote-debugging-port=0"
-    )
-    assert CHROMIUM is not None
-    process = subprocess.Popen(
-        [CHROMIUM, *options.split(), f"--user-data-dir={profile}", "about:blank"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    port_file = profile / "DevToolsActivePort"
-
-    def port() -> int | None:
-        lines = port_file.read_text("ascii").splitlines() if port_file.exists() else []
-        return int(lines[0]) if lines else None
-
-    try:
-        found = wait_until(port, 30.0, "Chromium opens its DevTools port")
-        assert found is not None
-        yield found
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def chromium_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with running_chromium(tmp_path_factory.mktemp("profile")) as port:
-        yield port
-
-
-@pytest.fixture
-def page(chromium_port: int, server: Server) -> Iterator[Page]:
-    """The playground of the test server, its models shown."""
-    devtools = f"http://127.0.0.1:{chromium_port}"
-    tab = httpx.put(f"{devtools}/json/new").json()
-    with connect(tab["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
-        opened = Page(connection)
-        opened.call("Page.navigate", url=server.base_url)
-        opened.wait_for("document.querySelector('.model') !== null")
-        yield opened
-    httpx.get(f"{devtools}/json/close/{tab['id']}")
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """What the fake backend answers to with 200 / 255 = 78.4 %."""
-    path = tmp_path / "red.png"
-    path.write_bytes(red_png(200))
-    return path
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> Path:
-    path = tmp_path / "damaged.png"
-    path.write_bytes(b"no image")
-    return path
 
 
 ANSWERED = "!document.getElementById('answer').hidden"

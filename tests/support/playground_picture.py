@@ -10,10 +10,7 @@ import base64
 import tempfile
 from pathlib import Path
 
-import httpx
-from websockets.sync.client import connect
-
-from tests.api.test_playground_browser import Page, running_chromium
+from tests.support.browser import Page, opened_tab, running_chromium
 
 SIZE = {"width": 1200, "height": 900}
 
@@ -36,12 +33,12 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as profile, running_chromium(Path(profile)) as port:
-        tab = httpx.put(f"http://127.0.0.1:{port}/json/new").json()
-        with connect(tab["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
-            page = Page(connection)
-            page.call("Page.navigate", url=given.url)
-            given.out.write_bytes(picture(page, given.model, given.image.resolve()))
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        running_chromium(Path(profile)) as port,
+        opened_tab(port, given.url) as page,
+    ):
+        given.out.write_bytes(picture(page, given.model, given.image.resolve()))
 
 
 if __name__ == "__main__":

@@ -244,6 +244,8 @@ def _infer_response(answer: _Answer) -> Any:
     response: Any = message_class("ModelInferResponse")(
         model_name=document["model_name"], model_version=document["model_version"], id=document.get("id", "")
     )
+    for name, text in document.get("parameters", {}).items():
+        response.parameters[name].string_param = text
     for output, content in zip(document["outputs"], _slices(document["outputs"], answer.body, size), strict=True):
         response.outputs.add(name=output["name"], datatype=output["datatype"], shape=output["shape"])
         response.raw_output_contents.append(content)

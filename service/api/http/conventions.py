@@ -51,11 +51,12 @@ class HttpConventions:
 
     def _options(self, scope: Scope) -> ASGIApp:
         """204 with the methods of a path; what the application says of one that does not exist."""
-        methods: set[str] = set()
-        for route in self._app.router.routes:
-            match, _ = route.matches({**scope, "method": "GET"})
-            if match is not Match.NONE:
-                methods |= getattr(route, "methods", None) or {"GET"}
+        methods = {
+            method
+            for method in ("GET", "POST")
+            for route in self._app.router.routes
+            if route.matches({**scope, "method": method})[0] is Match.FULL
+        }
         if not methods:
             return self._app
         return Response(status_code=204, headers={"Allow": allowed_methods(methods)})

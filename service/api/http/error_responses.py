@@ -51,6 +51,14 @@ def status_of(error: SaccadeError) -> tuple[int, str, Outcome]:
     return _OURS
 
 
+def titles_by_status() -> dict[int, list[str]]:
+    """What each status may be titled."""
+    found: dict[int, list[str]] = {}
+    for _, status, title, _ in (*_TABLE, (SaccadeError, *_OURS)):
+        found.setdefault(status, []).append(title)
+    return found
+
+
 def problem_of(error: SaccadeError, request_id: str) -> dict[str, Any]:
     """The problem document. `detail` of an error without a line in the table stays inside."""
     status, title, _ = status_of(error)

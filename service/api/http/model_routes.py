@@ -6,6 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 
+from saccade.models.contract.replay import REPLAY_FILE
 from saccade.service.api.catalog import ServingCatalog, default_version, labels_of
 from saccade.service.api.http.schemas import (
     BatchFigure,
@@ -21,6 +22,7 @@ from saccade.service.api.http.schemas import (
     SpeedFigure,
     VersionInfo,
 )
+from saccade.service.api.http.version_files import REPORT_FILE, has_file
 from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import NotFound
 from saccade.service.ipc.messages import EngineStatus, ModelStatus, RefusedStatus, VersionStatus
@@ -122,6 +124,8 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         operating_point=OperatingFigure.model_validate(judged.operating_point.model_dump())
         if judged and judged.operating_point
         else None,
+        has_report=manifest is not None and has_file(manifest, REPORT_FILE),
+        has_samples=manifest is not None and has_file(manifest, REPLAY_FILE),
         latency=[
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
             for figure in (variant.latency if variant else ())

@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
-
-from saccade.service.api.http.image_bodies import RAW_TYPES
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str
-    title: str
+    type: str = Field(description="urn:saccade:problem: and the title in lower case, with hyphens")
+    title: str = Field(description="the same words for every problem of a kind")
     status: int
-    detail: str
+    detail: str = Field(description="what was given, what is allowed, what to change")
     request_id: str
+
+
+class ImageInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    b64: str = Field(
+        description="base64 of an encoded picture; also URL-safe, unpadded, wrapped, or as a data URI",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+
+
+class Samples(BaseModel):
+    images: list[ImageInput]
+
+
+class PredictParameters(BaseModel):
+    """As in the query, where each must have the same value if it is in both."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int | None = Field(None, ge=1, description="classify: most classes answered")
+    score_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="detect, segment-instances, and classify with several labels: lowest score answered",
+    )
+    max_detections: int | None = Field(None, ge=1, description="detect, segment-instances: most objects answered")
+    mask_format: Literal["rle", "png", "polygon", "none"] | None = Field(
+        None, description="segment, segment-instances: how masks are written"
+    )
+    deadline_ms: float | None = Field(None, ge=0, description="answer within this time or 504")
+    variant: str | None = Field(None, description="pins the variant; any that is loaded")
+    allow_cheaper: bool | None = Field(None, description="false: never a cheaper variant, however long the wait")
+
+
+class PredictRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[ImageInput] = Field(min_length=1)
+    parameters: PredictParameters = Field(default_factory=PredictParameters.model_construct)
 
 
 class FailedImage(BaseModel):
@@ -103,7 +142,8 @@ class PredictAnswer(BaseModel):
     version: str
     variant: str
     request_id: str
-    predictions: list[Classification | Detection | Instances | Segmentation | FailedImage]
+    # Instances before Detection: generated clients take the first that fits.
+    predictions: list[Classification | Instances | Detection | Segmentation | FailedImage]
     timings_ms: TimingsMs
 
 
@@ -199,6 +239,8 @@ class VersionInfo(BaseModel):
     operating_point: OperatingFigure | None = Field(
         description="of detectors and classifiers of several labels; null when not judged"
     )
+    has_report: bool = Field(description="whether its report can be read at …/report")
+    has_samples: bool = Field(description="whether pictures travel with it, at …/samples")
     latency: list[BatchFigure]
     choice: str = Field(description="why this variant serves where others could; empty where TensorRT serves")
     speeds: list[SpeedFigure] = Field(description="the accepted variants in pairs, by which the server chooses")
@@ -244,94 +286,3 @@ class ModelList(BaseModel):
 class Health(BaseModel):
     status: Literal["ok", "unavailable"]
     reason: str
-
-
-_PARAMETERS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("top_k", {"type": "integer", "minimum": 1}, "classify: most classes answered"),
-    (
-        "score_threshold",
-        {"type": "number", "minimum": 0, "maximum": 1},
-        "detect, segment-instances, and classify with several labels: lowest score answered",
-    ),
-    ("max_detections", {"type": "integer", "minimum": 1}, "detect, segment-instances: most objects answered"),
-    ("mask_format", {"enum": ["rle", "png", "polygon", "none"]}, "segment, segment-instances: how masks are written"),
-    ("deadline_ms", {"type": "number", "minimum": 0}, "answer within this time or 504"),
-    ("variant", {"type": "string"}, "pins the variant; any that is loaded"),
-    ("allow_cheaper", {"type": "boolean"}, "false: never a cheaper variant, however long the wait"),
-)
-_PROBLEM_STATUSES = (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
-
-
-def predict_operation(path_parameters: tuple[str, ...]) -> dict[str, Any]:
-    """The OpenAPI operation of a predict path; its component schemas come from `PredictAnswer` and `Problem`."""
-    names = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters]
-    query = [
-        {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
-        for name, schema, description in _PARAMETERS
-    ]
-    priority = {
-        "name": "X-Priority",
-        "in": "header",
-        "required": False,
-        "schema": {"enum": ["high", "normal", "low"]},
-        "description": "order among requests that are due within a second of each other; low is refused first",
-    }
-    routing_key = {
-        "name": "X-Routing-Key",
-        "in": "header",
-        "required": False,
-        "schema": {"type": "string"},
-        "description": "requests of one key stay with stable or with the canary; without it each request is on its own",
-    }
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    problem = {
-        "description": "Problem",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    return {
-        "summary": "Predict",
-        "operationId": "predict_" + "_".join(path_parameters),
-        "tags": ["predict"],
-        "parameters": [*names, *query, priority, routing_key],
-        "requestBody": {
-            "required": True,
-            "content": {
-                **dict.fromkeys(RAW_TYPES, binary),
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"image": {"type": "array", "items": binary["schema"]}},
-                        "required": ["image"],
-                    }
-                },
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "properties": {
-                            "images": {
-                                "type": "array",
-                                "minItems": 1,
-                                "items": {"type": "object", "properties": {"b64": {"type": "string"}}},
-                            },
-                            "parameters": {"type": "object"},
-                        },
-                        "required": ["images"],
-                    }
-                },
-            },
-        },
-        "responses": {
-            "200": {
-                "description": "Predictions, one per image",
-                "headers": {
-                    "X-Saccade-Rung": {
-                        "description": "with a ladder: which of its variants answered; 0 is the best",
-                        "schema": {"type": "integer", "minimum": 0},
-                    }
-                },
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictAnswer"}}},
-            },
-            **{str(status): problem for status in _PROBLEM_STATUSES},
-        },
-    }

@@ -40,9 +40,14 @@ def rows_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest
 
 
 def answer_of(
-    request: InferRequest, rows: Sequence[Rows], key: VersionKey, labels: Sequence[str], accepted: bytes
+    request: InferRequest,
+    rows: Sequence[Rows],
+    warnings: Sequence[str],
+    key: VersionKey,
+    labels: Sequence[str],
+    accepted: bytes,
 ) -> tuple[bytes, bytes, list[Header]]:
-    """(body, content type, more headers); `accepted` is the header Accept-Encoding."""
+    """(body, content type, more headers); `warnings` as `rows`, empty ones too; `accepted` is Accept-Encoding."""
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for wanted in request.outputs:
@@ -50,9 +55,11 @@ def answer_of(
         outputs.append(output)
         if content is not None:
             binary.append(content)
-    document = {"model_name": key.model, "model_version": str(key.version)}
+    document: dict[str, Any] = {"model_name": key.model, "model_version": str(key.version)}
     if request.request_id:
         document["id"] = request.request_id
+    if any(warnings):
+        document["parameters"] = {"warning": _warning(warnings)}
     header = orjson.dumps({**document, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not binary:
         body, content_type, headers = header, b"application/json", []
@@ -103,6 +110,13 @@ def _classes(wanted: WantedOutput, rows: Sequence[Rows], labels: Sequence[str]) 
     encoded = [text.encode() for text in texts]
     content = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
     return {**output, "parameters": {"binary_data_size": len(content)}}, content
+
+
+def _warning(warnings: Sequence[str]) -> str:
+    """One text, since values of the protocol's parameters are no lists; of a batch it says which images it means."""
+    if len(warnings) == 1:
+        return warnings[0]
+    return "; ".join(f"image {index}: {text}" for index, text in enumerate(warnings) if text)
 
 
 def _encoding(accepted: bytes) -> bytes | None:

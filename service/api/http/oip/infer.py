@@ -78,7 +78,9 @@ class InferEndpoint(PredictEndpoint):
             if answer.error is not None:  # a tensor has no place for it
                 raise answer.error
         rows = [answer.prediction for answer in answers]
-        body, content_type, headers = answer_of(call.request, rows, target.key, target.manifest.labels, call.accepted)
+        warnings = [answer.warning for answer in answers]
+        labels = target.manifest.labels
+        body, content_type, headers = answer_of(call.request, rows, warnings, target.key, labels, call.accepted)
         return Rendered(content_type, body, server_timing(timings_of(answers, total_s)), headers)
 
     async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request, Response
 from prometheus_client.metrics_core import Metric
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
@@ -22,12 +23,26 @@ from saccade.service.api.http.oip.documents import (
     statistics_document,
 )
 from saccade.service.api.http.oip.infer import tensors_of
+from saccade.service.api.http.oip.schemas import (
+    IndexEntry,
+    Live,
+    ModelConfiguration,
+    ModelMetadata,
+    ModelReady,
+    Nothing,
+    OipError,
+    ServerMetadata,
+    ServerReady,
+    Statistics,
+)
+from saccade.service.api.http.openapi.parts import names_in, path_descriptions, reference
 from saccade.service.core import VersionState
 from saccade.service.errors import BadRequest, NotLoaded, Unavailable
 from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.messages import VersionStatus
 
 _MAX_INDEX_BYTES = 4096
+Responses = dict[int | str, dict[str, Any]]  # as FastAPI takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +60,65 @@ class _IndexRequest(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
+_NOT_READY: Responses = {503: {"model": ServerReady}}
+_MODEL_NOT_READY: Responses = {503: {"model": ModelReady}}
+_UNAVAILABLE: Responses = {503: {"model": OipError}}
+_MALFORMED: Responses = {400: {"model": OipError}}
+
+
 def oip_router(parts: OipParts) -> APIRouter:
     """All of /v2 but infer."""
-    router = APIRouter(prefix="/v2", include_in_schema=False)
-    catalog = parts.catalog
+    router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-    def target_of(model: str, version: str | None) -> ServingTarget:
-        return catalog.resolve(model, version, None)
-
-    @router.get("/health/live")
+    @router.get("/health/live", name="v2_live", response_model=Live)
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", name="v2_ready", response_model=ServerReady, responses=_NOT_READY)
     async def ready(response: Response) -> dict[str, bool]:
         is_ready = parts.not_ready() is None
         response.status_code = 200 if is_ready else 503
         return {"live": True, "ready": is_ready}
 
-    @router.get("")
+    @router.get("", name="v2_server", response_model=ServerMetadata)
     async def server() -> dict[str, Any]:
         return server_document()
 
-    async def model_metadata(model: str, version: str | None = None) -> dict[str, Any]:
-        target = target_of(model, version)
+    _add_model_routes(router, parts)
+    _add_repository_routes(router, parts)
+    return router
+
+
+def _add_model_routes(router: APIRouter, parts: OipParts) -> None:
+    catalog = parts.catalog
+
+    def target_of(request: Request) -> ServingTarget:
+        return catalog.resolve(request.path_params["model"], request.path_params.get("version"), None)
+
+    async def metadata(request: Request) -> dict[str, Any]:
+        target = target_of(request)
+        model = target.key.model
         versions = [str(status.version) for status in _ready_of(catalog, model)]
         return model_document(model, versions, target.instances[0].backend, target.manifest)
 
-    async def model_ready(model: str, response: Response, version: str | None = None) -> dict[str, Any]:
+    async def ready(request: Request, response: Response) -> dict[str, Any]:
         try:
-            target_of(model, version)
+            target_of(request)
             is_ready = True
         except Unavailable:
             is_ready = False
         response.status_code = 200 if is_ready else 503
-        return {"name": model, "ready": is_ready}
+        return {"name": request.path_params["model"], "ready": is_ready}
 
-    async def model_config(model: str, version: str | None = None) -> dict[str, Any]:
-        target = target_of(model, version)
+    async def config(request: Request) -> dict[str, Any]:
+        target = target_of(request)
         max_batch = tensors_of(target, parts.max_images).max_batch
-        return config_document(model, target.instances[0].backend, target.manifest, max_batch)
+        return config_document(target.key.model, target.instances[0].backend, target.manifest, max_batch)
 
-    async def statistics(model: str | None = None, version: str | None = None) -> dict[str, Any]:
+    async def statistics(request: Request) -> dict[str, Any]:
+        model, version = request.path_params.get("model"), request.path_params.get("version")
         if model is not None:
-            target_of(model, version)
+            target_of(request)
         chosen = [
             status
             for status in catalog.snapshot.versions
@@ -97,37 +127,60 @@ def oip_router(parts: OipParts) -> APIRouter:
         figures = await run_in_threadpool(lambda: figures_of(parts.metrics()))
         return statistics_document(chosen, figures)
 
-    router.get("/models/stats")(statistics)  # before the model that could have this name
-    for of_version in ("", "/versions/{version}"):
+    def add(path: str, name: str, handler: Callable[..., Any], model: type[BaseModel], responses: Responses) -> None:
+        extra = {"parameters": path_descriptions(names_in(path))}
+        router.add_api_route(
+            path, handler, name=f"v2_{name}", response_model=model, responses=responses, openapi_extra=extra
+        )
+
+    add("/models/stats", "statistics", statistics, Statistics, {})  # before the model that could have this name
+    for kind, of_version in (("model", ""), ("version", "/versions/{version}")):
         path = "/models/{model}" + of_version
-        router.get(path)(model_metadata)
-        router.get(path + "/ready")(model_ready)
-        router.get(path + "/config")(model_config)
-        router.get(path + "/stats")(statistics)
+        add(path, f"{kind}_metadata", metadata, ModelMetadata, _UNAVAILABLE)
+        add(path + "/ready", f"{kind}_ready", ready, ModelReady, _MODEL_NOT_READY)
+        add(path + "/config", f"{kind}_config", config, ModelConfiguration, _UNAVAILABLE)
+        add(path + "/stats", f"{kind}_statistics", statistics, Statistics, _UNAVAILABLE)
 
-    @router.post("/repository/index")
+
+def _add_repository_routes(router: APIRouter, parts: OipParts) -> None:
+    def ensure_key(request: Request) -> None:
+        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
+
+    index_body = {"required": False, "content": {"application/json": {"schema": reference("IndexRequest")}}}
+
+    @router.post(
+        "/repository/index",
+        name="v2_index",
+        response_model=list[IndexEntry],
+        responses=_MALFORMED,
+        openapi_extra={"requestBody": index_body},
+    )
     async def index(request: Request) -> list[dict[str, str]]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
-        return index_document(catalog.snapshot, await _only_ready(request))
+        ensure_key(request)
+        return index_document(parts.catalog.snapshot, await _only_ready(request))
 
-    @router.post("/repository/models/{model}/load")
+    @router.post("/repository/models/{model}/load", name="v2_load", response_model=Nothing, responses=_UNAVAILABLE)
     async def load(model: str, request: Request) -> dict[str, Any]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
+        ensure_key(request)
         try:
-            target_of(model, None)
+            parts.catalog.resolve(model, None, None)
         except NotLoaded as unloaded:
             await parts.cold_starts.wait(unloaded, model, None, None, parts.load_within_s)
         return {}
 
-    @router.post("/repository/models/{model}/unload")
+    @router.post(
+        "/repository/models/{model}/unload",
+        name="v2_unload",
+        response_model=Nothing,
+        responses={**_MALFORMED, **_UNAVAILABLE},
+        description="Always refused: the repository decides what is loaded.",
+    )
     async def unload(model: str, request: Request) -> dict[str, Any]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
-        target_of(model, None)
+        ensure_key(request)
+        parts.catalog.resolve(model, None, None)
         raise BadRequest(
             "explicit model unload is not allowed: the repository decides what is loaded; remove the version there"
         )
-
-    return router
 
 
 def _ready_of(catalog: ServingCatalog, model: str) -> list[VersionStatus]:

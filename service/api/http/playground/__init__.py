@@ -19,10 +19,15 @@ _PAGES = (
     ("/playground/playground.css", "playground.css", "text/css; charset=utf-8"),
     ("/playground/playground.js", "playground.js", _SCRIPT_TYPE),
     ("/playground/api.js", "api.js", _SCRIPT_TYPE),
+    ("/playground/camera.js", "camera.js", _SCRIPT_TYPE),
+    ("/playground/compare.js", "compare.js", _SCRIPT_TYPE),
     ("/playground/drawing.js", "drawing.js", _SCRIPT_TYPE),
+    ("/playground/load.js", "load.js", _SCRIPT_TYPE),
     ("/playground/masks.js", "masks.js", _SCRIPT_TYPE),
     ("/playground/panels.js", "panels.js", _SCRIPT_TYPE),
     ("/playground/pictures.js", "pictures.js", _SCRIPT_TYPE),
+    ("/playground/snippets.js", "snippets.js", _SCRIPT_TYPE),
+    ("/playground/sources.js", "sources.js", _SCRIPT_TYPE),
     ("/playground/icon.svg", "icon.svg", "image/svg+xml"),
 )
 # blob: and data: are the images the user chose and the masks of the answer; neither can run anything.

@@ -48,24 +48,31 @@ export function predictPath(target, parameters) {
   return `v1/models/${encodeURIComponent(target.model)}${within}${name}/predict${query ? `?${query}` : ""}`;
 }
 
-/** A POSIX shell command for the same request; the key is a variable, never its value. */
-export function curlCommand(page, ask, hasKey) {
-  const lines = [`curl ${quoted(new URL(predictPath(ask.target, ask.parameters), page).href)}`];
-  if (hasKey) lines.push('-H "Authorization: Bearer $SACCADE_API_KEY"');
-  if (ask.files.length === 1) {
-    const [file] = ask.files;
-    lines.push(`-H ${quoted(`Content-Type: ${contentTypeOf(file)}`)}`, `--data-binary ${quoted(`@${file.name}`)}`);
-  } else {
-    for (const file of ask.files) lines.push(`-F ${quoted(`image=@"${file.name}"`)}`);
-  }
-  return lines.join(" \\\n  ");
+/** The pictures that travel with a version, as files. */
+export async function samplesOf(model, version, key) {
+  const { images } = await fetchJson(`${versionPath(model, version)}/samples`, { headers: authorization(key) });
+  return images.map(({ b64 }, index) => {
+    const bytes = Uint8Array.from(atob(b64), (character) => character.charCodeAt(0));
+    return new File([bytes], `sample-${index + 1}.png`, { type: "image/png" });
+  });
 }
 
-function quoted(text) {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+export function reportPath(model, version) {
+  return `${versionPath(model, version)}/report`;
 }
 
-function contentTypeOf(file) {
+/** The report as a file for those who have a key: a link cannot send it. */
+export async function reportFile(model, version, key) {
+  const response = await fetch(reportPath(model, version), { headers: authorization(key) });
+  if (!response.ok) throw new ProblemError(await response.json());
+  return new File([await response.blob()], `${model}-${version}.html`, { type: "text/html" });
+}
+
+function versionPath(model, version) {
+  return `v1/models/${encodeURIComponent(model)}/versions/${encodeURIComponent(version)}`;
+}
+
+export function contentTypeOf(file) {
   return RAW_TYPES.includes(file.type) ? file.type : "application/octet-stream";
 }
 

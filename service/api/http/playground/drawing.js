@@ -8,6 +8,7 @@ const CLASS_COLOURS = [
   "#ff9650", "#f983c2", "#a9d83b", "#a698fb", "#7cc7ff", "#dfb088",
 ];
 const LABEL_INK = "#101214";
+const DIFFERENCE_COLOUR = "#ff00d4"; // none of the classes'
 const FAINT = 0.15; // what is not highlighted while something is
 const MAX_MASK_SIDE = 2048; // masks of larger images are sampled: no screen shows more
 const MAX_UPSCALE = 10; // tiny images are enlarged, but stay recognisable as tiny
@@ -39,7 +40,10 @@ export async function maskLayers(prediction) {
   return Promise.all(areas.map(layerOf));
 }
 
-/** Sizes the canvas for the room there is and draws. `view` is {room, threshold, opacity, highlight}. */
+/**
+ * Sizes the canvas for the room there is and draws. `view` is {room, threshold, opacity, highlight, marked, difference}:
+ * `marked` are indices of what another version answers otherwise, `difference` is a canvas of where masks differ.
+ */
 export function drawScene(canvas, bitmap, prediction, layers, view) {
   const scale = Math.min(view.room.width / bitmap.width, view.room.height / bitmap.height, MAX_UPSCALE);
   const cssWidth = Math.max(1, Math.round(bitmap.width * scale));
@@ -55,7 +59,38 @@ export function drawScene(canvas, bitmap, prediction, layers, view) {
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   if (!prediction || prediction.error) return;
   drawMasks(context, canvas, prediction, layers, view);
+  if (view.difference) context.drawImage(view.difference, 0, 0, canvas.width, canvas.height);
   if (prediction.detections) drawBoxes(context, { cssWidth, cssHeight, density }, prediction, view);
+}
+
+/** Where the segments of two answers differ, as a canvas of one colour; null where nothing is drawn. */
+export function maskDifference(predictions, layersOfBoth) {
+  if (!predictions.every((prediction) => prediction?.segments) || !layersOfBoth.flat().length) return null;
+  const [{ width, height }] = predictions;
+  const scale = Math.min(1, MAX_MASK_SIDE / Math.max(width, height));
+  const sized = () => Object.assign(document.createElement("canvas"), { width: Math.round(width * scale), height: Math.round(height * scale) });
+  const all = sized();
+  const context = all.getContext("2d");
+  const classIds = new Set(predictions.flatMap(({ segments }) => segments.map((segment) => segment.class_id)));
+  for (const classId of classIds) {
+    const one = sized();
+    const ink = one.getContext("2d");
+    predictions.forEach(({ segments }, side) => {
+      ink.globalCompositeOperation = side === 0 ? "source-over" : "xor";
+      const layer = layersOfBoth[side][segments.findIndex((segment) => segment.class_id === classId)];
+      if (layer?.canvas) ink.drawImage(layer.canvas, 0, 0, one.width, one.height);
+      if (layer?.path) {
+        ink.setTransform(one.width / width, 0, 0, one.height / height, 0, 0);
+        ink.fill(layer.path, "evenodd");
+        ink.resetTransform();
+      }
+    });
+    context.drawImage(one, 0, 0);
+  }
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = DIFFERENCE_COLOUR;
+  context.fillRect(0, 0, all.width, all.height);
+  return all;
 }
 
 function drawMasks(context, canvas, prediction, layers, { opacity, highlight, threshold }) {
@@ -73,7 +108,7 @@ function drawMasks(context, canvas, prediction, layers, { opacity, highlight, th
   });
 }
 
-function drawBoxes(context, { cssWidth, cssHeight, density }, prediction, { threshold, highlight }) {
+function drawBoxes(context, { cssWidth, cssHeight, density }, prediction, { threshold, highlight, marked }) {
   context.save();
   context.scale(density, density); // from here on in CSS pixels
   const scaleX = cssWidth / prediction.width;
@@ -84,12 +119,16 @@ function drawBoxes(context, { cssWidth, cssHeight, density }, prediction, { thre
     .map(({ detection, index }) => {
       const [x1, y1, x2, y2] = detection.box;
       const place = { x: x1 * scaleX, y: y1 * scaleY, width: (x2 - x1) * scaleX, height: (y2 - y1) * scaleY };
-      return { detection, place, alpha: highlight === null || highlight === index ? 1 : FAINT };
+      const isMarked = marked?.has(index) ?? false;
+      return { detection, place, isMarked, alpha: highlight === null || highlight === index ? 1 : FAINT };
     })
     .reverse(); // the best last, so that nothing covers it
-  for (const { detection, place, alpha } of shown) drawBox(context, place, classColour(detection.class_id), alpha);
+  for (const { detection, place, alpha, isMarked } of shown) {
+    context.setLineDash(isMarked ? [6, 4] : []);
+    drawBox(context, place, classColour(detection.class_id), alpha);
+  }
   // After all boxes: a label must stay readable where boxes overlap.
-  for (const { detection, place, alpha } of shown) drawLabel(context, detection, place, alpha, cssWidth);
+  for (const { detection, place, alpha, isMarked } of shown) drawLabel(context, detection, place, alpha, cssWidth, isMarked);
   context.restore();
 }
 
@@ -103,8 +142,8 @@ function drawBox(context, place, colour, alpha) {
   }
 }
 
-function drawLabel(context, detection, place, alpha, cssWidth) {
-  const text = `${detection.label} ${Math.round(detection.score * 100)}%`;
+function drawLabel(context, detection, place, alpha, cssWidth, isMarked) {
+  const text = `${isMarked ? "≠ " : ""}${detection.label} ${Math.round(detection.score * 100)}%`;
   context.globalAlpha = alpha;
   context.font = "600 12px system-ui, sans-serif";
   context.textBaseline = "middle";

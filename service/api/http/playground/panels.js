@@ -1,8 +1,9 @@
 // Builds the parts of the page from answers. Promises: text from the server is only ever text, never markup.
 
+import { reportPath } from "./api.js";
 import { classColour } from "./drawing.js";
 
-const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", label_map: "mAP per label" };
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
 
 /** An element with attributes and children; `null` and `false` children are left out. */
@@ -31,16 +32,21 @@ export function modelChoices(models, chosen, onChoose) {
       input,
       element("span", { class: "model-name" }, model.name),
       element("span", { class: "task" }, model.task ?? "unknown task"),
-      shown && element("span", { class: "model-version" }, stateChip(shown.state), `version ${shown.version} · ${shown.variant || "no variant"}`),
+      shown && element("span", { class: "model-version" }, stateChip(shown.state), `version ${shown.version} · ${shown.variant || "no variant"}`, ...flags(shown)),
       shown?.variant && element("span", { class: "model-version" }, headline(shown)),
     );
   });
 }
 
-function headline({ metric, judged, operating_point: point, latency }) {
+/** What a reader must know before trusting a version. */
+function flags({ judged, signed_by: signedBy }) {
+  const texts = [judged ? null : "unjudged", signedBy === "unsigned" ? "unsigned" : null];
+  return texts.filter((text) => text !== null).map((text) => element("span", { class: "flag" }, text));
+}
+
+function headline({ metric, operating_point: point, latency }) {
   const figures = metric ? [`${METRIC_NAMES[metric.name] ?? metric.name} ${metric.value.toFixed(3)}`] : [];
   if (point) figures.push(`${point.metric.value.toFixed(3)} from score ${point.score_threshold}`);
-  if (!judged) figures.push("unjudged");
   if (latency.length) figures.push(`${compact(fastestOf(latency).images_per_s)} images/s`);
   return figures.join(" · ");
 }
@@ -75,15 +81,21 @@ export function targetChoices(model) {
   ];
 }
 
-/** State and measured figures of every version of a model. */
-export function versionFigures(model) {
+/** The version that a choice of `targetChoices` means now; null when none is ready. */
+export function versionOf(model, choice) {
+  const [kind, name] = splitOnce(choice);
+  return kind === "policy" ? model.default_version : kind === "label" ? (model.labels[name] ?? null) : name;
+}
+
+/** State and measured figures of every version of a model; `onReport` gets a version's number and the click. */
+export function versionFigures(model, onReport) {
   return model.versions.map((version) => {
     const fastest = version.latency.length ? fastestOf(version.latency) : null;
     const single = version.latency.find((item) => item.batch_size === 1);
     return element(
       "section",
       { class: "version", "aria-label": `Version ${version.version}` },
-      element("h3", {}, `Version ${version.version}`, stateChip(version.state)),
+      element("h3", {}, `Version ${version.version}`, stateChip(version.state), ...flags(version)),
       version.reason && element("p", { class: "reason" }, version.reason),
       element(
         "dl",
@@ -96,9 +108,15 @@ export function versionFigures(model) {
         ...(single ? pair("one by one", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99`) : []),
         ...(version.signed_by ? pair("signed by", version.signed_by) : []),
         ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s in batches of ${fastest.batch_size}`) : []),
+        ...(version.has_report ? pair("report", reportLink(model.name, version.version, onReport)) : []),
       ),
     );
   });
+}
+
+function reportLink(model, version, onReport) {
+  const href = reportPath(model, version);
+  return element("a", { href, target: "_blank", rel: "noopener", onclick: (event) => onReport(version, event) }, "figures, checks and pictures");
 }
 
 function metricPair({ name, value, ci_low, ci_high, split, images }) {
@@ -233,6 +251,31 @@ export function summaryOf(prediction, threshold) {
   }
   const labels = prediction.segments.map((segment) => segment.label);
   return `${counted(labels.length, "segment", "segments")}${labels.length ? `: ${labels.join(", ")}` : ""}`;
+}
+
+/** Two answers beside each other: what differs, and both figures. */
+export function differenceTable(names, { rows }, count) {
+  const sentence = rows.length ? `${counted(rows.length, "difference", "differences")} in image ${count}` : `No difference in image ${count}`;
+  if (!rows.length) return [element("p", { class: "help" }, sentence)];
+  const head = element("tr", {}, element("th", { scope: "col" }, "what"), ...names.map((name) => element("th", { scope: "col" }, name)));
+  const body = rows.map(([what, ...values]) => element("tr", {}, element("th", { scope: "row" }, what), ...values.map((value) => element("td", {}, value))));
+  return [element("p", { class: "help" }, sentence), element("table", {}, element("thead", {}, head), element("tbody", {}, ...body))];
+}
+
+/** The load in words; `null` before the second look. */
+export function loadFigures({ answeredPerS, refusedPerS, meanMs, inFlight, waitMs }) {
+  return [
+    ...pair("answered", `${answeredPerS.toFixed(1)} requests/s`),
+    ...pair("refused", `${refusedPerS.toFixed(1)} requests/s`),
+    ...pair("mean time", meanMs === null ? "no request" : milliseconds(meanMs)),
+    ...pair("in flight", counted(inFlight, "image", "images")),
+    ...pair("expected wait", milliseconds(waitMs)),
+  ];
+}
+
+export function splitOnce(text) {
+  const at = text.indexOf(":");
+  return [text.slice(0, at), text.slice(at + 1)];
 }
 
 function counted(count, one, many) {

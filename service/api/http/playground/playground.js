@@ -1,11 +1,16 @@
 // The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
 
-import { curlCommand, listModels, predict, ProblemError, readiness } from "./api.js";
-import { drawScene, maskLayers, sampleImage } from "./drawing.js";
+import { listModels, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
+import { differencesOf } from "./compare.js";
+import { drawScene, maskDifference, maskLayers, sampleImage } from "./drawing.js";
+import { linePoints, loadWatch } from "./load.js";
 import { bitmapOf, fitBitmap } from "./pictures.js";
 import {
-  element, modelChoices, problemCard, resultRows, summaryOf, targetChoices, timingPanel, versionFigures,
+  differenceTable, element, loadFigures, modelChoices, problemCard, resultRows, splitOnce, summaryOf, targetChoices,
+  timingPanel, versionFigures, versionOf,
 } from "./panels.js";
+import { curlCommand, pythonProgram } from "./snippets.js";
+import { wireSources } from "./sources.js";
 
 const ASKED_THRESHOLDS = { detect: "0", "segment-instances": "0.05" }; // a mask per object takes time
 const MODELS_POLL_MS = 5000;
@@ -19,6 +24,7 @@ const state = {
   images: [], // {file, url, bitmap}; bitmap is null for a file this browser cannot show
   current: 0,
   answer: null, // {document, ask, roundTripMs, layersByImage}
+  rival: null, // another version's {document, layersByImage}, or {problem}
   highlight: null,
   asking: null, // AbortController of the request on its way
 };
@@ -54,6 +60,7 @@ function showModels(models) {
 function chooseModel(name) {
   state.modelName = name;
   byId("target").value = "policy:";
+  byId("rival").value = "";
   showModel();
   ask();
 }
@@ -66,14 +73,46 @@ function showModel() {
     ...choices.map(({ value, text, isReady }) => element("option", { value, disabled: !isReady }, text)),
   );
   byId("target").value = choices.some(({ value, isReady }) => isReady && value === chosen) ? chosen : "policy:";
-  byId("figures").replaceChildren(...(model ? versionFigures(model) : []));
+  showRivals(choices.filter(({ value, isReady }) => isReady && value !== "policy:"));
+  byId("figures").replaceChildren(...(model ? versionFigures(model, openReport) : []));
   byId("target-field").hidden = byId("figures-fold").hidden = !model;
   for (const field of document.querySelectorAll("[data-task]")) {
     field.hidden = !field.dataset.task.split(" ").some((task) => [model?.task, "any"].includes(task));
   }
   // The sample shows digits; a model of anything else has nothing to say about it.
-  byId("sample").hidden = ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
+  const hasSamples = model ? sampledVersion(model) !== null : false;
+  byId("samples").hidden = !hasSamples;
+  byId("sample").hidden = hasSamples || ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
   showSendButton();
+}
+
+function showRivals(choices) {
+  const chosen = byId("rival").value;
+  const nobody = element("option", { value: "" }, "nothing");
+  byId("rival").replaceChildren(nobody, ...choices.map(({ value, text }) => element("option", { value }, text)));
+  byId("rival").value = choices.some(({ value }) => value === chosen) ? chosen : "";
+  byId("rival-field").hidden = choices.length < 2;
+}
+
+/** The chosen version where it has pictures, else any that has. */
+function sampledVersion(model) {
+  const chosen = versionOf(model, byId("target").value);
+  const sampled = model.versions.filter((version) => version.has_samples && version.state === "ready");
+  return (sampled.find(({ version }) => version === chosen) ?? sampled[0])?.version ?? null;
+}
+
+/** A link cannot send the key, so with one the report becomes a file. */
+async function openReport(version, event) {
+  const key = byId("key").value;
+  if (!key) return;
+  event.preventDefault();
+  try {
+    const url = URL.createObjectURL(await reportFile(state.modelName, version, key));
+    element("a", { href: url, download: `${state.modelName}-${version}.html` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), MODELS_POLL_MS);
+  } catch (error) {
+    showProblem(error, "report");
+  }
 }
 
 function currentModel() {
@@ -150,24 +189,33 @@ async function ask() {
   const asking = (state.asking = new AbortController());
   setBusy(true);
   try {
-    const [kind, name] = splitOnce(byId("target").value);
+    const targetOf = (choice) => {
+      const [kind, name] = splitOnce(choice);
+      return { model: model.name, kind, name };
+    };
     const request = {
       task: model.task,
-      target: { model: model.name, kind, name },
+      target: targetOf(byId("target").value),
       files: state.images.map(({ file }) => file),
       parameters: parametersOf(model.task),
     };
-    const { answer, roundTripMs } = await predict(request, byId("key").value, asking.signal);
-    const layersByImage = await Promise.all(answer.predictions.map(maskLayers));
+    const rival = byId("rival").value;
+    const [answer, other] = await Promise.all([
+      answerTo(request, asking.signal),
+      rival ? answerTo({ ...request, target: targetOf(rival) }, asking.signal).catch((problem) => ({ problem })) : null,
+    ]);
     if (asking.signal.aborted) return;
-    await Promise.all(answer.predictions.map((prediction, index) => fitBitmap(state.images[index], prediction)));
+    await Promise.all(
+      answer.document.predictions.map((prediction, index) => fitBitmap(state.images[index], prediction)),
+    );
     if (asking.signal.aborted) return;
-    state.answer = { document: answer, ask: request, roundTripMs, layersByImage };
+    state.answer = answer;
+    state.rival = other;
     state.highlight = null;
     showProblem(null);
     showImages();
     showAnswer();
-    byId("announcement").textContent = summaryOf(answer.predictions[state.current], threshold());
+    byId("announcement").textContent = summaryOf(currentPrediction(), threshold());
   } catch (error) {
     if (asking.signal.aborted) return;
     forgetAnswer();
@@ -177,9 +225,10 @@ async function ask() {
   }
 }
 
-function splitOnce(text) {
-  const at = text.indexOf(":");
-  return [text.slice(0, at), text.slice(at + 1)];
+async function answerTo(request, signal) {
+  const { answer, roundTripMs } = await predict(request, byId("key").value, signal);
+  const layersByImage = await Promise.all(answer.predictions.map(maskLayers));
+  return { document: answer, ask: request, roundTripMs, layersByImage };
 }
 
 /** Only what applies to the task and was filled in; the server refuses the rest. */
@@ -214,7 +263,7 @@ function currentPrediction() {
 }
 
 function forgetAnswer() {
-  state.answer = null;
+  state.answer = state.rival = null;
   state.highlight = null;
   byId("answer").hidden = byId("reproduce").hidden = true;
   showScene();
@@ -228,13 +277,40 @@ function showScene() {
   byId("no-preview").hidden = Boolean(image.bitmap);
   byId("no-preview").textContent = `This browser cannot show ${image.file.name}.`;
   byId("canvas").setAttribute("aria-label", `${image.file.name}. ${summaryOf(prediction, threshold())}`);
+  const rival = rivalPrediction();
+  byId("rival-figure").hidden = byId("caption").hidden = !image.bitmap || rival === null;
   if (!image.bitmap) return;
-  drawScene(byId("canvas"), image.bitmap, prediction, state.answer?.layersByImage[state.current] ?? [], {
-    room: { width: byId("canvas-frame").clientWidth, height: Math.max(260, window.innerHeight * 0.62) },
+  const layers = [state.answer, state.rival].map((answer) => answer?.layersByImage?.[state.current] ?? []);
+  const view = {
+    room: { width: byId("canvas-frame").clientWidth / (rival ? 2 : 1), height: Math.max(260, window.innerHeight * 0.62) },
     threshold: threshold(),
     opacity: Number(byId("opacity").value),
     highlight: state.highlight,
-  });
+  };
+  if (!rival) return drawScene(byId("canvas"), image.bitmap, prediction, layers[0], view);
+  const { marked } = differencesOf(prediction, rival, threshold());
+  const difference = maskDifference([prediction, rival], layers);
+  drawScene(byId("canvas"), image.bitmap, prediction, layers[0], { ...view, marked: marked[0], difference });
+  drawScene(byId("rival-canvas"), image.bitmap, rival, layers[1], { ...view, highlight: null, marked: marked[1], difference });
+  [byId("caption").textContent, byId("rival-caption").textContent] = versionNames();
+  byId("rival-canvas").setAttribute("aria-label", `${versionNames()[1]}: ${summaryOf(rival, threshold())}`);
+}
+
+function rivalPrediction() {
+  return currentPrediction() && (state.rival?.document?.predictions[state.current] ?? null);
+}
+
+function versionNames() {
+  return [state.answer, state.rival].map(({ document: { version, variant } }) => `version ${version}, ${variant}`);
+}
+
+function showDifferences() {
+  const rival = rivalPrediction();
+  byId("differences").hidden = state.rival === null;
+  if (state.rival?.problem) return byId("differences").replaceChildren(problemCard(problemOf(state.rival.problem)));
+  if (rival === null) return;
+  const found = differencesOf(currentPrediction(), rival, threshold());
+  byId("differences").replaceChildren(...differenceTable(versionNames(), found, state.current + 1));
 }
 
 function showAnswer() {
@@ -255,7 +331,9 @@ function showResults() {
   const { ask: request } = state.answer;
   const asShown = request.task in ASKED_THRESHOLDS ? { score_threshold: byId("threshold").value } : {};
   const shown = { ...request, parameters: { ...request.parameters, ...asShown } };
-  byId("curl").textContent = curlCommand(document.baseURI, shown, byId("key").value !== "");
+  const written = byId("language").value === "python" ? pythonProgram : curlCommand;
+  byId("curl").textContent = written(document.baseURI, shown, byId("key").value !== "");
+  showDifferences();
 }
 
 function showRaw() {
@@ -277,10 +355,13 @@ function highlight(index) {
 function showProblem(error, from = "") {
   byId("problem").dataset.from = from;
   if (error === null) return byId("problem").replaceChildren();
-  const problem = error instanceof ProblemError ? error.problem : { title: "The answer could not be shown", detail: error.message };
-  const card = problemCard(problem);
+  const card = problemCard(problemOf(error));
   // The models are asked for again and again; saying the same again would be read aloud each time.
   if (card.textContent !== byId("problem").textContent) byId("problem").replaceChildren(card);
+}
+
+function problemOf(error) {
+  return error instanceof ProblemError ? error.problem : { title: "This did not work", detail: error.message };
 }
 
 function setText(node, text) {
@@ -306,17 +387,26 @@ async function copyCurl() {
   setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
 }
 
+async function takeSamples() {
+  const model = currentModel();
+  await takeImages(await samplesOf(model.name, sampledVersion(model), byId("key").value));
+}
+
 async function takeSample() {
   await takeImages([await sampleImage(currentModel()?.task === "classify" ? 1 : 6)]);
 }
 
-function filesIn(transfer) {
-  return [...(transfer?.files ?? [])];
-}
+const watchLoad = loadWatch(
+  () => byId("load-fold").open && !document.hidden,
+  (load, rates) => {
+    byId("load").replaceChildren(...loadFigures(load));
+    byId("load-line").setAttribute("points", linePoints(rates));
+  },
+);
 
 function wire() {
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["target", "top-k", "max-detections", "mask-format", "deadline"]) byId(id).addEventListener("change", ask);
+  for (const id of ["target", "rival", "top-k", "max-detections", "mask-format", "deadline"]) byId(id).addEventListener("change", ask);
   byId("key").addEventListener("change", async () => {
     await refreshModels();
     ask();
@@ -330,31 +420,14 @@ function wire() {
     showSliders();
     showScene();
   });
-  for (const id of ["choose", "prompt"]) byId(id).addEventListener("click", () => byId("files").click());
-  byId("files").addEventListener("change", async (event) => {
-    const files = [...event.target.files];
-    event.target.value = ""; // so that the same file can be chosen again
-    await takeImages(files);
-  });
-  byId("sample").addEventListener("click", takeSample);
+  byId("load-fold").addEventListener("toggle", watchLoad);
+  document.addEventListener("visibilitychange", watchLoad);
+  byId("language").addEventListener("change", showResults);
   byId("send").addEventListener("click", ask);
   byId("copy").addEventListener("click", copyCurl);
   byId("raw-fold").addEventListener("toggle", showRaw);
 
-  // The whole window takes drops: an image dropped beside the frame would replace the page.
-  window.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    byId("drop").classList.add("is-over");
-  });
-  window.addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) byId("drop").classList.remove("is-over");
-  });
-  window.addEventListener("drop", (event) => {
-    event.preventDefault();
-    byId("drop").classList.remove("is-over");
-    takeImages(filesIn(event.dataTransfer));
-  });
-  window.addEventListener("paste", (event) => takeImages(filesIn(event.clipboardData)));
+  wireSources({ takeImages, takeSamples, takeSample, showProblem: (error) => showProblem(error, "source"), hasImages: () => state.images.length > 0 });
   new ResizeObserver(showScene).observe(byId("drop"));
 }
 

@@ -98,7 +98,7 @@ async def test_picture_of_which_parts_are_lost_is_answered_with_a_warning(decodi
     (answer,) = await answering
 
     assert answer.prediction is not None
-    assert "parts of the picture may be lost" in answer.prediction["warning"]
+    assert "parts of the picture may be lost" in answer.warning
 
 
 async def test_jpeg_with_too_many_pixels_never_reaches_a_decoding_worker(decoding_story: Story) -> None:

@@ -50,6 +50,13 @@ def test_value_of_the_wrong_kind_is_refused_by_name(values: dict[str, Any], is_t
         parse_given(values, is_text=is_text)
 
 
+def test_word_for_nothing_is_no_value() -> None:
+    with pytest.raises(BadParameter, match="'top_k' is 'null'; leave it out"):
+        parse_given({"top_k": "null"}, is_text=True)
+
+    assert parse_given({"top_k": None}, is_text=False) == GivenParameters()
+
+
 def test_query_and_body_add_up() -> None:
     both = merged(GivenParameters(top_k=3), GivenParameters(deadline_ms=50.0))
 

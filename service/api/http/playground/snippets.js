@@ -1,0 +1,49 @@
+// The page's request as others would send it. Promises: the key is a variable, never its value.
+
+import { contentTypeOf, predictPath } from "./api.js";
+
+/** A POSIX shell command for the same request. */
+export function curlCommand(page, ask, hasKey) {
+  const lines = [`curl ${quoted(new URL(predictPath(ask.target, ask.parameters), page).href)}`];
+  if (hasKey) lines.push('-H "Authorization: Bearer $SACCADE_API_KEY"');
+  if (ask.files.length === 1) {
+    const [file] = ask.files;
+    lines.push(`-H ${quoted(`Content-Type: ${contentTypeOf(file)}`)}`, `--data-binary ${quoted(`@${file.name}`)}`);
+  } else {
+    for (const file of ask.files) lines.push(`-F ${quoted(`image=@"${file.name}"`)}`);
+  }
+  return lines.join(" \\\n  ");
+}
+
+/** A Python program for the same request. */
+export function pythonProgram(page, ask, hasKey) {
+  const server = new URL(".", page).href.replace(/\/$/, "");
+  const { model, kind, name } = ask.target;
+  const named = { model, ...(kind === "policy" ? {} : { [kind]: name }) };
+  const texts = { ...named, ...(ask.parameters.mask_format ? { mask_format: ask.parameters.mask_format } : {}) };
+  const numbers = Object.entries(ask.parameters).filter(([key]) => key !== "mask_format");
+  const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...numbers];
+  const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
+  const files = ask.files.map((file) => python(file.name));
+  const asking =
+    files.length === 1
+      ? [`    answer = client.predict(${files[0]}, ${given})`, `    answer.draw(${files[0]}).save("answer.png")`]
+      : [`    for answer in client.predict_many([${files.join(", ")}], ${given}):`, "        print(answer)"];
+  return [
+    ...(hasKey ? ["import os", ""] : []),
+    "from saccade.client import Client",
+    "",
+    `with Client(${python(server)}${hasKey ? ', key=os.environ["SACCADE_API_KEY"]' : ""}) as client:`,
+    ...asking,
+    ...(files.length === 1 ? ["print(answer)"] : []),
+  ].join("\n");
+}
+
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** A Python string literal; JSON's escapes are Python's too, but for characters beyond 16 bits, which stay as they are. */
+function python(text) {
+  return JSON.stringify(text);
+}

@@ -1,0 +1,245 @@
+"""The playground's views of versions, sources and load in a real browser; skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.models.contract.replay import REPLAY_FILE, replay_bytes
+from saccade.models.contract.specs import Task
+from tests.support.browser import CHROMIUM, Page
+from tests.support.server import Server, running_server
+from tests.support.versions import SIDE, manifest_for, publish, with_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")]
+
+ANSWERED = "!document.getElementById('answer').hidden"
+KEY = "the-key"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of each model: the second classifier has other labels, the second detector was never judged."""
+    root = tmp_path_factory.mktemp("repository")
+    pictures = np.zeros((3, SIDE, SIDE, 3), np.uint8)
+    pictures[:, 0, 0, 0] = (51, 102, 153)
+    files = {"model.onnx": b"weights", "report.html": b"<p>report", REPLAY_FILE: replay_bytes(pictures, {})}
+    for name, task in {"classifier": Task.CLASSIFY, "detector": Task.DETECT, "segmenter": Task.SEGMENT}.items():
+        for version in (1, 2):
+            manifest = manifest_for(name, version, task, judged=(name, version) != ("detector", 2))
+            if (name, version) == ("classifier", 2):
+                manifest = manifest.model_copy(update={"labels": tuple("abcdefghij")})
+            publish(root, with_files(manifest, files), files=files)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "keys").write_text(KEY, "ascii")
+    with running_server(repository, folder, allow_unjudged="true", api_keys_file=folder / "keys") as running:
+        yield running
+
+
+@pytest.fixture
+def unlocked(page: Page) -> Page:
+    page.set_value("key", KEY)
+    return page
+
+
+def test_unjudged_and_unsigned_versions_are_flagged(page: Page) -> None:
+    flags = page.evaluate(
+        """[...document.querySelectorAll(".model")].map((model) =>
+            [...model.querySelectorAll(".flag")].map((flag) => flag.textContent))"""
+    )
+
+    assert flags == [["unsigned"], ["unjudged", "unsigned"], ["unsigned"]]
+
+
+def test_pictures_of_the_model_are_asked_about(unlocked: Page) -> None:
+    unlocked.choose_model("classifier")
+
+    unlocked.press("samples")
+    unlocked.wait_for(ANSWERED)
+
+    assert unlocked.evaluate("document.querySelectorAll('.thumbnail').length") == 3
+    assert "20.0 %" in unlocked.text("results")
+    assert unlocked.complaints == []
+
+
+def test_two_versions_stand_side_by_side_with_what_differs(unlocked: Page, image: Path) -> None:
+    unlocked.choose_model("classifier")
+    unlocked.choose_files(image)
+    unlocked.wait_for(ANSWERED)
+    assert unlocked.evaluate("document.getElementById('rival-figure').hidden")
+
+    unlocked.set_value("rival", "version:1")
+    unlocked.wait_for("!document.getElementById('differences').hidden")
+
+    assert "best class" in unlocked.text("differences")
+    assert (unlocked.text("caption"), unlocked.text("rival-caption")) == ("version 2, fp32", "version 1, fp32")
+    unlocked.set_value("rival", "")
+    unlocked.wait_for("document.getElementById('rival-figure').hidden")
+    assert unlocked.complaints == []
+
+
+@pytest.mark.parametrize("model", ["detector", "segmenter"])
+def test_versions_that_agree_are_said_to(unlocked: Page, image: Path, model: str) -> None:
+    unlocked.choose_model(model)
+    unlocked.choose_files(image)
+    unlocked.wait_for(ANSWERED)
+
+    unlocked.set_value("rival", "version:1")
+    unlocked.wait_for("!document.getElementById('differences').hidden")
+
+    assert unlocked.text("differences") == "No difference in image 1"
+
+
+def differences(page: Page, left: dict[str, Any], right: dict[str, Any]) -> Any:
+    return page.evaluate(
+        f"""import("/playground/compare.js").then(({{ differencesOf }}) => {{
+            const {{ marked, rows }} = differencesOf({json.dumps(left)}, {json.dumps(right)}, 0.25);
+            return [marked.map((set) => [...set]), rows];
+        }})"""
+    )
+
+
+def test_boxes_without_a_counterpart_are_marked(page: Page) -> None:
+    def box(class_id: int, score: float, *corners: int) -> dict[str, Any]:
+        return {"label": str(class_id), "class_id": class_id, "score": score, "box": corners}
+
+    left = {"detections": [box(1, 0.9, 0, 0, 10, 10), box(2, 0.8, 20, 20, 30, 30), box(3, 0.1, 0, 0, 5, 5)]}
+    right = {"detections": [box(1, 0.7, 0, 0, 10, 9), box(2, 0.8, 50, 50, 60, 60)]}
+
+    marked, rows = differences(page, left, right)
+
+    assert marked == [[1], [1]]
+    assert rows == [["1", "90.0 %", "70.0 %"], ["2", "80.0 %", "–"], ["2", "–", "80.0 %"]]
+
+
+def test_segments_of_another_size_are_marked_and_their_pixels_drawn(page: Page) -> None:
+    def answer(*areas: int) -> dict[str, Any]:
+        segments = [{"label": str(index), "class_id": index, "area": area} for index, area in enumerate(areas)]
+        return {"width": 10, "height": 10, "segments": segments}
+
+    marked, rows = differences(page, answer(50, 30), answer(50, 40))
+    pixels = page.evaluate(
+        """import("/playground/drawing.js").then(({ maskDifference }) => {
+            const layer = (x) => {
+                const canvas = Object.assign(document.createElement("canvas"), { width: 10, height: 10 });
+                canvas.getContext("2d").fillRect(x, 0, 5, 10);
+                return [{ canvas }];
+            };
+            const answer = { width: 10, height: 10, segments: [{ class_id: 1 }] };
+            const found = maskDifference([answer, answer], [layer(0), layer(2)]);
+            const row = found.getContext("2d").getImageData(0, 5, 10, 1).data;
+            return [...Array(10).keys()].map((x) => row[4 * x + 3] > 0 ? 1 : 0);
+        })"""
+    )
+
+    assert (marked, rows) == ([[1], [1]], [["1", "30.0 %", "40.0 %"]])
+    assert pixels == [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_report_is_a_link_of_its_version(unlocked: Page) -> None:
+    unlocked.choose_model("detector")
+
+    links = unlocked.evaluate("[...document.querySelectorAll('#figures a')].map((link) => link.getAttribute('href'))")
+    unlocked.evaluate("document.querySelector('#figures a').click()")
+    # A link cannot send the key, so the page asks for the report itself.
+    unlocked.wait_for(
+        """performance.getEntriesByType("resource").some((entry) =>
+            entry.name.endsWith("/report") && entry.responseStatus === 200)"""
+    )
+
+    assert links == [f"v1/models/detector/versions/{version}/report" for version in (2, 1)]
+    assert unlocked.complaints == []
+
+
+def test_camera_gives_a_picture_and_is_closed(unlocked: Page) -> None:
+    unlocked.choose_model("classifier")
+
+    unlocked.press("camera")
+    unlocked.wait_for("document.activeElement.id === 'shoot'")
+    unlocked.press("camera-off")
+    assert unlocked.evaluate("document.getElementById('video').srcObject === null")
+    unlocked.press("camera")
+    unlocked.wait_for("document.activeElement.id === 'shoot'")
+    unlocked.press("shoot")
+    unlocked.wait_for(ANSWERED)
+
+    assert "camera.jpg" in unlocked.text("curl")
+    assert unlocked.evaluate("document.getElementById('camera-frame').hidden")
+    assert unlocked.evaluate("document.getElementById('video').srcObject === null")
+
+
+def test_load_is_shown_while_it_is_watched(unlocked: Page, image: Path) -> None:
+    unlocked.choose_model("classifier")
+    unlocked.evaluate("document.getElementById('load-fold').open = true")
+    unlocked.wait_for("document.getElementById('load').textContent.includes('requests/s')")
+
+    unlocked.choose_files(image)
+    unlocked.wait_for("document.getElementById('load').textContent.includes(' ms')")
+
+    assert "in flight" in unlocked.text("load")
+    assert unlocked.evaluate("document.getElementById('load-line').getAttribute('points')")
+
+
+def test_the_same_request_is_shown_as_a_python_program(unlocked: Page, image: Path, server: Server) -> None:
+    unlocked.choose_model("classifier")
+    unlocked.set_value("top-k", "3")
+    unlocked.choose_files(image)
+    unlocked.wait_for(ANSWERED)
+
+    unlocked.set_value("language", "python")
+    program = unlocked.text("curl")
+
+    compile(program, "snippet", "exec")
+    assert f'Client("{server.base_url}", key=os.environ["SACCADE_API_KEY"])' in program
+    assert 'client.predict("red.png", model="classifier", top_k=3)' in program
+    unlocked.press("copy")
+    unlocked.wait_for("['Copied', 'Selected'].includes(document.getElementById('copy').textContent)")
+
+
+def test_every_control_can_be_reached_and_has_a_name(unlocked: Page, image: Path) -> None:
+    unlocked.choose_files(image)
+    unlocked.wait_for(ANSWERED)
+
+    nameless = unlocked.evaluate(
+        """[...document.querySelectorAll("button, input, select, a, summary")].filter((control) =>
+            control.tabIndex < 0 || !(control.textContent.trim() || control.labels?.length || control.ariaLabel
+                || control.getAttribute("aria-labelledby"))).map((control) => control.outerHTML)"""
+    )
+
+    assert nameless == []
+
+
+def test_mask_of_a_large_answer_is_drawn_in_a_tenth_of_a_second(page: Page) -> None:
+    milliseconds = page.evaluate(
+        """import("/playground/drawing.js").then(async ({ drawScene, maskLayers }) => {
+            const [width, height] = [1920, 1080];
+            const source = Object.assign(document.createElement("canvas"), { width, height });
+            source.getContext("2d").fillRect(0, 0, width, height);
+            const bitmap = await createImageBitmap(source);
+            const polygon = (x) => ({ exterior: [[x, 0], [x + 300, 0], [x + 300, height], [x, height]], holes: [] });
+            const segments = [0, 400, 800].map((x, index) =>
+                ({ label: "a", class_id: index, area: 1, polygons: [polygon(x)] }));
+            const prediction = { width, height, segments };
+            const times = [];
+            for (let count = 0; count < 5; count++) {
+                const start = performance.now();
+                const layers = await maskLayers(prediction);
+                drawScene(document.getElementById("canvas"), bitmap, prediction, layers,
+                    { room: { width, height }, threshold: 0, opacity: 0.5, highlight: null });
+                times.push(performance.now() - start);
+            }
+            return Math.min(...times);
+        })"""
+    )
+
+    assert milliseconds <= 100
