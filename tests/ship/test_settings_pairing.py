@@ -62,7 +62,7 @@ def config_map(folder: str) -> dict[str, str]:
     return data
 
 
-@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/gpu"])
+@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/production", "overlays/gpu"])
 def test_config_map_starts_a_server(folder: str) -> None:
     """Raises on an unknown key and on a bad value."""
     settings = settings_from(config_map(folder))
