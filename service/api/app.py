@@ -27,9 +27,11 @@ from saccade.service.api.devices import Device, Devices
 from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
+from saccade.service.api.http.answer_writing import refusal_headers
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
 from saccade.service.api.http.health import health_router, not_ready_reason
+from saccade.service.api.http.key_gate import KeyGate
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import BodyLimits, UploadBudget
 from saccade.service.api.http.model_routes import model_router
@@ -73,6 +75,7 @@ class Api:
     devices: Devices
     switch: AdmissionSwitch
     pool: ThreadPoolExecutor
+    keys: ApiKeys
 
 
 def build_api(
@@ -123,7 +126,6 @@ def build_api(
                 catalog,
                 cold_starts,
                 settings.default_deadline_ms / 1000,
-                keys,
                 reason_now,
                 metrics.collected,
                 settings.max_images_per_request,
@@ -133,8 +135,9 @@ def build_api(
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    entrance = _entrance(settings, PredictShortcut(predict, infer, app), app, catalog, switch)
-    return Api(app, entrance, catalog, devices, switch, pool)
+    gate = KeyGate(app, keys, settings.open_paths, _refused)
+    entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
+    return Api(app, entrance, catalog, devices, switch, pool, keys)
 
 
 def _entrance(
@@ -187,15 +190,20 @@ def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) 
         return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    async def named(request: Request, error: Exception) -> Response:
-        assert isinstance(error, SaccadeError)
-        request_id = request_id_of(dict(request.scope["headers"]))
-        if not _speaks_oip(request):
-            return _problem_response(problem_of(error, request_id))
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SaccadeError)
+    request_id = request_id_of(dict(request.scope["headers"]))
+    if _speaks_oip(request):
         status, document = refusal_of(error, request_id)
-        return JSONResponse(document, status)
+        response: Response = JSONResponse(document, status)
+    else:
+        response = _problem_response(problem_of(error, request_id))
+    for name, value in refusal_headers(error, must_close=False):
+        response.headers[name.decode()] = value.decode()
+    return response
 
+
+def _add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         request_id = request_id_of(dict(request.scope["headers"]))
@@ -212,9 +220,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         # Starlette logs the trace itself; the client gets only the id.
-        return await named(request, SaccadeError())
+        return await _refused(request, SaccadeError())
 
-    app.add_exception_handler(SaccadeError, named)
+    app.add_exception_handler(SaccadeError, _refused)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)
 

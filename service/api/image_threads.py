@@ -12,7 +12,7 @@ from typing import TypeVar
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
 ResultT = TypeVar("ResultT")

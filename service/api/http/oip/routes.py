@@ -24,7 +24,6 @@ from saccade.service.api.http.oip.documents import (
 from saccade.service.api.http.oip.infer import tensors_of
 from saccade.service.core import VersionState
 from saccade.service.errors import BadRequest, NotLoaded, Unavailable
-from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.messages import VersionStatus
 
 _MAX_INDEX_BYTES = 4096
@@ -35,7 +34,6 @@ class OipParts:
     catalog: ServingCatalog
     cold_starts: ColdStarts
     load_within_s: float
-    keys: ApiKeys
     not_ready: Callable[[], str | None]  # the reason
     metrics: Callable[[], Iterable[Metric]]  # of all processes; reads files
     max_images: int
@@ -107,12 +105,10 @@ def oip_router(parts: OipParts) -> APIRouter:
 
     @router.post("/repository/index")
     async def index(request: Request) -> list[dict[str, str]]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
         return index_document(catalog.snapshot, await _only_ready(request))
 
     @router.post("/repository/models/{model}/load")
-    async def load(model: str, request: Request) -> dict[str, Any]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
+    async def load(model: str) -> dict[str, Any]:
         try:
             target_of(model, None)
         except NotLoaded as unloaded:
@@ -120,8 +116,7 @@ def oip_router(parts: OipParts) -> APIRouter:
         return {}
 
     @router.post("/repository/models/{model}/unload")
-    async def unload(model: str, request: Request) -> dict[str, Any]:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
+    async def unload(model: str) -> dict[str, Any]:
         target_of(model, None)
         raise BadRequest(
             "explicit model unload is not allowed: the repository decides what is loaded; remove the version there"
