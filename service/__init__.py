@@ -11,7 +11,7 @@
     repository/  reads, verifies and lists published versions and TensorRT plans
     cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
     client/      what users import as `saccade.client`; it stands by itself
-    core.py errors.py settings.py metrics.py logs.py device_names.py running_mean.py latency_bins.py: what all of them
+    core.py errors.py settings.py metrics.py logs.py device_names.py running_figures.py: what all of them
     use
 
 `api`, `worker` and `supervisor` never import each other; a test holds it.
@@ -19,7 +19,8 @@
 A request's life
 1. `api/http/vision_routes.py` reads key, model, parameters and body, and counts each request's one outcome. Tensors of
    the Open Inference Protocol come by `api/http/oip/`, and over gRPC by `api/grpc/`, which asks the HTTP endpoints.
-   `api/http/conventions.py` has what holds on every path, `api/http/content_encoding.py` reads compressed bodies.
+   `api/http/conventions.py` has what holds on every path, `api/http/key_gate.py` asks for a key on the others
+   (`api/key_watch.py` follows the file of keys), `api/http/content_encoding.py` reads compressed bodies.
 2. `api/predictor.py` tells the rest as one story. `api/admission.py` lets the request enter and says on which device,
    by `api/admission_rules.py` and by what `api/instance_estimates.py` expects of each; it gives a permit for a slot
    (`api/slots.py`), or the answer is 429.

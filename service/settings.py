@@ -127,7 +127,12 @@ class Settings(BaseModel):
     )
     drain_delay_ms: float = Field(0.0, ge=0.0, description="SIGTERM: not ready, still serving, for so long")
     shutdown_timeout_ms: float = Field(25_000.0, gt=0.0, description="SIGTERM: in-flight requests get so long")
-    api_keys_file: Path | None = Field(None, description="file of bearer keys, one per line; none: open")
+    api_keys_file: Path | None = Field(
+        None, description="file of bearer keys, one per line, watched; lines as `saccade keys new` prints; none: open"
+    )
+    open_without_key: str = Field(
+        "", description="what needs no key where keys are set, beside health: metrics, docs (all pages), or both"
+    )
     require_signature: bool = Field(False, description="refuse versions that no trusted key has signed")
     allow_unjudged: bool = Field(False, description="serve versions whose answers nobody held against labels")
     trusted_keys: tuple[Path, ...] = Field(
@@ -183,6 +188,18 @@ class Settings(BaseModel):
         if value and (not value.startswith("/") or value.endswith("/")):
             raise ValueError(f"{value!r} must begin with a slash and not end with one, as /vision")
         return value
+
+    @field_validator("open_without_key")
+    @classmethod
+    def _know_paths(cls, value: str) -> str:
+        unknown = sorted(set(_names_in(value)) - {"metrics", "docs"})
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is neither metrics nor docs")
+        return value
+
+    @property
+    def open_paths(self) -> frozenset[str]:
+        return frozenset(_names_in(self.open_without_key))
 
     @property
     def cors(self) -> tuple[str, ...]:

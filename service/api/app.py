@@ -26,9 +26,11 @@ from saccade.service.api.devices import Device, Devices
 from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
+from saccade.service.api.http.answer_writing import refusal_headers
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
 from saccade.service.api.http.health import health_router, not_ready_reason
+from saccade.service.api.http.key_gate import KeyGate
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import BodyLimits, UploadBudget
 from saccade.service.api.http.model_routes import model_router
@@ -74,6 +76,7 @@ class Api:
     devices: Devices
     switch: AdmissionSwitch
     pool: ThreadPoolExecutor
+    keys: ApiKeys
 
 
 def build_api(
@@ -118,7 +121,7 @@ def build_api(
         for path in paths:
             app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
-    app.include_router(version_files_router(catalog, settings.repository, keys))
+    app.include_router(version_files_router(catalog, settings.repository))
 
     def reason_now() -> str | None:
         return not_ready_reason(catalog.snapshot, devices.is_connected, settings.pins)
@@ -131,7 +134,6 @@ def build_api(
                 catalog,
                 cold_starts,
                 settings.default_deadline_ms / 1000,
-                keys,
                 reason_now,
                 metrics.collected,
                 settings.max_images_per_request,
@@ -141,8 +143,9 @@ def build_api(
     app.include_router(playground_router())
     _add_error_handlers(app)
     app.openapi = lambda: _openapi(app, settings.api_keys_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    entrance = _entrance(settings, PredictShortcut(predict, infer, app), app, catalog, switch)
-    return Api(app, entrance, catalog, devices, switch, pool)
+    gate = KeyGate(app, keys, settings.open_paths, _refused)
+    entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
+    return Api(app, entrance, catalog, devices, switch, pool, keys)
 
 
 def _entrance(
@@ -195,15 +198,20 @@ def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) 
         return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    async def named(request: Request, error: Exception) -> Response:
-        assert isinstance(error, SaccadeError)
-        request_id = request_id_of(dict(request.scope["headers"]))
-        if not _speaks_oip(request):
-            return _problem_response(problem_of(error, request_id))
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SaccadeError)
+    request_id = request_id_of(dict(request.scope["headers"]))
+    if _speaks_oip(request):
         status, document = refusal_of(error, request_id)
-        return JSONResponse(document, status)
+        response: Response = JSONResponse(document, status)
+    else:
+        response = _problem_response(problem_of(error, request_id))
+    for name, value in refusal_headers(error, must_close=False):
+        response.headers[name.decode()] = value.decode()
+    return response
 
+
+def _add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         request_id = request_id_of(dict(request.scope["headers"]))
@@ -220,9 +228,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         # Starlette logs the trace itself; the client gets only the id.
-        return await named(request, SaccadeError())
+        return await _refused(request, SaccadeError())
 
-    app.add_exception_handler(SaccadeError, named)
+    app.add_exception_handler(SaccadeError, _refused)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)
 

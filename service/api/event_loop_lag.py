@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.1  # weight of the newest iteration in the running mean
 _FORGOTTEN_AFTER_S = 0.25  # a loop without a request for this long counts as idle, with a lag of 0

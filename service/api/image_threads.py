@@ -13,7 +13,7 @@ from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.decode_room import DecodeRoom
 from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
 # Bytes for pictures that are being decoded: one of 12 megapixels takes 84 MB where it must be turned.

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Set
 import msgspec
 
 from saccade.service.ipc.messages import Done
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.2  # weight of the newest answer: follows a change within some ten batches
 UNMEASURED_IMAGE_S = 0.01  # before the first answer of any instance; a usual batch of one on any device

@@ -20,6 +20,7 @@ import uvloop
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.service.api.app import Api, build_api
 from saccade.service.api.http.limited_heads import LimitedHeads
+from saccade.service.api.key_watch import KeyWatch
 from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
@@ -62,8 +63,10 @@ class ApiProcess:
         reports_usage: bool,
         grpc_server: GrpcServer | None = None,
         shutdown_s: float = 1.0,
+        keys_file: Path | None = None,
     ) -> None:
         self._host = host
+        self._keys_file = keys_file
         self._grpc_server = grpc_server
         self._shutdown_s = shutdown_s
         self._reports_usage = reports_usage
@@ -86,6 +89,7 @@ class ApiProcess:
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.devices.run())
+            watching = tasks.create_task(self._watch_keys())
             reports = (self._report_usage(), self._report_answers(), self._report_tallies())
             reporting = [tasks.create_task(report) for report in reports]
             await self._informed.wait()
@@ -96,6 +100,7 @@ class ApiProcess:
                 await self._serve(port)
             following.cancel()
             connecting.cancel()
+            watching.cancel()
             for task in reporting:
                 task.cancel()
         self._api.pool.shutdown()
@@ -136,6 +141,10 @@ class ApiProcess:
             }
             self._api.catalog.apply(catalog, manifests)
             self._informed.set()
+
+    async def _watch_keys(self) -> None:
+        if self._keys_file is not None:
+            await KeyWatch(self._keys_file, self._api.keys).run()
 
     async def _report_usage(self) -> None:
         """Reports which versions requests use; the supervisor unloads the least recently used ones."""
@@ -208,6 +217,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         reports_usage=settings.load_models != "all",
         grpc_server=_grpc_server(api, settings),
         shutdown_s=settings.shutdown_timeout_ms / 1000,
+        keys_file=settings.api_keys_file,
     )
     await process.run(port)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from saccade.service.ipc.messages import VersionTally
-from saccade.service.latency_bins import bin_of
+from saccade.service.running_figures import bin_of
 
 
 class Tally:

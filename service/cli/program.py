@@ -9,6 +9,7 @@ import click
 from saccade.service import __version__
 from saccade.service.cli.bench import bench
 from saccade.service.cli.doctor import doctor
+from saccade.service.cli.keys import keys
 from saccade.service.cli.predict import predict
 from saccade.service.cli.repository import repository
 from saccade.service.cli.rollout import rollout
@@ -22,7 +23,7 @@ def saccade() -> None:
     """Serves vision models over HTTP, batched, from a repository of gated versions."""
 
 
-for command in (serve, predict, bench, repository, rollout, doctor):
+for command in (serve, predict, bench, repository, rollout, keys, doctor):
     saccade.add_command(command)
 
 

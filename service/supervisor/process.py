@@ -194,7 +194,12 @@ def serve(settings: Settings, cores: int) -> None:
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
             "`saccade-export run RECIPE.yaml --repository DIR`"
         )
-    ApiKeys.from_file(settings.api_keys_file)  # a bad file is refused here; an API process could only die repeatedly
+    # A bad file is refused here; an API process could only die repeatedly.
+    plain_keys = ApiKeys.from_file(settings.api_keys_file).plain_count
+    if plain_keys:
+        log.warning(
+            "api_keys_not_hashed", keys=plain_keys, change="put the lines of `saccade keys hash` in their place"
+        )
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
     ensure_pinned(settings, signatures)
     with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:

@@ -30,7 +30,7 @@ def address(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text("the-key", "ascii")
+    keys.write_text("the-key scopes=predict,read,admin", "ascii")
     with running_server(repository, tmp_path_factory.mktemp("grpc"), grpc_port=port, api_keys_file=keys):
         yield f"127.0.0.1:{port}"
 
@@ -85,11 +85,11 @@ def test_messages_are_tritons_on_the_wire() -> None:
 def test_everything_a_client_asks_before_it_sends(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.is_model_ready("classifier", "1")
-    assert not client.is_model_ready("nobody")
-    assert "binary_tensor_data" in client.get_server_metadata().extensions
-    metadata = client.get_model_metadata("classifier")
-    config = client.get_model_config("classifier").config
+    assert client.is_model_ready("classifier", "1", headers=KEY)
+    assert not client.is_model_ready("nobody", headers=KEY)
+    assert "binary_tensor_data" in client.get_server_metadata(headers=KEY).extensions
+    metadata = client.get_model_metadata("classifier", headers=KEY)
+    config = client.get_model_config("classifier", headers=KEY).config
     assert [list(tensor.shape) for tensor in metadata.inputs] == [[-1, SIDE, SIDE, 3]]
     assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (16, 2, [SIDE, SIDE, 3])
     index = client.get_model_repository_index(headers=KEY).models
@@ -163,7 +163,7 @@ def test_requests_side_by_side_and_their_statistics(client: Any) -> None:
 
     assert [error for _, error in answers] == [None] * 20
     assert sorted(reds(result)[0] for result, _ in answers) == list(range(20))
-    found = client.get_inference_statistics("classifier", "2").model_stats[0]
+    found = client.get_inference_statistics("classifier", "2", headers=KEY).model_stats[0]
     assert found.inference_stats.success.count >= 20
 
 

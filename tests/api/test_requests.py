@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from saccade.service.ipc.api_keys import key_named
 from tests.support.images import red_of, red_png
 from tests.support.problems import is_problem
 from tests.support.requests import RawClient
-from tests.support.server import Server, run_saccade, running_server
+from tests.support.server import Server, run_saccade, running_server, wait_until
 
 PREDICT = "/v1/models/classifier/predict"
 GENERATED_ID_CHARACTERS = set("0123456789abcdef")
@@ -136,12 +137,42 @@ def test_with_any_of_the_keys_the_request_is_answered(locked_server: Server, aut
     assert red_of(response.json()["predictions"][0]) == 9
 
 
-def test_health_and_metrics_need_no_key(locked_server: Server) -> None:
-    assert [locked_server.client.get(path).status_code for path in ("/health/live", "/health/ready", "/metrics")] == [
-        200,
-        200,
-        200,
-    ]
+def test_health_needs_no_key_and_all_else_needs_one(locked_server: Server) -> None:
+    def statuses(*paths: str, **headers: str) -> list[int]:
+        return [locked_server.client.get(path, headers=headers).status_code for path in paths]
+
+    closed = ("/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/v2", "/v2/models/classifier")
+    assert statuses("/health/live", "/health/ready", "/v2/health/ready") == [200] * 3
+    assert statuses(*closed) == [401] * len(closed)
+    assert statuses(*closed, Authorization="Bearer first-key") == [200] * len(closed)
+    is_problem(locked_server.client.get("/metrics"), 401)
+    assert set(locked_server.client.get("/v2").json()) == {"error"}
+
+
+def test_only_an_admins_key_has_models_loaded(locked_server: Server) -> None:
+    path = "/v2/repository/models/classifier/load"
+    headers = {"Authorization": "Bearer first-key"}
+
+    assert "may not admin" in locked_server.client.post(path, headers=headers).json()["error"]
+
+
+def test_revoked_key_is_refused_and_an_added_one_accepted_without_a_restart(repository: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first-key\n", "utf-8")
+    with running_server(repository, tmp_path, api_keys_file=keys, open_without_key="metrics") as server:
+        old, new = ({"Authorization": f"Bearer {key}"} for key in ("first-key", "new-key"))
+        assert server.predict("classifier", red_png(1), headers=old).status_code == 200
+        assert server.client.get("/metrics").status_code == 200
+        keys.write_text(key_named("new-key").line, "utf-8")
+
+        # Several HTTP processes share the port: each has to have seen it.
+        wait_until(
+            lambda: all(server.predict("classifier", red_png(1), headers=old).status_code == 403 for _ in range(8))
+        )
+        wait_until(
+            lambda: all(server.predict("classifier", red_png(1), headers=new).status_code == 200 for _ in range(8))
+        )
+        assert "api_keys_not_hashed" in server.logs()
 
 
 def test_keys_do_not_reach_the_log(locked_server: Server) -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOP = ("service", "models", "export", "tests", "k8s", ".ci")
 DOCUMENTS = [
     path
-    for pattern in ("README.md", "CHANGELOG.md", "*/README.md", "*/DECISIONS.md", "*/*/README.md", "*/*/*/README.md")
+    for pattern in ("*.md", "*/README.md", "*/DECISIONS.md", "*/*/README.md", "*/*/*/README.md")
     for path in sorted(ROOT.glob(pattern))
     if path.relative_to(ROOT).parts[0] in (*TOP, path.name)
 ]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.service.latency_bins import bin_of
 from saccade.service.repository.serving_document import Rollout, Step
+from saccade.service.running_figures import bin_of
 from saccade.service.supervisor.rollout.decide import Arm, decide
 
 LOOK_S = 2.0

@@ -1,17 +1,22 @@
-"""k8s/README.md: a section for each alert, paths and settings that exist, an example that renders."""
+"""k8s/README.md: a section for each alert, paths, settings and commands that exist, an example that renders."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import kubernetes_validate
+import pytest
 import yaml
 
+from saccade.service.cli.program import saccade
 from saccade.service.settings import NOT_SETTINGS, PREFIX, Settings, settings_from
-from tests.ship.kustomize import render
+from tests.ship.kustomize import identity, render
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = (ROOT / "k8s/README.md").read_text("utf-8")
@@ -70,6 +75,57 @@ def test_figures_it_repeats_are_those_of_the_manifests() -> None:
     assert f"`SACCADE_SHUTDOWN_TIMEOUT_MS`, {settings.shutdown_timeout_ms / 1000:g} s" in RUNBOOK
     assert f"limit is {pod['containers'][0]['resources']['limits']['memory'].removesuffix('Gi')} GiB" in RUNBOOK
     assert f"`SACCADE_HANG_TIMEOUT_MS` ({settings.hang_timeout_ms / 1000:g} s)" in RUNBOOK
+
+
+def test_every_command_of_saccade_exists() -> None:
+    named = set(
+        re.findall(
+            r"(?<![\w-])(?<!--namespace )saccade (rollout|repository|doctor|predict|bench|serve)(?: ([a-z-]+))?",
+            RUNBOOK,
+        )
+    )
+    groups = {
+        name: set(command.commands) for name, command in saccade.commands.items() if isinstance(command, click.Group)
+    }
+
+    assert {group for group, _ in named} <= set(saccade.commands)
+    assert {command for group, command in named if group in groups and command} <= set().union(*groups.values())
+
+
+def kubectl_commands() -> list[list[str]]:
+    """The words of every kubectl command of the runbook, without its namespace."""
+    texts = re.findall(r"`(kubectl [^`]+)`", RUNBOOK)
+    texts += re.findall(r"^(kubectl [^#\n]+)", RUNBOOK, re.MULTILINE)
+    commands = []
+    for text in texts:
+        words = shlex.split(text.split("|")[0])[1:]
+        while "--namespace" in words:
+            place = words.index("--namespace")
+            del words[place : place + 2]
+        commands.append(words)
+    return commands
+
+
+def test_every_patch_fits_what_is_rendered() -> None:
+    rendered = {identity(item): item for item in render(ROOT / "k8s/base") + render(ROOT / "k8s/overlays/gpu")}
+    kinds = {"hpa": "HorizontalPodAutoscaler", "scaledobject": "ScaledObject"}
+    patches = [words for words in kubectl_commands() if words[0] == "patch"]
+
+    assert len(patches) == 2
+    for _, kind, name, *options in patches:
+        spec = json.loads(options[-1])["spec"]
+        assert set(spec) <= set(rendered[kinds[kind], name]["spec"])
+
+
+@pytest.mark.parametrize("words", kubectl_commands(), ids=" ".join)
+def test_every_kubectl_command_names_what_is_rendered(words: list[str]) -> None:
+    names = {identity(item) for folder in ("base", "publish") for item in render(ROOT / "k8s" / folder)}
+    kinds = {"deployment": "Deployment", "service": "Service", "job": "Job"}
+    named = [part.split("/") for part in words if part.split("/")[0] in kinds and "/" in part]
+    folders = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--kustomize"]
+
+    assert all((kinds[kind], name) in names for kind, name in named)
+    assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in folders)
 
 
 def deployment_with(setting: str, tmp_path: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ LEFT_AT_DEFAULT = {
     "hang_timeout_ms": "fits the start-up probe; a test compares them",
     "jpeg_decoder": "auto measures on the node itself",
     "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",
+    "open_without_key": "belongs to keys, which need a Secret of yours",
     "shadow_pictures": "whether users' pictures may be kept is your choice",
     "require_signature": "needs public keys of yours; k8s/README.md shows how",
     "allow_unjudged": "a cluster serves what was judged; who wants otherwise says so",
@@ -62,7 +63,7 @@ def config_map(folder: str) -> dict[str, str]:
     return data
 
 
-@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/gpu"])
+@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/production", "overlays/gpu"])
 def test_config_map_starts_a_server(folder: str) -> None:
     """Raises on an unknown key and on a bad value."""
     settings = settings_from(config_map(folder))

@@ -15,10 +15,10 @@ class KeyLimits:
     def __init__(self, max_concurrent: int) -> None:
         """0: any number."""
         self._max_concurrent = max_concurrent
-        self._running: Counter[int] = Counter()
+        self._running: Counter[bytes] = Counter()
 
-    def begin(self, key: int | None) -> None:
-        """A request of a key; None is without one, and without limit. Raises Overloaded."""
+    def begin(self, key: bytes | None) -> None:
+        """A request of a key, by its digest; None is without one, and without limit. Raises Overloaded."""
         if key is None or not self._max_concurrent:
             return
         if self._running[key] >= self._max_concurrent:
@@ -30,7 +30,7 @@ class KeyLimits:
             )
         self._running[key] += 1
 
-    def end(self, key: int | None) -> None:
+    def end(self, key: bytes | None) -> None:
         """A request that was let in is answered."""
         if key is None or not self._max_concurrent:
             return

@@ -1,6 +1,6 @@
 """What a published version has to show: its report and the pictures that travel with it. Off the predict path.
 
-Promises: only files that the manifest lists, as it lists them; where keys are set, nothing without one.
+Promises: only files that the manifest lists, as it lists them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from PIL import Image
 
 from saccade.models.contract.manifest import Manifest
@@ -19,7 +19,6 @@ from saccade.service.api.catalog import ServingCatalog
 from saccade.service.api.http.schemas import ImageInput, Samples
 from saccade.service.core import VersionKey
 from saccade.service.errors import NotFound
-from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.repository.confined_files import opened_directory, read_file
 
 REPORT_FILE = "report.html"
@@ -37,25 +36,24 @@ def has_file(manifest: Manifest, name: str) -> bool:
     return any(entry.path == name for entry in manifest.files)
 
 
-def version_files_router(catalog: ServingCatalog, repository: Path, keys: ApiKeys) -> APIRouter:
+def version_files_router(catalog: ServingCatalog, repository: Path) -> APIRouter:
     """Routes over the files of versions that the catalog knows. They read files, so FastAPI runs them in a thread."""
     router = APIRouter(prefix="/v1/models/{model}/versions/{version}", tags=["models"])
 
-    def content_of(request: Request, model: str, version: str, name: str) -> bytes:
-        keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
+    def content_of(model: str, version: str, name: str) -> bytes:
         manifest = catalog.manifest(VersionKey(model, int(version))) if version.isdecimal() else None
         if manifest is None:
             raise NotFound(f"no version {version!r} of {model!r} is loaded")
         return _listed_file(repository, manifest, name)
 
     @router.get("/report", response_class=Response, responses={200: {"content": _HTML}})
-    def show_report(request: Request, model: str, version: str) -> Response:
-        content = content_of(request, model, version, REPORT_FILE)
+    def show_report(model: str, version: str) -> Response:
+        content = content_of(model, version, REPORT_FILE)
         return Response(content, headers=_REPORT_HEADERS, media_type="text/html; charset=utf-8")
 
     @router.get("/samples", description="Pictures that travel with the version, as the body of a predict request.")
-    def list_samples(request: Request, model: str, version: str) -> Samples:
-        raw = content_of(request, model, version, REPLAY_FILE)
+    def list_samples(model: str, version: str) -> Samples:
+        raw = content_of(model, version, REPLAY_FILE)
         try:
             pictures, _ = read_replay(raw, "")
         except ReplayDamaged as error:

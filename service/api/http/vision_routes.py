@@ -47,6 +47,7 @@ from saccade.service.errors import (
     WorkerLost,
 )
 from saccade.service.ipc.api_keys import ApiKeys
+from saccade.service.ipc.api_keys import Scope as KeyScope
 from saccade.service.metrics import Metrics
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import (
@@ -146,14 +147,15 @@ class PredictEndpoint:
         headers = dict(scope["headers"])
         request_id = request_id_of(headers)
         target: ServingTarget | None = None
-        held_key: int | None = None
+        held_key: bytes | None = None
         body = Body(self._budget, self._limits.body)
         watch = DisconnectWatch(receive)
         try:
-            key = self._keys.ensure(headers.get(b"authorization"))
+            key = self._keys.ensure(headers.get(b"authorization"), KeyScope.PREDICT)
             self._switch.ensure_open()
-            self._key_limits.begin(key)
-            held_key = key
+            digest = None if key is None else key.digest
+            self._key_limits.begin(digest)
+            held_key = digest
             priority = priority_from(headers.get(b"x-priority"))
             query = self._query(scope)
             routing_key = headers.get(b"x-routing-key") or request_id.encode()

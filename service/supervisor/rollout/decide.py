@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from saccade.service.latency_bins import bin_of, upper_edge_s
 from saccade.service.repository.serving_document import Limits, Rollout
+from saccade.service.running_figures import bin_of, upper_edge_s
 from saccade.service.supervisor.rollout.bounds import interval, is_above, is_below
 
 _CHECKS = 4
@@ -37,7 +37,7 @@ class Arm:
 
     answered: int = 0
     errors: int = 0
-    latencies: Counter[int] = field(default_factory=Counter)  # answers by bin, see latency_bins.py
+    latencies: Counter[int] = field(default_factory=Counter)  # answers by bin, see running_figures.py
     compared: int = 0
     agreement: float = 0.0  # a sum
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.1  # weight of the newest gap in the running mean
 

@@ -38,7 +38,6 @@ from saccade.service.api.http.oip.schemas import (
 from saccade.service.api.http.openapi.parts import names_in, path_descriptions, reference
 from saccade.service.core import VersionState
 from saccade.service.errors import BadRequest, NotLoaded, Unavailable
-from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.messages import VersionStatus
 
 _MAX_INDEX_BYTES = 4096
@@ -50,7 +49,6 @@ class OipParts:
     catalog: ServingCatalog
     cold_starts: ColdStarts
     load_within_s: float
-    keys: ApiKeys
     not_ready: Callable[[], str | None]  # the reason
     metrics: Callable[[], Iterable[Metric]]  # of all processes; reads files
     max_images: int
@@ -143,9 +141,6 @@ def _add_model_routes(router: APIRouter, parts: OipParts) -> None:
 
 
 def _add_repository_routes(router: APIRouter, parts: OipParts) -> None:
-    def ensure_key(request: Request) -> None:
-        parts.keys.ensure(request.headers.get("authorization", "").encode("latin-1"))
-
     index_body = {"required": False, "content": {"application/json": {"schema": reference("IndexRequest")}}}
 
     @router.post(
@@ -156,12 +151,10 @@ def _add_repository_routes(router: APIRouter, parts: OipParts) -> None:
         openapi_extra={"requestBody": index_body},
     )
     async def index(request: Request) -> list[dict[str, str]]:
-        ensure_key(request)
         return index_document(parts.catalog.snapshot, await _only_ready(request))
 
     @router.post("/repository/models/{model}/load", name="v2_load", response_model=Nothing, responses=_UNAVAILABLE)
-    async def load(model: str, request: Request) -> dict[str, Any]:
-        ensure_key(request)
+    async def load(model: str) -> dict[str, Any]:
         try:
             parts.catalog.resolve(model, None, None)
         except NotLoaded as unloaded:
@@ -175,8 +168,7 @@ def _add_repository_routes(router: APIRouter, parts: OipParts) -> None:
         responses={**_MALFORMED, **_UNAVAILABLE},
         description="Always refused: the repository decides what is loaded.",
     )
-    async def unload(model: str, request: Request) -> dict[str, Any]:
-        ensure_key(request)
+    async def unload(model: str) -> dict[str, Any]:
         parts.catalog.resolve(model, None, None)
         raise BadRequest(
             "explicit model unload is not allowed: the repository decides what is loaded; remove the version there"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saccade.service.api.tallies import Tally
-from saccade.service.latency_bins import bin_of, upper_edge_s
+from saccade.service.running_figures import bin_of, upper_edge_s
 
 
 def test_tally_is_empty_once_it_was_told() -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from saccade.service.latency_bins import bin_of
 from saccade.service.repository.serving_document import Rollout, Step
+from saccade.service.running_figures import bin_of
 from saccade.service.supervisor.rollout.decide import Arm, Decision, decide
 from tests.load.rollout_simulation import KINDS, Kind, simulated
 

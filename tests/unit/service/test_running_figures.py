@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saccade.service.running_mean import RunningMean
+from saccade.service.running_figures import RunningMean
 
 
 def test_mean_of_nothing_is_unknown_and_the_first_value_counts_fully() -> None:

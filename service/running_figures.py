@@ -1,6 +1,11 @@
-"""An exponentially weighted mean, for figures that change while the process runs."""
+"""Figures that change while the process runs: an exponentially weighted mean, and latencies as counts by bin."""
 
 from __future__ import annotations
+
+import math
+
+_FIRST_S = 1e-4
+_LOG_WIDTH = math.log(1.05)  # each bin is 5 % wider than the one before it, so that quantiles are known as closely
 
 
 class RunningMean:
@@ -16,3 +21,13 @@ class RunningMean:
     def add(self, value: float) -> None:
         before = self.value
         self.value = value if before is None else before + self._latest_share * (value - before)
+
+
+def bin_of(seconds: float) -> int:
+    """Returns the number of the bin that holds this latency."""
+    return max(0, math.ceil(math.log(max(seconds, _FIRST_S) / _FIRST_S) / _LOG_WIDTH))
+
+
+def upper_edge_s(number: int) -> float:
+    """Returns the longest latency of a bin, in seconds."""
+    return _FIRST_S * math.exp(_LOG_WIDTH * number)

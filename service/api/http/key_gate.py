@@ -1,0 +1,57 @@
+"""Asks for a key on every path but health. Promises: predict and infer ask themselves, before they read a body."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from saccade.service.errors import SaccadeError
+from saccade.service.ipc.api_keys import ApiKeys, Scope
+
+METRICS, DOCS = "metrics", "docs"  # what SACCADE_OPEN_WITHOUT_KEY may name
+_HEALTH = ("/health/", "/v2/health/")
+_PAGES = ("/docs", "/openapi.json", "/playground/")
+
+
+def scope_needed(method: str, path: str, open_without_key: frozenset[str]) -> Scope | None:
+    """What a key must allow for a request to this path; None where none is asked for here."""
+    if path.startswith(_HEALTH) or (method == "POST" and path.endswith(("/predict", "/infer"))):
+        return None
+    if method == "POST" and path.startswith("/v2/repository/models/"):
+        return Scope.ADMIN
+    is_open = (METRICS in open_without_key and path == "/metrics") or (
+        DOCS in open_without_key and (path == "/" or path.startswith(_PAGES))
+    )
+    return None if is_open else Scope.READ
+
+
+class KeyGate:
+    """Wraps the application; `refuse` writes its refusals."""
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        keys: ApiKeys,
+        open_without_key: frozenset[str],
+        refuse: Callable[[Request, SaccadeError], Awaitable[Response]],
+    ) -> None:
+        self._inner = inner
+        self._keys = keys
+        self._open_without_key = open_without_key
+        self._refuse = refuse
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"][len(scope["root_path"]) :]
+            needed = scope_needed(scope["method"], path, self._open_without_key)
+            if needed is not None:
+                try:
+                    self._keys.ensure(dict(scope["headers"]).get(b"authorization"), needed)
+                except SaccadeError as error:
+                    await (await self._refuse(Request(scope), error))(scope, receive, send)
+                    return
+        await self._inner(scope, receive, send)
