@@ -142,7 +142,7 @@ def build_api(
     )
     app.include_router(playground_router())
     _add_error_handlers(app)
-    app.openapi = lambda: _openapi(app, settings.api_keys_file is not None)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     gate = KeyGate(app, keys, settings.open_paths, _refused)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     return Api(app, entrance, catalog, devices, switch, pool, keys)
@@ -246,8 +246,11 @@ def _problem_response(document: dict[str, Any]) -> Response:
     return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
 
 
-def _openapi(app: FastAPI, has_keys: bool) -> dict[str, Any]:
+def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
     """Made when it is first asked for."""
     if app.openapi_schema is None:
-        app.openapi_schema = openapi_document(app, PREDICT_PATHS, _INFER_PATHS, has_keys=has_keys)
+        has_keys, is_open = settings.api_keys_file is not None, settings.open_paths
+        app.openapi_schema = openapi_document(
+            app, PREDICT_PATHS, _INFER_PATHS, has_keys=has_keys, open_without_key=is_open
+        )
     return app.openapi_schema

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 
@@ -18,15 +19,17 @@ from tests.support.images import image_files, red_of, red_png
 from tests.support.server import Server, running_server
 
 KEY = "the-key"
+OPEN = ("/health/", "/v2/health/")
 PREDICT = "/v1/models/{model}/predict"
 
 
 @pytest.fixture(scope="module")
 def locked(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Takes no predict without a key."""
+    """Answers nothing but health and pages without a key."""
     folder = tmp_path_factory.mktemp("locked")
-    (folder / "keys").write_text(KEY, "ascii")
-    with running_server(repository, folder, api_keys_file=folder / "keys") as running:
+    (folder / "keys").write_text(f"{KEY} scopes=predict,read,admin", "ascii")
+    with running_server(repository, folder, api_keys_file=folder / "keys", open_without_key="docs") as running:
+        running.client.headers["authorization"] = f"Bearer {KEY}"
         yield running
 
 
@@ -58,14 +61,14 @@ def test_server_does_what_the_document_says(locked: Server, tmp_path: Path) -> N
 
 
 def test_key_is_asked_for_where_the_document_says(locked: Server, server: Server, document: dict[str, Any]) -> None:
-    posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
-    secured = {path for path, operation in posts.items() if operation["security"] == [{"key": []}]}
     open_document = server.client.get("/openapi.json").json()
 
-    assert secured == posts.keys()
-    for path in secured:
-        response = locked.client.post(path.format(model="classifier", version="1", label="latest"), content=red_png(1))
-        assert response.status_code == 401, path
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            asked = path.format(model="classifier", version="1", label="latest")
+            response = httpx.request(method, locked.base_url + asked, content=red_png(1) if method == "post" else None)
+            assert operation.get("security") == (None if path.startswith(OPEN) else [{"key": []}]), path
+            assert (response.status_code == 401) == ("security" in operation), path
     assert open_document["paths"][PREDICT]["post"]["security"] == [{}, {"key": []}]
 
 
@@ -75,8 +78,10 @@ def test_whatever_can_be_read_can_be_asked_for_without_its_body(document: dict[s
     assert {"/metrics", "/v1/models", "/v2"} <= {*readable}
     for path in readable:
         assert "head" in document["paths"][path]
-        response = locked.client.head(path.format(model="classifier", version="1"))
-        assert (response.status_code, response.content) == (200, b""), path
+        url = path.format(model="classifier", version="1")
+        found, whole = locked.client.head(url), locked.client.get(url)
+        assert (found.status_code, found.content) == (whole.status_code, b""), path
+        assert found.headers["content-type"] == whole.headers["content-type"]
 
 
 def examples_in(node: Any) -> Iterator[tuple[dict[str, Any], Any]]:

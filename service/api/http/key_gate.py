@@ -17,9 +17,14 @@ _HEALTH = ("/health/", "/v2/health/")
 _PAGES = ("/docs", "/openapi.json", "/playground/")
 
 
+def asks_for_key(method: str, path: str, open_without_key: frozenset[str]) -> bool:
+    """Tells whether a request to this path needs a key, here or at predict and infer."""
+    return _is_asked_later(method, path) or scope_needed(method, path, open_without_key) is not None
+
+
 def scope_needed(method: str, path: str, open_without_key: frozenset[str]) -> Scope | None:
     """What a key must allow for a request to this path; None where none is asked for here."""
-    if path.startswith(_HEALTH) or (method == "POST" and path.endswith(("/predict", "/infer"))):
+    if path.startswith(_HEALTH) or _is_asked_later(method, path):
         return None
     if method == "POST" and path.startswith("/v2/repository/models/"):
         return Scope.ADMIN
@@ -27,6 +32,10 @@ def scope_needed(method: str, path: str, open_without_key: frozenset[str]) -> Sc
         DOCS in open_without_key and (path == "/" or path.startswith(_PAGES))
     )
     return None if is_open else Scope.READ
+
+
+def _is_asked_later(method: str, path: str) -> bool:
+    return method == "POST" and path.endswith(("/predict", "/infer"))
 
 
 class KeyGate:

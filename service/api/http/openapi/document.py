@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from saccade.service.api.http.key_gate import asks_for_key
 from saccade.service.api.http.oip.schemas import IndexRequest, InferAnswer, InferRequest, OipError
 from saccade.service.api.http.openapi.infer import infer_operation
 from saccade.service.api.http.openapi.parts import JsonObject, error_responses, names_in, problem_responses
@@ -25,22 +26,18 @@ _SCHEMAS: tuple[tuple[type[BaseModel], JsonSchemaMode], ...] = (
     (IndexRequest, "validation"),
     (OipError, "serialization"),
 )
-_WITH_KEY = (
-    "predict_",
-    "infer_",
-    "show_report",
-    "list_samples",
-    "v2_index",
-    "v2_load",
-    "v2_unload",
-)  # beginnings of operation ids
 _ONLY_OF_FASTAPI = ("HTTPValidationError", "ValidationError")  # the routes take any text and answer 404
 
 
 def openapi_document(
-    app: FastAPI, predict_paths: Sequence[str], infer_paths: Sequence[str], *, has_keys: bool
+    app: FastAPI,
+    predict_paths: Sequence[str],
+    infer_paths: Sequence[str],
+    *,
+    has_keys: bool,
+    open_without_key: frozenset[str] = frozenset(),
 ) -> JsonObject:
-    """FastAPI's document and what it does not know. `has_keys`: the server takes no predict without one."""
+    """FastAPI's document and what it does not know; `has_keys`: paths that `KeyGate` guards need one."""
     document: JsonObject = FastAPI.openapi(app)
     paths: dict[str, JsonObject] = document["paths"]
     for path in predict_paths:
@@ -48,8 +45,8 @@ def openapi_document(
     for path in infer_paths:
         paths[path] = {"post": infer_operation(names_in(path))}
     for path, item in paths.items():
-        for operation in item.values():
-            _complete(operation, path, has_keys)
+        for method, operation in item.items():
+            _complete(operation, path, has_keys, asks_for_key(method.upper(), path, open_without_key))
         if "get" in item:
             item["head"] = _head_of(item["get"])
     components: dict[str, Any] = document["components"]
@@ -63,14 +60,14 @@ def openapi_document(
     return document
 
 
-def _complete(operation: JsonObject, path: str, has_keys: bool) -> None:
+def _complete(operation: JsonObject, path: str, has_keys: bool, is_guarded: bool) -> None:
     responses = operation["responses"]
     refusals = error_responses if path.startswith("/v2") else problem_responses
     if "HTTPValidationError" in str(responses.get("422")):
         del responses["422"]
     for status, described in {**refusals(500), **(refusals(404) if "{" in path else {})}.items():
         responses.setdefault(status, described)
-    if operation["operationId"].startswith(_WITH_KEY):
+    if is_guarded:
         for status, described in refusals(401, 403).items():
             responses.setdefault(status, described)
         operation["security"] = [{"key": []}] if has_keys else [{}, {"key": []}]
