@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from saccade.service.api.http.json_entries import Scalar, ensure_few_entries
 from saccade.service.api.http.multipart import ensure_count, parts_of
 from saccade.service.errors import BadParameter, BadRequest, UnsupportedMedia
 from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, parse_given
@@ -39,7 +40,7 @@ class _ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _JsonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images: list[_ImageEntry]
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Scalar] = {}
 
 
 _USUAL_RAW_TYPES = frozenset(name.encode() for name in RAW_TYPES)
@@ -89,6 +90,7 @@ def _ensure_binary(body: bytes) -> None:
 
 
 def _from_json(body: bytes, max_images: int) -> GivenImages:
+    ensure_few_entries(body, max_images)
     try:
         parsed = _json_decoder.decode(body.removeprefix(_BYTE_ORDER_MARK))
     except msgspec.ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.api.http.image_bodies import from_base64
+from saccade.service.api.http.json_entries import Scalar, ensure_few_entries
 from saccade.service.errors import BadRequest
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int32": "INT32"}
@@ -24,20 +25,20 @@ class _Input(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Scalar] = {}
     data: msgspec.Raw = msgspec.Raw()  # empty: not given
 
 
 class _Output(msgspec.Struct, frozen=True):
     name: str
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Scalar] = {}
 
 
 class _Request(msgspec.Struct, frozen=True):
     inputs: list[_Input]
     outputs: list[_Output] = []
     id: str | None = None
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Scalar] = {}
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -82,8 +83,10 @@ def infer_request(body: bytes, json_bytes: bytes | None, tensors: ModelTensors) 
             )
         if size == 0:
             return _raw_request(body, tensors)
+    text = body[:size]
+    ensure_few_entries(text, tensors.max_batch)
     try:
-        request = _decoder.decode(body[:size])
+        request = _decoder.decode(text)
     except msgspec.ValidationError as error:
         raise BadRequest(f"the request is not as expected: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -106,7 +109,7 @@ def _raw_request(body: bytes, tensors: ModelTensors) -> InferRequest:
     return InferRequest([body], outputs)
 
 
-def _parameters(given: dict[str, object]) -> tuple[bool, float | None, int]:
+def _parameters(given: Mapping[str, Scalar]) -> tuple[bool, float | None, int]:
     """(whether outputs are binary, timeout in ms, priority)."""
     for name in given:
         if name.startswith("triton_") or name == "headers":
@@ -120,7 +123,7 @@ def _parameters(given: dict[str, object]) -> tuple[bool, float | None, int]:
     return is_binary, timeout_us / 1000 if timeout_us else None, _count(given, "priority", 2**32)
 
 
-def _count(given: dict[str, object], name: str, limit: int) -> int:
+def _count(given: Mapping[str, Scalar], name: str, limit: int) -> int:
     value = given.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
         raise BadRequest(f"parameter {name!r} must be a whole number, at least 0")
