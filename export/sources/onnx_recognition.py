@@ -216,7 +216,8 @@ def _task_of(
             "...}` for a detector (layouts: yolov5, yolov8, yolov8-seg, yolox, end2end, detr, boxes), or name the one "
             "output of a classifier or segmenter"
         )
-    origin, why = "said", f"by the shape of {'; '.join(str(output) for output in outputs)}"
+    origin: Origin = "said"
+    why = f"by the shape of {'; '.join(str(output) for output in outputs)}"
     if shown is Task.DETECT and len(outputs) == 1:
         origin, why = origin_of_rows(signs, outputs[0])
     notes.add("task", shown.value, origin, why)
