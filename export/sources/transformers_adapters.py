@@ -185,7 +185,7 @@ def corners(boxes: Tensor) -> Tensor:
     """
     centres, sizes = boxes[..., :2], boxes[..., 2:]
     if sizes.shape[-1] > 2:
-        points = centres.unsqueeze(-2) + sizes.unflatten(-1, (-1, 2)) - 0.5
+        points = centres.unsqueeze(-2) + sizes.reshape(*sizes.shape[:-1], -1, 2) - 0.5
         return torch.cat([points.amin(dim=-2), points.amax(dim=-2)], dim=-1)
     return torch.cat([centres - 0.5 * sizes, centres + 0.5 * sizes], dim=-1)
 

@@ -123,8 +123,9 @@ def _placement(processor: Any, name: str, fixed_size: Size | None) -> dict[str, 
         return _by_crop_share(processor, name)
     cut = _size(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
     if name == _PP_LCNET and processor.resize_short:
-        is_plain = cut is not None and processor.size_divisor == 1
-        return _crop(cut) | {"shortest_edge": processor.resize_short, "rounding": "round"} if is_plain else None
+        if cut is None or processor.size_divisor != 1:
+            return None
+        return _crop(cut) | {"shortest_edge": processor.resize_short, "rounding": "round"}
     if size.shortest_edge:
         edge = int(256 / 224 * size.shortest_edge) if name == "LevitImageProcessor" else size.shortest_edge
         return None if cut is None else _crop(cut) | {"shortest_edge": edge, "rounding": "floor"}

@@ -33,7 +33,9 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     """Raises SourceError for an unknown model type, a task that is not clear, or a directory that does not fit."""
     assert isinstance(source, TransformersSource)
     if (wrapped := wrapped_timm(source, weights)) is not None:
-        return _timm().facts(wrapped, weights)
+        from saccade.export.sources import timm_source  # imports timm, which takes seconds
+
+        return timm_source.facts(wrapped, weights)
     checkpoint = checkpoint_of(source, weights)
     processor = processor_of(checkpoint.config.model_type, weights)
     labels, preprocess = checkpoint.labels, _pixels(source, checkpoint, processor)
@@ -50,7 +52,9 @@ def load(request: NetworkRequest) -> Network:
     source = request.source
     assert isinstance(source, TransformersSource)
     if (wrapped := wrapped_timm(source, request.weights)) is not None:
-        return _timm().load(replace(request, source=wrapped))
+        from saccade.export.sources import timm_source
+
+        return timm_source.load(replace(request, source=wrapped))
     checkpoint = checkpoint_of(source, request.weights)
     if checkpoint.task is not request.task.task:
         raise SourceError(
@@ -74,7 +78,9 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     source = request.source
     assert isinstance(source, TransformersSource)
     if (wrapped := wrapped_timm(source, request.weights)) is not None:
-        return _timm().library_transform(replace(request, source=wrapped))
+        from saccade.export.sources import timm_source
+
+        return timm_source.library_transform(replace(request, source=wrapped))
     checkpoint = checkpoint_of(source, request.weights)
     processor = processor_of(checkpoint.config.model_type, request.weights)
     if processor is None or not is_exact(processor):
@@ -82,12 +88,6 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     if request.preprocess != pixels_of(processor) or request.normalisation != normalisation_of(processor):
         return None
     return transform_of(processor)
-
-
-def _timm() -> Any:
-    from saccade.export.sources import timm_source  # imports timm, which takes seconds
-
-    return timm_source
 
 
 def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: PreprocessSpec | None) -> TaskSpec | None:
