@@ -43,18 +43,13 @@ export function linePoints(values) {
   return points.join(" ");
 }
 
-/** Calls `show(load, rates)` every second while `isWatched()`; returns the function that begins it. */
-export function loadWatch(isWatched, show) {
+/** Calls `show(load, rates)` every second while `fold` is open and the page is seen. */
+export function wireLoad(fold, show) {
   let before = null;
   let rates = [];
-  let isRunning = false;
-  const look = async () => {
-    if (!isWatched()) {
-      before = null;
-      rates = [];
-      isRunning = false;
-      return;
-    }
+  let timer = null;
+
+  async function look() {
     const now = performance.now();
     try {
       const response = await fetch("metrics", { cache: "no-store" });
@@ -68,11 +63,17 @@ export function loadWatch(isWatched, show) {
     } catch {
       before = null; // the page says elsewhere that the server does not answer
     }
-    setTimeout(look, PERIOD_MS);
-  };
-  return () => {
-    if (isRunning) return;
-    isRunning = true;
+  }
+
+  function watch() {
+    clearInterval(timer);
+    before = null;
+    rates = [];
+    if (!fold.open || document.hidden) return;
     look();
-  };
+    timer = setInterval(look, PERIOD_MS);
+  }
+
+  fold.addEventListener("toggle", watch);
+  document.addEventListener("visibilitychange", watch);
 }
