@@ -23,9 +23,9 @@ import numpy as np
 import psutil
 import tritonclient.grpc
 import tritonclient.http
-from simplejpeg import encode_jpeg
 
 from saccade.models.contract.specs import input_tensor
+from tests.support.images import scene_jpeg
 from tests.support.server import Server, running_server
 from tests.support.versions import manifest_for, publish
 
@@ -50,25 +50,26 @@ def triton_asks(module: Any, address: str) -> Ask:
 
 
 def jpeg_asks(base_url: str) -> Ask:
-    pixels = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    client, jpeg = httpx.Client(base_url=base_url), encode_jpeg(pixels, quality=85, colorspace="RGB")
+    client, jpeg = httpx.Client(base_url=base_url), scene_jpeg(SIDE, SIDE)
     return lambda: client.post("/v1/models/classifier/predict", content=jpeg).raise_for_status()
 
 
 def asked(make: Callable[[], Ask], requests: int, process: psutil.Process) -> tuple[float, float]:
     """(requests per second, milliseconds of the HTTP process's CPU per request)."""
-    asks = [make() for _ in range(CONNECTIONS)]
-    for ask in asks:
-        ask()  # connects
+    connected = threading.Barrier(CONNECTIONS + 1)
 
-    def work(ask: Ask) -> None:
+    def work() -> None:
+        ask = make()  # in its own thread: Triton's HTTP client stays where it was made
+        ask()
+        connected.wait()
         for _ in range(requests // CONNECTIONS):
             ask()
 
-    threads = [threading.Thread(target=work, args=(ask,)) for ask in asks]
-    start_s, start_cpu_s = time.perf_counter(), sum(process.cpu_times()[:2])
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
+    connected.wait(30)
+    start_s, start_cpu_s = time.perf_counter(), sum(process.cpu_times()[:2])
     for thread in threads:
         thread.join()
     cpu_s = sum(process.cpu_times()[:2]) - start_cpu_s

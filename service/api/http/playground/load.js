@@ -43,8 +43,8 @@ export function linePoints(values) {
   return points.join(" ");
 }
 
-/** Calls `show(load, rates)` every second while `fold` is open and the page is seen. */
-export function wireLoad(fold, show) {
+/** Calls `show(load, rates)` every second while `fold` is open and the page is seen; `read` gives the metrics. */
+export function wireLoad(fold, read, show) {
   let before = null;
   let rates = [];
   let timer = null;
@@ -52,8 +52,7 @@ export function wireLoad(fold, show) {
   async function look() {
     const now = performance.now();
     try {
-      const response = await fetch("metrics", { cache: "no-store" });
-      const figures = figuresOf(await response.text());
+      const figures = figuresOf(await read());
       if (before) {
         const load = loadBetween(before.figures, figures, (now - before.now) / 1000);
         rates = [...rates, load.answeredPerS].slice(-STEPS);
@@ -61,7 +60,7 @@ export function wireLoad(fold, show) {
       }
       before = { figures, now };
     } catch {
-      before = null; // the page says elsewhere that the server does not answer
+      before = null; // the page says elsewhere why the server does not answer
     }
   }
 

@@ -1,6 +1,6 @@
 // The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
 
-import { listModels, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
+import { listModels, metricsText, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
 import { differencesOf } from "./compare.js";
 import { drawScene, maskDifference, maskLayers, sampleImage } from "./drawing.js";
 import { linePoints, wireLoad } from "./load.js";
@@ -364,7 +364,7 @@ function wire() {
     showSliders();
     showScene();
   });
-  wireLoad(byId("load-fold"), (load, rates) => {
+  wireLoad(byId("load-fold"), () => metricsText(byId("key").value), (load, rates) => {
     byId("load").replaceChildren(...loadFigures(load));
     byId("load-line").setAttribute("points", linePoints(rates));
   });

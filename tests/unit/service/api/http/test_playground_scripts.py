@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 import saccade.service.api.http.playground
 from saccade.service.metrics import Metrics
@@ -90,16 +90,18 @@ def test_segments_of_another_size_are_marked(folder: Path) -> None:
 
 
 def test_load_is_what_changed_between_two_looks(folder: Path) -> None:
-    metrics = Metrics(CollectorRegistry())
-    before = exposition(metrics)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    before = generate_latest(registry).decode()
     for outcome, count in (("ok", 6), ("overloaded", 2)):
         metrics.requests_total.labels("digits", "1", outcome).inc(count)
     for _ in range(6):
         metrics.request_duration_seconds.labels("digits", "1").observe(0.02)
-    metrics.slots_in_use.labels("cpu").set(3)
+    metrics.slots_in_use.set(3)
     metrics.queue_wait_estimate_seconds.labels("digits").set(0.05)
 
-    texts = f"m.figuresOf({json.dumps(before)}), m.figuresOf({json.dumps(exposition(metrics))}), 2"
+    after = generate_latest(registry).decode()
+    texts = f"m.figuresOf({json.dumps(before)}), m.figuresOf({json.dumps(after)}), 2"
     load = called(folder, "load.js", f"m.loadBetween({texts})")
 
     assert load == pytest.approx({"answeredPerS": 3, "refusedPerS": 1, "meanMs": 20, "inFlight": 3, "waitMs": 50})
