@@ -241,7 +241,7 @@ class Worker:
         self._metrics.batch_size.labels(*self._names[instance_id]).observe(batch_size)
 
     async def _publish_depths(self) -> None:
-        objective_s = self._settings.default_deadline_ms / 1000
+        objective_s = (self._settings.objective_ms or self._settings.default_deadline_ms) / 1000
         while True:
             # All models that were ever loaded are shown, so that the depth of an unloaded one returns to 0.
             depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
