@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from saccade.service.backends.onnxruntime_backend import ensure_onnxruntime_installed
 from saccade.service.cli.effective_settings import effective_lines
 from saccade.service.errors import SettingsError
-from saccade.service.logs import configure_logs
 from saccade.service.settings import PREFIX, Settings, core_count, settings_from
 from saccade.service.vision.more_formats import opened_plugin
 
@@ -50,7 +49,6 @@ def _serve(context: click.Context, /, print_config: bool, **options: Any) -> Non
         opened_plugin(name)  # refuses to start, rather than each image later
     if settings.grpc_port and importlib.util.find_spec("grpc_reflection") is None:
         raise SettingsError("SACCADE_GRPC_PORT needs gRPC: pip install 'saccade-serving[grpc]'")
-    configure_logs(settings.log_format, "supervisor")
     serve_until_signal(settings, core_count())
 
 
