@@ -197,7 +197,7 @@ def test_refusal_and_answer_are_found_in_the_log_by_their_request_id(repository:
         wait_until(is_logged)
         refused, absent, answered = lines_of("find-me")[0], lines_of("me-too")[0], lines_of("now")[0]
 
-    assert (refused["event"], refused["model"], refused["version"]) == ("request_refused", "classifier", "1")
+    assert (refused["event"], refused["model"], refused["version"]) == ("request_refused", "classifier", "2")
     assert (absent["status"], absent["kind"]) == (404, "NotFound")
     assert (answered["event"], answered["level"]) == ("request_answered", "debug")
     assert "infer;dur=" in answered["timing"]
