@@ -32,7 +32,7 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
             scenes = scene_samples(split, seed, count)
             return [DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids]) for scene in scenes]
         case Task.INSTANCES:
-            return [_instances(scene, ids) for scene in scene_samples(split, data.seed, count)]
+            return [_instances(scene, ids) for scene in scene_samples(split, seed, count)]
         case Task.SEGMENT:
             lookup = np.array([_background_id(task, labels), *ids], np.uint8)
             return [SegmentSample(scene.jpeg, lookup[scene.mask]) for scene in scene_samples(split, seed, count)]
