@@ -25,18 +25,20 @@ from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, Se
 from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.models.contract.preprocessing import mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
-from saccade.service.vision.image_decoder import JPEG_MAGIC
-from saccade.service.vision.jpeg_segments import jpeg_segments
+from saccade.service.vision.image_decoder import orientation_of
 
 FloatArray = NDArray[np.float64]
-Score = Callable[[Sequence[int], "Turn"], float]  # metric of some pictures whose truth is moved
+MovedEvidence = Callable[[Mapping[int, "Turn"]], Evidence]  # of some pictures, whose truth is moved
 
 _MOSTLY = 0.5  # share of a label's pictures, objects or pixels
-_ENOUGH_PICTURES = 10  # fewer may be answered wrongly by chance
+_ENOUGH_PICTURES = 10  # fewer may be answered wrongly by chance, unless nearly all of them are
+_SOME_PICTURES, _NEARLY_ALL = 5, 0.9
 _SAME_OBJECT_IOU = 0.5
-_MOST_TRIED = 64  # pictures that are tried in every position
+_MOST_TRIED = 64  # pictures
 _FEW_PICTURES = 3
 _BETTER = 0.1  # of mAP or mIoU; in another position, right truth loses
+_MUCH_BETTER = 0.3  # of one picture's
+_SHARE_TURNED = 0.15  # of the pictures that are tried; a poor network's mistakes fit one position or another
 
 
 class Turn(NamedTuple):
@@ -62,6 +64,17 @@ class Turn(NamedTuple):
 
 
 _AS_IT_IS = Turn(across=False, down=False, exchanges=False)
+# By EXIF orientation: what brings the stored picture's truth to the picture as it is shown, and the other way round.
+_OVERLOOKED: Mapping[int, Turn] = {
+    2: Turn(across=True, down=False, exchanges=False),
+    3: Turn(across=True, down=True, exchanges=False),
+    4: Turn(across=False, down=True, exchanges=False),
+    5: Turn(across=False, down=False, exchanges=True),
+    6: Turn(across=False, down=True, exchanges=True),
+    7: Turn(across=True, down=True, exchanges=True),
+    8: Turn(across=True, down=False, exchanges=True),
+}
+_HEEDED = _OVERLOOKED | {6: _OVERLOOKED[8], 8: _OVERLOOKED[6]}
 _TURNS: Mapping[str, Turn] = {
     "turned by half": Turn(across=True, down=True, exchanges=False),
     "mirrored left to right": Turn(across=True, down=False, exchanges=False),
@@ -92,7 +105,8 @@ def exchanged_labels(shares: FloatArray, images: NDArray[np.int64], labels: Sequ
     """
     answered = shares.argmax(1)
     most, own = shares.max(1), np.diagonal(shares)
-    is_lost = (most >= _MOSTLY) & (own < most / 2) & (images >= _ENOUGH_PICTURES)
+    is_enough = (images >= _ENOUGH_PICTURES) | ((images >= _SOME_PICTURES) & (most >= _NEARLY_ALL))
+    is_lost = (most >= _MOSTLY) & (own < most / 2) & is_enough
     told: set[int] = set()
     for first in np.flatnonzero(is_lost).tolist():
         circle = [first]
@@ -150,67 +164,89 @@ def object_confusion(
 
 
 def _turned_truth(answers: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Iterator[str]:
-    """Tries some pictures, and some of those that are turned by their EXIF orientation, in every other position."""
+    """Tries pictures with an EXIF orientation as if it had been overlooked, and then some in every other position."""
     what = "masks" if task.task is Task.SEGMENT else "boxes"
-    score = (_mask_score if task.task is Task.SEGMENT else _box_score)(answers, split, task, classes)
-    for which, rows in (("", range(len(split.samples))), ("with an EXIF orientation ", _exif_turned(split))):
-        some = _spread(rows)
-        figures: list[tuple[float, float, int, str]] = []
-        for how, turn in _TURNS.items():
-            tried = [row for row in some if what == "boxes" or not turn.exchanges or _is_square(split, row)]
-            if len(tried) >= _FEW_PICTURES:
-                figures.append((score(tried, turn), score(tried, _AS_IT_IS), len(tried), how))
-        turned, as_is, count, how = max(figures, default=(0.0, 0.0, 0, ""))
+    evidence = (_mask_evidence if what == "masks" else _box_evidence)(answers, split, task, classes)
+    orientations = [orientation_of(sample.encoded) for sample in split.samples]
+    turns = _OVERLOOKED if not split.limits.ignores_exif else _HEEDED
+    exif = {row: turns[each] for row, each in enumerate(orientations) if each in turns}
+    some = _spread([row for row, turn in exif.items() if _can_turn(what, split, row, turn)])
+    if len(some) >= _FEW_PICTURES:
+        as_is = point_value(evidence({row: _AS_IT_IS for row in some}))
+        turned = point_value(evidence({row: exif[row] for row in some}))
         if turned >= as_is + _BETTER:
+            shown, other = ("as it is shown", "as it is stored")[:: -1 if split.limits.ignores_exif else 1]
             yield (
-                f"the true {what} are {how}: {count} pictures {which}agree with the answers by {turned:.2f} once that "
-                f"is undone, and by {as_is:.2f} as they are. Save {what} of the upright picture, as it is shown"
+                f"the true {what} of pictures with an EXIF orientation lie on the picture {other}: {len(some)} of them "
+                f"agree with the answers by {turned:.2f} {other}, and by {as_is:.2f} {shown}. Save their {what} for "
+                f"the picture {shown}, or look at `exif` in `preprocess`"
             )
             return
+    yield from _moved_truth(evidence, split, what)
 
 
-def _mask_score(answers: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Score:
-    def score(rows: Sequence[int], turn: Turn) -> float:
+def _moved_truth(evidence: MovedEvidence, split: ImageSplit, what: str) -> Iterator[str]:
+    """Yields the position that fits all pictures much better, or a share of them that is no chance."""
+    some = _spread(range(len(split.samples)))
+    figures: list[tuple[float, float, int, int, str]] = []
+    for how, turn in _TURNS.items():
+        tried = [row for row in some if _can_turn(what, split, row, turn)]
+        if len(tried) < _FEW_PICTURES:
+            continue
+        as_is, turned = (evidence(dict.fromkeys(tried, each)) for each in (_AS_IT_IS, turn))
+        alone = np.eye(len(tried), dtype=np.int64)  # each picture by itself
+        fitting = int((turned.values(alone) >= as_is.values(alone) + _MUCH_BETTER).sum())
+        figures.append((point_value(turned) - point_value(as_is), point_value(turned), fitting, len(tried), how))
+    if not figures:
+        return
+    better, value, _, count, how = max(figures)
+    if better >= _BETTER:
+        yield (
+            f"the true {what} are {how}: {count} pictures agree with the answers by {value:.2f} once that is undone, "
+            f"and by {value - better:.2f} as they are. Save {what} of the upright picture, as it is shown"
+        )
+        return
+    fitting, count, how = max((each[2], each[3], each[4]) for each in figures)
+    if fitting >= max(_ENOUGH_PICTURES, _SHARE_TURNED * count):
+        yield (
+            f"the true {what} of {fitting} of {count} pictures are {how}: they agree with the answers much better once "
+            f"that is undone. Save {what} of the upright picture, as it is shown"
+        )
+
+
+def _mask_evidence(answers: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> MovedEvidence:
+    def evidence(turns: Mapping[int, Turn]) -> Evidence:
         confusions = []
-        for row in rows:
+        for row, turn in turns.items():
             sample = split.samples[row]
             assert isinstance(sample, SegmentSample)
             found = mask_to_source(answers[0][row], split.geometries[row], task.background_id or 0)
             confusions.append(segment_confusion(found, turn.of_mask(sample.mask), classes))
-        return point_value(SegmentEvidence(np.stack(confusions)))
+        return SegmentEvidence(np.stack(confusions))
 
-    return score
+    return evidence
 
 
-def _box_score(answers: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> Score:
+def _box_evidence(answers: Answer, split: ImageSplit, task: TaskSpec, classes: int) -> MovedEvidence:
     found, truth = detect_scenes(answers[:4], split)
 
-    def score(rows: Sequence[int], turn: Turn) -> float:
-        places = [split.geometries[row] for row in rows]
-        sizes = [(place.source_width, place.source_height) for place in places]
-        moved = [
-            replace(truth[row], boxes=turn.of_boxes(truth[row].boxes, size))
-            for row, size in zip(rows, sizes, strict=True)
-        ]
-        return point_value(detect_evidence([found[row] for row in rows], moved, classes))
+    def evidence(turns: Mapping[int, Turn]) -> Evidence:
+        moved = []
+        for row, turn in turns.items():
+            place = split.geometries[row]
+            size = (place.source_width, place.source_height)
+            moved.append(replace(truth[row], boxes=turn.of_boxes(truth[row].boxes, size), masks=None))
+        return detect_evidence([found[row] for row in turns], moved, classes)
 
-    return score
+    return evidence
 
 
-def _is_square(split: ImageSplit, row: int) -> bool:
-    return split.geometries[row].source_width == split.geometries[row].source_height
+def _can_turn(what: str, split: ImageSplit, row: int, turn: Turn) -> bool:
+    """Tells whether the moved truth has the picture's size, as boxes in shares of its sides always have."""
+    place = split.geometries[row]
+    return what == "boxes" or not turn.exchanges or place.source_width == place.source_height
 
 
 def _spread(rows: Sequence[int]) -> list[int]:
     """Returns at most so many rows as are tried, from all over the split."""
     return list(rows[:: -(-len(rows) // _MOST_TRIED) or 1])
-
-
-def _exif_turned(split: ImageSplit) -> list[int]:
-    """Returns the pictures that cameras stored in another position than they are shown in."""
-    if split.limits.ignores_exif:
-        return []
-    encoded = [sample.encoded for sample in split.samples]
-    return [
-        row for row, each in enumerate(encoded) if each.startswith(JPEG_MAGIC) and jpeg_segments(each).orientation > 1
-    ]

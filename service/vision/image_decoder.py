@@ -213,6 +213,17 @@ def _reason(error: Exception) -> str:
     return text if text and "<" not in text and "/" not in text else "its data cannot be read"
 
 
+def orientation_of(data: bytes) -> int:
+    """The EXIF orientation of an encoded picture, 1-8; 1 where it does not say, or is no picture. Never raises."""
+    if data.startswith(JPEG_MAGIC):
+        return jpeg_segments(data).orientation
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _orientation_of(image)
+    except Exception:  # Pillow's plugins raise a dozen kinds
+        return 1
+
+
 def _orientation_of(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

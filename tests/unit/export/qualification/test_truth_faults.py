@@ -24,16 +24,18 @@ LABELS = TaskSpec(task=Task.CLASSIFY, top_k=3, multi_label=True, score_threshold
 NAMES = ("a", "b", "c")
 
 
-def picture(orientation: int = 1, width: int = SIDE) -> bytes:
+def picture(orientation: int = 1, width: int = SIDE, image_format: str = "JPEG") -> bytes:
     out = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (width, SIDE), (90, 120, 150)).save(out, "JPEG", exif=exif)
+    Image.new("RGB", (width, SIDE), (90, 120, 150)).save(out, image_format, exif=exif)
     return out.getvalue()
 
 
-def faults(answers: Answer, samples: Sequence[Sample], task: TaskSpec) -> list[str]:
-    split: ImageSplit = prepare_split("test", samples, PREPROCESS)
+def faults(
+    answers: Answer, samples: Sequence[Sample], task: TaskSpec, preprocess: PreprocessSpec = PREPROCESS
+) -> list[str]:
+    split: ImageSplit = prepare_split("test", samples, preprocess)
     evidence = evidence_of(answers, split, task, len(NAMES))
     return [*truth_faults(answers, evidence, split, task, NAMES)]
 
@@ -69,16 +71,45 @@ def test_moved_masks_are_named(moved, how) -> None:  # type: ignore[no-untyped-d
     assert how is None or how in found[0]
 
 
-def test_masks_of_stored_pictures_are_named_where_few_pictures_are_turned() -> None:
+STORED = {3: lambda mask: mask[::-1, ::-1], 6: np.rot90, 8: lambda mask: np.rot90(mask, -1)}  # by orientation
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_masks_of_stored_pictures_are_named_where_few_pictures_are_turned(image_format: str) -> None:
     truth = masks()
     samples = [
-        SegmentSample(picture(6 if number < 3 else 1), np.rot90(mask).copy() if number < 3 else mask)
-        for number, mask in enumerate(truth)
+        SegmentSample(picture(turn, image_format=image_format), np.ascontiguousarray(STORED[turn](mask)))
+        for turn, mask in zip((3, 6, 8), truth, strict=False)
     ]
+    samples += [SegmentSample(picture(), mask) for mask in truth[3:]]
 
     (found,) = faults([truth], samples, SEGMENT)
 
-    assert "3 pictures with an EXIF orientation" in found
+    assert "lie on the picture as it is stored: 3 of them agree with the answers by 1.00" in found
+
+
+def test_masks_of_shown_pictures_are_named_where_the_network_sees_stored_ones() -> None:
+    truth, as_stored = masks(), PREPROCESS.model_copy(update={"exif": "as stored"})
+    samples = [SegmentSample(picture(6), np.ascontiguousarray(np.rot90(mask, -1))) for mask in truth[:3]]
+    samples += [SegmentSample(picture(), mask) for mask in truth[3:]]
+
+    (found,) = faults([truth], samples, SEGMENT, as_stored)
+
+    assert "lie on the picture as it is shown: 3 of them agree with the answers by 1.00" in found
+
+
+@pytest.mark.parametrize(("moved", "told"), [(8, 0), (12, 1)])
+def test_a_share_of_mirrored_masks_is_named(moved: int, told: int) -> None:
+    truth = masks()
+    samples = [
+        SegmentSample(picture(), np.ascontiguousarray(mask[:, ::-1] if number < moved else mask))
+        for number, mask in enumerate(truth)
+    ]
+
+    found = faults([truth], samples, SEGMENT)
+
+    assert len(found) == told
+    assert not told or "masks of 12 of 24 pictures are mirrored left to right" in found[0]
 
 
 def boxes_of(number: int) -> NDArray[np.float64]:
@@ -113,7 +144,7 @@ def test_boxes_of_stored_oblong_pictures_are_named() -> None:
 
     (found,) = faults(detections(), samples, DETECT)
 
-    assert "boxes are turned by a quarter" in found
+    assert "boxes of pictures with an EXIF orientation lie on the picture as it is stored" in found
 
 
 def test_exchanged_labels_of_a_detector_are_named() -> None:
@@ -146,6 +177,7 @@ def test_exchanged_columns_of_a_table_are_named(columns: tuple[int, ...], told: 
         ([[0, 20, 0], [0, 0, 20], [20, 0, 0]], ["'a' as 'b' (100%), 'b' as 'c' (100%), 'c' as 'a' (100%)"]),
         ([[20, 0, 0], [0, 20, 0], [0, 19, 1]], []),  # a label that is never found is no exchange
         ([[20, 0, 0], [0, 9, 11], [0, 11, 9]], []),  # labels that look alike
+        ([[20, 0, 0], [0, 0, 9], [0, 9, 0]], ["'b' as 'c' (100%), 'c' as 'b' (100%)"]),
         ([[20, 0, 0], [0, 1, 4], [0, 18, 2]], []),  # five pictures may be answered wrongly by chance
     ],
 )
