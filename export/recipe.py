@@ -20,14 +20,13 @@ from saccade.export.data.label_names import ensure_labels_differ
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest
-from saccade.export.recipe_gaps import READY, completed
+from saccade.export.recipe_gaps import MISSING, READY, SIZE_MISSING, completed
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
 from saccade.models.contract.specs import Frozen, ModelName, Normalisation, PreprocessSpec, TaskSpec
 
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-MISSING = "required; the source does not say it"
 Percentile = Annotated[float, Field(gt=50.0, le=100.0)]
 
 
@@ -265,10 +264,11 @@ class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice: YAML would take the last one and forget the limits of the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.start_mark)
+        seen: set[Hashable] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -371,11 +371,11 @@ def _what(problem: ErrorDetails) -> str:
         model = _section_model(problem["loc"][:-1])
         if model is not None:
             return _unknown_key(str(problem["loc"][-1]), model)
-    if problem["type"] == "missing" and problem["loc"] == ("preprocess",):
-        return "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
-        return MISSING
-    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        return SIZE_MISSING if problem["loc"] == ("preprocess",) else MISSING
+    if problem["type"] == "tuple_type":
+        return f"write a list, such as [red, blue], not {problem['input']!r}"
+    if problem["type"] == "string_type" and not isinstance(problem["input"], str | list | dict):
         return f"YAML reads {problem['input']!r} here and not a word: put it in quotes"
     return problem["msg"].removeprefix("Value error, ")
 

@@ -13,6 +13,8 @@ from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
 
+MISSING = "required; the source does not say it"
+SIZE_MISSING = "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
 _HALF = 0.5  # score from which a label is answered

@@ -97,7 +97,10 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
         pending = f", waiting for a device: {detail['pending']}" if detail["pending"] else ""
         key = detail["signed_by"]
         signed = "unsigned" if key == "unsigned" else f"signed by {key}"
-        yield f"{model}: {again} as {detail['path']} with {detail['variants']}{pending}{without}; {signed}"
+        unjudged = (
+            "" if report is None or report.thresholds.needs_labels else ", unjudged (nobody measured its answers)"
+        )
+        yield f"{model}: {again} as {detail['path']} with {detail['variants']}{unjudged}{pending}{without}; {signed}"
     elif last.step == "gate" and last.status == "failed" and report is not None:
         denied = [each.qualify.variant for each in report.variants if verdict(each.gate) == "denied"]
         yield f"{model}: nothing is published: the gate accepts no variant ({', '.join(denied)} denied){without}"

@@ -20,7 +20,8 @@ from saccade.export.data.label_tables import LABEL_TABLE, table_labels
 from saccade.export.data.split_sources import split_folder_names
 from saccade.export.errors import ExportError, RecipeError, SourceError
 from saccade.export.qualification.proposals import BATCH, Proposal, proposal
-from saccade.export.recipe import MISSING, LoadedRecipe, Recipe, load_recipe
+from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.recipe_gaps import MISSING
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count

@@ -67,6 +67,10 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
             ]
         case Task.CLASSIFY if not occurring:
             return [f"{where} shows no label in any picture: check that its table belongs to its pictures"]
+        case Task.DETECT | Task.INSTANCES if not occurring and split.crowds:
+            return [
+                f"{where} has crowds alone (iscrowd: 1), which count neither for nor against: mark single objects 0"
+            ]
         case Task.DETECT | Task.INSTANCES if not occurring:
             return [f"{where} has no object in any picture: check that its annotations belong to its pictures"]
         case Task.SEGMENT if not occurring:
@@ -125,7 +129,8 @@ def pair_complaints(pair: PairFacts, limits: DataLimits) -> list[str]:
     if pair.near_example and pair.near_share > limits.max_near:
         complaints.append(
             f"{pictures_word(pair.near)} ({pair.near_share:.1%}) {where}, saved again, mirrored, turned or brightened, "
-            f"such as {' and '.join(pair.near_example)}: put copies and frames of one scene into one split, or set "
+            f"such as {' and '.join(pair.near_example)}: put copies and frames of one scene into one split; if a fixed "
+            "camera took them, set "
             f"`limits: {{max_near: {_above(pair.near_share)}}}` in `data`"
         )
     return complaints

@@ -41,7 +41,8 @@ def _part_pictures(root: Path, labels: Sequence[str], in_order: bool, findings: 
             continue
         file = Path(os.path.normpath(root / row[0]))
         if len(row) != len(head) or any(value not in _SHOWN for value in row[1:]):
-            what = f"{path}, line {number}: write the file's name and {len(head) - 1} values 0 or 1"
+            given = f"write the file's name and {len(head) - 1} values 0 or 1, not {', '.join(row)!r}"
+            what = f"{path}, line {number}: {given}"
             findings.complain("label table row", what)
         elif file in pictures:
             findings.complain("label table twice", f"{path}, line {number}: {row[0]!r} is there more than once")
@@ -59,7 +60,7 @@ def _part_pictures(root: Path, labels: Sequence[str], in_order: bool, findings: 
 def _rows(path: Path) -> list[list[str]]:
     """Reads all rows, the head first. Raises DataRefused when there is no head with a label."""
     try:
-        lines = text_of(path).splitlines()
+        lines = [line for line in text_of(path).splitlines() if not line.lower().startswith("sep=")]  # Excel's own line
         between = max(_SEPARATORS, key=(lines[0] if lines else "").count)
         rows = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=between)]
     except FileNotFoundError:
@@ -67,8 +68,15 @@ def _rows(path: Path) -> list[list[str]]:
             f"{path} is not there: a network of several labels per picture needs it, with a head `filename, label, "
             "...` and 0 or 1 per label"
         ) from None
+    except UnicodeDecodeError as error:
+        raise DataRefused(f"{path} is not UTF-8 (byte {error.start}): save it as CSV UTF-8") from error
     except (OSError, ValueError, csv.Error) as error:
         raise DataRefused(f"{path} cannot be read as CSV: {error}") from error
-    if not rows or len(rows[0]) < 2 or not all(rows[0]):
+    if rows and len(rows[0]) > 1 and not all(rows[0]):
+        raise DataRefused(
+            f"{path}: column {rows[0].index('') + 1} of its head has no name: remove the column (pandas writes one "
+            "without `index=False`), or the comma at the end"
+        )
+    if not rows or len(rows[0]) < 2:
         raise DataRefused(f"{path} names no labels: begin it with a line `filename, first label, second label, ...`")
     return rows

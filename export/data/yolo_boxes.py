@@ -30,6 +30,7 @@ _LISTS = frozenset(
     {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"}
 )  # beside label files, of other tools
 _FIELDS = 5  # class, x, y, width, height
+_TRACKED = 7  # numbers of a box with confidence and track number, and of the shortest polygon
 _TOLERANCE = 1.001  # fractions may exceed 1 by this factor, because they are written with few digits
 
 
@@ -70,6 +71,8 @@ def read_yolo_file(path: Path) -> YoloFile:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataRefused(f"{path} cannot be read as YAML: {error}") from error
     names = document.get("names") if isinstance(document, dict) else None
+    if isinstance(names, dict) and sorted(str(key) for key in names) == [str(each + 1) for each in range(len(names))]:
+        raise DataRefused(f"{path}: the numbers of `names` begin with 1: classes of label files count from 0")
     if isinstance(names, dict) and sorted(str(key) for key in names) == sorted(str(each) for each in range(len(names))):
         names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
     if not isinstance(names, list) or not names:
@@ -79,7 +82,7 @@ def read_yolo_file(path: Path) -> YoloFile:
             raise DataRefused(
                 f"{path}: YAML reads the name of a class as {name}: put yes, no, on, off or null in quotes"
             )
-    if document.get("nc") not in (None, len(names)):
+    if str(document.get("nc", len(names))) != str(len(names)):
         raise DataRefused(f"{path} says `nc: {document['nc']}` and names {len(names)} classes: make them agree")
     base = path.parent / str(document.get("path") or "")
     base = base if base.is_dir() else path.parent
@@ -137,6 +140,7 @@ def _part_pictures(
     seen: set[str] = set()
     bad: list[str] = []
     repeated: list[str] = []
+    tracked: list[str] = []
     boxes = 0
     files: dict[Path, Path] = {}  # pictures by their label file
     for path in paths:
@@ -154,11 +158,30 @@ def _part_pictures(
             elif once.setdefault(numbers, row) is not row:
                 repeated.append(f"in {file}, line {row.line}")
         boxes += len(rows)
+        for numbers, row in rows:
+            if not has_points and _is_tracked_box(numbers):
+                tracked.append(f"{file}, line {row.line},")
         pictures.append(Picture(path, _truth(file, list(once.values()), class_ids, has_masks=has_masks)))
     _tell_stray_files(files, findings)
+    if 2 * len(tracked) > boxes:  # a polygon of three points seldom ends at a border
+        findings.complain(
+            f"seven numbers {places[0]}",
+            f"{places[0]}: {tracked[0]} has seven numbers, as {len(tracked):,} lines have, and the last is whole: "
+            "write `class x y width height` alone, without confidence and track number",
+        )
     for found, judge in ((bad, judge_bad_boxes), (repeated, judge_repeated_boxes)):
         judge(str(places[0]), len(found), boxes, found[0] if found else "", max_bad, findings)
     return pictures
+
+
+def _is_tracked_box(numbers: Sequence[float]) -> bool:
+    """Tells whether a line is a box inside the picture with confidence and a whole number, rather than a polygon."""
+    if len(numbers) != _TRACKED or not numbers[-1].is_integer():
+        return False
+    _, x, y, width, height, confidence, _ = numbers
+    return 0 <= confidence <= 1 and all(
+        half - 0.01 <= centre <= 1.01 - half for centre, half in ((x, width / 2), (y, height / 2))
+    )
 
 
 def _tell_stray_files(files: Mapping[Path, Path], findings: Findings) -> None:

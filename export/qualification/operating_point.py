@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from saccade.models.contract.manifest import OperatingPoint
 
 _AT_IOU_50 = 0  # column of DetectEvidence.matched
 Cut = DetectEvidence | LabelEvidence  # evidence of answers that a score threshold cuts
+_MUCH_WORSE = 0.5  # share of the best F1
 _CANDIDATES = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
@@ -75,6 +77,20 @@ def operating_accuracy(
         f1=shares.f1,
     )
     return point, accuracy
+
+
+def threshold_faults(evidence: Evidence, score_threshold: float) -> Iterator[str]:
+    """Yields a sentence where another threshold would give users answers that are far better."""
+    cut = at_threshold(evidence, score_threshold)
+    if cut is None or not isinstance(evidence, DetectEvidence | LabelEvidence):
+        return
+    shares, (other, best) = shares_of(cut), best_threshold(evidence)
+    if shares.f1 < _MUCH_WORSE * best.f1:
+        yield (
+            f"at the score threshold {score_threshold:g} F1 is {shares.f1:.2f} (precision {shares.precision:.2f}, "
+            f"recall {shares.recall:.2f}), and {best.f1:.2f} at {other:g}: users who name no threshold get the first. "
+            f"Write `score_threshold: {other:g}` into `task`"
+        )
 
 
 def best_threshold(evidence: Cut) -> tuple[float, OperatingShares]:

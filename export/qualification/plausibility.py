@@ -79,10 +79,12 @@ def _not_finite(answer: Arrays) -> NDArray[np.int64]:
 
 def _softmax_twice(logits: FloatArray) -> Iterator[str]:
     sums, span = logits.sum(1), np.ptp(logits)
-    if logits.min() < 0.0 or logits.max() > 1.0 + _ROUNDING:
-        # logits may have one sum as well, when the last layer is centred; then their smallest ones differ
-        has_floor = logits.min() >= 0.0 or (logits.shape[1] > 2 and np.ptp(logits.min(1)) < _FLOOR * span)
-        if len(logits) > 1 and np.ptp(sums) < _ROUNDING * span and has_floor:
+    # logits may have one sum as well, when the last layer is centred: then it is 0, or their smallest ones differ
+    has_floor = logits.min() >= 0.0 or (logits.shape[1] > 2 and np.ptp(logits.min(1)) < _FLOOR * span)
+    is_constant = len(logits) > 1 and bool(np.ptp(sums) < _ROUNDING * span and np.abs(sums).max() > _FLOOR * span)
+    is_scaled = is_constant and has_floor and abs(sums.mean() - 1.0) > _ROUNDING
+    if is_scaled or logits.min() < 0.0 or logits.max() > 1.0 + _ROUNDING:
+        if is_scaled:
             yield (
                 f"class scores of every picture sum to {sums.mean():.4g} before the softmax that saccade adds: the "
                 "network has one already, in another unit such as percent. Take factor and offset out of the network, "
@@ -96,8 +98,9 @@ def _softmax_twice(logits: FloatArray) -> Iterator[str]:
         )
     elif logits.max() > 0.5:
         yield (
-            "class scores all lie within 0..1 before the softmax or sigmoid that saccade adds: the network has a "
-            "sigmoid already. Write `outputs: {scores: probabilities}`"
+            "class scores all lie within 0..1 before the softmax that saccade adds, which makes all of them nearly "
+            "equal. If the network has a sigmoid already, write `outputs: {scores: probabilities}`; if they are "
+            "similarities, put the scale that they were trained with into the network"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,10 +18,11 @@ from saccade.export.network import Network
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.qualification.chance import chance_of
-from saccade.export.qualification.evidence import accuracy_of
+from saccade.export.qualification.different_pictures import different_pictures
+from saccade.export.qualification.evidence import Evidence, accuracy_of
 from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.metric_figures import metric_figure
-from saccade.export.qualification.operating_point import operating_accuracy
+from saccade.export.qualification.operating_point import operating_accuracy, threshold_faults
 from saccade.export.qualification.plain_answers import plain_answer
 from saccade.export.qualification.plausibility import RAW_PICTURES, answer_faults, raw_faults
 from saccade.export.qualification.qualify_report import ReferenceFigure
@@ -58,7 +60,7 @@ def run_reference(context: StepContext) -> Detail:
         (
             *raw_faults(network.form, _raw_outputs(network, recipe, split.images[:RAW_PICTURES])),
             *answer_faults(arrays, recipe.task, recipe.preprocess, len(recipe.labels)),
-            *(truth_faults(arrays, evidence, split, recipe.task, recipe.labels) if recipe.gate.needs_labels else ()),
+            *(_judged_faults(arrays, evidence, split, recipe) if recipe.gate.needs_labels else ()),
         )
     )
     figure = ReferenceFigure(
@@ -66,7 +68,7 @@ def run_reference(context: StepContext) -> Detail:
         chance=chance.value,
         guess=chance.guess,
         faults=tuple(faults),
-        different_images=len(set(split.image_sha256)),
+        different_images=different_pictures(split.images),
     )
     operating = operating_accuracy(evidence, evidence, recipe.task.score_threshold, resamples)
     judged = {
@@ -81,6 +83,11 @@ def run_reference(context: StepContext) -> Detail:
     stored = StoredReference(figure=figure, operating_point=None if operating is None else operating[0])
     (context.out / METRIC_FILE).write_text(stored.model_dump_json(indent=2))
     return {**(judged if recipe.gate.needs_labels else without_labels), "test_sha256": split.sha256}
+
+
+def _judged_faults(arrays: Answer, evidence: Evidence, split: ImageSplit, recipe: Recipe) -> Iterator[str]:
+    yield from truth_faults(arrays, evidence, split, recipe.task, recipe.labels)
+    yield from threshold_faults(evidence, recipe.task.score_threshold)
 
 
 def eager_answers(network: Network, recipe: Recipe, split: ImageSplit) -> Answer:

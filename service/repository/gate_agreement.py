@@ -112,6 +112,7 @@ def _values(qualify: Mapping[str, Any]) -> dict[str, float]:
     lowest, reference = qualify["metric"]["ci_low"], qualify.get("reference")
     values = {"metric_floor": lowest, "test_images": qualify["metric"]["images"]}
     if reference is not None:
+        values["test_images"] = min(values["test_images"], reference.get("different_images") or values["test_images"])
         chance = reference["chance"]
         skill = (min(lowest, reference["metric"]["ci_low"]) - chance) / (1.0 - chance) if chance < 1.0 else 0.0
         values["better_than_guessing"] = skill

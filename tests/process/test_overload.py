@@ -160,7 +160,8 @@ def test_one_key_gets_no_more_than_its_limit(tmp_path: Path) -> None:
     publish_fake(tmp_path / "repository", "slow", 1, content=b"an image takes %d ms" % IMAGE_MS)
     (tmp_path / "keys").write_text("first\nsecond\n")
     ask = {key: {"Authorization": f"Bearer {key}"} for key in ("first", "second")}
-    settings = {"api_keys_file": tmp_path / "keys", "max_concurrent_per_key": 2, "max_batch_size": 1}
+    settings = {"api_keys_file": tmp_path / "keys", "open_without_key": "metrics", "max_concurrent_per_key": 2}
+    settings |= {"max_batch_size": 1}
     with running_server(tmp_path / "repository", tmp_path, **settings) as server, Background() as background:
         held = [background.start(lambda: server.predict("slow", red_png(1), headers=ask["first"])) for _ in range(2)]
         wait_until(lambda: server.metric("saccade_slots_in_use") == 2)

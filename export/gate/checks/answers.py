@@ -8,14 +8,17 @@ from saccade.export.gate.checks.facts import Judged
 from saccade.export.qualification.qualify_report import MetricDrop
 from saccade.models.contract.manifest import UNJUDGED, GateCheck, MetricFigure, OperatingPoint
 
+PARITY_IMAGES = 10  # fewer agree by chance, where no metric is measured
+
 
 def answer_checks(judged: Judged) -> Iterator[GateCheck]:
     yield _agreement(judged)
     yield _plausible_answers(judged)
     if judged.thresholds.mode == "parity":
+        yield _test_images(judged, PARITY_IMAGES)
         yield _unjudged(judged)
         return
-    yield _test_images(judged)
+    yield _test_images(judged, judged.thresholds.test_images_limit(judged.report.metric.name))
     yield _better_than_guessing(judged)
     yield _metric_floor(judged)
     yield _metric_drop(judged)
@@ -67,19 +70,20 @@ def _unjudged(judged: Judged) -> GateCheck:
     )
 
 
-def _test_images(judged: Judged) -> GateCheck:
+def _test_images(judged: Judged, least: int) -> GateCheck:
     metric, reference = judged.report.metric, judged.report.reference
-    limit = judged.thresholds.test_images_limit(metric.name)
+    limit = judged.thresholds.min_test_images or least
     different = reference.different_images if reference is not None else None
     images = metric.images if different is None else min(metric.images, different)
     copies = f" ({metric.images - images} of {metric.images} are copies)" if images < metric.images else ""
+    interval = f": the interval of {metric.name} reaches from {metric.ci_low:.4f} to {metric.ci_high:.4f}"
+    told = interval if judged.thresholds.needs_labels else " whose answers are compared"
     return GateCheck(
         name="test_images",
         passed=images >= limit,
         value=images,
         limit=limit,
-        detail=f"{images} test images{copies}: the interval of {metric.name} reaches "
-        f"from {metric.ci_low:.4f} to {metric.ci_high:.4f}",
+        detail=f"{images} test images{copies}{told}",
     )
 
 

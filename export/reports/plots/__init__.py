@@ -17,11 +17,13 @@ from saccade.export.reports.plots.lines import draw_accuracy_latency, draw_preci
 def drawers_of(report: ExportReport) -> dict[str, Drawer]:
     """Returns the plots that can be drawn of this report, by name."""
     drawers: dict[str, Drawer] = {}
-    if comparable(report.variants)[0]:
+    is_judged = report.thresholds.needs_labels
+    if is_judged and comparable(report.variants)[0]:
         drawers["accuracy_latency"] = draw_accuracy_latency
     if any(variant.qualify.latency for variant in report.variants):
         drawers["latency"] = draw_latency
-    drawers["metric"] = draw_metric
+    if is_judged:
+        drawers["metric"] = draw_metric
     if report.calibration:
         drawers["calibrators"] = draw_calibrators
     if report.sparsity is not None and report.sparsity.recovery.history:
@@ -29,7 +31,8 @@ def drawers_of(report: ExportReport) -> dict[str, Drawer]:
     for variant in report.variants:
         if variant.qualify.curves is not None and variant.qualify.curves.precision_recall:
             drawers[f"precision_recall_{variant.qualify.variant}"] = draw_precision_recall(variant.qualify.variant)
-    drawers["per_class"] = draw_per_class
+    if is_judged:
+        drawers["per_class"] = draw_per_class
     return drawers
 
 

@@ -12,6 +12,8 @@ from saccade.models.contract.paired_speed import PairedSpeed
 
 def tradeoff_section(report: ExportReport) -> Section:
     """Shows the choice between accuracy and speed that a user has to make."""
+    if not report.thresholds.needs_labels:
+        return Section("Accuracy against speed", (Text("Not measured: the recipe says gate: {mode: parity}."),))
     points, others = comparable(report.variants)
     blocks: list[Block] = []
     if points:

@@ -94,6 +94,7 @@ def test_roboflow_folders_are_splits_with_a_file_each(tmp_path: Path) -> None:
         (lambda d: d["annotations"][0].update(bbox={"x": 4}), "bbox is an object and COCO has a list or null there"),
         (lambda d: d.pop("categories"), "missing required field `categories`"),
         (lambda d: d["annotations"].clear(), "has no object in any picture"),
+        (lambda d: [row.update(iscrowd=1) for row in d["annotations"]], "has crowds alone (iscrowd: 1)"),
     ],
 )  # fmt: skip
 def test_faults_of_coco_files_are_named(tmp_path: Path, change: Change, text: str) -> None:
@@ -330,6 +331,7 @@ def test_points_of_a_pose_are_no_polygon(tmp_path: Path, point: str) -> None:
         ("0 24 18 10 10", "line 1: 24 is no share of the picture"),
         ("0 0.5 0.5 0.2", "line 1: there are 4 numbers"),
         ("red 0.5 0.5 0.2 0.2", "is not five numbers"),
+        ("0 0.5 0.5 0.2 0.2 0.9 1", "has seven numbers, as 12 lines have, and the last is whole"),
         ("0 0.5 0.5 0 0.2", "36 of 36 boxes are null, smaller than a pixel"),
     ],
 )
@@ -384,6 +386,7 @@ def test_a_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         ("val: nowhere\nnames: [red, green, blue]", "`val: nowhere` is not there"),
         ("val: valid/images\ntrain: train/images\nnames: [red, green, black]", "'black' is none of the 3 labels"),
         ("a: [", "cannot be read as YAML"),
+        ("val: valid/images\nnames: {1: red, 2: green, 3: blue}", "the numbers of `names` begin with 1"),
         ("val: valid/images\nnames: [red, yes, blue]", "YAML reads the name of a class as True"),
         ("val: valid/images\nnc: 4\nnames: [red, green, blue]", "says `nc: 4` and names 3 classes"),
     ],

@@ -47,6 +47,17 @@ def test_a_row_says_every_label_of_its_picture(tmp_path: Path) -> None:
     assert LabelsSample(b"", (0, 2)).is_shown(3).tolist() == [True, False, True]
 
 
+def test_excels_own_line_is_no_head(tmp_path: Path) -> None:
+    root = written(tmp_path, "a.png; 1; 0; 1", "filename; owl; Big_Dog; cat")
+    table = root / "test" / "_classes.csv"
+    table.write_text("sep=;\n" + table.read_text())
+
+    for other in (root / "tuning", root / "calibration"):
+        (other / "_classes.csv").write_text("filename;owl;big dog;cat\nx.png;0;0;1\n")
+
+    assert complaints(root) == ()
+
+
 @pytest.mark.parametrize("between", [";", "\t"])
 def test_spreadsheets_may_separate_columns_otherwise(tmp_path: Path, between: str) -> None:
     root = written(tmp_path, "a.png, 1, 0, 1")
@@ -87,7 +98,8 @@ def test_a_faulty_row_is_named_with_its_line(tmp_path: Path, rows: str, text: st
     [
         ("filename, owl, wolf, cat", "'wolf' is none of the 3 labels"),
         ("filename", "names no labels"),
-        ("filename, owl,, cat", "names no labels"),
+        ("filename, owl,, cat", "column 3 of its head has no name: remove the column .pandas"),
+        ("filename, owl, Big_Dog, cat,", "column 5 of its head has no name"),
     ],
 )
 def test_a_head_that_is_not_the_recipes_labels_is_refused(tmp_path: Path, head: str, text: str) -> None:

@@ -124,7 +124,10 @@ def test_softmax_in_percent_is_named_and_positive_logits_are_not() -> None:
 
     assert "sum to 100 before the softmax" in next(raw_faults("logits", [percent.astype(np.float32)]))
     assert "sum to 95 before the softmax" in next(raw_faults("logits", [(percent - 0.5).astype(np.float32)]))
+    assert "sum to 0.45 before the softmax" in next(raw_faults("logits", [0.0045 * percent]))
     assert [*raw_faults("logits", [logits - logits.mean(1, keepdims=True)])] == []  # a last layer that is centred
+    simplex = 8.0 * (np.eye(10)[np.arange(PICTURES) % 10] - 0.1)  # the same, of a network that is sure
+    assert [*raw_faults("logits", [simplex])] == []
     assert [*raw_faults("logits", [np.abs(logits)])] == []
 
 
