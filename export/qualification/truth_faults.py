@@ -74,7 +74,7 @@ _OVERLOOKED: Mapping[int, Turn] = {
     7: Turn(across=True, down=True, exchanges=True),
     8: Turn(across=True, down=False, exchanges=True),
 }
-_HEEDED = _OVERLOOKED | {6: _OVERLOOKED[8], 8: _OVERLOOKED[6]}
+_HEEDED: Mapping[int, Turn] = {**_OVERLOOKED, 6: _OVERLOOKED[8], 8: _OVERLOOKED[6]}
 _TURNS: Mapping[str, Turn] = {
     "turned by half": Turn(across=True, down=True, exchanges=False),
     "mirrored left to right": Turn(across=True, down=False, exchanges=False),

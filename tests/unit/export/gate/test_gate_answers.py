@@ -77,11 +77,13 @@ def test_answers_that_cannot_be_true_deny_with_their_sentence() -> None:
 
 
 def test_without_labels_a_version_passes_as_unjudged_and_its_metric_is_not_asked() -> None:
-    useless = METRIC.model_copy(update={"value": 0.0, "ci_low": 0.0, "images": 1})
+    useless = METRIC.model_copy(update={"value": 0.0, "ci_low": 0.0, "images": 10})
 
     decision = decided(changed(metric=useless, reference=None), GateThresholds(mode="parity"))
 
     assert decision.accepted
+    few = useless.model_copy(update={"images": 9})
+    assert failed_checks(decided(changed(metric=few, reference=None), GateThresholds(mode="parity"))) == ["test_images"]
     assert [check.name for check in decision.checks if check.name in ("unjudged", "metric_floor")] == ["unjudged"]
     assert not decided(changed(is_deterministic=False), GateThresholds(mode="parity")).accepted
 
