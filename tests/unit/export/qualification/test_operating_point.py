@@ -12,6 +12,7 @@ from saccade.export.qualification.operating_point import (
     best_threshold,
     operating_accuracy,
     shares_of,
+    threshold_faults,
 )
 
 TRUE = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
@@ -61,3 +62,16 @@ def test_the_threshold_with_the_best_f1_is_the_one_that_drops_no_object() -> Non
 
     assert threshold <= 0.3
     assert shares.f1 == pytest.approx(0.8)
+
+
+def test_a_threshold_that_shows_everything_is_named_with_a_better_one() -> None:
+    noise = np.random.default_rng(0).uniform(100, 200, (40, 2)).repeat(2, axis=0).reshape(-1, 4)
+    noise[:, 2:] += 9.0
+    boxes, scores = np.concatenate([TRUE, noise]), np.concatenate([[0.9, 0.9], np.full(len(noise), 0.3)])
+    shown = detect_evidence([SceneDetections(boxes, np.zeros(len(boxes), np.int64), scores)] * 4, TRUTH, classes=1)
+
+    (fault,) = threshold_faults(shown, 0.25)
+
+    assert "F1 is 0.09 (precision 0.05, recall 1.00), and 1.00 at 0.65" in fault
+    assert "Write `score_threshold: 0.65` into `task`" in fault
+    assert [*threshold_faults(shown, 0.5)] == [*threshold_faults(FOUND, 0.25)] == []
