@@ -38,7 +38,7 @@ _MOST_TRIED = 64  # pictures
 _FEW_PICTURES = 3
 _BETTER = 0.1  # of mAP or mIoU; in another position, right truth loses
 _MUCH_BETTER = 0.3  # of one picture's
-# Of the pictures that are tried, and twice as many as fit any further position: a poor network's mistakes fit all alike.
+# Of the pictures that are tried, and twice as many as fit any further position: poor networks' mistakes fit all alike.
 _SHARE_TURNED = 0.15
 
 
