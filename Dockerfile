@@ -67,7 +67,9 @@ LABEL org.opencontainers.image.title="saccade serve-cpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin saccade
+# A new volume of Docker's takes over owner and folders of the place where it is mounted first.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin saccade \
+ && install --directory --owner=10001 --group=10001 /repository /repository/.tuning
 COPY --from=packages-cpu /opt/saccade /opt/saccade
 ENV PATH=/opt/saccade/bin:${PATH} \
     ORT_DISABLE_TELEMETRY=1 \
@@ -95,7 +97,9 @@ LABEL org.opencontainers.image.title="saccade serve-gpu" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin saccade
+# A new volume of Docker's takes over owner and folders of the place where it is mounted first.
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin saccade \
+ && install --directory --owner=10001 --group=10001 /repository /repository/.tuning
 COPY --from=packages-gpu /opt/saccade /opt/saccade
 ENV PATH=/opt/saccade/bin:${PATH} \
     ORT_DISABLE_TELEMETRY=1 \
@@ -124,7 +128,8 @@ LABEL org.opencontainers.image.title="saccade export" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-RUN useradd --uid 10001 --user-group --create-home --home-dir /var/lib/saccade --shell /usr/sbin/nologin saccade
+RUN useradd --uid 10001 --user-group --create-home --home-dir /var/lib/saccade --shell /usr/sbin/nologin saccade \
+ && install --directory --owner=10001 --group=10001 /repository /repository/.tuning /var/lib/saccade/work
 COPY --from=packages-export /opt/saccade /opt/saccade
 # The reference recipes and checkpoints, as `models/recipes/…` like in the source tree.
 RUN ln -s "$(/opt/saccade/bin/python -c 'import pathlib, saccade.models; print(pathlib.Path(saccade.models.__file__).parent)')" /var/lib/saccade/models

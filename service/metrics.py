@@ -102,7 +102,7 @@ class Metrics:
         )
         self.slo_headroom_ratio = Gauge(
             "saccade_slo_headroom_ratio",
-            "1 - that time / the default deadline; below 0 it cannot be kept",
+            "1 - that time / SACCADE_OBJECTIVE_MS, or the default deadline; below 0 it cannot be kept",
             ("model",),
             registry=registry,
             multiprocess_mode="livemin",

@@ -145,6 +145,11 @@ class Settings(BaseModel):
         "", description="proxies whose X-Forwarded-For and -Proto count: addresses and networks, or *; none: nobody's"
     )
     log_format: Literal["console", "json"] = Field("console", description="log lines for people or machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="debug: a line for each answered request, too; SIGUSR1 switches to it while the server runs, "
+        "SIGUSR2 back",
+    )
 
     @field_validator("device")
     @classmethod

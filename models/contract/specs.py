@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -156,6 +157,7 @@ def input_tensor(preprocess: PreprocessSpec) -> TensorSpec:
     return TensorSpec(name="images", dtype="uint8", shape=(preprocess.height, preprocess.width, 3))
 
 
+@lru_cache(maxsize=256)  # every request asks, and building the specs takes longer than hashing what they follow from
 def output_tensors(task: TaskSpec, preprocess: PreprocessSpec) -> tuple[TensorSpec, ...]:
     """The fixed answer of each task. Boxes are x1 y1 x2 y2 in model pixels; rows past `counts` are padding."""
     match task.task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpo
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.instance_estimates import InstanceEstimates
 from saccade.service.api.predictor import Predictor
+from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
@@ -77,6 +78,7 @@ class Api:
     switch: AdmissionSwitch
     pool: ThreadPoolExecutor
     keys: ApiKeys
+    refusals: RefusalLog
 
 
 def build_api(
@@ -107,7 +109,8 @@ def build_api(
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)
-    held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key))
+    refusals = RefusalLog()
+    held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key), refusals)
     parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
     predict, infer = PredictEndpoint(*parts), InferEndpoint(*parts)
     app = FastAPI(
@@ -141,11 +144,12 @@ def build_api(
         )
     )
     app.include_router(playground_router())
-    _add_error_handlers(app)
+    refuse = partial(_refused, refusals)
+    _add_error_handlers(app, refuse, refusals)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    gate = KeyGate(app, keys, settings.open_paths, _refused)
+    gate = KeyGate(app, keys, settings.open_paths, refuse)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
-    return Api(app, entrance, catalog, devices, switch, pool, keys)
+    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals)
 
 
 def _entrance(
@@ -198,9 +202,10 @@ def _add_metrics_route(app: FastAPI, metrics: Metrics, catalog: ServingCatalog) 
         return Response(metrics.exposition(lambda: catalog.snapshot), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(refusals: RefusalLog, request: Request, error: Exception) -> Response:
     assert isinstance(error, SaccadeError)
     request_id = request_id_of(dict(request.scope["headers"]))
+    refusals.error(error, request_id)
     if _speaks_oip(request):
         status, document = refusal_of(error, request_id)
         response: Response = JSONResponse(document, status)
@@ -211,10 +216,15 @@ async def _refused(request: Request, error: Exception) -> Response:
     return response
 
 
-def _add_error_handlers(app: FastAPI) -> None:
+def _add_error_handlers(
+    app: FastAPI, refuse: Callable[[Request, Exception], Awaitable[Response]], refusals: RefusalLog
+) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         request_id = request_id_of(dict(request.scope["headers"]))
+        refusals.note(
+            f"HTTP {error.status_code}", error.status_code, f"{request.method} {request.url.path}", request_id
+        )
         title = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Refused")
         detail = f"{request.method} {request.url.path}: {error.detail}; the paths are listed at /docs"
         if _speaks_oip(request):
@@ -228,9 +238,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         # Starlette logs the trace itself; the client gets only the id.
-        return await _refused(request, SaccadeError())
+        return await refuse(request, SaccadeError(type(error).__name__))
 
-    app.add_exception_handler(SaccadeError, _refused)
+    app.add_exception_handler(SaccadeError, refuse)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)
 

@@ -25,7 +25,7 @@ from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
 from saccade.service.ipc.listening import listen
-from saccade.service.logs import configure_logs
+from saccade.service.logs import configure_logs, set_level
 from saccade.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class ApiProcess:
         match message:
             case messages.Catalog():
                 self._catalogs.put_nowait(message)
+            case messages.LogLevel():
+                set_level(message.level)
             case messages.Listen():
                 self._may_listen.set()
             case messages.StopAdmitting():
@@ -190,7 +192,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     control = await ControlConnection.open(control_descriptor)
     identity = await control.identity()
     settings = identity.settings
-    configure_logs(settings.log_format, identity.name)
+    configure_logs(settings.log_format, identity.name, settings.log_level)
     api = build_api(
         settings,
         lambda generation: control.send(messages.CatalogApplied(generation)),
@@ -200,7 +202,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         api.asgi,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000),  # type: ignore[arg-type]  # made like a class
+        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=api.refusals),  # type: ignore[arg-type]  # made like a class
         loop="none",
         lifespan="off",
         access_log=False,

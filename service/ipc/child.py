@@ -72,5 +72,6 @@ class ControlConnection:
 
 
 def ignore_terminal_signals() -> None:
-    """Ignores Ctrl-C, which reaches the whole process group: only the supervisor acts on it, and stops its children."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignores what may reach the whole group: Ctrl-C, signals about the log level. Only the supervisor acts on it."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

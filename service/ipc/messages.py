@@ -268,6 +268,12 @@ class Catalog(Message, frozen=True):
     api_restarts: int = 0  # API processes that were replaced
 
 
+class LogLevel(Message, frozen=True):
+    """The process logs events of this level and above from now on."""
+
+    level: str
+
+
 class Listen(Message, frozen=True):
     """The order to accept connections from now on."""
 
@@ -335,7 +341,7 @@ class VersionTally(msgspec.Struct, frozen=True, array_like=True):
     generation: int  # of the desired state in force meanwhile
     answered: int
     errors: int  # requests that the server, not its client, is to blame for
-    latencies: tuple[tuple[int, int], ...] = ()  # how many answers took how long: (bin, count), see latency_bins.py
+    latencies: tuple[tuple[int, int], ...] = ()  # how many answers took how long: (bin, count), see running_figures.py
     compared: int = 0  # images that it was asked about as a shadow
     agreement: float = 0.0  # the sum of their agreements with stable
 
@@ -360,6 +366,7 @@ AnyMessage = (
     | InstanceState
     | Unloaded
     | Catalog
+    | LogLevel
     | Listen
     | StopAdmitting
     | ApiReady

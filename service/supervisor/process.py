@@ -18,6 +18,7 @@ from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.child_process import ALLOCATOR
 from saccade.service.ipc.listening import reserve
 from saccade.service.ipc.runtime_dir import runtime_dir
+from saccade.service.logs import configure_logs, set_level
 from saccade.service.metrics import MULTIPROCESS_DIR, mark_process_dead
 from saccade.service.repository.trusted_keys import SignaturePolicy, signature_policy
 from saccade.service.settings import Settings, resolved
@@ -29,6 +30,8 @@ from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
 
 log = structlog.get_logger()
+
+_LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # to debug, and back to the setting
 
 _PYTHON_ERROR = 1  # exit code after an error that nothing caught, such as one while importing
 _TOGETHER_WITHIN_S = 5.0  # an API process that takes longer to start listens later than the others
@@ -75,6 +78,8 @@ class Supervisor:
         loop.call_later(_TOGETHER_WITHIN_S, lambda: self._let_listen(self._start_barrier.wait_no_longer()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        for number, level in zip(_LEVEL_SIGNALS, ("debug", self._settings.log_level), strict=True):
+            loop.add_signal_handler(number, self._set_log_level, level)
         async with asyncio.TaskGroup() as tasks:
             workers = [tasks.create_task(device.keep()) for device in self._devices.values()]
             apis = [tasks.create_task(api.keep()) for api in self._apis.values()]
@@ -89,6 +94,15 @@ class Supervisor:
                 task.cancel()
         if self._failure:
             raise StartFailed(self._failure)
+
+    def _set_log_level(self, level: str) -> None:
+        """Holds for processes that run; one that is started later has the level of the settings."""
+        set_level(level)
+        log.warning("log_level", level=level)
+        for api in self._apis.values():
+            api.send(messages.LogLevel(level))
+        for device in self._devices.values():
+            device.send(messages.LogLevel(level))
 
     # Children
 
@@ -189,6 +203,9 @@ class Supervisor:
 
 def serve(settings: Settings, cores: int) -> None:
     """Serves until a signal; `settings` are as given, not resolved. Raises SettingsError or StartFailed."""
+    configure_logs(settings.log_format, "supervisor", settings.log_level)
+    for number in _LEVEL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # one that comes too early must not end the server
     if not settings.repository.is_dir():
         raise SettingsError(
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "

@@ -29,7 +29,7 @@ from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.handshake import receive_arena
 from saccade.service.ipc.run_marker import RunMarker, marker_path
 from saccade.service.ipc.tensor_slots import SlotArena
-from saccade.service.logs import configure_logs
+from saccade.service.logs import configure_logs, set_level
 from saccade.service.metrics import Metrics
 from saccade.service.settings import Settings
 from saccade.service.worker.device_facts import device_facts
@@ -159,6 +159,8 @@ class Worker:
                 self._loader.submit(self._load, message)
             case messages.Unload():
                 self._loader.submit(self._unload, message)
+            case messages.LogLevel():
+                set_level(message.level)
             case messages.Probe():
                 self._device_loop.probe(partial(self._control.send, messages.Alive(message.sequence)))
             case messages.Stop():
@@ -241,7 +243,7 @@ class Worker:
         self._metrics.batch_size.labels(*self._names[instance_id]).observe(batch_size)
 
     async def _publish_depths(self) -> None:
-        objective_s = self._settings.default_deadline_ms / 1000
+        objective_s = (self._settings.objective_ms or self._settings.default_deadline_ms) / 1000
         while True:
             # All models that were ever loaded are shown, so that the depth of an unloaded one returns to 0.
             depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
@@ -259,7 +261,7 @@ class Worker:
 async def _main(descriptor: int) -> int:
     control = await ControlConnection.open(descriptor)
     identity = await control.identity()
-    configure_logs(identity.settings.log_format, identity.name)
+    configure_logs(identity.settings.log_format, identity.name, identity.settings.log_level)
     return await Worker(identity.settings, control, identity.socket_path).run()
 
 

@@ -156,3 +156,28 @@ def test_generated_client_sends_several_images(generated: ModuleType, locked: Se
         answer = predict.sync("classifier", client=client, body=models.PredictModelFilesBody(image=pictures))
 
     assert [round(item.classes[0].score * 255) for item in answer.predictions] == [10, 20]
+
+
+def test_code_samples_ask_the_server(document: dict[str, Any], server: Server, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(red_png(200))
+    named = {"MODEL": "classifier", "VERSION": "1", "LABEL": "latest", "http://127.0.0.1:8000": server.base_url}
+    for path in (PREDICT, "/v1/models/{model}/versions/{version}/predict"):
+        for sample in document["paths"][path]["post"]["x-codeSamples"]:
+            source = sample["source"]
+            for name, value in named.items():
+                source = source.replace(name, value)
+            if sample["lang"] == "Python":
+                done = subprocess.run(
+                    [sys.executable, "-c", source],
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stderr
+                assert (tmp_path / "answer.png").exists()
+            else:
+                words = source.split()
+                assert words[:3] == ["curl", "--data-binary", "@photo.jpg"]
+                assert red_of(server.client.post(words[3], content=red_png(200)).json()["predictions"][0]) == 200

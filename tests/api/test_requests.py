@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,6 +176,32 @@ def test_revoked_key_is_refused_and_an_added_one_accepted_without_a_restart(repo
             lambda: all(server.predict("classifier", red_png(1), headers=new).status_code == 200 for _ in range(8))
         )
         assert "api_keys_not_hashed" in server.logs()
+
+
+def test_refusal_and_answer_are_found_in_the_log_by_their_request_id(repository: Path, tmp_path: Path) -> None:
+    def lines_of(request_id: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in server.logs().splitlines() if request_id in line]
+        return [line for line in lines if line["request_id"] == request_id]
+
+    with running_server(repository, tmp_path, log_format="json") as server:
+        server.predict("classifier", b"no picture", headers={"X-Request-Id": "find-me"})
+        server.client.get("/v1/models/nobody", headers={"X-Request-Id": "me-too"})
+        server.predict("classifier", red_png(1), headers={"X-Request-Id": "not-yet"})
+        server.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: '"log_level"' in server.logs())
+
+        def is_logged() -> bool:
+            server.predict("classifier", red_png(1), headers={"X-Request-Id": "now"})
+            return bool(lines_of("now"))
+
+        wait_until(is_logged)
+        refused, absent, answered = lines_of("find-me")[0], lines_of("me-too")[0], lines_of("now")[0]
+
+    assert (refused["event"], refused["model"], refused["version"]) == ("request_refused", "classifier", "2")
+    assert (absent["status"], absent["kind"]) == (404, "NotFound")
+    assert (answered["event"], answered["level"]) == ("request_answered", "debug")
+    assert "infer;dur=" in answered["timing"]
+    assert lines_of("not-yet") == []
 
 
 def test_keys_do_not_reach_the_log(locked_server: Server) -> None:

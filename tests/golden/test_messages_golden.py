@@ -35,6 +35,7 @@ EXAMPLES: tuple[AnyMessage, ...] = (
     messages.InstanceState(7, "failed", "no memory", "", 1.5),
     messages.Unloaded(7),
     Catalog(12, (DEVICE,), (VERSION,), False),
+    messages.LogLevel("debug"),
     messages.Listen(),
     messages.StopAdmitting(),
     messages.ApiReady(4243),

@@ -42,7 +42,7 @@ _SPEC_BY_KIND: dict[tuple[str, str], dict[str, Any]] = {
         "groups": [
             {
                 "name": str,
-                "rules": [{"alert": str, "expr": str, "for": str, "labels": dict, "annotations": dict}],
+                "rules": [{"alert": str, "record": str, "expr": str, "for": str, "labels": dict, "annotations": dict}],
             }
         ]
     },

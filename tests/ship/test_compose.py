@@ -14,7 +14,6 @@ from saccade.service.settings import Settings, settings_from
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-IGNORED = ("./repository",)  # made by the export, not part of the repository
 
 
 def mounts(service: str) -> dict[str, str]:
@@ -36,7 +35,7 @@ def seconds(duration: str) -> int:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_mounted_files_exist(service: str) -> None:
-    paths = [source for source in mounts(service) if source.startswith(".") and source not in IGNORED]
+    paths = [source for source in mounts(service) if source.startswith(".")]
 
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
@@ -56,18 +55,52 @@ def test_images_are_pinned(service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_ports_are_for_this_machine_only(service: str) -> None:
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service]["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", ()))
 
 
-def test_server_is_confined() -> None:
-    service = SERVICES["saccade"]
-    (repository,) = service["volumes"]
+@pytest.mark.parametrize("name", ["saccade", "saccade-gpu"])
+def test_server_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    repository, tuning = service["volumes"]
 
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert repository["read_only"] is True
     assert repository["target"] == "/repository"
+    assert tuning["target"] == "/repository/.tuning"
+
+
+def test_first_start_needs_nothing_but_this_folder() -> None:
+    models, server = SERVICES["models"], SERVICES["saccade"]
+    recipes = [word for word in models["command"] if word.endswith(".yaml")]
+    options = dict(word.removeprefix("--").split("=", 1) for word in models["command"] if "=" in word)
+    written = {volume["target"]: volume["source"] for volume in models["volumes"]}
+
+    assert server["depends_on"]["models"]["condition"] == "service_completed_successfully"
+    assert [recipe for recipe in recipes if not (ROOT / recipe).is_file()] == []
+    assert written[options["repository"]] == server["volumes"][0]["source"]
+    assert options["work"] in written
+    assert not [volume for volume in models["volumes"] + server["volumes"] if volume["type"] != "volume"]
+    assert models["network_mode"] == "none"
+
+
+@pytest.mark.parametrize("name", ["models", "saccade", "saccade-gpu"])
+def test_volumes_are_mounted_where_the_image_has_folders_of_its_user(name: str) -> None:
+    """A new volume belongs to root unless the image has the folder."""
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    stage = dockerfile.split(f" AS {SERVICES[name]['build']['target']}\n")[1].split("\nFROM ")[0]
+    (made,) = re.findall(r"install --directory --owner=10001 --group=10001 (.*)", stage)
+
+    assert {volume["target"] for volume in SERVICES[name]["volumes"]} <= set(made.split())
+
+
+def test_gpu_server_runs_only_when_asked_for_and_beside_the_other_one() -> None:
+    service = SERVICES["saccade-gpu"]
+
+    assert service["profiles"] == ["gpu"]
+    assert set(service["ports"]).isdisjoint(SERVICES["saccade"]["ports"])
+    assert settings_from(service["environment"]).device == "cuda:0"
 
 
 def test_health_check_is_python_that_asks_for_ready() -> None:

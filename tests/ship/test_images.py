@@ -174,16 +174,16 @@ def test_only_the_stages_of_a_target_are_built(target: str, expected: set[str], 
 
 
 def test_images_of_the_manifests_and_of_compose_are_targets() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]["saccade"]
-    job = yaml.safe_load((ROOT / "k8s/publish/job.yaml").read_text("utf-8"))
-    pods: list[dict[str, Any]] = [job["spec"]["template"]["spec"]]
-    for folder in ("base", "overlays/dev", "overlays/gpu"):
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"].values()
+    built = [service for service in services if "build" in service]
+    pods: list[dict[str, Any]] = []
+    for folder in ("base", "overlays/dev", "overlays/gpu", "publish"):
         resources = render(ROOT / "k8s" / folder)
-        pods += [item["spec"]["template"]["spec"] for item in resources if item["kind"] == "Deployment"]
-    images = {container["image"] for pod in pods for container in pod["containers"]} | {compose["image"]}
+        pods += [item["spec"]["template"]["spec"] for item in resources if item["kind"] in ("Deployment", "Job")]
+    images = {container["image"] for pod in pods for container in pod["containers"]}
 
-    assert images == {f"saccade:{target}" for target in TARGETS}
-    assert compose["image"] == f"saccade:{compose['build']['target']}"
+    assert images == {service["image"] for service in built} == {f"saccade:{target}" for target in TARGETS}
+    assert all(service["image"] == f"saccade:{service['build']['target']}" for service in built)
 
 
 @pytest.mark.parametrize("script", sorted(IMAGE.glob("*.sh")), ids=lambda path: path.name)

@@ -17,7 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, VersionStatus
-from saccade.service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
+from saccade.service.metrics import (
+    DECODERS,
+    MULTIPROCESS_DIR,
+    SHADOW_OUTCOMES,
+    SHED_REASONS,
+    STAGES,
+    Metrics,
+    ShadowMetrics,
+    VersionMetrics,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s/monitoring"
@@ -25,7 +34,7 @@ ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 DASHBOARD = MONITORING / "grafana/dashboards/saccade.json"
 ALERTS = MONITORING / "alerts.yml"
 VALUES_BY_LABEL = {
-    "outcome": {outcome.value for outcome in Outcome},
+    "outcome": {*(outcome.value for outcome in Outcome), *SHADOW_OUTCOMES},
     "state": {*(state.value for state in VersionState), "waiting", "missing"},  # of versions and of plans
     "reason": set(SHED_REASONS),
     "stage": set(STAGES),
@@ -49,7 +58,9 @@ def labels_by_sample() -> dict[str, set[str]]:
         metrics.batch_size.labels("m", "1")
         metrics.queue_depth.labels("m")
         metrics.queue_wait_estimate_seconds.labels("m")
+        metrics.slo_headroom_ratio.labels("m")
         metrics.shed_total.labels("m", "slots")
+        ShadowMetrics(metrics, "m", 1, 2)
         metrics.answers_by_variant_total.labels("m", "1", "fp32")
         metrics.brownout_rung.labels("m")
         snapshot = Catalog(
@@ -83,12 +94,16 @@ def dashboard_expressions() -> dict[str, str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"][0]["rules"]
-    return found
+    """The alerts, and what they compare."""
+    return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def expressions() -> dict[str, str]:
-    return {**dashboard_expressions(), **{rule["alert"]: rule["expr"] for rule in rules()}}
+    return {**dashboard_expressions(), **{rule.get("alert") or rule["record"]: rule["expr"] for rule in rules()}}
 
 
 def promtool(*arguments: str) -> str:
@@ -162,7 +177,7 @@ def test_rate_interval_follows_from_the_scrape_interval() -> None:
     assert provisioning["datasources"][0]["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
 def test_alert_has_a_severity_a_summary_and_a_test(rule: dict[str, Any]) -> None:
     cases = yaml.safe_load((ROOT / "tests/ship/alerts_test.yml").read_text("utf-8"))["tests"]
     fired = {check["alertname"] for case in cases for check in case["alert_rule_test"] if check["exp_alerts"]}
@@ -170,6 +185,13 @@ def test_alert_has_a_severity_a_summary_and_a_test(rule: dict[str, Any]) -> None
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"]["summary"]
     assert rule["alert"] in fired
+
+
+def test_every_ratio_that_an_alert_compares_is_recorded() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    named = {name for rule in alerts() for name in re.findall(r"\bsaccade:[\w:]+", rule["expr"])}
+
+    assert named == recorded
 
 
 def test_prometheus_accepts_its_configuration_and_the_alerts() -> None:

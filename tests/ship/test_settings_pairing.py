@@ -49,6 +49,7 @@ LEFT_AT_DEFAULT = {
     "hang_timeout_ms": "fits the start-up probe; a test compares them",
     "jpeg_decoder": "auto measures on the node itself",
     "api_keys_file": "needs a Secret of yours; k8s/README.md shows how",
+    "log_level": "signals change it in a pod that runs; k8s/README.md says how",
     "open_without_key": "belongs to keys, which need a Secret of yours",
     "shadow_pictures": "whether users' pictures may be kept is your choice",
     "require_signature": "needs public keys of yours; k8s/README.md shows how",

@@ -15,6 +15,7 @@ import orjson
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
 from saccade.service.api.http.one_write import OneWriteProtocol
 from saccade.service.api.http.vision_routes import request_id_of
+from saccade.service.api.refusal_log import RefusalLog
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 100
@@ -27,10 +28,11 @@ class _HeadTooLarge(Exception):
 class LimitedHeads(OneWriteProtocol):
     """uvicorn's protocol with limits on size and time of each head."""
 
-    def __init__(self, *, timeout_s: float, **given: Any) -> None:
+    def __init__(self, *, timeout_s: float, refusals: RefusalLog, **given: Any) -> None:
         """`timeout_s` is how long a head may take to arrive; the rest is uvicorn's."""
         super().__init__(**given)
         self._timeout_s = timeout_s
+        self._refusals = refusals
         self._is_head_open = False  # a head has begun, and is not complete
         self._is_message_open = False
         self._unread_bytes = 0  # in pieces that neither completed a head nor held any of a body
@@ -93,6 +95,7 @@ class LimitedHeads(OneWriteProtocol):
         if self._is_too_large:
             self._refuse_size()
         else:
+            self._refusals.note("HTTP 400", HTTPStatus.BAD_REQUEST, msg, request_id_of({}))
             super().send_400_response(msg)
 
     def _ensure_small(self) -> None:
@@ -118,6 +121,7 @@ class LimitedHeads(OneWriteProtocol):
         is_next = not (self._is_answering if self._is_head_open else self.cycle.response_started or self.pipeline)
         if is_next:
             request_id = request_id_of({})
+            self._refusals.note(f"HTTP {status.value}", status.value, detail, request_id)
             body = orjson.dumps(problem(status.value, status.phrase, detail, request_id))
             headers = (
                 (b"content-type", PROBLEM_TYPE),

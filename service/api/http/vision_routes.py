@@ -32,6 +32,7 @@ from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
+from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
 from saccade.service.core import Outcome
@@ -48,6 +49,7 @@ from saccade.service.errors import (
 )
 from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.api_keys import Scope as KeyScope
+from saccade.service.logs import is_debug
 from saccade.service.metrics import Metrics
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import (
@@ -129,6 +131,7 @@ class PredictEndpoint:
         lag: EventLoopLag,
         budget: UploadBudget,
         key_limits: KeyLimits,
+        refusals: RefusalLog,
     ) -> None:
         self._catalog = catalog
         self._cold_starts = cold_starts
@@ -140,6 +143,7 @@ class PredictEndpoint:
         self._switch = switch
         self._budget = budget
         self._key_limits = key_limits
+        self._refusals = refusals
         self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,12 +188,19 @@ class PredictEndpoint:
             encode_s = time.perf_counter()
             answer = self._rendered(call, target, request_id, answers, encode_s - start_s)
             self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
+            if is_debug():
+                named = {"model": target.key.model, "version": str(target.key.version), "request_id": request_id}
+                log.debug("request_answered", **named, timing=answer.server_timing)
+            for each in answers:
+                if each.error is not None:
+                    self._log(each.error, request_id, target)
             await send_answer(
                 send, 200, answer.content_type, answer.body, request_id, answer.server_timing, answer.headers
             )
         except SaccadeError as error:
             self._count_error(scope, target, error)
             if not isinstance(error, ClientLeft):
+                self._log(error, request_id, target)
                 must_close = not body.can_be_dropped(headers.get(b"content-length"))
                 await self._refuse(send, error, request_id, must_close)
         except Exception as error:  # the last stop: logged with its trace, answered without it
@@ -203,6 +214,10 @@ class PredictEndpoint:
             self._key_limits.end(held_key)
             if target is not None:
                 self._catalog.end(target)
+
+    def _log(self, error: SaccadeError, request_id: str, target: ServingTarget | None) -> None:
+        named = ("", "") if target is None else (target.key.model, str(target.key.version))
+        self._refusals.error(error, request_id, *named)
 
     def _shadow(self, target: ServingTarget, request_id: str) -> Asked | None:
         candidate = self._catalog.shadow_of(target, request_id)

@@ -41,6 +41,7 @@ def predict_operation(path_parameters: tuple[str, ...]) -> JsonObject:
         "summary": "Predict",
         "description": "One image as it is, or several as a form or JSON. Answers are in the order of the images.",
         "operationId": "predict_" + "_".join(path_parameters),
+        "x-codeSamples": _code_samples(path_parameters),
         "tags": ["predict"],
         "parameters": [
             *path_descriptions(path_parameters),
@@ -64,6 +65,23 @@ def predict_operation(path_parameters: tuple[str, ...]) -> JsonObject:
             **problem_responses(*_STATUSES),
         },
     }
+
+
+def _code_samples(path_parameters: tuple[str, ...]) -> list[JsonObject]:
+    """As tools that show OpenAPI documents read them."""
+    place = "".join(f"/{name}s/{name.upper()}" for name in path_parameters)
+    named = ", ".join(f'{name}="{name.upper()}"' for name in path_parameters)
+    program = f"""from saccade.client import Client
+
+with Client("http://127.0.0.1:8000") as client:
+    answer = client.predict("photo.jpg", {named})
+    answer.draw("photo.jpg").save("answer.png")
+"""
+    command = f"curl --data-binary @photo.jpg http://127.0.0.1:8000/v1{place}/predict"
+    return [
+        {"lang": "Shell", "label": "curl", "source": command},
+        {"lang": "Python", "label": "Python", "source": program},
+    ]
 
 
 def _query_parameters() -> list[JsonObject]:

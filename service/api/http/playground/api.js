@@ -14,6 +14,13 @@ export function listModels(key) {
   return fetchJson("v1/models", { headers: authorization(key), cache: "no-store" });
 }
 
+/** The server's metrics as Prometheus reads them. */
+export async function metricsText(key) {
+  const response = await fetch("metrics", { headers: authorization(key), cache: "no-store" });
+  if (!response.ok) throw new Error(`metrics: ${response.status}`);
+  return response.text();
+}
+
 /** Readiness with its reason; 503 is an answer here, not a failure. */
 export async function readiness() {
   try {

@@ -34,6 +34,8 @@ function operation(api, path, method, described) {
       "div",
       {},
       element("p", {}, described.description ?? described.summary ?? ""),
+      ...(described.security ? [element("p", { class: "help" }, keyNote(described.security))] : []),
+      ...(described["x-codeSamples"] ?? []).flatMap(({ label, source }) => [element("h3", {}, label), element("pre", {}, source)]),
       ...parameters(described.parameters ?? []),
       ...content(api, "Request body", described.requestBody?.content),
       ...Object.entries(described.responses ?? {}).flatMap(([status, answer]) =>
@@ -41,6 +43,11 @@ function operation(api, path, method, described) {
       ),
     ),
   );
+}
+
+function keyNote(security) {
+  const isOptional = security.some((choice) => Object.keys(choice).length === 0);
+  return isOptional ? "No key is set here." : "Needs a key: Authorization: Bearer KEY.";
 }
 
 function parameters(given) {

@@ -43,22 +43,16 @@ export function linePoints(values) {
   return points.join(" ");
 }
 
-/** Calls `show(load, rates)` every second while `isWatched()`; returns the function that begins it. */
-export function loadWatch(isWatched, show) {
+/** Calls `show(load, rates)` every second while `fold` is open and the page is seen; `read` gives the metrics. */
+export function wireLoad(fold, read, show) {
   let before = null;
   let rates = [];
-  let isRunning = false;
-  const look = async () => {
-    if (!isWatched()) {
-      before = null;
-      rates = [];
-      isRunning = false;
-      return;
-    }
+  let timer = null;
+
+  async function look() {
     const now = performance.now();
     try {
-      const response = await fetch("metrics", { cache: "no-store" });
-      const figures = figuresOf(await response.text());
+      const figures = figuresOf(await read());
       if (before) {
         const load = loadBetween(before.figures, figures, (now - before.now) / 1000);
         rates = [...rates, load.answeredPerS].slice(-STEPS);
@@ -66,13 +60,19 @@ export function loadWatch(isWatched, show) {
       }
       before = { figures, now };
     } catch {
-      before = null; // the page says elsewhere that the server does not answer
+      before = null; // the page says elsewhere why the server does not answer
     }
-    setTimeout(look, PERIOD_MS);
-  };
-  return () => {
-    if (isRunning) return;
-    isRunning = true;
+  }
+
+  function watch() {
+    clearInterval(timer);
+    before = null;
+    rates = [];
+    if (!fold.open || document.hidden) return;
     look();
-  };
+    timer = setInterval(look, PERIOD_MS);
+  }
+
+  fold.addEventListener("toggle", watch);
+  document.addEventListener("visibilitychange", watch);
 }

@@ -81,8 +81,14 @@ export function targetChoices(model) {
   ];
 }
 
+/** Whose pictures stand for a model: the chosen version's where it has some, else any version's; null without. */
+export function sampledVersion(model, choice) {
+  const sampled = model.versions.filter((version) => version.has_samples && version.state === "ready");
+  return (sampled.find(({ version }) => version === versionOf(model, choice)) ?? sampled[0])?.version ?? null;
+}
+
 /** The version that a choice of `targetChoices` means now; null when none is ready. */
-export function versionOf(model, choice) {
+function versionOf(model, choice) {
   const [kind, name] = splitOnce(choice);
   return kind === "policy" ? model.default_version : kind === "label" ? (model.labels[name] ?? null) : name;
 }

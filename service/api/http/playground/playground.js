@@ -1,18 +1,18 @@
 // The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
 
-import { listModels, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
+import { listModels, metricsText, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
 import { differencesOf } from "./compare.js";
 import { drawScene, maskDifference, maskLayers, sampleImage } from "./drawing.js";
-import { linePoints, loadWatch } from "./load.js";
-import { bitmapOf, fitBitmap } from "./pictures.js";
+import { linePoints, wireLoad } from "./load.js";
 import {
-  differenceTable, element, loadFigures, modelChoices, problemCard, resultRows, splitOnce, summaryOf, targetChoices,
-  timingPanel, versionFigures, versionOf,
+  differenceTable, element, loadFigures, modelChoices, problemCard, resultRows, sampledVersion, summaryOf, targetChoices,
+  timingPanel, versionFigures,
 } from "./panels.js";
-import { curlCommand, pythonProgram } from "./snippets.js";
+import { bitmapOf, fitBitmap } from "./pictures.js";
+import { ASKED_THRESHOLDS, requestOf, targetOf, threshold } from "./request.js";
+import { copyText, curlCommand, pythonProgram } from "./snippets.js";
 import { wireSources } from "./sources.js";
 
-const ASKED_THRESHOLDS = { detect: "0", "segment-instances": "0.05" }; // a mask per object takes time
 const MODELS_POLL_MS = 5000;
 const RAW_SHOWN_CHARACTERS = 200_000; // a browser lays out more only slowly; curl gives all of it
 
@@ -80,7 +80,7 @@ function showModel() {
     field.hidden = !field.dataset.task.split(" ").some((task) => [model?.task, "any"].includes(task));
   }
   // The sample shows digits; a model of anything else has nothing to say about it.
-  const hasSamples = model ? sampledVersion(model) !== null : false;
+  const hasSamples = model ? sampledVersion(model, byId("target").value) !== null : false;
   byId("samples").hidden = !hasSamples;
   byId("sample").hidden = hasSamples || ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
   showSendButton();
@@ -92,13 +92,6 @@ function showRivals(choices) {
   byId("rival").replaceChildren(nobody, ...choices.map(({ value, text }) => element("option", { value }, text)));
   byId("rival").value = choices.some(({ value }) => value === chosen) ? chosen : "";
   byId("rival-field").hidden = choices.length < 2;
-}
-
-/** The chosen version where it has pictures, else any that has. */
-function sampledVersion(model) {
-  const chosen = versionOf(model, byId("target").value);
-  const sampled = model.versions.filter((version) => version.has_samples && version.state === "ready");
-  return (sampled.find(({ version }) => version === chosen) ?? sampled[0])?.version ?? null;
 }
 
 /** A link cannot send the key, so with one the report becomes a file. */
@@ -189,20 +182,11 @@ async function ask() {
   const asking = (state.asking = new AbortController());
   setBusy(true);
   try {
-    const targetOf = (choice) => {
-      const [kind, name] = splitOnce(choice);
-      return { model: model.name, kind, name };
-    };
-    const request = {
-      task: model.task,
-      target: targetOf(byId("target").value),
-      files: state.images.map(({ file }) => file),
-      parameters: parametersOf(model.task),
-    };
+    const request = requestOf(model, state.images.map(({ file }) => file));
     const rival = byId("rival").value;
     const [answer, other] = await Promise.all([
       answerTo(request, asking.signal),
-      rival ? answerTo({ ...request, target: targetOf(rival) }, asking.signal).catch((problem) => ({ problem })) : null,
+      rival ? answerTo({ ...request, target: targetOf(model, rival) }, asking.signal).catch((problem) => ({ problem })) : null,
     ]);
     if (asking.signal.aborted) return;
     await Promise.all(
@@ -231,32 +215,12 @@ async function answerTo(request, signal) {
   return { document: answer, ask: request, roundTripMs, layersByImage };
 }
 
-/** Only what applies to the task and was filled in; the server refuses the rest. */
-function parametersOf(task) {
-  const parameters = {};
-  const add = (name, id) => {
-    if (byId(id).value !== "") parameters[name] = byId(id).value;
-  };
-  if (task === "classify") add("top_k", "top-k");
-  if (task in ASKED_THRESHOLDS) {
-    parameters.score_threshold = ASKED_THRESHOLDS[task]; // the slider then filters without asking again
-    add("max_detections", "max-detections");
-  }
-  if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
-  add("deadline_ms", "deadline");
-  return parameters;
-}
-
 function setBusy(isBusy) {
   byId("drop").setAttribute("aria-busy", String(isBusy));
   byId("send").textContent = isBusy ? "Predicting…" : "Predict";
 }
 
 // --- showing ------------------------------------------------------------------------------------------------------
-
-function threshold() {
-  return Number(byId("threshold").value);
-}
 
 function currentPrediction() {
   return state.answer?.document.predictions[state.current] ?? null;
@@ -375,34 +339,14 @@ function showSliders() {
 
 // --- wiring -------------------------------------------------------------------------------------------------------
 
-async function copyCurl() {
-  const text = byId("curl").textContent;
-  try {
-    await navigator.clipboard.writeText(text); // only where the page is served over HTTPS or from this machine
-    byId("copy").textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren(byId("curl"));
-    byId("copy").textContent = "Selected";
-  }
-  setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
-}
-
 async function takeSamples() {
   const model = currentModel();
-  await takeImages(await samplesOf(model.name, sampledVersion(model), byId("key").value));
+  await takeImages(await samplesOf(model.name, sampledVersion(model, byId("target").value), byId("key").value));
 }
 
 async function takeSample() {
   await takeImages([await sampleImage(currentModel()?.task === "classify" ? 1 : 6)]);
 }
-
-const watchLoad = loadWatch(
-  () => byId("load-fold").open && !document.hidden,
-  (load, rates) => {
-    byId("load").replaceChildren(...loadFigures(load));
-    byId("load-line").setAttribute("points", linePoints(rates));
-  },
-);
 
 function wire() {
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
@@ -420,11 +364,13 @@ function wire() {
     showSliders();
     showScene();
   });
-  byId("load-fold").addEventListener("toggle", watchLoad);
-  document.addEventListener("visibilitychange", watchLoad);
+  wireLoad(byId("load-fold"), () => metricsText(byId("key").value), (load, rates) => {
+    byId("load").replaceChildren(...loadFigures(load));
+    byId("load-line").setAttribute("points", linePoints(rates));
+  });
   byId("language").addEventListener("change", showResults);
   byId("send").addEventListener("click", ask);
-  byId("copy").addEventListener("click", copyCurl);
+  byId("copy").addEventListener("click", () => copyText(byId("curl"), byId("copy")));
   byId("raw-fold").addEventListener("toggle", showRaw);
 
   wireSources({ takeImages, takeSamples, takeSample, showProblem: (error) => showProblem(error, "source"), hasImages: () => state.images.length > 0 });

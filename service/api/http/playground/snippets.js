@@ -39,6 +39,19 @@ export function pythonProgram(page, ask, hasKey) {
   ].join("\n");
 }
 
+/** Puts the text of `source` on the clipboard, or selects it where the page may not; `button` says which. */
+export async function copyText(source, button) {
+  button.dataset.name ??= button.textContent;
+  try {
+    await navigator.clipboard.writeText(source.textContent); // only over HTTPS or from this machine
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    button.textContent = "Selected";
+  }
+  setTimeout(() => (button.textContent = button.dataset.name), 1500);
+}
+
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

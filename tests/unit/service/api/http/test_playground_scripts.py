@@ -1,0 +1,135 @@
+"""The playground's pure scripts in Node: differences of answers, load out of metrics, programs for the same request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+import saccade.service.api.http.playground
+from saccade.service.metrics import Metrics
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node in PATH")
+
+SCRIPTS = Path(saccade.service.api.http.playground.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts where Node takes them for modules."""
+    found = tmp_path_factory.mktemp("scripts")
+    for script in SCRIPTS.glob("*.js"):
+        shutil.copy(script, found)
+    (found / "package.json").write_text('{"type": "module"}')
+    return found
+
+
+def called(folder: Path, script: str, expression: str) -> Any:
+    """The JSON value of an expression in which `m` is the module."""
+    program = f'import * as m from "./{script}"; console.log(JSON.stringify({expression}))'
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", program],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def differences(folder: Path, left: dict[str, Any], right: dict[str, Any]) -> Any:
+    found = f"m.differencesOf({json.dumps(left)}, {json.dumps(right)}, 0.25)"
+    return called(folder, "compare.js", f"(({{ marked, rows }}) => [marked.map((set) => [...set]), rows])({found})")
+
+
+def box(class_id: int, score: float, *corners: int) -> dict[str, Any]:
+    return {"label": str(class_id), "class_id": class_id, "score": score, "box": corners}
+
+
+def test_boxes_without_a_counterpart_are_marked(folder: Path) -> None:
+    left = {"detections": [box(1, 0.9, 0, 0, 10, 10), box(2, 0.8, 20, 20, 30, 30), box(3, 0.1, 0, 0, 5, 5)]}
+    right = {"detections": [box(1, 0.7, 0, 0, 10, 9), box(2, 0.8, 50, 50, 60, 60)]}
+
+    marked, rows = differences(folder, left, right)
+
+    assert marked == [[1], [1]]
+    assert rows == [["1", "90.0 %", "70.0 %"], ["2", "80.0 %", "–"], ["2", "–", "80.0 %"]]
+
+
+def test_equal_boxes_are_paired_once_even_without_an_area(folder: Path) -> None:
+    same = {"detections": [box(1, 0.9, 3, 3, 3, 3), box(1, 0.9, 3, 3, 3, 3)]}
+    fewer = {"detections": same["detections"][:1]}
+
+    assert differences(folder, same, same) == [[[], []], []]
+    assert differences(folder, same, fewer)[0] == [[1], []]
+
+
+def test_classes_differ_in_the_best_and_in_scores(folder: Path) -> None:
+    def answer(**scores: float) -> dict[str, Any]:
+        return {"classes": [{"label": label, "score": score} for label, score in scores.items()]}
+
+    _, rows = differences(folder, answer(cat=0.6, dog=0.4), answer(dog=0.7, cat=0.295))
+
+    assert rows == [["best class", "cat", "dog"], ["cat", "60.0 %", "29.5 %"], ["dog", "40.0 %", "70.0 %"]]
+
+
+def test_segments_of_another_size_are_marked(folder: Path) -> None:
+    def answer(*areas: int) -> dict[str, Any]:
+        segments = [{"label": str(index), "class_id": index, "area": area} for index, area in enumerate(areas)]
+        return {"width": 10, "height": 10, "segments": segments}
+
+    assert differences(folder, answer(50, 30), answer(50, 40)) == [[[1], [1]], [["1", "30.0 %", "40.0 %"]]]
+    assert differences(folder, answer(50, 30), answer(50)) == [[[1], []], [["1", "30.0 %", "–"]]]
+
+
+def test_load_is_what_changed_between_two_looks(folder: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    before = generate_latest(registry).decode()
+    for outcome, count in (("ok", 6), ("overloaded", 2)):
+        metrics.requests_total.labels("digits", "1", outcome).inc(count)
+    for _ in range(6):
+        metrics.request_duration_seconds.labels("digits", "1").observe(0.02)
+    metrics.slots_in_use.set(3)
+    metrics.queue_wait_estimate_seconds.labels("digits").set(0.05)
+
+    after = generate_latest(registry).decode()
+    texts = f"m.figuresOf({json.dumps(before)}), m.figuresOf({json.dumps(after)}), 2"
+    load = called(folder, "load.js", f"m.loadBetween({texts})")
+
+    assert load == pytest.approx({"answeredPerS": 3, "refusedPerS": 1, "meanMs": 20, "inFlight": 3, "waitMs": 50})
+
+
+@pytest.mark.parametrize(
+    ("target", "files", "words"),
+    [
+        ({"kind": "policy", "name": ""}, ["a.jpg"], 'client.predict("a.jpg", model="m", score_threshold=0.5)'),
+        ({"kind": "version", "name": "3"}, ["é\"'.jpg"], 'client.predict("é\\"\'.jpg", model="m", version="3", '),
+        ({"kind": "label", "name": "stable"}, ["a.jpg", "b.jpg"], 'predict_many(["a.jpg", "b.jpg"], model="m", label='),
+    ],
+)
+@pytest.mark.parametrize("has_key", [True, False])
+def test_python_program_is_one(
+    folder: Path, target: dict[str, str], files: list[str], words: str, has_key: bool
+) -> None:
+    ask = {
+        "target": {"model": "m", **target},
+        "files": [{"name": name, "type": "image/jpeg"} for name in files],
+        "parameters": {"score_threshold": "0.5"},
+    }
+
+    program = called(
+        folder, "snippets.js", f"m.pythonProgram('http://host/vision/', {json.dumps(ask)}, {json.dumps(has_key)})"
+    )
+
+    compile(program, "snippet", "exec")
+    assert words in program
+    assert 'Client("http://host/vision"' in program
+    assert ("os.environ" in program) == has_key
