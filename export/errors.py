@@ -31,6 +31,10 @@ class DataRefused(ExportError):
     pass
 
 
+class CalibrationTooSmall(DataRefused):
+    """Costs the variants that need activation ranges, and no others."""
+
+
 class GraphError(ExportError):
     pass
 

@@ -62,9 +62,8 @@ class DataLimits(Frozen):
 
     max_bad_boxes: Share = 0.001  # share of all boxes that are null, smaller than a pixel, outside, or repeated
     max_shared: Share = 0.0  # share of a split's pictures that occur in another split with equal pixels
-    max_near: Share = (
-        0.05  # share of a split's pictures that occur in another split saved again, mirrored, turned or brightened
-    )
+    # share of a split's pictures that occur in another split saved again, mirrored, turned or brightened
+    max_near: Share = 0.05
     # share of a split's pictures without any object; labels that were lost on the way look like that
     max_empty: Share = 0.5
 
@@ -82,9 +81,10 @@ class FolderData(Frozen):
 
 def _data_from_text(value: object) -> object:
     """Expands the short form `data: ./pictures`, and takes a section with `path` for a folder."""
-    if isinstance(value, str):
-        return {"dataset": "folder", "path": value}
-    return {"dataset": "folder", **value} if isinstance(value, dict) and "path" in value else value
+    section = {"path": value} if isinstance(value, str) else value
+    if isinstance(section, dict) and not section.keys() & {"dataset", "path"}:
+        raise ValueError("write the folder too: `data: {path: ./pictures, ...}`")
+    return {"dataset": "folder", **section} if isinstance(section, dict) and "path" in section else section
 
 
 DataSpec = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,10 +35,17 @@ from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
+from saccade.models.contract.manifest import MetricName
 from saccade.models.contract.specs import Task
 from saccade.service.vision.image_decoder import USUAL_LIMITS
 
 ORDER: tuple[Split, ...] = ("train", "calibration", "tuning", "test")
+_METRICS: Mapping[Task, MetricName] = {
+    Task.CLASSIFY: "top1",
+    Task.DETECT: "map",
+    Task.SEGMENT: "miou",
+    Task.INSTANCES: "mask_map",
+}
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
 
 
@@ -275,7 +282,7 @@ def _judge(
                     findings.complain(text, text)
             for text in truth_notes(recipe.labels, split):
                 findings.note(text, text)
-    for text in _calibration_notes(loaded, splits):
+    for text in (*_calibration_notes(loaded, splits), *_test_notes(loaded, splits)):
         findings.note(text, text)
     for text in (text for pair in pairs for text in pair_complaints(pair, data.limits)):
         findings.complain(text, text)
@@ -297,6 +304,19 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
                 f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
                 f"asked for: add some, or set `calibration: {{min_images: {different}}}`"
             )
+
+
+def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
+    """Notes a test split below the gate's least number, which denies every variant after minutes of work."""
+    recipe = loaded.recipe
+    metric: MetricName = "label_map" if recipe.task.multi_label else _METRICS[recipe.task.task]
+    needed = recipe.gate.test_images_limit(metric)
+    used = next((min(split.used, split.images - split.repeated) for split in splits if split.name == "test"), 0)
+    if recipe.gate.needs_labels and 0 < used < needed:
+        yield (
+            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: add some, or "
+            f"set `gate: {{min_test_images: {used}}}`"
+        )
 
 
 def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:

@@ -10,7 +10,7 @@ from saccade.export.data.findings import Findings
 from saccade.export.data.folder_data import folder_samples, split_sources
 from saccade.export.data.image_split import ImageSplit, Split, prepare_split
 from saccade.export.data.labelled_images import Sample
-from saccade.export.errors import DataRefused
+from saccade.export.errors import CalibrationTooSmall, DataRefused
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.service.vision.image_decoder import USUAL_LIMITS
 
@@ -78,15 +78,16 @@ def calibration_split(data: DataStore, loaded: LoadedRecipe) -> ImageSplit:
 
 
 def ensure_calibration_allowed(calibration: ImageSplit, others: Sequence[ImageSplit], min_images: int) -> None:
-    """Raises DataRefused when calibration data is missing, too small, repeated, or shared with another split."""
-    count = len(calibration.image_sha256)
-    if count < min_images:
-        raise DataRefused(f"calibration has {count} images, the recipe asks for at least {min_images}")
-    unique = set(calibration.image_sha256)
-    if len(unique) < min_images:
-        raise DataRefused(f"calibration has {len(unique)} different images among {count}; {min_images} are needed")
+    """Raises DataRefused when calibration data is shared with another split, and CalibrationTooSmall."""
     for other in others:
         _ensure_disjoint(calibration, other)
+    count, different = len(calibration.image_sha256), len(set(calibration.image_sha256))
+    if different < min_images:
+        among = "" if different == count else f"different ones among {count} "
+        raise CalibrationTooSmall(
+            f"calibration has {different} {among}images, the recipe asks for at least {min_images}: add some, or set "
+            f"`calibration: {{min_images: {different}}}`"
+        )
 
 
 def _ensure_disjoint(first: ImageSplit, second: ImageSplit) -> None:

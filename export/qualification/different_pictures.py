@@ -9,7 +9,7 @@ from PIL import Image
 _SQUARES, _COARSE = 32, 4  # along each side
 _LEAST_PIXELS = 8  # of a square's side
 # In levels of a square's mean. Saving again or one level of brightness changes none by more; a mark of few pixels does.
-_SAME, _ROUNDING = 6, 1
+_SAME, _ROUNDING = 3, 1
 
 
 def different_pictures(images: NDArray[np.uint8]) -> int:

@@ -75,7 +75,9 @@ def predict(
     url, model, *names = arguments
     images = tuple(image_files(existing(names)))
     if not images:
-        raise click.UsageError(f"no images in {', '.join(names)}: {', '.join(sorted(SUFFIXES))}")
+        raise click.UsageError(
+            f"no images in {', '.join(names)}, folders below not counted: {', '.join(sorted(SUFFIXES))}"
+        )
     question = _question(model, version, label, given)
     # The key is read from a file, because a key on the command line is in every process list.
     key = key_file.read_text("utf-8").strip() if key_file else None

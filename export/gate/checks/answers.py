@@ -78,6 +78,8 @@ def _test_images(judged: Judged, least: int) -> GateCheck:
     copies = f" ({metric.images - images} of {metric.images} are copies)" if images < metric.images else ""
     interval = f": the interval of {metric.name} reaches from {metric.ci_low:.4f} to {metric.ci_high:.4f}"
     told = interval if judged.thresholds.needs_labels else " whose answers are compared"
+    if images < limit:
+        told += f". At least {limit} are asked for: add some, or set `gate: {{min_test_images: {images}}}`"
     return GateCheck(
         name="test_images",
         passed=images >= limit,
@@ -100,12 +102,13 @@ def _better_than_guessing(judged: Judged) -> GateCheck:
         f"{lowest.name} {lowest.value:.4f}, interval from {lowest.ci_low:.4f}; {reference.guess} reaches "
         f"{reference.chance:.4f}"
     )
+    lacking = f", and an interval from {reference.chance + limit * (1.0 - reference.chance):.4f} is asked for"
     return GateCheck(
         name="better_than_guessing",
         passed=passed,
         value=skill,
         limit=limit,
-        detail=text if passed else f"no better than guessing: {text}. Look at labels, weights and preprocessing",
+        detail=text if passed else f"no better than guessing: {text}{lacking}. Look at labels, weights, preprocessing",
     )
 
 

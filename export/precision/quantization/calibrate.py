@@ -13,7 +13,7 @@ import onnx
 
 from saccade.export.artifact import Artifact, Detail
 from saccade.export.data.datasets import calibration_split
-from saccade.export.errors import GraphError
+from saccade.export.errors import CalibrationTooSmall, GraphError
 from saccade.export.graph.large_files import whole_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE, network_nodes
 from saccade.export.precision.quantization.calibration import LARGEST_BATCH, observe
@@ -23,16 +23,24 @@ from saccade.export.recipe import LoadedRecipe
 from saccade.export.steps import StepContext
 from saccade.export.variants import TRAITS, Form
 
+REFUSAL_FILE = "refused.txt"  # present instead, where there are too few images
 HISTOGRAMS_FILE = "histograms.npz"  # absent when no variant of the form needs it
 _CALIBRATED = frozenset({"int8", "fp8"})
 
 
 def run_calibrate(context: StepContext) -> Detail:
-    """Writes histograms of all activations. Raises DataRefused when the images must not be used for calibration."""
+    """Writes histograms of all activations, or why there are too few images for them.
+
+    Raises DataRefused when the images must not be used for calibration.
+    """
     if context.form not in calibrated_forms(context.loaded):
         return {"observed_tensors": 0}
     recipe = context.recipe
-    calibration = calibration_split(context.data, context.loaded)
+    try:
+        calibration = calibration_split(context.data, context.loaded)
+    except CalibrationTooSmall as error:
+        (context.out / REFUSAL_FILE).write_text(str(error))
+        return {"observed_tensors": 0, "calibration_images": 0}
     model = whole_graph(context.inputs["onnx_optimization"].file(MODEL_FILE), "int8 or fp8")
     context.note("observing activations")
     largest_batch = min(LARGEST_BATCH, recipe.qualify.evaluate_batch_size)
@@ -60,8 +68,10 @@ def activations(model: onnx.ModelProto) -> list[str]:
 
 
 def read_histograms(artifact: Artifact) -> dict[str, Histogram]:
-    """Returns histograms by tensor name. Raises GraphError when the step observed nothing."""
-    file = artifact.file(HISTOGRAMS_FILE)
+    """Returns histograms by tensor name. Raises GraphError when the step observed nothing, with its reason."""
+    file, refusal = artifact.file(HISTOGRAMS_FILE), artifact.file(REFUSAL_FILE)
+    if refusal.exists():
+        raise GraphError(refusal.read_text())
     if not file.exists():
         raise GraphError(f"{file} is missing: no variant of this form asked for calibration when the step ran")
     with np.load(file) as stored:

@@ -365,10 +365,7 @@ def test_numbers_of_classes_may_be_in_quotes(tmp_path: Path) -> None:
     text = (tmp_path / "data.yaml").read_text()
     (tmp_path / "data.yaml").write_text(text.partition("names:")[0] + 'names: {"2": blue, "0": red, "1": green}')
 
-    report = checked(tmp_path, Task.DETECT, order="sorted")
-
-    assert report.complaints == ()
-    assert sum(sum(split.objects) for split in report.splits) > 0
+    assert checked(tmp_path, Task.DETECT, order="sorted").complaints == ()
 
 
 def test_a_label_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_labels_that_are_there_are_read_for_parity_too(tmp_path: Path) -> None:
         report = checked(tmp_path / name, task, gate=PARITY)
         assert not is_unlabelled(report)
         assert report == checked(tmp_path / name, task).model_copy(
-            update={"seconds": report.seconds, "images_per_s": report.images_per_s}
+            update={"seconds": report.seconds, "images_per_s": report.images_per_s, "notes": report.notes}
         )
 
 

@@ -20,7 +20,7 @@ def scene(seed: int) -> NDArray[np.uint8]:
 
 def saved_again(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "JPEG", quality=85)
+    Image.fromarray(picture).save(out, "JPEG", quality=90, subsampling="4:4:4")
     return np.asarray(Image.open(out))
 
 

@@ -50,7 +50,7 @@ def test_repeated_images_do_not_count() -> None:
     one = split("calibration", range(20))
     doubled = ImageSplit("calibration", [], one.images, [], one.image_sha256 * 2)
 
-    with pytest.raises(DataRefused, match="20 different images among 40"):
+    with pytest.raises(DataRefused, match="20 different ones among 40 images"):
         ensure_calibration_allowed(doubled, [], 32)
 
 
