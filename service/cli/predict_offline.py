@@ -41,9 +41,8 @@ def predict_offline(request: OfflineRequest) -> None:
     """Prints one answer per image. Raises RepositoryError, BackendError or BadParameter with what to change."""
     files = list(image_files(request.images))
     if not files:
-        raise click.UsageError(
-            f"no images in {', '.join(map(str, request.images))}, folders below not counted: {', '.join(sorted(SUFFIXES))}"
-        )
+        where = ", ".join(map(str, request.images))
+        raise click.UsageError(f"no images in {where}, folders below not counted: {', '.join(sorted(SUFFIXES))}")
     given = parse_given(request.parameters, is_text=True)
     overrides = {"repository": request.repository, **({"variant": given.variant} if given.variant else {})}
     settings = resolved(settings_from(os.environ, overrides), core_count())
