@@ -8,8 +8,8 @@ from PIL import Image
 
 _SQUARES, _COARSE = 32, 4  # along each side
 _LEAST_PIXELS = 8  # of a square's side
-# In levels of a square's mean. Saving again or one level of brightness changes none by more; a mark of few pixels does.
-_SAME, _ROUNDING = 3, 1
+# In levels of a square's mean: what one level of brightness changes. Plain pictures of their own differ by little more.
+_SAME, _ROUNDING = 1, 1
 
 
 def different_pictures(images: NDArray[np.uint8]) -> int:

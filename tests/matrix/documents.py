@@ -17,7 +17,7 @@ ALLOWED_BATCH_SIZES = (1, 3, 8)
 VARIANTS: tuple[VariantKind, ...] = ("fp32", "int8-cpu")
 
 _QUICK: Document = {
-    "data": {"dataset": "digit_scenes", "images": {"calibration": 8, "tuning": 4, "test": 8}},
+    "data": {"dataset": "digit_scenes", "images": {"calibration": 8, "tuning": 4, "test": 10}},
     "allowed_batch_sizes": list(ALLOWED_BATCH_SIZES),
     "calibration": {
         "minmax": True,

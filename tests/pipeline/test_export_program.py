@@ -157,7 +157,8 @@ def test_a_run_is_read_on_80_columns_and_without_a_terminal(write_recipe: WriteR
     )
 
     shown, plain = lines_of(written), piped.stdout.splitlines()
-    verdict = f"tiny-classifier: published as {tmp_path / 'r' / 'tiny-classifier' / '1'} with fp32; signed by "
+    place = tmp_path / "r" / "tiny-classifier" / "1"
+    verdict = f"tiny-classifier: published as {place} with fp32, unjudged (nobody measured its answers); signed by "
     assert code == 0
     assert shown[-1].startswith(verdict)
     assert "\x1b" in written

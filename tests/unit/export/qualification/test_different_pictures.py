@@ -20,13 +20,13 @@ def scene(seed: int) -> NDArray[np.uint8]:
 
 def saved_again(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "JPEG", quality=90, subsampling="4:4:4")
+    Image.fromarray(picture).save(out, "JPEG", quality=95, subsampling="4:4:4")
     return np.asarray(Image.open(out))
 
 
 def test_copies_count_once() -> None:
     scenes = [scene(seed) for seed in range(3)]
-    copies = [each + np.uint8(level) for each in scenes for level in range(3)] + [saved_again(each) for each in scenes]
+    copies = [each + np.uint8(level) for each in scenes for level in range(2)] + [saved_again(each) for each in scenes]
 
     assert different_pictures(np.stack(copies)) == 3
 
