@@ -28,7 +28,7 @@ from saccade.export.data.findings import Findings, readable
 from saccade.export.data.folder_data import Listing, image_limit, list_pictures
 from saccade.export.data.image_split import Split
 from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
-from saccade.export.data.overlap import Fingerprints, overlap_of, repeats_of
+from saccade.export.data.overlap import Fingerprints, near_repeats, overlap_of
 from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
@@ -96,7 +96,7 @@ class _Tally:
     def facts(self, used: int) -> SplitFacts:
         prints = self.prints()
         # the train split is not measured on, so copies in it flatter nothing
-        repeats = repeats_of(prints) if self.name in ("tuning", "test") else None
+        near, pair = near_repeats(prints) if self.name in ("tuning", "test") else (0, None)
         by_area = sorted(self.sizes, key=lambda size: size[0] * size[1])
         shown = [by_area[0], self.sizes.most_common(1)[0][0], by_area[-1]] if by_area else []
         return SplitFacts(
@@ -105,8 +105,8 @@ class _Tally:
             images=len(self.paths),
             used=min(used, len(self.paths)),
             repeated=len(prints.digests) - len(set(prints.digests)),
-            near_repeats=repeats.near if repeats else 0,
-            near_example=_named(repeats.near_pair) if repeats else None,
+            near_repeats=near,
+            near_example=_named(pair),
             sizes=tuple(f"{width}x{height}" for width, height in shown),
             size_count=len(self.sizes),
             objects=tuple(self.objects[label] for label in range(self.labels)),
@@ -298,7 +298,7 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
     calibrated = () if loaded.quantized else recipe.variants
     reduced = [variant for variant in calibrated if TRAITS[variant].precision != "fp32"]
     for split in splits:
-        different = min(split.used, split.images - split.repeated)
+        different = split.different
         if split.name == "calibration" and reduced and 0 < different < needed:
             yield (
                 f"{', '.join(reduced)} will be refused: calibration has {pictures_word(different)} and {needed} are "
@@ -311,7 +311,7 @@ def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[
     recipe = loaded.recipe
     metric: MetricName = "label_map" if recipe.task.multi_label else _METRICS[recipe.task.task]
     needed = recipe.gate.test_images_limit(metric)
-    used = next((min(split.used, split.images - split.repeated) for split in splits if split.name == "test"), 0)
+    used = next((split.different for split in splits if split.name == "test"), 0)
     if recipe.gate.needs_labels and 0 < used < needed:
         yield (
             f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: add some, or "

@@ -27,6 +27,11 @@ class SplitFacts(Frozen):
     crowds: int = 0
     unlabelled: int = 0  # number of mask pixels that nobody labelled
 
+    @property
+    def different(self) -> int:
+        """Returns how many pictures a run uses at most, without those that are there twice."""
+        return min(self.used, self.images - self.repeated)
+
 
 class PairFacts(Frozen):
     """Pictures that two splits have in common; shares are fractions of the smaller split."""

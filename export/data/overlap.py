@@ -60,19 +60,14 @@ def overlap_of(first: Fingerprints, second: Fingerprints) -> Overlap:
     return Overlap(len(equal), len(near), _pair(first, second, equal), _pair(first, second, near))
 
 
-def repeats_of(prints: Fingerprints) -> Overlap:
-    """Returns how many pictures of a split repeat another of it."""
-    first_by_digest: dict[bytes, int] = {}
-    equal = {
-        index: first
-        for index, each in enumerate(prints.digests)
-        if (first := first_by_digest.setdefault(each, index)) != index
-    }
-    different = np.setdiff1d(np.arange(len(prints.digests)), np.fromiter(equal, np.int64, len(equal)))
+def near_repeats(prints: Fingerprints) -> tuple[int, tuple[Path, Path] | None]:
+    """Returns how many pictures of a split nearly repeat another of it, each counted once, and the first such pair."""
+    first_by_digest = {digest: index for index, digest in reversed(tuple(enumerate(prints.digests)))}
+    different = np.sort(np.fromiter(first_by_digest.values(), np.int64))
     thumbnails = prints.thumbnails[different]
     found = (*_brightened(thumbnails, thumbnails), *_saved_again(thumbnails, thumbnails))
     near = {int(different[index]): int(different[place]) for index, place in found}
-    return Overlap(len(equal), len(near), _pair(prints, prints, equal), _pair(prints, prints, near))
+    return len(near), _pair(prints, prints, near)
 
 
 def _pair(first: Fingerprints, second: Fingerprints, found: dict[int, int]) -> tuple[Path, Path] | None:

@@ -12,6 +12,7 @@ from saccade.service.vision.image_decoder import JPEG_MAGIC, TURBO_COLOURS, jpeg
 
 _PLAIN_JPEG, _JPEG, _PNG_OR_BMP, _OTHER = 3, 7, 18, 27  # bytes per pixel
 _UNUSUAL_JPEG = 11
+_OLD_BMP_HEADER = 12  # bytes; its sides have 16 bits
 
 
 def decoding_bytes(data: bytes, most_pixels: int) -> int:
@@ -41,9 +42,6 @@ def _kind_and_size(data: bytes) -> tuple[int, tuple[int, int] | None]:
     except (struct.error, IndexError):  # too short, which the decoder tells
         return _OTHER, (0, 0)
     return _OTHER, None
-
-
-_OLD_BMP_HEADER = 12  # bytes; its sides have 16 bits
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ def answer_checks(judged: Judged) -> Iterator[GateCheck]:
     yield _agreement(judged)
     yield _plausible_answers(judged)
     if judged.thresholds.mode == "parity":
-        yield _test_images(judged, PARITY_IMAGES)
+        yield _test_images(judged, judged.thresholds.min_test_images or PARITY_IMAGES)
         yield _unjudged(judged)
         return
     yield _test_images(judged, judged.thresholds.test_images_limit(judged.report.metric.name))
@@ -70,9 +70,8 @@ def _unjudged(judged: Judged) -> GateCheck:
     )
 
 
-def _test_images(judged: Judged, least: int) -> GateCheck:
+def _test_images(judged: Judged, limit: int) -> GateCheck:
     metric, reference = judged.report.metric, judged.report.reference
-    limit = judged.thresholds.min_test_images or least
     different = reference.different_images if reference is not None else None
     images = metric.images if different is None else min(metric.images, different)
     copies = f" ({metric.images - images} of {metric.images} are copies)" if images < metric.images else ""
