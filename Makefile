@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself. CI calls `check` and `test`.
 SHELL := /bin/bash
 export SACCADE_REPOSITORY ?= repository
+unexport PYTHONDONTWRITEBYTECODE # every process of a test would compile this package again
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the cores

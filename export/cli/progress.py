@@ -86,6 +86,8 @@ def step_lines(result: StepResult, facts: str, width: int) -> list[str]:
 def facts_in_words(result: StepResult) -> str:
     """Returns the few facts of a step that people look for, in words."""
     name = result.step.partition(".")[0]
+    if name == "gate" and not result.detail.get("variants", "-"):
+        return "no variant is accepted"
     notes = result.detail.get("notes")
     try:
         text = _WORDS[name].format_map(result.detail)

@@ -56,7 +56,7 @@ def init(
     print(*(f"# {'proposed':<14} {sentence}" for sentence in proposed), sep="\n", end="\n" if proposed else "")
     if page is not None:
         print(f"# wrote {page}: the first pictures with the network's answers")
-    print(f"# wrote {out}; next: saccade-export run {out}")
+    print(f"# wrote {out}; next: saccade-export check {out}, then saccade-export run {out}")
 
 
 @click.command()

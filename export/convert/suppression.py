@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 
 @torch.library.custom_op("saccade::nms_keep", mutates_args=())
@@ -21,6 +20,8 @@ def nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshol
     scores (n, classes, k): a box is judged within each class in which its score exceeds the threshold, and survives
     when at least one class keeps it.
     """
+    from torchvision.ops import nms  # takes seconds, and most networks need none of it
+
     keep = torch.zeros(boxes.shape[:2], dtype=torch.bool)
     for image in range(boxes.shape[0]):
         for of_class in scores[image]:

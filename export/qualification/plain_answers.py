@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import batched_nms
 
 from saccade.export.convert.detection_heads import SCORE_FLOOR
 from saccade.export.convert.normalisation import flat_outputs
@@ -73,6 +72,8 @@ def _detections_of_one(
     if suppression is None:
         chosen = torch.topk(scores, min(rows, len(scores))).indices
     else:
+        from torchvision.ops import batched_nms  # takes seconds, and most networks need none of it
+
         candidates = torch.where(scores > suppression.score_threshold)[0]
         groups = class_ids[candidates] if suppression.per_class else torch.zeros_like(class_ids[candidates])
         survivors = batched_nms(boxes[candidates], scores[candidates], groups, suppression.iou_threshold)

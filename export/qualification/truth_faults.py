@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from saccade.export.data.image_split import ImageSplit
 from saccade.export.data.labelled_images import SegmentSample
@@ -141,6 +140,8 @@ def rank_shares(evidence: LabelEvidence) -> FloatArray:
 
     The area under the ROC curve is the Mann-Whitney statistic, so all pairs of labels need one product of ranks.
     """
+    from scipy.stats import rankdata  # takes a second, and only this rule needs it
+
     truth = evidence.truth.astype(np.float64)
     ranks = rankdata(evidence.scores, axis=0)
     shown, hidden = truth.sum(0)[:, None], (1 - truth).sum(0)[:, None]

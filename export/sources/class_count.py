@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from saccade.export.errors import SourceError
 from saccade.export.network import SourceFacts
 from saccade.export.sources.specs import SourceSpec, TimmSource, TorchvisionSource
 from saccade.export.sources.weights import shapes_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def class_count(source: SourceSpec, weights: Path, facts: SourceFacts) -> int | None:
@@ -20,6 +21,8 @@ def class_count(source: SourceSpec, weights: Path, facts: SourceFacts) -> int | 
     """
     if not isinstance(source, TimmSource | TorchvisionSource) or facts.labels is None or facts.preprocess is None:
         return None
+    import torch  # here because it takes seconds, and most sources end above
+
     classes, size = len(facts.labels), (facts.preprocess.width, facts.preprocess.height)
     found = shapes_of(weights)
     try:

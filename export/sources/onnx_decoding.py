@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.export.network import RawForm, Suppression
+from saccade.export.sources.onnx_fits import YOLOX_STRIDES
 from saccade.export.sources.onnx_words import OutputWords, SuppressionWords
 
-YOLOX_STRIDES = (8, 16, 32)
 _SCORE_FLOOR = 0.001  # rows below it are no candidates for suppression
 
 
@@ -178,12 +178,6 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
             if words.names is not None and len(words.names) == 2:
                 return Decoding(rows, "prototype_masks", suppression, dense_outputs=2)
             return Decoding(rows, "candidates", suppression, dense_outputs=1)
-
-
-def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:
-    """Returns the number of cells of all levels, for (width, height)."""
-    width, height = size
-    return sum((width // stride) * (height // stride) for stride in strides)
 
 
 def _grid(size: tuple[int, int]) -> tuple[Tensor, Tensor]:

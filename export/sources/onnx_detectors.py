@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import AGREEING, has_logarithmic_sizes, have_no_area, is_end2end
-from saccade.export.sources.onnx_decoding import YOLOX_STRIDES, grid_anchors
-from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, grid_counts, origin_of_rows
+from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, YOLOX_STRIDES, grid_anchors, grid_counts, origin_of_rows
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
 from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
 

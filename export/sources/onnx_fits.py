@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import holds_positions, is_class_first, is_end2end
-from saccade.export.sources.onnx_decoding import grid_anchors
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
 from saccade.models.contract.specs import Task
 
@@ -15,6 +14,7 @@ _WANTED = {
     Task.INSTANCES: "rows of boxes with mask coefficients, and prototypes (batch, coefficients, h, w)",
 }
 
+YOLOX_STRIDES = (8, 16, 32)
 ANCHORS_PER_CELL = 3  # of YOLOv3 to v7
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
 _END2END_ROWS = 1000
@@ -74,3 +74,9 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
         return "said", f"by the shape of {output}"
     pictures = "pictures of an unknown size" if size is None else f"pictures of {size[0]}x{size[1]}"
     return "assumed", f"from the shape of {output} alone: {pictures} have another number of anchors in YOLO networks"
+
+
+def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:
+    """Returns the number of cells of all levels, for (width, height)."""
+    width, height = size
+    return sum((width // stride) * (height // stride) for stride in strides)

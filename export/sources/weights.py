@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from saccade.export.artifact import file_sha256
 from saccade.export.errors import SourceError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and digests need none of it
+    from torch import Tensor, nn
 
 RANDOM_WEIGHTS_SEED = 0  # a recipe without weights must still export the same network twice
 _NAMED_MISFITS = 3

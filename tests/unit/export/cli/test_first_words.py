@@ -21,6 +21,16 @@ def test_program_itself_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["check", "init"])
+def test_what_onnx_files_need_imports_no_torch(module: str) -> None:
+    imported = f"import sys, saccade.export.cli.{module}, saccade.export.sources.onnx_source"
+    code = f"{imported}; print([name for name in ('torch', 'torchvision', 'scipy.stats') if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

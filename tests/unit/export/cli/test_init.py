@@ -184,7 +184,7 @@ def test_commands_print_lines_or_one_document(tmp_path: Path, pictures: Path) ->
     names = CliRunner().invoke(app, ["sources", "timm/deit_tiny*", "--json"])
 
     assert f"source: timm/{NAME}" in lines.stdout
-    assert "next: saccade-export run" in lines.stdout
+    assert "next: saccade-export check" in lines.stdout
     assert json.loads(document.stdout)["understood"]["model"] == NAME
     assert listed.stdout.splitlines()[:2] == ["timm/deit_tiny_distilled_patch16_224", "timm/deit_tiny_patch16_224"]
     assert json.loads(names.stdout)["networks"]["torchvision"] == []
