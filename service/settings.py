@@ -139,6 +139,12 @@ class Settings(BaseModel):
         (), description="public keys whose signatures count: PEM files or directories of them, separated by ':'"
     )
     grpc_port: int = Field(0, ge=0, le=65535, description="gRPC port of the Open Inference Protocol; 0: none")
+    admin_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="port of /admin/v1, which changes what is served, for keys of scope admin; 0: none",
+    )
     cors_origins: str = Field("", description="origins of web pages that may ask, separated by commas; *: any")
     root_path: str = Field("", description="prefix under which a proxy shows this server, such as /vision")
     forwarded_allow_ips: str = Field(
@@ -275,6 +281,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "SACCADE_MAX_CONCURRENT_PER_KEY needs SACCADE_API_KEYS_FILE: without keys there is no limit"
             )
+        if self.admin_port and self.api_keys_file is None:
+            raise ValueError("SACCADE_ADMIN_PORT needs SACCADE_API_KEYS_FILE, with a key of scope admin in it")
         if self.require_signature and not self.trusted_keys:
             raise ValueError(
                 "SACCADE_REQUIRE_SIGNATURE needs SACCADE_TRUSTED_KEYS: the public keys of who may sign versions"

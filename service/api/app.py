@@ -26,11 +26,12 @@ from saccade.service.api.devices import Device, Devices
 from saccade.service.api.disagreements import Disagreements
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.fallback import Fallback, FallbackRule
+from saccade.service.api.http.admin import AdminEntrance, add_refusals, admin_app
 from saccade.service.api.http.answer_writing import refusal_headers
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
 from saccade.service.api.http.health import health_router, not_ready_reason
-from saccade.service.api.http.key_gate import KeyGate
+from saccade.service.api.http.key_gate import KeyGate, scope_needed
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import BodyLimits, UploadBudget
 from saccade.service.api.http.model_routes import model_router
@@ -51,7 +52,7 @@ from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
 from saccade.service.errors import SaccadeError
-from saccade.service.ipc.api_keys import ApiKeys
+from saccade.service.ipc.api_keys import ApiKeys, Scope
 from saccade.service.metrics import Metrics
 from saccade.service.settings import Settings
 from saccade.service.vision.image_decoder import ImageLimits
@@ -79,6 +80,7 @@ class Api:
     pool: ThreadPoolExecutor
     keys: ApiKeys
     refusals: RefusalLog
+    admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
 
 
 def build_api(
@@ -147,9 +149,23 @@ def build_api(
     refuse = partial(_refused, refusals)
     _add_error_handlers(app, refuse, refusals)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    gate = KeyGate(app, keys, settings.open_paths, refuse)
+    gate = KeyGate(app, keys, partial(scope_needed, open_without_key=settings.open_paths), refuse)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
-    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals)
+    admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
+    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin)
+
+
+def _admin(
+    settings: Settings,
+    catalog: ServingCatalog,
+    keys: ApiKeys,
+    refuse: Callable[[Request, Exception], Awaitable[Response]],
+    refusals: RefusalLog,
+) -> ASGIApp:
+    app = admin_app(settings, catalog)
+    _add_error_handlers(app, refuse, refusals)
+    add_refusals(app, refusals.error)
+    return KeyGate(AdminEntrance(app, refuse), keys, lambda method, path: Scope.ADMIN, refuse)
 
 
 def _entrance(

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.service.api.app import Api, build_api
 from saccade.service.api.http.limited_heads import LimitedHeads
 from saccade.service.api.key_watch import KeyWatch
+from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
@@ -62,12 +64,14 @@ class ApiProcess:
         *,
         reports_usage: bool,
         grpc_server: GrpcServer | None = None,
+        admin: tuple[uvicorn.Server, int] | None = None,
         shutdown_s: float = 1.0,
         keys_file: Path | None = None,
     ) -> None:
         self._host = host
         self._keys_file = keys_file
         self._grpc_server = grpc_server
+        self._admin = admin  # the server of /admin/v1 and its port
         self._shutdown_s = shutdown_s
         self._reports_usage = reports_usage
         self._informed = asyncio.Event()
@@ -106,10 +110,16 @@ class ApiProcess:
         self._api.pool.shutdown()
 
     async def _serve(self, port: int) -> None:
-        """Both protocols end together."""
+        """All ports are closed together."""
         if self._grpc_server is not None:
             await self._grpc_server.start()
-        await self._server.serve(sockets=[listen(self._host, port)])
+        async with asyncio.TaskGroup() as tasks:
+            if self._admin is not None:
+                server, admin_port = self._admin
+                tasks.create_task(server.serve(sockets=[listen(self._host, admin_port)]))
+            await self._server.serve(sockets=[listen(self._host, port)])
+            if self._admin is not None:
+                self._admin[0].should_exit = True
         if self._grpc_server is not None:
             await self._grpc_server.stop(self._shutdown_s)
 
@@ -198,11 +208,26 @@ async def _main(control_descriptor: int, port: int) -> None:
         lambda generation: control.send(messages.CatalogApplied(generation)),
         lambda key: control.send(messages.DesireVersion(key.model, key.version)),
     )
+    process = ApiProcess(
+        api,
+        control,
+        _http_server(api.asgi, api.refusals, settings),
+        settings.host,
+        reports_usage=settings.load_models != "all",
+        grpc_server=_grpc_server(api, settings),
+        admin=(_http_server(api.admin, api.refusals, settings), settings.admin_port) if api.admin else None,
+        shutdown_s=settings.shutdown_timeout_ms / 1000,
+        keys_file=settings.api_keys_file,
+    )
+    await process.run(port)
+
+
+def _http_server(asgi: ASGIApp, refusals: RefusalLog, settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
-        api.asgi,
+        asgi,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=api.refusals),  # type: ignore[arg-type]  # made like a class
+        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=refusals),  # type: ignore[arg-type]  # made like a class
         loop="none",
         lifespan="off",
         access_log=False,
@@ -211,17 +236,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout_ms / 1000)),
     )
-    process = ApiProcess(
-        api,
-        control,
-        _Server(config),
-        settings.host,
-        reports_usage=settings.load_models != "all",
-        grpc_server=_grpc_server(api, settings),
-        shutdown_s=settings.shutdown_timeout_ms / 1000,
-        keys_file=settings.api_keys_file,
-    )
-    await process.run(port)
+    return _Server(config)
 
 
 def _grpc_server(api: Api, settings: Settings) -> GrpcServer | None:

@@ -1,11 +1,10 @@
-"""How `saccade rollout` changes a document: who asks for it, what is checked, and what is said about it."""
+"""How `saccade rollout` asks for a change: its options, and what it says about the document that was written."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,13 @@ import orjson
 from saccade.service.cli.options import json_option, repository_option, serving_dir_option
 from saccade.service.cli.served_state import ServerOptions, server_options, wait_for
 from saccade.service.core import STABLE
-from saccade.service.errors import RepositoryError
-from saccade.service.repository.open import Listing, list_repository
+from saccade.service.repository.serving_changes import Asked, Change, changed
 from saccade.service.repository.serving_document import ServingDocument, document_path, read_document
-from saccade.service.repository.serving_history import write_document
-from saccade.service.repository.verify import verify_version
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """How a document is to be changed, and who waits for that."""
+class Request:
+    """Who asks for a change, and who waits for it."""
 
     root: Path
     model: str
@@ -37,31 +33,28 @@ class Change:
     server: ServerOptions
     as_json: bool
 
-    @property
-    def listing(self) -> Listing:
-        return list_repository(self.root)
-
     def present(self) -> ServingDocument | None:
         return read_document(document_path(self.root, None, self.model))
 
+    def make(self, change: Change) -> None:
+        """Writes the next generation, waits for it where that is asked for, and says what it is."""
+        asked = Asked(self.root, self.model, self.by, self.reason, self.expected_generation, self.serving_dir)
+        new = changed(asked, change)
+        state = wait_for(self.server, self.model, new) if self.is_waiting else None
+        if self.as_json:
+            click.echo(orjson.dumps({"document": plain(new), "served": state}, option=orjson.OPT_INDENT_2))
+            return
+        click.echo(f"{self.model}: generation {new.generation}, {words_of(new)}")
+        if state is not None:
+            click.echo(f"{self.server.url} has it in force")
+
 
 def change_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that all changes share, and passes them as one `Change`."""
+    """Adds the options that all changes share, and passes them as one `Request`."""
 
-    def with_change(**values: Any) -> None:
-        names = (
-            "root",
-            "serving_dir",
-            "model",
-            "expected_generation",
-            "reason",
-            "by",
-            "is_waiting",
-            "server",
-            "as_json",
-        )
-        change = Change(**{name: values.pop(name) for name in names})
-        command(change, **values)
+    def with_request(**values: Any) -> None:
+        request = Request(**{name: values.pop(name) for name in Request.__dataclass_fields__})
+        command(request, **values)
 
     options = (
         repository_option,
@@ -74,53 +67,10 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
         server_options,
         json_option,
     )
-    decorated: Callable[..., None] = update_wrapper(with_change, command)
+    decorated: Callable[..., None] = update_wrapper(with_request, command)
     for option in reversed(options):
         decorated = option(decorated)
     return decorated
-
-
-def write_change(change: Change, document: ServingDocument | None, **changes: Any) -> None:
-    """Writes the next generation, once every version that it newly names was verified."""
-    if change.serving_dir is not None:
-        raise RepositoryError(
-            f"SACCADE_SERVING_DIR is {change.serving_dir}, so {change.model}.json there rules: "
-            "change it where it comes from, such as a ConfigMap"
-        )
-    generation = document.generation if document else 0
-    if change.expected_generation is not None and change.expected_generation != generation:
-        raise RepositoryError(f"expected generation {change.expected_generation}, there is {generation}: look again")
-    values = {
-        **(document.model_dump() if document else {}),
-        **changes,
-        "generation": generation + 1,
-        "changed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "changed_by": change.by,
-        "reason": change.reason,
-    }
-    try:
-        new = ServingDocument.model_validate(values)
-    except ValueError as error:
-        raise RepositoryError(f"{change.model}: {_first_line(error)}") from error
-    _verify(change, new.named - (document.named if document else frozenset()))
-    write_document(change.root, change.model, new, generation)
-    state = wait_for(change.server, change.model, new) if change.is_waiting else None
-    if change.as_json:
-        click.echo(orjson.dumps({"document": plain(new), "served": state}, option=orjson.OPT_INDENT_2))
-        return
-    click.echo(f"{change.model}: generation {new.generation}, {words_of(new)}")
-    if state is not None:
-        click.echo(f"{change.server.url} has it in force")
-
-
-def _verify(change: Change, versions: frozenset[int]) -> None:
-    """Raises RepositoryError for a version that no server would load."""
-    paths = {found.key.version: found.path for found in change.listing.versions if found.key.model == change.model}
-    for version in sorted(versions):
-        if version not in paths:
-            known = listed(sorted(paths))
-            raise RepositoryError(f"{change.root} has no version {version} of {change.model!r}; there are: {known}")
-        verify_version(paths[version])
 
 
 def number_of(text: str) -> int:
@@ -134,14 +84,6 @@ def milliseconds_of(text: str) -> float:
         return float(text)
     except ValueError:
         raise click.UsageError(f"{text!r} is no number of milliseconds") from None
-
-
-def _first_line(error: ValueError) -> str:
-    details = getattr(error, "errors", None)
-    if details is None:
-        return str(error)
-    first = details()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the change'}: {first['msg']}"
 
 
 def plain(document: ServingDocument | None) -> dict[str, Any] | None:

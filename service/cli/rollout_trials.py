@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade.service.cli.options import json_option, repository_option
-from saccade.service.cli.rollout_change import Change, change_options, listed, number_of, write_change
-from saccade.service.core import STABLE
+from saccade.service.cli.rollout_change import Request, change_options, number_of
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.disagreements import disagreements
-from saccade.service.repository.serving_document import Limits, Rollout, ServingDocument, Step
+from saccade.service.repository.serving_changes import started, with_shadow
+from saccade.service.repository.serving_document import Limits, Step
 
 _STEPS = "5%,25%,50%"
 
@@ -31,15 +31,11 @@ def add_trials(group: click.Group) -> None:
 @click.argument("version", required=False)
 @click.option("--sample", type=float, default=0.1, show_default=True, help="share of the images that stable answers")
 @click.option("--off", "is_off", is_flag=True, help="asks no version any more")
-def shadow_command(change: Change, version: str | None, sample: float, is_off: bool) -> None:
+def shadow_command(request: Request, version: str | None, sample: float, is_off: bool) -> None:
     """Has VERSION asked about images that stable has answered; nobody gets its answers, their agreement is measured."""
     if (version is None) != is_off:
         raise click.UsageError("name a VERSION, or --off")
-    document = change.present()
-    if is_off and (document is None or document.shadow is None):
-        raise RepositoryError(f"{change.model!r} has no shadow")
-    shadow = None if version is None else {"version": number_of(version), "sample": sample}
-    write_change(change, document, shadow=shadow)
+    request.make(with_shadow(None if version is None else number_of(version), sample))
 
 
 @click.command("start")
@@ -53,7 +49,7 @@ def shadow_command(change: Change, version: str | None, sample: float, is_off: b
 @click.option("--more-errors", type=float, help="share of errors beyond those of stable  [default: 0.002]")
 @click.option("--slower", type=float, help="times the median and p99 of stable  [default: 1.25]")
 def start_command(
-    change: Change,
+    request: Request,
     version: str,
     steps: str,
     min_requests: int,
@@ -65,27 +61,13 @@ def start_command(
 
     It goes on while errors, latencies and answers are those of the stable version; `saccade rollout rollback` ends it.
     """
-    document, number = change.present(), number_of(version)
-    stable = _stable(change, document, number)
     named = {name: value for name, value in limits.items() if value is not None}
     try:
-        plan = Rollout(
-            steps=tuple(
-                Step(share=share, min_requests=min_requests, min_time_s=min_time) for share in _shares_from(steps)
-            ),
-            limits=Limits(**named),
-        )
+        shares = [Step(share=share, min_requests=min_requests, min_time_s=min_time) for share in _shares_from(steps)]
+        change = started(number_of(version), shares, Limits(**named), sample)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    write_change(
-        change,
-        document,
-        policy="hold",
-        labels={**(document.labels if document else {}), STABLE: stable},
-        canary={"version": number, "share": plan.steps[0].share, "salt": ""},
-        shadow={"version": number, "sample": sample} if sample else None,
-        rollout=plan.model_dump(),
-    )
+    request.make(change)
 
 
 @click.command("diff")
@@ -118,18 +100,6 @@ def diff_command(model: str, root: Path, as_json: bool) -> None:
 def _without_score(said: str) -> str:
     name, _, score = said.rpartition(" ")
     return name if name and score.replace(".", "", 1).isdigit() else said
-
-
-def _stable(change: Change, document: ServingDocument | None, candidate: int) -> int:
-    """Returns the version that is stable while the candidate is tried: the present one, or the newest other one."""
-    held = document.labels.get(STABLE) if document else None
-    if held is not None:
-        return held
-    others = [number for number in change.listing.of(change.model) if number != candidate]
-    if not others:
-        known = listed(change.listing.of(change.model))
-        raise RepositoryError(f"{change.model!r} has no other version than {candidate}; there are: {known}")
-    return others[-1]
 
 
 def _shares_from(text: str) -> list[float]:

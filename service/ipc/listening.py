@@ -1,4 +1,4 @@
-"""Reserves the HTTP port for the supervisor, and opens a listening socket on it for each API process.
+"""Reserves ports for the supervisor, and opens a listening socket on them for each API process.
 
 Each API process has a listening socket of its own (SO_REUSEPORT), and the kernel spreads connections over them: with
 one shared socket, the first process to run takes whole bursts of connections while the others idle. When a process
@@ -14,7 +14,7 @@ from saccade.service.errors import SettingsError
 _BACKLOG = 2048
 
 
-def reserve(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int, setting: str = "SACCADE_PORT") -> socket.socket:
     """Binds the port without listening on it; port 0 takes a free one. Raises SettingsError when the port is taken."""
     # The first attempt is without SO_REUSEPORT: with it, two servers of one user would share the port unnoticed.
     try:
@@ -25,7 +25,7 @@ def reserve(host: str, port: int) -> socket.socket:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reservation.bind((host, port))
     except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set SACCADE_PORT") from error
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set {setting}") from error
     return reservation
 
 

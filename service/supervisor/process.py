@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -219,7 +220,13 @@ def serve(settings: Settings, cores: int) -> None:
         )
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
     ensure_pinned(settings, signatures)
-    with reserve(settings.host, settings.port) as reservation, runtime_dir() as folder:
+    with ExitStack() as held:
+        reservation = held.enter_context(reserve(settings.host, settings.port))
+        others = {"SACCADE_GRPC_PORT": settings.grpc_port, "SACCADE_ADMIN_PORT": settings.admin_port}
+        for setting, other in others.items():
+            if other:
+                held.enter_context(reserve(settings.host, other, setting))
+        folder = held.enter_context(runtime_dir())
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
         complete = resolved(tuned(settings, cores), cores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.images import red_png
 from tests.support.odd_pictures import TAKEN
+from tests.support.ports import free_port
 from tests.support.server import running_server
 from tests.support.versions import SIDE
 
@@ -26,9 +26,7 @@ METHOD = "/inference.GRPCInferenceService/"
 
 @pytest.fixture(scope="module")
 def address(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("the-key scopes=predict,read,admin", "ascii")
     with running_server(repository, tmp_path_factory.mktemp("grpc"), grpc_port=port, api_keys_file=keys):
@@ -216,9 +214,7 @@ def test_health_and_reflection(address: str) -> None:
 
 
 def test_server_stops_with_a_client_connected(repository: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (
         running_server(repository, tmp_path, grpc_port=port) as server,
         triton.InferenceServerClient(f"127.0.0.1:{port}") as client,

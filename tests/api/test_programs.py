@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.images import red_of, red_png
+from tests.support.ports import free_port
 from tests.support.requests import Background
 from tests.support.server import ROOT, Server, call_saccade, clean_environment, run_saccade
 from tests.support.versions import publish_fake
@@ -32,12 +32,6 @@ def tampered_repository(tmp_path: Path) -> Path:
     tampered = publish_fake(tmp_path, "tampered", 3)
     (tampered / "model.onnx").write_bytes(b"WEIGHTS")
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # predict

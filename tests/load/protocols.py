@@ -9,7 +9,6 @@ Clients are Triton's own, in threads of this process. A round asks every way onc
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
 import tempfile
 import threading
@@ -26,6 +25,7 @@ import tritonclient.http
 
 from saccade.models.contract.specs import input_tensor
 from tests.support.images import scene_jpeg
+from tests.support.ports import free_port
 from tests.support.server import Server, running_server
 from tests.support.versions import manifest_for, publish
 
@@ -98,9 +98,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="per way and round")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as name:
         publish_model(Path(name) / "repository")
         with running_server(Path(name) / "repository", Path(name), grpc_port=port) as server:

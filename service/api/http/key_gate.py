@@ -1,4 +1,4 @@
-"""Asks for a key on every path but health. Promises: predict and infer ask themselves, before they read a body."""
+"""Asks for a key on every path but health; predict and infer ask themselves, before they read a body."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.types import Scope as AsgiScope
 from saccade.service.errors import SaccadeError
 from saccade.service.ipc.api_keys import ApiKeys, Scope
 
+KEY = "saccade.key"  # in the scope of a request that this gate let through: its key, None where none is needed
 METRICS, DOCS = "metrics", "docs"  # what SACCADE_OPEN_WITHOUT_KEY may name
 _HEALTH = ("/health/", "/v2/health/")
 _PAGES = ("/docs", "/openapi.json", "/playground/")
@@ -39,27 +40,27 @@ def _is_asked_later(method: str, path: str) -> bool:
 
 
 class KeyGate:
-    """Wraps the application; `refuse` writes its refusals."""
+    """Wraps the application; `needed` tells what a key must allow by method and path, `refuse` writes refusals."""
 
     def __init__(
         self,
         inner: ASGIApp,
         keys: ApiKeys,
-        open_without_key: frozenset[str],
+        needed: Callable[[str, str], Scope | None],
         refuse: Callable[[Request, SaccadeError], Awaitable[Response]],
     ) -> None:
         self._inner = inner
         self._keys = keys
-        self._open_without_key = open_without_key
+        self._needed = needed
         self._refuse = refuse
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"][len(scope["root_path"]) :]
-            needed = scope_needed(scope["method"], path, self._open_without_key)
+            needed = self._needed(scope["method"], path)
             if needed is not None:
                 try:
-                    self._keys.ensure(dict(scope["headers"]).get(b"authorization"), needed)
+                    scope[KEY] = self._keys.ensure(dict(scope["headers"]).get(b"authorization"), needed)
                 except SaccadeError as error:
                     await (await self._refuse(Request(scope), error))(scope, receive, send)
                     return

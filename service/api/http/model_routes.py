@@ -69,12 +69,12 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
         labels={label: str(version) for label, version in labels_of(ready, serving).items()},
         class_labels=list(manifest.labels) if manifest else [],
         default_version=None if default is None else str(default),
-        serving=_serving_info(serving) if serving.generation or serving.problem else None,
+        serving=serving_info(serving) if serving.generation or serving.problem else None,
         versions=[_version_info(catalog, status) for status in statuses],
     )
 
 
-def _serving_info(status: ModelStatus) -> ServingInfo:
+def serving_info(status: ModelStatus) -> ServingInfo:
     policy: Literal["follow", "hold"] = "hold" if status.stable else "follow"
     canary = CanaryInfo(version=str(status.canary), share=status.share) if status.canary else None
     shadow = ShadowInfo(version=str(status.shadow), sample=status.sample) if status.shadow else None

@@ -39,6 +39,7 @@ class TrialServer:
             update={
                 "host": HOST,
                 "grpc_port": 0,
+                "admin_port": 0,
                 "api_keys_file": None,
                 "max_concurrent_per_key": 0,
                 "load_models": "all",

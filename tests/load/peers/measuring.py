@@ -24,7 +24,6 @@ from tests.load.peers.processes import (
     ServerFailed,
     Usage,
     cores,
-    free_port,
     post,
     running,
     scratch_folder,
@@ -33,6 +32,7 @@ from tests.load.peers.rows import Rows
 from tests.load.peers.servers import Run, Server, environment_of
 from tests.load.peers.subjects import Published
 from tests.load.peers.wire import Class, Request, WrongAnswer, classes_of, ensure_same, request_of, workload_of
+from tests.support.ports import free_port
 
 _TOLERANCES = {"saccade": 1e-3, "pillow": 5e-2}  # of scores; Pillow's pixels differ by a level here and there
 _CHECKED = 4  # bodies

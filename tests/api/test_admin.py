@@ -1,0 +1,146 @@
+"""`/admin/v1` of a real server: on its own port, for keys of scope admin alone, the changes of `saccade rollout`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.server import Server, call_saccade, running_server
+from tests.support.versions import publish_fake
+
+ADMIN = {"Authorization": "Bearer admin-key-of-alice"}
+READER = {"Authorization": "Bearer reader-key"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    for version in (1, 2, 3):
+        publish_fake(folder, "digits", version)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, httpx.Client]]:
+    folder, port = tmp_path_factory.mktemp("admin"), free_port()
+    keys = folder / "keys"
+    keys.write_text("admin-key-of-alice scopes=predict,read,admin name=alice\nreader-key\n")
+    with (
+        running_server(root, folder, api_keys_file=keys, admin_port=port, versions_per_model=3) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/admin/v1/models", headers=ADMIN, timeout=30.0) as client,
+    ):
+        yield running, client
+
+
+def ask(client: httpx.Client, change: str, status: int = 200, **body: Any) -> dict[str, Any]:
+    answer = client.post(f"/digits/{change}", json=body)
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_changes_are_written_in_force_and_told_by_whom(server: tuple[Server, httpx.Client], root: Path) -> None:
+    running, client = server
+
+    promoted = ask(client, "promote", version=1, wait_s=20, reason="3 is slower")
+    canary = ask(client, "canary", version=2, share=0.2, wait_s=20)
+
+    assert (promoted["in_force"], canary["in_force"]) == (True, True)
+    assert canary["document"]["canary"] == {"version": 2, "share": 0.2, "salt": ""}
+    shown = running.client.get("/v1/models/digits", headers=READER).json()
+    assert (shown["labels"]["stable"], shown["serving"]["canary"]) == ("1", {"version": "2", "share": 0.2})
+    state = client.get("/digits").json()
+    assert (state["versions"], state["document"]["generation"]) == ([1, 2, 3], canary["document"]["generation"])
+    written = {each["generation"]: each for each in client.get("/digits/history").json()}
+    first = written[promoted["document"]["generation"]]
+    assert (first["changed_by"], first["reason"]) == ("alice", "3 is slower")
+    program = call_saccade("rollout", "history", "digits", "--repository", str(root), "--json")
+    assert json.loads(program.stdout)[0]["generation"] == state["document"]["generation"]
+
+
+def test_every_change_has_a_route(server: tuple[Server, httpx.Client]) -> None:
+    _, client = server
+
+    assert ask(client, "promote", version=1)["document"]["labels"] == {"stable": 1}
+    assert ask(client, "label", label="trial", version=3)["document"]["labels"] == {"stable": 1, "trial": 3}
+    assert ask(client, "promote", label="trial")["document"]["labels"]["stable"] == 3
+    assert ask(client, "label", label="trial", version=None)["document"]["labels"] == {"stable": 3}
+    assert ask(client, "rollback")["document"]["labels"]["stable"] == 1
+    assert ask(client, "objective", objective_ms=200)["document"]["objective_ms"] == 200
+    assert ask(client, "shadow", version=2, sample=0.5)["document"]["shadow"] == {"version": 2, "sample": 0.5}
+    started = ask(client, "start", version=3, steps=[{"share": 0.1}, {"share": 0.5}])["document"]
+    assert (started["canary"]["version"], len(started["rollout"]["steps"])) == (3, 2)
+    assert ask(client, "canary", version=None)["document"]["rollout"] is None
+    assert ask(client, "promote", follow=True)["document"]["policy"] == "follow"
+    assert client.get("/digits/disagreements").json() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "body", "status", "reason"),
+    [
+        ("promote", {"version": 9}, 422, "has no version 9"),
+        ("promote", {"version": 1, "expected_generation": 0}, 409, "look again"),
+        ("promote", {"version": 1, "follow": True}, 422, "one of them"),
+        ("promote", {"version": "one"}, 422, "version: "),
+        ("promote", {"label": "nobody"}, 422, "has no label 'nobody'"),
+        ("canary", {"version": 2, "share": 1.5}, 422, "share: "),
+        ("canary", {"version": 2, "shares": 0.5}, 422, "shares: "),
+        ("label", {"label": "stable", "version": 1}, 422, "by a promotion or a rollback"),
+        ("start", {"version": 2, "steps": [{"share": 0.5}, {"share": 0.1}]}, 400, "must grow"),
+        ("unknown", {}, 404, "POST /admin/v1/models/digits/unknown"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words_and_changes_nothing(
+    server: tuple[Server, httpx.Client], change: str, body: dict[str, Any], status: int, reason: str
+) -> None:
+    _, client = server
+    ask(client, "promote", version=3)
+    before = client.get("/digits").json()["document"]
+
+    assert reason in ask(client, change, status, **body)["detail"]
+    assert client.get("/digits").json()["document"] == before
+
+
+def test_other_models_and_bodies_are_refused(server: tuple[Server, httpx.Client]) -> None:
+    _, client = server
+
+    unknown = client.post("/nobody/promote", json={"version": 1})
+    large = client.post("/digits/promote", content=b"{" + b" " * 70_000 + b"}")
+    endless = client.post("/digits/promote", content=iter([b"{}"]))
+    broken = client.post("/digits/promote", content=b"{", headers={"Content-Type": "application/json"})
+
+    assert (unknown.status_code, large.status_code, endless.status_code, broken.status_code) == (404, 413, 400, 422)
+
+
+def test_only_keys_of_scope_admin_on_the_port_of_its_own(server: tuple[Server, httpx.Client]) -> None:
+    running, client = server
+    url = f"{client.base_url}digits"
+
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, headers=READER).status_code == 403
+    assert httpx.post(f"{url}/promote", headers=READER, json={"version": 1}).status_code == 403
+    assert running.client.get("/admin/v1/models/digits", headers=ADMIN).status_code == 404
+    assert httpx.get(f"{str(client.base_url).partition('/admin')[0]}/v1/models", headers=ADMIN).status_code == 404
+
+
+def test_its_document_names_every_change(server: tuple[Server, httpx.Client]) -> None:
+    _, client = server
+
+    paths = client.get(f"{str(client.base_url).partition('models')[0]}openapi.json").json()["paths"]
+
+    assert {path.rpartition("/")[2] for path, methods in paths.items() if "post" in methods} == {
+        *("label", "canary", "objective", "promote", "rollback", "shadow", "start")
+    }
+
+
+def test_a_port_without_keys_refuses_to_start(root: Path) -> None:
+    done = call_saccade("serve", "--repository", str(root), "--backend", "fake", "--admin-port", "18999")
+
+    assert done.returncode != 0
+    assert "SACCADE_ADMIN_PORT needs SACCADE_API_KEYS_FILE" in done.stderr
