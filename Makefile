@@ -6,6 +6,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the cores
 LONELY := tests/api tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
+UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
 .PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
@@ -32,10 +33,10 @@ serve-fake: $(READY) ## the HTTP side without any runtime, for work on clients
 	SACCADE_BACKEND=fake .venv/bin/saccade serve
 
 test: $(READY) ## everything but what needs a GPU or minutes per test
-	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not gpu and not matrix and not slow" $(LONELY:%=--ignore=%)
-	$(PYTHON) -m pytest -m "not gpu and not matrix and not slow" $(LONELY)
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "$(UNMARKED)" $(LONELY:%=--ignore=%)
+	$(PYTHON) -m pytest -m "$(UNMARKED)" $(LONELY)
 
-test-slow: $(READY) ## tests that take minutes each
+test-slow: $(READY) ## tests that take minutes each; `make test UNMARKED="not gpu and not matrix"` runs them with the others
 	$(PYTHON) -m pytest -m "slow and not gpu and not matrix"
 
 test-matrix: $(READY) ## ten networks of every kind through the whole product: minutes
