@@ -41,7 +41,8 @@ A request's life
 A version's life
 1. `supervisor/repository_watch.py` lists the repository (`repository/open.py`), reads desired states
    (`supervisor/serving_documents.py`, `repository/serving_document.py`; `saccade rollout` and `api/http/admin.py`
-   write them, by the changes of `repository/serving_changes.py`), and verifies new versions (`repository/verify.py`). `supervisor/pins.py` checks before the start what a setting names.
+   write them, by `repository/serving_changes.py`), and verifies new versions (`repository/verify.py`).
+   `supervisor/pins.py` checks before the start what a setting names.
 2. All of this, what workers and API processes say, and what was decided about TensorRT plans (`supervisor/engines/`)
    is noted in `supervisor/observed.py`, in the types of `supervisor/state.py`, and wakes `supervisor/reconciler.py`.
 3. One turn of it decides. `supervisor/desired.py` is a pure function of the facts: `wanted.py` and `policy.py` say

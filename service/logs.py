@@ -1,7 +1,7 @@
 """Configures log events: each is one line on stderr, with fields. Promises: what cannot be written is lost, no more.
 
-Libraries that use `logging`, warnings and uncaught exceptions become events as well. What native code writes to stderr
-itself stays as it is.
+Libraries that use `logging`, warnings and uncaught exceptions become events as well. What native code of a worker
+writes to stderr itself becomes events of the supervisor (`ipc/native_lines.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,49 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
+_MINUTE_S = 60.0
 _LEVEL = logging.getLogger("saccade")  # holds the level of our own events, of this process
+
+
+@dataclass(slots=True)
+class _Kind:
+    since_s: float
+    logged: int = 0
+    more: int = 0  # since the last line
+
+
+class Sampler:
+    """Says which lines are logged: at most so many of a kind in a minute. Belongs to one thread."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._kinds: dict[str, _Kind] = {}  # the caller's, so they are few
+
+    def admitted(self, kind: str) -> int | None:
+        """How many of the kind were left out before this one; None when this one is left out as well."""
+        now_s = self._clock()
+        known = self._kinds.setdefault(kind, _Kind(now_s))
+        if now_s - known.since_s >= _MINUTE_S:
+            known.since_s, known.logged = now_s, 0
+        if known.logged >= self._per_minute:
+            known.more += 1
+            return None
+        known.logged += 1
+        more, known.more = known.more, 0
+        return more
+
+    def left_out(self, kind: str) -> int:
+        """How many of the kind were left out since the last line."""
+        return self._kinds[kind].more if kind in self._kinds else 0
 
 
 class _Stderr:

@@ -25,6 +25,7 @@ NOT_FINITE = (5, 5, 5)  # gives scores and boxes that are not numbers, as a divi
 SLOW = (9, 9, 9)  # makes the batch take SLOW_S
 HANG = (8, 8, 8)  # makes `infer` never return
 CRASH_ON_LOAD = b"crash on load"  # a file that begins like this kills the process that opens it
+NATIVE_LINES = b"native lines"  # a file that begins like this has each load write to stderr as native code does
 HANG_IN_WARM_UP = b"hang in warm-up"  # a file that begins like this never ends its first run
 # A file that begins like one of these warms up, and misbehaves with images whose first pixel is (any, 100, 200).
 CRASH_ON_ANSWER = b"crash on answer"
@@ -46,6 +47,8 @@ class FakeBackend:
         content = verified_bytes(request.file, request.sha256)
         if content.startswith(CRASH_ON_LOAD):
             os._exit(13)
+        if content.startswith(NATIVE_LINES):
+            os.write(2, b"".join(b"[cudnn] line %d\n" % number for number in range(200)) + b"the last words\n")
         cost = COST.match(content)
         self._content = content
         self._image_s = 0.0 if cost is None else float(cost["image"]) / 1000

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.messages import AnyMessage, Configure
+from saccade.service.ipc.native_lines import NativeLines
 from saccade.service.settings import MIB, Settings
 
 API_MODULE = "saccade.service.api.process"
@@ -32,6 +33,7 @@ class ChildSpec:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     socket_path: str
+    has_native_lines: bool = False  # what its native code writes to stderr becomes events here
 
 
 def inherited_environment() -> Mapping[str, str]:
@@ -56,6 +58,8 @@ class ChildProcess:
     async def start(cls, spec: ChildSpec, settings: Settings, on_message: Callable[[AnyMessage], None]) -> ChildProcess:
         """Starts the child and sends its settings."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stderr = await NativeLines.opened(spec.name) if spec.has_native_lines else None
+        log_fd = None if stderr is None else os.dup(2)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -64,13 +68,18 @@ class ChildProcess:
                 spec.module,
                 "--control-fd",
                 str(theirs.fileno()),
+                *(() if log_fd is None else ("--log-fd", str(log_fd))),
                 *spec.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                stderr=stderr,
+                pass_fds=(theirs.fileno(), *(() if log_fd is None else (log_fd,))),
                 env={**inherited_environment(), **spec.environment},
             )
         finally:
             theirs.close()
+            for descriptor in (stderr, log_fd):
+                if descriptor is not None:
+                    os.close(descriptor)
         protocol = FrameProtocol(on_message, lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
         protocol.send(Configure(settings.model_dump_json().encode(), spec.name, spec.socket_path))

@@ -184,7 +184,9 @@ class DeviceSupervision:
 
     def _spec(self) -> ChildSpec:
         socket_path = f"{self._socket_stem}-{self._restarts}.sock"
-        return ChildSpec(WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path)
+        return ChildSpec(
+            WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path, has_native_lines=True
+        )
 
     def _child_settings(self) -> Settings:
         return self._settings.model_copy(update={"device": inner_name(self.device)})

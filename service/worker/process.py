@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -269,8 +270,12 @@ def main() -> None:
     """Entry point of the child process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--log-fd", type=int, help="where events go; standard error is native code's alone then")
+    arguments = parser.parse_args()
+    if arguments.log_fd is not None:
+        sys.stderr = os.fdopen(arguments.log_fd, "w", buffering=1, errors="backslashreplace")
     ignore_terminal_signals()
-    code = uvloop.run(_main(parser.parse_args().control_fd))
+    code = uvloop.run(_main(arguments.control_fd))
     if code:
         os._exit(code)  # sys.exit could hang, because libraries clean up on a lost device
 
