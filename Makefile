@@ -4,8 +4,8 @@ export SACCADE_REPOSITORY ?= repository
 unexport PYTHONDONTWRITEBYTECODE # every process of a test would compile this package again
 PYTHON := .venv/bin/python
 READY := .venv/.ready
-SIDE_BY_SIDE := -n auto --dist loadfile # tests that start no servers share the cores
-LONELY := tests/api tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
+SIDE_BY_SIDE := -n auto --dist loadfile # all but servers under load share the cores
+LONELY := tests/process tests/pipeline/test_engine_serving.py # servers under load, one test at a time
 UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
