@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.images import red_png
 from tests.support.server import Server, call_saccade, running_server, wait_until
 from tests.support.traffic import flowing
 from tests.support.versions import publish_fake
@@ -135,3 +136,27 @@ def test_person_wins_over_the_rollout(server: Server, repository: Path) -> None:
     rollout(repository, "rollback", "1", "--url", server.base_url, "--wait")
 
     assert {"canary", "shadow", "rollout"} & document(repository).keys() == set()
+
+
+def test_servers_of_one_repository_judge_by_what_all_of_them_counted(
+    server: Server, repository: Path, tmp_path: Path
+) -> None:
+    publish_fake(repository, MODEL, 2)
+    (tmp_path / "second").mkdir()
+    with running_server(repository, tmp_path / "second") as second:
+        servers = (server, second)
+        rollout(
+            repository, "start", "2", "--steps", "50%,60%", "--sample", "0", "--min-requests", "80", "--min-time", "0"
+        )
+        for each in servers:
+            each.wait_state(MODEL, 2, "ready")
+            wait_until(lambda each=each: each.model(MODEL)["serving"], what="the document rules")  # type: ignore[misc]
+        for number in range(100):  # of 100, about half go to the canary: too few for one server alone
+            for each in servers:
+                assert each.predict(MODEL, red_png(number)).status_code == 200
+        wait_until(lambda: document(repository)["rollout"]["step"] == 1, 20.0, "the step goes on")
+
+    seen = int(document(repository)["reason"].partition(" ")[0])
+    counts = [path.name for path in (repository / MODEL / ".serving" / "counts").iterdir()]
+    assert 80 <= seen <= 200
+    assert len({name.partition("-")[2] for name in counts}) == 2

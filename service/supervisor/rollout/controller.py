@@ -1,12 +1,15 @@
 """Carries automatic rollouts on: one thin loop, which asks `decide.py` and writes the document as a person would.
 
 A document is replaced only if its generation is still the one that was judged, so that of two servers of a repository,
-or of a server and a person, one wins and the other looks again. Counts belong to one generation and begin anew with it.
+or of a server and a person, one wins and the other looks again. Counts belong to one generation and begin anew with it;
+servers of one repository tell each other theirs (`shared_counts.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import math
 import socket
 import time
 from collections.abc import Iterable
@@ -26,11 +29,13 @@ from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.repository_watch import RepositoryWatch
 from saccade.service.supervisor.rollout.decide import Arm, Decision, decide
+from saccade.service.supervisor.rollout.shared_counts import exchanged, this_server
 from saccade.service.supervisor.state import Ready, Refused, version_state
 
 log = structlog.get_logger()
 
 _PERIOD_S = 0.5  # as often as API processes tell their counts
+_EXCHANGE_PERIOD_S = 1.0
 _READ_ONLY = "SACCADE_SERVING_DIR rules, so the document is changed where it comes from"
 
 
@@ -41,8 +46,19 @@ class _Trial:
     generation: int
     began_s: float | None = None  # when the canary was ready
     arms: dict[int, Arm] = field(default_factory=dict)  # by version
+    elsewhere: dict[int, Arm] = field(default_factory=dict)  # what other servers of the repository counted
+    exchanged_s: float = -math.inf
+    is_alone: bool = False  # counts cannot be exchanged
     state: str = ""
     is_written: bool = False
+
+    def arm(self, version: int) -> Arm:
+        """Returns what all servers counted of a version."""
+        total = Arm()
+        for arms in (self.arms, self.elsewhere):
+            if version in arms:
+                total.add(arms[version])
+        return total
 
 
 class Rollouts:
@@ -53,6 +69,7 @@ class Rollouts:
         self._watch = watch
         self._observed = observed
         self._trials: dict[str, _Trial] = {}
+        self._name = this_server()
 
     def state(self, model: str) -> str:
         """Returns in words where the rollout of a model stands; empty without one."""
@@ -97,6 +114,7 @@ class Rollouts:
             trial = self._trials.get(model)
             if trial is None or trial.generation != document.generation:
                 trial = self._trials[model] = _Trial(document.generation)
+            await self._exchange(model, trial, now_s)
             decision = self._decision(model, document, trial, now_s)
             said = f"{decision.kind}: {decision.reason}"
             if said.partition(":")[0] != trial.state.partition(":")[0]:
@@ -105,6 +123,18 @@ class Rollouts:
             if decision.kind != "hold" and not trial.is_written:
                 trial.is_written = True
                 await self._write(model, document, decision)
+
+    async def _exchange(self, model: str, trial: _Trial, now_s: float) -> None:
+        if trial.is_alone or now_s - trial.exchanged_s < _EXCHANGE_PERIOD_S:
+            return
+        trial.exchanged_s = now_s
+        given = {version: copy.deepcopy(arm) for version, arm in trial.arms.items()}
+        place = (self._settings.repository, model, trial.generation, self._name)
+        try:
+            trial.elsewhere = await asyncio.to_thread(exchanged, *place, given)
+        except OSError as error:  # a read-only volume: this server judges by its own requests
+            trial.is_alone = True
+            log.info("rollout_counts_not_shared", model=model, generation=trial.generation, why=error.strerror)
 
     def _decision(self, model: str, document: ServingDocument, trial: _Trial, now_s: float) -> Decision:
         assert document.canary is not None  # a document with a rollout has one
@@ -123,7 +153,7 @@ class Rollouts:
             if not any(isinstance(state, Ready) for state in instances.values()):
                 return Decision("hold", f"version {key.version} is being loaded")
             trial.began_s = now_s
-        stable, canary = (trial.arms.get(number, Arm()) for number in (document.labels[STABLE], key.version))
+        stable, canary = (trial.arm(number) for number in (document.labels[STABLE], key.version))
         has_shadow = document.shadow is not None and document.shadow.version == key.version
         return decide(document.rollout, now_s - trial.began_s, stable, canary, has_shadow=has_shadow)
 

@@ -45,6 +45,14 @@ class Arm:
     def requests(self) -> int:
         return self.answered + self.errors
 
+    def add(self, other: Arm) -> None:
+        """Counts what another one counted, too."""
+        self.answered += other.answered
+        self.errors += other.errors
+        self.latencies.update(other.latencies)
+        self.compared += other.compared
+        self.agreement += other.agreement
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
