@@ -1,7 +1,7 @@
 """Configures log events: each is one line on stderr, with fields. Promises: what cannot be written is lost, no more.
 
 Libraries that use `logging`, warnings and uncaught exceptions become events as well. What native code of a worker
-writes to stderr itself becomes events of the supervisor (`ipc/native_lines.py`).
+writes to stderr itself becomes events of the supervisor (`supervisor/native_lines.py`).
 """
 
 from __future__ import annotations

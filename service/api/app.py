@@ -40,6 +40,7 @@ from saccade.service.api.http.oip.routes import OipParts, oip_router
 from saccade.service.api.http.openapi.document import openapi_document
 from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
+from saccade.service.api.http.shadow_routes import shadow_router
 from saccade.service.api.http.version_files import version_files_router
 from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
 from saccade.service.api.image_threads import ImageThreads
@@ -127,6 +128,7 @@ def build_api(
             app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
     app.include_router(model_router(catalog))
     app.include_router(version_files_router(catalog, settings.repository))
+    app.include_router(shadow_router(catalog, settings.repository, has_keys=settings.api_keys_file is not None))
 
     def reason_now() -> str | None:
         return not_ready_reason(catalog.snapshot, devices.is_connected, settings.pins)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from saccade.service.ipc.frames import FrameProtocol
 from saccade.service.ipc.messages import AnyMessage, Configure
-from saccade.service.ipc.native_lines import NativeLines
 from saccade.service.settings import MIB, Settings
 
 API_MODULE = "saccade.service.api.process"
@@ -33,7 +32,6 @@ class ChildSpec:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     socket_path: str
-    has_native_lines: bool = False  # what its native code writes to stderr becomes events here
 
 
 def inherited_environment() -> Mapping[str, str]:
@@ -55,11 +53,19 @@ class ChildProcess:
         self.name = name
 
     @classmethod
-    async def start(cls, spec: ChildSpec, settings: Settings, on_message: Callable[[AnyMessage], None]) -> ChildProcess:
-        """Starts the child and sends its settings."""
+    async def start(
+        cls,
+        spec: ChildSpec,
+        settings: Settings,
+        on_message: Callable[[AnyMessage], None],
+        native_stderr: int | None = None,
+    ) -> ChildProcess:
+        """Starts the child and sends its settings.
+
+        With `native_stderr`, a descriptor that is closed here, the child's standard error is there, but for its events.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        stderr = await NativeLines.opened(spec.name) if spec.has_native_lines else None
-        log_fd = None if stderr is None else os.dup(2)
+        log_fd = None if native_stderr is None else os.dup(2)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -71,13 +77,13 @@ class ChildProcess:
                 *(() if log_fd is None else ("--log-fd", str(log_fd))),
                 *spec.arguments,
                 stdin=asyncio.subprocess.DEVNULL,
-                stderr=stderr,
+                stderr=native_stderr,
                 pass_fds=(theirs.fileno(), *(() if log_fd is None else (log_fd,))),
                 env={**inherited_environment(), **spec.environment},
             )
         finally:
             theirs.close()
-            for descriptor in (stderr, log_fd):
+            for descriptor in (native_stderr, log_fd):
                 if descriptor is not None:
                     os.close(descriptor)
         protocol = FrameProtocol(on_message, lambda: None)

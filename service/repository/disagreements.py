@@ -81,6 +81,18 @@ def disagreements(repository: Path, model: str, now_s: float | None = None) -> l
     return found
 
 
+def kept_picture(repository: Path, found: Disagreement) -> bytes | None:
+    """Returns the picture's file as it was sent; None where it was not kept, or is gone by now."""
+    if not found.picture:
+        return None
+    parts = (_FOLDER, found.model, f"{found.stable}-{found.candidate}")
+    try:
+        with opened_directory(repository, parts) as directory:
+            return read_file(directory, Path(found.picture).name, _MOST_PICTURE_BYTES)
+    except OSError:
+        return None
+
+
 def _read(repository: Path, parts: tuple[str, ...], name: str) -> Disagreement | None:
     try:
         with opened_directory(repository, parts) as directory:

@@ -20,6 +20,7 @@ from saccade.service.ipc import messages
 from saccade.service.ipc.child_process import WORKER_MODULE, BackOff, ChildProcess, ChildSpec, inherited_environment
 from saccade.service.ipc.run_marker import Run, create, marker_path, present_run
 from saccade.service.settings import Settings
+from saccade.service.supervisor.native_lines import NativeLines
 
 log = structlog.get_logger()
 
@@ -99,7 +100,8 @@ class DeviceSupervision:
             started_s = time.monotonic()
             spec, out_of_memory = self._spec(), _memory_kills()
             create(marker_path(spec.socket_path))
-            worker = await ChildProcess.start(spec, self._child_settings(), self._receive)
+            stderr = await NativeLines.opened(spec.name)
+            worker = await ChildProcess.start(spec, self._child_settings(), self._receive, stderr)
             self._worker = worker
             if self._stop.is_set():  # the order to stop came while the worker was being started
                 worker.send(messages.Stop())
@@ -184,9 +186,7 @@ class DeviceSupervision:
 
     def _spec(self) -> ChildSpec:
         socket_path = f"{self._socket_stem}-{self._restarts}.sock"
-        return ChildSpec(
-            WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path, has_native_lines=True
-        )
+        return ChildSpec(WORKER_MODULE, f"worker-{self.device}", (), self._environment, socket_path)
 
     def _child_settings(self) -> Settings:
         return self._settings.model_copy(update={"device": inner_name(self.device)})

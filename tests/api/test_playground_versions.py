@@ -10,8 +10,9 @@ import pytest
 
 from saccade.models.contract.replay import REPLAY_FILE, replay_bytes
 from saccade.models.contract.specs import Task
+from saccade.service.repository.disagreements import Disagreement, keep_disagreement
 from tests.support.browser import CHROMIUM, Page, opened_tab
-from tests.support.server import Server, running_server
+from tests.support.server import Server, call_saccade, running_server
 from tests.support.versions import SIDE, manifest_for, publish, with_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in PATH")]
@@ -28,7 +29,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = np.zeros((3, SIDE, SIDE, 3), np.uint8)
     pictures[:, 0, 0, 0] = (51, 102, 153)
     files = {"model.onnx": b"weights", "report.html": b"<p>report", REPLAY_FILE: replay_bytes(pictures, {})}
-    for name, task in {"classifier": Task.CLASSIFY, "detector": Task.DETECT, "segmenter": Task.SEGMENT}.items():
+    tasks = {"classifier": Task.CLASSIFY, "detector": Task.DETECT, "segmenter": Task.SEGMENT, "shadowed": Task.CLASSIFY}
+    for name, task in tasks.items():
         for version in (1, 2):
             manifest = manifest_for(name, version, task, judged=(name, version) != ("detector", 2))
             if (name, version) == ("classifier", 2):
@@ -40,9 +42,23 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "keys").write_text(KEY, "ascii")
+    (folder / "keys").write_text(f"{KEY} scopes=predict,read,admin", "ascii")
     with running_server(repository, folder, **SETTINGS, api_keys_file=folder / "keys") as running:
         yield running
+
+
+def disagreement(number: int) -> Disagreement:
+    return Disagreement(
+        model="shadowed",
+        stable=1,
+        candidate=2,
+        request_id=f"id-{number}",
+        at="2026-11-29T20:00:00+00:00",
+        agreement=0.1 * number,
+        figures={},
+        stable_said="3",
+        candidate_said="5",
+    )
 
 
 @pytest.fixture
@@ -62,7 +78,7 @@ def test_unjudged_and_unsigned_versions_are_flagged(unlocked: Page) -> None:
             [...model.querySelectorAll(".flag")].map((flag) => flag.textContent))"""
     )
 
-    assert flags == [["unsigned"], ["unjudged", "unsigned"], ["unsigned"]]
+    assert flags == [["unsigned"], ["unjudged", "unsigned"], ["unsigned"], ["unsigned"]]
 
 
 def test_pictures_of_the_model_are_asked_about(unlocked: Page) -> None:
@@ -219,3 +235,23 @@ def test_mask_of_a_large_answer_is_drawn_in_a_tenth_of_a_second(unlocked: Page) 
     )
 
     assert milliseconds <= 100
+
+
+def test_what_a_shadow_said_otherwise_stands_side_by_side(
+    unlocked: Page, server: Server, repository: Path, image: Path
+) -> None:
+    for number, picture in enumerate((image.read_bytes(), None)):
+        keep_disagreement(repository, disagreement(number), picture)
+    for change in (("promote", "shadowed", "1"), ("shadow", "shadowed", "2")):
+        assert call_saccade("rollout", *change, "--repository", str(repository)).returncode == 0
+    unlocked.choose_model("shadowed")
+    unlocked.wait_for("!document.getElementById('disagreements').hidden")
+
+    unlocked.press("disagreements")
+    unlocked.wait_for(ANSWERED)
+
+    assert unlocked.evaluate("[document.getElementById('target').value, document.getElementById('rival').value]") == [
+        "version:1",
+        "version:2",
+    ]
+    assert unlocked.evaluate("document.getElementById('canvas').getAttribute('aria-label')").startswith("3 became 5")

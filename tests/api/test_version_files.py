@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from saccade.models.contract.replay import REPLAY_FILE, replay_bytes
+from saccade.service.repository.disagreements import Disagreement, keep_disagreement
 from tests.support.images import red_of
 from tests.support.problems import is_problem
 from tests.support.server import Server, running_server
@@ -100,3 +101,34 @@ def test_keys_guard_them(repository: Path, tmp_path: Path) -> None:
             is_problem(locked.client.get(f"{OF_VERSION}/{path}"), 401)
             given = locked.client.get(f"{OF_VERSION}/{path}", headers={"Authorization": "Bearer the-key"})
             assert given.status_code == 200
+
+
+def test_disagreements_of_a_shadow_are_for_admins_alone(repository: Path, tmp_path: Path) -> None:
+    path = "/v1/models/shown/disagreements"
+    (tmp_path / "keys").write_text("reader\nadmin scopes=read,admin\n", "ascii")
+    found = Disagreement(
+        model="shown",
+        stable=1,
+        candidate=2,
+        request_id="id-1",
+        at="2026-11-29T20:00:00+00:00",
+        agreement=0.25,
+        figures={},
+        stable_said="3",
+        candidate_said="5",
+    )
+    keep_disagreement(repository, found, b"the file as it was sent")
+    with running_server(repository, tmp_path, api_keys_file=tmp_path / "keys") as locked:
+        is_problem(locked.client.get(path), 401)
+        is_problem(locked.client.get(path, headers={"Authorization": "Bearer reader"}), 403)
+        admin = {"Authorization": "Bearer admin"}
+        is_problem(locked.client.get("/v1/models/nobody/disagreements", headers=admin), 404)
+        (shown,) = locked.client.get(path, headers=admin).json()
+    assert (shown["stable"], shown["candidate"], shown["agreement"]) == ("1", "2", 0.25)
+    assert base64.b64decode(shown["picture"]["b64"]) == b"the file as it was sent"
+
+
+def test_disagreements_are_shown_to_nobody_where_there_are_no_keys(server: Server) -> None:
+    refused = is_problem(server.client.get("/v1/models/classifier/disagreements"), 403)
+
+    assert "SACCADE_API_KEYS_FILE" in refused["detail"]

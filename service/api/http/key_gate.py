@@ -29,6 +29,8 @@ def scope_needed(method: str, path: str, open_without_key: frozenset[str]) -> Sc
         return None
     if method == "POST" and path.startswith("/v2/repository/models/"):
         return Scope.ADMIN
+    if path.startswith("/v1/models/") and path.endswith("/disagreements"):
+        return Scope.ADMIN
     is_open = (METRICS in open_without_key and path == "/metrics") or (
         DOCS in open_without_key and (path == "/" or path.startswith(_PAGES))
     )

@@ -30,6 +30,19 @@ class Samples(BaseModel):
     images: list[ImageInput]
 
 
+class ShadowDisagreement(BaseModel):
+    """An image to which the stable version and its shadow gave different answers."""
+
+    stable: str
+    candidate: str
+    agreement: float = Field(description="0 to 1")
+    stable_said: str
+    candidate_said: str
+    at: str = Field(description="ISO 8601, UTC")
+    request_id: str
+    picture: ImageInput | None = Field(description="null unless SACCADE_SHADOW_PICTURES keeps pictures")
+
+
 class PredictParameters(BaseModel):
     """As in the query, where each must have the same value if it is in both."""
 

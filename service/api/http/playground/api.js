@@ -1,5 +1,6 @@
 // Talks to the server. Promises: every failure is a ProblemError; the key leaves only in the Authorization header.
 
+const SHOWN_DISAGREEMENTS = 8; // at once, within the images of one request
 const RAW_TYPES = ["image/jpeg", "image/png", "image/webp", "image/bmp"];
 
 /** A problem document (RFC 9457), from the server or made here when there was no answer. */
@@ -58,10 +59,27 @@ export function predictPath(target, parameters) {
 /** The pictures that travel with a version, as files. */
 export async function samplesOf(model, version, key) {
   const { images } = await fetchJson(`${versionPath(model, version)}/samples`, { headers: authorization(key) });
-  return images.map(({ b64 }, index) => {
-    const bytes = Uint8Array.from(atob(b64), (character) => character.charCodeAt(0));
-    return new File([bytes], `sample-${index + 1}.png`, { type: "image/png" });
-  });
+  return images.map(({ b64 }, index) => fileOf(b64, `sample-${index + 1}.png`, "image/png"));
+}
+
+/** The pictures on which a shadow disagreed, as {stable, candidate, files}: of the newest pair of versions, worst first. */
+export async function disagreementsOf(model, key) {
+  const path = `v1/models/${encodeURIComponent(model)}/disagreements`;
+  const kept = (await fetchJson(path, { headers: authorization(key) })).filter(({ picture }) => picture);
+  if (kept.length === 0) {
+    throw new ProblemError({
+      title: "No pictures",
+      detail: "None was kept: SACCADE_SHADOW_PICTURES=true keeps those on which the shadow disagrees most.",
+    });
+  }
+  const [{ stable, candidate }] = kept;
+  const ofPair = kept.filter((each) => each.stable === stable && each.candidate === candidate).slice(0, SHOWN_DISAGREEMENTS);
+  const files = ofPair.map(({ picture, stable_said: one, candidate_said: other }) => fileOf(picture.b64, `${one} became ${other}`, ""));
+  return { stable, candidate, files };
+}
+
+function fileOf(base64, name, type) {
+  return new File([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], name, { type });
 }
 
 export function reportPath(model, version) {

@@ -1,6 +1,6 @@
 // The page's story: know the models, take images, ask, show the answer. Promises: keys and images stay in memory.
 
-import { listModels, metricsText, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
+import { disagreementsOf, listModels, metricsText, predict, ProblemError, readiness, reportFile, samplesOf } from "./api.js";
 import { differencesOf } from "./compare.js";
 import { drawScene, maskDifference, maskLayers, sampleImage } from "./drawing.js";
 import { linePoints, wireLoad } from "./load.js";
@@ -82,6 +82,7 @@ function showModel() {
   // The sample shows digits; a model of anything else has nothing to say about it.
   const hasSamples = model ? sampledVersion(model, byId("target").value) !== null : false;
   byId("samples").hidden = !hasSamples;
+  byId("disagreements").hidden = !model?.serving?.shadow;
   byId("sample").hidden = hasSamples || ![..."0123456789"].every((digit) => model?.class_labels.includes(digit));
   showSendButton();
 }
@@ -344,6 +345,13 @@ async function takeSamples() {
   await takeImages(await samplesOf(model.name, sampledVersion(model, byId("target").value), byId("key").value));
 }
 
+async function takeDisagreements() {
+  const { stable, candidate, files } = await disagreementsOf(state.modelName, byId("key").value);
+  byId("target").value = `version:${stable}`;
+  byId("rival").value = `version:${candidate}`;
+  await takeImages(files);
+}
+
 async function takeSample() {
   await takeImages([await sampleImage(currentModel()?.task === "classify" ? 1 : 6)]);
 }
@@ -373,7 +381,7 @@ function wire() {
   byId("copy").addEventListener("click", () => copyText(byId("curl"), byId("copy")));
   byId("raw-fold").addEventListener("toggle", showRaw);
 
-  wireSources({ takeImages, takeSamples, takeSample, showProblem: (error) => showProblem(error, "source"), hasImages: () => state.images.length > 0 });
+  wireSources({ takeImages, takeSamples, takeDisagreements, takeSample, showProblem: (error) => showProblem(error, "source"), hasImages: () => state.images.length > 0 });
   new ResizeObserver(showScene).observe(byId("drop"));
 }
 

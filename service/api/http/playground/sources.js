@@ -5,7 +5,7 @@ import { closeCamera, openCamera, pictureOf } from "./camera.js";
 const byId = (id) => document.getElementById(id);
 
 /** Wires every source of the page to `takeImages`; `page` has the functions named below. */
-export function wireSources({ takeImages, takeSamples, takeSample, showProblem, hasImages }) {
+export function wireSources({ takeImages, takeSamples, takeDisagreements, takeSample, showProblem, hasImages }) {
   const orProblem = (act) => () => act().catch(showProblem);
 
   function showCamera(isOpen) {
@@ -39,6 +39,7 @@ export function wireSources({ takeImages, takeSamples, takeSample, showProblem, 
     await takeImages(files);
   });
   byId("samples").addEventListener("click", orProblem(takeSamples));
+  byId("disagreements").addEventListener("click", orProblem(takeDisagreements));
   byId("sample").addEventListener("click", orProblem(takeSample));
   byId("camera").addEventListener("click", orProblem(useCamera));
   byId("shoot").addEventListener("click", orProblem(shoot));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from saccade.service.ipc.native_lines import PER_MINUTE, NativeLines
+from saccade.service.supervisor.native_lines import PER_MINUTE, NativeLines
 
 Said = list[tuple[str, str, int]]
 
