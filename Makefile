@@ -9,7 +9,7 @@ LONELY := tests/process tests/pipeline/test_engine_serving.py # servers under lo
 UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ test-matrix: $(READY) ## ten networks of every kind through the whole product: m
 
 matrix: $(READY) ## every network of the matrix into tests/matrix/RESULTS.md: an hour, resumable
 	$(PYTHON) -m tests.matrix
+
+matrix-ultralytics: $(READY) ## our answers beside Ultralytics' own into tests/matrix/ULTRALYTICS.md: an hour, 6 GB, resumable
+	$(PYTHON) -m tests.matrix.ultralytics --setup
+	$(PYTHON) -m tests.matrix.ultralytics --run $(MATRIX_ULTRALYTICS)
 
 test-quick: $(READY) ## unit, contract and architecture tests: seconds
 	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not gpu and not slow" tests/unit tests/contract tests/architecture

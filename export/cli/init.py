@@ -50,8 +50,12 @@ class NewRecipe:
     findings: tuple[SettledWord, ...] = ()  # for ONNX files: each word that was settled, and where it comes from
 
 
-def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: Path) -> NewRecipe:
+def write_recipe(
+    checkpoint: Path | None, source: str | None, data: Path, out: Path, *, is_unlabelled: bool = False
+) -> NewRecipe:
     """Writes source, weights and data to `out`, and labels when only the data names them; the source knows the rest.
+
+    is_unlabelled: also writes that nobody judges the answers, since the pictures have no labels.
 
     An existing recipe is updated: source, weights, data and lines that `init` wrote are replaced, and the user's own
     lines stay. Raises RecipeError when `out` is no recipe or what it says contradicts the source, SourceError when no
@@ -64,6 +68,8 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
     spec = _spec(source)
     before = existing_text(out)
     document = _document(checkpoint, source, spec, data, out.parent)
+    if is_unlabelled:
+        document["gate"] = {"mode": "parity"}
     lines = {key: line(key, value) for key, value in document.items()}
     findings: tuple[SettledWord, ...] = ()
     if spec.kind == "onnx" and checkpoint is not None:
@@ -83,6 +89,8 @@ def write_recipe(checkpoint: Path | None, source: str | None, data: Path, out: P
         labels = _data_labels(data, table, new.loaded.recipe)
         if labels is not None:
             new = _written(lines | {"labels": line("labels", labels)}, before, out)
+        if is_unlabelled and new.loaded.recipe.gate.mode != "parity":
+            raise RecipeError(f"{out} has a `gate` of its own: add `mode: parity` to it, or leave --unlabelled out")
         return replace(new, findings=findings)
     except (ExportError, SaccadeError) as error:
         if before is None and isinstance(error, RecipeError) and MISSING in str(error):

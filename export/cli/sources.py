@@ -27,11 +27,19 @@ _ORIGINS = {
 @click.option("--data", type=FILE, required=True, help="your pictures: a folder per label, or one per split")
 @click.option("--source", help="library/name, where the checkpoint does not say it")
 @click.option("--out", type=FILE, default="recipe.yaml", show_default=True, help="recipe to write")
+@click.option("--unlabelled", is_flag=True, help="nobody labelled the pictures: what is published says unjudged")
 @click.option("--measure/--no-measure", default=True, help="propose limits by running the network on tuning pictures")
 @click.option("--show", is_flag=True, help="also write a page with the first pictures and the answers drawn on them")
 @options.as_json
 def init(
-    checkpoint: Path | None, data: Path, source: str | None, out: Path, measure: bool, show: bool, as_json: bool
+    checkpoint: Path | None,
+    data: Path,
+    source: str | None,
+    out: Path,
+    unlabelled: bool,
+    measure: bool,
+    show: bool,
+    as_json: bool,
 ) -> None:
     """Writes the recipe for CHECKPOINT, or updates it, and says what was understood.
 
@@ -39,7 +47,7 @@ def init(
     """
     from saccade.export.cli.init import summary, with_proposal, write_page, write_recipe
 
-    new = write_recipe(checkpoint, source, data, out)
+    new = write_recipe(checkpoint, source, data, out, is_unlabelled=unlabelled)
     proposed: tuple[str, ...] = ()
     if measure:
         new, proposed = with_proposal(new, out)

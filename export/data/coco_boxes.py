@@ -125,7 +125,8 @@ def _coco_path(root: Path) -> Path:
             return root / name
     raise DataRefused(
         f"cannot read {root / COCO_FILES[0]}: detection data is COCO's {COCO_FILES[0]} or Roboflow's "
-        f"{COCO_FILES[1]} in each split, or YOLO's data.yaml above them"
+        f"{COCO_FILES[1]} in each split, or YOLO's data.yaml above them; pictures that nobody labelled need "
+        "`gate: {mode: parity}` in the recipe (`saccade-export init --unlabelled` writes it)"
     )
 
 

@@ -10,5 +10,7 @@
    `photographs.py` has real ones, and `own_answers.py` holds what was published to them. `draw.py` draws networks
    at random.
 
+7. `ultralytics/` holds one library's networks to its own `predict`, in an environment of its own.
+
 `python -m tests.matrix` (`make matrix`) runs it; `networks/` holds two networks that only it takes.
 """

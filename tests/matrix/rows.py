@@ -134,7 +134,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def row_key(entry: Entry) -> str:
     """Changes with the entry, with any source file of ours and with any library's version."""
-    text = f"{entry!r}\0{tool_versions()!r}\0{_source_digest()}"
+    text = f"{entry!r}\0{tool_versions()!r}\0{source_digest()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -149,7 +149,7 @@ def has_plan_tool() -> bool:
 
 
 @cache
-def _source_digest() -> str:
+def source_digest() -> str:
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):

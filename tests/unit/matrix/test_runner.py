@@ -39,7 +39,7 @@ def test_row_holds_until_its_key_changes(monkeypatch: pytest.MonkeyPatch) -> Non
     known = {ENTRY.id: _row()}
     assert outdated([ENTRY], known) == []
     assert outdated([ENTRY], {}) == [ENTRY]
-    monkeypatch.setattr(rows_module, "_source_digest", lambda: "changed")
+    monkeypatch.setattr(rows_module, "source_digest", lambda: "changed")
     assert outdated([ENTRY], known) == [ENTRY]
 
 
