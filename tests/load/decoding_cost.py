@@ -2,13 +2,16 @@
 
 FILE is a detector's ONNX file that `saccade-export init` recognises, such as one that Ultralytics exported. Its deploy
 graph (bytes in, answers out) and the file itself (floats in, raw rows out) take turns in ONNX Runtime on the same
-pictures; the difference is normalisation, decoding, suppression and selection.
+pictures; the difference is normalisation, decoding, suppression and selection. Two figures say how far a run can be
+trusted: the interval of the cost, and how far the middle half of each side's turns lie apart. With `--processor` it is
+processor time of all threads, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +62,18 @@ def deploy_graph(file: Path, pictures: Sequence[Path], work: Path) -> tuple[Path
     return made.file(MODEL_FILE), store.split(loaded, "test").images
 
 
+def cost_lines(seconds: NDArray[np.float64], batch: int) -> list[str]:
+    """What the deploy graph (column 0) takes more than the bare one (column 1), over turns (rows) of one batch."""
+    figure = speed_ratio(seconds, batch)
+    cost, low, high = (100 * (1 / ratio - 1) for ratio in (figure.ratio, figure.ci_high, figure.ci_low))
+    lines = [f"decoding adds {cost:.1f} % ({low:.1f} % to {high:.1f} %) over {len(seconds)} turns"]
+    for name, column in zip(("deploy", "bare"), seconds.T, strict=True):
+        first, middle, third = np.percentile(1e3 * column, [25, 50, 75])
+        spread = 100 * (third - first) / middle
+        lines.append(f"{name}: {middle:.1f} ms a batch ({first:.1f} to {third:.1f}, middle half {spread:.1f} % apart)")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
@@ -68,6 +83,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--processor", action="store_true", help="processor time instead of wall time")
     parser.add_argument("--keep", type=Path, help="where to write the deploy graph")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +99,12 @@ def main() -> None:
     batch = np.resize(images, (given.batch, *images.shape[1:]))
     floats, name = bare_images(batch), bare.get_inputs()[0].name
     runs = (lambda: deploy.run(None, {"images": batch}), lambda: bare.run(None, {name: floats}))
-    figure = speed_ratio(seconds_per_run(runs, given.turns, float("inf")), given.batch)
+    clock = time.process_time if given.processor else time.perf_counter
+    seconds = seconds_per_run(runs, given.turns, float("inf"), clock)
     counts = deploy.run(["counts"], {"images": batch})[0]
-    print(f"{given.file.name}, batch {given.batch}, {given.threads} threads, {counts.tolist()} objects: {figure}")
+    kind = "processor time" if given.processor else "wall time"
+    print(f"{given.file.name}, batch {given.batch}, {given.threads} threads, {kind}, {counts.tolist()} objects")
+    print(*cost_lines(seconds, given.batch), sep="\n")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if fnmatch(f"{entry.id}/{form}", given.only)
             and (given.again or (entry.id, form) not in rows or rows[entry.id, form].key != key_of(entry, form))
         )
-        for row in rows_of(entry, given.work, forms) if forms else ():
+        for row in rows_of(entry, given.work, forms, is_published=not given.graph_only) if forms else ():
             rows[row.id, row.form] = row
             save(given.results, rows)
             print(_told(row), file=sys.stderr, flush=True)
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--setup", action="store_true", help="makes the library's environment and the pictures")
     parser.add_argument("--run", action="store_true", help="rows that do not hold any more")
     parser.add_argument("--only", default="*", help="NETWORK/FORM that matches, such as 'yolo26n*/static'")
+    parser.add_argument("--graph-only", action="store_true", help="neither `run` nor a server; the rows say so")
     parser.add_argument("--again", action="store_true", help="also rows that still hold")
     parser.add_argument("--work", type=Path, default=WORK, help="environment, networks, pictures")
     parser.add_argument("--results", type=Path, default=RESULTS, help="of ultralytics.json and ULTRALYTICS.md")

@@ -46,7 +46,7 @@ class Row(Frozen):
     worst_score: float | None = None  # largest difference of a matched score
     worst_mask_iou: float | None = None
     worst: tuple[Worst, ...] = ()
-    published: str = ""  # the variant whose file was compared
+    published: str = ""  # the variant whose file was compared; empty: the deploy graph before `run` judges it
     served: str = ""  # what a server's answers were beside that file
     seconds: float = 0.0
     failure: str = ""

@@ -26,7 +26,8 @@ them; the trained networks are judged by the labels of drawn scenes.
   a twin of the same class with IoU 0.99, a score within 0.01 and, for masks, a mask IoU of 0.98. For `-cls`:
   first classes.
 - **surplus**: our boxes that the library lacks, other than within 0.01 of the threshold.
-- **served**: answers over HTTP beside those of the published file, same pictures.
+- **served**: answers over HTTP beside those of the published file, same pictures. Where it says "not run", the deploy
+  graph was compared, and `run` and a server were left out (`--graph-only`).
 - **agrees**: 99 % of theirs are ours too and nothing is surplus; first classes all equal, scores within 0.01.
 
 Networks that are not trained have seeded weights whose heads are given real spread
@@ -61,7 +62,7 @@ def _cells(entry: Entry, form: str, row: Row | None) -> list[str]:
         "" if row.task == "classify" else f"{row.worst_iou:.4f}",
         f"{row.worst_score:.4f}",
         "" if row.worst_mask_iou is None else f"{row.worst_mask_iou:.4f}",
-        row.served,
+        row.served or "not run",
         "yes" if row.agrees else "**no**",
     ]
 
