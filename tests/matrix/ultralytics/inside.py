@@ -123,10 +123,11 @@ def on_picture(mask: np.ndarray[Any, Any], shape: tuple[int, int]) -> np.ndarray
     def positions(length: int, whole: int) -> np.ndarray[Any, Any]:
         inner = round(length * ratio)
         before = round((whole - inner) / 2 - 0.1)  # as the library's LetterBox rounds
-        places = before + np.floor((np.arange(length) + 0.5) * inner / length).astype(int)
+        places: np.ndarray[Any, Any] = before + np.floor((np.arange(length) + 0.5) * inner / length).astype(int)
         return places
 
-    return mask[np.ix_(positions(height, mask.shape[0]), positions(width, mask.shape[1]))]
+    moved: np.ndarray[Any, Any] = mask[np.ix_(positions(height, mask.shape[0]), positions(width, mask.shape[1]))]
+    return moved
 
 
 def run_lengths(mask: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def rows_of(entry: Entry, work: Path, forms: Sequence[Form], *, is_published: bo
     except subprocess.CalledProcessError as error:
         failure = _last_line(error)
     for form in forms:
-        start, facts = time.monotonic(), {"failure": failure}
+        start = time.monotonic()
+        facts: dict[str, Any] = {"failure": failure}
         try:
             if not failure:
                 facts = figures(entry, form, work, is_published=is_published)

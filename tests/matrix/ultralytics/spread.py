@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def give_spread(network: nn.Module, images: Tensor) -> None:
     """Side effect: changes the network's statistics and the last layers of its heads. images: (n, 3, h, w), 0 to 1."""
     network.eval()
     measure_statistics(network, images)
-    head = network.model[-1]  # type: ignore[index]
+    head: Any = network.model[-1]  # type: ignore[index]
     if hasattr(head, "linear"):
         spread_layers([head.linear], images, network, _CLASS_SPREAD)
         return
@@ -39,7 +40,7 @@ def give_spread(network: nn.Module, images: Tensor) -> None:
         spread_layers(last_layers(boxes), images, network, _BIN_SPREAD if has_bins else _SIDE_SPREAD)
         if not has_bins:
             for layer in last_layers(boxes):
-                layer.bias += _SIDE_MEAN
+                bias_of(layer).add_(_SIDE_MEAN)
         spread_classes(last_layers(classes), images, network)
         if (masks := getattr(head, f"{prefix}cv4", None)) is not None:
             spread_layers(last_layers(masks), images, network, _MASK_SPREAD)
@@ -75,7 +76,8 @@ def spread_classes(layers: Sequence[nn.Conv2d], images: Tensor, network: nn.Modu
     factor = _LOGITS_ABOVE / (best.max() - passing)
     for layer in layers:
         layer.weight *= factor
-        layer.bias.copy_((layer.bias - passing) * factor + math.log(_THRESHOLD / (1 - _THRESHOLD)))  # type: ignore[union-attr]
+        bias = bias_of(layer)
+        bias.copy_((bias - passing) * factor + math.log(_THRESHOLD / (1 - _THRESHOLD)))
 
 
 def forget_pictures(layers: Sequence[nn.Conv2d], images: Tensor, network: nn.Module) -> None:
@@ -86,6 +88,12 @@ def forget_pictures(layers: Sequence[nn.Conv2d], images: Tensor, network: nn.Mod
         directions = torch.linalg.svd(features - features.mean(0), full_matrices=False).Vh[: len(features) - 1]
         weight = layer.weight.flatten(1)
         layer.weight.copy_((weight - weight @ directions.T @ directions).view_as(layer.weight))
+
+
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The last layers of heads have one."""
+    assert layer.bias is not None
+    return layer.bias
 
 
 def spread_layers(
