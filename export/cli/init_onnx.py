@@ -111,10 +111,12 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
         lines["outputs"] = line("outputs", _plain(words), _mark(outputs))
     inputs = {each.word: each for each in found.findings if each.origin == "assumed"}
     if "value_range" in inputs:
-        low, high = found.words.value_range or (0.0, 1.0)
-        lines["value_range"] = line("value_range", [low, high], "assumed: what black and white become")
+        mean, std = found.normalisation.mean[0], found.normalisation.std[0]
+        ends = [round(-mean / std, 6) + 0.0, round((1.0 - mean) / std, 6)]
+        lines["value_range"] = line("value_range", ends, "assumed: what black and white become")
     if "preprocess" in inputs and found.preprocess is not None:
-        facts = {"fit": found.preprocess.fit, "channel_order": found.preprocess.channel_order}
+        facts = found.preprocess.model_dump(mode="json", exclude={"width", "height"}, exclude_defaults=True)
+        facts = {"fit": found.preprocess.fit, "channel_order": found.preprocess.channel_order, **facts}
         lines["preprocess"] = line("preprocess", facts, "assumed: the file does not say how pictures are resized")
     return lines
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AGREEING = 0.98  # share of boxes that must be what they claim
+_SUM_SLACK = 1e-2  # of a sum of many probabilities in float16
 _LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
 
 
@@ -45,3 +46,10 @@ def holds_positions(scores: NDArray[Any]) -> bool:
     least, most = scores.min((0, 1)), scores.max((0, 1))
     is_share = (least >= 0.0) & (most <= 1.0)
     return bool(is_share.any() and (np.abs(scores).max((0, 1)) > _LARGEST_SCORE).any())
+
+
+def sum_to_one(values: NDArray[Any], axis: int) -> bool:
+    """Whether each row is a choice among several: not negative, with the sum 1."""
+    if not values.size or values.shape[axis] < 2 or values.min() < 0:
+        return False
+    return bool(np.abs(values.astype(np.float64).sum(axis) - 1.0).max() <= _SUM_SLACK)

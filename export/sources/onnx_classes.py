@@ -34,6 +34,11 @@ def score_kind(
         if given == "probabilities" and not _in_unit_range(output):
             raise SourceError(f"{file}: outputs.scores: probabilities, but {output} has values outside of 0..1")
         return given, "said", "by the recipe"
+    if found == "logits" and is_single and len(output.shape) == 3:
+        raise SourceError(
+            f"{file}: {output} is one raw number per pixel: for a foreground write `outputs: {{scores: sigmoid}}`; "
+            "depth and other amounts per pixel are not served"
+        )
     if found == "logits" and is_single:
         raise SourceError(
             f"{file}: {output} is one raw number, and a softmax of one class is always 1; write "

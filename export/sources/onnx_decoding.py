@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.export.network import RawForm, Suppression
-from saccade.export.sources.onnx_fits import YOLOX_STRIDES
+from saccade.export.sources.onnx_fits import yolox_grid
 from saccade.export.sources.onnx_words import OutputWords, SuppressionWords
 
 _SCORE_FLOOR = 0.001  # rows below it are no candidates for suppression
@@ -181,10 +181,5 @@ def detection_decoding(words: OutputWords, columns: int, classes: int, size: tup
 
 
 def _grid(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    cells, strides = [], []
-    for stride in YOLOX_STRIDES:
-        rows, columns = torch.arange(size[1] // stride), torch.arange(size[0] // stride)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        cells.append(torch.stack([x.flatten(), y.flatten()], 1).float())
-        strides.append(torch.full((len(cells[-1]), 1), float(stride)))
-    return torch.cat(cells), torch.cat(strides)
+    cells, strides = yolox_grid(size)
+    return torch.from_numpy(cells), torch.from_numpy(strides)

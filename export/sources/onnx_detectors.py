@@ -9,14 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_box_values import AGREEING, has_logarithmic_sizes, have_no_area, is_end2end
-from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, YOLOX_STRIDES, grid_anchors, grid_counts, origin_of_rows
+from saccade.export.sources.onnx_box_values import AGREEING, have_no_area, is_end2end
+from saccade.export.sources.onnx_fits import (
+    ANCHORS_PER_CELL,
+    ASK,
+    count_from_cells,
+    ensure_no_background,
+    ensure_yolox_grid,
+    grid_counts,
+    origin_of_rows,
+)
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
 from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
 
 MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
 _MASK_COEFFICIENTS = 32
 _YOLOV5_IOU = 0.45  # the overlap at which YOLOv5's detect.py suppresses
+_YOLOX_SUPPRESSION = SuppressionWords(iou=0.45, per_class=False)  # of its demo for ONNX files
 _RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
 
 Found = tuple[str, object, Origin, str]  # word, value, origin, why
@@ -81,7 +90,7 @@ class _Reading:
             return "boxes", "said", f"by the shapes of {self._listed()}"
         (output,) = self.outputs
         if len(output.shape) != 2 or None in output.shape:
-            raise SourceError(f"{self.signs.file} is no detector that is known by its output {output}; {_ASK}")
+            raise SourceError(f"{self.signs.file} is no detector that is known by its output {output}; {ASK}")
         rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
         facts = self.signs.ultralytics
         if facts is not None:
@@ -91,8 +100,8 @@ class _Reading:
             return "end2end", origin, why
         if rows < columns:
             return "yolov8-seg" if self.coefficients else "yolov8", origin, why
-        if has_logarithmic_sizes(output.values):
-            return "yolox", "found", "negative sizes, so they are logarithms, on a grid of strides 8, 16 and 32"
+        if count_from_cells(self.signs, output):
+            return "yolox", "found", "boxes count from their cells, on a grid of strides 8, 16 and 32"
         return "yolov5", origin, why
 
     def _ultralytics_layout(
@@ -109,19 +118,19 @@ class _Reading:
                 return "end2end", "said", why
             raise SourceError(
                 f"{self.signs.file} contradicts itself: its metadata says that boxes are suppressed already, and "
-                f"{output} has no rows of {6 + self.coefficients} numbers; export it again, or {_ASK}"
+                f"{output} has no rows of {6 + self.coefficients} numbers; export it again, or {ASK}"
             )
         if wanted is not None and rows != wanted:
             raise SourceError(
                 f"{self.signs.file} contradicts itself: its metadata names {len(facts.names or ())} classes, which "
-                f"takes {wanted} rows, and {output} has {rows}; export it again, or {_ASK}"
+                f"takes {wanted} rows, and {output} has {rows}; export it again, or {ASK}"
             )
         size = self.signs.size
         counts = grid_counts(size)
         if counts and columns not in counts:
             raise SourceError(
                 f"{self.signs.file} contradicts itself: pictures of {size[0]}x{size[1]} have {counts[0]} anchors at "  # type: ignore[index]  # counts are empty without a size
-                f"strides 8, 16 and 32, and {output} has {columns}; export it again, or {_ASK}"
+                f"strides 8, 16 and 32, and {output} has {columns}; export it again, or {ASK}"
             )
         return "yolov8-seg" if self.coefficients else "yolov8", "said", why
 
@@ -129,7 +138,7 @@ class _Reading:
         if columns != 5 + classes + self.coefficients:
             raise SourceError(
                 f"{self.signs.file} contradicts itself: its metadata names {classes} classes, which takes "
-                f"{5 + classes + self.coefficients} columns in YOLOv5's layout, and {output} has {columns}; {_ASK}"
+                f"{5 + classes + self.coefficients} columns in YOLOv5's layout, and {output} has {columns}; {ASK}"
             )
         return "yolov5", "said", f"by the file: YOLOv5, {classes} names, {output}"
 
@@ -146,6 +155,8 @@ class _Reading:
             )
         if layout == "end2end":
             return self._end2end(output)
+        if layout == "yolox":
+            ensure_yolox_grid(self.signs, output)
         objectness, classes = self._objectness(layout, output, width)
         values = self._table(output, is_turned)
         boxes = None if values is None else values[..., :4]
@@ -158,11 +169,9 @@ class _Reading:
             "boxes": kind,
             "units": "pixels" if layout == "yolox" else self._units(boxes),
             "scores": self._scores(scores),
-            "suppression": self._suppression(),
+            "suppression": self._suppression(layout),
             "names": (output.tensor.name,),
         }
-        if layout == "yolox":
-            self._ensure_yolox_grid(output)
         return self._detector(words, classes)
 
     def _end2end(self, output: OutputSign) -> Detector:
@@ -171,7 +180,7 @@ class _Reading:
         if output.values is not None and not is_end2end(output.values, is_declared=self.signs.ultralytics is not None):
             raise SourceError(
                 f"{self.signs.file}: {output} has rows of 6 numbers, which are not x1 y1 x2 y2, a score in 0..1 and a "
-                f"whole class number; {_ASK}"
+                f"whole class number; {ASK}"
             )
         facts = self.signs.ultralytics
         classes = self.labels if facts is None or facts.names is None else len(facts.names)
@@ -235,6 +244,8 @@ class _Reading:
         """Settles boxes with separate scores."""
         boxes, scores, ids = self._parts()
         columns = boxes.shape[1]
+        if columns == 4 and self.given.scores is None:
+            ensure_no_background(self.signs, scores)
         classes: int | None = self.labels
         if columns == 4 and ids is None:
             classes = scores.shape[1]
@@ -249,7 +260,7 @@ class _Reading:
             "boxes": self._corners(None if values is None else values[..., :4], "xyxy"),
             "units": self._units(None if values is None else values[..., :4]),
             "scores": self._scores(kind),
-            "suppression": self.given.suppression or ("none" if is_finished else self._suppression()),
+            "suppression": self.given.suppression or ("none" if is_finished else self._suppression("boxes")),
             "names": tuple(each.tensor.name for each in (boxes, scores if columns == 4 else None, ids) if each),
         }
         return self._detector(words, classes)
@@ -284,7 +295,7 @@ class _Reading:
             if not fitting:
                 raise SourceError(
                     f"{self.signs.file}: {output} has room for {classes[True]} classes with objectness or "
-                    f"{classes[False]} without; there are {self.labels} labels. Write the file's `labels`, or {_ASK}"
+                    f"{classes[False]} without; there are {self.labels} labels. Write the file's `labels`, or {ASK}"
                 )
             chosen = fitting[0]
             self.findings.append(("outputs.objectness", chosen, "found", f"{width} numbers for {self.labels} labels"))
@@ -296,7 +307,7 @@ class _Reading:
         if self.labels not in (None, classes[chosen]):
             raise SourceError(
                 f"{self.signs.file}: {output} as layout {layout} has {classes[chosen]} classes; there are "
-                f"{self.labels} labels. Write the file's `labels`, or {_ASK}"
+                f"{self.labels} labels. Write the file's `labels`, or {ASK}"
             )
         return chosen, classes[chosen]
 
@@ -321,7 +332,7 @@ class _Reading:
         else:
             raise SourceError(
                 f"{self.signs.file}: its boxes are neither corners (x2 is left of x1) nor centres with sizes (some are "
-                f"negative); {_ASK}"
+                f"negative); {ASK}"
             )
         self.findings.append(("outputs.boxes", found, "found", "by order and sign of the four numbers"))
         return found
@@ -349,29 +360,27 @@ class _Reading:
             return self.given.scores
         if scores is None:
             return self._assumed("outputs.scores", "probabilities")
+        if not is_unit and scores.min() >= 0:
+            raise SourceError(
+                f"{self.signs.file}: what would be scores reaches {scores.max():.4g} and is never negative, so it is "
+                f"neither probabilities nor raw scores; {ASK}"
+            )
         found = "probabilities" if is_unit else "sigmoid"
         span = f"from {scores.min():.3g} to {scores.max():.3g}" if scores.size else "none"
         self.findings.append(("outputs.scores", found, "found", f"values {span}"))
         return found
 
-    def _suppression(self) -> SuppressionWords | Literal["none"]:
+    def _suppression(self, layout: Layout) -> SuppressionWords | Literal["none"]:
         if self.given.suppression is not None:
             return self.given.suppression
         facts = self.signs.ultralytics
         is_said = facts is not None
         words = SuppressionWords(iou=_YOLOV5_IOU) if facts is not None and facts.is_yolov5 else SuppressionWords()
+        words = _YOLOX_SUPPRESSION if facts is None and layout == "yolox" else words
         origin: Origin = "said" if is_said else "assumed"
         why = "by the file: what Ultralytics predicts with" if is_said else "the file says nothing of it"
         self.findings.append(("outputs.suppression", words.model_dump(), origin, why))
         return words
-
-    def _ensure_yolox_grid(self, output: OutputSign) -> None:
-        size = self.signs.size
-        if size is None or output.shape[0] != grid_anchors(size, YOLOX_STRIDES):
-            raise SourceError(
-                f"{self.signs.file}: layout yolox needs one row per cell of strides 8, 16 and 32, found {output} for "
-                f"pictures of {size}; {_ASK}"
-            )
 
     def _assumed(self, word: str, value: str) -> str:
         self.findings.append(
@@ -388,6 +397,3 @@ class _Reading:
 
     def _listed(self) -> str:
         return "; ".join(str(output) for output in self.outputs)
-
-
-_ASK = "write outputs.layout, and in `outputs` what its numbers mean"

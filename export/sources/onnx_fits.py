@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_box_values import holds_positions, is_class_first, is_end2end
+from saccade.export.sources.onnx_box_values import (
+    has_logarithmic_sizes,
+    holds_positions,
+    is_class_first,
+    is_end2end,
+    sum_to_one,
+)
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import PreprocessSpec, Task
 
 _WANTED = {
     Task.CLASSIFY: "one output of scores, float (batch, classes)",
@@ -15,8 +24,30 @@ _WANTED = {
 }
 
 YOLOX_STRIDES = (8, 16, 32)
+# As YOLOX's own programs make pictures, since its release 0.1.1.
+YOLOX_PIXELS = PreprocessSpec(
+    width=1,
+    height=1,
+    fit="letterbox",
+    rounding="floor_each",
+    anchor="top_left",
+    resample="opencv",
+    antialias=False,
+    channel_order="bgr",
+)
+ASK = "write outputs.layout, and in `outputs` what its numbers mean"
 ANCHORS_PER_CELL = 3  # of YOLOv3 to v7
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))  # plain, -p6, -p2, -tiny
+_STRIDES = (
+    (8, 16, 32),
+    (8, 16, 32, 64),  # -p6
+    (4, 8, 16, 32),  # -p2
+    (16, 32),  # -tiny
+    (8, 16),
+    (8, 16, 32, 64, 128),
+)
+_OFFSETS = 5.0  # cells; centres that are counted from their cells stay within it
+_LARGEST_SHARE = 1.5  # of the picture; sizes beyond it are no shares
+_FOLLOWING = 0.5  # correlation of centres with the cells that they belong to
 _END2END_ROWS = 1000
 
 
@@ -39,6 +70,19 @@ def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
             return len(shape) == 2
 
 
+def ensure_rows_are_pictures(signs: FileSigns, output: OutputSign) -> None:
+    """Raises SourceError for an output that does not begin with the batch, as declared or as it ran."""
+    declared = output.tensor.shape[0] if output.tensor.shape else None
+    found, pictures = None if output.values is None else len(output.values), len(signs.pictures)
+    if declared in (None, 1) and found in (None, pictures):
+        return
+    said = f"{found} rows for {pictures} pictures" if declared in (None, 1) else f"{declared} rows"
+    raise SourceError(
+        f"{signs.file}: output {output.tensor} has {said}, whatever the pictures are; a network whose outputs begin "
+        "with the batch is served, such as (batch, classes)"
+    )
+
+
 def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
     """Raises SourceError for rows that look like a layout by their shape, and hold other numbers than it has."""
     if output.values is None or output.values.ndim != 3:
@@ -56,15 +100,52 @@ def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
         )
 
 
+def ensure_yolox_grid(signs: FileSigns, output: OutputSign) -> None:
+    """Raises SourceError for rows that are not one per cell."""
+    if signs.size is None or output.shape[0] != grid_anchors(signs.size, YOLOX_STRIDES):
+        raise SourceError(
+            f"{signs.file}: layout yolox needs one row per cell of strides 8, 16 and 32, found {output} for pictures "
+            f"of {signs.size}; {ASK}"
+        )
+
+
+def ensure_no_background(signs: FileSigns, scores: OutputSign) -> None:
+    """Raises SourceError for scores whose rows sum to 1: one of the columns is no class but the background."""
+    values = scores.values
+    if values is not None and values.ndim == 3 and sum_to_one(values, 2):
+        raise SourceError(
+            f"{signs.file}: every row of {scores} sums to 1, so one of its columns is the background, as SSD networks "
+            "have it, and would be answered as a class; export the network without that column, or write "
+            "`outputs: {layout: boxes, scores: probabilities}` if all are classes"
+        )
+
+
 def grid_counts(size: tuple[int, int] | None) -> list[int]:
     """The cells of the grids that YOLO networks have over pictures of (width, height)."""
     return [] if size is None else [grid_anchors(size, strides) for strides in _STRIDES]
+
+
+def count_from_cells(signs: FileSigns, output: OutputSign) -> bool:
+    """Whether rows of cx cy w h are YOLOX's own, which its users decode: offsets from cells, logarithms of sizes."""
+    values = output.values
+    if has_logarithmic_sizes(values):
+        return True
+    if values is None or signs.size is None or values.shape[1] != grid_anchors(signs.size, YOLOX_STRIDES):
+        return False
+    centres, sizes = values[..., :2], values[..., 2:4]
+    if np.abs(centres).max() > _OFFSETS or (sizes.min() >= 0 and sizes.max() <= _LARGEST_SHARE):
+        return False
+    cells, strides = yolox_grid(signs.size)
+    places = np.broadcast_to((cells * strides)[None], centres.shape)
+    likeness = [np.corrcoef(centres[..., axis].ravel(), places[..., axis].ravel())[0, 1] for axis in range(2)]
+    return not min(likeness) >= _FOLLOWING
 
 
 def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) -> tuple[Origin, str]:
     """How one tensor (rows, numbers) of known shape tells a detector, and why.
 
     A shape says so where it has as many rows as YOLO's grids have anchors over such pictures, one or three per cell.
+    Raises SourceError for other shapes over pictures of a known size.
     """
     rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
     if columns == 6 + coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
@@ -72,11 +153,23 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
     anchors, size = max(rows, columns), signs.size
     if any(anchors in (count, ANCHORS_PER_CELL * count) for count in grid_counts(size)):
         return "said", f"by the shape of {output}"
-    pictures = "pictures of an unknown size" if size is None else f"pictures of {size[0]}x{size[1]}"
-    return "assumed", f"from the shape of {output} alone: {pictures} have another number of anchors in YOLO networks"
+    if size is not None:
+        raise SourceError(
+            f"{signs.file} is no detector that is known: {output} has no row for each cell, or three for each, of a "
+            f"YOLO network over pictures of {size[0]}x{size[1]}; write outputs.layout if its rows are boxes"
+        )
+    return "assumed", f"from the shape of {output} alone: pictures of another size than is known may fit it"
 
 
 def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:
     """Returns the number of cells of all levels, for (width, height)."""
     width, height = size
     return sum((width // stride) * (height // stride) for stride in strides)
+
+
+def yolox_grid(size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the cells (anchors, 2) x y and their strides (anchors, 1) in pixels, for (width, height)."""
+    width, height = size
+    rows = [(x, y, stride) for stride in YOLOX_STRIDES for y in range(height // stride) for x in range(width // stride)]
+    table = np.array(rows, np.float32).reshape(-1, 3)
+    return table[:, :2].copy(), table[:, 2:].copy()

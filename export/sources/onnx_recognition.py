@@ -12,10 +12,17 @@ from saccade.export.errors import SourceError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
-from saccade.export.sources.onnx_fits import ensure_outputs_fit, ensure_rows_are_known, origin_of_rows
+from saccade.export.sources.onnx_fits import (
+    YOLOX_PIXELS,
+    ensure_outputs_fit,
+    ensure_rows_are_known,
+    ensure_rows_are_pictures,
+    origin_of_rows,
+)
 from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, UltralyticsFacts, task_of_shapes
-from saccade.export.sources.onnx_words import FileWords, OutputWords
+from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind
+from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
@@ -50,13 +57,6 @@ class Recognition:
     preprocess: PreprocessSpec | None
     normalisation: Normalisation
     findings: tuple[SettledWord, ...]
-
-
-class Unrecognised(SourceError):
-    """The outputs do not tell the task; facts about the input are known all the same."""
-
-    preprocess: PreprocessSpec | None = None
-    normalisation: Normalisation | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def recognised(
         case Task.DETECT | Task.INSTANCES:
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
     names = _labels(facts, classes, settled, words, notes)
-    preprocess, normalisation, input_words = _input(signs, given, settled, notes)
+    preprocess, normalisation, input_words = _input(signs, given, settled, notes, words.layout)
     return Recognition(
         spec, names, given.model_copy(update={**input_words, "outputs": words}), preprocess, normalisation,
         tuple(notes.findings),
@@ -152,11 +152,7 @@ def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     for output in chosen:
         if output.values is not None and output.values.dtype.kind == "f" and not _is_finite(output.values):
             raise SourceError(f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture")
-        if output.tensor.shape and output.tensor.shape[0] not in (None, 1):
-            raise SourceError(
-                f"{signs.file}: output {output.tensor} has {output.tensor.shape[0]} rows, whatever the pictures are; a "
-                "network whose outputs begin with the batch is served, such as (batch, classes)"
-            )
+        ensure_rows_are_pictures(signs, output)
     return chosen
 
 
@@ -216,10 +212,14 @@ def _task_of(
             "...}` for a detector (layouts: yolov5, yolov8, yolov8-seg, yolox, end2end, detr, boxes), or name the one "
             "output of a classifier or segmenter"
         )
+    ensure_no_other_kind(signs, outputs, shown)
     origin: Origin = "said"
     why = f"by the shape of {'; '.join(str(output) for output in outputs)}"
     if shown is Task.DETECT and len(outputs) == 1:
+        ensure_rows_are_known(signs, outputs[0])
         origin, why = origin_of_rows(signs, outputs[0])
+    if shown is Task.SEGMENT and 1 in outputs[0].shape:
+        origin, why = "assumed", f"from the shape of {outputs[0]}: taken for a foreground"
     notes.add("task", shown.value, origin, why)
     return shown
 
@@ -343,7 +343,7 @@ def _labels(
 
 
 def _input(
-    signs: FileSigns, given: FileWords, task: Task, notes: _Notes
+    signs: FileSigns, given: FileWords, task: Task, notes: _Notes, layout: Layout | None = None
 ) -> tuple[PreprocessSpec | None, Normalisation, dict[str, Any]]:
     signature, facts = signs.signature, signs.ultralytics
     shape = f"by the shape of input {signature.images}"
@@ -359,14 +359,18 @@ def _input(
         found = signs.pixels.value_range
         low, high = notes.settle("value_range", given.value_range, found, from_file, signs.pixels.range_why)
     else:
-        low, high = notes.settle("value_range", given.value_range, (0.0, 1.0), origin, why)
+        usual = (0.0, 255.0) if layout == "yolox" and facts is None else (0.0, 1.0)
+        why = "as YOLOX's own programs do; the file does not say it" if usual[1] > 1.0 else why
+        low, high = notes.settle("value_range", given.value_range, usual, origin, why)
     mean, std = (0.0 - low) / (high - low), 1.0 / (high - low)
     normalisation = Normalisation(mean=(mean,) * 3, std=(std,) * 3)
     words = {"input_layout": signature.layout, "channels": signature.channels}
     if signs.size is None:
         return None, normalisation, words
     width, height = signs.size
-    if facts is None:
+    if facts is None and layout == "yolox":
+        preprocess = YOLOX_PIXELS.model_copy(update={"width": width, "height": height})
+    elif facts is None:
         order = signs.pixels.channel_order or "rgb"
         preprocess = PreprocessSpec(width=width, height=height, fit="stretch", channel_order=order)
     elif task is Task.CLASSIFY:

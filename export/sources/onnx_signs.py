@@ -75,6 +75,8 @@ class FileSigns:
     ultralytics: UltralyticsFacts | None
     quantized: QuantizedWeights | None  # None: its weights are float
     size: tuple[int, int] | None  # width, height
+    probed: tuple[int, int]  # width, height at which it ran; a guess where the size is not known
+    pictures: NDArray[np.uint8]  # (count, height, width, 3) RGB that it ran on
     exporter: tuple[str, bool, str] | None = None  # as in `exporter_of`
     pixels: PixelFacts = field(default_factory=PixelFacts)
 
@@ -102,11 +104,14 @@ def signs_of(
         words = words if is_known else words.model_copy(update={"value_range": pixels.value_range})
     said = None if ultralytics is None or ultralytics.imgsz is None else (ultralytics.imgsz[1], ultralytics.imgsz[0])
     found = signature.size or size or said
-    probed = found or (_OPEN_SIDE, _OPEN_SIDE)
+    probed = found or _guessed_size(signature)
     given = list(pictures) or _generated(*probed)
     is_letterboxed = ultralytics is not None and ultralytics.task != "classify"
     order = pixels.channel_order or "rgb"
-    values = _values(path, signature, words, given, probed, order, is_letterboxed=is_letterboxed)
+    fit: Literal["letterbox", "stretch"] = "letterbox" if is_letterboxed else "stretch"
+    spec = PreprocessSpec(width=probed[0], height=probed[1], fit=fit, channel_order=order)
+    seen = np.stack([preprocess(picture, spec) for picture in given])
+    values = _values(path, signature, words, seen)
     producers = {name: node for node in model.graph.node for name in node.output}
     ends = {value.name: _made_by(value.name, producers) for value in model.graph.output}
     return FileSigns(
@@ -119,6 +124,8 @@ def signs_of(
         ultralytics=ultralytics,
         quantized=quantized_weights(model),
         size=found,
+        probed=probed,
+        pictures=seen,
         exporter=exporter_of(model),
         pixels=pixels,
     )
@@ -183,20 +190,17 @@ def _literal(file: str, key: str, metadata: Mapping[str, str]) -> Any:
         raise SourceError(f"{file}: its metadata {key!r} cannot be read: {metadata[key][:60]!r}") from error
 
 
+def _guessed_size(signature: OnnxSignature) -> tuple[int, int]:
+    """(width, height) of the sides that the file fixes, and a usual one for the others."""
+    height, width = signature.images.shape[2:] if signature.layout == "nchw" else signature.images.shape[1:3]
+    return width or _OPEN_SIDE, height or _OPEN_SIDE
+
+
 def _values(
-    path: Path,
-    signature: OnnxSignature,
-    words: FileWords,
-    pictures: Sequence[Picture],
-    size: tuple[int, int],
-    order: Literal["rgb", "bgr"],
-    *,
-    is_letterboxed: bool,
+    path: Path, signature: OnnxSignature, words: FileWords, pictures: NDArray[np.uint8]
 ) -> list[NDArray[Any]] | None:
     """Every output for the pictures; None when the file cannot run at this size."""
-    fit: Literal["letterbox", "stretch"] = "letterbox" if is_letterboxed else "stretch"
-    spec = PreprocessSpec(width=size[0], height=size[1], fit=fit, channel_order=order)
-    pixels = np.stack([preprocess(picture, spec) for picture in pictures]).astype(np.float32)
+    pixels = pictures.astype(np.float32)
     if signature.channels == 1:
         pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32)
     low, high = words.value_range or (0.0, 1.0)
@@ -210,7 +214,8 @@ def _values(
         if signature.size is None:
             return None  # the size was a guess, which such a file need not take
         reason = str(error).partition("\n")[0]
-        raise SourceError(f"{path.name} cannot be run on a picture of {size[0]}x{size[1]}: {reason}") from error
+        width, height = pictures.shape[2], pictures.shape[1]
+        raise SourceError(f"{path.name} cannot be run on a picture of {width}x{height}: {reason}") from error
 
 
 def _generated(width: int, height: int) -> list[Picture]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from saccade.export.sources.onnx_recognition import Unrecognised, recognised
+from saccade.export.sources.onnx_recognition import recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
+from saccade.export.sources.onnx_unserved import Unrecognised
 from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
 
