@@ -118,7 +118,7 @@ def recognised(
             spec, classes, words = _segmenter(signs, outputs, given, known, notes)
         case Task.DETECT | Task.INSTANCES:
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
-    names = _labels(facts, classes, settled, words, notes)
+    names = _labels(signs, classes, settled, words, notes)
     preprocess, normalisation, input_words = _input(signs, given, settled, notes, words.layout)
     return Recognition(
         spec, names, given.model_copy(update={**input_words, "outputs": words}), preprocess, normalisation,
@@ -330,11 +330,18 @@ def _only(signs: FileSigns, outputs: tuple[OutputSign, ...], task: str) -> Outpu
 
 
 def _labels(
-    facts: UltralyticsFacts | None, classes: int | None, task: Task, words: OutputWords, notes: _Notes
+    signs: FileSigns, classes: int | None, task: Task, words: OutputWords, notes: _Notes
 ) -> tuple[str, ...] | None:
-    if facts is not None and facts.names is not None:
-        notes.add("labels", f"{len(facts.names)}: {', '.join(facts.names[:3])}", "said", "by the file's metadata")
-        return facts.names
+    facts = signs.ultralytics
+    said = (signs.labels if task is Task.CLASSIFY else None) if facts is None else facts.names
+    if facts is None and said is not None and len(said) != classes:
+        raise SourceError(
+            f"{signs.file} contradicts itself: its metadata names {len(said)} classes ({', '.join(said[:3])}), and its "
+            f"output has {classes}; export it again"
+        )
+    if said is not None:
+        notes.add("labels", f"{len(said)}: {', '.join(said[:3])}", "said", "by the file's metadata")
+        return said
     if classes is None:
         return None
     if task is Task.SEGMENT and words.threshold is not None:

@@ -23,6 +23,7 @@ from saccade.models.contract.specs import PreprocessSpec, Task
 
 Picture = NDArray[np.uint8]  # (height, width, 3) RGB, any size
 _OPEN_SIDE = 256  # pixels, where neither the file nor its metadata fixes the size
+_LABELS_KEY = "character"  # a label per line, as RapidOCR's tools write them into files that PaddlePaddle made
 _GENERATED = 2  # pictures, where the caller has none
 # Operators that move or copy numbers: what stands before them decides what the numbers are.
 _CARRIERS = frozenset(("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "Dropout"))
@@ -79,6 +80,7 @@ class FileSigns:
     pictures: NDArray[np.uint8]  # (count, height, width, 3) RGB that it ran on
     exporter: tuple[str, bool, str] | None = None  # as in `exporter_of`
     pixels: PixelFacts = field(default_factory=PixelFacts)
+    labels: tuple[str, ...] | None = None  # of metadata, where no exporter's own rule is known
 
 
 def signs_of(
@@ -128,6 +130,7 @@ def signs_of(
         pictures=seen,
         exporter=exporter_of(model),
         pixels=pixels,
+        labels=tuple(metadata[_LABELS_KEY].strip("\n").split("\n")) if metadata.get(_LABELS_KEY) else None,
     )
 
 

@@ -30,6 +30,8 @@ def write_pictures(trained: TrainedFile, folder: Path) -> None:
 def _pictures(trained: TrainedFile, rng: Generator, folder: Path, name: str) -> Iterator[tuple[Path, Image.Image]]:
     label = trained.labels[int(name) % len(trained.labels)]
     match trained.pictures:
+        case "pages" if "background" not in trained.labels:
+            yield folder / f"{name}.jpg", _page(rng)[0]
         case "pages":
             picture, mask = _page(rng)
             yield folder / "images" / f"{name}.jpg", picture

@@ -236,6 +236,19 @@ _TRAINED: tuple[Entry, ...] = (
     _trained(trained.PAGE_ORIENTATION, Task.CLASSIFY, (320, 320), fit="letterbox", pad_value=255),
     _trained(trained.OPEN_NSFW, Task.CLASSIFY, (224, 224), fit="crop", resize_to=[256, 256], channel_order="bgr"),
     _trained(trained.ISNET, Task.SEGMENT, (1024, 1024), fit="stretch"),
+    _trained(trained.TURNED_PAGE, Task.CLASSIFY, (224, 224), fit="crop", shortest_edge=256, channel_order="bgr"),
+    _trained(trained.TUMOR, Task.CLASSIFY, (240, 240), fit="stretch", resample="bicubic"),
+    _trained(trained.CAPTCHA_DETECTOR, Task.DETECT, (416, 416)),  # the rest is known by its kind
+    _trained(
+        trained.BODY_PARTS,
+        Task.DETECT,
+        (320, 320),
+        fit="letterbox",
+        anchor="top_left",
+        pad_value=0,
+        channel_order="bgr",  # its own code swaps red and blue twice
+        **{"resample": "opencv", "antialias": False},
+    ),
 )
 
 # Drawn at random by `draw.py` (seed 14) and written down before any of them was run.

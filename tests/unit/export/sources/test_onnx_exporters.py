@@ -205,3 +205,12 @@ def test_text_and_maps_of_custom_vision_are_refused_in_one_sentence(tmp_path: Pa
 
     with pytest.raises(SourceError, match="ZipMap"):
         recognition(tmp_path / "n.onnx")
+
+
+def test_labels_of_paddle_s_tools_are_taken_and_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
+    good = classifier(tmp_path / "good.onnx", metadata={"character": "0\n90\n180"})
+    bad = classifier(tmp_path / "bad.onnx", metadata={"character": "0\n180"})
+
+    assert recognition(good).labels == ("0", "90", "180")
+    with pytest.raises(SourceError, match=r"its metadata names 2 classes \(0, 180\), and its output has 3"):
+        recognition(bad)
