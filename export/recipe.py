@@ -203,10 +203,7 @@ class Recipe(Frozen):
         for number, label in enumerate(self.labels):
             if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
                 raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
-        if self.task.top_k > len(self.labels):
-            raise ValueError(f"top_k {self.task.top_k} exceeds the {len(self.labels)} labels")
-        if self.task.multi_label and self.task.top_k != len(self.labels):
-            raise ValueError("task.multi_label answers every label above score_threshold: leave top_k out")
+        self.task.ensure_fits(len(self.labels))
         return self
 
 

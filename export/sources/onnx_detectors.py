@@ -14,12 +14,15 @@ from saccade.export.sources.onnx_fits import (
     ANCHORS_PER_CELL,
     ASK,
     count_from_cells,
+    ensure_ids_are_labels,
     ensure_no_background,
+    ensure_same_rows,
     ensure_yolox_grid,
     grid_counts,
     origin_of_rows,
 )
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
+from saccade.export.sources.onnx_ultralytics import ultralytics_layout
 from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
 
 MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
@@ -92,9 +95,8 @@ class _Reading:
         if len(output.shape) != 2 or None in output.shape:
             raise SourceError(f"{self.signs.file} is no detector that is known by its output {output}; {ASK}")
         rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
-        facts = self.signs.ultralytics
-        if facts is not None:
-            return self._ultralytics_layout(output, rows, columns, facts.is_end2end)
+        if self.signs.ultralytics is not None:
+            return ultralytics_layout(self.signs, self.signs.ultralytics, output, self.coefficients)
         origin, why = origin_of_rows(self.signs, output, self.coefficients)
         if origin == "found":
             return "end2end", origin, why
@@ -103,44 +105,6 @@ class _Reading:
         if count_from_cells(self.signs, output):
             return "yolox", "found", "boxes count from their cells, on a grid of strides 8, 16 and 32"
         return "yolov5", origin, why
-
-    def _ultralytics_layout(
-        self, output: OutputSign, rows: int, columns: int, is_end2end: bool
-    ) -> tuple[Layout, Origin, str]:
-        facts = self.signs.ultralytics
-        assert facts is not None
-        if facts.is_yolov5:
-            return self._yolov5_layout(output, columns, len(facts.names or ()))
-        why = f"by the file: Ultralytics, task {facts.task}, {output}"
-        wanted = None if facts.names is None else 4 + len(facts.names) + self.coefficients
-        if is_end2end:
-            if columns == 6 + self.coefficients:
-                return "end2end", "said", why
-            raise SourceError(
-                f"{self.signs.file} contradicts itself: its metadata says that boxes are suppressed already, and "
-                f"{output} has no rows of {6 + self.coefficients} numbers; export it again, or {ASK}"
-            )
-        if wanted is not None and rows != wanted:
-            raise SourceError(
-                f"{self.signs.file} contradicts itself: its metadata names {len(facts.names or ())} classes, which "
-                f"takes {wanted} rows, and {output} has {rows}; export it again, or {ASK}"
-            )
-        size = self.signs.size
-        counts = grid_counts(size)
-        if counts and columns not in counts:
-            raise SourceError(
-                f"{self.signs.file} contradicts itself: pictures of {size[0]}x{size[1]} have {counts[0]} anchors at "  # type: ignore[index]  # counts are empty without a size
-                f"strides 8, 16 and 32, and {output} has {columns}; export it again, or {ASK}"
-            )
-        return "yolov8-seg" if self.coefficients else "yolov8", "said", why
-
-    def _yolov5_layout(self, output: OutputSign, columns: int, classes: int) -> tuple[Layout, Origin, str]:
-        if columns != 5 + classes + self.coefficients:
-            raise SourceError(
-                f"{self.signs.file} contradicts itself: its metadata names {classes} classes, which takes "
-                f"{5 + classes + self.coefficients} columns in YOLOv5's layout, and {output} has {columns}; {ASK}"
-            )
-        return "yolov5", "said", f"by the file: YOLOv5, {classes} names, {output}"
 
     def rows(self, layout: Layout) -> Detector:
         """Settles one tensor that holds boxes and scores."""
@@ -216,6 +180,7 @@ class _Reading:
                 f"{self.signs.file}: layout detr reads logits (queries, classes) and boxes (queries, 4), found "
                 f"{self._listed()}"
             )
+        ensure_same_rows(self.signs, (logits, boxes))
         columns = logits.shape[1]
         kind = self.given.scores
         if kind is None:
@@ -243,6 +208,9 @@ class _Reading:
     def boxes(self) -> Detector:
         """Settles boxes with separate scores."""
         boxes, scores, ids = self._parts()
+        ensure_same_rows(self.signs, self.outputs)
+        if ids is not None:
+            ensure_ids_are_labels(self.signs, ids, self.labels)
         columns = boxes.shape[1]
         if columns == 4 and self.given.scores is None:
             ensure_no_background(self.signs, scores)

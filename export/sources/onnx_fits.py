@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,6 +74,8 @@ def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
 
 def ensure_rows_are_pictures(signs: FileSigns, output: OutputSign) -> None:
     """Raises SourceError for an output that does not begin with the batch, as declared or as it ran."""
+    if 0 in (output.shape[-1:] if len(output.shape) < 3 else output.shape):
+        raise SourceError(f"{signs.file}: output {output} holds no numbers, so there is no class to answer")
     declared = output.tensor.shape[0] if output.tensor.shape else None
     found, pictures = None if output.values is None else len(output.values), len(signs.pictures)
     if declared in (None, 1) and found in (None, pictures):
@@ -107,6 +111,23 @@ def ensure_yolox_grid(signs: FileSigns, output: OutputSign) -> None:
             f"{signs.file}: layout yolox needs one row per cell of strides 8, 16 and 32, found {output} for pictures "
             f"of {signs.size}; {ASK}"
         )
+
+
+def ensure_same_rows(signs: FileSigns, outputs: Sequence[OutputSign]) -> None:
+    """Raises SourceError where boxes, scores and class ids are of different numbers of rows."""
+    if len({output.shape[0] for output in outputs} - {None}) > 1:
+        listed = "; ".join(str(output) for output in outputs)
+        raise SourceError(f"{signs.file} contradicts itself: {listed} have different numbers of rows; {ASK}")
+
+
+def ensure_ids_are_labels(signs: FileSigns, ids: OutputSign, labels: int | None) -> None:
+    """Raises SourceError for a class id that no label has; -1 marks a row of no box."""
+    if ids.values is None or not ids.values.size:
+        return
+    least, most = int(ids.values.min()), int(ids.values.max())
+    if least < -1 or (labels is not None and most >= labels):
+        wrong = least if least < -1 else most
+        raise SourceError(f"{signs.file}: {ids} answers class {wrong}, and labels are {labels or 'counted from 0'}")
 
 
 def ensure_no_background(signs: FileSigns, scores: OutputSign) -> None:

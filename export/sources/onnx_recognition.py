@@ -14,13 +14,15 @@ from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
 from saccade.export.sources.onnx_fits import (
     YOLOX_PIXELS,
+    ensure_ids_are_labels,
     ensure_outputs_fit,
     ensure_rows_are_known,
     ensure_rows_are_pictures,
     origin_of_rows,
 )
 from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
-from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, UltralyticsFacts, task_of_shapes
+from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, task_of_shapes
+from saccade.export.sources.onnx_ultralytics import ULTRALYTICS_TASKS, ensure_metadata_fits, ensure_servable
 from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind
 from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
@@ -28,12 +30,6 @@ from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, T
 ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
 _MAX_DETECTIONS = 100
 _TOP_K = 5
-_UNSERVED = {
-    "pose": "keypoints",
-    "obb": "rotated boxes",
-    "depth": "depth per pixel",
-}
-_TASKS = {"detect": Task.DETECT, "segment": Task.INSTANCES, "classify": Task.CLASSIFY, "semantic": Task.SEGMENT}
 _T = TypeVar("_T")
 
 
@@ -84,7 +80,7 @@ def recognised(
 
     Raises SourceError with the word to write.
     """
-    _ensure_servable(signs)
+    ensure_servable(signs)
     notes = _Notes()
     if signs.quantized is not None:
         why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
@@ -98,7 +94,7 @@ def recognised(
         signs = replace(signs, ultralytics=None)  # a classifier, or someone else's: it says too little
     facts = signs.ultralytics
     if facts is not None:
-        _ensure_metadata_fits(signs, facts)
+        ensure_metadata_fits(signs, facts)
     try:
         settled = _task_of(signs, outputs, given.outputs, task, notes)
     except Unrecognised as error:
@@ -126,20 +122,6 @@ def recognised(
     )  # fmt: skip
 
 
-def _ensure_servable(signs: FileSigns) -> None:
-    if signs.quantized is not None and not signs.quantized.is_int8:
-        raise SourceError(
-            f"{signs.file} cannot be exported: its weights are quantized already ({signs.quantized.sign}), and not to "
-            "int8; name the float file that it was made from, and saccade quantizes and gates that itself"
-        )
-    facts = signs.ultralytics
-    if facts is not None and facts.task in _UNSERVED:
-        raise SourceError(
-            f"{signs.file} is an Ultralytics network of task {facts.task}: {_UNSERVED[facts.task]} are not served. "
-            "saccade serves detect, segment, classify and semantic"
-        )
-
-
 def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     """The outputs that the recipe names, or all. Raises SourceError for a name that does not exist, and for NaN."""
     by_name = {output.tensor.name: output for output in signs.outputs}
@@ -160,24 +142,6 @@ def _is_finite(values: Any) -> bool:
     return bool(abs(values).max(initial=0.0) < float("inf"))
 
 
-def _ensure_metadata_fits(signs: FileSigns, facts: UltralyticsFacts) -> None:
-    if facts.task not in _TASKS:
-        raise SourceError(
-            f"{signs.file} says task {facts.task!r} in its metadata, which is no task of Ultralytics that saccade knows"
-        )
-    if facts.names is not None and not facts.names:
-        raise SourceError(f"{signs.file} names no class in its metadata: export it again with its names")
-    size = signs.signature.size
-    if facts.imgsz is not None and size is not None and facts.imgsz != (size[1], size[0]):
-        raise SourceError(
-            f"{signs.file} contradicts itself: its metadata says pictures of {facts.imgsz} (height, width), its input "
-            f"takes {(size[1], size[0])}; export it again"
-        )
-    stride = facts.stride
-    if facts.task != "classify" and facts.imgsz is not None and stride and any(side % stride for side in facts.imgsz):
-        raise SourceError(f"{signs.file} says stride {stride}, which does not divide its picture size {facts.imgsz}")
-
-
 def _task_of(
     signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, task: Task | None, notes: _Notes
 ) -> Task:
@@ -192,7 +156,9 @@ def _task_of(
     facts = signs.ultralytics
     if facts is not None:
         # YOLOv5's own export names no task.
-        said = Task.INSTANCES if facts.is_yolov5 and prototypes_of(outputs) is not None else _TASKS[facts.task]
+        said = (
+            Task.INSTANCES if facts.is_yolov5 and prototypes_of(outputs) is not None else ULTRALYTICS_TASKS[facts.task]
+        )
         if said is Task.INSTANCES and task is Task.DETECT:
             notes.add("task", "detect", "said", "by the recipe: the boxes of a network with masks")
             return task
@@ -257,6 +223,7 @@ def _segmenter(
         notes.add("outputs.names", [output.tensor.name], "assumed", f"the first of {_listed(signs)}")
     spec, words = TaskSpec(task=Task.SEGMENT), words.model_copy(update={"names": (output.tensor.name,)})
     if len(output.shape) == 2:
+        ensure_ids_are_labels(signs, output, labels)
         notes.add("outputs", "class ids per pixel", "said", f"by the shape of {output}")
         return spec, labels, words
     channels = output.shape[2 if is_channels_last(signs, output) else 0]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saccade.export.errors import SourceError
 from saccade.export.graph.quantized_graph import QuantizedWeights, quantized_weights
 from saccade.export.sources.onnx_exporters import PixelFacts, exporter_of, pixel_facts
-from saccade.export.sources.onnx_files import OnnxSignature, OnnxTensor, read_model, run, signature_of
+from saccade.export.sources.onnx_files import LARGEST_SIDE, OnnxSignature, OnnxTensor, read_model, run, signature_of
 from saccade.export.sources.onnx_words import FileWords
 from saccade.models.contract.preprocessing import preprocess
 from saccade.models.contract.specs import PreprocessSpec, Task
@@ -47,6 +47,7 @@ class UltralyticsFacts:
     stride: int | None
     is_end2end: bool  # suppressed inside the file, by the network or by `nms=True`
     is_yolov5: bool = False
+    channels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +171,10 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
     imgsz = _literal(file, "imgsz", metadata)
     imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     is_size = isinstance(imgsz, list | tuple) and len(imgsz) == 2 and all(isinstance(side, int) for side in imgsz)
+    if is_size and not all(0 < side <= LARGEST_SIDE for side in imgsz):
+        raise SourceError(
+            f"{file}: its metadata says pictures of {tuple(imgsz)}; 1 to {LARGEST_SIDE} pixels a side are served"
+        )
     arguments = _literal(file, "args", metadata)
     has_nms = isinstance(arguments, dict) and bool(arguments.get("nms"))
     stride = metadata["stride"]
@@ -180,6 +185,7 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
         stride=int(stride) if re.fullmatch(r"\d+", stride) else None,
         is_end2end=metadata.get("end2end") == "True" or has_nms,
         is_yolov5="task" not in metadata,
+        channels=int(metadata["channels"]) if metadata.get("channels", "").isdecimal() else None,
     )
 
 

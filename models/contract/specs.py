@@ -127,6 +127,9 @@ class MaskSpec(Frozen):
     channels: int = Field(default=1, gt=0, le=4096)
 
 
+MASK_CLASSES = 256  # a pixel's class is one byte
+
+
 class TaskSpec(Frozen):
     """What the deploy graph answers and how requests may narrow it."""
 
@@ -150,6 +153,15 @@ class TaskSpec(Frozen):
         if (self.task is Task.INSTANCES) != (self.masks is not None):
             raise ValueError("masks belong to task: segment-instances, which needs them")
         return self
+
+    def ensure_fits(self, labels: int) -> None:
+        """Raises ValueError when so many labels cannot be answered as the task says."""
+        if self.top_k > labels:
+            raise ValueError(f"top_k {self.top_k} exceeds the {labels} labels")
+        if self.multi_label and self.top_k != labels:
+            raise ValueError("task.multi_label answers every label above score_threshold: leave top_k out")
+        if self.task is Task.SEGMENT and labels > MASK_CLASSES:
+            raise ValueError(f"labels are {labels}, and a mask tells at most {MASK_CLASSES} classes apart")
 
 
 def input_tensor(preprocess: PreprocessSpec) -> TensorSpec:

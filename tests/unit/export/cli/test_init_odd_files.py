@@ -41,8 +41,12 @@ def class_first() -> NDArray[np.float32]:
     return np.concatenate([np.zeros((10, 1), np.float32), numbers(10, 1), corners], 1)
 
 
-def tables(table: NDArray[np.float32], **settings: Any) -> Write:
+def tables(table: NDArray[Any], **settings: Any) -> Write:
     return lambda path: table_file(path, {"output0": table}, **{"size": SIZE, **settings})
+
+
+def several(**outputs: NDArray[Any]) -> Write:
+    return lambda path: table_file(path, outputs, size=SIZE)
 
 
 def changed(**fields: int) -> Write:
@@ -97,6 +101,33 @@ FILES: dict[str, tuple[Write, str]] = {
         tables(numbers(10_004, ANCHORS), metadata=ultralytics(10_000, SIZE)),
         "would have 10000 classes as layout yolov8; detectors of 1 to 4096",
     ),
+    "no class": (tables(numbers(0)), "'output0' .n, 0. holds no numbers"),
+    "300 classes per pixel": (tables(numbers(300, 64, 64, low=-2.0)), "a mask tells at most 256 classes apart"),
+    "class ids per pixel behind the labels": (
+        tables(np.full((64, 64), 7, np.int64), metadata=ultralytics(3, SIZE, task="semantic")),
+        "'output0' .n, 64, 64. answers class 7, and labels are 3",
+    ),
+    "anchors of YOLOv5 that are missing": (
+        tables(rows(4)[:, :50].T, metadata={"names": "['a', 'b', 'c']", "stride": "32"}),
+        "YOLOv5 has 252 anchors over pictures of .64, 64., and 'output0' .n, 50, 8. has 50",
+    ),
+    "channels, said": (
+        tables(rows(3), metadata=ultralytics(3, SIZE, channels="1")),
+        "its metadata says 1 channels, its input has 3",
+    ),
+    "pictures of no pixel, said": (
+        tables(rows(3), metadata=ultralytics(3, SIZE, imgsz="[0, 0]"), image=("n", 3, "h", "w")),
+        r"its metadata says pictures of \(0, 0\); 1 to 8192 pixels a side",
+    ),
+    "scores without their boxes": (
+        several(boxes=corners_of(centred_boxes(84, SIZE)), scores=numbers(83, 3)),
+        r"'boxes' .n, 84, 4.; 'scores' .n, 83, 3. have different numbers of rows",
+    ),
+    "class ids below none": (
+        several(boxes=corners_of(centred_boxes(9, SIZE)), scores=numbers(9), labels=np.arange(9) - 4),
+        r"'labels' .n, 9. answers class -4",
+    ),
+    "a row of no YOLO grid": (tables(rows(3)[:, :40]), "'output0' .n, 7, 40. has no row for each cell"),
     "pictures of 9000 pixels": (
         tables(numbers(5, low=-2.0), image=("n", 3, 9000, 9000)),
         "at most 8192 pixels a side are served",
