@@ -7,8 +7,8 @@
 5. `table.py` renders the rows as Markdown.
 
 6. `trained.py` fetches trained ONNX files out of packages, `drawn_pictures.py` draws pictures for them,
-   `photographs.py` has real ones, and `own_answers.py` holds what was published to them. `draw.py` draws networks
-   at random.
+   `photographs.py` has real ones, and `own_answers.py` holds what was published to them, with `own_boxes.py`
+   for detectors. `draw.py` draws networks at random.
 
 7. `ultralytics/` holds one library's networks to its own `predict`, in an environment of its own.
 
