@@ -166,7 +166,7 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
     """How one tensor (rows, numbers) of known shape tells a detector, and why.
 
     A shape says so where it has as many rows as YOLO's grids have anchors over such pictures, one or three per cell.
-    Raises SourceError for other shapes over pictures of a known size.
+    Raises SourceError for other shapes over pictures of a known size, unless mask prototypes tell a detector too.
     """
     rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
     if columns == 6 + coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
@@ -174,7 +174,7 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
     anchors, size = max(rows, columns), signs.size
     if any(anchors in (count, ANCHORS_PER_CELL * count) for count in grid_counts(size)):
         return "said", f"by the shape of {output}"
-    if size is not None:
+    if size is not None and not coefficients:
         raise SourceError(
             f"{signs.file} is no detector that is known: {output} has no row for each cell, or three for each, of a "
             f"YOLO network over pictures of {size[0]}x{size[1]}; write outputs.layout if its rows are boxes"
