@@ -23,6 +23,7 @@ from saccade.export.graph.onnx_graph import sort_nodes
 from saccade.export.graph.quantized_graph import quantized_weights
 from saccade.export.graph.sessions import cpu_session, plain_options, quiet_options
 from saccade.export.sources.onnx_batch import answers_each_alone, with_dynamic_batch
+from saccade.export.sources.onnx_half import is_half, widened
 from saccade.export.sources.onnx_words import InputLayout
 
 FLOAT = "tensor(float)"
@@ -137,8 +138,7 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 def served_model(path: Path) -> onnx.ModelProto:
     """The graph that `session_of` runs. Raises SourceError."""
-    model = read_model(path)
-    return (with_dynamic_batch(model) or model) if _opens_up(path, _stamp(path)) else model
+    return _rewritten(path, _stamp(path)) or read_model(path)
 
 
 def has_one_image(path: Path) -> bool:
@@ -217,9 +217,8 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
     external_files(path)
     options = quiet_options() if quantized_weights(model) is None else plain_options()
     try:
-        if _opens_up(path, stamp):
-            return cpu_session((with_dynamic_batch(read_model(path)) or model).SerializeToString(), options)
-        return cpu_session(path, options)
+        rewritten = _rewritten(path, stamp)
+        return cpu_session(path if rewritten is None else rewritten.SerializeToString(), options)
     except Exception as error:  # ONNX Runtime's errors share no public class
         unknown = unknown_operators(model)
         if unknown:
@@ -241,6 +240,19 @@ def _is_too_new(model: onnx.ModelProto) -> bool:
 
 def _opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def _rewritten(path: Path, stamp: int) -> onnx.ModelProto | None:
+    """Returns the graph with any batch size where that is proven, and in float32; None where it has both already."""
+    opens_up = _opens_up(path, stamp)
+    is_large = path.stat().st_size > _LARGEST_REWRITTEN or bool(external_files(path))
+    is_widened = not is_large and is_half(read_model(path, with_data=False))
+    if not opens_up and not is_widened:
+        return None
+    model = read_model(path)
+    if opens_up:
+        model = with_dynamic_batch(model) or model
+    return widened(model) if is_widened else model
 
 
 @lru_cache(maxsize=16)
