@@ -31,8 +31,8 @@ class DataRefused(ExportError):
     pass
 
 
-class CalibrationTooSmall(DataRefused):
-    """Costs the variants that need activation ranges, and no others."""
+class CalibrationTooSmall(ExportError):
+    """Costs the variants that need activation ranges, and no others, as DataRefused would."""
 
 
 class GraphError(ExportError):

@@ -201,6 +201,20 @@ def test_a_variant_that_crashes_costs_neither_the_others_nor_the_run(
     assert f"fp16 could not be made: {step}.fp16: RuntimeError: no kernel for int64" in report
 
 
+def test_too_few_calibration_images_cost_the_quantized_variants_alone(
+    write_recipe: WriteRecipe, export: Export
+) -> None:
+    recipe = write_recipe(variants=["fp32", "int8-cpu"], calibration={"min_images": 33})
+
+    code, found = export("run", str(recipe))
+
+    assert code == 0
+    assert found["precision.int8-cpu"]["status"] == "lost"
+    assert [variant.name for variant in export.manifest("tiny-classifier").variants] == ["fp32"]
+    report = (export.repository / "tiny-classifier" / "1" / "report.md").read_text()
+    assert "32 images, the recipe asks for at least 33" in report
+
+
 def test_variants_are_timed_in_turns_and_the_ratio_stands_wherever_they_are_shown(
     write_recipe: WriteRecipe, export: Export
 ) -> None:

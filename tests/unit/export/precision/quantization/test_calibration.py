@@ -14,7 +14,7 @@ from onnx import helper
 from saccade.export.data.datasets import ensure_calibration_allowed
 from saccade.export.data.digit_data import ensure_instances_disjoint
 from saccade.export.data.image_split import ImageSplit, Split
-from saccade.export.errors import DataRefused
+from saccade.export.errors import CalibrationTooSmall, DataRefused
 from saccade.export.precision.quantization.calibration import calibrators_of, observation_parts, observe, ranges_of
 from saccade.export.precision.quantization.candidates import Candidate, best_candidate
 from saccade.export.precision.quantization.thresholds import (
@@ -42,7 +42,7 @@ def test_enough_separate_images_are_allowed() -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(DataRefused, match="8 images, the recipe asks for at least 32"):
+    with pytest.raises(CalibrationTooSmall, match="8 images, the recipe asks for at least 32"):
         ensure_calibration_allowed(split("calibration", range(8)), [], 32)
 
 
@@ -50,7 +50,7 @@ def test_repeated_images_do_not_count() -> None:
     one = split("calibration", range(20))
     doubled = ImageSplit("calibration", [], one.images, [], one.image_sha256 * 2)
 
-    with pytest.raises(DataRefused, match="20 different ones among 40 images"):
+    with pytest.raises(CalibrationTooSmall, match="20 different ones among 40 images"):
         ensure_calibration_allowed(doubled, [], 32)
 
 
