@@ -2,7 +2,8 @@
 
 Every detector becomes candidates plus non-maximum suppression in the graph; see `torchvision_detection_dense.py` for
 SSD, RetinaNet and FCOS, `torchvision_detection_proposals.py` for Faster R-CNN, and `torchvision_detection_masks.py` for
-Mask R-CNN, whose boxes may also be served alone: `task: {task: detect}`.
+Mask R-CNN, whose boxes may also be served alone: `task: {task: detect}`. On a canvas for pictures of every shape they
+answer as the library does to each picture alone (`torchvision_detection_canvas.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from saccade.export.network import LibraryTransform, Network, NetworkRequest, So
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, near_names
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
+from saccade.export.sources.torchvision_detection_canvas import STRIDE
 from saccade.export.sources.torchvision_detection_dense import FcosCandidates, RetinaNetCandidates, SsdCandidates
 from saccade.export.sources.torchvision_detection_masks import MASK_DENSE_OUTPUTS, MaskRcnnObjects, mask_spec
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
-_STRIDE = 32  # the library pads its canvas to a multiple of it
 _ADAPTERS = ((SSD, SsdCandidates), (RetinaNet, RetinaNetCandidates), (FCOS, FcosCandidates))
 
 
@@ -63,7 +64,7 @@ def load(request: NetworkRequest) -> Network:
     height, width = request.preprocess.height, request.preprocess.width
     heads = _heads(detector)
     suppression = Suppression(heads.nms_thresh, heads.score_thresh)
-    pads = detector.transform.fixed_size is None
+    pads = detector.transform.fixed_size is None and request.preprocess.fit == "letterbox"
     if request.task.masks is not None:
         return Network(
             MaskRcnnObjects(detector, height, width).eval(),
@@ -159,7 +160,7 @@ def _pixels(transform: Any) -> PreprocessSpec:
     if transform.fixed_size is not None:
         width, height = transform.fixed_size
         return PreprocessSpec(width=width, height=height, fit="stretch", antialias=False)
-    side = -(-transform.max_size // _STRIDE) * _STRIDE
+    side = -(-transform.max_size // STRIDE) * STRIDE
     return PreprocessSpec(
         width=side,
         height=side,

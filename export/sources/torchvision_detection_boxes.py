@@ -40,15 +40,19 @@ def decoded(coder: Any, codes: Tensor, anchors: Tensor) -> Tensor:
     return boxes.reshape(codes.shape[0], codes.shape[1], -1, 4)
 
 
-def anchors_at(
-    generator: nn.Module, backbone: nn.Module, height: int, width: int
-) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
-    """Anchors (all, 4) of the library's generator for one canvas size, and the sizes of the feature maps."""
+def anchors_at(generator: nn.Module, backbone: nn.Module, height: int, width: int) -> Tensor:
+    """Anchors (all, 4) of the library's generator for one canvas size."""
     images = torch.zeros(1, 3, height, width)
     with torch.no_grad():
-        maps = feature_maps(backbone, images)
-        (anchors,) = generator(ImageList(images, [(height, width)]), maps)
-    return anchors, tuple((feature.shape[2], feature.shape[3]) for feature in maps)
+        (anchors,) = generator(ImageList(images, [(height, width)]), feature_maps(backbone, images))
+    return anchors
+
+
+def map_sizes(backbone: nn.Module, height: int, width: int) -> list[tuple[int, int]]:
+    """Rows and columns of the feature maps of one canvas size."""
+    with torch.no_grad():
+        maps = feature_maps(backbone, torch.zeros(1, 3, height, width))
+    return [(feature.shape[2], feature.shape[3]) for feature in maps]
 
 
 def feature_maps(backbone: nn.Module, images: Tensor) -> list[Tensor]:

@@ -17,8 +17,10 @@ from saccade.export.sources.torchvision_detection_boxes import (
     content_limits,
     decoded,
     feature_maps,
+    map_sizes,
     rows_of,
 )
+from saccade.export.sources.torchvision_detection_canvas import Anchors, ended_at, own_canvas
 
 Candidates = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -32,7 +34,7 @@ class SsdCandidates(nn.Module):
         super().__init__()
         self.backbone, self.head = detector.backbone, detector.head
         self.box_coder, self.most = detector.box_coder, detector.topk_candidates
-        anchors, _ = anchors_at(detector.anchor_generator, detector.backbone, height, width)
+        anchors = anchors_at(detector.anchor_generator, detector.backbone, height, width)
         self.register_buffer("anchors", anchors.unsqueeze(0), persistent=False)
 
     def forward(self, images: Tensor) -> Candidates:
@@ -47,28 +49,32 @@ class SsdCandidates(nn.Module):
 
 
 class _LevelCandidates(nn.Module):
-    """The best (anchor, class) pairs of every level of a pyramid."""
-
-    anchors: Tensor
+    """The best (anchor, class) pairs of every level of a pyramid, each picture on its own canvas."""
 
     def __init__(self, detector: Any, height: int, width: int) -> None:
         super().__init__()
         self.backbone, self.head = detector.backbone, detector.head
         self.box_coder, self.most = detector.box_coder, detector.topk_candidates
-        anchors, sizes = anchors_at(detector.anchor_generator, detector.backbone, height, width)
-        self.register_buffer("anchors", anchors.unsqueeze(0), persistent=False)
-        per_place = anchors.shape[0] // sum(rows * columns for rows, columns in sizes)
-        self.level_sizes = [rows * columns * per_place for rows, columns in sizes]
+        self.size = (height, width)
+        self.anchors = Anchors(detector.anchor_generator, self.size, map_sizes(detector.backbone, height, width))
+
+    def outputs(self, images: Tensor, inside: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+        """What the head says, and `content_limits` (n, 4)."""
+        limits = content_limits(images, inside)
+        with ended_at(own_canvas(limits, *self.size), self.size, inside):
+            outputs: dict[str, Tensor] = self.head(feature_maps(self.backbone, images))
+        return outputs, limits
 
     def candidates(
         self, scores: Tensor, regression: Tensor, limits: Tensor, decode: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """scores (n, anchors, classes), regression (n, anchors, 4), limits (n, 4)."""
         classes = scores.shape[2]
-        anchors = self.anchors.expand(scores.shape[0], -1, -1)
+        anchors, is_inside = self.anchors(own_canvas(limits, *self.size))
+        scores = torch.where(is_inside.unsqueeze(2), scores, 0.0)
         found = []
         for level in zip(
-            *(torch.split(each, self.level_sizes, dim=1) for each in (scores, regression, anchors)), strict=True
+            *(torch.split(each, self.anchors.level_sizes, dim=1) for each in (scores, regression, anchors)), strict=True
         ):
             level_scores = level[0].flatten(1)
             best, pairs = torch.topk(level_scores, min(self.most, level_scores.shape[1]), dim=1)
@@ -83,9 +89,8 @@ class RetinaNetCandidates(_LevelCandidates):
     """boxes (n, k, 4), scores (n, k), class_ids (n, k), then the dense logits and regression."""
 
     def forward(self, images: Tensor, inside: Tensor | None = None) -> Candidates:
-        outputs = self.head(feature_maps(self.backbone, images))
+        outputs, limits = self.outputs(images, inside)
         logits, regression = outputs["cls_logits"], outputs["bbox_regression"]
-        limits = content_limits(images, inside)
         return (*self.candidates(logits.sigmoid(), regression, limits, self._decode), logits, regression)
 
     def _decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
@@ -96,8 +101,7 @@ class FcosCandidates(_LevelCandidates):
     """boxes (n, k, 4), scores (n, k), class_ids (n, k), then the dense scores and regression."""
 
     def forward(self, images: Tensor, inside: Tensor | None = None) -> Candidates:
-        outputs = self.head(feature_maps(self.backbone, images))
+        outputs, limits = self.outputs(images, inside)
         regression = outputs["bbox_regression"]
         scores = torch.sqrt(outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid())
-        limits = content_limits(images, inside)
         return (*self.candidates(scores, regression, limits, self.box_coder.decode), scores, regression)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from saccade.export.convert.detection_heads import CandidatesHead
 from saccade.export.network import Suppression
-from saccade.export.sources.torchvision_detection_boxes import content_limits
 from saccade.export.sources.torchvision_detection_proposals import FasterRcnnCandidates, PyramidPool
 from saccade.models.contract.specs import MaskSpec
 
@@ -26,7 +25,6 @@ class MaskRcnnObjects(nn.Module):
     def __init__(self, detector: Any, height: int, width: int) -> None:
         super().__init__()
         heads = detector.roi_heads
-        self.backbone = detector.backbone
         self.candidates = FasterRcnnCandidates(detector, height, width)
         classes = heads.box_predictor.cls_score.out_features
         suppression = Suppression(heads.nms_thresh, heads.score_thresh)
@@ -35,9 +33,7 @@ class MaskRcnnObjects(nn.Module):
         self.mask_head, self.mask_predictor = heads.mask_head, heads.mask_predictor
 
     def forward(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, ...]:
-        features = self.backbone(images)
-        limits = content_limits(images, inside)
-        boxes, scores, class_ids, *dense = self.candidates.of_features(features, limits)
+        (boxes, scores, class_ids, *dense), features = self.candidates.with_features(images, inside)
         boxes, scores, class_ids, _ = self.select((boxes, scores, class_ids))
         class_ids = class_ids.to(torch.int64)
         logits = self.mask_predictor(self.mask_head(self.pool(features, boxes)))  # (n * k, classes, h, w)

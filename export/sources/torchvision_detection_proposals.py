@@ -15,15 +15,17 @@ from torchvision.ops import roi_align
 
 from saccade.export.convert.suppression import keep_per_class
 from saccade.export.sources.torchvision_detection_boxes import (
-    anchors_at,
     clipped,
     content_limits,
     decoded,
     is_larger,
+    map_sizes,
     rows_of,
 )
+from saccade.export.sources.torchvision_detection_canvas import Anchors, edge_repeated, ended_at, own_canvas
 
 _NO_PROPOSAL = -1.0  # below every probability
+_BEYOND = -1e4  # objectness of anchors beyond the picture's own canvas; below any that a network gives
 
 
 class FasterRcnnCandidates(nn.Module):
@@ -31,22 +33,29 @@ class FasterRcnnCandidates(nn.Module):
 
     def __init__(self, detector: Any, height: int, width: int) -> None:
         super().__init__()
-        self.backbone = detector.backbone
+        self.backbone, self.size = detector.backbone, (height, width)
         self.proposals = Proposals(detector.rpn, detector.backbone, height, width)
         heads = detector.roi_heads
         self.pool = PyramidPool(detector, heads.box_roi_pool, height, width)
         self.box_head, self.box_predictor, self.box_coder = heads.box_head, heads.box_predictor, heads.box_coder
 
     def forward(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, ...]:
-        return self.of_features(self.backbone(images), content_limits(images, inside))
+        return self.with_features(images, inside)[0]
 
-    def of_features(self, features: dict[str, Tensor], limits: Tensor) -> tuple[Tensor, ...]:
-        proposals, is_proposal, objectness, deltas = self.proposals(list(features.values()), limits)
+    def with_features(self, images: Tensor, inside: Tensor | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The answer, and the maps that it comes from as `PyramidPool` takes them."""
+        limits = content_limits(images, inside)
+        own = own_canvas(limits, *self.size)
+        with ended_at(own, self.size, inside):
+            features = self.backbone(images)
+            proposals, is_proposal, objectness, deltas = self.proposals(list(features.values()), limits, own)
+        if inside is not None:
+            features = {name: edge_repeated(maps, own, self.size) for name, maps in features.items()}
         logits, regression = self.box_predictor(self.box_head(self.pool(features, proposals)))
         count, rows = proposals.shape[:2]
         logits, regression = logits.reshape(count, rows, -1), regression.reshape(count, rows, -1)
         boxes, scores, class_ids = self._candidates(logits, regression, proposals, is_proposal, limits)
-        return boxes, scores, class_ids, objectness, deltas, logits, regression
+        return (boxes, scores, class_ids, objectness, deltas, logits, regression), features
 
     def _candidates(
         self, logits: Tensor, regression: Tensor, proposals: Tensor, is_proposal: Tensor, limits: Tensor
@@ -60,9 +69,8 @@ class FasterRcnnCandidates(nn.Module):
 
 
 class Proposals(nn.Module):
-    """The region proposal network, to a fixed number of boxes."""
+    """The region proposal network, to a fixed number of boxes, each picture on its own canvas."""
 
-    anchors: Tensor
     levels: Tensor
 
     def __init__(self, rpn: Any, backbone: nn.Module, height: int, width: int) -> None:
@@ -70,25 +78,27 @@ class Proposals(nn.Module):
         self.head, self.box_coder = rpn.head, rpn.box_coder
         self.before, self.after = rpn.pre_nms_top_n(), rpn.post_nms_top_n()
         self.iou_threshold, self.score_threshold, self.min_size = rpn.nms_thresh, rpn.score_thresh, rpn.min_size
-        anchors, sizes = anchors_at(rpn.anchor_generator, backbone, height, width)
-        self.register_buffer("anchors", anchors.unsqueeze(0), persistent=False)
-        per_place = anchors.shape[0] // sum(rows * columns for rows, columns in sizes)
-        self.level_sizes = [rows * columns * per_place for rows, columns in sizes]
-        kept = [min(self.before, size) for size in self.level_sizes]
+        self.anchors = Anchors(rpn.anchor_generator, (height, width), map_sizes(backbone, height, width))
+        kept = [min(self.before, size) for size in self.anchors.level_sizes]
         levels = torch.cat([torch.full((rows,), level) for level, rows in enumerate(kept)])
         self.register_buffer("levels", levels.unsqueeze(0), persistent=False)
 
-    def forward(self, features: list[Tensor], limits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """boxes (n, p, 4), which of them are proposals (n, p), and the dense objectness and deltas."""
+    def forward(self, features: list[Tensor], limits: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """boxes (n, p, 4), which of them are proposals (n, p), and the dense objectness and deltas.
+
+        `limits` (n, 4) as of `content_limits`, `own` (n, 2) as of `own_canvas`.
+        """
         objectness, deltas = self._dense(features)
-        chosen = self._best_of_levels(objectness)
-        anchors = rows_of(self.anchors.expand(objectness.shape[0], -1, -1), chosen)
-        boxes = clipped(decoded(self.box_coder, rows_of(deltas, chosen), anchors).squeeze(2), limits)
+        anchors, is_inside = self.anchors(own)
+        chosen = self._best_of_levels(torch.where(is_inside, objectness, _BEYOND))
+        boxes = clipped(decoded(self.box_coder, rows_of(deltas, chosen), rows_of(anchors, chosen)).squeeze(2), limits)
         scores = torch.gather(objectness, 1, chosen).sigmoid()
-        fits = is_larger(boxes, self.min_size) & (scores >= self.score_threshold)
+        fits = is_larger(boxes, self.min_size) & (scores >= self.score_threshold) & torch.gather(is_inside, 1, chosen)
         scores = torch.where(fits, scores, _NO_PROPOSAL)
         levels = self.levels.expand_as(scores)
-        keep = keep_per_class(boxes, scores, levels, len(self.level_sizes), self.iou_threshold, _NO_PROPOSAL / 2)
+        keep = keep_per_class(
+            boxes, scores, levels, len(self.anchors.level_sizes), self.iou_threshold, _NO_PROPOSAL / 2
+        )
         scores = torch.where(keep, scores, _NO_PROPOSAL)
         _, best = torch.topk(scores, min(self.after, scores.shape[1]), dim=1)
         best, _ = torch.sort(best, dim=1)
@@ -104,7 +114,7 @@ class Proposals(nn.Module):
     def _best_of_levels(self, objectness: Tensor) -> Tensor:
         """Positions (n, k) of the best anchors of every level, ascending."""
         found, offset = [], 0
-        for level in torch.split(objectness, self.level_sizes, dim=1):
+        for level in torch.split(objectness, self.anchors.level_sizes, dim=1):
             _, best = torch.topk(level, min(self.before, level.shape[1]), dim=1)
             best, _ = torch.sort(best, dim=1)
             found.append(best + offset)

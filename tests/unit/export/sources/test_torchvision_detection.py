@@ -1,4 +1,4 @@
-"""Detectors of torchvision. Promises: the graph's answer is that of the library's own forward, bars included."""
+"""Detectors of torchvision. Promises: on a canvas for all pictures, the answers of the library to each one alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, SqueezeExcitation
 
 from saccade.export.convert.detection_heads import CandidatesHead, InstancesHead
 from saccade.export.errors import SourceError
@@ -30,7 +30,7 @@ from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import MaskSpec, Normalisation, PreprocessSpec, Task, TaskSpec
 from tests.support.conversion import ConvertedModule
 
-SIDE = 64
+SIDE = 128
 CLASSES = 5
 ROWS = 30
 NORMAL = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -38,28 +38,31 @@ AS_IT_IS = {**NORMAL, "min_size": SIDE, "max_size": SIDE}  # the longer side is 
 
 
 class TinyPyramid(nn.Module):
-    """Two maps at strides 8 and 16."""
+    """Three maps at strides 8, 16 and 64, with all that looks at neighbours or at the whole map."""
 
     def __init__(self, out_channels: Any) -> None:
         super().__init__()
         self.out_channels = out_channels
         channels = out_channels if isinstance(out_channels, int) else out_channels[0]
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, channels, 3, 2, 1), nn.ReLU())
-        self.down = nn.Sequential(nn.Conv2d(channels, channels, 3, 2, 1), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.fine = nn.Sequential(nn.Conv2d(8, channels, 3, 2, 1), nn.ReLU(), SqueezeExcitation(channels, 4))
+        self.down = nn.Sequential(nn.Conv2d(channels, channels, 3, 2, 1), nn.GroupNorm(2, channels), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(channels, channels, 3, 4, 1), nn.ReLU())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        fine = self.stem(images)
-        return OrderedDict([("0", fine), ("1", self.down(fine))])
+        fine = self.fine(self.stem(images))
+        middle = self.down(fine)
+        return OrderedDict([("0", fine), ("1", middle), ("2", self.coarse(middle))])
 
 
 def anchors() -> AnchorGenerator:
-    return AnchorGenerator(sizes=((8, 16), (16, 32)), aspect_ratios=((0.5, 1.0),) * 2)
+    return AnchorGenerator(sizes=((8, 16), (16, 32), (48, 64)), aspect_ratios=((0.5, 1.0),) * 3)
 
 
 def ssd() -> nn.Module:
-    generator = DefaultBoxGenerator([[2], [2]], scales=[0.15, 0.4, 0.7])
+    generator = DefaultBoxGenerator([[2], [2], [2]], scales=[0.15, 0.4, 0.7, 0.9])
     settings = {"topk_candidates": 20, "score_thresh": 0.1, "detections_per_img": ROWS}
-    return SSD(TinyPyramid([8, 8]), generator, (SIDE, SIDE), CLASSES, **NORMAL, **settings)
+    return SSD(TinyPyramid([8, 8, 8]), generator, (SIDE, SIDE), CLASSES, **NORMAL, **settings)
 
 
 def retinanet() -> nn.Module:
@@ -68,7 +71,7 @@ def retinanet() -> nn.Module:
 
 
 def fcos() -> nn.Module:
-    generator = AnchorGenerator(sizes=((8,), (16,)), aspect_ratios=((1.0,),) * 2)
+    generator = AnchorGenerator(sizes=((24,), (48,), (128,)), aspect_ratios=((1.0,),) * 3)
     settings = {"topk_candidates": 60, "score_thresh": 0.05, "nms_thresh": 0.1, "detections_per_img": ROWS}
     return FCOS(TinyPyramid(32), CLASSES, anchor_generator=generator, **AS_IT_IS, **settings)
 
@@ -82,6 +85,7 @@ def faster_rcnn() -> nn.Module:
         rpn_post_nms_top_n_test=40,
         box_roi_pool=MultiScaleRoIAlign(["0", "1"], 3, 2),
         box_detections_per_img=ROWS,
+        box_nms_thresh=0.1,
         **AS_IT_IS,
     )
 
@@ -166,9 +170,12 @@ def converted(name: str) -> ConvertedModule:
 
 
 def pictures(name: str, count: int) -> list[Tensor]:
-    """Images of different sizes, as the library takes them; SSD takes one size only."""
+    """Images of different sizes, as the library takes them; SSD takes one size only.
+
+    Of the others it makes canvases of 128x128, 96x128 and 128x64.
+    """
     generator = torch.Generator().manual_seed(count)
-    sizes = [(SIDE, SIDE)] * count if name == "ssd" else [(64, 64), (48, 64), (64, 40)][:count]
+    sizes = [(SIDE, SIDE)] * count if name == "ssd" else [(128, 128), (72, 128), (128, 40)][:count]
     return [torch.rand(3, *size, generator=generator) for size in sizes]
 
 
@@ -189,7 +196,7 @@ def test_graph_answers_what_the_library_answers(name: str, count: int) -> None:
 
     boxes, scores, class_ids, counts = converted(name)(*canvas(images))
 
-    for row, expected in enumerate(detector(images)):
+    for row, expected in enumerate(detector([image])[0] for image in images):
         found = int(counts[row])
         assert found == len(expected["scores"]) >= 5
         np.testing.assert_allclose(scores[row, :found], expected["scores"].numpy(), rtol=1e-4)
@@ -205,7 +212,8 @@ def test_masks_are_those_of_the_library_in_the_picture_s_pixels() -> None:
 
     answer = ConvertedModule(deployed, canvas(pictures("mask_rcnn", 2)))(*canvas(images))
 
-    for row, (expected, image) in enumerate(zip(detector(images), images, strict=True)):
+    for row, image in enumerate(images):
+        (expected,) = detector([image])
         found = int(answer[3][row])
         assert found == len(expected["scores"]) >= 5
         np.testing.assert_allclose(answer[0][row, :found], expected["boxes"].numpy(), atol=1e-2)
