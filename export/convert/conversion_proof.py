@@ -4,7 +4,8 @@ An error counts against the length of the answer, or against a tenth of the answ
 where that is longer: the map of a text detector is empty where there is no text, and its rounding says nothing.
 
 The same runs of the eager program show whether an image's answer depends on its neighbours in the batch. Where an
-output differs, pictures whose answer changes with float64 are left out first: they tell nothing (`own_rounding.py`).
+output differs, pictures whose answer changes with float64, or in which the network selects among near ties, are left
+out first: they tell nothing (`own_rounding.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -36,6 +37,16 @@ _MAX_MATCHED_ROWS = 2048  # most rows that enter suppression; more rows are dens
 Arrays = Sequence[NDArray[Any]]
 Scales = Sequence[float]  # root mean square of each output over all pictures of the proof
 Eager = Callable[[NDArray[np.uint8]], Arrays]
+
+
+class Rounding(Protocol):
+    """What is known of the eager program's own rounding; both raise what they like where float64 cannot run."""
+
+    def answers(self, images: NDArray[np.uint8]) -> Arrays:
+        """What the program answers in float64."""
+
+    def is_decided(self, images: NDArray[np.uint8]) -> bool:
+        """Whether all that it selects inside, such as the best of its proposals, is the same at any rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ class BatchCoupling:
 class ConversionProof:
     figures: tuple[ProofFigure, ...]
     coupling: BatchCoupling | None  # None: the program takes one image only
-    left_out: int = 0  # pictures whose answer changes with float64
+    left_out: int = 0  # pictures whose answer hangs on rounding
 
     @property
     def worst(self) -> ProofFigure:
@@ -100,21 +111,21 @@ def prove_conversion(
     outputs: RawOutputs,
     images: NDArray[np.uint8],
     is_batchable: bool = True,
-    exact: Eager | None = None,
+    rounding: Rounding | None = None,
 ) -> ConversionProof:
-    """Compares outputs on `images` (8, height, width, 3); `eager` gives them in the same order, `exact` in float64.
+    """Compares outputs on `images` (8, height, width, 3); `eager` and `rounding` give them in the same order.
 
     Raises GraphError naming the output and the batch size that differ, or that float32 does not determine the answers.
     """
     proof = _proof(eager, file, outputs, images, is_batchable)
     if proof.worst.relative_l2 <= MAX_ERROR:
         return proof
-    rows = np.arange(len(images)) if exact is None else determined_rows(eager, exact, outputs, images)
+    rows = np.arange(len(images)) if rounding is None else determined_rows(eager, rounding, outputs, images)
     if len(rows) < _FEWEST_DETERMINED:
         raise GraphError(
             f"the network's own answers hang on rounding: {len(images) - len(rows)} of {len(images)} pictures are "
-            f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}), so no file can be proven equal. "
-            "Weights that were never trained are the usual reason"
+            f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}) or nearly tie where it selects, "
+            "so no file can be proven equal. Weights that were never trained are the usual reason"
         )
     if len(rows) < len(images):
         again = _proof(eager, file, outputs, images[np.resize(rows, len(images))], is_batchable)
@@ -147,12 +158,18 @@ def _proof(
     )
 
 
-def determined_rows(eager: Eager, exact: Eager, outputs: RawOutputs, images: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Returns the rows of `images` that float32 and float64 answer alike; all where float64 cannot run."""
+def determined_rows(
+    eager: Eager, rounding: Rounding, outputs: RawOutputs, images: NDArray[np.uint8]
+) -> NDArray[np.intp]:
+    """Returns the rows of `images` that float32 and float64 answer alike, and in which nothing ties that is selected.
+
+    Returns all where float64 cannot run.
+    """
     every = np.arange(len(images))
     alone = [eager(images[row : row + 1]) for row in every]
     try:
-        precise = [exact(images[row : row + 1]) for row in every]
+        precise = [rounding.answers(images[row : row + 1]) for row in every]
+        decided = [rounding.is_decided(images[row : row + 1]) for row in every]
     except Exception:  # operators without float64 raise what they like; then every picture counts
         return every
     scales = output_scales(alone)
@@ -160,7 +177,7 @@ def determined_rows(eager: Eager, exact: Eager, outputs: RawOutputs, images: NDA
         max(figure.relative_l2 for figure in compared(outputs, 1, *pair, scales, _DETERMINED))
         for pair in zip(alone, precise, strict=True)
     ]
-    return every[np.array(errors) <= _DETERMINED]
+    return every[(np.array(errors) <= _DETERMINED) & decided]
 
 
 def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:

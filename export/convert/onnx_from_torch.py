@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from saccade.export.artifact import Detail
 from saccade.export.convert.conversion_proof import Arrays, ConversionProof, prove_conversion, raw_outputs, write_proof
 from saccade.export.convert.layer_names import name_nodes_after_layers
-from saccade.export.convert.own_rounding import in_float64
+from saccade.export.convert.own_rounding import OwnRounding
 from saccade.export.convert.proof_images import proof_images
 from saccade.export.convert.splice import splice_onnx_networks
 from saccade.export.convert.splice import translation_table as spliced_networks
@@ -51,7 +51,7 @@ def run_onnx_from_torch(context: StepContext) -> Detail:
         outputs,
         proof_images(context.data, context.loaded),
         is_batchable,
-        in_float64(program, len(names) - len(outputs.names)),
+        OwnRounding(program, len(names) - len(outputs.names)),
     )
     write_proof(proof, context.out)
     _release(program)

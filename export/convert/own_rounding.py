@@ -1,13 +1,14 @@
 """Tells a wrong conversion from a network whose own answer hangs on rounding, by running the network in float64.
 
 Where attention or normalisation enlarges the last digits of float32 at every layer, two correct runs of one network
-differ. A picture with such an answer proves nothing about a file, and is left out of the proof.
+differ. A picture with such an answer proves nothing about a file, and is left out of the proof; so is one for which
+rounding decides what the network selects (`own_selection.py`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import map_aggregate
 
-Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[Any]]]
+from saccade.export.convert.own_selection import Watched, is_decided, selections
 
 
-def in_float64(program: Any, first: int) -> Run:
-    """Returns the traced program in float64; answers (from output `first` on) are float64.
+class OwnRounding:
+    """A traced program in float64, and what its float32 form selects; made when first asked.
 
-    The copy is made at the first call. What cannot run in float64, such as a part that is an ONNX file, raises then.
+    What cannot run in float64, such as a part that is an ONNX file, raises then.
     """
-    modules: list[Any] = []
 
-    def run(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        if not modules:
-            modules.append(_doubled(program))
+    def __init__(self, program: Any, first: int) -> None:
+        """`first`: number of the first output that counts."""
+        self._program, self._first = program, first
+
+    def answers(self, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The outputs from `first` on, in float64."""
         with torch.inference_mode():
-            return [tensor.numpy() for tensor in modules[0](torch.from_numpy(images))[first:]]
+            return [tensor.numpy() for tensor in self._exact(torch.from_numpy(images))[self._first :]]
 
-    return run
+    def is_decided(self, images: NDArray[np.uint8]) -> bool:
+        """Whether every selection on which these outputs hang is the same at any rounding, for images (n, h, w, 3)."""
+        names = selections(self._plain.graph, self._first)
+        if not names:
+            return True
+        rounded, exact = Watched(self._plain, names), Watched(self._exact, names)
+        with torch.inference_mode():
+            for each in (rounded, exact):
+                each.run(torch.from_numpy(images))
+        return all(is_decided(target, given, exact.given[name][1]) for name, (target, given) in rounded.given.items())
+
+    @cached_property
+    def _plain(self) -> Any:
+        return self._program.module()
+
+    @cached_property
+    def _exact(self) -> Any:
+        return _doubled(self._program)
 
 
 def _doubled(program: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saccade.export.convert.own_rounding import in_float64
+from saccade.export.convert.own_rounding import OwnRounding
 
 
 class Differences(nn.Module):
@@ -26,7 +26,7 @@ def test_program_runs_in_float64_and_stays_float32_itself() -> None:
     images = torch.full((2, 3, 4, 3), 7, dtype=torch.uint8)
     program = torch.export.export(Differences(), (images,))
 
-    (found,) = in_float64(program, 1)(images.numpy())
+    (found,) = OwnRounding(program, 1).answers(images.numpy())
 
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, 0.007, rtol=1e-6)

@@ -1,0 +1,97 @@
+"""Tells whether rounding decides what a network selects inside: its best rows, or boxes that overlap too little to go.
+
+A detector of two stages takes the best few of thousands of places, and suppression holds overlaps against a limit. Where
+two places nearly tie at such a cut, one correct run takes the one and the next run the other, and later rows follow.
+float32 beside float64 shows how far scores and boxes are rounded; a selection is decided when it would stay the same
+though they were rounded several times as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from saccade.export.convert.suppression import nms_keep
+
+_TIMES = 8.0  # another runtime adds up in another order, so its rounding is not the same but about as large
+_DIRECTIONS = 4  # in which boxes and scores are moved, each to and fro
+_TOP_K = torch.ops.aten.topk.default
+_SUPPRESSION = torch.ops.saccade.nms_keep.default
+
+Arguments = Sequence[Any]
+
+
+def selections(graph: fx.Graph, first: int) -> frozenset[str]:
+    """Returns the names of selecting nodes on which an output from number `first` on hangs."""
+    (outputs,) = (node.args[0] for node in graph.nodes if node.op == "output")
+    behind = [node for node in outputs[first:] if isinstance(node, fx.Node)]  # type: ignore[index, union-attr]
+    known = set(behind)
+    while behind:
+        new = [node for node in behind.pop().all_input_nodes if node not in known]
+        known.update(new)
+        behind.extend(new)
+    return frozenset(node.name for node in known if node.target in (_TOP_K, _SUPPRESSION))
+
+
+class Watched(fx.Interpreter):
+    """Runs a traced program and keeps what its selecting nodes were given."""
+
+    def __init__(self, module: fx.GraphModule, names: frozenset[str]) -> None:
+        super().__init__(module)
+        self.names = names
+        self.given: dict[str, tuple[Any, Arguments]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.name in self.names:
+            self.given[n.name] = (n.target, self.fetch_args_kwargs_from_env(n)[0])
+        return super().run_node(n)
+
+
+def is_decided(target: Any, rounded: Arguments, exact: Arguments) -> bool:
+    """Tells whether a selection stays the same, of its arguments in float32 and in float64."""
+    return _is_cut_clear(rounded, exact) if target is _TOP_K else _is_suppression_clear(rounded, exact)
+
+
+def _is_cut_clear(rounded: Arguments, exact: Arguments) -> bool:
+    """The gap between the last row that is taken and the next one, against the rounding of all rows.
+
+    Rows that are filled with one value tie in every precision, and the network does not mind which of them is taken.
+    """
+    scores, taken, *rest = exact
+    axis = rest[0] if rest else -1
+    scores, near = scores.movedim(axis, -1), rounded[0].movedim(axis, -1)
+    if not taken < scores.shape[-1]:
+        return True
+    is_largest = rest[1] if len(rest) > 1 else True
+    best = torch.topk(scores, taken + 1, -1, is_largest).values
+    gap = (best[..., -2] - best[..., -1]).abs()
+    return bool(((gap > 2**0.5 * _TIMES * _rounding(near, scores).squeeze(-1)) | (gap == 0)).all())
+
+
+def _is_suppression_clear(rounded: Arguments, exact: Arguments) -> bool:
+    """Boxes and scores are moved at random, always in the same directions."""
+    boxes, scores, *limits = exact
+    kept = nms_keep(boxes, scores, *limits)
+    generator = torch.Generator().manual_seed(0)
+    shifts = [
+        _TIMES * _rounding(near.flatten(1), far.flatten(1)) for near, far in zip(rounded[:2], exact[:2], strict=True)
+    ]
+    for _ in range(_DIRECTIONS):
+        moves = [
+            (torch.randn(each.shape, generator=generator, dtype=each.dtype).flatten(1) * shift).view(each.shape)
+            for each, shift in zip((boxes, scores), shifts, strict=True)
+        ]
+        for sign in (1.0, -1.0):
+            if not torch.equal(nms_keep(boxes + sign * moves[0], scores + sign * moves[1], *limits), kept):
+                return False
+    return True
+
+
+def _rounding(near: Tensor, exact: Tensor) -> Tensor:
+    """Root mean square (..., 1) of what float32 is off, of the rows that are off at all: fills are not."""
+    errors = (near.double() - exact).nan_to_num(0.0, 0.0, 0.0)
+    count = (errors != 0).sum(-1, keepdim=True).clamp(min=1)
+    return ((errors**2).sum(-1, keepdim=True) / count).sqrt()
