@@ -1,9 +1,9 @@
 """Tells whether rounding decides what a network selects inside: its best rows, or boxes that overlap too little to go.
 
-A detector of two stages takes the best few of thousands of places, and suppression holds overlaps against a limit. Where
-two places nearly tie at such a cut, one correct run takes the one and the next run the other, and later rows follow.
-float32 beside float64 shows how far scores and boxes are rounded; a selection is decided when it would stay the same
-though they were rounded several times as far.
+A detector of two stages takes the best few of thousands of places, and suppression holds overlaps against a limit.
+Where two places nearly tie at such a cut, one correct run takes the one and the next run the other, and later rows
+follow. float32 beside float64 shows how far scores and boxes are rounded; a selection is decided when it would stay the
+same though they were rounded several times as far.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def is_decided(target: Any, rounded: Arguments, exact: Arguments) -> bool:
 def _is_cut_clear(rounded: Arguments, exact: Arguments) -> bool:
     """The gap between the last row that is taken and the next one, against the rounding of all rows.
 
-    Rows that are filled with one value tie in every precision, and the network does not mind which of them is taken.
+    Of rows that are filled with one value the network does not mind which is taken. Such a value is one of float32,
+    which what is computed in float64 is not.
     """
     scores, taken, *rest = exact
     axis = rest[0] if rest else -1
@@ -67,8 +68,10 @@ def _is_cut_clear(rounded: Arguments, exact: Arguments) -> bool:
         return True
     is_largest = rest[1] if len(rest) > 1 else True
     best = torch.topk(scores, taken + 1, -1, is_largest).values
-    gap = (best[..., -2] - best[..., -1]).abs()
-    return bool(((gap > 2**0.5 * _TIMES * _rounding(near, scores).squeeze(-1)) | (gap == 0)).all())
+    last, next_one = best[..., -2], best[..., -1]
+    is_filled = (last == next_one) & (last == last.float())
+    is_clear = (last - next_one).abs() > 2**0.5 * _TIMES * _rounding(near, scores).squeeze(-1)
+    return bool((is_clear | is_filled).all())
 
 
 def _is_suppression_clear(rounded: Arguments, exact: Arguments) -> bool:

@@ -1,8 +1,8 @@
 """Makes a map of a large canvas answer as the library does with the smaller canvas that it makes for a picture alone.
 
-The library pads a picture to the next multiple of 32 and no further. A graph has one canvas for all pictures, and beyond
-the picture's own canvas its layers would see what biases made of the bars, its averages would count them, and its
-anchors would stand on another grid. Here every layer sees zeros there, as at the border of a map.
+The library pads a picture to the next multiple of 32 and no further. A graph has one canvas for all pictures, and
+beyond the picture's own canvas its layers would see what biases made of the bars, its averages would count them, and
+its anchors would stand on another grid. Here every layer sees zeros there, as at the border of a map.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def test_network_without_float64_is_judged_on_every_picture(file: Path) -> None:
 
 
 def test_pictures_in_which_rounding_selects_are_left_out_of_the_proof(file: Path) -> None:
-    """RT-DETR took another query of two that tied for one of eight pictures, and float64 had taken the same as float32."""
+    """RT-DETR's float32 and float64 took the same one of two queries that tied, and its file the other."""
     (odd,) = means(IMAGES[1::2])
 
     def is_decided(images: NDArray[np.uint8]) -> bool:

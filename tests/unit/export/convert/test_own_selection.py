@@ -109,6 +109,12 @@ def test_rows_that_are_filled_with_one_value_are_no_tie() -> None:
     assert decided(BestPlaces(CLEAR, fills=TAKEN - 2)) == [True] * 8
 
 
+def test_places_that_all_look_alike_are_a_tie() -> None:
+    rounding = OwnRounding(traced(BestPlaces(CLEAR)), 1)
+
+    assert not rounding.is_decided(np.full((1, 1, PLACES, 3), 77, np.uint8))
+
+
 def test_overlap_that_ties_with_its_limit_is_found() -> None:
     assert decided(Suppressed(TIE)) == decided(Suppressed(-TIE)) == [False] * 8
     assert decided(Suppressed(CLEAR)) == decided(Suppressed(-CLEAR)) == [True] * 8
