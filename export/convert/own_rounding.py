@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from saccade.export.convert.own_selection import Watched, is_decided, selections
@@ -62,9 +62,20 @@ def _doubled(program: Any) -> Any:
             setattr(module, name, value.double())
     for node in module.graph.nodes:
         node.args = map_aggregate(node.args, _double_type)
-        node.kwargs = map_aggregate(node.kwargs, _double_type)
+        node.kwargs = {**map_aggregate(node.kwargs, _double_type), **_own_type(node)}  # type: ignore[dict-item]
     module.recompile()
     return module
+
+
+def _own_type(node: fx.Node) -> dict[str, torch.dtype]:
+    """What makes a tensor of its own, such as `ones`, takes torch's default type unless it is told."""
+    made, schema = node.meta.get("val"), getattr(node.target, "_schema", None)
+    takes = schema is not None and any(
+        argument.kwarg_only and argument.name == "dtype" for argument in schema.arguments
+    )
+    is_told = node.kwargs.get("dtype") is not None
+    is_float = isinstance(made, Tensor) and made.dtype is torch.float32
+    return {"dtype": torch.float64} if takes and is_float and not is_told else {}
 
 
 def _double_type(value: Any) -> Any:
