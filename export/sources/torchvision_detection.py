@@ -51,7 +51,7 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
 
 
 def load(request: NetworkRequest) -> Network:
-    """Raises SourceError when the arguments or the weights do not fit."""
+    """Raises SourceError when the arguments, the weights or the canvas do not fit."""
     source = request.source
     assert isinstance(source, TorchvisionSource)
     if request.extra_outputs:
@@ -64,7 +64,10 @@ def load(request: NetworkRequest) -> Network:
     height, width = request.preprocess.height, request.preprocess.width
     heads = _heads(detector)
     suppression = Suppression(heads.nms_thresh, heads.score_thresh)
-    pads = detector.transform.fixed_size is None and request.preprocess.fit == "letterbox"
+    resizes = detector.transform.fixed_size is None
+    if resizes:
+        _ensure_canvas(source, width, height)
+    pads = resizes and request.preprocess.fit == "letterbox"
     if request.task.masks is not None:
         return Network(
             MaskRcnnObjects(detector, height, width).eval(),
@@ -148,6 +151,16 @@ def _ensure_known_arguments(source: TorchvisionSource, detector: Any) -> None:
             near = near_names(name, sorted(known))
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise SourceError(f"source.arguments: torchvision/{_name(source)} has no argument {name!r}{hint}")
+
+
+def _ensure_canvas(source: TorchvisionSource, width: int, height: int) -> None:
+    """Raises SourceError where the library's canvas of a picture would be larger than the graph's."""
+    larger = [-(-side // STRIDE) * STRIDE for side in (width, height)]
+    if larger != [width, height]:
+        raise SourceError(
+            f"preprocess: torchvision/{source.name} pads pictures to a multiple of {STRIDE}, and a canvas of "
+            f"{width}x{height} would cut that; say width: {larger[0]} and height: {larger[1]}"
+        )
 
 
 def _heads(detector: Any) -> Any:

@@ -22,10 +22,9 @@ from saccade.export.errors import SourceError
 STRIDE = 32  # the library's canvas is a multiple of it
 
 
-def own_canvas(limits: Tensor, height: int, width: int) -> Tensor:
+def own_canvas(limits: Tensor) -> Tensor:
     """(n, 2) height and width of the canvas that the library makes of a picture alone, of `content_limits` (n, 4)."""
-    sides = torch.ceil(limits[:, :2].flip(1) / STRIDE) * STRIDE
-    return torch.minimum(sides, sides.new_tensor([float(height), float(width)]))
+    return torch.ceil(limits[:, :2].flip(1) / STRIDE) * STRIDE
 
 
 def halvings(whole: int, part: int) -> int:

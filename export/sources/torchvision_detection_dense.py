@@ -61,7 +61,7 @@ class _LevelCandidates(nn.Module):
     def outputs(self, images: Tensor, inside: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         """What the head says, and `content_limits` (n, 4)."""
         limits = content_limits(images, inside)
-        with ended_at(own_canvas(limits, *self.size), self.size, inside):
+        with ended_at(own_canvas(limits), self.size, inside):
             outputs: dict[str, Tensor] = self.head(feature_maps(self.backbone, images))
         return outputs, limits
 
@@ -70,7 +70,7 @@ class _LevelCandidates(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """scores (n, anchors, classes), regression (n, anchors, 4), limits (n, 4)."""
         classes = scores.shape[2]
-        anchors, is_inside = self.anchors(own_canvas(limits, *self.size))
+        anchors, is_inside = self.anchors(own_canvas(limits))
         scores = torch.where(is_inside.unsqueeze(2), scores, 0.0)
         found = []
         for level in zip(

@@ -45,7 +45,7 @@ class FasterRcnnCandidates(nn.Module):
     def with_features(self, images: Tensor, inside: Tensor | None) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The answer, and the maps that it comes from as `PyramidPool` takes them."""
         limits = content_limits(images, inside)
-        own = own_canvas(limits, *self.size)
+        own = own_canvas(limits)
         with ended_at(own, self.size, inside):
             features = self.backbone(images)
             proposals, is_proposal, objectness, deltas = self.proposals(list(features.values()), limits, own)

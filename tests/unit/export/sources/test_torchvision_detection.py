@@ -308,3 +308,9 @@ def test_detector_that_cannot_be_served_is_refused(name: str, arguments: dict[st
 
     with pytest.raises(SourceError, match=text):
         torchvision_detection.facts(source, None)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+def test_canvas_that_would_cut_the_library_s_own_is_refused_with_the_next_size(fit: str) -> None:
+    with pytest.raises(SourceError, match=r"a canvas of 333x320 would cut that; say width: 352 and height: 320"):
+        torchvision_detection.load(request("fasterrcnn_mobilenet_v3_large_320_fpn", width=333, height=320, fit=fit))
