@@ -5,7 +5,7 @@ where that is longer: the map of a text detector is empty where there is no text
 
 The same runs of the eager program show whether an image's answer depends on its neighbours in the batch. Where an
 output differs, pictures whose answer changes with float64, or in which the network selects among near ties, are left
-out first: they tell nothing (`own_rounding.py`).
+out first: they tell nothing (`own_rounding.py`). Where nearly all have such ties, as many rows are left out of each.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ MAX_ERROR = 1e-4  # relative L2 per output; conversion may reorder sums and chan
 _FLOOR = 0.1  # of the usual length; with MAX_ERROR it allows an absolute error of 1e-5 of the output's scale
 _DETERMINED = MAX_ERROR / 10  # the network's own rounding, up to which a picture can prove a file
 _FEWEST_DETERMINED = 4  # pictures of the eight
+_LOOSE_SHARE = 0.02  # of a picture's rows, the most that may have no partner
 _MAX_MATCHED_ROWS = 2048  # most rows that enter suppression; more rows are dense anchors in fixed order
 
 Arrays = Sequence[NDArray[Any]]
+Loose = NDArray[np.int64]  # (n,) rows of each picture's answer that rounding may choose otherwise
 Scales = Sequence[float]  # root mean square of each output over all pictures of the proof
 Eager = Callable[[NDArray[np.uint8]], Arrays]
 
@@ -45,8 +47,8 @@ class Rounding(Protocol):
     def answers(self, images: NDArray[np.uint8]) -> Arrays:
         """What the program answers in float64."""
 
-    def is_decided(self, images: NDArray[np.uint8]) -> bool:
-        """Whether all that it selects inside, such as the best of its proposals, is the same at any rounding."""
+    def turned(self, images: NDArray[np.uint8]) -> int:
+        """How many of the choices inside, such as the best of its proposals, rounding can turn for one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +122,23 @@ def prove_conversion(
     proof = _proof(eager, file, outputs, images, is_batchable)
     if proof.worst.relative_l2 <= MAX_ERROR:
         return proof
-    rows = np.arange(len(images)) if rounding is None else determined_rows(eager, rounding, outputs, images)
+    rows, loose = _proving(eager, rounding, outputs, images)
+    hanging = (
+        f"the network's own answers hang on rounding: {len(images) - len(rows)} of {len(images)} pictures are "
+        f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}), and it selects among "
+        f"{int(loose.sum())} near ties in the others, so no file can be proven equal. "
+        "Weights that were never trained are the usual reason"
+    )
     if len(rows) < _FEWEST_DETERMINED:
-        raise GraphError(
-            f"the network's own answers hang on rounding: {len(images) - len(rows)} of {len(images)} pictures are "
-            f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}) or nearly tie where it selects, "
-            "so no file can be proven equal. Weights that were never trained are the usual reason"
-        )
-    if len(rows) < len(images):
-        again = _proof(eager, file, outputs, images[np.resize(rows, len(images))], is_batchable)
-        proof = replace(again, left_out=len(images) - len(rows))
+        raise GraphError(hanging)
+    if len(rows) < len(images) or loose.any():
+        again = np.resize(rows, len(images))
+        proof = _proof(eager, file, outputs, images[again], is_batchable, loose[again])
+        proof = replace(proof, left_out=len(images) - len(rows))
     worst = proof.worst
     if not worst.relative_l2 <= MAX_ERROR:
+        if loose.any():
+            raise GraphError(hanging)
         raise GraphError(
             f"the ONNX file's {worst.output} differs from the eager network's by {worst.relative_l2:.1e} (relative L2) "
             f"at batch {worst.batch_size}, allowed is {MAX_ERROR:.0e}: an operator was converted to something else. "
@@ -140,8 +147,32 @@ def prove_conversion(
     return proof
 
 
+def _proving(
+    eager: Eager, rounding: Rounding | None, outputs: RawOutputs, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.intp], Loose]:
+    """Returns the rows of `images` that can prove a file, and of all images how many rows of an answer cannot.
+
+    Where too few pictures are free of near ties, those count whose answer is the same but for that many rows.
+    """
+    every, none = np.arange(len(images)), np.zeros(len(images), np.int64)
+    if rounding is None:
+        return every, none
+    try:
+        loose = np.array([rounding.turned(images[row : row + 1]) for row in every], np.int64)
+        rows = determined_rows(eager, rounding, outputs, images, loose)
+    except Exception:  # operators without float64 raise what they like; then every picture counts
+        return every, none
+    decided = rows[loose[rows] == 0]
+    return (decided, none) if len(decided) >= _FEWEST_DETERMINED else (rows, loose)
+
+
 def _proof(
-    eager: Eager, file: Path, outputs: RawOutputs, images: NDArray[np.uint8], is_batchable: bool
+    eager: Eager,
+    file: Path,
+    outputs: RawOutputs,
+    images: NDArray[np.uint8],
+    is_batchable: bool,
+    loose: Loose | None = None,
 ) -> ConversionProof:
     sizes = BATCH_SIZES if is_batchable else BATCH_SIZES[:1]
     expected = {size: eager(images[:size]) for size in sizes}
@@ -152,32 +183,29 @@ def _proof(
     figures: list[ProofFigure] = []
     for size in sizes:
         found = session.run(list(outputs.names), {"images": images[:size]})
-        figures.extend(compared(outputs, size, found, expected[size], scales))
+        figures.extend(compared(outputs, size, found, expected[size], scales, loose=loose))
     return ConversionProof(
-        tuple(figures), _coupling(eager, images, outputs, expected, scales) if is_batchable else None
+        tuple(figures), _coupling(eager, images, outputs, expected, scales, loose) if is_batchable else None
     )
 
 
 def determined_rows(
-    eager: Eager, rounding: Rounding, outputs: RawOutputs, images: NDArray[np.uint8]
+    eager: Eager, rounding: Rounding, outputs: RawOutputs, images: NDArray[np.uint8], loose: Loose
 ) -> NDArray[np.intp]:
-    """Returns the rows of `images` that float32 and float64 answer alike, and in which nothing ties that is selected.
-
-    Returns all where float64 cannot run.
-    """
+    """Returns the rows of `images` that float32 and float64 answer alike, but for as many rows as are `loose`."""
     every = np.arange(len(images))
     alone = [eager(images[row : row + 1]) for row in every]
-    try:
-        precise = [rounding.answers(images[row : row + 1]) for row in every]
-        decided = [rounding.is_decided(images[row : row + 1]) for row in every]
-    except Exception:  # operators without float64 raise what they like; then every picture counts
-        return every
     scales = output_scales(alone)
     errors = [
-        max(figure.relative_l2 for figure in compared(outputs, 1, *pair, scales, _DETERMINED))
-        for pair in zip(alone, precise, strict=True)
+        max(
+            figure.relative_l2
+            for figure in compared(
+                outputs, 1, answer, rounding.answers(images[row : row + 1]), scales, _DETERMINED, loose[row : row + 1]
+            )
+        )
+        for row, answer in zip(every, alone, strict=True)
     ]
-    return every[(np.array(errors) <= _DETERMINED) & decided]
+    return every[np.array(errors) <= _DETERMINED]
 
 
 def raw_outputs(names: Sequence[str], recipe: Recipe, scores: str) -> RawOutputs:
@@ -222,15 +250,19 @@ def compared(
     expected: Arrays,
     scales: Scales | None = None,
     limit: float = MAX_ERROR,
+    loose: Loose | None = None,
 ) -> list[ProofFigure]:
-    """Returns one figure per output; a detector's rows are paired first where their order makes the difference."""
+    """Returns one figure per output; a detector's rows are paired first where their order makes the difference.
+
+    Of each picture the `loose` rows that differ most are not compared then.
+    """
     scales = [0.0] * len(expected) if scales is None else scales
     found, expected = outputs.floored(found), outputs.floored(expected)
     errors = [_error(*each) for each in zip(found, expected, scales, strict=True)]
     matched: set[int] = set()
     for group in _row_groups(expected) if outputs.have_rows else ():
         if max(errors[index] for index in group) > limit:
-            paired = _matched([found[index] for index in group], [expected[index] for index in group])
+            paired = _matched([found[index] for index in group], [expected[index] for index in group], loose)
             matched.update(group)
             for index, array in zip(group, paired, strict=True):
                 errors[index] = _error(array, expected[index], scales[index])
@@ -241,7 +273,12 @@ def compared(
 
 
 def _coupling(
-    eager: Eager, images: NDArray[np.uint8], outputs: RawOutputs, expected: dict[int, Arrays], scales: Scales
+    eager: Eager,
+    images: NDArray[np.uint8],
+    outputs: RawOutputs,
+    expected: dict[int, Arrays],
+    scales: Scales,
+    loose: Loose | None,
 ) -> BatchCoupling:
     """Compares the rows of the smaller batch, and the last one of the larger, with the same images run alone."""
     alone = {0: expected[1]}
@@ -253,7 +290,7 @@ def _coupling(
             together = [array[row : row + 1] for array in expected[size]]
             figures.extend(
                 BatchCoupling(figure.relative_l2, figure.output, size, row)
-                for figure in compared(outputs, size, together, alone[row], scales)
+                for figure in compared(outputs, size, together, alone[row], scales, loose=_of(loose, row))
             )
     return max(figures, key=lambda figure: figure.relative_l2)
 
@@ -275,11 +312,27 @@ def _row_groups(arrays: Arrays) -> list[list[int]]:
     return [group for group in groups.values() if any(arrays[index].ndim == 3 for index in group)]
 
 
-def _matched(found: Arrays, expected: Arrays) -> list[NDArray[Any]]:
-    """Returns the rows of `found`, each image's in the order of the nearest rows in `expected`."""
+def _matched(found: Arrays, expected: Arrays, loose: Loose | None) -> list[NDArray[Any]]:
+    """Returns the rows of `found`, each image's in the order of the nearest rows in `expected`.
+
+    The `loose` rows of an image that have no near one are taken from `expected`, within a small share of all.
+    """
     left, right = (np.concatenate([_features(array) for array in arrays], 2) for arrays in (found, expected))
-    order = np.stack([np.abs(a[None] - b[:, None]).sum(2).argmin(1) for a, b in zip(left, right, strict=True)])
-    return [np.stack([rows[chosen] for rows, chosen in zip(array, order, strict=True)]) for array in found]
+    distances = [np.abs(a[None] - b[:, None]).sum(2) for a, b in zip(left, right, strict=True)]
+    paired = [
+        np.stack([rows[distance.argmin(1)] for rows, distance in zip(array, distances, strict=True)]) for array in found
+    ]
+    most = int(_LOOSE_SHARE * left.shape[1])
+    for image, distance in enumerate(distances):
+        count = 0 if loose is None else min(int(loose[image]), most)
+        lone = np.argsort(distance.min(1))[len(distance) - count :]
+        for array, wanted in zip(paired, expected, strict=True):
+            array[image, lone] = wanted[image, lone]
+    return paired
+
+
+def _of(loose: Loose | None, row: int) -> Loose | None:
+    return None if loose is None else loose[row : row + 1]
 
 
 def _features(array: NDArray[Any]) -> NDArray[np.float32]:

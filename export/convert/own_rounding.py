@@ -1,8 +1,8 @@
 """Tells a wrong conversion from a network whose own answer hangs on rounding, by running the network in float64.
 
 Where attention or normalisation enlarges the last digits of float32 at every layer, two correct runs of one network
-differ. A picture with such an answer proves nothing about a file, and is left out of the proof; so is one for which
-rounding decides what the network selects (`own_selection.py`).
+differ. A picture with such an answer proves nothing about a file, and is left out of the proof. Where rounding decides
+only what the network selects inside (`own_selection.py`), as many rows prove nothing as it can turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
-from saccade.export.convert.own_selection import Watched, is_decided, selections
+from saccade.export.convert.own_selection import Watched, selections, turned
 
 
 class OwnRounding:
@@ -35,16 +35,16 @@ class OwnRounding:
         with torch.inference_mode():
             return [tensor.numpy() for tensor in self._exact(torch.from_numpy(images))[self._first :]]
 
-    def is_decided(self, images: NDArray[np.uint8]) -> bool:
-        """Whether every selection on which these outputs hang is the same at any rounding, for images (n, h, w, 3)."""
+    def turned(self, images: NDArray[np.uint8]) -> int:
+        """How many of the choices on which these outputs hang rounding can turn, for one image (1, h, w, 3)."""
         names = selections(self._plain.graph, self._first)
         if not names:
-            return True
+            return 0
         rounded, exact = Watched(self._plain, names), Watched(self._exact, names)
         with torch.inference_mode():
             for each in (rounded, exact):
                 each.run(torch.from_numpy(images))
-        return all(is_decided(target, given, exact.given[name][1]) for name, (target, given) in rounded.given.items())
+        return sum(turned(target, given, exact.given[name][1]) for name, (target, given) in rounded.given.items())
 
     @cached_property
     def _plain(self) -> Any:

@@ -2,8 +2,8 @@
 
 A detector of two stages takes the best few of thousands of places, and suppression holds overlaps against a limit.
 Where two places nearly tie at such a cut, one correct run takes the one and the next run the other, and later rows
-follow. float32 beside float64 shows how far scores and boxes are rounded; a selection is decided when it would stay the
-same though they were rounded several times as far.
+follow. float32 beside float64 shows how far scores and boxes are rounded; a choice counts as one that rounding can turn
+when it would be another one if they were rounded several times as far.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Watched(fx.Interpreter):
         return super().run_node(n)
 
 
-def is_decided(target: Any, rounded: Arguments, exact: Arguments) -> bool:
-    """Tells whether a selection stays the same, of its arguments in float32 and in float64."""
-    return _is_cut_clear(rounded, exact) if target is _TOP_K else _is_suppression_clear(rounded, exact)
+def turned(target: Any, rounded: Arguments, exact: Arguments) -> int:
+    """Counts the choices that rounding can turn, of a selection's arguments for one image in float32 and float64."""
+    return _near_the_cut(rounded, exact) if target is _TOP_K else _suppressed_otherwise(rounded, exact)
 
 
-def _is_cut_clear(rounded: Arguments, exact: Arguments) -> bool:
-    """The gap between the last row that is taken and the next one, against the rounding of all rows.
+def _near_the_cut(rounded: Arguments, exact: Arguments) -> int:
+    """Rows that are taken and may change places with others, by their distance and the rounding of all rows.
 
     Of rows that are filled with one value the network does not mind which is taken. Such a value is one of float32,
     which what is computed in float64 is not.
@@ -65,32 +65,35 @@ def _is_cut_clear(rounded: Arguments, exact: Arguments) -> bool:
     axis = rest[0] if rest else -1
     scores, near = scores.movedim(axis, -1), rounded[0].movedim(axis, -1)
     if not taken < scores.shape[-1]:
-        return True
+        return 0
     is_largest = rest[1] if len(rest) > 1 else True
-    best = torch.topk(scores, taken + 1, -1, is_largest).values
-    last, next_one = best[..., -2], best[..., -1]
-    is_filled = (last == next_one) & (last == last.float())
-    is_clear = (last - next_one).abs() > 2**0.5 * _TIMES * _rounding(near, scores).squeeze(-1)
-    return bool((is_clear | is_filled).all())
+    order = torch.sort(scores if is_largest else -scores, -1, descending=True).values
+    last, next_one = order[..., taken - 1 : taken], order[..., taken : taken + 1]
+    room = 2**0.5 * _TIMES * _rounding(near, scores)
+    inner = ((order - next_one)[..., :taken] <= room).sum(-1)
+    outer = ((last - order)[..., taken:] <= room).sum(-1)
+    is_filled = ((last == next_one) & (last == last.float())).squeeze(-1)
+    return int(torch.where(is_filled, 0, torch.minimum(inner, outer)).sum())
 
 
-def _is_suppression_clear(rounded: Arguments, exact: Arguments) -> bool:
-    """Boxes and scores are moved at random, always in the same directions."""
+def _suppressed_otherwise(rounded: Arguments, exact: Arguments) -> int:
+    """The most boxes that are kept or go otherwise when boxes and scores are moved, always in the same directions."""
     boxes, scores, *limits = exact
     kept = nms_keep(boxes, scores, *limits)
     generator = torch.Generator().manual_seed(0)
     shifts = [
         _TIMES * _rounding(near.flatten(1), far.flatten(1)) for near, far in zip(rounded[:2], exact[:2], strict=True)
     ]
+    most = 0
     for _ in range(_DIRECTIONS):
         moves = [
             (torch.randn(each.shape, generator=generator, dtype=each.dtype).flatten(1) * shift).view(each.shape)
             for each, shift in zip((boxes, scores), shifts, strict=True)
         ]
         for sign in (1.0, -1.0):
-            if not torch.equal(nms_keep(boxes + sign * moves[0], scores + sign * moves[1], *limits), kept):
-                return False
-    return True
+            other = nms_keep(boxes + sign * moves[0], scores + sign * moves[1], *limits)
+            most = max(most, int((other != kept).sum()))
+    return most
 
 
 def _rounding(near: Tensor, exact: Tensor) -> Tensor:
