@@ -70,7 +70,7 @@ def read_samples(repository: Path, task: Task) -> list[Sample]:
 
 
 @contextmanager
-def running_server(repository: Path) -> Iterator[str]:
+def running_server(repository: Path, ready_within_s: float = _READY_WITHIN_S) -> Iterator[str]:
     """Runs `saccade serve` on a free port until the context ends. Raises DemoFailed when it does not become ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,15 +89,15 @@ def running_server(repository: Path) -> Iterator[str]:
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, process)
+        _wait_until_ready(url, process, ready_within_s)
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + _READY_WITHIN_S
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], ready_within_s: float) -> None:
+    deadline_s = time.monotonic() + ready_within_s
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
             raise DemoFailed(f"the server ended with exit code {process.returncode}")
@@ -107,7 +107,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.HTTPError:
             pass  # The server does not listen yet.
         time.sleep(0.02)
-    raise DemoFailed(f"the server was not ready within {_READY_WITHIN_S:g} s")
+    raise DemoFailed(f"the server was not ready within {ready_within_s:g} s")
 
 
 def ask(client: httpx.Client, model: str, samples: list[Sample]) -> list[Answered]:

@@ -24,6 +24,7 @@ from tests.matrix.rows import Served
 TOLERANCE = 1e-4  # of numbers, relative to the larger of them and 1
 _SHOWN_IMAGES = 2
 _TIMEOUT_S = 120.0
+_READY_WITHIN_S = 300.0  # two-stage detectors warm up for minutes on a core that others use too
 _SETTINGS = {
     "SACCADE_API_PROCESSES": "1",
     "SACCADE_DEVICE_THREADS": "1",
@@ -40,7 +41,7 @@ def served_answer(repository: Path, manifest: Manifest) -> Served:
     try:
         with (
             _environment(_SETTINGS | {"SACCADE_VARIANT": compared_variant(manifest).name}),
-            running_server(repository) as url,
+            running_server(repository, _READY_WITHIN_S) as url,
         ):
             found = [_asked(url, manifest, sample) for sample in samples]
     except (DemoFailed, httpx.HTTPError) as error:
