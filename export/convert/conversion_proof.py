@@ -101,6 +101,7 @@ class ConversionProof:
     figures: tuple[ProofFigure, ...]
     coupling: BatchCoupling | None  # None: the program takes one image only
     left_out: int = 0  # pictures whose answer hangs on rounding
+    loose_rows: int = 0  # rows of the other pictures that were not compared, because rounding may choose others
 
     @property
     def worst(self) -> ProofFigure:
@@ -126,7 +127,7 @@ def prove_conversion(
     hanging = (
         f"the network's own answers hang on rounding: {len(images) - len(rows)} of {len(images)} pictures are "
         f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}), and it selects among "
-        f"{int(loose.sum())} near ties in the others, so no file can be proven equal. "
+        f"{int(loose[rows].sum())} near ties in the others, so no file can be proven equal. "
         "Weights that were never trained are the usual reason"
     )
     if len(rows) < _FEWEST_DETERMINED:
@@ -134,7 +135,7 @@ def prove_conversion(
     if len(rows) < len(images) or loose.any():
         again = np.resize(rows, len(images))
         proof = _proof(eager, file, outputs, images[again], is_batchable, loose[again])
-        proof = replace(proof, left_out=len(images) - len(rows))
+        proof = replace(proof, left_out=len(images) - len(rows), loose_rows=int(loose[rows].sum()))
     worst = proof.worst
     if not worst.relative_l2 <= MAX_ERROR:
         if loose.any():
@@ -220,6 +221,7 @@ def write_proof(proof: ConversionProof, directory: Path) -> None:
         "figures": [asdict(figure) for figure in proof.figures],
         "batch_coupling": coupling,
         "left_out": proof.left_out,
+        "loose_rows": proof.loose_rows,
     }
     (directory / PROOF_FILE).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
@@ -231,6 +233,7 @@ def read_proof(directory: Path) -> ConversionProof:
         tuple(ProofFigure(**figure) for figure in document["figures"]),
         None if coupling is None else BatchCoupling(**coupling),
         document["left_out"],
+        document["loose_rows"],
     )
 
 

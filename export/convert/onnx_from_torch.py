@@ -116,6 +116,7 @@ def _proof_facts(proof: ConversionProof, max_batch_error: float, untraceable: st
         "worst_output": proof.worst.output,
         "batch_coupling": 0.0 if coupling is None else coupling.relative_l2,
         "undetermined_pictures": proof.left_out,
+        "undetermined_rows": proof.loose_rows,
         "batchable": not reason,
         "not_batchable_reason": reason,
     }
