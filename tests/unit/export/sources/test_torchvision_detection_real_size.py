@@ -83,10 +83,38 @@ def test_detections_are_those_of_the_library(name: str) -> None:
     for row, expected in enumerate(detector(list(images))):
         found = int(counts[row])
         assert found == len(expected["scores"]) == heads.detections_per_img
-        same = (
-            (box_iou(expected["boxes"], boxes[row, :found]) > 0.99)
-            & (expected["labels"].unsqueeze(1) == class_ids[row, :found])
-            & ((expected["scores"].unsqueeze(1) - scores[row, :found]).abs() < 1e-4)
-        )
+        same = is_same(expected, boxes[row, :found], scores[row, :found], class_ids[row, :found])
         assert same.any(dim=1).all()
         assert same.any(dim=0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(200, 320), (320, 150)])
+def test_detections_on_a_larger_canvas_are_those_of_the_picture_alone(size: tuple[int, int]) -> None:
+    """On a canvas of 320x320 instead of 224x320 no box was the library's: its layers saw the bars."""
+    side = 320
+    images = pictures(side)
+    detector = detector_of("fasterrcnn_mobilenet_v3_large_fpn", images)
+    transform, heads = detector.transform, detector.roi_heads
+    transform.fixed_size, transform.min_size, transform.max_size = None, (side,), side
+    picture = images[0, :, : size[0], : size[1]]
+    canvas, inside = torch.zeros(1, 3, side, side), torch.zeros(1, side, side, dtype=torch.bool)
+    canvas[0, :, : size[0], : size[1]], inside[0, : size[0], : size[1]] = picture, True
+    head = CandidatesHead(heads.detections_per_img, CLASSES, Suppression(heads.nms_thresh, heads.score_thresh))
+
+    boxes, scores, class_ids, counts = head(FasterRcnnCandidates(detector, side, side)(canvas, inside))
+
+    (expected,) = detector([picture])
+    assert counts[0] == len(expected["scores"]) == heads.detections_per_img
+    same = is_same(expected, boxes[0], scores[0], class_ids[0])
+    assert same.any(dim=1).all()
+    assert same.any(dim=0).all()
+
+
+def is_same(expected: dict[str, Tensor], boxes: Tensor, scores: Tensor, class_ids: Tensor) -> Tensor:
+    """Tells which of the library's detections (rows) is which of ours (columns)."""
+    return (
+        (box_iou(expected["boxes"], boxes) > 0.99)
+        & (expected["labels"].unsqueeze(1) == class_ids)
+        & ((expected["scores"].unsqueeze(1) - scores).abs() < 1e-4)
+    )
