@@ -30,9 +30,9 @@ PROOF_FILE = "proof.json"
 BATCH_SIZES = (1, 3, 8)
 MAX_ERROR = 1e-4  # relative L2 per output; conversion may reorder sums and change nothing else
 _FLOOR = 0.1  # of the usual length; with MAX_ERROR it allows an absolute error of 1e-5 of the output's scale
-_DETERMINED = MAX_ERROR / 10  # the network's own rounding, up to which a picture can prove a file
+_DETERMINED = MAX_ERROR / 3  # the network's own rounding up to which a picture can prove a file, whose is as large
 _FEWEST_DETERMINED = 4  # pictures of the eight
-_LOOSE_SHARE = 0.02  # of a picture's rows, the most that may have no partner
+_ROWS_PER_LOOSE_ONE = 200  # of this many rows of a picture one may have no partner; of fewer one as well
 _MAX_MATCHED_ROWS = 2048  # most rows that enter suppression; more rows are dense anchors in fixed order
 
 Arrays = Sequence[NDArray[Any]]
@@ -318,14 +318,14 @@ def _row_groups(arrays: Arrays) -> list[list[int]]:
 def _matched(found: Arrays, expected: Arrays, loose: Loose | None) -> list[NDArray[Any]]:
     """Returns the rows of `found`, each image's in the order of the nearest rows in `expected`.
 
-    The `loose` rows of an image that have no near one are taken from `expected`, within a small share of all.
+    The `loose` rows of an image that have no near one are taken from `expected`, within a small share.
     """
     left, right = (np.concatenate([_features(array) for array in arrays], 2) for arrays in (found, expected))
     distances = [np.abs(a[None] - b[:, None]).sum(2) for a, b in zip(left, right, strict=True)]
     paired = [
         np.stack([rows[distance.argmin(1)] for rows, distance in zip(array, distances, strict=True)]) for array in found
     ]
-    most = int(_LOOSE_SHARE * left.shape[1])
+    most = max(1, left.shape[1] // _ROWS_PER_LOOSE_ONE)
     for image, distance in enumerate(distances):
         count = 0 if loose is None else min(int(loose[image]), most)
         lone = np.argsort(distance.min(1))[len(distance) - count :]

@@ -292,7 +292,7 @@ def test_pictures_in_which_rounding_selects_are_left_out_of_the_proof(file: Path
 def test_rows_without_a_partner_are_left_out_within_a_small_share() -> None:
     rng = np.random.default_rng(0)
     outputs = RawOutputs(("boxes",), have_rows=True)
-    boxes = rng.uniform(0, 90, (1, 100, 4)).astype(np.float32)
+    boxes = rng.uniform(0, 90, (1, 400, 4)).astype(np.float32)
     others = boxes.copy()
     others[0, [7, 30]] += 20
 
@@ -300,7 +300,7 @@ def test_rows_without_a_partner_are_left_out_within_a_small_share() -> None:
         return compared(outputs, 1, (others + np.float32(shift),), (boxes,), loose=np.array([loose]))[0].relative_l2
 
     assert error(2) == 0.0
-    assert error(1) > 1e-2
+    assert error(1) > 1e-3
     assert error(2, shift=0.1) > 1e-4
     others[0, 50] += 20
-    assert error(3) > 1e-2
+    assert error(3) > 1e-3
