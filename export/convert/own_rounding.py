@@ -62,7 +62,7 @@ def _doubled(program: Any) -> Any:
             setattr(module, name, value.double())
     for node in module.graph.nodes:
         node.args = map_aggregate(node.args, _double_type)
-        node.kwargs = {**map_aggregate(node.kwargs, _double_type), **_own_type(node)}  # type: ignore[dict-item]
+        node.kwargs = {**map_aggregate(node.kwargs, _double_type), **_own_type(node)}
     module.recompile()
     return module
 

@@ -27,7 +27,7 @@ Arguments = Sequence[Any]
 def selections(graph: fx.Graph, first: int) -> frozenset[str]:
     """Returns the names of selecting nodes on which an output from number `first` on hangs."""
     (outputs,) = (node.args[0] for node in graph.nodes if node.op == "output")
-    behind = [node for node in outputs[first:] if isinstance(node, fx.Node)]  # type: ignore[index, union-attr]
+    behind = [node for node in outputs[first:] if isinstance(node, fx.Node)]
     known = set(behind)
     while behind:
         new = [node for node in behind.pop().all_input_nodes if node not in known]

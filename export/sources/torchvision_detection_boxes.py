@@ -44,8 +44,8 @@ def anchors_at(generator: nn.Module, backbone: nn.Module, height: int, width: in
     """Anchors (all, 4) of the library's generator for one canvas size."""
     images = torch.zeros(1, 3, height, width)
     with torch.no_grad():
-        (anchors,) = generator(ImageList(images, [(height, width)]), feature_maps(backbone, images))
-    return anchors
+        found: list[Tensor] = generator(ImageList(images, [(height, width)]), feature_maps(backbone, images))
+    return found[0]
 
 
 def map_sizes(backbone: nn.Module, height: int, width: int) -> list[tuple[int, int]]:

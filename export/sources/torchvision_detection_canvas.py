@@ -86,11 +86,11 @@ class OwnCanvas(TorchFunctionMode):
         **kwargs: Any,
     ) -> Tensor:
         mask = self.mask(maps).unsqueeze(2)
-        groups = maps.unflatten(1, (num_groups, -1))  # (n, groups, channels of a group, h, w)
+        groups = maps.reshape(maps.shape[0], num_groups, -1, *maps.shape[2:])  # (n, groups, channels of a group, h, w)
         count = mask.sum((2, 3, 4), keepdim=True) * groups.shape[2]
         around = groups - (groups * mask).sum((2, 3, 4), keepdim=True) / count
         variance = ((around * mask) ** 2).sum((2, 3, 4), keepdim=True) / count
-        normal = (around / torch.sqrt(variance + eps)).flatten(1, 2)
+        normal: Tensor = (around / torch.sqrt(variance + eps)).flatten(1, 2)
         if weight is not None:
             normal = normal * weight.view(1, -1, 1, 1)
         return normal if bias is None else normal + bias.view(1, -1, 1, 1)

@@ -113,8 +113,9 @@ def test_detections_on_a_larger_canvas_are_those_of_the_picture_alone(size: tupl
 
 def is_same(expected: dict[str, Tensor], boxes: Tensor, scores: Tensor, class_ids: Tensor) -> Tensor:
     """Tells which of the library's detections (rows) is which of ours (columns)."""
-    return (
+    same: Tensor = (
         (box_iou(expected["boxes"], boxes) > 0.99)
         & (expected["labels"].unsqueeze(1) == class_ids)
         & ((expected["scores"].unsqueeze(1) - scores).abs() < 1e-4)
     )
+    return same
