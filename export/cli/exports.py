@@ -97,8 +97,11 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
         pending = f", waiting for a device: {detail['pending']}" if detail["pending"] else ""
         key = detail["signed_by"]
         signed = "unsigned" if key == "unsigned" else f"signed by {key}"
+        is_judged = report is None or report.thresholds.needs_labels
         unjudged = (
-            "" if report is None or report.thresholds.needs_labels else ", unjudged (nobody measured its answers)"
+            ""
+            if is_judged
+            else ", unjudged (nobody measured its answers: `saccade serve --allow-unjudged true` serves it)"
         )
         yield f"{model}: {again} as {detail['path']} with {detail['variants']}{unjudged}{pending}{without}; {signed}"
     elif last.step == "gate" and last.status == "failed" and report is not None:

@@ -158,7 +158,8 @@ def test_a_run_is_read_on_80_columns_and_without_a_terminal(write_recipe: WriteR
 
     shown, plain = lines_of(written), piped.stdout.splitlines()
     place = tmp_path / "r" / "tiny-classifier" / "1"
-    verdict = f"tiny-classifier: published as {place} with fp32, unjudged (nobody measured its answers); signed by "
+    unjudged = "unjudged (nobody measured its answers: `saccade serve --allow-unjudged true` serves it)"
+    verdict = f"tiny-classifier: published as {place} with fp32, {unjudged}; signed by "
     assert code == 0
     assert shown[-1].startswith(verdict)
     assert "\x1b" in written

@@ -119,7 +119,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         signed_by=status.signed_by or None,
         weights=manifest.weights if manifest else None,
         batchable=manifest.batchable if manifest else True,
-        judged=manifest.judged if manifest else True,
+        judged=manifest.judged if manifest else None,
         metric=Figure.model_validate(judged.metric.model_dump()) if judged else None,
         operating_point=OperatingFigure.model_validate(judged.operating_point.model_dump())
         if judged and judged.operating_point

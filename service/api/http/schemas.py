@@ -247,7 +247,9 @@ class VersionInfo(BaseModel):
     signed_by: str | None = Field(description="id of the trusted key, or `unsigned`; null where nothing was verified")
     weights: str | None = Field(description="sha256:… of the checkpoint; `random` for an untrained network")
     batchable: bool = Field(description="false: images are never run together, because they would change each other")
-    judged: bool = Field(description="false: whether answers are right was never measured, only that variants agree")
+    judged: bool | None = Field(
+        description="false: whether answers are right was never measured, only that variants agree; null: not loaded"
+    )
     metric: Figure | None = Field(description="over all detections, whatever their score; null when not judged")
     operating_point: OperatingFigure | None = Field(
         description="of detectors and classifiers of several labels; null when not judged"

@@ -16,6 +16,7 @@ from saccade.service.device_names import is_cpu
 from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant, images_per_s
+from saccade.service.repository.verify import ensure_judged
 from saccade.service.settings import Settings
 from saccade.service.supervisor.placement.specs import batch_sizes
 from saccade.service.supervisor.tuning.forms import (
@@ -85,6 +86,7 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
     for found in newest_versions(settings.repository):
         try:
             manifest, _ = read_manifest(found.path)
+            ensure_judged(manifest, allow_unjudged=settings.allow_unjudged)
             variant = choose_variant(manifest, settings.devices[0], settings.variant)
             files = [found.path / file for file in (variant.file, *variant.external_data)]
             size_bytes = sum(file.stat().st_size for file in files)

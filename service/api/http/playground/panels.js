@@ -40,7 +40,7 @@ export function modelChoices(models, chosen, onChoose) {
 
 /** What a reader must know before trusting a version. */
 function flags({ judged, signed_by: signedBy }) {
-  const texts = [judged ? null : "unjudged", signedBy === "unsigned" ? "unsigned" : null];
+  const texts = [judged === false ? "unjudged" : null, signedBy === "unsigned" ? "unsigned" : null];
   return texts.filter((text) => text !== null).map((text) => element("span", { class: "flag" }, text));
 }
 
@@ -110,7 +110,7 @@ export function versionFigures(model, onReport) {
         ...(version.choice ? pair("chosen", version.choice) : []),
         ...(version.metric ? metricPair(version.metric) : []),
         ...(version.operating_point ? operatingPair(version.operating_point) : []),
-        ...(version.judged ? [] : pair("unjudged", "whether its answers are right was never measured")),
+        ...(version.judged === false ? pair("unjudged", "whether its answers are right was never measured") : []),
         ...(single ? pair("one by one", `${milliseconds(single.p50_ms)} median, ${milliseconds(single.p99_ms)} p99`) : []),
         ...(version.signed_by ? pair("signed by", version.signed_by) : []),
         ...(fastest ? pair("throughput", `${compact(fastest.images_per_s)} images/s in batches of ${fastest.batch_size}`) : []),

@@ -114,6 +114,17 @@ def test_version_that_cannot_be_read_is_left_to_whoever_loads_it(repository: Pat
     assert Path(measured[0].version_dir).parent.name == "classifier"
 
 
+def test_version_that_nobody_judged_is_not_measured_unless_it_may_be_served(
+    tmp_path: Path, measured: list[TuningTask]
+) -> None:
+    publish_fake(tmp_path, "classifier", 1, Task.CLASSIFY, classifier_graph(), judged=False)
+
+    tuned(Settings(repository=tmp_path), 2)
+    assert measured == []
+    tuned(Settings(repository=tmp_path, allow_unjudged=True), 2)
+    assert len(measured) == 1
+
+
 def test_empty_repository_is_served_by_rule(tmp_path: Path, measured: list[TuningTask]) -> None:
     settings = Settings(repository=tmp_path)
     assert tuned(settings, 2) is settings
