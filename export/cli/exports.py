@@ -24,6 +24,8 @@ from saccade.export.variants import VariantKind
 
 DONE, FAILED = 0, 1
 
+_ALLOWING = "`saccade serve --allow-unjudged true` serves it"
+
 
 def export(
     paths: Iterable[Path],
@@ -98,11 +100,7 @@ def verdict_lines(model: str, results: list[StepResult], report: ExportReport | 
         key = detail["signed_by"]
         signed = "unsigned" if key == "unsigned" else f"signed by {key}"
         is_judged = report is None or report.thresholds.needs_labels
-        unjudged = (
-            ""
-            if is_judged
-            else ", unjudged (nobody measured its answers: `saccade serve --allow-unjudged true` serves it)"
-        )
+        unjudged = "" if is_judged else f", unjudged (nobody measured its answers: {_ALLOWING})"
         yield f"{model}: {again} as {detail['path']} with {detail['variants']}{unjudged}{pending}{without}; {signed}"
     elif last.step == "gate" and last.status == "failed" and report is not None:
         denied = [each.qualify.variant for each in report.variants if verdict(each.gate) == "denied"]
