@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from saccade.export.cli.init_onnx import existing_text, settled_words
-from saccade.export.cli.recipe_text import line, updated
+from saccade.export.cli.recipe_text import line, replaced_values, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import folders_in
 from saccade.export.data.label_tables import LABEL_TABLE, table_labels
@@ -48,6 +48,13 @@ class NewRecipe:
     loaded: LoadedRecipe
     text: str
     findings: tuple[SettledWord, ...] = ()  # for ONNX files: each word that was settled, and where it comes from
+    before: str = ""  # the recipe's text before it was updated
+    kept: tuple[str, ...] = ()  # a sentence per value that the user changed in a line of `init`, and that stays
+
+    @property
+    def edits(self) -> tuple[str, ...]:
+        """Says what became of values that the user may have changed in lines that `init` wrote earlier."""
+        return (*self.kept, *replaced_values(self.before, self.text))
 
 
 def write_recipe(
@@ -66,15 +73,17 @@ def write_recipe(
         raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
     source = source or recognised(checkpoint)
     spec = _spec(source)
-    before = existing_text(out)
+    earlier = before = existing_text(out)
     document = _document(checkpoint, source, spec, data, out.parent)
     if is_unlabelled:
         document["gate"] = {"mode": "parity"}
     lines = {key: line(key, value) for key, value in document.items()}
     findings: tuple[SettledWord, ...] = ()
+    kept: tuple[str, ...] = ()
     if spec.kind == "onnx" and checkpoint is not None:
         settled = settled_words(checkpoint, data, before)
         lines, findings = lines | settled.lines, settled.findings
+        before, kept = settled.before, settled.kept
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         new = _written(lines, before, out)
@@ -91,12 +100,12 @@ def write_recipe(
             new = _written(lines | {"labels": line("labels", labels)}, before, out)
         if is_unlabelled and new.loaded.recipe.gate.mode != "parity":
             raise RecipeError(f"{out} has a `gate` of its own: add `mode: parity` to it, or leave --unlabelled out")
-        return replace(new, findings=findings)
+        return replace(new, findings=findings, before=earlier or "", kept=kept)
     except (ExportError, SaccadeError) as error:
         if before is None and isinstance(error, RecipeError) and MISSING in str(error):
             missing = str(error).removeprefix(f"{out}: ")
             raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
-        out.unlink() if before is None else out.write_text(before)
+        out.unlink() if earlier is None else out.write_text(earlier)
         raise
 
 

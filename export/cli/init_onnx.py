@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
-from saccade.export.cli.recipe_text import OWN_MARKS, line
+from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, line, own_values
 from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import is_junk, pictures_below
@@ -23,9 +23,10 @@ from saccade.export.errors import RecipeError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import Picture, signs_of
-from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, SuppressionWords
+from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, OutputWords, SuppressionWords
 from saccade.models.contract.specs import Normalisation, Task
 
+_ASSUMED_ALONE = ("value_range", "preprocess")  # keys whose whole value is assumed
 _PICTURES = 8  # number of the user's pictures that the file is run on
 
 
@@ -35,6 +36,8 @@ class SettledWords:
 
     lines: dict[str, str]
     findings: tuple[SettledWord, ...]
+    before: str | None = None  # the recipe so far; lines whose assumed value the user changed are the user's in it
+    kept: tuple[str, ...] = ()  # a sentence per value that the user changed and that stays
 
 
 def existing_text(path: Path) -> str | None:
@@ -70,8 +73,14 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     probed = _with_range(given, document)
     signs = signs_of(file, probed, _pictures(data), _size(document))
     found = recognised(signs, probed, task, count, hint=len(names) or None)
+    written = {} if before is None else own_values(before)
+    found, kept = _with_edits(found, given, written)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
     lines |= {key: line(key, section, f"found in {CONFIG} beside the file") for key, section in beside.items()}
+    for key in _ASSUMED_ALONE:
+        if before is not None and key in lines.keys() & written.keys() and _value(lines[key], key) != written[key]:
+            again = settled_words(file, data, confirmed(before, key))
+            return replace(again, kept=(f"your `{key}: {written[key]}` is kept", *again.kept))
     labels, findings = found.labels or (), _with_recipes_own(found.findings, document, beside)
     is_nameless = "labels" not in document and labels == generic_labels(len(labels))
     named = _labels_beside(file, len(labels)) if is_nameless else None
@@ -83,7 +92,48 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
             findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
-    return SettledWords(lines, findings)
+    return SettledWords(lines, findings, before, kept)
+
+
+def _with_edits(found: Recognition, given: FileWords, written: dict[str, Any]) -> tuple[Recognition, tuple[str, ...]]:
+    """Keeps what the user changed in the line `outputs` that `init` wrote: assumed words, and how boxes are suppressed.
+
+    Words that the file's answers show are not kept, because another file may lie at the same path now.
+    """
+    edited = written.get("outputs")
+    if not isinstance(edited, dict) or given.outputs != OutputWords():
+        return found, ()
+    assumed = {each.word.removeprefix("outputs.") for each in found.findings if each.origin == "assumed"}
+    fresh = _plain(found.words.outputs.model_dump(exclude_none=True))
+    mine = {
+        word: edited[word]
+        for word, value in fresh.items()
+        if word in edited and edited[word] != value and (word in assumed or _are_settings(value, edited[word]))
+    }
+    if not mine:
+        return found, ()
+    try:
+        words = OutputWords.model_validate({**fresh, **mine})
+    except ValidationError as error:
+        raise RecipeError(
+            f"outputs.{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+        ) from error
+    findings = tuple(
+        SettledWord(each.word, str(mine[each.word.removeprefix("outputs.")]), "said", "by the recipe")
+        if each.word.removeprefix("outputs.") in mine
+        else each
+        for each in found.findings
+    )
+    kept = tuple(f"your `outputs.{word}: {value}` is kept" for word, value in mine.items())
+    return replace(found, words=found.words.model_copy(update={"outputs": words}), findings=findings), kept
+
+
+def _are_settings(*values: object) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _value(text: str, key: str) -> Any:
+    return _document(text)[key]
 
 
 def _labels_beside(file: Path, count: int) -> list[str] | None:

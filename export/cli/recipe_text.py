@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -38,6 +39,40 @@ def updated(text: str, lines: Mapping[str, str], kept: frozenset[str]) -> str:
         else:
             parts.append(_lines_behind(block))
     return "".join([*parts, *left.values()])
+
+
+def own_values(text: str) -> dict[str, Any]:
+    """Returns the values of the lines that `init` wrote itself, by key, whatever the user made of them since."""
+    own = "".join(block for _, block in _blocks(text) if any(mark in block for mark in OWN_MARKS))
+    try:
+        values = yaml.safe_load(own)
+    except yaml.YAMLError:  # named when the recipe is loaded
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def confirmed(text: str, key: str) -> str:
+    """Removes the comment by which `init` knows its own line, so that the line is the user's from now on."""
+    blocks = _blocks(text)
+    return "".join(re.sub(r"  # (found|assumed).*", "", block) if name == key else block for name, block in blocks)
+
+
+def replaced_values(before: str, after: str) -> tuple[str, ...]:
+    """Says of each line that `init` wrote earlier how it differs now, for a user who may have edited it."""
+    try:
+        now = yaml.safe_load(after)
+    except yaml.YAMLError:
+        return ()
+    return tuple(
+        f"{_inline({key: value})} {f'became {_inline({key: now[key]})}' if key in now else 'was removed'}; lines "
+        "marked `# found` or `# assumed` are written again: remove that comment to keep your own"
+        for key, value in own_values(before).items()
+        if now.get(key) != value
+    )
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return ", ".join(line(key, value).strip() for key, value in values.items())
 
 
 def _lines_behind(block: str) -> str:

@@ -56,12 +56,22 @@ def init(
     if as_json:
         found = [{"word": f.word, "value": f.value, "origin": f.origin, "why": f.why} for f in new.findings]
         shown = {} if page is None else {"page": str(page)}
-        print_json({"recipe": str(out), "understood": understood, "findings": found, "proposed": proposed, **shown})
+        print_json(
+            {
+                "recipe": str(out),
+                "understood": understood,
+                "findings": found,
+                "proposed": proposed,
+                "edits": new.edits,
+                **shown,
+            }
+        )
         return
     print(new.text, end="")
     print(*(f"# {name:<14} {text}" for name, text in understood.items()), sep="\n")
     print(*_table(new.findings), sep="\n", end="\n" if new.findings else "")
     print(*(f"# {'proposed':<14} {sentence}" for sentence in proposed), sep="\n", end="\n" if proposed else "")
+    print(*(f"# {'your edits':<14} {sentence}" for sentence in new.edits), sep="\n", end="\n" if new.edits else "")
     if page is not None:
         print(f"# wrote {page}: the first pictures with the network's answers")
     print(f"# wrote {out}; next: saccade-export check {out}, then saccade-export run {out}")
