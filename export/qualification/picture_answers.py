@@ -24,6 +24,7 @@ from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 SAME_IOU = 0.99
 SAME_SCORE = 0.01
 SAME_MASK_IOU = 0.98
+_COCO_KEYS = {"images", "annotations", "categories"}
 _LEAST_IOU = 0.5  # smallest overlap of boxes that show the same object
 _SAME_PLACE = 0.1  # pixels; boxes without area have no overlap to measure
 
@@ -73,6 +74,7 @@ class PictureDifference:
     worst_iou: float  # smallest overlap of matched boxes
     worst_score: float  # largest difference of scores
     worst_mask_iou: float | None = None  # smallest overlap of matched masks; None: no masks
+    ours: int | None = None  # number of our boxes from the threshold on; None: no boxes
 
 
 def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
@@ -133,6 +135,7 @@ def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, thresho
         worst_iou,
         worst_score,
         None if masks is None else worst_mask,
+        len(ours.scores),
     )
 
 
@@ -156,20 +159,27 @@ def read_answers(
     *,
     has_masks: bool = False,
 ) -> dict[str, PictureAnswer]:
-    """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, or labels by file
-    name, several of one picture as a list.
+    """Reads COCO results, a list of `{image_id or file_name, category_id, bbox, score}`, a whole COCO file whose
+    annotations have scores, or labels by file name, several of one picture as a list.
 
-    file_names: names by COCO's image id; class_ids: our class ids by COCO's category id; has_masks: every result needs
+    file_names: names by COCO's image id; class_ids: our class ids by COCO's category id; a whole file brings its own of
+    both. has_masks: every result needs
     a `segmentation`, which is not looked at otherwise. Raises DataRefused for anything else.
     """
     try:
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise DataRefused(f"cannot read the answers in {path}: {error}") from error
+    told = "the data's annotations.json does not know" if file_names else "nothing names: the data has no annotations"
+    if isinstance(document, dict) and _COCO_KEYS <= document.keys():
+        document, file_names, class_ids = _whole_coco(path, document, labels)
+        told = "its own `images` and `categories` do not know"
     if isinstance(document, dict):
         return {str(name): _classes_of(str(name), value, labels) for name, value in document.items()}
     if not isinstance(document, list) or not all(isinstance(row, dict) and "bbox" in row for row in document):
         raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
+    if any(row.get("score") is None for row in document):
+        raise DataRefused(f"{path} has boxes without `score`: these are labels, and answers have one per box")
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
     masks: dict[str, list[RunLengths]] = {}
     for row in document:
@@ -177,7 +187,8 @@ def read_answers(
         category = row.get("category_id")
         if name is None or class_ids.get(category) is None:
             what = f"image_id {row.get('image_id')!r}" if name is None else f"category_id {category!r}"
-            raise DataRefused(f"{path} has {what}, which the data's annotations.json does not know; write file_name")
+            instead = "`file_name` beside it" if name is None else f"one of {', '.join(map(str, sorted(class_ids)))}"
+            raise DataRefused(f"{path} has {what}, which {told}; write {instead}")
         x, y, width, height = (float(value) for value in row["bbox"])
         rows.setdefault(Path(name).name, []).append(
             ([x, y, x + width, y + height], float(row["score"]), class_ids[category])
@@ -185,6 +196,32 @@ def read_answers(
         if has_masks:
             masks.setdefault(Path(name).name, []).append(_mask_of(path, row))
     return {name: picture_boxes(found, masks.get(name)) for name, found in rows.items()}
+
+
+def _whole_coco(
+    path: Path, document: dict[str, Any], labels: tuple[str, ...]
+) -> tuple[Any, dict[int, str], dict[int, int]]:
+    """Returns the annotations of a whole file, file names by image id and our class ids by category id.
+
+    Raises DataRefused for a category that is no label of the recipe, and for a file that is not COCO's.
+    """
+    try:
+        names = {image["id"]: str(image["file_name"]) for image in document["images"]}
+        categories = {each["id"]: str(each["name"]) for each in document["categories"]}
+    except (KeyError, TypeError) as error:
+        raise DataRefused(
+            f"{path} is no COCO file: `images` need id and file_name, `categories` id and name"
+        ) from error
+    rows = document["annotations"]
+    used = {row.get("category_id") for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
+    strange = [name for number, name in categories.items() if number in used and name not in labels]
+    if strange:
+        raise DataRefused(f"{path} has the category {strange[0]!r}, which is no label of the recipe: {_few(labels)}")
+    return rows, names, {number: labels.index(name) for number, name in categories.items() if name in labels}
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:3]) + (", ..." if len(labels) > 3 else "")
 
 
 def _mask_of(path: Path, row: dict[str, Any]) -> RunLengths:
@@ -220,4 +257,4 @@ def _class_of(name: str, value: Any, labels: tuple[str, ...]) -> PictureClass:
         return PictureClass(labels.index(named), score)
     if isinstance(named, int) and 0 <= named < len(labels):
         return PictureClass(named, score)
-    raise DataRefused(f"{name}: {named!r} is no label of the recipe ({', '.join(labels[:3])}, ...) and no class id")
+    raise DataRefused(f"{name}: {named!r} is no label of the recipe ({_few(labels)}) and no class id")

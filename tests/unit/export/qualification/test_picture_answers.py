@@ -94,6 +94,7 @@ def test_labels_are_read_by_name_by_id_and_with_scores(tmp_path: Path) -> None:
         ("[1]", "neither COCO results"),
         ('[{"image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image_id 9, which"),
         ('[{"image_id": 7, "category_id": 5, "bbox": [0, 0, 1, 1], "score": 1}]', "category_id 5, which"),
+        ('[{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1]}]', "boxes without `score`: these are labels"),
         ('{"a.jpg": "bird"}', "'bird' is no label of the recipe"),
     ],
 )
@@ -102,6 +103,45 @@ def test_other_files_are_refused_in_words(tmp_path: Path, text: str, message: st
 
     with pytest.raises(DataRefused, match=message):
         read_answers(tmp_path / "old.json", {7: "a.jpg"}, {1: 0, 2: 1}, LABELS)
+
+
+def whole_coco(name: str = "dog", **more: object) -> str:
+    row = {"image_id": 3, "category_id": 4, "bbox": [10, 10, 40, 40], **more}
+    images, categories = [{"id": 3, "file_name": "images/a.jpg"}], [{"id": 4, "name": name}]
+    return json.dumps({"images": images, "annotations": [row], "categories": categories})
+
+
+def test_a_whole_coco_file_brings_its_own_images_and_categories(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(whole_coco(score=0.5))
+
+    answers = read_answers(tmp_path / "old.json", {7: "b.jpg"}, {1: 0, 2: 1}, LABELS)
+
+    found = answers["a.jpg"]
+    assert isinstance(found, PictureBoxes)
+    assert (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist()) == ([BOX], [0.5], [1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (whole_coco(), "boxes without `score`: these are labels"),
+        (whole_coco("bird", score=1), "category 'bird', which is no label of the recipe: cat, dog$"),
+        (whole_coco(score=1, image_id=9), "image_id 9, which its own `images` and `categories` do not know"),
+        ('{"images": [1], "annotations": [], "categories": []}', "`images` need id and file_name"),
+    ],
+)
+def test_a_whole_coco_file_that_does_not_fit_is_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "old.json").write_text(text)
+
+    with pytest.raises(DataRefused, match=message):
+        read_answers(tmp_path / "old.json", {9: "a.jpg"}, {4: 0}, LABELS)
+
+
+def test_results_by_image_id_need_data_that_numbers_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('[{"image_id": 0, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]')
+
+    with pytest.raises(DataRefused, match="nothing names: the data has no annotations; write `file_name` beside it"):
+        read_answers(tmp_path / "old.json", {}, {0: 0, 1: 1}, LABELS)
 
 
 def test_masks_count_pixels_and_must_have_one_size() -> None:
