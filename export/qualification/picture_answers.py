@@ -170,8 +170,8 @@ def read_answers(
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
         raise DataRefused(f"cannot read the answers in {path}: {error}") from error
-    told = "the data's annotations.json does not know" if file_names else "nothing names: the data has no annotations"
-    if isinstance(document, dict) and _COCO_KEYS <= document.keys():
+    told = "the data's annotations.json does not know" if file_names else "no annotations.json of the data names"
+    if isinstance(document, dict) and document.keys() >= _COCO_KEYS:
         document, file_names, class_ids = _whole_coco(path, document, labels)
         told = "its own `images` and `categories` do not know"
     if isinstance(document, dict):
