@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from saccade.export.cli.init_onnx import existing_text, settled_words
 from saccade.export.cli.recipe_text import line, replaced_values, updated
 from saccade.export.data.findings import Findings
-from saccade.export.data.found_files import folders_in
+from saccade.export.data.folder_data import split_sources
+from saccade.export.data.found_files import folders_in, pictures_below
 from saccade.export.data.label_tables import LABEL_TABLE, table_labels
 from saccade.export.data.split_sources import split_folder_names
-from saccade.export.errors import ExportError, RecipeError, SourceError
+from saccade.export.data.unlabelled import lacks_labels
+from saccade.export.data.yolo_boxes import yolo_path
+from saccade.export.errors import DataRefused, ExportError, RecipeError, SourceError
 from saccade.export.qualification.proposals import BATCH, Proposal, proposal
-from saccade.export.recipe import LoadedRecipe, Recipe, load_recipe
+from saccade.export.recipe import FolderData, LoadedRecipe, Recipe, load_recipe
 from saccade.export.recipe_gaps import MISSING
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
@@ -38,6 +42,10 @@ _SOURCE: TypeAdapter[SourceSpec] = TypeAdapter(SourceSpec)
 _USERS_OWN = frozenset({*Recipe.model_fields, *TOP_WORDS} - {"source", "weights", "data"})
 _SEVERAL_WHY = f"found in the data: {LABEL_TABLE}"
 _SEVERAL_LABELS = line("task", {"multi_label": True}, _SEVERAL_WHY)
+_GUESS = (
+    "the answers are no better than guessing, so look at them first (`--show` draws them): the labels' order, or how "
+    "pixels are made, is wrong, or the data shows something else"
+)
 _WITH_CLASS_COUNT = ("timm", "torchvision")
 
 
@@ -48,6 +56,7 @@ class NewRecipe:
     loaded: LoadedRecipe
     text: str
     findings: tuple[SettledWord, ...] = ()  # for ONNX files: each word that was settled, and where it comes from
+    hint: str = ""  # what to do first, where `check` and `run` would only fail
     before: str = ""  # the recipe's text before it was updated
     kept: tuple[str, ...] = ()  # a sentence per value that the user changed in a line of `init`, and that stays
 
@@ -100,7 +109,8 @@ def write_recipe(
             new = _written(lines | {"labels": line("labels", labels)}, before, out)
         if is_unlabelled and new.loaded.recipe.gate.mode != "parity":
             raise RecipeError(f"{out} has a `gate` of its own: add `mode: parity` to it, or leave --unlabelled out")
-        return replace(new, findings=findings, before=earlier or "", kept=kept)
+        hint = _without_labels(new.loaded, checkpoint, source, data, out)
+        return replace(new, findings=findings, hint=hint, before=earlier or "", kept=kept)
     except (ExportError, SaccadeError) as error:
         if before is None and isinstance(error, RecipeError) and MISSING in str(error):
             missing = str(error).removeprefix(f"{out}: ")
@@ -117,10 +127,14 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     """
     if new.loaded.recipe.weights is None:
         return new, ()
+    if new.hint:
+        return new, ("nothing: that needs labels",)
     try:
         found = _proposal(new.loaded)
     except (ExportError, SaccadeError) as error:
-        return new, (f"nothing is proposed: {error}",)
+        return new, (f"nothing: {error}",)
+    if found.is_guess:
+        new = replace(new, hint=_GUESS)
     known = yaml.safe_load(new.text)
     text = new.text
     for name, section in found.lines.items():
@@ -220,6 +234,32 @@ def _data_labels(data: Path, table: Path | None, recipe: Recipe) -> list[str] | 
     is_nameless = recipe.labels == generic_labels(len(recipe.labels))
     is_fitting = recipe.task.task is Task.CLASSIFY and len(names) == len(recipe.labels)
     return names if is_nameless and is_fitting else None
+
+
+def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, data: Path, out: Path) -> str:
+    """Returns what to do about pictures of which none has a label although the gate asks for them, else nothing."""
+    recipe = loaded.recipe
+    spec = recipe.data
+    if (
+        not recipe.gate.needs_labels
+        or not isinstance(spec, FolderData)
+        or (recipe.task.task.has_boxes and yolo_path(data))
+    ):
+        return ""
+    task, several = recipe.task.task, recipe.task.multi_label
+    try:
+        splits = split_sources(task, recipe.labels, data, Findings())
+    except DataRefused:  # `check` says what is wrong
+        return ""
+    parts = {split.folder: data / split.folder for split in splits.values()}
+    if not lacks_labels(task, parts, recipe.labels, spec.order == "sorted", multi_label=several):
+        return ""
+    if not any(pictures_below(root, Findings()) for root in parts.values()):
+        return ""
+    words = [str(checkpoint)] if checkpoint is not None else []
+    words += [] if checkpoint is not None and checkpoint.suffix in (".onnx", ".pt2") else ["--source", source]
+    again = shlex.join(["saccade-export", "init", *words, "--data", str(data), "--out", str(out), "--unlabelled"])
+    return f"{data} has no labels in a layout that is read (export/README.md); add them, or take it as it is: {again}"
 
 
 def _document(checkpoint: Path | None, source: str, spec: SourceSpec, data: Path, base: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def init(
     print(*(f"# {'your edits':<14} {sentence}" for sentence in new.edits), sep="\n", end="\n" if new.edits else "")
     if page is not None:
         print(f"# wrote {page}: the first pictures with the network's answers")
-    print(f"# wrote {out}; next: saccade-export check {out}, then saccade-export run {out}")
+    print(f"# wrote {out}; next: {new.hint or f'saccade-export check {out}, then saccade-export run {out}'}")
 
 
 @click.command()

@@ -36,6 +36,7 @@ class Proposal:
     min_metric: float | None
     score_threshold: float | None
     sentences: tuple[str, ...]
+    is_guess: bool = False  # the network is no better than guessing, so nothing is proposed
 
     @property
     def lines(self) -> dict[str, dict[str, float]]:
@@ -60,7 +61,7 @@ def proposal(
         parts.append(kept_answer(answer(images), recipe.task, split, number * batch))
     count = sum(len(part[0]) for part in parts)
     if count < FEWEST_PICTURES:
-        sentence = f"nothing is proposed from {count} tuning pictures: it takes {FEWEST_PICTURES}"
+        sentence = f"nothing from {count} tuning pictures: it takes {FEWEST_PICTURES}"
         return Proposal(None, None, (sentence,))
     answers = [np.concatenate(tensors) for tensors in zip(*parts, strict=True)]
     seen = replace(
@@ -74,7 +75,7 @@ def proposal(
     chance = chance_of(answers, evidence, seen, recipe.task, recipe.labels)
     floor, sentence = _floor(accuracy_of(evidence, evidence, recipe.qualify.bootstrap_resamples), chance.value)
     if floor is None:
-        return Proposal(None, None, (f"{sentence}; {chance.guess} reaches {chance.value:.3f}",))
+        return Proposal(None, None, (f"{sentence}; {chance.guess} reaches {chance.value:.3f}",), is_guess=True)
     threshold, told = _threshold(evidence)
     return Proposal(floor, threshold, (sentence, *told))
 
@@ -85,7 +86,7 @@ def _floor(accuracy: Accuracy, chance: float) -> tuple[float | None, str]:
         f"{accuracy.metric} {value.value:.3f} [{value.low:.3f}, {value.high:.3f}] on {accuracy.images} tuning pictures"
     )
     if value.low <= chance:
-        return None, f"no better than guessing: {reached}"
+        return None, f"nothing: no better than guessing: {reached}"
     floor = max(chance, value.value - 2.0 * (value.high - value.low))
     return round(floor, 3), f"min_metric: {reached}, less twice that interval"
 

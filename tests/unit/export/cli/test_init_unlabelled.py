@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 from saccade.export.cli.init import write_recipe
+from saccade.export.cli.program import app
 from saccade.export.data.datasets import DataStore
 from saccade.export.errors import DataRefused, RecipeError
 from tests.support.onnx_files import centred_boxes, table_file, ultralytics
@@ -58,3 +60,16 @@ def test_a_gate_of_the_users_own_is_not_overruled(detector: Path, tmp_path: Path
     with pytest.raises(RecipeError, match="has a `gate` of its own"):
         write_recipe(detector, None, tmp_path / "pictures", recipe, is_unlabelled=True)
     assert recipe.read_text() == before
+
+
+def test_the_next_step_of_pictures_without_labels_is_to_say_so(detector: Path, tmp_path: Path) -> None:
+    out, data = str(tmp_path / "recipe.yaml"), str(tmp_path / "pictures")
+    command = ["init", str(detector), "--data", data, "--out", out]
+
+    before = CliRunner().invoke(app, command).stdout
+    after = CliRunner().invoke(app, [*command, "--unlabelled", "--no-measure"]).stdout
+
+    assert f"or take it as it is: saccade-export {' '.join(command)} --unlabelled" in before
+    assert "next: saccade-export check" not in before
+    assert "# proposed       nothing: that needs labels" in before
+    assert "next: saccade-export check" in after

@@ -140,7 +140,7 @@ def test_a_whole_coco_file_that_does_not_fit_is_refused_in_words(tmp_path: Path,
 def test_results_by_image_id_need_data_that_numbers_its_pictures(tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text('[{"image_id": 0, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]')
 
-    with pytest.raises(DataRefused, match="no annotations.json of the data names; write `file_name` beside it"):
+    with pytest.raises(DataRefused, match=r"no annotations\.json of the data names; write `file_name` beside it"):
         read_answers(tmp_path / "old.json", {}, {0: 0, 1: 1}, LABELS)
 
 

@@ -68,6 +68,7 @@ def test_a_network_that_guesses_is_told_so_before_any_export() -> None:
 
     assert found.lines == {}
     assert "no better than guessing" in found.sentences[0]
+    assert found.is_guess
     assert "always answering 'cat'" in found.sentences[0]
 
 
