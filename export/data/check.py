@@ -33,6 +33,7 @@ from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
+from saccade.export.gate.limits import fewer_test_images
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
@@ -314,8 +315,8 @@ def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[
     used = next((split.different for split in splits if split.name == "test"), 0)
     if recipe.gate.needs_labels and 0 < used < needed:
         yield (
-            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: add some, or "
-            f"set `gate: {{min_test_images: {used}}}`"
+            f"every variant will be denied: test has {pictures_word(used)} and {needed} are asked for: "
+            f"{fewer_test_images(used)}"
         )
 
 

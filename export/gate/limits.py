@@ -152,6 +152,15 @@ LOOSEST: Mapping[str, float] = {
 }
 
 
+def fewer_test_images(images: int) -> str:
+    """Says what to write where only so many test images are at hand; few say so little that the report marks them."""
+    if images < 1:
+        return "add some"
+    switch = ", allow_loose_thresholds: true" if images < LOOSEST["min_test_images"] else ""
+    marked = " and the report marks it as loose" if switch else ""
+    return f"add some, or set `gate: {{min_test_images: {images}{switch}}}`{marked}"
+
+
 def loose_limits(thresholds: GateThresholds) -> list[str]:
     """Names the limits beyond LOOSEST, each with both numbers."""
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from saccade.export.gate.checks.facts import Judged
+from saccade.export.gate.limits import fewer_test_images
 from saccade.export.qualification.qualify_report import MetricDrop
 from saccade.models.contract.manifest import UNJUDGED, GateCheck, MetricFigure, OperatingPoint
 
@@ -78,7 +79,7 @@ def _test_images(judged: Judged, limit: int) -> GateCheck:
     interval = f": the interval of {metric.name} reaches from {metric.ci_low:.4f} to {metric.ci_high:.4f}"
     told = interval if judged.thresholds.needs_labels else " whose answers are compared"
     if images < limit:
-        told += f". At least {limit} are asked for: add some, or set `gate: {{min_test_images: {images}}}`"
+        told += f". At least {limit} are asked for: {fewer_test_images(images)}"
     return GateCheck(
         name="test_images",
         passed=images >= limit,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
 from saccade.export.gate.decision import denial_text
 from saccade.export.gate.limits import GateThresholds, LibraryAgreement, looser_limits
@@ -61,6 +64,20 @@ def test_copies_do_not_count_as_test_images() -> None:
     assert failed_checks(decision) == ["test_images"]
     assert "3 test images (177 of 180 are copies)" in denial_text("fp32", decision)
     assert decided(changed(metric=metric, reference=reference(different_images=100))).accepted
+
+
+@pytest.mark.parametrize("images", [1, 6, 19, 20, 60])
+@pytest.mark.parametrize("mode", ["metric", "parity"])
+def test_what_is_told_to_write_for_few_test_images_is_accepted(images: int, mode: str) -> None:
+    few = changed(metric=METRIC.model_copy(update={"images": images}))
+    denied = decided(few, GateThresholds.model_validate({"mode": mode, "min_test_images": 100}))
+    told = re.search(r"set `gate: (\{.*?\})`", denial_text("fp32", denied))
+    assert told is not None
+
+    written = GateThresholds.model_validate({"mode": mode, **yaml.safe_load(told[1])})
+
+    assert decided(few, written).accepted
+    assert written.allow_loose_thresholds == (images < 20)
 
 
 def test_a_floor_of_hardly_any_test_images_is_loose() -> None:
