@@ -68,7 +68,7 @@ def compare(
         print_json(document)
     else:
         units = "labels" if loaded.recipe.task.multi_label else _UNITS[loaded.recipe.task.task]
-        print(*_lines(found, units, share), sep="\n")
+        print(*lines_of(found, units, share, loaded.recipe.task.max_detections), sep="\n")
     raise SystemExit(0 if share >= least else 1)
 
 
@@ -82,10 +82,24 @@ def _deploy_graph(loaded: LoadedRecipe, work: Path) -> Path:
     return last.artifact.file(MODEL_FILE)
 
 
-def _lines(found: list[PictureDifference], units: str, share: float) -> list[str]:
+def lines_of(found: list[PictureDifference], units: str, share: float, most: int | None) -> list[str]:
+    """Returns what people read: the share, what the recipe's limit of boxes leaves out of it, and the worst pictures.
+
+    most: boxes that are answered per picture; None: no boxes.
+    """
     theirs, same = sum(each.theirs for each in found), sum(each.same for each in found)
     surplus = sum(each.surplus for each in found)
     lines = [f"{len(found)} pictures: {same} of their {theirs} {units} are ours too ({share:.2%}), {surplus} surplus"]
+    if units == "pictures":  # one class each, so nothing can be surplus
+        lines = [f"top-1 equal on {same} of {theirs} pictures ({share:.2%})"]
+    full = [each for each in found if most is not None and (each.ours or 0) >= most and each.theirs > most]
+    if most is not None and full:
+        behind = sum(each.theirs - most for each in full)
+        lines.append(
+            f"  {behind} of the {theirs - same} that we lack are more than {most} boxes in one picture, in "
+            f"{len(full)} of the pictures; `task: {{max_detections: {most}}}` leaves them out: write more there, or "
+            "compare from a higher --threshold"
+        )
     worst = sorted(found, key=lambda each: (each.same - each.theirs - each.surplus, -each.worst_score))[:_WORST]
     lines += [
         f"  {each.name}: {each.same} of {each.theirs} {units}, {each.surplus} surplus, worst overlap "

@@ -45,7 +45,7 @@ def test_old_answers_and_the_file_s_own_are_compared(recipe: Path, tmp_path: Pat
     by_library = CliRunner().invoke(app, [*asked, "--with", "onnx", "--json"])
 
     assert (by_file.exit_code, enough.exit_code, by_library.exit_code) == (1, 0, 0)
-    assert "3 pictures: 2 of their 3 pictures are ours too (66.67%), 0 surplus" in by_file.stdout
+    assert "top-1 equal on 2 of 3 pictures (66.67%)" in by_file.stdout
     assert "2.png: 0 of 1 pictures" in by_file.stdout
     document = json.loads(by_library.stdout)
     assert document["share"] == 1.0
