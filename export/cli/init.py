@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from saccade.export.cli.init_onnx import existing_text, settled_words
+from saccade.export.cli.init_asked import asked_lines
+from saccade.export.cli.init_onnx import SettledWords, existing_text, settled_words
 from saccade.export.cli.recipe_text import line, replaced_values, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.folder_data import split_sources
@@ -90,7 +91,7 @@ def write_recipe(
     findings: tuple[SettledWord, ...] = ()
     kept: tuple[str, ...] = ()
     if spec.kind == "onnx" and checkpoint is not None:
-        settled = settled_words(checkpoint, data, before)
+        settled = _settled(checkpoint, data, before, lines, out)
         lines, findings = lines | settled.lines, settled.findings
         before, kept = settled.before, settled.kept
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -234,6 +235,18 @@ def _data_labels(data: Path, table: Path | None, recipe: Recipe) -> list[str] | 
     is_nameless = recipe.labels == generic_labels(len(recipe.labels))
     is_fitting = recipe.task.task is Task.CLASSIFY and len(names) == len(recipe.labels)
     return names if is_nameless and is_fitting else None
+
+
+def _settled(checkpoint: Path, data: Path, before: str | None, lines: Mapping[str, str], out: Path) -> SettledWords:
+    """Settles the words of an ONNX file. A refusal that asks for words comes with a note: a recipe that has them."""
+    try:
+        return settled_words(checkpoint, data, before)
+    except SourceError as error:
+        asked = asked_lines(checkpoint, data, "".join(lines.values()), str(error)) if before is None else ()
+        if asked:
+            text = "".join([*lines.values(), *asked]).rstrip()
+            error.add_note(f"write this to {out}, then run the same command again:\n{text}")
+        raise
 
 
 def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, data: Path, out: Path) -> str:

@@ -38,6 +38,7 @@ class SettledWords:
     findings: tuple[SettledWord, ...]
     before: str | None = None  # the recipe so far; lines whose assumed value the user changed are the user's in it
     kept: tuple[str, ...] = ()  # a sentence per value that the user changed and that stays
+    has_labels: bool = True
 
 
 def existing_text(path: Path) -> str | None:
@@ -92,7 +93,8 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
             findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
-    return SettledWords(lines, findings, before, kept)
+    has_labels = found.labels is not None or "labels" in document
+    return SettledWords(lines, findings, before, kept, has_labels)
 
 
 def _with_edits(found: Recognition, given: FileWords, written: dict[str, Any]) -> tuple[Recognition, tuple[str, ...]]:

@@ -72,14 +72,14 @@ def app() -> None:
 
 
 def main() -> None:
-    """Runs the program; a known failure ends as one line on stderr."""
+    """Runs the program; a known failure ends as one line on stderr, and what may be pasted stands below it."""
     try:
         app(standalone_mode=True)
     except RecipeError as error:
         print(f"saccade-export: {error}", file=sys.stderr)
         raise SystemExit(USAGE) from error
     except (ExportError, SaccadeError, _manifest_error()) as error:
-        print(f"saccade-export: {error}", file=sys.stderr)
+        print(f"saccade-export: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         raise SystemExit(FAILED) from error
     except OSError as error:
         if error.filename is None:  # not about a file of the user's
