@@ -22,11 +22,13 @@ from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import RecipeError
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
-from saccade.export.sources.onnx_signs import Picture, signs_of
+from saccade.export.sources.onnx_signs import FileSigns, Picture, signs_of
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords, OutputWords, SuppressionWords
 from saccade.models.contract.specs import Normalisation, Task
 
 _ASSUMED_ALONE = ("value_range", "preprocess")  # keys whose whole value is assumed
+SEVERAL = "task.multi_label"
+_ONE_LABEL = "one label per picture; for several write `outputs: {threshold: 0.5}`"
 _PICTURES = 8  # number of the user's pictures that the file is run on
 
 
@@ -83,6 +85,8 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
             again = settled_words(file, data, confirmed(before, key))
             return replace(again, kept=(f"your `{key}: {written[key]}` is kept", *again.kept))
     labels, findings = found.labels or (), _with_recipes_own(found.findings, document, beside)
+    if task is None and _may_show_several(found, signs):
+        findings = (*findings, SettledWord(SEVERAL, "False", "assumed", _ONE_LABEL))
     is_nameless = "labels" not in document and labels == generic_labels(len(labels))
     named = _labels_beside(file, len(labels)) if is_nameless else None
     if named is not None:
@@ -95,6 +99,20 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
             findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
     has_labels = found.labels is not None or "labels" in document
     return SettledWords(lines, findings, before, kept, has_labels)
+
+
+def _may_show_several(found: Recognition, signs: FileSigns) -> bool:
+    """Tells whether a classifier gives each label a probability of its own, so that they need not compete."""
+    if found.task.task is not Task.CLASSIFY or found.task.multi_label:
+        return False
+    names = found.words.outputs.names or ()
+    own = found.words.outputs.scores == "sigmoid"
+    return any(
+        output.tensor.name in names
+        and (own or output.made_by in ("Sigmoid", "HardSigmoid"))
+        and (output.shape[0] or 0) > 1
+        for output in signs.outputs
+    )
 
 
 def _with_edits(found: Recognition, given: FileWords, written: dict[str, Any]) -> tuple[Recognition, tuple[str, ...]]:
