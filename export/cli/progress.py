@@ -22,8 +22,8 @@ _WHOLE = ("error", "reason", "not_batchable_reason")  # each is a sentence, and 
 _WORDS = {  # what a person wants to know of a step; `-v` shows the rest
     "data": "{test:,} test, {tuning:,} tuning, {calibration:,} calibration pictures",
     "wrap": "{parameters:,} parameters",
-    "preprocess": "compared with {compared_with}",
-    "onnx_from_torch": "{nodes} nodes, relative error {relative_error:.1g}",
+    "preprocess": "pixels compared with {compared_with}",
+    "onnx_from_torch": "{nodes} nodes, answers at most {relative_error:.1g} (relative) from the network's",
     "reference": "{metric} {value:.4f}",
     "onnx_optimization": "{nodes_before} nodes became {nodes_after}",
     "calibrate": "{observed_tensors} tensors over {calibration_images} pictures",
@@ -31,7 +31,16 @@ _WORDS = {  # what a person wants to know of a step; `-v` shows the rest
     "gate": "accepted: {variants}",
     "publish": "version {version}",
 }
-_NAMES = {"drop_upper": "drop at most"}
+_IN_WORDS: Mapping[str, Mapping[str, str]] = {  # of a step's first fact, where its value needs words of its own
+    "preprocess": {"nothing: the source has no transform of its own": "its library has no pixels to compare with"},
+    "calibrate": {"0": "no ranges: no variant needs them, or there are too few calibration pictures"},
+    "targets": {"True": "TensorRT takes the graph", "False": "TensorRT does not take the graph"},
+}
+_NAMES = {
+    "drop_upper": "drop at most",
+    "deploy_to_bare": "speed as a share of the bare file's",
+    "interleaved_first_convolution": "first convolution reads pixels as they lie",
+}
 _STYLES = {"done": "green", "cached": "cyan", "lost": "red", "failed": "red"}
 
 
@@ -89,12 +98,32 @@ def facts_in_words(result: StepResult) -> str:
     if name == "gate" and not result.detail.get("variants", "-"):
         return "no variant is accepted"
     notes = result.detail.get("notes")
+    first = str(next(iter(result.detail.values()), ""))
     try:
-        text = _WORDS[name].format_map(result.detail)
+        text = _IN_WORDS.get(name, {}).get(first) or _WORDS[name].format_map(result.detail)
     except KeyError:  # no words for this step, or it failed before it knew them
-        few = list(_short_facts(result.detail).items())[:_MOST]
-        text = ", ".join(f"{_NAMES.get(key, key.replace('_', ' '))} {value}" for key, value in few)
+        text = ", ".join(_few_facts(result.detail))
+    if name == "onnx_from_torch" and result.detail.get("relative_error") == 0.0:
+        text = f"{result.detail['nodes']} nodes, answers exactly the network's"
     return f"{text}, {notes} notes (-v)" if notes and result.status != "failed" else text
+
+
+def _few_facts(detail: Detail) -> list[str]:
+    """Returns the first facts as people say them: what is not so is left out, shares are percentages."""
+    told = []
+    for key, value in _short_facts(detail).items():
+        name, given = _NAMES.get(key, key.replace("_", " ")), detail[key]
+        if given is False:
+            continue
+        if given is True:
+            told.append(name)
+        elif key.startswith(("same_", "share_")) and isinstance(given, int | float):
+            kind = key.partition("_")[2].replace("_", " ")
+            about = f"{kind} with the network's own answers" if key.startswith("same_") else f"multiply-adds in {kind}"
+            told.append(f"{given:.1%} {'multiply-adds in it' if key == 'share_of_flops' else about}")
+        else:
+            told.append(f"{name} {value}")
+    return told[:_MOST]
 
 
 def _all_facts(detail: Detail) -> str:

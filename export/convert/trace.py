@@ -6,7 +6,9 @@ image at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +40,25 @@ def traced(module: nn.Module, image: Tensor, not_batchable_reason: str = "") -> 
         examples = torch.cat([image] * _EXAMPLE_BATCH)
         batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
         try:
-            with specialisations_noted():
+            with specialisations_noted(), _quiet_tracer():
                 program = torch.export.export(module, (examples,), dynamic_shapes=({0: batch},), strict=False)
         except Exception as error:  # torch documents no common class for what a trace may raise
             not_batchable_reason = describe_trace_failure(error)
         else:
             return Trace(program, module(examples), "")
     try:
-        program = torch.export.export(module, (image,), strict=False)
+        with _quiet_tracer():
+            program = torch.export.export(module, (image,), strict=False)
     except Exception as error:  # as above
         raise SourceError(f"the network cannot be traced: {describe_trace_failure(error)}") from error
     return Trace(program, module(image), not_batchable_reason)
+
+
+@contextmanager
+def _quiet_tracer() -> Iterator[None]:
+    """Silences what torch says of tensors that a module keeps from one call to the next: the proof compares answers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"The tensor attributes? .* assigned during export", category=UserWarning
+        )
+        yield

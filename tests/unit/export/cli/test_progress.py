@@ -88,6 +88,49 @@ def test_a_step_without_words_of_its_own_shows_a_few_facts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("step", "detail", "words"),
+    [
+        ("targets", {"tensorrt": True}, "TensorRT takes the graph"),
+        ("targets", {"tensorrt": False, "reason": "no kernel"}, "TensorRT does not take the graph"),
+        (
+            "precision.fp32",
+            {"precision": "fp32", "interleaved_first_convolution": False},
+            "precision fp32",
+        ),
+        (
+            "precision.fp16",
+            {"precision": "fp16", "share_of_flops": 0.9876},
+            "precision fp16, 98.8% multiply-adds in it",
+        ),
+        (
+            "preprocess",
+            {"compared_with": "nothing: the source has no transform of its own"},
+            "its library has no pixels to compare with",
+        ),
+        ("onnx_from_torch", {"nodes": 7, "relative_error": 0.0}, "7 nodes, answers exactly the network's"),
+        (
+            "onnx_from_torch",
+            {"nodes": 7, "relative_error": 2.4e-7},
+            "7 nodes, answers at most 2e-07 (relative) from the network's",
+        ),
+        (
+            "calibrate",
+            {"observed_tensors": 0},
+            "no ranges: no variant needs them, or there are too few calibration pictures",
+        ),
+        ("calibrate", {"observed_tensors": 3, "calibration_images": 32}, "3 tensors over 32 pictures"),
+        (
+            "qualify.fp32",
+            {"same_box_f1": 1.0, "share_fp32": 1.0},
+            "100.0% box f1 with the network's own answers, 100.0% multiply-adds in fp32",
+        ),
+    ],
+)
+def test_facts_are_told_as_people_say_them(step: str, detail: dict[str, str | float], words: str) -> None:
+    assert facts_in_words(StepResult(step, "done", None, 1.0, detail)) == words
+
+
+@pytest.mark.parametrize(
     ("last", "verdict"),
     [
         (
