@@ -20,7 +20,7 @@ from saccade.export.data.label_names import ensure_labels_differ
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest
-from saccade.export.recipe_gaps import MISSING, READY, SIZE_MISSING, completed
+from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
@@ -349,7 +349,7 @@ def _ensure_known_keys(path: Path, document: dict[str, Any]) -> None:
 
 def _unknown_key(key: str, model: type[BaseModel], more: tuple[str, ...] = ()) -> str:
     known = [*model.model_fields, *more]
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(OTHER_NAMES.get(key, key) if model is Recipe else key, known, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     return f"unknown key {key!r}{hint} (allowed: {', '.join(sorted(known))})"
 

@@ -15,6 +15,27 @@ from saccade.export.variants import VariantKind
 
 MISSING = "required; the source does not say it"
 SIZE_MISSING = "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
+# What other programs call keys of a recipe, where spelling alone does not lead to them.
+OTHER_NAMES = {
+    "name": "model",
+    "model_name": "model",
+    "classes": "labels",
+    "class_names": "labels",
+    "names": "labels",
+    "checkpoint": "weights",
+    "path": "weights",
+    "file": "weights",
+    "images": "data",
+    "dataset": "data",
+    "imgsz": "preprocess",
+    "size": "preprocess",
+    "resize": "preprocess",
+    "mean": "normalisation",
+    "std": "normalisation",
+    "conf": "task",
+    "threshold": "task",
+    "precision": "variants",
+}
 _LONGEST_NAME = 63  # the same limit as saccade.models.contract.specs.ModelName
 READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose weights are int8 already
 _HALF = 0.5  # score from which a label is answered

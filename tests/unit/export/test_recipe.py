@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from saccade.export.errors import RecipeError
 from saccade.export.network import SourceFacts
-from saccade.export.recipe import load_recipe
-from saccade.export.recipe_gaps import completed
+from saccade.export.recipe import Recipe, load_recipe
+from saccade.export.recipe_gaps import OTHER_NAMES, completed
+from saccade.export.sources.onnx_words import TOP_WORDS
 from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.digits.digit_scenes import CLASS_NAMES, CROP_PREPROCESS, SCENE_PREPROCESS, SEGMENT_CLASS_NAMES
@@ -54,6 +55,9 @@ def test_minimal_recipe_gets_both_variants_and_default_thresholds(tmp_path: Path
     ("changed", "text"),
     [
         ({"colour": "red"}, "colour"),
+        ({"name": "streets"}, "unknown key 'name', did you mean 'model'"),
+        ({"names": ["a", "b"]}, "unknown key 'names', did you mean 'labels'"),
+        ({"normalization": {}}, "unknown key 'normalization', did you mean 'normalisation'"),
         ({"gate": {"max_drop": 0.1}}, "gate.max_drop"),
         ({"qualify": {"threads": -1}}, "qualify.threads"),
         ({"variants": ["fp64"]}, "variants.0"),
@@ -149,3 +153,8 @@ def test_labels_of_any_writing_are_taken(tmp_path: Path) -> None:
     labels = ["日本", "हिन्दी", "👩\u200d🔬"]
 
     assert load_recipe(write(tmp_path / "recipe.yaml", MINIMAL | {"labels": labels})).recipe.labels == tuple(labels)
+
+
+def test_other_names_of_keys_lead_to_keys_and_are_none_themselves() -> None:
+    assert set(OTHER_NAMES.values()) <= set(Recipe.model_fields)
+    assert not set(OTHER_NAMES) & {*Recipe.model_fields, *TOP_WORDS}
