@@ -21,7 +21,7 @@ from saccade.export.data.folder_data import split_sources
 from saccade.export.data.found_files import folders_in, pictures_below
 from saccade.export.data.label_tables import LABEL_TABLE, table_labels
 from saccade.export.data.split_sources import split_folder_names
-from saccade.export.data.unlabelled import lacks_labels
+from saccade.export.data.unlabelled import parts_without_labels
 from saccade.export.data.yolo_boxes import yolo_path
 from saccade.export.errors import DataRefused, ExportError, RecipeError, SourceError
 from saccade.export.qualification.proposals import BATCH, Proposal, proposal
@@ -267,7 +267,7 @@ def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, 
     except DataRefused:  # `check` says what is wrong
         return ""
     parts = {split.folder: data / split.folder for split in splits.values()}
-    if not lacks_labels(task, parts, recipe.labels, spec.order == "sorted", multi_label=several):
+    if not parts_without_labels(task, parts, recipe.labels, spec.order == "sorted", multi_label=several):
         return ""
     if not any(pictures_below(root, Findings()) for root in parts.values()):
         return ""

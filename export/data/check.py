@@ -323,6 +323,8 @@ def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[
 def _resolution(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> str:
     if loaded.recipe.task.multi_label:
         return ""  # how far such a metric varies depends on how rare the labels are
+    if not any(any(split.images_with) for split in splits):
+        return ""  # nothing is measured without labels
     used = next((split.used for split in splits if split.name == "test"), 0)
     return resolution_sentence(loaded.recipe.task.task, used, loaded.recipe.gate.max_metric_drop) if used else ""
 

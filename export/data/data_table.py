@@ -22,10 +22,13 @@ def print_data(console: Console, report: DataReport) -> None:
     read = sum(split.images for split in report.splits)
     speed = f", read in {report.seconds:.1f} s ({report.images_per_s:,.0f} images/s)" if report.images_per_s else ""
     _say(console, f"data: {report.data} ({report.task.value}, {len(report.labels)} labels, {read:,} images{speed})")
-    if read:
+    is_labelled = any(any(split.images_with) for split in report.splits)
+    if read and is_labelled:
         console.print(_split_table(report))
-        if any(split.images_with for split in report.splits):
-            console.print(_label_table(report))
+        console.print(_label_table(report))
+    elif read:
+        counts = (f"{split.name} {split.images:,} of {split.source} ({_sizes(split)})" for split in report.splits)
+        _say(console, f"no label is shown; pictures: {'; '.join(counts)}")
     for text in report.skipped:
         _say(console, text)
     if read:

@@ -35,7 +35,7 @@ from saccade.export.data.split_sources import (
     completed_sources,
     split_folder_names,
 )
-from saccade.export.data.unlabelled import lacks_labels, unlabelled_pictures
+from saccade.export.data.unlabelled import parts_without_labels, unlabelled_pictures
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path, yolo_pictures
 from saccade.export.errors import DataRefused
 from saccade.export.recipe import FolderData
@@ -93,8 +93,11 @@ def list_pictures(
     has_masks = task is Task.INSTANCES
     in_order, max_bad = data.order == "sorted", data.limits.max_bad_boxes
     yolo = yolo_path(root) if task.has_boxes else None
-    if not needs_labels and yolo is None and lacks_labels(task, parts, labels, in_order, multi_label=multi_label):
-        return Listing(sources, _shuffled(unlabelled_pictures(task, parts, findings, multi_label=multi_label), root))
+    if not needs_labels and yolo is None:
+        lacking = parts_without_labels(task, parts, labels, in_order, multi_label=multi_label)
+        if lacking:
+            found = unlabelled_pictures(task, parts, lacking, findings, multi_label=multi_label)
+            return Listing(sources, _shuffled(found, root))
     match task:
         case Task.CLASSIFY if multi_label:
             pictures = label_pictures(parts, labels, in_order, findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from saccade.export.data.coco_boxes import COCO_FILES
@@ -14,12 +14,14 @@ from saccade.export.data.pictures import Picture, UnlabelledTruth
 from saccade.models.contract.specs import Task
 
 
-def lacks_labels(
+def parts_without_labels(
     task: Task, parts: Mapping[str, Path], labels: Sequence[str], in_order: bool, *, multi_label: bool
-) -> bool:
-    """Tells whether a part lacks what its layout keeps labels in; data with a data.yaml is not asked about."""
+) -> tuple[str, ...]:
+    """Returns the parts that lack what their layout keeps labels in; data with a data.yaml is not asked about."""
     known = {plain_name(label) for label in labels}
-    return any(_lacks_labels(task, root, known, in_order, multi_label=multi_label) for root in parts.values())
+    return tuple(
+        part for part, root in parts.items() if _lacks_labels(task, root, known, in_order, multi_label=multi_label)
+    )
 
 
 def _lacks_labels(task: Task, root: Path, known: set[str], in_order: bool, *, multi_label: bool) -> bool:
@@ -36,17 +38,15 @@ def _lacks_labels(task: Task, root: Path, known: set[str], in_order: bool, *, mu
 
 
 def unlabelled_pictures(
-    task: Task, parts: Mapping[str, Path], findings: Findings, *, multi_label: bool
+    task: Task, parts: Mapping[str, Path], lacking: Collection[str], findings: Findings, *, multi_label: bool
 ) -> dict[str, list[Picture]]:
     """Lists every picture of each part, and notes that figures about its truth mean nothing.
 
-    Where some parts are labelled, their labels are not used.
+    lacking: parts without labels; where others have labels, these are not used.
     """
     where = " and ".join(str(root) for root in parts.values())
-    findings.note(
-        "unlabelled",
-        f"{where}: not all pictures have labels, so none are used, and figures that need them mean nothing",
-    )
+    said = "no picture has labels" if len(lacking) == len(parts) else "not all pictures have labels, so none are used"
+    findings.note("unlabelled", f"{where}: {said}, and figures that need them mean nothing")
     truth = UnlabelledTruth(task, multi_label)
     return {part: [Picture(path, truth) for path in pictures_below(root, findings)] for part, root in parts.items()}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from saccade.export.data.data_report import DataReport
+from saccade.export.data.data_table import print_data
 from saccade.export.data.datasets import labelled_images
 from saccade.export.data.labelled_images import IGNORED, ClassSample, DetectSample, SegmentSample
 from saccade.export.publish.samples import sample_truth
@@ -28,7 +31,7 @@ from tests.support.data_folders import (
 )
 
 PARITY = {"mode": "parity"}
-NOTE = "not all pictures have labels, so none are used, and figures that need them mean nothing"
+NOTE = "and figures that need them mean nothing"
 
 
 def flat(root: Path, images: int = 24) -> None:
@@ -59,6 +62,7 @@ def test_pictures_without_labels_are_taken_for_parity_only(
 
     assert report.complaints == ()
     assert is_unlabelled(report)
+    assert any("no picture has labels, and" in note for note in report.notes)
     assert sum(images_by_split(report).values()) == 24
     assert all(not any(split.objects) for split in report.splits)
     assert checked(tmp_path, task).complaints
@@ -101,6 +105,21 @@ def test_labels_of_some_splits_only_are_not_used_for_parity(tmp_path: Path) -> N
 
     assert report.complaints == ()
     assert is_unlabelled(report)
+    assert any("not all pictures have labels, so none are used, and" in note for note in report.notes)
+
+
+def test_what_check_prints_of_them_fits_80_columns_and_has_no_table_of_noughts(tmp_path: Path) -> None:
+    flat(tmp_path)
+    written = io.StringIO()
+
+    print_data(Console(file=written, width=80), checked(tmp_path, Task.DETECT, gate=PARITY))
+
+    lines = written.getvalue().splitlines()
+    assert not [line for line in lines if line.startswith("resolution")]
+    assert "Labels (" not in written.getvalue()
+    assert not [line for line in lines if "│" in line]
+    (counts,) = [line for line in lines if line.startswith("no label is shown; pictures: calibration ")]
+    assert "test" in counts
 
 
 def test_labels_that_are_there_are_read_for_parity_too(tmp_path: Path) -> None:
