@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from saccade.export.cli.init_asked import asked_lines
-from saccade.export.cli.init_onnx import SEVERAL, SettledWords, existing_text, settled_words
+from saccade.export.cli.init_onnx import NAMELESS, SEVERAL, SettledWords, existing_text, settled_words
 from saccade.export.cli.recipe_text import line, replaced_values, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.folder_data import split_sources
@@ -112,6 +112,8 @@ def write_recipe(
             raise RecipeError(f"{out} has a `gate` of its own: add `mode: parity` to it, or leave --unlabelled out")
         if new.loaded.recipe.task.multi_label:  # as the data says, so one label is not assumed
             findings = tuple(each for each in findings if each.word != SEVERAL or each.origin != "assumed")
+        if new.loaded.recipe.labels != generic_labels(len(new.loaded.recipe.labels)):
+            findings = tuple(each for each in findings if each.why != NAMELESS)
         hint = _without_labels(new.loaded, checkpoint, source, data, out)
         return replace(new, findings=findings, hint=hint, before=earlier or "", kept=kept)
     except (ExportError, SaccadeError) as error:

@@ -29,6 +29,7 @@ from saccade.models.contract.specs import Normalisation, Task
 _ASSUMED_ALONE = ("value_range", "preprocess")  # keys whose whole value is assumed
 SEVERAL = "task.multi_label"
 _ONE_LABEL = "one label per picture; for several write `outputs: {threshold: 0.5}`"
+NAMELESS = "neither the file nor the data names its classes: write `labels`"
 _PICTURES = 8  # number of the user's pictures that the file is run on
 
 
@@ -87,6 +88,8 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     labels, findings = found.labels or (), _with_recipes_own(found.findings, document, beside)
     if task is None and _may_show_several(found, signs):
         findings = (*findings, SettledWord(SEVERAL, "False", "assumed", _ONE_LABEL))
+    if "outputs" in lines:
+        findings = (*findings, *_rows_of_line(lines["outputs"], findings))
     is_nameless = "labels" not in document and labels == generic_labels(len(labels))
     named = _labels_beside(file, len(labels)) if is_nameless else None
     if named is not None:
@@ -97,6 +100,8 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         else:
             why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
             findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
+    elif is_nameless and labels:
+        findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", NAMELESS))
     has_labels = found.labels is not None or "labels" in document
     return SettledWords(lines, findings, before, kept, has_labels)
 
@@ -178,7 +183,7 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
             words["suppression"] = found.words.outputs.suppression.model_dump()
         if found.words.outputs.layout is None or words.get("objectness") is False:
             words.pop("objectness", None) if found.words.outputs.layout != "yolov5" else None
-        lines["outputs"] = line("outputs", _plain(words), _mark(outputs))
+        lines["outputs"] = line("outputs", _plain(words), _mark(outputs, words.keys()))
     inputs = {each.word: each for each in found.findings if each.origin == "assumed"}
     if "value_range" in inputs:
         mean, std = found.normalisation.mean[0], found.normalisation.std[0]
@@ -191,9 +196,26 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
     return lines
 
 
-def _mark(findings: Iterable[SettledWord]) -> str:
-    assumed = [each.word.removeprefix("outputs.") for each in findings if each.origin == "assumed"]
-    return f"assumed: {', '.join(assumed)}; the rest was found" if assumed else "found by running it"
+def _mark(findings: Iterable[SettledWord], written: Iterable[str]) -> str:
+    """Says which words of the line are assumed and which were found; the rest is what the file says."""
+    origins = {each.word.removeprefix("outputs."): each.origin for each in findings}
+    assumed, found = ([word for word in origins if origins[word] == origin] for origin in ("assumed", "found"))
+    if assumed:
+        return f"assumed: {', '.join(assumed)}; the rest was found or said by the file"
+    is_all = set(written) <= set(found)
+    return "found by running it" if is_all else f"found by running it: {', '.join(found)}; said by the file: the rest"
+
+
+def _rows_of_line(text: str, findings: Iterable[SettledWord]) -> tuple[SettledWord, ...]:
+    """Returns rows for the words of the line `outputs` that follow from its layout, and that no row names yet."""
+    words = _value(text, "outputs")
+    named = {each.word for each in findings}
+    why = f"by layout {words.get('layout')}"
+    return tuple(
+        SettledWord(f"outputs.{word}", str(value), "said", why)
+        for word, value in words.items()
+        if f"outputs.{word}" not in named
+    )
 
 
 def _plain(words: dict[str, Any]) -> dict[str, Any]:
