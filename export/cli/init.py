@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from saccade.export.cli.init_asked import asked_lines
 from saccade.export.cli.init_onnx import NAMELESS, SEVERAL, SettledWords, existing_text, settled_words
-from saccade.export.cli.recipe_text import line, replaced_values, updated
+from saccade.export.cli.recipe_text import first_labels, line, replaced_values, updated
 from saccade.export.data.findings import Findings
 from saccade.export.data.folder_data import split_sources
 from saccade.export.data.found_files import folders_in, pictures_below
@@ -80,7 +80,10 @@ def write_recipe(
     that only lacks what nobody said is kept, and RecipeError names what to add.
     """
     if not data.is_dir():
-        raise RecipeError(f"--data {data} is no directory; name the one with your pictures, a folder per label")
+        raise RecipeError(
+            f"--data {data} is no directory; name the one with your pictures. In it are a folder per label for a "
+            "classifier, annotations.json or data.yaml for a detector, masks for a segmenter (export/README.md)"
+        )
     source = source or recognised(checkpoint)
     spec = _spec(source)
     earlier = before = existing_text(out)
@@ -205,7 +208,6 @@ def summary(loaded: LoadedRecipe) -> dict[str, str]:
     """Returns by name what was understood of the recipe, as people read it."""
     recipe = loaded.recipe
     labels = recipe.labels
-    shown = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
     pixels = recipe.preprocess.model_dump(exclude_defaults=True, exclude={"width", "height"})
     return {
         "model": recipe.model,
@@ -213,7 +215,7 @@ def summary(loaded: LoadedRecipe) -> dict[str, str]:
         "input": f"{recipe.preprocess.width}x{recipe.preprocess.height}",
         "resize": _inline(pixels),
         "normalisation": f"mean {recipe.normalisation.mean}, std {recipe.normalisation.std}",
-        "labels": f"{len(labels)} ({shown})",
+        "labels": f"{len(labels)} ({first_labels(labels)})",
         "weights": recipe.weights or "random: the gate refuses them unless it says allow_random_weights",
     }
 

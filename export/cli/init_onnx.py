@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
-from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, line, own_values
+from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, first_labels, line, own_values
 from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import is_junk, pictures_below
@@ -98,10 +98,10 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         if len(names) == len(labels):
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
         else:
-            why = f"the file has {len(labels)} classes, the data {len(names)} ({', '.join(names[:3])}): write `labels`"
-            findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", why))
+            why = f"the file has {len(labels)} classes, the data {len(names)} ({first_labels(names)}): write `labels`"
+            findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", why))
     elif is_nameless and labels:
-        findings = (*findings, SettledWord("labels", ", ".join(labels[:3]), "assumed", NAMELESS))
+        findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", NAMELESS))
     has_labels = found.labels is not None or "labels" in document
     return SettledWords(lines, findings, before, kept, has_labels)
 

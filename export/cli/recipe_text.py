@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,6 +19,12 @@ def line(key: str, value: object, comment: str = "") -> str:
     text: str = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=inline, width=1_000_000)
     plain = text.strip()[1:-1] if inline else text.strip()
     return f"{plain}  # {comment}\n" if comment else f"{plain}\n"
+
+
+def first_labels(labels: Sequence[str], most: int = 3) -> str:
+    """Lists the first labels for people; those with commas stand in quotes, so that the list can be read."""
+    shown = (f'"{label}"' if "," in label else label for label in labels[:most])
+    return ", ".join(shown) + (", …" if len(labels) > most else "")
 
 
 def updated(text: str, lines: Mapping[str, str], kept: frozenset[str]) -> str:

@@ -18,6 +18,7 @@ from torchvision import models
 
 from saccade.export.cli.init import summary, write_recipe
 from saccade.export.cli.program import app
+from saccade.export.cli.recipe_text import first_labels
 from saccade.export.errors import DataRefused, RecipeError, SourceError
 from saccade.export.recipe import load_recipe
 from saccade.models.contract.specs import Task
@@ -173,6 +174,16 @@ def test_summary_says_what_was_understood_and_that_weights_are_random(tmp_path: 
     assert text["resize"].startswith("fit crop, shortest_edge 232")
     assert text["labels"] == "1000 (tench, goldfish, great white shark, …)"
     assert "allow_random_weights" in text["weights"]
+
+
+def test_labels_with_commas_are_quoted_where_they_are_listed() -> None:
+    assert first_labels(["tench, Tinca tinca", "cat", "dog", "owl"]) == '"tench, Tinca tinca", cat, dog, …'
+    assert first_labels(["cat", "dog"]) == "cat, dog"
+
+
+def test_data_that_is_no_folder_is_refused_with_the_layout_of_each_task(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no directory.*classifier, annotations\.json or data\.yaml for a detector"):
+        write_recipe(None, f"timm/{NAME}", tmp_path / "nosuch", tmp_path / "r.yaml")
 
 
 def test_commands_print_lines_or_one_document(tmp_path: Path, pictures: Path) -> None:
