@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import pictures_below
@@ -17,17 +19,18 @@ from saccade.export.reports.sections.blocks import Cell, Gallery, ReportPicture,
 from saccade.export.sources import load_network
 from saccade.export.sources.onnx_recognition import SettledWord
 from saccade.models.contract.preprocessing import preprocess_into
-from saccade.models.contract.specs import Task
+from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import kept_picture
 from saccade.service.errors import SaccadeError
 from saccade.service.vision.image_decoder import USUAL_LIMITS, decode_image
 
 PICTURES = 8
+MOST_BOXES = 20  # more hide the picture
 _ASSUMED = "Words marked as assumed are guesses: where the answers are wrong, correct these words in the recipe first."
 _DRAWN = {
     Task.CLASSIFY: "The first classes and their scores stand below each picture.",
-    Task.DETECT: "Boxes from the score threshold on are drawn.",
-    Task.INSTANCES: "Boxes and masks from the score threshold on are drawn.",
+    Task.DETECT: "Boxes from the score threshold {threshold:g} on are drawn, of each picture the best {most}.",
+    Task.INSTANCES: "Boxes and masks from the score threshold {threshold:g} on are drawn, at most {most} a picture.",
     Task.SEGMENT: "Each class has a colour; its share of the picture stands below.",
 }
 
@@ -41,13 +44,14 @@ def first_answers_page(loaded: LoadedRecipe, understood: Mapping[str, str], find
     answers = Gallery(f"{len(drawn)} pictures", tuple(each for each, _ in drawn))
     facts = Section("What was understood", (fact_table(tuple(understood.items()), header=("word", "value")),))
     words = Table(("word", "value", "from", "why"), tuple(_row(each) for each in findings))
+    drawn_text = _DRAWN[recipe.task.task].format(threshold=recipe.task.score_threshold, most=MOST_BOXES)
     is_guess = any(each.origin == "assumed" for each in findings)
     origins = Section("Where each word is from", (*((Text(_ASSUMED, "pending"),) if is_guess else ()), words))
     return page(
         f"{recipe.model}: first answers",
         f"{recipe.model}: first answers",
         "What the network answers before anything is exported, with the recipe's words and the server's preprocessing.",
-        (Section("Answers", (Text(_DRAWN[recipe.task.task]), answers)), *((origins,) if findings else ()), facts),
+        (Section("Answers", (Text(drawn_text), answers)), *((origins,) if findings else ()), facts),
         {each.file: jpeg for each, jpeg in drawn},
     )
 
@@ -70,8 +74,21 @@ def _drawn(loaded: LoadedRecipe) -> Iterator[tuple[ReportPicture, bytes]]:
         answer = kept_picture(eager_answer(network, recipe, images), recipe.task, size, place)
         count += 1
         text = answer_text(answer, 0, recipe.task, recipe.labels)
+        answer, left_out = _best(answer, recipe.task)
+        text += f" ({left_out} boxes are not drawn)" if left_out else ""
         picture = ReportPicture(f"{count}.jpg", f"{path.name}: {text}", (_name(path, loaded), text))
         yield picture, answer_jpeg(pixels, answer, place, recipe.task, recipe.labels)
+
+
+def _best(answer: list[NDArray[Any]], task: TaskSpec) -> tuple[list[NDArray[Any]], int]:
+    """Returns the answer (of one picture) with its best boxes alone, and how many above the threshold are left out."""
+    if not task.task.has_boxes:
+        return answer, 0
+    scores = answer[1].copy()
+    order = np.argsort(-scores[0, : int(answer[3][0])], kind="stable")
+    left_out = order[MOST_BOXES:][scores[0, order[MOST_BOXES:]] >= task.score_threshold]
+    scores[0, left_out] = -1.0  # below any threshold
+    return [answer[0], scores, *answer[2:]], len(left_out)
 
 
 def _spread(root: Path, task: Task) -> list[Path]:

@@ -87,3 +87,17 @@ def test_guesses_are_marked_on_the_page(tmp_path: Path, data: Path) -> None:
 
     assert '<td class="pending">assumed</td>' in page
     assert "correct these words in the recipe first" in page
+
+
+def test_the_best_boxes_alone_are_drawn_and_the_rest_is_counted(tmp_path: Path, data: Path) -> None:
+    rows = centred_boxes(84, (64, 64))
+    rows[:, 2:] = 1.0  # too small to overlap
+    scores = np.linspace(0.9, 0.5, 84, dtype=np.float32)[:, None]
+    table = np.concatenate([rows, scores, scores * 0.1], 1).T.copy()
+    page = shown(table_file(tmp_path / "n.onnx", {"output0": table}, size=(64, 64)), data)
+
+    few = shown(table_file(tmp_path / "d.onnx", FILES["detect"]), data)
+
+    assert page.count("(64 boxes are not drawn)</span>") == 8
+    assert "not drawn" not in few
+    assert "from the score threshold 0.25 on are drawn, of each picture the best 20." in page
