@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from saccade.export.cli.init_argmax import argmax_classes
 from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
 from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, first_labels, line, own_values
 from saccade.export.data.coco_boxes import found_coco
@@ -77,6 +78,7 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     probed = _with_range(given, document)
     signs = signs_of(file, probed, _pictures(data), _size(document))
     found = recognised(signs, probed, task, count, hint=len(names) or None)
+    names = [] if found.task.task is Task.SEGMENT else names  # its folders are `images` and `masks`
     written = {} if before is None else own_values(before)
     found, kept = _with_edits(found, given, written)
     lines = {key: text for key, text in _lines(found, given).items() if key not in document}
@@ -102,7 +104,14 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
             findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", why))
     elif is_nameless and labels:
         findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", NAMELESS))
-    has_labels = found.labels is not None or "labels" in document
+    if found.labels is None and "labels" not in document and found.task.task is Task.SEGMENT:
+        numbered = generic_labels(argmax_classes(file, (found.words.outputs.names or ("",))[0]) or 0)
+        if numbered:  # without the mark of a line of `init`, because the user writes names into it
+            lines["labels"] = line(
+                "labels", list(numbered), "numbered, as the graph chooses among so many: write names"
+            )
+            findings = (*findings, SettledWord("labels", first_labels(numbered), "assumed", NAMELESS))
+    has_labels = found.labels is not None or "labels" in {**document, **lines}
     return SettledWords(lines, findings, before, kept, has_labels)
 
 
