@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from saccade.export.cli import options
 from saccade.export.cli.options import FILE, print_json
-from saccade.export.data.datasets import DataStore
 from saccade.export.errors import RecipeError
 from saccade.export.gate.limits import LibraryName
 from saccade.export.graph.onnx_graph import MODEL_FILE
-from saccade.export.pipeline import Listener, RunSettings, run_pipeline
-from saccade.export.qualification.compare import answers_from_file, answers_of_library, compared, pictures_of
-from saccade.export.qualification.picture_answers import PictureDifference, agreement_share
-from saccade.export.recipe import LoadedRecipe, load_recipe
+from saccade.export.qualification.picture_answers import PictureDifference, agreement_share, answers_document
 from saccade.models.contract.specs import Task
+
+if TYPE_CHECKING:
+    from saccade.export.recipe import LoadedRecipe
 
 _GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
 _WORST = 5
@@ -52,6 +51,12 @@ def compare(
     """Compares the deploy graph's answers with those of the network's own library, or of an old pipeline."""
     if (library is None) == (answers is None):
         raise RecipeError("say either --with LIBRARY or --answers FILE")
+    if answers is not None:
+        answers_document(answers)  # refuses a file that can be none before the libraries are imported
+    # imported here because torch takes seconds
+    from saccade.export.qualification.compare import answers_from_file, answers_of_library, compared, pictures_of
+    from saccade.export.recipe import load_recipe
+
     loaded = load_recipe(recipe)
     limit = loaded.recipe.task.score_threshold if threshold is None else threshold
     if answers is not None:
@@ -74,6 +79,9 @@ def compare(
 
 def _deploy_graph(loaded: LoadedRecipe, work: Path) -> Path:
     """Exports the deploy graph when it does not exist yet. Raises RecipeError when that fails."""
+    from saccade.export.data.datasets import DataStore  # here, as above
+    from saccade.export.pipeline import Listener, RunSettings, run_pipeline
+
     quiet = Listener(started=lambda name: None, noted=lambda text: None, finished=lambda result: None)
     results = run_pipeline(loaded, RunSettings(work, Path("repository"), until=_GRAPH_STEP), DataStore(), quiet)
     last = results[-1]

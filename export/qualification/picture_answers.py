@@ -166,20 +166,13 @@ def read_answers(
     both. has_masks: every result needs
     a `segmentation`, which is not looked at otherwise. Raises DataRefused for anything else.
     """
-    try:
-        document = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise DataRefused(f"cannot read the answers in {path}: {error}") from error
+    document = answers_document(path)
     told = "the data's annotations.json does not know" if file_names else "no annotations.json of the data names"
     if isinstance(document, dict) and document.keys() >= _COCO_KEYS:
         document, file_names, class_ids = _whole_coco(path, document, labels)
         told = "its own `images` and `categories` do not know"
     if isinstance(document, dict):
         return {str(name): _classes_of(str(name), value, labels) for name, value in document.items()}
-    if not isinstance(document, list) or not all(isinstance(row, dict) and "bbox" in row for row in document):
-        raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
-    if any(row.get("score") is None for row in document):
-        raise DataRefused(f"{path} has boxes without `score`: these are labels, and answers have one per box")
     rows: dict[str, list[tuple[list[float], float, int]]] = {}
     masks: dict[str, list[RunLengths]] = {}
     for row in document:
@@ -198,6 +191,23 @@ def read_answers(
     return {name: picture_boxes(found, masks.get(name)) for name, found in rows.items()}
 
 
+def answers_document(path: Path) -> Any:
+    """Reads a file of answers and says whether it can be one. Raises DataRefused; needs neither recipe nor network."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataRefused(f"cannot read the answers in {path}: {error}") from error
+    is_whole = isinstance(document, dict) and document.keys() >= _COCO_KEYS
+    if isinstance(document, dict) and not is_whole:
+        return document  # labels by file name, which need the recipe's
+    rows = document["annotations"] if is_whole else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "bbox" in row for row in rows):
+        raise DataRefused(f"{path} holds neither COCO results (a list with `bbox`) nor labels by file name")
+    if any(row.get("score") is None for row in rows):
+        raise DataRefused(f"{path} has boxes without `score`: these are labels, and answers have one per box")
+    return document
+
+
 def _whole_coco(
     path: Path, document: dict[str, Any], labels: tuple[str, ...]
 ) -> tuple[Any, dict[int, str], dict[int, int]]:
@@ -213,7 +223,7 @@ def _whole_coco(
             f"{path} is no COCO file: `images` need id and file_name, `categories` id and name"
         ) from error
     rows = document["annotations"]
-    used = {row.get("category_id") for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
+    used = {row.get("category_id") for row in rows}
     strange = [name for number, name in categories.items() if number in used and name not in labels]
     if strange:
         raise DataRefused(f"{path} has the category {strange[0]!r}, which is no label of the recipe: {_few(labels)}")

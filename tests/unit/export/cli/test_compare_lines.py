@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 
 from saccade.export.cli.compare import lines_of
@@ -54,3 +58,21 @@ def test_classes_are_equal_or_not() -> None:
     found = [difference(f"{name}.jpg", PictureClass(0, 0.9), PictureClass(name % 2, 0.9), 0.5) for name in range(4)]
 
     assert told(found, "pictures", None)[0] == "top-1 equal on 2 of 4 pictures (50.00%)"
+
+
+def test_a_file_that_holds_no_answers_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('[{"bbox": [0, 0, 1, 1], "image_id": 1, "category_id": 1}]')
+    arguments = ["compare", "no.yaml", "--answers", str(tmp_path / "old.json")]
+    code = f"""
+import sys
+from saccade.export.cli.program import app
+try:
+    app({arguments}, standalone_mode=False)
+except Exception as error:
+    print(error, "torch" in sys.modules)
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert "has boxes without `score`" in done.stdout
+    assert done.stdout.strip().endswith("False")

@@ -127,6 +127,7 @@ def test_a_whole_coco_file_brings_its_own_images_and_categories(tmp_path: Path) 
         (whole_coco(), "boxes without `score`: these are labels"),
         (whole_coco("bird", score=1), "category 'bird', which is no label of the recipe: cat, dog$"),
         (whole_coco(score=1, image_id=9), "image_id 9, which its own `images` and `categories` do not know"),
+        ('{"images": [], "annotations": {}, "categories": []}', "neither COCO results"),
         ('{"images": [1], "annotations": [], "categories": []}', "`images` need id and file_name"),
     ],
 )
