@@ -32,7 +32,11 @@ _UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels
     type=click.Choice(get_args(LibraryName)),
     help="the library to ask, where it is installed",
 )
-@click.option("--answers", type=FILE, help="an old pipeline's answers: COCO results, or labels by file name")
+@click.option(
+    "--answers",
+    type=FILE,
+    help="an old pipeline's answers: COCO results, a COCO file with scores, or labels by file name",
+)
 @click.option("--pictures", type=click.IntRange(min=1), default=100, help="at most so many, the first by name")
 @click.option("--least", type=click.FloatRange(0, 1), default=0.99, help="share of their answers that must be ours too")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="score that a box needs; without, the recipe's")
