@@ -14,7 +14,7 @@ _SLACK = 1e-3  # of a sum of probabilities in float16
 _LINEAR = frozenset(
     ("Gemm", "MatMul", "Add", "Conv", "ReduceMean", "GlobalAveragePool", "BatchNormalization", "ConvTranspose")
 )
-_PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
+PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
 
 
 def score_kind(
@@ -53,7 +53,7 @@ def score_kind(
 
 
 def _seen(output: OutputSign) -> tuple[ScoreKind | None, Literal["said", "found"], str]:
-    if output.made_by in _PROBABILITIES:
+    if output.made_by in PROBABILITIES:
         return "probabilities", "said", f"by the graph, which ends in {output.made_by}"
     if output.made_by == "LogSoftmax":
         return "logits", "said", "by the graph, which ends in LogSoftmax"

@@ -125,8 +125,11 @@ class QueryBoxes(nn.Module):
     def forward(self, outputs: list[Tensor]) -> tuple[Tensor, ...]:
         logits, boxes = outputs
         # Sigmoid heads rank (query, class) pairs, of which one query may give several; softmax heads give one each.
-        if self.words.scores == "logits":
-            scores = functional.softmax(logits, 2)[..., : self.classes]
+        # Behind the last class may stand a column for 'nothing', which only a softmax has.
+        is_choice = self.words.scores == "logits" or logits.shape[2] > self.classes
+        if is_choice:
+            scores = functional.softmax(logits, 2) if self.words.scores == "logits" else logits
+            scores = scores[..., : self.classes]
             best, class_ids = scores.max(2)
             return corners(boxes, self.words, self.size), best, class_ids, logits, boxes
         scores = torch.sigmoid(logits) if self.words.scores == "sigmoid" else logits
@@ -161,14 +164,15 @@ def corners(boxes: Tensor, words: OutputWords, size: tuple[int, int]) -> Tensor:
 
 
 def detection_decoding(words: OutputWords, columns: int, classes: int, size: tuple[int, int]) -> Decoding:
-    """For settled words; columns: of the first tensor, where `boxes` has five when it holds the score too."""
+    """For settled words; columns: of the first tensor, where `boxes` has five when it holds the score too, and `detr`
+    one more than there are classes when the last is 'nothing'."""
     given = words.suppression
     suppression = (
         Suppression(given.iou, _SCORE_FLOOR, per_class=given.per_class) if isinstance(given, SuppressionWords) else None
     )
     match words.layout:
         case "detr":
-            form: RawForm = "candidates" if words.scores == "logits" else "boxes"
+            form: RawForm = "candidates" if words.scores == "logits" or columns > classes else "boxes"
             return Decoding(QueryBoxes(words, classes, size), form, suppression, dense_outputs=2)
         case "boxes":
             is_dense = columns == 4 and words.names is not None and len(words.names) == 2

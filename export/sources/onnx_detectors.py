@@ -21,7 +21,8 @@ from saccade.export.sources.onnx_fits import (
     grid_counts,
     origin_of_rows,
 )
-from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
+from saccade.export.sources.onnx_queries import query_scores
+from saccade.export.sources.onnx_signs import FileSigns, Found, Origin, OutputSign
 from saccade.export.sources.onnx_ultralytics import ultralytics_layout
 from saccade.export.sources.onnx_words import Layout, OutputWords, SuppressionWords
 
@@ -30,8 +31,6 @@ _MASK_COEFFICIENTS = 32
 _YOLOV5_IOU = 0.45  # the overlap at which YOLOv5's detect.py suppresses
 _YOLOX_SUPPRESSION = SuppressionWords(iou=0.45, per_class=False)  # of its demo for ONNX files
 _RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
-
-Found = tuple[str, object, Origin, str]  # word, value, origin, why
 
 
 @dataclass(slots=True)
@@ -181,19 +180,7 @@ class _Reading:
                 f"{self._listed()}"
             )
         ensure_same_rows(self.signs, (logits, boxes))
-        columns = logits.shape[1]
-        kind = self.given.scores
-        if kind is None:
-            known = self.labels or self.hint
-            if known not in (columns, columns - 1):
-                said = "their number is not known" if known is None else f"there are {known}"
-                raise SourceError(
-                    f"{self.signs.file}: {logits} is {columns} classes with a sigmoid each, or {columns - 1} and "
-                    f"'nothing' under one softmax, and labels do not tell ({said}); write `labels`, or outputs.scores: "
-                    "sigmoid or logits"
-                )
-            kind = "sigmoid" if known == columns else "logits"
-            self.findings.append(("outputs.scores", kind, "found", f"{columns} columns for {known} labels"))
+        kind, classes = query_scores(self.signs.file, logits, self.given.scores, self.labels, self.hint, self.findings)
         words = {
             "layout": "detr",
             "objectness": False,
@@ -203,7 +190,7 @@ class _Reading:
             "suppression": self.given.suppression or "none",
             "names": (logits.tensor.name, boxes.tensor.name),
         }
-        return self._detector(words, columns - 1 if kind == "logits" else columns)
+        return self._detector(words, classes)
 
     def boxes(self) -> Detector:
         """Settles boxes with separate scores."""

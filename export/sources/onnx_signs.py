@@ -31,6 +31,7 @@ _AVERAGES = frozenset(("ReduceMean", "GlobalAveragePool", "Resize", "Upsample"))
 _PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid"))
 
 Origin = Literal["said", "found", "assumed"]  # by the file or the recipe, by running it, by nobody
+Found = tuple[str, object, Origin, str]  # word, value, origin, why
 
 
 @dataclass(frozen=True, slots=True)

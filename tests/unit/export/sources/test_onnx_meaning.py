@@ -1,0 +1,94 @@
+"""Numbers that have the shape of a served kind. Promises: values say what they mean, or nobody says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from saccade.export.errors import SourceError
+from saccade.export.network import NetworkRequest
+from saccade.export.sources import load_network, source_facts
+from saccade.export.sources.onnx_recognition import Recognition, recognised
+from saccade.export.sources.onnx_signs import signs_of
+from saccade.export.sources.onnx_words import FileWords
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from tests.support.network_requests import source_spec
+from tests.support.onnx_files import centred_boxes, corners_of, table_file, ultralytics
+
+SIZE = (64, 32)  # width, height
+ANCHORS = 42  # of strides 8, 16 and 32
+BOXES = centred_boxes(ANCHORS, SIZE)
+
+
+def numbers(*shape: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float32]:
+    return np.random.default_rng(shape).uniform(low, high, shape).astype(np.float32)
+
+
+def choices(*shape: int) -> NDArray[np.float32]:
+    """Probabilities along the last axis."""
+    raised = np.exp(numbers(*shape, low=-3.0, high=3.0))
+    return (raised / raised.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def told(
+    path: Path,
+    outputs: dict[str, Any] | None = None,
+    task: Task | None = None,
+    labels: int | None = None,
+    hint: int | None = None,
+) -> Recognition:
+    words = FileWords.model_validate({"outputs": outputs or {}})
+    return recognised(signs_of(path, words), words, task, labels, hint)
+
+
+def origin_of(found: Recognition, word: str) -> str:
+    return next(each.origin for each in found.findings if each.word == word)
+
+
+def queries_file(path: Path, scores: NDArray[Any]) -> Path:
+    boxes = centred_boxes(len(scores), (1, 1))
+    return table_file(path, {"logits": scores, "pred_boxes": boxes}, size=SIZE)
+
+
+def test_a_softmax_inside_a_network_of_queries_is_not_taken_twice(tmp_path: Path) -> None:
+    scores = choices(20, 4)
+    path = queries_file(tmp_path / "net.onnx", scores)
+
+    found = told(path, hint=3)
+
+    assert (found.words.outputs.scores, found.labels and len(found.labels)) == ("probabilities", 3)
+    spec = source_spec({"kind": "onnx", "outputs": {"scores": "probabilities"}})
+    assert source_facts(spec, path).labels is None  # three and 'nothing', or four
+    preprocess = PreprocessSpec(width=SIZE[0], height=SIZE[1], fit="stretch")
+    network = load_network(NetworkRequest(spec, path, found.task, 3, preprocess, Normalisation()))
+    _, best, ids, *_ = network.module(torch.zeros(1, 3, SIZE[1], SIZE[0]))
+    np.testing.assert_allclose(best[0].numpy(), scores[:, :3].max(1), rtol=1e-6)
+    np.testing.assert_array_equal(ids[0].numpy(), scores[:, :3].argmax(1))
+
+
+def test_a_sigmoid_inside_a_network_of_queries_is_not_taken_twice(tmp_path: Path) -> None:
+    found = told(queries_file(tmp_path / "net.onnx", numbers(20, 4)))
+
+    assert (found.words.outputs.scores, found.labels and len(found.labels)) == ("probabilities", 4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "outputs", "text"),
+    [
+        (choices(20, 4), {}, "3 and 'nothing', and labels do not tell .* write 3 or 4 `labels`"),
+        (choices(20, 4), {"scores": "logits"}, "holds probabilities already .*every row sums to 1"),
+        (numbers(20, 4), {"scores": "sigmoid"}, "holds probabilities already .*all values lie in"),
+        (numbers(20, 4, low=-3), {}, "write `labels`, or outputs.scores: sigmoid or logits$"),
+        (numbers(20, 4, low=-3), {"scores": "probabilities"}, r"values outside of 0\.\.1"),
+    ],
+)
+def test_scores_of_queries_that_contradict_the_word_are_refused(
+    tmp_path: Path, scores: NDArray[Any], outputs: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(SourceError, match=text):
+        told(queries_file(tmp_path / "net.onnx", scores), outputs)
