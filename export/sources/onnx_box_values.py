@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 AGREEING = 0.98  # share of boxes that must be what they claim
 _SUM_SLACK = 1e-2  # of a sum of many probabilities in float16
+_LARGEST_ANGLE = 7.0  # radians, a turn and some
+_INSIDE = 0.9  # correlation of keypoints with the centres of their boxes
+_FEWEST = 20  # rows that show a correlation
 _LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
 
 
@@ -46,6 +49,34 @@ def holds_positions(scores: NDArray[Any]) -> bool:
     least, most = scores.min((0, 1)), scores.max((0, 1))
     is_share = (least >= 0.0) & (most <= 1.0)
     return bool(is_share.any() and (np.abs(scores).max((0, 1)) > _LARGEST_SCORE).any())
+
+
+def ends_in_angle(scores: NDArray[Any]) -> bool:
+    """Whether all columns but the last are scores in 0..1, and the last leaves it, as the angle of rotated boxes does.
+
+    scores: (pictures, rows, columns).
+    """
+    if not scores.size or scores.shape[2] < 2:
+        return False
+    least, most = scores.min((0, 1)), scores.max((0, 1))
+    is_share = (least >= 0.0) & (most <= 1.0)
+    return bool(is_share[:-1].all() and not is_share[-1] and max(-least[-1], most[-1]) <= _LARGEST_ANGLE)
+
+
+def follow_boxes(rows: NDArray[Any]) -> bool:
+    """Whether pairs of columns behind the boxes go with the boxes' own places, as relative keypoints do.
+
+    rows: (pictures, rows, columns).
+    """
+    found = rows.reshape(-1, rows.shape[2]).astype(np.float64)
+    if len(found) < _FEWEST or (found[:, :2].std(0) == 0).any():
+        return False
+    tail = found[:, 4:]
+    tail = tail[:, tail.std(0) > 0]
+    if tail.shape[1] < 2:
+        return False
+    likeness = np.corrcoef(found[:, :2].T, tail.T)[:2, 2:]
+    return bool((likeness >= _INSIDE).any(1).all())
 
 
 def sum_to_one(values: NDArray[Any], axis: int) -> bool:

@@ -16,6 +16,7 @@ from saccade.export.sources.onnx_fits import (
     count_from_cells,
     ensure_ids_are_labels,
     ensure_no_background,
+    ensure_one_kind_of_scores,
     ensure_same_rows,
     ensure_yolox_grid,
     grid_counts,
@@ -125,6 +126,8 @@ class _Reading:
         boxes = None if values is None else values[..., :4]
         first = 5 if objectness else 4
         scores = None if values is None else values[..., 4 : first + classes]
+        if values is not None and self.signs.ultralytics is None and self.given.scores is None:
+            ensure_one_kind_of_scores(self.signs, output, values[..., 4 : first + classes])
         kind = "cxcywh" if layout == "yolox" else self._corners(boxes, "cxcywh")
         words = {
             "layout": layout,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import (
+    ends_in_angle,
+    follow_boxes,
     has_logarithmic_sizes,
     holds_positions,
     is_class_first,
@@ -87,8 +90,11 @@ def ensure_rows_are_pictures(signs: FileSigns, output: OutputSign) -> None:
     )
 
 
-def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
-    """Raises SourceError for rows that look like a layout by their shape, and hold other numbers than it has."""
+def ensure_rows_are_known(signs: FileSigns, output: OutputSign, coefficients: int = 0) -> None:
+    """Raises SourceError for rows that look like a layout by their shape, and hold other numbers than it has.
+
+    coefficients: of masks, at the end of each row.
+    """
     if output.values is None or output.values.ndim != 3:
         return
     rows = output.values if output.values.shape[1] >= output.values.shape[2] else output.values.transpose(0, 2, 1)
@@ -97,11 +103,15 @@ def ensure_rows_are_known(signs: FileSigns, output: OutputSign) -> None:
             f"{signs.file}: {output} holds rows of class, score and corners, as PaddleDetection writes them, which is "
             "no layout that is served; export the network without its own suppression, or with the corners first"
         )
-    if holds_positions(rows[..., 4:]):
+    rows = rows[..., : rows.shape[2] - coefficients]
+    if rows.shape[2] == 6 and is_end2end(rows):
+        return
+    if holds_positions(rows[..., 4:]) or follow_boxes(rows):
         raise SourceError(
-            f"{signs.file}: behind the boxes of {output} are scores in 0..1 beside numbers as large as pixels, as "
+            f"{signs.file}: behind the boxes of {output} are scores in 0..1 beside numbers that are places, as "
             "networks for keypoints give them: keypoints are not served. Write outputs.layout if they are classes"
         )
+    ensure_one_kind_of_scores(signs, output, rows[..., 4:])
 
 
 def ensure_yolox_grid(signs: FileSigns, output: OutputSign) -> None:
@@ -128,6 +138,26 @@ def ensure_ids_are_labels(signs: FileSigns, ids: OutputSign, labels: int | None)
     if least < -1 or (labels is not None and most >= labels):
         wrong = least if least < -1 else most
         raise SourceError(f"{signs.file}: {ids} answers class {wrong}, and labels are {labels or 'counted from 0'}")
+
+
+def ensure_one_kind_of_scores(signs: FileSigns, output: OutputSign, scores: NDArray[Any]) -> None:
+    """Raises SourceError for an angle behind the scores, and for scores that sum to 1.
+
+    scores: (pictures, rows, columns), all that stand behind the boxes.
+    """
+    if ends_in_angle(scores):
+        last = scores[..., -1]
+        raise SourceError(
+            f"{signs.file}: behind the boxes of {output} are scores in 0..1 and one last number from {last.min():.3g} "
+            f"to {last.max():.3g}, as networks for rotated boxes give an angle: rotated boxes are not served. If all "
+            "are raw scores, write `outputs: {layout: ..., scores: sigmoid}`"
+        )
+    if sum_to_one(scores, 2):
+        raise SourceError(
+            f"{signs.file}: the numbers behind each box of {output} sum to 1, so one of them is the background, which "
+            "would be answered as a class or taken for objectness; export the network without that column, or write "
+            "`outputs: {layout: ..., objectness: false, scores: probabilities}` if all are classes"
+        )
 
 
 def ensure_no_background(signs: FileSigns, scores: OutputSign) -> None:

@@ -30,6 +30,7 @@ from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, T
 ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
 _MAX_DETECTIONS = 100
 _TOP_K = 5
+_ROWS = ("yolov5", "yolov8", "yolov8-seg", "yolox")  # whose classes are the columns that are left
 _T = TypeVar("_T")
 
 
@@ -114,6 +115,9 @@ def recognised(
             spec, classes, words = _segmenter(signs, outputs, given, known, notes)
         case Task.DETECT | Task.INSTANCES:
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
+    if facts is None and labels is None and hint is None and words.layout in _ROWS:
+        why = "every number behind a box is taken for a class: none shows that it is an angle or a place, or background"
+        notes.add("labels", classes, "assumed", f"{why}; write `labels`")
     names = _labels(signs, classes, settled, words, notes)
     preprocess, normalisation, input_words = _input(signs, given, settled, notes, words.layout)
     return Recognition(
@@ -270,7 +274,7 @@ def _detector(
     rows = tuple(output for output in outputs if output is not prototypes)
     channels = 0 if prototypes is None else int(prototypes.shape[0] or 0)
     if signs.ultralytics is None and given.layout is None and len(rows) == 1:
-        ensure_rows_are_known(signs, rows[0])
+        ensure_rows_are_known(signs, rows[0], channels)
     found: Detector = detector_of(signs, rows, given, labels, hint, channels)
     for word, value, origin, why in found.findings:
         notes.add(word, value, origin, why)

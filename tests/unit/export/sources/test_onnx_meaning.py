@@ -16,9 +16,9 @@ from saccade.export.sources import load_network, source_facts
 from saccade.export.sources.onnx_recognition import Recognition, recognised
 from saccade.export.sources.onnx_signs import signs_of
 from saccade.export.sources.onnx_words import FileWords
-from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
+from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task
 from tests.support.network_requests import source_spec
-from tests.support.onnx_files import centred_boxes, corners_of, table_file, ultralytics
+from tests.support.onnx_files import centred_boxes, corners_of, table_file
 
 SIZE = (64, 32)  # width, height
 ANCHORS = 42  # of strides 8, 16 and 32
@@ -92,3 +92,58 @@ def test_scores_of_queries_that_contradict_the_word_are_refused(
 ) -> None:
     with pytest.raises(SourceError, match=text):
         told(queries_file(tmp_path / "net.onnx", scores), outputs)
+
+
+def rows_of(*columns: NDArray[Any], turned: bool = False) -> NDArray[Any]:
+    table = np.concatenate([BOXES, *columns], 1).astype(np.float32)
+    return table if turned else table.T
+
+
+PLACES = np.tile(BOXES[:, :2] / SIZE, 5) + numbers(ANCHORS, 10, low=-0.02, high=0.02)  # five keypoints in each box
+RELATIVE = np.concatenate([BOXES / np.tile(SIZE, 2), numbers(ANCHORS, 1), PLACES], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        (rows_of(numbers(ANCHORS, 3), numbers(ANCHORS, 1, low=-0.7, high=0.8)), "rotated boxes are not served"),
+        (rows_of(choices(ANCHORS, 7)), "sum to 1, so one of them is the background"),
+        (rows_of(choices(ANCHORS, 2)), "sum to 1, so one of them is the background"),
+        (rows_of(choices(ANCHORS, 8), turned=True), "sum to 1, .* or taken for objectness"),
+        (RELATIVE.T, "keypoints are not served"),
+    ],
+)
+def test_what_stands_behind_boxes_and_is_no_class_is_refused(tmp_path: Path, table: NDArray[Any], text: str) -> None:
+    with pytest.raises(SourceError, match=text):
+        told(table_file(tmp_path / "net.onnx", {"out": table}, size=SIZE))
+
+
+@pytest.mark.parametrize(
+    ("table", "outputs", "classes"),
+    [
+        (rows_of(choices(ANCHORS, 7)), {"layout": "yolov8", "objectness": False, "scores": "probabilities"}, 7),
+        (rows_of(numbers(ANCHORS, 3), numbers(ANCHORS, 1, low=-1)), {"layout": "yolov8", "scores": "sigmoid"}, 4),
+    ],
+)
+def test_the_word_that_a_refusal_names_is_believed(
+    tmp_path: Path, table: NDArray[Any], outputs: dict[str, Any], classes: int
+) -> None:
+    path = table_file(tmp_path / "net.onnx", {"out": table}, size=SIZE)
+
+    assert len(told(path, outputs).labels or ()) == classes
+    with pytest.raises(SourceError, match="background|rotated"):
+        told(path, {"layout": "yolov8"})
+
+
+def test_the_number_of_classes_is_assumed_where_only_the_shape_gives_it(tmp_path: Path) -> None:
+    path = table_file(tmp_path / "net.onnx", {"out": rows_of(numbers(ANCHORS, 4))}, size=SIZE)
+
+    assert origin_of(told(path), "labels") == "assumed"
+    assert "labels" not in {each.word for each in told(path, labels=4).findings}
+
+
+def test_a_class_number_behind_a_score_is_no_angle(tmp_path: Path) -> None:
+    ids = (np.arange(ANCHORS) % 5).reshape(-1, 1)
+    rows = np.concatenate([corners_of(BOXES), numbers(ANCHORS, 1), ids], 1).astype(np.float32)
+
+    assert told(table_file(tmp_path / "net.onnx", {"out": rows}, size=SIZE)).words.outputs.layout == "end2end"
