@@ -11,6 +11,7 @@ AGREEING = 0.98  # share of boxes that must be what they claim
 _SUM_SLACK = 1e-2  # of a sum of many probabilities in float16
 _LARGEST_ANGLE = 7.0  # radians, a turn and some
 _INSIDE = 0.9  # correlation of keypoints with the centres of their boxes
+_BEYOND = 1.1  # of the picture; corners that reach further are of its other side
 _FEWEST = 20  # rows that show a correlation
 _LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
 
@@ -77,6 +78,28 @@ def follow_boxes(rows: NDArray[Any]) -> bool:
         return False
     likeness = np.corrcoef(found[:, :2].T, tail.T)[:2, 2:]
     return bool((likeness >= _INSIDE).any(1).all())
+
+
+def order_of_axes(boxes: NDArray[Any], places: NDArray[Any], size: tuple[int, int] | None) -> str:
+    """Returns "xy" or "yx" where corners show it, by the cells that their centres follow or by how far they reach.
+
+    Empty: nothing shows it. boxes: (pictures, rows, 4) corners in pixels or shares; places: (rows, 2) x y of the cell
+    of each row, empty where rows are no cells; size: (width, height) in the boxes' pixels, None for shares.
+    """
+    centres = (boxes[..., :2] + boxes[..., 2:]).reshape(-1, 2).astype(np.float64)
+    if len(places) and len(places) * len(boxes) == len(centres) and (centres.std(0) > 0).all():
+        cells = np.tile(places.astype(np.float64), (len(boxes), 1))
+        likeness = np.corrcoef(centres.T, cells.T)[:2, 2:]
+        straight, swapped = likeness.diagonal().min(), likeness[::-1].diagonal().min()
+        if abs(straight - swapped) > _INSIDE - 0.5 and max(straight, swapped) >= 0.5:
+            return "xy" if straight > swapped else "yx"
+    if size is None:
+        return ""
+    reach = boxes.reshape(-1, 2, 2).max((0, 1)) / np.array(size)
+    mirrored = boxes.reshape(-1, 2, 2).max((0, 1)) / np.array(size[::-1])
+    if (reach.max() <= _BEYOND) != (mirrored.max() <= _BEYOND):
+        return "xy" if reach.max() <= _BEYOND else "yx"
+    return ""
 
 
 def sum_to_one(values: NDArray[Any], axis: int) -> bool:

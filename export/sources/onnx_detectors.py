@@ -13,6 +13,7 @@ from saccade.export.sources.onnx_box_values import AGREEING, have_no_area, is_en
 from saccade.export.sources.onnx_fits import (
     ANCHORS_PER_CELL,
     ASK,
+    axes_origin,
     count_from_cells,
     ensure_ids_are_labels,
     ensure_no_background,
@@ -285,14 +286,15 @@ class _Reading:
             return self._assumed("outputs.boxes", usual)
         if np.mean((boxes[..., 2] >= boxes[..., 0]) & (boxes[..., 3] >= boxes[..., 1])) >= AGREEING:
             found = "xyxy"
+            origin, why = axes_origin(self.signs, boxes, is_relative=self._reach(boxes) <= _RELATIVE)
         elif np.mean((boxes[..., 2] >= 0) & (boxes[..., 3] >= 0)) >= AGREEING:
-            found = "cxcywh"
+            found, origin, why = "cxcywh", "found", "by order and sign of the four numbers"
         else:
             raise SourceError(
                 f"{self.signs.file}: its boxes are neither corners (x2 is left of x1) nor centres with sizes (some are "
                 f"negative); {ASK}"
             )
-        self.findings.append(("outputs.boxes", found, "found", "by order and sign of the four numbers"))
+        self.findings.append(("outputs.boxes", found, origin, why))
         return found
 
     def _units(self, boxes: NDArray[Any] | None) -> str:
@@ -300,10 +302,14 @@ class _Reading:
             return self.given.units
         if boxes is None or have_no_area(boxes):
             return self._assumed("outputs.units", "pixels")
-        most = float(np.abs(boxes).max())
+        most = self._reach(boxes)
         found = "relative" if most <= _RELATIVE else "pixels"
         self.findings.append(("outputs.units", found, "found", f"boxes reach to {most:.4g}"))
         return found
+
+    @staticmethod
+    def _reach(boxes: NDArray[Any]) -> float:
+        return float(np.abs(boxes).max(initial=0.0))
 
     def _scores(self, scores: NDArray[Any] | None) -> str:
         is_unit = scores is None or bool(scores.min(initial=0.0) >= 0.0 and scores.max(initial=0.0) <= 1.0)

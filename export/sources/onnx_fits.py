@@ -16,6 +16,7 @@ from saccade.export.sources.onnx_box_values import (
     holds_positions,
     is_class_first,
     is_end2end,
+    order_of_axes,
     sum_to_one,
 )
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign
@@ -169,6 +170,27 @@ def ensure_no_background(signs: FileSigns, scores: OutputSign) -> None:
             "have it, and would be answered as a class; export the network without that column, or write "
             "`outputs: {layout: boxes, scores: probabilities}` if all are classes"
         )
+
+
+def axes_origin(signs: FileSigns, boxes: NDArray[Any], *, is_relative: bool) -> tuple[Origin, str]:
+    """How it is known that corners are x1 y1 x2 y2; boxes: (pictures, rows, 4) corners.
+
+    Raises SourceError for y1 x1 y2 x2, as TensorFlow orders them.
+    """
+    size = signs.size
+    places = np.zeros((0, 2), np.float32)
+    if size is not None and boxes.shape[1] == grid_anchors(size, YOLOX_STRIDES):
+        cells, strides = yolox_grid(size)
+        places = cells * strides
+    order = order_of_axes(boxes, places, None if is_relative else size)
+    if order == "yx":
+        raise SourceError(
+            f"{signs.file}: its boxes are y1 x1 y2 x2, as TensorFlow orders them, and would be answered mirrored; "
+            "export the network with x before y, or write `outputs: {boxes: xyxy}` if they are so"
+        )
+    if not order:
+        return "assumed", "by order and sign of the four numbers, which do not show whether x or y comes first"
+    return "found", "by order, sign and reach of the four numbers"
 
 
 def grid_counts(size: tuple[int, int] | None) -> list[int]:

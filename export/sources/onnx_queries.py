@@ -51,10 +51,11 @@ def query_scores(
         return "probabilities", known
     if given is None:
         if known not in (columns, columns - 1):
+            third = ", or probabilities if the file ends in either itself" if logits.values is None else ""
             raise SourceError(
                 f"{file}: {logits} is {columns} classes with a sigmoid each, or {columns - 1} and 'nothing' under one "
-                f"softmax, and labels do not tell ({_said(known)}); write `labels`, or outputs.scores: sigmoid or logits"
-                f"{', or probabilities if the file ends in either itself' if logits.values is None else ''}"
+                f"softmax, and labels do not tell ({_said(known)}); write `labels`, or outputs.scores: "
+                f"sigmoid or logits{third}"
             )
         given = "sigmoid" if known == columns else "logits"
         findings.append(("outputs.scores", given, "found", f"{columns} columns for {known} labels"))

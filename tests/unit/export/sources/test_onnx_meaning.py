@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from saccade.export.errors import SourceError
 from saccade.export.network import NetworkRequest
 from saccade.export.sources import load_network, source_facts
+from saccade.export.sources.onnx_fits import yolox_grid
 from saccade.export.sources.onnx_recognition import Recognition, recognised
 from saccade.export.sources.onnx_signs import signs_of
 from saccade.export.sources.onnx_words import FileWords
@@ -131,7 +132,7 @@ def test_the_word_that_a_refusal_names_is_believed(
     path = table_file(tmp_path / "net.onnx", {"out": table}, size=SIZE)
 
     assert len(told(path, outputs).labels or ()) == classes
-    with pytest.raises(SourceError, match="background|rotated"):
+    with pytest.raises(SourceError, match=r"background|rotated"):
         told(path, {"layout": "yolov8"})
 
 
@@ -147,3 +148,34 @@ def test_a_class_number_behind_a_score_is_no_angle(tmp_path: Path) -> None:
     rows = np.concatenate([corners_of(BOXES), numbers(ANCHORS, 1), ids], 1).astype(np.float32)
 
     assert told(table_file(tmp_path / "net.onnx", {"out": rows}, size=SIZE)).words.outputs.layout == "end2end"
+
+
+def cell_corners() -> NDArray[np.float32]:
+    """Boxes in the cells of a grid, as shares of the picture."""
+    cells, strides = yolox_grid(SIZE)
+    centred = np.concatenate([(cells + 0.5) * strides, strides * numbers(ANCHORS, 2, low=0.5, high=1.5)], 1)
+    return corners_of(centred.astype(np.float32)) / np.tile(np.array(SIZE, np.float32), 2)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "origin"),
+    [
+        (cell_corners(), "found"),
+        (cell_corners()[:, [1, 0, 3, 2]], None),
+        (np.array([[20, 4, 62, 30], [8, 8, 40, 20]], np.float32), "found"),  # reaches further than the picture is high
+        (np.array([[4, 20, 30, 62], [8, 8, 20, 40]], np.float32), None),
+        (np.array([[4, 8, 30, 31], [8, 8, 20, 20]], np.float32), "assumed"),
+        (cell_corners()[:5], "assumed"),
+    ],
+)
+def test_whether_x_or_y_comes_first_is_found_by_values_or_assumed(
+    tmp_path: Path, boxes: NDArray[Any], origin: str | None
+) -> None:
+    path = table_file(tmp_path / "net.onnx", {"boxes": boxes, "scores": numbers(len(boxes), 3)}, size=SIZE)
+
+    if origin is None:
+        with pytest.raises(SourceError, match="are y1 x1 y2 x2, as TensorFlow orders them"):
+            told(path)
+        assert told(path, {"boxes": "xyxy"}).words.outputs.boxes == "xyxy"
+    else:
+        assert origin_of(told(path), "outputs.boxes") == origin
