@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 
 from saccade.export.errors import SourceError
 from saccade.export.network import NetworkRequest
@@ -179,3 +181,45 @@ def test_whether_x_or_y_comes_first_is_found_by_values_or_assumed(
         assert told(path, {"boxes": "xyxy"}).words.outputs.boxes == "xyxy"
     else:
         assert origin_of(told(path), "outputs.boxes") == origin
+
+
+def softmax_file(path: Path, scores: NDArray[Any], axis: int) -> Path:
+    """A softmax over one of two dimensions (groups, columns), then both in a row."""
+    model = onnx.load(table_file(path, {"out": scores}, size=SIZE))
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, scores.size], np.int64), "row"))
+    model.graph.node.append(helper.make_node("Softmax", ["scores"], ["choice"], axis=axis))
+    model.graph.node.append(helper.make_node("Reshape", ["choice", "row"], ["out"]))
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    del dims[2:]
+    dims[1].dim_value = scores.size
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_softmax_over_something_else_than_the_classes_is_no_choice(tmp_path: Path, axis: int) -> None:
+    path = softmax_file(tmp_path / "net.onnx", numbers(2, 4, low=-3, high=3), axis)
+
+    for outputs in ({}, {"scores": "logits"}):
+        with pytest.raises(SourceError, match="ends in Softmax, and its rows do not sum to 1"):
+            told(path, outputs)
+    assert told(path, {"scores": "probabilities"}).words.outputs.scores == "probabilities"
+
+
+def test_percentages_are_refused_and_amounts_are_only_assumed_to_be_raw_scores(tmp_path: Path) -> None:
+    percent = table_file(tmp_path / "percent.onnx", {"out": 100 * choices(7)}, size=SIZE)
+    amounts = table_file(tmp_path / "amounts.onnx", {"out": numbers(7, high=9.0)}, size=SIZE)
+
+    with pytest.raises(SourceError, match=r"sums to 100 .* percentages"):
+        told(percent)
+    assert origin_of(told(amounts), "outputs.scores") == "assumed"
+
+
+@pytest.mark.parametrize("outputs", [{}, {"scores": "logits"}])
+def test_raw_scores_may_stand_in_a_picture_of_one_pixel(tmp_path: Path, outputs: dict[str, Any]) -> None:
+    path = table_file(tmp_path / "net.onnx", {"out": numbers(7, 1, 1, low=-3)}, size=SIZE)
+
+    found = told(path, outputs, labels=7)
+
+    assert (found.words.outputs.scores, len(found.labels or ())) == ("logits", 7)
