@@ -80,6 +80,10 @@ def follow_boxes(rows: NDArray[Any]) -> bool:
     return bool((likeness >= _INSIDE).any(1).all())
 
 
+def are_whole(values: NDArray[Any]) -> bool:
+    return bool(values.dtype.kind in "iub" or np.all(values == np.round(values)))
+
+
 def order_of_axes(boxes: NDArray[Any], places: NDArray[Any], size: tuple[int, int] | None) -> str:
     """Returns "xy" or "yx" where corners show it, by the cells that their centres follow or by how far they reach.
 

@@ -47,6 +47,12 @@ def score_kind(file: str, output: OutputSign, given: ScoreKind | None) -> tuple[
         if given == "probabilities" and not _in_unit_range(output):
             raise SourceError(f"{file}: outputs.scores: probabilities, but {output} has values outside of 0..1")
         return given, "said", "by the recipe"
+    if found == "logits" and is_single and not is_flat and output.values is not None and output.values.min() >= 0:
+        raise SourceError(
+            f"{file}: {output} is one number per pixel to {output.values.max():.3g} and never negative, so it is "
+            "neither a probability nor a raw score; export a foreground in 0..1. Depth and other amounts per pixel are "
+            "not served"
+        )
     if found == "logits" and is_single and not is_flat:
         raise SourceError(
             f"{file}: {output} is one raw number per pixel: for a foreground write `outputs: {{scores: sigmoid}}`; "
@@ -59,8 +65,9 @@ def score_kind(file: str, output: OutputSign, given: ScoreKind | None) -> tuple[
         )
     if found is None:
         raise SourceError(
-            f"{file}: {output} has values that do not sum to 1, made by {output.made_by or 'the input'}, which "
-            "may be probabilities of each class by itself or not; write `outputs: {scores: probabilities}`, `logits` or `sigmoid`"
+            f"{file}: {output} has values that do not sum to 1, made by {output.made_by or 'the input'}, which may be "
+            "probabilities of each class by itself or not; write `outputs: {scores: probabilities}`, `logits` or "
+            "`sigmoid`"
         )
     return found, origin, why
 

@@ -42,7 +42,7 @@ class ClassScores(nn.Module):
 
 
 class DenseScores(nn.Module):
-    """Scores per class and pixel, (n, classes, h, w); from one channel, or from a map of class ids (n, h, w)."""
+    """Scores per class and pixel, (n, classes, h, w); from one channel, or from class ids (n, h, w) or (n, 1, h, w)."""
 
     def __init__(self, words: OutputWords, classes: int, *, channels_last: bool) -> None:
         super().__init__()
@@ -52,10 +52,11 @@ class DenseScores(nn.Module):
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         scores = outputs[0]
-        if scores.ndim == 3:  # ids per pixel
-            ids = torch.arange(self.classes, device=scores.device).view(1, -1, 1, 1)
-            return (scores.unsqueeze(1).to(torch.int64) == ids).to(torch.float32)
+        scores = scores.unsqueeze(1) if scores.ndim == 3 else scores
         scores = scores.permute(0, 3, 1, 2) if self.channels_last else scores
+        if scores.shape[1] == 1 and self.words.threshold is None:  # ids per pixel
+            ids = torch.arange(self.classes, device=scores.device).view(1, -1, 1, 1)
+            return (scores.to(torch.int64) == ids).to(torch.float32)
         if scores.shape[1] > 1:
             return scores
         foreground = torch.sigmoid(scores) if self.words.scores == "sigmoid" else scores

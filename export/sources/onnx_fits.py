@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import (
+    are_whole,
     ends_in_angle,
     follow_boxes,
     has_logarithmic_sizes,
@@ -135,6 +136,11 @@ def ensure_ids_are_labels(signs: FileSigns, ids: OutputSign, labels: int | None)
     """Raises SourceError for a class id that no label has; -1 marks a row of no box."""
     if ids.values is None or not ids.values.size:
         return
+    if not are_whole(ids.values):
+        raise SourceError(
+            f"{signs.file}: {ids} would be class numbers and holds others, from {ids.values.min():.3g} to "
+            f"{ids.values.max():.3g}; export scores as (batch, classes, h, w), of a foreground as (batch, 1, h, w)"
+        )
     least, most = int(ids.values.min()), int(ids.values.max())
     if least < -1 or (labels is not None and most >= labels):
         wrong = least if least < -1 else most

@@ -20,7 +20,8 @@ from saccade.export.sources.onnx_files import (
     run,
     signature_of,
 )
-from saccade.export.sources.onnx_recognition import Recognition, is_channels_last, recognised
+from saccade.export.sources.onnx_masks import is_channels_last
+from saccade.export.sources.onnx_recognition import Recognition, recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_words import FileWords
 from saccade.models.contract.specs import Task

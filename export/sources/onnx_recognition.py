@@ -20,10 +20,10 @@ from saccade.export.sources.onnx_fits import (
     ensure_rows_are_pictures,
     origin_of_rows,
 )
-from saccade.export.sources.onnx_masks import mask_spec, prototypes_of
+from saccade.export.sources.onnx_masks import is_channels_last, is_map_of_ids, mask_spec, prototypes_of
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, task_of_shapes
 from saccade.export.sources.onnx_ultralytics import ULTRALYTICS_TASKS, ensure_metadata_fits, ensure_servable
-from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind
+from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind, shows_classes
 from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
@@ -188,8 +188,11 @@ def _task_of(
     if shown is Task.DETECT and len(outputs) == 1:
         ensure_rows_are_known(signs, outputs[0])
         origin, why = origin_of_rows(signs, outputs[0])
-    if shown is Task.SEGMENT and 1 in outputs[0].shape:
-        origin, why = "assumed", f"from the shape of {outputs[0]}: taken for a foreground"
+    if shown in (Task.CLASSIFY, Task.SEGMENT) and not shows_classes(signs, outputs[0]):
+        is_foreground = shown is Task.SEGMENT and 1 in outputs[0].shape
+        taken = "a foreground" if is_foreground else "a score of each class"
+        taken = "class numbers" if shown is Task.SEGMENT and is_map_of_ids(signs, outputs[0]) else taken
+        origin, why = "assumed", f"from the shape of {outputs[0]}: taken for {taken}"
     notes.add("task", shown.value, origin, why)
     return shown
 
@@ -226,9 +229,15 @@ def _segmenter(
     if len(outputs) > 1:
         notes.add("outputs.names", [output.tensor.name], "assumed", f"the first of {_listed(signs)}")
     spec, words = TaskSpec(task=Task.SEGMENT), words.model_copy(update={"names": (output.tensor.name,)})
-    if len(output.shape) == 2:
+    if is_map_of_ids(signs, output, labels):
+        if words.scores is not None or words.threshold is not None:
+            raise SourceError(
+                f"{signs.file}: {output} holds a class number per pixel, which has no scores: leave out outputs.scores "
+                "and outputs.threshold"
+            )
         ensure_ids_are_labels(signs, output, labels)
-        notes.add("outputs", "class ids per pixel", "said", f"by the shape of {output}")
+        origin: Origin = "said" if "int" in output.tensor.type else "found"
+        notes.add("outputs", "class ids per pixel", origin, f"by the shape and the whole numbers of {output}")
         return spec, labels, words
     channels = output.shape[2 if is_channels_last(signs, output) else 0]
     if channels != 1:
@@ -248,11 +257,6 @@ def _segmenter(
     notes.add("outputs.scores", kind, origin, why)
     threshold = notes.settle("outputs.threshold", words.threshold, 0.5, "assumed", "the middle")
     return spec, 2, words.model_copy(update={"scores": kind, "threshold": threshold})
-
-
-def is_channels_last(signs: FileSigns, output: OutputSign) -> bool:
-    """Whether a dense output is (h, w, channels): what Keras gives, whose input is so too."""
-    return signs.signature.layout == "nhwc" and len(output.shape) == 3
 
 
 def _detector(

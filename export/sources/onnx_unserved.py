@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import sum_to_one
+from saccade.export.sources.onnx_masks import has_proportions, is_channels_last
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task
 
@@ -32,10 +33,10 @@ _WORDS: Mapping[str, str] = {
     "age": _AGE,
 }
 _PROBABILITIES = frozenset(("Softmax", "Sigmoid", "HardSigmoid", "LogSoftmax"))
+_CHOICES = frozenset(("Softmax", "LogSoftmax"))
 _WIDTHS = frozenset((128, 192, 256, 320, 384, 512, 576, 640, 768, 960, 1024, 1280, 1536, 2048))  # of networks' features
 _FEWEST = 10  # numbers of which none is negative by chance
 _COARSEST, _FINEST = 16.5, 0.75  # pixels of the picture per cell of a mask: transformers patches, rounding
-_SKEW = 1.2  # of a cell's sides
 _ALIKE = 0.8  # correlation with the picture's own channels
 _SLACK = 1e-2
 _MOST = 0.9  # share of vectors, or of pixels
@@ -53,10 +54,25 @@ def ensure_no_other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task
     """Raises Unrecognised for outputs that only have the shape of `task`'s."""
     instead = _other_kind(signs, outputs, task)
     if instead:
-        remedy = "outputs.layout if its rows are boxes" if task is Task.DETECT else f"`task: {task}` if it is one"
+        is_map = task is Task.DETECT and instead.startswith(_AMOUNT)
+        remedy = (
+            "outputs.layout if its rows are boxes"
+            if task is Task.DETECT
+            else f"`task: {{task: {task}}}` and `labels` if it is one"
+        )
+        remedy += ", or export it as (batch, 1, h, w) if it is a mask of the foreground" if is_map else ""
         raise Unrecognised(
             f"{signs.file} has the shape of task: {task}, but gives {instead}, which is not served; write {remedy}"
         )
+
+
+def shows_classes(signs: FileSigns, output: OutputSign) -> bool:
+    """Whether scores or class numbers are more than numbers of that shape: labels, whole numbers or one choice each."""
+    values = output.values
+    if signs.labels is not None or "int" in output.tensor.type or output.made_by == "LogSoftmax" or values is None:
+        return values is not None
+    axis = values.ndim - 1 if is_channels_last(signs, output) else 1
+    return sum_to_one(values, axis)
 
 
 def _other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task) -> str:
@@ -100,18 +116,23 @@ def _instead_of_scores(signs: FileSigns, output: OutputSign, values: NDArray[Any
 def _instead_of_masks(signs: FileSigns, output: OutputSign) -> str:
     assert output.values is not None
     values = output.values
-    if signs.signature.layout == "nhwc":
+    if is_channels_last(signs, output):
         values = values.transpose(0, 3, 1, 2)
     channels, height, width = values.shape[1:]
-    across, down = signs.probed[0] / width, signs.probed[1] / height
-    if max(across, down) > _SKEW * min(across, down):
+    across = signs.probed[0] / width
+    if not has_proportions(signs, width, height):
         return f"no mask of the picture: {output} has other proportions than pictures of {_size(signs)}"
     if across < _FINEST:
         return f"a picture: {output} is larger than pictures of {_size(signs)}, as enlarged ones are"
     if across > _COARSEST:
+        down = signs.probed[1] / height
         return f"features: a cell of {output} stands for {across:.0f}x{down:.0f} pixels"
     if channels == 1:
         return ""
+    if output.made_by == "Tanh":
+        return f"colours or directions: the graph of {output} ends in Tanh"
+    if values.min() >= 0 and values.max() > 1.0 + _SLACK:
+        return f"features or amounts: none of the numbers of {output} is negative, as raw scores would be"
     if np.mean(np.abs(np.linalg.norm(values, axis=1) - 1.0) <= _SLACK) >= _MOST and values.min() < 0:
         return f"directions or {_EMBEDDING} per pixel: the vectors of {output} have the length 1"
     if channels == 3 and _resembles(values, signs.pictures):
@@ -124,11 +145,10 @@ def _instead_of_masks(signs: FileSigns, output: OutputSign) -> str:
 
 def _instead_of_rows(signs: FileSigns, output: OutputSign, values: NDArray[Any]) -> str:
     """values: (pictures, rows, columns)."""
-    if output.made_by in _PROBABILITIES or sum_to_one(values, 2) or sum_to_one(values, 1):
+    if output.made_by in _CHOICES or sum_to_one(values, 2) or sum_to_one(values, 1):
         return f"a sequence: every row of {output} is one choice, as a text recogniser's are"
     rows, columns = values.shape[1:]
-    across, down = signs.probed[0] / columns, signs.probed[1] / rows
-    if max(across, down) <= _SKEW * min(across, down) and _FINEST <= across <= _COARSEST:
+    if has_proportions(signs, columns, rows) and _FINEST <= signs.probed[0] / columns <= _COARSEST:
         return f"{_AMOUNT}, such as depth: {output} has the proportions of the picture"
     if min(rows, columns) <= 4:
         return f"{_KEYPOINTS} or bare boxes: {output} has {min(rows, columns)} numbers each"

@@ -113,7 +113,7 @@ def test_the_recipes_task_makes_logits_stand_for_themselves(tmp_path: Path) -> N
         (LOGITS, "Identity", {}, "do not compete, but .* needs `scores: sigmoid` for that"),
         (LOGITS[:1], "Sigmoid", {}, "is one column, the second of two labels"),
         (np.zeros((3, SIDE, SIDE), np.float32), "Identity", {}, "cuts one channel, and of .* the largest of 3 wins"),
-        (np.zeros((1, SIDE, SIDE), np.float32) + 3, "Identity", {}, "outputs: {scores: sigmoid}"),
+        (np.zeros((1, SIDE, SIDE), np.float32) - 3, "Identity", {}, "outputs: {scores: sigmoid}"),
     ],
 )
 def test_a_threshold_needs_scores_that_stand_for_themselves(
