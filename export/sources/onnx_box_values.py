@@ -31,6 +31,12 @@ def have_no_area(boxes: NDArray[Any]) -> bool:
     return bool(np.ptp(boxes, axis=-1).max(initial=0.0) == 0.0)
 
 
+def are_unordered(boxes: NDArray[Any]) -> bool:
+    """Whether most boxes (..., 4) are no corners: the second lies left of the first, or above it."""
+    is_ordered = (boxes[..., 2] >= boxes[..., 0]) & (boxes[..., 3] >= boxes[..., 1])
+    return bool(is_ordered.size and is_ordered.mean() < 0.5)
+
+
 def has_logarithmic_sizes(values: NDArray[Any] | None) -> bool:
     return values is not None and bool(np.mean(values[..., 2:4] < 0) > 1.0 - AGREEING)
 

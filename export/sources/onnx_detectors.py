@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_box_values import AGREEING, have_no_area, is_end2end
+from saccade.export.sources.onnx_box_values import AGREEING, are_unordered, are_whole, have_no_area, is_end2end
 from saccade.export.sources.onnx_fits import (
     ANCHORS_PER_CELL,
     ASK,
@@ -32,6 +32,7 @@ MAX_CLASSES = 4096  # suppression keeps a score per class and candidate
 _MASK_COEFFICIENTS = 32
 _YOLOV5_IOU = 0.45  # the overlap at which YOLOv5's detect.py suppresses
 _YOLOX_SUPPRESSION = SuppressionWords(iou=0.45, per_class=False)  # of its demo for ONNX files
+_FAR = 10.0  # no box in shares of the picture reaches this far, on any picture
 _RELATIVE = 2.0  # a box that reaches this far, and not further, is in shares of the picture
 
 
@@ -123,6 +124,9 @@ class _Reading:
         if layout == "yolox":
             ensure_yolox_grid(self.signs, output)
         objectness, classes = self._objectness(layout, output, width)
+        if self.given.layout is None and ("outputs.objectness", "assumed") in [each[:3:2] for each in self.findings]:
+            why = f"from the shape of {output}: yolov8's rows, turned, have it too, with objectness: false"
+            self.findings[0] = ("outputs.layout", layout, "assumed", why)
         values = self._table(output, is_turned)
         boxes = None if values is None else values[..., :4]
         first = 5 if objectness else 4
@@ -155,11 +159,12 @@ class _Reading:
             raise SourceError(
                 f"{self.signs.file} answers class {int(output.values[..., 5].max())}, and there are {classes} labels"
             )
-        boxes = None if output.values is None else output.values[..., :4]
+        # Rows of no box have the score 0, and their numbers show nothing.
+        boxes = None if output.values is None else output.values[output.values[..., 4] > 0][None, :, :4]
         words = {
             "layout": "end2end",
             "objectness": False,
-            "boxes": "xyxy",
+            "boxes": self._corners(boxes, "xyxy"),
             "units": self._units(boxes),
             "scores": "probabilities",
             "suppression": self.given.suppression or "none",
@@ -227,6 +232,8 @@ class _Reading:
     def _parts(self) -> tuple[OutputSign, OutputSign, OutputSign | None]:
         """Boxes, scores (the boxes again where they hold them), class ids. Raises SourceError."""
         ids = [each for each in self.outputs if len(each.shape) == 1 and "int" in each.tensor.type]
+        if not ids:
+            ids = self._float_ids()
         flat = [each for each in self.outputs if len(each.shape) == 1 and each not in ids]
         wide = [each for each in self.outputs if len(each.shape) == 2]
         corners = [each for each in wide if each.shape[1] == 4]
@@ -242,6 +249,12 @@ class _Reading:
             f"{self.signs.file}: layout boxes reads boxes (rows, 4) with scores (rows, classes), or with scores "
             f"(rows,) and class ids (rows,), or (rows, 5) with class ids; found {self._listed()}. Write outputs.names"
         )
+
+    def _float_ids(self) -> list[OutputSign]:
+        """The one row of whole numbers among those in float, beside scores that are not whole."""
+        flat = [each for each in self.outputs if len(each.shape) == 1 and each.values is not None and each.values.size]
+        whole = [each for each in flat if are_whole(each.values)]
+        return whole if len(whole) == 1 and whole[0].values.min() >= -1 else []
 
     def _objectness(self, layout: Layout, output: OutputSign, width: int) -> tuple[bool, int]:
         """Whether the fifth number is objectness, and how many classes that leaves."""
@@ -281,14 +294,23 @@ class _Reading:
 
     def _corners(self, boxes: NDArray[Any] | None, usual: Literal["xyxy", "cxcywh"]) -> str:
         if self.given.boxes is not None:
+            if self.given.boxes == "xyxy" and boxes is not None and are_unordered(boxes):
+                raise SourceError(
+                    f"{self.signs.file}: outputs.boxes: xyxy, but of most boxes x2 is left of x1, or y2 above y1; write "
+                    "`boxes: cxcywh` if they are centres with sizes"
+                )
             return self.given.boxes
         if boxes is None or have_no_area(boxes):
             return self._assumed("outputs.boxes", usual)
         if np.mean((boxes[..., 2] >= boxes[..., 0]) & (boxes[..., 3] >= boxes[..., 1])) >= AGREEING:
             found = "xyxy"
-            origin, why = axes_origin(self.signs, boxes, is_relative=self._reach(boxes) <= _RELATIVE)
+            origin: Origin = "said"
+            why = "by the file: Ultralytics' own rule"
+            if self.signs.ultralytics is None or usual != "xyxy":
+                origin, why = axes_origin(self.signs, boxes, is_relative=self._reach(boxes) <= _RELATIVE)
         elif np.mean((boxes[..., 2] >= 0) & (boxes[..., 3] >= 0)) >= AGREEING:
-            found, origin, why = "cxcywh", "found", "by order and sign of the four numbers"
+            origin = "found"
+            found, why = "cxcywh", "by order and sign of the four numbers"
         else:
             raise SourceError(
                 f"{self.signs.file}: its boxes are neither corners (x2 is left of x1) nor centres with sizes (some are "
@@ -298,12 +320,19 @@ class _Reading:
         return found
 
     def _units(self, boxes: NDArray[Any] | None) -> str:
-        if self.given.units is not None:
-            return self.given.units
-        if boxes is None or have_no_area(boxes):
-            return self._assumed("outputs.units", "pixels")
-        most = self._reach(boxes)
+        is_seen = boxes is not None and not have_no_area(boxes)
+        most = self._reach(boxes) if boxes is not None else 0.0
         found = "relative" if most <= _RELATIVE else "pixels"
+        if self.given.units is not None:
+            is_wrong = most > _FAR if self.given.units == "relative" else found == "relative"
+            if is_seen and is_wrong:
+                raise SourceError(
+                    f"{self.signs.file}: outputs.units: {self.given.units}, but its boxes reach to {most:.4g}; write "
+                    f"`units: {found}`"
+                )
+            return self.given.units
+        if not is_seen:
+            return self._assumed("outputs.units", "pixels")
         self.findings.append(("outputs.units", found, "found", f"boxes reach to {most:.4g}"))
         return found
 

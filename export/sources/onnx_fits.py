@@ -227,7 +227,7 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
     Raises SourceError for other shapes over pictures of a known size, unless mask prototypes tell a detector too.
     """
     rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
-    if columns == 6 + coefficients and rows <= _END2END_ROWS and is_end2end(output.values):
+    if looks_end2end(output, coefficients):
         return "found", "six numbers per row: ordered corners, a score in 0..1, a whole number"
     anchors, size = max(rows, columns), signs.size
     if any(anchors in (count, ANCHORS_PER_CELL * count) for count in grid_counts(size)):
@@ -238,6 +238,12 @@ def origin_of_rows(signs: FileSigns, output: OutputSign, coefficients: int = 0) 
             f"YOLO network over pictures of {size[0]}x{size[1]}; write outputs.layout if its rows are boxes"
         )
     return "assumed", f"from the shape of {output} alone: pictures of another size than is known may fit it"
+
+
+def looks_end2end(output: OutputSign, coefficients: int = 0) -> bool:
+    """Whether rows are as few and as wide as those that were suppressed already, and their values agree."""
+    rows, columns = int(output.shape[0] or 0), int(output.shape[1] or 0)
+    return columns == 6 + coefficients and rows <= _END2END_ROWS and is_end2end(output.values)
 
 
 def grid_anchors(size: tuple[int, int], strides: tuple[int, ...]) -> int:

@@ -22,7 +22,12 @@ from saccade.export.sources.onnx_fits import (
 )
 from saccade.export.sources.onnx_masks import is_channels_last, is_map_of_ids, mask_spec, prototypes_of
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, task_of_shapes
-from saccade.export.sources.onnx_ultralytics import ULTRALYTICS_TASKS, ensure_metadata_fits, ensure_servable
+from saccade.export.sources.onnx_ultralytics import (
+    ULTRALYTICS_TASKS,
+    ensure_metadata_fits,
+    ensure_no_masks,
+    ensure_servable,
+)
 from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind, shows_classes
 from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
@@ -137,7 +142,10 @@ def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     chosen = tuple(by_name[name] for name in given.names) if given.names else signs.outputs
     for output in chosen:
         if output.values is not None and output.values.dtype.kind == "f" and not _is_finite(output.values):
-            raise SourceError(f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture")
+            raise SourceError(
+                f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture; if pixels need another "
+                "range than 0..1 write `value_range: [low, high]`, else export the network again, in float32"
+            )
         ensure_rows_are_pictures(signs, output)
     return chosen
 
@@ -163,6 +171,8 @@ def _task_of(
         said = (
             Task.INSTANCES if facts.is_yolov5 and prototypes_of(outputs) is not None else ULTRALYTICS_TASKS[facts.task]
         )
+        if task is None:
+            ensure_no_masks(signs, facts, prototypes_of(outputs))
         if said is Task.INSTANCES and task is Task.DETECT:
             notes.add("task", "detect", "said", "by the recipe: the boxes of a network with masks")
             return task

@@ -46,7 +46,7 @@ class UltralyticsFacts:
     names: tuple[str, ...] | None
     imgsz: tuple[int, int] | None  # height, width
     stride: int | None
-    is_end2end: bool  # suppressed inside the file, by the network or by `nms=True`
+    is_end2end: bool | None  # suppressed inside the file, by the network or by `nms=True`; None: it does not say
     is_yolov5: bool = False
     channels: int | None = None
 
@@ -172,6 +172,10 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
     imgsz = _literal(file, "imgsz", metadata)
     imgsz = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     is_size = isinstance(imgsz, list | tuple) and len(imgsz) == 2 and all(isinstance(side, int) for side in imgsz)
+    if imgsz is not None and not is_size:
+        raise SourceError(
+            f"{file}: its metadata 'imgsz' is no size, [height, width]: {metadata['imgsz'][:60]!r}; export it again"
+        )
     if is_size and not all(0 < side <= LARGEST_SIDE for side in imgsz):
         raise SourceError(
             f"{file}: its metadata says pictures of {tuple(imgsz)}; 1 to {LARGEST_SIDE} pixels a side are served"
@@ -184,7 +188,7 @@ def ultralytics_facts(file: str, metadata: Mapping[str, str]) -> UltralyticsFact
         names=None if names is None else tuple(str(name) for name in names),
         imgsz=(int(imgsz[0]), int(imgsz[1])) if is_size else None,
         stride=int(stride) if re.fullmatch(r"\d+", stride) else None,
-        is_end2end=metadata.get("end2end") == "True" or has_nms,
+        is_end2end=has_nms or {"True": True, "False": False}.get(metadata.get("end2end", "")),
         is_yolov5="task" not in metadata,
         channels=int(metadata["channels"]) if metadata.get("channels", "").isdecimal() else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, ASK, grid_counts
+from saccade.export.sources.onnx_fits import ANCHORS_PER_CELL, ASK, grid_counts, looks_end2end
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, UltralyticsFacts
 from saccade.export.sources.onnx_words import Layout
 from saccade.models.contract.specs import Task
@@ -60,6 +60,15 @@ def ensure_metadata_fits(signs: FileSigns, facts: UltralyticsFacts) -> None:
         raise SourceError(f"{signs.file} says stride {stride}, which does not divide its picture size {facts.imgsz}")
 
 
+def ensure_no_masks(signs: FileSigns, facts: UltralyticsFacts, prototypes: OutputSign | None) -> None:
+    """Raises SourceError for a file that says that it detects, and has masks."""
+    if facts.task == "detect" and not facts.is_yolov5 and prototypes is not None:
+        raise SourceError(
+            f"{signs.file} contradicts itself: its metadata says task detect, and {prototypes} is a map, as of mask "
+            "prototypes; export it again, or write `outputs: {layout: yolov8-seg}`"
+        )
+
+
 def ultralytics_layout(
     signs: FileSigns, facts: UltralyticsFacts, output: OutputSign, coefficients: int
 ) -> tuple[Layout, Origin, str]:
@@ -76,6 +85,8 @@ def ultralytics_layout(
             f"{signs.file} contradicts itself: its metadata says that boxes are suppressed already, and "
             f"{output} has no rows of {6 + coefficients} numbers; export it again, or {ASK}"
         )
+    if facts.is_end2end is None and rows != wanted and looks_end2end(output, coefficients):
+        return "end2end", "found", "six numbers per row, a score in 0..1 and a whole number among them"
     if wanted is not None and rows != wanted:
         raise SourceError(
             f"{signs.file} contradicts itself: its metadata names {len(facts.names or ())} classes, which "
