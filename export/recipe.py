@@ -301,7 +301,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
         section = ("source",) if error.title != "Recipe" else ()
         problems = error.errors()
         lines = [
-            f"{_where((*section, *_without_kind(problem['loc'])))}: {_what(problem)}"
+            f"{_where((*section, *_without_kind(problem['loc'])))}: {what_is_wrong(problem)}"
             for problem in problems
             if not _is_told(problem, problems)
         ]
@@ -363,7 +363,7 @@ def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return location[1:] if location[:1] == ("onnx",) else location
 
 
-def _what(problem: ErrorDetails) -> str:
+def what_is_wrong(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         model = _section_model(problem["loc"][:-1])
         if model is not None:

@@ -21,6 +21,7 @@ from saccade.export.data.findings import Findings
 from saccade.export.data.found_files import is_junk, pictures_below
 from saccade.export.data.split_sources import SPLIT_NAMES
 from saccade.export.errors import RecipeError
+from saccade.export.recipe import what_is_wrong
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
 from saccade.export.sources.onnx_signs import FileSigns, Picture, signs_of
@@ -251,7 +252,8 @@ def _given_words(document: dict[str, Any]) -> FileWords:
         return FileWords.model_validate({**inside, **{key: document[key] for key in TOP_WORDS if key in document}})
     except ValidationError as error:
         first = error.errors()[0]
-        raise RecipeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place, first["loc"] = ".".join(map(str, first["loc"])), ("onnx", *first["loc"])
+        raise RecipeError(f"{place}: {what_is_wrong(first)}") from error
 
 
 def _with_range(given: FileWords, document: dict[str, Any]) -> FileWords:

@@ -252,9 +252,9 @@ class _Reading:
 
     def _float_ids(self) -> list[OutputSign]:
         """The one row of whole numbers among those in float, beside scores that are not whole."""
-        flat = [each for each in self.outputs if len(each.shape) == 1 and each.values is not None and each.values.size]
-        whole = [each for each in flat if are_whole(each.values)]
-        return whole if len(whole) == 1 and whole[0].values.min() >= -1 else []
+        flat = [(each, each.values) for each in self.outputs if len(each.shape) == 1 and each.values is not None]
+        whole = [each for each, values in flat if are_whole(values) and values.min(initial=0) >= -1]
+        return whole if len(whole) == 1 else []
 
     def _objectness(self, layout: Layout, output: OutputSign, width: int) -> tuple[bool, int]:
         """Whether the fifth number is objectness, and how many classes that leaves."""
@@ -296,8 +296,8 @@ class _Reading:
         if self.given.boxes is not None:
             if self.given.boxes == "xyxy" and boxes is not None and are_unordered(boxes):
                 raise SourceError(
-                    f"{self.signs.file}: outputs.boxes: xyxy, but of most boxes x2 is left of x1, or y2 above y1; write "
-                    "`boxes: cxcywh` if they are centres with sizes"
+                    f"{self.signs.file}: outputs.boxes: xyxy, but of most boxes x2 is left of x1, or y2 above y1; "
+                    "write `boxes: cxcywh` if they are centres with sizes"
                 )
             return self.given.boxes
         if boxes is None or have_no_area(boxes):

@@ -47,7 +47,7 @@ def query_scores(
         if given is None:
             findings.append(("outputs.scores", "probabilities", "found", _why(logits, is_choice)))
         if known == columns - 1:
-            findings.append(("labels", known, "found", f"{columns} columns for {known} labels: the last is 'nothing'"))
+            findings.append(("classes", known, "found", f"{columns} columns for {known} labels: the last is 'nothing'"))
         return "probabilities", known
     if given is None:
         if known not in (columns, columns - 1):

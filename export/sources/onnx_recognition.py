@@ -122,7 +122,7 @@ def recognised(
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
     if facts is None and labels is None and hint is None and words.layout in _ROWS:
         why = "every number behind a box is taken for a class: none shows that it is an angle or a place, or background"
-        notes.add("labels", classes, "assumed", f"{why}; write `labels`")
+        notes.add("classes", classes, "assumed", f"{why}; write `labels`")
     names = _labels(signs, classes, settled, words, notes)
     preprocess, normalisation, input_words = _input(signs, given, settled, notes, words.layout)
     return Recognition(
@@ -143,8 +143,8 @@ def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     for output in chosen:
         if output.values is not None and output.values.dtype.kind == "f" and not _is_finite(output.values):
             raise SourceError(
-                f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture; if pixels need another "
-                "range than 0..1 write `value_range: [low, high]`, else export the network again, in float32"
+                f"{signs.file}: output {output} holds NaN or infinite numbers on a plain picture; if pixels need "
+                "another range than 0..1 write `value_range: [low, high]`, else export the network again, in float32"
             )
         ensure_rows_are_pictures(signs, output)
     return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from saccade.models.contract.specs import Frozen
 
@@ -57,11 +57,12 @@ class FileWords(Frozen):
     channels: Literal[1, 3] | None = None  # 1: the picture is turned grey first, as Pillow's mode L does
     value_range: tuple[float, float] | None = None  # what black and white become, such as [0, 255] or [-1, 1]
 
-    @model_validator(mode="after")
-    def _range_ascends(self) -> FileWords:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range must ascend, got {list(self.value_range)}")
-        return self
+    @field_validator("value_range")
+    @classmethod
+    def _range_ascends(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given is not None and not given[0] < given[1]:
+            raise ValueError(f"must ascend, got {list(given)}; write what black becomes, then white")
+        return given
 
 
 TOP_WORDS = tuple(name for name in FileWords.model_fields if name != "kind")

@@ -320,7 +320,7 @@ def test_contradiction_is_refused_in_words(
         ({"outputs": {"names": []}}, r"outputs\.names: .*at least 1 item"),
         ({"input_layout": "hwcn"}, r"input_layout: .*'nchw' or 'nhwc'"),
         ({"channels": 4}, r"channels: .*1 or 3"),
-        ({"value_range": [1, 0]}, r"value_range must ascend, got \[1\.0, 0\.0\]"),
+        ({"value_range": [1, 0]}, r"value_range: must ascend, got \[1\.0, 0\.0\]"),
         ({"preprocess": {"channel_order": "grb"}}, r"preprocess\.channel_order: .*'rgb' or 'bgr'"),
         ({"preprocess": {"fit": "letterbox", "rounding": "floor"}}, "rounding: floor starts from shortest_edge"),
         ({"preprocess": {"fit": "letterbox", "pad_value": 300}}, r"preprocess\.pad_value: .*less than or equal to 255"),

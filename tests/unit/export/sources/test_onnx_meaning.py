@@ -141,8 +141,8 @@ def test_the_word_that_a_refusal_names_is_believed(
 def test_the_number_of_classes_is_assumed_where_only_the_shape_gives_it(tmp_path: Path) -> None:
     path = table_file(tmp_path / "net.onnx", {"out": rows_of(numbers(ANCHORS, 4))}, size=SIZE)
 
-    assert origin_of(told(path), "labels") == "assumed"
-    assert "labels" not in {each.word for each in told(path, labels=4).findings}
+    assert origin_of(told(path), "classes") == "assumed"
+    assert "classes" not in {each.word for each in told(path, labels=4).findings}
 
 
 def test_a_class_number_behind_a_score_is_no_angle(tmp_path: Path) -> None:
