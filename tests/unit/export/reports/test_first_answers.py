@@ -20,7 +20,7 @@ SIDE = 32
 BOX = np.array([[16.0, 16.0, 16.0, 16.0]], np.float32)  # centre and size
 FILES = {
     "detect": {
-        "output0": np.concatenate([np.repeat(BOX, 20, 0), np.full((20, 2), [0.9, 0.1], np.float32)], 1).T.copy()
+        "output0": np.concatenate([np.repeat(BOX, 20, 0), np.full((20, 2), [0.9, 0.2], np.float32)], 1).T.copy()
     },
     "classify": {"scores": np.array([0.1, 0.9], np.float32)},
     "segment": {"mask": np.repeat(np.float32([9.0, -9.0]), SIDE // 2)[None, :, None].repeat(SIDE, 2)},
