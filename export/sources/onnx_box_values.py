@@ -67,6 +67,8 @@ def ends_in_angle(scores: NDArray[Any]) -> bool:
         return False
     least, most = scores.min((0, 1)), scores.max((0, 1))
     is_share = (least >= 0.0) & (most <= 1.0)
+    if are_whole(scores[..., -1]):  # a class number
+        return False
     return bool(is_share[:-1].all() and not is_share[-1] and max(-least[-1], most[-1]) <= _LARGEST_ANGLE)
 
 

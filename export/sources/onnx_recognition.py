@@ -246,7 +246,8 @@ def _segmenter(
                 "and outputs.threshold"
             )
         ensure_ids_are_labels(signs, output, labels)
-        origin: Origin = "said" if "int" in output.tensor.type else "found"
+        is_said = "int" in output.tensor.type or output.made_by == "ArgMax"
+        origin: Origin = "said" if is_said else "assumed"  # whole numbers in float may count something else
         notes.add("outputs", "class ids per pixel", origin, f"by the shape and the whole numbers of {output}")
         return spec, labels, words
     channels = output.shape[2 if is_channels_last(signs, output) else 0]

@@ -58,7 +58,7 @@ def test_class_numbers_of_one_channel_are_the_mask(tmp_path: Path, kind: type[An
     path = net(tmp_path, np.expand_dims(IDS.astype(kind), 2 if is_channel_last else 0))
 
     np.testing.assert_array_equal(mask_of(path, 3), IDS)
-    assert origin_of(told(path), "outputs") == ("said" if kind is np.int64 else "found")
+    assert origin_of(told(path), "outputs") == ("said" if kind is np.int64 else "assumed")
     with pytest.raises(SourceError, match="class number per pixel, which has no scores: leave out"):
         told(path, {"scores": "sigmoid"})
 
