@@ -17,7 +17,6 @@ from saccade.service.cli.options import json_option, repository_option, serving_
 from saccade.service.cli.rollout_change import (
     Request,
     change_options,
-    listed,
     milliseconds_of,
     number_of,
     plain,
@@ -63,9 +62,9 @@ def status_command(
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return
     if document is None:
-        click.echo(f"{model}: no serving.json; stable is the newest accepted version of {listed(versions)}")
+        click.echo(f"{model}: no serving.json; stable is the newest accepted version of {present.listed}")
     else:
-        click.echo(f"{model}: generation {document.generation}, {words_of(document)}; versions {listed(versions)}")
+        click.echo(f"{model}: generation {document.generation}, {words_of(document)}; versions {present.listed}")
     if served:
         state = found["served"]
         problem = f"; refused: {state['problem']}" if state["problem"] else ""

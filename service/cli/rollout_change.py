@@ -98,7 +98,3 @@ def words_of(document: ServingDocument) -> str:
     rollout = f"step {document.rollout.step + 1} of {len(document.rollout.steps)}" if document.rollout else ""
     objective = f"answers within {document.objective_ms:g} ms" if document.objective_ms else ""
     return ", ".join(filter(None, (stable, labels, canary, shadow, rollout, objective)))
-
-
-def listed(versions: list[int]) -> str:
-    return ", ".join(map(str, versions)) or "none"

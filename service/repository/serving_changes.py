@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
             "change it where it comes from, such as a ConfigMap"
         )
     listing = list_repository(asked.root)
-    present = _present(asked, listing)
+    there = _present(listing, asked.root, None, asked.model)
+    present = replace(there, history=serving_history(asked.root, asked.model))
     document = present.document
     generation = document.generation if document else 0
     if asked.expected_generation is not None and asked.expected_generation != generation:
@@ -103,10 +104,7 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
 
 def present_of(root: Path, serving_dir: Path | None, model: str) -> Present:
     """What rules a model. Raises NotFound for a model without versions, RepositoryError for a damaged document."""
-    versions = list_repository(root).of(model)
-    if not versions:
-        raise NotFound(f"no version of {model!r} in {root}")
-    return Present(model, versions, read_document(document_path(root, serving_dir, model)))
+    return _present(list_repository(root), root, serving_dir, model)
 
 
 def labelled(label: str, version: int | None) -> Change:
@@ -224,12 +222,11 @@ def first_line(error: ValueError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'the change'}: {first['msg']}"
 
 
-def _present(asked: Asked, listing: Listing) -> Present:
-    versions = listing.of(asked.model)
+def _present(listing: Listing, root: Path, serving_dir: Path | None, model: str) -> Present:
+    versions = listing.of(model)
     if not versions:
-        raise NotFound(f"no version of {asked.model!r} in {asked.root}")
-    document = read_document(document_path(asked.root, None, asked.model))
-    return Present(asked.model, versions, document, serving_history(asked.root, asked.model))
+        raise NotFound(f"no version of {model!r} in {root}")
+    return Present(model, versions, read_document(document_path(root, serving_dir, model)))
 
 
 def _verify(asked: Asked, listing: Listing, versions: frozenset[int]) -> None:
