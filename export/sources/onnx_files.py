@@ -138,7 +138,8 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 def served_model(path: Path) -> onnx.ModelProto:
     """The graph that `session_of` runs. Raises SourceError."""
-    return _rewritten(path, _stamp(path)) or read_model(path)
+    model = read_model(path)
+    return _rewritten(path, _stamp(path), model) or model
 
 
 def has_one_image(path: Path) -> bool:
@@ -217,7 +218,7 @@ def _session(path: Path, stamp: int) -> onnxruntime.InferenceSession:
     external_files(path)
     options = quiet_options() if quantized_weights(model) is None else plain_options()
     try:
-        rewritten = _rewritten(path, stamp)
+        rewritten = _rewritten(path, stamp, model)
         return cpu_session(path if rewritten is None else rewritten.SerializeToString(), options)
     except Exception as error:  # ONNX Runtime's errors share no public class
         unknown = unknown_operators(model)
@@ -242,14 +243,13 @@ def _opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def _rewritten(path: Path, stamp: int) -> onnx.ModelProto | None:
+def _rewritten(path: Path, stamp: int, model: onnx.ModelProto) -> onnx.ModelProto | None:
     """Returns the graph with any batch size where that is proven, and in float32; None where it has both already."""
     opens_up = _opens_up(path, stamp)
     is_large = path.stat().st_size > _LARGEST_REWRITTEN or bool(external_files(path))
-    is_widened = not is_large and is_half(read_model(path, with_data=False))
+    is_widened = not is_large and is_half(model)
     if not opens_up and not is_widened:
         return None
-    model = read_model(path)
     if opens_up:
         model = with_dynamic_batch(model) or model
     return widened(model) if is_widened else model

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from starlette.exceptions import HTTPException
@@ -29,7 +28,7 @@ from saccade.service.api.fallback import Fallback, FallbackRule
 from saccade.service.api.http.admin import AdminEntrance, add_refusals, admin_app
 from saccade.service.api.http.answer_writing import refusal_headers
 from saccade.service.api.http.conventions import HttpConventions, allowed_methods
-from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem, problem_of
+from saccade.service.api.http.error_responses import problem, problem_of, problem_response
 from saccade.service.api.http.health import health_router, not_ready_reason
 from saccade.service.api.http.key_gate import KeyGate, scope_needed
 from saccade.service.api.http.key_limits import KeyLimits
@@ -228,7 +227,7 @@ async def _refused(refusals: RefusalLog, request: Request, error: Exception) -> 
         status, document = refusal_of(error, request_id)
         response: Response = JSONResponse(document, status)
     else:
-        response = _problem_response(problem_of(error, request_id))
+        response = problem_response(problem_of(error, request_id))
     for name, value in refusal_headers(error, must_close=False):
         response.headers[name.decode()] = value.decode()
     return response
@@ -248,7 +247,7 @@ def _add_error_handlers(
         if _speaks_oip(request):
             response: Response = JSONResponse({"error": detail}, error.status_code)
         else:
-            response = _problem_response(problem(error.status_code, title, detail, request_id))
+            response = problem_response(problem(error.status_code, title, detail, request_id))
         response.headers.update(error.headers or {})
         if "allow" in response.headers:
             response.headers["allow"] = allowed_methods(set(response.headers["allow"].split(", ")))
@@ -267,11 +266,6 @@ def _speaks_oip(request: Request) -> bool:
     """Clients of the Open Inference Protocol read {"error": text}."""
     path: str = request.scope["path"][len(request.scope["root_path"]) :]
     return path.startswith("/v2")
-
-
-def _problem_response(document: dict[str, Any]) -> Response:
-    headers = {"X-Request-Id": document["request_id"]}
-    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
 
 
 def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from saccade.service import __version__
 from saccade.service.api.catalog import ServingCatalog
-from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
+from saccade.service.api.http.error_responses import problem, problem_response
 from saccade.service.api.http.key_gate import KEY
 from saccade.service.api.http.model_routes import serving_info
 from saccade.service.api.http.schemas import ServingInfo
@@ -194,14 +192,14 @@ def add_refusals(app: FastAPI, note: Callable[[SaccadeError, str], None]) -> Non
         note(error, request_id)
         is_conflict = isinstance(error, ServingConflict)
         status, title = (409, "Generation conflict") if is_conflict else (422, "Change refused")
-        return _response(problem(status, title, str(error), request_id))
+        return problem_response(problem(status, title, str(error), request_id))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body") or "the body"
         request_id = request_id_of(dict(request.scope["headers"]))
-        return _response(problem(422, "Bad parameter", f"{place}: {first['msg']}", request_id))
+        return problem_response(problem(422, "Bad parameter", f"{place}: {first['msg']}", request_id))
 
     app.add_exception_handler(RepositoryError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -246,8 +244,3 @@ async def _in_force(catalog: ServingCatalog, model: str, generation: int, wait_s
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         return False
-
-
-def _response(document: dict[str, Any]) -> Response:
-    headers = {"X-Request-Id": document["request_id"]}
-    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())

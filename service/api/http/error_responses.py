@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import orjson
+from starlette.responses import Response
+
 from saccade.service.core import Outcome
 from saccade.service.errors import (
     BadParameter,
@@ -75,6 +78,12 @@ def problem(status: int, title: str, detail: str, request_id: str) -> dict[str, 
         "detail": detail,
         "request_id": request_id,
     }
+
+
+def problem_response(document: dict[str, Any]) -> Response:
+    """The problem as an answer of FastAPI's; predict and infer write theirs themselves."""
+    headers = {"X-Request-Id": document["request_id"]}
+    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_TYPE.decode())
 
 
 def retry_after(error: SaccadeError) -> str | None:
