@@ -113,11 +113,15 @@ def lines_of(found: list[PictureDifference], units: str, share: float, most: int
             "compare from a higher --threshold"
         )
     worst = sorted(found, key=lambda each: (each.same - each.theirs - each.surplus, -each.worst_score))[:_WORST]
-    lines += [
-        f"  {each.name}: {each.same} of {each.theirs} {units}, {each.surplus} surplus, worst overlap "
-        f"{each.worst_iou:.4f}, worst score difference {each.worst_score:.4f}"
-        f"{'' if each.worst_mask_iou is None else f', worst overlap of masks {each.worst_mask_iou:.4f}'}"
-        for each in worst
-        if each.same < each.theirs or each.surplus
-    ]
-    return lines
+    return lines + [_worst_line(each, units) for each in worst if each.same < each.theirs or each.surplus]
+
+
+def _worst_line(found: PictureDifference, units: str) -> str:
+    if units == "pictures":
+        return f"  {found.name}: another class, scores differ by {found.worst_score:.4f}"
+    counted = f"  {found.name}: {found.same} of {found.theirs} {units}, {found.surplus} surplus"
+    if found.ours is None:
+        return counted
+    masks = "" if found.worst_mask_iou is None else f", worst overlap of masks {found.worst_mask_iou:.4f}"
+    figures = f"worst overlap {found.worst_iou:.4f}, worst score difference {found.worst_score:.4f}"
+    return f"{counted}, {figures}{masks}"

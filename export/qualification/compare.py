@@ -68,7 +68,7 @@ def compared(
     for picture in pictures:
         expected = theirs(picture)
         if expected is not None:
-            yield difference(picture.name, answer(picture), expected, threshold)
+            yield difference(picture.name, answer(picture), expected, threshold, loaded.recipe.task.max_detections)
 
 
 def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:

@@ -70,18 +70,25 @@ class PictureDifference:
     name: str
     theirs: int
     same: int  # how many of theirs we have too; boxes need SAME_IOU and SAME_SCORE, their masks SAME_MASK_IOU
-    surplus: int  # how many of ours they lack, not counting scores close to the threshold
+    surplus: (
+        int  # how many of ours they lack, not counting scores close to the threshold or to the last of a full answer
+    )
     worst_iou: float  # smallest overlap of matched boxes
     worst_score: float  # largest difference of scores
     worst_mask_iou: float | None = None  # smallest overlap of matched masks; None: no masks
     ours: int | None = None  # number of our boxes from the threshold on; None: no boxes
 
 
-def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
-    """Compares two answers. Raises DataRefused when they are not answers to the same task."""
+def difference(
+    name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float, most: int | None = None
+) -> PictureDifference:
+    """Compares two answers. Raises DataRefused when they are not answers to the same task.
+
+    most: how many boxes an answer holds; where theirs is full, the score of its last box is the threshold for surplus.
+    """
     match ours, theirs:
         case PictureBoxes(), PictureBoxes():
-            return _box_difference(name, ours, theirs, threshold)
+            return _box_difference(name, ours, theirs, threshold, most)
         case PictureClass(), PictureClass():
             gap = 0.0 if theirs.score is None or ours.score is None else abs(ours.score - theirs.score)
             return PictureDifference(name, 1, int(ours.class_id == theirs.class_id), 0, 1.0, gap)
@@ -102,7 +109,9 @@ def agreement_share(differences: list[PictureDifference]) -> float:
     return sum(each.same for each in differences) / whole if whole else 1.0
 
 
-def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float) -> PictureDifference:
+def _box_difference(
+    name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float, most: int | None
+) -> PictureDifference:
     # A score near the threshold may fall on either side of it, so ours are taken from slightly below.
     ours, theirs = ours.from_score(threshold - SAME_SCORE), theirs.from_score(threshold)
     overlaps = _overlaps(ours, theirs)
@@ -126,7 +135,8 @@ def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, thresho
             mask = 1.0 if masks is None else float(masks[mine, other])
             same += overlap >= SAME_IOU and gap <= SAME_SCORE and mask >= SAME_MASK_IOU
             worst_iou, worst_score, worst_mask = min(worst_iou, overlap), max(worst_score, gap), min(worst_mask, mask)
-    surplus = sum(bool(ours.scores[mine] > threshold + SAME_SCORE) for mine in left)
+    edge = float(theirs.scores.min()) if most and len(theirs.scores) >= most else threshold
+    surplus = sum(bool(ours.scores[mine] > edge + SAME_SCORE) for mine in left)
     return PictureDifference(
         name,
         len(theirs.scores),

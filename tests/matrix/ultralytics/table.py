@@ -25,7 +25,8 @@ them; the trained networks are judged by the labels of drawn scenes.
 - **theirs**, **ours too**: boxes at the library's threshold of 0.25 (at most 300 a picture), and how many of them have
   a twin of the same class with IoU 0.99, a score within 0.01 and, for masks, a mask IoU of 0.98. For `-cls`:
   first classes.
-- **surplus**: our boxes that the library lacks, other than within 0.01 of the threshold.
+- **surplus**: our boxes that the library lacks, other than within 0.01 of the threshold, or of the last box of a full
+  answer.
 - **served**: answers over HTTP beside those of the published file, same pictures. Where it says "not run", the deploy
   graph was compared, and `run` and a server were left out (`--graph-only`).
 - **agrees**: 99 % of theirs are ours too and nothing is surplus; first classes all equal, scores within 0.01.

@@ -57,7 +57,10 @@ def test_a_limit_that_is_not_reached_is_not_named() -> None:
 def test_classes_are_equal_or_not() -> None:
     found = [difference(f"{name}.jpg", PictureClass(0, 0.9), PictureClass(name % 2, 0.9), 0.5) for name in range(4)]
 
-    assert told(found, "pictures", None)[0] == "top-1 equal on 2 of 4 pictures (50.00%)"
+    first, *worst = told(found, "pictures", None)
+
+    assert first == "top-1 equal on 2 of 4 pictures (50.00%)"
+    assert worst == [f"  {name}.jpg: another class, scores differ by 0.0000" for name in (1, 3)]
 
 
 def test_a_file_that_holds_no_answers_is_refused_before_torch_is_imported(tmp_path: Path) -> None:

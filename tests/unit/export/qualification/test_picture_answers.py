@@ -55,6 +55,17 @@ def test_what_a_client_would_notice_is_counted(
     assert agreement_share([found]) == same / (1 + surplus)
 
 
+def test_surplus_is_not_counted_where_a_full_answer_was_cut() -> None:
+    last, next_to_it, above = (
+        ([60.0, 10.0, 90.0, 40.0], 0.5, 1),
+        ([1.0, 1.0, 9.0, 9.0], 0.505, 1),
+        ([70.0, 70.0, 90.0, 90.0], 0.6, 1),
+    )
+    theirs, ours = boxes((BOX, 0.9, 0), last), boxes((BOX, 0.9, 0), next_to_it, above)
+
+    assert [difference("a.jpg", ours, theirs, 0.25, most).surplus for most in (None, 3, 2)] == [2, 2, 1]
+
+
 def test_boxes_without_area_are_compared_by_place() -> None:
     flat = ([0.0, 20.0, 0.0, 60.0], 0.6, 0)
 
