@@ -114,9 +114,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         "onnx_optimization",
         run_onnx_optimization,
-        inputs=("data", "onnx_from_torch"),
+        inputs=("data", "wrap", "onnx_from_torch"),
         config=lambda loaded: _parts(loaded, "task", "preprocess", "extra_outputs", "data"),
-        tools=("onnx", "onnxslim", "onnxruntime"),
+        tools=("torch", "onnx", "onnxslim", "onnxruntime"),
         scope="form",
     ),
     Step(

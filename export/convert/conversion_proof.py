@@ -123,15 +123,7 @@ def prove_conversion(
     proof = _proof(eager, file, outputs, images, is_batchable)
     if proof.worst.relative_l2 <= MAX_ERROR:
         return proof
-    rows, loose = _proving(eager, rounding, outputs, images)
-    hanging = (
-        f"the network's own answers hang on rounding: {len(images) - len(rows)} of {len(images)} pictures are "
-        f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}), and it selects among "
-        f"{int(loose[rows].sum())} near ties in the others, so no file can be proven equal. "
-        "Weights that were never trained are the usual reason"
-    )
-    if len(rows) < _FEWEST_DETERMINED:
-        raise GraphError(hanging)
+    rows, loose = proving_rows(eager, rounding, outputs, images)
     if len(rows) < len(images) or loose.any():
         again = np.resize(rows, len(images))
         proof = _proof(eager, file, outputs, images[again], is_batchable, loose[again])
@@ -139,7 +131,7 @@ def prove_conversion(
     worst = proof.worst
     if not worst.relative_l2 <= MAX_ERROR:
         if loose.any():
-            raise GraphError(hanging)
+            raise GraphError(hanging(rows, loose))
         raise GraphError(
             f"the ONNX file's {worst.output} differs from the eager network's by {worst.relative_l2:.1e} (relative L2) "
             f"at batch {worst.batch_size}, allowed is {MAX_ERROR:.0e}: an operator was converted to something else. "
@@ -148,12 +140,13 @@ def prove_conversion(
     return proof
 
 
-def _proving(
+def proving_rows(
     eager: Eager, rounding: Rounding | None, outputs: RawOutputs, images: NDArray[np.uint8]
 ) -> tuple[NDArray[np.intp], Loose]:
     """Returns the rows of `images` that can prove a file, and of all images how many rows of an answer cannot.
 
-    Where too few pictures are free of near ties, those count whose answer is the same but for that many rows.
+    Where too few pictures are free of near ties, those count whose answer is the same but for that many rows. Raises
+    GraphError where too few pictures are determined at all.
     """
     every, none = np.arange(len(images)), np.zeros(len(images), np.int64)
     if rounding is None:
@@ -164,7 +157,21 @@ def _proving(
     except Exception:  # operators without float64 raise what they like; then every picture counts
         return every, none
     decided = rows[loose[rows] == 0]
-    return (decided, none) if len(decided) >= _FEWEST_DETERMINED else (rows, loose)
+    if len(decided) >= _FEWEST_DETERMINED:
+        return decided, none
+    if len(rows) < _FEWEST_DETERMINED:
+        raise GraphError(hanging(rows, loose))
+    return rows, loose
+
+
+def hanging(rows: NDArray[np.intp], loose: Loose) -> str:
+    """Returns why nothing can be proven: which pictures hang on rounding, and how many near ties the others have."""
+    return (
+        f"the network's own answers hang on rounding: {len(loose) - len(rows)} of {len(loose)} pictures are "
+        f"answered differently in float64 (relative L2 above {_DETERMINED:.0e}), and it selects among "
+        f"{int(loose[rows].sum())} near ties in the others, so no file can be proven equal. "
+        "Weights that were never trained are the usual reason"
+    )
 
 
 def _proof(

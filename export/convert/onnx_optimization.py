@@ -12,8 +12,20 @@ import onnxslim
 from numpy.typing import NDArray
 
 from saccade.export.artifact import Detail
-from saccade.export.convert.conversion_proof import MAX_ERROR, Arrays, RawOutputs, compared, output_scales, raw_outputs
+from saccade.export.convert.conversion_proof import (
+    MAX_ERROR,
+    Arrays,
+    Loose,
+    RawOutputs,
+    compared,
+    output_scales,
+    proving_rows,
+    raw_outputs,
+)
+from saccade.export.convert.onnx_from_torch import eager_outputs
+from saccade.export.convert.own_rounding import OwnRounding
 from saccade.export.convert.proof_images import proof_images
+from saccade.export.convert.wrap import load_deploy_program
 from saccade.export.errors import GraphError
 from saccade.export.graph.graph_rewrites import use_constant_scales, use_elementwise_vector_product, use_global_pooling
 from saccade.export.graph.large_files import hand_on_weights, load_graph, plain_session, save_graph, weights_as_inputs
@@ -29,6 +41,7 @@ from saccade.export.graph.rewrites.antialiased_resize import use_products_for_an
 from saccade.export.graph.rewrites.fourier import use_products_for_fourier
 from saccade.export.graph.rewrites.patches_to_image import use_transposed_convolution_for_patches
 from saccade.export.steps import StepContext
+from saccade.models.contract.specs import output_tensors
 
 
 def run_onnx_optimization(context: StepContext) -> Detail:
@@ -45,8 +58,13 @@ def run_onnx_optimization(context: StepContext) -> Detail:
         model.CopyFrom(slimmed)
     hand_on_weights(model, original.parent, context.out)
     save_graph(model, file)
-    error = _largest_difference(original, file, outputs, proof_images(context.data, context.loaded))
+    images = proof_images(context.data, context.loaded)
+    error = _largest_difference(original, file, outputs, images)
     # Fusing rounds as conversion does: trained text detectors move by 5e-5. The gate holds the shipped file once more.
+    if not error <= MAX_ERROR:
+        rows, loose = _proving(context, outputs, images)
+        again = np.resize(rows, len(images))
+        error = _largest_difference(original, file, outputs, images[again], loose[again])
     if not error <= MAX_ERROR:
         raise GraphError(f"optimisation changed raw outputs by {error:.1e} (relative L2), allowed is {MAX_ERROR:.0e}")
     mark_network_outputs(model, outputs.names[len(recipe.extra_outputs) :])
@@ -70,7 +88,16 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     return slimmed
 
 
-def _largest_difference(first: Path, second: Path, outputs: RawOutputs, images: NDArray[np.uint8]) -> float:
+def _proving(context: StepContext, outputs: RawOutputs, images: NDArray[np.uint8]) -> tuple[NDArray[np.intp], Loose]:
+    """Returns the rows of `images` that rounding does not decide, as `proving_rows` does. Raises GraphError."""
+    program = load_deploy_program(context.inputs["wrap"].directory)
+    first = len(output_tensors(context.recipe.task, context.recipe.preprocess))
+    return proving_rows(eager_outputs(program, first), OwnRounding(program, first), outputs, images)
+
+
+def _largest_difference(
+    first: Path, second: Path, outputs: RawOutputs, images: NDArray[np.uint8], loose: Loose | None = None
+) -> float:
     """Returns the error between the outputs of two files, as the conversion's proof counts it, worst over all."""
     is_batchable = batch_dimension(load_graph(first)) != 1
     batches = [images[:1], images[:3]] if is_batchable else [images[row : row + 1] for row in range(3)]
@@ -80,7 +107,7 @@ def _largest_difference(first: Path, second: Path, outputs: RawOutputs, images: 
     return max(
         figure.relative_l2
         for batch, left, right in zip(batches, found, expected, strict=True)
-        for figure in compared(outputs, len(batch), left, right, scales)
+        for figure in compared(outputs, len(batch), left, right, scales, loose=loose)
     )
 
 
