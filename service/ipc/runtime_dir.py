@@ -1,23 +1,28 @@
 """Makes the folder of a running server for sockets and metric files, in memory where possible.
 
-The folder is removed at the end; the next server removes the folder of one that was killed.
+The folder is removed at the end; the next server removes the folder of one that was killed. Whose server lives is told
+by a lock and not by a process id, which containers that share the folder's parent give out anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_NAME = "saccade-"
+_LOCK = "lock"
+
 
 def _sweep(parent: Path) -> None:
     """Removes the folders of servers that were killed."""
-    for path in parent.glob("saccade-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and int(pid) != os.getpid() and not Path("/proc", pid).exists():
+    for path in parent.glob(f"{_NAME}*"):
+        with contextlib.suppress(OSError), (path / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its server lives
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -25,11 +30,14 @@ def _sweep(parent: Path) -> None:
 def runtime_dir() -> Iterator[Path]:
     """Makes the folder with `metrics` in it, and removes it at the end."""
     shared_memory = Path("/dev/shm")
-    parent = shared_memory if os.access(shared_memory, os.W_OK) else None
-    _sweep(Path(tempfile.gettempdir()) if parent is None else parent)
-    path = Path(tempfile.mkdtemp(prefix=f"saccade-{os.getpid()}-", dir=parent))
-    (path / "metrics").mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    parent = shared_memory if os.access(shared_memory, os.W_OK) else Path(tempfile.gettempdir())
+    _sweep(parent)
+    building = Path(tempfile.mkdtemp(prefix=f".{_NAME}{os.getpid()}-", dir=parent))
+    with (building / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (building / "metrics").mkdir()
+        path = building.rename(building.with_name(building.name[1:]))  # from now on others may sweep it
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,213 @@
+"""A client that writes down the one outcome of each of its requests, and whether the answer was the right one.
+
+It runs in a process of its own: `python -m tests.load.ledger PLAN OUT` reads what to ask from PLAN, asks until SIGTERM
+and writes the entries to OUT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from tests.support.server import ROOT, clean_environment
+
+Outcome = Literal["right", "wrong", "rejected", "refused", "failed", "broken", "silent", "left"]
+"""right, wrong: 200, compared with the known answer; rejected: 4xx for a bad picture; refused: 429, 503 or 504;
+failed: any other status; broken: the connection ended without an answer; silent: no answer at all in time;
+left: the client itself went away."""
+
+SILENT_S = 15.0
+_TOLERANCE = 1e-3
+_BAD_PICTURE = b"\x89PNG\r\n\x1a\nno picture"
+_PAUSE_S = 0.05  # after a connection that could not be made
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request. Times are of the monotonic clock, which processes of one machine share."""
+
+    sent_s: float
+    end_s: float
+    model: str
+    outcome: Outcome
+
+    @property
+    def ms(self) -> float:
+        return 1000 * (self.end_s - self.sent_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to ask: per model pictures with their right answers, asked by `connections` connections in turn."""
+
+    base_url: str
+    pictures: Mapping[str, Sequence[tuple[bytes, Any]]]
+    connections: int
+    bad_share: float = 0.0  # of requests whose picture is damaged
+    leave_share: float = 0.0  # of requests whose client leaves before the answer
+    seed: int = 0
+
+    def to_json(self) -> str:
+        pictures = {
+            model: [(base64.b64encode(picture).decode(), answer) for picture, answer in known]
+            for model, known in self.pictures.items()
+        }
+        return json.dumps({**asdict(self), "pictures": pictures})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        given = json.loads(text)
+        pictures = {
+            model: [(base64.b64decode(picture), answer) for picture, answer in known]
+            for model, known in given["pictures"].items()
+        }
+        return cls(**{**given, "pictures": pictures})
+
+
+def is_same(found: Any, expected: Any) -> bool:
+    """Numbers may differ by rounding, as batches of other sizes round otherwise; all else may not."""
+    match found, expected:
+        case dict(), dict():
+            return found.keys() == expected.keys() and all(is_same(found[key], expected[key]) for key in expected)
+        case list(), list():
+            return len(found) == len(expected) and all(map(is_same, found, expected))
+        case bool() | str() | None, _:
+            return bool(found == expected)
+        case int() | float(), int() | float():
+            return abs(found - expected) <= _TOLERANCE * max(1.0, abs(expected))
+        case _:
+            return False
+
+
+def outcome_of(status: int, document: Any, expected: Any, *, is_bad: bool) -> Outcome:
+    """expected: the right `predictions[0]`; of a bad picture only a 4xx is right."""
+    if status in (429, 503, 504):
+        return "refused"
+    if is_bad:
+        return "rejected" if 400 <= status < 500 else "wrong" if status == 200 else "failed"
+    if status != 200:
+        return "failed"
+    return "right" if is_same(document["predictions"][0], expected) else "wrong"
+
+
+async def ask_until_told(plan: Plan) -> list[Entry]:
+    """Asks on every connection, one request after the other, until SIGTERM."""
+    stop, entries = asyncio.Event(), list[Entry]()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await asyncio.gather(*(_connection(plan, number, stop, entries) for number in range(plan.connections)))
+    return entries
+
+
+async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: list[Entry]) -> None:
+    models = sorted(plan.pictures)
+    model, chance = models[number % len(models)], random.Random(plan.seed + number)
+    async with httpx.AsyncClient(base_url=plan.base_url, timeout=SILENT_S) as client:
+        for picture, expected in itertools.cycle(plan.pictures[model]):
+            if stop.is_set():
+                return
+            is_bad, leaves = chance.random() < plan.bad_share, chance.random() < plan.leave_share
+            sent_s = time.monotonic()
+            asking = _outcome(client, model, _BAD_PICTURE if is_bad else picture, expected, is_bad=is_bad)
+            outcome = await _left(asking, chance.random() * 0.01) if leaves else await asking
+            entries.append(Entry(sent_s, time.monotonic(), model, outcome))
+            if outcome == "broken":
+                await asyncio.sleep(_PAUSE_S)
+
+
+async def _outcome(client: httpx.AsyncClient, model: str, picture: bytes, expected: Any, *, is_bad: bool) -> Outcome:
+    headers = {"Content-Type": "application/octet-stream"}
+    try:
+        answer = await client.post(f"/v1/models/{model}/predict", content=picture, headers=headers)
+        return outcome_of(answer.status_code, answer.json(), expected, is_bad=is_bad)
+    except httpx.TimeoutException:
+        return "silent"
+    except (httpx.HTTPError, ValueError):
+        return "broken"
+
+
+async def _left(asking: Any, after_s: float) -> Outcome:
+    try:
+        outcome: Outcome = await asyncio.wait_for(asking, after_s)
+        return outcome
+    except TimeoutError:
+        return "left"
+
+
+def known_answers(client: httpx.Client, model: str, pictures: Sequence[bytes]) -> list[tuple[bytes, Any]]:
+    """Each picture with what a calm server answers."""
+    known = []
+    for picture in pictures:
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = client.post(f"/v1/models/{model}/predict", content=picture, headers=headers).raise_for_status()
+        known.append((picture, answer.json()["predictions"][0]))
+    return known
+
+
+@contextmanager
+def asking(plan: Plan, folder: Path) -> Iterator[Callable[[], list[Entry]]]:
+    """Yields what ends the requests and returns their entries; without it they end with the context."""
+    given, out = folder / "plan.json", folder / "entries.json"
+    given.write_text(plan.to_json())
+    command = [sys.executable, "-m", "tests.load.ledger", str(given), str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment())
+
+    def ended() -> list[Entry]:
+        process.terminate()
+        process.wait(2 * SILENT_S)
+        return [Entry(*each) for each in json.loads(out.read_text())]
+
+    try:
+        yield ended
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        process.wait(2 * SILENT_S)
+
+
+def counts(entries: Sequence[Entry]) -> dict[str, int]:
+    return dict(Counter(each.outcome for each in entries).most_common())
+
+
+def right_again_s(entries: Sequence[Entry], model: str, at_s: float) -> float | None:
+    """Seconds after `at_s` from which on every request of the model that was sent was answered rightly.
+
+    None: the last one still was not, or none was sent.
+    """
+    later = sorted((each for each in entries if each.model == model and each.end_s > at_s), key=lambda one: one.sent_s)
+    good = ("right", "rejected", "left")
+    bad = [index for index, each in enumerate(later) if each.outcome not in good]
+    if not bad:
+        return 0.0 if later else None
+    return later[bad[-1] + 1].end_s - at_s if bad[-1] + 1 < len(later) else None
+
+
+def p99_ms(entries: Sequence[Entry]) -> float:
+    """Of the right answers; NaN without any."""
+    ordered = sorted(each.ms for each in entries if each.outcome == "right")
+    return ordered[int(0.99 * (len(ordered) - 1))] if ordered else float("nan")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(
+        json.dumps(
+            [
+                list(asdict(each).values())
+                for each in asyncio.run(ask_until_told(Plan.from_json(Path(sys.argv[1]).read_text())))
+            ]
+        )
+    )

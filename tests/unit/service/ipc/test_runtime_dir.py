@@ -1,0 +1,54 @@
+"""The folder of a running server: gone at its end, or when the next one starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from saccade.service.ipc.runtime_dir import runtime_dir
+
+_HOLD = """
+import sys
+from saccade.service.ipc.runtime_dir import runtime_dir
+with runtime_dir() as path:
+    print(path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def holding() -> tuple[subprocess.Popen[str], Path]:
+    """Another server and its folder."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_folder_is_removed_at_the_end() -> None:
+    with runtime_dir() as path:
+        assert (path / "metrics").is_dir()
+    assert not path.exists()
+
+
+def test_folder_of_a_killed_server_is_removed_by_the_next_one_and_that_of_a_living_one_is_not() -> None:
+    (living, kept), (killed, left) = holding(), holding()
+    killed.kill()
+    killed.communicate()
+    assert left.is_dir()
+
+    with runtime_dir():
+        assert not left.exists()
+        assert kept.is_dir()
+
+    living.communicate()  # its input ends
+    assert not kept.exists()
+
+
+def test_process_id_that_was_given_out_anew_says_nothing() -> None:
+    killed, left = holding()
+    killed.kill()
+    killed.communicate()
+    ours = left.rename(left.with_name("saccade-1-anew"))  # as the first process of every container
+
+    with runtime_dir():
+        assert not ours.exists()
