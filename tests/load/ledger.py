@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ left: the client itself went away."""
 SILENT_S = 15.0
 _TOLERANCE = 1e-3
 _BAD_PICTURE = b"\x89PNG\r\n\x1a\nno picture"
+_BEGUN = "asking"  # the process says so on stdout
 _PAUSE_S = 0.05  # after a connection that could not be made
 
 
@@ -125,6 +126,8 @@ async def _connection(plan: Plan, number: int, stop: asyncio.Event, entries: lis
             asking = _outcome(client, model, _BAD_PICTURE if is_bad else picture, expected, is_bad=is_bad)
             outcome = await _left(asking, chance.random() * 0.01) if leaves else await asking
             entries.append(Entry(sent_s, time.monotonic(), model, outcome))
+            if len(entries) == plan.connections:
+                print(_BEGUN, flush=True)
             if outcome == "broken":
                 await asyncio.sleep(_PAUSE_S)
 
@@ -160,11 +163,14 @@ def known_answers(client: httpx.Client, model: str, pictures: Sequence[bytes]) -
 
 @contextmanager
 def asking(plan: Plan, folder: Path) -> Iterator[Callable[[], list[Entry]]]:
-    """Yields what ends the requests and returns their entries; without it they end with the context."""
+    """Yields, once requests flow, what ends them and returns their entries; without it they end with the context."""
     given, out = folder / "plan.json", folder / "entries.json"
     given.write_text(plan.to_json())
     command = [sys.executable, "-m", "tests.load.ledger", str(given), str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment())
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline().strip() != _BEGUN:
+        raise AssertionError("the client ended before it asked")
 
     def ended() -> list[Entry]:
         process.terminate()
@@ -174,9 +180,9 @@ def asking(plan: Plan, folder: Path) -> Iterator[Callable[[], list[Entry]]]:
     try:
         yield ended
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
+        process.terminate()
         process.wait(2 * SILENT_S)
+        process.stdout.close()
 
 
 def counts(entries: Sequence[Entry]) -> dict[str, int]:

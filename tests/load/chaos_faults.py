@@ -1,0 +1,122 @@
+"""What `tests.load.chaos` does to a running server, and what each of it may cost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.support.images import CRASH_PNG, HANG_PNG, LOST_PNG, NOT_FINITE_PNG, POISON_PNG
+from tests.support.server import Server, wait_until
+from tests.support.versions import publish_fake
+
+TARGET, OTHER = "classifier", "segmenter"
+HANG_TIMEOUT_MS = 1500
+AFTER_KILL_S = 3.0
+AFTER_STOP_S = HANG_TIMEOUT_MS / 1000 + 3.0
+_IDLE_CONNECTIONS = 300
+_VERSIONS = 20
+_AWAY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault and its bounds. `inject` gets the server and its repository, and returns when it is done."""
+
+    name: str
+    inject: Callable[[Server, Path], None]
+    right_again_s: float = 0.0  # from the fault on, until every request is answered rightly; 0: none may miss it
+    breaks: bool = False  # connections of the process that is lost end without an answer
+    program: Sequence[str] = ()  # in front of the server's command
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_felt(self) -> bool:
+        return self.right_again_s > 0
+
+
+def _signal_worker(number: signal.Signals, server: Server, repository: Path) -> None:
+    server.worker().send_signal(number)
+
+
+def _signal_api(number: signal.Signals, server: Server, repository: Path) -> None:
+    server.api_processes()[0].send_signal(number)
+
+
+def _send(picture: bytes, times: int, server: Server, repository: Path) -> None:
+    """Asked with a short deadline, so that a run that never ends does not hold this client."""
+    for _ in range(times):
+        server.predict(TARGET, picture, params={"deadline_ms": "500"})
+
+
+def _publish(content: bytes, state: str, server: Server, repository: Path) -> None:
+    """A new version of the target, which must end in `state`."""
+    publish_fake(repository, TARGET, 2, content=content)
+    server.wait_state(TARGET, 2, state)
+
+
+def _publish_damaged(server: Server, repository: Path) -> None:
+    building = repository.with_name("building")
+    version = publish_fake(building, TARGET, 2)
+    (version / "model.onnx").write_bytes(b"other bytes")
+    version.rename(repository / TARGET / "2")
+    server.wait_state(TARGET, 2, "refused")
+
+
+def _republish(server: Server, repository: Path) -> None:
+    """The number that is being served, with other bytes in one rename each way."""
+    version = repository / TARGET / "1"
+    version.rename(version.with_name(".old"))
+    publish_fake(repository, TARGET, 1, content=b"other weights")
+    wait_until(lambda: server.model(TARGET)["versions"][0].get("notice"), what="the change is told")
+
+
+def _publish_many(server: Server, repository: Path) -> None:
+    for version in range(2, 2 + _VERSIONS):
+        publish_fake(repository, TARGET, version)
+        server.wait_state(TARGET, version, "ready")
+
+
+def _empty_repository(server: Server, repository: Path) -> None:
+    away = repository.with_name("away")
+    repository.rename(away)
+    repository.mkdir()
+    time.sleep(_AWAY_S)
+    repository.rmdir()
+    away.rename(repository)
+
+
+def _hold_idle_connections(server: Server, repository: Path) -> None:
+    with ExitStack() as held:
+        for _ in range(_IDLE_CONNECTIONS):
+            held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+        time.sleep(_AWAY_S)
+
+
+FAULTS = (
+    Fault("worker killed", partial(_signal_worker, signal.SIGKILL), AFTER_KILL_S),
+    Fault("worker stopped", partial(_signal_worker, signal.SIGSTOP), AFTER_STOP_S),
+    Fault("HTTP process killed", partial(_signal_api, signal.SIGKILL), AFTER_KILL_S, breaks=True),
+    Fault("HTTP process stopped", partial(_signal_api, signal.SIGSTOP), AFTER_STOP_S, breaks=True),
+    Fault("device lost", partial(_send, LOST_PNG, 1), AFTER_KILL_S),
+    Fault("run crashes", partial(_send, CRASH_PNG, 1), AFTER_KILL_S),
+    Fault("run hangs", partial(_send, HANG_PNG, 1), AFTER_STOP_S),
+    Fault("run fails", partial(_send, POISON_PNG, 20), AFTER_KILL_S),
+    Fault("answers that are no numbers", partial(_send, NOT_FINITE_PNG, 20)),
+    Fault("new version with other bytes than its manifest says", _publish_damaged),
+    Fault("new version that kills the process that opens it", partial(_publish, b"crash on load", "quarantined"), 15.0),
+    Fault("new version whose first run never ends", partial(_publish, b"hang in warm-up", "quarantined"), 15.0),
+    Fault("served version replaced by other bytes", _republish),
+    Fault(f"{_VERSIONS} new versions", _publish_many),
+    Fault("repository away for two seconds", _empty_repository),
+    Fault(
+        f"{_IDLE_CONNECTIONS} idle connections where 256 files may be open",
+        _hold_idle_connections,
+        program=("prlimit", "--nofile=256:256"),
+    ),
+)
