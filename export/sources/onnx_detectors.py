@@ -294,7 +294,9 @@ class _Reading:
 
     def _corners(self, boxes: NDArray[Any] | None, usual: Literal["xyxy", "cxcywh"]) -> str:
         if self.given.boxes is not None:
-            if self.given.boxes == "xyxy" and boxes is not None and are_unordered(boxes):
+            # Ultralytics' own rule needs no values: an untrained network may give any, above all to drawn pictures.
+            is_known = self.signs.ultralytics is not None and usual == "xyxy"
+            if self.given.boxes == "xyxy" and boxes is not None and not is_known and are_unordered(boxes):
                 raise SourceError(
                     f"{self.signs.file}: outputs.boxes: xyxy, but of most boxes x2 is left of x1, or y2 above y1; "
                     "write `boxes: cxcywh` if they are centres with sizes"

@@ -220,6 +220,17 @@ def test_end_to_end_rows_are_not_suppressed_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ids, rows[order, 5])
 
 
+def test_boxes_of_an_untrained_network_do_not_contradict_its_library(tmp_path: Path) -> None:
+    turned = corners_of(BOXES)[:, [2, 3, 0, 1]]  # as direct distances without training may come out
+    rows = np.concatenate([turned, SCORES[:, :1], np.tile(np.arange(3, dtype=np.float32), 14)[:, None]], 1)
+    said, words = ultralytics(CLASSES, SIZE, end2end="True"), {"layout": "end2end", "boxes": "xyxy"}
+
+    answer(table_file(tmp_path / "said.onnx", {"output0": rows}, size=SIZE, metadata=said), words)
+
+    with pytest.raises(SourceError, match="which are not x1 y1 x2 y2"):
+        answer(table_file(tmp_path / "silent.onnx", {"output0": rows}, size=SIZE), words)
+
+
 @pytest.mark.parametrize("has_nothing", [False, True])
 def test_queries_are_read_by_the_number_of_labels(tmp_path: Path, has_nothing: bool) -> None:
     logits = np.random.default_rng(3).normal(0, 2, (20, CLASSES + has_nothing)).astype(np.float32)
