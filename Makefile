@@ -9,7 +9,7 @@ LONELY := tests/process tests/pipeline/test_engine_serving.py # servers under lo
 UNMARKED ?= not gpu and not matrix and not slow
 RECIPES := $(sort $(wildcard models/recipes/*.yaml))
 
-.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers golden-update docs check-distribution constrain image image-check clean
+.PHONY: setup demo export export-all serve serve-fake test test-quick test-slow test-matrix matrix matrix-ultralytics check fix train recover evaluate bench test-gpu bench-gpu bench-peers chaos soak golden-update docs check-distribution constrain image image-check clean
 
 setup: $(READY)
 
@@ -73,6 +73,12 @@ evaluate: $(READY) ## the checkpoints' figures on the test split
 
 bench: export ## start-up, memory, deploy against bare graph, served against limit
 	$(PYTHON) -m tests.load.bench --repository $(SACCADE_REPOSITORY)
+
+chaos: $(READY) ## processes killed and stopped, bad versions, lost repository under load, with a ledger of every request
+	$(PYTHON) -m tests.load.chaos --times $(or $(TIMES),3)
+
+soak: $(READY) ## everything at once for MINUTES=30, with a verdict
+	$(PYTHON) -m tests.load.soak --minutes $(or $(MINUTES),30)
 
 test-gpu: $(READY) ## on the GPU of this machine; LEAK_SECONDS=600 for the long leak check
 	$(PYTHON) -m pytest -m gpu tests/gpu --leak-seconds $(or $(LEAK_SECONDS),20)

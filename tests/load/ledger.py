@@ -10,6 +10,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import random
 import signal
 import subprocess
@@ -205,7 +206,7 @@ def right_again_s(entries: Sequence[Entry], model: str, at_s: float) -> float | 
 def p99_ms(entries: Sequence[Entry]) -> float:
     """Of the right answers; NaN without any."""
     ordered = sorted(each.ms for each in entries if each.outcome == "right")
-    return ordered[int(0.99 * (len(ordered) - 1))] if ordered else float("nan")
+    return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else float("nan")
 
 
 if __name__ == "__main__":
