@@ -68,7 +68,7 @@ def compared(
     for picture in pictures:
         expected = theirs(picture)
         if expected is not None:
-            yield difference(picture.name, answer(picture), expected, threshold, loaded.recipe.task.max_detections)
+            yield difference(picture.name, answer(picture), expected, threshold)
 
 
 def pictures_of(loaded: LoadedRecipe, most: int) -> list[Path]:
@@ -205,6 +205,7 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
         case Task.DETECT | Task.INSTANCES:
             boxes, scores, class_ids, count = outputs[:4]
             rows = np.arange(int(count))
+            cut_at = float(scores.min()) if len(rows) == len(scores) else 0.0
             spec, size = loaded.recipe.task.masks, (loaded.recipe.preprocess.width, loaded.recipe.preprocess.height)
             masks = None
             if spec is not None:
@@ -213,7 +214,8 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
                 runs = (window.run_lengths(place.source_height, place.source_width) for window in windows)
                 masks = tuple(each for each in runs if each.area)
             moved = boxes_to_source(boxes[rows], place).astype(np.float64)
-            return PictureBoxes(moved, scores[rows].astype(np.float64), class_ids[rows].astype(np.int64), masks)
+            ids = class_ids[rows].astype(np.int64)
+            return PictureBoxes(moved, scores[rows].astype(np.float64), ids, masks, cut_at)
 
 
 def _coco_names(pictures: list[Path], loaded: LoadedRecipe) -> tuple[Mapping[int, str], Mapping[int, int]]:

@@ -37,11 +37,12 @@ class PictureBoxes:
     scores: NDArray[np.float64]  # (n,)
     class_ids: NDArray[np.int64]  # (n,)
     masks: tuple[RunLengths, ...] | None = None  # one per box
+    cut_at: float = 0.0  # score of the last box of an answer that holds no more of them
 
     def from_score(self, threshold: float) -> PictureBoxes:
         seen = self.scores >= threshold
         masks = None if self.masks is None else tuple(compress(self.masks, seen))
-        return PictureBoxes(self.boxes[seen], self.scores[seen], self.class_ids[seen], masks)
+        return PictureBoxes(self.boxes[seen], self.scores[seen], self.class_ids[seen], masks, self.cut_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,11 @@ class PictureDifference:
     ours: int | None = None  # number of our boxes from the threshold on; None: no boxes
 
 
-def difference(
-    name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float, most: int | None = None
-) -> PictureDifference:
-    """Compares two answers. Raises DataRefused when they are not answers to the same task.
-
-    most: how many boxes an answer holds; where theirs is full, the score of its last box is the threshold for surplus.
-    """
+def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold: float) -> PictureDifference:
+    """Compares two answers. Raises DataRefused when they are not answers to the same task."""
     match ours, theirs:
         case PictureBoxes(), PictureBoxes():
-            return _box_difference(name, ours, theirs, threshold, most)
+            return _box_difference(name, ours, theirs, threshold)
         case PictureClass(), PictureClass():
             gap = 0.0 if theirs.score is None or ours.score is None else abs(ours.score - theirs.score)
             return PictureDifference(name, 1, int(ours.class_id == theirs.class_id), 0, 1.0, gap)
@@ -109,9 +105,7 @@ def agreement_share(differences: list[PictureDifference]) -> float:
     return sum(each.same for each in differences) / whole if whole else 1.0
 
 
-def _box_difference(
-    name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float, most: int | None
-) -> PictureDifference:
+def _box_difference(name: str, ours: PictureBoxes, theirs: PictureBoxes, threshold: float) -> PictureDifference:
     # A score near the threshold may fall on either side of it, so ours are taken from slightly below.
     ours, theirs = ours.from_score(threshold - SAME_SCORE), theirs.from_score(threshold)
     overlaps = _overlaps(ours, theirs)
@@ -135,7 +129,7 @@ def _box_difference(
             mask = 1.0 if masks is None else float(masks[mine, other])
             same += overlap >= SAME_IOU and gap <= SAME_SCORE and mask >= SAME_MASK_IOU
             worst_iou, worst_score, worst_mask = min(worst_iou, overlap), max(worst_score, gap), min(worst_mask, mask)
-    edge = float(theirs.scores.min()) if most and len(theirs.scores) >= most else threshold
+    edge = max(threshold, ours.cut_at)  # theirs may have been cut at a box that ours have not
     surplus = sum(bool(ours.scores[mine] > edge + SAME_SCORE) for mine in left)
     return PictureDifference(
         name,
