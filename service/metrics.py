@@ -34,6 +34,7 @@ STAGES = ("decode", "queue", "infer", "postprocess", "encode")
 DECODERS = ("image_threads", "device", "second_opinion")
 # "failed" shadows count as no agreement, "dropped" ones do not count: the device had no room for them.
 SHADOW_OUTCOMES = ("compared", "failed", "dropped")
+TRACE_OUTCOMES = ("recorded", "left_out")
 SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_ready")
 
 # A small network takes 0.5 ms for one image; the default deadline is 10 s.
@@ -138,12 +139,23 @@ class Metrics:
             ("model", "reason"),
             registry=registry,
         )
+        self.traces_total = Counter(
+            "saccade_traces_total",
+            "Requests of which spans were made, and that the bound on spans left out",
+            ("outcome",),
+            registry=registry,
+        )
         self.slots_in_use = Gauge(
             "saccade_slots_in_use",
             "Requests that hold a slot",
             registry=registry,
             multiprocess_mode="livesum",
         )
+
+    def count_traces(self, recorded: int, left_out: int) -> None:
+        """Counts requests that had their chance to be traced."""
+        for outcome, count in zip(TRACE_OUTCOMES, (recorded, left_out), strict=True):
+            self.traces_total.labels(outcome).inc(count)
 
     def exposition(self, catalog: Callable[[], Catalog]) -> bytes:
         """Returns the Prometheus text of all processes. It reads files when there are several: call it in a thread."""

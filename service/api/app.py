@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
@@ -49,6 +50,8 @@ from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
+from saccade.service.api.tracing.endpoint import TracedEndpoint
+from saccade.service.api.tracing.setup import recorder_from
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
 from saccade.service.errors import SaccadeError
@@ -57,6 +60,9 @@ from saccade.service.metrics import Metrics
 from saccade.service.settings import Settings
 from saccade.service.vision.image_decoder import ImageLimits
 from saccade.service.vision.parameters import DeadlineRule
+
+if TYPE_CHECKING:
+    from saccade.service.api.tracing.recorder import TraceRecorder
 
 _EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "X-Saccade-Rung", "Inference-Header-Content-Length")
 PREDICT_PATHS = (
@@ -81,15 +87,19 @@ class Api:
     keys: ApiKeys
     refusals: RefusalLog
     admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
+    traces: TraceRecorder | None
 
 
 def build_api(
-    settings: Settings, acknowledge: Callable[[int], None], desire: Callable[[VersionKey], None] = lambda key: None
+    settings: Settings,
+    acknowledge: Callable[[int], None],
+    desire: Callable[[VersionKey], None] = lambda key: None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Api:
     """Builds the HTTP application and its parts.
 
     `acknowledge` is called with the generation of each catalog once it is in force, `desire` with versions that
-    requests wait for.
+    requests wait for; `environment` says by OpenTelemetry's variables whether requests are traced.
     """
     metrics = Metrics(CollectorRegistry())
     catalog = ServingCatalog(metrics, acknowledge, desire)
@@ -114,7 +124,11 @@ def build_api(
     refusals = RefusalLog()
     held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key), refusals)
     parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
-    predict, infer = PredictEndpoint(*parts), InferEndpoint(*parts)
+    predict: ASGIApp = PredictEndpoint(*parts)
+    infer: ASGIApp = InferEndpoint(*parts)
+    traces = recorder_from(environment, metrics.count_traces)
+    if traces is not None:
+        predict, infer = TracedEndpoint(predict, traces, "predict"), TracedEndpoint(infer, traces, "infer")
     app = FastAPI(
         title="saccade",
         version=__version__,
@@ -153,7 +167,7 @@ def build_api(
     gate = KeyGate(app, keys, partial(scope_needed, open_without_key=settings.open_paths), refuse)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
-    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin)
+    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces)
 
 
 def _admin(

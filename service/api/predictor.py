@@ -52,6 +52,17 @@ _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 Render = Callable[[Sequence[NDArray[Any]], Geometry, Manifest, Parameters], Any]
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """When an image was decoded and answered (`time.perf_counter`), and what its worker said of it."""
+
+    started_s: float
+    filled_s: float  # its slot was filled, and the worker asked
+    inferred_s: float
+    ended_s: float
+    instance_id: int
+    done: messages.Done
+
+
 class ImageAnswer(msgspec.Struct, frozen=True):
     """One image's prediction or its error, the seconds of each stage, and the variant that answered."""
 
@@ -61,6 +72,7 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     variant: str
     ladder_level: int | None = None  # 0 is the best variant; None without a ladder
     warning: str = ""  # why parts of a damaged picture may be lost
+    ran: Ran | None = None  # None with an error
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -190,8 +202,10 @@ class Predictor:
         if request.shadow is not None:
             self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s
-        times = StageTimes(decode_s, done.queue_s, done.infer_s, time.perf_counter() - inferred_s)
-        return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level, filled.damage)
+        ended_s = time.perf_counter()
+        times = StageTimes(decode_s, done.queue_s, done.infer_s, ended_s - inferred_s)
+        ran = Ran(start_s, decoded_s, inferred_s, ended_s, instance.instance_id, done)
+        return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level, filled.damage, ran)
 
     async def _infer(
         self, permit: Permit, filled: Filled, request: _Request, cancellation: Cancellation

@@ -26,6 +26,7 @@ from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
+from saccade.service.ipc.child_process import inherited_environment
 from saccade.service.ipc.listening import listen
 from saccade.service.logs import configure_logs, set_level
 from saccade.service.settings import Settings
@@ -94,7 +95,7 @@ class ApiProcess:
             following = tasks.create_task(self._follow_catalogs())
             connecting = tasks.create_task(self._api.devices.run())
             watching = tasks.create_task(self._watch_keys())
-            reports = (self._report_usage(), self._report_answers(), self._report_tallies())
+            reports = (self._report_usage(), self._report_answers(), self._report_tallies(), self._send_traces())
             reporting = [tasks.create_task(report) for report in reports]
             await self._informed.wait()
             there = [device.device for device in self._api.catalog.snapshot.devices if device.socket_path]
@@ -107,6 +108,8 @@ class ApiProcess:
             watching.cancel()
             for task in reporting:
                 task.cancel()
+        if self._api.traces is not None:
+            await self._api.traces.close()
         self._api.pool.shutdown()
 
     async def _serve(self, port: int) -> None:
@@ -158,6 +161,10 @@ class ApiProcess:
         if self._keys_file is not None:
             await KeyWatch(self._keys_file, self._api.keys).run()
 
+    async def _send_traces(self) -> None:
+        if self._api.traces is not None:
+            await self._api.traces.run()
+
     async def _report_usage(self) -> None:
         """Reports which versions requests use; the supervisor unloads the least recently used ones."""
         while self._reports_usage:
@@ -207,6 +214,7 @@ async def _main(control_descriptor: int, port: int) -> None:
         settings,
         lambda generation: control.send(messages.CatalogApplied(generation)),
         lambda key: control.send(messages.DesireVersion(key.model, key.version)),
+        inherited_environment(),
     )
     process = ApiProcess(
         api,

@@ -77,6 +77,7 @@ class Done(Message, frozen=True):
     decode_s: float = 0.0  # seconds in which the worker decoded the JPEGs of the batch
     wait_s: float = 0.0  # seconds that a new request for this instance would wait before its run
     image_s: float = 0.0  # seconds that each further request adds to that; 0 means not known
+    batch: int = 0  # the number of its batch in this worker; 0: it was in none
 
 
 DONE_OK = 0

@@ -9,6 +9,7 @@ DeviceLost after it has reported the requests in flight as lost.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ class DeviceLoop:
         self._report = report
         self._answer_probe = answer_probe
         self._observe_batch = observe_batch
+        self._batch_numbers = itertools.count(1)
         self._marker = marker or RunMarker.unread()
         self._condition = threading.Condition()
         self._device_lock = DeviceLock(self._notify_loop)
@@ -304,6 +306,7 @@ class DeviceLoop:
         # A pipelined backend decodes the next batch while one runs; otherwise decoding delays the run.
         instance.latency.observe(rows, run_s if instance.pipeline else run_s + filling.decode_s)
         self._observe_batch(batch[0].instance_id, len(batch))
+        number = next(self._batch_numbers)
         answers = zip(*(output[: len(batch)] for output in outputs), strict=True)  # without the padding
         # All time other than the run was waiting: in the queue, in the pipeline, or for other batches.
         return [
@@ -318,6 +321,7 @@ class DeviceLoop:
                 row,
                 instance.layout,
                 filling.decode_s,
+                number,
             )
             for index, (work, row) in enumerate(zip(batch, answers, strict=True))
         ]

@@ -47,6 +47,7 @@ class Finished(msgspec.Struct, frozen=True):
     outputs: tuple[NDArray[Any], ...] | None
     layout: SlotLayout | None
     decode_s: float = 0.0
+    batch: int = 0  # numbered in the order of their ends
 
 
 class LoadedInstance:

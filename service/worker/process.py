@@ -97,6 +97,7 @@ class ApiConnection:
                 finished.decode_s,
                 backlog.wait_s,
                 backlog.image_s,
+                finished.batch,
             )
         )
 

@@ -21,7 +21,7 @@ from saccade.service.api.grpc.messages import OIP_METHODS, message_class
 
 Context = Any  # grpc.aio.ServicerContext, which is generic in ways that do not matter here
 _LENGTH = b"inference-header-content-length"
-_PASSED_ON = frozenset({"authorization", "x-priority", "x-request-id"})
+_PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-priority", "x-request-id"})
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,

@@ -35,6 +35,7 @@ from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
+from saccade.service.api.tracing.request_trace import TRACE_SCOPE
 from saccade.service.core import Outcome
 from saccade.service.errors import (
     BadParameter,
@@ -187,7 +188,10 @@ class PredictEndpoint:
             _raise_if_nobody_waits(answers)
             encode_s = time.perf_counter()
             answer = self._rendered(call, target, request_id, answers, encode_s - start_s)
-            self._count_answers(target, answers, time.perf_counter() - start_s, time.perf_counter() - encode_s)
+            encoded_s = time.perf_counter()
+            self._count_answers(target, answers, encoded_s - start_s, encoded_s - encode_s)
+            if (trace := scope.get(TRACE_SCOPE)) is not None:
+                trace.answered(target.key, answers, encode_s, encoded_s)
             if is_debug():
                 named = {"model": target.key.model, "version": str(target.key.version), "request_id": request_id}
                 log.debug("request_answered", **named, timing=answer.server_timing)
@@ -295,6 +299,8 @@ class PredictEndpoint:
 
     def _count_error(self, scope: Scope, target: ServingTarget | None, error: SaccadeError) -> None:
         outcome = status_of(error)[2]
+        if (trace := scope.get(TRACE_SCOPE)) is not None:
+            trace.failed(None if target is None else target.key, error)
         if target is not None:
             target.metrics.outcomes[outcome].inc()
             if outcome in (Outcome.ERROR, Outcome.DEADLINE) or isinstance(error, WorkerLost):
