@@ -7,6 +7,7 @@ records so many spans a second and no more, whatever the sampler says; what is l
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ SPANS_PER_S = 200.0  # at most 2.4 % of a core, at 120 microseconds each
 _BURST_S = 5.0  # so many seconds' spans may come at once
 _USUAL_SPANS = 7  # of a request of one image
 _PERIOD_S = 1.0
+_TOGETHER_S = 0.1  # requests of one batch end within this time of each other, and their spans are made together
 _FLUSH_WITHIN_S = 2.0  # at the end; a collector that does not answer must not hold up a drain
 _NAME = "predict"
 
@@ -105,12 +107,12 @@ class TraceRecorder:
         """Makes spans of what has ended, once a second and in a thread, until it is cancelled."""
         while True:
             await asyncio.sleep(_PERIOD_S)
-            await asyncio.to_thread(self._maker.hand_on, self._taken())
+            await asyncio.to_thread(self._maker.hand_on, self._taken(time.perf_counter() - _TOGETHER_S))
 
     async def close(self) -> None:
         """Sends what is left, as far as that is possible within two seconds."""
         done, loop = asyncio.Event(), asyncio.get_running_loop()
-        ended = self._taken()
+        ended = self._taken(math.inf)
 
         def finish() -> None:
             self._maker.hand_on(ended)
@@ -124,8 +126,10 @@ class TraceRecorder:
         except TimeoutError:
             log.warning("traces_lost", within_s=_FLUSH_WITHIN_S)
 
-    def _taken(self) -> list[RequestTrace]:
-        ended, self._ended = self._ended, []
+    def _taken(self, before_s: float) -> list[RequestTrace]:
+        """What had ended before this time."""
+        ended = [trace for trace in self._ended if trace.end_s < before_s]
+        self._ended = self._ended[len(ended) :]  # they ended in this order
         left_out, self._left_out = self._left_out, 0
         if ended or left_out:
             self._count(len(ended), left_out)
