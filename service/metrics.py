@@ -7,6 +7,7 @@ scraped adds them up. The states of workers and versions are rendered from the s
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
 from prometheus_client.registry import Collector
 
+from saccade.service import __version__
 from saccade.service.core import Outcome, VersionState
-from saccade.service.ipc.messages import Catalog
+from saccade.service.ipc.messages import Catalog, ProcessUse
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
@@ -48,6 +50,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         _write_quickly()
         self._registry = registry
+        self.processes: tuple[ProcessUse, ...] = ()  # as the supervisor said last
         self.requests_total = Counter(
             "saccade_requests_total",
             "Requests by outcome",
@@ -161,6 +164,7 @@ class Metrics:
         """Returns the Prometheus text of all processes. It reads files when there are several: call it in a thread."""
         scrape = self._scrape()
         scrape.register(_CatalogCollector(catalog))
+        scrape.register(_ProcessCollector(self.processes))
         return generate_latest(scrape)
 
     def collected(self) -> Iterable[Metric]:
@@ -214,6 +218,33 @@ class _Registered(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._registry.collect()
+
+
+class _ProcessCollector(Collector):
+    """Renders what the supervisor said of the processes, and which program they run."""
+
+    def __init__(self, processes: tuple[ProcessUse, ...]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("saccade_build_info", "The program that runs", labels=["version", "python"])
+        build.add_metric([__version__, platform.python_version()], 1.0)
+        cpu = CounterMetricFamily(
+            "saccade_process_cpu_seconds", "Processor time by kind of process", labels=["process"]
+        )
+        memory = GaugeMetricFamily(
+            "saccade_process_resident_memory_bytes",
+            "Resident memory by kind of process; pages that several share count in each",
+            labels=["process"],
+        )
+        descriptors = GaugeMetricFamily(
+            "saccade_process_open_fds", "Open files and connections by kind of process", labels=["process"]
+        )
+        for use in self._processes:
+            cpu.add_metric([use.kind], use.cpu_s)
+            memory.add_metric([use.kind], use.memory_bytes)
+            descriptors.add_metric([use.kind], use.open_fds)
+        yield from (build, cpu, memory, descriptors)
 
 
 class _CatalogCollector(Collector):

@@ -41,6 +41,7 @@ from saccade.service.api.http.openapi.document import openapi_document
 from saccade.service.api.http.playground import playground_router
 from saccade.service.api.http.predict_shortcut import PredictShortcut
 from saccade.service.api.http.shadow_routes import shadow_router
+from saccade.service.api.http.traced_endpoint import TracedEndpoint
 from saccade.service.api.http.version_files import version_files_router
 from saccade.service.api.http.vision_routes import AdmissionSwitch, PredictEndpoint, PredictLimits, request_id_of
 from saccade.service.api.image_threads import ImageThreads
@@ -50,7 +51,6 @@ from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
-from saccade.service.api.tracing.endpoint import TracedEndpoint
 from saccade.service.api.tracing.setup import recorder_from
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
@@ -88,6 +88,7 @@ class Api:
     refusals: RefusalLog
     admin: ASGIApp | None  # what SACCADE_ADMIN_PORT shows
     traces: TraceRecorder | None
+    metrics: Metrics
 
 
 def build_api(
@@ -167,7 +168,7 @@ def build_api(
     gate = KeyGate(app, keys, partial(scope_needed, open_without_key=settings.open_paths), refuse)
     entrance = _entrance(settings, PredictShortcut(predict, infer, gate), app, catalog, switch)
     admin = _admin(settings, catalog, keys, refuse, refusals) if settings.admin_port else None
-    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces)
+    return Api(app, entrance, catalog, devices, switch, pool, keys, refusals, admin, traces, metrics)
 
 
 def _admin(

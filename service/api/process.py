@@ -132,6 +132,8 @@ class ApiProcess:
                 self._catalogs.put_nowait(message)
             case messages.LogLevel():
                 set_level(message.level)
+            case messages.ProcessesUse():
+                self._api.metrics.processes = message.kinds
             case messages.Listen():
                 self._may_listen.set()
             case messages.StopAdmitting():

@@ -275,6 +275,21 @@ class LogLevel(Message, frozen=True):
     level: str
 
 
+class ProcessUse(msgspec.Struct, frozen=True, array_like=True):
+    """What all processes of one kind take: supervisor, api or worker."""
+
+    kind: str
+    cpu_s: float  # also of those that ended
+    memory_bytes: int  # resident; pages that several share count in each
+    open_fds: int
+
+
+class ProcessesUse(Message, frozen=True):
+    """What the server's processes take, of every kind; sent every few seconds."""
+
+    kinds: tuple[ProcessUse, ...]
+
+
 class Listen(Message, frozen=True):
     """The order to accept connections from now on."""
 
@@ -368,6 +383,7 @@ AnyMessage = (
     | Unloaded
     | Catalog
     | LogLevel
+    | ProcessesUse
     | Listen
     | StopAdmitting
     | ApiReady

@@ -47,6 +47,10 @@ class ApiSupervision:
         self._probe_sent_s: float | None = None
         self._stop = asyncio.Event()
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def send(self, message: messages.AnyMessage) -> None:
         """Sends a message to the process; without one the message is dropped."""
         if self._process is not None:

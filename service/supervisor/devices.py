@@ -88,6 +88,10 @@ class DeviceSupervision:
     def status(self, memory_bytes: int) -> messages.DeviceStatus:
         return messages.DeviceStatus(self.device, self.is_up, self._restarts, self._socket_path, memory_bytes)
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._worker is None else self._worker.pid
+
     def send(self, message: messages.AnyMessage) -> None:
         """Sends a message to the worker; without a worker the message is dropped."""
         if self._worker is not None:

@@ -26,6 +26,7 @@ from saccade.service.settings import Settings, resolved
 from saccade.service.supervisor.api_processes import ApiEvents, ApiSupervision
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
 from saccade.service.supervisor.pins import ensure_pinned
+from saccade.service.supervisor.process_figures import ProcessFigures
 from saccade.service.supervisor.reconciler import Reconciler, ReconcilerEvents
 from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 _LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # to debug, and back to the setting
 
 _PYTHON_ERROR = 1  # exit code after an error that nothing caught, such as one while importing
+_USE_PERIOD_S = 2.0  # more often than servers are scraped; reading takes less than a millisecond
 _TOGETHER_WITHIN_S = 5.0  # an API process that takes longer to start listens later than the others
 
 
@@ -68,6 +70,7 @@ class Supervisor:
         api_events = ApiEvents(self._from_api, self._api_lost, self._unable)
         names = [f"api-{index}" for index in range(settings.api_processes)]
         self._apis = {name: ApiSupervision(name, port, settings, environment, api_events) for name in names}
+        self._figures = ProcessFigures()
         self._failure = ""  # why the start failed
         self._was_ready = False
         self._started_s = time.monotonic()
@@ -87,6 +90,7 @@ class Supervisor:
             watching = [tasks.create_task(device.probe()) for device in self._devices.values()]
             watching += [tasks.create_task(api.probe()) for api in self._apis.values()]
             watching += [tasks.create_task(run) for run in self._reconciler.runs(self._devices)]
+            watching.append(tasks.create_task(self._report_use()))
             building = tasks.create_task(self._reconciler.plans.run())
             await self._stop.wait()
             building.cancel()  # first, because a server that ends needs no new plans
@@ -128,6 +132,17 @@ class Supervisor:
     @property
     def _metrics_dir(self) -> Path:
         return self._runtime_dir / "metrics"
+
+    async def _report_use(self) -> None:
+        """Tells the API processes, which are scraped, what all processes take."""
+        while True:
+            apis = [("api", api.pid) for api in self._apis.values()]
+            workers = [("worker", device.pid) for device in self._devices.values()]
+            running = [(kind, pid) for kind, pid in (*apis, *workers) if pid is not None]
+            use = messages.ProcessesUse(self._figures.read([("supervisor", os.getpid()), *running]))
+            for api in self._apis.values():
+                api.send(use)
+            await asyncio.sleep(_USE_PERIOD_S)
 
     # API processes
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service import __version__
 from tests.support.images import json_body, red_png
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 
 FAMILIES = {
     "saccade_requests",
@@ -27,6 +28,7 @@ FAMILIES = {
     "saccade_worker_restarts",
     "saccade_model_state",
     "saccade_model_info",
+    "saccade_build_info",
 }
 PREDICT_PATHS = {
     "/v1/models/{model}/predict",
@@ -85,6 +87,17 @@ def test_metrics_are_prometheus_text_with_all_families(server: Server) -> None:
     assert server.metric("saccade_model_state", model="classifier", version="2", state="failed") == 0
     digest = server.model("classifier")["versions"][0]["digest"]
     assert server.metric("saccade_model_info", model="classifier", version="2", variant="fp32", digest=digest) == 1
+
+
+def test_processes_are_told_by_kind(server: Server) -> None:
+    wait_until(lambda: server.metric("saccade_process_cpu_seconds_total", process="api"), what="the supervisor told")
+
+    assert server.metric("saccade_process_cpu_seconds_total", process="worker") > 0
+    for kind, pids in {"supervisor": [server.process.pid], "worker": [server.worker().pid]}.items():
+        resident = sum(psutil.Process(pid).memory_info().rss for pid in pids)
+        assert server.metric("saccade_process_resident_memory_bytes", process=kind) == pytest.approx(resident, rel=0.5)
+        assert server.metric("saccade_process_open_fds", process=kind) > 5
+    assert server.metric("saccade_build_info", version=__version__) == 1
 
 
 def test_one_request_counts_once(server: Server) -> None:

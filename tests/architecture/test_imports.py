@@ -167,7 +167,10 @@ HEAVY_TO_BUILD = (
             tuple(name for name in HEAVY_TO_BUILD if name not in ("scipy", "onnxruntime")),
         ),
         ("saccade.export.plans.tensorrt_from_onnx", HEAVY_TO_BUILD),
-        ("saccade.service.api.process", (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography")),
+        (
+            "saccade.service.api.process",
+            (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography", "opentelemetry.sdk"),
+        ),
         (
             "saccade.service.cli.program",
             (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography"),

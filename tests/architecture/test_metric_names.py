@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
-from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, ProcessUse, VersionStatus
 from saccade.service.metrics import MULTIPROCESS_DIR, Metrics
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_total")
@@ -26,6 +26,8 @@ WITHOUT_UNIT = {
     "saccade_brownout_rung": "place in a ladder",
     "saccade_serving_generation": "a number that counts changes",
     "saccade_serving_refused": "yes or no",
+    "saccade_build_info": "labels only",
+    "saccade_process_open_fds": "descriptors",
 }
 LABELS = {
     "model",
@@ -41,6 +43,8 @@ LABELS = {
     "label",
     "stable",
     "candidate",
+    "process",
+    "python",
 }
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 SNAPSHOT = Catalog(
@@ -55,7 +59,9 @@ SNAPSHOT = Catalog(
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> Metrics:
     monkeypatch.delenv(MULTIPROCESS_DIR, raising=False)
-    return Metrics(CollectorRegistry())
+    made = Metrics(CollectorRegistry())
+    made.processes = (ProcessUse("api", 1.0, 1, 1),)
+    return made
 
 
 def declared(metrics: Metrics) -> dict[str, MetricWrapperBase]:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome
-from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ProcessUse, VersionStatus
 from saccade.service.metrics import DECODERS, MULTIPROCESS_DIR, SHED_REASONS, STAGES, Metrics, VersionMetrics
 
 ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5, "SM90-tensorrt-11.4.0.12-0a1b2c3d")
@@ -35,6 +35,8 @@ def test_metrics_are_as_stored(check_golden: Callable[[str, str], None], monkeyp
     metrics.shed_total.labels("digits", "slots")
     metrics.answers_by_variant_total.labels("digits", "1", "fp32")
     metrics.brownout_rung.labels("digits")
+    metrics.count_traces(1, 1)
+    metrics.processes = (ProcessUse("api", 1.0, 1, 1),)
     lines = []
     for family in text_string_to_metric_families(metrics.exposition(lambda: SNAPSHOT).decode()):
         samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

@@ -16,13 +16,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from saccade.service.core import Outcome, VersionState
-from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, VersionStatus
+from saccade.service.ipc.messages import Catalog, DeviceStatus, EngineStatus, ModelStatus, ProcessUse, VersionStatus
 from saccade.service.metrics import (
     DECODERS,
     MULTIPROCESS_DIR,
     SHADOW_OUTCOMES,
     SHED_REASONS,
     STAGES,
+    TRACE_OUTCOMES,
     Metrics,
     ShadowMetrics,
     VersionMetrics,
@@ -34,7 +35,7 @@ ENGINE = EngineStatus("cuda:0", "fp16", "building", "measuring", 0.5)
 DASHBOARD = MONITORING / "grafana/dashboards/saccade.json"
 ALERTS = MONITORING / "alerts.yml"
 VALUES_BY_LABEL = {
-    "outcome": {*(outcome.value for outcome in Outcome), *SHADOW_OUTCOMES},
+    "outcome": {*(outcome.value for outcome in Outcome), *SHADOW_OUTCOMES, *TRACE_OUTCOMES},
     "state": {*(state.value for state in VersionState), "waiting", "missing"},  # of versions and of plans
     "reason": set(SHED_REASONS),
     "stage": set(STAGES),
@@ -63,6 +64,8 @@ def labels_by_sample() -> dict[str, set[str]]:
         ShadowMetrics(metrics, "m", 1, 2)
         metrics.answers_by_variant_total.labels("m", "1", "fp32")
         metrics.brownout_rung.labels("m")
+        metrics.count_traces(1, 1)
+        metrics.processes = (ProcessUse("api", 1.0, 1, 1),)
         snapshot = Catalog(
             1,
             (DeviceStatus("cpu", True, 0, ""),),

@@ -7,6 +7,7 @@ records so many spans a second and no more, whatever the sampler says; what is l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -117,7 +118,8 @@ class TraceRecorder:
         def finish() -> None:
             self._maker.hand_on(ended)
             self._maker.close()
-            loop.call_soon_threadsafe(done.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
 
         # A daemon, since the pool of `to_thread` would be waited for at the end of the loop.
         threading.Thread(target=finish, name="traces", daemon=True).start()

@@ -27,8 +27,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
+from saccade.service.api.http.traced_endpoint import TracedEndpoint
 from saccade.service.api.tracing import recorder as recording
-from saccade.service.api.tracing.endpoint import TracedEndpoint
 from saccade.service.api.tracing.recorder import Budget, TraceRecorder
 from saccade.service.api.tracing.spans import SpanMaker
 
