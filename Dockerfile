@@ -33,7 +33,7 @@ COPY pyproject.toml constraints.txt k8s/image/image_requirements.py ./
 
 FROM packages AS packages-cpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 image_requirements.py cpu > wanted.txt \
+    python3 image_requirements.py cpu tracing > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
@@ -51,7 +51,7 @@ RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-
 # package index: k8s/README.md says how they are added for an H100 or H200, which TensorRT for RTX does not serve.
 FROM packages AS packages-gpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 image_requirements.py gpu gpu-jpeg rtx > wanted.txt \
+    python3 image_requirements.py gpu gpu-jpeg rtx tracing > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels

@@ -35,7 +35,9 @@ A request's life
 6. `worker/device_loop.py` gathers the batch and runs it with a backend; answers are written into the slots. Where the
    GPU decodes JPEGs faster, the slot holds the file's bytes, and `worker/batch_filling.py` makes pixels of them here.
 7. `vision/answers.py` renders the answer in the coordinates of the picture that was sent.
-8. Where the version has a shadow, `api/shadows.py` asks that one afterwards, `vision/comparison.py` says how far both
+8. `api/http/vision_routes.py` counts and answers. Where an endpoint for traces is named, `api/tracing/` makes spans of
+   what the request knew of itself.
+9. Where the version has a shadow, `api/shadows.py` asks that one afterwards, `vision/comparison.py` says how far both
    agree, and `api/disagreements.py` keeps the worst (`repository/disagreements.py`).
 
 A version's life

@@ -26,7 +26,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.multiprocess import mark_process_dead as prometheus_mark_process_dead
 from prometheus_client.registry import Collector
 
-from saccade.service import __version__
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
 
@@ -47,8 +46,10 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 class Metrics:
     """All metrics of one process; the composition root of each process makes one."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, version: str = "") -> None:
+        """`version` is that of the program, for a process that is scraped."""
         _write_quickly()
+        self._version = version
         self._registry = registry
         self.processes: tuple[ProcessUse, ...] = ()  # as the supervisor said last
         self.requests_total = Counter(
@@ -164,7 +165,7 @@ class Metrics:
         """Returns the Prometheus text of all processes. It reads files when there are several: call it in a thread."""
         scrape = self._scrape()
         scrape.register(_CatalogCollector(catalog))
-        scrape.register(_ProcessCollector(self.processes))
+        scrape.register(_ProcessCollector(self._version, self.processes))
         return generate_latest(scrape)
 
     def collected(self) -> Iterable[Metric]:
@@ -223,12 +224,13 @@ class _Registered(Collector):
 class _ProcessCollector(Collector):
     """Renders what the supervisor said of the processes, and which program they run."""
 
-    def __init__(self, processes: tuple[ProcessUse, ...]) -> None:
+    def __init__(self, version: str, processes: tuple[ProcessUse, ...]) -> None:
+        self._version = version
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily("saccade_build_info", "The program that runs", labels=["version", "python"])
-        build.add_metric([__version__, platform.python_version()], 1.0)
+        build.add_metric([self._version, platform.python_version()], 1.0)
         cpu = CounterMetricFamily(
             "saccade_process_cpu_seconds", "Processor time by kind of process", labels=["process"]
         )

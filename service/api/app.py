@@ -102,7 +102,7 @@ def build_api(
     `acknowledge` is called with the generation of each catalog once it is in force, `desire` with versions that
     requests wait for; `environment` says by OpenTelemetry's variables whether requests are traced.
     """
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics(CollectorRegistry(), __version__)
     catalog = ServingCatalog(metrics, acknowledge, desire)
     cold_starts = ColdStarts(catalog, settings.slots)
     devices = _devices(settings, metrics)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from saccade.service.api.tracing.setup import is_asked_for
 from saccade.service.settings import Settings, settings_from
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +60,7 @@ def test_ports_are_for_this_machine_only(service: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", ()))
 
 
-@pytest.mark.parametrize("name", ["saccade", "saccade-gpu"])
+@pytest.mark.parametrize("name", ["saccade", "saccade-gpu", "saccade-traced"])
 def test_server_is_confined(name: str) -> None:
     service = SERVICES[name]
     repository, tuning = service["volumes"]
@@ -85,7 +87,7 @@ def test_first_start_needs_nothing_but_this_folder() -> None:
     assert models["network_mode"] == "none"
 
 
-@pytest.mark.parametrize("name", ["models", "saccade", "saccade-gpu"])
+@pytest.mark.parametrize("name", ["models", "saccade", "saccade-gpu", "saccade-traced"])
 def test_volumes_are_mounted_where_the_image_has_folders_of_its_user(name: str) -> None:
     """A new volume belongs to root unless the image has the folder."""
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
@@ -101,6 +103,18 @@ def test_gpu_server_runs_only_when_asked_for_and_beside_the_other_one() -> None:
     assert service["profiles"] == ["gpu"]
     assert set(service["ports"]).isdisjoint(SERVICES["saccade"]["ports"])
     assert settings_from(service["environment"]).device == "cuda:0"
+
+
+def test_traced_server_sends_to_jaeger_and_its_image_has_the_extra() -> None:
+    service = SERVICES["saccade-traced"]
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    address = urlsplit(service["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"])
+
+    assert service["profiles"] == SERVICES[address.hostname]["profiles"] == ["tracing"]
+    assert address.port == 4318  # OTLP over HTTP, on which Jaeger listens
+    assert is_asked_for(service["environment"])
+    assert set(service["ports"]).isdisjoint([*SERVICES["saccade"]["ports"], *SERVICES["saccade-gpu"]["ports"]])
+    assert re.search(r"image_requirements\.py cpu tracing >", dockerfile)
 
 
 def test_health_check_is_python_that_asks_for_ready() -> None:
