@@ -24,7 +24,7 @@ class TracedEndpoint:
         self._verb = verb
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        trace = self._recorder.begin(dict(scope["headers"]), time.perf_counter())
+        trace = self._recorder.begin(scope["headers"], time.perf_counter())
         if trace is None:
             await self._inner(scope, receive, send)
             return

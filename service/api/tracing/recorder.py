@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -80,12 +80,12 @@ class TraceRecorder:
         self._ended: list[RequestTrace] = []
         self._left_out = 0
 
-    def begin(self, headers: Mapping[bytes, bytes], start_s: float) -> RequestTrace | None:
+    def begin(self, headers: Iterable[tuple[bytes, bytes]], start_s: float) -> RequestTrace | None:
         """The trace of a request that came with these headers; None where it has none."""
         if not self._budget.has_room():
             self._left_out += 1
             return None
-        came_with = self._context_of(headers)
+        came_with = self._context_of(dict(headers))
         parent = None if came_with is None else get_current_span(came_with).get_span_context()
         if parent is not None and not parent.is_valid:
             parent = None

@@ -61,7 +61,7 @@ def answer(instance: int = 7, batch: int = 1, decode_s: float = 0.0) -> ImageAns
 
 
 def begun(recorder: TraceRecorder, headers: dict[bytes, bytes] | None = None) -> RequestTrace:
-    trace = recorder.begin(headers or {}, 10.0)
+    trace = recorder.begin((headers or {}).items(), 10.0)
     assert trace is not None
     trace.method, trace.route, trace.status, trace.request_id = "POST", "/v1/models/{model}/predict", 200, "id-7"
     return trace
@@ -190,8 +190,8 @@ def test_header_that_is_no_context_begins_a_new_trace(given: bytes) -> None:
 def test_what_the_client_or_the_sampler_leaves_out_is_not_traced() -> None:
     unsampled = {b"traceparent": f"00-{TRACE}-{SPAN}-00".encode()}
 
-    assert Traced().recorder.begin(unsampled, 1.0) is None
-    assert Traced(ALWAYS_OFF).recorder.begin({}, 1.0) is None
+    assert Traced().recorder.begin(unsampled.items(), 1.0) is None
+    assert Traced(ALWAYS_OFF).recorder.begin((), 1.0) is None
 
 
 # What it may cost
@@ -202,7 +202,7 @@ async def test_requests_beyond_the_budget_are_left_out_and_counted() -> None:
     traced = Traced(budget=Budget(per_s=7.0, clock=lambda: now_s))  # a request a second, five at once
 
     def recorded(count: int) -> int:
-        traces = [traced.recorder.begin({}, 1.0) for _ in range(count)]
+        traces = [traced.recorder.begin((), 1.0) for _ in range(count)]
         for trace in traces:
             if trace is not None:
                 trace.answered(KEY, [answer()], 1.0, 1.0)
