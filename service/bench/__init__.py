@@ -8,7 +8,7 @@ A run's life
 5. `records.py` holds one row per request; `summary.py` makes a report (`report.py`) of them, with `statistics.py`.
 6. `text_report.py` and `page.py` show the report; `limits.py` decides whether the run fails.
 
-`slo_search.py` chooses the rates that `--find-slo` tries.
+`slo_search.py` chooses the rates that `--find-slo` tries; `plan.py` says how many servers carry another rate.
 
 The schedule, the statistics, the search, the limits and the reports are pure; only 3 and 4 use processes and sockets.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from saccade.service.bench.coordinator import ClientLimits, Closed, default_processes
 from saccade.service.bench.images import ImageFile, read_images
 from saccade.service.bench.limits import FailCondition, condition_from
+from saccade.service.bench.plan import plan_for
 from saccade.service.bench.progress import ProgressShow
 from saccade.service.bench.schedule import Constant, Poisson, Recorded
 from saccade.service.bench.session import BenchRun, Open, Session, measure, search_slo
@@ -38,6 +39,15 @@ class SloSearchOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What is to be carried by servers like the measured one, which has so many devices and such a price."""
+
+    rate_rps: float
+    devices: int
+    price_per_hour: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class BenchOptions:
     session: Session
     load: Open | Closed | SloSearchOptions
@@ -45,6 +55,7 @@ class BenchOptions:
     json_file: str | None
     html_file: Path | None
     record: Path | None
+    plan: PlanOptions | None = None
 
 
 def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
@@ -52,6 +63,10 @@ def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
     conditions = tuple(condition_from(text) for text in given["fail_if"])
     if any(condition.figure == "slo_rps" for condition in conditions) and not given["find_slo"]:
         raise BadParameter("a condition on slo_rps needs --find-slo")
+    if given["plan"] is not None and not given["find_slo"]:
+        raise BadParameter("--plan needs the highest rate that one server carries: add --find-slo")
+    if given["plan"] is None and (given["plan_devices"] != 1 or given["plan_price"] is not None):
+        raise BadParameter("--plan-devices and --plan-price belong to --plan RATE")
     for name in ("json_file", "html_file", "record"):
         _ensure_writable(given[name])
     if given["html_file"] and find_spec("matplotlib") is None:
@@ -74,17 +89,25 @@ def options_from(given: Mapping[str, Any], key: str | None) -> BenchOptions:
         warm_up_s=given["warm_up_s"],
         objective_ms=given["objective_ms"],
     )
-    return BenchOptions(session, load, conditions, given["json_file"], given["html_file"], given["record"])
+    plan = None if given["plan"] is None else PlanOptions(given["plan"], given["plan_devices"], given["plan_price"])
+    return BenchOptions(session, load, conditions, given["json_file"], given["html_file"], given["record"], plan)
 
 
 def measured_with(options: BenchOptions, progress: ProgressShow) -> BenchRun:
     """Runs the load, or the search for a rate, that the options ask for."""
     if isinstance(options.load, SloSearchOptions):
         search = options.load
-        return search_slo(
+        run = search_slo(
             options.session, search.limits, search.arrivals, search.trial_s, progress.show, progress.say_trial
         )
+        return run if options.plan is None else _with_plan(run, options.plan)
     return measure(options.session, options.load, progress.show)
+
+
+def _with_plan(run: BenchRun, plan: PlanOptions) -> BenchRun:
+    carried_rps = run.report.slo.rate_rps if run.report.slo else None
+    figures = plan_for(plan.rate_rps, carried_rps, plan.devices, plan.price_per_hour)
+    return replace(run, report=replace(run.report, plan=figures))
 
 
 # When requests are sent

@@ -104,6 +104,20 @@ class SloFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanFigures:
+    """Servers like the measured one for a rate; prices are in the unit that was given."""
+
+    rate_rps: float
+    replica_rps: float | None  # that one kept the objective at; None: at no rate, and there is no plan
+    used_share: float  # of `replica_rps` that the plan counts on
+    replicas: int  # spare ones included
+    spare: int
+    devices: int
+    price_per_hour: float | None
+    price_per_million: float | None  # requests
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     load: LoadFacts
     requests: int
@@ -130,6 +144,7 @@ class Report:
     client: ClientFigures
     curve: tuple[tuple[float, float], ...]  # (per cent, ms)
     slo: SloFigures | None = None
+    plan: PlanFigures | None = None
     schema: int = SCHEMA
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saccade.service.bench.report import Report, SloFigures, SpanFigures
+from saccade.service.bench.report import PlanFigures, Report, SloFigures, SpanFigures
 from saccade.service.bench.statistics import Interval, Latency
 
 _MIB = 2**20
@@ -45,6 +45,7 @@ def text_of(report: Report) -> str:
         *([f"ended early  {load.ending}"] if load.ending != "complete" else []),
         *(_model_lines(report.models) if len(report.models) > 1 else []),
         *(_slo_lines(report.slo) if report.slo else []),
+        *([_plan_line(report.plan, report.objective_ms)] if report.plan else []),
     ]
     return "\n".join(lines)
 
@@ -79,6 +80,21 @@ def _model_lines(spans: Sequence[SpanFigures]) -> list[str]:
         + (f", p50 {span.latency.p50_ms:.2f}, p99 {span.latency.p99_ms:.2f} ms" if span.latency else "")
         for span in spans
     ]
+
+
+def _plan_line(plan: PlanFigures, objective_ms: float) -> str:
+    wanted = f"plan         {plan.rate_rps:g}/s within {objective_ms:g} ms: "
+    if plan.replica_rps is None:
+        return wanted + "no number of replicas, since one keeps the objective at no rate"
+    prices = (
+        ""
+        if plan.price_per_hour is None
+        else f"; {plan.price_per_hour:.2f} an hour, {plan.price_per_million:.2f} a million requests"
+    )
+    return (
+        f"{wanted}{plan.replicas} replicas with {plan.devices} devices ({plan.replicas - plan.spare} at "
+        f"{plan.used_share:.0%} of {plan.replica_rps:.1f}/s, and {plan.spare} spare){prices}"
+    )
 
 
 def _slo_lines(slo: SloFigures) -> list[str]:

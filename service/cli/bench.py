@@ -60,6 +60,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--trial-s", type=_POSITIVE, default=5.0, show_default=True, help="of each try of --find-slo"),
     click.option("--max-rate", type=_POSITIVE, default=100_000.0, show_default=True, help="of --find-slo"),
     click.option(
+        "--plan", type=_POSITIVE, metavar="RATE", help="with --find-slo: replicas that carry so many a second"
+    ),
+    click.option("--plan-devices", type=_COUNT, default=1, show_default=True, help="of the measured server"),
+    click.option("--plan-price", type=_POSITIVE, help="of such a server, an hour"),
+    click.option(
         "--fail-if", "fail_if", multiple=True, metavar="CONDITION", help="exit 1 if it holds, such as 'p99_ms>50'"
     ),
     click.option("--json", "json_file", metavar="FILE", help="the report for machines; - for stdout"),

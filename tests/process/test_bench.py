@@ -125,9 +125,11 @@ def test_search_counts_failed_requests_as_late(serial: Server, images: Path) -> 
     result = call_saccade(
         *("bench", serial.base_url, "classifier", "--images", str(images), "--find-slo", "--objective-ms", "9000"),
         *("--rate", "400", "--max-rate", "400", "--trial-s", "0.8", "--warm-up-s", "0", "--json", "-"),
+        *("--plan", "5000"),
     )
 
-    slo = report_of(result)["slo"]
+    slo, plan = report_of(result)["slo"], report_of(result)["plan"]
+    assert (plan["rate_rps"], plan["replica_rps"], plan["replicas"]) == (5000, None, 0)
     assert result.returncode == 1, "every fifth request fails, so no rate can meet it"
     assert slo["rate_rps"] is None
     assert {trial["verdict"] for trial in slo["trials"]} == {"missed"}

@@ -76,6 +76,8 @@ def test_every_kind_of_load_is_understood(images: Path, trace: Path) -> None:
         (["--find-slo", "--closed", "1"], "--find-slo"),
         (["--rate", "1", "--fail-if", "p99_ms"], "p99_ms>50"),
         (["--rate", "1", "--fail-if", "slo_rps<1"], "--find-slo"),
+        (["--rate", "1", "--plan", "500"], "--find-slo"),
+        (["--find-slo", "--plan-price", "3"], "belong to --plan"),
         (["--rate", "1", "--header", "no colon"], "NAME: VALUE"),
         (["--rate", "1", "--header", "Host: other"], "NAME: VALUE"),
         (["--rate", "1", "--header", "X-A: b\r\nX-C: d"], "does not allow"),
