@@ -108,7 +108,11 @@ class TraceRecorder:
         """Makes spans of what has ended, once a second and in a thread, until it is cancelled."""
         while True:
             await asyncio.sleep(_PERIOD_S)
-            await asyncio.to_thread(self._maker.hand_on, self._taken(time.perf_counter() - _TOGETHER_S))
+            ended = self._taken(time.perf_counter() - _TOGETHER_S)
+            try:
+                await asyncio.to_thread(self._maker.hand_on, ended)
+            except Exception:  # requests are served without their spans
+                log.exception("traces_failed", requests=len(ended))
 
     async def close(self) -> None:
         """Sends what is left, as far as that is possible within two seconds."""

@@ -21,8 +21,8 @@ _SERVICE = "saccade"  # unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say
 def is_asked_for(environment: Mapping[str, str]) -> bool:
     """Whether an endpoint is named, and traces are not switched off."""
     is_off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    is_elsewhere = environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
-    return not is_off and not is_elsewhere and any(environment.get(name) for name in _ENDPOINTS)
+    exporters = [name.strip() for name in environment.get("OTEL_TRACES_EXPORTER", "otlp").split(",")]
+    return not is_off and "otlp" in exporters and any(environment.get(name) for name in _ENDPOINTS)
 
 
 def recorder_from(environment: Mapping[str, str], count: Callable[[int, int], None]) -> TraceRecorder | None:
@@ -50,6 +50,11 @@ def recorder_from(environment: Mapping[str, str], count: Callable[[int, int], No
     resource = Resource.create()
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: _SERVICE}))
+    try:
+        processor = BatchSpanProcessor(OTLPSpanExporter())
+    except (OSError, ValueError) as error:  # such as OTEL_BSP_* that contradict each other, or a missing certificate
+        log.warning("tracing_unavailable", reason=str(error))
+        return None
     sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler  # by OTEL_TRACES_SAMPLER
     log.info("tracing", service=resource.attributes.get(SERVICE_NAME))
-    return TraceRecorder(sampler, SpanMaker(resource, BatchSpanProcessor(OTLPSpanExporter())), count)
+    return TraceRecorder(sampler, SpanMaker(resource, processor), count)

@@ -245,6 +245,28 @@ async def test_spans_leave_while_the_server_runs(monkeypatch: pytest.MonkeyPatch
     running.cancel()
 
 
+async def test_spans_that_cannot_be_made_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_PERIOD_S", 0.001)
+    monkeypatch.setattr(recording, "_TOGETHER_S", 0.0)
+    failed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    class Broken(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            loop.call_soon_threadsafe(failed.set)
+            raise RuntimeError("broken")
+
+    recorder = TraceRecorder(DEFAULT_ON, SpanMaker(Resource({}), Broken()), lambda *counts: None)
+    with capture_logs() as lines:
+        running = asyncio.create_task(recorder.run())
+        for _ in range(2):
+            failed.clear()
+            recorder.end(begun(recorder))
+            await asyncio.wait_for(failed.wait(), 10.0)
+        running.cancel()
+
+    assert lines[0]["event"] == "traces_failed"
+
+
 # Around an endpoint
 
 
@@ -328,6 +350,14 @@ def test_missing_extra_is_told_and_the_server_goes_on(monkeypatch: pytest.Monkey
         made = recorder_from({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector"}, lambda *counts: None)
     assert made is None
     assert "saccade-serving[tracing]" in lines[0]["change"]
+
+
+def test_contradicting_variables_are_told_and_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    with capture_logs() as lines:
+        made = recorder_from({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector"}, lambda *counts: None)
+    assert made is None
+    assert "max_queue_size" in lines[0]["reason"]
 
 
 def test_what_is_noted_holds_no_answers() -> None:
