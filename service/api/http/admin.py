@@ -23,7 +23,6 @@ from saccade.service.api.http.schemas import ServingInfo
 from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.errors import BadRequest, PayloadTooLarge, RepositoryError, SaccadeError
 from saccade.service.ipc.api_keys import ApiKey
-from saccade.service.repository.disagreements import Disagreement, disagreements
 from saccade.service.repository.serving_changes import (
     Asked,
     Change,
@@ -135,11 +134,6 @@ def admin_app(settings: Settings, catalog: ServingCatalog) -> FastAPI:
     def history(model: str) -> list[ServingDocument]:
         present_of(root, serving_dir, model)  # refuses an unknown model
         return serving_history(root, model)
-
-    @app.get("/admin/v1/models/{model}/disagreements")
-    def shadow_disagreements(model: str) -> list[Disagreement]:
-        present_of(root, serving_dir, model)
-        return disagreements(root, model)
 
     async def make(request: Request, model: str, body: ChangeBody, change: Change) -> Changed:
         by = _name_of(request.scope[KEY])
