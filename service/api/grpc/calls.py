@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Never
 
@@ -198,12 +198,12 @@ def _parsed(answer: _Answer, message: str) -> Any:
     return ParseDict(answer.document, message_class(message)(), ignore_unknown_fields=True)
 
 
-def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, list[bytes]]:
+def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, Sequence[bytes]]:
     """JSON header and binary tensors. Raises ValueError."""
-    raw = list(request.raw_input_contents)
-    if raw and len(raw) != len(request.inputs):
-        raise ValueError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs: give all of them, or none")
-    tensors = raw or [_contents(given) for given in request.inputs]
+    inputs, raw = list(request.inputs), list(request.raw_input_contents)
+    if raw and len(raw) != len(inputs):
+        raise ValueError(f"{len(raw)} raw_input_contents for {len(inputs)} inputs: give all of them, or none")
+    tensors = raw or [_contents(given) for given in inputs]
     parameters = {"binary_data_output": True, **_parameters(request.parameters)}
     if timeout_us is not None and not parameters.get("timeout"):
         parameters["timeout"] = timeout_us
@@ -217,7 +217,7 @@ def _http_form(request: Any, timeout_us: int | None) -> tuple[bytes, list[bytes]
                 "shape": list(given.shape),
                 "parameters": {**_parameters(given.parameters), "binary_data_size": len(tensor)},
             }
-            for given, tensor in zip(request.inputs, tensors, strict=True)
+            for given, tensor in zip(inputs, tensors, strict=True)
         ],
         "outputs": [{"name": item.name, "parameters": _parameters(item.parameters)} for item in request.outputs],
     }
@@ -235,20 +235,24 @@ def _contents(given: Any) -> bytes:
 
 
 def _parameters(given: Any) -> dict[str, Any]:
+    if not given:  # nearly always
+        return {}
     return {name: getattr(value, value.WhichOneof("alternatives") or "bool_param") for name, value in given.items()}
 
 
 def _infer_response(answer: _Answer) -> Any:
     size = int(answer.headers.get(_LENGTH, b"%d" % len(answer.body)))
     document = orjson.loads(answer.body[:size])
+    outputs = document["outputs"]
     response: Any = message_class("ModelInferResponse")(
-        model_name=document["model_name"], model_version=document["model_version"], id=document.get("id", "")
+        model_name=document["model_name"],
+        model_version=document["model_version"],
+        id=document.get("id"),
+        outputs=[{name: output[name] for name in ("name", "datatype", "shape")} for output in outputs],
+        raw_output_contents=_slices(outputs, answer.body, size),
     )
     for name, text in document.get("parameters", {}).items():
         response.parameters[name].string_param = text
-    for output, content in zip(document["outputs"], _slices(document["outputs"], answer.body, size), strict=True):
-        response.outputs.add(name=output["name"], datatype=output["datatype"], shape=output["shape"])
-        response.raw_output_contents.append(content)
     return response
 
 

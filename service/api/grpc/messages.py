@@ -6,6 +6,8 @@ server has no use for is left out, and protobuf keeps or ignores it.
 
 from __future__ import annotations
 
+from functools import cache
+
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -121,6 +123,7 @@ def _pool() -> DescriptorPool:
 POOL = _pool()
 
 
+@cache
 def message_class(name: str, package: str = "inference") -> type[Message]:
     found: type[Message] = GetMessageClass(POOL.FindMessageTypeByName(f"{package}.{name}"))
     return found
