@@ -1,6 +1,6 @@
 // Draws an image with its prediction. Promises: coordinates of the answer land on the pixels they mean.
 
-import { canvasFromMask, classIdsFromPng, maskFromRle, pathFromPolygons } from "./masks.js";
+import { classIdsFromPng, maskFromRle, paintedCanvas, pathFromPolygons } from "./masks.js";
 
 // Light enough for dark text, distinct from their neighbours in the list; class ids beyond it start over.
 const CLASS_COLOURS = [
@@ -30,12 +30,12 @@ export async function maskLayers(prediction) {
   const layerOf = async (segment) => {
     const colour = classColour(segment.class_id);
     if (segment.polygons) return { path: pathFromPolygons(segment.polygons), colour };
-    const mask = segment.rle
-      ? maskFromRle(segment.rle, columns, rows)
-      : segment.mask_png
-        ? await classIdsFromPng(segment.mask_png, columns, rows)
-        : classIds?.map((classId) => (classId === segment.class_id ? 1 : 0));
-    return { canvas: mask && canvasFromMask(mask, columns, rows, rgbOf(colour)), colour };
+    const painted = (paint) => ({ canvas: paintedCanvas(columns, rows, rgbOf(colour), paint), colour });
+    if (segment.rle) return painted((pixels, ink) => maskFromRle(segment.rle, columns, rows, ink, pixels));
+    const ids = segment.mask_png ? await classIdsFromPng(segment.mask_png, columns, rows) : classIds;
+    if (ids === null) return { colour };
+    const isInside = segment.mask_png ? (id) => id !== 0 : (id) => id === segment.class_id;
+    return painted((pixels, ink) => ids.forEach((id, index) => isInside(id) && (pixels[index] = ink)));
   };
   return Promise.all(areas.map(layerOf));
 }

@@ -24,8 +24,11 @@ export function runLengths(counts) {
   return runs;
 }
 
-/** A mask (height, width) row by row, 1 inside; sampled from the mask's own `size`, which may be larger. */
-export function maskFromRle({ size: [sourceHeight, sourceWidth], counts }, width, height) {
+/**
+ * A mask (height, width) row by row, `ink` inside; sampled from the mask's own `size`, which may be larger. It is written
+ * into `mask`, which must be empty.
+ */
+export function maskFromRle({ size: [sourceHeight, sourceWidth], counts }, width, height, ink = 1, mask = new Uint8Array(width * height)) {
   const ends = [];
   let end = 0;
   for (const run of runLengths(counts)) {
@@ -35,33 +38,28 @@ export function maskFromRle({ size: [sourceHeight, sourceWidth], counts }, width
   if (end !== sourceHeight * sourceWidth) {
     throw new Error(`the mask covers ${end} pixels, the image has ${sourceHeight * sourceWidth}`);
   }
-  const mask = new Uint8Array(width * height);
+  const sourceRows = Int32Array.from({ length: height }, (_, y) => Math.floor(((y + 0.5) * sourceHeight) / height));
   let run = 0; // runs go down the columns, and so does this loop: one pass over both
   for (let x = 0; x < width; x++) {
     const column = Math.floor(((x + 0.5) * sourceWidth) / width) * sourceHeight;
-    for (let y = 0; y < height; y++) {
-      const index = column + Math.floor(((y + 0.5) * sourceHeight) / height);
-      while (index >= ends[run]) run++;
-      mask[y * width + x] = run & 1;
+    for (let y = 0; y < height; ) {
+      while (column + sourceRows[y] >= ends[run]) run++;
+      const stop = ends[run] - column; // where the run ends, counted from the top of this column
+      const isInside = (run & 1) === 1;
+      if (!isInside && stop >= sourceHeight) break;
+      for (; y < height && sourceRows[y] < stop; y++) if (isInside) mask[y * width + x] = ink;
     }
   }
   return mask;
 }
 
-/** A canvas with `colour` ([r, g, b]) where the mask is 1 and nothing elsewhere. */
-export function canvasFromMask(mask, width, height, [red, green, blue]) {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
+/** A canvas onto whose pixels, one number each and all empty, `paint` puts the ink of `colour` ([r, g, b]). */
+export function paintedCanvas(width, height, colour, paint) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  for (let index = 0; index < mask.length; index++) {
-    if (mask[index] === 0) continue;
-    image.data[index * 4] = red;
-    image.data[index * 4 + 1] = green;
-    image.data[index * 4 + 2] = blue;
-    image.data[index * 4 + 3] = 255;
-  }
+  const [ink] = new Uint32Array(Uint8Array.of(...colour, 255).buffer);
+  paint(new Uint32Array(image.data.buffer), ink);
   context.putImageData(image, 0, 0);
   return canvas;
 }

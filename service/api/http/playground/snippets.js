@@ -10,7 +10,7 @@ export function curlCommand(page, ask, hasKey) {
     const [file] = ask.files;
     lines.push(`-H ${quoted(`Content-Type: ${contentTypeOf(file)}`)}`, `--data-binary ${quoted(`@${file.name}`)}`);
   } else {
-    for (const file of ask.files) lines.push(`-F ${quoted(`image=@"${file.name}"`)}`);
+    for (const file of ask.files) lines.push(`-F ${quoted(`image=@"${file.name.replaceAll(/["\\]/g, "\\$&")}"`)}`);
   }
   return lines.join(" \\\n  ");
 }
