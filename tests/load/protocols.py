@@ -1,9 +1,11 @@
 """One server asked in turns for the same picture: as JPEG, as pixels over /v2, and as pixels over gRPC.
 
     python -m tests.load.protocols
-    python -m tests.load.protocols --requests 4000 --rounds 7
+    python -m tests.load.protocols --repository DIR --model mobilenetv3-small
 
-Clients are Triton's own, in threads of this process. A round asks every way once; ratios are taken round by round.
+Without a repository a fake backend answers, which costs nothing. A model of a repository must be a classifier of
+224x224 pixels; `python -m tests.load.peers` publishes one below .saccade/peers/subjects. Clients are Triton's own, in
+threads of this process. A round asks every way once; ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -41,17 +43,17 @@ def publish_model(root: Path) -> None:
     publish(root, manifest.model_copy(update={"preprocess": preprocess, "input": input_tensor(preprocess)}))
 
 
-def triton_asks(module: Any, address: str) -> Ask:
+def triton_asks(module: Any, address: str, model: str, tensor: str) -> Ask:
     client = module.InferenceServerClient(address)
-    given = module.InferInput("images", [1, SIDE, SIDE, 3], "UINT8")
+    given = module.InferInput(tensor, [1, SIDE, SIDE, 3], "UINT8")
     given.set_data_from_numpy(np.zeros((1, SIDE, SIDE, 3), np.uint8))
     outputs = [module.InferRequestedOutput(name) for name in ("scores", "class_ids")]
-    return lambda: client.infer("classifier", [given], outputs=outputs)
+    return lambda: client.infer(model, [given], outputs=outputs)
 
 
-def jpeg_asks(base_url: str) -> Ask:
+def jpeg_asks(base_url: str, model: str) -> Ask:
     client, jpeg = httpx.Client(base_url=base_url), scene_jpeg(SIDE, SIDE)
-    return lambda: client.post("/v1/models/classifier/predict", content=jpeg).raise_for_status()
+    return lambda: client.post(f"/v1/models/{model}/predict", content=jpeg).raise_for_status()
 
 
 def asked(make: Callable[[], Ask], requests: int, process: psutil.Process) -> tuple[float, float]:
@@ -76,12 +78,13 @@ def asked(make: Callable[[], Ask], requests: int, process: psutil.Process) -> tu
     return requests / (time.perf_counter() - start_s), 1000 * cpu_s / requests
 
 
-def measure(server: Server, grpc_port: int, requests: int, rounds: int) -> None:
+def measure(server: Server, grpc_port: int, model: str, requests: int, rounds: int) -> None:
+    tensor = server.client.get(f"/v2/models/{model}").json()["inputs"][0]["name"]
     host = f"127.0.0.1:{server.port}"
     ways: dict[str, Callable[[], Ask]] = {
-        "JPEG": lambda: jpeg_asks(server.base_url),
-        "v2": lambda: triton_asks(tritonclient.http, host),
-        "gRPC": lambda: triton_asks(tritonclient.grpc, f"127.0.0.1:{grpc_port}"),
+        "JPEG": lambda: jpeg_asks(server.base_url, model),
+        "v2": lambda: triton_asks(tritonclient.http, host, model, tensor),
+        "gRPC": lambda: triton_asks(tritonclient.grpc, f"127.0.0.1:{grpc_port}", model, tensor),
     }
     (process,) = server.api_processes()
     rows = [{name: asked(make, requests, process) for name, make in ways.items()} for _ in range(rounds)]
@@ -89,20 +92,26 @@ def measure(server: Server, grpc_port: int, requests: int, rounds: int) -> None:
         rate, cpu_ms = (statistics.median(row[name][index] for row in rows) for index in (0, 1))
         print(f"{name:>5}: {rate:6.0f} requests/s, {cpu_ms:.2f} ms CPU")
     for name, other in (("v2", "JPEG"), ("gRPC", "v2")):
-        rate, cpu = (statistics.median(row[name][index] / row[other][index] for row in rows) for index in (0, 1))
-        print(f"{name} against {other}: rate {rate:.2f}, CPU {cpu:.2f}")
+        rates, cpus = (sorted(row[name][index] / row[other][index] for row in rows) for index in (0, 1))
+        rate, cpu = statistics.median(rates), statistics.median(cpus)
+        print(f"{name} against {other}: rate {rate:.2f} ({rates[0]:.2f} to {rates[-1]:.2f}), CPU {cpu:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The same picture by every protocol, in turns.")
     parser.add_argument("--requests", type=int, default=2000, help="per way and round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repository", type=Path)
+    parser.add_argument("--model", default="classifier")
     given = parser.parse_args()
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
-        publish_model(Path(name) / "repository")
-        with running_server(Path(name) / "repository", Path(name), grpc_port=port) as server:
-            measure(server, port, given.requests, given.rounds)
+        root = given.repository or Path(name) / "repository"
+        if given.repository is None:
+            publish_model(root)
+        options = {} if given.repository is None else {"backend": "onnxruntime", "allow_unjudged": "true"}
+        with running_server(root, Path(name), grpc_port=port, **options) as server:
+            measure(server, port, given.model, given.requests, given.rounds)
 
 
 if __name__ == "__main__":

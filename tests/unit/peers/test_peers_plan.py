@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from saccade.export.recipe import load_recipe
 from tests.load.peers.__main__ import announcement
 from tests.load.peers.plan import LIMIT, Load, Place, Visit, expected_s, longest_s, open_visits, visits
 from tests.load.peers.rows import ReportRefused, Rows, settings_of
 from tests.load.peers.servers import SERVERS, Server
-from tests.load.peers.subjects import SUBJECTS
+from tests.load.peers.subjects import RECIPES, SUBJECTS, Subject
 
 LOAD = Load(seconds=10.0, factors=(0.5, 2.0))
 CALL = {"commit": "abc"}
@@ -118,3 +119,8 @@ def test_more_rates_may_join_a_report(tmp_path: Path) -> None:
     more = rows_in(tmp_path, Load(factors=(1.0,)))
 
     assert more.document["settings"]["factors"] == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_recipes_of_the_subjects_are_read(subject: Subject) -> None:
+    assert load_recipe(RECIPES / f"{subject.name}.yaml").recipe.model == subject.name
