@@ -54,7 +54,8 @@ A version's life
    again until nothing is left to do. A catalog goes to the API processes whenever it has changed.
 5. `api/catalog.py` applies it: requests go to the stable version, or a canary (`api/canary.py`). On demand,
    `api/cold_starts.py` holds requests while their version is loaded. `api/fallback.py` says when cheaper variants
-   answer. Once no process uses an older catalog, what has left it is unloaded.
+   answer. Once no process uses an older catalog, what has left it is unloaded, `worker/freed_memory.py` returns its
+   memory, and its metrics go some versions later (`ipc/metric_files.py`).
 6. An automatic rollout is judged by `supervisor/rollout/decide.py`, from what API processes count (`api/tallies.py`);
    `supervisor/rollout/controller.py` writes the next document, and step 1 comes again.
 

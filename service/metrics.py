@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 
 from prometheus_client import (
@@ -18,7 +18,6 @@ from prometheus_client import (
     Histogram,
     Summary,
     generate_latest,
-    values,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -28,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from saccade.service.core import Outcome, VersionState
 from saccade.service.ipc.messages import Catalog, ProcessUse
+from saccade.service.ipc.metric_files import metric_files
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 STAGES = ("decode", "queue", "infer", "postprocess", "encode")
@@ -41,6 +41,8 @@ SHED_REASONS = ("slots", "wait", "key", "uploads", "deadline", "draining", "not_
 # A small network takes 0.5 ms for one image; the default deadline is 10 s.
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+_VERSION_LABELS = ("version", "stable", "candidate")
+_KEPT_VERSIONS = 8  # whose series outlive them at least, so that the next scrape has their last requests
 
 
 class Metrics:
@@ -48,9 +50,11 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, version: str = "") -> None:
         """`version` is that of the program, for a process that is scraped."""
-        _write_quickly()
+        directory = os.environ.get(MULTIPROCESS_DIR)
+        self._files = None if directory is None else metric_files(Path(directory))
         self._version = version
         self._registry = registry
+        self._left: dict[tuple[str, str], None] = {}  # versions that are gone, the latest last
         self.processes: tuple[ProcessUse, ...] = ()  # as the supervisor said last
         self.requests_total = Counter(
             "saccade_requests_total",
@@ -155,6 +159,42 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._by_version = (
+            self.requests_total,
+            self.request_duration_seconds,
+            self.stage_duration_seconds,
+            self.decoded_images_total,
+            self.nonfinite_total,
+            self.batch_size,
+            self.answers_by_variant_total,
+            self.shadows_total,
+            self.shadow_agreement_ratio,
+        )
+
+    def version_came(self, model: str, version: str) -> None:
+        """Keeps the series of a version while it is there."""
+        self._left.pop((model, version), None)
+
+    def version_left(self, model: str, version: str) -> None:
+        """Lets the series of versions go, several at once, when as many others have left after them."""
+        self._left[model, version] = None
+        if len(self._left) == 2 * _KEPT_VERSIONS:
+            oldest = {*[*self._left][:_KEPT_VERSIONS]}
+            self._left = {left: None for left in self._left if left not in oldest}
+            self._forget(oldest)
+
+    def _forget(self, versions: Set[tuple[str, str]]) -> None:
+        def is_gone(labels: Mapping[str, str]) -> bool:
+            model = labels.get("model", "")
+            return any((model, labels.get(name, "")) in versions for name in _VERSION_LABELS)
+
+        for metric in self._by_version:
+            found = [sample.labels for family in metric.collect() for sample in family.samples]
+            gone = {tuple(value for name, value in each.items() if name != "le") for each in found if is_gone(each)}
+            for values in gone:
+                metric.remove(*values)
+        if self._files is not None:
+            self._files.drop(is_gone)
 
     def count_traces(self, recorded: int, left_out: int) -> None:
         """Counts requests that had their chance to be traced."""
@@ -185,6 +225,7 @@ class VersionMetrics:
     """The metrics of one model version with their labels looked up once, since `labels()` costs more than observing."""
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        metrics.version_came(model, version)
         self.duration = metrics.request_duration_seconds.labels(model, version)
         self.stages = {stage: metrics.stage_duration_seconds.labels(model, version, stage) for stage in STAGES}
         self.decoded = {name: metrics.decoded_images_total.labels(model, version, name) for name in DECODERS}
@@ -329,24 +370,6 @@ class _CatalogCollector(Collector):
             generation,
             refused,
         )
-
-
-def _write_quickly() -> None:
-    """Has counters and histograms written without the library's look for a fork and its lock at every update.
-
-    No process of ours forks, and each value is updated by one thread. A request updates fifteen.
-    """
-    if MULTIPROCESS_DIR not in os.environ:
-        return
-    pid = os.getpid()
-    checked = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]  # untyped upstream
-
-    class Value(checked):  # type: ignore[misc,valid-type]  # a class that is made by a function
-        def inc(self, amount: float) -> None:
-            self._value += amount
-            self._file.write_value(self._key, self._value, 0.0)
-
-    values.ValueClass = Value
 
 
 def mark_process_dead(pid: int, metrics_dir: Path) -> None:

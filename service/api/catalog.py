@@ -36,6 +36,7 @@ from saccade.service.ipc.messages import (
 )
 from saccade.service.ipc.tensor_slots import SlotLayout, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
+from saccade.service.vision.parameters import GivenParameters, Parameters
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class ServingTarget:
     usage: VersionUsage = field(default_factory=VersionUsage)
     tally: Tally = field(default_factory=Tally)
     objective_s: float = 0.0  # of requests without a deadline, by the model's document; 0: the server's objective
+    parameters: dict[GivenParameters, Parameters] = field(default_factory=dict)  # checked already; they leave with it
 
     def instances_of(self, variant: str | None) -> tuple[InstanceStatus, ...]:
         """Returns the instances of a variant, or all for None. Raises BadParameter when the variant is not loaded."""
@@ -167,7 +169,10 @@ class ServingCatalog:
             self._changed = None
 
     def _forget(self, present: Set[VersionKey]) -> None:
-        self._usages = {key: usage for key, usage in self._usages.items() if key in present or usage.in_flight}
+        left = [key for key, usage in self._usages.items() if key not in present and not usage.in_flight]
+        for key in left:
+            del self._usages[key]
+            self._metrics.version_left(key.model, str(key.version))
         self._asked = {key: generation for key, generation in self._asked.items() if key in present}
         self._tallies = {key: tally for key, tally in self._tallies.items() if key in present}
 

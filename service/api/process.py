@@ -156,6 +156,8 @@ class ApiProcess:
                 for status in catalog.versions
                 if (manifest := await self._manifest(status)) is not None
             }
+            present = {_digest_at(status) for status in catalog.versions}
+            self._manifests = {known: each for known, each in self._manifests.items() if known in present}
             self._api.catalog.apply(catalog, manifests)
             self._informed.set()
 
@@ -193,7 +195,7 @@ class ApiProcess:
 
     async def _manifest(self, status: messages.VersionStatus) -> Manifest | None:
         """Reads the manifest that the supervisor verified; None when it is unreadable or has changed since."""
-        known = (status.version_dir, status.manifest_sha256)
+        known = _digest_at(status)
         if status.manifest_sha256 and known not in self._manifests:
             try:
                 manifest, sha256 = await asyncio.to_thread(read_manifest, Path(status.version_dir))
@@ -205,6 +207,10 @@ class ApiProcess:
                 return None
             self._manifests[known] = manifest
         return self._manifests.get(known)
+
+
+def _digest_at(status: messages.VersionStatus) -> tuple[str, str]:
+    return status.version_dir, status.manifest_sha256
 
 
 async def _main(control_descriptor: int, port: int) -> None:

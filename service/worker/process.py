@@ -35,6 +35,7 @@ from saccade.service.metrics import Metrics
 from saccade.service.settings import Settings
 from saccade.service.worker.device_facts import device_facts
 from saccade.service.worker.device_loop import DeviceLoop
+from saccade.service.worker.freed_memory import return_freed_memory
 from saccade.service.worker.instances import Finished, Work
 from saccade.service.worker.jpegs import WorkerJpegs
 from saccade.service.worker.loading import load_instance
@@ -111,7 +112,8 @@ class Worker:
         self._socket_path = socket_path
         self._loop = asyncio.get_running_loop()
         self._metrics = Metrics(CollectorRegistry())
-        self._names: dict[int, tuple[str, str]] = {}
+        self._names: dict[int, tuple[str, str]] = {}  # model and version of each loaded instance
+        self._models: set[str] = set()  # all that were ever loaded, so that the depth of an unloaded one returns to 0
         self._loader = ThreadPoolExecutor(1, "loader")
         self._jpegs = WorkerJpegs(settings)
         self._device_loop = DeviceLoop(
@@ -230,7 +232,9 @@ class Worker:
             log.exception("load_failed", **key)
             report(VersionState.FAILED, f"unexpected {type(error).__name__} while loading; see the worker's log")
             return
-        self._names[message.instance_id] = (message.model, str(message.version))
+        self._names[message.instance_id] = names = (message.model, str(message.version))
+        self._models.add(message.model)
+        self._metrics.version_came(*names)
         weight = self._settings.shares.get(message.model, 1.0)
         self._device_loop.add(message.instance_id, instance, message.model, weight)
         report(
@@ -239,6 +243,11 @@ class Worker:
 
     def _unload(self, message: messages.Unload) -> None:
         self._device_loop.remove(message.instance_id)
+        names = self._names.pop(message.instance_id)
+        if names not in self._names.values():
+            with self._device_loop.exclusive(message.instance_id):  # the device's thread counts batches
+                self._metrics.version_left(*names)
+        return_freed_memory()
         self._loop.call_soon_threadsafe(self._control.send, messages.Unloaded(message.instance_id))
 
     def _observe_batch(self, instance_id: int, batch_size: int) -> None:
@@ -247,10 +256,11 @@ class Worker:
     async def _publish_depths(self) -> None:
         objective_s = (self._settings.objective_ms or self._settings.default_deadline_ms) / 1000
         while True:
-            # All models that were ever loaded are shown, so that the depth of an unloaded one returns to 0.
-            depth_by_model = {model: (0, 0.0) for model, _ in list(self._names.values())}
+            depth_by_model = {model: (0, 0.0) for model in list(self._models)}
             for instance_id, backlog in self._device_loop.backlogs().items():
-                model = self._names[instance_id][0]
+                if (names := self._names.get(instance_id)) is None:  # it is being unloaded
+                    continue
+                model = names[0]
                 depth, wait_s = depth_by_model[model]
                 depth_by_model[model] = (depth + backlog.waiting, max(wait_s, backlog.wait_s))
             for model, (depth, wait_s) in depth_by_model.items():

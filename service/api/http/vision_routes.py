@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -145,7 +144,6 @@ class PredictEndpoint:
         self._budget = budget
         self._key_limits = key_limits
         self._refusals = refusals
-        self._complete = lru_cache(_KEPT_PARAMETERS)(self._checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s, lag_s = time.perf_counter(), self._lag.lag_s()
@@ -257,8 +255,13 @@ class PredictEndpoint:
     async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
         await _send_problem(send, error, request_id, must_close)
 
-    def _checked(self, given: GivenParameters, target: ServingTarget) -> Parameters:
-        return complete(given, target.manifest, self._limits.deadline)
+    def _complete(self, given: GivenParameters, target: ServingTarget) -> Parameters:
+        known = target.parameters
+        if given not in known:
+            if len(known) >= _KEPT_PARAMETERS:
+                known.clear()
+            known[given] = complete(given, target.manifest, self._limits.deadline)
+        return known[given]
 
     async def _resolve(self, scope: Scope, query: GivenParameters, routing_key: bytes) -> tuple[ServingTarget, float]:
         """The version that answers, and the seconds it took to load it."""
