@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,11 @@ STABLE = "stable"  # the label of the version that answers by default
 class VersionKey:
     model: str
     version: int
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of an event in the log that is about this version."""
+        return {"model": self.model, "version": self.version}
 
 
 class StageTimes(msgspec.Struct, frozen=True):

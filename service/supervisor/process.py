@@ -27,7 +27,7 @@ from saccade.service.supervisor.api_processes import ApiEvents, ApiSupervision
 from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, WorkerEnd
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.process_figures import ProcessFigures
-from saccade.service.supervisor.reconciler import Reconciler, ReconcilerEvents
+from saccade.service.supervisor.reconciler import Reconciler
 from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
 
@@ -54,7 +54,8 @@ class Supervisor:
         self._reconciler = Reconciler(
             settings,
             signatures,
-            ReconcilerEvents(self._send_catalog, lambda: min(self._acknowledged.values(), default=None)),
+            self._send_catalog,
+            lambda: min(self._acknowledged.values(), default=None),
         )
         self._quarantines = self._reconciler.quarantines
         limit_s = self._quarantines.first_run_limit_s

@@ -61,7 +61,7 @@ class Quarantines:
         if end.is_from_outside and not is_loading:
             return
         kill = Kill(time.monotonic(), is_loading, end.is_hang)
-        log.error("worker_killed", **_fields(key), device=device, loading=is_loading, hang=end.is_hang)
+        log.error("worker_killed", **key.fields, device=device, loading=is_loading, hang=end.is_hang)
         kills = [*self._kills.get(key, []), kill][-_MOST_KILLS:]
         self._kills[key] = kills
         self._quarantine(key, reason_of_kills(kills, kill.at_s, is_on_trial=self._is_on_trial(key, kill.at_s)))
@@ -107,7 +107,7 @@ class Quarantines:
         if not reason or version is None or version.quarantine is not None:
             return
         document = self._ruling(key.model).document
-        log.error("version_quarantined", **_fields(key), reason=reason)
+        log.error("version_quarantined", **key.fields, reason=reason)
         self._observed.quarantined(key, Quarantine(reason, document.generation if document else 0))
         self._changed()
 
@@ -118,7 +118,7 @@ class Quarantines:
             if version.quarantine is None or document is None:
                 continue
             if document.generation > version.quarantine.generation and key.version in document.named:
-                log.info("version_released", **_fields(key), generation=document.generation)
+                log.info("version_released", **key.fields, generation=document.generation)
                 self.forget(key)
 
     def policies(self) -> dict[str, ServingPolicy]:
@@ -153,7 +153,3 @@ class Quarantines:
 
     def _ruling(self, model: str) -> Ruling:
         return self._watch.rulings.get(model, Ruling())
-
-
-def _fields(key: VersionKey) -> dict[str, str | int]:
-    return {"model": key.model, "version": key.version}

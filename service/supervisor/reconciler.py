@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -48,18 +47,22 @@ _DIRECTORY_GONE = "its directory was removed; it stays loaded because SACCADE_SE
 _REPOSITORY_EMPTY = "the repository was found empty, so what is loaded stays; another version must appear to replace it"
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcilerEvents:
-    send: Callable[[messages.Catalog], None]  # sends a catalog to every API process
-    acknowledged: Callable[[], int | None]  # the oldest generation that an API process uses; None without processes
-
-
 class Reconciler:
     """What is loaded where; only the supervisor's event loop may call it."""
 
-    def __init__(self, settings: Settings, signatures: SignaturePolicy, events: ReconcilerEvents) -> None:
-        """Raises SettingsError when the secret of the plan store cannot be read."""
-        self._events = events
+    def __init__(
+        self,
+        settings: Settings,
+        signatures: SignaturePolicy,
+        send: Callable[[messages.Catalog], None],
+        acknowledged: Callable[[], int | None],
+    ) -> None:
+        """`send` sends a catalog to every API process; `acknowledged` returns the oldest generation that one uses.
+
+        Raises SettingsError when the secret of the plan store cannot be read.
+        """
+        self._send = send
+        self._acknowledged = acknowledged
         self._changed = asyncio.Event()
         self.observed = Observed()
         self.plans = Plans(settings, self.wake)
@@ -118,7 +121,7 @@ class Reconciler:
         if reported is None:
             return
         slot, state = reported
-        fields = {**_fields(slot.key), "variant": slot.spec.variant, "device": slot.device}
+        fields = {**slot.key.fields, "variant": slot.spec.variant, "device": slot.device}
         if isinstance(state, Ready):
             log.info("version_ready", **fields, provider=state.provider, seconds=round(report.seconds, 2))
             self._ready_models.add(slot.key.model)
@@ -130,7 +133,7 @@ class Reconciler:
     def desire(self, key: VersionKey) -> None:
         """Notes that requests wait for a version."""
         if self.observed.woken(key):
-            log.info("version_wanted", **_fields(key))
+            log.info("version_wanted", **key.fields)
             self.wake()
 
     # One turn
@@ -148,7 +151,7 @@ class Reconciler:
             self._act_on_versions(wanted)
             generation = self.catalog.generation
             is_open = [name for name, device in self._devices.items() if device.is_open]
-            acknowledged = self._events.acknowledged()
+            acknowledged = self._acknowledged()
             oldest = generation if acknowledged is None else acknowledged
             for command in commands(wanted.instances, self.observed.instances, is_open, generation + 1, oldest):
                 self._act(command)
@@ -160,12 +163,12 @@ class Reconciler:
         instances = instances_by_version(self.observed.instances)
         for key in wanted.leaving:
             if any(isinstance(state, Ready) for state in instances.get(key, {}).values()):
-                log.info("version_unloading", **_fields(key))
+                log.info("version_unloading", **key.fields)
         for key in wanted.evicted:
-            log.info("version_evicted", **_fields(key))
+            log.info("version_evicted", **key.fields)
             self.observed.evicted(key)
         for slot in wanted.released:
-            log.warning("rung_gave_way", **_fields(slot.key), variant=slot.spec.variant, device=slot.device)
+            log.warning("rung_gave_way", **slot.key.fields, variant=slot.spec.variant, device=slot.device)
         for key in wanted.forget:
             self.quarantines.forget(key)
         for found in wanted.verify:
@@ -242,7 +245,7 @@ class Reconciler:
         )
         if catalog != self.catalog:
             self.catalog = _next(catalog)
-            self._events.send(self.catalog)
+            self._send(self.catalog)
 
     def _newcomers(self) -> tuple[str, ...]:
         """Returns the models for whose first load nobody needs to wait, because the server was ready before."""
@@ -262,12 +265,8 @@ def _next(catalog: messages.Catalog) -> messages.Catalog:
     return msgspec.structs.replace(catalog, generation=catalog.generation + 1)
 
 
-def _fields(key: VersionKey) -> dict[str, Any]:
-    return {"model": key.model, "version": key.version}
-
-
 def _log_no_room(slot: Slot, state: NoRoom) -> None:
-    fields = {**_fields(slot.key), "device": slot.device, "reason": state.reason}
+    fields = {**slot.key.fields, "device": slot.device, "reason": state.reason}
     if slot.level:  # the version serves without it
         log.warning("rung_has_no_room", **fields, variant=slot.spec.variant)
     else:

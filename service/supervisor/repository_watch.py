@@ -103,13 +103,13 @@ class RepositoryWatch:
         try:
             return await self._verified(found)
         except RepositoryError as error:
-            log.error("version_refused", model=found.key.model, version=found.key.version, reason=str(error))
+            log.error("version_refused", **found.key.fields, reason=str(error))
             return Refused(str(error))
 
     async def _verified(self, found: FoundVersion) -> Verified:
         """Raises RepositoryError with the reason why the version must not be served."""
         key, settings = found.key, self._settings
-        fields = {"model": key.model, "version": key.version}
+        fields = key.fields
         version = await asyncio.to_thread(verify_version, found.path, self._signatures)
         ensure_judged(version.manifest, allow_unjudged=settings.allow_unjudged)
         ensure_fits_slot(version.manifest, settings)
@@ -149,7 +149,7 @@ class RepositoryWatch:
             return
         if self._observed.noticed(key, f"{_REPLACED} ({reason})" if reason else ""):
             if reason:
-                log.error("version_replaced", model=key.model, version=key.version, reason=reason)
+                log.error("version_replaced", **key.fields, reason=reason)
             self._changed()
 
     def _loaded(self, found: FoundVersion) -> VerifiedVersion | None:

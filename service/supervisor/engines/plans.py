@@ -144,7 +144,7 @@ class Plans:
         if self._places.get((key, device)) is not place:  # it was dropped meanwhile
             return
         decision: PlanDecision | str
-        fields = {"model": key.model, "version": key.version, "device": device}
+        fields = {**key.fields, "device": device}
         try:
             decision = decide(self._situation(device, place, facts, view))
         except RepositoryError as error:
@@ -185,7 +185,7 @@ class Plans:
 
     async def _build(self, key: VersionKey, device: str, place: _Place, missing: MissingPlan) -> None:
         variant = missing.variant
-        fields = {"model": key.model, "version": key.version, "variant": variant, "device": device}
+        fields = {**key.fields, "variant": variant, "device": device}
         log.info("engine_building", **fields, plan=missing.key.place)
         self._show(place, EngineStatus(device, variant, "building", plan=missing.key.place))
 
