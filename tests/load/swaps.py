@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -125,16 +126,26 @@ def p99_ms(requests: Sequence[Seen]) -> float:
     return ordered[int(0.99 * (len(ordered) - 1))]
 
 
-def resident_mib(server: Server) -> float:
-    return sum(child.memory_full_info().pss for child in server.family()) / _MIB
+def resident_mib(server: Server) -> dict[str, float]:
+    """The memory of HTTP processes and workers; what several share is divided among them."""
+    kinds = {"HTTP": server.api_processes(), "worker": server.children("saccade.service.worker.process")}
+    return {kind: sum(each.memory_full_info().pss for each in found) / _MIB for kind, found in kinds.items()}
+
+
+def fill(server: Server, model: str) -> None:
+    """Sends as many requests at once as ever come: memory that a busy moment takes is no memory of a swap."""
+    picture = scene_jpeg(640, 480)
+    with ThreadPoolExecutor(_CONNECTIONS) as clients:
+        list(clients.map(lambda _: server.predict(model, picture), range(10 * _CONNECTIONS)))
 
 
 def swapped(server: Server, source: Path, repository: Path, swaps: int, rest_s: float, rate: float, work: Path) -> bool:
     """Publishes one version after the other; returns whether the limits are kept."""
     manifest, _ = read_manifest(source)
     model = manifest.model
-    memory: list[float] = []
+    memory: list[dict[str, float]] = []
     windows: list[tuple[float, float]] = []
+    fill(server, model)
     with steady_requests(server, model, rate, work) as ended:
         time.sleep(rest_s)
         for version in range(2, 2 + swaps):
@@ -148,13 +159,18 @@ def swapped(server: Server, source: Path, repository: Path, swaps: int, rest_s: 
     around = [each for each in requests if any(start <= each.due_s <= end for start, end in windows)]
     others = [each for each in requests if not any(start <= each.due_s <= end for start, end in windows)]
     failed = sum(each.status != 200 for each in requests)
-    slower, grown = p99_ms(around) / p99_ms(others), memory[-1] / memory[0]
+    slower = p99_ms(around) / p99_ms(others)
+    before, after = (sum(each.values()) for each in (memory[0], memory[-1]))
+    grown, parts = (
+        after / before,
+        ", ".join(f"{kind} {memory[0][kind]:.0f} to {memory[-1][kind]:.0f}" for kind in memory[0]),
+    )
     seconds = [end - start - _AFTER_S for start, end in windows]
     print(
         f"{swaps} swaps, {len(requests)} requests at {rate:g}/s: {failed} failed; p99 {p99_ms(around):.1f} ms around a "
         f"switch, {p99_ms(others):.1f} ms else ({slower:.2f}, at most {MOST_P99}); a version answers "
-        f"{median(seconds):.2f} s after it appeared; memory {memory[0]:.0f} MiB after the first swap, "
-        f"{memory[-1]:.0f} after the last ({grown:.3f}, at most {MOST_MEMORY})",
+        f"{median(seconds):.2f} s after it appeared; memory {before:.0f} MiB after the first swap, "
+        f"{after:.0f} after the last ({grown:.3f}, at most {MOST_MEMORY}; {parts})",
         flush=True,
     )
     return failed == 0 and slower <= MOST_P99 and grown <= MOST_MEMORY
