@@ -23,7 +23,7 @@ from tests.matrix.table import TABLE_NAME, markdown
 
 Told = Callable[[Entry, Row], None]
 _LOG_NAME = "log.txt"
-_KILL_WAIT_S = 10.0
+_KILL_WAIT_S = 120.0  # a starved process takes its time to give gigabytes back
 _PLACES = {entry.id: place for place, entry in enumerate(ENTRIES)}
 
 
