@@ -77,7 +77,7 @@ def compare(
         print_json(document)
     else:
         units = "labels" if loaded.recipe.task.multi_label else _UNITS[loaded.recipe.task.task]
-        print(*lines_of(found, units, share, loaded.recipe.task.max_detections), sep="\n")
+        print(*lines_of(found, units, share, loaded.recipe.task.max_detections or None), sep="\n")
     raise SystemExit(0 if share >= least else 1)
 
 

@@ -35,7 +35,8 @@ def status(directory: Path) -> VersionStatus:
 
 def versions_in_memory() -> list[int]:
     gc.collect()
-    return sorted(each.version for each in gc.get_objects() if isinstance(each, Manifest) and each.model == MODEL)
+    manifests = [each for each in gc.get_objects() if type(each) is Manifest]  # `isinstance` would ask proxies
+    return sorted(each.version for each in manifests if each.model == MODEL)
 
 
 async def swap(repository: Path, versions: int) -> None:
