@@ -74,6 +74,8 @@ class SourceFacts:
     # fit: crop: the share of the shortest edge that the cut keeps, for a recipe that changes width and height only.
     crop_share: float | None = None
     quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
+    # Its graph ends in class numbers, which may count from 1: then the label of 0 stands for no class.
+    has_class_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)

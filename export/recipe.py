@@ -16,10 +16,10 @@ from pydantic_core import ErrorDetails
 
 from saccade.export.compression.spec import PruningSpec, SparsitySpec
 from saccade.export.data.image_split import Split
-from saccade.export.data.label_names import ensure_labels_differ
+from saccade.export.data.label_names import ensure_labels_differ, ensure_no_background_label
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
-from saccade.export.network import NetworkRequest
+from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
@@ -306,8 +306,8 @@ def load_recipe(path: Path) -> LoadedRecipe:
             if not _is_told(problem, problems)
         ]
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
-    if "labels" in document and isinstance(recipe.data, FolderData):
-        _ensure_labels_differ(path, recipe.labels)
+    if "labels" in document:
+        _ensure_labels_fit(path, recipe, facts)
     others = [variant for variant in recipe.variants if variant not in READY]
     if facts.quantized and others:
         raise RecipeError(
@@ -318,10 +318,13 @@ def load_recipe(path: Path) -> LoadedRecipe:
     return LoadedRecipe(path=path.resolve(), recipe=recipe, sha256=digest, quantized=facts.quantized, given=path)
 
 
-def _ensure_labels_differ(path: Path, labels: Sequence[str]) -> None:
-    """Raises RecipeError for repeated labels; only a library's labels may repeat, as ImageNet's two cranes do."""
+def _ensure_labels_fit(path: Path, recipe: Recipe, facts: SourceFacts) -> None:
+    """Raises RecipeError for repeated labels, as only a library's may be, and for one that the network cannot have."""
     try:
-        ensure_labels_differ(labels)
+        if isinstance(recipe.data, FolderData):
+            ensure_labels_differ(recipe.labels)
+        if recipe.source.kind == "onnx" and not facts.has_class_ids:
+            ensure_no_background_label(recipe.task.task, recipe.labels)
     except DataRefused as error:
         raise RecipeError(f"{path}: {error}") from error
 

@@ -187,7 +187,7 @@ def _lines(found: Recognition, given: FileWords) -> dict[str, str]:
     lines: dict[str, str] = {}
     outputs = [each for each in found.findings if each.word.startswith("outputs.") and each.origin != "said"]
     if outputs:
-        needs_names = any(each.word == "outputs.names" for each in outputs) or given.outputs.names is not None
+        needs_names = any(each.word == "outputs.names" for each in found.findings) or given.outputs.names is not None
         words = found.words.outputs.model_dump(exclude_none=True, exclude=None if needs_names else {"names"})
         if isinstance(found.words.outputs.suppression, SuppressionWords):
             words["suppression"] = found.words.outputs.suppression.model_dump()

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from saccade.export.errors import DataRefused
+from saccade.models.contract.specs import Task
 
 _MOST_NAMES = 6
+_NOTHING = ("background", "bg", "none", "noobject", "nothing")  # as plain names
 
 
 def plain_name(name: str) -> str:
@@ -60,6 +62,19 @@ def ensure_labels_differ(labels: Sequence[str]) -> None:
         raise DataRefused(
             f"labels {first} and {second} are {labels[first]!r} and {labels[second]!r}: give each its own name"
         )
+
+
+def ensure_no_background_label(task: Task, labels: Sequence[str]) -> None:
+    """Raises DataRefused for a detector whose first or last label is no thing that it could find."""
+    if task not in (Task.DETECT, Task.INSTANCES):
+        return
+    for number in (0, len(labels) - 1):
+        if plain_name(labels[number]) in _NOTHING:
+            raise DataRefused(
+                f"labels.{number} is {labels[number]!r}, which no detector answers: leave it out of `labels`. A "
+                "network that has a column of scores for it is not served as it is: export it with its softmax and "
+                "without that column. Only `outputs: {layout: detr}` takes one away, which must be the last column"
+            )
 
 
 def _ids_of(labels: Sequence[str], key: Callable[[str], str]) -> dict[str, list[int]]:

@@ -13,7 +13,7 @@ _LARGEST_ANGLE = 7.0  # radians, a turn and some
 _INSIDE = 0.9  # correlation of keypoints with the centres of their boxes
 _BEYOND = 1.1  # of the picture; corners that reach further are of its other side
 _FEWEST = 20  # rows that show a correlation
-_LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
+LARGEST_SCORE = 30.0  # raw scores stay below it, and positions in pixels do not
 
 
 def is_end2end(values: NDArray[Any] | None, *, is_declared: bool = False) -> bool:
@@ -55,7 +55,7 @@ def holds_positions(scores: NDArray[Any]) -> bool:
         return False
     least, most = scores.min((0, 1)), scores.max((0, 1))
     is_share = (least >= 0.0) & (most <= 1.0)
-    return bool(is_share.any() and (np.abs(scores).max((0, 1)) > _LARGEST_SCORE).any())
+    return bool(is_share.any() and (np.abs(scores).max((0, 1)) > LARGEST_SCORE).any())
 
 
 def ends_in_angle(scores: NDArray[Any]) -> bool:

@@ -138,7 +138,7 @@ class QueryBoxes(nn.Module):
 
 
 class BoxDecoder(nn.Module):
-    """Decodes boxes with their scores, given in two or three tensors and in any order."""
+    """Decodes boxes with their scores, class ids and number of detections, given in two to four tensors."""
 
     def __init__(self, words: OutputWords, size: tuple[int, int]) -> None:
         super().__init__()
@@ -151,7 +151,12 @@ class BoxDecoder(nn.Module):
             return corners(rows[..., :4], self.words, self.size), rows[..., 4], class_ids.to(torch.int64)
         boxes, scores = corners(outputs[0], self.words, self.size), outputs[1]
         scores = torch.sigmoid(scores) if self.words.scores == "sigmoid" else scores
-        return (boxes, scores, outputs[2].to(torch.int64)) if len(outputs) == 3 else (boxes, scores)
+        if len(outputs) == 2:
+            return boxes, scores
+        if len(outputs) == 4:  # rows from the count on may hold anything
+            rows = torch.arange(scores.shape[1], device=scores.device)
+            scores = torch.where(rows < outputs[3].reshape(-1, 1), scores, torch.zeros((), dtype=scores.dtype))
+        return boxes, scores, outputs[2].to(torch.int64)
 
 
 def corners(boxes: Tensor, words: OutputWords, size: tuple[int, int]) -> Tensor:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.export.errors import SourceError
-from saccade.export.sources.onnx_box_values import AGREEING, are_unordered, are_whole, have_no_area, is_end2end
+from saccade.export.sources.onnx_box_values import AGREEING, are_unordered, have_no_area, is_end2end
 from saccade.export.sources.onnx_fits import (
     ANCHORS_PER_CELL,
     ASK,
     axes_origin,
+    centres_origin,
     count_from_cells,
     ensure_ids_are_labels,
     ensure_no_background,
@@ -23,6 +24,8 @@ from saccade.export.sources.onnx_fits import (
     grid_counts,
     origin_of_rows,
 )
+from saccade.export.sources.onnx_pairs import boxes_and_scores
+from saccade.export.sources.onnx_parts import parts_of
 from saccade.export.sources.onnx_queries import query_scores
 from saccade.export.sources.onnx_signs import FileSigns, Found, Origin, OutputSign
 from saccade.export.sources.onnx_ultralytics import ultralytics_layout
@@ -159,6 +162,8 @@ class _Reading:
             raise SourceError(
                 f"{self.signs.file} answers class {int(output.values[..., 5].max())}, and there are {classes} labels"
             )
+        if classes is None and output.values is not None:
+            classes = self._shown_classes(output.values[..., 5])
         # Rows of no box have the score 0, and their numbers show nothing.
         boxes = None if output.values is None else output.values[output.values[..., 4] > 0][None, :, :4]
         words = {
@@ -178,7 +183,7 @@ class _Reading:
         if self.given.names is None and {"logits", "pred_boxes"} <= by_name.keys():
             logits, boxes = by_name["logits"], by_name["pred_boxes"]
         elif len(self.outputs) == 2:
-            logits, boxes = self.outputs
+            boxes, logits = boxes_and_scores(self.signs, (self.outputs[0], self.outputs[1]), self.given, self.findings)
         else:
             raise SourceError(
                 f"{self.signs.file}: layout detr reads logits and boxes; write outputs.names of {self._listed()}"
@@ -203,14 +208,14 @@ class _Reading:
 
     def boxes(self) -> Detector:
         """Settles boxes with separate scores."""
-        boxes, scores, ids = self._parts()
-        ensure_same_rows(self.signs, self.outputs)
+        parts = parts_of(self.signs, self.outputs, self.given, self.findings)
+        boxes, scores, ids = parts.boxes, parts.scores, parts.ids
         if ids is not None:
             ensure_ids_are_labels(self.signs, ids, self.labels)
         columns = boxes.shape[1]
         if columns == 4 and self.given.scores is None:
-            ensure_no_background(self.signs, scores)
-        classes: int | None = self.labels
+            ensure_no_background(self.signs, scores, self.labels or self.hint)
+        classes: int | None = self._shown_classes(ids.values) if ids is not None else self.labels
         if columns == 4 and ids is None:
             classes = scores.shape[1]
             if self.labels not in (None, classes):
@@ -225,36 +230,17 @@ class _Reading:
             "units": self._units(None if values is None else values[..., :4]),
             "scores": self._scores(kind),
             "suppression": self.given.suppression or ("none" if is_finished else self._suppression("boxes")),
-            "names": tuple(each.tensor.name for each in (boxes, scores if columns == 4 else None, ids) if each),
+            "names": parts.names,
         }
         return self._detector(words, classes)
 
-    def _parts(self) -> tuple[OutputSign, OutputSign, OutputSign | None]:
-        """Boxes, scores (the boxes again where they hold them), class ids. Raises SourceError."""
-        ids = [each for each in self.outputs if len(each.shape) == 1 and "int" in each.tensor.type]
-        if not ids:
-            ids = self._float_ids()
-        flat = [each for each in self.outputs if len(each.shape) == 1 and each not in ids]
-        wide = [each for each in self.outputs if len(each.shape) == 2]
-        corners = [each for each in wide if each.shape[1] == 4]
-        joined = [each for each in wide if each.shape[1] == 5]
-        if len(ids) == len(joined) == 1 and len(self.outputs) == 2:
-            return joined[0], joined[0], ids[0]
-        if len(ids) == len(flat) == len(corners) == 1 and len(self.outputs) == 3:
-            return corners[0], flat[0], ids[0]
-        if len(wide) == len(self.outputs) == 2 and corners:
-            first = corners[0]  # of two outputs of four columns, boxes come first
-            return first, next(each for each in wide if each is not first), None
-        raise SourceError(
-            f"{self.signs.file}: layout boxes reads boxes (rows, 4) with scores (rows, classes), or with scores "
-            f"(rows,) and class ids (rows,), or (rows, 5) with class ids; found {self._listed()}. Write outputs.names"
-        )
-
-    def _float_ids(self) -> list[OutputSign]:
-        """The one row of whole numbers among those in float, beside scores that are not whole."""
-        flat = [(each, each.values) for each in self.outputs if len(each.shape) == 1 and each.values is not None]
-        whole = [each for each, values in flat if are_whole(values) and values.min(initial=0) >= -1]
-        return whole if len(whole) == 1 else []
+    def _shown_classes(self, ids: NDArray[Any] | None) -> int | None:
+        """Classes of rows with class ids: as many as the data shows, where the ids that were seen are among them."""
+        if self.labels is not None or self.hint is None or ids is None or not 0 <= ids.max(initial=0) < self.hint:
+            return self.labels
+        why = "as many as the data shows: the file does not say how many classes its numbers count"
+        self.findings.append(("classes", self.hint, "assumed", why))
+        return self.hint
 
     def _objectness(self, layout: Layout, output: OutputSign, width: int) -> tuple[bool, int]:
         """Whether the fifth number is objectness, and how many classes that leaves."""
@@ -313,6 +299,8 @@ class _Reading:
         elif np.mean((boxes[..., 2] >= 0) & (boxes[..., 3] >= 0)) >= AGREEING:
             origin = "found"
             found, why = "cxcywh", "by order and sign of the four numbers"
+            if self.signs.ultralytics is None and "detr" not in [value for _, value, *_ in self.findings]:
+                origin, why = centres_origin(self.signs, boxes, is_relative=self._reach(boxes) <= _RELATIVE)
         else:
             raise SourceError(
                 f"{self.signs.file}: its boxes are neither corners (x2 is left of x1) nor centres with sizes (some are "
@@ -361,8 +349,10 @@ class _Reading:
                 f"neither probabilities nor raw scores; {ASK}"
             )
         found = "probabilities" if is_unit else "sigmoid"
-        span = f"from {scores.min():.3g} to {scores.max():.3g}" if scores.size else "none"
-        self.findings.append(("outputs.scores", found, "found", f"values {span}"))
+        why = f"values from {scores.min():.3g} to {scores.max():.3g}" if scores.size else "values none"
+        is_open = not is_unit and scores.ndim == 3 and scores.shape[2] > 1
+        why += ", of which each is taken for itself; they do not show whether a softmax is meant" if is_open else ""
+        self.findings.append(("outputs.scores", found, "assumed" if is_open else "found", why))
         return found
 
     def _suppression(self, layout: Layout) -> SuppressionWords | Literal["none"]:

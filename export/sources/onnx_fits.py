@@ -55,6 +55,7 @@ _STRIDES = (
 _OFFSETS = 5.0  # cells; centres that are counted from their cells stay within it
 _LARGEST_SHARE = 1.5  # of the picture; sizes beyond it are no shares
 _FOLLOWING = 0.5  # correlation of centres with the cells that they belong to
+_NEARER = 0.8  # of one distance that another may have and be the smaller
 _END2END_ROWS = 1000
 
 
@@ -167,15 +168,60 @@ def ensure_one_kind_of_scores(signs: FileSigns, output: OutputSign, scores: NDAr
         )
 
 
-def ensure_no_background(signs: FileSigns, scores: OutputSign) -> None:
-    """Raises SourceError for scores whose rows sum to 1: one of the columns is no class but the background."""
+def ensure_no_background(signs: FileSigns, scores: OutputSign, classes: int | None) -> None:
+    """Raises SourceError where one of the columns is no class but the background.
+
+    Rows that sum to 1 show it, and raw scores of one column more than there are classes.
+    """
     values = scores.values
-    if values is not None and values.ndim == 3 and sum_to_one(values, 2):
+    if values is None or values.ndim != 3:
+        return
+    if sum_to_one(values, 2):
         raise SourceError(
             f"{signs.file}: every row of {scores} sums to 1, so one of its columns is the background, as SSD networks "
             "have it, and would be answered as a class; export the network without that column, or write "
             "`outputs: {layout: boxes, scores: probabilities}` if all are classes"
         )
+    columns = values.shape[2]
+    if values.size and values.min() < 0 and classes == columns - 1:
+        raise SourceError(
+            f"{signs.file}: {scores} holds raw scores in {columns} columns for {classes} classes, so one of them is "
+            "the background under a softmax that is still to come, as in SSD networks; export the network with its "
+            "softmax and without that column, or write `outputs: {layout: boxes, scores: sigmoid}` and "
+            f"{columns} `labels` if all are classes, or outputs: {{layout: detr, suppression: {{iou: 0.5}}}} if the "
+            "background is the last column"
+        )
+
+
+def centres_origin(signs: FileSigns, boxes: NDArray[Any], *, is_relative: bool) -> tuple[Origin, str]:
+    """How it is known that places with sizes are centres; boxes: (pictures, rows, 4), not negative sizes.
+
+    Raises SourceError for corners at the upper left with sizes, where the cells of the rows show it.
+    """
+    assumed = "by the signs of the four numbers, which do not show whether the first two are a centre or a corner"
+    size = signs.size
+    if size is None or boxes.shape[1] != grid_anchors(size, YOLOX_STRIDES):
+        return "assumed", assumed
+    cells, strides = yolox_grid(size)
+    places = (cells + np.float32(0.5)) * strides / (np.array(size, np.float32) if is_relative else np.float32(1.0))
+    far = [
+        float(np.abs(boxes[..., :2] + boxes[..., 2:] * shift - places).mean()) for shift in (0.0, 0.5)
+    ]  # of centres, and of corners moved by half a size
+    if far[1] < _NEARER * far[0] and _follow(boxes[..., :2], places):
+        raise SourceError(
+            f"{signs.file}: its boxes are x1 y1 and sizes, which is no form that is served; export corners or centres, "
+            "or write `outputs: {boxes: cxcywh}` if they are centres"
+        )
+    if far[0] < _NEARER * far[1] and _follow(boxes[..., :2], places):
+        return "found", "by the signs of the four numbers, and by the cells that the centres follow"
+    return "assumed", assumed
+
+
+def _follow(centres: NDArray[Any], places: NDArray[Any]) -> bool:
+    """centres: (pictures, rows, 2); places: (rows, 2)."""
+    mean = centres.mean(0)
+    likeness = [np.corrcoef(mean[:, axis], places[:, axis])[0, 1] for axis in range(2)]
+    return bool(min(likeness) >= _FOLLOWING)
 
 
 def axes_origin(signs: FileSigns, boxes: NDArray[Any], *, is_relative: bool) -> tuple[Origin, str]:

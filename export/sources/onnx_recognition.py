@@ -21,6 +21,7 @@ from saccade.export.sources.onnx_fits import (
     origin_of_rows,
 )
 from saccade.export.sources.onnx_masks import is_channels_last, is_map_of_ids, mask_spec, prototypes_of
+from saccade.export.sources.onnx_parts import ensure_not_tensorflow
 from saccade.export.sources.onnx_signs import FileSigns, Origin, OutputSign, task_of_shapes
 from saccade.export.sources.onnx_ultralytics import (
     ULTRALYTICS_TASKS,
@@ -101,6 +102,7 @@ def recognised(
     facts = signs.ultralytics
     if facts is not None:
         ensure_metadata_fits(signs, facts)
+    ensure_not_tensorflow(signs, outputs, given.outputs)
     try:
         settled = _task_of(signs, outputs, given.outputs, task, notes)
     except Unrecognised as error:

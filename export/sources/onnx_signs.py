@@ -150,6 +150,8 @@ def task_of_shapes(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> Task | 
         return Task.INSTANCES
     if set(ranks) == {3} and signs.size is not None and shapes[0] in _one_channel(*signs.size):
         return Task.SEGMENT  # and some their features; a detector's heat map is smaller than the picture
+    if sorted(ranks) in ([0, 1, 1, 2], [1, 1, 1, 2]) and any(shape in ((), (1,)) for shape in shapes):
+        return Task.DETECT  # boxes, scores and class ids behind suppression, and how many rows of them count
     is_boxes = ranks == [2] or (len(ranks) in (2, 3) and set(ranks) <= {1, 2} and 2 in ranks)
     return Task.DETECT if is_boxes else None
 

@@ -33,6 +33,7 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
         preprocess=found.preprocess,
         normalisation=found.normalisation,
         quantized=_quantized(signs),
+        has_class_ids=found.labels is None and found.words.outputs.layout in ("end2end", "boxes"),
     )
 
 

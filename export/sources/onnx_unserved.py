@@ -5,7 +5,6 @@ Only files whose task is told by shapes alone are looked at: a recipe that says 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from saccade.export.errors import SourceError
 from saccade.export.sources.onnx_box_values import sum_to_one
 from saccade.export.sources.onnx_masks import has_proportions, is_channels_last
+from saccade.export.sources.onnx_pairs import words_of
 from saccade.export.sources.onnx_signs import FileSigns, OutputSign
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task
 
@@ -78,7 +78,7 @@ def shows_classes(signs: FileSigns, output: OutputSign) -> bool:
 def _other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task) -> str:
     """Returns what the outputs are instead, as "depth per pixel: its name ..."; empty where nothing tells it."""
     first = outputs[0]
-    named = [_WORDS[word] for word in _words_of(first.tensor.name) if word in _WORDS]
+    named = [_WORDS[word] for word in words_of(first.tensor.name) if word in _WORDS]
     if named and (task is not Task.DETECT or len(outputs) == 1):
         return f"{named[0]}, as the name of {first} says"
     if first.values is None or first.values.dtype.kind != "f" or not first.values.size:
@@ -91,10 +91,6 @@ def _other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task: Task) -
         case Task.DETECT if len(outputs) == 1 and first.values.ndim == 3:
             return _instead_of_rows(signs, first, first.values)
     return ""
-
-
-def _words_of(name: str) -> list[str]:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[^a-zA-Z]+", " ", name).lower().split()
 
 
 def _instead_of_scores(signs: FileSigns, output: OutputSign, values: NDArray[Any]) -> str:

@@ -30,8 +30,9 @@ class OutputWords(Frozen):
     - yolox: (anchors, 4 + 1 + classes) whose boxes count from their grid cell, sizes as logarithms
     - end2end: (rows, 6): x1 y1 x2 y2 score class, suppressed already; mask coefficients may follow
     - detr: logits (queries, classes or classes + 1) and boxes (queries, 4)
-    - boxes: boxes (rows, 4) with scores (rows, classes); or with scores (rows,) and class ids (rows,); or boxes and
-      score in one (rows, 5) with class ids (rows,)
+    - boxes: boxes (rows, 4) with scores (rows, classes); or with scores (rows,) and class ids (rows,), to which the
+      number of detections (1,) may belong, beyond which rows hold nothing; or boxes and score in one (rows, 5) with
+      class ids (rows,)
 
     Layouts with one tensor of rows take mask prototypes (coefficients, h, w) as a second one: task segment-instances.
     """
