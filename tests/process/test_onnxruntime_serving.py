@@ -58,12 +58,17 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
+_MOST_STARTS = 5
+
+
 def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None:
     if core_count() == 1:
         pytest.skip("one core leaves nothing to choose")
-    events = []
+    events: list[dict[str, Any]] = []
     publish_graphs(tmp_path / "repository")
-    for start in ("first", "second"):
+    # A measurement that a busy machine cut short is not kept, and the next start measures again.
+    while len(events) < _MOST_STARTS and not (events and events[-1]["measured"] == "before"):
+        start = str(len(events))
         (tmp_path / start).mkdir()
         with running_server(
             tmp_path / "repository", tmp_path / start, backend="onnxruntime", tuning="measure", device_threads=0
@@ -72,9 +77,10 @@ def test_server_tunes_itself_once_and_serves_as_it_chose(tmp_path: Path) -> None
             workers = len(tuned.children("saccade.service.worker.process"))
             assert events[-1]["choice"].startswith(f"{workers} worker(s)")
             assert tuned.predict("classifier", red_png(80)).status_code == 200
-    assert [event["measured"] for event in events] == ["now", "before"]
-    assert events[0]["images_per_s"] == events[1]["images_per_s"]
-    assert all(rate > 0 for rate in events[0]["images_per_s"].values())
+    assert events[0]["measured"] == "now"
+    assert events[-1]["measured"] == "before"
+    assert events[-2]["images_per_s"] == events[-1]["images_per_s"]
+    assert all(rate > 0 for rate in events[-1]["images_per_s"].values())
 
 
 def test_server_compares_variants_itself_and_says_why_one_serves(tmp_path: Path) -> None:
