@@ -61,13 +61,15 @@ def score_kind(file: str, output: OutputSign, given: ScoreKind | None) -> tuple[
     if found == "logits" and is_single:
         raise SourceError(
             f"{file}: {output} is one raw number, and a softmax of one class is always 1; write "
-            "`outputs: {scores: sigmoid}` to make it the probability of the second of two labels"
+            "`outputs: {scores: sigmoid}` to make it the probability of the second of two labels, if it is a score; an "
+            "amount, such as an age, is not served"
         )
     if found is None:
+        instead = "an amount, such as depth or a quality" if is_single else "not"
         raise SourceError(
             f"{file}: {output} has values that do not sum to 1, made by {output.made_by or 'the input'}, which may be "
-            "probabilities of each class by itself or not; write `outputs: {scores: probabilities}`, `logits` or "
-            "`sigmoid`"
+            f"probabilities of each class by itself or {instead}; write `outputs: {{scores: probabilities}}`, "
+            "`logits` or `sigmoid`"
         )
     return found, origin, why
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ _WANTED = {
 }
 
 YOLOX_STRIDES = (8, 16, 32)
+# As Ultralytics and YOLOv5 to v10 make pictures.
+LETTERBOX: Mapping[str, Any] = {"fit": "letterbox", "resample": "opencv", "antialias": False}
 # As YOLOX's own programs make pictures, since its release 0.1.1.
 YOLOX_PIXELS = PreprocessSpec(
     width=1,

@@ -13,6 +13,7 @@ from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_classes import score_kind
 from saccade.export.sources.onnx_detectors import MAX_CLASSES, Detector, detector_of
 from saccade.export.sources.onnx_fits import (
+    LETTERBOX,
     YOLOX_PIXELS,
     ensure_ids_are_labels,
     ensure_outputs_fit,
@@ -37,6 +38,7 @@ ULTRALYTICS_DETECTIONS = 300  # `max_det` of its predictor
 _MAX_DETECTIONS = 100
 _TOP_K = 5
 _ROWS = ("yolov5", "yolov8", "yolov8-seg", "yolox")  # whose classes are the columns that are left
+_LETTERBOXED = frozenset(("yolov5", "yolov8", "yolov8-seg", "end2end"))
 _T = TypeVar("_T")
 
 
@@ -202,7 +204,9 @@ def _task_of(
         origin, why = origin_of_rows(signs, outputs[0])
     if shown in (Task.CLASSIFY, Task.SEGMENT) and not shows_classes(signs, outputs[0]):
         is_foreground = shown is Task.SEGMENT and 1 in outputs[0].shape
-        taken = "a foreground" if is_foreground else "a score of each class"
+        taken = "a foreground, and may be an amount, such as depth" if is_foreground else "a score of each class"
+        if shown is Task.CLASSIFY and outputs[0].shape[0] == 1:
+            taken = "the score of the second of two classes, and may be an amount, such as an age"
         taken = "class numbers" if shown is Task.SEGMENT and is_map_of_ids(signs, outputs[0]) else taken
         origin, why = "assumed", f"from the shape of {outputs[0]}: taken for {taken}"
     notes.add("task", shown.value, origin, why)
@@ -368,12 +372,16 @@ def _input(
     elif facts is None:
         order = signs.pixels.channel_order or "rgb"
         preprocess = PreprocessSpec(width=width, height=height, fit="stretch", channel_order=order)
+        if layout in _LETTERBOXED:
+            preprocess = preprocess.model_copy(update=LETTERBOX)
     elif task is Task.CLASSIFY:
         is_square = width == height
         cut: dict[str, Any] = {"shortest_edge": width} if is_square else {"resize_to": (width, height)}
         preprocess = PreprocessSpec(width=width, height=height, fit="crop", rounding="floor", **cut)
     else:
-        preprocess = PreprocessSpec(width=width, height=height, fit="letterbox", resample="opencv", antialias=False)
+        preprocess = PreprocessSpec(width=width, height=height, **LETTERBOX)
+    if facts is None and layout in _LETTERBOXED:
+        why = "as the YOLO family is run; the file does not say it"
     notes.add("preprocess", f"{width}x{height} {preprocess.fit}, {preprocess.channel_order}", origin, why)
     return preprocess, normalisation, words
 

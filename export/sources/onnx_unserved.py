@@ -58,7 +58,7 @@ def ensure_no_other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task
         remedy = (
             "outputs.layout if its rows are boxes"
             if task is Task.DETECT
-            else f"`task: {{task: {task}}}` and `labels` if it is one"
+            else f"`task: {{task: {task}}}` and `labels` only if its numbers are scores of classes"
         )
         remedy += ", or export it as (batch, 1, h, w) if it is a mask of the foreground" if is_map else ""
         raise Unrecognised(

@@ -106,7 +106,7 @@ def test_numbers_that_are_no_scores_of_classes_are_refused(tmp_path: Path, table
 def test_the_task_that_a_refusal_names_is_believed(tmp_path: Path) -> None:
     path = net(tmp_path, SCORES, "Tanh")
 
-    with pytest.raises(SourceError, match=r"write `task: {task: segment}` and `labels` if it is one"):
+    with pytest.raises(SourceError, match=r"write `task: {task: segment}` and `labels` only if its numbers are scores"):
         told(path)
     assert told(path, task=Task.SEGMENT, labels=3).task.task is Task.SEGMENT
 
