@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from saccade.export.cli.init_asked import asked_lines
+from saccade.export.cli.init_asked import asked_lines, gap_lines
+from saccade.export.cli.init_measured import measured
 from saccade.export.cli.init_onnx import NAMELESS, SEVERAL, SettledWords, existing_text, settled_words
 from saccade.export.cli.recipe_text import first_labels, line, replaced_values, updated
 from saccade.export.data.findings import Findings
@@ -24,9 +25,7 @@ from saccade.export.data.split_sources import split_folder_names
 from saccade.export.data.unlabelled import parts_without_labels
 from saccade.export.data.yolo_boxes import yolo_path
 from saccade.export.errors import DataRefused, ExportError, RecipeError, SourceError
-from saccade.export.qualification.proposals import BATCH, Proposal, proposal
 from saccade.export.recipe import FolderData, LoadedRecipe, Recipe, load_recipe
-from saccade.export.recipe_gaps import MISSING
 from saccade.export.sources import source_facts
 from saccade.export.sources.catalogue import library_names
 from saccade.export.sources.class_count import class_count
@@ -45,8 +44,9 @@ _SEVERAL_WHY = f"found in the data: {LABEL_TABLE}"
 _SEVERAL_LABELS = line("task", {"multi_label": True}, _SEVERAL_WHY)
 _GUESS = (
     "the answers are no better than guessing, so look at them first (`--show` draws them): the labels' order, or how "
-    "pixels are made, is wrong, or the data shows something else"
+    "pixels are made (`preprocess`, `value_range`), is wrong, or the data shows something else"
 )
+_MEND = "mend what stands beside `proposed`, then run this command again"
 _WITH_CLASS_COUNT = ("timm", "torchvision")
 
 
@@ -76,8 +76,8 @@ def write_recipe(
 
     An existing recipe is updated: source, weights, data and lines that `init` wrote are replaced, and the user's own
     lines stay. Raises RecipeError when `out` is no recipe or what it says contradicts the source, SourceError when no
-    source takes the checkpoint, and DataRefused for data that cannot be read; `out` is unchanged then. A new recipe
-    that only lacks what nobody said is kept, and RecipeError names what to add.
+    source takes the checkpoint, and DataRefused for data that cannot be read; `out` is unchanged then. Where a new
+    recipe only lacks what nobody said, the error has a note: the lines with what to add.
     """
     if not data.is_dir():
         raise RecipeError(
@@ -119,16 +119,19 @@ def write_recipe(
             findings = tuple(each for each in findings if each.why != NAMELESS)
         hint = _without_labels(new.loaded, checkpoint, source, data, out)
         return replace(new, findings=findings, hint=hint, before=earlier or "", kept=kept)
-    except (ExportError, SaccadeError) as error:
-        if before is None and isinstance(error, RecipeError) and MISSING in str(error):
-            missing = str(error).removeprefix(f"{out}: ")
-            raise RecipeError(f"wrote {out}, but its source does not say everything; add to it: {missing}") from error
-        out.unlink() if earlier is None else out.write_text(earlier)
-        raise
+    except BaseException as error:
+        out.unlink(missing_ok=True) if earlier is None else out.write_text(earlier)
+        gaps = gap_lines(str(error)) if before is None and isinstance(error, RecipeError) else ()
+        if not gaps:
+            raise
+        missing = str(error).removeprefix(f"{out}: ")
+        refusal = RecipeError(f"no recipe is written, because the source does not say everything: {missing}")
+        refusal.add_note(_pasted(out, [*lines.values(), *gaps]))
+        raise refusal from error
 
 
 def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]]:
-    """Adds the limits that the network's own answers suggest; returns the recipe, and one sentence of reason per limit.
+    """Adds limits, and readings of pixels, that the network's own answers suggest; returns a reason for each.
 
     Returns the recipe unchanged when nothing can be proposed. Side effects: runs the network on tuning pictures and
     adds lines to `out`.
@@ -138,22 +141,22 @@ def with_proposal(new: NewRecipe, out: Path) -> tuple[NewRecipe, tuple[str, ...]
     if new.hint:
         return new, ("nothing: that needs labels",)
     try:
-        found = _proposal(new.loaded)
+        readings, found = measured(new.loaded, new.text, new.findings)
     except (ExportError, SaccadeError) as error:
-        return new, (f"nothing: {error}",)
+        return replace(new, hint=_MEND), (f"nothing: {error}",)
     if found.is_guess:
         new = replace(new, hint=_GUESS)
-    known = yaml.safe_load(new.text)
-    text = new.text
+    known, text = yaml.safe_load(new.text), readings.text
     for name, section in found.lines.items():
         if name not in known:
             text += line(name, section)
         else:  # only a line that this program wrote about the data is made longer
             text = text.replace(_SEVERAL_LABELS, line(name, {"multi_label": True, **section}, _SEVERAL_WHY))
+    new, sentences = replace(new, findings=readings.findings), (*readings.sentences, *found.sentences)
     if text == new.text:
-        return new, found.sentences
+        return new, sentences
     out.write_text(text)
-    return replace(new, loaded=load_recipe(out), text=text), found.sentences
+    return replace(new, loaded=load_recipe(out), text=text), sentences
 
 
 def write_page(new: NewRecipe, path: Path) -> Path:
@@ -163,18 +166,6 @@ def write_page(new: NewRecipe, path: Path) -> Path:
 
     path.write_text(first_answers_page(new.loaded, summary(new.loaded), new.findings), "utf-8")
     return path
-
-
-def _proposal(loaded: LoadedRecipe) -> Proposal:
-    # imported here because torch and image libraries are needed only when something is measured
-    from saccade.export.data.datasets import DataStore
-    from saccade.export.qualification.reference import eager_answer
-    from saccade.export.sources import load_network
-
-    split = DataStore().split(loaded, "tuning")
-    network = load_network(loaded.network_request())
-    batch = 1 if network.not_batchable_reason else BATCH
-    return proposal(lambda images: list(eager_answer(network, loaded.recipe, images)), split, loaded.recipe, batch)
 
 
 def recognised(checkpoint: Path | None) -> str:
@@ -250,9 +241,12 @@ def _settled(checkpoint: Path, data: Path, before: str | None, lines: Mapping[st
     except SourceError as error:
         asked = asked_lines(checkpoint, data, "".join(lines.values()), str(error)) if before is None else ()
         if asked:
-            text = "".join([*lines.values(), *asked]).rstrip()
-            error.add_note(f"write this to {out}, then run the same command again:\n{text}")
+            error.add_note(_pasted(out, [*lines.values(), *asked]))
         raise
+
+
+def _pasted(out: Path, lines: Iterable[str]) -> str:
+    return f"write this to {out}, then run the same command again:\n{''.join(lines).rstrip()}"
 
 
 def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, data: Path, out: Path) -> str:
@@ -275,6 +269,14 @@ def _without_labels(loaded: LoadedRecipe, checkpoint: Path | None, source: str, 
         return ""
     if not any(pictures_below(root, Findings()) for root in parts.values()):
         return ""
+    if task is Task.CLASSIFY and not several:
+        shown = sorted({folder.name for root in parts.values() for folder in folders_in(root, Findings())})
+        if len(shown) not in (0, len(recipe.labels)):
+            whose = "the network" if checkpoint is None else checkpoint.name
+            return (
+                f"{data} has {len(shown)} classes ({first_labels(shown)}), and {whose} {len(recipe.labels)} "
+                f"({first_labels(recipe.labels)}): name them in `labels`, in the file's order, as the folders are named"
+            )
     words = [str(checkpoint)] if checkpoint is not None else []
     words += [] if checkpoint is not None and checkpoint.suffix in (".onnx", ".pt2") else ["--source", source]
     again = shlex.join(["saccade-export", "init", *words, "--data", str(data), "--out", str(out), "--unlabelled"])

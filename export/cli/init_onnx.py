@@ -14,13 +14,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from saccade.export.cli.init_argmax import argmax_classes
+from saccade.export.cli.init_classes import class_names, mask_classes
 from saccade.export.cli.init_optimum import CONFIG, optimum_folder, pixel_sections
 from saccade.export.cli.recipe_text import OWN_MARKS, confirmed, first_labels, line, own_values
-from saccade.export.data.coco_boxes import found_coco
 from saccade.export.data.findings import Findings
-from saccade.export.data.found_files import is_junk, pictures_below
-from saccade.export.data.split_sources import SPLIT_NAMES
-from saccade.export.errors import RecipeError
+from saccade.export.data.found_files import pictures_below
+from saccade.export.errors import RecipeError, SourceError
 from saccade.export.recipe import what_is_wrong
 from saccade.export.sources.names import generic_labels
 from saccade.export.sources.onnx_recognition import Recognition, SettledWord, recognised
@@ -32,6 +31,7 @@ _ASSUMED_ALONE = ("value_range", "preprocess")  # keys whose whole value is assu
 SEVERAL = "task.multi_label"
 _ONE_LABEL = "one label per picture; for several write `outputs: {threshold: 0.5}`"
 NAMELESS = "neither the file nor the data names its classes: write `labels`"
+_FEWEST_FEATURES = 10
 _PICTURES = 8  # number of the user's pictures that the file is run on
 
 
@@ -71,7 +71,7 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
     beside = pixel_sections(file) if given.value_range is None else {}
     beside = {key: section for key, section in beside.items() if key not in own}
     document = {**beside, **own}
-    names = _label_names(data)
+    names = class_names(data)
     said = document.get("labels")
     count = len(said) if isinstance(said, list) else None
     task = document.get("task")
@@ -101,19 +101,60 @@ def settled_words(file: Path, data: Path, before: str | None) -> SettledWords:
         if len(names) == len(labels):
             lines |= {} if found.task.task is Task.CLASSIFY else {"labels": line("labels", names, "found in the data")}
         else:
+            _ensure_not_features(signs, found, names)
             why = f"the file has {len(labels)} classes, the data {len(names)} ({first_labels(names)}): write `labels`"
             findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", why))
     elif is_nameless and labels:
         findings = (*findings, SettledWord("labels", first_labels(labels), "assumed", NAMELESS))
-    if found.labels is None and "labels" not in document and found.task.task is Task.SEGMENT:
-        numbered = generic_labels(argmax_classes(file, (found.words.outputs.names or ("",))[0]) or 0)
-        if numbered:  # without the mark of a line of `init`, because the user writes names into it
-            lines["labels"] = line(
-                "labels", list(numbered), "numbered, as the graph chooses among so many: write names"
-            )
-            findings = (*findings, SettledWord("labels", first_labels(numbered), "assumed", NAMELESS))
+    if found.labels is None and "labels" not in document:
+        if found.task.task is Task.SEGMENT:
+            numbered, why = _numbered(file, data, found, signs)
+            # without the mark of a line of `init`, because the user writes names into it
+            lines |= {"labels": line("labels", list(numbered), why)} if numbered else {}
+            row = SettledWord("labels", first_labels(numbered), "assumed", NAMELESS)
+            findings = (*findings, row) if numbered else findings
+        elif names:
+            _ensure_ids_fit(signs, probed, task, names)
+            lines["labels"] = line("labels", names, "found in the data")
     has_labels = found.labels is not None or "labels" in {**document, **lines}
     return SettledWords(lines, findings, before, kept, has_labels)
+
+
+def _numbered(file: Path, data: Path, found: Recognition, signs: FileSigns) -> tuple[tuple[str, ...], str]:
+    """Returns labels for a file that answers class ids, by its graph or by the masks; none where neither does."""
+    name = (found.words.outputs.names or ("",))[0]
+    classes = argmax_classes(file, name)
+    if classes:
+        return generic_labels(classes), "numbered, as the graph chooses among so many: write names"
+    answered = next((each.values for each in signs.outputs if each.tensor.name == name), None)
+    shown = -1 if answered is None else int(answered.max(initial=-1))
+    classes = mask_classes(data)
+    return generic_labels(max(classes, shown + 1) if classes else 0), "numbered, as the masks hold so many: write names"
+
+
+def _ensure_ids_fit(signs: FileSigns, given: FileWords, task: Task | None, names: list[str]) -> None:
+    """Raises SourceError where a file answers class ids that the names of the data do not reach."""
+    try:
+        recognised(signs, given, task, len(names))
+    except SourceError as error:
+        if f"answers class {len(names)}," not in str(error):
+            raise
+        labels = line("labels", ["unused", *names]).strip()
+        raise SourceError(f"{error}; if its class numbers begin with 1, write `{labels}`") from error
+
+
+def _ensure_not_features(signs: FileSigns, found: Recognition, names: list[str]) -> None:
+    """Raises SourceError for raw numbers that are only taken for classes, and are others in number than the data's."""
+    is_taken = any(each.word == "task" and each.origin == "assumed" for each in found.findings)
+    count = len(found.labels or ())
+    if found.task.task is not Task.CLASSIFY or not is_taken or count < _FEWEST_FEATURES:
+        return
+    if found.words.outputs.scores == "logits" and len(names) > 1:
+        raise SourceError(
+            f"{signs.file} gives {count} raw numbers, and the data has {len(names)} classes ({first_labels(names)}), "
+            "so they may be an embedding, which is not served; write `task: {task: classify}` and `labels` only if its "
+            "numbers are scores of classes"
+        )
 
 
 def _may_show_several(found: Recognition, signs: FileSigns) -> bool:
@@ -302,15 +343,3 @@ def _pictures(data: Path) -> list[Picture]:
         except (OSError, ValueError, Image.DecompressionBombError):
             continue
     return found
-
-
-def _label_names(data: Path) -> list[str]:
-    """Returns COCO's category names by id, or folder names; empty when the data has neither."""
-    splits = sorted(each for each in data.iterdir() if each.is_dir() and each.name.lower() in SPLIT_NAMES)
-    root = splits[0] if splits else data
-    found = found_coco((root, data))
-    if found is not None:
-        used = {row.category_id for row in found.annotations}
-        kept = [each for each in found.categories if each.id in used or each.id != 0]  # Roboflow's root has the id 0
-        return [each.name for each in sorted(kept, key=lambda each: each.id)]
-    return sorted(each.name for each in root.iterdir() if each.is_dir() and not is_junk(each.name))

@@ -76,7 +76,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except RecipeError as error:
-        print(f"saccade-export: {error}", file=sys.stderr)
+        print(f"saccade-export: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         raise SystemExit(USAGE) from error
     except (ExportError, SaccadeError, _manifest_error()) as error:
         print(f"saccade-export: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)

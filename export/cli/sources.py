@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ORIGINS = {
     "said": "said by the file or the recipe",
     "found": "found by running it on pictures",
-    "assumed": "assumed, so check it; the recipe marks these lines",
+    "assumed": "assumed, so check it; the recipe marks lines that hold it",
 }
 
 

@@ -135,10 +135,13 @@ def test_file_that_is_no_recipe_is_never_overwritten(tmp_path: Path, pictures: P
 
 
 def test_facts_that_are_missing_are_listed(tmp_path: Path, pictures: Path) -> None:
-    with pytest.raises(RecipeError, match=r"wrote .*r\.yaml, but its source does not say everything.*labels: required"):
+    with pytest.raises(RecipeError, match=r"the source does not say everything: .*labels: required") as refused:
         write_recipe(None, "module/saccade.models.networks.resnet:digits_classifier", pictures, tmp_path / "r.yaml")
 
-    assert (tmp_path / "r.yaml").exists()
+    (note,) = refused.value.__notes__
+    assert note.startswith(f"write this to {tmp_path / 'r.yaml'}, then")
+    assert {"source", "data", "labels", "preprocess"} <= yaml.safe_load(note.partition("\n")[2]).keys()
+    assert not (tmp_path / "r.yaml").exists()
 
 
 @pytest.mark.parametrize(

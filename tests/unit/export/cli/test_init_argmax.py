@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from saccade.export.cli.init import write_recipe
 from saccade.export.cli.init_argmax import argmax_classes
@@ -67,6 +68,17 @@ def test_ids_that_no_graph_explains_still_ask_for_labels(tmp_path: Path, picture
     assert argmax_classes(file, "ids") is None
     with pytest.raises(RecipeError, match="labels: required"):
         write_recipe(file, None, pictures, tmp_path / "r.yaml")
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_masks_tell_how_many_classes_there_are_where_no_graph_does(tmp_path: Path, pictures: Path) -> None:
+    file = table_file(tmp_path / "n.onnx", {"ids": np.zeros((32, 32), np.int64)})
+    Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(pictures / "images" / "a.jpg")
+    Image.fromarray(np.array([[0, 2], [255, 1]], np.uint8)).save(pictures / "masks" / "a.png")
+
+    new = write_recipe(file, None, pictures, tmp_path / "r.yaml")
+
+    assert new.loaded.recipe.labels == ("class 0", "class 1", "class 2")
 
 
 def test_folders_of_pictures_and_masks_are_no_labels(tmp_path: Path, pictures: Path) -> None:

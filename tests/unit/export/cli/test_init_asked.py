@@ -29,7 +29,11 @@ def test_the_recipe_below_a_refusal_is_one_that_init_takes(tmp_path: Path, pictu
     assert not out.exists()
 
     out.write_text(note.partition("\n")[2])
-    assert out.read_text() == "source: onnx\nweights: net.onnx\ndata: pictures\noutputs: {scores: sigmoid}"
+    assert out.read_text() == (
+        "source: onnx\nweights: net.onnx\ndata: pictures\n"
+        "# only if this number is a score of the second of two classes; an amount, such as an age, or an embedding is "
+        "not served:\noutputs: {scores: sigmoid}"
+    )
     assert write_recipe(file, None, pictures, out).loaded.recipe.labels == ("class 0", "class 1")
 
 
@@ -42,6 +46,7 @@ def test_a_choice_of_layouts_names_all_of_them_and_the_labels(tmp_path: Path, pi
     assert "outputs: {layout: ...}  # one of yolov5, yolov8" in lines[0]
     assert "# labels: [first, second]" in lines[0]
     (tmp_path / "r.yaml").write_text(f"source: onnx\nweights: net.onnx\ndata: pictures\n{lines[0]}")
+    assert lines[0].startswith("# only if its rows are boxes:\n")
     with pytest.raises(RecipeError, match="'yolov5', 'yolov8'"):
         write_recipe(file, None, pictures, tmp_path / "r.yaml")
 
@@ -63,3 +68,23 @@ def test_a_user_s_recipe_gets_the_word_alone(tmp_path: Path, pictures: Path) -> 
         write_recipe(file, None, pictures, out)
 
     assert not hasattr(refused.value, "__notes__")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "condition"),
+    [
+        ("age", (1,), "# only if these numbers are scores of classes; an amount, such as an age, "),
+        ("depth", (1, 32, 32), "# only if these numbers are scores of classes, or of a foreground; depth and "),
+    ],
+)
+def test_lines_to_paste_say_on_what_they_depend(
+    tmp_path: Path, pictures: Path, name: str, shape: tuple[int, ...], condition: str
+) -> None:
+    file = table_file(tmp_path / "net.onnx", {name: np.full(shape, 0.4, np.float32)})
+
+    with pytest.raises(SourceError, match="only if its numbers are scores of classes") as refused:
+        write_recipe(file, None, pictures, tmp_path / "r.yaml")
+
+    rows = refused.value.__notes__[0].splitlines()
+    (task,) = (index for index, row in enumerate(rows) if row.startswith("task: "))
+    assert rows[task - 1].startswith(condition)
