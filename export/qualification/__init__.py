@@ -11,6 +11,7 @@ chance.py               what an answer reaches that looks at no picture
 operating_point.py      detectors at the score threshold that requests get
 plausibility.py         answers that cannot be true, with what to write in the recipe
 proposals.py            what `init` proposes from tuning pictures
+readings.py             what it measures of pixels that a file says nothing of
 metric_figures.py       a metric as manifest and report state it
 curves.py               where it is wrong: confusion, precision and recall
 disagreements.py        where its answers differ; answer_pictures.py draws that

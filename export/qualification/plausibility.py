@@ -38,7 +38,7 @@ def raw_faults(form: RawForm, raw: Arrays) -> Iterator[str]:
     if form == "dense_logits" and not np.isfinite(raw[0]).all():
         yield (
             "pixel scores are not finite, which the choice of the largest one hides: the network overflows or divides "
-            "by zero. Look at `normalisation` in the recipe"
+            "by zero. Look at `normalisation`, or `value_range`, in the recipe"
         )
     if form == "logits" and raw[0].shape[1] > 1 and np.isfinite(raw[0]).all():
         yield from _softmax_twice(raw[0].astype(np.float64))
@@ -212,5 +212,5 @@ def _is_constant(answer: Arrays) -> bool:
 def _constant(what: str) -> str:
     return (
         f"every picture gets the same {what}: the network does not see the pictures. Look at `preprocess` and "
-        "`normalisation` in the recipe, and at whether the weights belong to this network"
+        "`normalisation`, or `value_range`, in the recipe, and at whether the weights belong to this network"
     )
