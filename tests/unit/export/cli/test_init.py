@@ -219,7 +219,7 @@ def test_onnx_file_is_understood_in_words_and_a_second_init_updates(tmp_path: Pa
     assert origins["outputs.layout"] == "said"
     assert origins["outputs.objectness"] == origins["outputs.units"] == "found"
     assert origins["outputs.suppression"] == origins["value_range"] == "assumed"
-    assert "# assumed: suppression" in first.text
+    assert "# assumed: boxes, suppression" in first.text
     assert first.loaded.recipe.labels == ("cat", "dog", "owl")
     assert second.text == f"{first.text}variants: [fp32]  # mine\n"
 
