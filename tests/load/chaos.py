@@ -81,10 +81,8 @@ def complaints(fault: Fault, trial: Trial) -> list[str]:
 
 
 def tried(fault: Fault, work: Path) -> Trial:
-    repository = work / "repository"
-    publish_fake(repository, TARGET, 1)
-    publish_fake(repository, OTHER, 1, Task.SEGMENT)
-    settings = {"hang_timeout_ms": HANG_TIMEOUT_MS, "api_processes": 2, **fault.settings}
+    repository = _published(work)
+    settings = {"hang_timeout_ms": HANG_TIMEOUT_MS, "api_processes": 2}
     program = (*fault.program, sys.executable, "-m", "saccade.service")
     with running_server(repository, work, program=program, **settings) as server:
         with asking(_plan(server), work) as ended:
@@ -100,9 +98,7 @@ def tried(fault: Fault, work: Path) -> Trial:
 
 def told_to_end(work: Path) -> list[str]:
     """SIGTERM under load. Returns what was lost, in words."""
-    repository = work / "repository"
-    publish_fake(repository, TARGET, 1)
-    publish_fake(repository, OTHER, 1, Task.SEGMENT)
+    repository = _published(work)
     with (
         running_server(repository, work, api_processes=2, drain_delay_ms=1000) as server,
         asking(_plan(server), work) as ended,
@@ -127,8 +123,7 @@ def told_to_end(work: Path) -> list[str]:
 
 def without_supervisor(work: Path) -> list[str]:
     """SIGKILL of the supervisor: its children leave, and the next server removes what it left."""
-    repository = work / "repository"
-    publish_fake(repository, TARGET, 1)
+    repository = _published(work)
     with running_server(repository, work) as server:
         family, killed = server.family(), server
         server.process.send_signal(signal.SIGKILL)
@@ -143,6 +138,14 @@ def without_supervisor(work: Path) -> list[str]:
     told += [f"left in shared memory: {', '.join(left)}"] if left else []
     print(f"  supervisor killed: children gone after {seconds:.1f} s, the next one serves after {again_s:.1f} s")
     return told
+
+
+def _published(work: Path) -> Path:
+    """A repository with both models."""
+    repository = work / "repository"
+    publish_fake(repository, TARGET, 1)
+    publish_fake(repository, OTHER, 1, Task.SEGMENT)
+    return repository
 
 
 def _plan(server: Server) -> Plan:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,6 @@ class Fault:
     right_again_s: float = 0.0  # from the fault on, until every request is answered rightly; 0: none may miss it
     breaks: bool = False  # connections of the process that is lost end without an answer
     program: Sequence[str] = ()  # in front of the server's command
-    settings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_felt(self) -> bool:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import itertools
 import json
-import math
 import random
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 import httpx
 
+from saccade.service.bench.statistics import percentiles
 from tests.support.server import ROOT, clean_environment
 
 Outcome = Literal["right", "wrong", "rejected", "refused", "failed", "broken", "silent", "left"]
@@ -205,8 +205,8 @@ def right_again_s(entries: Sequence[Entry], model: str, at_s: float) -> float | 
 
 def p99_ms(entries: Sequence[Entry]) -> float:
     """Of the right answers; NaN without any."""
-    ordered = sorted(each.ms for each in entries if each.outcome == "right")
-    return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else float("nan")
+    right = [each.ms for each in entries if each.outcome == "right"]
+    return percentiles(right, (99,))[0] if right else float("nan")
 
 
 if __name__ == "__main__":
