@@ -110,10 +110,12 @@ def test_canary_that_kills_its_worker_loses_its_traffic_while_the_other_device_a
         )
 
         assert "it killed its worker while it answered" in found["reason"]
-        # What was in the worker that ended: this client's request, and perhaps one of the other model.
-        assert ledger.failures().total() == ledger.failures()[503] == 1
-        assert other.failures().total() <= 1
-        assert server.metric("saccade_worker_restarts_total") == 1
+        # What was in the worker that ended: this client's request, and perhaps one of the other model. A canary's
+        # request that comes before the supervisor saw that end may go to the other device, and costs as much there.
+        ended = server.metric("saccade_worker_restarts_total")
+        assert 1 <= ended <= 2
+        assert 1 <= ledger.failures().total() == ledger.failures()[503] <= 2
+        assert other.failures().total() <= ended
         assert {version for _, status, version in ledger.answers if status == 200} == {"1"}
 
         # Who names it is told; status and metric say so too.
