@@ -152,7 +152,7 @@ def test_servers_of_one_repository_judge_by_what_all_of_them_counted(
         )
         for each in servers:
             each.wait_state(MODEL, 2, "ready")
-            wait_until(lambda each=each: each.model(MODEL)["serving"], what="the document rules")  # type: ignore[misc]
+            wait_until(lambda each=each: each.events("rollout_judged"), what="its requests count")  # type: ignore[misc]
         for number in range(100):  # of 100, about half go to the canary: too few for one server alone
             for each in servers:
                 assert each.predict(MODEL, red_png(number)).status_code == 200
