@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from saccade.export.data.image_split import ImageSplit, batch_of
 from saccade.export.errors import DeviceError
 from saccade.export.gate.device_seam import DeviceProbe, OpenedPlan
-from saccade.export.gate.plan_layers import plan_layers, share_in_plan
+from saccade.export.gate.plan_layers import plan_layers, share_in_file, share_in_plan
 from saccade.export.qualification.accuracy import Answer, answers_of, evidence_of
 from saccade.export.qualification.benchmark import latency_figure, speed_ratio
 from saccade.export.qualification.evidence import accuracy_of
@@ -58,8 +58,12 @@ def device_figures(
     traits = TRAITS[kind]
     plan = _opened(probe, version_dir, kind, terms)
     try:
-        layers = plan_layers(plan.layer_information())
-        share, lost = share_in_plan(layers, qualify.layers, traits.precision)
+        information = plan.layer_information()
+        layers = plan_layers(information) if information else ()
+        if information:
+            share, lost = share_in_plan(layers, qualify.layers, traits.precision)
+        else:
+            share, lost = share_in_file(qualify.layers, traits.precision), ()
         evidence = evidence_of(
             answers_of(
                 plan.infer, data.split, terms.task, min(terms.evaluate_batch_size, terms.allowed_batch_sizes[-1])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from saccade.export.plans.runtime import PresentGpu, find_tensorrt, present_gpu
 from saccade.export.plans.version_plans import ensure_plan, key_for
 from saccade.export.qualification.accuracy import Answer
 from saccade.export.qualification.benchmark import seconds_per_run
-from saccade.models.contract.manifest import MeasuredDevice
+from saccade.models.contract.manifest import Manifest, MeasuredDevice
 from saccade.models.contract.plans import PlanKey
+from saccade.service.backends.base import Backend
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
 from saccade.service.backends.requests import for_plan, load_request, variant_named
@@ -32,6 +34,7 @@ from saccade.service.errors import BackendError
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import VerifiedVersion
 
+BackendT = TypeVar("BackendT", bound=Backend)
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 
 
@@ -106,26 +109,19 @@ class TensorRtProbe:
         return self._gpu.capability
 
 
-class OpenedStoredPlan:
-    """A stored plan, opened in the backend that serves."""
+class OpenedOnGpu(Generic[BackendT]):
+    """A plan, opened in the backend that serves."""
 
-    def __init__(
-        self, version: VerifiedVersion, stored: StoredPlan, cuda: CudaDriver, tensorrt: TensorRt | None = None
-    ) -> None:
+    def __init__(self, manifest: Manifest, cuda: CudaDriver, plan_bytes: int, opening: Callable[[], BackendT]) -> None:
         """Opens the plan and runs every allowed size once. Raises BackendError with what to change."""
-        manifest = version.manifest
-        request = load_request(version.path, manifest, stored.record.variant, device=ONLY_GPU, threads=1)
         cuda.set_device(0)
         free_before = cuda.memory().free_bytes
-        self._backend = TensorRtBackend(for_plan(request, stored.directory, None), tensorrt=tensorrt, cuda=cuda)
+        self._backend = opening()
         self._sizes = manifest.allowed_batch_sizes
         for size in self._sizes:  # the first run loads kernels and captures CUDA graphs
             self._backend.infer(np.zeros((size, *manifest.input.shape), np.uint8))
         self.memory_bytes = max(0, free_before - cuda.memory().free_bytes)
-        self.plan_bytes = stored.record.plan_bytes
-
-    def layer_information(self) -> str:
-        return self._backend.layer_information()
+        self.plan_bytes = plan_bytes
 
     def infer(self, images: NDArray[np.uint8]) -> Answer:
         """Answers any number of images, in the largest allowed batches that they fill. Raises DeviceError."""
@@ -137,6 +133,21 @@ class OpenedStoredPlan:
 
     def close(self) -> None:
         self._backend.close()
+
+
+class OpenedStoredPlan(OpenedOnGpu[TensorRtBackend]):
+    """A stored plan of TensorRT."""
+
+    def __init__(
+        self, version: VerifiedVersion, stored: StoredPlan, cuda: CudaDriver, tensorrt: TensorRt | None = None
+    ) -> None:
+        request = load_request(version.path, version.manifest, stored.record.variant, device=ONLY_GPU, threads=1)
+        for_this = for_plan(request, stored.directory, None)
+        opening = partial(TensorRtBackend, for_this, tensorrt=tensorrt, cuda=cuda)
+        super().__init__(version.manifest, cuda, stored.record.plan_bytes, opening)
+
+    def layer_information(self) -> str:
+        return self._backend.layer_information()
 
 
 def batch_bounds(count: int, allowed_sizes: Sequence[int]) -> list[tuple[int, int]]:

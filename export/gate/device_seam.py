@@ -24,7 +24,7 @@ class OpenedPlan(Protocol):
         """Returns the device memory that opening the plan took with its buffers; 0 when it was not measured."""
 
     def layer_information(self) -> str:
-        """Returns the inspector's JSON, which `plan_layers.py` reads."""
+        """Returns the inspector's JSON, which `plan_layers.py` reads; empty where a runtime keeps the types."""
 
     def infer(self, images: NDArray[np.uint8]) -> Answer:
         """Answers uint8 images (n, height, width, 3) with arrays (n, ...) on the host."""

@@ -79,6 +79,12 @@ def share_in_plan(
     return (done / total if total else 0.0), lost
 
 
+def share_in_file(file: Sequence[LayerFigure], asked: Precision) -> float:
+    """Returns the share of the file's FLOPs that it does in `asked`."""
+    total = sum(layer.flops for layer in file)
+    return sum(layer.flops for layer in file if layer.precision == asked) / total if total else 0.0
+
+
 def _layer(document: dict[str, Any]) -> PlanLayer:
     weights = document.get("Weights")
     weight_type = str(weights.get("Type", "")) if isinstance(weights, dict) else ""

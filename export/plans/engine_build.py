@@ -16,6 +16,7 @@ from saccade.export.errors import ExportError
 from saccade.export.gate.decision import denial_text
 from saccade.export.gate.device_probe import TensorRtProbe, told_progress
 from saccade.export.gate.device_seam import DeviceProbe
+from saccade.export.gate.onnxruntime_probe import gpu_probe
 from saccade.export.gate.plan_gate import plan_verdict, settled_record
 from saccade.models.contract.plans import PlanKey, differences
 from saccade.service.errors import SaccadeError
@@ -51,7 +52,7 @@ class StoredPlanProbe(DeviceProbe, Protocol):
         """Returns the plan of a variant, and builds it when the store has none. Raises ExportError or SaccadeError."""
 
 
-OpenProbe = Callable[[VerifiedVersion, PlanStore, Say], StoredPlanProbe]
+OpenProbe = Callable[[PlanKey, VerifiedVersion, PlanStore, Say], StoredPlanProbe]
 
 
 def main() -> None:
@@ -72,8 +73,10 @@ def run(given: BinaryIO, lines: BinaryIO, open_probe: OpenProbe) -> int:
     return DONE if outcome.accepted else FAILED
 
 
-def open_device(version: VerifiedVersion, store: PlanStore, say: Say) -> StoredPlanProbe:
-    """Opens the GPU at hand. Raises DeviceMissing."""
+def open_device(key: PlanKey, version: VerifiedVersion, store: PlanStore, say: Say) -> StoredPlanProbe:
+    """Opens the GPU at hand with the runtime of the key. Raises DeviceMissing."""
+    if key.runtime == "onnxruntime":
+        return gpu_probe(version, store)
     return TensorRtProbe(version, store, told_progress(lambda share: say(BuildProgress(BuildStage.BUILDING, share))))
 
 
@@ -100,7 +103,7 @@ def _build(order: BuildOrder, open_probe: OpenProbe, say: Say) -> BuildOutcome:
                 mark.tell(line.stage.value, line.share)
             say(line)
 
-        return _built_and_judged(order, version, store, open_probe(version, store, tell), tell)
+        return _built_and_judged(order, version, store, open_probe(order.key, version, store, tell), tell)
 
 
 def _built_and_judged(

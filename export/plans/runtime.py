@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from saccade.export.errors import DeviceError, DeviceMissing, GraphError, RecipeError
 from saccade.models.contract.plans import TensorRtName
-from saccade.service.backends.tensorrt.module import first_installed
+from saccade.service.backends.tensorrt.module import first_installed, known_capabilities
 
 DEFAULT_CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")  # A100, consumer Ampere, Ada, Blackwell
 CURRENT = "CURRENT"  # the GPU at hand, as TensorRT itself finds it
@@ -70,13 +70,6 @@ def present_gpu() -> PresentGpu | None:
 def builds_ahead(tensorrt: ModuleType) -> bool:
     """Returns whether the runtime builds for GPUs that are not there."""
     return hasattr(getattr(tensorrt, "IBuilderConfig", None), "num_compute_capabilities")
-
-
-def known_capabilities(tensorrt: ModuleType) -> tuple[str, ...]:
-    """Returns the compute capabilities that the runtime knows, ascending."""
-    members = getattr(tensorrt, "ComputeCapability", None)
-    names = [] if members is None else [name for name in members.__members__ if _CAPABILITY.fullmatch(name)]
-    return tuple(sorted(names, key=lambda name: int(name.removeprefix("SM"))))
 
 
 def target_capabilities(tensorrt: ModuleType, asked: Sequence[str], gpu: PresentGpu | None) -> tuple[str, ...]:

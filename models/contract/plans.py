@@ -1,8 +1,11 @@
-"""TensorRT plans as artefacts: a plan is identified by what it was built from and the GPUs it runs on.
+"""Plans as artefacts: what a runtime made of a variant's file for one kind of GPU, and what the gate said of it there.
+
+TensorRT's plan is its engine. ONNX Runtime compiles nothing that could be kept: its plan is the form in which its CUDA
+provider ran the file fastest (`service/backends/onnxruntime_forms.py`), so that a later load need not try again.
 
 A plan lies in a directory of its own below the engines directory, `<model>/<version>/<variant>/<place of its key>/`:
 
-    plan             the serialized engine
+    plan             the serialized engine, or the name of the form
     plan.json        PlanRecord: the key, digests, how the build went, what the gate said of it on which device
     layers.json      the inspector's layer information; only where the plan was opened on a device
     timing.cache     kernel timings for the next build; never needed to serve
@@ -30,6 +33,7 @@ LAYERS_FILE = "layers.json"
 TIMING_CACHE = "timing.cache"
 
 TensorRtName = Literal["tensorrt", "tensorrt_rtx"]
+PlanRuntime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
 PlanFlag = Literal["sparse_weights"]
 Capability = Annotated[str, Field(pattern=r"^SM\d{2,3}$")]  # compute capability: SM90 is an H200
 
@@ -43,8 +47,8 @@ class PlanKey(Frozen):
 
     onnx_sha256: Sha256  # of the published variant's file
     external_sha256: tuple[tuple[str, Sha256], ...] = ()  # its weight files by name, ascending
-    runtime: TensorRtName
-    runtime_version: str  # exact: TensorRT opens plans of its own build only
+    runtime: PlanRuntime
+    runtime_version: str  # exact: TensorRT opens plans of its own build only, and other versions have other speeds
     capabilities: tuple[Capability, ...] = Field(min_length=1)  # ascending; every one of them can run the plan
     allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)  # the profile is made from them
     flags: tuple[PlanFlag, ...] = ()  # ascending
@@ -100,7 +104,7 @@ class PlanEnvironment:
 
 
 def plan_key(
-    manifest: Manifest, variant: Variant, runtime: TensorRtName, runtime_version: str, capabilities: Sequence[str]
+    manifest: Manifest, variant: Variant, runtime: PlanRuntime, runtime_version: str, capabilities: Sequence[str]
 ) -> PlanKey:
     """What a plan of this variant must have been made from to be served there.
 

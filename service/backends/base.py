@@ -31,7 +31,7 @@ class LoadRequest:
     precision: str = "fp32"  # as the manifest names it; runtimes must not compute in less
     merges_dequantized: bool = True  # False: runtimes keep Q/DQ pairs as written, see export/qualification/serving.py
     allowed_batch_sizes: tuple[int, ...] = ()  # ascending; `infer` gets no other size. Empty: any size
-    plan_dir: Path | None = None  # directory of a TensorRT plan, see models/contract/plans.py
+    plan_dir: Path | None = None  # directory of a plan, see models/contract/plans.py
     plan_sha256: str | None = None  # digest of the plan that passed its gate; None while it is still to be measured
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one batch is copied while another runs, where the device has copy engines

@@ -21,6 +21,7 @@ from saccade.service.repository.verify import verified_bytes
 if TYPE_CHECKING:
     import onnxruntime
 
+GPU_PROVIDER = "CUDAExecutionProvider"
 _FATAL = 4  # a log severity of ONNX Runtime
 
 
@@ -40,6 +41,15 @@ def import_onnxruntime() -> ModuleType:
     ensure_onnxruntime_installed()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it once, on import
     return importlib.import_module("onnxruntime")
+
+
+def version_for_gpus() -> str:
+    """The installed ONNX Runtime's version; empty where there is none, or it has no provider for GPUs."""
+    try:
+        runtime = import_onnxruntime()
+    except RuntimeMissing:
+        return ""
+    return str(runtime.__version__) if GPU_PROVIDER in runtime.get_available_providers() else ""
 
 
 def load_cuda_libraries() -> str:

@@ -17,17 +17,26 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 
+from saccade.models.contract.plans import PlanEnvironment
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_buffers
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import ensure_usable
 from saccade.service.backends.cuda.lanes import CudaLane, open_streams
-from saccade.service.backends.onnxruntime_backend import ensure_provider, load_cuda_libraries, refuse_tf32
-from saccade.service.backends.onnxruntime_forms import PLAIN, MeasuredForm, ProviderForm, fastest, forms_for
+from saccade.service.backends.onnxruntime_backend import (
+    GPU_PROVIDER,
+    ensure_provider,
+    import_onnxruntime,
+    load_cuda_libraries,
+    refuse_tf32,
+)
+from saccade.service.backends.onnxruntime_forms import PLAIN, MeasuredForm, ProviderForm, fastest, form_from, forms_for
 from saccade.service.backends.onnxruntime_session import BoundSession, SessionDevice, raise_if_out_of_memory
+from saccade.service.backends.plan_checks import ensure_plan_fits, read_plan, read_plan_record
 from saccade.service.errors import BackendError
 
 log = structlog.get_logger()
@@ -54,7 +63,7 @@ class OnnxRuntimeCudaBackend:
         Raises RuntimeMissing, OutOfDeviceMemory or BackendError; DeviceLost ends the process.
         """
         self._request = request
-        self._at = placement or SessionDevice("CUDAExecutionProvider", "cuda", int(request.device.partition(":")[2]))
+        self._at = placement or SessionDevice(GPU_PROVIDER, "cuda", int(request.device.partition(":")[2]))
         ensure_provider(request.device, self._at.provider)
         self._sizes = request.allowed_batch_sizes
         self._thread = 0
@@ -89,9 +98,9 @@ class OnnxRuntimeCudaBackend:
         return self._request.batches_in_flight
 
     @property
-    def form(self) -> str:
-        """The name of the provider options that were chosen."""
-        return self._form.name
+    def form(self) -> ProviderForm:
+        """The provider options that were chosen."""
+        return self._form
 
     @property
     def graphs(self) -> Mapping[int, str]:
@@ -208,7 +217,17 @@ class OnnxRuntimeCudaBackend:
         self._use(self._form)
 
     def _forms(self) -> tuple[ProviderForm, ...]:
+        """The form of the plan, or all that may be tried where there is none."""
+        if self._request.plan_dir is not None:
+            return (self._planned_form(self._request.plan_dir),)
         return forms_for(self._request.precision) if self._at.is_cuda else (PLAIN,)
+
+    def _planned_form(self, directory: Path) -> ProviderForm:
+        here = self._cuda.properties(self._at.index)
+        version = str(import_onnxruntime().__version__)
+        record = read_plan_record(directory, here.capability)
+        ensure_plan_fits(record, self._request, PlanEnvironment("onnxruntime", version, here.capability, here.name))
+        return form_from(read_plan(directory, record, here.capability), self._request.precision)
 
     def _choose_form(self, forms: tuple[ProviderForm, ...]) -> None:
         """Opens the fastest form, after running the largest batch in every form that opens."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from saccade.service.errors import PlanRefused
+
 _REDUCED_PRECISIONS = ("fp16", "bf16")
 _WORTH_IT = 1.03  # another form must be that many times as fast as plain; less is noise
 # cuDNN's heuristics open faster than its exhaustive search and chose kernels as fast on an H200.
@@ -36,6 +38,20 @@ class MeasuredForm:
     form: ProviderForm
     images_per_s: float = 0.0
     failure: str = ""
+
+
+def form_bytes(form: ProviderForm) -> bytes:
+    """What a plan of ONNX Runtime holds, see `models/contract/plans.py`."""
+    return form.name.encode()
+
+
+def form_from(plan: bytes, precision: str) -> ProviderForm:
+    """The form that a plan names. Raises PlanRefused where a file of this precision has no such form."""
+    for form in forms_for(precision):
+        if form_bytes(form) == plan:
+            return form
+    known = ", ".join(form.name for form in forms_for(precision))
+    raise PlanRefused(f"the plan names no form of {precision} files; they have {known}")
 
 
 def forms_for(precision: str) -> tuple[ProviderForm, ...]:

@@ -1,7 +1,7 @@
 """Runs TensorRT plans, with copies that overlap runs.
 
 TensorRT opens a plan only after the plan's digest, its TensorRT version and its GPU were checked
-(`tensorrt/plan_checks.py`).
+(`plan_checks.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from saccade.service.backends.cuda.buffers import BufferPlan, ensure_fits, plan_
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.lanes import CudaLane, device_memory, open_streams
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
+from saccade.service.backends.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
 from saccade.service.backends.tensorrt.contexts import ContextSource, SizedContext
 from saccade.service.backends.tensorrt.engine import EngineTensors, checked_tensors, open_engine, tensors_of
 from saccade.service.backends.tensorrt.module import KeptLog, TensorRt, find_tensorrt
-from saccade.service.backends.tensorrt.plan_checks import build_command, ensure_plan_fits, read_plan, read_plan_record
 from saccade.service.errors import BackendError, RuntimeMissing
 
 log = structlog.get_logger()

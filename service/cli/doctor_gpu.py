@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import version_text
 from saccade.service.backends.cuda.runtime_driver import RuntimeDriver
-from saccade.service.backends.tensorrt.module import TensorRt, find_tensorrt
+from saccade.service.backends.tensorrt.module import TensorRt, find_tensorrt, why_not_on
 from saccade.service.cli.findings import Finding
 from saccade.service.device_names import is_cpu
 from saccade.service.errors import SaccadeError
@@ -22,12 +22,27 @@ _MIB = 1024 * 1024
 def gpu_findings(settings: Settings) -> list[Finding]:
     """Findings on the GPUs, their driver, and TensorRT."""
     wants_gpu = any(not is_cpu(device) for device in settings.devices)
+    tensorrt = find_tensorrt()
+    refusals: tuple[str, ...] = ()
     try:
-        gpu = gpu_finding(RuntimeDriver(), settings.devices)
+        cuda = RuntimeDriver()
+        gpu = gpu_finding(cuda, settings.devices)
+        refusals = tensorrt_refusals(cuda, tensorrt)
     except SaccadeError as error:  # cuda-python is not installed
         gpu = Finding("gpu", False if wants_gpu else None, str(error))
     wants_tensorrt = wants_gpu and settings.backend == "tensorrt"
-    return [gpu, tensorrt_finding(find_tensorrt(), wants_gpu=wants_gpu, is_needed=wants_tensorrt)]
+    return [gpu, tensorrt_finding(tensorrt, refusals, wants_gpu=wants_gpu, is_needed=wants_tensorrt)]
+
+
+def tensorrt_refusals(cuda: CudaDriver, tensorrt: TensorRt | None) -> tuple[str, ...]:
+    """Why this TensorRT cannot use the GPUs that the driver shows, one line per kind; empty where it can."""
+    if tensorrt is None:
+        return ()
+    try:
+        capabilities = {cuda.properties(index).capability for index in range(cuda.device_count())}
+    except SaccadeError:  # `gpu_finding` says what is wrong
+        return ()
+    return tuple(filter(None, (why_not_on(tensorrt, capability) for capability in sorted(capabilities))))
 
 
 def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
@@ -52,10 +67,15 @@ def gpu_finding(cuda: CudaDriver, devices: Sequence[str]) -> Finding:
     return Finding("gpu", True if found else None, f"{listed or 'none'}; {driver}{hint}")
 
 
-def tensorrt_finding(tensorrt: TensorRt | None, *, wants_gpu: bool, is_needed: bool) -> Finding:
+def tensorrt_finding(
+    tensorrt: TensorRt | None, refusals: Sequence[str] = (), *, wants_gpu: bool, is_needed: bool
+) -> Finding:
     """Whether TensorRT is installed. It is optional on a GPU, where ONNX Runtime serves without it, and unused on a
     CPU.
     """
+    if refusals:
+        instead = "" if is_needed else "; ONNX Runtime serves there"
+        return Finding("tensorrt", False if is_needed else None, f"{'; '.join(refusals)}{instead}")
     if tensorrt is not None:
         hint = "; plans: saccade-export build MODEL/VERSION, saccade repository engines" if wants_gpu else ""
         return Finding("tensorrt", True, f"{tensorrt.__name__} {tensorrt.__version__}{hint}")

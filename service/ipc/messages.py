@@ -103,7 +103,7 @@ class Load(Message, frozen=True):
     manifest_sha256: str
     allowed_batch_sizes: tuple[int, ...]
     backend: str  # a name in `backends/registry.py`
-    plan_dir: str = ""  # folder of the TensorRT plan; empty for a backend that opens the variant's own file
+    plan_dir: str = ""  # folder of the plan; empty for a variant that nobody made one of
     plan_sha256: str = ""  # digest of the plan that passed its gate; the worker opens no other
 
 
@@ -129,6 +129,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, array_like=True):
     memory_total_bytes: int = 0
     memory_free_bytes: int = 0  # free before any model was loaded
     problem: str = ""  # reason why the device cannot be used, in one line
+    onnxruntime_version: str = ""  # of one that can use this device
+    tensorrt_problem: str = ""  # reason why the installed TensorRT cannot use the device
 
 
 class WorkerReady(Message, frozen=True):

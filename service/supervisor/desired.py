@@ -21,7 +21,7 @@ from saccade.service.supervisor.engines.plan_decision import PlanDecision, Servi
 from saccade.service.supervisor.facts import Facts, instances_by_version
 from saccade.service.supervisor.placement.allocate import Group, allocate
 from saccade.service.supervisor.placement.place import Policy
-from saccade.service.supervisor.placement.specs import InstanceSpec, may_use_tensorrt
+from saccade.service.supervisor.placement.specs import InstanceSpec, has_plans
 from saccade.service.supervisor.state import (
     Building,
     Failed,
@@ -57,7 +57,7 @@ class Desired:
 
 def desired(facts: Facts, settings: Settings) -> Desired:
     versions = facts.versions
-    plan_devices = [device for device in settings.devices if may_use_tensorrt(device, settings)]
+    plan_devices = [device for device in settings.devices if has_plans(device, settings)]
     plan = _plan(facts, settings, plan_devices)
     gone = {*plan.unload, *plan.forget}
     wishes: dict[Slot, InstanceState] = {}
@@ -151,7 +151,7 @@ def _wishes(
 def _with_plans(
     key: VersionKey, device: str, here: Mapping[Slot, InstanceState], decision: PlanDecision | str | None
 ) -> dict[Slot, InstanceState]:
-    """Returns what a version should have on a device on which TensorRT may serve."""
+    """Returns what a version should have on a GPU."""
     held: dict[Slot, InstanceState] = {slot: state for slot, state in here.items() if isinstance(state, Held)}
     if decision is None:
         return {**here}
@@ -160,7 +160,8 @@ def _with_plans(
     if decision.serve is None:
         if held or decision.build is None:
             return held
-        return {Slot(key, InstanceSpec(device, decision.build.variant, "tensorrt")): Building()}
+        backend = "onnxruntime" if decision.build.key.runtime == "onnxruntime" else "tensorrt"
+        return {Slot(key, InstanceSpec(device, decision.build.variant, backend)): Building()}
     levels = [_slot(key, device, serving, level) for level, serving in enumerate((decision.serve, *decision.cheaper))]
     wishes: dict[Slot, InstanceState] = {slot: here.get(slot, Waiting()) for slot in levels}
     if not isinstance(here.get(levels[0]), Ready):  # what answers now stays until then

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from saccade.service.backends.cuda.driver import CudaDriver
 from saccade.service.backends.cuda.failures import version_text
+from saccade.service.backends.onnxruntime_backend import version_for_gpus
 from saccade.service.device_names import CPU
 from saccade.service.errors import SaccadeError
 from saccade.service.ipc.messages import DeviceFacts
@@ -74,12 +75,13 @@ def resident_bytes(proc: Path) -> int:
 
 def _gpu_facts(device: str, cuda: CudaDriver | None) -> DeviceFacts:
     # Imported here, because a CPU worker does not need it and TensorRT takes a second to load.
-    from saccade.service.backends.tensorrt.module import find_tensorrt
+    from saccade.service.backends.tensorrt.module import find_tensorrt, why_not_on
 
     tensorrt = find_tensorrt()
     facts = DeviceFacts(
         tensorrt=tensorrt.__name__ if tensorrt else "",
         tensorrt_version=str(tensorrt.__version__) if tensorrt else "",
+        onnxruntime_version=version_for_gpus(),
     )
     try:
         driver = _opened(cuda)
@@ -87,6 +89,8 @@ def _gpu_facts(device: str, cuda: CudaDriver | None) -> DeviceFacts:
         facts = replace(facts, driver_version=version_text(version) if version else "")
         properties = driver.properties(_index(device))
         facts = replace(facts, name=properties.name, compute_capability=properties.capability)
+        if tensorrt is not None:
+            facts = replace(facts, tensorrt_problem=why_not_on(tensorrt, properties.capability))
         driver.set_device(_index(device))
         memory = driver.memory()
     except SaccadeError as error:

@@ -87,3 +87,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     gate = QUICK_GATE | {"min_precision_share": {"int8": 0.8}}
     sections = copy.deepcopy(QUICK | TASKS["classify"] | {"gate": gate})
     return publish_tiny(tmp_path_factory.mktemp("published"), sections)
+
+
+@pytest.fixture
+def published_half(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A version in fp32, and in fp16, which waits for a device."""
+    sections = copy.deepcopy(QUICK | TASKS["classify"])
+    return publish_tiny(tmp_path_factory.mktemp("half"), sections, "fp32", "fp16")

@@ -47,11 +47,13 @@ class Published:
         return settled
 
 
-def publish_tiny(root: Path, sections: dict[str, Any]) -> Published:
+def publish_tiny(root: Path, sections: dict[str, Any], *variants: str) -> Published:
     """Published into `root`; `sections` is all of the recipe but its source and its variants."""
     folder = str(Path(__file__).parent / "tiny")
     recipe = root / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(sections | {"source": SOURCE, "variants": ["fp32", DENSE, SPARSE]}))
+    recipe.write_text(
+        yaml.safe_dump(sections | {"source": SOURCE, "variants": [*(variants or ("fp32", DENSE, SPARSE))]})
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [folder, *sys.path])
         patch.setitem(compress._MAKERS, "sparse24", compress_by_magnitude)

@@ -86,7 +86,7 @@ class Bench:
     def run(
         self, order: BuildOrder, recording: Recording = FAST_SPARSE, *, is_recorded: bool = False
     ) -> tuple[int, list[BuildLine]]:
-        def open_probe(version: VerifiedVersion, store: PlanStore, say: Say) -> StoringDevice:
+        def open_probe(key: PlanKey, version: VerifiedVersion, store: PlanStore, say: Say) -> StoringDevice:
             self.devices.append(StoringDevice(version, store, self.published, recording, is_recorded))
             return self.devices[-1]
 

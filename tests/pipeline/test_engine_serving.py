@@ -36,7 +36,9 @@ class Place:
         shutil.copytree(published.version_dir, self.repository / MODEL / "1")
 
     @contextmanager
-    def server(self, build: str = "accept", *, wait: bool = True, **settings: Any) -> Iterator[Server]:
+    def server(
+        self, build: str = "accept", *, wait: bool = True, tensorrt: str = "", **settings: Any
+    ) -> Iterator[Server]:
         options = {
             "backend": "auto",
             "device": "cuda:0",
@@ -50,7 +52,7 @@ class Place:
             self.root,
             wait=wait,
             program=(sys.executable, "-m", "tests.support.simulated_server"),
-            environment={"SIMULATED_BUILD": build},
+            environment={"SIMULATED_BUILD": build, "SIMULATED_TENSORRT": tensorrt},
             **options,
         ) as server:
             yield server
@@ -107,10 +109,10 @@ def engine_states(server: Server) -> dict[str, str]:
     return {engine["variant"]: engine["state"] for engine in version(server)["engines"]}
 
 
-def is_served_by(server: Server, variant: str) -> bool:
+def is_served_by(server: Server, variant: str, backend: str = "tensorrt") -> bool:
     found = version(server)
     serving = [(item["backend"], item["variant"]) for item in found["instances"] if item["state"] == "ready"]
-    return serving == [("tensorrt", variant)]
+    return serving == [(backend, variant)]
 
 
 def test_plan_takes_over_without_a_lost_request(place: Place) -> None:
@@ -129,6 +131,28 @@ def test_plan_takes_over_without_a_lost_request(place: Place) -> None:
     assert (engine["device"], engine["state"], engine["images_per_s"]) == ("cuda:0", "ready", 250.0)
     assert state == 1.0
     assert {(plan["variant"], plan["state"]) for plan in place.plans()} == {(DENSE, "accepted"), (SPARSE, "accepted")}
+
+
+def test_without_tensorrt_the_fastest_variant_that_passes_in_onnx_runtime_takes_over(
+    published_half: Published, tmp_path: Path
+) -> None:
+    bare = Place(published_half, tmp_path)
+    with bare.server(tensorrt="none") as server, Traffic(server) as traffic:
+        wait_until(lambda: is_served_by(server, "fp16", "onnxruntime"), 60, "the faster variant serves")
+        wait_until(lambda: len(bare.plans()) == 2 and not server.events("engine_failed"), 60, "both are measured")
+        count = len(traffic.variants)
+        wait_until(lambda: len(traffic.variants) > count + 5, what="requests go on")
+        wait_until(lambda: engine_states(server).get("fp16") == "ready", what="what serves is shown")
+        final = version(server)
+
+    assert set(traffic.statuses) == {200}
+    assert list(dict.fromkeys(traffic.variants)) == ["fp32", "fp16"]
+    assert {(plan["variant"], plan["state"]) for plan in bare.plans()} == {("fp16", "accepted"), ("fp32", "accepted")}
+    assert "no TensorRT is installed" in final["engines"][-1]["reason"]
+
+    with bare.server("crash", tensorrt="none") as server:
+        wait_until(lambda: is_served_by(server, "fp16", "onnxruntime"), what="what was found before serves")
+        assert server.events("engine_building") == []
 
 
 def test_stored_plan_serves_from_the_start(place: Place) -> None:

@@ -17,7 +17,7 @@ from saccade.service.supervisor.desired import Load, Put, Unload, commands, desi
 from saccade.service.supervisor.engines.plan_decision import PlanDecision
 from saccade.service.supervisor.facts import Facts, memory_key
 from saccade.service.supervisor.observed import Observed
-from saccade.service.supervisor.placement.specs import InstanceSpec, Specs, may_use_tensorrt
+from saccade.service.supervisor.placement.specs import InstanceSpec, Specs, has_plans
 from saccade.service.supervisor.policy import ServingPolicy
 from saccade.service.supervisor.state import (
     Held,
@@ -44,7 +44,7 @@ class Simulation:
     def __init__(
         self,
         *devices: str,
-        backend: str = "onnxruntime",
+        backend: str = "fake",  # its devices have no plans
         **settings: object,
     ) -> None:
         self.observed = Observed()
@@ -178,7 +178,7 @@ class Simulation:
     def _checked(self, key: VersionKey) -> Refused | Verified:
         if key in self.refused:
             return Refused(self.refused[key])
-        others = [device for device in self.devices if not may_use_tensorrt(device, self.settings)]
+        others = [device for device in self.devices if not has_plans(device, self.settings)]
         specs = Specs({device: self.specs(key, device) for device in others})
         on_demand = self.settings.load_models == "on_demand" and key.model not in self.settings.pinned
         is_asleep = on_demand and not self.observed.is_loaded(key.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from saccade.models.contract.manifest import Manifest
@@ -13,6 +14,13 @@ from tests.support.simulated_tensorrt import Design, SimulatedTensorRt
 
 CAPABILITY, VERSION = "SM90", "10.16.1"
 FACTS = DeviceFacts("Simulated GPU", CAPABILITY, "tensorrt", VERSION, "13.0", 8 << 30, 8 << 30)
+BARE_FACTS = DeviceFacts(
+    "Simulated GPU",
+    CAPABILITY,
+    memory_total_bytes=8 << 30,
+    memory_free_bytes=8 << 30,
+    onnxruntime_version=version("onnxruntime"),
+)
 _MAGIC = b"simulated plan of "
 
 

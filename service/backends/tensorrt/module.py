@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from saccade.models.contract.plans import TensorRtName
 log = structlog.get_logger()
 
 _RTX = "tensorrt_rtx"
+_CAPABILITY = re.compile(r"SM\d{2,3}")
 _KEPT_LINES = 20  # TensorRT logs errors in pairs, the cause before the consequence
 
 
@@ -32,6 +34,24 @@ class TensorRt(Protocol):
 def find_tensorrt(preferred: str | None = None) -> ModuleType | None:
     """The preferred runtime, or else the first one installed; None where there is none."""
     return first_installed(name for name in (preferred, *get_args(TensorRtName)) if name)
+
+
+def known_capabilities(tensorrt: TensorRt | ModuleType) -> tuple[str, ...]:
+    """The compute capabilities that the runtime knows, ascending, as SM90; empty where it does not list them."""
+    members = getattr(getattr(tensorrt, "ComputeCapability", None), "__members__", {})
+    names = [name for name in members if _CAPABILITY.fullmatch(name)]
+    return tuple(sorted(names, key=lambda name: int(name.removeprefix("SM"))))
+
+
+def why_not_on(tensorrt: TensorRt | ModuleType, capability: str) -> str:
+    """Why this runtime serves no GPU of this compute capability; empty where it does, or does not say.
+
+    TensorRT for RTX lists the GPUs that it builds for, and opened no plan of another one on an H200.
+    """
+    known = known_capabilities(tensorrt)
+    if not known or not capability or capability in known:
+        return ""
+    return f"{tensorrt.__name__} {tensorrt.__version__} does not support {capability}; it knows {', '.join(known)}"
 
 
 def first_installed(names: Iterable[str]) -> ModuleType | None:

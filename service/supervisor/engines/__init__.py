@@ -1,7 +1,7 @@
-"""Finds and builds TensorRT plans while serving, and decides what serves until a plan is ready.
+"""Finds and builds plans for GPUs while serving, and decides what serves until a plan is ready.
 
 plan_decision.py    decides, for one version on one device, what serves, what is built next, and why
-candidates.py       lists the variants that TensorRT may run, and the keys of their plans
+candidates.py       lists the variants that a runtime may run, and the keys of their plans
 plan_ladder.py      chooses the accepted plans that form the ladder of a device
 build_wire.py       defines the messages between the supervisor and the build child
 build_child.py      runs the child that builds and measures one plan, and follows its progress

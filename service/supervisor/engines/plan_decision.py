@@ -1,8 +1,9 @@
-"""Decides what a version runs on a device, given the TensorRT plans that exist, are being built, or have failed.
+"""Decides what a version runs on a GPU, given the plans that exist, are being built, or have failed.
 
 The rules
-1. A plan serves when it was made from the published bytes, by this TensorRT, for this GPU, and passed its gate on such
+1. A plan serves when it was made from the published bytes, by this runtime, for this GPU, and passed its gate on such
    a device. Of several, the one with the most measured images per second serves; with a ladder, those on its levels.
+   The runtime is TensorRT, or ONNX Runtime where there is no TensorRT that can use the GPU.
 2. Without such a plan, ONNX Runtime serves an accepted variant (`serve_while_building`), or nothing serves.
 3. Plans that no gate has judged yet are built one after the other. A plan that its gate denied is not built again.
 4. A plan that cannot be built is given up after MAX_ATTEMPTS attempts; the reason is shown, and serving goes on.
@@ -14,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from saccade.models.contract.manifest import Manifest
-from saccade.models.contract.plans import PlanKey, PlanRecord
+from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.plans import PlanKey, PlanRecord, PlanRuntime
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.repository.variants import choose_variant
-from saccade.service.supervisor.engines.candidates import plan_key_for
+from saccade.service.supervisor.engines.candidates import plan_key_for, runtime_of
 from saccade.service.supervisor.engines.plan_ladder import ladder_candidates, plan_levels
 
 MAX_ATTEMPTS = 2  # a single failure may have a passing cause, such as memory that another process held
@@ -77,35 +78,37 @@ class PlanDecision:
 
     serve: Serving | None
     build: MissingPlan | None  # the first missing plan
-    reason: str  # why TensorRT does not serve, in one line; empty when it does, or a plan is still to be built
+    reason: str  # why TensorRT does not serve, in one line; empty when it does, or its plan is still to be built
     cheaper: tuple[Serving, ...] = ()  # ladder levels from 1 on
 
 
 def decide(situation: PlanFacts) -> PlanDecision:
     """Decides what to serve and what to build. Raises RepositoryError when the version can never serve there."""
-    if situation.backend in ("onnxruntime", "fake") or situation.device.startswith("cpu"):
+    if situation.backend == "fake" or situation.device.startswith("cpu"):
         return PlanDecision(_without_plan(situation), None, "")
     missing = _why_no_tensorrt(situation)
-    if missing:
-        if situation.backend == "tensorrt":
-            raise RepositoryError(f"SACCADE_BACKEND is tensorrt, but {missing}")
-        return PlanDecision(_without_plan(situation), None, missing)
+    if missing and situation.backend == "tensorrt":
+        raise RepositoryError(f"SACCADE_BACKEND is tensorrt, but {missing}")
+    runtime = runtime_of(situation.facts, missing)
+    told = "" if situation.backend == "onnxruntime" else missing
+    if runtime is None:
+        return PlanDecision(_without_plan(situation), None, told)
     keys = {
-        item.name: plan_key_for(situation.manifest, item, situation.facts)
-        for item in ladder_candidates(situation.manifest, situation.wanted_variant, situation.ladder)
+        item.name: plan_key_for(situation.manifest, item, runtime, situation.facts)
+        for item in ladder_candidates(situation.manifest, situation.wanted_variant, runtime, situation.ladder)
     }
     levels = _levels(situation, keys)
     build = _next_build(situation, keys)
     if levels:
-        return PlanDecision(levels[0], build, "", levels[1:])
-    reason = "" if build is not None else _why_no_plan(situation, keys)
-    if build is not None and not situation.serve_while_building:
+        return PlanDecision(levels[0], build, told, levels[1:])
+    reason = told if build is not None else "; ".join(filter(None, (told, _why_no_plan(situation, runtime, keys))))
+    if build is not None and runtime != "onnxruntime" and not situation.serve_while_building:
         return PlanDecision(None, build, "")
     try:
         return PlanDecision(_without_plan(situation), build, reason)
     except RepositoryError as error:
         if build is not None:  # nothing serves until the plan is built
-            return PlanDecision(None, build, "")
+            return PlanDecision(None, build, told)
         raise RepositoryError(f"{error}; {reason}") from error
 
 
@@ -125,18 +128,25 @@ def is_judged(stored: Sequence[StoredRecord], missing: MissingPlan) -> bool:
 def _without_plan(situation: PlanFacts) -> Serving:
     backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
-    sizes = {entry.path: entry.size_bytes for entry in situation.manifest.files}
-    file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-    return Serving(variant.name, backend, file_bytes=file_bytes)
+    return Serving(variant.name, backend, file_bytes=_bytes_of(situation.manifest, variant))
+
+
+def _bytes_of(manifest: Manifest, variant: Variant) -> int:
+    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
+    return sum(sizes[name] for name in (variant.file, *variant.external_data))
 
 
 def _why_no_tensorrt(situation: PlanFacts) -> str:
     facts = situation.facts
+    if situation.backend == "onnxruntime":
+        return "SACCADE_BACKEND is onnxruntime"
     if not facts.tensorrt:
         return "no TensorRT is installed beside the server (extra `tensorrt` or `rtx`)"
     if not facts.compute_capability:
         problem = facts.problem or "it names no compute capability"
         return f"{situation.device} is no GPU that TensorRT can use: {problem}"
+    if facts.tensorrt_problem:
+        return facts.tensorrt_problem
     targets = (item for item in situation.manifest.targets if item.target == "tensorrt")
     refused = next((item for item in targets if not item.supported), None)
     return "" if refused is None else f"TensorRT does not take this network: {refused.reason}"
@@ -160,13 +170,16 @@ def _levels(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving,
         names: tuple[str, ...] = (max(speeds, key=lambda name: speeds[name]),) if speeds else ()
     else:
         names = plan_levels(speeds, situation.manifest, situation.wanted_variant, situation.ladder)
-    return tuple(_serving(accepted[name]) for name in names)
+    return tuple(_serving(situation.manifest, accepted[name]) for name in names)
 
 
-def _serving(stored: StoredRecord) -> Serving:
-    record = stored.record
-    opened = (stored.directory, record.plan_sha256, record.plan_bytes)
-    return Serving(record.variant, "tensorrt", *opened, _images_per_s(stored))
+def _serving(manifest: Manifest, stored: StoredRecord) -> Serving:
+    record, variant = stored.record, manifest.variant(stored.record.variant)
+    assert variant is not None  # the keys are of the manifest's variants
+    is_tensorrt = record.key.runtime != "onnxruntime"
+    file_bytes = record.plan_bytes if is_tensorrt else _bytes_of(manifest, variant)
+    backend = "tensorrt" if is_tensorrt else "onnxruntime"
+    return Serving(variant.name, backend, stored.directory, record.plan_sha256, file_bytes, _images_per_s(stored))
 
 
 def _images_per_s(stored: StoredRecord) -> float:
@@ -182,10 +195,11 @@ def _next_build(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> MissingPla
     return None
 
 
-def _why_no_plan(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> str:
+def _why_no_plan(situation: PlanFacts, runtime: PlanRuntime, keys: Mapping[str, PlanKey]) -> str:
     if not keys:
         known = ", ".join(item.name for item in situation.manifest.variants)
-        return f"no variant for TensorRT among {known} with variant setting {situation.wanted_variant!r}"
+        name = "ONNX Runtime on a GPU" if runtime == "onnxruntime" else "TensorRT"
+        return f"no variant for {name} among {known} with variant setting {situation.wanted_variant!r}"
     parts: list[str] = []
     for name, key in keys.items():
         found = _judged(situation.stored, name, key)

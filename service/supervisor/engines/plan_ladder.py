@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.plans import PlanRuntime
 from saccade.service.supervisor.engines.candidates import engine_candidates
 from saccade.service.supervisor.ladder import MIN_SPEEDUP, levels_from
 
 
-def ladder_candidates(manifest: Manifest, wanted: str, names: Sequence[str] | None) -> tuple[Variant, ...]:
+def ladder_candidates(
+    manifest: Manifest, wanted: str, runtime: PlanRuntime, names: Sequence[str] | None
+) -> tuple[Variant, ...]:
     """Returns the variants whose plans are built, in this order; `names` is as in `ladder_for`."""
     if names:
-        named = tuple(item for name in names for item in engine_candidates(manifest, name))
-        return named or engine_candidates(manifest, wanted)
-    first = engine_candidates(manifest, wanted)
+        named = tuple(item for name in names for item in engine_candidates(manifest, name, runtime))
+        return named or engine_candidates(manifest, wanted, runtime)
+    first = engine_candidates(manifest, wanted, runtime)
     if names is None and wanted != "auto":
-        others = engine_candidates(manifest, "auto")
+        others = engine_candidates(manifest, "auto", runtime)
         return (*first, *(item for item in others if item.name != wanted))
     return first
 

@@ -1,4 +1,4 @@
-"""The TensorRT plans of all versions on all devices: it keeps what was decided on each, and builds one plan at a time.
+"""The plans of all versions on all GPUs: it keeps what was decided on each, and builds one plan at a time.
 
 `plan_decision.py` decides, again after each change; `supervisor/desired.py` says what follows for instances. Nothing is
 sent to workers from here, so a build that fails does not change what serves.
@@ -35,7 +35,7 @@ from saccade.service.supervisor.engines.plan_decision import (
     decide,
     is_judged,
 )
-from saccade.service.supervisor.placement.specs import InstanceSpec, may_use_tensorrt
+from saccade.service.supervisor.placement.specs import InstanceSpec, has_plans
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class Plans:
         self._places: dict[tuple[VersionKey, str], _Place] = {}
         self._wake = asyncio.Event()
         self._build_task: asyncio.Task[None] | None = None
-        self.devices = tuple(device for device in settings.devices if may_use_tensorrt(device, settings))
+        self.devices = tuple(device for device in settings.devices if has_plans(device, settings))
 
     @property
     def decisions(self) -> dict[tuple[VersionKey, str], PlanDecision | str]:

@@ -1,4 +1,4 @@
-"""Determines which instances a version has on each device without TensorRT, from variants that passed their gate."""
+"""Determines which instances a version has on each device without plans, from variants that passed their gate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InstanceSpec:
     device: str
     variant: str
     backend: str
-    plan_dir: str = ""  # folder of a TensorRT plan
+    plan_dir: str = ""  # folder of a plan
     plan_sha256: str = ""
     file_bytes: int = 0  # size of the files that the backend opens; memory is estimated from it until it is measured
     ladder_level: int = 0  # 0 is the best variant; instances of higher levels answer only under load
@@ -88,5 +88,6 @@ def _spec(manifest: Manifest, variant: Variant, device: str, level: int, setting
     return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, ladder_level=level)
 
 
-def may_use_tensorrt(device: str, settings: Settings) -> bool:
-    return device_kind(device) == "cuda" and settings.backend in ("auto", "tensorrt")
+def has_plans(device: str, settings: Settings) -> bool:
+    """Returns whether plans decide what serves there (`engines/plan_decision.py`)."""
+    return device_kind(device) == "cuda" and settings.backend != "fake"

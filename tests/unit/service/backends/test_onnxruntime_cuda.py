@@ -171,7 +171,7 @@ def test_fp32_arithmetic_is_never_opened_in_a_form_that_may_fall_back_to_tf32(
 ) -> None:
     backend = on_device(replace(request_, precision=precision), runtime)
 
-    assert backend.form == "plain"
+    assert backend.form.name == "plain"
     assert all(options["use_tf32"] == "0" and "fuse_conv_bias" not in options for options in runtime.opened)
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     backend.close()
@@ -187,7 +187,7 @@ def test_fastest_form_serves_every_size(
     with structlog.testing.capture_logs() as logs:
         backend = on_device(request_, runtime)
 
-    assert backend.form == wins
+    assert backend.form.name == wins
     kept = runtime.opened[-len(SIZES) + 1 :]
     assert {"prefer_nhwc" in options for options in kept} == {wins == "nhwc_fused"}
     chosen = next(entry for entry in logs if entry["event"] == "onnxruntime_form_chosen")
@@ -275,7 +275,7 @@ def test_form_that_does_not_open_is_done_without_and_said(request_: LoadRequest,
     with structlog.testing.capture_logs() as logs:
         backend = on_device(request_, runtime)
 
-    assert backend.form == "plain"
+    assert backend.form.name == "plain"
     chosen = next(entry for entry in logs if entry["event"] == "onnxruntime_form_chosen")
     assert chosen["failed"] == {"nhwc_fused": "no NHWC operators in this build"}
     assert len(backend.infer(images(2))[0]) == 2

@@ -69,7 +69,7 @@ def test_form_that_fails_in_its_first_run_is_given_up_after_the_graphs(
     failing(monkeypatch, "no engine for this shape", times=2)
 
     assert len(backend.infer(images(2))[0]) == 2
-    assert backend.form == "plain"
+    assert backend.form.name == "plain"
     assert backend.graphs[2].startswith("capture failed")
     backend.close()
     runtime.cuda.assert_clean()
@@ -86,7 +86,7 @@ def test_form_that_fails_where_there_is_no_graph_costs_no_graphs(
     assert len(backend.infer(images(16))[0]) == 16
     backend.infer(images(2))
 
-    assert backend.form == "plain"
+    assert backend.form.name == "plain"
     assert backend.graphs[2] == "captured"
     backend.close()
 

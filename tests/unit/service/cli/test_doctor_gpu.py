@@ -12,7 +12,7 @@ from saccade.service.backends.cuda.driver import CudaVersions
 from saccade.service.backends.cuda.failures import failure
 from saccade.service.backends.tensorrt.module import TensorRt
 from saccade.service.cli import doctor, doctor_gpu
-from saccade.service.cli.doctor_gpu import gpu_finding, gpu_findings, tensorrt_finding
+from saccade.service.cli.doctor_gpu import gpu_finding, gpu_findings, tensorrt_finding, tensorrt_refusals
 from saccade.service.errors import RuntimeMissing
 from saccade.service.settings import Settings
 from tests.support.simulated_cuda import SimulatedCuda
@@ -101,3 +101,19 @@ def test_missing_onnxruntime_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert finding.is_ok is False
     assert "pip install 'saccade-serving[cpu]'" in finding.detail
+
+
+def test_tensorrt_that_does_not_know_the_gpu_says_so() -> None:
+    cuda = SimulatedCuda(capability="SM90")
+    members = {"SM80": 0, "SM120": 1, "CURRENT": 2}
+    known = SimpleNamespace(__members__=members)
+    rtx = cast("TensorRt", SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7", ComputeCapability=known))
+
+    refusals = tensorrt_refusals(cuda, rtx)
+    finding = tensorrt_finding(rtx, refusals, wants_gpu=True, is_needed=False)
+
+    assert refusals == ("tensorrt_rtx 1.7 does not support SM90; it knows SM80, SM120",)
+    assert finding.is_ok is None
+    assert "ONNX Runtime serves there" in finding.detail
+    assert tensorrt_finding(rtx, refusals, wants_gpu=True, is_needed=True).is_ok is False
+    assert tensorrt_refusals(SimulatedCuda(capability="SM80"), rtx) == ()

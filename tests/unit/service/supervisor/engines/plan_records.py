@@ -12,6 +12,7 @@ from saccade.service.supervisor.engines.plan_decision import Serving, StoredReco
 from tests.support.versions import manifest_for
 
 H200 = DeviceFacts("NVIDIA H200", "SM90", "tensorrt", "11.4.0.12", "13.0", 150_000_000_000)
+BARE = DeviceFacts("NVIDIA H200", "SM90", onnxruntime_version="1.31.1")  # no TensorRT beside ONNX Runtime
 PASSED = GateDecision(
     accepted=True,
     checks=(GateCheck(name="device_latency", passed=True, value=1.0, limit=None, detail="made up"),),
@@ -46,7 +47,7 @@ MANIFEST = manifest_for("digits", 1).model_copy(
 def key(name: str, manifest: Manifest = MANIFEST, facts: DeviceFacts = H200) -> PlanKey:
     found = manifest.variant(name)
     assert found is not None
-    return plan_key_for(manifest, found, facts)
+    return plan_key_for(manifest, found, "tensorrt" if facts.tensorrt else "onnxruntime", facts)
 
 
 def stored(name: str, gate: GateDecision | None, images_per_s: float = 1.0, of: PlanKey | None = None) -> StoredRecord:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from saccade.models.contract.manifest import Manifest, TargetSupport
+from saccade.models.contract.plans import PlanRuntime
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.supervisor.engines.candidates import engine_candidates
 from saccade.service.supervisor.engines.plan_decision import MAX_ATTEMPTS, PlanFacts, StoredRecord, decide, serves
 from tests.unit.service.supervisor.engines.plan_records import (
+    BARE,
     DENIED,
     FLOAT,
     H200,
@@ -23,6 +26,8 @@ from tests.unit.service.supervisor.engines.plan_records import (
     stored,
     variant,
 )
+
+TENSORRT: PlanRuntime = "tensorrt"
 
 
 def situation(*records: StoredRecord, **changes: Any) -> PlanFacts:
@@ -127,22 +132,66 @@ def test_plan_for_several_gpus_serves_on_each_of_them() -> None:
 
 
 def test_named_variant_is_the_only_one_built() -> None:
-    assert [item.name for item in engine_candidates(MANIFEST, "int8-trt")] == ["int8-trt"]
-    assert [item.name for item in engine_candidates(MANIFEST, "fp32")] == ["fp32"]
-    assert [item.name for item in engine_candidates(MANIFEST, "auto")] == ["fp16", "int8-trt", "int8-trt-sparse24"]
-    assert engine_candidates(MANIFEST, "int8-cpu") == ()
+    assert [item.name for item in engine_candidates(MANIFEST, "int8-trt", TENSORRT)] == ["int8-trt"]
+    assert [item.name for item in engine_candidates(MANIFEST, "fp32", TENSORRT)] == ["fp32"]
+    names = [item.name for item in engine_candidates(MANIFEST, "auto", TENSORRT)]
+    assert names == ["fp16", "int8-trt", "int8-trt-sparse24"]
+    assert engine_candidates(MANIFEST, "int8-cpu", TENSORRT) == ()
 
 
 def test_denied_variant_is_never_a_candidate() -> None:
     denied = MANIFEST.model_copy(update={"variants": (variant("fp16", "gpu", DENIED, precision="fp16"),)})
 
-    assert engine_candidates(denied, "auto") == ()
+    assert engine_candidates(denied, "auto", TENSORRT) == ()
 
 
 def test_float_variant_is_a_candidate_where_there_is_no_other() -> None:
     plain = MANIFEST.model_copy(update={"variants": MANIFEST.variants[:2]})
 
-    assert [item.name for item in engine_candidates(plain, "auto")] == ["fp32"]
+    assert [item.name for item in engine_candidates(plain, "auto", TENSORRT)] == ["fp32"]
+
+
+def bare(name: str, gate: Any, images_per_s: float = 1.0) -> StoredRecord:
+    """A plan of ONNX Runtime."""
+    return stored(name, gate, images_per_s, key(name, facts=BARE))
+
+
+def test_without_tensorrt_onnx_runtime_is_measured_in_every_variant_that_it_can_run() -> None:
+    decision = decide(situation(facts=BARE))
+
+    assert decision.serve == FLOAT
+    assert decision.build is not None
+    assert (decision.build.variant, decision.build.key.runtime) == ("fp16", "onnxruntime")
+    assert "no TensorRT is installed" in decision.reason
+    assert wish(bare("fp16", PASSED), facts=BARE) == "fp32", "int8 and 2:4 are made for TensorRT"
+    assert wish(bare("fp16", PASSED), bare("fp32", PASSED), facts=BARE) is None
+    assert wish(facts=BARE, backend="onnxruntime") == "fp16"
+    assert decide(situation(facts=BARE, backend="onnxruntime")).reason == ""
+    assert decide(situation(facts=BARE, serve_while_building=False)).serve == FLOAT, "it is no stand-in here"
+
+
+def test_fastest_variant_that_passed_in_onnx_runtime_serves() -> None:
+    fast, slow = bare("fp16", PASSED, 300.0), bare("fp32", PASSED, 100.0)
+
+    serving = decide(situation(fast, slow, facts=BARE)).serve
+    assert serving is not None
+    assert (serving.variant, serving.backend, serving.plan_dir) == ("fp16", "onnxruntime", "/engines/fp16")
+    assert (serving.file_bytes, serving.images_per_s) == (len(b"weights"), 300.0)
+    denied = decide(situation(bare("fp16", DENIED, 300.0), slow, facts=BARE)).serve
+    assert denied is not None
+    assert (denied.variant, denied.plan_dir) == ("fp32", "/engines/fp32")
+    assert decide(situation(stored("fp16", PASSED), facts=BARE)).serve == FLOAT, "that plan is TensorRT's"
+
+
+def test_tensorrt_that_does_not_know_the_gpu_is_not_tried() -> None:
+    problem = "tensorrt_rtx 1.7 does not support SM90; it knows SM80"
+    facts = msgspec.structs.replace(BARE, tensorrt="tensorrt_rtx", tensorrt_version="1.7", tensorrt_problem=problem)
+
+    decision = decide(situation(facts=facts))
+
+    assert decision.reason == problem
+    assert decision.build is not None
+    assert decision.build.key.runtime == "onnxruntime"
 
 
 def test_missing_tensorrt_leaves_onnx_runtime_serving_and_says_so() -> None:
