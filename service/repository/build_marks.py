@@ -42,14 +42,14 @@ class BuildMark(msgspec.Struct, frozen=True):
 
 
 def build_marks(root: Path, model: str, version: int, now: float | None = None) -> tuple[BuildMark, ...]:
-    """The fresh marks of a version; damaged ones are skipped."""
-    limit = (time.time() if now is None else now) - FRESH_S
+    """The fresh marks of a version; damaged ones, and those of a clock that was set back since, are skipped."""
+    now = time.time() if now is None else now
     found: list[BuildMark] = []
     for variant in names_in(root, (model, str(version))):
         for name in names_in(root, (model, str(version), variant)):
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
                 mark = _try_read(root, (model, str(version), variant), name)
-                if mark is not None and mark.renewed > limit:
+                if mark is not None and abs(now - mark.renewed) < FRESH_S:
                     found.append(mark)
     return tuple(found)
 

@@ -51,15 +51,18 @@ def keep_disagreement(
         stem = f"{found.agreement:.6f}-{int(now_s)}-{secrets.token_hex(4)}"
         if picture is not None and len(picture) <= _MOST_PICTURE_BYTES:
             replace_file(directory, f"{stem}{_PICTURE}", picture)
-        replace_file(directory, f"{stem}.json", orjson.dumps(found.model_dump()))
+        try:
+            replace_file(directory, f"{stem}.json", orjson.dumps(found.model_dump()))
+        except OSError:  # a picture of which nothing is said would stay, on a volume that is full
+            _remove(directory, f"{stem}{_PICTURE}")
+            raise
         names = names_in(repository, parts)
         stems = sorted({name.rpartition(".")[0] for name in names if name.endswith(".json")})
-        fresh = [each for each in stems if now_s - _written_s(each) < _EXPIRES_S]
+        fresh = [each for each in stems if _is_fresh(each, now_s)]
         kept = {*fresh[:KEPT]}
         for name in names:
             if name.rpartition(".")[0] not in kept and not name.startswith("."):
-                with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
-                    os.unlink(name, dir_fd=directory)
+                _remove(directory, name)
     return float(fresh[KEPT - 1].partition("-")[0]) if len(fresh) >= KEPT else 1.0
 
 
@@ -71,7 +74,7 @@ def disagreements(repository: Path, model: str, now_s: float | None = None) -> l
         parts = (_FOLDER, model, pair)
         names = names_in(repository, parts)
         for name in names:
-            if name.endswith(".json") and now_s - _written_s(name) < _EXPIRES_S:
+            if name.endswith(".json") and _is_fresh(name, now_s):
                 document = _read(repository, parts, name)
                 if document is not None:
                     picture = f"{name.removesuffix('.json')}{_PICTURE}"
@@ -99,6 +102,16 @@ def _read(repository: Path, parts: tuple[str, ...], name: str) -> Disagreement |
             return Disagreement.model_validate_json(read_file(directory, name, _MOST_BYTES))
     except (OSError, ValidationError):  # removed meanwhile, or damaged
         return None
+
+
+def _remove(directory: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process tidies up, too
+        os.unlink(name, dir_fd=directory)
+
+
+def _is_fresh(stem: str, now_s: float) -> bool:
+    """A time far ahead is of a clock that was set back since; it would never expire."""
+    return abs(now_s - _written_s(stem)) < _EXPIRES_S
 
 
 def _written_s(stem: str) -> float:

@@ -35,6 +35,7 @@ def test_mark_of_a_dead_builder_counts_no_more(tmp_path: Path) -> None:
     with MarkedBuild(tmp_path, "digits", 3, "fp16", KEY).shown():
         assert build_marks(tmp_path, "digits", 3, now=time.time() + FRESH_S / 2) != ()
         assert build_marks(tmp_path, "digits", 3, now=time.time() + FRESH_S + 1) == ()
+        assert build_marks(tmp_path, "digits", 3, now=time.time() - 2 * FRESH_S) == (), "the clock was set back since"
 
 
 def test_mark_is_no_plan(tmp_path: Path) -> None:

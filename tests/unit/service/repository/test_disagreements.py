@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+import pytest
+
+from saccade.service.repository import confined_files
 from saccade.service.repository.disagreements import KEPT, Disagreement, disagreements, keep_disagreement
 
 NOW_S = 1_800_000_000.0
@@ -50,3 +55,30 @@ def test_newest_candidate_comes_first_and_damaged_files_are_passed_over(tmp_path
     (tmp_path / ".shadow" / "digits" / "1-2" / f"0.1-{int(NOW_S)}-x.json").write_text("{")
 
     assert [each.candidate for each in disagreements(tmp_path, "digits", NOW_S)] == [10, 2]
+
+
+def test_full_volume_is_an_error_that_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: int, name: str, content: bytes) -> None:
+        if ".json" in name:
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=directory))  # a name takes no room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(directory, name, content)
+
+    real = confined_files.write_file
+    keep_disagreement(tmp_path, found(0.5), b"picture", NOW_S)
+    monkeypatch.setattr(confined_files, "write_file", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        keep_disagreement(tmp_path, found(0.1), b"picture", NOW_S)
+
+    assert len([*(tmp_path / ".shadow" / "digits" / "1-2").iterdir()]) == 2
+    assert [each.agreement for each in disagreements(tmp_path, "digits", NOW_S)] == [0.5]
+
+
+def test_clock_that_was_set_back_keeps_nothing_for_ever(tmp_path: Path) -> None:
+    keep_disagreement(tmp_path, found(0.1), None, NOW_S + 365 * 86_400)
+
+    keep_disagreement(tmp_path, found(0.2), None, NOW_S)
+
+    assert [each.agreement for each in disagreements(tmp_path, "digits", NOW_S)] == [0.2]
+    assert len([*(tmp_path / ".shadow" / "digits" / "1-2").iterdir()]) == 1
