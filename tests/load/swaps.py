@@ -30,6 +30,7 @@ from statistics import median
 import httpx
 
 from saccade.models.contract.manifest import Manifest, manifest_bytes, read_manifest
+from saccade.service.bench.statistics import percentiles
 from tests.support.images import scene_jpeg
 from tests.support.server import ROOT, Server, call_saccade, clean_environment, running_server, wait_until
 
@@ -122,8 +123,7 @@ def answers_by(server: Server, model: str, version: int) -> bool:
 
 
 def p99_ms(requests: Sequence[Seen]) -> float:
-    ordered = sorted(each.ms for each in requests)
-    return ordered[int(0.99 * (len(ordered) - 1))]
+    return percentiles([each.ms for each in requests], (99,))[0]
 
 
 def resident_mib(server: Server) -> dict[str, float]:
