@@ -115,7 +115,10 @@ def _known(place: Path, forms: Sequence[ProcessForm]) -> list[ProcessFormSpeed]:
 
 
 def _measure(task: TuningTask) -> list[ProcessFormSpeed]:
-    log.info("tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms))
+    takes = "up to 20 s, at the first start on this machine alone"
+    log.info(
+        "tuning", model=Path(task.version_dir).parent.name, variant=task.variant, forms=len(task.forms), takes=takes
+    )
     found = subprocess.run(
         [sys.executable, "-P", "-m", _MODULE],
         input=msgspec.json.encode(task),
