@@ -160,7 +160,7 @@ STEPS: tuple[Step, ...] = (
             **_parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
             "tensorrt": installed_tensorrt(),
         },
-        tools=("onnxruntime", "numpy", "pillow", "simplejpeg"),
+        tools=("onnxruntime", "openvino", "numpy", "pillow", "simplejpeg"),
         scope="variant",
         is_measured=True,
     ),
@@ -169,7 +169,7 @@ STEPS: tuple[Step, ...] = (
         run_speed,
         inputs=("data", "precision", "qualify"),
         config=lambda loaded: _parts(loaded, "task", "preprocess", "data", "labels", "qualify", "allowed_batch_sizes"),
-        tools=("onnxruntime", "numpy"),
+        tools=("onnxruntime", "openvino", "numpy"),
         is_measured=True,
     ),
     Step(

@@ -13,6 +13,7 @@ VariantKind = Literal[
     "fp32",
     "fp16",
     "bf16",
+    "bf16-cpu",
     "int8-cpu",
     "int8-trt",
     "fp8-trt",
@@ -24,7 +25,7 @@ VariantKind = Literal[
     "int8-trt-pruned",
 ]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
-Target = Literal["any", "cpu", "gpu", "trt"]
+Target = Literal["any", "cpu", "gpu", "trt", "openvino"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,17 @@ class VariantTraits:
     """The meaning of a variant's name."""
 
     precision: Precision
-    target: Target  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT; trt: TensorRT
+    target: Target  # as in the manifest
     form: Form = "dense"
 
     @property
     def needs_gpu(self) -> bool:
         return self.target in ("gpu", "trt")
+
+    @property
+    def is_computed_narrower(self) -> bool:
+        """Whether the file is that of fp32, and its runtime computes it in the variant's precision."""
+        return self.target == "openvino"
 
 
 # 2:4 needs tensor cores; CPUs gain nothing from it, so fp32 and int8-cpu have no row of that form.
@@ -45,6 +51,7 @@ TRAITS: dict[VariantKind, VariantTraits] = {
     "fp32": VariantTraits("fp32", "any"),
     "fp16": VariantTraits("fp16", "gpu"),
     "bf16": VariantTraits("bf16", "gpu"),
+    "bf16-cpu": VariantTraits("bf16", "openvino"),
     "int8-cpu": VariantTraits("int8", "cpu"),
     "int8-trt": VariantTraits("int8", "trt"),
     "fp8-trt": VariantTraits("fp8", "trt"),

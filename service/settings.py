@@ -32,7 +32,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     backend: Literal["auto", "onnxruntime", "tensorrt", "fake"] = Field(
-        "auto", description="runtime of the device workers; auto: TensorRT where a GPU and it are there"
+        "auto",
+        description="runtime of the device workers; auto: TensorRT where a GPU and it are there, on "
+        "processors the one that a variant was measured with",
     )
     device: str = Field("cpu", description="devices, one worker each: cpu, cuda:0,cuda:1, GPU-<uuid>, MIG-<uuid>")
     placement: Literal["replicate", "spread"] = Field(
@@ -241,11 +243,6 @@ class Settings(BaseModel):
     def pins(self) -> dict[str, int]:
         """The version of each model of which only one is served."""
         return pins_from(self.serve_versions)
-
-    @property
-    def plain_backend(self) -> Literal["onnxruntime", "fake"]:
-        """The backend that opens a variant's own file, without a TensorRT plan."""
-        return "fake" if self.backend == "fake" else "onnxruntime"
 
     @property
     def engines_root(self) -> Path:

@@ -16,6 +16,7 @@ from saccade.export.errors import RecipeError
 from saccade.export.gate.decision import denial_text, verdict
 from saccade.export.gate.table import report_table
 from saccade.export.pipeline import RunSettings, run_pipeline
+from saccade.export.precision.make import ensure_runtime
 from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.reports.export_report import REPORT_JSON, ExportReport, read_report
 from saccade.export.reports.html_report import html
@@ -37,10 +38,14 @@ def export(
 ) -> int:
     """Runs every recipe, even after earlier ones failed, and returns the exit code. Without `variants` all are made.
 
+    Raises DeviceMissing for a variant of `variants` that this machine cannot measure.
+
     The lines for people go to stdout, or to stderr where stdout carries JSON; the verdicts are the last ones.
     """
     recipes = [load_recipe(path) for path in paths]
     recipes = [loaded.with_variants(variants) if variants else loaded for loaded in recipes]
+    for name in variants:
+        ensure_runtime(name)
     console, data = console_for(is_stderr=as_json), DataStore()
     outcomes: list[list[StepResult]] = []
     for loaded in recipes:

@@ -44,7 +44,7 @@ from saccade.export.sources.weights import weights_digest
 from saccade.export.steps import StepContext, qualified_name, tool_versions
 
 _VERDICTS = ("accepted", "pending", "denied")
-_REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "onnxslim", "numpy", "pillow")
+_REPORTED_TOOLS = ("torch", "onnx", "onnxruntime", "openvino", "onnxslim", "numpy", "pillow")
 
 
 def run_gate(context: StepContext) -> Detail:

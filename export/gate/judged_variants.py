@@ -82,7 +82,7 @@ def judged_again(
     agreed: the recipe's thresholds, which the report's must equal. A manifest beside the report holds the report's
     hash.
     """
-    file = directory / f"{variant.qualify.variant}.onnx"
+    file = directory / _file_of(directory, variant.qualify.variant)
     facts = GateFacts(
         file_sha256=file_sha256(file) if file.exists() else variant.qualify.file_sha256,
         external_sha256=_hashes_of(directory, variant.qualify) if file.exists() else None,
@@ -93,6 +93,15 @@ def judged_again(
         report_sha256=_report_hashes(directory),
     )
     return VariantReport(qualify=variant.qualify, gate=gate_decision(variant.qualify, report.thresholds, facts))
+
+
+def _file_of(directory: Path, name: str) -> str:
+    """The variant's file beside a report; variants of a published version may share one."""
+    if (directory / MANIFEST_NAME).exists():
+        published = read_manifest(directory)[0].variant(name)
+        if published is not None:
+            return published.file
+    return f"{name}.onnx"
 
 
 def _hashes_of(directory: Path, qualify: QualifyReport) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import onnx
 
 from saccade.export.artifact import Detail
-from saccade.export.errors import RecipeError
+from saccade.export.errors import DeviceMissing, RecipeError
 from saccade.export.graph.graph_rewrites import read_interleaved_pixels
 from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE
@@ -17,7 +17,8 @@ from saccade.export.precision.mixed_precision import make_bf16, make_fp16
 from saccade.export.precision.quantization.quantize import make_quantized
 from saccade.export.precision.ready import make_ready
 from saccade.export.steps import StepContext
-from saccade.export.variants import VariantKind
+from saccade.export.variants import TRAITS, VariantKind
+from saccade.service.backends.openvino_backend import why_absent
 
 
 def run_precision(context: StepContext) -> Detail:
@@ -31,9 +32,27 @@ def run_precision(context: StepContext) -> Detail:
 
 def _make_fp32(context: StepContext) -> Detail:
     assert context.variant is not None
+    return _float_file(context, context.variant)
+
+
+def _make_bf16_cpu(context: StepContext) -> Detail:
+    """Writes the file of fp32, byte for byte, which OpenVINO computes in bfloat16. Raises DeviceMissing."""
+    ensure_runtime("bf16-cpu")
+    return {**_float_file(context, "fp32"), "precision": "bf16"}
+
+
+def ensure_runtime(variant: VariantKind) -> None:
+    """Raises DeviceMissing where this machine has no runtime or no instructions to measure the variant with."""
+    reason = why_absent() if TRAITS[variant].target == "openvino" else ""
+    if reason:
+        raise DeviceMissing(f"{variant} is measured where it runs, and cannot run here: {reason}")
+
+
+def _float_file(context: StepContext, named: VariantKind) -> Detail:
+    """Writes the float graph; `named` names its weights file."""
     source = context.inputs["onnx_optimization"].file(MODEL_FILE)
     model = load_graph(source)
-    hand_on_weights(model, source.parent, context.out, weights_name(context.variant))
+    hand_on_weights(model, source.parent, context.out, weights_name(named))
     write_bare(model, context.out)
     is_interleaved = read_interleaved_pixels(model)
     save_graph(model, context.out / MODEL_FILE)
@@ -47,6 +66,7 @@ _MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {
     "fp32-pruned": _make_fp32,
     "fp16": make_fp16,
     "bf16": make_bf16,
+    "bf16-cpu": _make_bf16_cpu,
     "fp16-sparse24": make_fp16,
     "fp16-pruned": make_fp16,
     "int8-cpu": make_quantized,

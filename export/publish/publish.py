@@ -112,7 +112,7 @@ def _equal_version(repository: Path, manifest: Manifest) -> int | None:
 def _fill(scratch: Path, context: StepContext, report: ExportReport, published: list[VariantReport]) -> None:
     for variant in published:
         source = _made(context, variant).file(MODEL_FILE)
-        target = scratch / f"{variant.qualify.variant}.onnx"
+        target = scratch / _published_file(published, variant)
         shutil.copyfile(source, target)
         if file_sha256(target) != variant.qualify.file_sha256:
             raise PublishError(f"{source} changed after it was measured; run qualify again")
@@ -126,6 +126,13 @@ def _fill(scratch: Path, context: StepContext, report: ExportReport, published: 
     _add_evidence(scratch, context, published)
     _add_replay(scratch, context, published)
     _write(scratch / LABELS_FILE, "".join(f"{label}\n" for label in report.labels).encode())
+
+
+def _published_file(published: list[VariantReport], variant: VariantReport) -> str:
+    """The name of the file: that of the first variant with the same bytes, which is stored once."""
+    mine = (variant.qualify.file_sha256, variant.qualify.external_sha256)
+    same = (each.qualify for each in published if (each.qualify.file_sha256, each.qualify.external_sha256) == mine)
+    return f"{next(same).variant}.onnx"
 
 
 def _add_evidence(scratch: Path, context: StepContext, published: list[VariantReport]) -> None:
@@ -145,7 +152,8 @@ def _add_replay(scratch: Path, context: StepContext, published: list[VariantRepo
     images = context.data.split(context.loaded, "test").images[:MOST_PICTURES]
     answers = {}
     for variant in published:
-        backend = open_backend(_made(context, variant).file(MODEL_FILE), context.recipe)
+        traits = TRAITS[_kind(context, variant)]
+        backend = open_backend(_made(context, variant).file(MODEL_FILE), context.recipe, traits)
         parts = [backend.infer(images[index : index + 1]) for index in range(len(images))]
         backend.close()
         tensors = output_tensors(context.recipe.task, context.recipe.preprocess)
@@ -189,13 +197,13 @@ def _manifest(
         reference_metric=reference.figure.metric,
         reference_operating_point=reference.operating_point,
         judged=recipe.gate.mode == "metric",
-        variants=tuple(_variant(context, variant) for variant in published),
+        variants=tuple(_variant(context, variant, _published_file(published, variant)) for variant in published),
         files=files,
         lineage=_lineage(context),
     )
 
 
-def _variant(context: StepContext, variant: VariantReport) -> Variant:
+def _variant(context: StepContext, variant: VariantReport, file: str) -> Variant:
     name = _kind(context, variant)
     traits = TRAITS[name]
     return Variant.model_validate(
@@ -204,7 +212,7 @@ def _variant(context: StepContext, variant: VariantReport) -> Variant:
             "precision": traits.precision,
             "sparsity": _SPARSITY[traits.form],
             "target": traits.target,
-            "file": f"{name}.onnx",
+            "file": file,
             "external_data": tuple(variant.qualify.external_sha256),
             "metric": variant.qualify.metric,
             "operating_point": variant.qualify.operating_point,

@@ -16,16 +16,14 @@ from saccade.export.qualification.parity import answer_difference, hostile_figur
 from saccade.export.qualification.qualify_report import BatchInvariance, HostileFigure, ParityFigure
 from saccade.export.recipe import Recipe
 from saccade.models.contract.specs import output_tensors
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.base import Backend
 
 _INVARIANCE_IMAGES = 4  # each goes alone and at the end of every allowed batch size
 _RUNS = 10  # runs of one batch in one session; one more comes from a fresh session
 _RUN_IMAGES = 3
 
 
-def parity_figures(
-    backend: OnnxRuntimeBackend, recipe: Recipe, split: ImageSplit, expected: Answer
-) -> tuple[ParityFigure, ...]:
+def parity_figures(backend: Backend, recipe: Recipe, split: ImageSplit, expected: Answer) -> tuple[ParityFigure, ...]:
     """Compares with the eager network's answers, at each of the recipe's batch sizes."""
     figures = []
     for size in recipe.qualify.parity_batch_sizes:
@@ -41,7 +39,7 @@ def parity_figures(
     return tuple(figures)
 
 
-def batch_invariance(backend: OnnxRuntimeBackend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
+def batch_invariance(backend: Backend, recipe: Recipe, images: NDArray[np.uint8]) -> BatchInvariance:
     """Compares the answers to an image alone and in batches of every allowed size."""
     errors: list[list[float]] = []
     disagreements: list[float] = []
@@ -70,7 +68,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def hostile_figures(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[HostileFigure, ...]:
+def hostile_figures(backend: Backend, recipe: Recipe) -> tuple[HostileFigure, ...]:
     specs = output_tensors(recipe.task, recipe.preprocess)
     inputs = hostile_images(recipe.preprocess.height, recipe.preprocess.width)
     return tuple(
@@ -79,7 +77,7 @@ def hostile_figures(backend: OnnxRuntimeBackend, recipe: Recipe) -> tuple[Hostil
 
 
 def equal_runs(
-    backend: OnnxRuntimeBackend, fresh: Callable[[], OnnxRuntimeBackend], recipe: Recipe, images: NDArray[np.uint8]
+    backend: Backend, fresh: Callable[[], Backend], recipe: Recipe, images: NDArray[np.uint8]
 ) -> tuple[bool, int]:
     """Tells whether runs of one batch give equal bits, also in a fresh session, and how many runs were compared."""
     batch = np.ascontiguousarray(images[: 1 if recipe.allowed_batch_sizes == (1,) else _RUN_IMAGES])

@@ -1,10 +1,11 @@
-"""Reads precision and sparsity by layer from a variant's published file."""
+"""Reads precision and sparsity by layer from a variant's published file, or from the runtime that decides of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import orjson
@@ -25,7 +26,7 @@ from saccade.export.precision.effective_precision import (
 from saccade.export.precision.files import LAYERS_FILE
 from saccade.export.precision.mixed_precision import DTYPES_FILE
 from saccade.export.qualification.qualify_report import LayerFigure, MaskFigure, PrecisionFigure
-from saccade.export.variants import VariantTraits
+from saccade.export.variants import Precision, VariantTraits
 from saccade.service.repository.onnx_graph import OnnxGraph, read_graph
 from saccade.service.repository.two_four import mask_violations, zero_shares
 
@@ -40,8 +41,17 @@ class FileStructure:
     mask: MaskFigure | None
 
 
-def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Path | None) -> FileStructure:
-    """Reads a file; `made` holds the precision step's files, `compressed` those of compression."""
+def file_structure(
+    file: Path,
+    traits: VariantTraits,
+    made: Path,
+    compressed: Path | None,
+    computed: Mapping[str, str] | None = None,
+) -> FileStructure:
+    """Reads a file; `made` holds the precision step's files, `compressed` those of compression.
+
+    computed: precisions by node, where the runtime decides them; a layer that it does not name counts as in the file.
+    """
     is_sparse = traits.form == "sparse24"
     model = load_graph(file)
     graph = read_graph(file) if is_sparse else None
@@ -49,6 +59,8 @@ def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Pa
         layers, problem = layers_of_network(model, layer_precisions(model)), ""
     except GraphError as error:
         layers, problem = (), str(error)
+    if computed is not None:
+        layers = tuple(replace(layer, precision=_computed_precision(computed, model, layer)) for layer in layers)
     zeros = {} if graph is None else zero_shares(graph)
     figures = tuple(
         LayerFigure(
@@ -66,6 +78,13 @@ def file_structure(file: Path, traits: VariantTraits, made: Path, compressed: Pa
     )
     precision = _precision(file, model, traits, layers, problem, stated_layers(made))
     return FileStructure(layers, figures, precision, None if graph is None else _mask(graph, compressed))
+
+
+def _computed_precision(computed: Mapping[str, str], model: onnx.ModelProto, layer: LayerPrecision) -> Precision:
+    """What the runtime says of a layer, which it names by its node, or by an output of the graph that it makes."""
+    outputs = next((list(node.output) for node in model.graph.node if node.name == layer.node), [])
+    found = next((computed[name] for name in (layer.node, *outputs) if name in computed), None)
+    return next((each for each in get_args(Precision) if each == found), layer.precision)
 
 
 @dataclass(frozen=True, slots=True)

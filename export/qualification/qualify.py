@@ -30,7 +30,7 @@ from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.plausibility import answer_faults
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
 from saccade.export.qualification.reference import read_reference, reference_answers
-from saccade.export.qualification.serving import open_backend
+from saccade.export.qualification.serving import computed_precisions, open_backend
 from saccade.export.qualification.speed_measurements import memory_mb, speed_ratios
 from saccade.export.steps import StepContext, qualified_name
 from saccade.export.variants import TRAITS
@@ -50,7 +50,7 @@ def run_qualify(context: StepContext) -> Detail:
     split = context.data.split(context.loaded, "test")
     expected = reference_answers(context.inputs["reference"], recipe)
     reference = evidence_of(expected, split, recipe.task, len(recipe.labels))
-    backend = open_backend(file, recipe)
+    backend = open_backend(file, recipe, traits)
     context.note("task metric")
     answers = answers_of(backend.infer, split, recipe.task, recipe.qualify.evaluate_batch_size)
     evidence = evidence_of(answers, split, recipe.task, len(recipe.labels))
@@ -58,15 +58,19 @@ def run_qualify(context: StepContext) -> Detail:
     accuracy = accuracy_of(evidence, reference, resamples)
     operating = operating_accuracy(evidence, reference, recipe.task.score_threshold, resamples)
     context.note("parity, batch invariance, hostile inputs, repetition")
-    is_deterministic, runs = equal_runs(backend, lambda: open_backend(file, recipe), recipe, split.images)
+    is_deterministic, runs = equal_runs(backend, lambda: open_backend(file, recipe, traits), recipe, split.images)
     parity = parity_figures(backend, recipe, split, expected)
     invariance = batch_invariance(backend, recipe, split.images)
     hostile = hostile_figures(backend, recipe)
+    computed = computed_precisions(backend)
+    through = (
+        f"{backend.provider} on the CPU, which computes the file in {traits.precision}" if computed else _through(file)
+    )
     backend.close()
     is_raced = not traits.needs_gpu and made.file(BARE_FILE).exists()
     context.note("precision and sparsity by layer")
     compressed = context.inputs.get("compress")
-    structure = file_structure(file, traits, made.directory, compressed.directory if compressed else None)
+    structure = file_structure(file, traits, made.directory, compressed.directory if compressed else None, computed)
     report = QualifyReport(
         variant=context.variant,
         file_sha256=file_sha256(file),
@@ -79,7 +83,7 @@ def run_qualify(context: StepContext) -> Detail:
         batch_invariance=invariance,
         hostile=hostile,
         is_deterministic=is_deterministic,
-        speed=speed_ratios(file, made.file(BARE_FILE), recipe, split.images) if is_raced else (),
+        speed=speed_ratios(file, made.file(BARE_FILE), recipe, traits, split.images) if is_raced else (),
         measured_on=cpu_device(usable_threads(recipe.qualify.threads)),
         detail=dict(made.detail),
         curves=curves_of(evidence),
@@ -91,8 +95,8 @@ def run_qualify(context: StepContext) -> Detail:
         layers=structure.figures,
         precision=structure.precision,
         runs_compared=runs,
-        memory_mb=None if traits.needs_gpu else memory_mb(file, recipe),
-        measured_through=_through(file),
+        memory_mb=None if traits.needs_gpu else memory_mb(file, recipe, traits),
+        measured_through=through,
         reference=read_reference(context.inputs["reference"]).figure,
         operating_point=None if operating is None else operating[0],
         operating_drop=None if operating is None else metric_drop(operating[1]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -11,47 +13,59 @@ from saccade.export.precision.emulation import runnable_file
 from saccade.export.qualification.bare_graph import bare_input
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.recipe import Recipe
+from saccade.export.variants import TRAITS, VariantTraits
 from saccade.models.contract.specs import TensorSpec, input_tensor, output_tensors
-from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.base import Backend, LoadRequest
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.openvino_backend import OpenVinoBackend
+
+_FLOAT = TRAITS["fp32"]
 
 
-def open_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
-    """Opens a file. Raises BackendError when the file does not have the contract's tensors.
+def open_backend(file: Path, recipe: Recipe, traits: VariantTraits = _FLOAT) -> Backend:
+    """Opens a variant's file in the runtime that serves it. Raises BackendError or RuntimeMissing.
 
     A file in fp16 or bf16 is opened as its emulation, because CPUs have no such kernels or round less.
     """
     with runnable_file(file) as runnable:
-        return _open(runnable, recipe, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
+        return _open(runnable, recipe, traits, input_tensor(recipe.preprocess), recipe.qualify.allow_spinning)
 
 
-def open_racing_backends(deploy: Path, bare: Path, recipe: Recipe) -> tuple[OnnxRuntimeBackend, OnnxRuntimeBackend]:
+def open_racing_backends(
+    deploy: Path, bare: Path, recipe: Recipe, traits: VariantTraits = _FLOAT
+) -> tuple[Backend, Backend]:
     """Opens the deploy graph and its bare form, to be timed in turns."""
     # Spinning is off, because idle threads of one session would use the cores while the other runs.
     return (
-        _open(deploy, recipe, input_tensor(recipe.preprocess), allow_spinning=False),
-        _open(bare, recipe, bare_input(recipe.preprocess), allow_spinning=False),
+        _open(deploy, recipe, traits, input_tensor(recipe.preprocess), allow_spinning=False),
+        _open(bare, recipe, traits, bare_input(recipe.preprocess), allow_spinning=False),
     )
 
 
-def open_racing_backend(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+def open_racing_backend(file: Path, recipe: Recipe, traits: VariantTraits = _FLOAT) -> Backend:
     """Opens one of several deploy graphs that are timed in turns, without spinning for the same reason."""
-    return _open(file, recipe, input_tensor(recipe.preprocess), allow_spinning=False)
+    return _open(file, recipe, traits, input_tensor(recipe.preprocess), allow_spinning=False)
 
 
-def _open(file: Path, recipe: Recipe, images: TensorSpec, allow_spinning: bool) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(
-        LoadRequest(
-            file=file,
-            input=images,
-            outputs=output_tensors(recipe.task, recipe.preprocess),
-            device="cpu",
-            threads=usable_threads(recipe.qualify.threads),
-            allow_spinning=allow_spinning,
-            external_data=tuple((file.parent / name, None) for name in weight_files(file)),
-            merges_dequantized=not _has_float8(file),
-        )
+def computed_precisions(backend: Backend) -> Mapping[str, str] | None:
+    """The precision of each product by the names of its nodes, where the runtime decides it and not the file."""
+    return backend.layer_precisions if isinstance(backend, OpenVinoBackend) else None
+
+
+def _open(file: Path, recipe: Recipe, traits: VariantTraits, images: TensorSpec, allow_spinning: bool) -> Backend:
+    request = LoadRequest(
+        file=file,
+        input=images,
+        outputs=output_tensors(recipe.task, recipe.preprocess),
+        device="cpu",
+        threads=usable_threads(recipe.qualify.threads),
+        allow_spinning=allow_spinning,
+        external_data=tuple((file.parent / name, None) for name in weight_files(file)),
+        merges_dequantized=not _has_float8(file),
     )
+    if traits.target == "openvino":
+        return OpenVinoBackend(replace(request, precision=traits.precision))
+    return OnnxRuntimeBackend(request)
 
 
 def _has_float8(file: Path) -> bool:

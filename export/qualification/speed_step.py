@@ -27,7 +27,7 @@ from saccade.export.qualification.qualify_report import LayerFigure, QualifyRepo
 from saccade.export.qualification.serving import open_racing_backend
 from saccade.export.recipe import Recipe
 from saccade.export.steps import StepContext, qualified_name
-from saccade.export.variants import TRAITS, VariantKind
+from saccade.export.variants import TRAITS, VariantKind, VariantTraits
 from saccade.models.contract.manifest import LatencyFigure
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen
@@ -52,8 +52,8 @@ _FIGURES = TypeAdapter(dict[str, SpeedFigures])
 def run_speed(context: StepContext) -> Detail:
     """Writes `speed.json`, figures by variant."""
     recipe = context.recipe
-    files: dict[str, Path] = {
-        name: context.inputs[qualified_name("precision", name)].file(MODEL_FILE)
+    files: dict[str, tuple[Path, VariantTraits]] = {
+        name: (context.inputs[qualified_name("precision", name)].file(MODEL_FILE), TRAITS[name])
         for name in by_exactness(recipe.variants)
         if not TRAITS[name].needs_gpu
     }
@@ -81,7 +81,7 @@ def read_speed(artifact: Artifact) -> Mapping[str, SpeedFigures]:
     return _FIGURES.validate_json(artifact.file(SPEED_FILE).read_bytes())
 
 
-def timed_files(files: Mapping[str, Path], recipe: Recipe, images: NDArray[np.uint8]) -> Timings:
+def timed_files(files: Mapping[str, tuple[Path, VariantTraits]], recipe: Recipe, images: NDArray[np.uint8]) -> Timings:
     """Opens the files as the server does and times them in turns at every allowed batch size."""
     batches = [batch_of(images, size) for size in recipe.allowed_batch_sizes]
     spec = recipe.qualify
@@ -92,11 +92,11 @@ def timed_files(files: Mapping[str, Path], recipe: Recipe, images: NDArray[np.ui
     )
 
     @contextmanager
-    def runs_of(file: Path) -> Iterator[list[Run]]:
-        with closing(open_racing_backend(file, recipe)) as backend:
+    def runs_of(file: Path, traits: VariantTraits) -> Iterator[list[Run]]:
+        with closing(open_racing_backend(file, recipe, traits)) as backend:
             yield [partial(backend.infer, batch) for batch in batches]
 
-    return timed_in_turns({name: partial(runs_of, file) for name, file in files.items()}, limits)
+    return timed_in_turns({name: partial(runs_of, *found) for name, found in files.items()}, limits)
 
 
 def by_exactness(names: Sequence[VariantKind]) -> list[VariantKind]:

@@ -141,7 +141,9 @@ class Variant(Frozen):
     name: VariantName
     precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
     sparsity: Literal["dense", "two_four"]
-    target: Literal["any", "cpu", "gpu", "trt"]  # any: every runtime; gpu: ONNX Runtime CUDA or TensorRT
+    # any: every runtime; cpu: ONNX Runtime on processors; gpu: ONNX Runtime CUDA or TensorRT; trt: TensorRT;
+    # openvino: OpenVINO on processors, which computes a float file in the variant's precision
+    target: Literal["any", "cpu", "gpu", "trt", "openvino"]
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
     metric: MetricFigure

@@ -1,9 +1,12 @@
-"""Finds backends by name and imports a backend's runtime only when it is chosen."""
+"""Finds backends by name and for variants, and imports a backend's runtime only when it is chosen."""
 
 from __future__ import annotations
 
+from saccade.models.contract.manifest import Variant
 from saccade.service.backends.base import Backend, LoadRequest
+from saccade.service.backends.openvino_backend import why_absent
 from saccade.service.errors import BackendError
+from saccade.service.repository.variants import NOTHING_ABSENT, Absent
 
 
 def load_backend(name: str, request: LoadRequest) -> Backend:
@@ -17,6 +20,10 @@ def load_backend(name: str, request: LoadRequest) -> Backend:
         from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(request)
+    if name == "openvino":
+        from saccade.service.backends.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(request)
     if name == "tensorrt":
         from saccade.service.backends.tensorrt_backend import TensorRtBackend
 
@@ -25,4 +32,19 @@ def load_backend(name: str, request: LoadRequest) -> Backend:
         from saccade.service.backends.fake_backend import FakeBackend
 
         return FakeBackend(request)
-    raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime, tensorrt")
+    raise BackendError(f"no backend {name!r}; there are: fake, onnxruntime, openvino, tensorrt")
+
+
+def backend_name(variant: Variant, setting: str) -> str:
+    """The backend that opens a variant's own file, without a TensorRT plan; `setting` is `Settings.backend`."""
+    if setting == "fake":
+        return setting
+    return "openvino" if variant.target == "openvino" else "onnxruntime"
+
+
+def absent_targets(setting: str) -> Absent:
+    """Targets of variants that this server cannot run, each with the reason; `setting` is `Settings.backend`."""
+    if setting == "fake":
+        return NOTHING_ABSENT
+    reason = why_absent() if setting == "auto" else f"SACCADE_BACKEND is {setting}"
+    return {"openvino": reason} if reason else NOTHING_ABSENT

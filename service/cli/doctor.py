@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade.service.backends.onnxruntime_backend import import_onnxruntime
+from saccade.service.backends.openvino_backend import import_openvino, told
 from saccade.service.cli.doctor_gpu import gpu_findings
 from saccade.service.cli.findings import Finding
 from saccade.service.device_names import CPU, device_kind
@@ -60,6 +61,7 @@ def examine() -> list[Finding]:
         Finding("cores", None, f"{core_count()}: {settings.device_threads} device threads, {_processes(settings)}"),
         _cpu_instructions(),
         _onnxruntime(settings),
+        _openvino(),
         *gpu_findings(settings),
         _package("nvidia-nvimgcodec-cu13", "decodes JPEGs on NVIDIA GPUs; install the gpu-jpeg extra"),
         _shared_memory(),
@@ -79,7 +81,11 @@ def _cpu_instructions() -> Finding:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return Finding("cpu", None, "unknown")
-    known = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if name in text]
+    known = [
+        name
+        for name in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+        if name in text
+    ]
     note = "" if any("vnni" in name or "amx" in name for name in known) else "; without VNNI int8 may not be faster"
     return Finding("cpu", None, (", ".join(known) or platform.machine()) + note)
 
@@ -97,6 +103,20 @@ def _onnxruntime(settings: Settings) -> Finding:
     fix = "" if is_there else f": {_REINSTALL}"
     detail = f"{runtime.__version__} with {providers}; {settings.device} needs {wanted}{fix}"
     return Finding("onnxruntime", is_there, detail)
+
+
+def _openvino() -> Finding:
+    """Asks OpenVINO itself what this processor computes; no version needs it that has no variant for it."""
+    version = _version_of("openvino")
+    if not version:
+        return Finding("openvino", None, "not installed (serves variants such as bf16-cpu; install the openvino extra)")
+    try:
+        capabilities = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception as error:  # a wheel for another system fails in many ways
+        return Finding("openvino", False, f"{version} does not start: {told(error)}")
+    has_bf16 = "BF16" in capabilities
+    note = "with bfloat16" if has_bf16 else "without bfloat16 on this processor: bf16-cpu does not serve here"
+    return Finding("openvino", True if has_bf16 else None, f"{version} {note}")
 
 
 def _package(name: str, use: str) -> Finding:

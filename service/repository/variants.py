@@ -1,4 +1,4 @@
-"""Chooses the variant that ONNX Runtime serves on a device: pure, by paired speeds, among accepted variants.
+"""Chooses the variant that serves on a device without TensorRT: pure, by paired speeds, among accepted variants.
 
 A variant answers in place of a more exact one only where it was measured faster in turns with it, on this kind of
 device, and the interval of that ratio excludes 1.
@@ -7,25 +7,32 @@ device, and the interval of that ratio excludes 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.service.errors import RepositoryError
 
 # ONNX Runtime would run a variant made for TensorRT as float, slower than the float variant and never measured.
-_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu"), "cuda": ("any", "gpu")}
+_TARGETS_BY_DEVICE_KIND = {"cpu": ("any", "cpu", "openvino"), "cuda": ("any", "gpu")}
 ROUNDING: Mapping[str, int] = {"fp32": 0, "bf16": 1, "fp16": 1, "fp8": 2, "int8": 2}
+Absent = Mapping[str, str]
+"""Targets for which this server has no runtime or no instructions, each with the reason; see `backends/registry.py`."""
+NOTHING_ABSENT: Absent = MappingProxyType({})
 
 
-def choose_variant(manifest: Manifest, device: str, wanted: str) -> Variant:
+def choose_variant(manifest: Manifest, device: str, wanted: str, absent: Absent = NOTHING_ABSENT) -> Variant:
     """The variant named by `wanted`, or for "auto" the preferred one of those that run on the device.
 
     Raises RepositoryError when nothing fits, saying what there is.
     """
-    runnable = runnable_variants(manifest, device)
+    runnable = runnable_variants(manifest, device, absent)
     if wanted != "auto":
         runnable = [item for item in runnable if item.name == wanted]
     if not runnable:
+        for item, reason in absent_variants(manifest, device, absent):
+            if wanted in ("auto", item.name):
+                raise RepositoryError(f"variant {item.name} of {manifest.model} cannot serve here: {reason}")
         known = ", ".join(f"{item.name} ({item.target}, gate {gate_state(item)})" for item in manifest.variants)
         raise RepositoryError(f"no variant for device {device!r} and variant setting {wanted!r}; there are: {known}")
     return preferred(runnable, kind_of(device))
@@ -45,10 +52,15 @@ def preferred(variants: Sequence[Variant], device_kind: str) -> Variant:
     return first
 
 
-def comparisons(manifest: Manifest, device: str, chosen: Variant) -> str:
-    """Says in words how fast `chosen` is beside each other variant that runs on the device; empty without others."""
-    others = [item for item in by_exactness(runnable_variants(manifest, device)) if item.name != chosen.name]
-    return "; ".join(_compared(chosen, item, kind_of(device)) for item in others)
+def comparisons(manifest: Manifest, device: str, chosen: Variant, absent: Absent = NOTHING_ABSENT) -> str:
+    """Says in words how fast `chosen` is beside each other variant for the device, or why that one cannot run.
+
+    Empty without others.
+    """
+    others = [item for item in by_exactness(runnable_variants(manifest, device, absent)) if item.name != chosen.name]
+    told = [_compared(chosen, item, kind_of(device)) for item in others]
+    told += [f"{item.name} cannot serve here: {reason}" for item, reason in absent_variants(manifest, device, absent)]
+    return "; ".join(told)
 
 
 def pair_of(item: Variant, other: Variant, device_kind: str) -> PairedSpeed | None:
@@ -78,10 +90,17 @@ def kind_of(device: str) -> str:
     return "cpu" if device.partition(":")[0] == "cpu" else "cuda"  # a GPU may have another name, such as MIG-…
 
 
-def runnable_variants(manifest: Manifest, device: str) -> list[Variant]:
+def runnable_variants(manifest: Manifest, device: str, absent: Absent = NOTHING_ABSENT) -> list[Variant]:
     """The accepted variants that run on a device without TensorRT."""
     targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
-    return [item for item in manifest.accepted_variants() if item.target in targets]
+    return [item for item in manifest.accepted_variants() if item.target in targets and item.target not in absent]
+
+
+def absent_variants(manifest: Manifest, device: str, absent: Absent) -> list[tuple[Variant, str]]:
+    """The accepted variants that would run on this kind of device, but not here, each with the reason."""
+    targets = _TARGETS_BY_DEVICE_KIND[kind_of(device)]
+    accepted = (item for item in manifest.accepted_variants() if item.target in targets)
+    return [(item, absent[item.target]) for item in accepted if item.target in absent]
 
 
 def gate_state(variant: Variant) -> str:

@@ -12,6 +12,9 @@ from typing import TypeVar
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.service.repository.variants import (
+    NOTHING_ABSENT,
+    Absent,
+    absent_variants,
     by_exactness,
     choose_variant,
     gate_state,
@@ -35,7 +38,9 @@ class Ladder:
     left_out: tuple[str, ...] = ()  # "name: reason" of each variant that was named and cannot serve
 
 
-def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None) -> Ladder:
+def ladder_for(
+    manifest: Manifest, device: str, wanted: str, names: Sequence[str] | None, absent: Absent = NOTHING_ABSENT
+) -> Ladder:
     """Returns the ladder on this device. `names` is `Settings.ladder_names`: None where measurements choose.
 
     By measurements, level 0 is `wanted`, or with "auto" the variant with the best metric (of equal ones the preferred).
@@ -43,27 +48,27 @@ def ladder_for(manifest: Manifest, device: str, wanted: str, names: Sequence[str
     beyond doubt than the level before, and by MIN_SPEEDUP. Raises RepositoryError when no variant can serve there.
     """
     if names is None:
-        return Ladder(_by_figures(manifest, device, wanted))
+        return Ladder(_by_figures(manifest, device, wanted, absent))
     if not names:
-        return Ladder((choose_variant(manifest, device, wanted),))
-    runnable = {item.name: item for item in runnable_variants(manifest, device)}
+        return Ladder((choose_variant(manifest, device, wanted, absent),))
+    runnable = {item.name: item for item in runnable_variants(manifest, device, absent)}
     levels = tuple(runnable[name] for name in names if name in runnable)
-    left_out = tuple(_why(manifest, device, name) for name in names if name not in runnable)
-    return Ladder(levels or (choose_variant(manifest, device, wanted),), left_out)
+    left_out = tuple(_why(manifest, device, name, absent) for name in names if name not in runnable)
+    return Ladder(levels or (choose_variant(manifest, device, wanted, absent),), left_out)
 
 
-def _by_figures(manifest: Manifest, device: str, wanted: str) -> tuple[Variant, ...]:
+def _by_figures(manifest: Manifest, device: str, wanted: str, absent: Absent) -> tuple[Variant, ...]:
     kind = kind_of(device)
 
     def is_level_below(item: Variant, above: Variant) -> bool:
         pair = pair_of(item, above, kind)
         return pair is not None and pair.is_faster and pair.ratio >= MIN_SPEEDUP
 
-    measured = by_exactness(item for item in runnable_variants(manifest, device) if is_measured(item, kind))
+    measured = by_exactness(item for item in runnable_variants(manifest, device, absent) if is_measured(item, kind))
     measured.sort(key=lambda item: -item.metric.value)
     best = [item for item in measured if item.metric.value == measured[0].metric.value]
     is_free = wanted == "auto" and bool(best)
-    first = preferred(best, kind) if is_free else choose_variant(manifest, device, wanted)
+    first = preferred(best, kind) if is_free else choose_variant(manifest, device, wanted, absent)
     return levels_from(first, measured, is_level_below)
 
 
@@ -78,8 +83,11 @@ def levels_from(
     return tuple(levels)
 
 
-def _why(manifest: Manifest, device: str, name: str) -> str:
+def _why(manifest: Manifest, device: str, name: str, absent: Absent) -> str:
     variant = manifest.variant(name)
     if variant is None:
         return f"{name}: the version has no such variant"
+    for item, reason in absent_variants(manifest, device, absent):
+        if item.name == name:
+            return f"{name}: {reason}"
     return f"{name}: not for {device} (target {variant.target}, gate {gate_state(variant)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
@@ -31,6 +32,7 @@ GRAPHS = {
 }
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",
+    "openvino": f"openvino {version('openvino')}",
     "fake": "FakeExecutionProvider",
     "onnxruntime-bound": "CPUExecutionProvider",  # the GPU's path, with sessions and tensors on the CPU
     "tensorrt": "tensorrt 10.16.1",  # on a simulated device, where every run may be as late as the rules allow
@@ -187,6 +189,7 @@ def _poisoned() -> UInt8Array:
 
 FAULTS: dict[str, Callable[[], UInt8Array]] = {
     "onnxruntime": lambda: images(2)[:, :-1],  # a height the graph does not take
+    "openvino": lambda: images(2)[:, :-1],
     "fake": _poisoned,
     "onnxruntime-bound": lambda: images(2)[:, :-1],
     "tensorrt": lambda: images(2)[:, :-1],

@@ -29,7 +29,7 @@ def engine_candidates(manifest: Manifest, wanted: str, runtime: PlanRuntime) -> 
     if runtime == "onnxruntime":
         allowed = [item for item in allowed if item.target in ("gpu", "any") and item.sparsity == "dense"]
     if wanted != "auto":
-        return tuple(item for item in allowed if item.name == wanted and item.target != "cpu")
+        return tuple(item for item in allowed if item.name == wanted and item.target not in ("cpu", "openvino"))
     found = allowed
     if runtime != "onnxruntime":
         made_for_gpus = [item for item in allowed if item.target in ("gpu", "trt")]

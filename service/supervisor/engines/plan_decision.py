@@ -17,6 +17,7 @@ from typing import Literal
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.plans import PlanKey, PlanRecord, PlanRuntime
+from saccade.service.backends.registry import backend_name
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.messages import DeviceFacts
 from saccade.service.repository.variants import choose_variant
@@ -126,8 +127,8 @@ def is_judged(stored: Sequence[StoredRecord], missing: MissingPlan) -> bool:
 
 
 def _without_plan(situation: PlanFacts) -> Serving:
-    backend = "fake" if situation.backend == "fake" else "onnxruntime"  # as Settings.plain_backend
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
+    backend = backend_name(variant, situation.backend)
     return Serving(variant.name, backend, file_bytes=_bytes_of(situation.manifest, variant))
 
 

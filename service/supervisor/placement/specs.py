@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest, Variant
+from saccade.service.backends.registry import absent_targets, backend_name
 from saccade.service.device_names import device_kind
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.tensor_slots import layout_of
@@ -39,17 +40,17 @@ class Specs:
 
 def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
     """Returns the instances on these devices. Raises RepositoryError when no device of the server can serve."""
-    specs = Specs()
+    specs, absent = Specs(), absent_targets(settings.backend)
     for device in devices:
         try:
-            ladder = ladder_for(manifest, device, settings.variant, settings.ladder_names)
+            ladder = ladder_for(manifest, device, settings.variant, settings.ladder_names, absent)
         except RepositoryError as error:
             specs.refusals[device] = str(error)
             continue
         specs.by_device[device] = tuple(
             _spec(manifest, variant, device, level, settings) for level, variant in enumerate(ladder.variants)
         )
-        told = comparisons(manifest, device, ladder.variants[0])
+        told = comparisons(manifest, device, ladder.variants[0], absent)
         if told:
             specs.choices[device] = f"{_standing(ladder.variants[0].name, settings)}: {told}"
         if ladder.left_out:
@@ -85,7 +86,8 @@ def _standing(name: str, settings: Settings) -> str:
 def _spec(manifest: Manifest, variant: Variant, device: str, level: int, settings: Settings) -> InstanceSpec:
     sizes = {entry.path: entry.size_bytes for entry in manifest.files}
     file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-    return InstanceSpec(device, variant.name, settings.plain_backend, file_bytes=file_bytes, ladder_level=level)
+    backend = backend_name(variant, settings.backend)
+    return InstanceSpec(device, variant.name, backend, file_bytes=file_bytes, ladder_level=level)
 
 
 def has_plans(device: str, settings: Settings) -> bool:

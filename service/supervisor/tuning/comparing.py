@@ -17,8 +17,8 @@ import numpy as np
 from saccade.models.contract.manifest import read_manifest
 from saccade.models.contract.paired_speed import MIN_ROUNDS
 from saccade.service.backends.base import UInt8Array
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
-from saccade.service.backends.requests import load_request
+from saccade.service.backends.registry import backend_name, load_backend
+from saccade.service.backends.requests import load_request, variant_named
 from saccade.service.errors import RepositoryError
 from saccade.service.paired_timing import ROUNDS, Run, TimingLimits, pairs_of, reason_of, timed_in_turns
 from saccade.service.supervisor.tuning.variant_speeds import ComparedHere, Comparison
@@ -45,7 +45,7 @@ def compare(order: Comparison) -> ComparedHere:
             allow_spinning=order.allow_spinning,
             batch_sizes=order.batch_sizes,
         )
-        with closing(OnnxRuntimeBackend(request)) as backend:
+        with closing(load_backend(backend_name(variant_named(manifest, name), "auto"), request)) as backend:
             yield [partial(backend.infer, noise(size)) for size in sizes]
 
     def noise(size: int) -> UInt8Array:

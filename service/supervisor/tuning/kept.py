@@ -5,6 +5,7 @@ Remove that folder to measure again; without write access to it every start meas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -23,8 +24,8 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def place_of(repository: Path, *parts: object) -> Path:
-    """The file for a measurement that depends on these parts, the processor and the runtime."""
-    identity = hashlib.sha256(msgspec.json.encode([*parts, _processor(), _runtime()])).hexdigest()
+    """The file for a measurement that depends on these parts, the processor and the runtimes."""
+    identity = hashlib.sha256(msgspec.json.encode([*parts, _processor(), _runtimes()])).hexdigest()
     return repository / ".tuning" / f"{identity[:32]}.json"
 
 
@@ -59,10 +60,9 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _runtime() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
+def _runtimes() -> str:
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(importlib.metadata.version(name))
+    return " ".join(found)

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from saccade.service.backends.registry import backend_name
+from saccade.service.backends.requests import variant_named
 from saccade.service.core import VersionState
 from saccade.service.device_names import CPU
 from saccade.service.errors import BackendError
@@ -49,6 +51,7 @@ class TrialServer:
                 "max_deadline_ms": _DEADLINE_MS,
             }
         )
+        self._backend = backend_name(variant_named(version.manifest, task.variant), self._settings.backend)
         self._workers: dict[tuple[int, bool], list[_Worker]] = {}
         self._apis: dict[int, list[_Api]] = {}
         self._generation = 0
@@ -113,7 +116,7 @@ class TrialServer:
                 str(version.path),
                 version.manifest_sha256,
                 self._task.batch_sizes,
-                self._settings.plain_backend,
+                self._backend,
             )
         )
         ends = (VersionState.READY, VersionState.FAILED)
@@ -132,7 +135,7 @@ class TrialServer:
 
     def _catalog(self, workers: Iterable[_Worker]) -> messages.Catalog:
         version, manifest, variant = self._version, self._version.manifest, self._task.variant
-        ready, backend = VersionState.READY.value, self._settings.plain_backend
+        ready, backend = VersionState.READY.value, self._backend
         devices = tuple(messages.DeviceStatus(each.device, True, 0, each.socket_path) for each in self._all_workers())
         instances = tuple(
             messages.InstanceStatus(each.device, each.instance_id, ready, "", variant, backend, "") for each in workers

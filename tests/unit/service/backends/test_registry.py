@@ -16,5 +16,5 @@ def test_unknown_backend_names_those_that_exist() -> None:
     manifest = manifest_for("digits", 1)
     request = LoadRequest(Path("absent"), manifest.input, manifest.outputs, "cpu", 1, False)
 
-    with pytest.raises(BackendError, match="no backend 'tflite'; there are: fake, onnxruntime, tensorrt"):
+    with pytest.raises(BackendError, match="no backend 'tflite'; there are: fake, onnxruntime, openvino, tensorrt"):
         load_backend("tflite", request)
