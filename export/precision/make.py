@@ -45,7 +45,7 @@ def ensure_runtime(variant: VariantKind) -> None:
     """Raises DeviceMissing where this machine has no runtime or no instructions to measure the variant with."""
     reason = why_absent() if TRAITS[variant].target == "openvino" else ""
     if reason:
-        raise DeviceMissing(f"{variant} is measured where it runs, and cannot run here: {reason}")
+        raise DeviceMissing(f"{variant} is measured where it runs, not here: {reason}")
 
 
 def _float_file(context: StepContext, named: VariantKind) -> Detail:

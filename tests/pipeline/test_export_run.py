@@ -20,8 +20,9 @@ from saccade.export.precision import make
 from saccade.export.qualification.serving import open_racing_backend
 from saccade.export.recipe import Recipe
 from saccade.export.steps import StepContext
+from saccade.export.variants import VariantTraits
 from saccade.models.contract.manifest import MANIFEST_NAME, Manifest, read_manifest
-from saccade.service.backends.base import LoadRequest
+from saccade.service.backends.base import Backend, LoadRequest
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from tests.pipeline.conftest import QUICK_GATE
 
@@ -243,10 +244,10 @@ def test_variants_are_timed_in_turns_and_the_ratio_stands_wherever_they_are_show
 def test_a_variant_that_cannot_be_timed_is_denied_and_costs_the_others_nothing(
     write_recipe: WriteRecipe, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(file: Path, recipe: Recipe) -> OnnxRuntimeBackend:
+    def opened(file: Path, recipe: Recipe, traits: VariantTraits) -> Backend:
         if "int8-cpu" in str(file):
             raise RuntimeError("no kernel for int64\nand where")
-        return open_racing_backend(file, recipe)
+        return open_racing_backend(file, recipe, traits)
 
     monkeypatch.setattr("saccade.export.qualification.speed_step.open_racing_backend", opened)
 

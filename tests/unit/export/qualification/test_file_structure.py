@@ -100,3 +100,16 @@ def test_step_that_says_nothing_leaves_the_question_open(tmp_path: Path) -> None
     file = write_file(tmp_path, first_is_int8=False, stated=None)
 
     assert file_structure(file, INT8, tmp_path, None).precision.silent is None
+
+
+def test_where_the_runtime_decides_its_word_counts_and_what_it_does_not_name_is_as_in_the_file(tmp_path: Path) -> None:
+    file = write_file(tmp_path, first_is_int8=False, stated=None)
+
+    found = file_structure(file, TRAITS["bf16-cpu"], tmp_path, None, {"network.first/conv2d": "bf16"})
+
+    assert [(each.node, each.precision) for each in found.layers[:2]] == [
+        ("network.first/conv2d", "bf16"),
+        ("network.second/conv2d", "int8"),
+    ]
+    assert found.precision.asked == "bf16"
+    assert found.precision.share == pytest.approx(4 / 9)

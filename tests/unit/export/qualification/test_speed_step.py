@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import yaml
 
 from saccade.export.qualification.speed_step import by_exactness, timed_files
 from saccade.export.recipe import Recipe
+from saccade.export.variants import TRAITS, VariantTraits
 from saccade.models.contract.paired_speed import MIN_ROUNDS
 from saccade.service.paired_timing import pairs_of
+from tests.support.bfloat16 import needs_bf16
 from tests.support.graphs import classifier_graph, slowed
 
 RECIPE = Recipe.model_validate(
@@ -45,8 +48,21 @@ def slower(tmp_path: Path) -> Path:
     return path
 
 
+def as_fp32(files: Mapping[str, Path]) -> dict[str, tuple[Path, VariantTraits]]:
+    return {name: (file, TRAITS["fp32"]) for name, file in files.items()}
+
+
+@needs_bf16
+def test_one_file_is_timed_in_both_of_its_runtimes(plain: Path) -> None:
+    timings = timed_files({"fp32": (plain, TRAITS["fp32"]), "bf16-cpu": (plain, TRAITS["bf16-cpu"])}, RECIPE, IMAGES)
+    pairs = pairs_of(timings, ("fp32", "bf16-cpu"), "cpu", RECIPE.allowed_batch_sizes)
+
+    assert timings.failures == {}
+    assert [each.against for each in pairs["bf16-cpu"]] == ["fp32"]
+
+
 def test_the_slower_of_two_real_files_is_told(plain: Path, slower: Path) -> None:
-    timings = timed_files({"fp32": plain, "int8-cpu": slower, "again": plain}, RECIPE, IMAGES)
+    timings = timed_files(as_fp32({"fp32": plain, "int8-cpu": slower, "again": plain}), RECIPE, IMAGES)
     pairs = pairs_of(timings, ("fp32", "int8-cpu", "again"), "cpu", RECIPE.allowed_batch_sizes)
     found = {(name, pair.against): pair for name, each in pairs.items() for pair in each}
 
@@ -57,13 +73,15 @@ def test_the_slower_of_two_real_files_is_told(plain: Path, slower: Path) -> None
 
 def test_a_file_that_does_not_open_costs_the_others_nothing(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
-    timings = timed_files({"fp32": plain, "int8-cpu": tmp_path / "broken.onnx", "again": plain}, RECIPE, IMAGES)
+    files = {"fp32": plain, "int8-cpu": tmp_path / "broken.onnx", "again": plain}
+
+    timings = timed_files(as_fp32(files), RECIPE, IMAGES)
 
     assert set(timings.blocks) == {"fp32", "again"}
     assert set(timings.failures) == {"int8-cpu"}
 
 
 def test_less_rounding_comes_before_more_and_dense_before_pruned() -> None:
-    order = ["fp32", "fp32-pruned", "int8-cpu", "int8-cpu-pruned"]
+    order = ["fp32", "fp32-pruned", "bf16-cpu", "int8-cpu", "int8-cpu-pruned"]
 
-    assert by_exactness(["int8-cpu-pruned", "int8-cpu", "fp32-pruned", "fp32"]) == order
+    assert by_exactness(["int8-cpu-pruned", "int8-cpu", "bf16-cpu", "fp32-pruned", "fp32"]) == order

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from saccade.service.backends import registry
 from saccade.service.backends.base import LoadRequest
-from saccade.service.backends.registry import load_backend
+from saccade.service.backends.registry import absent_targets, backend_name, load_backend
 from saccade.service.errors import BackendError
 from tests.support.versions import manifest_for
 
@@ -18,3 +19,21 @@ def test_unknown_backend_names_those_that_exist() -> None:
 
     with pytest.raises(BackendError, match="no backend 'tflite'; there are: fake, onnxruntime, openvino, tensorrt"):
         load_backend("tflite", request)
+
+
+def test_a_variant_is_opened_by_the_runtime_that_it_was_measured_with() -> None:
+    float_variant = manifest_for("digits", 1).variants[0]
+    half = float_variant.model_copy(update={"precision": "bf16", "target": "openvino"})
+
+    assert [backend_name(each, "auto") for each in (float_variant, half)] == ["onnxruntime", "openvino"]
+    assert [backend_name(each, "fake") for each in (float_variant, half)] == ["fake", "fake"]
+
+
+def test_a_setting_or_the_machine_says_why_a_runtime_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "why_absent", lambda: "this processor has no bfloat16")
+
+    assert absent_targets("auto") == {"openvino": "this processor has no bfloat16"}
+    assert absent_targets("onnxruntime") == {"openvino": "SACCADE_BACKEND is onnxruntime"}
+    assert absent_targets("fake") == {}
+    monkeypatch.setattr(registry, "why_absent", lambda: "")
+    assert absent_targets("auto") == {}

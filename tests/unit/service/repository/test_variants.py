@@ -153,3 +153,51 @@ def test_refusal_names_what_there_is(wanted: str) -> None:
 
 def test_variant_without_figures_comes_last() -> None:
     assert images_per_s(variant("bare", latency=()), "cpu") == 0.0
+
+
+ABSENT = {"openvino": "OpenVINO is not installed"}
+
+
+def bf16(*pairs: PairedSpeed, **changes: Any) -> Variant:
+    return variant("bf16-cpu", precision="bf16", target="openvino", paired_speeds=pairs, **changes)
+
+
+def test_where_int8_is_denied_bf16_serves_if_it_is_faster_beyond_doubt() -> None:
+    faster, doubtful = bf16(pair("fp32", 1.3, 1.4, 1.5)), bf16(pair("fp32", 0.9, 1.1, 1.5))
+    denied = int8(pair("fp32", 2.0, 2.1, 2.2), denied=True)
+
+    assert choose_variant(manifest_with(variant("fp32"), faster, denied), "cpu", "auto").name == "bf16-cpu"
+    assert choose_variant(manifest_with(variant("fp32"), doubtful, denied), "cpu", "auto").name == "fp32"
+
+
+def test_int8_must_beat_bf16_too() -> None:
+    fp32, half = variant("fp32"), bf16(pair("fp32", 1.3, 1.4, 1.5))
+    quick = int8(pair("fp32", 1.9, 2.0, 2.1), pair("bf16-cpu", 1.2, 1.3, 1.4))
+    equal = int8(pair("fp32", 1.3, 1.4, 1.5), pair("bf16-cpu", 0.9, 1.0, 1.1))
+
+    chosen = [choose_variant(manifest_with(fp32, half, each), "cpu", "auto").name for each in (quick, equal)]
+
+    assert chosen == ["int8-cpu", "bf16-cpu"]
+
+
+def test_a_variant_of_a_runtime_that_is_absent_is_not_chosen_and_the_reason_is_told() -> None:
+    manifest = manifest_with(variant("fp32"), bf16(pair("fp32", 1.3, 1.4, 1.5)))
+
+    chosen = choose_variant(manifest, "cpu", "auto", ABSENT)
+
+    assert chosen.name == "fp32"
+    assert comparisons(manifest, "cpu", chosen, ABSENT) == "bf16-cpu cannot serve here: OpenVINO is not installed"
+
+
+@pytest.mark.parametrize("wanted", ["bf16-cpu", "auto"])
+def test_when_it_is_named_or_alone_the_reason_refuses(wanted: str) -> None:
+    manifest = manifest_with(bf16())
+
+    with pytest.raises(RepositoryError, match=r"^variant bf16-cpu of digits cannot serve here: OpenVINO"):
+        choose_variant(manifest, "cpu", wanted, ABSENT)
+
+
+def test_gpus_are_not_told_of_it() -> None:
+    manifest = manifest_with(variant("fp32"), bf16())
+
+    assert comparisons(manifest, "cuda:0", choose_variant(manifest, "cuda:0", "auto", ABSENT), ABSENT) == ""

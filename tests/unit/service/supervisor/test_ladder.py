@@ -95,3 +95,19 @@ def test_a_version_with_none_of_the_names_serves_as_without_a_ladder() -> None:
 def test_nothing_to_serve_is_an_error() -> None:
     with pytest.raises(RepositoryError, match="no variant for device"):
         ladder_for(denied(manifest(fp32=(0.95, 100)), "fp32"), "cpu", "auto", None)
+
+
+def test_bf16_is_the_step_between_fp32_and_int8_where_it_can_run() -> None:
+    whole = manifest(fp32=(0.95, 100), bf16_cpu=(0.949, 140), int8_cpu=(0.94, 300))
+    variants = (
+        item.model_copy(update={"precision": "bf16", "target": "openvino"}) if item.name == "bf16-cpu" else item
+        for item in whole.variants
+    )
+    whole = whole.model_copy(update={"variants": tuple(variants)})
+    absent = {"openvino": "OpenVINO is not installed"}
+    named = ladder_for(whole, "cpu", "auto", ("bf16-cpu", "int8-cpu"), absent)
+
+    assert levels(whole, None) == ["fp32", "bf16-cpu", "int8-cpu"]
+    assert [item.name for item in ladder_for(whole, "cpu", "auto", None, absent).variants] == ["fp32", "int8-cpu"]
+    assert [item.name for item in named.variants] == ["int8-cpu"]
+    assert named.left_out == ("bf16-cpu: OpenVINO is not installed",)

@@ -1,0 +1,118 @@
+"""bf16-cpu from recipe to version directory: measured by the runtime that serves it, or left out with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from saccade.export.cli.program import app
+from saccade.export.precision import make
+from saccade.models.contract.manifest import read_manifest
+from saccade.service.backends.registry import backend_name, load_backend
+from saccade.service.backends.requests import load_request
+from saccade.service.repository.report_agreement import ensure_report_agrees
+from saccade.service.repository.verify import verify_version
+from saccade.service.worker.replay import replay
+from tests.pipeline.conftest import QUICK_GATE, WriteRecipe
+from tests.support.bfloat16 import needs_bf16
+
+VARIANTS = ["fp32", "bf16-cpu"]
+GATE = QUICK_GATE | {"max_half_parity_error": 0.09}  # boxes of random weights change places at the smallest rounding
+NO_BF16 = "this processor has no bfloat16"
+
+
+def run(root: Path, recipe: Path, *words: str) -> tuple[int, str]:
+    places = ["--repository", str(root / "repository"), "--work", str(root / "work")]
+    result = CliRunner().invoke(app, ["run", str(recipe), *places, *words])
+    return result.exit_code, f"{result.output}{result.exception or ''}"
+
+
+@needs_bf16
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_it_is_published_with_figures_of_the_runtime_that_serves_it(
+    task: str, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    code, said = run(tmp_path, write_recipe(task, variants=VARIANTS, gate=GATE))
+    assert code == 0, said
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+
+    manifest = read_manifest(version_dir)[0]
+
+    fp32, half = manifest.variants
+    assert (half.name, half.precision, half.target, half.file) == ("bf16-cpu", "bf16", "openvino", fp32.file)
+    assert [each.against for each in half.paired_speeds] == ["fp32"]
+    assert len(half.latency) == len(manifest.allowed_batch_sizes)
+    checks = {check.name: check for check in half.gate.checks}
+    assert half.gate.accepted
+    assert checks["parity"].limit == GATE["max_half_parity_error"]  # as fp16 is held to
+    assert isinstance(checks["effective_precision"].value, float)
+    assert checks["effective_precision"].value >= 0.95
+    report = orjson.loads((version_dir / "report.json").read_bytes())
+    through = [each["qualify"]["measured_through"] for each in report["variants"]]
+    assert through[1].startswith("openvino 2026")
+    assert {layer["precision"] for layer in report["variants"][0]["qualify"]["layers"]} == {"fp32"}
+    ensure_report_agrees(version_dir, verify_version(version_dir).manifest)
+
+
+@needs_bf16
+def test_the_replay_holds_the_answers_of_the_runtime(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    run(tmp_path, write_recipe(variants=VARIANTS))
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+    manifest = read_manifest(version_dir)[0]
+    with np.load(version_dir / "replay.npz") as kept:
+        recorded = {name: kept[f"{name}/0"] for name in VARIANTS}
+        images = kept["images"]
+
+    request = load_request(version_dir, manifest, "bf16-cpu", device="cpu", threads=1)
+    backend = load_backend(backend_name(manifest.variants[1], "auto"), request)
+
+    replay(backend.infer, version_dir, manifest, "bf16-cpu")
+    alone = np.concatenate([backend.infer(image[None])[0] for image in images])
+    np.testing.assert_array_equal(alone, recorded["bf16-cpu"])
+    assert not np.array_equal(recorded["bf16-cpu"], recorded["fp32"])
+    backend.close()
+
+
+@needs_bf16
+def test_without_fp32_it_has_a_file_of_its_own(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    code, said = run(tmp_path, write_recipe(variants=VARIANTS), "--variant", "bf16-cpu")
+    assert code == 0, said
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+
+    (half,) = read_manifest(version_dir)[0].variants
+
+    assert half.file == "bf16-cpu.onnx"
+    assert (version_dir / half.file).exists()
+
+
+@pytest.fixture
+def no_bf16(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(make, "why_absent", lambda: NO_BF16)
+
+
+@pytest.mark.usefixtures("no_bf16")
+def test_where_it_cannot_run_it_is_left_out_with_the_reason(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    code, said = run(tmp_path, write_recipe(variants=VARIANTS))
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+    report = orjson.loads((version_dir / "report.json").read_bytes())
+
+    assert code == 0, said
+    assert [each.name for each in read_manifest(version_dir)[0].variants] == ["fp32"]
+    assert "could not be made: precision.bf16-cpu" in said
+    assert report["lost"] == {
+        "bf16-cpu": f"precision.bf16-cpu: bf16-cpu is measured where it runs, not here: {NO_BF16}"
+    }
+
+
+@pytest.mark.usefixtures("no_bf16")
+def test_where_it_is_asked_for_by_name_the_reason_ends_the_run(tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    code, said = run(tmp_path, write_recipe(variants=VARIANTS), "--variant", "fp32", "--variant", "bf16-cpu")
+
+    assert code != 0
+    assert f"bf16-cpu is measured where it runs, not here: {NO_BF16}" in said
+    assert not (tmp_path / "work").exists()
