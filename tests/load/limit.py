@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.preprocessing import preprocess_into
-from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.base import Backend
+from saccade.service.backends.registry import backend_name, load_backend
 from saccade.service.backends.requests import load_request
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 
@@ -30,15 +31,14 @@ class Limit:
         manifest: Manifest,
         variant: Variant,
         threads: int,
-        backend: OnnxRuntimeBackend | None = None,
+        backend: Backend | None = None,
     ) -> None:
         """`threads` decode and, unless a `backend` is given, infer as well."""
         self._manifest = manifest
         self._batch_size = manifest.allowed_batch_sizes[-1]
         self._pool = ThreadPoolExecutor(threads)
-        self._backend = backend or OnnxRuntimeBackend(
-            load_request(version_dir, manifest, variant.name, device="cpu", threads=threads)
-        )
+        request = load_request(version_dir, manifest, variant.name, device="cpu", threads=threads)
+        self._backend = backend or load_backend(backend_name(variant, "auto"), request)
 
     def images_per_s(self, bodies: Sequence[bytes], seconds: float) -> dict[str, float]:
         """Throughput of both forms and of bare inference."""
