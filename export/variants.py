@@ -42,7 +42,7 @@ class VariantTraits:
 
     @property
     def is_computed_narrower(self) -> bool:
-        """Whether the file is that of fp32, and its runtime computes it in the variant's precision."""
+        """Whether the file is that of fp32, which OpenVINO computes in the variant's precision."""
         return self.target == "openvino"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import io
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,11 @@ from saccade.service.repository.verify import verified_bytes
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}  # by the variant's precision: of what is not quantized
 _NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}  # OpenVINO's names for ours
 _PRODUCTS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention"})
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"})  # of /proc/cpuinfo, x86 and Arm
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})  # of /proc/cpuinfo; other processors with bfloat16 were not tried
 _LEAST_SHARE = 0.5  # of products in the precision asked for; the gate has weighed them, this only notices a fallback
 # How lines of a message begin that say where it was raised, not why.
 _PLACES = ("Exception from", "Check '", "While validating", "FrontEnd API failed", "Loading input", "To facilitate")
+_LOCATION = b"location"  # the key of every tensor that lies in another file: without it a graph names none
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -43,8 +45,10 @@ def why_absent(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = cpuinfo.read_text("utf-8").splitlines()
     except OSError:
         return ""  # loading asks OpenVINO itself
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    return "" if flags & _BF16_FLAGS else "this processor has no bfloat16 (avx512_bf16 or amx_bf16)"
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    return (
+        "" if flags & _BF16_FLAGS else "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
+    )
 
 
 def import_openvino() -> ModuleType:
@@ -140,14 +144,24 @@ def _read(core: Any, request: LoadRequest) -> Any:
     content = verified_bytes(request.file, request.sha256)
     weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
     try:
+        if _LOCATION not in content:
+            return core.read_model(io.BytesIO(content))
         # OpenVINO looks for weights beside the graph, and in the working directory where the graph has no path. Nobody
         # else writes into this folder, which is gone after the read.
-        with tempfile.TemporaryDirectory(prefix="saccade-openvino-") as folder:
+        with tempfile.TemporaryDirectory(prefix="saccade-openvino-", dir=_scratch()) as folder:
             for name, each in ((request.file.name, content), *weights):
                 (Path(folder) / name).write_bytes(each)
             return core.read_model(Path(folder) / request.file.name, config={"ENABLE_MMAP": False})
     except Exception as error:  # as in `infer`; a full disk as well
         raise BackendError(f"openvino cannot load {request.file.name}: {told(error)}") from error
+
+
+def _scratch() -> str:
+    """A folder for files; containers may have none but shared memory."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/dev/shm"
 
 
 def config_for(precision: str, threads: int) -> dict[str, str | int | bool]:

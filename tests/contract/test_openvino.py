@@ -190,7 +190,7 @@ def test_absence_names_the_extra_or_the_instructions(tmp_path: Path, monkeypatch
     new.write_text("model name : newer\nflags : avx2 avx512_bf16\n")
 
     assert why_absent(new) == ""
-    assert why_absent(old) == "this processor has no bfloat16 (avx512_bf16 or amx_bf16)"
+    assert why_absent(old) == "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
     monkeypatch.setattr(openvino_backend.importlib.util, "find_spec", lambda name: None)
     why_absent.cache_clear()
     assert why_absent(new) == "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"

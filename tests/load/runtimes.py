@@ -1,9 +1,9 @@
 """`python -m tests.load.runtimes`: the files of published versions in every runtime for processors, in turns.
 
 For each model its fp32 and int8 files run in ONNX Runtime and in OpenVINO (fp32 also in bfloat16, where the processor
-has it), with a compiled model per batch size as it is served, and with one for all sizes ("dynamic"). A ratio is the
-speed over that of ONNX Runtime with the same file, or of a dynamic model over the others: the median over rounds with
-its interval at 95 %. Time to open and memory, with all allowed batch sizes, are those of a new process.
+has it), with a compiled model per batch size as it is served, and with `--dynamic` also with one for all sizes. A ratio
+is the speed over that of ONNX Runtime with the same file, or of a dynamic model over the others: the median over rounds
+with its interval at 95 %. Time to open and memory, with all allowed batch sizes, are those of a new process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -41,7 +42,7 @@ class Case:
     request: LoadRequest
 
 
-def cases(version_dir: Path, manifest: Manifest, sizes: tuple[int, ...], threads: int) -> list[Case]:
+def cases(version_dir: Path, manifest: Manifest, sizes: tuple[int, ...], threads: int, dynamic: bool) -> list[Case]:
     """The cases of a version, the most exact first."""
     found: list[Case] = []
     for variant in ("fp32", "int8-cpu"):
@@ -55,7 +56,7 @@ def cases(version_dir: Path, manifest: Manifest, sizes: tuple[int, ...], threads
         for precision, each in kept:
             name = f"{precision}-openvino"
             found.append(Case(name, f"{variant}-onnxruntime", "openvino", each))
-            found.append(Case(f"{name}-dynamic", name, "dynamic", each))
+            found += [Case(f"{name}-dynamic", name, "dynamic", each)] if dynamic else []
     return found
 
 
@@ -144,17 +145,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="for each case and batch size")
     parser.add_argument("--batch", type=int, action="append", help="repeat for several; 1 and 8 without")
+    parser.add_argument("--dynamic", action="store_true", help="also one compiled model for all batch sizes")
     given = parser.parse_args()
     sizes = tuple(sorted(given.batch or (1, 8)))
     for repository in given.repository:
         for version in newest_versions(repository):
             manifest, _ = read_manifest(version.path)
-            found = cases(version.path, manifest, sizes, given.threads)
+            found = cases(version.path, manifest, sizes, given.threads, given.dynamic)
             for case in found:
                 sized = replace(case.request, allowed_batch_sizes=manifest.allowed_batch_sizes)
                 print(json.dumps({"model": manifest.model, "case": case.name} | opened(replace(case, request=sized))))
             for row in measured(found, sizes, given.seconds):
-                print(json.dumps({"model": manifest.model} | row), flush=True)
+                print(json.dumps({"model": manifest.model, "load": round(os.getloadavg()[0], 1)} | row), flush=True)
 
 
 if __name__ == "__main__":
