@@ -15,6 +15,7 @@ VariantKind = Literal[
     "bf16",
     "bf16-cpu",
     "int8-cpu",
+    "int8-openvino",
     "int8-trt",
     "fp8-trt",
     "fp16-sparse24",
@@ -41,9 +42,13 @@ class VariantTraits:
         return self.target in ("gpu", "trt")
 
     @property
-    def is_computed_narrower(self) -> bool:
-        """Whether the file is that of fp32, which OpenVINO computes in the variant's precision."""
+    def is_openvino(self) -> bool:
         return self.target == "openvino"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the file holds narrower numbers than fp32; OpenVINO computes bf16 from the file of fp32."""
+        return self.precision != "fp32" and not (self.is_openvino and self.precision == "bf16")
 
 
 # 2:4 needs tensor cores; CPUs gain nothing from it, so fp32 and int8-cpu have no row of that form.
@@ -53,6 +58,7 @@ TRAITS: dict[VariantKind, VariantTraits] = {
     "bf16": VariantTraits("bf16", "gpu"),
     "bf16-cpu": VariantTraits("bf16", "openvino"),
     "int8-cpu": VariantTraits("int8", "cpu"),
+    "int8-openvino": VariantTraits("int8", "openvino"),
     "int8-trt": VariantTraits("int8", "trt"),
     "fp8-trt": VariantTraits("fp8", "trt"),
     "fp16-sparse24": VariantTraits("fp16", "gpu", "sparse24"),

@@ -297,8 +297,7 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
     recipe = loaded.recipe
     needed = recipe.calibration.min_images
     calibrated = () if loaded.quantized else recipe.variants
-    kinds = {variant: TRAITS[variant] for variant in calibrated}
-    reduced = [name for name, each in kinds.items() if each.precision != "fp32" and not each.is_computed_narrower]
+    reduced = [variant for variant in calibrated if TRAITS[variant].is_calibrated]
     for split in splits:
         different = split.different
         if split.name == "calibration" and reduced and 0 < different < needed:

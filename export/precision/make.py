@@ -22,8 +22,9 @@ from saccade.service.backends.openvino_backend import why_absent
 
 
 def run_precision(context: StepContext) -> Detail:
-    """Writes `model.onnx` in the variant's precision."""
+    """Writes `model.onnx` in the variant's precision. Raises DeviceMissing, see `ensure_runtime`."""
     assert context.variant is not None
+    ensure_runtime(context.variant)
     maker = make_ready if context.loaded.quantized else _MAKERS.get(context.variant)
     if maker is None:
         raise RecipeError(f"nothing makes the variant {context.variant!r} yet; made are: {', '.join(_MAKERS)}")
@@ -36,14 +37,14 @@ def _make_fp32(context: StepContext) -> Detail:
 
 
 def _make_bf16_cpu(context: StepContext) -> Detail:
-    """Writes the file of fp32, byte for byte, which OpenVINO computes in bfloat16. Raises DeviceMissing."""
-    ensure_runtime("bf16-cpu")
+    """Writes the file of fp32, byte for byte, which OpenVINO computes in bfloat16."""
     return {**_float_file(context, "fp32"), "precision": "bf16"}
 
 
 def ensure_runtime(variant: VariantKind) -> None:
     """Raises DeviceMissing where this machine has no runtime or no instructions to measure the variant with."""
-    reason = why_absent() if TRAITS[variant].is_computed_narrower else ""
+    traits = TRAITS[variant]
+    reason = why_absent(traits.precision) if traits.is_openvino else ""
     if reason:
         raise DeviceMissing(f"{variant} is measured where it runs, not here: {reason}")
 
@@ -71,6 +72,7 @@ _MAKERS: dict[VariantKind, Callable[[StepContext], Detail]] = {
     "fp16-pruned": make_fp16,
     "int8-cpu": make_quantized,
     "int8-cpu-pruned": make_quantized,
+    "int8-openvino": make_quantized,
     "int8-trt": make_quantized,
     "int8-trt-sparse24": make_quantized,
     "int8-trt-pruned": make_quantized,

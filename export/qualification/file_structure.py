@@ -76,7 +76,8 @@ def file_structure(
         )
         for layer in layers
     )
-    precision = _precision(file, model, traits, layers, problem, stated_layers(made))
+    stated = stated_layers(made) if computed is None else None  # the step's reasons are about the file
+    precision = _precision(file, model, traits, layers, problem, stated)
     return FileStructure(layers, figures, precision, None if graph is None else _mask(graph, compressed))
 
 

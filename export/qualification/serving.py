@@ -63,7 +63,7 @@ def _open(file: Path, recipe: Recipe, traits: VariantTraits, images: TensorSpec,
         external_data=tuple((file.parent / name, None) for name in weight_files(file)),
         merges_dequantized=not _has_float8(file),
     )
-    if traits.is_computed_narrower:
+    if traits.is_openvino:
         return OpenVinoBackend(replace(request, precision=traits.precision))
     return OnnxRuntimeBackend(request)
 

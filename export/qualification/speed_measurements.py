@@ -54,7 +54,7 @@ def memory_mb(file: Path, recipe: Recipe, traits: VariantTraits = TRAITS["fp32"]
     sizes = recipe.allowed_batch_sizes
     shape = (sizes[-1], recipe.preprocess.height, recipe.preprocess.width, 3)
     threads = usable_threads(recipe.qualify.threads)
-    child = _OPENVINO_CHILD if traits.is_computed_narrower else _CHILD
+    child = _OPENVINO_CHILD if traits.is_openvino else _CHILD
     given = orjson.dumps([shape, threads, sizes, traits.precision]).decode()
     command = [sys.executable, "-c", child, os.fspath(file), given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_MEMORY_TIMEOUT_S, check=False)

@@ -1,4 +1,4 @@
-"""Runs ONNX files with OpenVINO on the processor, in exactly the precision that the variant's name says.
+"""Runs float and int8 files with OpenVINO on the processor, in exactly the precision that the variant's name says.
 
 OpenVINO takes bfloat16 by itself where the processor has it; here only the variant named so does. Every allowed batch
 size is compiled for itself: dynamic shapes were up to 1.8 times slower, see `tests/load/README.md`. OpenVINO has no
@@ -31,16 +31,19 @@ _LEAST_SHARE = 0.5  # of products in the precision asked for; the gate has weigh
 _PLACES = ("Exception from", "Check '", "While validating", "FrontEnd API failed", "Loading input", "To facilitate")
 _LOCATION = b"location"  # the key of every tensor that lies in another file: without it a graph names none
 _TELEMETRY = "openvino_telemetry"
+_NOT_INSTALLED = "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"
 
 
 @functools.cache
-def why_absent(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Says why bf16 variants of OpenVINO cannot run here, with what to install; empty where they can.
+def why_absent(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Says why OpenVINO's variants of this precision cannot run here, with what to install; empty where they can.
 
     It imports nothing and asks the kernel for the processor's features, so that a supervisor can call it.
     """
     if importlib.util.find_spec("openvino") is None:
-        return "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"
+        return _NOT_INSTALLED
+    if precision != "bf16":
+        return ""
     try:
         lines = cpuinfo.read_text("utf-8").splitlines()
     except OSError:
@@ -58,7 +61,7 @@ def import_openvino() -> ModuleType:
     package it takes an empty stand-in, so the import is told that there is none.
     """
     if importlib.util.find_spec("openvino") is None:
-        raise RuntimeMissing(why_absent())
+        raise RuntimeMissing(_NOT_INSTALLED)
     hidden = _TELEMETRY not in sys.modules
     if hidden:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say that there is no such module

@@ -42,9 +42,12 @@ def backend_name(variant: Variant, setting: str) -> str:
     return "openvino" if variant.target == "openvino" else "onnxruntime"
 
 
-def absent_targets(setting: str) -> Absent:
-    """Targets of variants that this server cannot run, each with the reason; `setting` is `Settings.backend`."""
+def absent_kinds(setting: str) -> Absent:
+    """Kinds of variants that this server cannot run, each with the reason; `setting` is `Settings.backend`."""
     if setting == "fake":
         return NOTHING_ABSENT
-    reason = why_absent() if setting == "auto" else f"SACCADE_BACKEND is {setting}"
-    return {"openvino": reason} if reason else NOTHING_ABSENT
+    reasons = {
+        f"openvino/{precision}": why_absent(precision) if setting == "auto" else f"SACCADE_BACKEND is {setting}"
+        for precision in ("bf16", "int8")
+    }
+    return {kind: reason for kind, reason in reasons.items() if reason}

@@ -19,7 +19,7 @@ import numpy as np
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, preprocess_into
 from saccade.service.backends.base import Backend, Outputs, UInt8Array
-from saccade.service.backends.registry import absent_targets, backend_name, load_backend
+from saccade.service.backends.registry import absent_kinds, backend_name, load_backend
 from saccade.service.backends.requests import load_request
 from saccade.service.device_names import inner_name
 from saccade.service.errors import BackendError, RepositoryError, SaccadeError
@@ -98,7 +98,7 @@ class OfflineModel:
         """Raises BackendError or RepositoryError."""
         manifest = version.manifest
         device = inner_name(settings.devices[0])
-        variant = choose_variant(manifest, device, settings.variant, absent_targets(settings.backend))
+        variant = choose_variant(manifest, device, settings.variant, absent_kinds(settings.backend))
         limit = settings.max_batch_size or manifest.allowed_batch_sizes[-1]
         self.manifest: Manifest = manifest
         self.variant = variant.name

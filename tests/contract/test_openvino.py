@@ -189,11 +189,12 @@ def test_absence_names_the_extra_or_the_instructions(tmp_path: Path, monkeypatch
     old.write_text("model name : older\nflags : avx2 avx512f avx512_vnni\n")
     new.write_text("model name : newer\nflags : avx2 avx512_bf16\n")
 
-    assert why_absent(new) == ""
-    assert why_absent(old) == "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
+    assert why_absent("bf16", new) == ""
+    assert why_absent("bf16", old) == "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
+    assert why_absent("int8", old) == ""
     monkeypatch.setattr(openvino_backend.importlib.util, "find_spec", lambda name: None)
     why_absent.cache_clear()
-    assert why_absent(new) == "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"
+    assert why_absent("bf16", new) == "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"
     with pytest.raises(RuntimeMissing, match="not installed"):
         openvino_backend.import_openvino()
     why_absent.cache_clear()

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from saccade.models.contract.manifest import Manifest, Variant
 from saccade.models.contract.paired_speed import PairedSpeed
-from saccade.service.backends.registry import absent_targets
+from saccade.service.backends.registry import absent_kinds
 from saccade.service.repository.open import newest_versions
 from saccade.service.repository.variants import choose_variant
 from saccade.service.repository.verify import verify_version
@@ -120,7 +120,7 @@ def newest(repository: Path) -> list[Served]:
     result = []
     for found in newest_versions(repository):
         manifest = verify_version(found.path).manifest
-        result.append(Served(found.path, manifest, choose_variant(manifest, "cpu", "auto", absent_targets("auto"))))
+        result.append(Served(found.path, manifest, choose_variant(manifest, "cpu", "auto", absent_kinds("auto"))))
     return result
 
 

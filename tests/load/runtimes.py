@@ -50,7 +50,7 @@ def cases(version_dir: Path, manifest: Manifest, sizes: tuple[int, ...], threads
             continue
         request = load_request(version_dir, manifest, variant, device="cpu", threads=threads, batch_sizes=sizes)
         kept = [(request.precision, request)]
-        if variant == "fp32" and not why_absent():
+        if variant == "fp32" and not why_absent("bf16"):
             kept.append(("bf16", replace(request, precision="bf16")))
         found.append(Case(f"{variant}-onnxruntime", f"{variant}-onnxruntime", "onnxruntime", request))
         for precision, each in kept:

@@ -6,4 +6,4 @@ import pytest
 
 from saccade.service.backends.openvino_backend import why_absent
 
-needs_bf16 = pytest.mark.skipif(bool(why_absent()), reason=why_absent() or "bfloat16 is there")
+needs_bf16 = pytest.mark.skipif(bool(why_absent("bf16")), reason=why_absent("bf16") or "bfloat16 is there")

@@ -88,6 +88,7 @@ FP8_TENSORRT = QuantizationScheme("fp8", FP8, FP8_FORMAT, partial(_plan_for_tens
 
 SCHEMES: dict[VariantKind, QuantizationScheme] = {
     "int8-cpu": INT8_CPU,
+    "int8-openvino": INT8_CPU,
     "int8-cpu-pruned": INT8_CPU,
     "int8-trt": INT8_TENSORRT,
     "int8-trt-sparse24": INT8_TENSORRT,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from saccade.models.contract.manifest import Manifest, Variant
-from saccade.service.backends.registry import absent_targets, backend_name
+from saccade.service.backends.registry import absent_kinds, backend_name
 from saccade.service.device_names import device_kind
 from saccade.service.errors import RepositoryError
 from saccade.service.ipc.tensor_slots import layout_of
@@ -40,7 +40,7 @@ class Specs:
 
 def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) -> Specs:
     """Returns the instances on these devices. Raises RepositoryError when no device of the server can serve."""
-    specs, absent = Specs(), absent_targets(settings.backend)
+    specs, absent = Specs(), absent_kinds(settings.backend)
     for device in devices:
         try:
             ladder = ladder_for(manifest, device, settings.variant, settings.ladder_names, absent)

@@ -43,7 +43,7 @@ def compare(order: Comparison) -> ComparedHere:
             device="cpu",
             threads=order.threads,
             allow_spinning=order.allow_spinning,
-            batch_sizes=order.batch_sizes,
+            batch_sizes=sizes,
         )
         with closing(load_backend(backend_name(variant_named(manifest, name), "auto"), request)) as backend:
             yield [partial(backend.infer, noise(size)) for size in sizes]

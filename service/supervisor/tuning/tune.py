@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from saccade.models.contract.manifest import ManifestError, read_manifest
-from saccade.service.backends.registry import absent_targets
+from saccade.service.backends.registry import absent_kinds
 from saccade.service.device_names import is_cpu
 from saccade.service.errors import RepositoryError, SaccadeError
 from saccade.service.repository.open import newest_versions
@@ -88,7 +88,7 @@ def _task(settings: Settings, forms: Sequence[ProcessForm], cores: int) -> Tunin
         try:
             manifest, _ = read_manifest(found.path)
             ensure_judged(manifest, allow_unjudged=settings.allow_unjudged)
-            variant = choose_variant(manifest, settings.devices[0], settings.variant, absent_targets(settings.backend))
+            variant = choose_variant(manifest, settings.devices[0], settings.variant, absent_kinds(settings.backend))
             files = [found.path / file for file in (variant.file, *variant.external_data)]
             size_bytes = sum(file.stat().st_size for file in files)
         except (RepositoryError, ManifestError, OSError):  # reported when the version is loaded

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.specs import Frozen
-from saccade.service.backends.registry import absent_targets
+from saccade.service.backends.registry import absent_kinds
 from saccade.service.device_names import is_cpu
 from saccade.service.repository.variants import by_exactness, runnable_variants, with_pairs
 from saccade.service.repository.verify import VerifiedVersion
@@ -111,7 +111,7 @@ def comparison_for(version: VerifiedVersion, settings: Settings) -> Comparison |
         and any(is_cpu(device) for device in settings.devices)
     ):
         return None
-    runnable = runnable_variants(version.manifest, "cpu", absent_targets(settings.backend))
+    runnable = runnable_variants(version.manifest, "cpu", absent_kinds(settings.backend))
     names = tuple(item.name for item in by_exactness(runnable))
     if len(names) < 2 or _file_bytes(version.manifest, names) > LARGEST_FILE_BYTES:
         return None

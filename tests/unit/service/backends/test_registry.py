@@ -8,7 +8,7 @@ import pytest
 
 from saccade.service.backends import registry
 from saccade.service.backends.base import LoadRequest
-from saccade.service.backends.registry import absent_targets, backend_name, load_backend
+from saccade.service.backends.registry import absent_kinds, backend_name, load_backend
 from saccade.service.errors import BackendError
 from tests.support.versions import manifest_for
 
@@ -30,10 +30,13 @@ def test_a_variant_is_opened_by_the_runtime_that_it_was_measured_with() -> None:
 
 
 def test_a_setting_or_the_machine_says_why_a_runtime_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "why_absent", lambda: "this processor has no bfloat16")
+    old = "this processor has no bfloat16"
+    monkeypatch.setattr(registry, "why_absent", lambda precision: old if precision == "bf16" else "")
 
-    assert absent_targets("auto") == {"openvino": "this processor has no bfloat16"}
-    assert absent_targets("onnxruntime") == {"openvino": "SACCADE_BACKEND is onnxruntime"}
-    assert absent_targets("fake") == {}
-    monkeypatch.setattr(registry, "why_absent", lambda: "")
-    assert absent_targets("auto") == {}
+    assert absent_kinds("auto") == {"openvino/bf16": old}
+    assert absent_kinds("onnxruntime") == dict.fromkeys(
+        ("openvino/bf16", "openvino/int8"), "SACCADE_BACKEND is onnxruntime"
+    )
+    assert absent_kinds("fake") == {}
+    monkeypatch.setattr(registry, "why_absent", lambda precision: "")
+    assert absent_kinds("auto") == {}

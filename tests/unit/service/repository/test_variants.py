@@ -155,7 +155,7 @@ def test_variant_without_figures_comes_last() -> None:
     assert images_per_s(variant("bare", latency=()), "cpu") == 0.0
 
 
-ABSENT = {"openvino": "OpenVINO is not installed"}
+ABSENT = {"openvino/bf16": "OpenVINO is not installed"}
 
 
 def bf16(*pairs: PairedSpeed, **changes: Any) -> Variant:

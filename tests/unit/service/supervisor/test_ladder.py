@@ -104,7 +104,7 @@ def test_bf16_is_the_step_between_fp32_and_int8_where_it_can_run() -> None:
         for item in whole.variants
     )
     whole = whole.model_copy(update={"variants": tuple(variants)})
-    absent = {"openvino": "OpenVINO is not installed"}
+    absent = {"openvino/bf16": "OpenVINO is not installed"}
     named = ladder_for(whole, "cpu", "auto", ("bf16-cpu", "int8-cpu"), absent)
 
     assert levels(whole, None) == ["fp32", "bf16-cpu", "int8-cpu"]

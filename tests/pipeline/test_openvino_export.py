@@ -1,4 +1,4 @@
-"""bf16-cpu from recipe to version directory: measured by the runtime that serves it, or left out with the reason."""
+"""OpenVINO's variants from recipe to version: measured by the runtime that serves, or left out with the reason."""
 
 from __future__ import annotations
 
@@ -90,9 +90,31 @@ def test_without_fp32_it_has_a_file_of_its_own(tmp_path: Path, write_recipe: Wri
     assert (version_dir / half.file).exists()
 
 
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_int8_of_both_runtimes_shares_a_file_and_takes_turns(
+    task: str, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    names = ["fp32", "int8-cpu", "int8-openvino"]
+    code, said = run(tmp_path, write_recipe(task, variants=names))
+    assert code == 0, said
+    (version_dir,) = (tmp_path / "repository").glob("tiny-*/1")
+
+    manifest = read_manifest(version_dir)[0]
+
+    _, mine, other = manifest.variants
+    assert (other.name, other.precision, other.target, other.file) == ("int8-openvino", "int8", "openvino", mine.file)
+    assert [each.against for each in other.paired_speeds] == ["fp32", "int8-cpu"]
+    assert other.gate.accepted
+    ensure_report_agrees(version_dir, verify_version(version_dir).manifest)
+    request = load_request(version_dir, manifest, other.name, device="cpu", threads=1)
+    backend = load_backend(backend_name(other, "auto"), request)
+    replay(backend.infer, version_dir, manifest, other.name)
+    backend.close()
+
+
 @pytest.fixture
 def no_bf16(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(make, "why_absent", lambda: NO_BF16)
+    monkeypatch.setattr(make, "why_absent", lambda precision: NO_BF16)
 
 
 @pytest.mark.usefixtures("no_bf16")
