@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from saccade.models.contract.manifest import GateCheck, GateDecision, MeasuredDevice
 from saccade.service import __version__
+from saccade.service.cli import doctor
 from saccade.service.cli.predict_text import summary_of
 from saccade.service.settings import Settings
 from tests.support.images import red_png
@@ -216,7 +218,33 @@ def test_doctor_names_every_check(monkeypatch: pytest.MonkeyPatch, repository: P
     assert "digits/1, digits/2" in findings["repository"]["detail"]
     assert findings["port"]["is_ok"] is True
     assert findings["signatures"]["is_ok"] is None
-    assert {"python", "cores", "cpu", "onnxruntime", "tensorrt", "shared memory", "open files"} <= set(findings)
+    assert {"python", "cores", "cpu", "onnxruntime", "openvino", "tensorrt"} <= set(findings)
+    assert {"shared memory", "open files"} <= set(findings)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "is_ok", "detail"),
+    [
+        (["FP32", "BF16"], True, "with bfloat16"),
+        (["FP32"], None, "without bfloat16 on this processor: bf16-cpu does not serve here"),
+    ],
+)
+def test_doctor_asks_openvino_what_the_processor_computes(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[str], is_ok: bool | None, detail: str
+) -> None:
+    core = SimpleNamespace(get_property=lambda device, name: capabilities)
+    monkeypatch.setattr(doctor, "import_openvino", lambda: SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(doctor, "_version_of", lambda name: "2026.4")
+
+    found = doctor._openvino()
+
+    assert (found.is_ok, found.detail) == (is_ok, f"2026.4 {detail}")
+
+
+def test_doctor_names_the_extra_where_openvino_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version_of", lambda name: "")
+
+    assert doctor._openvino().detail.endswith("install the openvino extra)")
 
 
 @pytest.mark.parametrize(
