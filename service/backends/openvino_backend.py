@@ -1,7 +1,7 @@
 """Runs float and int8 files with OpenVINO on the processor, in exactly the precision that the variant's name says.
 
 OpenVINO takes bfloat16 by itself where the processor has it; here only the variant named so does. Every allowed batch
-size is compiled for itself: dynamic shapes were up to 1.8 times slower, see `tests/load/README.md`. OpenVINO has no
+size is compiled for itself, because dynamic shapes were up to a fifth slower (`tests/load/README.md`). OpenVINO has no
 counterpart of `allow_spinning`.
 """
 
