@@ -1,8 +1,8 @@
 """Runs float and int8 files with OpenVINO on the processor, in exactly the precision that the variant's name says.
 
 OpenVINO takes bfloat16 by itself where the processor has it; here only the variant named so does. Every allowed batch
-size is compiled for itself, because dynamic shapes were up to a fifth slower (`tests/load/README.md`). OpenVINO has no
-counterpart of `allow_spinning`.
+size is compiled for itself, because dynamic shapes were slower on small networks (`tests/load/README.md`). OpenVINO has
+no counterpart of `allow_spinning`.
 """
 
 from __future__ import annotations
