@@ -1,23 +1,33 @@
-"""`python -m tests.load.noop`: what the HTTP side costs by itself, with a backend that computes nothing.
+"""What the HTTP side costs by itself, with a backend that computes nothing.
 
-A JPEG of 2 KB to the fake backend, one HTTP process, the client on the same cores. Two figures, medians of rounds that
-take turns: requests per second with 32 connections, and how much p50 at one request in flight is above decode, resize
-and inference in one process without a server.
+    python -m tests.load.noop
+    python -m tests.load.noop --beside CHECKOUT     another state of the project takes turns, with its own server
+
+A JPEG of 2 KB to the fake backend, one HTTP process, the client on the same cores. Each round asks every server in
+turn: with 32 connections for requests per second and for the HTTP process's CPU per request, and with one for how much
+p50 is above decode, resize and inference in one process without a server. The floor is `bare_server.py`: uvicorn with
+an application that answers the same bytes and does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import orjson
+import psutil
 from PIL import Image
 
 from saccade.models.contract.manifest import Manifest, read_manifest
@@ -31,7 +41,8 @@ from saccade.service.bench.session import Session, measure
 from saccade.service.bench.workload import ModelShare, RequestShape, endpoint_of, workload_of
 from saccade.service.vision.image_decoder import ImageLimits, decode_image
 from tests.load.bench import photographs
-from tests.support.server import Server, running_server
+from tests.support.ports import free_port
+from tests.support.server import ROOT, running_server, wait_until
 from tests.support.versions import publish_fake
 
 MODEL = "noop"
@@ -77,12 +88,12 @@ def bare_p50_ms(version_dir: Path, manifest: Manifest, bodies: Sequence[bytes], 
     return median(times_ms)
 
 
-def loaded(server: Server, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Report:
+def loaded(url: str, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Report:
     """A closed loop of `saccade bench`."""
-    endpoint, shape = endpoint_of(server.base_url), RequestShape()
+    endpoint, shape = endpoint_of(url), RequestShape()
     images = tuple(ImageFile(f"{index:02d}.jpg", "image/jpeg", body) for index, body in enumerate(bodies))
     session = Session(
-        url=server.base_url,
+        url=url,
         endpoint=endpoint,
         workload=workload_of([ModelShare(MODEL, 1.0, images)], endpoint, shape),
         shape=shape,
@@ -94,44 +105,132 @@ def loaded(server: Server, bodies: Sequence[bytes], in_flight: int, seconds: flo
     return measure(session, Closed(in_flight, seconds, _WARM_UP_S), lambda live, duration_s: None).report
 
 
-def run(rounds: int, seconds: float, api_processes: int) -> dict[str, Any]:
-    """Rounds of bare, one in flight, and full load, in turn."""
-    bodies = small_jpegs()
-    with tempfile.TemporaryDirectory() as work:
-        repository = Path(work) / "repository"
-        version_dir = publish_fake(repository, MODEL, 1)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A server that takes its turns, and its HTTP processes."""
+
+    url: str
+    processes: Sequence[psutil.Process]
+
+    def cpu_s(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one server did in one round."""
+
+    requests_per_s: float
+    cpu_us: float  # of all HTTP processes, for each request
+    p50_ms: float  # with one request in flight
+    client_cores: float
+    failed: int
+
+
+def turn_of(subject: Subject, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Turn:
+    single = loaded(subject.url, bodies, 1, seconds / 2)
+    before_s = subject.cpu_s()
+    full = loaded(subject.url, bodies, in_flight, seconds)
+    # The warm-up is in the CPU time, so its requests count as well.
+    cpu_s = (subject.cpu_s() - before_s) * seconds / (seconds + _WARM_UP_S)
+    assert single.service is not None
+    return Turn(
+        full.throughput_rps,
+        cpu_s / full.requests * 1e6,
+        single.service.p50_ms,
+        full.client.cpu_cores,
+        single.failed + full.failed,
+    )
+
+
+def run(rounds: int, seconds: float, api_processes: int, beside: Path | None) -> dict[str, Any]:
+    """Rounds in which the bare functions and every server have their turns."""
+    bodies, turns = small_jpegs(), list[dict[str, Turn]]()
+    bare: list[float] = []
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        version_dir = publish_fake(work / "repository", MODEL, 1)
         manifest = read_manifest(version_dir)[0]
-        bare: list[float] = []
-        single: list[Report] = []
-        full: list[Report] = []
-        with running_server(repository, Path(work), api_processes=api_processes) as server:
-            for _ in range(rounds):
-                bare.append(bare_p50_ms(version_dir, manifest, bodies, seconds / 2))
-                single.append(loaded(server, bodies, 1, seconds))
-                full.append(loaded(server, bodies, _CONNECTIONS * api_processes, seconds))
-    return summary(bare, single, full, api_processes) | {
-        "body_bytes": int(median(len(body) for body in bodies)),
+        subjects: dict[str, Subject] = {}
+        for name, checkout in (("here", ROOT), ("beside", beside)):
+            if checkout is None:
+                continue
+            (work / name).mkdir()
+            environment = {"PYTHONPATH": str(checkout)}
+            server = stack.enter_context(
+                running_server(
+                    work / "repository",
+                    work / name,
+                    folder=checkout,
+                    environment=environment,
+                    api_processes=api_processes,
+                )
+            )
+            subjects[name] = Subject(server.base_url, server.api_processes())
+        answer = server.predict(MODEL, bodies[0]).content
+        subjects["floor"] = stack.enter_context(bare_server(answer))
+        for _ in range(rounds):
+            bare.append(bare_p50_ms(version_dir, manifest, bodies, seconds / 2))
+            turns.append(
+                {
+                    name: turn_of(subject, bodies, _CONNECTIONS * len(subject.processes), seconds)
+                    for name, subject in subjects.items()
+                }
+            )
+    return {
         "rounds": rounds,
         "seconds": seconds,
+        "api_processes": api_processes,
+        "body_bytes": int(median(len(body) for body in bodies)),
+        "bare_p50_ms": round(median(bare), 3),
+        **{name: summary([each[name] for each in turns], bare) for name in subjects},
+        **{f"here_over_{name}": ratios(turns, name) for name in subjects if name != "here"},
     }
 
 
-def summary(
-    bare: Sequence[float], single: Sequence[Report], full: Sequence[Report], api_processes: int
-) -> dict[str, Any]:
+@contextmanager
+def bare_server(answer: bytes) -> Iterator[Subject]:
+    """The floor, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.load.bare_server", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(answer)
+        process.stdin.close()
+        wait_until(lambda: is_listening(port), what="the bare server listens")
+        yield Subject(f"http://127.0.0.1:{port}", [psutil.Process(process.pid)])
+        process.terminate()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+def summary(turns: Sequence[Turn], bare: Sequence[float]) -> dict[str, Any]:
     """Medians; the added latency is of each round's own pair."""
-    p50s = [report.service.p50_ms for report in single if report.service is not None]
-    added = [served - alone for served, alone in zip(p50s, bare, strict=True)]
-    per_second = median(report.throughput_rps for report in full)
+    added = [turn.p50_ms - alone for turn, alone in zip(turns, bare, strict=True)]
     return {
-        "api_processes": api_processes,
-        "requests_per_s": round(per_second, 1),
-        "requests_per_s_per_api_process": round(per_second / api_processes, 1),
-        "client_cpu_cores": round(median(report.client.cpu_cores for report in full), 2),
-        "bare_p50_ms": round(median(bare), 3),
-        "served_p50_ms": round(median(p50s), 3),
+        "requests_per_s": round(median(turn.requests_per_s for turn in turns)),
+        "cpu_us_per_request": round(median(turn.cpu_us for turn in turns), 1),
+        "p50_ms": round(median(turn.p50_ms for turn in turns), 3),
         "added_p50_ms": round(median(added), 3),
-        "failed": sum(report.failed for report in [*single, *full]),
+        "client_cpu_cores": round(median(turn.client_cores for turn in turns), 2),
+        "failed": sum(turn.failed for turn in turns),
+    }
+
+
+def ratios(turns: Sequence[dict[str, Turn]], other: str) -> dict[str, list[float]]:
+    """Median, least and most of the ratios of each round."""
+
+    def of(pick: Callable[[Turn], float]) -> list[float]:
+        found = sorted(pick(each["here"]) / pick(each[other]) for each in turns)
+        return [round(value, 3) for value in (median(found), found[0], found[-1])]
+
+    return {
+        "requests_per_s": of(lambda turn: turn.requests_per_s),
+        "cpu_us_per_request": of(lambda turn: turn.cpu_us),
+        "p50_ms": of(lambda turn: turn.p50_ms),
     }
 
 
@@ -141,10 +240,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--api-processes", type=int, default=1)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose server takes turns")
     given = parser.parse_args()
-    each_s = 2.5 * given.seconds + 2 * (_WARM_UP_S + 1.0)
+    each_s = given.seconds / 2 + (3 if given.beside else 2) * (1.5 * given.seconds + 2 * (_WARM_UP_S + 1.0))
     print(f"about {given.rounds * each_s + 5:.0f} s", flush=True)
-    found = run(given.rounds, given.seconds, given.api_processes)
+    found = run(given.rounds, given.seconds, given.api_processes, given.beside)
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
