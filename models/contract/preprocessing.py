@@ -114,10 +114,12 @@ def preprocess_into(pixels: UInt8Array, spec: PreprocessSpec, out: UInt8Array) -
     place = geometry_of(width, height, spec)
     left, right = max(0, place.left), min(spec.width, place.left + place.width)
     top, bottom = max(0, place.top), min(spec.height, place.top + place.height)
-    out[:top] = spec.pad_value
-    out[bottom:] = spec.pad_value
-    out[:, :left] = spec.pad_value
-    out[:, right:] = spec.pad_value
+    if bottom - top < spec.height:
+        out[:top] = spec.pad_value
+        out[bottom:] = spec.pad_value
+    if right - left < spec.width:
+        out[:, :left] = spec.pad_value
+        out[:, right:] = spec.pad_value
     seen = Window(left - place.left, top - place.top, right - left, bottom - top)
     part = resized_part(pixels, (place.width, place.height), seen, spec.resample, spec.antialias)
     target = out[top:bottom, left:right]

@@ -20,6 +20,27 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 class MetricFile(MmapedDict):
     """The values of one process and one kind of metric. Only one thread at a time may write or drop."""
 
+    def __init__(self, filename: str) -> None:
+        super().__init__(filename)  # type: ignore[no-untyped-call]  # untyped upstream
+        self._numbers = memoryview(self._m).cast("d")  # a store of one is whole for readers, as pack_into's is not
+
+    def _init_value(self, key: str) -> None:
+        super()._init_value(key)  # type: ignore[no-untyped-call]  # untyped upstream
+        self._numbers = memoryview(self._m).cast("d")  # it may have grown
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        """Writes a number; a series that was dropped comes back."""
+        if key not in self._positions:
+            self._init_value(key)
+        place = self._positions[key] >> 3
+        self._numbers[place] = value
+        if timestamp:
+            self._numbers[place + 1] = timestamp
+
+    def close(self) -> None:
+        self._numbers.release()
+        super().close()  # type: ignore[no-untyped-call]  # untyped upstream
+
     def drop(self, is_dropped: Callable[[Mapping[str, str]], bool]) -> None:
         """Rewrites the file without the series of these labels, in one rename: a reader sees all of it, old or new.
 
@@ -27,12 +48,12 @@ class MetricFile(MmapedDict):
         """
         path = Path(self._fname)
         kept = path.with_suffix(".new")  # readers look at *.db alone
-        rewritten = MetricFile(str(kept))  # type: ignore[no-untyped-call]  # untyped upstream
+        rewritten = MetricFile(str(kept))
         for key, value, timestamp in self.read_all_values():  # type: ignore[no-untyped-call]  # untyped upstream
             if not is_dropped(json.loads(key)[2]):
-                rewritten.write_value(key, value, timestamp)  # type: ignore[no-untyped-call]  # untyped upstream
+                rewritten.write_value(key, value, timestamp)
         kept.replace(path)
-        self.close()  # type: ignore[no-untyped-call]  # untyped upstream
+        self.close()
         vars(self).update({**vars(rewritten), "_fname": str(path)})
 
 
@@ -57,7 +78,7 @@ class MetricFiles:
         prefix = f"{kind}_{multiprocess_mode}" if multiprocess_mode else kind
         if prefix not in self._files:
             path = self._directory / f"{prefix}_{os.getpid()}.db"
-            self._files[prefix] = MetricFile(str(path))  # type: ignore[no-untyped-call]  # untyped upstream
+            self._files[prefix] = MetricFile(str(path))
         key = mmap_key(metric, name, list(labels), list(label_values), help_text)
         return Value(self._files[prefix], key)
 
@@ -80,11 +101,11 @@ class Value:
 
     def inc(self, amount: float) -> None:
         self._value += amount
-        self._file.write_value(self._key, self._value, 0.0)  # type: ignore[no-untyped-call]  # untyped upstream
+        self._file.write_value(self._key, self._value, 0.0)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         self._value = value
-        self._file.write_value(self._key, value, timestamp or 0.0)  # type: ignore[no-untyped-call]  # untyped upstream
+        self._file.write_value(self._key, value, timestamp or 0.0)
 
     def get(self) -> float:
         return self._value

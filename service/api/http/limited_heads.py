@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -35,6 +36,7 @@ class LimitedHeads(OneWriteProtocol):
         self._refusals = refusals
         self._is_head_open = False  # a head has begun, and is not complete
         self._is_message_open = False
+        self._fields = 0  # of the head
         self._unread_bytes = 0  # in pieces that neither completed a head nor held any of a body
         self._had_progress = False
         self._is_too_large = False
@@ -76,6 +78,7 @@ class LimitedHeads(OneWriteProtocol):
 
     def on_headers_complete(self) -> None:
         self._ensure_small()
+        self._fields = len(self.headers)
         self._is_head_open, self._had_progress = False, True
         self._forget_timer()
         super().on_headers_complete()
@@ -85,7 +88,8 @@ class LimitedHeads(OneWriteProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._ensure_small()  # now with trailers
+        if len(self.headers) > self._fields:  # there were trailers
+            self._ensure_small()
         self._is_message_open = False
         super().on_message_complete()
 
@@ -99,7 +103,7 @@ class LimitedHeads(OneWriteProtocol):
             super().send_400_response(msg)
 
     def _ensure_small(self) -> None:
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if len(self.headers) > MAX_FIELDS or size > MAX_HEAD_BYTES:
             self._is_too_large = True
             raise _HeadTooLarge

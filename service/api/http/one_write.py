@@ -15,10 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class OneWriteTransport:
     """A transport whose writes of one turn are one; everything else is passed on."""
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_held", "_loop", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self.is_closing = transport.is_closing  # asked several times a request, so not by __getattr__
         self._loop = asyncio.get_running_loop()
         self._held: list[bytes] = []
 
