@@ -1,9 +1,14 @@
-"""Runs the decoding, resizing and rendering of images in threads, and estimates how busy the threads are."""
+"""Runs the decoding, resizing and rendering of images, and estimates how long one more image would wait for it.
+
+Long jobs run in threads. Short ones run in the event loop, in the order in which they came, for a few milliseconds of
+each iteration: the loop reads new requests and sends answers in between, and no two of them fight for the interpreter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,11 +16,15 @@ from typing import TypeVar
 
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.decode_room import DecodeRoom
+from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.slots import Permit
 from saccade.service.errors import SaccadeError
 from saccade.service.running_figures import RunningMean
 
 _LATEST_SHARE = 0.05  # large images are rare, so a mean over fewer jobs would swing with each of them
+# An iteration of the event loop that has lasted this long begins no more short jobs: requests that cannot be served
+# must be read soon, so that they are refused in time.
+_LONGEST_ITERATION_S = 0.003
 # Bytes for pictures that are being decoded: one of 12 megapixels takes 84 MB where it must be turned.
 _LEAST_ROOM, _ROOM_PER_THREAD = 512 * 2**20, 64 * 2**20
 ResultT = TypeVar("ResultT")
@@ -29,8 +38,16 @@ def decode_room_bytes(threads: int) -> int:
 class ImageThreads:
     """The thread pool for all requests of one API process; only the event loop of that process may call it."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        clock: Callable[[], float] = time.perf_counter,
+        lag: EventLoopLag | None = None,
+    ) -> None:
         self._pool = pool
+        self._lag = lag or EventLoopLag()
+        self._short_jobs: deque[Callable[[], None]] = deque()  # those that wait for an iteration of the event loop
         self._room = DecodeRoom(decode_room_bytes(threads))
         self._threads = threads
         self._clock = clock
@@ -44,17 +61,54 @@ class ImageThreads:
 
     @property
     def wait_s(self) -> float:
-        """Expected seconds until a thread is free for one more job."""
-        return max(0, self._jobs - self._threads + 1) * self.job_s / self._threads
+        """Expected seconds until one more job begins."""
+        for_thread = max(0, self._jobs - self._threads + 1) / self._threads
+        return max(for_thread, len(self._short_jobs)) * self.job_s
 
-    def run_inline(self, work: Callable[[], ResultT]) -> ResultT:
-        """Runs `work` in the event loop itself, and counts it as a job."""
+    async def run_short(self, work: Callable[[], ResultT], cancellation: Cancellation) -> ResultT:
+        """Runs `work` in the event loop itself, now or in one of its next iterations.
+
+        When the request is cancelled, work that has not begun is dropped.
+        """
+        if not self._short_jobs and self._lag.age_s() < _LONGEST_ITERATION_S:
+            return self._timed(work)
+        cancellation.ensure_left()
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[ResultT] = loop.create_future()
+
+        def run() -> None:
+            if waiting.done():
+                return
+            try:
+                waiting.set_result(self._timed(work))
+            except Exception as error:  # raised again where the result is awaited
+                waiting.set_exception(error)
+
+        def give_up(error: SaccadeError) -> None:
+            if not waiting.done():
+                waiting.set_exception(error)
+
+        if not self._short_jobs:
+            loop.call_soon(self._run_short_jobs)
+        self._short_jobs.append(run)
+        cancellation.on_end(give_up)
+        return await waiting
+
+    def _run_short_jobs(self) -> None:
+        """Runs one at least, so that a busy loop starves none."""
+        self._lag.age_s()  # the iteration counts from here at the latest
+        while self._short_jobs:
+            self._short_jobs.popleft()()
+            if self._lag.age_s() >= _LONGEST_ITERATION_S:
+                break
+        if self._short_jobs:
+            asyncio.get_running_loop().call_soon(self._run_short_jobs)
+
+    def _timed(self, work: Callable[[], ResultT]) -> ResultT:
         start_s = self._clock()
-        self._jobs += 1
         try:
             return work()
         finally:
-            self._jobs -= 1
             self._mean_job_s.add(self._clock() - start_s)
 
     async def run(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from saccade.models.contract.preprocessing import Geometry, geometry_of, preprocess_into, unmoved
 from saccade.service.api.cancellation import Cancellation
 from saccade.service.api.catalog import ServingTarget
-from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.image_threads import ImageThreads
 from saccade.service.api.slots import Permit
 from saccade.service.ipc.tensor_slots import TensorPlace
@@ -17,9 +16,6 @@ from saccade.service.vision.decoding_memory import decoding_bytes
 from saccade.service.vision.image_decoder import ImageLimits, read_image, small_jpeg_header
 from saccade.service.vision.jpeg_header import encoded_image
 
-# With more lag than this, images are decoded in threads even where that costs more: the loop must read new requests
-# soon, so that those which cannot be served are refused in time.
-_LONGEST_INLINE_LAG_S = 0.003
 # Reading the header and copying this many bytes takes a tenth of a millisecond; larger files are copied in a thread.
 _INLINE_JPEG_BYTES = 256 * 1024
 # Pages of a slot stay in memory once written, so a larger JPEG is put there only where pixels and answers need as much.
@@ -39,12 +35,11 @@ class Filled(msgspec.Struct, frozen=True):
 class SlotFilling:
     """Decodes and resizes for all requests of one API process; only the event loop of that process may call it."""
 
-    def __init__(self, threads: ImageThreads, limits: ImageLimits, inline_pixels: int, lag: EventLoopLag) -> None:
-        """JPEGs of up to `inline_pixels` are decoded by the event loop itself, unless it lags."""
+    def __init__(self, threads: ImageThreads, limits: ImageLimits, inline_pixels: int) -> None:
+        """JPEGs of up to `inline_pixels` are decoded by the event loop itself, by turns."""
         self._threads = threads
         self._limits = limits
         self._inline_pixels = inline_pixels
-        self._lag = lag
 
     async def fill(
         self, image: Image, permit: Permit, target: ServingTarget, decodes_jpegs: bool, cancellation: Cancellation
@@ -87,7 +82,7 @@ class SlotFilling:
             read = read_image(image, self._limits.for_network(spec), header)
             return Filled(preprocess_into(read.pixels, spec, pixels_out), 0, read.damage)
 
-        if header is not None and self._lag.age_s() < _LONGEST_INLINE_LAG_S:
-            return self._threads.run_inline(work)
+        if header is not None:
+            return await self._threads.run_short(work, cancellation)
         memory = decoding_bytes(image, self._limits.max_pixels)
         return await self._threads.run(permit, work, cancellation, memory)

@@ -16,6 +16,10 @@ from saccade.service.core import StageTimes
 from saccade.service.errors import Draining, PayloadTooLarge, SaccadeError, UnsupportedEncoding
 from saccade.service.ipc.api_keys import Unauthorized
 
+_SERVER_TIMING = ", ".join(
+    f"{stage};dur=%({stage}).3f" for stage in ("decode", "queue", "infer", "postprocess", "total")
+)
+
 
 def document_of(
     target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
@@ -51,7 +55,7 @@ def timings_of(answers: list[ImageAnswer], total_s: float) -> dict[str, float]:
 
 def server_timing(timings_ms: dict[str, float]) -> str:
     """The header of that name."""
-    return ", ".join([f"{stage};dur={value}" for stage, value in timings_ms.items()])
+    return _SERVER_TIMING % timings_ms
 
 
 def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:

@@ -124,8 +124,8 @@ class Story:
         devices = Devices({"cpu": Device(self.slots, self.estimates, self.worker)})  # type: ignore[arg-type]  # same methods
         admission = Admission(devices)
         fallback = Fallback(FallbackRule(has_ladder, 1.0), admission.expected_wait_s)
-        threads = ImageThreads(self.pool, 2)
-        filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels, lag)
+        threads = ImageThreads(self.pool, 2, lag=lag)
+        filling = SlotFilling(threads, ImageLimits(10_000), inline_pixels)
         self.metrics = Metrics(CollectorRegistry())
         catalog = ServingCatalog(self.metrics, lambda generation: None)
         kept = Disagreements(self.repository, keeps_pictures=True)

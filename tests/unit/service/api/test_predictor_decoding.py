@@ -157,17 +157,21 @@ async def test_damaged_small_jpeg_is_refused_like_any_other() -> None:
 
 
 class LateLoop(EventLoopLag):
-    """The lag of a loop whose iteration has taken a second."""
+    """The lag of a loop whose iteration has taken a second when it is first asked for."""
+
+    is_late = True
 
     def age_s(self) -> float:
-        return 1.0
+        age_s = float(self.is_late)
+        self.is_late = False
+        return age_s
 
 
-async def test_small_jpegs_go_to_threads_while_the_loop_is_behind() -> None:
+async def test_small_jpegs_wait_for_the_next_iteration_while_the_loop_is_behind() -> None:
     pool = CountingPool(1)
     with running_story(pool, inline_pixels=32 * 24, lag=LateLoop()) as story:
         running = story.start(scene_jpeg(32, 24))
         await story.worker.answer(await story.worker.submitted.get())
 
         assert (await running)[0].prediction is not None
-        assert pool.count == 1
+        assert pool.count == 0
