@@ -93,5 +93,5 @@ def _line(answer: OfflineAnswer, as_json: bool) -> str:
     if as_json:
         document: dict[str, Any] = {"image": answer.name}
         document |= {"prediction": answer.prediction} if answer.prediction is not None else {"error": answer.error}
-        return orjson.dumps(document).decode()
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     return f"{answer.name}  {answer.error if answer.prediction is None else summary_of(answer.prediction)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from saccade.models.contract.manifest import Manifest
@@ -23,6 +24,8 @@ def prediction_of(
     outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
 ) -> dict[str, Any]:
     """The source size and the task's answer. `outputs` are one image's rows of `manifest.answer`, in order.
+
+    Polygons hold arrays, since a large mask's points as Python lists are millions of objects.
 
     Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer.
     """
@@ -56,6 +59,16 @@ def prediction_of(
             size = (manifest.preprocess.width, manifest.preprocess.height)
             answer |= instances_json(outputs, place, labels, spec.masks, size, parameters)
     return answer
+
+
+def json_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters) -> bytes:
+    """`prediction_of` as JSON, written by the thread that rendered it. Raises NotFinite."""
+    answer = prediction_of(outputs, place, manifest, parameters)
+    if parameters.mask_format == "polygon":  # megabytes; writing one object at a time lets the event loop in between
+        for entry in (*answer.get("segments", ()), *answer.get("detections", ())):
+            if "polygons" in entry:
+                entry["polygons"] = orjson.Fragment(orjson.dumps(entry["polygons"], option=orjson.OPT_SERIALIZE_NUMPY))
+    return orjson.dumps(answer)
 
 
 def not_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> NotFinite | None:

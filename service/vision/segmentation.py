@@ -83,21 +83,33 @@ def _runs_of(mask: UInt8Array, classes: int) -> _Runs:
 
 
 def polygons_of(is_inside: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[dict[str, Any]]:
-    """Outlines of a mask (height, width), one entry per region: `exterior` and `holes`, rings of [x, y].
+    """Outlines of a mask (height, width), one entry per region: `exterior` and `holes`, rings (points, 2) of x, y.
 
     Coordinates are source pixels with (0, 0) at the image's corner, so pixel centres lie at .5; the mask's first pixel
     is the image's at (left, top).
     """
+    rows, columns = (np.flatnonzero(is_inside.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return []
+    is_inside = is_inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    left, top = left + int(columns[0]), top + int(rows[0])
     height, width = is_inside.shape
     padded = np.zeros((height + 2, width + 2), np.float32)  # a border, so that outlines at the edge close
     padded[1:-1, 1:-1] = is_inside
     centres_x = np.arange(width + 2) + (left - 0.5)
     centres_y = np.arange(height + 2) + (top - 0.5)
-    generator = contourpy.contour_generator(centres_x, centres_y, padded, fill_type=contourpy.FillType.OuterOffset)
+    generator = contourpy.contour_generator(
+        centres_x,
+        centres_y,
+        padded,
+        name="threaded",  # the same outlines as "serial", without holding the interpreter's lock
+        fill_type=contourpy.FillType.OuterOffset,
+        thread_count=1,
+    )
     filled: Any = generator.filled(0.5, 2.0)
     regions = []
     for points, offsets in zip(*filled, strict=True):
-        rings = [points[start:end].tolist() for start, end in pairwise(offsets)]
+        rings = [points[start:end] for start, end in pairwise(offsets)]
         regions.append({"exterior": rings[0], "holes": rings[1:]})
     return regions
 

@@ -61,7 +61,10 @@ def server_timing(timings_ms: dict[str, float]) -> str:
 def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:
     if answer.error is not None:
         return {"error": problem_of(answer.error, request_id)}
-    return {**answer.prediction, "warning": answer.warning} if answer.warning else answer.prediction
+    written: bytes = answer.prediction
+    if answer.warning:
+        written = b'%b,"warning":%b}' % (written.removesuffix(b"}"), orjson.dumps(answer.warning))
+    return orjson.Fragment(written)
 
 
 def refusal_headers(error: SaccadeError, must_close: bool) -> list[tuple[bytes, bytes]]:

@@ -51,7 +51,7 @@ from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.api_keys import Scope as KeyScope
 from saccade.service.logs import is_debug
 from saccade.service.metrics import Metrics
-from saccade.service.vision.answers import prediction_of
+from saccade.service.vision.answers import json_of
 from saccade.service.vision.parameters import (
     NOTHING_GIVEN,
     DeadlineRule,
@@ -86,7 +86,7 @@ class PredictCall(msgspec.Struct, frozen=True):
     images: Sequence[Image | SaccadeError]
     parameters: Parameters
     priority: Priority
-    render: Render = prediction_of
+    render: Render = json_of
 
 
 class Rendered(msgspec.Struct, frozen=True):
