@@ -44,7 +44,7 @@ def cpu_s(server: Server) -> float:
 def round_of(server: Server, bodies: list[bytes], connections: int, seconds: float) -> tuple[float, float]:
     """Requests per second, and milliseconds of CPU in the HTTP process per request, warm-up included."""
     cpu_before, before = cpu_s(server), server.outcomes("ok")
-    report = loaded(server, bodies, connections, seconds)
+    report = loaded(server.base_url, bodies, connections, seconds)
     answered = server.outcomes("ok") - before
     return report.throughput_rps, (cpu_s(server) - cpu_before) / answered * 1000
 
