@@ -28,7 +28,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    repository: Path = Field(Path("repository"), description="model repository to serve")
+    repository: Path = Field(
+        Path("repository"),
+        description="model repository to serve: a directory, or s3://, gs://, az:// or https:// with a prefix",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     backend: Literal["auto", "onnxruntime", "tensorrt", "fake"] = Field(
@@ -124,6 +127,9 @@ class Settings(BaseModel):
     )
     versions_per_model: int = Field(2, ge=1, le=32, description="newest versions of a model kept loaded")
     repository_poll_ms: float = Field(1000.0, ge=50.0, description="how often the repository is looked at")
+    repository_cache_mb: int = Field(
+        20_480, ge=1, description="MiB kept here of a repository in an object store; the oldest unserved versions leave"
+    )
     hang_timeout_ms: float = Field(
         30_000.0, gt=0.0, description="a worker or HTTP process silent for so long is replaced"
     )

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saccade.service.core import STABLE
 from saccade.service.errors import NotFound, RepositoryError
-from saccade.service.repository.open import Listing, list_repository
+from saccade.service.repository.object_store.address import url_of_copy
+from saccade.service.repository.open import list_repository
 from saccade.service.repository.serving_document import (
     Limits,
     Rollout,
@@ -25,6 +26,9 @@ from saccade.service.repository.serving_document import (
 )
 from saccade.service.repository.serving_history import ServingConflict, serving_history, write_document
 from saccade.service.repository.verify import verify_version
+
+if TYPE_CHECKING:
+    from saccade.service.repository.object_store.documents import StoredModel
 
 Fields = dict[str, Any]
 
@@ -78,8 +82,7 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
             f"SACCADE_SERVING_DIR is {asked.serving_dir}, so {asked.model}.json there rules: "
             "change it where it comes from, such as a ConfigMap"
         )
-    listing = list_repository(asked.root)
-    there = _present(listing, asked.root, None, asked.model)
+    there = present_of(asked.root, None, asked.model)
     present = replace(there, history=serving_history(asked.root, asked.model))
     document = present.document
     generation = document.generation if document else 0
@@ -97,14 +100,18 @@ def changed(asked: Asked, change: Change) -> ServingDocument:
         new = ServingDocument.model_validate(values)
     except ValueError as error:
         raise ServingRefused(f"{asked.model}: {first_line(error)}") from error
-    _verify(asked, listing, new.named - (document.named if document else frozenset()))
+    _verify(asked, present, new.named - (document.named if document else frozenset()))
     write_document(asked.root, asked.model, new, generation)
     return new
 
 
 def present_of(root: Path, serving_dir: Path | None, model: str) -> Present:
     """What rules a model. Raises NotFound for a model without versions, RepositoryError for a damaged document."""
-    return _present(list_repository(root), root, serving_dir, model)
+    stored = _stored(root, model)
+    versions = list_repository(root).of(model) if stored is None else stored.refresh()
+    if not versions:
+        raise NotFound(f"no version of {model!r} in {url_of_copy(root) or root}")
+    return Present(model, versions, read_document(document_path(root, serving_dir, model)))
 
 
 def labelled(label: str, version: int | None) -> Change:
@@ -222,21 +229,25 @@ def first_line(error: ValueError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'the change'}: {first['msg']}"
 
 
-def _present(listing: Listing, root: Path, serving_dir: Path | None, model: str) -> Present:
-    versions = listing.of(model)
-    if not versions:
-        raise NotFound(f"no version of {model!r} in {root}")
-    return Present(model, versions, read_document(document_path(root, serving_dir, model)))
-
-
-def _verify(asked: Asked, listing: Listing, versions: frozenset[int]) -> None:
+def _verify(asked: Asked, present: Present, versions: frozenset[int]) -> None:
     """Raises RepositoryError for a version that no server would load."""
-    paths = {found.key.version: found.path for found in listing.versions if found.key.model == asked.model}
+    stored = _stored(asked.root, asked.model)
     for version in sorted(versions):
-        if version not in paths:
-            known = ", ".join(map(str, sorted(paths))) or "none"
-            raise ServingRefused(f"{asked.root} has no version {version} of {asked.model!r}; there are: {known}")
-        verify_version(paths[version])
+        if version not in present.versions:
+            where = url_of_copy(asked.root) or asked.root
+            raise ServingRefused(f"{where} has no version {version} of {asked.model!r}; there are: {present.listed}")
+        verify_version(asked.root / asked.model / str(version) if stored is None else stored.bring(version))
+
+
+def _stored(root: Path, model: str) -> StoredModel | None:
+    """The model in the object store that `root` is a copy of; None for a repository in a directory."""
+    url = url_of_copy(root)
+    if url is None:
+        return None
+    # Imported here: a repository in a directory needs nothing of object stores.
+    from saccade.service.repository.object_store.documents import StoredModel
+
+    return StoredModel(url, root, model)
 
 
 def _before(present: Present) -> int:

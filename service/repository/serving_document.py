@@ -18,7 +18,7 @@ from saccade.service.errors import RepositoryError
 
 SERVING_NAME = "serving.json"
 _SCHEMA_VERSION = 1
-_MOST_BYTES = 64 * 1024
+MOST_DOCUMENT_BYTES = 64 * 1024
 _LONGEST_GRACE_S = 7 * 86_400.0
 _LONGEST_STEP_S = 7 * 86_400.0
 _LONGEST_OBJECTIVE_MS = 3_600_000.0
@@ -133,8 +133,8 @@ class ServingDocument(BaseModel):
 
 def document_from(raw: bytes, where: object) -> ServingDocument:
     """Parses a document. Raises ServingRefused with the reason in one line."""
-    if len(raw) > _MOST_BYTES:
-        raise ServingRefused(f"{where} has {len(raw)} bytes, allowed are {_MOST_BYTES}")
+    if len(raw) > MOST_DOCUMENT_BYTES:
+        raise ServingRefused(f"{where} has {len(raw)} bytes, allowed are {MOST_DOCUMENT_BYTES}")
     try:
         return ServingDocument.model_validate_json(raw)
     except ValidationError as error:
@@ -167,7 +167,7 @@ def read_document(path: Path) -> ServingDocument | None:
     """
     try:
         with open_plain(path) as file:
-            return document_from(file.read(_MOST_BYTES + 1), path)
+            return document_from(file.read(MOST_DOCUMENT_BYTES + 1), path)
     except FileNotFoundError:
         return None
     except OSError as error:

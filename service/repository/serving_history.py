@@ -10,7 +10,9 @@ from pathlib import Path
 
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.confined_files import names_in, opened_directory, read_file, replace_file
+from saccade.service.repository.object_store.address import url_of_copy
 from saccade.service.repository.serving_document import (
+    MOST_DOCUMENT_BYTES,
     SERVING_NAME,
     ServingDocument,
     ServingRefused,
@@ -19,9 +21,8 @@ from saccade.service.repository.serving_document import (
 )
 
 KEPT = 100  # documents per model
-_HISTORY = ".serving"  # servers take a name with a dot for no version
+HISTORY = ".serving"  # a folder beside the versions; servers take a name with a dot for no version
 _LOCK = ".lock"
-_MOST_BYTES = 64 * 1024
 
 
 class ServingConflict(RepositoryError):
@@ -31,8 +32,16 @@ class ServingConflict(RepositoryError):
 def write_document(repository: Path, model: str, document: ServingDocument, expected_generation: int) -> None:
     """Replaces the document if its generation is the expected one; 0 means that there is none yet.
 
-    The new document is kept in the history, too. Raises ServingConflict, or RepositoryError when it cannot be written.
+    The new document is kept in the history, too; of a copy of an object store, both are written to the store. Raises
+    ServingConflict, or RepositoryError when it cannot be written.
     """
+    url = url_of_copy(repository)
+    if url is not None:
+        # Imported here: a repository in a directory needs nothing of object stores.
+        from saccade.service.repository.object_store.documents import StoredModel
+
+        StoredModel(url, repository, model).write(document, expected_generation)
+        return
     try:
         with _locked(repository, model):
             found = _generation(repository, model)
@@ -42,7 +51,7 @@ def write_document(repository: Path, model: str, document: ServingDocument, expe
                     "someone else changed it; look at `saccade rollout status` and decide again"
                 )
             content = document_bytes(document)
-            with opened_directory(repository, (model, _HISTORY)) as directory:
+            with opened_directory(repository, (model, HISTORY)) as directory:
                 replace_file(directory, f"{document.generation}.json", content)
                 for generation in _generations(repository, model)[:-KEPT]:
                     os.unlink(f"{generation}.json", dir_fd=directory)
@@ -57,16 +66,16 @@ def serving_history(repository: Path, model: str) -> list[ServingDocument]:
     found = []
     for generation in reversed(_generations(repository, model)):
         try:
-            with opened_directory(repository, (model, _HISTORY)) as directory:
+            with opened_directory(repository, (model, HISTORY)) as directory:
                 name = f"{generation}.json"
-                found.append(document_from(read_file(directory, name, _MOST_BYTES), name))
+                found.append(document_from(read_file(directory, name, MOST_DOCUMENT_BYTES), name))
         except (OSError, ServingRefused):
             continue
     return found
 
 
 def _generations(repository: Path, model: str) -> list[int]:
-    names = [name.removesuffix(".json") for name in names_in(repository, (model, _HISTORY))]
+    names = [name.removesuffix(".json") for name in names_in(repository, (model, HISTORY))]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
@@ -74,7 +83,7 @@ def _generation(repository: Path, model: str) -> int:
     """The generation of the present document, 0 without one; a damaged one counts as the newest of the history."""
     try:
         with opened_directory(repository, (model,)) as directory:
-            return document_from(read_file(directory, SERVING_NAME, _MOST_BYTES), SERVING_NAME).generation
+            return document_from(read_file(directory, SERVING_NAME, MOST_DOCUMENT_BYTES), SERVING_NAME).generation
     except FileNotFoundError:
         return 0
     except ServingRefused:
@@ -84,7 +93,7 @@ def _generation(repository: Path, model: str) -> int:
 @contextmanager
 def _locked(repository: Path, model: str) -> Iterator[None]:
     """Lets one writer at a time compare and replace."""
-    with opened_directory(repository, (model, _HISTORY), create=True) as directory:
+    with opened_directory(repository, (model, HISTORY), create=True) as directory:
         lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=directory)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -28,6 +28,7 @@ from saccade.service.supervisor.devices import DeviceEvents, DeviceSupervision, 
 from saccade.service.supervisor.pins import ensure_pinned
 from saccade.service.supervisor.process_figures import ProcessFigures
 from saccade.service.supervisor.reconciler import Reconciler
+from saccade.service.supervisor.repository_mirror import RepositoryMirror, repository_mirror
 from saccade.service.supervisor.start_barrier import StartBarrier
 from saccade.service.supervisor.tuning.tune import tuned
 
@@ -44,7 +45,12 @@ class Supervisor:
     """Runs a worker per device and the API processes, and tells them what the reconciler decides."""
 
     def __init__(
-        self, settings: Settings, signatures: SignaturePolicy, runtime_dir: Path, reservation: socket.socket
+        self,
+        settings: Settings,
+        signatures: SignaturePolicy,
+        runtime_dir: Path,
+        reservation: socket.socket,
+        mirror: RepositoryMirror | None = None,
     ) -> None:
         self._settings = settings
         self._runtime_dir = runtime_dir
@@ -56,6 +62,7 @@ class Supervisor:
             signatures,
             self._send_catalog,
             lambda: min(self._acknowledged.values(), default=None),
+            mirror,
         )
         self._quarantines = self._reconciler.quarantines
         limit_s = self._quarantines.first_run_limit_s
@@ -223,7 +230,8 @@ def serve(settings: Settings, cores: int) -> None:
     configure_logs(settings.log_format, "supervisor", settings.log_level)
     for number in _LEVEL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # one that comes too early must not end the server
-    if not settings.repository.is_dir():
+    mirror = repository_mirror(settings)
+    if mirror is None and not settings.repository.is_dir():
         raise SettingsError(
             f"SACCADE_REPOSITORY: {settings.repository} is not a directory; publish a model with "
             "`saccade-export run RECIPE.yaml --repository DIR`"
@@ -235,8 +243,11 @@ def serve(settings: Settings, cores: int) -> None:
             "api_keys_not_hashed", keys=plain_keys, change="put the lines of `saccade keys hash` in their place"
         )
     signatures = signature_policy(settings.trusted_keys, is_required=settings.require_signature)
-    ensure_pinned(settings, signatures)
     with ExitStack() as held:
+        if mirror is not None:
+            settings = settings.model_copy(update={"repository": held.enter_context(mirror).directory})
+            mirror.wait_until_usable()
+        ensure_pinned(settings, signatures)
         reservation = held.enter_context(reserve(settings.host, settings.port))
         others = {"SACCADE_GRPC_PORT": settings.grpc_port, "SACCADE_ADMIN_PORT": settings.admin_port}
         for setting, other in others.items():
@@ -246,4 +257,4 @@ def serve(settings: Settings, cores: int) -> None:
         host, port = reservation.getsockname()[:2]
         log.info("starting", host=host, port=port, pid=os.getpid())
         complete = resolved(tuned(settings, cores), cores)
-        asyncio.run(Supervisor(complete, signatures, folder, reservation).run())
+        asyncio.run(Supervisor(complete, signatures, folder, reservation, mirror).run())

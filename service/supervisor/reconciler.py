@@ -33,6 +33,7 @@ from saccade.service.supervisor.engines.plans import Plans
 from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.quarantine import Quarantines
+from saccade.service.supervisor.repository_mirror import RepositoryMirror
 from saccade.service.supervisor.repository_watch import RepositoryWatch
 from saccade.service.supervisor.rollout.controller import Rollouts
 from saccade.service.supervisor.serving_documents import Ruling
@@ -56,6 +57,7 @@ class Reconciler:
         signatures: SignaturePolicy,
         send: Callable[[messages.Catalog], None],
         acknowledged: Callable[[], int | None],
+        mirror: RepositoryMirror | None = None,
     ) -> None:
         """`send` sends a catalog to every API process; `acknowledged` returns the oldest generation that one uses.
 
@@ -66,7 +68,7 @@ class Reconciler:
         self._changed = asyncio.Event()
         self.observed = Observed()
         self.plans = Plans(settings, self.wake)
-        self.watch = RepositoryWatch(settings, signatures, self.plans.devices, self.observed, self.wake)
+        self.watch = RepositoryWatch(settings, signatures, self.plans.devices, self.observed, self.wake, mirror)
         self.rollouts = Rollouts(settings, self.watch, self.observed)
         self._settings = settings
         self._devices: Mapping[str, DeviceSupervision] = {}

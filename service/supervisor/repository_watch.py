@@ -8,15 +8,19 @@ from collections.abc import Callable
 import structlog
 
 from saccade.models.contract.replay import REPLAY_FILE
+from saccade.service.core import VersionKey, VersionState
 from saccade.service.errors import RepositoryError
+from saccade.service.repository.object_store.mirror import MirrorState
 from saccade.service.repository.open import FoundVersion, Listing, RefusedDirectory, list_repository
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.verify import VerifiedVersion, ensure_judged, verify_version
 from saccade.service.settings import Settings
+from saccade.service.supervisor.facts import instances_by_version
 from saccade.service.supervisor.observed import Observed
 from saccade.service.supervisor.placement.specs import batch_sizes, ensure_fits_slot, specs_for
+from saccade.service.supervisor.repository_mirror import RepositoryMirror
 from saccade.service.supervisor.serving_documents import Ruling, ServingDocuments, has_new_problem, log_changes
-from saccade.service.supervisor.state import Refused, Verified
+from saccade.service.supervisor.state import Refused, Verified, version_state
 from saccade.service.supervisor.tuning.variant_speeds import compared_here
 
 log = structlog.get_logger()
@@ -35,13 +39,16 @@ class RepositoryWatch:
         plan_devices: tuple[str, ...],
         observed: Observed,
         changed: Callable[[], None],
+        mirror: RepositoryMirror | None = None,
     ) -> None:
-        """`changed` is called after every look and every verification."""
+        """`changed` is called after every look and every verification; `mirror` where this is a copy of a store."""
         self._settings = settings
         self._signatures = signatures
         self._other_devices = [device for device in settings.devices if device not in plan_devices]
         self._observed = observed
         self._changed = changed
+        self._mirror = mirror
+        self._store_notices: dict[VersionKey, str] = {}  # what was said of versions because of the store
         self._to_verify: asyncio.Queue[FoundVersion] = asyncio.Queue()
         self.documents = ServingDocuments(settings.repository, settings.serving_dir, settings.pins)
         self.listing: Listing | None = None
@@ -57,9 +64,11 @@ class RepositoryWatch:
         last_error = ""
         while True:
             try:
-                listing, rulings = await asyncio.to_thread(self._look)
+                served, failed = self._known()
+                listing, rulings, told = await asyncio.to_thread(self._look, served, failed)
                 self._take(rulings)
                 self._log_refused(listing.refused)
+                self._note_store(told)
                 self.listing = listing
                 self._changed()
                 for version in self._observed.replaced(listing.versions):
@@ -91,9 +100,39 @@ class RepositoryWatch:
             self._observed.checked(found, await self._checked(found))
             self._changed()
 
-    def _look(self) -> tuple[Listing, dict[str, Ruling]]:
+    def _look(
+        self, served: frozenset[VersionKey], failed: frozenset[VersionKey]
+    ) -> tuple[Listing, dict[str, Ruling], MirrorState]:
+        told = MirrorState() if self._mirror is None else self._mirror.told(served, failed)
         listing = list_repository(self._settings.repository)
-        return listing, self.documents.look(listing, self.rulings)
+        listing = Listing(listing.versions, (*listing.refused, *told.refused))
+        return listing, self.documents.look(listing, self.rulings), told
+
+    def _known(self) -> tuple[frozenset[VersionKey], frozenset[VersionKey]]:
+        """Returns the versions that are known, and those of them that failed."""
+        if self._mirror is None:
+            return frozenset(), frozenset()
+        instances = instances_by_version(self._observed.instances)
+        versions = self._observed.versions
+        failed = {
+            key
+            for key, version in versions.items()
+            if version_state(version, instances.get(key, {}).values()) is VersionState.FAILED
+        }
+        return frozenset(versions), frozenset(failed)
+
+    def _note_store(self, told: MirrorState) -> None:
+        """Says of every loaded version what befell it in the store, or why the store cannot be read."""
+        versions = dict(self._observed.versions)
+        notices = dict.fromkeys(versions, told.problem) | dict(told.notices)
+        self._store_notices = {key: text for key, text in self._store_notices.items() if key in versions}
+        for key, version in versions.items():
+            notice, before = notices.get(key, ""), self._store_notices.get(key, "")
+            if version.verified is not None and notice != before and version.notice in ("", before):
+                self._observed.noticed(key, notice)
+                self._store_notices[key] = notice
+                if notice and notice != told.problem:  # that one is in the log already
+                    log.error("version_changed_in_store", **key.fields, reason=notice)
 
     def _take(self, rulings: dict[str, Ruling]) -> None:
         log_changes(self.rulings, rulings)
