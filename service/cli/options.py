@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from saccade.service.cli.stored_repository import place
+
 repository_option = click.option(
     "--repository",
     "root",
@@ -13,7 +15,8 @@ repository_option = click.option(
     default="repository",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="model repository",
+    callback=place,
+    help="model repository: a directory or the URL of an object store",
 )
 serving_dir_option = click.option(
     "--serving-dir",

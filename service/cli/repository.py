@@ -20,6 +20,7 @@ from rich.text import Text
 from saccade.models.contract.manifest import Manifest, ManifestError, Variant, read_manifest
 from saccade.service.cli.engines import engines
 from saccade.service.cli.options import json_option, repository_option
+from saccade.service.cli.stored_repository import manifests_of, versions_of
 from saccade.service.cli.verification import verification_of
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.open import FoundVersion, list_repository, list_versions
@@ -50,8 +51,9 @@ repository.add_command(engines)
 @json_option
 def list_command(root: Path, as_json: bool) -> None:
     """All versions, with the figures their manifests measured."""
-    listing = list_repository(root)
-    versions = [_rows(found) for found in listing.versions]
+    with manifests_of(root) as directory:
+        listing = list_repository(directory)
+        versions = [_rows(found) for found in listing.versions]
     versions += [[_row_without_figures(each.model, each.name, f"refused: {each.reason}")] for each in listing.refused]
     if as_json:
         click.echo(orjson.dumps([row for rows in versions for row in rows], option=orjson.OPT_INDENT_2))
@@ -144,12 +146,13 @@ def _metric(manifest: Manifest, variant: Variant) -> str:
 @repository_option
 def show_command(model: str, version: str | None, root: Path) -> None:
     """The manifest of a version (the newest one when none is named)."""
-    path = _version_dir(root, model, version)
-    try:
-        manifest = read_manifest(path)[0]
-    except ManifestError as error:
-        raise RepositoryError(str(error)) from error
-    key_id = claimed_key_id(path)
+    with manifests_of(root) as directory:
+        path = _version_dir(directory, model, version)
+        try:
+            manifest = read_manifest(path)[0]
+        except ManifestError as error:
+            raise RepositoryError(str(error)) from error
+        key_id = claimed_key_id(path)
     signed = {"signature_key_id": key_id} if key_id else {}
     waiting = {
         variant.name: [check.name for check in variant.gate.checks if check.pending]
@@ -197,7 +200,8 @@ def verify_command(
     if require_signature and not trusted_keys:
         raise click.UsageError("--require-signature needs --trusted-keys: the public keys of who may sign versions")
     policy = signature_policy(trusted_keys, is_required=require_signature)
-    results = [verification_of(found, policy) for found in _wanted_versions(root, wanted)]
+    with versions_of(root, lambda key: wanted in (None, key.model, f"{key.model}/{key.version}")) as directory:
+        results = [verification_of(found, policy) for found in _wanted_versions(directory, wanted)]
     if as_json:
         click.echo(orjson.dumps([asdict(result) for result in results], option=orjson.OPT_INDENT_2))
     else:

@@ -24,6 +24,7 @@ from saccade.service.cli.rollout_change import (
 )
 from saccade.service.cli.rollout_trials import add_trials
 from saccade.service.cli.served_state import ServerOptions, served_state, server_options
+from saccade.service.cli.stored_repository import refresh
 from saccade.service.core import STABLE
 from saccade.service.repository.serving_changes import (
     following,
@@ -80,6 +81,7 @@ def status_command(
 @json_option
 def history_command(model: str, root: Path, as_json: bool) -> None:
     """Who changed the document of MODEL when and why, newest first."""
+    refresh(root, model)
     documents = serving_history(root, model)
     if as_json:
         click.echo(orjson.dumps([plain(each) for each in documents], option=orjson.OPT_INDENT_2))

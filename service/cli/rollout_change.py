@@ -14,6 +14,7 @@ import orjson
 
 from saccade.service.cli.options import json_option, repository_option, serving_dir_option
 from saccade.service.cli.served_state import ServerOptions, server_options, wait_for
+from saccade.service.cli.stored_repository import refresh
 from saccade.service.core import STABLE
 from saccade.service.repository.serving_changes import Asked, Change, changed
 from saccade.service.repository.serving_document import ServingDocument, document_path, read_document
@@ -34,6 +35,7 @@ class Request:
     as_json: bool
 
     def present(self) -> ServingDocument | None:
+        refresh(self.root, self.model)
         return read_document(document_path(self.root, None, self.model))
 
     def make(self, change: Change) -> None:

@@ -23,10 +23,11 @@ def url_of(repository: Path) -> str | None:
 
     Raises RepositoryError for a URL that names no bucket or host, or that carries a secret.
     """
-    scheme, _, rest = str(repository).partition(":/")
-    if scheme not in SCHEMES:
+    first, *others = repository.parts or ("",)
+    scheme, colon, after = first.partition(":")
+    if scheme not in SCHEMES or colon != ":" or after:
         return None
-    rest = rest.strip("/")
+    rest = "/".join(others)
     if not rest:
         raise RepositoryError(f"{scheme}:// names no bucket; say {scheme}://BUCKET/PREFIX")
     if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:  # not repeated, because logs would keep it
@@ -60,7 +61,8 @@ def directory_of(repository: Path) -> Path:
 def claim_copy(url: str) -> Path:
     """Makes the directory of the copy, for this account alone, and writes down what it is a copy of. Raises OSError."""
     directory = copy_of(url)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _caches().mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     place = directory.parent / _ADDRESS
     if not place.exists():
         partial = place.with_suffix(f".{os.getpid()}")

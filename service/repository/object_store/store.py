@@ -201,8 +201,8 @@ def _reason(error: BaseException) -> str:
         return f"{status[0]}: no such bucket, or not in this region"
     if status is not None:
         return status[0]
-    if "timed out" in text or "timeout" in text.lower():
+    if "kind: Timeout" in text or "timed out" in text:
         return "no answer in time"
-    if "onnect" in text:
+    if "kind: Connect" in text:
         return "it cannot be reached"
     return f"{type(error).__name__}; look at the address, and at the credentials in the environment"

@@ -1,0 +1,88 @@
+"""What commands see of a repository in an object store: this account's copy, with what the command needs in it.
+
+A repository in a directory is returned as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from saccade.models.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from saccade.service.core import VersionKey
+from saccade.service.errors import RepositoryError
+from saccade.service.repository.object_store.address import claim_copy, url_of, url_of_copy
+
+Wanted = Callable[[VersionKey], bool]
+
+
+def place(_context: click.Context, _parameter: click.Parameter, root: Path) -> Path:
+    """The directory to work on: the repository itself, or the copy of one in an object store."""
+    url = url_of(root)
+    try:
+        return root if url is None else claim_copy(url)
+    except OSError as error:
+        raise RepositoryError(f"no copy of {url} can be kept: {error}; set XDG_CACHE_HOME") from error
+
+
+def refresh(root: Path, model: str) -> None:
+    """Brings document and history of a model as they are in the store now. Raises RepositoryError."""
+    url = url_of_copy(root)
+    if url is not None:
+        from saccade.service.repository.object_store.documents import StoredModel
+
+        StoredModel(url, root, model).refresh()
+
+
+@contextmanager
+def manifests_of(root: Path) -> Iterator[Path]:
+    """A repository in which every version has its manifest and signature; only a directory has the other files, too."""
+    with _brought(root, lambda key: True, is_whole=False) as directory:
+        yield directory
+
+
+@contextmanager
+def versions_of(root: Path, wanted: Wanted) -> Iterator[Path]:
+    """A repository in which the wanted versions are whole, as the store has them now. Raises RepositoryError."""
+    with _brought(root, wanted, is_whole=True) as directory:
+        yield directory
+
+
+@contextmanager
+def _brought(root: Path, wanted: Wanted, *, is_whole: bool) -> Iterator[Path]:
+    url = url_of_copy(root)
+    if url is None:
+        yield root
+        return
+    # Imported here: a repository in a directory needs nothing of object stores.
+    from saccade.service.repository.object_store.contents import contents_of
+    from saccade.service.repository.object_store.fetch import fetch_version
+    from saccade.service.repository.object_store.store import opened_store
+    from saccade.service.repository.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
+
+    store = opened_store(url)
+    contents = contents_of(store.objects())
+    directory = Path(tempfile.mkdtemp(prefix=".asked-", dir=root.parent))
+    try:
+        for key, version in contents.versions.items():
+            if not wanted(key):
+                continue
+            target = directory / key.model / str(key.version)
+            target.mkdir(parents=True)
+            if is_whole:
+                fetch_version(store, version, target)
+                continue
+            for name, most in ((MANIFEST_NAME, MAX_MANIFEST_BYTES), (SIGNATURE_NAME, MAX_SIGNATURE_BYTES)):
+                read = store.read(version.objects[name].key, most) if name in version.objects else None
+                if read is not None:
+                    (target / name).write_bytes(read.content)
+        yield directory
+    except OSError as error:
+        raise RepositoryError(f"cannot write to {directory}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

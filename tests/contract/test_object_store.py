@@ -1,0 +1,222 @@
+"""The store as S3 speaks it: conditional writes, pages of a listing, refusals, and keys that hide others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from saccade.service.errors import RepositoryError, SettingsError
+from saccade.service.repository.object_store.address import claim_copy
+from saccade.service.repository.object_store.contents import StoredObject
+from saccade.service.repository.object_store.copied import Copy
+from saccade.service.repository.object_store.mirror import CopyRules, Mirror
+from saccade.service.repository.object_store.store import (
+    InvalidKey,
+    ObjectChanged,
+    ObjectExists,
+    Store,
+    StoreUnreadable,
+    opened_store,
+)
+from saccade.service.repository.serving_changes import Asked, changed, labelled, present_of, promoted, rolled_back
+from saccade.service.repository.serving_history import ServingConflict, serving_history
+from tests.support.object_store import BUCKET, SECRET, ObjectStoreServer, object_store_server, store_at, upload
+from tests.support.versions import publish_fake
+
+RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    with object_store_server(tmp_path_factory.mktemp("object-store")) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: ObjectStoreServer, request: pytest.FixtureRequest) -> str:
+    """A prefix for each test."""
+    return f"s3://{BUCKET}/{request.node.originalname.replace('_', '-')}"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return store_at(url)
+
+
+# One object
+
+
+def test_an_object_is_created_once(store: Store) -> None:
+    store.create("a", b"first")
+    with pytest.raises(ObjectExists):
+        store.create("a", b"second")
+
+    read = store.read("a", 100)
+    assert read is not None
+    assert read.content == b"first"
+    assert store.read("b", 100) is None
+
+
+def test_an_object_is_replaced_only_while_it_is_the_one_that_was_read(store: Store) -> None:
+    store.create("a", b"first")
+    read = store.read("a", 100)
+    assert read is not None
+    store.replace("a", b"second", read)
+    with pytest.raises(ObjectChanged):
+        store.replace("a", b"third", read)
+
+
+def test_a_piece_of_another_object_than_the_listed_one_is_refused(store: Store) -> None:
+    store.write("a", b"first")
+    (listed,) = store.objects()
+    assert store.piece(listed, 1, 3) == b"ir"
+    store.write("a", b"other")
+    with pytest.raises(ObjectChanged):
+        store.piece(listed, 1, 3)
+    store.remove("a")
+    with pytest.raises(StoreUnreadable, match="no such object"):
+        store.piece(listed, 1, 3)
+
+
+def test_a_listing_has_more_than_one_page(store: Store, server: ObjectStoreServer) -> None:
+    for number in range(1010):
+        store.write(f"m/{number}", b"")
+
+    assert len(store.objects()) == 1010
+    assert store.folders() == ["m"]
+
+
+def test_keys_with_blanks_and_other_letters_come_back_as_they_are(store: Store) -> None:
+    store.write("a b/ü%20#?.txt", b"1")
+    (found,) = store.objects()
+
+    assert found.key == "a b/ü%20#?.txt"
+    assert store.piece(found, 0, 1) == b"1"
+
+
+# Refusals
+
+
+def test_a_missing_bucket_is_said_in_words(server: ObjectStoreServer) -> None:
+    with pytest.raises(StoreUnreadable, match=r"404 Not Found: no such bucket"):
+        opened_store("s3://nowhere/x").objects()
+
+
+def test_a_store_that_is_not_there_is_said_without_its_secret(
+    server: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(StoreUnreadable, match="cannot be reached") as error:
+        opened_store(f"s3://{BUCKET}/x").objects()
+
+    assert SECRET not in str(error.value)
+
+
+def test_https_is_read_only() -> None:
+    with pytest.raises(RepositoryError, match="read-only"):
+        opened_store("https://example.org/models").create("a", b"")
+
+
+def test_an_address_without_its_account_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        opened_store("az://container/x")
+
+
+@pytest.mark.parametrize("bad", ["cat/1/../../x", "cat//x", "cat/./x"])
+def test_a_key_that_is_no_path_hides_its_model_alone(
+    server: ObjectStoreServer, store: Store, url: str, bad: str, tmp_path: Path
+) -> None:
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    for model in ("cat", "dog"):
+        upload(publish_fake(tmp_path, model, 1), store)
+    server.put_raw(f"{prefix}/{bad}", b"")
+    with pytest.raises(InvalidKey):
+        store.objects()
+    mirror = Mirror(store, Copy(claim_copy(url + bad.replace("/", "-"))), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+
+    assert [key.model for key in Copy(mirror.directory).versions()] == ["dog"]
+    (refused,) = mirror.state.refused
+    assert (refused.model, "rename that object" in refused.reason) == ("cat", True)
+
+
+# Documents
+
+
+@pytest.fixture
+def copy(url: str, store: Store, tmp_path: Path) -> Path:
+    """The copy of a store with three versions of `cat`, none of which is fetched."""
+    for number in (1, 2, 3):
+        upload(publish_fake(tmp_path, "cat", number), store)
+    return claim_copy(url)
+
+
+def ask(copy: Path, **options: object) -> Asked:
+    return Asked(copy, "cat", "anna", **options)  # type: ignore[arg-type]
+
+
+def test_a_change_is_written_to_the_store_with_its_history(copy: Path, store: Store) -> None:
+    first = changed(ask(copy, reason="why"), promoted(2))
+    second = changed(ask(copy), labelled("old", 1))
+
+    assert (first.generation, second.generation) == (1, 2)
+    read = store.read("cat/serving.json", 10_000)
+    assert read is not None
+    assert b'"old": 1' in read.content
+    assert {"cat/.serving/1.json", "cat/.serving/2.json"} <= {each.key for each in store.objects("cat/")}
+    assert present_of(copy, None, "cat").versions == [1, 2, 3]
+
+
+def test_a_change_fetches_and_verifies_what_it_newly_names(copy: Path, store: Store) -> None:
+    store.write("cat/1/model.onnx", b"WEIGHTS")
+    with pytest.raises(RepositoryError, match="changed after its gate"):
+        changed(ask(copy), promoted(1))
+    with pytest.raises(RepositoryError, match="has no version 9"):
+        changed(ask(copy), promoted(9))
+
+    assert store.read("cat/serving.json", 10) is None
+
+
+def test_of_two_writers_one_wins_and_the_other_is_told(copy: Path, store: Store) -> None:
+    changed(ask(copy), promoted(2))
+    with pytest.raises(ServingConflict, match="expected generation 0, there is 1"):
+        changed(ask(copy, expected_generation=0), promoted(3))
+
+    class Late(Store):
+        """Another writer comes between this one's look and its write."""
+
+        def replace(self, key: str, content: bytes, before: object) -> None:
+            other = store.read(key, 10_000)
+            assert other is not None
+            store.replace(key, other.content.replace(b'"generation": 1', b'"generation": 2'), other)
+            super().replace(key, content, before)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "saccade.service.repository.object_store.documents.opened_store",
+            lambda url: Late(store._store, url),
+        )
+        with pytest.raises(ServingConflict, match="has generation 2, expected was 1"):
+            changed(ask(copy), promoted(3))
+    assert {each.key for each in store.objects("cat/.serving/")} == {"cat/.serving/1.json"}
+
+
+def test_a_rollback_finds_the_version_before_in_the_stores_history(copy: Path, url: str) -> None:
+    changed(ask(copy), promoted(1))
+    changed(ask(copy), promoted(3))
+    for path in copy.glob("cat/.serving/*"):
+        path.unlink()  # as on another machine
+
+    assert changed(ask(copy), rolled_back()).labels == {"stable": 1}
+    assert [each.generation for each in serving_history(copy, "cat")] == [2, 1]
+
+
+def test_an_object_of_a_weak_tag_is_read_without_a_condition(store: Store) -> None:
+    store.write("a", b"first")
+
+    assert store.piece(StoredObject("a", 5, 'W/"x"', is_etag=False), 0, 5) == b"first"

@@ -1,0 +1,102 @@
+"""A server whose repository is in an object store: it starts, follows, and outlives a store that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.images import red_png
+from tests.support.object_store import (
+    SECRET,
+    URL,
+    FaultyStore,
+    ObjectStoreServer,
+    object_store_server,
+    store_at,
+    upload,
+)
+from tests.support.server import Server, run_saccade, running_server, wait_until
+from tests.support.versions import publish_fake
+
+
+@pytest.fixture
+def object_store(tmp_path: Path) -> Iterator[ObjectStoreServer]:
+    with object_store_server(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "source"
+
+
+def publish(source: Path, version: int, model: str = "cat", **options: str) -> None:
+    upload(publish_fake(source, model, version), store_at(), **options)  # type: ignore[arg-type]
+
+
+def answering(server: Server) -> str | None:
+    response = server.predict("cat", red_png(60))
+    return str(response.json()["version"]) if response.is_success else None
+
+
+def test_a_server_serves_from_a_store_and_outlives_it(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    publish(source, 1)
+    settings = {"environment": object_store.environment, "admin_port": 0}
+    with running_server(Path(URL), tmp_path, **settings) as server:
+        assert answering(server) == "1"
+
+        publish(source, 2)
+        wait_until(lambda: answering(server) == "2", what="version 2 answers")
+
+        change = run_saccade(
+            "rollout", "promote", "cat", "1", "--repository", URL, environment=object_store.environment
+        )
+        assert change.returncode == 0, change.stderr
+        wait_until(lambda: answering(server) == "1", what="the document rules")
+        assert server.model("cat")["serving"]["generation"] == 1
+        back = run_saccade("rollout", "rollback", "cat", "2", "--repository", URL, environment=object_store.environment)
+        assert back.returncode == 0, back.stderr
+        wait_until(lambda: answering(server) == "2", what="the rollback rules")
+
+        upload(publish_fake(source, "cat", 3), store_at(), without=("model.onnx",))
+        wait_until(lambda: server.version("cat", 3), what="version 3 is listed as refused")
+        assert "which the store does not have" in str(server.version("cat", 3))
+
+        object_store.stop()
+        wait_until(lambda: server.events("object_store_unreadable"), what="the server says that the store is gone")
+        wait_until(lambda: "cannot be reached" in str(server.version("cat", 2)), what="so does the list of models")
+        assert server.is_ready()
+        assert answering(server) == "2"
+
+    # The next server finds the copy, and no store.
+    with running_server(Path(URL), tmp_path, **settings) as server:
+        assert answering(server) == "2"
+
+        object_store.start()  # it lost everything
+        wait_until(lambda: "shows no version" in server.logs(), what="the server says that the store is empty")
+        assert answering(server) == "2"
+        assert SECRET not in server.logs()
+
+
+def test_a_version_that_does_not_come_keeps_no_other_from_serving(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    publish(source, 1)
+    publish(source, 1, "dog")
+    store = FaultyStore(store_at())
+    store.remove("dog/1/model.onnx")
+    with running_server(Path(URL), tmp_path, environment=object_store.environment) as server:
+        assert answering(server) == "1"
+        assert server.is_ready()
+
+
+def test_a_store_that_denies_keeps_the_server_waiting_and_says_why(
+    object_store: ObjectStoreServer, tmp_path: Path
+) -> None:
+    result = run_saccade("serve", "--repository", "s3://", "--port", "0", environment=object_store.environment)
+    assert result.returncode != 0
+    assert "names no bucket" in result.stderr
