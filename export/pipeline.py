@@ -31,6 +31,7 @@ from saccade.export.steps import Step, StepContext, qualified_name, tool_version
 from saccade.export.variants import FORMS, TRAITS, Form, VariantKind, forms_of
 from saccade.service import __version__
 from saccade.service.errors import SaccadeError
+from saccade.service.repository.object_store.address import shown
 
 _log = logging.getLogger(__name__)
 # What the system answers to a write that it does not take; other OSErrors of a step say themselves what is missing.
@@ -146,7 +147,8 @@ def _variants_of(step: Step, part: Part, loaded: LoadedRecipe) -> tuple[VariantK
 
 def rerun_command(recipe: Path, settings: RunSettings, step: str) -> str:
     """Returns the command that runs one step again, alone, with the same directories, ready to paste."""
-    words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", settings.repository]
+    repository = shown(settings.repository)
+    words = ["saccade-export", "step", recipe, step, "--work", settings.work, "--repository", repository]
     if settings.signer is None:
         words += ["--no-sign"]
     elif not settings.signer.is_account:

@@ -58,7 +58,7 @@ class PlanOutcome:
     type=click.Choice(["tensorrt", "tensorrt_rtx"]),
     help="which TensorRT; else the first that is installed",
 )
-@options.repository
+@options.repository_directory
 @options.engines
 @options.engines_key
 @click.option("--trusted-key", type=FILE, multiple=True, help="public key; versions without are refused")

@@ -70,7 +70,7 @@ def gate(report: Path, recipe: Path | None, table: bool, as_json: bool) -> None:
 @click.argument("source", type=FILE)
 @click.option("--on-this-device", is_flag=True, help="build plans and measure them here")
 @click.option("--recipe", type=FILE, help="of a version directory: it names the test data")
-@options.repository
+@options.repository_directory
 @options.work
 @options.engines
 @options.engines_key

@@ -9,10 +9,26 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from saccade.export.errors import RecipeError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 FILE = click.Path(path_type=Path)  # accepts files and folders; each command reports a missing one itself
+
+
+def _in_directory(_context: click.Context, _parameter: click.Parameter, repository: Path) -> Path:
+    """Refuses the URL of an object store for a command that works in the repository itself. Raises RecipeError."""
+    from saccade.service.repository.object_store.address import url_of
+
+    url = url_of(repository)
+    if url is not None:
+        raise RecipeError(
+            f"this command needs a repository in a directory, and not {url}: give a version's directory of a server's "
+            "copy, or publish into a directory first"
+        )
+    return repository
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="print one JSON document instead of lines")
 engines = click.option(
@@ -27,7 +43,16 @@ repository = click.option(
     envvar="SACCADE_REPOSITORY",
     default="repository",
     show_default=True,
-    help="model repository",
+    help="model repository: a directory, or s3://, gs:// or az:// with a prefix",
+)
+repository_directory = click.option(
+    "--repository",
+    type=FILE,
+    envvar="SACCADE_REPOSITORY",
+    default="repository",
+    show_default=True,
+    callback=_in_directory,
+    help="model repository, a directory",
 )
 KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
 sign_key = click.option(

@@ -47,7 +47,9 @@ def run(
     from saccade.export.cli.exports import export
     from saccade.export.cli.signing import signer_from
     from saccade.export.pipeline import RunSettings
+    from saccade.export.publish.repository import ensure_readable
 
+    ensure_readable(repository)
     settings = RunSettings(work, repository, signer=signer_from(sign_key, no_sign=no_sign))
     sys.exit(export(recipes, settings, variants=variants, verbose=verbose, as_json=as_json))
 

@@ -23,7 +23,7 @@ from saccade.service.repository.verify import verify_version
 @click.argument("version", type=int)
 @click.option("--into", type=FILE, required=True, help="Triton's model repository; MODEL must not be in it")
 @click.option("--variant", help="which; else the first accepted one that ONNX Runtime opens")
-@options.repository
+@options.repository_directory
 @click.option("--trusted-key", type=FILE, multiple=True, help="public key; versions without are refused")
 @options.as_json
 def triton(

@@ -6,6 +6,8 @@ A pending variant is published with what it waits for: no server chooses it, and
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,7 @@ from saccade.models.contract.manifest import (
 from saccade.models.contract.replay import MOST_PICTURES, REPLAY_FILE, picture_count, replay_bytes
 from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
+from saccade.service.repository.object_store.address import url_of
 from saccade.service.repository.signature import SIGNATURE_NAME, claimed_key_id, sign_manifest
 
 LABELS_FILE = "labels.txt"
@@ -57,30 +60,74 @@ def run_publish(context: StepContext) -> Detail:
             f"no variant of {report.model} passed the gate, and pending ones alone cannot be served; "
             f"see {judged.file('report.md')}"
         )
+    url = url_of(context.repository)
+    publication = (
+        _published_in_directory(context, report, published)
+        if url is None
+        else _published_in_store(context, report, published, url)
+    )
+    return {
+        "version": publication.number,
+        "is_new": publication.is_new,
+        "path": publication.path,
+        "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
+        "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
+        "signed_by": publication.signed_by or "unsigned",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    number: int
+    is_new: bool
+    path: str
+    signed_by: str | None
+
+
+def _published_in_directory(context: StepContext, report: ExportReport, published: list[VariantReport]) -> _Publication:
     model_dir = context.repository / report.model
     with next_version(model_dir) as scratch:
         # Before the version: nothing is written once it is live, so that a full disk leaves no half of a publication.
         write_samples(context.repository, context.recipe, context.data.split(context.loaded, "test"))
-        _fill(scratch, context, report, published)
-        files = file_entries(scratch)
-
-        def manifest(number: int) -> Manifest:
-            return _manifest(context, report, published, files, number)
-
+        manifest = _filled(scratch, context, report, published)
         existing = _equal_version(context.repository, manifest(1))
         number = existing or add_version(
             model_dir, scratch, lambda number: write_manifest(scratch, manifest(number), context.signer)
         )
+    version_dir = model_dir / str(number)
     if context.signer is not None and existing is not None:
-        sign_version(model_dir / str(existing), context.signer)
-    return {
-        "version": number,
-        "is_new": existing is None,
-        "path": str(model_dir / str(number)),
-        "variants": ", ".join(variant.qualify.variant for variant in published if variant.gate.accepted),
-        "pending": ", ".join(variant.qualify.variant for variant in published if variant.gate.is_pending),
-        "signed_by": claimed_key_id(model_dir / str(number)) or "unsigned",
-    }
+        sign_version(version_dir, context.signer)
+    return _Publication(number, existing is None, str(version_dir), claimed_key_id(version_dir))
+
+
+def _published_in_store(
+    context: StepContext, report: ExportReport, published: list[VariantReport], url: str
+) -> _Publication:
+    # Imported here: a repository in a directory needs nothing of object stores.
+    from saccade.export.publish.stored_repository import StoredRepository
+
+    store = StoredRepository(url)
+    with store.scratch() as samples, store.scratch() as scratch:
+        write_samples(samples, context.recipe, context.data.split(context.loaded, "test"))
+        manifest = _filled(scratch, context, report, published)
+        existing = _equal_version(context.repository, manifest(1))
+        store.add_samples(samples)
+        if existing is not None:
+            signed_by = store.key_id(report.model, existing, context.signer)
+            return _Publication(existing, False, store.path(report.model, existing), signed_by)
+        number = store.add_version(
+            report.model, scratch, lambda number: write_manifest(scratch, manifest(number), context.signer)
+        )
+        return _Publication(number, True, store.path(report.model, number), claimed_key_id(scratch))
+
+
+def _filled(
+    scratch: Path, context: StepContext, report: ExportReport, published: list[VariantReport]
+) -> Callable[[int], Manifest]:
+    """Writes all files but the manifest, and returns the manifest by the version's number."""
+    _fill(scratch, context, report, published)
+    files = file_entries(scratch)
+    return lambda number: _manifest(context, report, published, files, number)
 
 
 def publication_identity(manifest: Manifest) -> tuple[object, ...]:

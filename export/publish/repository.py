@@ -14,6 +14,7 @@ from pathlib import Path
 
 from saccade.export.errors import PublishError
 from saccade.models.contract.manifest import MAX_VERSION, Manifest, ManifestError, read_manifest
+from saccade.service.repository.object_store.address import url_of
 
 
 def version_numbers(model_dir: Path) -> list[int]:
@@ -27,6 +28,12 @@ def version_numbers(model_dir: Path) -> list[int]:
 
 def readable_manifests(repository: Path, model: str) -> list[Manifest]:
     """Returns all manifests that can be read, oldest first; the service reports damaged ones."""
+    url = url_of(repository)
+    if url is not None:
+        # Imported here: a repository in a directory needs nothing of object stores.
+        from saccade.export.publish.stored_repository import StoredRepository
+
+        return StoredRepository(url).manifests(model)
     manifests = []
     for number in version_numbers(repository / model):
         try:
@@ -34,6 +41,15 @@ def readable_manifests(repository: Path, model: str) -> list[Manifest]:
         except ManifestError:
             continue
     return manifests
+
+
+def ensure_readable(repository: Path) -> None:
+    """Raises PublishError where a repository in an object store cannot be read, before an export and not after it."""
+    url = url_of(repository)
+    if url is not None:
+        from saccade.export.publish.stored_repository import StoredRepository
+
+        StoredRepository(url).ensure_readable()
 
 
 def newest_manifest(repository: Path, model: str) -> Manifest | None:

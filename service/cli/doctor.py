@@ -19,8 +19,10 @@ from saccade.service.backends.onnxruntime_backend import import_onnxruntime
 from saccade.service.backends.openvino_backend import import_openvino, told
 from saccade.service.cli.doctor_gpu import gpu_findings
 from saccade.service.cli.findings import Finding
+from saccade.service.cli.stored_repository import stored_keys
 from saccade.service.device_names import CPU, device_kind
-from saccade.service.errors import RepositoryError, RuntimeMissing, SettingsError
+from saccade.service.errors import RuntimeMissing, SaccadeError, SettingsError
+from saccade.service.repository.object_store.address import shown
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.trusted_keys import signature_policy
 from saccade.service.settings import Settings, core_count, resolved, settings_from
@@ -172,8 +174,11 @@ def _signatures(settings: Settings) -> Finding:
 
 def _repository(settings: Settings) -> Finding:
     try:
-        found = list_versions(settings.repository)
-    except RepositoryError as error:
+        keys = stored_keys(settings.repository)
+        if keys is None:
+            keys = [item.key for item in list_versions(settings.repository)]
+    except SaccadeError as error:
         return Finding("repository", False, str(error))
-    names = ", ".join(f"{item.key.model}/{item.key.version}" for item in found)
-    return Finding("repository", bool(found), f"{settings.repository}: {names or 'no version; run saccade-export'}")
+    names = ", ".join(f"{key.model}/{key.version}" for key in keys)
+    place = shown(settings.repository)
+    return Finding("repository", bool(keys), f"{place}: {names or 'no version; run saccade-export'}")

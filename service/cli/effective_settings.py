@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from saccade.service.repository.object_store.address import shown
 from saccade.service.settings import PREFIX, Settings, resolved
 
 
@@ -37,6 +39,8 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Path):
+        return shown(value)
     if isinstance(value, tuple):
         return os.pathsep.join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,8 @@ from saccade.client import Client
 from saccade.service.cli.image_files import STANDARD_INPUT, SUFFIXES, image_files, named_paths
 from saccade.service.cli.predict_asking import Asked, Asking, Question, problem_text
 from saccade.service.cli.predict_text import summary_of
+from saccade.service.cli.stored_repository import brought
+from saccade.service.repository.object_store.address import url_of
 
 _FORMATS = ("table", "json", "csv", "coco", "labelstudio")
 _OPTIONS = {"model", "version", "label", "priority", "routing_key"}  # of the client, no parameters of a request
@@ -23,7 +25,7 @@ _OPTIONS = {"model", "version", "label", "priority", "routing_key"}  # of the cl
 
 @click.command()
 @click.argument("arguments", metavar="(URL MODEL | --repository DIR) IMAGE...", nargs=-1, required=True)
-@click.option("--repository", type=click.Path(exists=True, file_okay=False, path_type=Path), help="without a server")
+@click.option("--repository", type=click.Path(path_type=Path), help="without a server: a directory or a URL")
 @click.option("--model", help="with --repository: which one, where it holds several")
 @click.option("--version", "version", help="a version instead of the one that answers by default")
 @click.option("--label", help="a traffic label instead of a version")
@@ -61,9 +63,12 @@ def predict(
         # Imported late: sending images needs neither the decoder nor a runtime.
         from saccade.service.cli.predict_offline import OfflineRequest, predict_offline
 
+        if url_of(repository) is None and not repository.is_dir():
+            raise click.UsageError(f"--repository: {repository} is no directory")
         images = existing(arguments)
         if STANDARD_INPUT in images:
             raise click.UsageError("- is for a server; name files or folders with --repository")
+        repository, model, version = brought(repository, model, version)
         predict_offline(OfflineRequest(repository, model, version, images, given, form == "json"))
         return
     if model is not None or len(arguments) < 3:  # URL, MODEL and one image

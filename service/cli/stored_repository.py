@@ -39,6 +39,39 @@ def refresh(root: Path, model: str) -> None:
         StoredModel(url, root, model).refresh()
 
 
+def stored_keys(repository: Path) -> list[VersionKey] | None:
+    """The versions that an object store holds; None for a directory. Raises RepositoryError or SettingsError."""
+    url = url_of(repository)
+    if url is None:
+        return None
+    from saccade.service.repository.object_store.contents import by_name, contents_of
+    from saccade.service.repository.object_store.store import opened_store
+
+    return sorted(contents_of(opened_store(url).objects()).versions, key=by_name)
+
+
+def brought(repository: Path, model: str | None, version: str | None) -> tuple[Path, str | None, str | None]:
+    """The directory, model and version to work with; from an object store the version is fetched into the copy.
+
+    Without a number it is the newest, without a model the only one. Raises RepositoryError naming those there are.
+    """
+    url, keys = url_of(repository), stored_keys(repository)
+    if url is None or keys is None:
+        return repository, model, version
+    from saccade.service.repository.object_store.documents import StoredModel
+
+    found = [key for key in keys if model in (None, key.model) and version in (None, str(key.version))]
+    if len({key.model for key in found}) != 1:
+        known = ", ".join(f"{key.model}/{key.version}" for key in keys) or "none"
+        raise RepositoryError(f"{url} has {'no such version' if not found else 'several models'}; there are: {known}")
+    try:
+        root = claim_copy(url)
+    except OSError as error:
+        raise RepositoryError(f"no copy of {url} can be kept: {error}; set XDG_CACHE_HOME") from error
+    StoredModel(url, root, found[-1].model).bring(found[-1].version)
+    return root, found[-1].model, str(found[-1].version)
+
+
 @contextmanager
 def manifests_of(root: Path) -> Iterator[Path]:
     """A repository in which every version has its manifest and signature; only a directory has the other files, too."""
