@@ -33,7 +33,7 @@ COPY pyproject.toml constraints.txt k8s/image/image_requirements.py ./
 
 FROM packages AS packages-cpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 image_requirements.py cpu tracing > wanted.txt \
+    python3 image_requirements.py cpu object-store tracing > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
@@ -41,7 +41,7 @@ RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-
 
 FROM packages AS packages-export
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 image_requirements.py cpu export > wanted.txt \
+    python3 image_requirements.py cpu export object-store > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels
@@ -51,7 +51,7 @@ RUN /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-index --no-
 # package index: k8s/README.md says how they are added for an H100 or H200, which TensorRT for RTX does not serve.
 FROM packages AS packages-gpu
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 image_requirements.py gpu gpu-jpeg rtx tracing > wanted.txt \
+    python3 image_requirements.py gpu gpu-jpeg object-store rtx tracing > wanted.txt \
  && /opt/tools/bin/pip --python /opt/saccade/bin/python install --no-cache-dir --only-binary :all: \
         --require-hashes --constraint constraints.txt --requirement wanted.txt
 COPY --from=wheel /wheels /wheels

@@ -20,7 +20,7 @@ from saccade.service.settings import Settings
 
 log = structlog.get_logger()
 
-_FETCHERS = 2  # a version that comes slowly holds up one of them
+_FETCHERS = 4  # a version that comes slowly holds up one of them
 _PAUSE_S = 0.2  # between looks of a fetcher that finds nothing to do
 _LATE_S = 30.0  # after this long a server starts with what has come, and the rest follows
 

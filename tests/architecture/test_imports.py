@@ -34,6 +34,8 @@ ENVIRONMENT_READERS = {
     "service/cli/serve.py",
     "service/cli/doctor.py",
     "service/repository/account_key.py",  # where the account keeps its settings
+    "service/repository/object_store/address.py",  # where the account keeps its caches
+    "service/repository/object_store/store.py",  # whether a store may speak HTTP; obstore reads the rest
     "service/metrics.py",
     "service/ipc/child_process.py",
     "service/worker/gpu_jpeg/nvimagecodec.py",  # only sets what nvImageCodec reads
@@ -169,11 +171,11 @@ HEAVY_TO_BUILD = (
         ("saccade.export.plans.tensorrt_from_onnx", HEAVY_TO_BUILD),
         (
             "saccade.service.api.process",
-            (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography", "opentelemetry.sdk"),
+            (*HEAVY, "onnxruntime", "tensorrt", "httpx", "cryptography", "opentelemetry.sdk", "obstore"),
         ),
         (
             "saccade.service.cli.program",
-            (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography"),
+            (*HEAVY, "onnxruntime", "tensorrt", "uvicorn", "fastapi", "contourpy", "cryptography", "obstore"),
         ),
         (
             "saccade.service.worker.process",
@@ -181,7 +183,7 @@ HEAVY_TO_BUILD = (
         ),
         (
             "saccade.service.supervisor.process",
-            (*HEAVY, "onnxruntime", "tensorrt", "cryptography"),
+            (*HEAVY, "onnxruntime", "tensorrt", "cryptography", "obstore"),
         ),  # until keys are to be trusted
         (
             "saccade.client",

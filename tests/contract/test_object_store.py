@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from obstore.store import HTTPStore
 
 from saccade.service.errors import RepositoryError, SettingsError
 from saccade.service.repository.object_store.address import claim_copy
@@ -112,6 +117,64 @@ def test_a_store_that_is_not_there_is_said_without_its_secret(
         opened_store(f"s3://{BUCKET}/x").objects()
 
     assert SECRET not in str(error.value)
+
+
+def test_a_store_that_accepts_and_never_answers_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, server: ObjectStoreServer
+) -> None:
+    monkeypatch.setattr("saccade.service.repository.object_store.store._REQUEST_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StoreUnreadable, match="no answer in time"):
+            opened_store(f"s3://{BUCKET}/x").objects()
+
+
+class WebDav(BaseHTTPRequestHandler):
+    """Two files and a folder, as a WebDAV server lists them."""
+
+    files: ClassVar[dict[str, bytes]] = {"/models/cat/1/manifest.json": b"{}", "/models/cat/1/model.onnx": b"weights"}
+
+    def do_PROPFIND(self) -> None:
+        entries = "".join(
+            f"<D:response><D:href>{path}</D:href><D:propstat><D:prop><D:getlastmodified>"
+            f"Mon, 12 Jan 2026 09:25:56 GMT</D:getlastmodified><D:getcontentlength>{len(content)}</D:getcontentlength>"
+            "<D:resourcetype/></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+            for path, content in self.files.items()
+        )
+        self._answer(207, f'<?xml version="1.0"?><D:multistatus xmlns:D="DAV:">{entries}</D:multistatus>'.encode())
+
+    def do_GET(self) -> None:
+        content = self.files[self.path]
+        start, _, end = self.headers.get("Range", f"bytes=0-{len(content) - 1}").removeprefix("bytes=").partition("-")
+        part = content[int(start) : int(end) + 1]
+        self._answer(206, part, {"Content-Range": f"bytes {start}-{end}/{len(content)}"})
+
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Length": str(len(content)),
+            "Last-Modified": "Mon, 12 Jan 2026 09:25:56 GMT",
+            **(headers or {}),
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments: object) -> None:
+        return
+
+
+def test_a_web_server_that_lists_by_webdav_is_read_without_etags() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WebDav) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        root = HTTPStore.from_url(f"http://127.0.0.1:{web.server_address[1]}", client_options={"allow_http": True})
+        store = Store(root, "https://example.org/models", "models/")
+        found = {each.key: each for each in store.objects()}
+
+        assert sorted(found) == ["cat/1/manifest.json", "cat/1/model.onnx"]
+        assert not found["cat/1/model.onnx"].is_etag
+        assert store.piece(found["cat/1/model.onnx"], 1, 4) == b"eig"
+        web.shutdown()
 
 
 def test_https_is_read_only() -> None:

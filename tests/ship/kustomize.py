@@ -229,13 +229,6 @@ def _merged_list(key: str, old: list[Any], patch: list[Any]) -> list[Any]:
     merge_key = _MERGE_KEY_BY_LIST[key]
     if merge_key is None:
         return patch
-    result = list(old)
-    added = []
-    places = {item[merge_key]: place for place, item in enumerate(old)}
-    for item in patch:
-        place = places.get(item[merge_key])
-        if place is None:
-            added.append(item)
-        else:
-            result[place] = _merged_object(result[place], item)
-    return [*added, *result]  # kustomize puts new items first
+    before = {item[merge_key]: item for item in old}
+    named = [_merged_object(before.pop(item[merge_key], {}), item) for item in patch]
+    return [*named, *before.values()]  # kustomize puts what the patch names first

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from saccade.service.repository.object_store.address import url_of
 from saccade.service.settings import settings_from
 from tests.ship.custom_resources import is_custom, unknown_fields
 from tests.ship.kustomize import Resource, identity, render
@@ -164,6 +165,45 @@ def test_alerts_select_the_job_that_the_pod_monitor_makes() -> None:
     labels = only(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
 
     assert f'job="{labels[label]}"' in prometheus_rule()
+
+
+def test_repository_in_an_object_store_needs_no_claim_and_its_copy_fits(tmp_path: Path) -> None:
+    folder = overlay(
+        tmp_path / "stored",
+        namespace="saccade",
+        resources=["overlays/production"],
+        components=["components/object-store"],
+    )
+    resources = render(folder)
+    deployment = only(resources, "Deployment")
+    settings = settings_from(only(resources, "ConfigMap")["data"])
+    (volume,) = [each for each in deployment["spec"]["template"]["spec"]["volumes"] if each["name"] == "repository"]
+    (mount,) = [each for each in container_of(deployment)["volumeMounts"] if each["name"] == "repository"]
+
+    for resource in resources:
+        if not is_custom(resource):
+            for kubernetes in KUBERNETES_VERSIONS:
+                kubernetes_validate.validate(resource, kubernetes, strict=True)
+    assert "PersistentVolumeClaim" not in {resource["kind"] for resource in resources}
+    assert url_of(settings.repository) == "s3://models/vision"
+    assert settings.repository_cache_mb < int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 1024
+    assert (mount["mountPath"], mount["readOnly"]) == (only(resources, "ConfigMap")["data"]["XDG_CACHE_HOME"], False)
+    assert [port["port"] for rule in only(resources, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]] == [
+        53,
+        53,
+        443,
+    ]
+
+
+def test_object_store_goes_with_every_other_component(tmp_path: Path) -> None:
+    folder = overlay(
+        tmp_path / "gpu",
+        namespace="saccade",
+        resources=["overlays/gpu"],
+        components=[f"components/{name}" for name in ("object-store", "gateway", "argo-rollouts")],
+    )
+
+    assert {identity(resource): resource for resource in render(folder)} == rendered_by_kustomize(folder)
 
 
 # KServe

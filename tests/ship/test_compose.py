@@ -114,7 +114,7 @@ def test_traced_server_sends_to_jaeger_and_its_image_has_the_extra() -> None:
     assert address.port == 4318  # OTLP over HTTP, on which Jaeger listens
     assert is_asked_for(service["environment"])
     assert set(service["ports"]).isdisjoint([*SERVICES["saccade"]["ports"], *SERVICES["saccade-gpu"]["ports"]])
-    assert re.search(r"image_requirements\.py cpu tracing >", dockerfile)
+    assert re.search(r"image_requirements\.py cpu object-store tracing >", dockerfile)
 
 
 def test_health_check_is_python_that_asks_for_ready() -> None:

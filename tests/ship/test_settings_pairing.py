@@ -46,6 +46,7 @@ LEFT_AT_DEFAULT = {
     "pinned_models": "belongs to loading on demand",
     "max_loaded_models": "memory is what bounds",
     "serving_dir": "serving.json beside the versions needs no ConfigMap; k8s/README.md shows one",
+    "repository_cache_mb": "belongs to a repository in an object store; k8s/components/object-store sets it",
     "serve_versions": "names your models; k8s/README.md shows it in the pod spec",
     "hang_timeout_ms": "fits the start-up probe; a test compares them",
     "jpeg_decoder": "auto measures on the node itself",

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import httpx
 
 from saccade.service.repository.object_store.contents import StoredObject
-from saccade.service.repository.object_store.store import Store, StoreUnreadable, opened_store
+from saccade.service.repository.object_store.store import ReadObject, Store, StoreUnreadable, opened_store
 from tests.support.ports import free_port
 from tests.support.server import wait_until
 
@@ -112,6 +112,11 @@ class FaultyStore(Store):
         if "" in self.denied:
             raise StoreUnreadable(self.denied[""])
         return super().objects(prefix)
+
+    def read(self, key: str, most_bytes: int) -> ReadObject | None:
+        if key in self.denied:
+            raise StoreUnreadable(self.denied[key])
+        return super().read(key, most_bytes)
 
     def piece(self, found: StoredObject, start: int, end: int) -> bytes:
         self.read_keys.append(found.key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from saccade.service.repository.object_store.store import InvalidKey, ObjectChan
 from saccade.service.repository.open import RefusedDirectory
 from saccade.service.repository.serving_document import (
     MOST_DOCUMENT_BYTES,
+    SERVING_NAME,
     ServingRefused,
     document_path,
     read_document,
@@ -94,7 +95,7 @@ class Mirror:
         self._document_tags: dict[str, str] = {}
         self._absent_documents: dict[str, int] = {}
         self._problem = ""
-        self._hidden: dict[str, str] = {}  # models that cannot be listed
+        self._unread: dict[tuple[str, str], str] = {}  # why a model, or a file of it, cannot be read
 
     @property
     def directory(self) -> Path:
@@ -105,7 +106,7 @@ class Mirror:
         with self._lock:
             contents = self._contents or Contents()
             refused = [*contents.refused]
-            refused += [RefusedDirectory(model, "", reason) for model, reason in self._hidden.items()]
+            refused += [RefusedDirectory(model, name, reason) for (model, name), reason in self._unread.items()]
             refused += [
                 RefusedDirectory(key.model, str(key.version), attempt.reason)
                 for key, attempt in sorted(self._attempts.items(), key=lambda item: by_name(item[0]))
@@ -141,10 +142,13 @@ class Mirror:
         try:
             objects, hidden = self._listed()
             contents = contents_of(objects)
-            self._follow_documents(contents)
-            self._take(contents, hidden)
+            unread = {(model, ""): reason for model, reason in hidden.items()}
+            unread |= self._follow_documents(contents)
+            self._take(contents)
             self._drop_gone(contents, hidden)
-            self._follow_copies(contents)
+            unread |= self._follow_copies(contents)
+            with self._lock:
+                self._unread = unread
         except (RepositoryError, OSError) as error:
             self._note_problem(str(error))
             return
@@ -173,11 +177,17 @@ class Mirror:
         elif is_news:
             log.info("object_store_readable", url=self._store.url)
 
-    def _follow_documents(self, contents: Contents) -> None:
+    def _follow_documents(self, contents: Contents) -> dict[tuple[str, str], str]:
+        """Returns why a document cannot be read; the one of before rules on, and other models are not held up."""
+        unread = {}
         for model, found in contents.documents.items():
             if self._document_tags.get(model) == found.tag:
                 continue
-            read = self._store.read(found.key, MOST_DOCUMENT_BYTES)  # one that is too large is refused where it is read
+            try:
+                read = self._store.read(found.key, MOST_DOCUMENT_BYTES)  # the server refuses one that is too large
+            except RepositoryError as error:
+                unread[model, SERVING_NAME] = str(error)
+                continue
             if read is not None:
                 self._copy.write_document(model, read.content)
                 self._document_tags[model] = found.tag
@@ -187,11 +197,12 @@ class Mirror:
             if count >= LOOKS_UNTIL_GONE:
                 self._copy.remove_document(model)
                 self._document_tags.pop(model, None)
+        return unread
 
-    def _take(self, contents: Contents, hidden: dict[str, str]) -> None:
+    def _take(self, contents: Contents) -> None:
         named = {*self._rules.pinned, *self._named(contents)}
         with self._lock:
-            self._contents, self._hidden = contents, hidden
+            self._contents = contents
             self._copied = self._copy.versions()
             self._wanted = wanted(contents, named, self._failed, self._rules.versions_per_model)
             self._attempts = {key: each for key, each in self._attempts.items() if key in contents.versions}
@@ -208,7 +219,7 @@ class Mirror:
             named += [VersionKey(model, number) for number in (document.named if document else ())]
         return named
 
-    def _drop_gone(self, contents: Contents, hidden: Mapping[str, str]) -> None:
+    def _drop_gone(self, contents: Contents, hidden: Collection[str]) -> None:
         present = [key for key in self._copied if key.model not in hidden]
         self._absent = absences(self._absent, present, contents)
         for key in gone(self._absent):
@@ -222,20 +233,28 @@ class Mirror:
             self._copied.pop(key, None)
             self._looked_through.discard(key)
 
-    def _follow_copies(self, contents: Contents) -> None:
-        """Brings signatures that were added later, and drops damaged copies, so that they are fetched again."""
+    def _follow_copies(self, contents: Contents) -> dict[tuple[str, str], str]:
+        """Brings signatures that were added later, and drops damaged copies, so that they are fetched again.
+
+        Returns why a signature cannot be read.
+        """
+        unread = {}
         for key, copied in list(self._copied.items()):
             version = contents.versions.get(key)
             if version is None:
                 continue
             if has_new_signature(version, copied):
-                self._sign(version)
+                try:
+                    self._sign(version)
+                except RepositoryError as error:
+                    unread[key.model, str(key.version)] = str(error)
             if key in self._failed and key not in self._looked_through:
                 if self._is_whole(key):
                     self._looked_through.add(key)
                 else:
                     log.error("copy_damaged", **key.fields)
                     self._drop(key)
+        return unread
 
     def _sign(self, version: StoredVersion) -> None:
         found = version.objects[SIGNATURE_NAME]

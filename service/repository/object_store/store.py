@@ -57,9 +57,11 @@ class ReadObject:
 class Store:
     """The objects below a repository's prefix. Every method raises StoreUnreadable where a request fails."""
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, prefix: str = "") -> None:
+        """`prefix` is what the keys of `store` begin with, such as `models/`; most stores have it within them."""
         self.url = url
         self._store = store
+        self._prefix = prefix
 
     def objects(self, prefix: str = "") -> list[StoredObject]:
         """Every object below a prefix, which ends with a slash or is empty. Raises InvalidKey for a key with `..`."""
@@ -67,12 +69,12 @@ class Store:
 
         found: list[StoredObject] = []
         with self._translated(f"list {prefix}"):
-            for page in obstore.list(self._store, prefix or None):
+            for page in obstore.list(self._store, f"{self._prefix}{prefix}" or None):
                 for each in page:
                     etag = each["e_tag"]
                     tag = etag or each["last_modified"].isoformat()
                     is_strong = etag is not None and not etag.startswith("W/")  # a weak one never matches
-                    found.append(StoredObject(each["path"], each["size"], tag, is_strong))
+                    found.append(StoredObject(self._key(each["path"]), each["size"], tag, is_strong))
                 if len(found) > MOST_OBJECTS:
                     raise StoreUnreadable(f"{self.url} has more than {MOST_OBJECTS:,} objects; use a prefix of its own")
         return found
@@ -82,7 +84,8 @@ class Store:
         import obstore
 
         with self._translated("list"):
-            return sorted(name.rstrip("/") for name in obstore.list_with_delimiter(self._store)["common_prefixes"])
+            found = obstore.list_with_delimiter(self._store, self._prefix or None)
+            return sorted(self._key(name).rstrip("/") for name in found["common_prefixes"])
 
     def piece(self, found: StoredObject, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`. Raises ObjectChanged where the object is not the listed one."""
@@ -92,7 +95,7 @@ class Store:
         if found.is_etag:
             options["if_match"] = found.tag
         with self._translated(found.key):
-            return bytes(obstore.get(self._store, found.key, options=options).bytes())
+            return bytes(obstore.get(self._store, f"{self._prefix}{found.key}", options=options).bytes())
 
     def read(self, key: str, most_bytes: int) -> ReadObject | None:
         """A small object, None where there is none; of one that is larger, `most_bytes` and one more."""
@@ -100,7 +103,7 @@ class Store:
 
         try:
             with self._translated(key):
-                result = obstore.get(self._store, key)
+                result = obstore.get(self._store, f"{self._prefix}{key}")
                 meta, content = result.meta, b""
                 for chunk in result:
                     content += bytes(chunk)
@@ -137,6 +140,9 @@ class Store:
         with self._translated(key):
             obstore.put(self._store, key, content, mode=mode, use_multipart=None if mode is None else False)
 
+    def _key(self, path: str) -> str:
+        return path.removeprefix(self._prefix)
+
     def _translated(self, what: str) -> _Translated:
         return _Translated(f"{self.url}: {what}".rstrip())
 
@@ -172,7 +178,7 @@ def opened_store(url: str) -> Store:
     """Opens the store of a repository; nothing is asked of it yet. Raises SettingsError without obstore."""
     try:
         from obstore.exceptions import BaseError
-        from obstore.store import from_url
+        from obstore.store import HTTPStore, from_url
     except ImportError as error:
         raise SettingsError(f"{url} needs obstore: pip install 'saccade-serving[object-store]'") from error
     # Given options replace what obstore reads of its client from the environment, so this one is read here.
@@ -180,6 +186,10 @@ def opened_store(url: str) -> Store:
     limits: Any = {"timeout": f"{_REQUEST_S:g}s", "connect_timeout": "5s", "allow_http": allow_http}
     retries: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=_REQUEST_S)}
     try:
+        if url.startswith("https://"):  # obstore lists the keys of a web server from its root on
+            host, _, prefix = url.removeprefix("https://").partition("/")
+            base = HTTPStore.from_url(f"https://{host}", client_options=limits, retry_config=retries)
+            return Store(base, url, f"{prefix}/" if prefix else "")
         return Store(from_url(url, client_options=limits, retry_config=retries), url)
     except (BaseError, ValueError) as error:
         raise SettingsError(f"{url} cannot be opened: {_reason(error)}") from None

@@ -17,7 +17,7 @@ from saccade.service.repository.object_store.mirror import CopyRules, Mirror
 from saccade.service.repository.object_store.store import Store
 from saccade.service.repository.verify import verify_version
 from tests.support.object_store import FaultyStore, upload
-from tests.support.versions import manifest_for, publish, publish_fake
+from tests.support.versions import manifest_for, publish, publish_fake, with_files
 
 RULES = CopyRules(bound_bytes=2**20, versions_per_model=2)
 
@@ -159,8 +159,6 @@ def test_what_an_attempt_fetched_is_not_fetched_again(
 ) -> None:
     files = {"a.onnx": b"aaaa", "b.onnx": b"bbbb"}
     manifest = manifest_for("cat", 1)
-    from tests.support.versions import with_files
-
     variant = manifest.variants[0].model_copy(update={"file": "a.onnx"})
     manifest = with_files(manifest.model_copy(update={"variants": (variant,)}), files)
     upload(publish(tmp_path / "source", manifest, files=files), store)
@@ -288,6 +286,25 @@ def test_documents_come_with_their_versions_and_are_kept_in_the_history(
     assert (mirror.directory / "cat/serving.json").exists()
     follow(mirror)
     assert not (mirror.directory / "cat/serving.json").exists()
+
+
+def test_a_document_that_cannot_be_read_holds_up_no_version_and_the_one_of_before_rules_on(
+    mirror: Mirror, store: FaultyStore, published: Callable[..., Path]
+) -> None:
+    published(1)
+    store.write("cat/serving.json", b'{"generation": 7}')
+    follow(mirror)
+    store.write("cat/serving.json", b'{"generation": 8}')
+    store.denied["cat/serving.json"] = "403 Forbidden"
+    published(2)
+    follow(mirror)
+
+    assert held(mirror) == ["cat/1", "cat/2"]
+    assert reasons(mirror) == {"cat/serving.json": "403 Forbidden"}
+    assert (mirror.directory / "cat/serving.json").read_bytes() == b'{"generation": 7}'
+    store.denied.clear()
+    follow(mirror)
+    assert (mirror.directory / "cat/serving.json").read_bytes() == b'{"generation": 8}'
 
 
 def test_a_failed_version_has_the_one_before_it_fetched(mirror: Mirror, published: Callable[..., Path]) -> None:
