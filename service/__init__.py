@@ -8,7 +8,8 @@
     ipc/         what these three share: messages, shared memory, how a child starts and ends
     vision/      pixels in, answers out: decoding, and one file per task
     backends/    one file or folder per runtime
-    repository/  reads, verifies and lists published versions and TensorRT plans
+    repository/  reads, verifies and lists published versions and TensorRT plans; `object_store/` keeps a copy of a
+                 repository that lies in an object store
     cli/         the program `saccade`; bench/ is the load client behind `saccade bench`
     client/      what users import as `saccade.client`; it stands by itself
     core.py errors.py settings.py metrics.py logs.py device_names.py running_figures.py: what all of them
@@ -44,7 +45,9 @@ A version's life
 1. `supervisor/repository_watch.py` lists the repository (`repository/open.py`), reads desired states
    (`supervisor/serving_documents.py`, `repository/serving_document.py`; `saccade rollout` and `api/http/admin.py`
    write them, by `repository/serving_changes.py`), and verifies new versions (`repository/verify.py`).
-   `supervisor/pins.py` checks before the start what a setting names.
+   `supervisor/pins.py` checks before the start what a setting names. Of a repository in an object store all of this
+   sees a copy, which `supervisor/repository_mirror.py` keeps: `repository/object_store/contents.py` decides what it
+   holds, `repository/object_store/mirror.py` looks and fetches, `repository/object_store/documents.py` writes.
 2. All of this, what workers and API processes say, and what was decided about TensorRT plans (`supervisor/engines/`)
    is noted in `supervisor/observed.py`, in the types of `supervisor/state.py`, and wakes `supervisor/reconciler.py`.
 3. One turn of it decides. `supervisor/desired.py` is a pure function of the facts: `wanted.py` and `policy.py` say
