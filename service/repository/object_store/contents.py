@@ -229,8 +229,9 @@ def may_start(
 ) -> bool:
     """Whether a server may begin: with a version of every model, or after a while with what there is.
 
-    copied: versions of the copy. settled: versions that were refused or could not be fetched. A pinned version is
-    waited for as long as it takes, and a copy of before serves while the store cannot be read.
+    copied: versions of the copy. settled: versions that were refused for good; one that is tried again is waited for,
+    because a server that lacks a model must not replace one that has it. A pinned version is waited for as long as it
+    takes, and a copy of before serves while the store cannot be read.
     """
     there = {*copied, *settled}
     if contents is None:

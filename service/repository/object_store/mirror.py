@@ -129,7 +129,7 @@ class Mirror:
             return may_start(
                 self._contents,
                 self._copied,
-                self._attempts,
+                [key for key, attempt in self._attempts.items() if attempt.retry_s is None],
                 self._rules.pinned,
                 is_unreadable=bool(self._problem),
                 is_late=is_late,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from saccade.service.cli.effective_settings import effective_lines
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.object_store.address import (
     claim_copy,
@@ -16,6 +17,7 @@ from saccade.service.repository.object_store.address import (
     url_of,
     url_of_copy,
 )
+from saccade.service.settings import settings_from
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,9 @@ def test_a_file_in_a_plain_repository_leads_no_writer_to_a_store(tmp_path: Path)
 
     assert url_of_copy(repository) is None
     assert url_of_copy(copy_of("s3://never/claimed")) is None
+
+
+def test_printed_settings_have_the_url_as_it_was_given() -> None:
+    settings = settings_from({"SACCADE_REPOSITORY": "s3://bucket/a"})
+
+    assert "SACCADE_REPOSITORY=s3://bucket/a" in [*effective_lines(settings, 2)]

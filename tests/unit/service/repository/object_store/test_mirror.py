@@ -154,6 +154,35 @@ def test_an_object_that_cannot_be_read_delays_no_other_version_and_is_tried_agai
     assert held(mirror) == ["cat/1", "cat/2"]
 
 
+def test_objects_that_change_after_the_listing_are_not_mixed_with_those_before(
+    mirror: Mirror, store: FaultyStore, published: Callable[..., Path], tmp_path: Path, clock: Clock
+) -> None:
+    published(1)
+    mirror.look()
+    upload(publish_fake(tmp_path / "other", "cat", 1, content=b"others!"), store)
+    mirror.fetch_next()
+    assert "it changed meanwhile" in reasons(mirror)["cat/1"]
+    assert held(mirror) == []
+
+    clock.now_s += 1.0
+    follow(mirror)
+    assert (mirror.directory / "cat/1/model.onnx").read_bytes() == b"others!"
+
+
+def test_a_start_waits_for_what_may_still_come_and_not_for_what_was_refused(
+    mirror: Mirror, store: FaultyStore, published: Callable[..., Path]
+) -> None:
+    published(1)
+    store.denied["cat/1/model.onnx"] = "no answer in time"
+    follow(mirror)
+    assert not mirror.may_start(is_late=False)
+
+    store.denied.clear()
+    store.write("cat/1/model.onnx", b"WEIGHTS")
+    follow(mirror)
+    assert mirror.may_start(is_late=False)
+
+
 def test_what_an_attempt_fetched_is_not_fetched_again(
     mirror: Mirror, store: FaultyStore, tmp_path: Path, clock: Clock
 ) -> None:
