@@ -84,8 +84,8 @@ class StoredRepository:
             ]  # a server that requires one never sees it unsigned
             for path in [*(path for path in _files(scratch) if path not in late), *late]:
                 key = f"{model}/{number}/{path.relative_to(scratch).as_posix()}"
-                if path.name == MANIFEST_NAME:
-                    self._store.create(key, path.read_bytes())
+                if path == scratch / MANIFEST_NAME:
+                    self._create(key, path.read_bytes())
                 elif path.exists():
                     self._store.write(key, path)
         return number
@@ -125,6 +125,15 @@ class StoredRepository:
             except ObjectExists:  # another publisher was first
                 continue
             return number
+
+    def _create(self, key: str, content: bytes) -> None:
+        """Writes an object that must not be there, except for our own one, to which the answer was lost."""
+        try:
+            self._store.create(key, content)
+        except ObjectExists:
+            read = self._store.read(key, len(content))
+            if read is None or read.content != content:
+                raise
 
     def _contents(self, model: str) -> Contents:
         return contents_of(self._store.objects(f"{model}/"))

@@ -269,6 +269,23 @@ def test_of_two_writers_one_wins_and_the_other_is_told(copy: Path, store: Store)
     assert {each.key for each in store.objects("cat/.serving/")} == {"cat/.serving/1.json"}
 
 
+def test_a_write_whose_answer_was_lost_is_no_conflict(copy: Path, store: Store) -> None:
+    class Deaf(Store):
+        def create(self, key: str, content: bytes) -> None:
+            super().create(key, content)
+            raise ObjectExists(key)
+
+        def write(self, key: str, content: bytes | Path) -> None:
+            raise StoreUnreadable("no answer in time")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "saccade.service.repository.object_store.documents.opened_store", lambda url: Deaf(store._store, url)
+        )
+        assert changed(ask(copy), promoted(3)).generation == 1
+    assert present_of(copy, None, "cat").stable == 3
+
+
 def test_a_rollback_finds_the_version_before_in_the_stores_history(copy: Path, url: str) -> None:
     changed(ask(copy), promoted(1))
     changed(ask(copy), promoted(3))

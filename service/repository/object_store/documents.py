@@ -6,6 +6,7 @@ of a writer who lost. Servers follow by their next look at the store.
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from saccade.service.repository.serving_document import (
     document_from,
 )
 from saccade.service.repository.serving_history import HISTORY, ServingConflict
+
+_log = logging.getLogger(__name__)  # not structlog's, which writes to the stdout of programs that print JSON
 
 
 class StoredModel:
@@ -87,12 +90,18 @@ class StoredModel:
             else:
                 self._store.replace(key, content, before)
         except (ObjectChanged, ObjectExists) as error:
-            now = self._generation(self._store.read(key, MOST_DOCUMENT_BYTES))
-            raise ServingConflict(
-                f"{SERVING_NAME} of {self._model!r} has generation {now}, expected was {expected_generation}: "
-                "someone else changed it; look at `saccade rollout status` and decide again"
-            ) from error
-        self._store.write(f"{self._model}/{HISTORY}/{document.generation}.json", content)
+            now = self._store.read(key, MOST_DOCUMENT_BYTES)
+            if (
+                now is None or now.content != content
+            ):  # equal: the answer to our own write was lost, and it was repeated
+                raise ServingConflict(
+                    f"{SERVING_NAME} of {self._model!r} has generation {self._generation(now)}, expected was "
+                    f"{expected_generation}: someone else changed it; look at `saccade rollout status` and decide again"
+                ) from error
+        try:
+            self._store.write(f"{self._model}/{HISTORY}/{document.generation}.json", content)
+        except RepositoryError as error:  # the document rules all the same
+            _log.warning("generation %d of %s is not in its history: %s", document.generation, self._model, error)
 
     def _generation(self, read: ReadObject | None) -> int:
         """The generation of a document, 0 without one; a damaged one counts as the newest of the history."""

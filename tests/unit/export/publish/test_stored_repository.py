@@ -12,7 +12,7 @@ from saccade.export.errors import PublishError
 from saccade.export.publish.stored_repository import TAKEN, StoredRepository
 from saccade.models.contract.manifest import manifest_bytes
 from saccade.service.repository.object_store.contents import StoredObject, contents_of
-from saccade.service.repository.object_store.store import Store, StoreUnreadable
+from saccade.service.repository.object_store.store import ObjectExists, Store, StoreUnreadable
 from tests.support.versions import manifest_for
 
 URL = "s3://models/vision"
@@ -106,6 +106,17 @@ def test_a_version_that_exists_is_never_overwritten(store: RecordingStore) -> No
 
     assert store.read("cat/1/manifest.json", 10**6) == before
     assert contents_of(store.objects()).numbers("cat") == [1, 2]
+
+
+def test_a_manifest_whose_answer_was_lost_is_published(store: RecordingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(key: str, content: bytes) -> None:
+        RecordingStore.create(store, key, content)
+        if key.endswith("manifest.json"):
+            raise ObjectExists(key)
+
+    monkeypatch.setattr(store, "create", lost)
+
+    assert publish(store) == 1
 
 
 def test_a_store_that_denies_is_told_before_an_export_begins(
