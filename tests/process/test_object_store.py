@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from tests.support.object_store import (
     store_at,
     upload,
 )
-from tests.support.server import Server, run_saccade, running_server, wait_until
+from tests.support.server import ROOT, Server, clean_environment, run_saccade, running_server, wait_until
 from tests.support.versions import publish_fake
 
 
@@ -94,9 +96,30 @@ def test_a_version_that_does_not_come_keeps_no_other_from_serving(
         assert server.is_ready()
 
 
-def test_a_store_that_denies_keeps_the_server_waiting_and_says_why(
-    object_store: ObjectStoreServer, tmp_path: Path
-) -> None:
+def test_an_address_without_a_bucket_refuses_the_start(object_store: ObjectStoreServer) -> None:
     result = run_saccade("serve", "--repository", "s3://", "--port", "0", environment=object_store.environment)
+
     assert result.returncode != 0
     assert "names no bucket" in result.stderr
+
+
+def test_a_first_start_waits_for_a_store_that_cannot_be_read_and_says_why(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    arguments = ["--port", "0", "--backend", "fake", "--tuning", "off", "--repository-poll-ms", "100"]
+    command = [sys.executable, "-m", "saccade.service", "serve", "--repository", "s3://late/vision", *arguments]
+    log_path = tmp_path / "server.log"
+    with log_path.open("wb") as log:
+        environment = clean_environment(object_store.environment)
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: "404 Not Found: no such bucket" in log_path.read_text(), what="it says what is wrong")
+        assert process.poll() is None
+
+        object_store.make_bucket("late")
+        upload(publish_fake(source, "cat", 1), store_at("s3://late/vision"))
+        wait_until(lambda: "version_ready" in log_path.read_text(), 40.0, what="it serves what has come")
+    finally:
+        process.terminate()
+        process.wait(40.0)
+    assert SECRET not in log_path.read_text()
