@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.images import red_png
@@ -19,7 +22,9 @@ from tests.support.object_store import (
     store_at,
     upload,
 )
+from tests.support.ports import free_port
 from tests.support.server import ROOT, Server, clean_environment, run_saccade, running_server, wait_until
+from tests.support.traffic import flowing
 from tests.support.versions import publish_fake
 
 
@@ -82,6 +87,41 @@ def test_a_server_serves_from_a_store_and_outlives_it(
         wait_until(lambda: "shows no version" in server.logs(), what="the server says that the store is empty")
         assert answering(server) == "2"
         assert SECRET not in server.logs()
+
+
+def test_the_server_carries_a_rollout_on_and_changes_documents_in_the_store(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    publish(source, 1)
+    publish(source, 2)
+    keys = tmp_path / "keys"
+    keys.write_text("admin-key-of-alice scopes=predict,read,admin name=alice\n")
+    settings = {"api_keys_file": keys, "admin_port": free_port(), "open_without_key": "metrics,docs"}
+    authorization = {"Authorization": "Bearer admin-key-of-alice"}
+    with running_server(Path(URL), tmp_path, wait=False, environment=object_store.environment, **settings) as server:
+        server.wait_ready()
+        server.client.headers.update(authorization)
+        patient = ["--min-time", "1", "--min-requests", "50", "--more-errors", "0.05", "--slower", "3"]
+        arguments = ["rollout", "start", "cat", "2", "--steps", "50%", "--sample", "0", *patient, "--repository", URL]
+        begun = run_saccade(*arguments, environment=object_store.environment)
+        assert begun.returncode == 0, begun.stderr
+        with flowing(server, "cat") as statuses:
+            wait_until(lambda: document().get("labels") == {"stable": 2}, 60.0, "version 2 became stable in the store")
+        assert {*statuses} == {200}
+        assert document()["changed_by"].startswith("saccade at")
+
+        url = f"http://127.0.0.1:{settings['admin_port']}/admin/v1/models/cat/promote"
+        change = httpx.post(url, json={"version": 1, "wait_s": 20}, headers=authorization, timeout=30.0)
+        assert (change.status_code, change.json()["in_force"]) == (200, True), change.text
+        assert document()["labels"] == {"stable": 1}
+        stale = httpx.post(url, json={"version": 2, "expected_generation": 1}, headers=authorization, timeout=30.0)
+        assert stale.status_code == 409
+
+
+def document() -> dict[str, Any]:
+    read = store_at().read("cat/serving.json", 10_000)
+    found: dict[str, Any] = {} if read is None else json.loads(read.content)
+    return found
 
 
 def test_a_version_that_does_not_come_keeps_no_other_from_serving(
