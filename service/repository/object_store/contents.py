@@ -204,7 +204,7 @@ def leaving(
 
 def changed_in_store(version: StoredVersion, copied: Copied) -> str:
     """What to say of a version whose manifest was replaced after it was fetched; empty where it was not."""
-    if version.objects[MANIFEST_NAME].tag == copied.manifest_tag:
+    if copied.manifest_tag in ("", version.objects[MANIFEST_NAME].tag):  # empty: it was put there by other means
         return ""
     return (
         "its manifest was replaced in the store after it was fetched: what was fetched goes on serving; publish under "

@@ -220,7 +220,7 @@ class Mirror:
         return named
 
     def _drop_gone(self, contents: Contents, hidden: Collection[str]) -> None:
-        present = [key for key in self._copied if key.model not in hidden]
+        present = [key for key in list(self._copied) if key.model not in hidden]  # a fetch may make room meanwhile
         self._absent = absences(self._absent, present, contents)
         for key in gone(self._absent):
             log.info("version_removed_from_store", **key.fields)
