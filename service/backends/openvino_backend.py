@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import io
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ _LEAST_SHARE = 0.5  # of products in the precision asked for; the gate has weigh
 _PLACES = ("Exception from", "Check '", "While validating", "FrontEnd API failed", "Loading input", "To facilitate")
 _LOCATION = b"location"  # the key of every tensor that lies in another file: without it a graph names none
 _TELEMETRY = "openvino_telemetry"
+_NO_START = "OpenVINO does not start"
+_IMPORT_TIMEOUT_S = 60.0
 _NOT_INSTALLED = "OpenVINO is not installed: pip install 'saccade-serving[openvino]'"
 
 
@@ -38,20 +41,37 @@ _NOT_INSTALLED = "OpenVINO is not installed: pip install 'saccade-serving[openvi
 def why_absent(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Says why OpenVINO's variants of this precision cannot run here, with what to install; empty where they can.
 
-    It imports nothing and asks the kernel for the processor's features, so that a supervisor can call it.
+    It asks the kernel for the processor's features, and imports the runtime in another process, once, so that a
+    supervisor can call it.
     """
     if importlib.util.find_spec("openvino") is None:
         return _NOT_INSTALLED
-    if precision != "bf16":
-        return ""
+    if precision == "bf16" and not _may_have_bf16(cpuinfo):
+        return "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
+    return _import_problem()
+
+
+def _may_have_bf16(cpuinfo: Path) -> bool:
     try:
         lines = cpuinfo.read_text("utf-8").splitlines()
     except OSError:
-        return ""  # loading asks OpenVINO itself
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    return (
-        "" if flags & _BF16_FLAGS else "OpenVINO's bfloat16 needs avx512_bf16 or amx_bf16, which this processor lacks"
-    )
+        return True  # loading asks OpenVINO itself
+    return bool({flag for line in lines if line.startswith("flags") for flag in line.split()} & _BF16_FLAGS)
+
+
+@functools.cache
+def _import_problem() -> str:
+    """Why the installed OpenVINO cannot be imported; empty where it can. It takes half a second."""
+    program = f"from {__name__} import import_openvino; import_openvino()"
+    command = [sys.executable, "-P", "-c", program]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{_NO_START}: {error}"
+    if ran.returncode == 0:
+        return ""
+    last = (ran.stderr.strip() or f"exit code {ran.returncode}").splitlines()[-1]
+    return f"{_NO_START}: {last.rpartition(f'{_NO_START}: ')[2]}"
 
 
 def import_openvino() -> ModuleType:
@@ -67,6 +87,8 @@ def import_openvino() -> ModuleType:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say that there is no such module
     try:
         return importlib.import_module("openvino")
+    except ImportError as error:
+        raise RuntimeMissing(f"{_NO_START}: {error}") from error
     finally:
         if hidden:
             del sys.modules[_TELEMETRY]

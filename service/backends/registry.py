@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
 from saccade.models.contract.manifest import Variant
 from saccade.service.backends.base import Backend, LoadRequest
 from saccade.service.backends.openvino_backend import why_absent
@@ -44,10 +47,26 @@ def backend_name(variant: Variant, setting: str) -> str:
 
 def absent_kinds(setting: str) -> Absent:
     """Kinds of variants that this server cannot run, each with the reason; `setting` is `Settings.backend`."""
-    if setting == "fake":
-        return NOTHING_ABSENT
-    reasons = {
-        f"openvino/{precision}": why_absent(precision) if setting == "auto" else f"SACCADE_BACKEND is {setting}"
-        for precision in ("bf16", "int8")
-    }
-    return {kind: reason for kind, reason in reasons.items() if reason}
+    return NOTHING_ABSENT if setting == "fake" else _AbsentKinds(setting)
+
+
+class _AbsentKinds(Mapping[str, str]):
+    """Finds a reason when it is asked for: only versions that have such a variant pay for trying a runtime."""
+
+    _KINDS: ClassVar = {f"openvino/{precision}": precision for precision in ("bf16", "int8")}
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+
+    def __getitem__(self, kind: str) -> str:
+        precision = self._KINDS[kind]
+        reason = why_absent(precision) if self._setting == "auto" else f"SACCADE_BACKEND is {self._setting}"
+        if not reason:
+            raise KeyError(kind)
+        return reason
+
+    def __iter__(self) -> Iterator[str]:
+        return (kind for kind in self._KINDS if kind in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -288,3 +288,19 @@ def test_models_come_and_go_without_a_trace(tmp_path: Path) -> None:
         resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
 
     assert growth(resident) <= FEW_BYTES, f"the process grew over {len(resident)} cycles"
+
+
+def test_installed_openvino_that_cannot_be_imported_is_absent_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb is broken')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    for cached in (why_absent, openvino_backend._import_problem):
+        cached.cache_clear()
+
+    try:
+        assert why_absent("int8") == "OpenVINO does not start: libtbb is broken"
+    finally:
+        for cached in (why_absent, openvino_backend._import_problem):
+            cached.cache_clear()
