@@ -18,6 +18,7 @@ from saccade.service.ipc.messages import InstanceStatus
 _RETRY_AFTER_S = 1.0  # a full set of slots drains within a second on every model shipped here
 _OBJECTIVE_RUNS = 10.0
 _LEAST_OBJECTIVE_S = 0.25  # ten runs of a tiny model are within what a busy core is late by
+_NO_WAIT_S = 0.002  # an idle server says a little more than nothing
 _EQUAL_S = 1e-6  # two times that differ by less are treated as equal
 
 
@@ -93,22 +94,29 @@ def refusal_of(offer: Offer, urgency: Urgency, bounds: WaitBounds) -> Overloaded
     if over_s <= 0:
         return None
     wait_s = max(offer.wait.wait_s, urgency.decode_wait_s)
-    return Overloaded(
-        f"a request would wait about {1000 * wait_s:.0f} ms for the device now, too long for its deadline or for "
-        "SACCADE_MAX_ESTIMATED_WAIT_MS; retry later, or allow it more time with deadline_ms",
-        over_s,
-        "wait",
-    )
+    allowed_s = bounds.allowed_s(urgency, offer.wait.run_s)
+    if bounds.max_wait_s and wait_s > bounds.max_wait_s:
+        why = "longer than SACCADE_MAX_ESTIMATED_WAIT_MS; retry later"
+    elif urgency.names_deadline or allowed_s is None:
+        why = "too long for its deadline; retry later, or allow it more time with deadline_ms"
+    else:
+        why = (
+            f"too long to be answered within {1000 * allowed_s:.0f} ms, the objective of requests that name no "
+            "deadline; retry later, or allow it more time with deadline_ms"
+        )
+    return Overloaded(f"a request would wait about {1000 * wait_s:.0f} ms for the device now, {why}", over_s, "wait")
 
 
 def excess_s(urgency: Urgency, wait: Wait, bounds: WaitBounds) -> float:
     """Returns the seconds that must pass before this request may enter; 0 or less means that it may enter now.
 
-    A request that would not wait at all always enters: the worker knows better than this process whether a run can
-    still finish in time.
+    A request that would hardly wait always enters: the worker knows better than this process whether a run can still
+    finish in time, and what is known of the time that decoding takes is mended only by images that are decoded.
     """
     # An image is decoded while the device runs other requests, so the two waits overlap.
     wait_s = max(urgency.decode_wait_s, wait.wait_s)
+    if wait_s <= _NO_WAIT_S:
+        return 0.0
     excess = 0.0
     allowed_s = bounds.allowed_s(urgency, wait.run_s)
     if allowed_s is not None:

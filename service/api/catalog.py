@@ -292,6 +292,9 @@ class ServingCatalog:
 
     def _resolve(self, model: str, version: str | None, label: str | None) -> ServingTarget:
         statuses = [status for status in self.snapshot.versions if status.model == model]
+        problem = self.serving(model).problem
+        if not statuses and problem:  # nothing is loaded by a document that was refused
+            raise NotReady(f"no version of model {model!r} is served, its document is refused: GET /v1/models says why")
         if not statuses:
             names = sorted({status.model for status in self.snapshot.versions})
             raise NotFound(f"no model {model!r}; there are: {', '.join(names) or 'none yet'}")

@@ -55,6 +55,13 @@ def served_state(server: ServerOptions, model: str) -> dict[str, Any]:
 
 def wait_for(server: ServerOptions, model: str, document: ServingDocument) -> dict[str, Any]:
     """Waits until every label of the document answers. Raises RepositoryError when it is refused, or at the timeout."""
+    try:
+        return _in_force(server, model, document)
+    except RepositoryError as error:
+        raise RepositoryError(f"generation {document.generation} is written; {error}") from error
+
+
+def _in_force(server: ServerOptions, model: str, document: ServingDocument) -> dict[str, Any]:
     deadline_s = time.monotonic() + server.timeout_s
     wanted = {label: str(version) for label, version in document.labels.items()}
     with server.client() as client:
@@ -101,5 +108,6 @@ def _model(client: httpx.Client, model: str) -> dict[str, Any]:
         response.raise_for_status()
         document: dict[str, Any] = response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise RepositoryError(f"cannot ask {client.base_url} about {model!r}: {error}") from error
+        asked = f"cannot ask {client.base_url} about {model!r} ({error})"
+        raise RepositoryError(f"{asked}; --url names a server elsewhere") from error
     return document

@@ -26,6 +26,7 @@ _LABELS_NAME = "labels.txt"
 _GATE_STEP = "gate"  # of the lineage: an exporter that gated wrote a report
 _PRECISION_CHECK = "effective_precision"
 _SHARE_TOLERANCE = 1e-6
+_OPENVINO = "openvino "  # how a report names the runtime that an openvino variant was measured through
 
 
 def ensure_report_agrees(version_dir: Path, manifest: Manifest) -> None:
@@ -73,6 +74,9 @@ def _gate_faults(manifest: Manifest, report: Mapping[str, Any]) -> Iterator[str]
     for variant in manifest.variants:
         for fault in gate_faults(variant, found[variant.name], thresholds):
             yield f"variant {variant.name!r}: {fault}"
+        through = str(found[variant.name].get("measured_through") or "")
+        if through and through.startswith(_OPENVINO) != (variant.target == "openvino"):
+            yield f"variant {variant.name!r} is for {variant.target}, its figures were measured through {through}"
 
 
 def ensure_masks(version_dir: Path, manifest: Manifest) -> None:

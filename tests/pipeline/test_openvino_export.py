@@ -15,6 +15,7 @@ from saccade.export.precision import make
 from saccade.models.contract.manifest import read_manifest
 from saccade.service.backends.registry import backend_name, load_backend
 from saccade.service.backends.requests import load_request
+from saccade.service.errors import RepositoryError
 from saccade.service.repository.report_agreement import ensure_report_agrees
 from saccade.service.repository.verify import verify_version
 from saccade.service.worker.replay import replay
@@ -106,6 +107,9 @@ def test_int8_of_both_runtimes_shares_a_file_and_takes_turns(
     assert [each.against for each in other.paired_speeds] == ["fp32", "int8-cpu"]
     assert other.gate.accepted
     ensure_report_agrees(version_dir, verify_version(version_dir).manifest)
+    elsewhere = tuple(each.model_copy(update={"target": "openvino"}) for each in manifest.variants)
+    with pytest.raises(RepositoryError, match="is for openvino, its figures were measured through ONNX Runtime"):
+        ensure_report_agrees(version_dir, manifest.model_copy(update={"variants": elsewhere}))
     request = load_request(version_dir, manifest, other.name, device="cpu", threads=1)
     backend = load_backend(backend_name(other, "auto"), request)
     replay(backend.infer, version_dir, manifest, other.name)

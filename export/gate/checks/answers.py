@@ -150,13 +150,14 @@ def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDro
     limit = judged.thresholds.metric_drop_limit(judged.report.variant)
     value = drop.value if drop.is_never_worse else drop.ci_high
     unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
+    interval = f"{_beside_eager(drop.ci_low)} to {_beside_eager(drop.ci_high)}"
     return GateCheck(
         name=name,
         passed=value <= limit,
         value=value,
         limit=limit,
-        detail=f"{metric.name} {metric.value:.4f}{where}, {drop.value:+.4f} below eager, "
-        f"paired interval [{drop.ci_low:+.4f}, {drop.ci_high:+.4f}] over {metric.images} images{unseen}",
+        detail=f"{metric.name} {metric.value:.4f}{where}, {_beside_eager(drop.value)}; by {metric.images} images it may "
+        f"be {interval}, and at most {limit:g} below is allowed{unseen}",
     )
 
 
@@ -173,8 +174,14 @@ def _class_drop(judged: Judged) -> GateCheck:
         value=value,
         limit=limit,
         detail=f"class {repr(worst.label) if worst.label else worst.class_id} may have lost most: "
-        f"{worst.value:+.4f} below eager, paired interval [{worst.ci_low:+.4f}, {worst.ci_high:+.4f}]{unseen}",
+        f"{_beside_eager(worst.value)}; it may be {_beside_eager(worst.ci_low)} to {_beside_eager(worst.ci_high)}, "
+        f"and at most {limit:g} below is allowed{unseen}",
     )
+
+
+def _beside_eager(drop: float) -> str:
+    """A drop in words: what was lost against the eager network, or won."""
+    return f"{abs(drop):.4f} {'above' if drop < 0 else 'below'} eager"
 
 
 def _device_metric(judged: Judged) -> Iterator[GateCheck]:

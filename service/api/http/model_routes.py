@@ -48,7 +48,9 @@ def model_router(catalog: ServingCatalog) -> APIRouter:
 
 def _names(catalog: ServingCatalog) -> list[str]:
     snapshot = catalog.snapshot
-    return sorted({status.model for status in snapshot.versions} | {status.model for status in snapshot.refused})
+    documents = {status.model for status in snapshot.models if status.problem}  # there may be no version beside it
+    versions = {status.model for status in snapshot.versions} | {status.model for status in snapshot.refused}
+    return sorted(versions | documents)
 
 
 def _refused(status: RefusedStatus) -> VersionStatus:
@@ -61,7 +63,7 @@ def _model_info(catalog: ServingCatalog, model: str) -> ModelInfo:
     ready = [status.version for status in statuses if status.state == VersionState.READY]
     serving = catalog.serving(model)
     default = default_version(ready, serving)
-    shown = default if default is not None else statuses[0].version
+    shown = default if default is not None else max((status.version for status in statuses), default=0)
     manifest = catalog.manifest(VersionKey(model, shown))
     return ModelInfo(
         name=model,

@@ -107,7 +107,7 @@ def test_report_that_is_not_the_published_one_is_denied() -> None:
 def test_the_class_that_lost_most_is_named_by_its_label(label: str, named: str) -> None:
     worst = ClassDropFigure(class_id=1, label=label, value=0.2, ci_low=0.1, ci_high=0.3)
 
-    assert f"{named} may have lost most: +0.2000 below eager" in denial_text(
+    assert f"{named} may have lost most: 0.2000 below eager; it may be 0.1000 below eager to 0.3000" in denial_text(
         "fp32", decided(changed(worst_class=worst))
     )
 

@@ -143,6 +143,7 @@ NORMAL = Urgency(Priority.NORMAL, allowed_s=1.0)
         (Urgency(Priority.NORMAL, None), Wait(100.0, 0.1), 0.0),
         (Urgency(Priority.NORMAL, 0.05), Wait(0.0, 0.1), 0.0),  # would be late, but the worker decides
         (Urgency(Priority.NORMAL, 0.05), Wait(0.01, 0.1), 0.01),
+        (Urgency(Priority.NORMAL, 0.25, decode_s=2.0), Wait(0.0001, 0.1), 0.0),  # what decoding took is mended so alone
     ],
 )
 def test_who_would_use_up_its_time_waiting_is_refused(urgency: Urgency, wait: Wait, excess: float) -> None:
