@@ -156,8 +156,8 @@ def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDro
         passed=value <= limit,
         value=value,
         limit=limit,
-        detail=f"{metric.name} {metric.value:.4f}{where}, {_beside_eager(drop.value)}; by {metric.images} images it may "
-        f"be {interval}, and at most {limit:g} below is allowed{unseen}",
+        detail=f"{metric.name} {metric.value:.4f}{where}, {_beside_eager(drop.value)}; by {metric.images} images "
+        f"it may be {interval}, and at most {limit:g} below is allowed{unseen}",
     )
 
 
