@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 LibraryTransform = Callable[[Image.Image], NDArray[np.float32]]
 """The library's own preprocessing of one RGB image: normalised (3, h, w), as its training code would feed it."""
 
-RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidates", "prototype_masks", "box_masks"]
+RawForm = Literal[
+    "logits", "probabilities", "dense_logits", "boxes", "candidates", "prototype_masks", "box_masks", "vectors"
+]
 """What `Network.module` returns, besides extra named outputs:
 
 - logits: (n, classes), for classify
@@ -31,6 +33,7 @@ RawForm = Literal["logits", "probabilities", "dense_logits", "boxes", "candidate
 - candidates: boxes (n, k, 4), scores (n, k), class_ids (n, k) int64; one class per row, for detect
 - prototype_masks: candidates, then coefficients (n, k, c) and prototypes (n, c, h, w), for segment-instances
 - box_masks: candidates, then probabilities (n, k, h, w) over each box, for segment-instances
+- vectors: (n, dim) of any length, for embed: answered with the length 1
 """
 
 
@@ -76,6 +79,9 @@ class SourceFacts:
     quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
     # Its graph ends in class numbers, which may count from 1: then the label of 0 stands for no class.
     has_class_ids: bool = False
+    # How many numbers its vectors have for pictures of (width, height), where a recipe says task: embed; it may build
+    # the network, and raises SourceError. None: the recipe must say `dim`.
+    embedding_dim: Callable[[int, int], int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +102,5 @@ FORMS_BY_TASK: dict[Task, tuple[RawForm, ...]] = {
     Task.DETECT: ("boxes", "candidates"),
     Task.SEGMENT: ("dense_logits",),
     Task.INSTANCES: ("prototype_masks", "box_masks"),
+    Task.EMBED: ("vectors",),
 }

@@ -296,7 +296,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
     try:
         source: SourceSpec = _SOURCE.validate_python(document.get("source"))
         facts = source_facts(source, (path.parent / weights).resolve() if isinstance(weights, str) else None)
-        recipe = Recipe.model_validate(completed(document, source, facts))
+        recipe = Recipe.model_validate(completed(document, source, facts, path.parent))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()
         problems = error.errors()

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from saccade.export.data.folder_labels import labels_of_folders
 from saccade.export.network import SourceFacts
 from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.specs import SourceSpec, source_name
 from saccade.export.variants import VariantKind
+from saccade.models.contract.specs import Task
 
 MISSING = "required; the source does not say it"
 SIZE_MISSING = "required; the source does not say a size, so write one, such as {width: 640, height: 640, fit: stretch}"
@@ -41,11 +43,17 @@ READY: tuple[VariantKind, ...] = ("int8-cpu",)  # what a file is served as whose
 _HALF = 0.5  # score from which a label is answered
 
 
-def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) -> dict[str, Any]:
-    """Fills gaps of the document with the source's facts; sections that the recipe gives win key by key."""
+def completed(
+    document: dict[str, Any], source: SourceSpec, facts: SourceFacts, beside: Path = Path()
+) -> dict[str, Any]:
+    """Fills gaps of the document with the source's facts; sections that the recipe gives win key by key.
+
+    beside: the folder that paths of the document are relative to. Raises SourceError for a network without vectors.
+    """
     whole = dict(document)
     whole.setdefault("model", _model_name(source, document.get("weights")))
-    if facts.labels is not None:
+    is_embedder = _is_embedder(document, facts)
+    if facts.labels is not None and not is_embedder:
         whole.setdefault("labels", facts.labels)
     if facts.quantized:
         whole.setdefault("variants", list(READY))
@@ -60,9 +68,31 @@ def completed(document: dict[str, Any], source: SourceSpec, facts: SourceFacts) 
         if isinstance(given, dict):
             whole[name] = _merged(fact, given)
     _fit_crop_to_size(whole, facts, document.get("preprocess"))
+    if is_embedder:
+        _fit_vectors(whole, facts)
+        if "labels" not in document and (found := labels_of_folders(document.get("data"), beside)):
+            whole["labels"] = found
     _fit_top_k_to_labels(whole, document.get("task"))
     _fit_multi_label(whole, facts, document.get("task"))
     return whole
+
+
+def _is_embedder(document: dict[str, Any], facts: SourceFacts) -> bool:
+    given = document.get("task")
+    if isinstance(given, dict) and "task" in given:
+        return bool(given["task"] == Task.EMBED)
+    return facts.task is not None and facts.task.task is Task.EMBED
+
+
+def _fit_vectors(whole: dict[str, Any], facts: SourceFacts) -> None:
+    """Asks the source how many numbers a vector has, unless the recipe says it or the size of pictures is not known."""
+    task, preprocess = whole["task"], whole.get("preprocess")
+    if task.get("dim") or facts.embedding_dim is None or not isinstance(preprocess, dict):
+        return
+    width, height = preprocess.get("width"), preprocess.get("height")
+    # other values are named by the validation
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+        task["dim"] = facts.embedding_dim(width, height)
 
 
 def _fit_crop_to_size(whole: dict[str, Any], facts: SourceFacts, given: object) -> None:
@@ -102,7 +132,8 @@ def _merged(fact: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
     """Merges a section with the facts; another kind of resize drops them, because their sizes would contradict it."""
     known = fact.model_dump()
     if "task" in given and given["task"] != known.get("task"):
-        known["masks"] = None  # a network with masks may be served for its boxes alone
+        # A network with masks may be served for its boxes alone, and a classifier for its vectors.
+        known = {} if given["task"] == Task.EMBED else known | {"masks": None, "dim": 0}
     if "fit" in given and given["fit"] != known.get("fit"):
         known = {name: value for name, value in known.items() if name in ("width", "height", "resample", "antialias")}
     return known | given

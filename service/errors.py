@@ -7,6 +7,7 @@ SaccadeError
 │   ├── PayloadTooLarge     the body has more bytes than allowed
 │   └── Unprocessable       the request is well-formed, but cannot be served
 │       ├── BadImage        the image cannot be decoded, or has more pixels than allowed
+│       ├── NoDirection     the network's vector of the image is all zeros
 │       └── BadParameter    a parameter is unknown, or outside its range
 ├── NotFound                no such model, version, label or path; the text names those that exist
 ├── Overloaded              no slot is free, or the wait is too long; says when to retry
@@ -63,6 +64,10 @@ class Unprocessable(BadRequest):
 
 
 class BadImage(Unprocessable):
+    pass
+
+
+class NoDirection(Unprocessable):
     pass
 
 

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 _GRAPH_STEP = "onnx_from_torch"  # the last step that needs no labelled pictures
 _WORST = 5
-_UNITS = {Task.DETECT: "boxes", Task.CLASSIFY: "pictures", Task.SEGMENT: "pixels", Task.INSTANCES: "objects"}
+_UNITS = {
+    Task.DETECT: "boxes",
+    Task.CLASSIFY: "pictures",
+    Task.SEGMENT: "pixels",
+    Task.INSTANCES: "objects",
+    Task.EMBED: "vectors",
+}
 
 
 @click.command()

@@ -28,6 +28,7 @@ from saccade.export.errors import RecipeError
 from saccade.export.gate.table import report_table
 from saccade.export.reports.export_report import REPORT_JSON, read_report
 from saccade.models.contract.specs import Task
+from saccade.models.metrics.retrieval import recall_at
 from saccade.service.cli.predict_text import summary_of
 
 _SHOWN = 4  # images per task in the table; all samples are sent
@@ -142,6 +143,10 @@ def agreement(task: Task, answered: list[Answered]) -> tuple[str, float]:
             return "mean IoU of true segments", float(
                 np.mean([iou for item in answered for iou in _segment_ious(item)])
             )
+        case Task.EMBED:
+            vectors = np.array([item.prediction["embedding"]["values"] for item in answered])
+            labels = np.array([item.sample.truth["classes"][0]["class_id"] for item in answered])
+            return "nearest picture of the same label", recall_at(vectors, labels, 1)
 
 
 def _found_boxes(item: Answered) -> tuple[int, int]:

@@ -25,7 +25,9 @@ RAW_TENSORS = {
     "candidates": 3,
     "prototype_masks": 5,
     "box_masks": 4,
+    "vectors": 1,
 }  # names of a network's outputs, by form
+LEAST_NUMBER = 2.0**-14  # half precision's smallest normal number: a vector of smaller ones has no direction there
 
 
 def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: PreprocessSpec, raw: Any) -> nn.Module:
@@ -44,6 +46,8 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
             return CandidatesHead(task.max_detections, classes, network.suppression)
         case "prototype_masks" | "box_masks":
             return InstancesHead(RAW_TENSORS[network.form], task.max_detections, classes, network.suppression)
+        case "vectors":
+            return EmbedHead()
 
 
 class ClassifyHead(nn.Module):
@@ -60,6 +64,20 @@ class ClassifyHead(nn.Module):
             found = torch.sigmoid(found) if self.activation == "sigmoid" else functional.softmax(found, dim=1)
         scores, class_ids = torch.topk(found, self.top_k, dim=1)
         return scores, class_ids.to(torch.int32)
+
+
+class EmbedHead(nn.Module):
+    """Turns vectors (n, dim) into vectors of length 1; one without a direction stays zeros, which the server refuses.
+
+    Each is divided by its largest number first. Then the sum of squares lies between 1 and dim: it neither overflows
+    nor vanishes in half precision, whatever the network's scale is.
+    """
+
+    def forward(self, raw: Any) -> tuple[Tensor]:
+        vectors = flat_outputs(raw)[0].flatten(1)
+        scaled = vectors / vectors.abs().amax(dim=1, keepdim=True).clamp_min(LEAST_NUMBER)
+        length = scaled.square().sum(dim=1, keepdim=True).sqrt()
+        return (scaled / length.clamp_min(0.5),)
 
 
 class SegmentHead(nn.Module):

@@ -46,6 +46,7 @@ _METRICS: Mapping[Task, MetricName] = {
     Task.DETECT: "map",
     Task.SEGMENT: "miou",
     Task.INSTANCES: "mask_map",
+    Task.EMBED: "recall_at_1",
 }
 Told = Callable[[int, int], None]  # arguments: pictures read, pictures in all
 
@@ -89,7 +90,7 @@ class _Tally:
         self.paths.append(facts.path)
         self.digests.append(facts.pixels_sha256)
         self.thumbnails += facts.thumbnail.tobytes()
-        if self.task is Task.CLASSIFY:
+        if self.task in (Task.CLASSIFY, Task.EMBED):
             ids, first = self.classes.setdefault(facts.pixels_sha256, (facts.class_ids.tobytes(), facts.path))
             if ids != facts.class_ids.tobytes():
                 self.contradictions.append((first, facts.path))

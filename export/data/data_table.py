@@ -14,6 +14,7 @@ _OBJECTS = {
     Task.DETECT: "objects",
     Task.SEGMENT: "share of labelled pixels",
     Task.INSTANCES: "objects",
+    Task.EMBED: "images",
 }
 
 
@@ -67,7 +68,7 @@ def _split_table(report: DataReport) -> Table:
 
 def _object_headers(report: DataReport) -> tuple[str, ...]:
     match report.task:
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             return ()
         case Task.DETECT | Task.INSTANCES:
             return "objects", "crowds", "images without"
@@ -77,7 +78,7 @@ def _object_headers(report: DataReport) -> tuple[str, ...]:
 
 def _object_cells(report: DataReport, split: SplitFacts) -> tuple[str, ...]:
     match report.task:
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             return ()
         case Task.DETECT | Task.INSTANCES if split.objects:
             return f"{sum(split.objects):,}", f"{split.crowds:,}", f"{split.images_without:,}"

@@ -25,7 +25,7 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
     seed = data.seed if data.test_seed is None or name != "test" else data.test_seed
     ids = _digit_ids(labels)
     match task.task:
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             crops = crop_samples(split, seed, count)
             return [ClassSample(crop.jpeg, int(ids[crop.class_id])) for crop in crops]
         case Task.DETECT:

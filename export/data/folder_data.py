@@ -3,7 +3,7 @@
 Below `path` lies either one folder per split (`test`, `tuning` or `val`, `train`, `calibration`; not all are needed),
 or one set of pictures, which is divided by the digest of each file. A set has one of these layouts:
 
-- classify: a folder per label (`data/class_folders.py`), or with several labels per picture Roboflow's `_classes.csv`
+- classify, embed: a folder per label (`data/class_folders.py`); classify with several labels per picture Roboflow's `_classes.csv`
   (`data/label_tables.py`)
 - detect: COCO's `annotations.json`, Roboflow's `_annotations.coco.json` (`data/coco_boxes.py`), or a `data.yaml` with
   YOLO's label files (`data/yolo_boxes.py`)
@@ -101,12 +101,16 @@ def list_pictures(
     match task:
         case Task.CLASSIFY if multi_label:
             pictures = label_pictures(parts, labels, in_order, findings)
-        case Task.CLASSIFY if any((part / LABEL_TABLE).exists() for part in parts.values()):
+        case Task.CLASSIFY | Task.EMBED if any((part / LABEL_TABLE).exists() for part in parts.values()):
             raise DataRefused(
-                f"data.path: {root} has a {LABEL_TABLE}, so its pictures may show several labels: write `task: "
-                "{multi_label: true}`"
+                f"data.path: {root} has a {LABEL_TABLE}, so its pictures may show several labels: "
+                + (
+                    "write `task: {multi_label: true}`"
+                    if task is Task.CLASSIFY
+                    else "an embedder needs a folder per label"
+                )
             )
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             pictures = class_pictures(parts, labels, in_order, findings)
         case Task.DETECT | Task.INSTANCES if yolo is not None:
             pictures = yolo_pictures(read_yolo_file(yolo), labels, in_order, max_bad, findings, has_masks=has_masks)

@@ -123,7 +123,7 @@ class UnlabelledTruth:
 
     def sample(self, encoded: bytes, size: Size) -> Sample:
         match self.task:
-            case Task.CLASSIFY:
+            case Task.CLASSIFY | Task.EMBED:
                 return LabelsSample(encoded, ()) if self.multi_label else ClassSample(encoded, 0, is_labelled=False)
             case Task.DETECT | Task.INSTANCES:
                 masks = () if self.task is Task.INSTANCES else None

@@ -12,12 +12,19 @@ _NORMAL_95 = 1.96
 # no means over images; 0.12 and 0.08 follow from bootstraps of the reference detector (400 images, mAP 0.8289, half
 # interval 0.0114) and segmenter (300 images, mIoU 0.8845, half interval 0.0086). Other sets have figures of this order,
 # not the same.
-SPREAD: Mapping[Task, float] = {Task.CLASSIFY: 0.4, Task.DETECT: 0.12, Task.SEGMENT: 0.08, Task.INSTANCES: 0.12}
+SPREAD: Mapping[Task, float] = {
+    Task.CLASSIFY: 0.4,
+    Task.DETECT: 0.12,
+    Task.SEGMENT: 0.08,
+    Task.INSTANCES: 0.12,
+    Task.EMBED: 0.4,  # recall@1 is the accuracy of the nearest neighbour's label
+}
 METRIC_WORDS: Mapping[Task, str] = {
     Task.CLASSIFY: "top-1",
     Task.DETECT: "mAP",
     Task.SEGMENT: "mIoU",
     Task.INSTANCES: "mask mAP",
+    Task.EMBED: "recall@1",
 }
 
 

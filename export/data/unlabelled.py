@@ -28,7 +28,7 @@ def _lacks_labels(task: Task, root: Path, known: set[str], in_order: bool, *, mu
     match task:
         case Task.CLASSIFY if multi_label or _has(root, LABEL_TABLE):
             return not _has(root, LABEL_TABLE)
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             names = {plain_name(folder.name) for folder in folders_in(root, Findings())}
             return not (names if in_order else names & known)
         case Task.DETECT | Task.INSTANCES:

@@ -25,6 +25,8 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
     "mask_iou": 0.85,
     "pixels": 0.97,
     "boundary_iou": 0.60,
+    "cosine": 0.95,
+    "neighbours": 0.70,
 }
 # Share of multiply-adds that a file must do in the precision of its name; small layers may use another.
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}
@@ -33,9 +35,23 @@ MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "b
 # What a network must gain over the best guess, as a share of the distance from the guess to a perfect metric. A
 # detector's guess reaches nearly zero, so a small gain says much; a classifier may guess nearly right from brightness
 # alone.
-MIN_SKILL: Mapping[MetricName, float] = {"top1": 0.05, "map": 0.01, "miou": 0.05, "label_map": 0.05, "mask_map": 0.01}
+MIN_SKILL: Mapping[MetricName, float] = {
+    "top1": 0.05,
+    "map": 0.01,
+    "miou": 0.05,
+    "label_map": 0.05,
+    "mask_map": 0.01,
+    "recall_at_1": 0.05,
+}
 # With fewer test images, intervals are so wide that a limit of this file is reached only by luck.
-MIN_TEST_IMAGES: Mapping[MetricName, int] = {"top1": 100, "map": 50, "miou": 50, "label_map": 100, "mask_map": 50}
+MIN_TEST_IMAGES: Mapping[MetricName, int] = {
+    "top1": 100,
+    "map": 50,
+    "miou": 50,
+    "label_map": 100,
+    "mask_map": 50,
+    "recall_at_1": 100,
+}
 
 
 _LIBRARY_SHARE = 0.99

@@ -112,7 +112,7 @@ def _samples(task: Task, arrays: Arrays) -> list[Sample]:
         case Task.CLASSIFY if "label_counts" in arrays:
             sets = _pieces(arrays["class_ids"], arrays["label_counts"])
             return [LabelsSample(image, tuple(ids.tolist())) for image, ids in zip(encoded, sets, strict=True)]
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             ids = arrays["class_ids"].tolist()
             return [ClassSample(image, class_id) for image, class_id in zip(encoded, ids, strict=True)]
         case Task.DETECT | Task.INSTANCES:

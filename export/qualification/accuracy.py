@@ -14,6 +14,7 @@ from saccade.export.qualification.detection_evidence import SceneDetections, det
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence
 from saccade.export.qualification.instance_answers import kept_answer
 from saccade.export.qualification.label_evidence import LabelEvidence
+from saccade.export.qualification.retrieval import RetrievalFigure, retrieval_evidence, retrieval_figure
 from saccade.models.contract.preprocessing import boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
@@ -43,12 +44,23 @@ def evidence_of(answer: Answer, split: ImageSplit, task: TaskSpec, classes: int)
             shown = np.stack([_truth(sample, LabelsSample).is_shown(classes) for sample in split.samples])
             return LabelEvidence(scores_by_label(answer), shown)
         case Task.CLASSIFY:
-            truth = np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
-            return ClassifyEvidence(answer[1][:, 0].astype(np.int64), truth, classes)
+            return ClassifyEvidence(answer[1][:, 0].astype(np.int64), class_ids_of(split), classes)
         case Task.DETECT | Task.INSTANCES:
             return detect_evidence(*detect_scenes(answer, split), classes)
         case Task.SEGMENT:
             return _segment_evidence(answer[0], split, classes, task.background_id or 0)
+        case Task.EMBED:
+            return retrieval_evidence(answer[0], class_ids_of(split), classes)
+
+
+def retrieval_of(answer: Answer, split: ImageSplit, task: TaskSpec) -> RetrievalFigure | None:
+    """Returns what an embedder's vectors find among the pictures of the split; None for other tasks."""
+    return retrieval_figure(answer[0], class_ids_of(split)) if task.task is Task.EMBED else None
+
+
+def class_ids_of(split: ImageSplit) -> NDArray[np.int64]:
+    """Returns the one label of each image, (n,)."""
+    return np.array([_truth(sample, ClassSample).class_id for sample in split.samples], np.int64)
 
 
 def detect_scenes(answer: Answer, split: ImageSplit) -> tuple[list[SceneDetections], list[SceneDetections]]:

@@ -23,6 +23,7 @@ from saccade.export.qualification.disagreements import (
     most_different,
     paired,
 )
+from saccade.export.qualification.neighbour_pictures import neighbours_strip, neighbours_text
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, mask_to_source
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
@@ -50,7 +51,12 @@ def write_examples(
     """Draws the images on which the answers differ most as `example-<n>.jpg`, and returns the differences."""
     amounts = amounts_of(reference, found, task)
     examples = []
+    is_embedder = task.task is Task.EMBED
     for place, index in enumerate(most_different(amounts, EXAMPLES)):
+        reference_text, variant_text = (
+            neighbours_text(each[0], split, index, labels) if is_embedder else answer_text(each, index, task, labels)
+            for each in (reference, found)
+        )
         file = f"example-{place + 1}.jpg"
         (directory / file).write_bytes(pair_jpeg(reference, found, split, index, task, labels))
         examples.append(
@@ -59,8 +65,8 @@ def write_examples(
                 image=index,
                 amount=round(float(amounts[index]), 6),
                 truth=truth_text(split.samples[index], labels),
-                reference=answer_text(reference, index, task, labels),
-                variant=answer_text(found, index, task, labels),
+                reference=reference_text,
+                variant=variant_text,
             )
         )
     return Disagreements(
@@ -74,11 +80,16 @@ def write_examples(
 def pair_jpeg(
     reference: Answer, found: Answer, split: ImageSplit, index: int, task: TaskSpec, labels: Sequence[str]
 ) -> bytes:
-    """Draws both answers to one image of the split, side by side."""
+    """Draws both answers to one image of the split, side by side; of an embedder, what each finds nearest to it."""
+    if task.task is Task.EMBED:
+        return _sheet([neighbours_strip(each[0], split, index) for each in (reference, found)])
     pixels = decode_image(split.samples[index].encoded, split.limits)
     place = split.geometries[index]
     pairs = ((reference, found), (found, reference))
-    sides = [_drawn(pixels, answer, other, place, index, task, labels) for answer, other in pairs]
+    return _sheet([_drawn(pixels, answer, other, place, index, task, labels) for answer, other in pairs])
+
+
+def _sheet(sides: Sequence[Image.Image]) -> bytes:
     width, height = sides[0].size
     sheet = Image.new("RGB", (2 * width + _GAP, height), (127, 127, 127))
     sheet.paste(sides[0], (0, 0))
@@ -120,6 +131,9 @@ def answer_text(answer: Answer, index: int, task: TaskSpec, labels: Sequence[str
             return _some(names, "nothing")
         case Task.SEGMENT:
             return _areas_text(answer[0][index], labels)
+        case Task.EMBED:
+            first = " ".join(f"{number:.3f}" for number in answer[0][index, :_MOST_NAMES].tolist())
+            return f"{len(answer[0][index])} numbers: {first} ..."
 
 
 def truth_text(sample: Sample, labels: Sequence[str]) -> str:

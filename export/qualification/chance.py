@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from saccade.export.data.image_split import ImageSplit
-from saccade.export.data.labelled_images import ClassSample
 from saccade.export.qualification.accuracy import Answer, evidence_of
 from saccade.export.qualification.evidence import ClassifyEvidence, Evidence, SegmentEvidence, point_value
 from saccade.export.qualification.label_evidence import LabelEvidence
-from saccade.models.contract.specs import TaskSpec
+from saccade.models.contract.specs import Task, TaskSpec
 
 _OTHERS_PICTURES = "giving each picture the answer to the next one"
 
@@ -32,7 +31,7 @@ def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: Task
     or a segmenter of the one place where something is, does no better.
     """
     if isinstance(evidence, ClassifyEvidence):
-        return _majority(split, labels)
+        return _majority(evidence, labels, "finding" if task.task is Task.EMBED else "answering")
     shuffled = [np.roll(array, 1, axis=0) for array in answers]
     other = point_value(evidence_of(shuffled, split, task, len(labels)))
     constant = Chance(0.0, "no boxes")
@@ -43,11 +42,10 @@ def chance_of(answers: Answer, evidence: Evidence, split: ImageSplit, task: Task
     return max(constant, Chance(other, _OTHERS_PICTURES), key=lambda each: each.value)
 
 
-def _majority(split: ImageSplit, labels: Sequence[str]) -> Chance:
-    class_ids = [sample.class_id for sample in split.samples if isinstance(sample, ClassSample)]
-    counts = np.bincount(class_ids, minlength=len(labels))
+def _majority(evidence: ClassifyEvidence, labels: Sequence[str], doing: str) -> Chance:
+    counts = evidence.class_images()
     most = int(counts.argmax())
-    return Chance(float(counts[most] / counts.sum()), f"always answering {labels[most]!r}")
+    return Chance(float(counts[most] / counts.sum()), f"always {doing} {labels[most]!r}")
 
 
 def _constant_scores(evidence: LabelEvidence) -> Chance:

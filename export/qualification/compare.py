@@ -28,6 +28,7 @@ from saccade.export.qualification.picture_answers import (
     PictureDifference,
     PictureLabels,
     PictureMask,
+    PictureVector,
     difference,
     picture_boxes,
     read_answers,
@@ -111,6 +112,8 @@ def _ultralytics(loaded: LoadedRecipe, threshold: float) -> Theirs:
             "`with` ultralytics needs that library: run this command in an environment that has it beside saccade"
         ) from error
     recipe = loaded.recipe
+    if recipe.task.task not in _ULTRALYTICS_TASKS:
+        raise RecipeError(f"`with` ultralytics has no task {recipe.task.task}: ask the network's own library")
     network = YOLO(str(loaded.weights_path), task=_ULTRALYTICS_TASKS[recipe.task.task])
     size = [recipe.preprocess.height, recipe.preprocess.width]
 
@@ -200,6 +203,8 @@ def _picture_answer(outputs: list[Any], place: Geometry, loaded: LoadedRecipe) -
         case Task.CLASSIFY:
             scores, class_ids = outputs
             return PictureClass(int(class_ids[0]), float(scores[0]))
+        case Task.EMBED:
+            return PictureVector(outputs[0])
         case Task.SEGMENT:
             return mask_to_source(outputs[0], place)
         case Task.DETECT | Task.INSTANCES:

@@ -13,6 +13,7 @@ from saccade.export.qualification.label_evidence import LabelEvidence
 from saccade.models.contract.specs import Frozen
 
 MOST_CLASSES = 24  # rows of a matrix, or curves of a plot, that a reader can still tell apart
+MOST_GROUPS = 1000  # labels of an embedder's pictures; of a group each, a matrix would take gigabytes
 PLOTTED_IOUS = (0.5, 0.75)
 _MOST_PAIRS = 20
 
@@ -60,6 +61,8 @@ class Curves(Frozen):
 def curves_of(evidence: Evidence) -> Curves:
     """Returns the curves of one variant on all images."""
     match evidence:
+        case ClassifyEvidence() if evidence.metric == "recall_at_1" and evidence.classes > MOST_GROUPS:
+            return Curves()
         case ClassifyEvidence():
             return Curves(confusion=confusion_of(evidence.confusion(), "images"))
         case SegmentEvidence():

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.export.qualification.detection_evidence import box_iou
 from saccade.models.contract.specs import Frozen, Task, TaskSpec
 from saccade.models.metrics.metrics import scores_by_label
+from saccade.models.metrics.retrieval import nearest_rows
 
 Answer = Sequence[NDArray[Any]]  # one array per output tensor
 FloatArray = NDArray[np.float64]
@@ -64,6 +65,8 @@ def measure_of(task: TaskSpec) -> str:
             return f"scores of boxes that the other answer lacks (same class, IoU ≥ {SAME_BOX_IOU}), summed"
         case Task.SEGMENT:
             return f"share of pixels with another class, counted from {_VISIBLE_PIXELS:.1%}"
+        case Task.EMBED:
+            return "1 minus the cosine of both vectors, where another picture is the nearest"
 
 
 def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
@@ -86,6 +89,8 @@ def amounts_of(reference: Answer, found: Answer, task: TaskSpec) -> FloatArray:
         case Task.SEGMENT:
             shares: FloatArray = np.array([np.mean(a != b) for a, b in zip(reference[0], found[0], strict=True)])
             return np.where(shares >= _VISIBLE_PIXELS, shares, 0.0)
+        case Task.EMBED:
+            return _vector_amounts(reference[0], found[0])
 
 
 def most_different(amounts: FloatArray, count: int) -> list[int]:
@@ -121,6 +126,14 @@ def paired(first: ServedBoxes, second: ServedBoxes) -> tuple[NDArray[np.bool_], 
         if not left[row] and not right[column]:
             left[row] = right[column] = True
     return left, right
+
+
+def _vector_amounts(reference: NDArray[Any], found: NDArray[Any]) -> FloatArray:
+    if len(reference) < 2:
+        return np.zeros(len(reference))
+    is_other = (nearest_rows(reference, 1) != nearest_rows(found, 1))[:, 0]
+    gaps = 1.0 - np.einsum("nd,nd->n", reference, found, dtype=np.float64)
+    return np.where(is_other, np.maximum(gaps, 1e-9), 0.0)
 
 
 def _class_amounts(reference: Answer, found: Answer) -> FloatArray:

@@ -46,6 +46,11 @@ def answer_difference(found: Arrays, expected: Arrays, task: Task, *, multi_labe
             return difference([*left, found[1]], [*right, expected[1]])
         case Task.SEGMENT:
             return difference(found, expected)
+        case Task.EMBED:
+            # Of vectors of length 1, d²/2 is what the cosine lacks to 1; the worst picture counts.
+            gaps = [difference(pair[:1], pair[1:]).relative_l2 for pair in zip(found[0], expected[0], strict=True)]
+            known = [gap for gap in gaps if gap is not None]
+            return Difference(max(known, default=0.0) if len(known) == len(gaps) else None, 0.0)
 
 
 def _are_tied(found: Arrays, expected: Arrays) -> NDArray[np.bool_]:
@@ -146,5 +151,7 @@ def _is_in_range(spec: TensorSpec, array: NDArray[Any], classes: int) -> bool:
             return bool(((array >= 0) & (array < classes)).all())
         case "counts":
             return bool((array >= 0).all())
+        case "embedding":
+            return bool((np.abs(array) <= 1.0 + 1e-3).all())
         case _:
             return True  # boxes may reach beyond the picture, because serving clips them

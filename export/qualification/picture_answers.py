@@ -24,6 +24,7 @@ from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 SAME_IOU = 0.99
 SAME_SCORE = 0.01
 SAME_MASK_IOU = 0.98
+SAME_DIRECTION = 1e-3  # what the cosine may lack to 1; pixels that are resized otherwise by a level cost less
 _COCO_KEYS = {"images", "annotations", "categories"}
 _LEAST_IOU = 0.5  # smallest overlap of boxes that show the same object
 _SAME_PLACE = 0.1  # pixels; boxes without area have no overlap to measure
@@ -60,8 +61,15 @@ class PictureLabels:
     class_ids: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureVector:
+    """The vector of one picture, of length 1."""
+
+    values: NDArray[np.float32]  # (dim,)
+
+
 PictureMask = NDArray[np.uint8]  # (height, width) class ids
-PictureAnswer = PictureBoxes | PictureClass | PictureLabels | PictureMask
+PictureAnswer = PictureBoxes | PictureClass | PictureLabels | PictureVector | PictureMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,9 @@ def difference(name: str, ours: PictureAnswer, theirs: PictureAnswer, threshold:
         case PictureLabels(), PictureLabels():
             same = len(ours.class_ids & theirs.class_ids)
             return PictureDifference(name, len(theirs.class_ids), same, len(ours.class_ids) - same, 1.0, 0.0)
+        case PictureVector(), PictureVector():
+            gap = 1.0 - float(np.dot(ours.values.astype(np.float64), theirs.values.astype(np.float64)))
+            return PictureDifference(name, 1, int(gap <= SAME_DIRECTION), 0, 1.0, max(gap, 0.0))
         case np.ndarray(), np.ndarray():
             if ours.shape != theirs.shape:
                 raise DataRefused(f"{name}: their mask is {theirs.shape} (height, width), ours {ours.shape}")

@@ -39,6 +39,8 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
             *rows, masks = outputs[:4]
             answer = _detections(rows[0], rows[1], rows[2], network.suppression, task.max_detections, masks)
             return answer if network.form == "box_masks" else (*answer, outputs[4])
+        case "vectors":
+            return (functional.normalize(outputs[0].flatten(1), dim=1),)
 
 
 def _all_pairs(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:

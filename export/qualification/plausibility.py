@@ -65,6 +65,8 @@ def answer_faults(answer: Arrays, task: TaskSpec, preprocess: PreprocessSpec, la
         case Task.SEGMENT:
             if len(answer[0]) > 1 and (answer[0] == answer[0][:1]).all():
                 yield _constant("mask")
+        case Task.EMBED:
+            yield from _vector_faults(answer[0])
 
 
 def _not_finite(answer: Arrays) -> NDArray[np.int64]:
@@ -121,6 +123,17 @@ def _class_faults(scores: NDArray[Any], class_ids: NDArray[Any], labels: int) ->
         )
     elif len(scores) > 1 and (class_ids[:, 0] == class_ids[0, 0]).all() and np.ptp(scores[:, 0]) < _SAME:
         yield _constant("class and score")
+
+
+def _vector_faults(vectors: NDArray[Any]) -> Iterator[str]:
+    zero = np.flatnonzero(~vectors.any(1))
+    if zero.size:
+        yield (
+            f"vectors of {zero.size} of {len(vectors)} pictures are zeros (the first is number {zero[0]}), which have no "
+            "direction: a server refuses such pictures. Look at that picture, and at `normalisation` in the recipe"
+        )
+    elif len(vectors) > 1 and np.ptp(vectors, axis=0).max() < _SAME:
+        yield _constant("vector")
 
 
 def _label_faults(answer: Arrays, task: TaskSpec) -> Iterator[str]:

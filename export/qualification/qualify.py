@@ -13,7 +13,7 @@ from saccade.export.graph.large_files import weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
-from saccade.export.qualification.accuracy import answers_of, evidence_of
+from saccade.export.qualification.accuracy import answers_of, evidence_of, retrieval_of
 from saccade.export.qualification.answer_measurements import (
     batch_invariance,
     equal_runs,
@@ -101,6 +101,7 @@ def run_qualify(context: StepContext) -> Detail:
         operating_point=None if operating is None else operating[0],
         operating_drop=None if operating is None else metric_drop(operating[1]),
         faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
+        retrieval=retrieval_of(answers, split, recipe.task),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

@@ -7,6 +7,7 @@ from pydantic import Field
 from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
+from saccade.export.qualification.retrieval import RetrievalFigure
 from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
@@ -42,6 +43,7 @@ class ReferenceFigure(Frozen):
     guess: str  # what the guess does, as in "always answering 'cat'"
     faults: tuple[str, ...] = ()  # why its answers cannot be true, each with what to write in the recipe
     different_images: int | None = None  # number of test images without repetitions, by their pixels
+    retrieval: RetrievalFigure | None = None  # of embedders
 
 
 class LibraryFigure(Frozen):
@@ -193,3 +195,4 @@ class QualifyReport(Frozen):
     operating_point: OperatingPoint | None = None  # for detectors
     operating_drop: MetricDrop | None = None  # drop at that threshold, against the eager network at the same one
     faults: tuple[str, ...] = ()  # why answers to the test images cannot be true
+    retrieval: RetrievalFigure | None = None  # of embedders

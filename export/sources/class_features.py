@@ -15,7 +15,7 @@ class WithFeatures(nn.Module):
     def __init__(self, network: nn.Module, classes: int) -> None:
         super().__init__()
         self.network = network
-        self.layer_name = _classifier_layer(network, classes)
+        self.layer_name = classifier_layer(network, classes, "extra_outputs: features")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
@@ -31,8 +31,8 @@ class WithFeatures(nn.Module):
         return logits, seen[0].flatten(1)
 
 
-def _classifier_layer(network: nn.Module, classes: int) -> str:
-    """The last linear layer with one output per class. Raises SourceError when there is none."""
+def classifier_layer(network: nn.Module, classes: int, wanted: str) -> str:
+    """The last linear layer with one output per class. Raises SourceError when there is none, naming what is wanted."""
     found: list[str] = [
         name
         for name, module in network.named_modules()
@@ -40,7 +40,7 @@ def _classifier_layer(network: nn.Module, classes: int) -> str:
     ]
     if not found:
         raise SourceError(
-            f"extra_outputs: features are what the last linear layer reads, and {type(network).__name__} has none with "
-            f"{classes} outputs; leave `features` out"
+            f"{wanted} are what the last linear layer reads, and {type(network).__name__} has none with {classes} outputs; "
+            "take another network, or leave them out"
         )
     return found[-1]

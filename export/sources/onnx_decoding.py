@@ -41,6 +41,13 @@ class ClassScores(nn.Module):
         return torch.cat([1.0 - scores, scores], 1) if scores.shape[1] == 1 else scores
 
 
+class FirstTensor(nn.Module):
+    """The output as it is: vectors (n, dim) or (n, dim, 1, 1)."""
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        return outputs[0].flatten(1)
+
+
 class DenseScores(nn.Module):
     """Scores per class and pixel, (n, classes, h, w); from one channel, or from class ids (n, h, w) or (n, 1, h, w)."""
 

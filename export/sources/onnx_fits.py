@@ -28,6 +28,7 @@ _WANTED = {
     Task.SEGMENT: "scores, float (batch, classes, h, w) or (batch, 1, h, w), or class ids (batch, h, w)",
     Task.DETECT: "boxes, in one of the layouts of outputs.layout: yolov5, yolov8, yolox, end2end, detr or boxes",
     Task.INSTANCES: "rows of boxes with mask coefficients, and prototypes (batch, coefficients, h, w)",
+    Task.EMBED: "one output of vectors, float (batch, dim); name it in outputs.names where there are several",
 }
 
 YOLOX_STRIDES = (8, 16, 32)
@@ -72,7 +73,7 @@ def ensure_outputs_fit(signs: FileSigns, outputs: tuple[OutputSign, ...], task: 
 
 def _fits(task: Task, shape: tuple[int | None, ...]) -> bool:
     match task:
-        case Task.CLASSIFY:
+        case Task.CLASSIFY | Task.EMBED:
             return len(shape) == 1 or (len(shape) == 3 and shape[1:] == (1, 1))
         case Task.SEGMENT:
             return len(shape) in (2, 3)

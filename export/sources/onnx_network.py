@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from saccade.export.convert.splice import output_shapes
 from saccade.export.errors import SourceError
 from saccade.export.network import Network, NetworkRequest
-from saccade.export.sources.onnx_decoding import ClassScores, Decoding, DenseScores, detection_decoding
+from saccade.export.sources.onnx_decoding import ClassScores, Decoding, DenseScores, FirstTensor, detection_decoding
 from saccade.export.sources.onnx_files import (
     OnnxSignature,
     has_one_image,
@@ -91,6 +91,8 @@ def _decoding(signs: FileSigns, recognition: Recognition, request: NetworkReques
         case Task.DETECT | Task.INSTANCES:
             size = (request.preprocess.width, request.preprocess.height)
             return detection_decoding(words, int(first.shape[-1] or 0), request.classes, size)
+        case Task.EMBED:
+            return Decoding(FirstTensor(), "vectors")
 
 
 def _not_batchable_reason(path: Path, signature: OnnxSignature, size: tuple[int, int]) -> str:

@@ -94,7 +94,7 @@ def recognised(
     if signs.quantized is not None:
         why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
         notes.add("variants", "int8-cpu", "said", why)
-    outputs = _chosen(signs, given.outputs)
+    outputs = chosen_outputs(signs, given.outputs)
     if (
         signs.ultralytics is not None
         and signs.ultralytics.is_yolov5
@@ -124,6 +124,8 @@ def recognised(
             spec, classes, words = _segmenter(signs, outputs, given, known, notes)
         case Task.DETECT | Task.INSTANCES:
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
+        case Task.EMBED:
+            spec, classes, words = _embedder(signs, outputs, given.outputs)
     if facts is None and labels is None and hint is None and words.layout in _ROWS:
         why = "every number behind a box is taken for a class: none shows that it is an angle or a place, or background"
         notes.add("classes", classes, "assumed", f"{why}; write `labels`")
@@ -135,7 +137,7 @@ def recognised(
     )  # fmt: skip
 
 
-def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
+def chosen_outputs(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     """The outputs that the recipe names, or all. Raises SourceError for a name that does not exist, and for NaN."""
     by_name = {output.tensor.name: output for output in signs.outputs}
     absent = [name for name in given.names or () if name not in by_name]
@@ -236,6 +238,26 @@ def _classifier(
     notes.add("task.multi_label", True, "said", "by outputs.threshold of the recipe")
     spec = TaskSpec(task=Task.CLASSIFY, top_k=classes, multi_label=True, score_threshold=given.threshold)
     return spec, classes, words
+
+
+def _embedder(
+    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords
+) -> tuple[TaskSpec, int | None, OutputWords]:
+    output = _only(signs, outputs, "embed")
+    words = given.model_copy(update={"names": (output.tensor.name,)})
+    return TaskSpec(task=Task.EMBED, dim=vector_dim(signs, outputs)), None, words
+
+
+def vector_dim(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> int:
+    """How many numbers the one output that is read has for a picture. Raises SourceError where these are no vectors."""
+    output = _only(signs, outputs, "embed")
+    ensure_outputs_fit(signs, outputs, Task.EMBED, None)
+    columns = output.shape[0]
+    if columns is None:
+        raise SourceError(
+            f"{signs.file}: {output} has as many numbers as the picture's size makes of it, and no vector"
+        )
+    return columns
 
 
 def _segmenter(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from saccade.export.sources.onnx_recognition import recognised
+from saccade.export.sources.onnx_recognition import chosen_outputs, recognised, vector_dim
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_unserved import Unrecognised
 from saccade.export.sources.onnx_words import FileWords
@@ -20,11 +20,21 @@ from saccade.export.sources.specs import SourceSpec
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     """Raises SourceError when the file is missing, damaged, contradicts itself, or takes something else than images."""
-    signs = signs_of(_file(weights), _words(source))
+    words = _words(source)
+    signs = signs_of(_file(weights), words)
+
+    def embedding_dim(width: int, height: int) -> int:
+        return vector_dim(signs, chosen_outputs(signs, words.outputs))
+
     try:
-        found = recognised(signs, _words(source))
+        found = recognised(signs, words)
     except Unrecognised as error:  # the recipe may say the task, and which outputs are meant
-        return SourceFacts(preprocess=error.preprocess, normalisation=error.normalisation, quantized=_quantized(signs))
+        return SourceFacts(
+            preprocess=error.preprocess,
+            normalisation=error.normalisation,
+            quantized=_quantized(signs),
+            embedding_dim=embedding_dim,
+        )
     is_guess = any(each.word == "outputs.objectness" and each.origin == "assumed" for each in found.findings)
     labels = None if is_guess else found.labels  # their number would be the guess
     return SourceFacts(
@@ -34,6 +44,7 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
         normalisation=found.normalisation,
         quantized=_quantized(signs),
         has_class_ids=found.labels is None and found.words.outputs.layout in ("end2end", "boxes"),
+        embedding_dim=embedding_dim,
     )
 
 

@@ -61,6 +61,11 @@ def ensure_no_other_kind(signs: FileSigns, outputs: tuple[OutputSign, ...], task
             else f"`task: {{task: {task}}}` and `labels` only if its numbers are scores of classes"
         )
         remedy += ", or export it as (batch, 1, h, w) if it is a mask of the foreground" if is_map else ""
+        if task is Task.CLASSIFY and instead.startswith(_EMBEDDING):
+            raise Unrecognised(
+                f"{signs.file} has the shape of task: {task}, but gives {instead}; write `task: {{task: embed}}` for "
+                f"its vectors, or {remedy}"
+            )
         raise Unrecognised(
             f"{signs.file} has the shape of task: {task}, but gives {instead}, which is not served; write {remedy}"
         )

@@ -1,7 +1,7 @@
 """Loads networks saved by torch.export.save; the program's signature decides size, task and class count.
 
-The program takes one float32 tensor (n, 3, height, width) of normalised images, and returns logits (n, classes), dense
-logits (n, classes, h, w), or boxes with scores.
+The program takes one float32 tensor (n, 3, height, width) of normalised images, and returns logits (n, classes), vectors
+(n, dim) where the recipe says so, dense logits (n, classes, h, w), or boxes with scores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from saccade.export.sources.specs import SourceSpec
 from saccade.models.contract.specs import Task
 
 _WANTED = "source: pt2 takes programs with one input of normalised images, float32 (n, 3, height, width)"
-_RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3]}
+_RANKS = {Task.CLASSIFY: [2], Task.SEGMENT: [4], Task.DETECT: [3, 3], Task.EMBED: [2]}
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
@@ -149,6 +149,8 @@ def _ensure_takes_images(path: Path, program: Any) -> None:
 
 def _ensure_outputs(path: Path, outputs: list[Shape], request: NetworkRequest) -> None:
     task, classes = request.task.task, request.classes
+    if task is Task.EMBED:
+        classes = request.task.dim  # columns of its only output
     if task is Task.INSTANCES:
         raise SourceError(
             f"{path.name}: source: pt2 serves no mask per object; give the network as a module or an ONNX file"
@@ -159,8 +161,8 @@ def _ensure_outputs(path: Path, outputs: list[Shape], request: NetworkRequest) -
     found = outputs[-1][2 if task is Task.DETECT else 1] if fits and not is_candidates else classes
     if not fits or found != classes:
         raise SourceError(
-            f"{path.name} returns {outputs}; task: {task} with {classes} labels needs "
-            f"{len(_RANKS[task])} of rank {_RANKS[task][0]} with {classes} classes. Give the recipe the labels it has, "
+            f"{path.name} returns {outputs}; task: {task} with {request.classes} labels needs "
+            f"{len(_RANKS[task])} of rank {_RANKS[task][0]} with {classes} columns. Give the recipe the labels it has, "
             "or export a program that returns the raw output only"
         )
 

@@ -18,7 +18,9 @@ def facts_from_shapes(outputs: Sequence[Shape], size: tuple[int, int] | None) ->
     preprocess = None if size is None else PreprocessSpec(width=size[0], height=size[1], fit="stretch")
     task, classes = _task_and_classes(outputs)
     labels = None if classes is None else generic_labels(classes)
-    return SourceFacts(task=task, labels=labels, preprocess=preprocess)
+    vectors = classes if task is not None and task.task is Task.CLASSIFY else None
+    embedding_dim = None if vectors is None else lambda width, height: vectors
+    return SourceFacts(task=task, labels=labels, preprocess=preprocess, embedding_dim=embedding_dim)
 
 
 def _task_and_classes(outputs: Sequence[Shape]) -> tuple[TaskSpec | None, int | None]:

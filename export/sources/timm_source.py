@@ -27,6 +27,7 @@ from saccade.export.sources.crop_rule import crop_at_size
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, unknown_name
 from saccade.export.sources.specs import SourceSpec, TimmSource
+from saccade.export.sources.vectors import tensors_beside, vector_size
 from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, fitted_tensors, load_tensors, misfits_of, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
@@ -42,18 +43,28 @@ Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
-    """Raises SourceError for an unknown name, a network that is no classifier, or input that is not RGB."""
+    """A network without a classifier is an embedder. Raises SourceError for an unknown name, or input that is not RGB."""
     assert isinstance(source, TimmSource)
     config = _weights_config(weights)
     card = _card(source, config)
-    classes = _classes(source, card)
+    classes = int(source.arguments.get("num_classes", card.num_classes))
     width, height = _size(source, card)
+
+    def embedding_dim(width: int, height: int) -> int:
+        return vector_size(lambda: build(source, weights, 0, (width, height)), width, height)
+
+    has_classes = classes > 0
     return SourceFacts(
-        task=TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)),
-        labels=_labels(config, card, classes),
+        task=(
+            TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes))
+            if has_classes
+            else TaskSpec(task=Task.EMBED, dim=embedding_dim(width, height))
+        ),
+        labels=_labels(config, card, classes) if has_classes else None,
         preprocess=_preprocess(card, width, height),
         normalisation=Normalisation(mean=_triple(card.mean), std=_triple(card.std)),
         crop_share=card.crop_pct,
+        embedding_dim=embedding_dim,
     )
 
 
@@ -61,20 +72,25 @@ def load(request: NetworkRequest) -> Network:
     """Raises SourceError when the arguments or the weights do not fit."""
     source = request.source
     assert isinstance(source, TimmSource)
-    network = build(source, request.weights, request.classes, (request.preprocess.width, request.preprocess.height))
+    is_embedder = request.task.task is Task.EMBED
+    size = (request.preprocess.width, request.preprocess.height)
+    network = build(source, request.weights, 0 if is_embedder else request.classes, size)
     if request.weights is not None:
-        _load_weights(network, request.weights)
+        _load_weights(network, request.weights, _classifier_names(source, request.weights) if is_embedder else ())
     network = network.eval().requires_grad_(False)
+    if is_embedder:
+        return Network(network, "vectors")
     if "features" in request.extra_outputs:
         return Network(WithFeatures(network, request.classes).eval(), "logits", extra_outputs=("features",))
     return Network(network, "logits")
 
 
 def build(source: TimmSource, weights: Path | None, classes: int, size: tuple[int, int]) -> nn.Module:
-    """The network with random weights, for `size` (width, height)."""
+    """The network with random weights, for `size` (width, height); without classes it returns pooled features."""
     config = _weights_config(weights)
     card = _card(source, config)
     arguments = {"num_classes": classes} | (config.get("model_args") or {}) | source.arguments
+    arguments |= {} if classes else {"num_classes": 0}
     if card.fixed_input_size and size != (card.input_size[2], card.input_size[1]):
         arguments.setdefault("img_size", (size[1], size[0]))
     elif not card.fixed_input_size:
@@ -157,14 +173,10 @@ def _card(source: TimmSource, config: dict[str, Any]) -> Any:
     return card
 
 
-def _classes(source: TimmSource, card: Any) -> int:
-    classes = int(source.arguments.get("num_classes", card.num_classes))
-    if classes < 1:
-        raise SourceError(
-            f"source: timm/{card.architecture} comes without a classifier; "
-            "give it one with arguments: {num_classes: N} and weights that hold it"
-        )
-    return classes
+def _classifier_names(source: TimmSource, weights: Path | None) -> tuple[str, ...]:
+    """Names of the layers that tell classes, which an embedder's checkpoint may still hold."""
+    names = _card(source, _weights_config(weights)).classifier or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _size(source: TimmSource, card: Any) -> tuple[int, int]:
@@ -213,9 +225,9 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
+def _load_weights(network: nn.Module, path: Path, left_out: tuple[str, ...]) -> None:
     """Tensors as they are, or through the architecture's own filter: original names, other position grids."""
-    tensors = fitted_tensors(network, state_dict_of(path))
+    tensors: Any = tensors_beside(fitted_tensors(network, state_dict_of(path)), left_out)
     if misfits_of(network, tensors) and (filtered := _filtered(network, tensors)) is not None:
         tensors = filtered
     load_tensors(network, tensors, path.name)

@@ -22,7 +22,8 @@ from saccade.export.sources.class_features import WithFeatures
 from saccade.export.sources.library_pixels import as_library_transform
 from saccade.export.sources.names import generic_labels, unknown_name
 from saccade.export.sources.specs import SourceSpec, TorchvisionSource
-from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, load_tensors, state_dict_of
+from saccade.export.sources.vectors import tensors_beside, vector_size, without_classifier
+from saccade.export.sources.weights import RANDOM_WEIGHTS_SEED, fitted_tensors, load_tensors, state_dict_of
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
@@ -54,7 +55,12 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
         return SourceFacts(task, labels, _segmentation_pixels(preset), normalisation)
     task = TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes))
     pixels = _classification_pixels(preset)
-    return SourceFacts(task, labels, pixels, normalisation, preset.crop_size[0] / preset.resize_size[0])
+
+    def embedding_dim(width: int, height: int) -> int:
+        return vector_size(lambda: _embedder(source, (width, height))[0], width, height)
+
+    share = preset.crop_size[0] / preset.resize_size[0]
+    return SourceFacts(task, labels, pixels, normalisation, share, embedding_dim=embedding_dim)
 
 
 def load(request: NetworkRequest) -> Network:
@@ -62,16 +68,24 @@ def load(request: NetworkRequest) -> Network:
     source = request.source
     assert isinstance(source, TorchvisionSource)
     family, _ = _family_and_card(source)
+    is_embedder = request.task.task is Task.EMBED
+    if is_embedder and family in ("segmentation", "detection"):
+        raise SourceError(
+            f"source: torchvision/{source.name} gives no vector per picture: take a classifier, or a module"
+        )
     if family == "detection":
         from saccade.export.sources import torchvision_detection
 
         return torchvision_detection.load(request)
-    network = build(source, request.classes, (request.preprocess.width, request.preprocess.height))
+    size = (request.preprocess.width, request.preprocess.height)
+    network, left_out = _embedder(source, size) if is_embedder else (build(source, request.classes, size), ())
     if request.weights is not None:
-        tensors = state_dict_of(request.weights)
+        tensors = tensors_beside(fitted_tensors(network, state_dict_of(request.weights)), left_out)
         inference = {name: tensor for name, tensor in tensors.items() if not _is_auxiliary(name)}
         load_tensors(network, inference, request.weights.name)
     network = network.eval().requires_grad_(False)
+    if is_embedder:
+        return Network(network, "vectors")
     if family == "segmentation":
         return Network(StrideLogits(network).eval(), "dense_logits")
     if "features" in request.extra_outputs:
@@ -92,6 +106,14 @@ def build(source: TorchvisionSource, classes: int, size: tuple[int, int]) -> nn.
             "they go to the library's builder, and preprocess.width and height must be a size that the network takes"
         ) from error
     return network
+
+
+def _embedder(source: TorchvisionSource, size: tuple[int, int]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network without its classifier, and that layer's name, under which a checkpoint may hold any class count."""
+    _, card = _family_and_card(source)
+    classes = int(source.arguments.get("num_classes", len(card.meta["categories"])))
+    network = build(source, classes, size)
+    return network, (without_classifier(network, classes),)
 
 
 def digest(source: SourceSpec) -> str:

@@ -13,6 +13,7 @@ from saccade.export.network import Network, NetworkRequest
 from saccade.export.sources.class_features import WithFeatures
 from saccade.export.sources.transformers_checkpoint import Checkpoint
 from saccade.export.sources.transformers_patches import QueriesInOrder, make_traceable
+from saccade.export.sources.vectors import without_classifier
 from saccade.models.contract.specs import Task
 
 _ONE_CLASS_PER_QUERY = ("detr", "table-transformer", "yolos")  # a softmax with a class for nothing
@@ -42,6 +43,8 @@ def adapted(model: nn.Module, checkpoint: Checkpoint, request: NetworkRequest) -
         case Task.INSTANCES:
             size = (request.preprocess.width, request.preprocess.height)
             return Network(MaskedObjects(model, size).eval(), "prototype_masks", zero_bars=True, dense_outputs=2)
+        case Task.EMBED:
+            return Network(Vectors(model, checkpoint.config).eval(), "vectors")
 
 
 _MASKS_PER_QUERY = ("detr", "mask2former", "maskformer", "oneformer", "eomt", "eomt_dinov3", "videomt")
@@ -69,6 +72,40 @@ class Logits(nn.Module):
         else:
             raise SourceError(f"{type(self.model).__name__} gives no logits; export it to ONNX and say `source: onnx`")
         return found
+
+
+class Vectors(nn.Module):
+    """One vector per picture: CLIP's and its like's features of images, else what a backbone or a classifier pools."""
+
+    def __init__(self, model: nn.Module, config: Any) -> None:
+        super().__init__()
+        self.reads_images = hasattr(model, "get_image_features")
+        for part in ("text_model", "text_projection"):
+            if self.reads_images and hasattr(model, part):
+                delattr(model, part)
+        is_classifier = "ForImageClassification" in type(model).__name__
+        if is_classifier:
+            without_classifier(model, int(config.num_labels))
+        self.model: Any = Logits(model) if is_classifier else model
+
+    def forward(self, images: Tensor) -> Tensor:
+        if isinstance(self.model, Logits):
+            found: Tensor | None = self.model(images)
+        else:
+            outputs = self.model.get_image_features(images) if self.reads_images else self.model(pixel_values=images)
+            found = outputs if isinstance(outputs, Tensor) else _pooled(outputs)
+        if found is None:
+            raise SourceError(
+                f"task: embed needs one vector per picture, and {type(self.model).__name__} pools none; take a network "
+                "that does, or your own module around it"
+            )
+        return found.flatten(1)
+
+
+def _pooled(outputs: Any) -> Tensor | None:
+    embeds: Tensor | None = outputs.get("image_embeds")
+    pooled: Tensor | None = outputs.get("pooler_output")
+    return pooled if embeds is None else embeds
 
 
 class MaskedClasses(nn.Module):

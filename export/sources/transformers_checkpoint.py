@@ -27,7 +27,13 @@ _CLASSES_BY_TASK: tuple[tuple[Task, dict[str, Any]], ...] = (
     (Task.SEGMENT, modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
     (Task.SEGMENT, modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES),
     (Task.INSTANCES, {"mask2former": modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES["mask2former"]}),
+    # The picture's side of networks for pictures and texts, then backbones that pool.
+    (Task.EMBED, modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+    (Task.EMBED, {"clip_vision_model": ("CLIPVisionModelWithProjection", "CLIPVisionModel")}),
+    (Task.EMBED, modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
+    (Task.EMBED, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),  # without its classifier
 )
+_ASKED_FOR = (Task.INSTANCES, Task.EMBED)  # a checkpoint of another task serves them too, where the recipe says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,10 @@ def wrapped_timm(source: TransformersSource, weights: Path | None) -> TimmSource
 
 def loaded_model(checkpoint: Checkpoint, weights: Path | None) -> nn.Module:
     """The model in eval mode, float32. Raises SourceError when the weights do not fit."""
-    model_class = getattr(transformers, checkpoint.model_class)
     if weights is not None and weights.is_dir():
-        model = _from_directory(model_class, checkpoint, weights)
+        model = _from_directory(getattr(transformers, checkpoint.model_class), checkpoint, weights)
     else:
-        model = _random(model_class, checkpoint)
+        model = random_model(checkpoint)
         if weights is not None:
             load_weights(model, weights)
     module: nn.Module = model.float().eval().requires_grad_(False)
@@ -120,14 +125,15 @@ def _config_of_directory(weights: Path, arguments: dict[str, Any]) -> Any:
 
 def _class_and_task(source: TransformersSource, config: Any) -> tuple[str, Task]:
     """The class that config.json names, else the only one there is for the model type."""
-    offered = [
-        (name, task)
-        for task, classes in _CLASSES_BY_TASK
-        for name in _as_tuple(classes.get(config.model_type))
-        # One network serves both kinds of segmentation; config.json does not say for which it was trained.
-        if source.task is task or (source.task is None and task is not Task.INSTANCES)
-    ]
+    known = [(name, task) for task, classes in _CLASSES_BY_TASK for name in _as_tuple(classes.get(config.model_type))]
+    # One network serves both kinds of segmentation; config.json does not say for which it was trained.
+    usual = [each for each in known if each[1] not in _ASKED_FOR]
+    offered = usual if source.task is None else [each for each in known if each[1] is source.task]
     named = [each for each in offered if each[0] in (config.architectures or ())]
+    if source.task is None and not named:  # only embedders have neither a class per picture nor anything else
+        vectors = [each for each in known if each[1] is Task.EMBED]
+        named = [each for each in vectors if each[0] in (config.architectures or ())]
+        offered = usual or vectors
     if named:
         return named[0]
     if not offered:
@@ -140,7 +146,9 @@ def _class_and_task(source: TransformersSource, config: Any) -> tuple[str, Task]
     return next(iter(first_of_task.values()))
 
 
-def _random(model_class: Any, checkpoint: Checkpoint) -> Any:
+def random_model(checkpoint: Checkpoint) -> Any:
+    """The model before its weights are read. Raises SourceError for a configuration that cannot be built."""
+    model_class = getattr(transformers, checkpoint.model_class)
     torch.manual_seed(RANDOM_WEIGHTS_SEED)
     _forget_pretrained_backbones(checkpoint.config)
     try:
@@ -192,7 +200,7 @@ def _unknown_type(name: str, text: str | None = None) -> SourceError:
     near = near_names(name, model_types())
     hint = f"did you mean {', '.join(near)}? " if near else ""
     said = text or f"transformers has no model type {name!r}"
-    return SourceError(f"source: {said}; {hint}{len(model_types())} model types classify, detect or segment images")
+    return SourceError(f"source: {said}; {hint}{len(model_types())} model types are served")
 
 
 def _as_tuple(names: Any) -> tuple[str, ...]:

@@ -65,7 +65,8 @@ def processor_of(model_type: str, weights: Path | None) -> Any | None:
             raise SourceError(f"the image processor in {weights} cannot be used: {_first_line(error)}") from error
     if weights is not None and weights.is_dir():
         return None  # a checkpoint that does not say: guessing would be a silent mistake
-    names = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(model_type)
+    known = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
+    names = known.get(model_type) or known.get(model_type.removesuffix("_vision_model"))
     if not names or not names.get("torchvision"):
         return None
     return getattr(transformers, names["torchvision"])()

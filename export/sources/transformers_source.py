@@ -6,6 +6,7 @@ the forms of `network.py` are in `transformers_adapters.py`, resize rules in `tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,14 @@ from typing import Any
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec, TransformersSource
-from saccade.export.sources.transformers_adapters import adapted, detections_of
-from saccade.export.sources.transformers_checkpoint import Checkpoint, checkpoint_of, loaded_model, wrapped_timm
+from saccade.export.sources.transformers_adapters import Vectors, adapted, detections_of
+from saccade.export.sources.transformers_checkpoint import (
+    Checkpoint,
+    checkpoint_of,
+    loaded_model,
+    random_model,
+    wrapped_timm,
+)
 from saccade.export.sources.transformers_pixels import (
     is_exact,
     normalisation_of,
@@ -23,6 +30,7 @@ from saccade.export.sources.transformers_pixels import (
     processor_of,
     transform_of,
 )
+from saccade.export.sources.vectors import vector_size
 from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec
 
 _TOP_K = 5
@@ -39,11 +47,18 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     checkpoint = checkpoint_of(source, weights)
     processor = processor_of(checkpoint.config.model_type, weights)
     labels, preprocess = checkpoint.labels, _pixels(source, checkpoint, processor)
+
+    def embedding_dim(width: int, height: int) -> int:
+        embedder = checkpoint_of(source.model_copy(update={"task": Task.EMBED}), weights)
+        return vector_size(lambda: Vectors(random_model(embedder), embedder.config), width, height)
+
+    is_embedder = checkpoint.task is Task.EMBED
     return SourceFacts(
-        task=_task_spec(checkpoint, labels, preprocess),
-        labels=labels,
+        task=_task_spec(checkpoint, labels, preprocess, embedding_dim),
+        labels=None if is_embedder else labels,
         preprocess=preprocess,
         normalisation=None if processor is None else normalisation_of(processor),
+        embedding_dim=embedding_dim,
     )
 
 
@@ -55,6 +70,9 @@ def load(request: NetworkRequest) -> Network:
         from saccade.export.sources import timm_source
 
         return timm_source.load(replace(request, source=wrapped))
+    if request.task.task is Task.EMBED:  # labels are those of the pictures, and no network's
+        checkpoint = checkpoint_of(source.model_copy(update={"task": Task.EMBED}), request.weights)
+        return adapted(loaded_model(checkpoint, request.weights), checkpoint, request)
     checkpoint = checkpoint_of(source, request.weights)
     if checkpoint.task is not request.task.task:
         raise SourceError(
@@ -90,8 +108,13 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     return transform_of(processor)
 
 
-def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: PreprocessSpec | None) -> TaskSpec | None:
-    """None where the size of masks is not known: the recipe then says it."""
+def _task_spec(
+    checkpoint: Checkpoint,
+    labels: tuple[str, ...],
+    preprocess: PreprocessSpec | None,
+    embedding_dim: Callable[[int, int], int],
+) -> TaskSpec | None:
+    """None where the size of masks or vectors is not known: the recipe then says it."""
     match checkpoint.task:
         case Task.CLASSIFY:
             if getattr(checkpoint.config, "problem_type", None) == "multi_label_classification":
@@ -109,6 +132,10 @@ def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: Prep
             height, width = (-(-side // stride) for side in (preprocess.height, preprocess.width))
             masks = MaskSpec(form="queries", channels=queries, height=height, width=width)
             return TaskSpec(task=Task.INSTANCES, max_detections=queries, masks=masks)
+        case Task.EMBED:
+            if preprocess is None:
+                return None
+            return TaskSpec(task=Task.EMBED, dim=embedding_dim(preprocess.width, preprocess.height))
 
 
 def _pixels(source: TransformersSource, checkpoint: Checkpoint, processor: Any) -> PreprocessSpec | None:

@@ -53,7 +53,7 @@ class FileEntry(Frozen):
         return path
 
 
-MetricName = Literal["top1", "map", "miou", "label_map", "mask_map"]
+MetricName = Literal["top1", "map", "miou", "label_map", "mask_map", "recall_at_1"]
 
 
 class MetricFigure(Frozen):

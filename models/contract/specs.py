@@ -25,6 +25,7 @@ class Task(StrEnum):
     DETECT = "detect"
     SEGMENT = "segment"
     INSTANCES = "segment-instances"  # a detector whose boxes come with a mask each
+    EMBED = "embed"  # a vector of length 1 per picture, for search by likeness
 
     @property
     def has_boxes(self) -> bool:
@@ -141,6 +142,7 @@ class TaskSpec(Frozen):
     multi_label: bool = False  # classify: a picture shows any number of labels; the graph returns all, best first
     background_id: int | None = None  # segment: the class that is never reported as a segment
     masks: MaskSpec | None = None  # segment-instances
+    dim: int = Field(default=0, ge=0, le=65_536)  # embed: how many numbers a vector has
 
     @model_validator(mode="after")
     def _sizes_match_task(self) -> TaskSpec:
@@ -152,6 +154,12 @@ class TaskSpec(Frozen):
             raise ValueError(f"multi_label belongs to task: classify, and this one is {self.task}")
         if (self.task is Task.INSTANCES) != (self.masks is not None):
             raise ValueError("masks belong to task: segment-instances, which needs them")
+        if self.task is Task.EMBED and self.dim == 0:
+            raise ValueError(
+                "an embedder needs dim ≥ 1, how many numbers its vectors have, as in {task: embed, dim: 384}"
+            )
+        if self.task is not Task.EMBED and self.dim:
+            raise ValueError(f"dim belongs to task: embed, and this one is {self.task}")
         return self
 
     def ensure_fits(self, labels: int) -> None:
@@ -189,6 +197,8 @@ def output_tensors(task: TaskSpec, preprocess: PreprocessSpec) -> tuple[TensorSp
             )
         case Task.SEGMENT:
             return (TensorSpec(name="mask", dtype="uint8", shape=(preprocess.height, preprocess.width)),)
+        case Task.EMBED:
+            return (TensorSpec(name="embedding", dtype="float32", shape=(task.dim,)),)
 
 
 def _mask_tensors(masks: MaskSpec | None, rows: int) -> tuple[TensorSpec, ...]:

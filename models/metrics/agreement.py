@@ -3,7 +3,8 @@
 Classifiers are compared by their first class, or by F1 of the labels that reach the threshold, and detectors by the
 boxes that a client would get, matched greedily by overlap. Segmenters are compared by masks and by their boundaries,
 after Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, arXiv 2103.16562, whose band
-is 2 % of the image's diagonal wide.
+is 2 % of the image's diagonal wide. Embedders are compared by the cosine of their vectors, and by the pictures that
+each finds nearest to a picture of the set.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from saccade.models.contract.run_lengths import overlaps as mask_overlaps
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.models.metrics.kept_answers import masks_of
 from saccade.models.metrics.metrics import scores_by_label
+from saccade.models.metrics.retrieval import nearest_rows
 
-Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou"]
+Agreement = Literal["top1", "labels", "box_f1", "box_iou", "mask_iou", "pixels", "boundary_iou", "cosine", "neighbours"]
 MIN_BOX_IOU = 0.5
 BAND_SHARE = 0.02  # share of the image's diagonal
+NEIGHBOURS = 10  # pictures of a list that a search would show
 _IMAGES_AT_ONCE = 32  # images that are compared at once, which limits the memory
 
 Arrays = Sequence[NDArray[Any]]  # one array per output tensor of the task, rows are images
@@ -45,6 +48,8 @@ def answer_agreement(found: Arrays, expected: Arrays, task: TaskSpec, classes: i
             return boxes | {"mask_iou": _instance_agreement(found, expected, task.score_threshold)}
         case Task.SEGMENT:
             return _mask_agreement(found[0], expected[0], classes)
+        case Task.EMBED:
+            return _vector_agreement(found[0], expected[0])
 
 
 def _box_agreement(found: Arrays, expected: Arrays, score_threshold: float) -> dict[Agreement, float]:
@@ -137,6 +142,16 @@ def _mask_agreement(found: NDArray[Any], expected: NDArray[Any], classes: int) -
         "pixels": float((found == expected).mean()),
         "boundary_iou": float((counts[2][has_band] / counts[3][has_band]).mean()) if has_band.any() else 1.0,
     }
+
+
+def _vector_agreement(found: NDArray[Any], expected: NDArray[Any]) -> dict[Agreement, float]:
+    """Returns the mean cosine, and of several pictures the mean share of nearest ones that both sides name."""
+    cosine = float(np.clip(np.einsum("nd,nd->n", found, expected, dtype=np.float64), 0.0, 1.0).mean())
+    if len(found) <= NEIGHBOURS:  # all pictures would be neighbours on both sides
+        return {"cosine": cosine}
+    left, right = (nearest_rows(vectors, NEIGHBOURS) for vectors in (found, expected))
+    shared = (left[:, :, None] == right[:, None, :]).any(2).mean()
+    return {"cosine": cosine, "neighbours": float(shared)}
 
 
 def band_width(height: int, width: int) -> int:

@@ -1,7 +1,8 @@
 """Measures how far two versions agree on one image: one figure from 0 to 1, and what it consists of.
 
 The figure is the share of the answer that a client would call the same: 1 or 0 for the first class, F1 of labels or of
-boxes at the served threshold, mean IoU of masks. Objects with masks have the lower one of F1 and mask IoU.
+boxes at the served threshold, mean IoU of masks. Objects with masks have the lower one of F1 and mask IoU. Of vectors it
+is the cosine, or 0 where it is negative.
 """
 
 from __future__ import annotations
@@ -63,4 +64,6 @@ def first_classes(answer: Arrays, task: TaskSpec) -> list[int]:
             found, areas = np.unique(answer[0], return_counts=True)
             ids = found[np.argsort(-areas, kind="stable")]
             ids = ids[ids != task.background_id] if task.background_id is not None else ids
+        case Task.EMBED:
+            ids = np.zeros(0, np.int64)  # a vector names no class
     return list(dict.fromkeys(int(each) for each in ids))

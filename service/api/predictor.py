@@ -48,7 +48,7 @@ _RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 
-# One image's answer of its outputs, of which it must copy what it keeps. Raises NotFinite.
+# One image's answer of its outputs, of which it must copy what it keeps. Raises NotFinite or NoDirection.
 Render = Callable[[Sequence[NDArray[Any]], Geometry, Manifest, Parameters], Any]
 
 

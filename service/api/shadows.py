@@ -162,7 +162,7 @@ class Shadows:
             if error is not None:
                 raise error
             work = partial(compared, expected, found)
-            if candidate.manifest.task.task in (Task.CLASSIFY, Task.DETECT):
+            if candidate.manifest.task.task in (Task.CLASSIFY, Task.DETECT, Task.EMBED):
                 return work()
             return await self._threads.run(permit, work, cancellation)
 

@@ -11,16 +11,22 @@ from typing import Any
 import numpy as np
 import orjson
 
-from saccade.client import AnyPrediction, Classification, DetectedObject, Detections, Segment, Segmentation
+from saccade.client import AnyPrediction, Classification, DetectedObject, Detections, Embedding, Segment, Segmentation
 from saccade.models.contract.run_lengths import BoolArray, MaskWindow
 from saccade.service.cli.brush_runs import brush_runs
 from saccade.service.cli.predict_asking import Asked, problem_text
 
+_NO_OBJECTS = {  # formats of objects in pictures: what to take instead
+    Classification: "labels of whole pictures; take csv, json or labelstudio",
+    Embedding: "vectors; take csv or json",
+}
 _COLUMNS = ("image", "model", "version", "variant", "label", "class_id", "score", "x1", "y1", "x2", "y2", "area")
+# An embedder's pictures have one line each, with the numbers of the vector in one column, separated by spaces.
+_VECTOR_COLUMNS = (*_COLUMNS[:4], "dim", "vector")
 
 
 def printed(asked: Sequence[Asked], name: str) -> str:
-    """The text of one format: json, csv, coco or labelstudio. Raises ValueError for what COCO cannot hold."""
+    """The text of one format: json, csv, coco or labelstudio. Raises ValueError for what a format cannot hold."""
     match name:
         case "csv":
             return _csv(asked)
@@ -45,7 +51,8 @@ def json_entry(asked: Asked) -> dict[str, Any]:
 def _csv(asked: Sequence[Asked]) -> str:
     """A line per label, object or segment; one line for a picture without any, or that failed."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*_COLUMNS, "problem"), restval="", lineterminator="\n")
+    columns = _VECTOR_COLUMNS if any(isinstance(item.prediction, Embedding) for item in asked) else _COLUMNS
+    writer = csv.DictWriter(text, (*columns, "problem"), restval="", lineterminator="\n")
     writer.writeheader()
     for item in asked:
         if item.prediction is None:
@@ -62,6 +69,9 @@ def _rows(prediction: AnyPrediction) -> list[dict[str, Any]]:
     match prediction:
         case Classification():
             return [asdict(item) for item in prediction.classes]
+        case Embedding():
+            numbers = prediction.vector
+            return [{"dim": len(numbers), "vector": " ".join(str(number) for number in numbers)}]
         case Segmentation():
             return [{"label": item.label, "class_id": item.class_id, "area": item.area} for item in prediction.segments]
         case Detections():
@@ -82,8 +92,8 @@ def coco_document(asked: Sequence[Asked]) -> dict[str, Any]:
         prediction = item.prediction
         if prediction is None:
             continue
-        if isinstance(prediction, Classification):
-            raise ValueError("COCO has no place for labels of whole pictures; take csv, json or labelstudio")
+        if isinstance(prediction, Classification | Embedding):
+            raise ValueError(f"COCO has no place for {_NO_OBJECTS[type(prediction)]}")
         image_id = len(images) + 1
         images.append({"id": image_id, "file_name": item.image, "width": prediction.width, "height": prediction.height})
         found: Sequence[Segment | DetectedObject] = (
@@ -135,6 +145,8 @@ def _task(image: str, prediction: AnyPrediction) -> dict[str, Any]:
 
 
 def _results(prediction: AnyPrediction) -> list[dict[str, Any]]:
+    if isinstance(prediction, Embedding):
+        raise ValueError(f"Label Studio has no place for {_NO_OBJECTS[Embedding]}")
     if isinstance(prediction, Classification):
         best = prediction.classes[:1]
         return [

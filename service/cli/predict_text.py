@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_SHOWN = 4  # numbers of a vector
+
 
 def summary_of(prediction: Mapping[str, Any]) -> str:
     """The prediction in one line."""
@@ -20,4 +22,8 @@ def _found(prediction: Mapping[str, Any]) -> str:
             for item in prediction["detections"]
         ]
         return "; ".join(found) or "nothing found"
+    if "embedding" in prediction:
+        vector = prediction["embedding"]
+        first = " ".join(f"{number:.4f}" for number in list(vector.get("values") or ())[:_SHOWN])
+        return f"{vector['dim']} numbers, {vector['dtype']}" + (f": {first} ..." if first else "")
     return ", ".join(f"{item['label']} {item['area']} px" for item in prediction["segments"]) or "background only"

@@ -11,11 +11,13 @@ from saccade.service.client.drawing import drawn_classes, drawn_objects, drawn_s
 from saccade.service.client.errors import UnexpectedAnswer
 from saccade.service.client.masks import MaskSource
 from saccade.service.client.pictures import Picture, opened
+from saccade.service.client.vectors import vector_from
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from saccade.service.client.masks import BoolArray
+    from saccade.service.client.vectors import FloatArray
 
 Box: TypeAlias = tuple[float, float, float, float]  # x1 y1 x2 y2, source pixels
 
@@ -112,7 +114,18 @@ class Segmentation(Prediction):
         return drawn_segments(opened(image, (self.width, self.height)), self.segments)
 
 
-AnyPrediction: TypeAlias = Classification | Detections | Segmentation
+@dataclass(frozen=True, kw_only=True)
+class Embedding(Prediction):
+    """A vector of length 1: the product of two is their cosine."""
+
+    vector: FloatArray = field(compare=False)  # (dim,) float32 or float16, as the request asked
+
+    def draw(self, image: Picture) -> Image.Image:
+        """Raises ValueError, as nothing of a vector lies in the picture."""
+        raise ValueError("a vector has no place in the picture")
+
+
+AnyPrediction: TypeAlias = Classification | Detections | Segmentation | Embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +169,8 @@ def prediction_from(document: Mapping[str, Any], served: Served) -> AnyPredictio
             for item in document["segments"]
         )
         return Segmentation(segments=segments, **shared)
+    if "embedding" in document:
+        return Embedding(vector=vector_from(document["embedding"]), **shared)
     if "detections" not in document:
         raise UnexpectedAnswer(f"this client does not know answers with {', '.join(document)}; is it older?")
     objects = tuple(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import Task
-from saccade.service.errors import NotFinite
+from saccade.service.errors import NoDirection, NotFinite
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
+from saccade.service.vision.embedding import embedding_json, is_zero
 from saccade.service.vision.instances import instances_json
 from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.segmentation import segments_json
@@ -25,13 +26,11 @@ def prediction_of(
 ) -> dict[str, Any]:
     """The source size and the task's answer. `outputs` are one image's rows of `manifest.answer`, in order.
 
-    Polygons hold arrays, since a large mask's points as Python lists are millions of objects.
+    Polygons hold arrays, since a large mask's points as Python lists are millions of objects, and so do vectors.
 
-    Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer.
+    Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer, or NoDirection.
     """
-    error = not_finite(outputs, manifest)
-    if error is not None:
-        raise error
+    ensure_usable(outputs, manifest)
     labels, spec = manifest.labels, manifest.task
     answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
     match spec.task:
@@ -58,17 +57,30 @@ def prediction_of(
             assert spec.masks is not None  # TaskSpec: this task has them
             size = (manifest.preprocess.width, manifest.preprocess.height)
             answer |= instances_json(outputs, place, labels, spec.masks, size, parameters)
+        case Task.EMBED:
+            answer |= embedding_json(outputs[0], parameters.encoding, parameters.embedding_dtype)
     return answer
 
 
 def json_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters) -> bytes:
-    """`prediction_of` as JSON, written by the thread that rendered it. Raises NotFinite."""
+    """`prediction_of` as JSON, written by the thread that rendered it. Raises NotFinite or NoDirection."""
     answer = prediction_of(outputs, place, manifest, parameters)
     if parameters.mask_format == "polygon":  # megabytes; writing one object at a time lets the event loop in between
         for entry in (*answer.get("segments", ()), *answer.get("detections", ())):
             if "polygons" in entry:
                 entry["polygons"] = orjson.Fragment(orjson.dumps(entry["polygons"], option=orjson.OPT_SERIALIZE_NUMPY))
-    return orjson.dumps(answer)
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def ensure_usable(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> None:
+    """Raises NotFinite for an image's answer that holds what is no number, NoDirection for a vector of zeros."""
+    error = not_finite(outputs, manifest)
+    if error is not None:
+        raise error
+    if manifest.task.task is Task.EMBED and is_zero(outputs[0]):
+        raise NoDirection(
+            "the network sees nothing in this image: its vector is all zeros, which is no direction to search in"
+        )
 
 
 def not_finite(outputs: Sequence[NDArray[Any]], manifest: Manifest) -> NotFinite | None:

@@ -40,10 +40,21 @@ class Comparison:
 def compared(stable: Answer, candidate: Answer) -> Comparison:
     """Both versions have the same task, and their places belong to the same picture."""
     task, labels = stable.manifest.task, stable.manifest.labels
+    if task.task is Task.EMBED:
+        return _compared_vectors(stable.outputs[0], candidate.outputs[0])
     names = [*labels, *(label for label in candidate.manifest.labels if label not in labels)]
     first, second = _in_picture(stable, names, task), _in_picture(candidate, names, task)
     found = image_agreement(second, first, task, len(names))
     return Comparison(found.value, found.figures, _said(first, task, names), _said(second, task, names))
+
+
+def _compared_vectors(stable: NDArray[Any], candidate: NDArray[Any]) -> Comparison:
+    """The cosine, 0 where it is negative; vectors of different sizes belong to different spaces, and agree in nothing."""
+    said = [f"{len(vector)} numbers" for vector in (stable, candidate)]
+    if len(stable) != len(candidate):
+        return Comparison(0.0, {"cosine": 0.0}, *said)
+    cosine = min(1.0, max(0.0, float(np.dot(stable.astype(np.float64), candidate.astype(np.float64)))))
+    return Comparison(cosine, {"cosine": cosine}, *said)
 
 
 def _in_picture(answer: Answer, names: Sequence[str], task: TaskSpec) -> list[NDArray[Any]]:

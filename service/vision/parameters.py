@@ -11,6 +11,7 @@ import msgspec
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
+from saccade.service.vision.embedding import VectorEncoding, VectorType
 from saccade.service.vision.segmentation import MaskFormat
 
 _NAMES_BY_TASK = {
@@ -18,6 +19,7 @@ _NAMES_BY_TASK = {
     Task.DETECT: ("score_threshold", "max_detections"),
     Task.SEGMENT: ("mask_format",),
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
+    Task.EMBED: ("encoding", "embedding_dtype"),
 }
 _NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
 
@@ -29,6 +31,8 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score_threshold: float | None = None
     max_detections: int | None = None
     mask_format: MaskFormat | None = None
+    encoding: VectorEncoding | None = None
+    embedding_dtype: VectorType | None = None
     deadline_ms: float | None = None
     variant: str | None = None
     allow_cheaper: bool | None = None
@@ -49,6 +53,8 @@ class Parameters:
     names_deadline: bool  # whether the request gave a deadline
     variant: str | None
     allow_cheaper: bool
+    encoding: VectorEncoding = "json"
+    embedding_dtype: VectorType = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         names_deadline=given.deadline_ms is not None,
         variant=given.variant,
         allow_cheaper=given.allow_cheaper is not False,
+        encoding=given.encoding or "json",
+        embedding_dtype=given.embedding_dtype or "float32",
     )
 
 

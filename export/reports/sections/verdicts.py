@@ -48,7 +48,7 @@ def verdict_section(report: ExportReport) -> Section:
     else:
         header = ("variant", "gate", reference.name, "interval", "drop (upper end)", "MiB")
         blocks += [Text(eager), Table(header, tuple(_row(variant) for variant in report.variants))]
-        blocks += _operating_blocks(report)
+        blocks += [*_operating_blocks(report), *_retrieval_blocks(report)]
         if report.unmeasured_labels():
             blocks.append(Text(f"No test picture shows {report.unmeasured_labels()}: nothing is known of them.", "bad"))
     # Below the table: beside it nobody would see them on a phone.
@@ -101,6 +101,26 @@ def _operating_blocks(report: ExportReport) -> list[Block]:
         if (point := variant.qualify.operating_point) and (drop := variant.qualify.operating_drop)
     ]
     return [Text(text), Table(header, tuple(rows))]
+
+
+def _retrieval_blocks(report: ExportReport) -> list[Block]:
+    """What a search finds with each variant's vectors; nothing for other tasks, and without labels."""
+    measured = [(each.qualify.variant, each.qualify.retrieval) for each in report.variants]
+    reference = next((each.qualify.reference for each in report.variants if each.qualify.reference), None)
+    eager = None if reference is None else reference.retrieval
+    if eager is None or not report.thresholds.needs_labels:
+        return []
+    text = (
+        f"Each of {eager.queries} test pictures was searched for among all others: recall@k is the share that find a "
+        "picture of their label among the k nearest by cosine, mAP the mean average precision of the whole order."
+    )
+    header = ("variant", *(f"recall@{count}" for count in eager.recall), "mAP")
+    rows = tuple(
+        (name, *(f"{value:.4f}" for value in found.recall.values()), f"{found.mean_average_precision:.4f}")
+        for name, found in (("eager", eager), *measured)
+        if found is not None
+    )
+    return [Text(text), Table(header, rows)]
 
 
 def gate_section(report: ExportReport) -> Section:

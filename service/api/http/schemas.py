@@ -59,6 +59,10 @@ class PredictParameters(BaseModel):
     mask_format: Literal["rle", "png", "polygon", "none"] | None = Field(
         None, description="segment, segment-instances: how masks are written"
     )
+    encoding: Literal["json", "base64"] | None = Field(None, description="embed: how the vector is written")
+    embedding_dtype: Literal["float32", "float16"] | None = Field(
+        None, description="embed: type of the vector's numbers, little-endian in base64"
+    )
     deadline_ms: float | None = Field(None, ge=0, description="answer within this time or 504")
     variant: str | None = Field(None, description="pins the variant; any that is loaded")
     allow_cheaper: bool | None = Field(None, description="false: never a cheaper variant, however long the wait")
@@ -140,6 +144,19 @@ class Segmentation(ReadPicture):
     mask_png: str | None = Field(None, description="base64 of an 8-bit PNG of class ids")
 
 
+class Vector(BaseModel):
+    """A vector of length 1; `values` or `base64`, as `encoding` asks."""
+
+    dim: int
+    dtype: Literal["float32", "float16"]
+    values: list[float] | None = None
+    base64: str | None = Field(None, description="the numbers' bytes, little-endian")
+
+
+class Embedding(ReadPicture):
+    embedding: Vector
+
+
 class TimingsMs(BaseModel):
     decode: float
     queue: float
@@ -156,7 +173,7 @@ class PredictAnswer(BaseModel):
     variant: str
     request_id: str
     # Instances before Detection: generated clients take the first that fits.
-    predictions: list[Classification | Instances | Detection | Segmentation | FailedImage]
+    predictions: list[Classification | Instances | Detection | Segmentation | Embedding | FailedImage]
     timings_ms: TimingsMs
 
 
@@ -286,7 +303,7 @@ class ServingInfo(BaseModel):
 
 class ModelInfo(BaseModel):
     name: str
-    task: Literal["classify", "detect", "segment", "segment-instances"] | None
+    task: Literal["classify", "detect", "segment", "segment-instances", "embed"] | None
     labels: dict[str, str] = Field(description="traffic labels and the versions they name")
     class_labels: list[str]
     default_version: str | None

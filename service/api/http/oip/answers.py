@@ -15,7 +15,7 @@ from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, unmoved
 from saccade.service.api.http.oip.tensors import DATATYPES, InferRequest, WantedOutput
 from saccade.service.core import VersionKey
-from saccade.service.vision.answers import not_finite
+from saccade.service.vision.answers import ensure_usable
 from saccade.service.vision.parameters import Parameters
 
 Rows = dict[str, NDArray[Any]]  # one image's outputs by name
@@ -28,11 +28,9 @@ _WBITS = {b"gzip": 31, b"deflate": 15}
 def rows_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters) -> Rows:
     """Copies, since the slot is used again. Boxes are moved to the pixels of the picture that was sent.
 
-    Raises NotFinite, in binary as in JSON: whatever the protocol, no client takes such numbers for an answer.
+    Raises NotFinite or NoDirection, in binary as in JSON: no client takes such numbers for an answer.
     """
-    error = not_finite(outputs, manifest)
-    if error is not None:
-        raise error
+    ensure_usable(outputs, manifest)
     rows = {spec.name: np.array(array) for spec, array in zip(manifest.answer, outputs, strict=True)}
     if "boxes" in rows and place != unmoved(manifest.preprocess):
         rows["boxes"] = boxes_to_source(rows["boxes"], place)

@@ -116,6 +116,7 @@ def _examples() -> JsonObject:
         "detect": {"detections": [{**seven, "box": [1.0, 0.5, 4.5, 3.5]}]},
         "segment": {"segments": [{"label": "7", "class_id": 7, "area": 4, "rle": rle}]},
         "segment-instances": {"detections": [{**seven, "box": [1.0, 0.5, 4.5, 3.5], "area": 4, "rle": rle}]},
+        "embed": {"embedding": {"dim": 2, "dtype": "float32", "values": [0.6, -0.8]}},
     }
     return {task: {"value": _answer(prediction)} for task, prediction in predictions.items()}
 
