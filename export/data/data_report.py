@@ -10,7 +10,7 @@ from saccade.models.contract.specs import Frozen, Task
 
 
 class SplitFacts(Frozen):
-    """Facts of one split. Objects are boxes for a detector, images for a classifier or embedder and pixels for a segmenter."""
+    """Facts of one split. Objects are boxes of detectors, pixels of segmenters, images of the other tasks."""
 
     name: Split
     source: str  # describes where the pictures come from
@@ -71,9 +71,10 @@ def truth_complaints(task: Task, labels: Sequence[str], split: SplitFacts, backg
                 "other labels"
             ]
         case Task.EMBED if len(occurring) < 2 or max(split.images_with) < 2:
+            largest = pictures_word(max(split.images_with, default=0))
             return [
-                f"{where} has {len(occurring)} labels, the largest with {pictures_word(max(split.images_with, default=0))}: "
-                "a search for pictures of the same label needs two labels, and two pictures of one"
+                f"{where} has {len(occurring)} labels, one with {largest}: a search for pictures of one label needs "
+                "two labels, and two pictures of one"
             ]
         case Task.CLASSIFY if not occurring:
             return [f"{where} shows no label in any picture: check that its table belongs to its pictures"]

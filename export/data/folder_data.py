@@ -3,8 +3,8 @@
 Below `path` lies either one folder per split (`test`, `tuning` or `val`, `train`, `calibration`; not all are needed),
 or one set of pictures, which is divided by the digest of each file. A set has one of these layouts:
 
-- classify, embed: a folder per label (`data/class_folders.py`); classify with several labels per picture Roboflow's `_classes.csv`
-  (`data/label_tables.py`)
+- classify, embed: a folder per label (`data/class_folders.py`); classify with several labels per picture: Roboflow's
+  `_classes.csv` (`data/label_tables.py`)
 - detect: COCO's `annotations.json`, Roboflow's `_annotations.coco.json` (`data/coco_boxes.py`), or a `data.yaml` with
   YOLO's label files (`data/yolo_boxes.py`)
 - segment-instances: the same, with COCO's `segmentation` of each object, or a polygon in each of YOLO's lines

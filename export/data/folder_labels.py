@@ -14,7 +14,7 @@ _DIGITS = tuple("0123456789")
 
 
 def labels_of_folders(data: object, beside: Path) -> tuple[str, ...] | None:
-    """Sorted names of the folders of pictures; data: as a recipe gives it. None: it is no data that can be looked at."""
+    """Sorted names of the folders of pictures; data: as a recipe gives it. None: it cannot be looked at."""
     path = data.get("path") if isinstance(data, dict) else data
     if isinstance(data, dict) and data.get("dataset") == "digit_scenes":
         return _DIGITS

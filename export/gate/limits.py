@@ -25,8 +25,8 @@ MIN_AGREEMENT: Mapping[Agreement, float] = {
     "mask_iou": 0.85,
     "pixels": 0.97,
     "boundary_iou": 0.60,
-    "cosine": 0.95,
-    "neighbours": 0.70,
+    "cosine": 0.98,
+    "neighbours": 0.80,
 }
 # Share of multiply-adds that a file must do in the precision of its name; small layers may use another.
 MIN_PRECISION_SHARE: Mapping[Precision, float] = {"fp32": 0.99, "fp16": 0.95, "bf16": 0.95, "int8": 0.80, "fp8": 0.80}

@@ -1,4 +1,4 @@
-"""Draws what a search finds: a query on the left, and behind it the pictures that are nearest by one answer's vectors."""
+"""Draws what a search finds: a query, and behind it the pictures that are nearest by one answer's vectors."""
 
 from __future__ import annotations
 

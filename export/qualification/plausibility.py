@@ -129,8 +129,8 @@ def _vector_faults(vectors: NDArray[Any]) -> Iterator[str]:
     zero = np.flatnonzero(~vectors.any(1))
     if zero.size:
         yield (
-            f"vectors of {zero.size} of {len(vectors)} pictures are zeros (the first is number {zero[0]}), which have no "
-            "direction: a server refuses such pictures. Look at that picture, and at `normalisation` in the recipe"
+            f"vectors of {zero.size} of {len(vectors)} pictures are zeros (the first is number {zero[0]}), which have "
+            "no direction: a server refuses such pictures. Look at that picture, and at `normalisation` in the recipe"
         )
     elif len(vectors) > 1 and np.ptp(vectors, axis=0).max() < _SAME:
         yield _constant("vector")

@@ -15,7 +15,7 @@ class WithFeatures(nn.Module):
     def __init__(self, network: nn.Module, classes: int) -> None:
         super().__init__()
         self.network = network
-        self.layer_name = classifier_layer(network, classes, "extra_outputs: features")
+        self.layer_name = classifier_layer(network, classes, "extra_outputs: leave `features` out")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         seen: list[Tensor] = []
@@ -31,8 +31,8 @@ class WithFeatures(nn.Module):
         return logits, seen[0].flatten(1)
 
 
-def classifier_layer(network: nn.Module, classes: int, wanted: str) -> str:
-    """The last linear layer with one output per class. Raises SourceError when there is none, naming what is wanted."""
+def classifier_layer(network: nn.Module, classes: int, remedy: str) -> str:
+    """The last linear layer with one output per class. Raises SourceError with the remedy when there is none."""
     found: list[str] = [
         name
         for name, module in network.named_modules()
@@ -40,7 +40,7 @@ def classifier_layer(network: nn.Module, classes: int, wanted: str) -> str:
     ]
     if not found:
         raise SourceError(
-            f"{wanted} are what the last linear layer reads, and {type(network).__name__} has none with {classes} outputs; "
-            "take another network, or leave them out"
+            f"features are what the last linear layer reads, and {type(network).__name__} has none with {classes} "
+            f"outputs; {remedy}"
         )
     return found[-1]

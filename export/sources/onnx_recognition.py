@@ -31,6 +31,7 @@ from saccade.export.sources.onnx_ultralytics import (
     ensure_servable,
 )
 from saccade.export.sources.onnx_unserved import Unrecognised, ensure_no_other_kind, shows_classes
+from saccade.export.sources.onnx_vectors import embedder, only_output
 from saccade.export.sources.onnx_words import FileWords, Layout, OutputWords
 from saccade.models.contract.specs import Normalisation, PreprocessSpec, Task, TaskSpec
 
@@ -125,7 +126,7 @@ def recognised(
         case Task.DETECT | Task.INSTANCES:
             spec, classes, words = _detector(signs, outputs, given.outputs, settled, known, hint, notes)
         case Task.EMBED:
-            spec, classes, words = _embedder(signs, outputs, given.outputs)
+            spec, classes, words = embedder(signs, outputs, given.outputs)
     if facts is None and labels is None and hint is None and words.layout in _ROWS:
         why = "every number behind a box is taken for a class: none shows that it is an angle or a place, or background"
         notes.add("classes", classes, "assumed", f"{why}; write `labels`")
@@ -219,7 +220,7 @@ def _classifier(
     signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords, labels: int | None, notes: _Notes
 ) -> tuple[TaskSpec, int | None, OutputWords]:
     fitting = [each for each in outputs if len(each.shape) == 1 and each.shape[0] == labels]
-    output = fitting[0] if len(fitting) == 1 else _only(signs, outputs, "classify")
+    output = fitting[0] if len(fitting) == 1 else only_output(signs, outputs, "classify")
     columns = output.shape[0] if len(output.shape) == 1 or output.shape[1:] == (1, 1) else None
     if columns is None:
         raise SourceError(f"{signs.file}: task classify needs one output (n, classes), found {output}")
@@ -238,26 +239,6 @@ def _classifier(
     notes.add("task.multi_label", True, "said", "by outputs.threshold of the recipe")
     spec = TaskSpec(task=Task.CLASSIFY, top_k=classes, multi_label=True, score_threshold=given.threshold)
     return spec, classes, words
-
-
-def _embedder(
-    signs: FileSigns, outputs: tuple[OutputSign, ...], given: OutputWords
-) -> tuple[TaskSpec, int | None, OutputWords]:
-    output = _only(signs, outputs, "embed")
-    words = given.model_copy(update={"names": (output.tensor.name,)})
-    return TaskSpec(task=Task.EMBED, dim=vector_dim(signs, outputs)), None, words
-
-
-def vector_dim(signs: FileSigns, outputs: tuple[OutputSign, ...]) -> int:
-    """How many numbers the one output that is read has for a picture. Raises SourceError where these are no vectors."""
-    output = _only(signs, outputs, "embed")
-    ensure_outputs_fit(signs, outputs, Task.EMBED, None)
-    columns = output.shape[0]
-    if columns is None:
-        raise SourceError(
-            f"{signs.file}: {output} has as many numbers as the picture's size makes of it, and no vector"
-        )
-    return columns
 
 
 def _segmenter(
@@ -332,15 +313,6 @@ def _detector(
     masks = mask_spec(signs.file, outputs, prototypes)
     words = found.words.model_copy(update={"names": tuple(each.tensor.name for each in (*rows, prototypes) if each)})
     return TaskSpec(task=task, max_detections=most, masks=masks), found.classes, words
-
-
-def _only(signs: FileSigns, outputs: tuple[OutputSign, ...], task: str) -> OutputSign:
-    if len(outputs) != 1:
-        raise SourceError(
-            f"{signs.file} has {len(outputs)} outputs and task {task} reads one; write outputs.names with one of: "
-            f"{_listed(signs)}"
-        )
-    return outputs[0]
 
 
 def _labels(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from saccade.export.sources.onnx_recognition import chosen_outputs, recognised, vector_dim
+from saccade.export.sources.onnx_recognition import chosen_outputs, recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_unserved import Unrecognised
+from saccade.export.sources.onnx_vectors import vector_dim
 from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
 

@@ -1,7 +1,7 @@
 """Loads networks saved by torch.export.save; the program's signature decides size, task and class count.
 
-The program takes one float32 tensor (n, 3, height, width) of normalised images, and returns logits (n, classes), vectors
-(n, dim) where the recipe says so, dense logits (n, classes, h, w), or boxes with scores.
+The program takes one float32 tensor (n, 3, height, width) of normalised images, and returns logits (n, classes),
+vectors (n, dim) where the recipe says so, dense logits (n, classes, h, w), or boxes with scores.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
-    """A network without a classifier is an embedder. Raises SourceError for an unknown name, or input that is not RGB."""
+    """Networks without classifier are embedders. Raises SourceError for an unknown name, or input that is not RGB."""
     assert isinstance(source, TimmSource)
     config = _weights_config(weights)
     card = _card(source, config)

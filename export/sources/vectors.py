@@ -16,7 +16,7 @@ def without_classifier(network: nn.Module, classes: int) -> str:
 
     Side effect: changes `network`. Raises SourceError when it has no such layer.
     """
-    name = classifier_layer(network, classes, "task: embed: vectors")
+    name = classifier_layer(network, classes, "task: embed needs another network, or a module")
     network.set_submodule(name, nn.Identity())
     return name
 

@@ -1,8 +1,8 @@
 """Measures how far two versions agree on one image: one figure from 0 to 1, and what it consists of.
 
 The figure is the share of the answer that a client would call the same: 1 or 0 for the first class, F1 of labels or of
-boxes at the served threshold, mean IoU of masks. Objects with masks have the lower one of F1 and mask IoU. Of vectors it
-is the cosine, or 0 where it is negative.
+boxes at the served threshold, mean IoU of masks. Objects with masks have the lower one of F1 and mask IoU. Vectors
+have their cosine, or 0 where it is negative.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def compared(stable: Answer, candidate: Answer) -> Comparison:
 
 
 def _compared_vectors(stable: NDArray[Any], candidate: NDArray[Any]) -> Comparison:
-    """The cosine, 0 where it is negative; vectors of different sizes belong to different spaces, and agree in nothing."""
+    """The cosine, 0 where it is negative; vectors of different sizes are of different spaces, and agree in nothing."""
     said = [f"{len(vector)} numbers" for vector in (stable, candidate)]
     if len(stable) != len(candidate):
         return Comparison(0.0, {"cosine": 0.0}, *said)

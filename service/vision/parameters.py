@@ -117,8 +117,9 @@ def _ensure_applicable(given: GivenParameters, spec: TaskSpec) -> None:
     allowed = (*names, *_NAMES_OF_ALL)
     for name in GivenParameters.__struct_fields__:
         if getattr(given, name) is not None and name not in allowed:
+            article = "an" if spec.task is Task.EMBED else "a"
             raise BadParameter(
-                f"{name!r} does not apply to a {spec.task} model; its parameters are: {', '.join(allowed)}"
+                f"{name!r} does not apply to {article} {spec.task} model; its parameters are: {', '.join(allowed)}"
             )
 
 

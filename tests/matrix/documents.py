@@ -55,6 +55,7 @@ _TASKS: dict[Task, Document] = {
     Task.DETECT: {"task": "detect", "max_detections": 100},
     Task.SEGMENT: {"task": "segment", "background_id": 0},
     Task.INSTANCES: {"task": "segment-instances"},  # the number of rows goes with the source's masks
+    Task.EMBED: {"task": "embed"},
 }
 
 

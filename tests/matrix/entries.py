@@ -34,8 +34,8 @@ class Entry:
     def id(self) -> str:
         """`timm-resnet50`; also the model's name in the repository."""
         name = f"{self.source}-{self.saved_from}" if self.saved_from else self.source
-        if self.task is Task.INSTANCES:  # the same network may also be a row of another task
-            name = f"{name}-instances"
+        # The same network may also be a row of another task.
+        name += {Task.INSTANCES: "-instances", Task.EMBED: "-embed"}.get(self.task, "")
         slug = _OUR_MODULES.sub("ours-", name.lower()).replace("/", "-").replace(":", "-")
         return slug.replace("_", "-")
 
@@ -175,6 +175,22 @@ _INSTANCES: tuple[Entry, ...] = (
     _transformers(_DENSE_HEADS, "mask2former", task=Task.INSTANCES, preprocess=_square(256), time_limit_s=1800.0),
 )
 
+# CLIP and its like in the sizes of small networks; their text side takes no part.
+_SMALL_SIDE: Sections = {"hidden_size": 192, "intermediate_size": 384, "num_attention_heads": 3, "num_hidden_layers": 4}
+_SMALL_SIDES: Sections = {
+    "text_config": {**_SMALL_SIDE, "vocab_size": 1000},
+    "vision_config": {**_SMALL_SIDE, "image_size": 224, "patch_size": 16},
+}
+_EMBEDDERS: tuple[Entry, ...] = (
+    *_timm("Embedders", "vit_tiny_patch16_224", "resnet18", "mobilenetv3_small_050", task=Task.EMBED),
+    *_torchvision("Embedders", "resnet18", task=Task.EMBED, is_representative=True),
+    *_torchvision("Embedders", "mobilenet_v3_small", "swin_t", task=Task.EMBED),
+    _transformers("Embedders", "clip", task=Task.EMBED, arguments={**_SMALL_SIDES, "projection_dim": 128}),
+    _transformers("Embedders", "siglip", task=Task.EMBED, arguments=_SMALL_SIDES),
+    _transformers("Embedders", "dinov2", task=Task.EMBED, arguments={"hidden_size": 192, "num_attention_heads": 3}),
+    _transformers("Embedders", "resnet", task=Task.EMBED, preprocess=_square(224)),
+)
+
 _OURS: tuple[Entry, ...] = (
     _ours("ResNet-style classifier", "saccade.models.networks.resnet:digits_classifier", preprocess=_square(64)),
     _ours(
@@ -270,7 +286,10 @@ DRAWN: tuple[Entry, ...] = (
     ),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_OURS, *_FILES, *_TRAINED, *DRAWN)
+ENTRIES: tuple[Entry, ...] = (
+    *(*_CLASSIFIERS, *_DETECTORS, *_SEGMENTERS, *_INSTANCES, *_EMBEDDERS),
+    *(*_OURS, *_FILES, *_TRAINED, *DRAWN),
+)
 
 
 def entry_of(entry_id: str) -> Entry:

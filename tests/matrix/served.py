@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnxruntime
+import orjson
 
 from saccade.export.cli.demo import DemoFailed, Sample, read_samples, running_server
 from saccade.models.contract.manifest import Manifest, Variant
@@ -71,7 +72,9 @@ def expected_answer(repository: Path, manifest: Manifest, jpeg: bytes) -> dict[s
     pixels = np.empty((1, spec.height, spec.width, 3), np.uint8)
     place = preprocess_into(decode_image(jpeg, ImageLimits()), spec, pixels[0])
     outputs = session.run([output.name for output in manifest.answer], {manifest.input.name: pixels})
-    return prediction_of([array[0] for array in outputs], place, manifest, _parameters(manifest))
+    answer = prediction_of([array[0] for array in outputs], place, manifest, _parameters(manifest))
+    document: dict[str, Any] = orjson.loads(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+    return document
 
 
 class Comparison:
@@ -121,6 +124,7 @@ def _asked(url: str, manifest: Manifest, sample: Sample) -> dict[str, Any]:
         Task.DETECT: ("score_threshold",),
         Task.INSTANCES: ("score_threshold", "mask_format"),
         Task.SEGMENT: ("mask_format",),
+        Task.EMBED: ("encoding",),
     }
     response = httpx.post(
         f"{url}/v1/models/{manifest.model}/predict",

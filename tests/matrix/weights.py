@@ -197,7 +197,7 @@ def _sized(name: str, size: tuple[int, int]) -> dict[str, Any]:
 def _torchvision(name: str, task: Task, arguments: dict[str, Any], classes: int, size: tuple[int, int]) -> Built:
     from torchvision import models
 
-    if task is Task.CLASSIFY:
+    if task in (Task.CLASSIFY, Task.EMBED):
         network = models.get_model(name, weights=None, **arguments)
         return Built(network, network, classes)
     network = models.get_model(name, weights=None, weights_backbone=None, **arguments)
@@ -222,7 +222,8 @@ def _transformers_directory(entry: Entry, size: tuple[int, int], directory: Path
     # PVT's configuration counts 1000 classes whatever its labels are, unless it is told.
     config = transformers.AutoConfig.for_model(name, **named, num_labels=len(labels), **entry.arguments)
     network = getattr(transformers, transformers_class(name, entry.task))._from_config(config)
-    enlivened(Built(network, lambda images: network(pixel_values=images), len(labels)), size)
+    images_of = getattr(network, "get_image_features", network)
+    enlivened(Built(network, lambda images: images_of(pixel_values=images), len(labels)), size)
     network.save_pretrained(directory)
     if name == "timm_wrapper":  # timm's card of the architecture has its rule
         return directory
@@ -245,6 +246,10 @@ def transformers_class(name: str, task: Task) -> str:
         Task.DETECT: modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
         Task.SEGMENT: segmenters,
         Task.INSTANCES: segmenters,
+        Task.EMBED: {
+            **modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES,
+            **modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        },
     }
     classes = names[task][name]
     return str(classes if isinstance(classes, str) else classes[0])

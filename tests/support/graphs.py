@@ -62,6 +62,23 @@ def classifier_graph() -> bytes:
     return _model(nodes, outputs, constants)
 
 
+def embedder_graph() -> bytes:
+    """The mean colour of each image as a vector of length 1; of a black one, zeros."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "rows_columns"], ["mean"], keepdims=0),
+        helper.make_node("ReduceL2", ["mean", "one"], ["length"], keepdims=1),
+        helper.make_node("Max", ["length", "least"], ["divisor"]),
+        helper.make_node("Div", ["mean", "divisor"], ["embedding"]),
+    ]
+    constants = {
+        "rows_columns": np.array([1, 2], np.int64),
+        "one": np.array([1], np.int64),
+        "least": np.array(1e-6, np.float32),
+    }
+    return _model(nodes, [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3])], constants)
+
+
 BOX = (8.0, 12.0, 24.0, 20.0)  # what the detector finds first, model pixels
 
 

@@ -36,8 +36,15 @@ _SPECS = {
         max_detections=8,
         masks=MaskSpec(form="prototypes", channels=2, width=SIDE // 4, height=SIDE // 4),
     ),
+    Task.EMBED: TaskSpec(task=Task.EMBED, dim=3),
 }
-_METRICS = {Task.CLASSIFY: "top1", Task.DETECT: "map", Task.SEGMENT: "miou", Task.INSTANCES: "mask_map"}
+_METRICS = {
+    Task.CLASSIFY: "top1",
+    Task.DETECT: "map",
+    Task.SEGMENT: "miou",
+    Task.INSTANCES: "mask_map",
+    Task.EMBED: "recall_at_1",
+}
 
 
 def manifest_for(

@@ -75,6 +75,8 @@ def _test_images(judged: Judged, limit: int) -> GateCheck:
     metric, reference = judged.report.metric, judged.report.reference
     different = reference.different_images if reference is not None else None
     images = metric.images if different is None else min(metric.images, different)
+    if metric.name == "recall_at_1" and not judged.thresholds.needs_labels and different is not None:
+        images = different  # its pictures without another of their label are no queries, and are compared all the same
     copies = f" ({metric.images - images} of {metric.images} are copies)" if images < metric.images else ""
     interval = f": the interval of {metric.name} reaches from {metric.ci_low:.4f} to {metric.ci_high:.4f}"
     told = interval if judged.thresholds.needs_labels else " whose answers are compared"

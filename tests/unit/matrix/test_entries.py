@@ -76,6 +76,8 @@ def test_recipe_of_an_entry_is_valid(entry: Entry) -> None:
     document["preprocess"] = _SIZE
     if entry.task is Task.INSTANCES:  # otherwise the source says it
         document["task"] |= {"max_detections": 100, "masks": {"form": "boxes", "height": 28, "width": 28}}
+    if entry.task is Task.EMBED:
+        document["task"] |= {"dim": 192}
     recipe = Recipe.model_validate(document)
     assert recipe.model == entry.id
     assert recipe.labels == labels_of(entry)
