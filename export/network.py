@@ -79,6 +79,7 @@ class SourceFacts:
     quantized: str = ""  # what shows that the weights are int8 already, so that no float network exists; empty: float
     # Its graph ends in class numbers, which may count from 1: then the label of 0 stands for no class.
     has_class_ids: bool = False
+    is_embedder: bool = False  # it has vectors and no classes
     # How many numbers its vectors have for pictures of (width, height), where a recipe says task: embed; it may build
     # the network, and raises SourceError. None: the recipe must say `dim`.
     embedding_dim: Callable[[int, int], int] | None = field(default=None, compare=False)

@@ -20,7 +20,7 @@ from saccade.export.data.label_names import ensure_labels_differ, ensure_no_back
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
-from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed
+from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_task
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
@@ -295,7 +295,8 @@ def load_recipe(path: Path) -> LoadedRecipe:
     weights = document.get("weights")
     try:
         source: SourceSpec = _SOURCE.validate_python(document.get("source"))
-        facts = source_facts(source, (path.parent / weights).resolve() if isinstance(weights, str) else None)
+        file = (path.parent / weights).resolve() if isinstance(weights, str) else None
+        facts = source_facts(source, file, said_task(document))
         recipe = Recipe.model_validate(completed(document, source, facts, path.parent))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()
@@ -308,8 +309,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
         raise RecipeError(f"{path}: " + "; ".join(lines)) from error
     if "labels" in document:
         _ensure_labels_fit(path, recipe, facts)
-    others = [variant for variant in recipe.variants if variant not in READY]
-    if facts.quantized and others:
+    if facts.quantized and (others := [variant for variant in recipe.variants if variant not in READY]):
         raise RecipeError(
             f"{path}: {weights} is quantized to int8 already ({facts.quantized}), and {', '.join(others)} needs a "
             "float network: leave `variants` out, or name the float file in `weights`"

@@ -52,7 +52,8 @@ def completed(
     """
     whole = dict(document)
     whole.setdefault("model", _model_name(source, document.get("weights")))
-    is_embedder = _is_embedder(document, facts)
+    said = said_task(document)
+    is_embedder = said == Task.EMBED or (said is None and facts.is_embedder)
     if facts.labels is not None and not is_embedder:
         whole.setdefault("labels", facts.labels)
     if facts.quantized:
@@ -77,16 +78,19 @@ def completed(
     return whole
 
 
-def _is_embedder(document: dict[str, Any], facts: SourceFacts) -> bool:
+def said_task(document: dict[str, Any]) -> str | None:
+    """The task that a recipe names itself, which nobody has checked yet."""
     given = document.get("task")
-    if isinstance(given, dict) and "task" in given:
-        return bool(given["task"] == Task.EMBED)
-    return facts.task is not None and facts.task.task is Task.EMBED
+    named = given.get("task") if isinstance(given, dict) else None
+    return named if isinstance(named, str) else None
 
 
 def _fit_vectors(whole: dict[str, Any], facts: SourceFacts) -> None:
     """Asks the source how many numbers a vector has, unless the recipe says it or the size of pictures is not known."""
-    task, preprocess = whole["task"], whole.get("preprocess")
+    task, preprocess = whole.get("task", {}), whole.get("preprocess")
+    if not isinstance(task, dict):
+        return
+    whole["task"] = task = {"task": Task.EMBED.value, **task}
     if task.get("dim") or facts.embedding_dim is None or not isinstance(preprocess, dict):
         return
     width, height = preprocess.get("width"), preprocess.get("height")

@@ -14,6 +14,7 @@ from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.sources.weights import weights_digest
+from saccade.models.contract.specs import Task
 
 
 class NetworkSource(Protocol):
@@ -54,7 +55,12 @@ def source_of(spec: SourceSpec) -> NetworkSource:
     return module
 
 
-def source_facts(spec: SourceSpec, weights: Path | None) -> SourceFacts:
+def source_facts(spec: SourceSpec, weights: Path | None, task: str | None = None) -> SourceFacts:
+    """task: what the recipe says. Vectors have the shape of scores, of which a file must tell more to be understood."""
+    if task == Task.EMBED and spec.kind == "onnx":
+        from saccade.export.sources import onnx_source
+
+        return onnx_source.vector_facts(spec, weights)
     return source_of(spec).facts(spec, weights)
 
 

@@ -95,7 +95,7 @@ def recognised(
     if signs.quantized is not None:
         why = f"by the file: its weights are quantized already ({signs.quantized.sign}), and it is served as it is"
         notes.add("variants", "int8-cpu", "said", why)
-    outputs = chosen_outputs(signs, given.outputs)
+    outputs = _chosen(signs, given.outputs)
     if (
         signs.ultralytics is not None
         and signs.ultralytics.is_yolov5
@@ -138,7 +138,7 @@ def recognised(
     )  # fmt: skip
 
 
-def chosen_outputs(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
+def _chosen(signs: FileSigns, given: OutputWords) -> tuple[OutputSign, ...]:
     """The outputs that the recipe names, or all. Raises SourceError for a name that does not exist, and for NaN."""
     by_name = {output.tensor.name: output for output in signs.outputs}
     absent = [name for name in given.names or () if name not in by_name]

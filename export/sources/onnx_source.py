@@ -11,31 +11,21 @@ from pathlib import Path
 
 from saccade.export.errors import SourceError
 from saccade.export.network import LibraryTransform, Network, NetworkRequest, SourceFacts
-from saccade.export.sources.onnx_recognition import chosen_outputs, recognised
+from saccade.export.sources.onnx_recognition import recognised
 from saccade.export.sources.onnx_signs import FileSigns, signs_of
 from saccade.export.sources.onnx_unserved import Unrecognised
-from saccade.export.sources.onnx_vectors import vector_dim
 from saccade.export.sources.onnx_words import FileWords
 from saccade.export.sources.specs import SourceSpec
+from saccade.models.contract.specs import Task
 
 
 def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
     """Raises SourceError when the file is missing, damaged, contradicts itself, or takes something else than images."""
-    words = _words(source)
-    signs = signs_of(_file(weights), words)
-
-    def embedding_dim(width: int, height: int) -> int:
-        return vector_dim(signs, chosen_outputs(signs, words.outputs))
-
+    signs = signs_of(_file(weights), _words(source))
     try:
-        found = recognised(signs, words)
+        found = recognised(signs, _words(source))
     except Unrecognised as error:  # the recipe may say the task, and which outputs are meant
-        return SourceFacts(
-            preprocess=error.preprocess,
-            normalisation=error.normalisation,
-            quantized=_quantized(signs),
-            embedding_dim=embedding_dim,
-        )
+        return SourceFacts(preprocess=error.preprocess, normalisation=error.normalisation, quantized=_quantized(signs))
     is_guess = any(each.word == "outputs.objectness" and each.origin == "assumed" for each in found.findings)
     labels = None if is_guess else found.labels  # their number would be the guess
     return SourceFacts(
@@ -45,7 +35,21 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
         normalisation=found.normalisation,
         quantized=_quantized(signs),
         has_class_ids=found.labels is None and found.words.outputs.layout in ("end2end", "boxes"),
-        embedding_dim=embedding_dim,
+    )
+
+
+def vector_facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
+    """Facts of a file whose recipe says task: embed: what its numbers would mean to others is not asked.
+
+    Raises SourceError as `facts` does, and where no output, or more than one, holds vectors.
+    """
+    signs = signs_of(_file(weights), _words(source))
+    found = recognised(signs, _words(source), Task.EMBED)
+    return SourceFacts(
+        task=found.task,
+        preprocess=found.preprocess,
+        normalisation=found.normalisation,
+        quantized=_quantized(signs),
     )
 
 

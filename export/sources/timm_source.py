@@ -55,15 +55,12 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
 
     has_classes = classes > 0
     return SourceFacts(
-        task=(
-            TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes))
-            if has_classes
-            else TaskSpec(task=Task.EMBED, dim=embedding_dim(width, height))
-        ),
+        task=TaskSpec(task=Task.CLASSIFY, top_k=min(_TOP_K, classes)) if has_classes else None,
         labels=_labels(config, card, classes) if has_classes else None,
         preprocess=_preprocess(card, width, height),
         normalisation=Normalisation(mean=_triple(card.mean), std=_triple(card.std)),
         crop_share=card.crop_pct,
+        is_embedder=not has_classes,
         embedding_dim=embedding_dim,
     )
 

@@ -6,7 +6,6 @@ the forms of `network.py` are in `transformers_adapters.py`, resize rules in `tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -54,10 +53,11 @@ def facts(source: SourceSpec, weights: Path | None) -> SourceFacts:
 
     is_embedder = checkpoint.task is Task.EMBED
     return SourceFacts(
-        task=_task_spec(checkpoint, labels, preprocess, embedding_dim),
+        task=_task_spec(checkpoint, labels, preprocess),
         labels=None if is_embedder else labels,
         preprocess=preprocess,
         normalisation=None if processor is None else normalisation_of(processor),
+        is_embedder=is_embedder,
         embedding_dim=embedding_dim,
     )
 
@@ -108,13 +108,8 @@ def library_transform(request: NetworkRequest) -> LibraryTransform | None:
     return transform_of(processor)
 
 
-def _task_spec(
-    checkpoint: Checkpoint,
-    labels: tuple[str, ...],
-    preprocess: PreprocessSpec | None,
-    embedding_dim: Callable[[int, int], int],
-) -> TaskSpec | None:
-    """None where the size of masks or vectors is not known: the recipe then says it."""
+def _task_spec(checkpoint: Checkpoint, labels: tuple[str, ...], preprocess: PreprocessSpec | None) -> TaskSpec | None:
+    """None where the size of masks is not known, which the recipe then says, and for embedders."""
     match checkpoint.task:
         case Task.CLASSIFY:
             if getattr(checkpoint.config, "problem_type", None) == "multi_label_classification":
@@ -133,9 +128,7 @@ def _task_spec(
             masks = MaskSpec(form="queries", channels=queries, height=height, width=width)
             return TaskSpec(task=Task.INSTANCES, max_detections=queries, masks=masks)
         case Task.EMBED:
-            if preprocess is None:
-                return None
-            return TaskSpec(task=Task.EMBED, dim=embedding_dim(preprocess.width, preprocess.height))
+            return None  # the size of pictures decides how long vectors are
 
 
 def _pixels(source: TransformersSource, checkpoint: Checkpoint, processor: Any) -> PreprocessSpec | None:

@@ -36,7 +36,14 @@ def vector_size(build: Callable[[], nn.Module], width: int, height: int) -> int:
         with torch.device("meta"):
             found = _shape(build(), torch.zeros(1, 3, height, width))
     except (RuntimeError, NotImplementedError, ValueError, TypeError):
-        found = _shape(build(), torch.zeros(1, 3, height, width))
+        network = build()
+        try:
+            found = _shape(network, torch.zeros(1, 3, height, width))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise SourceError(
+                f"the network does not take pictures of {width}x{height}: {str(error).partition(chr(10))[0]}; write a "
+                "`preprocess` of the size that it was made for"
+            ) from error
     if len(found) < 2 or any(side != 1 for side in found[2:]):
         raise SourceError(f"task: embed needs one vector per picture, and this network returns {found}; pool it")
     return found[1]
