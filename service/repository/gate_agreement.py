@@ -43,7 +43,7 @@ def gate_faults(variant: Variant, qualify: Mapping[str, Any], thresholds: Mappin
     for name, limit in _limits(variant, thresholds).items():
         if name in checks and checks[name].limit != limit:
             yield f"check {name} has the limit {checks[name].limit}, the thresholds say {limit}"
-    for name, value in _values(qualify).items():
+    for name, value in _values(qualify, thresholds.get("mode", "metric")).items():
         stated = checks[name].value if name in checks else value
         if not isinstance(stated, float | int) or abs(stated - value) > _TOLERANCE:
             yield f"check {name} says {stated}, the figures give {value:g}"
@@ -104,7 +104,7 @@ def _limits(variant: Variant, thresholds: Mapping[str, Any]) -> dict[str, float 
     }
 
 
-def _values(qualify: Mapping[str, Any]) -> dict[str, float]:
+def _values(qualify: Mapping[str, Any], mode: str) -> dict[str, float]:
     """Values by check that follow from the metric's interval: its lower end, and how far that is above the best guess.
 
     A settled version keeps these of its file; what its device measured has checks of its own.
@@ -112,7 +112,10 @@ def _values(qualify: Mapping[str, Any]) -> dict[str, float]:
     lowest, reference = qualify["metric"]["ci_low"], qualify.get("reference")
     values = {"metric_floor": lowest, "test_images": qualify["metric"]["images"]}
     if reference is not None:
-        values["test_images"] = min(values["test_images"], reference.get("different_images") or values["test_images"])
+        different = reference.get("different_images") or values["test_images"]
+        # Of an embedder, the metric counts pictures that a search can find, and parity compares all of them.
+        is_whole = mode == "parity" and qualify["metric"]["name"] == "recall_at_1"
+        values["test_images"] = different if is_whole else min(values["test_images"], different)
         chance = reference["chance"]
         skill = (min(lowest, reference["metric"]["ci_low"]) - chance) / (1.0 - chance) if chance < 1.0 else 0.0
         values["better_than_guessing"] = skill

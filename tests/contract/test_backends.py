@@ -18,7 +18,7 @@ from saccade.service.backends.fake_backend import POISON
 from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from saccade.service.backends.registry import load_backend
 from saccade.service.errors import BackendError, RepositoryError
-from tests.support.graphs import classifier_graph, detector_graph, instances_graph, segmenter_graph
+from tests.support.graphs import classifier_graph, detector_graph, embedder_graph, instances_graph, segmenter_graph
 from tests.support.simulated_cuda import SimulatedCuda
 from tests.support.simulated_onnxruntime import ON_CPU
 from tests.support.simulated_plans import open_simulated
@@ -29,6 +29,7 @@ GRAPHS = {
     Task.DETECT: detector_graph,
     Task.SEGMENT: segmenter_graph,
     Task.INSTANCES: instances_graph,
+    Task.EMBED: embedder_graph,
 }
 PROVIDERS = {
     "onnxruntime": "CPUExecutionProvider",

@@ -89,6 +89,7 @@ def recipe_of(
         Task.CLASSIFY: {"top_k": 1},
         Task.DETECT: {"max_detections": 10},
         Task.SEGMENT: {},
+        Task.EMBED: {"dim": 4},
         Task.INSTANCES: {
             "max_detections": 10,
             "masks": {"form": "prototypes", "channels": 4, "width": 8, "height": 8},

@@ -143,6 +143,7 @@ def test_samples_claim_no_truth(tmp_path: Path) -> None:
     assert isinstance(classified := first[Task.CLASSIFY], ClassSample)
     assert not classified.is_labelled
     assert sample_truth(classified, LABELS) == {"classes": []}
+    assert first[Task.EMBED] == classified
     assert isinstance(boxes := first[Task.DETECT], DetectSample)
     assert (len(boxes.boxes), boxes.masks) == (0, None)
     assert isinstance(instances := first[Task.INSTANCES], DetectSample)

@@ -49,6 +49,13 @@ def case(task: Task) -> tuple[TaskSpec, list[Sample], Answer]:
             [ClassSample(image(index), index % CLASSES) for index in range(count)],
             [scores, ids],
         )
+    if task is Task.EMBED:
+        vectors = rng.normal(size=(count, 4)).astype(np.float32)
+        return (
+            TaskSpec(task=task, dim=4),
+            [ClassSample(image(index), index % 2) for index in range(count)],
+            [vectors / np.linalg.norm(vectors, axis=1, keepdims=True)],
+        )
     if task is Task.DETECT:
         scenes: list[Sample] = [
             DetectSample(image(index), boxes(rng, index % 3), np.arange(index % 3) % CLASSES, np.arange(index % 3) == 1)
