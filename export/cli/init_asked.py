@@ -35,7 +35,7 @@ _CONDITIONS = {  # by the beginning of what a refusal asks for: on what it depen
 _GAPS = {  # what a recipe may lack, and a line for it
     "labels": "labels: [first, second]  # write the names of its classes, in the file's order\n",
     "preprocess": "preprocess: {width: 640, height: 640, fit: stretch}  # write the size that it was trained with\n",
-    "task": "task: {task: classify}  # or detect, segment, segment-instances\n",
+    "task": "task: {task: classify}  # or detect, segment, segment-instances, embed\n",
 }
 
 

@@ -29,6 +29,7 @@ _PAGES = (
     ("/playground/request.js", "request.js", _SCRIPT_TYPE),
     ("/playground/snippets.js", "snippets.js", _SCRIPT_TYPE),
     ("/playground/sources.js", "sources.js", _SCRIPT_TYPE),
+    ("/playground/vectors.js", "vectors.js", _SCRIPT_TYPE),
     ("/playground/icon.svg", "icon.svg", "image/svg+xml"),
 )
 # blob: and data: are the images the user chose and the masks of the answer; neither can run anything.

@@ -1,7 +1,10 @@
 // Says how two answers to one image differ. Promises: pure; boxes are paired once, best first.
 
+import { cosineOf, numbersOf } from "./vectors.js";
+
 const PAIRED_IOU = 0.5;
 const SCORE_STEP = 0.01; // smaller changes of a score are rounding
+const COSINE_STEP = 1e-4; // smaller distances are rounding
 const AREA_STEP = 0.005; // share of the image
 
 /** What differs, as {marked: [Set, Set], rows: [[what, left, right]]}; `marked` holds indices of each answer. */
@@ -9,7 +12,14 @@ export function differencesOf(left, right, threshold) {
   if (left.error || right.error) return { marked: [new Set(), new Set()], rows: [] };
   if (left.classes) return { marked: [new Set(), new Set()], rows: classRows(left.classes, right.classes) };
   if (left.detections) return boxDifferences(left.detections, right.detections, threshold);
+  if (left.embedding) return { marked: [new Set(), new Set()], rows: vectorRows(numbersOf(left), numbersOf(right)) };
   return segmentDifferences(left, right);
+}
+
+function vectorRows(left, right) {
+  const cosine = cosineOf(left, right);
+  if (cosine === null) return [["numbers", String(left.length), String(right.length)]];
+  return cosine > 1 - COSINE_STEP ? [] : [["cosine of both", cosine.toFixed(4), cosine.toFixed(4)]];
 }
 
 function classRows(left, right) {

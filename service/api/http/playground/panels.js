@@ -2,8 +2,9 @@
 
 import { reportPath } from "./api.js";
 import { classColour } from "./drawing.js";
+import { likenesses, numbersOf, vectorStrip } from "./vectors.js";
 
-const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label" };
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label", recall_at_1: "recall@1" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
 
 /** An element with attributes and children; `null` and `false` children are left out. */
@@ -144,11 +145,22 @@ function pair(term, description) {
 }
 
 /** The rows of one prediction; `onHighlight` gets a row's index, or null when it loses attention. */
-export function resultRows(prediction, { threshold, onHighlight }) {
+export function resultRows(prediction, { threshold, onHighlight, others = [] }) {
   if (prediction.error) return [problemCard(prediction.error)];
   if (prediction.classes) return [rows(prediction.classes.map((item) => scoreRow(item)), "No label reaches the score threshold.")];
   if (prediction.detections) return detectionRows(prediction.detections, threshold, onHighlight);
+  if (prediction.embedding) return vectorRows(prediction, others);
   return [segmentRows(prediction, onHighlight)];
+}
+
+function vectorRows(prediction, others) {
+  const { dim, dtype } = prediction.embedding;
+  const rowsOfOthers = likenesses(prediction, others).map((item) => barRow(item, item.score, item.score.toFixed(3)));
+  return [
+    element("p", { class: "help" }, `A vector of ${dim} numbers, ${dtype}, of length 1.`),
+    vectorStrip(numbersOf(prediction), classColour(3)),
+    rows(rowsOfOthers, "Choose several images to see how alike their vectors are (cosine)."),
+  ];
 }
 
 function detectionRows(detections, threshold, onHighlight) {
@@ -255,6 +267,7 @@ export function summaryOf(prediction, threshold) {
     const shown = prediction.detections.filter((item) => item.score >= threshold);
     return `${counted(shown.length, "box", "boxes")}${shown.length ? `: ${shown.map((item) => item.label).join(", ")}` : ""}`;
   }
+  if (prediction.embedding) return `A vector of ${prediction.embedding.dim} numbers`;
   const labels = prediction.segments.map((segment) => segment.label);
   return `${counted(labels.length, "segment", "segments")}${labels.length ? `: ${labels.join(", ")}` : ""}`;
 }

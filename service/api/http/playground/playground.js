@@ -292,7 +292,7 @@ function showAnswer() {
 function showResults() {
   const prediction = currentPrediction();
   if (!prediction) return;
-  byId("results").replaceChildren(...resultRows(prediction, { threshold: threshold(), onHighlight: highlight }));
+  byId("results").replaceChildren(...resultRows(prediction, { threshold: threshold(), onHighlight: highlight, others: state.answer.document.predictions }));
   const { ask: request } = state.answer;
   const asShown = request.task in ASKED_THRESHOLDS ? { score_threshold: byId("threshold").value } : {};
   const shown = { ...request, parameters: { ...request.parameters, ...asShown } };

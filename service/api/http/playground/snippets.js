@@ -25,9 +25,10 @@ export function pythonProgram(page, ask, hasKey) {
   const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...numbers];
   const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
   const files = ask.files.map((file) => python(file.name));
+  const shown = ask.task === "embed" ? "print(answer.vector)" : `answer.draw(${files[0]}).save("answer.png")`;
   const asking =
     files.length === 1
-      ? [`    answer = client.predict(${files[0]}, ${given})`, `    answer.draw(${files[0]}).save("answer.png")`]
+      ? [`    answer = client.predict(${files[0]}, ${given})`, `    ${shown}`]
       : [`    for answer in client.predict_many([${files.join(", ")}], ${given}):`, "        print(answer)"];
   return [
     ...(hasKey ? ["import os", ""] : []),
@@ -35,7 +36,7 @@ export function pythonProgram(page, ask, hasKey) {
     "",
     `with Client(${python(server)}${hasKey ? ', key=os.environ["SACCADE_API_KEY"]' : ""}) as client:`,
     ...asking,
-    ...(files.length === 1 ? ["print(answer)"] : []),
+    ...(files.length === 1 && ask.task !== "embed" ? ["print(answer)"] : []),
   ].join("\n");
 }
 

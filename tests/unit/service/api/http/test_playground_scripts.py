@@ -133,3 +133,32 @@ def test_python_program_is_one(
     assert words in program
     assert 'Client("http://host/vision"' in program
     assert ("os.environ" in program) == has_key
+
+
+def vector(*values: float) -> dict[str, Any]:
+    return {"embedding": {"dim": len(values), "dtype": "float32", "values": values}}
+
+
+def test_vectors_differ_by_their_cosine_or_their_size(folder: Path) -> None:
+    assert differences(folder, vector(0.6, 0.8), vector(0.6, 0.8)) == [[[], []], []]
+    assert differences(folder, vector(1, 0), vector(0.6, 0.8))[1] == [["cosine of both", "0.6000", "0.6000"]]
+    assert differences(folder, vector(1, 0), vector(0, 0, 1))[1] == [["numbers", "2", "3"]]
+
+
+def test_images_of_a_request_are_told_how_alike_they_are(folder: Path) -> None:
+    answers = [vector(1, 0), {"error": {}}, vector(0.6, 0.8)]
+
+    found = called(folder, "vectors.js", f"(all => m.likenesses(all[0], all))({json.dumps(answers)})")
+
+    assert found == [{"label": "like image 3", "class_id": 2, "score": 0.6}]
+
+
+def test_a_program_for_an_embedder_prints_its_vector(folder: Path) -> None:
+    target = {"model": "finder", "kind": "policy", "name": ""}
+    ask = {"task": "embed", "target": target, "files": [{"name": "a.jpg"}], "parameters": {}}
+
+    program = called(folder, "snippets.js", f"m.pythonProgram('http://host/', {json.dumps(ask)}, false)")
+
+    compile(program, "snippet", "exec")
+    assert "answer.vector" in program
+    assert "draw" not in program
