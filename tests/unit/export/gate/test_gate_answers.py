@@ -57,6 +57,14 @@ def test_too_few_test_images_deny_whatever_they_show(name: str, least: int) -> N
     assert decided(changed(metric=few), GateThresholds(min_test_images=20)).accepted
 
 
+def test_pictures_that_no_search_finds_are_compared_where_labels_do_not_matter() -> None:
+    few = METRIC.model_copy(update={"name": "recall_at_1", "images": 4})
+    report = changed(metric=few, reference=reference(different_images=30))
+
+    assert "test_images" in failed_checks(decided(report))
+    assert "test_images" not in failed_checks(decided(report, GateThresholds(mode="parity")))
+
+
 def test_copies_do_not_count_as_test_images() -> None:
     metric = METRIC.model_copy(update={"images": 180})
     decision = decided(changed(metric=metric, reference=reference(different_images=3)))

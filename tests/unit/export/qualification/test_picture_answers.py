@@ -13,6 +13,7 @@ from saccade.export.errors import DataRefused
 from saccade.export.qualification.picture_answers import (
     PictureBoxes,
     PictureClass,
+    PictureVector,
     agreement_share,
     difference,
     picture_boxes,
@@ -162,3 +163,15 @@ def test_masks_count_pixels_and_must_have_one_size() -> None:
     assert (difference("a.jpg", ours, theirs, 0.25).same, difference("a.jpg", ours, ours, 0.25).same) == (5, 6)
     with pytest.raises(DataRefused, match=r"their mask is \(3, 2\)"):
         difference("a.jpg", ours, theirs.T, 0.25)
+
+
+def test_vectors_are_the_same_where_their_cosine_says_so() -> None:
+    def vector(angle: float) -> PictureVector:
+        return PictureVector(np.array([np.cos(angle), np.sin(angle)], np.float32))
+
+    near, far = (difference("a.jpg", vector(angle), vector(0.0), 0.25) for angle in (0.01, 0.5))
+
+    assert (near.theirs, near.same, far.same) == (1, 1, 0)
+    assert far.worst_score == pytest.approx(1 - np.cos(0.5), abs=1e-6)
+    with pytest.raises(DataRefused, match="PictureClass"):
+        difference("a.jpg", vector(0.0), PictureClass(1, None), 0.25)

@@ -138,3 +138,15 @@ def test_brush_runs_are_read_back_whole(seed: int) -> None:
 
 def test_a_run_longer_than_its_count_can_say_is_split() -> None:
     assert (unpacked(brush_runs(np.ones((300, 200), bool))) == 255).all()
+
+
+def test_vectors_have_one_line_each_and_no_place_in_data_sets() -> None:
+    item = asked("a.jpg", embedding={"dim": 3, "dtype": "float32", "values": [0.1, -0.7, 0.7]})
+
+    assert printed([item], "csv").splitlines() == [
+        "image,model,version,variant,dim,vector,problem",
+        "a.jpg,m,2,fp32,3,0.1 -0.7 0.7,",
+    ]
+    for name in ("coco", "labelstudio"):
+        with pytest.raises(ValueError, match="no place for vectors"):
+            printed([item], name)
