@@ -34,8 +34,7 @@ def document_of(
             "request_id": request_id,
             "predictions": [_prediction_or_error(answer, request_id) for answer in answers],
             "timings_ms": timings_ms,
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,  # an embedder's numbers
+        }
     )
     return document, server_timing(timings_ms)
 
