@@ -77,6 +77,7 @@ def converted(program: Any, output_names: list[str], opset: int, file: Path) -> 
             verbose=False,
         )
     assert onnx_program is not None  # it is None only with dynamo=False
+    _free_names(onnx_program.model.graph, output_names)
     saved_program(onnx_program, file)
     del onnx_program
     model = load_graph(file)
@@ -99,6 +100,15 @@ def eager_outputs(program: Any, first: int) -> Callable[[NDArray[np.uint8]], Arr
             return [tensor.numpy() for tensor in module(torch.from_numpy(images))[first:]]
 
     return run
+
+
+def _free_names(graph: Any, names: list[str]) -> None:
+    """Renames values inside that are called as an output is: operators, such as `embedding`, name theirs."""
+    outputs = {id(value) for value in graph.outputs}
+    computed = (value for node in graph for value in node.outputs)
+    for value in (*graph.initializers.values(), *computed):
+        if value.name in names and id(value) not in outputs:
+            value.name = f"{value.name}_inside"
 
 
 def _release(program: Any) -> None:

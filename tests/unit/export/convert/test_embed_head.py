@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from saccade.export.convert.answer_heads import EmbedHead
+from saccade.export.convert.onnx_from_torch import converted
 from saccade.export.network import Network
 from saccade.export.qualification.plain_answers import plain_answer
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
@@ -47,3 +50,27 @@ def test_pooled_maps_are_vectors_too() -> None:
     (found,) = EmbedHead()(torch.ones(2, 4, 1, 1))
 
     assert found.shape == (2, 4)
+
+
+class LooksUp(nn.Module):
+    """Adds a looked-up row: the exporter calls it `embedding`, as the answer is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(2, 3)
+        self.head = EmbedHead()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        means = images.to(torch.float32).mean((1, 2))
+        return (*self.head(means + self.rows(torch.tensor([1]))), means)
+
+
+def test_an_answer_keeps_its_name_where_an_operator_has_it_too(tmp_path: Path) -> None:
+    dynamic = ({0: torch.export.Dim("n", max=64)},)
+    program = torch.export.export(
+        LooksUp().eval(), (torch.zeros(2, 8, 8, 3, dtype=torch.uint8),), dynamic_shapes=dynamic
+    )
+
+    model = converted(program, ["embedding", "network_0"], 20, tmp_path / "model.onnx")
+
+    assert [output.name for output in model.graph.output] == ["embedding", "network_0"]
