@@ -184,7 +184,7 @@ _SMALL_SIDES: Sections = {
 _EMBEDDERS: tuple[Entry, ...] = (
     *_timm("Embedders", "vit_tiny_patch16_224", "resnet18", "mobilenetv3_small_050", task=Task.EMBED),
     *_torchvision("Embedders", "resnet18", task=Task.EMBED, is_representative=True),
-    *_torchvision("Embedders", "mobilenet_v3_small", "swin_t", task=Task.EMBED),
+    *_torchvision("Embedders", "mobilenet_v3_small", task=Task.EMBED),
     _transformers("Embedders", "clip", task=Task.EMBED, arguments={**_SMALL_SIDES, "projection_dim": 128}),
     _transformers("Embedders", "siglip", task=Task.EMBED, arguments=_SMALL_SIDES),
     _transformers("Embedders", "dinov2", task=Task.EMBED, arguments={"hidden_size": 192, "num_attention_heads": 3}),
