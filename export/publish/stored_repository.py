@@ -109,7 +109,7 @@ class StoredRepository:
     def ensure_readable(self) -> None:
         """Raises PublishError before an export of an hour, and not after it, where the store cannot be read."""
         with self._explained("read"):
-            self._store.folders()
+            self._store.level()
 
     def path(self, model: str, number: int) -> str:
         return f"{self._url}/{model}/{number}"

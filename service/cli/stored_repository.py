@@ -24,10 +24,26 @@ Wanted = Callable[[VersionKey], bool]
 def place(_context: click.Context, _parameter: click.Parameter, root: Path) -> Path:
     """The directory to work on: the repository itself, or the copy of one in an object store."""
     url = url_of(root)
+    if url is not None:
+        say_what_is_waited_for()
     try:
         return root if url is None else claim_copy(url)
     except OSError as error:
         raise RepositoryError(f"no copy of {url} can be kept: {error}; set XDG_CACHE_HOME") from error
+
+
+def say_what_is_waited_for() -> None:
+    """Has requests of this command that take long named on stderr, the first of them alone."""
+    from saccade.service.repository.object_store.store import told_when_slow
+
+    said: list[str] = []
+
+    def say(what: str) -> None:
+        if not said:
+            said.append(what)
+            click.echo(f"waiting for {what}", err=True)
+
+    told_when_slow.set(say)
 
 
 def refresh(root: Path, model: str) -> None:
@@ -45,9 +61,11 @@ def stored_keys(repository: Path) -> list[VersionKey] | None:
     if url is None:
         return None
     from saccade.service.repository.object_store.contents import by_name, contents_of
+    from saccade.service.repository.object_store.listing import listing
     from saccade.service.repository.object_store.store import opened_store
 
-    return sorted(contents_of(opened_store(url).objects()).versions, key=by_name)
+    say_what_is_waited_for()
+    return sorted(contents_of(listing(opened_store(url)).objects).versions, key=by_name)
 
 
 def brought(repository: Path, model: str | None, version: str | None) -> tuple[Path, str | None, str | None]:
@@ -95,11 +113,12 @@ def _brought(root: Path, wanted: Wanted, *, is_whole: bool) -> Iterator[Path]:
     # Imported here: a repository in a directory needs nothing of object stores.
     from saccade.service.repository.object_store.contents import contents_of
     from saccade.service.repository.object_store.fetch import fetch_version
+    from saccade.service.repository.object_store.listing import listing
     from saccade.service.repository.object_store.store import opened_store
     from saccade.service.repository.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
 
     store = opened_store(url)
-    contents = contents_of(store.objects())
+    contents = contents_of(listing(store).objects)
     directory = Path(tempfile.mkdtemp(prefix=".asked-", dir=root.parent))
     try:
         for key, version in contents.versions.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import ClassVar
 import pytest
 from obstore.store import HTTPStore
 
+from saccade.service.cli.stored_repository import say_what_is_waited_for
 from saccade.service.errors import RepositoryError, SettingsError
 from saccade.service.repository.object_store.address import claim_copy
 from saccade.service.repository.object_store.contents import StoredObject
@@ -90,7 +92,7 @@ def test_a_listing_has_more_than_one_page(store: Store, server: ObjectStoreServe
         store.write(f"m/{number}", b"")
 
     assert len(store.objects()) == 1010
-    assert store.folders() == ["m"]
+    assert store.level() == ([], ["m/"])
 
 
 def test_keys_with_blanks_and_other_letters_come_back_as_they_are(store: Store) -> None:
@@ -119,14 +121,67 @@ def test_a_store_that_is_not_there_is_said_without_its_secret(
     assert SECRET not in str(error.value)
 
 
-def test_a_store_that_accepts_and_never_answers_is_given_up(
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch, server: ObjectStoreServer) -> Iterator[Store]:
+    """A store that accepts and never answers."""
+    monkeypatch.setattr("saccade.service.repository.object_store.store._REQUEST_S", 0.2)
+    monkeypatch.setattr("saccade.service.repository.object_store.store._SLOW_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield opened_store(f"s3://{BUCKET}/x")
+
+
+def test_a_store_that_accepts_and_never_answers_is_given_up(silent: Store) -> None:
+    for ask in (silent.objects, silent.level, lambda: silent.read("a", 1), lambda: silent.create("a", b"")):
+        with pytest.raises(StoreUnreadable, match="no answer in time"):
+            ask()
+    with pytest.raises(StoreUnreadable, match="no answer in time"):
+        silent.piece(StoredObject("a", 5, "t"), 0, 5)
+
+
+def test_a_command_is_told_once_what_it_waits_for(silent: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    def asked() -> None:
+        say_what_is_waited_for()
+        for _ in range(2):
+            with pytest.raises(StoreUnreadable):
+                silent.objects("cat/")
+
+    contextvars.copy_context().run(asked)
+
+    assert capsys.readouterr().err == f"waiting for s3://{BUCKET}/x: list cat/\n"
+
+
+def test_a_slow_piece_that_goes_on_coming_is_not_cut(
     monkeypatch: pytest.MonkeyPatch, server: ObjectStoreServer
 ) -> None:
-    monkeypatch.setattr("saccade.service.repository.object_store.store._REQUEST_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    monkeypatch.setattr("saccade.service.repository.object_store.store._REQUEST_S", 0.4)
+    content = b"slow" * 8
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(206)
+            end = len(content) - 1
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Range", f"bytes 0-{end}/{len(content)}")
+            self.send_header("Last-Modified", "Mon, 12 Jan 2026 09:25:56 GMT")
+            self.send_header("ETag", '"t"')
+            self.end_headers()
+            for start in range(0, len(content), 4):  # 0.8 s in all
+                threading.Event().wait(0.1)
+                self.wfile.write(content[start : start + 4])
+                self.wfile.flush()
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{web.server_address[1]}")
+        store = opened_store(f"s3://{BUCKET}/x")
+        assert store.piece(StoredObject("a", len(content), '"t"'), 0, len(content)) == content
         with pytest.raises(StoreUnreadable, match="no answer in time"):
-            opened_store(f"s3://{BUCKET}/x").objects()
+            store.read("a", 100)
+        web.shutdown()
 
 
 class WebDav(BaseHTTPRequestHandler):
@@ -188,24 +243,62 @@ def test_an_address_without_its_account_refuses_the_start(monkeypatch: pytest.Mo
         opened_store("az://container/x")
 
 
-@pytest.mark.parametrize("bad", ["cat/1/../../x", "cat//x", "cat/./x"])
-def test_a_key_that_is_no_path_hides_its_model_alone(
-    server: ObjectStoreServer, store: Store, url: str, bad: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("bad", "missing", "named"),
+    [
+        ("cat//5/manifest.json", set(), ("cat", "")),  # between the model and its versions
+        ("cat/./x", set(), ("cat", "")),
+        ("cat/1//x", {"cat/1"}, ("cat", "1")),
+        ("cat/1/../../x", {"cat/1"}, ("cat", "1")),
+        ("/5/manifest.json", set(), None),  # beside the models
+    ],
+)
+def test_a_key_that_is_no_path_hides_at_most_its_version_and_is_named(
+    server: ObjectStoreServer,
+    store: Store,
+    url: str,
+    bad: str,
+    missing: set[str],
+    named: tuple[str, str] | None,
+    tmp_path: Path,
 ) -> None:
-    prefix = url.removeprefix(f"s3://{BUCKET}/")
-    for model in ("cat", "dog"):
-        upload(publish_fake(tmp_path, model, 1), store)
+    where = f"{url}-{len(bad)}"  # keys that no client takes cannot be removed by one
+    store, prefix = store_at(where), where.removeprefix(f"s3://{BUCKET}/")
+    for model, number in (("cat", 1), ("cat", 2), ("dog", 1)):
+        upload(publish_fake(tmp_path, model, number), store)
+    store.write("cat/serving.json", b'{"generation": 7}')
     server.put_raw(f"{prefix}/{bad}", b"")
     with pytest.raises(InvalidKey):
         store.objects()
-    mirror = Mirror(store, Copy(claim_copy(url + bad.replace("/", "-"))), RULES)
+    mirror = Mirror(store, Copy(claim_copy(where)), RULES)
     mirror.look()
     while mirror.fetch_next():
         pass
 
-    assert [key.model for key in Copy(mirror.directory).versions()] == ["dog"]
-    (refused,) = mirror.state.refused
-    assert (refused.model, "rename that object" in refused.reason) == ("cat", True)
+    held = {f"{key.model}/{key.version}" for key in Copy(mirror.directory).versions()}
+    assert held == {"cat/1", "cat/2", "dog/1"} - missing
+    assert (mirror.directory / "cat/serving.json").exists()
+    reasons = {(each.model, each.name): each.reason for each in mirror.state.refused}
+    assert set(reasons) == ({named} if named else set())
+    where = bad.rpartition("/.")[0].partition("/..")[0]
+    told = f"list {where}/: a key has" if "/." in bad else f"key '{prefix}/{bad}'"  # obstore names none with dots
+    assert told in (reasons[named] if named else mirror.state.problem)
+
+
+def test_what_a_key_hides_is_not_taken_for_removed(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    upload(publish_fake(tmp_path, "cat", 1), store)
+    upload(publish_fake(tmp_path, "dog", 1), store)
+    mirror = Mirror(store, Copy(claim_copy(url)), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+    server.put_raw(f"{url.removeprefix(f's3://{BUCKET}/')}/cat/1//x", b"")
+    for _ in range(5):
+        mirror.look()
+
+    assert {key.model for key in Copy(mirror.directory).versions()} == {"cat", "dog"}
 
 
 # Documents

@@ -15,6 +15,7 @@ from saccade.service.errors import RepositoryError
 from saccade.service.repository.object_store.contents import Contents, contents_of
 from saccade.service.repository.object_store.copied import Copy
 from saccade.service.repository.object_store.fetch import fetch_version
+from saccade.service.repository.object_store.listing import listing
 from saccade.service.repository.object_store.store import ObjectChanged, ObjectExists, ReadObject, opened_store
 from saccade.service.repository.serving_document import (
     MOST_DOCUMENT_BYTES,
@@ -113,7 +114,7 @@ class StoredModel:
             return max(self._stored_history(), default=0)
 
     def _contents(self) -> Contents:
-        return contents_of(self._store.objects(f"{self._model}/"))
+        return contents_of(listing(self._store, f"{self._model}/").objects)
 
     def _stored_history(self) -> dict[int, str]:
         """The keys of the history by generation."""

@@ -22,7 +22,6 @@ from saccade.service.repository.object_store.contents import (
     Attempt,
     Contents,
     Copied,
-    StoredObject,
     StoredVersion,
     absences,
     by_name,
@@ -39,7 +38,8 @@ from saccade.service.repository.object_store.contents import (
 )
 from saccade.service.repository.object_store.copied import Copy
 from saccade.service.repository.object_store.fetch import VersionRefused, fetch_version, is_whole
-from saccade.service.repository.object_store.store import InvalidKey, ObjectChanged, Store
+from saccade.service.repository.object_store.listing import Listing, listing
+from saccade.service.repository.object_store.store import ObjectChanged, Store
 from saccade.service.repository.open import RefusedDirectory
 from saccade.service.repository.serving_document import (
     MOST_DOCUMENT_BYTES,
@@ -140,12 +140,12 @@ class Mirror:
     def look(self) -> None:
         """Lists the store, brings changed documents, and drops what has gone. Raises nothing: `state` says what was."""
         try:
-            objects, hidden = self._listed()
-            contents = contents_of(objects)
-            unread = {(model, ""): reason for model, reason in hidden.items()}
-            unread |= self._follow_documents(contents)
+            found = listing(self._store)
+            contents = contents_of(found.objects)
+            unread = {(each.model, each.name): each.reason for each in found.refused}
+            unread |= self._follow_documents(contents, found)
             self._take(contents)
-            self._drop_gone(contents, hidden)
+            self._drop_gone(contents, found)
             unread |= self._follow_copies(contents)
             with self._lock:
                 self._unread = unread
@@ -153,21 +153,7 @@ class Mirror:
             self._note_problem(str(error))
             return
         nothing = not contents.versions and bool(self._copied)
-        self._note_problem(f"{self._store.url}: {EMPTY}" if nothing else "")
-
-    def _listed(self) -> tuple[list[StoredObject], dict[str, str]]:
-        """All objects; where one key spoils the listing, model by model, with the reason of each that is hidden."""
-        try:
-            return self._store.objects(), {}
-        except InvalidKey:
-            objects: list[StoredObject] = []
-            hidden: dict[str, str] = {}
-            for model in self._store.folders():
-                try:
-                    objects += self._store.objects(f"{model}/")
-                except InvalidKey as error:
-                    hidden[model] = str(error)
-            return objects, hidden
+        self._note_problem(f"{self._store.url}: {EMPTY}" if nothing else found.problem)
 
     def _note_problem(self, problem: str) -> None:
         with self._lock:
@@ -177,22 +163,23 @@ class Mirror:
         elif is_news:
             log.info("object_store_readable", url=self._store.url)
 
-    def _follow_documents(self, contents: Contents) -> dict[tuple[str, str], str]:
+    def _follow_documents(self, contents: Contents, found: Listing) -> dict[tuple[str, str], str]:
         """Returns why a document cannot be read; the one of before rules on, and other models are not held up."""
         unread = {}
-        for model, found in contents.documents.items():
-            if self._document_tags.get(model) == found.tag:
+        for model, document in contents.documents.items():
+            if self._document_tags.get(model) == document.tag:
                 continue
             try:
-                read = self._store.read(found.key, MOST_DOCUMENT_BYTES)  # the server refuses one that is too large
+                read = self._store.read(document.key, MOST_DOCUMENT_BYTES)  # the server refuses one that is too large
             except RepositoryError as error:
                 unread[model, SERVING_NAME] = str(error)
                 continue
             if read is not None:
                 self._copy.write_document(model, read.content)
-                self._document_tags[model] = found.tag
+                self._document_tags[model] = document.tag
         for model in self._copy.models_with_documents() if contents.versions else ():
-            count = 0 if model in contents.documents else self._absent_documents.get(model, 0) + 1
+            is_seen = model in contents.documents or f"{model}/" in found.hidden
+            count = 0 if is_seen else self._absent_documents.get(model, 0) + 1
             self._absent_documents[model] = count
             if count >= LOOKS_UNTIL_GONE:
                 self._copy.remove_document(model)
@@ -219,8 +206,10 @@ class Mirror:
             named += [VersionKey(model, number) for number in (document.named if document else ())]
         return named
 
-    def _drop_gone(self, contents: Contents, hidden: Collection[str]) -> None:
-        present = [key for key in list(self._copied) if key.model not in hidden]  # a fetch may make room meanwhile
+    def _drop_gone(self, contents: Contents, found: Listing) -> None:
+        present = [
+            key for key in list(self._copied) if not found.hides(key.model, key.version)
+        ]  # a fetch may make room meanwhile
         self._absent = absences(self._absent, present, contents)
         for key in gone(self._absent):
             log.info("version_removed_from_store", **key.fields)
@@ -249,7 +238,7 @@ class Mirror:
                 except RepositoryError as error:
                     unread[key.model, str(key.version)] = str(error)
             if key in self._failed and key not in self._looked_through:
-                if self._is_whole(key):
+                if self.is_whole(key):
                     self._looked_through.add(key)
                 else:
                     log.error("copy_damaged", **key.fields)
@@ -263,7 +252,8 @@ class Mirror:
             self._copy.sign(version, read.content, found.tag)
             log.info("version_signature_fetched", **version.key.fields)
 
-    def _is_whole(self, key: VersionKey) -> bool:
+    def is_whole(self, key: VersionKey) -> bool:
+        """Whether the copy of a version has the bytes that its manifest names; it hashes every file."""
         try:
             return is_whole(self._copy.path(key))
         except (OSError, ManifestError):

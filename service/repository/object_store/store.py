@@ -1,14 +1,17 @@
 """Reads and writes the objects of one repository, through obstore. Its errors name what to do and hold no secret.
 
 Credentials and endpoints come from the environment, by the names that the clouds' own tools use (AWS_*, GOOGLE_*,
-AZURE_*). Every request has a time limit, and large objects are read in pieces, so that no call waits for ever.
+AZURE_*). Every request has a time limit, and large objects are read in pieces, so that no call waits for ever. A
+command is told of a request that takes long; servers are not, because they ask in threads of their own.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +21,21 @@ from saccade.service.errors import RepositoryError, SettingsError
 from saccade.service.repository.object_store.contents import StoredObject
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
-PIECE_BYTES = 8 * 1024 * 1024  # within the time limit at 1.1 Mbit/s
+PIECE_BYTES = 8 * 1024 * 1024  # within `_PIECE_S` at 112 kbit/s
 MOST_OBJECTS = 200_000  # of one repository; their names take about 100 MB
-_REQUEST_S = 60.0
+_REQUEST_S = 10.0  # for a listing's page or a document, and without any byte of a piece
+_PIECE_S = 600.0  # a bound for the whole of a piece, which a slow line must not reach
+_UPLOAD_S = 60.0  # for a part of a file
+_SLOW_S = 1.5  # until a command is told what it waits for
+_KEY = re.compile(r'Path "(.*?)" contained', re.DOTALL)
 _STATUS = re.compile(r"\b[45]\d\d [A-Z][a-z]+(?: [A-Z][a-z]+)*")
+
+
+told_when_slow: ContextVar[Callable[[str], None] | None] = ContextVar("told_when_slow", default=None)
+"""Called with the URL and what is asked of it, from another thread, when a request takes long. Commands set it."""
 
 
 class StoreUnreadable(RepositoryError):
@@ -57,35 +69,43 @@ class ReadObject:
 class Store:
     """The objects below a repository's prefix. Every method raises StoreUnreadable where a request fails."""
 
-    def __init__(self, store: ObjectStore, url: str, prefix: str = "") -> None:
-        """`prefix` is what the keys of `store` begin with, such as `models/`; most stores have it within them."""
+    def __init__(self, store: ObjectStore, url: str, prefix: str = "", limits: Limits | None = None) -> None:
+        """`prefix` is what the keys of `store` begin with, such as `models/`; most stores have it within them.
+
+        `limits` are the same store with other time limits, for large objects.
+        """
         self.url = url
         self._store = store
         self._prefix = prefix
+        self._limits = limits or Limits(store, store)
 
-    def objects(self, prefix: str = "") -> list[StoredObject]:
-        """Every object below a prefix, which ends with a slash or is empty. Raises InvalidKey for a key with `..`."""
+    def objects(self, prefix: str = "", after: str = "") -> list[StoredObject]:
+        """Every object below a prefix, which ends with a slash or is empty; on request those with greater keys alone.
+
+        Raises InvalidKey for a key with `..`.
+        """
         import obstore
 
         found: list[StoredObject] = []
+        offset = f"{self._prefix}{after}" if after else None
         with self._translated(f"list {prefix}"):
-            for page in obstore.list(self._store, f"{self._prefix}{prefix}" or None):
-                for each in page:
-                    etag = each["e_tag"]
-                    tag = etag or each["last_modified"].isoformat()
-                    is_strong = etag is not None and not etag.startswith("W/")  # a weak one never matches
-                    found.append(StoredObject(self._key(each["path"]), each["size"], tag, is_strong))
+            for page in obstore.list(self._store, f"{self._prefix}{prefix}" or None, offset=offset):
+                found += [self._object(each) for each in page]
                 if len(found) > MOST_OBJECTS:
                     raise StoreUnreadable(f"{self.url} has more than {MOST_OBJECTS:,} objects; use a prefix of its own")
         return found
 
-    def folders(self) -> list[str]:
-        """The names directly below the prefix that have objects below them."""
+    def level(self, prefix: str = "") -> tuple[list[StoredObject], list[str]]:
+        """The objects directly below a prefix, and the prefixes directly below it, each with a slash at its end.
+
+        Raises InvalidKey for one with an empty part.
+        """
         import obstore
 
-        with self._translated("list"):
-            found = obstore.list_with_delimiter(self._store, self._prefix or None)
-            return sorted(self._key(name).rstrip("/") for name in found["common_prefixes"])
+        with self._translated(f"list {prefix}"):
+            found = obstore.list_with_delimiter(self._store, f"{self._prefix}{prefix}" or None)
+            below = sorted(f"{self._key(name).rstrip('/')}/" for name in found["common_prefixes"])
+            return [self._object(each) for each in found["objects"]], below
 
     def piece(self, found: StoredObject, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`. Raises ObjectChanged where the object is not the listed one."""
@@ -95,7 +115,7 @@ class Store:
         if found.is_etag:
             options["if_match"] = found.tag
         with self._translated(found.key):
-            return bytes(obstore.get(self._store, f"{self._prefix}{found.key}", options=options).bytes())
+            return bytes(obstore.get(self._limits.reads, f"{self._prefix}{found.key}", options=options).bytes())
 
     def read(self, key: str, most_bytes: int) -> ReadObject | None:
         """A small object, None where there is none; of one that is larger, `most_bytes` and one more."""
@@ -138,7 +158,14 @@ class Store:
         if self.url.startswith("https://"):
             raise RepositoryError(f"{self.url} is read-only: publish to s3://, gs:// or az://, or to a directory")
         with self._translated(key):
-            obstore.put(self._store, key, content, mode=mode, use_multipart=None if mode is None else False)
+            store = self._limits.uploads if isinstance(content, Path) else self._store
+            obstore.put(store, key, content, mode=mode, use_multipart=None if mode is None else False)
+
+    def _object(self, meta: ObjectMeta) -> StoredObject:
+        etag = meta["e_tag"]
+        is_strong = etag is not None and not etag.startswith("W/")  # a weak one never matches
+        tag = etag or meta["last_modified"].isoformat()
+        return StoredObject(self._key(meta["path"]), meta["size"], tag, is_strong)
 
     def _key(self, path: str) -> str:
         return path.removeprefix(self._prefix)
@@ -147,17 +174,33 @@ class Store:
         return _Translated(f"{self.url}: {what}".rstrip())
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One store under the time limits of large objects."""
+
+    reads: ObjectStore  # limited between bytes, not as a whole
+    uploads: ObjectStore
+
+
 class _Translated:
-    """Turns obstore's errors, whose texts hold whole answers of the store, into ours."""
+    """Turns obstore's errors, whose texts hold whole answers of the store, into ours, and tells of slow requests."""
 
     def __init__(self, what: str) -> None:
         self._what = what
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> None:
-        return None
+        tell = told_when_slow.get()
+        if tell is not None:
+            self._timer = threading.Timer(_SLOW_S, tell, (self._what,))
+            self._timer.daemon = True
+            self._timer.start()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         from obstore import exceptions
+
+        if self._timer is not None:
+            self._timer.cancel()
 
         if error is None or isinstance(error, RepositoryError):
             return
@@ -167,7 +210,7 @@ class _Translated:
             case exceptions.PreconditionError():
                 raise ObjectChanged(f"{self._what}: it changed meanwhile") from None
             case exceptions.InvalidPathError():
-                raise InvalidKey(f"{self._what}: a key has an empty part, '.' or '..'; rename that object") from None
+                raise InvalidKey(f"{self._what}: {_named(error)} has an empty part, '.' or '..'; rename it") from None
             case exceptions.NotFoundError() | FileNotFoundError():
                 raise ObjectMissing(f"{self._what}: there is no such object") from None
             case exceptions.BaseError() | OSError() | ValueError():
@@ -181,24 +224,40 @@ def opened_store(url: str) -> Store:
         from obstore.store import HTTPStore, from_url
     except ImportError as error:
         raise SettingsError(f"{url} needs obstore: pip install 'saccade-serving[object-store]'") from error
-    # Given options replace what obstore reads of its client from the environment, so this one is read here.
-    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-    limits: Any = {"timeout": f"{_REQUEST_S:g}s", "connect_timeout": "5s", "allow_http": allow_http}
-    retries: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=_REQUEST_S)}
     try:
         if url.startswith("https://"):  # obstore lists the keys of a web server from its root on
             host, _, prefix = url.removeprefix("https://").partition("/")
-            base = HTTPStore.from_url(f"https://{host}", client_options=limits, retry_config=retries)
-            return Store(base, url, f"{prefix}/" if prefix else "")
-        return Store(from_url(url, client_options=limits, retry_config=retries), url)
+            quick, *others = [HTTPStore.from_url(f"https://{host}", **options) for options in _options()]
+            return Store(quick, url, f"{prefix}/" if prefix else "", Limits(*others))
+        opened = [from_url(url, **options) for options in _options()]
+        return Store(opened[0], url, limits=Limits(*opened[1:]))
     except (BaseError, ValueError) as error:
         raise SettingsError(f"{url} cannot be opened: {_reason(error)}") from None
+
+
+def _options() -> list[dict[str, Any]]:
+    """Options of the client: for listings and documents, for reading large objects, and for uploads."""
+    # Given options replace what obstore reads of its client from the environment, so this one is read here.
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+    common = {"connect_timeout": f"{min(5.0, _REQUEST_S):g}s", "allow_http": allow_http}
+    # A request that got no answer is not repeated, because by then it has taken the time of all attempts.
+    retries = {"max_retries": 2, "retry_timeout": timedelta(seconds=_REQUEST_S)}
+    reads = {"timeout": timedelta(seconds=_PIECE_S), "read_timeout": timedelta(seconds=_REQUEST_S)}
+    # No read timeout for uploads: it would run while a part is being sent.
+    limits = ({"timeout": timedelta(seconds=_REQUEST_S)}, reads, {"timeout": timedelta(seconds=_UPLOAD_S)})
+    return [{"client_options": {**common, **each}, "retry_config": retries} for each in limits]
 
 
 def pieces(store: Store, found: StoredObject) -> Iterator[bytes]:
     """An object from its beginning to its end, in pieces of bounded size. Raises as `Store.piece` does."""
     for start in range(0, found.size, PIECE_BYTES):
         yield store.piece(found, start, min(found.size, start + PIECE_BYTES))
+
+
+def _named(error: BaseException) -> str:
+    """The key that an error is about, as far as it can be printed; it names an object, and is no secret."""
+    found = _KEY.search(str(error))
+    return "a key" if found is None else f"key {found[1][:200]!r}"
 
 
 def _reason(error: BaseException) -> str:
