@@ -71,12 +71,13 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A version of the copy: the tags that its manifest and signature had when they were fetched."""
+    """A version of the copy: the tags that its objects had when they were fetched."""
 
     size_bytes: int
     manifest_tag: str
     signature_tag: str  # empty without a signature
     order: float  # when it was fetched; the least is the oldest
+    file_tags: Mapping[str, str] = field(default_factory=dict)  # by path, of the files that the manifest names
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +204,28 @@ def leaving(
 
 
 def changed_in_store(version: StoredVersion, copied: Copied) -> str:
-    """What to say of a version whose manifest was replaced after it was fetched; empty where it was not."""
-    if copied.manifest_tag in ("", version.objects[MANIFEST_NAME].tag):  # empty: it was put there by other means
+    """What to say of a version whose objects were replaced after they were fetched; empty where they were not."""
+    fetched = {MANIFEST_NAME: copied.manifest_tag, **copied.file_tags}
+    replaced, removed = [], []
+    for path, tag in sorted(fetched.items()):
+        found = version.objects.get(path)
+        if found is None:
+            removed.append(path)
+        elif tag not in ("", found.tag):  # empty: it was put there by other means
+            replaced.append(path)
+    if not (replaced or removed):
         return ""
+    told = [f"{_first(paths)} {what}" for paths, what in ((replaced, "replaced"), (removed, "removed")) if paths]
     return (
-        "its manifest was replaced in the store after it was fetched: what was fetched goes on serving; publish under "
-        "a new number, or remove it and wait until it is gone"
+        f"{' and '.join(told)} in the store after it was fetched: what was fetched goes on serving; publish under a "
+        "new number, or remove the version and wait until it is gone"
     )
+
+
+def _first(paths: list[str]) -> str:
+    """Names the first of some paths; the manifest is the one that says what the version is."""
+    paths = sorted(paths, key=lambda path: path != MANIFEST_NAME)
+    return f"{paths[0]} was" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more were"
 
 
 def has_new_signature(version: StoredVersion, copied: Copied) -> bool:
@@ -231,11 +247,11 @@ def may_start(
 
     copied: versions of the copy. settled: versions that were refused for good; one that is tried again is waited for,
     because a server that lacks a model must not replace one that has it. A pinned version is waited for as long as it
-    takes, and a copy of before serves while the store cannot be read.
+    takes, and a copy of before serves while the store cannot be read or does not answer.
     """
     there = {*copied, *settled}
     if contents is None:
-        return is_unreadable and bool(copied) and all(key in copied for key in pinned)
+        return (is_unreadable or is_late) and bool(copied) and all(key in copied for key in pinned)
     if any(key in contents.versions and key not in there for key in pinned):
         return False
     models = {key.model for key in contents.versions}

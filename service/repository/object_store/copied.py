@@ -28,7 +28,7 @@ from saccade.service.repository.serving_history import HISTORY
 from saccade.service.repository.signature import SIGNATURE_NAME
 
 _RECORD = ".fetched.json"  # in a version's directory: the tags that its objects had
-_MOST_RECORD_BYTES = 64 * 1024
+_MOST_RECORD_BYTES = 4 * 1024 * 1024  # a tag and a path for every file
 
 
 class Copy:
@@ -60,7 +60,11 @@ class Copy:
         """Makes a fetched version part of the copy, whole, unless another process was first."""
         signature = version.objects.get(SIGNATURE_NAME)
         record = Copied(
-            0, version.objects[MANIFEST_NAME].tag, "" if signature is None else signature.tag, round(fetched_s, 3)
+            0,
+            version.objects[MANIFEST_NAME].tag,
+            "" if signature is None else signature.tag,
+            round(fetched_s, 3),
+            _file_tags(scratch, version),
         )
         (scratch / _RECORD).write_bytes(orjson.dumps(asdict(record)))
         _sync_tree(scratch)
@@ -144,12 +148,22 @@ def _locked(path: Path, how: int) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def _file_tags(directory: Path, version: StoredVersion) -> dict[str, str]:
+    """The tags of the files that were fetched; objects that no manifest names may change unnoticed."""
+    return {
+        path: found.tag
+        for path, found in version.objects.items()
+        if path not in (MANIFEST_NAME, SIGNATURE_NAME) and (directory / path).is_file()
+    }
+
+
 def _read_record(path: Path, size_bytes: int) -> Copied:
     try:
         with (path / _RECORD).open("rb") as file:
             found = orjson.loads(file.read(_MOST_RECORD_BYTES))
-        return Copied(size_bytes, str(found["manifest_tag"]), str(found["signature_tag"]), float(found["order"]))
-    except (OSError, ValueError, KeyError, TypeError):  # not fetched by us
+        tags = {str(path): str(tag) for path, tag in found.get("file_tags", {}).items()}  # older records have none
+        return Copied(size_bytes, str(found["manifest_tag"]), str(found["signature_tag"]), float(found["order"]), tags)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not fetched by us
         return Copied(size_bytes, "", "", 0.0)
 
 

@@ -210,6 +210,7 @@ def test_a_pinned_version_is_waited_for() -> None:
 def test_a_copy_of_before_serves_while_the_store_cannot_be_read() -> None:
     assert start(None, ["cat/1"], unreadable=True)
     assert not start(None, ["cat/1"])
+    assert start(None, ["cat/1"], late=True)  # it does not answer
     assert not start(None, [], unreadable=True, late=True)
 
 
