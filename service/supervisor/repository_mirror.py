@@ -61,6 +61,10 @@ class RepositoryMirror:
         self._mirror.told(served, failed)
         return self._mirror.state
 
+    def is_damaged(self, key: VersionKey) -> bool:
+        """Whether this machine changed its copy of a version, which is then fetched again. It hashes every file."""
+        return not self._mirror.is_whole(key)
+
     def _look(self) -> None:
         self._again_and_again(self._mirror.look, lambda: self._poll_s)
 

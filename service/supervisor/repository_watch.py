@@ -25,6 +25,7 @@ from saccade.service.supervisor.tuning.variant_speeds import compared_here
 
 log = structlog.get_logger()
 
+_COPY_DAMAGED = "the copy on this machine is damaged; it is fetched from the store again"
 _DOCUMENTS_PERIOD_S = 0.2
 _REPLACED = "its files were replaced after it was verified: what was loaded goes on serving; publish under a new number"
 
@@ -142,8 +143,11 @@ class RepositoryWatch:
         try:
             return await self._verified(found)
         except RepositoryError as error:
-            log.error("version_refused", **found.key.fields, reason=str(error))
-            return Refused(str(error))
+            reason = str(error)
+            if self._mirror is not None and await asyncio.to_thread(self._mirror.is_damaged, found.key):
+                reason = _COPY_DAMAGED  # the version in the store is another matter
+            log.error("version_refused", **found.key.fields, reason=reason)
+            return Refused(reason)
 
     async def _verified(self, found: FoundVersion) -> Verified:
         """Raises RepositoryError with the reason why the version must not be served."""
