@@ -200,14 +200,18 @@ def verify_command(
     if require_signature and not trusted_keys:
         raise click.UsageError("--require-signature needs --trusted-keys: the public keys of who may sign versions")
     policy = signature_policy(trusted_keys, is_required=require_signature)
-    with versions_of(root, lambda key: wanted in (None, key.model, f"{key.model}/{key.version}")) as directory:
-        results = [verification_of(found, policy) for found in _wanted_versions(directory, wanted)]
+    with versions_of(root, lambda key: wanted in (None, key.model, f"{key.model}/{key.version}")) as brought:
+        versions = _wanted_versions(brought.directory, wanted)
+        results = [verification_of(found, policy, brought.incomplete.get(found.key)) for found in versions]
+    unlisted = [each for each in brought.unlisted if wanted is None or wanted.partition("/")[0] == each.model]
+    for each in unlisted:
+        click.echo(f"{each.model}/{each.name}: not verified: {each.reason}".replace("/:", ":", 1), err=True)
     if as_json:
         click.echo(orjson.dumps([asdict(result) for result in results], option=orjson.OPT_INDENT_2))
     else:
         for result in results:
             click.echo(result.line)
-    if not results or any(result.reason for result in results):
+    if not results or unlisted or any(result.reason for result in results):
         sys.exit(1)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +19,22 @@ from saccade.models.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from saccade.service.core import VersionKey
 from saccade.service.errors import RepositoryError
 from saccade.service.repository.object_store.address import claim_copy, url_of, url_of_copy
+from saccade.service.repository.open import RefusedDirectory
+
+if TYPE_CHECKING:
+    from saccade.service.repository.object_store.contents import StoredVersion
+    from saccade.service.repository.object_store.store import Store
 
 Wanted = Callable[[VersionKey], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A directory to read versions from, and what of them an object store did not give."""
+
+    directory: Path
+    incomplete: dict[VersionKey, str] = field(default_factory=dict)  # why; manifest and signature are there if readable
+    unlisted: list[RefusedDirectory] = field(default_factory=list)
 
 
 def place(_context: click.Context, _parameter: click.Parameter, root: Path) -> Path:
@@ -93,48 +109,69 @@ def brought(repository: Path, model: str | None, version: str | None) -> tuple[P
 @contextmanager
 def manifests_of(root: Path) -> Iterator[Path]:
     """A repository in which every version has its manifest and signature; only a directory has the other files, too."""
-    with _brought(root, lambda key: True, is_whole=False) as directory:
-        yield directory
+    with _brought(root, lambda key: True, is_whole=False) as found:
+        yield found.directory
 
 
 @contextmanager
-def versions_of(root: Path, wanted: Wanted) -> Iterator[Path]:
-    """A repository in which the wanted versions are whole, as the store has them now. Raises RepositoryError."""
-    with _brought(root, wanted, is_whole=True) as directory:
-        yield directory
+def versions_of(root: Path, wanted: Wanted) -> Iterator[Brought]:
+    """A repository in which the wanted versions are as the store has them now. Raises RepositoryError."""
+    with _brought(root, wanted, is_whole=True) as found:
+        yield found
 
 
 @contextmanager
-def _brought(root: Path, wanted: Wanted, *, is_whole: bool) -> Iterator[Path]:
+def _brought(root: Path, wanted: Wanted, *, is_whole: bool) -> Iterator[Brought]:
     url = url_of_copy(root)
     if url is None:
-        yield root
+        yield Brought(root)
         return
     # Imported here: a repository in a directory needs nothing of object stores.
     from saccade.service.repository.object_store.contents import contents_of
-    from saccade.service.repository.object_store.fetch import fetch_version
     from saccade.service.repository.object_store.listing import listing
     from saccade.service.repository.object_store.store import opened_store
-    from saccade.service.repository.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
 
     store = opened_store(url)
-    contents = contents_of(listing(store).objects)
+    listed = listing(store)
+    contents = contents_of(listed.objects)
     directory = Path(tempfile.mkdtemp(prefix=".asked-", dir=root.parent))
+    found = Brought(directory, unlisted=[*listed.refused, *contents.refused])
     try:
         for key, version in contents.versions.items():
             if not wanted(key):
                 continue
             target = directory / key.model / str(key.version)
             target.mkdir(parents=True)
-            if is_whole:
-                fetch_version(store, version, target)
+            if not is_whole:
+                _bring_manifest(store, version, target)
                 continue
-            for name, most in ((MANIFEST_NAME, MAX_MANIFEST_BYTES), (SIGNATURE_NAME, MAX_SIGNATURE_BYTES)):
-                read = store.read(version.objects[name].key, most) if name in version.objects else None
-                if read is not None:
-                    (target / name).write_bytes(read.content)
-        yield directory
+            reason = _bring_whole(store, version, target)
+            if reason is not None:
+                found.incomplete[key] = reason
+        yield found
     except OSError as error:
         raise RepositoryError(f"cannot write to {directory}: {error.strerror}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _bring_whole(store: Store, version: StoredVersion, target: Path) -> str | None:
+    """Fetches a version; one that does not come whole has its manifest and signature alone. Returns why."""
+    from saccade.service.repository.object_store.fetch import fetch_version
+
+    try:
+        fetch_version(store, version, target)
+    except RepositoryError as error:
+        with suppress(RepositoryError):
+            _bring_manifest(store, version, target)
+        return str(error)
+    return None
+
+
+def _bring_manifest(store: Store, version: StoredVersion, target: Path) -> None:
+    from saccade.service.repository.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
+
+    for name, most in ((MANIFEST_NAME, MAX_MANIFEST_BYTES), (SIGNATURE_NAME, MAX_SIGNATURE_BYTES)):
+        read = store.read(version.objects[name].key, most) if name in version.objects else None
+        if read is not None:
+            (target / name).write_bytes(read.content)

@@ -37,11 +37,15 @@ class Verification:
         return f"{self.model}/{self.version}: {self.reason or 'verified'}; {signature}"
 
 
-def verification_of(found: FoundVersion, policy: SignaturePolicy) -> Verification:
-    """Hashes every file, reads layers and masks, and checks the signature, whatever the result of the other checks."""
-    reasons = []
+def verification_of(found: FoundVersion, policy: SignaturePolicy, incomplete: str | None = None) -> Verification:
+    """Hashes every file, reads layers and masks, and checks the signature, whatever the result of the other checks.
+
+    `incomplete` says why not all files are there; then the signature alone is checked.
+    """
+    reasons = [] if incomplete is None else [incomplete]
     try:
-        ensure_masks(found.path, verify_version(found.path).manifest)
+        if incomplete is None:
+            ensure_masks(found.path, verify_version(found.path).manifest)
     except RepositoryError as error:
         reasons.append(str(error))
     state, key_id, refused = _signature_of(found, policy)

@@ -30,6 +30,7 @@ from saccade.service.repository.object_store.store import (
 from saccade.service.repository.serving_changes import Asked, changed, labelled, present_of, promoted, rolled_back
 from saccade.service.repository.serving_history import ServingConflict, serving_history
 from tests.support.object_store import BUCKET, SECRET, ObjectStoreServer, object_store_server, store_at, upload
+from tests.support.server import call_saccade
 from tests.support.versions import publish_fake
 
 RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
@@ -299,6 +300,31 @@ def test_what_a_key_hides_is_not_taken_for_removed(
         mirror.look()
 
     assert {key.model for key in Copy(mirror.directory).versions()} == {"cat", "dog"}
+
+
+# Commands
+
+
+def test_verify_has_a_verdict_for_every_version_and_names_the_bad_ones(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        upload(publish_fake(tmp_path, "cat", number), store)
+    store.write("cat/1/model.onnx", b"weig")
+    store.write("cat/2/manifest.json", b"{")
+    server.put_raw(f"{url.removeprefix(f's3://{BUCKET}/')}/dog/1//x", b"")
+    result = call_saccade("repository", "verify", "--repository", url, environment=server.environment)
+
+    lines = result.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["cat/1", "cat/2", "cat/3"]
+    assert "model.onnx has 4 bytes in the store, 7 in the manifest" in lines[0]
+    assert "is not JSON" in lines[1]
+    assert "//x' has an empty part" in result.stderr
+    assert "dog/1: not verified" in result.stderr
+    assert result.returncode == 1
+
+    one = call_saccade("repository", "verify", "cat/3", "--repository", url, environment=server.environment)
+    assert "cat/3: " in one.stdout
 
 
 # Documents

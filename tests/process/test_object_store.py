@@ -163,3 +163,37 @@ def test_a_first_start_waits_for_a_store_that_cannot_be_read_and_says_why(
         process.terminate()
         process.wait(40.0)
     assert SECRET not in log_path.read_text()
+
+
+def test_a_store_that_hangs_delays_no_start_for_long_and_is_told(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    publish(source, 1)
+    settings = {"environment": object_store.environment}
+    with running_server(Path(URL), tmp_path, **settings) as server:
+        object_store.hang()
+        command = run_saccade("rollout", "status", "cat", "--repository", URL, environment=object_store.environment)
+        assert "no answer in time" in command.stderr
+        assert f"waiting for {URL}: list cat/" in command.stderr
+        wait_until(lambda: "no answer in time" in str(server.version("cat", 1)), 15.0, what="the notice is there")
+
+    with running_server(Path(URL), tmp_path, **settings) as server:  # it waits for less than 30 s
+        assert answering(server) == "1"
+        object_store.go_on()
+        wait_until(lambda: "no answer in time" not in str(server.version("cat", 1)), 30.0, what="the notice goes")
+
+
+def test_a_damaged_copy_is_not_taken_for_a_version_to_publish_again(
+    object_store: ObjectStoreServer, source: Path, tmp_path: Path
+) -> None:
+    publish(source, 1)
+    settings = {"environment": object_store.environment}
+    with running_server(Path(URL), tmp_path, **settings) as server:
+        assert answering(server) == "1"
+    (copied,) = tmp_path.glob("cache/saccade/repositories/*/versions/cat/1/model.onnx")
+    copied.write_bytes(b"WEIGHTS")
+    with running_server(Path(URL), tmp_path, wait=False, **settings) as server:
+        wait_until(lambda: answering(server) == "1", 40.0, what="the copy was fetched again")
+        (refused,) = server.events("version_refused")
+        assert "the copy on this machine is damaged" in str(refused)
+        assert "publish the version again" not in server.logs()
