@@ -29,7 +29,7 @@ MOST_OBJECTS = 200_000  # of one repository; their names take about 100 MB
 _REQUEST_S = 10.0  # for a listing's page or a document, and without any byte of a piece
 _PIECE_S = 600.0  # a bound for the whole of a piece, which a slow line must not reach
 _UPLOAD_S = 60.0  # for a part of a file
-_SLOW_S = 1.5  # until a command is told what it waits for
+_SLOW_S = 1.0  # until a command is told what it waits for
 _KEY = re.compile(r'Path "(.*?)" contained', re.DOTALL)
 _STATUS = re.compile(r"\b[45]\d\d [A-Z][a-z]+(?: [A-Z][a-z]+)*")
 

@@ -1,0 +1,115 @@
+"""Keys that are no paths, and versions that are not whole: what lies beside them is found, and they are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from saccade.service.repository.object_store.address import claim_copy
+from saccade.service.repository.object_store.copied import Copy
+from saccade.service.repository.object_store.mirror import CopyRules, Mirror
+from saccade.service.repository.object_store.store import InvalidKey, Store
+from tests.support.object_store import BUCKET, ObjectStoreServer, object_store_server, store_at, upload
+from tests.support.server import call_saccade
+from tests.support.versions import publish_fake
+
+RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
+    with object_store_server(tmp_path_factory.mktemp("object-store")) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: ObjectStoreServer, request: pytest.FixtureRequest) -> str:
+    """A prefix for each test."""
+    return f"s3://{BUCKET}/{request.node.originalname.replace('_', '-')}"
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return store_at(url)
+
+
+@pytest.mark.parametrize(
+    ("bad", "missing", "named"),
+    [
+        ("cat//5/manifest.json", set(), ("cat", "")),  # between the model and its versions
+        ("cat/./x", set(), ("cat", "")),
+        ("cat/1//x", {"cat/1"}, ("cat", "1")),
+        ("cat/1/../../x", {"cat/1"}, ("cat", "1")),
+        ("/5/manifest.json", set(), None),  # beside the models
+    ],
+)
+def test_a_key_that_is_no_path_hides_at_most_its_version_and_is_named(
+    server: ObjectStoreServer,
+    store: Store,
+    url: str,
+    bad: str,
+    missing: set[str],
+    named: tuple[str, str] | None,
+    tmp_path: Path,
+) -> None:
+    where = f"{url}-{len(bad)}"  # keys that no client takes cannot be removed by one
+    store, prefix = store_at(where), where.removeprefix(f"s3://{BUCKET}/")
+    for model, number in (("cat", 1), ("cat", 2), ("dog", 1)):
+        upload(publish_fake(tmp_path, model, number), store)
+    store.write("cat/serving.json", b'{"generation": 7}')
+    server.put_raw(f"{prefix}/{bad}", b"")
+    with pytest.raises(InvalidKey):
+        store.objects()
+    mirror = Mirror(store, Copy(claim_copy(where)), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+
+    held = {f"{key.model}/{key.version}" for key in Copy(mirror.directory).versions()}
+    assert held == {"cat/1", "cat/2", "dog/1"} - missing
+    assert (mirror.directory / "cat/serving.json").exists()
+    reasons = {(each.model, each.name): each.reason for each in mirror.state.refused}
+    assert set(reasons) == ({named} if named else set())
+    where = bad.rpartition("/.")[0].partition("/..")[0]
+    told = f"list {where}/: a key has" if "/." in bad else f"key '{prefix}/{bad}'"  # obstore names none with dots
+    assert told in (reasons[named] if named else mirror.state.problem)
+
+
+def test_what_a_key_hides_is_not_taken_for_removed(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    upload(publish_fake(tmp_path, "cat", 1), store)
+    upload(publish_fake(tmp_path, "dog", 1), store)
+    mirror = Mirror(store, Copy(claim_copy(url)), RULES)
+    mirror.look()
+    while mirror.fetch_next():
+        pass
+    server.put_raw(f"{url.removeprefix(f's3://{BUCKET}/')}/cat/1//x", b"")
+    for _ in range(5):
+        mirror.look()
+
+    assert {key.model for key in Copy(mirror.directory).versions()} == {"cat", "dog"}
+
+
+def test_verify_has_a_verdict_for_every_version_and_names_the_bad_ones(
+    server: ObjectStoreServer, store: Store, url: str, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        upload(publish_fake(tmp_path, "cat", number), store)
+    store.write("cat/1/model.onnx", b"weig")
+    store.write("cat/2/manifest.json", b"{")
+    server.put_raw(f"{url.removeprefix(f's3://{BUCKET}/')}/dog/1//x", b"")
+    result = call_saccade("repository", "verify", "--repository", url, environment=server.environment)
+
+    lines = result.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["cat/1", "cat/2", "cat/3"]
+    assert "model.onnx has 4 bytes in the store, 7 in the manifest" in lines[0]
+    assert "is not JSON" in lines[1]
+    assert "//x' has an empty part" in result.stderr
+    assert "dog/1: not verified" in result.stderr
+    assert result.returncode == 1
+
+    one = call_saccade("repository", "verify", "cat/3", "--repository", url, environment=server.environment)
+    assert "cat/3: " in one.stdout
