@@ -56,7 +56,7 @@ class PairedSpeed(Frozen):
         """The comparison in words, with its interval."""
         if self.is_faster:
             return f"{self.ratio:.2f} times as fast as {self.against} ({self.interval})"
-        word = "slower" if self.ci_high < 1.0 else "no faster"
+        word = "slower" if self.ci_high < 1.0 else "not surely faster"
         return f"{word} than {self.against} here ({self.ratio:.2f} times as fast, {self.interval})"
 
     def inverted(self, name: str) -> PairedSpeed:

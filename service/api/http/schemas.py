@@ -215,7 +215,7 @@ class SpeedFigure(BaseModel):
     ci_high: float
     confidence: float = Field(description="of the interval")
     rounds: int
-    text: str = Field(description="the same in words: no faster where the interval does not exclude 1")
+    text: str = Field(description="the same in words: not surely faster where the interval does not exclude 1")
     measured: Literal["here", "at export"]
 
 

@@ -243,7 +243,7 @@ def test_pairs_are_told_with_their_interval_and_in_words() -> None:
     pair = PairedSpeed(
         against="fp32", device_kind="cpu", ratio=1.1, ci_low=0.9, ci_high=1.2, rounds=40, batch_sizes=(1, 4)
     )
-    words = "no faster than fp32 here (1.10 times as fast, 95% interval 0.90 to 1.20)"
+    words = "not surely faster than fp32 here (1.10 times as fast, 95% interval 0.90 to 1.20)"
     report = bare_report(paired_speeds=(pair,), latency=whole_report().variants[0].qualify.latency)
     found = tables(report)["Speed in pairs: 40 rounds, all batch sizes alike"]
 

@@ -93,7 +93,7 @@ def test_words_say_how_the_chosen_one_compares() -> None:
     bare = with_pairs(slower, {})
 
     assert comparisons(slower, "cpu", slower.variants[0]) == (
-        "int8-cpu is no faster than fp32 here (1.00 times as fast, 95% interval 0.90 to 1.10)"
+        "int8-cpu is not surely faster than fp32 here (1.00 times as fast, 95% interval 0.90 to 1.10)"
     )
     assert comparisons(faster, "cpu", faster.variants[1]) == ("1.60 times as fast as fp32 (95% interval 1.50 to 1.70)")
     assert comparisons(bare, "cpu", bare.variants[0]) == (
