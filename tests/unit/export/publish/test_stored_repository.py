@@ -122,10 +122,10 @@ def test_a_manifest_whose_answer_was_lost_is_published(store: RecordingStore, mo
 def test_a_store_that_denies_is_told_before_an_export_begins(
     store: RecordingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def denied(self: Store) -> list[str]:
+    def denied(self: Store) -> tuple[list[StoredObject], list[str]]:
         raise StoreUnreadable(f"{URL}: 403 Forbidden")
 
-    monkeypatch.setattr(Store, "folders", denied)
+    monkeypatch.setattr(Store, "level", denied)
     with pytest.raises(PublishError, match="403 Forbidden"):
         StoredRepository(URL, store).ensure_readable()
 
