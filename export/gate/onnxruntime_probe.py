@@ -20,6 +20,7 @@ from saccade.export.errors import DeviceError, DeviceMissing
 from saccade.export.gate.device_probe import OpenedOnGpu
 from saccade.export.gate.device_seam import OpenedPlan
 from saccade.export.plans.runtime import PresentGpu, present_gpu
+from saccade.export.plans.version_plans import usable_plan
 from saccade.export.qualification.benchmark import seconds_per_run
 from saccade.models.contract.manifest import MeasuredDevice, Variant
 from saccade.models.contract.plans import PlanKey, PlanRecord, plan_key
@@ -30,7 +31,7 @@ from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from saccade.service.backends.onnxruntime_forms import form_bytes
 from saccade.service.backends.requests import for_plan, load_request, variant_named
 from saccade.service.device_names import ONLY_GPU
-from saccade.service.errors import BackendError, PlanRefused
+from saccade.service.errors import BackendError
 from saccade.service.repository.plans import PlanStore, StoredPlan
 from saccade.service.repository.verify import VerifiedVersion
 
@@ -78,13 +79,9 @@ class OnnxRuntimeProbe:
         Raises DeviceError or RepositoryError.
         """
         manifest, key = self._version.manifest, self.key_of(variant)
-        if not anew:
-            try:
-                found = self._store.find(manifest.model, manifest.version, variant, key)
-                if found is not None and self._store.read_plan(found):
-                    return found
-            except PlanRefused:
-                pass  # a damaged one is made again in its place
+        stored = None if anew else usable_plan(self._store, manifest, variant, key)
+        if stored is not None:
+            return stored
         start_s = time.monotonic()
         opened = self._made[variant] = self._opened(variant_named(manifest, variant), None)
         record = PlanRecord(
@@ -117,10 +114,8 @@ class OnnxRuntimeProbe:
         request = load_request(self._version.path, manifest, variant.name, device=ONLY_GPU, threads=1)
         if stored is not None:
             request = for_plan(request, stored.directory, None)
-        sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-        file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
         try:
-            return OpenedFile(manifest, self._cuda, file_bytes, partial(self._open_backend, request))
+            return OpenedFile(manifest, self._cuda, manifest.bytes_of(variant), partial(self._open_backend, request))
         except BackendError as error:
             raise DeviceError(f"{self.runtime} does not run {variant.file} on {self._gpu.name}: {error}") from error
 

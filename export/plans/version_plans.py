@@ -70,7 +70,7 @@ def ensure_plan(
     """
     manifest = version.manifest
     key = key_for(manifest, variant, tensorrt, capability)
-    found = None if force else _usable(store, manifest, variant, key)
+    found = None if force else usable_plan(store, manifest, variant.name, key)
     if found is not None:
         return BuiltPlan(found, is_new=False)
     file = version.path / variant.file
@@ -117,10 +117,10 @@ def _problem(variant: Variant) -> str:
     return "was denied by its gate" if gate_state(variant) == "denied" else ""
 
 
-def _usable(store: PlanStore, manifest: Manifest, variant: Variant, key: PlanKey) -> StoredPlan | None:
+def usable_plan(store: PlanStore, manifest: Manifest, variant: str, key: PlanKey) -> StoredPlan | None:
     """Returns a stored plan whose bytes match its record; a damaged one is built again in its place."""
     try:
-        found = store.find(manifest.model, manifest.version, variant.name, key)
+        found = store.find(manifest.model, manifest.version, variant, key)
         if found is not None:
             store.read_plan(found)
     except PlanRefused:

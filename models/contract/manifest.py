@@ -231,6 +231,11 @@ class Manifest(Frozen):
     def variant(self, name: str) -> Variant | None:
         return next((variant for variant in self.variants if variant.name == name), None)
 
+    def bytes_of(self, variant: Variant) -> int:
+        """The size of the files that a runtime opens for a variant: its graph and its weights beside it."""
+        sizes = {entry.path: entry.size_bytes for entry in self.files}
+        return sum(sizes[name] for name in (variant.file, *variant.external_data))
+
     def accepted_variants(self) -> Iterator[Variant]:
         return (variant for variant in self.variants if variant.gate.accepted)
 

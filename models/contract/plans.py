@@ -62,6 +62,11 @@ class PlanKey(Frozen):
         return self
 
     @property
+    def backend(self) -> str:
+        """Name of the server's backend that opens such plans."""
+        return "onnxruntime" if self.runtime == "onnxruntime" else "tensorrt"
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the key; equal keys have equal digests."""
         return hashlib.sha256(orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -42,8 +42,13 @@ def place(_context: click.Context, _parameter: click.Parameter, root: Path) -> P
     url = url_of(root)
     if url is not None:
         say_what_is_waited_for()
+    return root if url is None else _claimed(url)
+
+
+def _claimed(url: str) -> Path:
+    """The directory of this account's copy. Raises RepositoryError."""
     try:
-        return root if url is None else claim_copy(url)
+        return claim_copy(url)
     except OSError as error:
         raise RepositoryError(f"no copy of {url} can be kept: {error}; set XDG_CACHE_HOME") from error
 
@@ -98,10 +103,7 @@ def brought(repository: Path, model: str | None, version: str | None) -> tuple[P
     if len({key.model for key in found}) != 1:
         known = ", ".join(f"{key.model}/{key.version}" for key in keys) or "none"
         raise RepositoryError(f"{url} has {'no such version' if not found else 'several models'}; there are: {known}")
-    try:
-        root = claim_copy(url)
-    except OSError as error:
-        raise RepositoryError(f"no copy of {url} can be kept: {error}; set XDG_CACHE_HOME") from error
+    root = _claimed(url)
     StoredModel(url, root, found[-1].model).bring(found[-1].version)
     return root, found[-1].model, str(found[-1].version)
 

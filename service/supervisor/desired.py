@@ -160,8 +160,7 @@ def _with_plans(
     if decision.serve is None:
         if held or decision.build is None:
             return held
-        backend = "onnxruntime" if decision.build.key.runtime == "onnxruntime" else "tensorrt"
-        return {Slot(key, InstanceSpec(device, decision.build.variant, backend)): Building()}
+        return {Slot(key, InstanceSpec(device, decision.build.variant, decision.build.key.backend)): Building()}
     levels = [_slot(key, device, serving, level) for level, serving in enumerate((decision.serve, *decision.cheaper))]
     wishes: dict[Slot, InstanceState] = {slot: here.get(slot, Waiting()) for slot in levels}
     if not isinstance(here.get(levels[0]), Ready):  # what answers now stays until then

@@ -27,27 +27,10 @@ from saccade.service.repository.object_store.store import (
 )
 from saccade.service.repository.serving_changes import Asked, changed, labelled, present_of, promoted, rolled_back
 from saccade.service.repository.serving_history import ServingConflict, serving_history
-from tests.support.object_store import BUCKET, SECRET, ObjectStoreServer, object_store_server, store_at, upload
+from tests.support.object_store import BUCKET, SECRET, ObjectStoreServer, upload
 from tests.support.versions import publish_fake
 
 RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
-    with object_store_server(tmp_path_factory.mktemp("object-store")) as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: ObjectStoreServer, request: pytest.FixtureRequest) -> str:
-    """A prefix for each test."""
-    return f"s3://{BUCKET}/{request.node.originalname.replace('_', '-')}"
-
-
-@pytest.fixture
-def store(url: str) -> Store:
-    return store_at(url)
 
 
 # One object

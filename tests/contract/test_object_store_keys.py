@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,28 +10,11 @@ from saccade.service.repository.object_store.address import claim_copy
 from saccade.service.repository.object_store.copied import Copy
 from saccade.service.repository.object_store.mirror import CopyRules, Mirror
 from saccade.service.repository.object_store.store import InvalidKey, Store
-from tests.support.object_store import BUCKET, ObjectStoreServer, object_store_server, store_at, upload
+from tests.support.object_store import BUCKET, ObjectStoreServer, store_at, upload
 from tests.support.server import call_saccade
 from tests.support.versions import publish_fake
 
 RULES = CopyRules(bound_bytes=2**30, versions_per_model=2)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStoreServer]:
-    with object_store_server(tmp_path_factory.mktemp("object-store")) as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: ObjectStoreServer, request: pytest.FixtureRequest) -> str:
-    """A prefix for each test."""
-    return f"s3://{BUCKET}/{request.node.originalname.replace('_', '-')}"
-
-
-@pytest.fixture
-def store(url: str) -> Store:
-    return store_at(url)
 
 
 @pytest.mark.parametrize(

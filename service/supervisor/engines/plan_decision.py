@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from saccade.models.contract.manifest import Manifest, Variant
+from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.plans import PlanKey, PlanRecord, PlanRuntime
 from saccade.service.backends.registry import backend_name
 from saccade.service.errors import RepositoryError
@@ -129,12 +129,7 @@ def is_judged(stored: Sequence[StoredRecord], missing: MissingPlan) -> bool:
 def _without_plan(situation: PlanFacts) -> Serving:
     variant = choose_variant(situation.manifest, situation.device, situation.wanted_variant)
     backend = backend_name(variant, situation.backend)
-    return Serving(variant.name, backend, file_bytes=_bytes_of(situation.manifest, variant))
-
-
-def _bytes_of(manifest: Manifest, variant: Variant) -> int:
-    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    return sum(sizes[name] for name in (variant.file, *variant.external_data))
+    return Serving(variant.name, backend, file_bytes=situation.manifest.bytes_of(variant))
 
 
 def _why_no_tensorrt(situation: PlanFacts) -> str:
@@ -177,9 +172,8 @@ def _levels(situation: PlanFacts, keys: Mapping[str, PlanKey]) -> tuple[Serving,
 def _serving(manifest: Manifest, stored: StoredRecord) -> Serving:
     record, variant = stored.record, manifest.variant(stored.record.variant)
     assert variant is not None  # the keys are of the manifest's variants
-    is_tensorrt = record.key.runtime != "onnxruntime"
-    file_bytes = record.plan_bytes if is_tensorrt else _bytes_of(manifest, variant)
-    backend = "tensorrt" if is_tensorrt else "onnxruntime"
+    backend = record.key.backend
+    file_bytes = record.plan_bytes if backend == "tensorrt" else manifest.bytes_of(variant)
     return Serving(variant.name, backend, stored.directory, record.plan_sha256, file_bytes, _images_per_s(stored))
 
 

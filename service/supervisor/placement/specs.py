@@ -84,9 +84,7 @@ def _standing(name: str, settings: Settings) -> str:
 
 
 def _spec(manifest: Manifest, variant: Variant, device: str, level: int, settings: Settings) -> InstanceSpec:
-    sizes = {entry.path: entry.size_bytes for entry in manifest.files}
-    file_bytes = sum(sizes[name] for name in (variant.file, *variant.external_data))
-    backend = backend_name(variant, settings.backend)
+    backend, file_bytes = backend_name(variant, settings.backend), manifest.bytes_of(variant)
     return InstanceSpec(device, variant.name, backend, file_bytes=file_bytes, ladder_level=level)
 
 
