@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,23 +38,11 @@ engines = click.option(
 engines_key = click.option(
     "--engines-key", type=FILE, envvar="SACCADE_ENGINES_KEY_FILE", help="secret that vouches for plans"
 )
-repository = click.option(
-    "--repository",
-    type=FILE,
-    envvar="SACCADE_REPOSITORY",
-    default="repository",
-    show_default=True,
-    help="model repository: a directory, or s3://, gs:// or az:// with a prefix",
+_repository = partial(
+    click.option, "--repository", type=FILE, envvar="SACCADE_REPOSITORY", default="repository", show_default=True
 )
-repository_directory = click.option(
-    "--repository",
-    type=FILE,
-    envvar="SACCADE_REPOSITORY",
-    default="repository",
-    show_default=True,
-    callback=_in_directory,
-    help="model repository, a directory",
-)
+repository = _repository(help="model repository: a directory, or s3://, gs:// or az:// with a prefix")
+repository_directory = _repository(callback=_in_directory, help="model repository, a directory")
 KEY_FILE_VARIABLE = "SACCADE_SIGN_KEY_FILE"
 sign_key = click.option(
     "--sign-key",
