@@ -14,7 +14,7 @@ from saccade.models.contract.specs import PreprocessSpec, TaskSpec, TensorSpec, 
 MODEL_FILE = "model.onnx"  # file name of the graph in every step that makes one
 _BOUNDARY_KEY = "saccade.network_outputs"  # metadata key: where the network ends and the answer head begins
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_ELEMENT_TYPES = {
+ELEMENT_TYPES = {
     "uint8": onnx.TensorProto.UINT8,
     "float32": onnx.TensorProto.FLOAT,
     "int32": onnx.TensorProto.INT32,
@@ -120,7 +120,7 @@ def _ensure_tensors(
     kind: str, values: Sequence[onnx.ValueInfoProto], specs: Sequence[TensorSpec], batch: str | int
 ) -> None:
     found = [_describe(value) for value in values]
-    wanted = [(spec.name, _ELEMENT_TYPES[spec.dtype], (batch, *spec.shape)) for spec in specs]
+    wanted = [(spec.name, ELEMENT_TYPES[spec.dtype], (batch, *spec.shape)) for spec in specs]
     if found != wanted:
         raise GraphError(f"graph {kind} are {found}, the contract asks for {wanted}")
 

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from saccade.export.errors import GraphError
+from saccade.export.extras.marks import drop_extras
 from saccade.export.graph.onnx_graph import layer_of
 from saccade.export.graph.rewrites.byte_input import cast_bytes_first
 from saccade.export.graph.rewrites.suppression_for_tensorrt import use_rounds_for_suppression
@@ -91,6 +92,7 @@ def _friendly(model: bytes | Path) -> tuple[onnx.ModelProto, str]:
         proto, origin = onnx.load_model_from_string(model), ""
     else:
         proto, origin = onnx.load(model, load_external_data=False), str(model)
+    drop_extras(proto)  # a plan computes all outputs of its graph
     if any(value.type.tensor_type.elem_type == onnx.TensorProto.UINT8 for value in proto.graph.input):
         cast_bytes_first(proto, proto.graph.input[0].name)
     use_rounds_for_suppression(proto)

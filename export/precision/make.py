@@ -9,6 +9,7 @@ import onnx
 
 from saccade.export.artifact import Detail
 from saccade.export.errors import DeviceMissing, RecipeError
+from saccade.export.extras.make import add_extras
 from saccade.export.graph.graph_rewrites import read_interleaved_pixels
 from saccade.export.graph.large_files import hand_on_weights, load_graph, save_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE
@@ -28,7 +29,7 @@ def run_precision(context: StepContext) -> Detail:
     maker = make_ready if context.loaded.quantized else _MAKERS.get(context.variant)
     if maker is None:
         raise RecipeError(f"nothing makes the variant {context.variant!r} yet; made are: {', '.join(_MAKERS)}")
-    return maker(context)
+    return {**maker(context), **add_extras(context)}
 
 
 def _make_fp32(context: StepContext) -> Detail:

@@ -16,9 +16,11 @@ from saccade.export.artifact import Artifact, Detail, file_sha256
 from saccade.export.convert.batching import not_batchable_reason
 from saccade.export.convert.wrap import read_extra_outputs
 from saccade.export.errors import PublishError
+from saccade.export.extras.marks import extras_in
 from saccade.export.gate.decision import verdict
 from saccade.export.gate.judge import weights_identity
 from saccade.export.gate.judged_variants import ensure_judged_by_recipe
+from saccade.export.graph.large_files import load_graph
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.plans.targets import read_targets
 from saccade.export.publish.evidence_pack import EVIDENCE_FILE, images_within, write_evidence
@@ -261,6 +263,7 @@ def _variant(context: StepContext, variant: VariantReport, file: str) -> Variant
             "target": traits.target,
             "file": file,
             "external_data": tuple(variant.qualify.external_sha256),
+            "extras": extras_in(load_graph(_made(context, variant).file(MODEL_FILE))),
             "metric": variant.qualify.metric,
             "operating_point": variant.qualify.operating_point,
             "latency": variant.qualify.latency,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from saccade.export.extras.marks import extras_in
 from saccade.export.graph.large_files import load_graph, weight_files
 from saccade.export.precision.emulation import runnable_file
 from saccade.export.qualification.bare_graph import bare_input
@@ -62,6 +63,7 @@ def _open(file: Path, recipe: Recipe, traits: VariantTraits, images: TensorSpec,
         allow_spinning=allow_spinning,
         external_data=tuple((file.parent / name, None) for name in weight_files(file)),
         merges_dequantized=not _has_float8(file),
+        extras=extras_in(load_graph(file)),
     )
     if traits.is_openvino:
         return OpenVinoBackend(replace(request, precision=traits.precision))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from saccade.models.contract.extras import ExtraKind, ExtraOutput
 from saccade.models.contract.gate_bounds import is_beyond_limit
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.plain_files import read_plain
@@ -146,6 +147,7 @@ class Variant(Frozen):
     target: Literal["any", "cpu", "gpu", "trt", "openvino"]
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
+    extras: tuple[ExtraOutput, ...] = ()  # outputs of `file` that are computed only when asked for, one per kind
     metric: MetricFigure
     operating_point: OperatingPoint | None = None  # where answers are cut at a score
     latency: tuple[LatencyFigure, ...]
@@ -219,9 +221,31 @@ class Manifest(Frozen):
         sizes = self.allowed_batch_sizes
         if not sizes or sizes[0] != 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(f"allowed_batch_sizes must ascend from 1, got {sizes}")
+        self._ensure_extras(answer)
         if not self.batchable and (sizes != (1,) or not self.not_batchable_reason):
             raise ValueError("a model that must not batch allows batch size 1 only, and says why")
         return self
+
+    def _ensure_extras(self, answer: tuple[TensorSpec, ...]) -> None:
+        taken = {spec.name for spec in (*self.outputs, *answer)}
+        for variant in self.variants:
+            kinds = [extra.kind for extra in variant.extras]
+            if kinds != sorted(set(kinds), key=lambda kind: kind.bit):
+                raise ValueError(f"extras of variant {variant.name!r} repeat a kind, or are out of order: {kinds}")
+            for extra in variant.extras:
+                if extra.output.name in taken:
+                    raise ValueError(f"extra output {extra.output.name!r} of {variant.name!r} is an output already")
+                if extra not in self.extras:
+                    raise ValueError(f"variants differ in the extra output {extra.kind}: {extra.output}")
+
+    @property
+    def extras(self) -> tuple[ExtraOutput, ...]:
+        """What at least one variant computes when asked; it is the same output in every variant that has it."""
+        found: dict[ExtraKind, ExtraOutput] = {}
+        for variant in self.variants:
+            for extra in variant.extras:
+                found.setdefault(extra.kind, extra)
+        return tuple(found[kind] for kind in ExtraKind if kind in found)
 
     @property
     def answer(self) -> tuple[TensorSpec, ...]:

@@ -235,7 +235,7 @@ class ServingCatalog:
             _key(status),
             instances,
             manifest,
-            layout_of(manifest.input, manifest.answer),
+            layout_of(manifest.input, manifest.answer, manifest.extras),
             VersionMetrics(self._metrics, status.model, str(status.version)),
             self._usages.setdefault(_key(status), VersionUsage()),
             self._tallies.setdefault(_key(status), Tally()),

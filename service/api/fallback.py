@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from saccade.service.api.asking import giving
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.ipc.messages import InstanceStatus
 from saccade.service.vision.parameters import Parameters
@@ -104,8 +105,10 @@ class Fallback:
     ) -> tuple[InstanceStatus, ...]:
         """Returns the instances of the variant that answers.
 
-        Raises BadParameter when the request names a variant that is not loaded.
+        Raises BadParameter when the request names a variant that is not loaded, or asks for what none computes.
         """
+        if parameters.asked:
+            target = giving(target, parameters.asked, parameters.variant)
         if parameters.variant is not None or not self._rule.is_on:
             return target.instances_of(parameters.variant)
         ladder = sorted({instance.ladder_level for instance in target.instances})

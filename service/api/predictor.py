@@ -218,6 +218,7 @@ class Predictor:
             request.deadline_s - self._reserve_s(request.parameters.deadline_ms / 1000),
             filled.encoded_bytes,
             RANK_OFFSET_S[request.priority],
+            request.parameters.asked,
         )
 
         def give_up(error: SaccadeError) -> None:
@@ -239,7 +240,7 @@ class Predictor:
         target, parameters = request.target, request.parameters
 
         def work() -> object:
-            outputs = permit.arena.views(permit.slot, target.layout).outputs
+            outputs = permit.arena.views(permit.slot, target.layout.for_asked(parameters.asked)).outputs
             return request.render(outputs, geometry, target.manifest, parameters)
 
         if _is_cheap(target.manifest.task.task, parameters, geometry):
@@ -260,8 +261,8 @@ class Predictor:
 
 def _is_cheap(task: Task, parameters: Parameters, geometry: Geometry) -> bool:
     """Whether an answer is rendered within a few milliseconds, so that it may be in the event loop."""
-    if task is Task.INSTANCES:
-        return False  # every object takes about a millisecond
+    if task is Task.INSTANCES or (parameters.asked and parameters.explain == "png"):
+        return False  # every object, and every PNG, takes about a millisecond
     pixels = geometry.source_width * geometry.source_height
     is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
     return task is not Task.SEGMENT or is_cheap_mask

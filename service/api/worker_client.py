@@ -112,7 +112,13 @@ class WorkerClient:
         return True
 
     def submit(
-        self, permit: Permit, instance_id: int, deadline_s: float, encoded_bytes: int = 0, rank_offset_s: float = 0.0
+        self,
+        permit: Permit,
+        instance_id: int,
+        deadline_s: float,
+        encoded_bytes: int = 0,
+        rank_offset_s: float = 0.0,
+        asked: int = 0,
     ) -> tuple[int, asyncio.Future[messages.Done]]:
         """Sends a filled slot to the worker; the slot holds pixels, or `encoded_bytes` bytes of a JPEG.
 
@@ -126,7 +132,7 @@ class WorkerClient:
         self._open[request_id] = _Open(answer, permit)
         now_s = time.monotonic()
         place = (permit.slot, instance_id, deadline_s, now_s)
-        self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s))
+        self._protocol.send(messages.Submit(request_id, *place, encoded_bytes, rank_offset_s, asked))
         self._estimates.sent(instance_id)
         return request_id, answer
 

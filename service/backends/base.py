@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.specs import TensorSpec
 
 UInt8Array = NDArray[np.uint8]
@@ -36,6 +37,7 @@ class LoadRequest:
     cuda_graphs: bool = True  # capture one graph per allowed batch size where the backend can
     batches_in_flight: int = 2  # one batch is copied while another runs, where the device has copy engines
     execution_contexts: int = 1  # batches that may run on the device at the same time
+    extras: tuple[ExtraOutput, ...] = ()  # outputs of the file that are computed only when asked for
 
 
 class Backend(Protocol):
@@ -53,6 +55,14 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Frees device memory. No other call may follow."""
+
+
+@runtime_checkable
+class AskableBackend(Backend, Protocol):
+    """A backend that computes extra outputs for the batches that ask, and spends nothing on them otherwise."""
+
+    def infer_asked(self, images: UInt8Array, asked: int) -> Outputs:
+        """`infer` with the extra outputs of a mask behind the answer, in the order of `LoadRequest.extras`."""
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import asked_for
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.errors import BackendError, DeviceLost
 from saccade.service.repository.verify import verified_bytes
@@ -56,10 +57,16 @@ class FakeBackend:
         self._wrong_at, self._crash_at = (_images_between(found.search(content)) for found in (WRONG, CRASHING))
         self._images = 0
         self._outputs = request.outputs
+        self._extras = request.extras
 
     @property
     def provider(self) -> str:
         return "FakeExecutionProvider"
+
+    def infer_asked(self, images: UInt8Array, asked: int) -> Outputs:
+        specs = [extra.output for extra in asked_for(self._extras, asked)]
+        extras = [self._fill(spec.name, spec.shape, spec.dtype, images[:, 0, 0, 0]) for spec in specs]
+        return [*self.infer(images), *extras]
 
     def infer(self, images: UInt8Array) -> Outputs:
         first_pixels = [tuple(int(value) for value in image[0, 0]) for image in images]

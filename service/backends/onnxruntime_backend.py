@@ -10,19 +10,25 @@ import importlib
 import importlib.util
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.models.contract.extras import asked_for
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.errors import BackendError, RuntimeMissing
 from saccade.service.repository.verify import verified_bytes
+from saccade.service.repository.without_extras import without_extras
 
 if TYPE_CHECKING:
     import onnxruntime
 
 GPU_PROVIDER = "CUDAExecutionProvider"
 _FATAL = 4  # a log severity of ONNX Runtime
+_ASKED = np.array(True)
 
 
 def ensure_onnxruntime_installed() -> None:
@@ -90,6 +96,7 @@ class OnnxRuntimeBackend:
         self._session = open_session(request, self._provider, {}, {})
         self._input = request.input.name
         self._outputs = [output.name for output in request.outputs]
+        self._extras = request.extras
         ensure_signature(self._session, request)
 
     @property
@@ -98,8 +105,17 @@ class OnnxRuntimeBackend:
 
     def infer(self, images: UInt8Array) -> Outputs:
         """Runs a batch. The output arrays are new: the caller may keep them while the next batch runs."""
+        return self._run(self._outputs, {self._input: images})
+
+    def infer_asked(self, images: UInt8Array, asked: int) -> Outputs:
+        """Runs a batch with the extra outputs of a mask behind the answer."""
+        extras = asked_for(self._extras, asked)
+        names = [*self._outputs, *(extra.output.name for extra in extras)]
+        return self._run(names, {self._input: images, **{extra.kind.input: _ASKED for extra in extras}})
+
+    def _run(self, names: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> Outputs:
         try:
-            outputs: Outputs = self._session.run(self._outputs, {self._input: images})
+            outputs: Outputs = self._session.run(names, inputs)
         except Exception as error:  # ORT's exceptions have no public base class
             raise BackendError(f"onnxruntime failed: {first_line(error)}") from error
         return outputs
@@ -119,13 +135,20 @@ def ensure_provider(device: str, provider: str) -> None:
 
 
 def open_session(
-    request: LoadRequest, provider: str, provider_options: Mapping[str, str], entries: Mapping[str, str]
+    request: LoadRequest,
+    provider: str,
+    provider_options: Mapping[str, str],
+    entries: Mapping[str, str],
+    *,
+    drops_extras: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Opens a session on `provider` alone; `entries` are session options. Raises BackendError or RepositoryError."""
     ensure_provider(request.device, provider)
     onnxruntime = import_onnxruntime()
     # The session gets the very bytes whose digest was checked; a path might be another file by now.
     model_bytes = verified_bytes(request.file, request.sha256)
+    if drops_extras:
+        model_bytes = without_extras(model_bytes, request.extras)
     weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
     options = _session_options(request, weights)
     for name, value in entries.items():
@@ -164,7 +187,8 @@ def ensure_signature(session: onnxruntime.InferenceSession, request: LoadRequest
     found_inputs = {tensor.name: tensor.type for tensor in session.get_inputs()}
     found_outputs = {tensor.name: tensor.type for tensor in session.get_outputs()}
     wanted_inputs = {request.input.name: _ort_type(request.input.dtype)}
-    wanted_outputs = {output.name: _ort_type(output.dtype) for output in request.outputs}
+    wanted = (*request.outputs, *(extra.output for extra in request.extras))
+    wanted_outputs = {output.name: _ort_type(output.dtype) for output in wanted}
     if found_inputs != wanted_inputs or not wanted_outputs.items() <= found_outputs.items():
         raise BackendError(
             f"{request.file.name} has {found_inputs} -> {found_outputs}, "

@@ -89,10 +89,11 @@ class BoundSession:
         entries = {"session.record_ep_graph_assignment_info": "1"}
         # Only shape arithmetic may stay on the processor, so a pool of threads per session would be wasted.
         alone = replace(request, threads=1, allow_spinning=False)
-        self._session = open_session(alone, at.provider, options, entries)
+        # CUDA graphs cannot hold the branches that compute extra outputs.
+        self._session = open_session(alone, at.provider, options, entries, drops_extras=True)
         if at.is_cuda:
             silence_default_logger()
-        ensure_signature(self._session, request)
+        ensure_signature(self._session, replace(request, extras=()))
         self.nodes_beside = ensure_assigned(assigned_nodes(self._session), at.provider)
         self._bindings: dict[tuple[int, int], Any] = {}
         self.is_ordered = _stream_of(self._session.get_provider_options(), at.provider) == str(stream)

@@ -22,6 +22,7 @@ from typing import Any
 from saccade.service.backends.base import LoadRequest, Outputs, UInt8Array
 from saccade.service.errors import BackendError, RuntimeMissing
 from saccade.service.repository.verify import verified_bytes
+from saccade.service.repository.without_extras import without_extras
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}  # by the variant's precision: of what is not quantized
 _NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}  # OpenVINO's names for ours
@@ -166,7 +167,8 @@ def ensure_capable(core: Any, request: LoadRequest) -> None:
 
 def _read(core: Any, request: LoadRequest) -> Any:
     """The model from the very bytes whose digest was checked; a path might be another file by now."""
-    content = verified_bytes(request.file, request.sha256)
+    # A compiled model computes all outputs that it has.
+    content = without_extras(verified_bytes(request.file, request.sha256), request.extras)
     weights = [(path.name, verified_bytes(path, sha256)) for path, sha256 in request.external_data]
     try:
         if _LOCATION not in content:

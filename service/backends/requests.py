@@ -36,6 +36,7 @@ def load_request(
         merges_dequantized=variant.precision
         != "fp8",  # its figures were measured so, see export/qualification/serving.py
         allowed_batch_sizes=manifest.allowed_batch_sizes if batch_sizes is None else batch_sizes,
+        extras=variant.extras,
     )
 
 

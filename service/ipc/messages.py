@@ -55,6 +55,7 @@ class Submit(Message, frozen=True):
     submitted_s: float
     encoded_bytes: int = 0  # length of the JPEG at the start of the slot; 0 means that the slot holds pixels
     rank_offset_s: float = 0.0  # added to the deadline when requests are ordered: the priority
+    asked: int = 0  # mask of the extra outputs that the answer shall have, see `models/contract/extras.py`
 
 
 class Cancel(Message, frozen=True):
@@ -151,6 +152,7 @@ class InstanceState(Message, frozen=True):
     seconds: float
     memory_bytes: int = 0  # device memory that the load took, measured; 0 until the instance is ready
     decodes_jpegs: bool = False  # the worker decodes JPEGs on the device, which was measured as faster and faithful
+    gives: int = 0  # mask of the extra outputs that it computes when asked
 
 
 class Unloaded(Message, frozen=True):
@@ -180,6 +182,7 @@ class InstanceStatus(Message, frozen=True):
     provider: str
     decodes_jpegs: bool = False
     ladder_level: int = 0  # 0 is the version's best variant; higher levels are cheaper and answer under load
+    gives: int = 0  # mask of the extra outputs that it computes when asked
 
 
 class EngineStatus(Message, frozen=True):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import ExtraOutput, asked_for
 from saccade.models.contract.specs import TensorSpec
 
 _KEPT_PER_SLOT = 4  # number of layouts per slot whose views are kept
@@ -37,18 +39,39 @@ class SlotLayout:
     input: TensorPlace
     outputs: tuple[TensorPlace, ...]
     size_bytes: int
+    by_asked: Mapping[int, SlotLayout] = field(default_factory=dict)  # layouts with extra outputs, by what is asked
+
+    def for_asked(self, mask: int) -> SlotLayout:
+        """The layout of an answer with the extra outputs that a mask asks for, behind the same places."""
+        return self.by_asked[mask] if mask else self
 
 
-def layout_of(input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...]) -> SlotLayout:
-    """Lays out the input first and the outputs after it, each aligned."""
+def layout_of(
+    input_spec: TensorSpec, output_specs: tuple[TensorSpec, ...], extras: tuple[ExtraOutput, ...] = ()
+) -> SlotLayout:
+    """Lays out the input first, the outputs after it and the extra outputs last, each aligned."""
     offset = 0
     places: list[TensorPlace] = []
-    for spec in (input_spec, *output_specs):
+    for spec in (input_spec, *output_specs, *(extra.output for extra in extras)):
         dtype = np.dtype(spec.dtype)
         places.append(TensorPlace(offset, spec.shape, dtype))
         size = int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
         offset += -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-    return SlotLayout(places[0], tuple(places[1:]), offset)
+    first = 1 + len(output_specs)
+    outputs, extra_places = tuple(places[1:first]), dict(zip(extras, places[first:], strict=True))
+    by_asked = {
+        mask: SlotLayout(places[0], (*outputs, *(extra_places[extra] for extra in asked_for(extras, mask))), offset)
+        for mask in _masks(extras)
+    }
+    return SlotLayout(places[0], outputs, offset, by_asked)
+
+
+def _masks(extras: Sequence[ExtraOutput]) -> list[int]:
+    """Everything that a request may ask for at once, except nothing."""
+    masks = [0]
+    for extra in extras:
+        masks += [mask | extra.kind.bit for mask in masks]
+    return masks[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,23 +196,29 @@ def _input(content: memoryview) -> tuple[str, int]:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
-    """Number and value of each field of a message: an integer, the bytes of a longer one, None for floats."""
+    """Number and value of each field of a message."""
+    return ((number, value) for number, value, _ in spans(content))
+
+
+def spans(content: memoryview) -> Iterator[tuple[int, int | memoryview | None, memoryview]]:
+    """Number, value and all bytes of each field of a message; a value is an integer, bytes, or None for floats."""
     at, end = 0, len(content)
     while at < end:
+        start = at
         key, at = _varint(content, at)
         match key & 7:
             case 0:
                 value, at = _varint(content, at)
-                yield key >> 3, value
+                yield key >> 3, value, content[start:at]
             case 2:
                 length, at = _varint(content, at)
                 if at + length > end:
                     raise ValueError("it ends within a field")
-                yield key >> 3, content[at : at + length]
+                yield key >> 3, content[at : at + length], content[start : at + length]
                 at += length
             case 1 | 5 as wire:
-                yield key >> 3, None
                 at += 8 if wire == 1 else 4
+                yield key >> 3, None, content[start:at]
             case wire:
                 raise ValueError(f"wire type {wire} is none of protobuf's")
 

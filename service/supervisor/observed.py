@@ -192,7 +192,9 @@ class Observed:
         was_ready = isinstance(before, Loading) and before.was_ready
         match report.state:
             case "ready":
-                ready = Ready(report.instance_id, report.provider, report.memory_bytes, report.decodes_jpegs)
+                ready = Ready(
+                    report.instance_id, report.provider, report.memory_bytes, report.decodes_jpegs, report.gives
+                )
                 self.instances[slot] = ready
                 self._note_load(slot, report, now_s)
             case "failed":

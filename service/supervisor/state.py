@@ -75,6 +75,7 @@ class Ready:
     provider: str = ""
     memory_bytes: int = 0  # measured by its worker
     decodes_jpegs: bool = False
+    gives: int = 0  # mask of its extra outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,4 +256,5 @@ def _instance_status(slot: Slot, state: InstanceState) -> InstanceStatus:
         ready.provider if ready else "",
         ready.decodes_jpegs if ready else False,
         spec.ladder_level,
+        ready.gives if ready else 0,
     )

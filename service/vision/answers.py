@@ -16,6 +16,7 @@ from saccade.service.errors import NoDirection, NotFinite
 from saccade.service.vision.classification import classes_json
 from saccade.service.vision.detection import detections_json
 from saccade.service.vision.embedding import embedding_json, is_zero
+from saccade.service.vision.extras import extras_json
 from saccade.service.vision.instances import instances_json
 from saccade.service.vision.parameters import Parameters
 from saccade.service.vision.segmentation import segments_json
@@ -24,12 +25,17 @@ from saccade.service.vision.segmentation import segments_json
 def prediction_of(
     outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest, parameters: Parameters
 ) -> dict[str, Any]:
-    """The source size and the task's answer. `outputs` are one image's rows of `manifest.answer`, in order.
+    """The source size and the task's answer. `outputs` are one image's rows of `manifest.answer`, in order, and behind
+    them those of the extra outputs that `parameters.asked` names.
 
     Polygons hold arrays, since a large mask's points as Python lists are millions of objects, and so do vectors.
 
     Raises NotFinite, because JSON cannot hold such a number and a client would take null for an answer, or NoDirection.
     """
+    extras: Sequence[NDArray[Any]] = ()
+    if parameters.asked:
+        tensors = len(manifest.answer)
+        outputs, extras = outputs[:tensors], outputs[tensors:]
     ensure_usable(outputs, manifest)
     labels, spec = manifest.labels, manifest.task
     answer: dict[str, Any] = {"width": place.source_width, "height": place.source_height}
@@ -59,6 +65,8 @@ def prediction_of(
             answer |= instances_json(outputs, place, labels, spec.masks, size, parameters)
         case Task.EMBED:
             answer |= embedding_json(outputs[0], parameters.encoding, parameters.embedding_dtype)
+    if extras:
+        answer |= extras_json(extras, place, manifest, parameters)
     return answer
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from saccade.models.contract.extras import ExtraKind, mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
 from saccade.service.vision.embedding import VectorEncoding, VectorType
+from saccade.service.vision.explanation import ExplainFormat
 from saccade.service.vision.segmentation import MaskFormat
 
 _NAMES_BY_TASK = {
@@ -21,7 +23,7 @@ _NAMES_BY_TASK = {
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
     Task.EMBED: ("encoding", "embedding_dtype"),
 }
-_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper")
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +38,7 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_ms: float | None = None
     variant: str | None = None
     allow_cheaper: bool | None = None
+    explain: ExplainFormat | None = None
 
 
 NOTHING_GIVEN = GivenParameters()
@@ -55,6 +58,8 @@ class Parameters:
     allow_cheaper: bool
     encoding: VectorEncoding = "json"
     embedding_dtype: VectorType = "float32"
+    asked: int = 0  # mask of the extra outputs that the answer has, see models/contract/extras.py
+    explain: ExplainFormat = "grid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,26 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         allow_cheaper=given.allow_cheaper is not False,
         encoding=given.encoding or "json",
         embedding_dtype=given.embedding_dtype or "float32",
+        asked=_asked(given, manifest),
+        explain=given.explain or "grid",
     )
+
+
+def given_for(kinds: Iterable[ExtraKind]) -> dict[str, Any]:
+    """The parameters that ask for these extra outputs, as a protocol without words of its own for them needs."""
+    words: dict[ExtraKind, dict[str, Any]] = {ExtraKind.EXPLAIN: {"explain": "grid"}}
+    return {name: value for kind in kinds for name, value in words[kind].items()}
+
+
+def _asked(given: GivenParameters, manifest: Manifest) -> int:
+    """The mask of what is asked for. Raises BadParameter where no variant of the version has it."""
+    asked = ExtraKind.EXPLAIN.bit if given.explain is not None else 0
+    for kind in ExtraKind:
+        if asked & kind.bit & ~mask_of(manifest.extras):
+            reasons = {str(variant.detail.get(f"no_{kind}", "")) for variant in manifest.variants} - {""}
+            why = "; ".join(sorted(reasons)) or "it was exported without it"
+            raise BadParameter(f"{manifest.model}/{manifest.version} cannot {kind} its answers: {why}")
+    return asked
 
 
 def _ensure_applicable(given: GivenParameters, spec: TaskSpec) -> None:

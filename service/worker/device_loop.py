@@ -89,8 +89,11 @@ class DeviceLoop:
             self._report([_unrun(work, refusal)])
 
     def _refusal(self, work: Work) -> int | None:
-        if work.instance_id not in self._instances:
+        instance = self._instances.get(work.instance_id)
+        if instance is None:
             return messages.DONE_UNKNOWN_INSTANCE
+        if work.asked & ~instance.gives:
+            return messages.DONE_FAILED  # API processes ask only instances that give it
         # When the device is idle, the loop decides: it may try a request that the estimates would refuse.
         is_idle = self._busy_until_s == 0.0 and len(self._queue) == 0
         if not is_idle and self._queue.is_hopeless(work, max(time.monotonic(), self._busy_until_s)):
@@ -307,7 +310,6 @@ class DeviceLoop:
         instance.latency.observe(rows, run_s if instance.pipeline else run_s + filling.decode_s)
         self._observe_batch(batch[0].instance_id, len(batch))
         number = next(self._batch_numbers)
-        answers = zip(*(output[: len(batch)] for output in outputs), strict=True)  # without the padding
         # All time other than the run was waiting: in the queue, in the pipeline, or for other batches.
         return [
             _unrun(work, messages.DONE_UNDECODED)
@@ -319,11 +321,11 @@ class DeviceLoop:
                 run_s,
                 len(batch),
                 row,
-                instance.layout,
+                instance.layout.for_asked(work.asked),
                 filling.decode_s,
                 number,
             )
-            for index, (work, row) in enumerate(zip(batch, answers, strict=True))
+            for index, (work, row) in enumerate(zip(batch, instance.rows(batch, outputs), strict=True))
         ]
 
 

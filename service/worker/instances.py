@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.service.backends.base import Backend, Outputs, PipelinedBackend
+from saccade.models.contract.extras import ExtraOutput, asked_for, mask_of
+from saccade.service.backends.base import AskableBackend, Backend, Outputs, PipelinedBackend
 from saccade.service.ipc.tensor_slots import SlotArena, SlotLayout
 from saccade.service.worker.batch_filling import ALL_PIXELS, Filling, JpegRowDecoder, fill_rows
 from saccade.service.worker.scheduling.batching import BatchLimits
@@ -30,6 +31,7 @@ class Work(msgspec.Struct, frozen=True, eq=False):
     submitted_s: float
     encoded_bytes: int = 0  # length of the JPEG in the slot; 0 means that the slot holds pixels
     rank_offset_s: float = 0.0  # offset for the priority, see api/priority.py
+    asked: int = 0  # mask of the extra outputs that its answer shall have
 
     @property
     def rank_s(self) -> float:
@@ -50,6 +52,14 @@ class Finished(msgspec.Struct, frozen=True):
     batch: int = 0  # numbered in the order of their ends
 
 
+def asked_of(batch: Sequence[Work]) -> int:
+    """The mask of all that the requests of a batch ask for."""
+    asked = 0
+    for work in batch:
+        asked |= work.asked
+    return asked
+
+
 class LoadedInstance:
     """A loaded variant with its buffers and its measured speed."""
 
@@ -60,10 +70,17 @@ class LoadedInstance:
         limits: BatchLimits,
         latency: LatencyModel,
         jpegs: JpegRowDecoder | None = None,
+        extras: tuple[ExtraOutput, ...] = (),
     ) -> None:
-        """`jpegs` decodes on the device; None means that every slot holds pixels."""
+        """`jpegs` decodes on the device; None means that every slot holds pixels.
+
+        `extras` are the extra outputs of the variant's file, which count only where the backend computes them.
+        """
         self.backend = backend
         self.pipeline = backend if isinstance(backend, PipelinedBackend) else None
+        self.askable = backend if isinstance(backend, AskableBackend) else None
+        self.extras = extras if self.askable else ()
+        self.gives = mask_of(self.extras)
         self.layout = layout
         self.limits = limits
         self.latency = latency
@@ -97,9 +114,26 @@ class LoadedInstance:
             number, filling = self.start(self.pipeline, batch, row_count)
             return *self.pipeline.finish(number), filling
         images, filling = self.gather(batch, row_count)
+        asked = asked_of(batch)
         start_s = time.monotonic()
-        outputs = self.backend.infer(images)
+        outputs = self.askable.infer_asked(images, asked) if asked and self.askable else self.backend.infer(images)
         return outputs, time.monotonic() - start_s, filling
+
+    def rows(self, batch: Sequence[Work], outputs: Outputs) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Each request's own rows of a batch's outputs: the answer, then the extra outputs that it asked for."""
+        rows = zip(*(output[: len(batch)] for output in outputs), strict=True)  # without the padding
+        asked = asked_of(batch)
+        if not asked:
+            return rows
+        found = asked_for(self.extras, asked)
+        answers = len(outputs) - len(found)
+        return (
+            (
+                *row[:answers],
+                *(row[answers + place] for place, extra in enumerate(found) if extra.kind.bit & work.asked),
+            )
+            for work, row in zip(batch, rows, strict=True)
+        )
 
     def start(self, pipeline: PipelinedBackend, batch: Sequence[Work], row_count: int) -> tuple[int, Filling]:
         """Starts a batch whose pixels are gathered directly in the memory that the device copies from."""

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.models.contract.extras import ExtraOutput, mask_of
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
-from saccade.service.backends.base import Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
+from saccade.models.contract.specs import TensorSpec
+from saccade.service.backends.base import AskableBackend, Backend, LoadRequest, Outputs, PipelinedBackend, UInt8Array
 from saccade.service.backends.registry import load_backend
-from saccade.service.backends.requests import for_plan, load_request
+from saccade.service.backends.requests import for_plan, load_request, variant_named
 from saccade.service.errors import BackendError, RepositoryError
 from saccade.service.ipc.messages import Load
 from saccade.service.ipc.tensor_slots import layout_of
@@ -56,10 +58,12 @@ def load_instance(
     before_bytes = used_bytes()
     backend = load_backend(message.backend, _request_for(message, manifest, settings))
     on_warming()
+    extras = variant_named(manifest, message.variant).extras
     latency = LatencyModel()
     try:
         for size in message.allowed_batch_sizes:
             _warm_up(backend, manifest, size, latency, exclusive)
+            _warm_up_extras(backend, manifest.input, extras, size, exclusive)
         replay(lambda images: _alone(backend, images, exclusive), Path(message.version_dir), manifest, message.variant)
         decoder = jpegs.decoder_for(manifest.preprocess, exclusive)
         if decoder is not None:
@@ -68,7 +72,8 @@ def load_instance(
         backend.close()
         raise
     limits = BatchLimits(message.allowed_batch_sizes, settings.max_queue_delay_ms / 1000)
-    instance = LoadedInstance(backend, layout_of(manifest.input, manifest.answer), limits, latency, decoder)
+    layout = layout_of(manifest.input, manifest.answer, manifest.extras)
+    instance = LoadedInstance(backend, layout, limits, latency, decoder, extras)
     return instance, backend.provider, max(0, used_bytes() - before_bytes)
 
 
@@ -108,7 +113,21 @@ def _warm_up(
         with exclusive():
             outputs, run_s = _run(backend, images)
             latency.observe(batch_size, run_s)
-    _ensure_shapes(outputs, manifest, batch_size)
+    _ensure_shapes(outputs, manifest.answer, batch_size)
+
+
+def _warm_up_extras(
+    backend: Backend,
+    images: TensorSpec,
+    extras: tuple[ExtraOutput, ...],
+    batch_size: int,
+    exclusive: Callable[[], AbstractContextManager[bool]],
+) -> None:
+    """Asks for everything at once, so that the first request that does so waits for nothing to be set up."""
+    if extras and isinstance(backend, AskableBackend):
+        with exclusive():
+            outputs = backend.infer_asked(np.zeros((batch_size, *images.shape), np.uint8), mask_of(extras))
+        _ensure_shapes(outputs[-len(extras) :], [extra.output for extra in extras], batch_size)
 
 
 def _fill_pipeline(pipeline: PipelinedBackend, images: UInt8Array) -> None:
@@ -160,8 +179,8 @@ def _warm_up_jpegs(
                     backend.infer(rows)
 
 
-def _ensure_shapes(outputs: Outputs, manifest: Manifest, batch_size: int) -> None:
-    for spec, output in zip(manifest.answer, outputs, strict=True):
+def _ensure_shapes(outputs: Outputs, specs: Sequence[TensorSpec], batch_size: int) -> None:
+    for spec, output in zip(specs, outputs, strict=True):
         if output.shape != (batch_size, *spec.shape) or output.dtype != np.dtype(spec.dtype):
             raise BackendError(
                 f"output {spec.name!r} is {output.dtype}{output.shape} at batch {batch_size}, "

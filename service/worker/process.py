@@ -71,6 +71,7 @@ class ApiConnection:
                         message.submitted_s,
                         message.encoded_bytes,
                         message.rank_offset_s,
+                        message.asked,
                     )
                 )
             case messages.Cancel():
@@ -211,10 +212,11 @@ class Worker:
             provider: str = "",
             memory_bytes: int = 0,
             decodes_jpegs: bool = False,
+            gives: int = 0,
         ) -> None:
             seconds = time.monotonic() - start_s
             update = messages.InstanceState(
-                message.instance_id, state.value, reason, provider, seconds, memory_bytes, decodes_jpegs
+                message.instance_id, state.value, reason, provider, seconds, memory_bytes, decodes_jpegs, gives
             )
             self._loop.call_soon_threadsafe(self._control.send, update)
 
@@ -238,7 +240,11 @@ class Worker:
         weight = self._settings.shares.get(message.model, 1.0)
         self._device_loop.add(message.instance_id, instance, message.model, weight)
         report(
-            VersionState.READY, provider=provider, memory_bytes=memory_bytes, decodes_jpegs=instance.jpegs is not None
+            VersionState.READY,
+            provider=provider,
+            memory_bytes=memory_bytes,
+            decodes_jpegs=instance.jpegs is not None,
+            gives=instance.gives,
         )
 
     def _unload(self, message: messages.Unload) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.models.contract.extras import ExtraKind, ExtraOutput
 from saccade.models.contract.manifest import (
     UNJUDGED,
     FileEntry,
@@ -22,9 +23,22 @@ from saccade.models.contract.manifest import (
     manifest_bytes,
 )
 from saccade.models.contract.paired_speed import PairedSpeed
-from saccade.models.contract.specs import MaskSpec, PreprocessSpec, Task, TaskSpec, input_tensor, output_tensors
+from saccade.models.contract.specs import (
+    MaskSpec,
+    PreprocessSpec,
+    Task,
+    TaskSpec,
+    TensorSpec,
+    input_tensor,
+    output_tensors,
+)
 
 SIDE = 32  # of the model input, pixels
+EXPLANATION = ExtraOutput(
+    kind=ExtraKind.EXPLAIN,
+    output=TensorSpec(name="explanation", dtype="float32", shape=(4, 4)),
+    method="class activation",
+)
 DIGITS = tuple("0123456789")
 
 _SPECS = {
@@ -100,6 +114,12 @@ def manifest_for(
         files=(FileEntry(path="model.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),),
         lineage=(Lineage(step="wrap", digest="0" * 64, tool="test"),),
     )
+
+
+def with_extras(manifest: Manifest, *extras: ExtraOutput) -> Manifest:
+    """A manifest all of whose variants compute these outputs when asked."""
+    variants = [variant.model_copy(update={"extras": extras}) for variant in manifest.variants]
+    return manifest.model_copy(update={"variants": tuple(variants)})
 
 
 def with_variants(manifest: Manifest, **figures: tuple[float, float]) -> Manifest:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 
+from saccade.models.contract.extras import ExtraKind
 from saccade.models.contract.replay import REPLAY_FILE
 from saccade.service.api.catalog import ServingCatalog, default_version, labels_of
 from saccade.service.api.http.schemas import (
@@ -127,6 +128,7 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
         if judged and judged.operating_point
         else None,
         has_report=manifest is not None and has_file(manifest, REPORT_FILE),
+        gives=_gives(status),
         has_samples=manifest is not None and has_file(manifest, REPLAY_FILE),
         latency=[
             BatchFigure(**figure.model_dump(include=set(BatchFigure.model_fields)))
@@ -148,6 +150,12 @@ def _version_info(catalog: ServingCatalog, status: VersionStatus) -> VersionInfo
             for item in status.speeds
         ],
     )
+
+
+def _gives(status: VersionStatus) -> list[Literal["explain", "trust"]]:
+    """What at least one ready instance of a version computes when asked."""
+    kinds = [kind for kind in ExtraKind if any(instance.gives & kind.bit for instance in status.instances)]
+    return [kind.value for kind in kinds]
 
 
 def _engine_info(status: EngineStatus) -> EngineInfo:

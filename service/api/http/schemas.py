@@ -66,6 +66,9 @@ class PredictParameters(BaseModel):
     deadline_ms: float | None = Field(None, ge=0, description="answer within this time or 504")
     variant: str | None = Field(None, description="pins the variant; any that is loaded")
     allow_cheaper: bool | None = Field(None, description="false: never a cheaper variant, however long the wait")
+    explain: Literal["grid", "png"] | None = Field(
+        None, description="adds where the network looked: an 8-bit grid with its place, or a grey PNG over the picture"
+    )
 
 
 class PredictRequest(BaseModel):
@@ -85,10 +88,24 @@ class ClassScore(BaseModel):
     score: float
 
 
+class Explanation(BaseModel):
+    """Where the network looked; `grid` with its place, or `png`, as `explain` asks."""
+
+    method: str = Field(description="how it is computed: of the class answered first, of no class, or of the attention")
+    rows: int | None = None
+    columns: int | None = None
+    box: Annotated[list[float], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="the grid's x1 y1 x2 y2 in source pixels, beyond the picture's edges where bars were added"
+    )
+    grid: str | None = Field(None, description="base64 of rows x columns bytes, from 0 to 255 where it looked most")
+    png: str | None = Field(None, description="base64 of an 8-bit grey PNG that covers the picture, 320 pixels long")
+
+
 class ReadPicture(BaseModel):
     width: int
     height: int
     warning: str | None = Field(None, description="only where the picture is damaged: why parts of it may be lost")
+    explanation: Explanation | None = Field(None, description="only where the request said `explain`")
 
 
 class Classification(ReadPicture):
@@ -272,6 +289,7 @@ class VersionInfo(BaseModel):
         description="of detectors and classifiers of several labels; null when not judged"
     )
     has_report: bool = Field(description="whether its report can be read at …/report")
+    gives: list[Literal["explain", "trust"]] = Field(description="what requests may ask for besides the answer")
     has_samples: bool = Field(description="whether pictures travel with it, at …/samples")
     latency: list[BatchFigure]
     choice: str = Field(description="why this variant serves where others could; empty where TensorRT serves")

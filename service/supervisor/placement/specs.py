@@ -63,7 +63,7 @@ def specs_for(manifest: Manifest, devices: Sequence[str], settings: Settings) ->
 
 def ensure_fits_slot(manifest: Manifest, settings: Settings) -> None:
     """Raises RepositoryError when an image and its answer do not fit into a slot."""
-    size_bytes = layout_of(manifest.input, manifest.answer).size_bytes
+    size_bytes = layout_of(manifest.input, manifest.answer, manifest.extras).size_bytes
     if size_bytes > settings.max_slot_bytes:
         raise RepositoryError(
             f"an image and its answer take {size_bytes:,} bytes, a slot has {settings.max_slot_bytes:,}: "

@@ -11,11 +11,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import asked_for
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, boxes_to_source, unmoved
 from saccade.service.api.http.oip.tensors import DATATYPES, InferRequest, WantedOutput
 from saccade.service.core import VersionKey
 from saccade.service.vision.answers import ensure_usable
+from saccade.service.vision.extras import ensure_finite
 from saccade.service.vision.parameters import Parameters
 
 Rows = dict[str, NDArray[Any]]  # one image's outputs by name
@@ -30,8 +32,10 @@ def rows_of(outputs: Sequence[NDArray[Any]], place: Geometry, manifest: Manifest
 
     Raises NotFinite or NoDirection, in binary as in JSON: no client takes such numbers for an answer.
     """
-    ensure_usable(outputs, manifest)
-    rows = {spec.name: np.array(array) for spec, array in zip(manifest.answer, outputs, strict=True)}
+    extras = [extra.output for extra in asked_for(manifest.extras, parameters.asked)]
+    ensure_usable(outputs[: len(manifest.answer)], manifest)
+    ensure_finite(outputs[len(manifest.answer) :], manifest, parameters.asked)
+    rows = {spec.name: np.array(array) for spec, array in zip((*manifest.answer, *extras), outputs, strict=True)}
     if "boxes" in rows and place != unmoved(manifest.preprocess):
         rows["boxes"] = boxes_to_source(rows["boxes"], place)
     return rows

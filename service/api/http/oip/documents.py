@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.specs import TensorSpec
 from saccade.service import __version__
@@ -47,14 +48,16 @@ def server_document() -> dict[str, Any]:
     return {"name": "saccade", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-def model_document(model: str, versions: list[str], backend: str, manifest: Manifest) -> dict[str, Any]:
+def model_document(
+    model: str, versions: list[str], backend: str, manifest: Manifest, extras: tuple[ExtraOutput, ...]
+) -> dict[str, Any]:
     """Metadata. Shapes have the batch before them: -1."""
     return {
         "name": model,
         "versions": versions,
         "platform": backend,
         "inputs": [_tensor(manifest.input)],
-        "outputs": [_tensor(spec) for spec in manifest.answer],
+        "outputs": [_tensor(spec) for spec in (*manifest.answer, *(extra.output for extra in extras))],
     }
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import orjson
 from starlette.types import Scope, Send
 
+from saccade.service.api.asking import extras_of
 from saccade.service.api.catalog import ServingTarget
 from saccade.service.api.http.answer_writing import refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.error_responses import problem_of
@@ -21,7 +24,7 @@ from saccade.service.api.http.vision_routes import (
 from saccade.service.api.predictor import ImageAnswer
 from saccade.service.api.priority import Priority
 from saccade.service.errors import DeadlineExceeded, Overloaded, SaccadeError, Unprocessable
-from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters
+from saccade.service.vision.parameters import NOTHING_GIVEN, GivenParameters, given_for
 
 _INLINE_BYTES = 256 * 1024  # of a request; larger JSON leaves the event loop
 _PRIORITIES = {0: None, 1: Priority.HIGH, 2: Priority.NORMAL}  # beyond: low
@@ -64,6 +67,8 @@ class InferEndpoint(PredictEndpoint):
         else:
             request = await asyncio.to_thread(infer_request, content, json_bytes, tensors)
         given = NOTHING_GIVEN if request.timeout_ms is None else GivenParameters(deadline_ms=request.timeout_ms)
+        if tensors.extras:
+            given = msgspec.structs.replace(given, **_asked(request, tensors))
         named = _PRIORITIES.get(request.priority, Priority.LOW)
         accepted = headers.get(b"accept-encoding", b"")
         parameters = self._complete(given, target)
@@ -93,7 +98,12 @@ def tensors_of(target: ServingTarget, max_images: int) -> ModelTensors:
     """What requests to a version are checked against."""
     manifest = target.manifest
     largest = max(max_images, *manifest.allowed_batch_sizes)
-    return ModelTensors(target.key.model, manifest.input, manifest.answer, largest)
+    return ModelTensors(target.key.model, manifest.input, manifest.answer, largest, extras_of(target))
+
+
+def _asked(request: InferRequest, tensors: ModelTensors) -> dict[str, Any]:
+    names = {wanted.name for wanted in request.outputs}
+    return given_for(extra.kind for extra in tensors.extras if extra.output.name in names)
 
 
 def refusal_of(error: SaccadeError, request_id: str) -> tuple[int, dict[str, str]]:

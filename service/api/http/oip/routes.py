@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
+from saccade.service.api.asking import extras_of
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.http.oip.documents import (
@@ -97,7 +98,7 @@ def _add_model_routes(router: APIRouter, parts: OipParts) -> None:
         target = target_of(request)
         model = target.key.model
         versions = [str(status.version) for status in _ready_of(catalog, model)]
-        return model_document(model, versions, target.instances[0].backend, target.manifest)
+        return model_document(model, versions, target.instances[0].backend, target.manifest, extras_of(target))
 
     async def ready(request: Request, response: Response) -> dict[str, Any]:
         try:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import ExtraOutput
 from saccade.models.contract.specs import TensorSpec
 from saccade.service.api.http.image_bodies import from_base64
 from saccade.service.api.http.json_entries import Scalar, ensure_few_entries
@@ -50,8 +51,9 @@ class ModelTensors:
 
     model: str
     input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]  # the answer, which a request gets that names none
     max_batch: int
+    extras: tuple[ExtraOutput, ...] = ()  # what is computed for requests that name it
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +257,9 @@ def _texts(text: bytes, count: int) -> list[bytes]:
 
 
 def _wanted(outputs: list[_Output], binary_by_default: bool, tensors: ModelTensors) -> tuple[WantedOutput, ...]:
-    known = [spec.name for spec in tensors.outputs]
     if not outputs:
-        return tuple(WantedOutput(name, binary_by_default) for name in known)
+        return tuple(WantedOutput(spec.name, binary_by_default) for spec in tensors.outputs)
+    known = [*(spec.name for spec in tensors.outputs), *(extra.output.name for extra in tensors.extras)]
     names = [given.name for given in outputs]
     for name in names:
         if name not in known:

@@ -84,13 +84,14 @@ class LoopingWorker(Generic[BackendT]):
         allowed_s: float = FAR_S,
         connection: object = "api",
         rank_offset_s: float = 0.0,
+        asked: int = 0,
     ) -> int:
         """Submits an image of one value; returns the request id, which is also its slot."""
         request_id = next(self._ids)
         self._arena.tensor(request_id, LAYOUT.input)[...] = value
         now_s = time.monotonic()
         place = (self._arena, request_id, request_id, instance_id)
-        self.loop.submit(Work(connection, *place, now_s + allowed_s, now_s, rank_offset_s=rank_offset_s))
+        self.loop.submit(Work(connection, *place, now_s + allowed_s, now_s, rank_offset_s=rank_offset_s, asked=asked))
         return request_id
 
     def hold_with(self, value: int) -> int:

@@ -1,0 +1,5 @@
+"""Adds outputs to a variant's file that are computed only for requests that ask for them.
+
+marks.py   puts them into the file, which says itself what it gives
+make.py    asks each maker for its output, and proves the file with it
+"""
