@@ -27,7 +27,7 @@ def digit_samples(task: TaskSpec, labels: Sequence[str], data: DigitScenes, name
     match task.task:
         case Task.CLASSIFY | Task.EMBED:
             crops = crop_samples(split, seed, count)
-            return [ClassSample(crop.jpeg, int(ids[crop.class_id])) for crop in crops]
+            return [ClassSample(crop.jpeg, int(ids[crop.class_id]), box=crop.box) for crop in crops]
         case Task.DETECT:
             scenes = scene_samples(split, seed, count)
             return [DetectSample(scene.jpeg, scene.boxes, ids[scene.class_ids]) for scene in scenes]

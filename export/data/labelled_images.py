@@ -20,6 +20,7 @@ class ClassSample:
     encoded: bytes
     class_id: int
     is_labelled: bool = True  # false: nobody said what it shows, and class_id stands for nothing
+    box: tuple[float, float, float, float] | None = None  # x1 y1 x2 y2 of what it shows, where that is known
 
 
 @dataclass(frozen=True, slots=True)

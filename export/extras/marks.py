@@ -23,6 +23,10 @@ from saccade.service.repository.without_extras import without_extras
 _KEY = "saccade.extras"  # metadata key: a JSON list of `ExtraOutput`
 
 
+class NoExtra(Exception):
+    """The file gets no such output; the message says why, and reaches the clients that ask for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExtraBranch:
     """How an extra output is computed: nodes that read any tensors of the graph, and constants of their own.

@@ -9,7 +9,8 @@ import onnx
 
 from saccade.export.artifact import Detail, file_sha256
 from saccade.export.convert.conversion_proof import read_proof
-from saccade.export.graph.large_files import weight_files
+from saccade.export.extras.marks import extras_in
+from saccade.export.graph.large_files import load_graph, weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
@@ -28,6 +29,7 @@ from saccade.export.qualification.file_structure import file_structure
 from saccade.export.qualification.metric_figures import metric_drop, metric_figure
 from saccade.export.qualification.operating_point import operating_accuracy
 from saccade.export.qualification.plausibility import answer_faults
+from saccade.export.qualification.pointing import explanation_figure
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
 from saccade.export.qualification.reference import read_reference, reference_answers
 from saccade.export.qualification.serving import computed_precisions, open_backend
@@ -62,6 +64,7 @@ def run_qualify(context: StepContext) -> Detail:
     parity = parity_figures(backend, recipe, split, expected)
     invariance = batch_invariance(backend, recipe, split.images)
     hostile = hostile_figures(backend, recipe)
+    explanation = explanation_figure(backend, extras_in(load_graph(file)), split)
     computed = computed_precisions(backend)
     through = (
         f"{backend.provider} on the CPU, which computes the file in {traits.precision}" if computed else _through(file)
@@ -102,6 +105,7 @@ def run_qualify(context: StepContext) -> Detail:
         operating_drop=None if operating is None else metric_drop(operating[1]),
         faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
         retrieval=retrieval_of(answers, split, recipe.task),
+        explanation=explanation,
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

@@ -139,6 +139,16 @@ class SparseGain(Frozen):
     ci_high: float
 
 
+class ExplanationFigure(Frozen):
+    """What maps of where the network looked are worth, and what they cost."""
+
+    method: str
+    pictures: int  # with boxes; of classifiers, those that were answered right
+    hits: float | None  # share whose hottest place lies in a box; None: no pictures have boxes
+    chance: float | None  # mean share of the picture that its boxes cover
+    time_ratio: float  # of a run with the map, in runs without it
+
+
 class DeviceFigures(Frozen):
     """What a built plan reached on the device that built it."""
 
@@ -195,4 +205,5 @@ class QualifyReport(Frozen):
     operating_point: OperatingPoint | None = None  # for detectors
     operating_drop: MetricDrop | None = None  # drop at that threshold, against the eager network at the same one
     faults: tuple[str, ...] = ()  # why answers to the test images cannot be true
+    explanation: ExplanationFigure | None = None  # None: the file or its runtime gives none
     retrieval: RetrievalFigure | None = None  # of embedders

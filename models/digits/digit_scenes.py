@@ -63,6 +63,7 @@ class CropSample:
 
     jpeg: bytes
     class_id: int
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2, tight, pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +90,7 @@ def crop_sample(split: Split, seed: int, index: int) -> CropSample:
     left = min(max((CROP_SIZE - width) // 2 + jitter_x, 0), CROP_SIZE - width)
     top = min(max((CROP_SIZE - height) // 2 + jitter_y, 0), CROP_SIZE - height)
     paint(rng, pixels, coverage, left, top)
-    return CropSample(_jpeg(rng, pixels), class_id)
+    return CropSample(_jpeg(rng, pixels), class_id, (left, top, left + width, top + height))
 
 
 def scene_sample(split: Split, seed: int, index: int) -> SceneSample:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from saccade.service.client.drawing import drawn_classes, drawn_objects, drawn_segments
+from saccade.service.client.drawing import drawn_classes, drawn_heat, drawn_objects, drawn_segments
 from saccade.service.client.errors import UnexpectedAnswer
+from saccade.service.client.explanations import heat_from
 from saccade.service.client.masks import MaskSource
 from saccade.service.client.pictures import Picture, opened
 from saccade.service.client.vectors import vector_from
@@ -16,6 +17,7 @@ from saccade.service.client.vectors import vector_from
 if TYPE_CHECKING:
     from PIL import Image
 
+    from saccade.service.client.explanations import HeatMap
     from saccade.service.client.masks import BoolArray
     from saccade.service.client.vectors import FloatArray
 
@@ -44,6 +46,20 @@ class Prediction:
     served: Served
     document: Mapping[str, Any] = field(repr=False, compare=False)
 
+    @cached_property
+    def explanation(self) -> HeatMap | None:
+        """Where the network looked: (height, width) uint8, 255 where most; None where the request had no `explain`.
+
+        Raises UnexpectedAnswer.
+        """
+        found = self.document.get("explanation")
+        return None if found is None else heat_from(found, self.width, self.height)
+
+    def _picture(self, image: Picture) -> Image.Image:
+        """The picture to draw into, with its explanation in it where there is one."""
+        found = opened(image, (self.width, self.height))
+        return found if self.explanation is None else drawn_heat(found, self.explanation)
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredClass:
@@ -58,7 +74,7 @@ class Classification(Prediction):
 
     def draw(self, image: Picture) -> Image.Image:
         """The picture with its best labels. Raises OSError or ValueError."""
-        return drawn_classes(opened(image, (self.width, self.height)), self.classes)
+        return drawn_classes(self._picture(image), self.classes)
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ class Detections(Prediction):
     def draw(self, image: Picture) -> Image.Image:
         """The picture with boxes, and masks where there are some. Raises OSError or ValueError."""
         masked = [item for item in self.detections if item.has_mask]
-        return drawn_objects(drawn_segments(opened(image, (self.width, self.height)), masked), self.detections)
+        return drawn_objects(drawn_segments(self._picture(image), masked), self.detections)
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ class Segmentation(Prediction):
 
     def draw(self, image: Picture) -> Image.Image:
         """The picture with its segments in colours. Raises OSError or ValueError."""
-        return drawn_segments(opened(image, (self.width, self.height)), self.segments)
+        return drawn_segments(self._picture(image), self.segments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +137,10 @@ class Embedding(Prediction):
     vector: FloatArray = field(compare=False)  # (dim,) float32 or float16, as the request asked
 
     def draw(self, image: Picture) -> Image.Image:
-        """Raises ValueError, as nothing of a vector lies in the picture."""
-        raise ValueError("a vector has no place in the picture")
+        """The picture with the explanation. Raises ValueError without one: a vector has no place in the picture."""
+        if self.explanation is None:
+            raise ValueError("a vector has no place in the picture")
+        return self._picture(image)
 
 
 AnyPrediction: TypeAlias = Classification | Detections | Segmentation | Embedding

@@ -17,6 +17,7 @@ _COLOURS = (
 _INK = (16, 18, 20)
 _MASK_OPACITY = 0.5
 _SHOWN_CLASSES = 3
+_HEAT_OPACITY = 0.75  # where the heat is highest
 
 
 class _Scored(Protocol):
@@ -75,6 +76,18 @@ def drawn_segments(image: Image.Image, segments: Sequence[_Masked]) -> Image.Ima
         colour = np.array(_colour(segment.class_id))
         pixels[mask] = (1 - _MASK_OPACITY) * pixels[mask] + _MASK_OPACITY * colour
     return Image.fromarray(pixels)
+
+
+def drawn_heat(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
+    """A new image that glows where `heat` (height, width) is high, red to yellow."""
+    import numpy as np
+    from PIL import Image
+
+    share = (heat / np.float32(255))[..., np.newaxis]
+    glow = np.concatenate([np.full_like(share, 255), 255 * share, np.zeros_like(share)], axis=2)
+    opacity = _HEAT_OPACITY * share
+    pixels = (1 - opacity) * np.array(image.convert("RGB"), np.float32) + opacity * glow
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
 def _colour(class_id: int) -> tuple[int, int, int]:

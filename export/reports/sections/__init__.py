@@ -1,13 +1,15 @@
 """Composes a report's sections, the same for every format, with pure functions of ExportReport.
 
 `blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
-`layers.py` what each layer became, `mistakes.py` where answers are wrong, `lineage.py` what everything was made of.
+`layers.py` what each layer became, `mistakes.py` where answers are wrong, `explanations.py` what networks look at,
+`lineage.py` what everything was made of.
 """
 
 from __future__ import annotations
 
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Section
+from saccade.export.reports.sections.explanations import explanation_section
 from saccade.export.reports.sections.layers import compression_section, layer_section
 from saccade.export.reports.sections.lineage import lineage_section, proof_section
 from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section
@@ -23,6 +25,7 @@ _SECTIONS = (
     compression_section,
     latency_section,
     mistake_section,
+    explanation_section,
     proof_section,
     lineage_section,
 )

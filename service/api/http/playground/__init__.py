@@ -22,6 +22,7 @@ _PAGES = (
     ("/playground/camera.js", "camera.js", _SCRIPT_TYPE),
     ("/playground/compare.js", "compare.js", _SCRIPT_TYPE),
     ("/playground/drawing.js", "drawing.js", _SCRIPT_TYPE),
+    ("/playground/heat.js", "heat.js", _SCRIPT_TYPE),
     ("/playground/load.js", "load.js", _SCRIPT_TYPE),
     ("/playground/masks.js", "masks.js", _SCRIPT_TYPE),
     ("/playground/panels.js", "panels.js", _SCRIPT_TYPE),

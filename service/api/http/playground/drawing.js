@@ -1,5 +1,6 @@
 // Draws an image with its prediction. Promises: coordinates of the answer land on the pixels they mean.
 
+import { drawHeat } from "./heat.js";
 import { classIdsFromPng, maskFromRle, paintedCanvas, pathFromPolygons } from "./masks.js";
 
 // Light enough for dark text, distinct from their neighbours in the list; class ids beyond it start over.
@@ -58,6 +59,7 @@ export function drawScene(canvas, bitmap, prediction, layers, view) {
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   if (!prediction || prediction.error) return;
+  if (prediction.explanation) drawHeat(context, canvas, prediction);
   drawMasks(context, canvas, prediction, layers, view);
   if (view.difference) context.drawImage(view.difference, 0, 0, canvas.width, canvas.height);
   if (prediction.detections) drawBoxes(context, { cssWidth, cssHeight, density }, prediction, view);

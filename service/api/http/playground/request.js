@@ -34,6 +34,7 @@ function parametersOf(task) {
     add("max_detections", "max-detections");
   }
   if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
+  if (byId("explain").checked && !byId("explain-field").hidden) parameters.explain = "grid";
   add("deadline_ms", "deadline");
   return parameters;
 }

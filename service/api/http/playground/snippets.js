@@ -2,6 +2,8 @@
 
 import { contentTypeOf, predictPath } from "./api.js";
 
+const WORDS = new Set(["mask_format", "explain"]); // parameters that are no numbers
+
 /** A POSIX shell command for the same request. */
 export function curlCommand(page, ask, hasKey) {
   const lines = [`curl ${quoted(new URL(predictPath(ask.target, ask.parameters), page).href)}`];
@@ -20,8 +22,10 @@ export function pythonProgram(page, ask, hasKey) {
   const server = new URL(".", page).href.replace(/\/$/, "");
   const { model, kind, name } = ask.target;
   const named = { model, ...(kind === "policy" ? {} : { [kind]: name }) };
-  const texts = { ...named, ...(ask.parameters.mask_format ? { mask_format: ask.parameters.mask_format } : {}) };
-  const numbers = Object.entries(ask.parameters).filter(([key]) => key !== "mask_format");
+  const [words, numbers] = [true, false].map((isWord) =>
+    Object.entries(ask.parameters).filter(([key]) => WORDS.has(key) === isWord),
+  );
+  const texts = { ...named, ...Object.fromEntries(words) };
   const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...numbers];
   const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
   const files = ask.files.map((file) => python(file.name));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -162,3 +163,20 @@ def test_a_program_for_an_embedder_prints_its_vector(folder: Path) -> None:
     compile(program, "snippet", "exec")
     assert "answer.vector" in program
     assert "draw" not in program
+
+
+def test_heat_is_the_more_opaque_the_more_it_looked(folder: Path) -> None:
+    grid = base64.b64encode(bytes([0, 128, 255, 1])).decode()
+    found = called(folder, "heat.js", f"[...m.heatColours({{ grid: '{grid}', rows: 2, columns: 2 }})]")
+    assert found == [255, 0, 0, 0, 255, 128, 0, 96, 255, 255, 0, 191, 255, 1, 0, 1]
+
+
+def test_words_are_quoted_in_programs(folder: Path) -> None:
+    ask = {
+        "target": {"model": "m", "kind": "policy", "name": ""},
+        "files": [{"name": "a.png"}],
+        "task": "classify",
+        "parameters": {"top_k": "3", "explain": "grid"},
+    }
+    program = called(folder, "snippets.js", f"m.pythonProgram('http://h/', {json.dumps(ask)}, false)")
+    assert 'client.predict("a.png", model="m", explain="grid", top_k=3)' in program

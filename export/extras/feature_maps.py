@@ -1,0 +1,270 @@
+"""Finds in a finished graph where a network's last map of the picture lies, from its outputs backwards.
+
+It looks at operators and shapes alone, so that it finds the same in the graph of any library, in float and in int8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+
+from saccade.export.extras.graph_view import GraphView
+from saccade.export.graph.graph_rewrites import attribute
+
+_MOST_PREFIX = 8  # tokens before those of the picture: class, distillation, registers
+_FEWEST_CELLS = 4
+_MOST_CELLS = 128 * 128
+# They pass on the values of their first input, one by one or in another form.
+_SAME_VALUES = frozenset(
+    {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
+)
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool"})
+_POOLS = _MEANS | {"GlobalMaxPool", "ReduceMax", "ReduceSum", "MaxPool"}
+# Behind a convolution they keep the places of a map.
+_KEEP_PLACES = frozenset(
+    (
+        *(
+            "Relu",
+            "Clip",
+            "LeakyRelu",
+            "PRelu",
+            "Elu",
+            "Selu",
+            "Sigmoid",
+            "HardSigmoid",
+            "HardSwish",
+            "Tanh",
+            "Softplus",
+        ),
+        *("Gelu", "Erf", "Mish", "Pow", "Sqrt", "Exp", "Add", "Mul", "Sub", "Div", "Min", "Max", "Concat"),
+        *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "MaxPool"),
+        *(
+            "AveragePool",
+            "Resize",
+            "Upsample",
+            "Pad",
+            "Identity",
+            "Cast",
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "Dropout",
+        ),
+        *("DepthToSpace", "SpaceToDepth", "Slice", "Split"),
+    )
+)
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger"})
+
+Layout = Literal["channels first", "channels last", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """A tensor (n, c, h, w), (n, h, w, c) or (n, prefix + h * w, c)."""
+
+    tensor: str
+    layout: Layout
+    channels: int
+    rows: int
+    columns: int
+    prefix: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHead:
+    """The only layer between the mean over a map and the logits; `weight` None: the map's channels are the classes."""
+
+    features: FeatureMap
+    weight: str | None
+    is_transposed: bool = False  # weight (classes, c), not (c, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMap:
+    """Attention weights (n, heads, queries, prefix + side * side), of whose queries the first one counts."""
+
+    tensor: str
+    side: int
+    prefix: int
+
+
+def pooled_map(view: GraphView, output: str) -> FeatureMap | None:
+    """The map whose mean over all places the outputs are made of."""
+    for node in _way_back(view, output):
+        if sum(side > 1 for side in view.shape(node.output[0])) > 1:  # no vector any more
+            return None
+        if node.op_type in _POOLS:
+            return _pooled(view, node)
+    return None
+
+
+def linear_head(view: GraphView, logits: str) -> LinearHead | None:
+    """The head of a classifier where nothing but one linear layer lies behind the mean over the last map."""
+    weight: str | None = None
+    is_transposed, layers = False, 0
+    for node in _way_back(view, logits):
+        if node.op_type in _MEANS and not (node.op_type == "AveragePool" and _is_map(view, node)):
+            found = _pooled(view, node)
+            if found is None or (weight is None and found.channels != _width(view, logits)):
+                return None
+            return LinearHead(found, weight, is_transposed)
+        if node.op_type in ("Gemm", "MatMul") and len(view.shapes.get(node.input[1], ())) == 2:
+            weight, layers = node.input[1], layers + 1
+            is_transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
+        elif node.op_type == "Conv" and view.shapes.get(node.input[1], ())[2:] == (1, 1) and not _is_map(view, node):
+            weight, is_transposed, layers = node.input[1], True, layers + 1
+        elif not (node.op_type in _SAME_VALUES or (node.op_type == "Add" and _adds_constant(view, node))):
+            return None
+        if layers > 1:
+            return None
+    return None
+
+
+def class_maps(view: GraphView, outputs: Sequence[str], classes: int) -> list[FeatureMap]:
+    """The score maps of a detector: what its last convolutions give for each class, one map per level."""
+    found = [map_ for map_ in _last_maps(view, outputs, {"Conv"}) if map_.channels == classes]
+    return found if len({(each.rows, each.columns) for each in found}) == len(found) else []
+
+
+def last_maps(view: GraphView, outputs: Sequence[str]) -> list[FeatureMap]:
+    """The last maps that convolutions have made, one per level; those with most channels where there are several."""
+    by_size: dict[tuple[int, int], FeatureMap] = {}
+    for found in _last_maps(view, outputs, _KEEP_PLACES | _CONVOLUTIONS):
+        size = (found.rows, found.columns)
+        if size not in by_size or found.channels > by_size[size].channels:
+            by_size[size] = found
+    return list(by_size.values())
+
+
+def maps_before(view: GraphView, maps: Sequence[FeatureMap]) -> list[FeatureMap]:
+    """The maps that the last convolutions read, where `maps` are their outputs: features, not yet boxes or scores."""
+    found = []
+    for each in maps:
+        node = view.producers.get(each.tensor)
+        while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear"):
+            node = view.producers.get(node.input[0])
+        before = _first_places(view, node.input[0]) if node is not None and node.op_type == "Conv" else None
+        found.append(before or each)
+    return found
+
+
+def class_attention(view: GraphView, outputs: Sequence[str]) -> AttentionMap | None:
+    """What the class token, or the query of attention pooling, looks at in the last layer that has one."""
+    for node in reversed([node for node in _ancestors(view, outputs) if node.op_type == "Softmax"]):
+        shape = view.shapes.get(node.output[0], ())
+        if len(shape) != 4 or shape[0] != 1 or not view.is_float(node.output[0]):
+            continue
+        side, prefix = _square(shape[3])
+        if side * side >= _FEWEST_CELLS and (shape[2] == 1 or (shape[2] == shape[3] and prefix)):
+            return AttentionMap(node.output[0], side, prefix)
+    return None
+
+
+def _width(view: GraphView, logits: str) -> int:
+    return math.prod(view.shape(logits))
+
+
+def _way_back(view: GraphView, output: str) -> Iterator[onnx.NodeProto]:
+    """Nodes from an output backwards along the data, past constants."""
+    node = view.producers.get(output)
+    while node is not None:
+        yield node
+        data = [name for name in node.input if name and not view.is_constant(name)]
+        node = view.producers.get(data[0]) if data else None
+
+
+def _pooled(view: GraphView, node: onnx.NodeProto) -> FeatureMap | None:
+    shape = view.shape(node.input[0])
+    axes = (2, 3) if node.op_type.endswith("Pool") else view.axes(node)
+    match len(shape), axes:
+        case 3, (2, 3):
+            return _checked(FeatureMap(node.input[0], "channels first", *shape))
+        case 3, (1, 2):
+            return _checked(FeatureMap(node.input[0], "channels last", shape[2], shape[0], shape[1]))
+        case 2, (1,):
+            side, prefix = _square(shape[0])
+            return _checked(FeatureMap(node.input[0], "tokens", shape[1], side, side, prefix))
+    return None
+
+
+def _checked(found: FeatureMap) -> FeatureMap | None:
+    return found if _FEWEST_CELLS <= found.rows * found.columns <= _MOST_CELLS and found.channels > 1 else None
+
+
+def _square(tokens: int) -> tuple[int, int]:
+    """(side, prefix) of so many tokens; a side of 0 where they are no square behind a few others."""
+    side = math.isqrt(tokens)
+    prefix = tokens - side * side
+    return (side, prefix) if prefix <= _MOST_PREFIX and side > 1 else (0, 0)
+
+
+def _is_map(view: GraphView, node: onnx.NodeProto) -> bool:
+    return math.prod(view.shape(node.output[0])[1:]) > 1
+
+
+def _adds_constant(view: GraphView, node: onnx.NodeProto) -> bool:
+    return any(view.is_constant(name) for name in node.input)
+
+
+def _last_maps(view: GraphView, outputs: Sequence[str], operators: frozenset[str] | set[str]) -> Iterator[FeatureMap]:
+    """Maps (n, c, h, w) made by such operators, the first that are met on each way back from the outputs."""
+    pending, seen = list(outputs), set(outputs)
+    while pending:
+        name = pending.pop(0)
+        node = view.producers.get(name)
+        if node is None:
+            continue
+        shape = view.shape(name)
+        if len(shape) == 3 and node.op_type in operators and view.is_float(name) and _has_places(view, name):
+            found = _checked(FeatureMap(name, "channels first", *shape))
+            if found is not None:
+                yield found
+                continue
+        for each in node.input:
+            if each and each not in seen and not view.is_constant(each):
+                seen.add(each)
+                pending.append(each)
+
+
+def _has_places(view: GraphView, name: str) -> bool:
+    """Whether a tensor comes from a convolution through operators that leave values where they are."""
+    for _ in range(64):
+        node = view.producers.get(name)
+        if node is None or len(view.shape(name)) != 3:
+            return False
+        if node.op_type in _CONVOLUTIONS:
+            return True
+        if node.op_type not in _KEEP_PLACES:
+            return False
+        data = [each for each in node.input if each and not view.is_constant(each) and len(view.shape(each)) == 3]
+        if not data:
+            return False
+        name = max(data, key=lambda each: math.prod(view.shape(each)[1:]))
+    return False
+
+
+def _first_places(view: GraphView, name: str) -> FeatureMap | None:
+    shape = view.shape(name)
+    return _checked(FeatureMap(name, "channels first", *shape)) if len(shape) == 3 and view.is_float(name) else None
+
+
+def _ancestors(view: GraphView, outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that outputs are made of, each behind those that it reads."""
+    order: dict[int, onnx.NodeProto] = {}
+    pending: list[tuple[str, bool]] = [(name, False) for name in outputs]
+    entered: set[int] = set()
+    while pending:
+        name, is_done = pending.pop()
+        node = view.producers.get(name)
+        if node is None:
+            continue
+        if is_done:
+            order.setdefault(id(node), node)
+        elif id(node) not in entered:
+            entered.add(id(node))
+            pending.append((name, True))
+            pending += [(each, False) for each in node.input if each]
+    return list(order.values())
