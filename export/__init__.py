@@ -6,6 +6,7 @@
     graph/          reads and rewrites ONNX graphs
     compression/    makes other forms of the weights: `sparsity/` is 2:4, `pruning/` removes whole channels
     precision/      makes each variant's file; `quantization/` makes those of int8 and fp8
+    extras/         adds outputs to a variant's file that are computed only for requests that ask: explanations
     plans/          builds TensorRT plans, of new and of published versions
     qualification/  measures each variant's file: parity, task metric, speed, structure
     gate/           judges the measurements by the recipe's limits, and settles later what only a device can tell
@@ -33,7 +34,7 @@ A recipe's way
 6. `qualification/reference.py` runs the eager float network on the test split; `qualification/library_agreement.py`
    compares its answers with another program's, where the recipe asks for that.
 7. `plans/targets.py` asks which runtimes take the graph.
-8. `precision/make.py` makes each variant's file.
+8. `precision/make.py` makes each variant's file; `extras/make.py` adds and proves what requests may ask for besides.
 9. `qualification/qualify.py` measures that file through `qualification/serving.py`, which opens it as the server does;
    `qualification/speed_step.py` times all files in turns (`service/paired_timing.py`).
 10. `gate/judge.py` judges; `reports/` tells.

@@ -157,7 +157,9 @@ def _levels(nodes: BranchNodes, maps: Sequence[FeatureMap], heats: Sequence[str]
         if (each.rows, each.columns) == (finest.rows, finest.columns):
             on_grid.append(heat)
             continue
-        factors = np.array([1, 1, finest.rows / each.rows, finest.columns / each.columns], np.float32)
+        # A little more than the ratio, because runtimes round the size down.
+        ratios = ((finest.rows + 0.01) / each.rows, (finest.columns + 0.01) / each.columns)
+        factors = np.array([1, 1, *ratios], np.float32)
         scales = nodes.constant(f"scales_{each.rows}_{each.columns}", factors)
         on_grid.append(nodes.add("Resize", heat, "", scales, mode="linear"))
     hottest = nodes.add("Max", *on_grid) if len(on_grid) > 1 else on_grid[0]

@@ -186,10 +186,9 @@ class InstanceStatus(Message, frozen=True):
 
 
 class EngineStatus(Message, frozen=True):
-    """The state of a TensorRT plan of a version on one device.
+    """A TensorRT plan of a version on one device: waiting, building, ready, failed (to be built or opened), or missing.
 
-    `state` is waiting, building, ready, failed (to be built or opened), or missing (none will be built, for `reason`).
-    """
+    None will be built for a missing one, for `reason`."""
 
     device: str
     variant: str  # empty where the reason concerns all variants

@@ -82,6 +82,7 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
     ours = {module for module in imported_modules(path) if module.startswith("saccade.models.")}
     assert {".".join(module.split(".")[:4]) for module in ours} <= {
         "saccade.models.contract.specs",
+        "saccade.models.contract.extras",
         "saccade.models.contract.gate_bounds",
         "saccade.models.contract.paired_speed",
         "saccade.models.contract.plain_files",
