@@ -38,7 +38,7 @@ from saccade.models.contract.specs import Task, TensorSpec
 
 _OUTPUT = "explanation"
 _ITERATIONS = 8  # of the power method; the second component fades by the square of the ratio in each
-_LEAST = 1e-12
+_LEAST = 1e-30
 
 
 def explanation_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
@@ -140,12 +140,11 @@ def _of_detector(view: GraphView, nodes: BranchNodes, outputs: Sequence[str], cl
         raise NoExtra("its graph has no map of the picture in front of its boxes")
     heats = []
     for each in features:
-        heat = nodes.add("Relu", _principal_component(view, nodes, each))
-        hottest = nodes.add("Add", nodes.maximum(heat, (1, 2), keeps=True), nodes.constant("least", _least()))
+        heat = _scaled(nodes, nodes.add("Relu", _principal_component(view, nodes, each)))
         shape = nodes.constant(
             f"level_{each.rows}_{each.columns}", np.array([-1, 1, each.rows, each.columns], np.int64)
         )
-        heats.append(nodes.add("Reshape", nodes.add("Div", heat, hottest), shape))
+        heats.append(nodes.add("Reshape", heat, shape))
     return _levels(nodes, features, heats, "principal component")
 
 
@@ -206,20 +205,22 @@ def _principal_component(view: GraphView, nodes: BranchNodes, features: FeatureM
 
     The power method starts at the strength of each place, so that runs are alike.
     """
-    by_channel = _cells(view, nodes, features)
+    by_channel = _scaled(nodes, _cells(view, nodes, features))
     centred = nodes.add("Sub", by_channel, nodes.mean(by_channel, (2,), keeps=True))
     by_place = nodes.add("Transpose", centred, perm=[0, 2, 1])
     strength = nodes.mean(nodes.add("Mul", by_channel, by_channel), (1,), keeps=True)  # (n, 1, cells)
     start = nodes.add("Sub", strength, nodes.mean(strength, (2,), keeps=True))
     places = start
     for _ in range(_ITERATIONS):
-        places = nodes.add("MatMul", nodes.add("MatMul", places, by_place), centred)
-        size = nodes.add(
-            "Add", nodes.maximum(nodes.add("Abs", places), (1, 2), keeps=True), nodes.constant("least", _least())
-        )
-        places = nodes.add("Div", places, size)
+        places = _scaled(nodes, nodes.add("MatMul", nodes.add("MatMul", places, by_place), centred))
     agreement = nodes.mean(nodes.add("Mul", places, start), (2,), keeps=True)
     return nodes.add("Mul", places, nodes.add("Sign", agreement))
+
+
+def _scaled(nodes: BranchNodes, tensor: str) -> str:
+    """(n, a, b) with its largest size at 1 in each image, so that no scale of a network vanishes or overflows."""
+    largest = nodes.maximum(nodes.add("Abs", tensor), (1, 2), keeps=True)
+    return nodes.add("Div", tensor, nodes.add("Add", largest, nodes.constant("least", _least())))
 
 
 def _least() -> NDArray[Any]:

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from saccade.models.contract.extras import mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, preprocess_into
-from saccade.service.backends.base import Backend, Outputs, UInt8Array
+from saccade.service.backends.base import AskableBackend, Backend, Outputs, UInt8Array
 from saccade.service.backends.registry import absent_kinds, backend_name, load_backend
-from saccade.service.backends.requests import load_request
+from saccade.service.backends.requests import load_request, variant_named
 from saccade.service.device_names import inner_name
-from saccade.service.errors import BackendError, RepositoryError, SaccadeError
+from saccade.service.errors import BackendError, BadParameter, RepositoryError, SaccadeError
 from saccade.service.repository.open import list_versions
 from saccade.service.repository.trusted_keys import SignaturePolicy
 from saccade.service.repository.variants import choose_variant
@@ -122,7 +123,11 @@ class OfflineModel:
             self._backend.infer(np.zeros((size, *self.manifest.input.shape), np.uint8))
 
     def predict(self, sources: Iterable[Source], parameters: Parameters) -> Iterator[OfflineAnswer]:
-        """Answers in order; an image that cannot be decoded costs its neighbours nothing."""
+        """Answers in order; an image that cannot be decoded costs its neighbours nothing.
+
+        Raises BadParameter where this variant does not compute what the parameters ask for.
+        """
+        self._ensure_given(parameters.asked)
         start_s = time.perf_counter()
         waiting = iter(sources)
         buffers = [np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8) for _ in range(2)]
@@ -132,13 +137,20 @@ class OfflineModel:
         while current is not None:
             places = [place.result() for place in current.places]
             following = self._begin(waiting, buffers[turn])
-            outputs = self._infer(current.pixels, places)
+            outputs = self._infer(current.pixels, places, parameters.asked)
             yield from (answer.result() for answer in finished)
             finished = self._render(current, places, outputs, parameters)
             current, turn = following, 1 - turn
             self.times.total_s = time.perf_counter() - start_s
         yield from (answer.result() for answer in finished)
         self.times.total_s = time.perf_counter() - start_s
+
+    def _ensure_given(self, asked: int) -> None:
+        variant = variant_named(self.manifest, self.variant)
+        if asked and not (isinstance(self._backend, AskableBackend) and not asked & ~mask_of(variant.extras)):
+            raise BadParameter(
+                f"variant {self.variant} answers here by {self._backend.provider}, which computes the answer alone"
+            )
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -162,7 +174,9 @@ class OfflineModel:
         except Exception as error:  # unforeseen; one picture never ends a folder
             return SaccadeError(f"cannot use {source.name}: {type(error).__name__}")
 
-    def _infer(self, pixels: UInt8Array, places: list[_Place | SaccadeError]) -> list[Outputs | SaccadeError]:
+    def _infer(
+        self, pixels: UInt8Array, places: list[_Place | SaccadeError], asked: int
+    ) -> list[Outputs | SaccadeError]:
         """Rows of answers per good image, in order. Batches are of allowed sizes, so none is padded."""
         good = [index for index, place in enumerate(places) if not isinstance(place, SaccadeError)]
         images = pixels if len(good) == len(places) else pixels[good]
@@ -170,20 +184,23 @@ class OfflineModel:
         start_s = time.perf_counter()
         while len(rows) < len(images):
             size = max(size for size in self._sizes if size <= len(images) - len(rows))
-            rows += self._run(images[len(rows) : len(rows) + size])
+            rows += self._run(images[len(rows) : len(rows) + size], asked)
         self.times.infer_s += time.perf_counter() - start_s
         return rows
 
-    def _run(self, images: UInt8Array) -> list[Outputs | SaccadeError]:
+    def _run(self, images: UInt8Array, asked: int) -> list[Outputs | SaccadeError]:
         """A batch that fails is repeated one image at a time, as the server does it."""
         try:
-            outputs = self._backend.infer(images)
+            if asked and isinstance(self._backend, AskableBackend):
+                outputs = self._backend.infer_asked(images, asked)
+            else:
+                outputs = self._backend.infer(images)
         except BackendError as error:
             if len(images) == 1:
                 return [error]
-            return [row for image in images for row in self._run(image[None])]
+            return [row for image in images for row in self._run(image[None], asked)]
         rows = [list(row) for row in zip(*outputs, strict=True)]
-        return [not_finite(row, self.manifest) or row for row in rows]
+        return [not_finite(row[: len(self.manifest.answer)], self.manifest) or row for row in rows]
 
     def _render(
         self,

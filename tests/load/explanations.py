@@ -1,10 +1,13 @@
 """What an explanation costs a request, and whether a classifier's explanation points at a digit in a wider picture.
 
     python -m tests.load.explanations --repository repository
+    python -m tests.load.explanations --files repository
     python -m tests.load.explanations --scenes
 
 A server of every model that gives explanations is asked in turns, one request at a time: plain, for a grid, for a PNG.
-A round asks every way as often; ratios are of the rounds' medians. `--scenes` takes the reference classifier's weights
+A round asks every way as often; ratios are of the rounds' medians. `--files` times each file's plain answer with its
+extra outputs and without them, in turns, opened anew each round, and says whether the answers are the same bits.
+`--scenes` takes the reference classifier's weights
 for pictures of 96 x 96: a digit of the size that it learned, anywhere on a background. Pictures that it answers wrongly
 do not count, as the map is of the class that was answered.
 """
@@ -16,8 +19,12 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import httpx
 import numpy as np
@@ -36,15 +43,22 @@ from saccade.export.graph.onnx_graph import mark_network_outputs
 from saccade.export.qualification.pointing import covered, is_hit
 from saccade.export.recipe import LoadedRecipe, load_recipe
 from saccade.export.sources import load_network
+from saccade.models.contract.manifest import read_manifest
 from saccade.models.contract.preprocessing import unmoved
 from saccade.models.contract.specs import Task, output_tensors
 from saccade.models.digits.backgrounds import background
 from saccade.models.digits.digit_sources import Split, digit_instances, instance_indices
 from saccade.models.digits.digit_strokes import paint, random_pose, stroke_coverage
+from saccade.service.backends.base import LoadRequest, Outputs
+from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
+from saccade.service.backends.requests import load_request
+from saccade.service.paired_timing import Run, TimingLimits, pairs_of, timed_in_turns
+from saccade.service.repository.without_extras import without_extras
 from tests.support.images import scene_jpeg
 from tests.support.server import ROOT, Server, running_server
 
 WAYS: dict[str, dict[str, str]] = {"plain": {}, "grid": {"explain": "grid"}, "png": {"explain": "png"}}
+_CORES = len(os.sched_getaffinity(0))
 _SIDE = 96  # pixels of a scene: the classifier learned pictures of 64
 _DIGIT_PX = (36.0, 54.0)  # as in the pictures that it learned
 
@@ -68,6 +82,43 @@ def cost(server: Server, model: str, rounds: int, requests: int) -> None:
         ratios = sorted(each / base for each, base in zip(seconds[name], seconds["plain"], strict=True))
         middle = statistics.median(ratios)
         print(f"{model}: {name} {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) times plain, {1000 * plain:.2f} ms")
+
+
+def plain_cost(repository: Path) -> None:
+    """Prints how fast the answer alone is from a file with extra outputs, against the same file without them."""
+    for model in sorted(repository.iterdir()):
+        version_dir = max(model.glob("[0-9]*"), key=lambda path: int(path.name), default=None)
+        if version_dir is None:
+            continue
+        manifest, _ = read_manifest(version_dir)
+        for variant in manifest.accepted_variants():
+            if variant.extras and variant.target != "openvino":
+                with tempfile.TemporaryDirectory() as name:
+                    request = load_request(version_dir, manifest, variant.name, device="cpu", threads=_CORES)
+                    print(f"{manifest.model} {variant.name}: {_compared(request, Path(name))}")
+
+
+def _compared(request: LoadRequest, folder: Path) -> str:
+    bare = folder / request.file.name
+    bare.write_bytes(without_extras(request.file.read_bytes(), request.extras))
+    requests = {"with": request, "without": replace(request, file=bare, sha256=None, extras=())}
+    rng, sizes = np.random.default_rng(0), (1, 8)
+    batches = [rng.integers(0, 256, (size, *request.input.shape), np.uint8) for size in sizes]
+
+    @contextmanager
+    def runs_of(each: LoadRequest) -> Iterator[list[Run]]:
+        with closing(OnnxRuntimeBackend(each)) as backend:
+            yield [partial(backend.infer, batch) for batch in batches]
+
+    answers = []
+    for each in requests.values():
+        with runs_of(each) as runs:
+            answers.append([array for run in runs for array in cast("Outputs", run())])
+    same = all(np.array_equal(*pair) for pair in zip(*answers, strict=True))
+    limits = TimingLimits(turns=4, budget_s=20.0, block_s=0.05)
+    timings = timed_in_turns({name: partial(runs_of, each) for name, each in requests.items()}, limits)
+    (found,) = pairs_of(timings, ["without", "with"], "cpu", sizes)["with"]
+    return f"{'the same bits' if same else 'OTHER ANSWERS'}, {found.ratio:.3f} times as fast ({found.interval})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,11 +185,14 @@ def main() -> None:
     parser.add_argument("--repository", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=40, help="per way and round")
+    parser.add_argument("--files", type=Path, metavar="REPOSITORY")
     parser.add_argument("--scenes", action="store_true")
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if given.scenes:
         pointing(1000)
+    if given.files is not None:
+        plain_cost(given.files)
     if given.repository is not None:
         with (
             tempfile.TemporaryDirectory() as name,

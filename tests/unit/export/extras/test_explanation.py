@@ -176,3 +176,14 @@ def test_networks_without_a_map_are_named() -> None:
     model = classifier(PIXELS + "vector = Flatten(pixels)\n logits = MatMul(vector, all)", "all")
     with pytest.raises(NoExtra, match="no map"):
         explained(model, Task.CLASSIFY, 3)
+
+
+def test_a_network_of_small_numbers_has_as_clear_a_map() -> None:
+    body = PIXELS + POOLED + "squashed = Tanh(vector)\n logits = MatMul(squashed, flat)"
+    usual, small = (classifier(body, "kernel", "flat") for _ in range(2))
+    for tensor in small.graph.initializer:
+        if tensor.name == "kernel":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1e-9), "kernel"))
+    maps = [explained_maps(model, "principal component") for model in (usual, small)]
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-3)
+    assert maps[0].max() == pytest.approx(1.0)

@@ -15,7 +15,7 @@ from saccade.service.repository.trusted_keys import NO_SIGNATURES
 from saccade.service.settings import Settings
 from saccade.service.vision.parameters import DeadlineRule, complete, parse_given
 from tests.support.images import POISON_PNG, red_png
-from tests.support.versions import publish_fake
+from tests.support.versions import EXPLANATION, manifest_for, publish, publish_fake, with_extras
 
 RULE = DeadlineRule(1000.0, 1000.0)
 
@@ -32,12 +32,12 @@ class Given:
 
 
 def answers(
-    repository: Path, contents: list[bytes | None], **settings: object
+    repository: Path, contents: list[bytes | None], given: dict[str, str] | None = None, **settings: object
 ) -> tuple[list[OfflineAnswer], OfflineModel]:
     version = newest_version(repository, "digits", None, NO_SIGNATURES)
     options = Settings.model_validate({"backend": "fake", "device_threads": 1, "decode_threads": 2, **settings})
     with closing(OfflineModel(version, options)) as model:
-        parameters = complete(parse_given({}, is_text=True), model.manifest, RULE)
+        parameters = complete(parse_given(given or {}, is_text=True), model.manifest, RULE)
         found = model.predict([Given(str(index), content) for index, content in enumerate(contents)], parameters)
         return list(found), model
 
@@ -90,3 +90,12 @@ def test_every_task_answers(tmp_path: Path, task: Task) -> None:
 
     assert found[0].prediction is not None
     assert (found[0].prediction["width"], found[0].prediction["height"]) == (32, 32)
+
+
+def test_explanations_come_with_the_answers_that_ask(tmp_path: Path) -> None:
+    publish(tmp_path, with_extras(manifest_for("digits", 1), EXPLANATION))
+
+    found, _ = answers(tmp_path, [red_png(200), POISON_PNG, red_png(7)], {"explain": "grid"})
+
+    assert [bool(answer.prediction and answer.prediction["explanation"]) for answer in found] == [True, False, True]
+    assert top_scores(found) == [200, 7]
