@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from saccade.service.backends.base import Backend
 from saccade.service.backends.onnxruntime_backend import OnnxRuntimeBackend
 from saccade.service.errors import BackendError
 
+_log = logging.getLogger(__name__)
 _PROVEN_PICTURES = 3
 
 ExtraMaker = Callable[[onnx.ModelProto, StepContext], ExtraBranch]
@@ -51,6 +53,9 @@ def add_extras(context: StepContext, makers: Mapping[ExtraKind, ExtraMaker] = MA
             _write_proved(context, model, changed, branch.extra, images)
         except NoExtra as reason:
             facts[f"no_{kind}"] = str(reason)
+        except Exception as error:  # graphs are anybody's: a surprise in one must not cost the variant
+            _log.exception("no_extra %s %s", context.variant, kind)
+            facts[f"no_{kind}"] = f"looking for it failed unexpectedly ({type(error).__name__})"
         else:
             model, facts[str(kind)] = changed, branch.extra.method
     return facts

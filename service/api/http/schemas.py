@@ -98,7 +98,9 @@ class Explanation(BaseModel):
         None, description="the grid's x1 y1 x2 y2 in source pixels, beyond the picture's edges where bars were added"
     )
     grid: str | None = Field(None, description="base64 of rows x columns bytes, from 0 to 255 where it looked most")
-    png: str | None = Field(None, description="base64 of an 8-bit grey PNG that covers the picture, 128 pixels long at most")
+    png: str | None = Field(
+        None, description="base64 of an 8-bit grey PNG that covers the picture, 128 pixels long at most"
+    )
 
 
 class ReadPicture(BaseModel):
