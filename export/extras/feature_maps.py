@@ -22,6 +22,7 @@ _MOST_CELLS = 128 * 128
 _SAME_VALUES = frozenset(
     {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"}
 )
+_PROBABILITIES = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})  # they leave the order of classes
 _MEANS = frozenset({"GlobalAveragePool", "ReduceMean", "AveragePool"})
 _POOLS = _MEANS | {"GlobalMaxPool", "ReduceMax", "ReduceSum", "MaxPool"}
 # Behind a convolution they keep the places of a map.
@@ -116,6 +117,8 @@ def linear_head(view: GraphView, logits: str) -> LinearHead | None:
             is_transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
         elif node.op_type == "Conv" and view.shapes.get(node.input[1], ())[2:] == (1, 1) and not _is_map(view, node):
             weight, is_transposed, layers = node.input[1], True, layers + 1
+        elif layers == 0 and node.op_type in _PROBABILITIES:
+            continue
         elif not (node.op_type in _SAME_VALUES or (node.op_type == "Add" and _adds_constant(view, node))):
             return None
         if layers > 1:

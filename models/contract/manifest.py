@@ -147,7 +147,9 @@ class Variant(Frozen):
     target: Literal["any", "cpu", "gpu", "trt", "openvino"]
     file: str  # one of Manifest.files
     external_data: tuple[str, ...] = ()  # weight files that `file` refers to, beside it; each one of Manifest.files
-    extras: tuple[ExtraOutput, ...] = ()  # outputs of `file` that are computed only when asked for, one per kind
+    # Outputs of `file` that are computed only when asked for, one per kind. Where there are none, the field is not
+    # written, so that older servers take the manifest.
+    extras: tuple[ExtraOutput, ...] = Field(default=(), exclude_if=lambda extras: not extras)
     metric: MetricFigure
     operating_point: OperatingPoint | None = None  # where answers are cut at a score
     latency: tuple[LatencyFigure, ...]

@@ -14,9 +14,12 @@ from onnx import helper
 from saccade.export.extras.marks import ExtraBranch, add_branch, drop_extras, extras_in
 from saccade.models.contract.extras import ExtraKind
 from saccade.service.backends.base import AskableBackend, LoadRequest
+from saccade.service.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from saccade.service.backends.registry import load_backend
 from saccade.service.errors import BackendError
 from tests.support.graphs import classifier_graph
+from tests.support.simulated_cuda import SimulatedCuda
+from tests.support.simulated_onnxruntime import ON_CPU
 from tests.support.versions import EXPLANATION, SIDE, manifest_for
 
 EXPLAIN = ExtraKind.EXPLAIN.bit
@@ -72,6 +75,18 @@ def test_openvino_leaves_the_output_out(tmp_path: Path) -> None:
     backend = opened("openvino", tmp_path, marked_graph(rows=5))  # it computes every output that a model has
     assert not isinstance(backend, AskableBackend)
     assert len(backend.infer(IMAGES)) == 2
+
+
+def test_the_gpus_path_opens_the_file_without_the_branch(tmp_path: Path) -> None:
+    cpu = opened("onnxruntime", tmp_path, marked_graph(rows=5))
+    manifest = manifest_for("digits", 1)
+    request = LoadRequest(tmp_path / "model.onnx", manifest.input, manifest.outputs, "cuda:0", 1, False)
+    extras = extras_in(marked_graph())
+    cuda = SimulatedCuda(eagerness=0.3, one_thread_at_a_time=False)
+    backend = OnnxRuntimeCudaBackend(replace(request, extras=extras), cuda=cuda, placement=ON_CPU)
+    assert not isinstance(backend, AskableBackend)
+    assert all(np.array_equal(*pair) for pair in zip(backend.infer(IMAGES), cpu.infer(IMAGES), strict=True))
+    backend.close()
 
 
 def test_a_file_without_what_its_manifest_names_is_refused(tmp_path: Path) -> None:

@@ -89,12 +89,20 @@ class SimulatedRuntime:
     def install(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(onnxruntime_session, "open_session", self._open)
 
-    def _open(self, request: LoadRequest, provider: str, options: dict[str, str], entries: dict[str, str]) -> Any:
+    def _open(
+        self,
+        request: LoadRequest,
+        provider: str,
+        options: dict[str, str],
+        entries: dict[str, str],
+        *,
+        drops_extras: bool,
+    ) -> Any:
         self.opened.append(options)
         for name, text in self.refused.items():
             if options.get(name, "0") != "0":
                 raise BackendError(text)
-        session = open_session(request, provider, {}, entries)
+        session = open_session(request, provider, {}, entries, drops_extras=drops_extras)
         return StreamedSession(session, self, options) if options else session
 
 

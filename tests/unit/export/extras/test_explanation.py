@@ -96,8 +96,12 @@ def explained_maps(model: onnx.ModelProto, method: str, task: Task = Task.CLASSI
     return maps
 
 
-def test_a_linear_head_weighs_the_map_as_the_answered_class_does() -> None:
-    model = classifier(PIXELS + POOLED + "logits = Gemm<transB=1>(vector, head)", "kernel", "head")
+@pytest.mark.parametrize(
+    "head",
+    ["logits = Gemm<transB=1>(vector, head)", "raw = Gemm<transB=1>(vector, head)\n logits = Softmax<axis=1>(raw)"],
+)
+def test_a_linear_head_weighs_the_map_as_the_answered_class_does(head: str) -> None:
+    model = classifier(PIXELS + POOLED + head, "kernel", "head")
     maps = explained_maps(model, "class activation")
     hot, class_ids = inside(model, "hot", "class_ids")
     expected = np.einsum("nc,nchw->nhw", weight(model, "head")[class_ids[:, 0]], hot)

@@ -22,6 +22,7 @@ def validated(manifest: Manifest) -> Manifest:
 def test_a_manifest_keeps_what_its_variants_give() -> None:
     assert validated(with_extras(manifest_for("digits", 1), EXPLANATION, TRUST)).extras == (EXPLANATION, TRUST)
     assert validated(manifest_for("digits", 1)).extras == ()
+    assert b"extras" not in manifest_bytes(manifest_for("digits", 1))  # older servers refuse unknown fields
 
 
 def test_what_one_variant_gives_is_what_the_version_knows() -> None:
