@@ -1,7 +1,7 @@
 """saccade's exporter: from a checkpoint to a published, gated version. A folder is a stage.
 
     sources/        loads the network of a library or a file, and says what the library knows of it
-    data/           reads the pictures and labels of a recipe with the serving decoder, and checks them
+    data/           reads the pictures, labels and slices of a recipe with the serving decoder, and checks them
     convert/        builds the deploy graph (pixels in, task answer out), traces it, converts it, proves it equal
     graph/          reads and rewrites ONNX graphs
     compression/    makes other forms of the weights: `sparsity/` is 2:4, `pruning/` removes whole channels

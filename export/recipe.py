@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails
 
 from saccade.export.compression.spec import PruningSpec, SparsitySpec
+from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.image_split import Split
 from saccade.export.data.label_names import ensure_labels_differ, ensure_no_background_label
 from saccade.export.errors import DataRefused, RecipeError
@@ -54,20 +55,6 @@ class DigitScenes(Frozen):
         return self
 
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class DataLimits(Frozen):
-    """How much of a folder may be wrong before it is refused; smaller faults are only reported."""
-
-    max_bad_boxes: Share = 0.001  # share of all boxes that are null, smaller than a pixel, outside, or repeated
-    max_shared: Share = 0.0  # share of a split's pictures that occur in another split with equal pixels
-    # share of a split's pictures that occur in another split saved again, mirrored, turned or brightened
-    max_near: Share = 0.05
-    # share of a split's pictures without any object; labels that were lost on the way look like that
-    max_empty: Share = 0.5
-
-
 class FolderData(Frozen):
     """A user's own pictures, `path/<split>/`: a folder per label, COCO's or YOLO's boxes, or masks beside images."""
 
@@ -77,6 +64,8 @@ class FolderData(Frozen):
     max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     order: Literal["name", "sorted"] = "name"  # sorted: the sorted folders or categories are classes 0, 1, ...
     limits: DataLimits = DataLimits()
+    # a CSV beside the recipe with the slices of each picture, or `folders`: the folder below split and label
+    slices: Annotated[str, Field(min_length=1)] | None = None
 
 
 def _data_from_text(value: object) -> object:
@@ -204,6 +193,7 @@ class Recipe(Frozen):
             if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
                 raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
         self.task.ensure_fits(len(self.labels))
+        self.gate.ensure_can_judge_slices(has_slices=isinstance(self.data, FolderData) and bool(self.data.slices))
         return self
 
 

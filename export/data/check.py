@@ -31,6 +31,7 @@ from saccade.export.data.nearest_pictures import THUMBNAIL_SIDE
 from saccade.export.data.overlap import Fingerprints, near_repeats, overlap_of
 from saccade.export.data.reading import Fault, PictureFacts, read_pictures
 from saccade.export.data.resolution import resolution_sentence
+from saccade.export.data.slices import slice_rows
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
 from saccade.export.gate.limits import fewer_test_images
@@ -153,6 +154,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
     recipe, root, findings, start = loaded.recipe, loaded.beside(data.path), Findings(), time.perf_counter()
     splits: list[SplitFacts] = []
     pairs: list[PairFacts] = []
+    slices: dict[str, tuple[int, ...]] = {}
     total = 0
     try:
         listing = list_pictures(
@@ -175,6 +177,8 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
             tally.tell_contradictions(findings)
         pairs = [_pair_facts(*pair) for pair in itertools.combinations(tallies, 2) if _may_compare(*pair)]
         _judge(loaded, data, splits, pairs, findings)
+        test = next(tally.paths for tally in tallies if tally.name == "test")[: image_limit(data, "test")]
+        slices = _slices(loaded, data, listing, test, findings)
     except (DataRefused, OSError) as error:
         findings.complain(str(error), str(error))
     seconds = time.perf_counter() - start
@@ -184,6 +188,7 @@ def _check_folder(loaded: LoadedRecipe, data: FolderData, told: Told) -> DataRep
         labels=recipe.labels,
         splits=tuple(splits),
         pairs=tuple(pairs),
+        slices=slices,
         skipped=findings.skipped,
         notes=findings.notes,
         complaints=findings.complaints,
@@ -308,11 +313,32 @@ def _calibration_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> It
             )
 
 
+def _slices(
+    loaded: LoadedRecipe, data: FolderData, listing: Listing, test: Sequence[Path], findings: Findings
+) -> dict[str, tuple[int, ...]]:
+    """Returns the rows of the test pictures of each slice. Complains where the gate could judge none."""
+    if data.slices is None:
+        return {}
+    pictures = [picture.path for found in listing.pictures.values() for picture in found]
+    slices = slice_rows(loaded, data.slices, pictures, test, findings)
+    needed = loaded.recipe.gate.test_images_limit(_metric(loaded))
+    sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in slices.items() if len(rows) < needed)
+    if sizes:
+        text = f"slices of fewer than {needed} test pictures are not judged: {sizes}"
+        tell = findings.complain if all(len(rows) < needed for rows in slices.values()) else findings.note
+        tell(text, text)
+    return slices
+
+
+def _metric(loaded: LoadedRecipe) -> MetricName:
+    task = loaded.recipe.task
+    return "label_map" if task.multi_label else _METRICS[task.task]
+
+
 def _test_notes(loaded: LoadedRecipe, splits: Sequence[SplitFacts]) -> Iterator[str]:
     """Notes a test split below the gate's least number, which denies every variant after minutes of work."""
     recipe = loaded.recipe
-    metric: MetricName = "label_map" if recipe.task.multi_label else _METRICS[recipe.task.task]
-    needed = recipe.gate.test_images_limit(metric)
+    needed = recipe.gate.test_images_limit(_metric(loaded))
     used = next((split.different for split in splits if split.name == "test"), 0)
     if recipe.gate.needs_labels and 0 < used < needed:
         yield (

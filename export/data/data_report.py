@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
+from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.image_split import Split
-from saccade.export.recipe import DataLimits, FolderData, Recipe
+from saccade.export.recipe import FolderData, Recipe
 from saccade.models.contract.specs import Frozen, Task
 
 
@@ -52,6 +55,7 @@ class DataReport(Frozen):
     labels: tuple[str, ...]
     splits: tuple[SplitFacts, ...]
     pairs: tuple[PairFacts, ...] = ()
+    slices: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # rows of the test split by slice
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from saccade.export.artifact import Detail
 from saccade.export.data.check import check_data, ensure_good
 from saccade.export.data.data_report import DataReport
+from saccade.export.data.slices import slice_table
 from saccade.export.data.yolo_boxes import read_yolo_file, yolo_path
 from saccade.export.recipe import FolderData, LoadedRecipe
 from saccade.export.steps import StepContext
@@ -36,6 +37,9 @@ def files_digest(loaded: LoadedRecipe) -> str:
     if not isinstance(data, FolderData):
         return ""
     digest = hashlib.sha256()
+    table = slice_table(loaded, data.slices)
+    if table is not None and table.is_file():
+        digest.update(table.read_bytes())
     for root in _roots(loaded.beside(data.path), loaded.recipe.task.task):
         for place, folders, names in os.walk(root):
             folders.sort()

@@ -30,6 +30,8 @@ def print_data(console: Console, report: DataReport) -> None:
     elif read:
         counts = (f"{split.name} {split.images:,} of {split.source} ({_sizes(split)})" for split in report.splits)
         _say(console, f"no label is shown; pictures: {'; '.join(counts)}")
+    if report.slices:
+        _say(console, f"slices of test: {', '.join(f'{name} {len(rows):,}' for name, rows in report.slices.items())}")
     for text in report.skipped:
         _say(console, text)
     if read:

@@ -59,15 +59,23 @@ def _part_pictures(root: Path, labels: Sequence[str], in_order: bool, findings: 
 
 def _rows(path: Path) -> list[list[str]]:
     """Reads all rows, the head first. Raises DataRefused when there is no head with a label."""
+    if not path.exists():
+        raise DataRefused(
+            f"{path} is not there: a network of several labels per picture needs it, with a head `filename, label, "
+            "...` and 0 or 1 per label"
+        )
+    return csv_rows(path, "label")
+
+
+def csv_rows(path: Path, columns: str) -> list[list[str]]:
+    """Reads all rows of a table of pictures, the head first.
+
+    Raises DataRefused for what is no such table; `columns` is what those behind the file's name are called.
+    """
     try:
         lines = [line for line in text_of(path).splitlines() if not line.lower().startswith("sep=")]  # Excel's own line
         between = max(_SEPARATORS, key=(lines[0] if lines else "").count)
         rows = [[value.strip() for value in row] for row in csv.reader(lines, delimiter=between)]
-    except FileNotFoundError:
-        raise DataRefused(
-            f"{path} is not there: a network of several labels per picture needs it, with a head `filename, label, "
-            "...` and 0 or 1 per label"
-        ) from None
     except UnicodeDecodeError as error:
         raise DataRefused(f"{path} is not UTF-8 (byte {error.start}): save it as CSV UTF-8") from error
     except (OSError, ValueError, csv.Error) as error:
@@ -78,5 +86,7 @@ def _rows(path: Path) -> list[list[str]]:
             "without `index=False`), or the comma at the end"
         )
     if not rows or len(rows[0]) < 2:
-        raise DataRefused(f"{path} names no labels: begin it with a line `filename, first label, second label, ...`")
+        raise DataRefused(
+            f"{path} names no {columns}s: begin it with a line `filename, first {columns}, second {columns}, ...`"
+        )
     return rows

@@ -92,6 +92,8 @@ class GateThresholds(Frozen):
     max_metric_drop: float = Field(default=0.005, ge=0)  # applies to the upper end of the paired bootstrap interval
     max_metric_drop_by_variant: dict[VariantKind, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     max_class_drop: float = Field(default=0.06, ge=0)  # the same limit for the class that may have lost most
+    max_slice_drop: float = Field(default=0.06, ge=0)  # the same for the slice of `data.slices` that may have lost most
+    min_slice_metric: Share | None = None  # applies to the lower end of each slice's interval
     min_agreement: dict[Agreement, Share] = Field(
         default_factory=dict
     )  # names missing here have the limits of MIN_AGREEMENT
@@ -127,6 +129,13 @@ class GateThresholds(Frozen):
             raise ValueError("mode parity asks for no label, so min_metric is never compared: leave one of both out")
         return self
 
+    def ensure_can_judge_slices(self, *, has_slices: bool) -> None:
+        """Raises ValueError for slices whose metric nobody measures, and for a limit of slices without any."""
+        if has_slices and not self.needs_labels:
+            raise ValueError("mode parity measures no metric, so data.slices cannot be judged: leave one of both out")
+        if self.min_slice_metric is not None and not has_slices:
+            raise ValueError("gate.min_slice_metric limits slices, and the recipe has none: write `slices` in `data`")
+
     @property
     def needs_labels(self) -> bool:
         return self.mode == "metric"
@@ -153,6 +162,7 @@ class GateThresholds(Frozen):
 LOOSEST: Mapping[str, float] = {
     "max_metric_drop": 0.05,
     "max_class_drop": 0.25,
+    "max_slice_drop": 0.25,
     "max_parity_error": 1e-2,
     "max_half_parity_error": 1e-1,
     "max_mask_disagreement": 5e-2,

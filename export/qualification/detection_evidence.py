@@ -8,7 +8,7 @@ overlap reaches the threshold. A detection that finds only a crowd (a box around
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,23 @@ class DetectEvidence:
             has_truth = truths[:, class_id] > 0
             result[has_truth, class_id] = sums[has_truth] / len(IOU_THRESHOLDS)
         return result
+
+    def chosen(self, kept: NDArray[np.bool_]) -> DetectEvidence:
+        """Returns the evidence of some detections, with the matches they had."""
+        return replace(
+            self,
+            scores=self.scores[kept],
+            image_ids=self.image_ids[kept],
+            class_ids=self.class_ids[kept],
+            matched=self.matched[kept],
+            counted=self.counted[kept],
+        )
+
+    def part(self, rows: IntArray) -> DetectEvidence:
+        places = np.full(self.images, -1)
+        places[rows] = np.arange(len(rows))
+        kept = self.chosen(places[self.image_ids] >= 0)
+        return replace(kept, image_ids=places[kept.image_ids], truth_counts=self.truth_counts[rows])
 
 
 def detect_evidence(found: Sequence[SceneDetections], truth: Sequence[SceneDetections], classes: int) -> DetectEvidence:

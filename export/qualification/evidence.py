@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +43,9 @@ class Evidence(Protocol):
     def class_images(self) -> NDArray[np.int64]:
         """Returns how many images show each class, (classes,)."""
 
+    def part(self, rows: NDArray[np.int64]) -> Evidence:
+        """Returns the evidence of some images alone."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassifyEvidence:
@@ -82,6 +85,9 @@ class ClassifyEvidence:
     def class_images(self) -> NDArray[np.int64]:
         return np.bincount(self.class_ids, minlength=self.classes)
 
+    def part(self, rows: NDArray[np.int64]) -> ClassifyEvidence:
+        return replace(self, predicted=self.predicted[rows], class_ids=self.class_ids[rows])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentEvidence:
@@ -106,6 +112,9 @@ class SegmentEvidence:
 
     def class_images(self) -> NDArray[np.int64]:
         return np.asarray((self.confusions.sum(2) > 0).sum(0))
+
+    def part(self, rows: NDArray[np.int64]) -> SegmentEvidence:
+        return replace(self, confusions=self.confusions[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,15 @@ def accuracy_of(evidence: Evidence, reference: Evidence, resamples: int) -> Accu
     )
 
 
+def slice_accuracy(evidence: Evidence, reference: Evidence, rows: NDArray[np.int64], resamples: int) -> Accuracy:
+    """Returns the figures of some of the images; the interval of the drop is that of a class with as many."""
+    evidence, reference = evidence.part(rows), reference.part(rows)
+    accuracy = accuracy_of(evidence, reference, resamples)
+    if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
+        return replace(accuracy, drop=_rate_drop(evidence, reference))
+    return accuracy
+
+
 def _intervals(
     evidence: Evidence, reference: Evidence, found: NDArray[np.float64], expected: NDArray[np.float64]
 ) -> tuple[BootstrapInterval, BootstrapInterval]:
@@ -194,11 +212,16 @@ def _class_interval(
 ) -> BootstrapInterval:
     """Returns the interval of one class's drop, never without width; `images` show the class."""
     if isinstance(evidence, ClassifyEvidence) and isinstance(reference, ClassifyEvidence):
-        is_class = reference.class_ids == class_id
-        lost = int((is_class & reference.correct & ~evidence.correct).sum())
-        gained = int((is_class & evidence.correct & ~reference.correct).sum())
-        return class_drop_interval(lost, gained, images)
+        rows = np.flatnonzero(reference.class_ids == class_id)
+        return _rate_drop(evidence.part(rows), reference.part(rows))
     return metric_drop_interval(drop, resampled, images)
+
+
+def _rate_drop(evidence: ClassifyEvidence, reference: ClassifyEvidence) -> BootstrapInterval:
+    """Returns the interval of a drop on few images, those of a class or of a slice."""
+    lost = int((reference.correct & ~evidence.correct).sum())
+    gained = int((evidence.correct & ~reference.correct).sum())
+    return class_drop_interval(lost, gained, evidence.images)
 
 
 def mean_of_classes(figures: NDArray[np.float64]) -> NDArray[np.float64]:

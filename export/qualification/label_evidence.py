@@ -6,7 +6,7 @@ over all different scores, without interpolation. The metric is the mean over la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ class LabelEvidence:
     def class_values(self, weights: Weights) -> FloatArray:
         columns = [_average_precision(*pair, weights) for pair in zip(self.scores.T, self.truth.T, strict=True)]
         return np.stack(columns, axis=1)
+
+    def part(self, rows: NDArray[np.int64]) -> LabelEvidence:
+        return replace(self, scores=self.scores[rows], truth=self.truth[rows])
 
     def from_score(self, threshold: float) -> LabelEvidence:
         """Returns the evidence of the labels that reach the threshold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,15 +37,7 @@ def at_threshold(evidence: Evidence, score_threshold: float) -> Cut | None:
         return evidence.from_score(score_threshold)
     if not isinstance(evidence, DetectEvidence):
         return None
-    kept = evidence.scores >= score_threshold
-    return replace(
-        evidence,
-        scores=evidence.scores[kept],
-        image_ids=evidence.image_ids[kept],
-        class_ids=evidence.class_ids[kept],
-        matched=evidence.matched[kept],
-        counted=evidence.counted[kept],
-    )
+    return evidence.chosen(evidence.scores >= score_threshold)
 
 
 def shares_of(evidence: Cut) -> OperatingShares:

@@ -33,6 +33,7 @@ from saccade.export.qualification.pointing import explanation_figure
 from saccade.export.qualification.qualify_report import ClassDropFigure, QualifyReport
 from saccade.export.qualification.reference import read_reference, reference_answers
 from saccade.export.qualification.serving import computed_precisions, open_backend
+from saccade.export.qualification.slices import rows_by_slice, slice_figures
 from saccade.export.qualification.speed_measurements import memory_mb, speed_ratios
 from saccade.export.steps import StepContext, qualified_name
 from saccade.export.variants import TRAITS
@@ -106,6 +107,7 @@ def run_qualify(context: StepContext) -> Detail:
         faults=tuple(answer_faults(answers, recipe.task, recipe.preprocess, len(recipe.labels))),
         retrieval=retrieval_of(answers, split, recipe.task),
         explanation=explanation,
+        slices=slice_figures(evidence, reference, rows_by_slice(context, split), resamples),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

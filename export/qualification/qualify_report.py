@@ -35,6 +35,23 @@ class ClassDropFigure(Frozen):
     is_never_worse: bool = False  # no selection of the images shows a drop of this class
 
 
+class SliceFigure(Frozen):
+    """The metric on the test pictures of one slice, such as those of one camera."""
+
+    name: str  # such as camera=north
+    images: int = Field(ge=1)
+    value: float
+    ci_low: float
+    ci_high: float
+    reference: float  # the eager network's metric on the same pictures
+    drop: MetricDrop
+
+    @property
+    def judged_drop(self) -> float:
+        """Returns what a limit applies to: the upper end, or the measured drop where nothing was seen to be lost."""
+        return self.drop.value if self.drop.is_never_worse else self.drop.ci_high
+
+
 class ReferenceFigure(Frozen):
     """The eager network's metric on the test split, and that of the best guess that ignores the picture."""
 
@@ -207,3 +224,4 @@ class QualifyReport(Frozen):
     faults: tuple[str, ...] = ()  # why answers to the test images cannot be true
     explanation: ExplanationFigure | None = None  # None: the file or its runtime gives none
     retrieval: RetrievalFigure | None = None  # of embedders
+    slices: tuple[SliceFigure, ...] = ()  # of `data.slices`, the lowest metric first

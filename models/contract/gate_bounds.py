@@ -17,6 +17,7 @@ _AT_MOST = (
     "metric_drop",
     "operating_drop",
     "class_drop",
+    "slice_drop",
     "device_metric",
     "device_operating_drop",
     "metric_regression",
@@ -37,6 +38,7 @@ _AT_LEAST = (
     "test_images",
     "better_than_guessing",
     "metric_floor",
+    "slice_floor",
     "speed_ratio",
     "throughput",
 )

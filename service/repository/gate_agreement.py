@@ -24,6 +24,7 @@ _ASKED_FIELDS = {
     "throughput": "min_images_per_s",
     "memory": "max_memory_mb",
 }
+_SLICE_FIELDS = {"slice_drop": "max_slice_drop", "slice_floor": "min_slice_metric"}
 _ONLY_LIMITED_FIELDS = {
     "latency_regression": "max_latency_regression",
     "metric_regression": "max_metric_regression",
@@ -37,7 +38,8 @@ _TOLERANCE = 1e-9
 def gate_faults(variant: Variant, qualify: Mapping[str, Any], thresholds: Mapping[str, Any]) -> Iterator[str]:
     """Says which checks are missing, have another limit than the report's, or another value than its figures give."""
     checks = {check.name: check for check in variant.gate.checks}
-    for name in _required(variant, thresholds):
+    sliced = [name for name, field in _SLICE_FIELDS.items() if thresholds.get(field) is not None]
+    for name in (*_required(variant, thresholds), *(sliced if qualify.get("slices") else ())):
         if name not in checks:
             yield f"the gate has no check {name}, which mode {thresholds.get('mode', 'metric')} asks for"
     for name, limit in _limits(variant, thresholds).items():
@@ -75,6 +77,7 @@ def _limits(variant: Variant, thresholds: Mapping[str, Any]) -> dict[str, float 
     fields = {
         **_METRIC_FIELDS,
         **_ASKED_FIELDS,
+        **_SLICE_FIELDS,
         **_ONLY_LIMITED_FIELDS,
         "conversion": "max_parity_error",
         "sparse_gain": "min_sparse_gain",

@@ -16,17 +16,28 @@ SQUARES = ("white", "red")
 _OTHERS = 12  # pictures of the splits that are not counted here
 
 
-def write_colours(root: Path, images: int, *, is_shuffled: bool = False, has_pure_green: bool = False) -> None:
-    """A folder per colour, `images` to test. `is_shuffled`: the folder is drawn, whatever the colour."""
+def write_colours(
+    root: Path, images: int, *, is_shuffled: bool = False, has_pure_green: bool = False, camera_cast: int = 0
+) -> None:
+    """A folder per colour, `images` to test. `is_shuffled`: the folder is drawn, whatever the colour.
+
+    `camera_cast`: of two cameras, which `tags.csv` beside the data names, the second adds so much blue to the test.
+    """
+    rows = ["picture,camera"]
     for split, count, rng in _splits(images):
         for index in range(count):
             colour = index % len(COLOURS)
             pixels = _noise(rng)
             pixels[..., colour] += 120
             label = COLOURS[int(rng.integers(len(COLOURS)))] if is_shuffled else COLOURS[colour]
+            camera = "old" if index // len(COLOURS) % 2 else "new"
+            if split == "test" and camera == "new":
+                pixels[..., 2] = np.minimum(pixels[..., 2].astype(int) + camera_cast, 255)
             _save(pixels, root / split / label / f"{index:03d}.png")
+            rows.append(f"{split}/{label}/{index:03d}.png,{camera}")
         for label in COLOURS:
             (root / split / label).mkdir(exist_ok=True)
+    (root.parent / "tags.csv").write_text("\n".join(rows))
     if has_pure_green:
         pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
         pixels[..., 1] = 255

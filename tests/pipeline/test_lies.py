@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from saccade.export.cli.program import app
 from saccade.export.reports.export_report import ExportReport, read_report
+from saccade.export.reports.report_files import markdown
 from saccade.models.contract.manifest import read_manifest
 from tests.pipeline.plain_pictures import COLOURS, SQUARES, write_colours, write_masks, write_squares
 from tests.pipeline.tiny import honest_networks
@@ -212,6 +213,29 @@ def test_masks_without_foreground_are_refused_since_finding_nothing_would_be_per
 
     sentence = "shows only 'background', so a network that finds nothing would be perfect"
     _ensure_refused(told.refused("BrightSegmenter", _SEGMENT), sentence, tmp_path)
+
+
+def test_a_camera_that_no_training_picture_came_from_is_caught(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 240, camera_cast=150)
+    sections = _CLASSIFY | {"data": {"path": "data", "slices": "tags.csv", "limits": {"max_near": 1.0}}}
+
+    found = told("ColourClassifier", sections, {"min_slice_metric": 0.8})
+
+    _ensure_denied(found, "slice_floor", "top1 of slice 'camera=new' (120 images) is 0.")
+    assert set(found.failed) == {"slice_floor"}
+    assert [each.name for each in found.variant.qualify.slices] == ["camera=new", "camera=old"]
+    assert "| **camera=new** | 120 |" in markdown(found.report)
+
+
+def test_two_cameras_alike_pass_with_their_figures(told: Callable[..., Told], tmp_path: Path) -> None:
+    write_colours(tmp_path / "data", 240)
+    sections = _CLASSIFY | {"data": {"path": "data", "slices": "tags.csv", "limits": {"max_near": 1.0}}}
+
+    found = told("ColourClassifier", sections, {"min_slice_metric": 0.8})
+
+    assert found.failed == {}
+    manifest, _ = read_manifest(tmp_path / "repository" / "lie" / "1")
+    assert {"slice_drop", "slice_floor"} <= {check.name for check in manifest.variants[0].gate.checks}
 
 
 def test_without_labels_a_version_is_published_as_unjudged(told: Callable[..., Told], tmp_path: Path) -> None:

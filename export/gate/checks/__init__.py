@@ -6,6 +6,7 @@
     structure.py   G2 mask; G3 effective_precision, silent_layers, plan_precision; G4 sparse_tactic, sparse_gain
     answers.py     G5 agreement, plausible_answers; G6 test_images, better_than_guessing, metric_floor, metric_drop,
                    operating_drop, class_drop, device_metric, or unjudged; metric_regression
+    slices.py      G6 slice_drop, slice_floor
     speed.py       G10 speed_ratio, paired_speed, device_latency, latency, throughput, memory, latency_regression
     names.py       the number of each check, for tables
 

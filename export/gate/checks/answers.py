@@ -152,13 +152,13 @@ def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDro
     limit = judged.thresholds.metric_drop_limit(judged.report.variant)
     value = drop.value if drop.is_never_worse else drop.ci_high
     unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
-    interval = f"{_beside_eager(drop.ci_low)} to {_beside_eager(drop.ci_high)}"
+    interval = f"{beside_eager(drop.ci_low)} to {beside_eager(drop.ci_high)}"
     return GateCheck(
         name=name,
         passed=value <= limit,
         value=value,
         limit=limit,
-        detail=f"{metric.name} {metric.value:.4f}{where}, {_beside_eager(drop.value)}; by {metric.images} images "
+        detail=f"{metric.name} {metric.value:.4f}{where}, {beside_eager(drop.value)}; by {metric.images} images "
         f"it may be {interval}, and at most {limit:g} below is allowed{unseen}",
     )
 
@@ -176,12 +176,12 @@ def _class_drop(judged: Judged) -> GateCheck:
         value=value,
         limit=limit,
         detail=f"class {repr(worst.label) if worst.label else worst.class_id} may have lost most: "
-        f"{_beside_eager(worst.value)}; it may be {_beside_eager(worst.ci_low)} to {_beside_eager(worst.ci_high)}, "
+        f"{beside_eager(worst.value)}; it may be {beside_eager(worst.ci_low)} to {beside_eager(worst.ci_high)}, "
         f"and at most {limit:g} below is allowed{unseen}",
     )
 
 
-def _beside_eager(drop: float) -> str:
+def beside_eager(drop: float) -> str:
     """A drop in words: what was lost against the eager network, or won."""
     return f"{abs(drop):.4f} {'above' if drop < 0 else 'below'} eager"
 

@@ -29,6 +29,8 @@ GATE_BY_CHECK: Mapping[str, str] = {
     "metric_drop": "G6",
     "operating_drop": "G6",
     "class_drop": "G6",
+    "slice_drop": "G6",
+    "slice_floor": "G6",
     "device_metric": "G6",
     "device_operating_drop": "G6",
     "hostile_inputs": "G7",

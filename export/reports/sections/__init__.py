@@ -1,8 +1,8 @@
 """Composes a report's sections, the same for every format, with pure functions of ExportReport.
 
 `blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
-`layers.py` what each layer became, `mistakes.py` where answers are wrong, `explanations.py` what networks look at,
-`lineage.py` what everything was made of.
+`layers.py` what each layer became, `mistakes.py` where answers are wrong, `slices.py` on which pictures,
+`explanations.py` what networks look at, `lineage.py` what everything was made of.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from saccade.export.reports.sections.explanations import explanation_section
 from saccade.export.reports.sections.layers import compression_section, layer_section
 from saccade.export.reports.sections.lineage import lineage_section, proof_section
 from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section
+from saccade.export.reports.sections.slices import slice_section
 from saccade.export.reports.sections.speed import latency_section, tradeoff_section
 from saccade.export.reports.sections.verdicts import gate_section, verdict_section
 
@@ -20,6 +21,7 @@ _SECTIONS = (
     verdict_section,
     tradeoff_section,
     disagreement_section,
+    slice_section,
     gate_section,
     layer_section,
     compression_section,

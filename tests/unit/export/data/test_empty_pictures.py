@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.data_report import SplitFacts, empty_complaints
-from saccade.export.recipe import DataLimits
 from saccade.models.contract.specs import Task
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.data_report import looser_data_limits
 from saccade.export.gate.limits import GateThresholds, LibraryAgreement, looser_limits
 from saccade.export.gate.looser_measuring import looser_measuring
-from saccade.export.recipe import CalibrationSpec, DataLimits, QualifySpec, Recipe
+from saccade.export.recipe import CalibrationSpec, QualifySpec, Recipe
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "gate": GateThresholds,
@@ -26,6 +27,7 @@ LOOSENED: dict[str, Any] = {
     "gate.max_metric_drop": 0.006,
     "gate.max_metric_drop_by_variant": {"fp32": 0.006},
     "gate.max_class_drop": 0.07,
+    "gate.max_slice_drop": 0.07,
     "gate.min_agreement": {"top1": 0.9},
     "gate.max_parity_error": 1e-3,
     "gate.max_half_parity_error": 3e-2,
@@ -58,6 +60,7 @@ LOOSENED: dict[str, Any] = {
 LOOSENS_NOTHING = {
     "gate.mode",  # parity is a check of its own, and the version is called unjudged
     "gate.min_metric",  # the default asks for nothing
+    "gate.min_slice_metric",
     "gate.speed_ratio_gates",
     "gate.max_p99_ms_batch_1",
     "gate.min_images_per_s",

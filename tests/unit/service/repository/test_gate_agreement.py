@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from saccade.export.gate.limits import GateThresholds, LibraryAgreement
-from saccade.export.qualification.qualify_report import QualifyReport
+from saccade.export.qualification.qualify_report import MetricDrop, QualifyReport, SliceFigure
 from saccade.export.variants import TRAITS, VariantKind
 from saccade.models.contract.manifest import GateDecision, Variant
 from saccade.service.repository.gate_agreement import gate_faults
@@ -92,6 +92,22 @@ def test_forged_check_is_named(name: str, changes: dict[str, object], words: str
     variant = forged(gated(GOOD, _ASKING), name, **changes)
 
     assert list(gate_faults(variant, document(GOOD), document(_ASKING))) == [words]
+
+
+def test_slices_that_were_measured_must_be_judged() -> None:
+    drop = MetricDrop(value=0.0, ci_low=-0.01, ci_high=0.01)
+    figure = SliceFigure(name="camera=a", images=500, value=0.9, ci_low=0.85, ci_high=0.95, reference=0.9, drop=drop)
+    report, thresholds = changed(slices=(figure,)), GateThresholds(min_slice_metric=0.8)
+    variant = gated(report, thresholds)
+    looser = forged(variant, "slice_drop", limit=0.5)
+
+    assert list(gate_faults(variant, document(report), document(thresholds))) == []
+    assert list(gate_faults(looser, document(report), document(thresholds))) == [
+        "check slice_drop has the limit 0.5, the thresholds say 0.06"
+    ]
+    assert list(gate_faults(forged(variant, "slice_floor"), document(report), document(thresholds))) == [
+        "the gate has no check slice_floor, which mode metric asks for"
+    ]
 
 
 def test_threshold_that_an_older_report_lacks_asks_for_nothing() -> None:
