@@ -36,7 +36,8 @@ A recipe's way
 7. `plans/targets.py` asks which runtimes take the graph.
 8. `precision/make.py` makes each variant's file; `extras/make.py` adds and proves what requests may ask for besides.
 9. `qualification/qualify.py` measures that file through `qualification/serving.py`, which opens it as the server does;
-   `qualification/speed_step.py` times all files in turns (`service/paired_timing.py`).
+   `qualification/speed_step.py` times all files in turns (`service/paired_timing.py`), and
+   `qualification/corruption_step.py` asks them about corrupted pictures, where the recipe asks for that.
 10. `gate/judge.py` judges; `reports/` tells.
 11. `publish/publish.py` adds the version through `publish/repository.py`, with sample images (`publish/samples.py`) and
     the test images that a plan is measured by (`publish/evidence_pack.py`); `publish/signing.py` signs it.

@@ -19,7 +19,7 @@ from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.image_split import Split
 from saccade.export.data.label_names import ensure_labels_differ, ensure_no_background_label
 from saccade.export.errors import DataRefused, RecipeError
-from saccade.export.gate.limits import GateThresholds
+from saccade.export.gate.limits import LEAST_SIDE, GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
 from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_task
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
@@ -193,6 +193,8 @@ class Recipe(Frozen):
             if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
                 raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
         self.task.ensure_fits(len(self.labels))
+        if self.gate.corruptions is not None and min(self.preprocess.width, self.preprocess.height) < LEAST_SIDE:
+            raise ValueError(f"gate.corruptions: they are defined for inputs of {LEAST_SIDE} pixels a side and more")
         self.gate.ensure_can_judge_slices(has_slices=isinstance(self.data, FolderData) and bool(self.data.slices))
         return self
 

@@ -13,6 +13,7 @@ from saccade.export.plans.targets import installed_tensorrt, run_targets
 from saccade.export.precision.make import run_precision
 from saccade.export.precision.quantization.calibrate import calibrated_forms, run_calibrate
 from saccade.export.publish.publish import run_publish
+from saccade.export.qualification.corruption_step import run_corruptions
 from saccade.export.qualification.library_agreement import answers_digest, run_library
 from saccade.export.qualification.qualify import run_qualify
 from saccade.export.qualification.reference import run_reference
@@ -173,9 +174,23 @@ STEPS: tuple[Step, ...] = (
         is_measured=True,
     ),
     Step(
+        "corruptions",
+        run_corruptions,
+        inputs=("data", "compress", "precision"),
+        config=lambda loaded: {
+            **_parts(loaded, "task", "preprocess", "normalisation", "data", "labels"),
+            "source": source_digest(loaded.network_request()),
+            "pictures": loaded.recipe.gate.corruptions and loaded.recipe.gate.corruptions.pictures,
+            "resamples": loaded.recipe.qualify.bootstrap_resamples,
+            "batch": loaded.recipe.qualify.evaluate_batch_size,
+        },
+        tools=("imagecorruptions-imaug", "torch", "onnxruntime", "openvino", "numpy", "pillow", "simplejpeg"),
+        is_asked=lambda loaded: loaded.recipe.gate.corruptions is not None,
+    ),
+    Step(
         "gate",
         run_gate,
-        inputs=(*_WHOLE, "precision", "qualify", "speed"),
+        inputs=(*_WHOLE, "precision", "qualify", "speed", "corruptions"),
         config=lambda loaded: _parts(loaded, "gate", "variants"),
         tools=(),
         is_reusable=False,
@@ -185,7 +200,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "publish",
         run_publish,
-        inputs=(*_WHOLE, "precision", "qualify", "speed", "gate"),
+        inputs=(*_WHOLE, "precision", "qualify", "speed", "corruptions", "gate"),
         config=lambda loaded: {},
         tools=(),
         is_reusable=False,

@@ -35,6 +35,7 @@ from saccade.export.data.slices import slice_rows
 from saccade.export.data.split_sources import SplitSource
 from saccade.export.errors import DataRefused
 from saccade.export.gate.limits import fewer_test_images
+from saccade.export.qualification.corrupted_pictures import missing_library
 from saccade.export.recipe import DigitScenes, FolderData, LoadedRecipe
 from saccade.export.variants import TRAITS
 from saccade.models.contract.manifest import MetricName
@@ -140,7 +141,9 @@ class _Tally:
 def check_data(loaded: LoadedRecipe, told: Told) -> DataReport:
     """Reads the data and returns a report that holds the complaints; never raises for faulty data."""
     data = loaded.recipe.data
-    return _check_digits(loaded, data) if isinstance(data, DigitScenes) else _check_folder(loaded, data, told)
+    found = _check_digits(loaded, data) if isinstance(data, DigitScenes) else _check_folder(loaded, data, told)
+    missing = missing_library() if loaded.recipe.gate.corruptions is not None else ""
+    return found.model_copy(update={"complaints": (*found.complaints, missing)}) if missing else found
 
 
 def ensure_good(report: DataReport, recipe: str) -> None:

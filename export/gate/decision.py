@@ -1,13 +1,15 @@
 """Decides what may be published: a pure function of report, thresholds and facts that returns one named check per line.
 
 G0 bytes and limits are the measured and agreed ones · G1 parity · G2 2:4 masks · G3 effective precision · G4 gain by
-sparsity · G5 agreement of answers · G6 the metric, its worst class and slice · G7 hostile inputs · G8 batches · G9
-determinism · G10 speed and memory. The folder `checks/` implements them; a check whose device is missing is pending.
+sparsity · G5 agreement of answers · G6 the metric, its worst class and slice, corrupted images · G7 hostile inputs · G8
+batches · G9 determinism · G10 speed and memory. The folder `checks/` implements them; a check whose device is missing
+is pending.
 """
 
 from __future__ import annotations
 
 from saccade.export.gate.checks.answers import answer_checks
+from saccade.export.gate.checks.corruptions import corruption_checks
 from saccade.export.gate.checks.facts import GateFacts, Judged
 from saccade.export.gate.checks.numbers import number_checks
 from saccade.export.gate.checks.origin import origin_checks
@@ -18,7 +20,7 @@ from saccade.export.gate.limits import GateThresholds
 from saccade.export.qualification.qualify_report import QualifyReport
 from saccade.models.contract.manifest import GateDecision
 
-_KINDS = (origin_checks, number_checks, structure_checks, answer_checks, slice_checks, speed_checks)
+_KINDS = (origin_checks, number_checks, structure_checks, answer_checks, slice_checks, corruption_checks, speed_checks)
 
 
 def gate_decision(report: QualifyReport, thresholds: GateThresholds, facts: GateFacts) -> GateDecision:

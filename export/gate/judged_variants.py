@@ -13,6 +13,7 @@ from saccade.export.gate.decision import gate_decision
 from saccade.export.gate.limits import GateThresholds, changed_limits
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.publish.repository import newest_manifest
+from saccade.export.qualification.corruption_step import read_corruptions
 from saccade.export.qualification.library_agreement import read_library_figure
 from saccade.export.qualification.qualify import REPORT_FILE
 from saccade.export.qualification.qualify_report import QualifyReport
@@ -29,11 +30,13 @@ def judged_variants(context: StepContext) -> tuple[VariantReport, ...]:
     fidelity = read_fidelity(context.inputs["preprocess"])
     speeds = read_speed(context.inputs["speed"])
     library = read_library_figure(context.inputs)
+    corruptions = read_corruptions(context.inputs)
     variants: list[VariantReport] = []
     for name in recipe.variants:
         measured = context.inputs[qualified_name("qualify", name)].file(REPORT_FILE)
         file = context.inputs[qualified_name("precision", name)].file(MODEL_FILE)
         qualify = with_speed(QualifyReport.model_validate_json(measured.read_bytes()), speeds[name])
+        qualify = qualify.model_copy(update={"corruptions": corruptions.get(name)})
         facts = GateFacts(
             file_sha256=file_sha256(file),
             external_sha256=_hashes_of(file.parent, qualify),

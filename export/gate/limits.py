@@ -54,7 +54,10 @@ MIN_TEST_IMAGES: Mapping[MetricName, int] = {
 }
 
 
+_UPPER = ("max", "corruptions.max")  # how names of limits begin that a figure must not exceed
 _LIBRARY_SHARE = 0.99
+_CORRUPTED_PICTURES = 200
+LEAST_SIDE = 32  # pixels; smaller pictures have no common corruptions
 LibraryName = Literal["ultralytics", "timm", "transformers", "torchvision", "onnx"]
 
 
@@ -78,6 +81,15 @@ class LibraryAgreement(Frozen):
         if (self.answers is None) == (self.library is None):
             raise ValueError("say either `answers: old.json` or `with: LIBRARY`")
         return self
+
+
+class CorruptionLimits(Frozen):
+    """What a variant may lose on corrupted pictures, as a share of the metric on clean ones."""
+
+    pictures: int = Field(default=_CORRUPTED_PICTURES, ge=20)  # of the test split at most; each is corrupted 45 times
+    max_mean_drop: float = Field(default=0.03, ge=0)  # against the eager network on the same pictures, by all of them
+    max_worst_drop: float = Field(default=0.10, ge=0)  # the same by the kind of corruption that may have lost most
+    max_clean_drop: float | None = Field(default=None, ge=0)  # mean drop of the variant against itself on clean ones
 
 
 class GateThresholds(Frozen):
@@ -120,6 +132,7 @@ class GateThresholds(Frozen):
     # share of pixels within one level of the library's own
     min_preprocess_agreement: float = Field(default=0.999, ge=0, le=1)
     library_agreement: LibraryAgreement | None = None  # null: no other program is asked
+    corruptions: CorruptionLimits | None = None  # null: they are not measured, which takes 45 evaluations per variant
     allow_random_weights: bool = False  # true: an untrained network may be published
     allow_loose_thresholds: bool = False  # true: limits beyond LOOSEST are accepted, and the report says so
 
@@ -127,6 +140,8 @@ class GateThresholds(Frozen):
     def _judges_what_it_limits(self) -> GateThresholds:
         if self.mode == "parity" and self.min_metric > 0:
             raise ValueError("mode parity asks for no label, so min_metric is never compared: leave one of both out")
+        if self.mode == "parity" and self.corruptions is not None:
+            raise ValueError("mode parity measures no metric, so corruptions cannot be judged: leave one of both out")
         return self
 
     def ensure_can_judge_slices(self, *, has_slices: bool) -> None:
@@ -192,7 +207,7 @@ def loose_limits(thresholds: GateThresholds) -> list[str]:
     return [
         f"{name} {value:g} (at {'most' if name.startswith('max') else 'least'} {limit:g})"
         for name, value, limit in _bounded(thresholds)
-        if (value > limit if name.startswith("max") else value < limit)
+        if (value > limit if name.startswith(_UPPER) else value < limit)
     ]
 
 
@@ -202,7 +217,7 @@ def looser_limits(thresholds: GateThresholds, metric: MetricName) -> list[str]:
     found = [
         f"{name} {given:g} (default {default:g})"
         for name, given, default in _with_defaults(thresholds, usual, metric)
-        if (given > default if name.startswith("max") else given < default)
+        if (given > default if name.startswith(_UPPER) else given < default)
     ]
     switches = [name for name in ("allow_random_weights", "allow_loose_thresholds") if getattr(thresholds, name)]
     return [*found, *switches]
@@ -224,6 +239,10 @@ def _with_defaults(
         yield f"min_precision_share.{precision}", share, MIN_PRECISION_SHARE[precision]
     if thresholds.library_agreement is not None:
         yield "library_agreement.min_share", thresholds.library_agreement.min_share, _LIBRARY_SHARE
+    if thresholds.corruptions is not None:
+        for name in ("max_mean_drop", "max_worst_drop"):
+            usual_drop: float = CorruptionLimits.model_fields[name].default
+            yield f"corruptions.{name}", getattr(thresholds.corruptions, name), usual_drop
     yield "min_skill", thresholds.skill_limit(metric), MIN_SKILL[metric]
     yield "min_test_images", thresholds.test_images_limit(metric), MIN_TEST_IMAGES[metric]
 
@@ -248,3 +267,6 @@ def _bounded(thresholds: GateThresholds) -> Iterator[tuple[str, float, float]]:
         yield f"max_metric_drop_by_variant.{variant}", value, LOOSEST["max_metric_drop"]
     if thresholds.library_agreement is not None:
         yield "library_agreement.min_share", thresholds.library_agreement.min_share, LOOSEST["min_agreement"]
+    if thresholds.corruptions is not None:
+        yield "corruptions.max_mean_drop", thresholds.corruptions.max_mean_drop, LOOSEST["max_slice_drop"]
+        yield "corruptions.max_worst_drop", thresholds.corruptions.max_worst_drop, LOOSEST["max_slice_drop"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saccade.export.gate.limits import LibraryAgreement
+from saccade.export.gate.limits import CorruptionLimits, LibraryAgreement
 from saccade.export.recipe import CalibrationSpec, QualifySpec, Recipe
 
 _COUNTS = (
@@ -39,6 +39,9 @@ def _looser(recipe: Recipe) -> Iterator[str]:
     library = recipe.gate.library_agreement
     if library is not None and library.pictures < pictures:
         yield f"gate.library_agreement.pictures {library.pictures} (default {pictures})"
+    corruptions, usual_pictures = recipe.gate.corruptions, CorruptionLimits().pictures
+    if corruptions is not None and corruptions.pictures < usual_pictures:
+        yield f"gate.corruptions.pictures {corruptions.pictures} (default {usual_pictures})"
 
 
 def _listed(sizes: tuple[int, ...]) -> str:

@@ -6,6 +6,8 @@ accuracy.py             the task's metric: evidence.py, detection_evidence.py pe
 instance_answers.py     masks of objects, kept as run lengths
 speed_step.py           step `speed`: all variants in turns, compared in pairs
 speed_measurements.py   memory, and deploy against bare_graph.py: benchmark.py takes turns
+slices.py               the metric of each camera, site or light
+corruption_step.py      step `corruptions`: all variants on corrupted_pictures.py
 file_structure.py       precision and sparsity by layer
 chance.py               what an answer reaches that looks at no picture
 operating_point.py      detectors at the score threshold that requests get

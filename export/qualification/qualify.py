@@ -117,7 +117,7 @@ def _facts(report: QualifyReport, *, needs_labels: bool) -> Detail:
     """Returns what the progress lines show: without labels, how many answers are the reference's."""
     facts: dict[str, str | float | int | bool] = {
         report.metric.name: report.metric.value,
-        "drop_upper": report.drop.value if report.drop.is_never_worse else report.drop.ci_high,
+        "drop_upper": report.drop.judged,
     }
     if not needs_labels:
         facts = {f"same_{name}": share for name, share in (report.agreement or {}).items()}

@@ -23,6 +23,11 @@ class MetricDrop(Frozen):
     ci_high: float
     is_never_worse: bool = False  # true: no selection of the images shows a drop, although the interval allows for one
 
+    @property
+    def judged(self) -> float:
+        """Returns what a limit applies to: the upper end, or the measured drop where nothing was seen to be lost."""
+        return self.value if self.is_never_worse else self.ci_high
+
 
 class ClassDropFigure(Frozen):
     """The drop of the class that may have lost most."""
@@ -46,10 +51,27 @@ class SliceFigure(Frozen):
     reference: float  # the eager network's metric on the same pictures
     drop: MetricDrop
 
-    @property
-    def judged_drop(self) -> float:
-        """Returns what a limit applies to: the upper end, or the measured drop where nothing was seen to be lost."""
-        return self.drop.value if self.drop.is_never_worse else self.drop.ci_high
+
+class CorruptionFigure(Frozen):
+    """The metric under one kind of corruption, with its drop as shares of the metric on clean pictures."""
+
+    kind: str  # such as fog
+    by_strength: tuple[float, ...]  # the variant's metric, the weakest first
+    eager_by_strength: tuple[float, ...]
+    clean_drop: float  # mean over strengths, against the variant on clean pictures
+    eager_drop: MetricDrop  # mean over strengths, against the eager network on the same pictures
+
+
+class CorruptionReport(Frozen):
+    """A variant on the first test pictures, clean and corrupted; the mean is over all kinds and strengths."""
+
+    images: int
+    strengths: tuple[int, ...]
+    clean: float
+    eager_clean: float
+    clean_drop: MetricDrop
+    eager_drop: MetricDrop
+    kinds: tuple[CorruptionFigure, ...]  # the kind that may have lost most against the eager network first
 
 
 class ReferenceFigure(Frozen):
@@ -225,3 +247,4 @@ class QualifyReport(Frozen):
     explanation: ExplanationFigure | None = None  # None: the file or its runtime gives none
     retrieval: RetrievalFigure | None = None  # of embedders
     slices: tuple[SliceFigure, ...] = ()  # of `data.slices`, the lowest metric first
+    corruptions: CorruptionReport | None = None  # of step `corruptions`; None: not asked for

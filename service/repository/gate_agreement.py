@@ -25,6 +25,11 @@ _ASKED_FIELDS = {
     "memory": "max_memory_mb",
 }
 _SLICE_FIELDS = {"slice_drop": "max_slice_drop", "slice_floor": "min_slice_metric"}
+_CORRUPTION_FIELDS = {
+    "corruption_drop": "max_mean_drop",
+    "corruption_worst": "max_worst_drop",
+    "corruption_clean": "max_clean_drop",
+}
 _ONLY_LIMITED_FIELDS = {
     "latency_regression": "max_latency_regression",
     "metric_regression": "max_metric_regression",
@@ -69,6 +74,7 @@ def _required(variant: Variant, thresholds: Mapping[str, Any]) -> Iterator[str]:
     yield from (name for name, field in _ASKED_FIELDS.items() if thresholds.get(field) is not None)
     if thresholds.get("library_agreement") is not None:
         yield "library_agreement"
+    yield from _corruption_limits(thresholds)
 
 
 def _limits(variant: Variant, thresholds: Mapping[str, Any]) -> dict[str, float | bool | None]:
@@ -101,10 +107,16 @@ def _limits(variant: Variant, thresholds: Mapping[str, Any]) -> dict[str, float 
         "determinism": True,
         **dict.fromkeys(informs),
         **limits,
+        **_corruption_limits(thresholds),
         **({} if drop is None else dict.fromkeys(_DROPS, drop)),
         **({} if share is None else {"effective_precision": share, "plan_precision": share}),
         **({} if library is None else {"library_agreement": library["min_share"]}),
     }
+
+
+def _corruption_limits(thresholds: Mapping[str, Any]) -> dict[str, float]:
+    section = thresholds.get("corruptions") or {}
+    return {name: section[field] for name, field in _CORRUPTION_FIELDS.items() if section.get(field) is not None}
 
 
 def _values(qualify: Mapping[str, Any], mode: str) -> dict[str, float]:

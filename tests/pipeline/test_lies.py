@@ -238,6 +238,26 @@ def test_two_cameras_alike_pass_with_their_figures(told: Callable[..., Told], tm
     assert {"slice_drop", "slice_floor"} <= {check.name for check in manifest.variants[0].gate.checks}
 
 
+def test_corrupted_pictures_are_judged_where_the_recipe_asks(told: Callable[..., Told], tmp_path: Path) -> None:
+    pytest.importorskip("imagecorruptions", reason="the extra `corruptions` is not installed")
+    write_colours(tmp_path / "data", 120)
+
+    found = told("ColourClassifier", _CLASSIFY, {"corruptions": {"pictures": 30, "max_clean_drop": 0.01}})
+
+    figures = found.variant.qualify.corruptions
+    assert figures is not None
+    assert (figures.images, len(figures.kinds), figures.clean) == (30, 15, 1.0)
+    assert figures.eager_drop.judged <= 0.0, "the file answers as the network does"
+    assert found.failed == {}, "the mean colour of a picture stands all of them"
+    manifest, _ = read_manifest(tmp_path / "repository" / "lie" / "1")
+    names = {check.name for check in manifest.variants[0].gate.checks}
+    assert {"corruption_drop", "corruption_worst", "corruption_clean"} <= names
+    assert manifest.quality is not None
+    assert (manifest.quality.pictures, manifest.quality.size.usual) == (12, 32.0)
+    assert "gate.corruptions.pictures 30 (default 200)" in found.report.looser_data_limits
+    assert "corrupted in 15 ways at strengths 1, 3, 5 of 5" in markdown(found.report)
+
+
 def test_without_labels_a_version_is_published_as_unjudged(told: Callable[..., Told], tmp_path: Path) -> None:
     write_colours(tmp_path / "data", 30, is_shuffled=True)
 

@@ -83,7 +83,12 @@ def mask_folders(root: Path, images: int = 12, values: Sequence[int] = (0, 1, 2)
 
 
 def recipe_of(
-    root: Path, task: Task, labels: Sequence[str] = LABELS, gate: Mapping[str, Any] | None = None, **data: Any
+    root: Path,
+    task: Task,
+    labels: Sequence[str] = LABELS,
+    gate: Mapping[str, Any] | None = None,
+    side: int = 16,
+    **data: Any,
 ) -> LoadedRecipe:
     tasks: Mapping[Task, dict[str, Any]] = {
         Task.CLASSIFY: {"top_k": 1},
@@ -100,7 +105,7 @@ def recipe_of(
         "source": {"kind": "module", "factory": "package.module:factory"},
         "task": {"task": task.value, **tasks[task]},
         "labels": list(labels),
-        "preprocess": {"width": 16, "height": 16, "fit": "stretch"},
+        "preprocess": {"width": side, "height": side, "fit": "stretch"},
         "data": {"path": str(root), **data},
         "gate": dict(gate or {}),
     }

@@ -7,6 +7,7 @@
     answers.py     G5 agreement, plausible_answers; G6 test_images, better_than_guessing, metric_floor, metric_drop,
                    operating_drop, class_drop, device_metric, or unjudged; metric_regression
     slices.py      G6 slice_drop, slice_floor
+    corruptions.py G6 corruption_drop, corruption_worst, corruption_clean
     speed.py       G10 speed_ratio, paired_speed, device_latency, latency, throughput, memory, latency_regression
     names.py       the number of each check, for tables
 

@@ -150,13 +150,12 @@ def _where(point: OperatingPoint) -> str:
 def _drop_check(judged: Judged, name: str, metric: MetricFigure, drop: MetricDrop, where: str) -> GateCheck:
     """Compares the interval's upper end; if no selection of the images shows a drop, the measured drop counts."""
     limit = judged.thresholds.metric_drop_limit(judged.report.variant)
-    value = drop.value if drop.is_never_worse else drop.ci_high
     unseen = "; no selection of them shows a drop" if drop.is_never_worse else ""
     interval = f"{beside_eager(drop.ci_low)} to {beside_eager(drop.ci_high)}"
     return GateCheck(
         name=name,
-        passed=value <= limit,
-        value=value,
+        passed=drop.judged <= limit,
+        value=drop.judged,
         limit=limit,
         detail=f"{metric.name} {metric.value:.4f}{where}, {beside_eager(drop.value)}; by {metric.images} images "
         f"it may be {interval}, and at most {limit:g} below is allowed{unseen}",

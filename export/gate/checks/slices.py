@@ -31,13 +31,13 @@ def _slice_drop(slices: Sequence[SliceFigure], limit: float, small: str) -> Gate
     """Limits the drop of each slice as that of each class: a mean over all pictures hides the loss of one camera."""
     if not slices:
         return GateCheck(name="slice_drop", passed=False, value=None, limit=limit, detail=f"no slice is judged{small}")
-    worst = max(slices, key=lambda each: (each.judged_drop, each.drop.ci_high))
+    worst = max(slices, key=lambda each: (each.drop.judged, each.drop.ci_high))
     drop = worst.drop
     unseen = "; no selection of the images shows a drop" if drop.is_never_worse else ""
     return GateCheck(
         name="slice_drop",
-        passed=worst.judged_drop <= limit,
-        value=worst.judged_drop,
+        passed=drop.judged <= limit,
+        value=drop.judged,
         limit=limit,
         detail=f"of {len(slices)} slices {worst.name!r} ({worst.images} images) may have lost most: "
         f"{beside_eager(drop.value)}; it may be {beside_eager(drop.ci_low)} to {beside_eager(drop.ci_high)}, and at "

@@ -1,15 +1,19 @@
 """Composes a report's sections, the same for every format, with pure functions of ExportReport.
 
 `blocks.py` defines what a section consists of. `verdicts.py` says what was decided, `speed.py` what it costs,
-`layers.py` what each layer became, `mistakes.py` where answers are wrong, `slices.py` on which pictures,
-`explanations.py` what networks look at, `lineage.py` what everything was made of.
+`layers.py` what each layer became, `mistakes.py` where answers are wrong, `slices.py` and `corruptions.py` on which
+pictures, `explanations.py` what networks look at, `lineage.py` what everything was made of.
 """
 
 from __future__ import annotations
 
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Section
+<<<<<<< HEAD
 from saccade.export.reports.sections.explanations import explanation_section
+=======
+from saccade.export.reports.sections.corruptions import corruption_section
+>>>>>>> 5a30dac (Corrupted pictures: what fifteen common corruptions cost each variant, in gate and report)
 from saccade.export.reports.sections.layers import compression_section, layer_section
 from saccade.export.reports.sections.lineage import lineage_section, proof_section
 from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section
@@ -22,6 +26,7 @@ _SECTIONS = (
     tradeoff_section,
     disagreement_section,
     slice_section,
+    corruption_section,
     gate_section,
     layer_section,
     compression_section,

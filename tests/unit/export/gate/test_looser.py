@@ -10,13 +10,14 @@ from pydantic import BaseModel
 
 from saccade.export.data.data_limits import DataLimits
 from saccade.export.data.data_report import looser_data_limits
-from saccade.export.gate.limits import GateThresholds, LibraryAgreement, looser_limits
+from saccade.export.gate.limits import CorruptionLimits, GateThresholds, LibraryAgreement, looser_limits
 from saccade.export.gate.looser_measuring import looser_measuring
 from saccade.export.recipe import CalibrationSpec, QualifySpec, Recipe
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "gate": GateThresholds,
     "gate.library_agreement": LibraryAgreement,
+    "gate.corruptions": CorruptionLimits,
     "qualify": QualifySpec,
     "calibration": CalibrationSpec,
     "data.limits": DataLimits,
@@ -43,6 +44,9 @@ LOOSENED: dict[str, Any] = {
     "gate.allow_loose_thresholds": True,
     "gate.library_agreement.min_share": 0.9,
     "gate.library_agreement.pictures": 10,
+    "gate.corruptions.pictures": 100,
+    "gate.corruptions.max_mean_drop": 0.04,
+    "gate.corruptions.max_worst_drop": 0.2,
     "qualify.bootstrap_resamples": 100,
     "qualify.latency_repeats": 6,
     "qualify.latency_budget_s": 0.1,
@@ -69,6 +73,8 @@ LOOSENS_NOTHING = {
     "gate.max_metric_regression",
     "gate.library_agreement",  # its keys are listed below
     "gate.library_agreement.answers",
+    "gate.corruptions",
+    "gate.corruptions.max_clean_drop",  # the default asks for nothing
     "gate.library_agreement.library",
     "qualify.threads",  # how fast, not how well, things are measured
     "qualify.allow_spinning",
@@ -93,7 +99,7 @@ def recipe_with(key: str, value: Any) -> Recipe:
         "source": {"kind": "module", "factory": "package.module:factory"},
         "task": {"task": "classify", "top_k": 1},
         "labels": ["one", "two"],
-        "preprocess": {"width": 16, "height": 16, "fit": "stretch"},
+        "preprocess": {"width": 32, "height": 32, "fit": "stretch"},
         "data": {"path": "pictures"},
     }
     place = document

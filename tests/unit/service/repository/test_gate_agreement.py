@@ -7,8 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from saccade.export.gate.limits import GateThresholds, LibraryAgreement
-from saccade.export.qualification.qualify_report import MetricDrop, QualifyReport, SliceFigure
+from saccade.export.gate.limits import CorruptionLimits, GateThresholds, LibraryAgreement
+from saccade.export.qualification.qualify_report import (
+    CorruptionFigure,
+    CorruptionReport,
+    MetricDrop,
+    QualifyReport,
+    SliceFigure,
+)
 from saccade.export.variants import TRAITS, VariantKind
 from saccade.models.contract.manifest import GateDecision, Variant
 from saccade.service.repository.gate_agreement import gate_faults
@@ -107,6 +113,24 @@ def test_slices_that_were_measured_must_be_judged() -> None:
     ]
     assert list(gate_faults(forged(variant, "slice_floor"), document(report), document(thresholds))) == [
         "the gate has no check slice_floor, which mode metric asks for"
+    ]
+
+
+def test_corruptions_that_the_recipe_asks_for_must_be_judged() -> None:
+    drop = MetricDrop(value=0.0, ci_low=-0.01, ci_high=0.01)
+    fog = CorruptionFigure(kind="fog", by_strength=(0.5,), eager_by_strength=(0.5,), clean_drop=0.4, eager_drop=drop)
+    found = CorruptionReport(
+        images=200, strengths=(1,), clean=0.9, eager_clean=0.9, clean_drop=drop, eager_drop=drop, kinds=(fog,)
+    )
+    report, thresholds = changed(corruptions=found), GateThresholds(corruptions=CorruptionLimits())
+    variant = gated(report, thresholds)
+
+    assert list(gate_faults(variant, document(report), document(thresholds))) == []
+    assert list(
+        gate_faults(forged(variant, "corruption_worst", limit=0.9), document(report), document(thresholds))
+    ) == ["check corruption_worst has the limit 0.9, the thresholds say 0.1"]
+    assert list(gate_faults(forged(variant, "corruption_drop"), document(report), document(thresholds))) == [
+        "the gate has no check corruption_drop, which mode metric asks for"
     ]
 
 
