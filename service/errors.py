@@ -8,6 +8,7 @@ SaccadeError
 │   └── Unprocessable       the request is well-formed, but cannot be served
 │       ├── BadImage        the image cannot be decoded, or has more pixels than allowed
 │       ├── NoDirection     the network's vector of the image is all zeros
+│       ├── PoorPicture     the image is worse than those of its network, and the server refuses such
 │       └── BadParameter    a parameter is unknown, or outside its range
 ├── NotFound                no such model, version, label or path; the text names those that exist
 ├── Overloaded              no slot is free, or the wait is too long; says when to retry
@@ -68,6 +69,10 @@ class BadImage(Unprocessable):
 
 
 class NoDirection(Unprocessable):
+    pass
+
+
+class PoorPicture(Unprocessable):
     pass
 
 

@@ -89,6 +89,10 @@ class Settings(BaseModel):
     image_formats: str = Field(
         "", description="formats beyond JPEG, PNG, WebP and BMP, as gif,tiff: also avif, jpeg2000, heif, jxl"
     )
+    quality: Literal["asked", "flag", "refuse"] = Field(
+        "asked",
+        description="sharpness, exposure and size of pictures: in answers that ask, in all, or 422 for the poor",
+    )
     variant: str = Field(
         "auto",
         description="variant to serve; auto: the most exact that passed, unless another is faster beyond doubt",

@@ -41,6 +41,8 @@ from saccade.models.contract.manifest import (
     Variant,
     manifest_bytes,
 )
+from saccade.models.contract.quality import ranges_of
+from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.replay import MOST_PICTURES, REPLAY_FILE, picture_count, replay_bytes
 from saccade.models.contract.specs import input_tensor, output_tensors
 from saccade.service import __version__
@@ -129,7 +131,9 @@ def _filled(
     """Writes all files but the manifest, and returns the manifest by the version's number."""
     _fill(scratch, context, report, published)
     files = file_entries(scratch)
-    return lambda number: _manifest(context, report, published, files, number)
+    calibration = context.data.split(context.loaded, "calibration")
+    quality = ranges_of(calibration.images, calibration.geometries)
+    return lambda number: _manifest(context, report, published, files, quality, number)
 
 
 def publication_identity(manifest: Manifest) -> tuple[object, ...]:
@@ -219,6 +223,7 @@ def _manifest(
     report: ExportReport,
     published: list[VariantReport],
     files: tuple[FileEntry, ...],
+    quality: QualityRanges,
     number: int,
 ) -> Manifest:
     recipe = context.recipe
@@ -245,6 +250,7 @@ def _manifest(
         allowed_batch_sizes=recipe.allowed_batch_sizes,
         reference_metric=reference.figure.metric,
         reference_operating_point=reference.operating_point,
+        quality=quality,
         judged=recipe.gate.mode == "metric",
         variants=tuple(_variant(context, variant, _published_file(published, variant)) for variant in published),
         files=files,

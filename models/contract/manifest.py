@@ -14,6 +14,7 @@ from saccade.models.contract.extras import ExtraKind, ExtraOutput
 from saccade.models.contract.gate_bounds import is_beyond_limit
 from saccade.models.contract.paired_speed import PairedSpeed
 from saccade.models.contract.plain_files import read_plain
+from saccade.models.contract.quality_ranges import QualityRanges
 from saccade.models.contract.specs import (
     Frozen,
     ModelName,
@@ -197,6 +198,7 @@ class Manifest(Frozen):
     allowed_batch_sizes: tuple[Annotated[int, Field(ge=1)], ...]
     reference_metric: MetricFigure  # eager fp32 on the same split
     reference_operating_point: OperatingPoint | None = None  # the same of detectors at their score threshold
+    quality: QualityRanges | None = None  # of the calibration pictures; None: of an older exporter
     judged: bool = True  # False: by the recipe's wish nobody measured whether answers are right, only that they agree
     variants: tuple[Variant, ...]
     files: tuple[FileEntry, ...]

@@ -118,7 +118,7 @@ def build_api(
     filling = SlotFilling(threads, limits, settings.inline_decode_pixels or 0)
     disagreements = Disagreements(settings.repository, settings.shadow_pictures)
     shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
-    predictor = Predictor(admission, fallback, filling, threads, lag, shadows)
+    predictor = Predictor(admission, fallback, filling, threads, lag, shadows, settings.quality)
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)

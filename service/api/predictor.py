@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
+from saccade.models.contract.quality import Quality, quality_of
 from saccade.models.contract.specs import Task
 from saccade.service.api.admission import Admission, Admitted
 from saccade.service.api.admission_rules import Urgency
@@ -31,7 +32,7 @@ from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
-from saccade.service.errors import NotFinite, SaccadeError
+from saccade.service.errors import NotFinite, PoorPicture, SaccadeError
 from saccade.service.ipc import messages
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import Parameters
@@ -48,6 +49,7 @@ _RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
 
+QualityRule = Literal["asked", "flag", "refuse"]
 # One image's answer of its outputs, of which it must copy what it keeps. Raises NotFinite or NoDirection.
 Render = Callable[[Sequence[NDArray[Any]], Geometry, Manifest, Parameters], Any]
 
@@ -72,6 +74,7 @@ class ImageAnswer(msgspec.Struct, frozen=True):
     variant: str
     ladder_level: int | None = None  # 0 is the best variant; None without a ladder
     warning: str = ""  # why parts of a damaged picture may be lost
+    quality: Quality | None = None  # where it was asked for
     ran: Ran | None = None  # None with an error
 
 
@@ -100,7 +103,9 @@ class Predictor:
         threads: ImageThreads,
         lag: EventLoopLag,
         shadows: Shadows,
+        quality: QualityRule = "asked",
     ) -> None:
+        self._quality_rule = quality
         self._shadows = shadows
         self._admission = admission
         self._fallback = fallback
@@ -186,7 +191,11 @@ class Predictor:
     ) -> ImageAnswer:
         start_s = time.perf_counter()
         target, instance = request.target, request.admitted.instance
-        filled = await self._filling.fill(image, permit, target, instance.decodes_jpegs, cancellation)
+        judges = self._judges(image, request)
+        # A JPEG that the device decodes cannot be looked at here.
+        decodes_jpegs = instance.decodes_jpegs and not judges
+        filled = await self._filling.fill(image, permit, target, decodes_jpegs, cancellation)
+        quality = await self._quality(permit, filled, request, cancellation) if judges else None
         decoded_s = time.perf_counter()
         decoder = "device" if filled.encoded_bytes else "image_threads"
         done = await self._infer(permit, filled, request, cancellation)
@@ -205,7 +214,29 @@ class Predictor:
         ended_s = time.perf_counter()
         times = StageTimes(decode_s, done.queue_s, done.infer_s, ended_s - inferred_s)
         ran = Ran(start_s, decoded_s, inferred_s, ended_s, instance.instance_id, done)
-        return ImageAnswer(prediction, None, times, instance.variant, request.ladder_level, filled.damage, ran)
+        level = request.ladder_level
+        return ImageAnswer(prediction, None, times, instance.variant, level, filled.damage, quality, ran)
+
+    def _judges(self, image: Image, request: _Request) -> bool:
+        """Whether the picture's quality is measured; pixels that are the model's input already have no size."""
+        is_wanted = request.parameters.quality or self._quality_rule != "asked"
+        return is_wanted and isinstance(image, bytes) and request.target.manifest.quality is not None
+
+    async def _quality(
+        self, permit: Permit, filled: Filled, request: _Request, cancellation: Cancellation
+    ) -> Quality | None:
+        """Measures the decoded picture in a thread. Raises PoorPicture where the server refuses such."""
+        target, ranges = request.target, request.target.manifest.quality
+        assert ranges is not None  # `_judges` looked
+
+        def work() -> Quality:
+            pixels = permit.arena.views(permit.slot, target.layout).input
+            return quality_of(pixels, filled.geometry, ranges)
+
+        found = await self._threads.run(permit, work, cancellation)
+        if found.reasons and self._quality_rule == "refuse":
+            raise PoorPicture(f"the picture is {'; '.join(found.reasons)}: send a better one")
+        return found
 
     async def _infer(
         self, permit: Permit, filled: Filled, request: _Request, cancellation: Cancellation

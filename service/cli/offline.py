@@ -19,6 +19,7 @@ import numpy as np
 from saccade.models.contract.extras import mask_of
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry, preprocess_into
+from saccade.models.contract.quality import Quality, quality_of
 from saccade.service.backends.base import AskableBackend, Backend, Outputs, UInt8Array
 from saccade.service.backends.registry import absent_kinds, backend_name, load_backend
 from saccade.service.backends.requests import load_request, variant_named
@@ -81,6 +82,7 @@ class _Place:
 
     geometry: Geometry
     damage: str
+    quality: Quality | None  # where it was asked for
 
 
 @dataclass(slots=True)
@@ -131,12 +133,12 @@ class OfflineModel:
         start_s = time.perf_counter()
         waiting = iter(sources)
         buffers = [np.empty((self._sizes[-1], *self.manifest.input.shape), np.uint8) for _ in range(2)]
-        current = self._begin(waiting, buffers[0])
+        current = self._begin(waiting, buffers[0], parameters)
         turn = 1
         finished: list[Future[OfflineAnswer]] = []
         while current is not None:
             places = [place.result() for place in current.places]
-            following = self._begin(waiting, buffers[turn])
+            following = self._begin(waiting, buffers[turn], parameters)
             outputs = self._infer(current.pixels, places, parameters.asked)
             yield from (answer.result() for answer in finished)
             finished = self._render(current, places, outputs, parameters)
@@ -156,17 +158,20 @@ class OfflineModel:
         self._pool.shutdown()
         self._backend.close()
 
-    def _begin(self, waiting: Iterator[Source], pixels: UInt8Array) -> _Batch | None:
+    def _begin(self, waiting: Iterator[Source], pixels: UInt8Array, parameters: Parameters) -> _Batch | None:
         sources = list(islice(waiting, len(pixels)))
         if not sources:
             return None
-        places = [self._pool.submit(self._decode, source, row) for source, row in zip(sources, pixels, strict=False)]
+        rows = zip(sources, pixels, strict=False)
+        places = [self._pool.submit(self._decode, source, row, parameters) for source, row in rows]
         return _Batch(sources, pixels[: len(sources)], places)
 
-    def _decode(self, source: Source, row: UInt8Array) -> _Place | SaccadeError:
+    def _decode(self, source: Source, row: UInt8Array, parameters: Parameters) -> _Place | SaccadeError:
         try:
             read = read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
-            return _Place(preprocess_into(read.pixels, self.manifest.preprocess, row), read.damage)
+            geometry, ranges = preprocess_into(read.pixels, self.manifest.preprocess, row), self.manifest.quality
+            asked = quality_of(row, geometry, ranges) if parameters.quality and ranges is not None else None
+            return _Place(geometry, read.damage, asked)
         except SaccadeError as error:
             return error
         except OSError as error:
@@ -224,7 +229,10 @@ class OfflineModel:
         if isinstance(row, SaccadeError) or isinstance(place, SaccadeError):
             return OfflineAnswer(name, None, str(row))
         prediction = prediction_of(row, place.geometry, self.manifest, parameters)
-        return OfflineAnswer(name, prediction | ({"warning": place.damage} if place.damage else {}), "")
+        more: dict[str, Any] = {"warning": place.damage} if place.damage else {}
+        if place.quality is not None:
+            more["quality"] = place.quality._asdict()
+        return OfflineAnswer(name, prediction | more, "")
 
 
 def newest_version(repository: Path, model: str, version: str | None, policy: SignaturePolicy) -> VerifiedVersion:

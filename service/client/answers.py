@@ -36,6 +36,12 @@ class Served:
     ladder_level: int | None  # which of a ladder's variants; 0 answers best, None without a ladder
 
 
+@dataclass(frozen=True, slots=True)
+class PictureQuality:
+    score: float  # 0 to 1, 1: as good as the network's own pictures
+    reasons: tuple[str, ...]  # empty for a picture that is good enough
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What every task's answer has; `document` is the prediction's own JSON."""
@@ -45,6 +51,7 @@ class Prediction:
     warning: str  # why parts of a damaged picture may be lost; empty for a sound one
     served: Served
     document: Mapping[str, Any] = field(repr=False, compare=False)
+    quality: PictureQuality | None = None  # where it was asked for, or the server always says it
 
     @cached_property
     def explanation(self) -> HeatMap | None:
@@ -177,6 +184,7 @@ def prediction_from(document: Mapping[str, Any], served: Served) -> AnyPredictio
         "warning": document.get("warning", ""),
         "served": served,
         "document": document,
+        "quality": _quality(document.get("quality")),
     }
     if "classes" in document:
         classes = tuple(ScoredClass(item["label"], item["class_id"], item["score"]) for item in document["classes"])
@@ -203,6 +211,10 @@ def prediction_from(document: Mapping[str, Any], served: Served) -> AnyPredictio
         for item in document["detections"]
     )
     return Detections(detections=objects, **shared)
+
+
+def _quality(document: Mapping[str, Any] | None) -> PictureQuality | None:
+    return None if document is None else PictureQuality(document["score"], tuple(document["reasons"]))
 
 
 def model_from(document: Mapping[str, Any]) -> Model:

@@ -23,7 +23,7 @@ _NAMES_BY_TASK = {
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
     Task.EMBED: ("encoding", "embedding_dtype"),
 }
-_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain")
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain", "quality")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +39,7 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: str | None = None
     allow_cheaper: bool | None = None
     explain: ExplainFormat | None = None
+    quality: bool | None = None
 
 
 NOTHING_GIVEN = GivenParameters()
@@ -60,6 +61,7 @@ class Parameters:
     embedding_dtype: VectorType = "float32"
     asked: int = 0  # mask of the extra outputs that the answer has, see models/contract/extras.py
     explain: ExplainFormat = "grid"
+    quality: bool = False  # whether the answer says how good the picture is
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
     """Fills in defaults and checks ranges. Raises BadParameter."""
     spec = manifest.task
     _ensure_applicable(given, spec)
+    if given.quality and manifest.quality is None:
+        raise BadParameter("this version does not say what its pictures are like: export it again to ask for quality")
     class_count = spec.top_k if spec.task is Task.CLASSIFY else 0
     default_k = class_count if spec.multi_label else min(5, class_count)
     return Parameters(
@@ -116,6 +120,7 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         embedding_dtype=given.embedding_dtype or "float32",
         asked=_asked(given, manifest),
         explain=given.explain or "grid",
+        quality=given.quality is True,
     )
 
 

@@ -61,7 +61,12 @@ def output_of(page: Page, language: str, folder: Path) -> str:
 def test_one_picture(unlocked: Page, tmp_path: Path) -> None:
     image = tmp_path / ODD_NAME
     image.write_bytes(red_png(200))
-    asked(unlocked, "classifier", {"target": "version:1", "top-k": "3", "deadline": "8000"}, [image])
+    asked(
+        unlocked,
+        "classifier",
+        {"target": "version:1", "top-k": "3", "quality-asked": "true", "deadline": "8000"},
+        [image],
+    )
 
     answer = json.loads(output_of(unlocked, "curl", tmp_path))
     printed = output_of(unlocked, "python", tmp_path)
@@ -69,6 +74,9 @@ def test_one_picture(unlocked: Page, tmp_path: Path) -> None:
     assert (answer["version"], len(answer["predictions"][0]["classes"])) == ("1", 3)
     assert printed.startswith("Classification(")
     assert printed.count("ScoredClass(") == 3
+    assert answer["predictions"][0]["quality"]["score"] == 0
+    assert "quality=PictureQuality(score=0" in printed
+    assert unlocked.text("quality").startswith("Picture quality 0 %; blurred: ")
     assert (tmp_path / "answer.png").exists()
 
 

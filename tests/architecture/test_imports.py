@@ -23,6 +23,7 @@ CONTRACT = (
     "models/contract/manifest.py",
     "models/contract/gate_bounds.py",
     "models/contract/paired_speed.py",
+    "models/contract/quality_ranges.py",
     "models/contract/preprocessing.py",
     "models/contract/resampling.py",
 )
@@ -86,6 +87,7 @@ def test_contract_imports_neither_training_libraries_nor_the_service(name: str) 
         "saccade.models.contract.gate_bounds",
         "saccade.models.contract.paired_speed",
         "saccade.models.contract.plain_files",
+        "saccade.models.contract.quality_ranges",
         "saccade.models.contract.resampling",
     }
 

@@ -23,6 +23,7 @@ from saccade.models.contract.manifest import (
     manifest_bytes,
 )
 from saccade.models.contract.paired_speed import PairedSpeed
+from saccade.models.contract.quality_ranges import MeasureRange, QualityRanges
 from saccade.models.contract.specs import (
     MaskSpec,
     PreprocessSpec,
@@ -59,6 +60,15 @@ _METRICS = {
     Task.INSTANCES: "mask_map",
     Task.EMBED: "recall_at_1",
 }
+
+
+# Of pictures of at least 24 pixels with some edges, none nearly black or white.
+PICTURES = QualityRanges(
+    pictures=100,
+    sharpness=MeasureRange(usual=40.0, lowest=10.0),
+    exposure=MeasureRange(usual=1.0, lowest=0.9),
+    size=MeasureRange(usual=48.0, lowest=24.0),
+)
 
 
 def manifest_for(
@@ -109,6 +119,7 @@ def manifest_for(
         not_batchable_reason="" if batchable else "rows of a batch change each other",
         allowed_batch_sizes=allowed_batch_sizes if batchable else (1,),
         reference_metric=metric,
+        quality=PICTURES,
         judged=judged,
         variants=(variant,),
         files=(FileEntry(path="model.onnx", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),),

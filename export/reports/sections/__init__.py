@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from saccade.export.reports.export_report import ExportReport
 from saccade.export.reports.sections.blocks import Section
-<<<<<<< HEAD
-from saccade.export.reports.sections.explanations import explanation_section
-=======
 from saccade.export.reports.sections.corruptions import corruption_section
->>>>>>> 5a30dac (Corrupted pictures: what fifteen common corruptions cost each variant, in gate and report)
+from saccade.export.reports.sections.explanations import explanation_section
 from saccade.export.reports.sections.layers import compression_section, layer_section
 from saccade.export.reports.sections.lineage import lineage_section, proof_section
 from saccade.export.reports.sections.mistakes import disagreement_section, mistake_section

@@ -64,6 +64,9 @@ def _prediction_or_error(answer: ImageAnswer, request_id: str) -> Any:
     written: bytes = answer.prediction
     if answer.warning:
         written = b'%b,"warning":%b}' % (written.removesuffix(b"}"), orjson.dumps(answer.warning))
+    if answer.quality is not None:
+        document = orjson.dumps(answer.quality._asdict())
+        written = b'%b,"quality":%b}' % (written.removesuffix(b"}"), document)
     return orjson.Fragment(written)
 
 

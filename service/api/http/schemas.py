@@ -69,6 +69,7 @@ class PredictParameters(BaseModel):
     explain: Literal["grid", "png"] | None = Field(
         None, description="adds where the network looked: an 8-bit grid with its place, or a grey PNG over the picture"
     )
+    quality: bool | None = Field(None, description="true: the answer says how good the picture is")
 
 
 class PredictRequest(BaseModel):
@@ -103,11 +104,20 @@ class Explanation(BaseModel):
     )
 
 
+class PictureQuality(BaseModel):
+    score: float = Field(
+        description="0 to 1: sharpness, exposure or size, whichever is lowest, as a share of what is usual among the "
+        "pictures that the network was made with"
+    )
+    reasons: list[str] = Field(description="where the picture is worse than nearly all of them; empty for a good one")
+
+
 class ReadPicture(BaseModel):
     width: int
     height: int
     warning: str | None = Field(None, description="only where the picture is damaged: why parts of it may be lost")
     explanation: Explanation | None = Field(None, description="only where the request said `explain`")
+    quality: PictureQuality | None = Field(None, description="only where it was asked for, or SACCADE_QUALITY says so")
 
 
 class Classification(ReadPicture):

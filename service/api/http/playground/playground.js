@@ -294,6 +294,8 @@ function showResults() {
   const prediction = currentPrediction();
   if (!prediction) return;
   byId("results").replaceChildren(...resultRows(prediction, { threshold: threshold(), onHighlight: highlight, others: state.answer.document.predictions }));
+  const { quality } = prediction;
+  byId("quality").textContent = quality ? [`Picture quality ${Math.round(100 * quality.score)} %`, ...quality.reasons].join("; ") : "";
   const { ask: request } = state.answer;
   const asShown = request.task in ASKED_THRESHOLDS ? { score_threshold: byId("threshold").value } : {};
   const shown = { ...request, parameters: { ...request.parameters, ...asShown } };

@@ -22,11 +22,12 @@ export function pythonProgram(page, ask, hasKey) {
   const server = new URL(".", page).href.replace(/\/$/, "");
   const { model, kind, name } = ask.target;
   const named = { model, ...(kind === "policy" ? {} : { [kind]: name }) };
-  const [words, numbers] = [true, false].map((isWord) =>
+  const [words, others] = [true, false].map((isWord) =>
     Object.entries(ask.parameters).filter(([key]) => WORDS.has(key) === isWord),
   );
   const texts = { ...named, ...Object.fromEntries(words) };
-  const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...numbers];
+  const written = others.map(([key, value]) => [key, value === "true" ? "True" : value]);
+  const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...written];
   const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
   const files = ask.files.map((file) => python(file.name));
   const shown = ask.task === "embed" ? "print(answer.vector)" : `answer.draw(${files[0]}).save("answer.png")`;

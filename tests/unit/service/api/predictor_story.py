@@ -36,7 +36,7 @@ from saccade.service.ipc import messages
 from saccade.service.ipc.tensor_slots import SlotArena, TensorPlace, layout_of
 from saccade.service.metrics import Metrics, VersionMetrics
 from saccade.service.vision.image_decoder import ImageLimits
-from saccade.service.vision.parameters import DeadlineRule, GivenParameters, complete
+from saccade.service.vision.parameters import NOTHING_GIVEN, DeadlineRule, GivenParameters, complete
 from tests.support.clients import ScriptedClient
 from tests.support.versions import manifest_for
 from tests.unit.service.api.catalogs import instance
@@ -100,6 +100,7 @@ class Story:
         lag: EventLoopLag | None = None,
         has_ladder: bool = False,
         repository: Path = Path("/nowhere"),
+        given: GivenParameters = NOTHING_GIVEN,
     ) -> None:
         self.repository = repository
         self.slots = Slots()
@@ -118,7 +119,7 @@ class Story:
             layout_of(manifest.input, manifest.outputs),
             counted,
         )
-        self._parameters = complete(GivenParameters(), manifest, DeadlineRule(1000.0, 1000.0))
+        self._parameters = complete(given, manifest, DeadlineRule(1000.0, 1000.0))
 
     def _built(self, lag: EventLoopLag, inline_pixels: int, has_ladder: bool) -> Predictor:
         devices = Devices({"cpu": Device(self.slots, self.estimates, self.worker)})  # type: ignore[arg-type]  # same methods

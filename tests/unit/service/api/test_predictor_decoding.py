@@ -11,6 +11,7 @@ import pytest
 from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.errors import BadImage, WorkerLost
 from saccade.service.ipc import messages
+from saccade.service.vision.parameters import GivenParameters
 from tests.support.images import red_png, scene_jpeg
 from tests.unit.service.api.predictor_story import Story, image, running_story
 
@@ -34,6 +35,17 @@ async def test_jpeg_goes_to_a_decoding_worker_as_it_is(decoding_story: Story) ->
     assert (answer.prediction["width"], answer.prediction["height"]) == (16, 6)
     assert answer.times.decode_s > 0.125
     assert decoding_story.slots.in_use == 0
+
+
+async def test_jpeg_whose_quality_is_asked_for_is_decoded_here() -> None:
+    with running_story(decodes_jpegs=True, given=GivenParameters(quality=True)) as story:
+        answering = story.start(image(width=16, image_format="JPEG"))
+        await story.worker.answer(await story.worker.submitted.get())
+        (answer,) = await answering
+
+    assert story.worker.received == [b""]
+    assert answer.quality is not None
+    assert [reason.partition(":")[0] for reason in answer.quality.reasons] == ["blurred", "small"]
 
 
 async def test_jpeg_reaches_another_worker_as_pixels(story: Story) -> None:

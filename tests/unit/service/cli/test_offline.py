@@ -14,7 +14,7 @@ from saccade.service.errors import RepositoryError
 from saccade.service.repository.trusted_keys import NO_SIGNATURES
 from saccade.service.settings import Settings
 from saccade.service.vision.parameters import DeadlineRule, complete, parse_given
-from tests.support.images import POISON_PNG, red_png
+from tests.support.images import POISON_PNG, red_png, scene_jpeg
 from tests.support.versions import EXPLANATION, manifest_for, publish, publish_fake, with_extras
 
 RULE = DeadlineRule(1000.0, 1000.0)
@@ -62,6 +62,17 @@ def test_every_image_gets_its_own_answer_in_order(repository: Path, count: int) 
     assert [answer.name for answer in found] == [str(index) for index in range(count)]
     assert top_scores(found) == reds
     assert (model.times.images, model.times.failed) == (count, 0)
+
+
+def test_quality_is_said_as_a_server_says_it(repository: Path) -> None:
+    asked, _ = answers(repository, [scene_jpeg(60, 50), red_png(9)], {"quality": "true"})
+    plain, _ = answers(repository, [red_png(9)])
+
+    qualities = [answer.prediction["quality"] for answer in asked if answer.prediction]
+    assert qualities[0]["score"] > qualities[1]["score"] == 0.0
+    assert qualities[1]["reasons"][0].startswith("blurred")
+    assert plain[0].prediction is not None
+    assert "quality" not in plain[0].prediction
 
 
 def test_bad_images_fail_alone_and_say_why(repository: Path) -> None:
