@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from saccade.models.contract.manifest import Manifest, ManifestError, read_manifest
 from saccade.service.api.app import Api, build_api
+from saccade.service.api.http.early_refusals import EarlyRefusals
 from saccade.service.api.http.limited_heads import LimitedHeads
 from saccade.service.api.key_watch import KeyWatch
 from saccade.service.api.refusal_log import RefusalLog
@@ -227,7 +228,7 @@ async def _main(control_descriptor: int, port: int) -> None:
     process = ApiProcess(
         api,
         control,
-        _http_server(api.asgi, api.refusals, settings),
+        _http_server(api.asgi, api.refusals, settings, api.early),
         settings.host,
         reports_usage=settings.load_models != "all",
         grpc_server=_grpc_server(api, settings),
@@ -238,12 +239,15 @@ async def _main(control_descriptor: int, port: int) -> None:
     await process.run(port)
 
 
-def _http_server(asgi: ASGIApp, refusals: RefusalLog, settings: Settings) -> uvicorn.Server:
+def _http_server(
+    asgi: ASGIApp, refusals: RefusalLog, settings: Settings, early: EarlyRefusals | None = None
+) -> uvicorn.Server:
+    protocol = partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=refusals, early=early)
     config = uvicorn.Config(
         asgi,
         proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
-        http=partial(LimitedHeads, timeout_s=settings.body_timeout_ms / 1000, refusals=refusals),  # type: ignore[arg-type]  # made like a class
+        http=protocol,  # type: ignore[arg-type]  # made like a class
         loop="none",
         lifespan="off",
         access_log=False,

@@ -44,14 +44,15 @@ _TABLE: tuple[tuple[type[SaccadeError], int, str, Outcome], ...] = (
     (InferenceFailed, 500, "Inference failed", Outcome.ERROR),
 )
 _OURS = (500, "Internal error", Outcome.ERROR)
+_ROWS: dict[type[SaccadeError], tuple[int, str, Outcome]] = {}  # what the table says of each class, once found
 
 
 def status_of(error: SaccadeError) -> tuple[int, str, Outcome]:
     """HTTP status, title and outcome of an error."""
-    for kind, status, title, outcome in _TABLE:
-        if isinstance(error, kind):
-            return status, title, outcome
-    return _OURS
+    kind = type(error)
+    if kind not in _ROWS:
+        _ROWS[kind] = next((row[1:] for row in _TABLE if isinstance(error, row[0])), _OURS)
+    return _ROWS[kind]
 
 
 def titles_by_status() -> dict[int, list[str]]:

@@ -1,5 +1,7 @@
 """Bounds the heads of requests in the parser, before any key is asked. Promises: 431 or 408, and the connection ends.
 
+Under overload it also sends the refusals of `EarlyRefusals`, whose connections go on; their bodies are dropped.
+
 A head is the request line and the header fields. Fields behind a chunked body (trailers) count with them. Beyond what
 was read in one piece, a connection holds no more than the limit.
 """
@@ -9,14 +11,18 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from saccade.service.api.http.answer_writing import answer_headers
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
 from saccade.service.api.http.one_write import OneWriteProtocol
 from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.api.refusal_log import RefusalLog
+
+if TYPE_CHECKING:
+    from saccade.service.api.http.early_refusals import EarlyRefusals, Header
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 100
@@ -29,11 +35,15 @@ class _HeadTooLarge(Exception):
 class LimitedHeads(OneWriteProtocol):
     """uvicorn's protocol with limits on size and time of each head."""
 
-    def __init__(self, *, timeout_s: float, refusals: RefusalLog, **given: Any) -> None:
+    def __init__(
+        self, *, timeout_s: float, refusals: RefusalLog, early: EarlyRefusals | None = None, **given: Any
+    ) -> None:
         """`timeout_s` is how long a head may take to arrive; the rest is uvicorn's."""
         super().__init__(**given)
         self._timeout_s = timeout_s
         self._refusals = refusals
+        self._early = early
+        self._is_dropped = False  # this request was refused early
         self._is_head_open = False  # a head has begun, and is not complete
         self._is_message_open = False
         self._fields = 0  # of the head
@@ -74,6 +84,7 @@ class LimitedHeads(OneWriteProtocol):
 
     def on_message_begin(self) -> None:
         self._is_head_open = self._is_message_open = self._had_progress = True
+        self._is_dropped = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -81,17 +92,20 @@ class LimitedHeads(OneWriteProtocol):
         self._fields = len(self.headers)
         self._is_head_open, self._had_progress = False, True
         self._forget_timer()
-        super().on_headers_complete()
+        if self._early is None or not self._early.is_on or not self._is_refused(self._early):
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._had_progress = True
-        super().on_body(body)
+        if not self._is_dropped:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if len(self.headers) > self._fields:  # there were trailers
             self._ensure_small()
         self._is_message_open = False
-        super().on_message_complete()
+        if not self._is_dropped:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for whatever ended the parsing."""
@@ -101,6 +115,22 @@ class LimitedHeads(OneWriteProtocol):
         else:
             self._refusals.note("HTTP 400", HTTPStatus.BAD_REQUEST, msg, request_id_of({}))
             super().send_400_response(msg)
+
+    def _is_refused(self, early: EarlyRefusals) -> bool:
+        """Sends the refusal of a request without room; False for others, and for all that are no plain POST."""
+        parser = self.parser
+        if self._is_answering or self.flow.write_paused or self.expect_100_continue or parser.should_upgrade():
+            return False
+        if (parser.get_method(), parser.get_http_version()) != (b"POST", "1.1") or not parser.should_keep_alive():
+            return False
+        answer = early.answer_to(self.url, self.headers)
+        if answer is None:
+            return False
+        headers, body = answer
+        self._send(HTTPStatus.TOO_MANY_REQUESTS, [*self.server_state.default_headers, *headers], body)
+        self._is_dropped = True
+        self._wait_for_next()
+        return True
 
     def _ensure_small(self) -> None:
         size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
@@ -127,15 +157,13 @@ class LimitedHeads(OneWriteProtocol):
             request_id = request_id_of({})
             self._refusals.note(f"HTTP {status.value}", status.value, detail, request_id)
             body = orjson.dumps(problem(status.value, status.phrase, detail, request_id))
-            headers = (
-                (b"content-type", PROBLEM_TYPE),
-                (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
-                (b"x-request-id", request_id.encode()),
-            )
-            lines = [b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode()), *map(b": ".join, headers), b"", body]
-            self.transport.write(b"\r\n".join(lines))
+            headers = answer_headers(PROBLEM_TYPE, body, request_id, [(b"connection", b"close")])
+            self._send(status, headers, body)
         self.transport.close()
+
+    def _send(self, status: HTTPStatus, headers: list[Header], body: bytes) -> None:
+        lines = [b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode()), *map(b": ".join, headers), b"", body]
+        self.transport.write(b"\r\n".join(lines))
 
     @property
     def _is_answering(self) -> bool:

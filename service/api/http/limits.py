@@ -53,13 +53,7 @@ class Body:
 
     def can_be_dropped(self, content_length: bytes | None) -> bool:
         """Whether the connection may go on after an answer to a body that was not read: it is dropped as it comes."""
-        if self._is_begun:
-            return True
-        return (
-            content_length is not None
-            and content_length.isdigit()
-            and int(content_length) <= self._limits.max_body_bytes
-        )
+        return self._is_begun or can_be_dropped(content_length, self._limits)
 
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
@@ -110,6 +104,11 @@ class Body:
                 f"the body has {size_bytes:,} bytes or more, at most {self._limits.max_body_bytes:,} are allowed: "
                 "send smaller images, or raise SACCADE_MAX_BODY_BYTES"
             )
+
+
+def can_be_dropped(content_length: bytes | None, limits: BodyLimits) -> bool:
+    """Whether a body of which nothing was read is short enough to be dropped as it comes."""
+    return content_length is not None and content_length.isdigit() and int(content_length) <= limits.max_body_bytes
 
 
 def _declared_bytes(content_length: bytes | None) -> int:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,6 +30,7 @@ from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, s
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
+from saccade.service.api.http.predict_shortcut import PathNames
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
@@ -65,6 +67,7 @@ from saccade.service.vision.parameters import (
 log = structlog.get_logger()
 
 _JSON = b"application/json"
+_REFUSING_S = 0.1  # after a refusal for want of room, the next ones are expected for so long
 _KEPT_PARAMETERS = 64  # most clients ask for the same thing each time
 _PROCESS_ID = secrets.token_hex(5)  # random once; asking the kernel for every request shows in a profile
 _REQUEST_NUMBERS = itertools.count(1)
@@ -144,6 +147,37 @@ class PredictEndpoint:
         self._budget = budget
         self._key_limits = key_limits
         self._refusals = refusals
+        self._refused_s = -_REFUSING_S  # when a request was refused for want of room
+
+    @property
+    def refuses_now(self) -> bool:
+        """Whether a request was refused for want of room a moment ago."""
+        return time.monotonic() < self._refused_s + _REFUSING_S
+
+    def early_refusal(self, names: PathNames, query_string: bytes, headers: Headers) -> tuple[Overloaded, str] | None:
+        """The refusal of a request without room, counted, and its id; None for all that `__call__` must answer."""
+        if self._catalog.snapshot.draining:
+            return None
+        lag_s, request_id = self._lag.lag_s(), request_id_of(headers)
+        try:
+            self._keys.ensure(headers.get(b"authorization"), KeyScope.PREDICT)
+            self._switch.ensure_open()
+            priority = priority_from(headers.get(b"x-priority"))
+            query = _query_parameters(query_string)
+            media_type = media_type_of(headers.get(b"content-type"))
+            routing_key = headers.get(b"x-routing-key") or request_id.encode()
+            model, version, label = names["model"], names["version"], names["label"]
+            target = self._catalog.resolve(*self._catalog.routed(model, version, label, routing_key))
+            allowed_s = self._allowed_s(query, media_type, lag_s)
+            self._predictor.ensure_room(target, query.variant, priority, allowed_s, query.deadline_ms is not None)
+        except Overloaded as error:
+            target.usage.last_used_s = time.monotonic()
+            self._count_error({}, target, error)
+            self._log(error, request_id, target)
+            return error, request_id
+        except SaccadeError:
+            pass  # `__call__` finds and answers it
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start_s, lag_s = time.perf_counter(), self._lag.lag_s()
@@ -310,6 +344,8 @@ class PredictEndpoint:
                 target.tally.failed()
         else:
             self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
+        if isinstance(error, Overloaded) and error.what in ("wait", "slots"):
+            self._refused_s = time.monotonic()
         reason = _shed_reason(error)
         if reason is not None:
             # Only known models become labels: clients must not be able to invent them.
@@ -325,6 +361,7 @@ def request_id_of(headers: Headers) -> str:
     return f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):010x}"
 
 
+@lru_cache(_KEPT_PARAMETERS)
 def _query_parameters(query: bytes) -> GivenParameters:
     if not query:
         return NOTHING_GIVEN
