@@ -31,8 +31,9 @@ from saccade.service.api.slot_filling import Filled, Image, SlotFilling
 from saccade.service.api.slots import Permit
 from saccade.service.api.worker_client import ensure_ok
 from saccade.service.core import StageTimes
-from saccade.service.errors import NotFinite, SaccadeError
+from saccade.service.errors import DeadlineExceeded, NotFinite, SaccadeError
 from saccade.service.ipc import messages
+from saccade.service.running_figures import RunningQuantile
 from saccade.service.vision.answers import prediction_of
 from saccade.service.vision.parameters import Parameters
 
@@ -44,6 +45,8 @@ _GRACE_S = 0.05  # the worker answers a missed deadline itself; after this time 
 _RESERVE_SHARE = 0.05
 _LONGEST_RESERVE_S = 0.05
 _RESERVED_ITERATIONS = 4  # event-loop iterations, at their present length, that handle the answer here and further on
+_IN_TIME_SHARE = 0.99  # of answers that are to come in time under overload; refusals make room for their delays
+_DELAY_STEP_S = 0.002  # ten late answers in a row move the limit by 20 ms, a thousand in time move it back
 # Masks up to this many source pixels are encoded in a third of a millisecond; larger ones are encoded in a thread.
 _INLINE_MASK_PIXELS = 300_000
 _NO_TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
@@ -89,6 +92,11 @@ class _Request(msgspec.Struct, frozen=True):
     shadow: Asked | None = None
 
 
+def new_delay() -> RunningQuantile:
+    """By how many seconds nearly all answers come later than expected, at most."""
+    return RunningQuantile(_IN_TIME_SHARE, _DELAY_STEP_S)
+
+
 class Predictor:
     """Turns encoded images into predictions, through the device workers."""
 
@@ -107,6 +115,7 @@ class Predictor:
         self._filling = filling
         self._threads = threads
         self._lag = lag
+        self._delay_s = new_delay()
 
     def ensure_room(
         self,
@@ -139,14 +148,23 @@ class Predictor:
 
         Images that get no slot at once wait for one until the deadline. `shadow` is asked about them afterwards.
         """
-        urgency = self._urgency(target, priority, deadline_s - time.monotonic(), parameters.names_deadline)
+        start_s = time.monotonic()
+        urgency = self._urgency(target, priority, deadline_s - start_s, parameters.names_deadline)
         instances = self._fallback.instances_for(target, parameters, len(images))
         admitted = self._admission.admit(instances, len(images), urgency)
         level = admitted.instance.ladder_level if self._fallback.is_on else None
         request = _Request(target, parameters, deadline_s, priority, client, render, admitted, level, shadow)
         answers = await self._answers(images, admitted.permits, request)
+        if admitted.expected_s and priority is Priority.NORMAL:  # others are overtaken, or overtake
+            self._note_delay(answers, time.monotonic() - start_s - admitted.expected_s)
         target.usage.count([answer.error for answer in answers])
         return answers
+
+    def _note_delay(self, answers: Sequence[ImageAnswer], delay_s: float) -> None:
+        """Learns from images that were alone; one without an answer was late by so much at least."""
+        error = answers[0].error
+        if len(answers) == 1 and (error is None or isinstance(error, DeadlineExceeded)):
+            self._delay_s.add(delay_s)
 
     async def _answers(
         self, images: Sequence[Image | SaccadeError], permits: Sequence[Permit], request: _Request
@@ -252,7 +270,8 @@ class Predictor:
     ) -> Urgency:
         within_s = None if allowed_s is None else allowed_s - self._reserve_s(allowed_s)
         decode_wait_s, decode_s = self._threads.wait_s, self._threads.job_s
-        return Urgency(priority, within_s, decode_wait_s, decode_s, names_deadline, target.objective_s)
+        waits = (decode_wait_s, decode_s, names_deadline, target.objective_s)
+        return Urgency(priority, within_s, *waits, self._delay_s.value)
 
     def _reserve_s(self, allowed_s: float) -> float:
         """Returns the seconds of a request's time that are kept back from the worker."""
