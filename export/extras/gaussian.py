@@ -1,0 +1,77 @@
+"""Fits Gaussians to features, with the shrinkage of Ledoit and Wolf, in the form that a graph can compute cheaply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+_MOST_DIRECTIONS = 256  # a distance costs features x directions multiplications and weights; others share one variance
+_LEAST_SPREAD = 0.01  # of the mean spread: a feature that hardly varies must not outweigh all others
+
+
+class ConstantFeatures(Exception):
+    """All samples are the same, or are not finite: nothing can be told from them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaussian:
+    """The squared distance of x is `spherical` · |z|² - |z · directions|², where z = (x - mean) · scale.
+
+    Per feature: it is 1 on average. That is the Mahalanobis distance, with one variance for all directions but the
+    widest, as in the probabilistic principal component analysis of Tipping and Bishop (1999).
+    """
+
+    mean: FloatArray  # (features,)
+    scale: FloatArray  # (features,)
+    directions: FloatArray  # (features, directions)
+    spherical: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whitening:
+    """The squared distance of x is |x · weights + bias|², per direction; fit for many samples, as at each position."""
+
+    weights: FloatArray  # (features, directions)
+    bias: FloatArray  # (directions,)
+
+
+def fit_gaussian(samples: FloatArray) -> Gaussian:
+    """Fits samples (n, features), which may be fewer than features. Raises ConstantFeatures."""
+    _ensure_varied(samples)
+    mean, spread = samples.mean(0), samples.std(0)
+    scale = 1.0 / (spread + _LEAST_SPREAD * spread.mean())
+    values, vectors = _axes((samples - mean) * scale)
+    kept = min(len(values) - 1, _MOST_DIRECTIONS)
+    others = float(values[kept:].mean())
+    weights = np.sqrt(np.maximum(1.0 / others - 1.0 / values[:kept], 0.0))
+    features = samples.shape[1]
+    return Gaussian(mean, scale, vectors[:, :kept] * weights / np.sqrt(features), 1.0 / others / features)
+
+
+def fit_whitening(samples: FloatArray) -> Whitening:
+    """Fits samples (n, features), many more than features, along their widest directions. Raises ConstantFeatures."""
+    _ensure_varied(samples)
+    mean = samples.mean(0)
+    values, vectors = _axes(samples - mean)
+    kept = min(len(values), _MOST_DIRECTIONS)
+    weights = vectors[:, :kept] / np.sqrt(values[:kept] * kept)
+    return Whitening(weights, -mean @ weights)
+
+
+def _ensure_varied(samples: FloatArray) -> None:
+    if not (np.isfinite(samples).all() and samples.std(0).max() > 0.0):
+        raise ConstantFeatures("its features are the same for every calibration picture, or not finite")
+
+
+def _axes(centred: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Variances, the largest first, and directions (features, features) of the shrunk covariance, never singular."""
+    from sklearn.covariance import ledoit_wolf  # takes a second to import, and only this step needs it
+
+    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    values, vectors = np.linalg.eigh(covariance)
+    least = values[-1] * 1e-6  # rounding of numbers of four bytes in the graph
+    return np.maximum(values[::-1], least), vectors[:, ::-1]

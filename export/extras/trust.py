@@ -1,0 +1,178 @@
+"""How unlike its calibration pictures an image is, as an output of a variant's file: a Gaussian on deep features.
+
+A classifier's vector is compared as it is, as Lee et al. (2018) do. Of feature maps, the distance of every position to
+those of calibration pictures is taken first, and a picture is compared by the mean, the mean logarithm and the maximum
+over positions: a picture without any object lacks the large distances, which a mean of features would not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from saccade.export.data.image_split import Split, batches
+from saccade.export.errors import DataRefused
+from saccade.export.extras.deep_features import Feature, deepest, features_of, vector_of
+from saccade.export.extras.gaussian import (
+    ConstantFeatures,
+    FloatArray,
+    Gaussian,
+    Whitening,
+    fit_gaussian,
+    fit_whitening,
+)
+from saccade.export.extras.marks import ExtraBranch, NoExtra
+from saccade.export.graph.large_files import save_graph
+from saccade.export.graph.sessions import cpu_session, quiet_options
+from saccade.export.qualification.benchmark import usable_threads
+from saccade.export.steps import StepContext
+from saccade.models.contract.extras import ExtraKind, ExtraOutput
+from saccade.models.contract.specs import TensorSpec
+
+FAMILIAR_SHARE = 0.95  # of the tuning pictures, which are not fitted, have scores up to 1
+_LEAST_FITTED, _MOST_FITTED = 32, 512  # calibration pictures
+_LEAST_HELD, _MOST_HELD = 20, 200  # tuning pictures, which say where the threshold lies
+_MAP_PICTURES, _MAP_SAMPLES = 64, 16_384  # positions whose features are fitted
+_LEAST_DISTANCE = 1e-6  # keeps logarithms finite
+
+
+def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
+    """Fits the score of a variant on what its own file computes; 1 is the threshold. Raises NoExtra."""
+    fitted = _pictures(context, "calibration", _LEAST_FITTED)[:_MOST_FITTED]
+    held = _pictures(context, "tuning", _LEAST_HELD)[:_MOST_HELD]
+    graph = _Graph(model, context)
+    try:
+        statistics = _statistics(graph, fitted)
+        distance = graph.distance(statistics, fit_gaussian(graph.values([statistics], fitted)[0].astype(np.float64)))
+    except ConstantFeatures as error:
+        raise NoExtra(f"what is familiar cannot be told: {error}") from error
+    threshold = float(np.quantile(graph.values([distance], held)[0], FAMILIAR_SHARE, method="higher"))
+    if not 0.0 < threshold < np.inf:
+        raise NoExtra(f"what is familiar cannot be told: the distance of tuning pictures is {threshold}")
+    result = graph.add("Mul", [distance, graph.constant(1.0 / threshold)])
+    output = TensorSpec(name="unfamiliarity", dtype="float32", shape=())
+    extra = ExtraOutput(kind=ExtraKind.TRUST, output=output, method="gaussian")
+    return ExtraBranch(extra, graph.nodes, result, graph.constants)
+
+
+def _pictures(context: StepContext, name: Split, least: int) -> NDArray[np.uint8]:
+    """Raises NoExtra where there are too few."""
+    try:
+        split = context.data.split(context.loaded, name)
+    except DataRefused as error:
+        raise NoExtra(f"what is familiar is fitted on {name} pictures: {error}") from error
+    different = len(set(split.image_sha256))
+    if different < least:
+        raise NoExtra(
+            f"what is familiar is fitted on at least {least} different {name} pictures, and the data has {different}: "
+            "add some and export again"
+        )
+    return split.images
+
+
+def _statistics(graph: _Graph, images: NDArray[np.uint8]) -> str:
+    """Adds nodes up to one vector per image, and returns its name. Raises NoExtra."""
+    vector = vector_of(graph.model, graph.context.recipe.task.task)
+    if vector is not None:
+        rank = graph.values([vector.tensor], images[:1])[0].ndim
+        axes = [axis for axis in range(1, rank) if axis != vector.axis % rank]
+        return graph.reduced("ReduceMean", vector.tensor, axes) if axes else vector.tensor
+    found = features_of(graph.model)
+    count = graph.batch_size if graph.batch_size == 1 else 2
+    shapes = [array.shape for array in graph.values([each.tensor for each in found], images[:count])]
+    maps = deepest(dict(zip(found, shapes, strict=True)), count)
+    if not maps:
+        raise NoExtra("no layer of the network reads a feature map, from which unfamiliar pictures could be told")
+    arrays = graph.values([each.tensor for each in maps], images[:_MAP_PICTURES])
+    parts = [
+        graph.map_statistics(each, fit_whitening(_at_positions(array, each.axis)), array.ndim)
+        for each, array in zip(maps, arrays, strict=True)
+    ]
+    return graph.add("Concat", parts, axis=1)
+
+
+def _at_positions(maps: NDArray[np.float32], axis: int) -> FloatArray:
+    """The features (n, channels) of some positions, always the same."""
+    rows = np.moveaxis(maps, axis, -1).reshape(-1, maps.shape[axis])
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_MAP_SAMPLES]
+    return rows[np.sort(chosen)].astype(np.float64)
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Collects nodes on top of a variant's graph, and runs them on pictures as the file would."""
+
+    model: onnx.ModelProto
+    context: StepContext
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        return self.context.recipe.qualify.evaluate_batch_size
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: int) -> str:
+        output = f"trust/{op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
+        return output
+
+    def constant(self, values: Any, dtype: type[np.generic] = np.float32) -> str:
+        name = f"trust/constant_{len(self.constants)}"
+        self.constants[name] = np.asarray(values, dtype)
+        return name
+
+    def reduced(self, op: str, tensor: str, axes: Sequence[int], keepdims: int = 0) -> str:
+        return self.add(op, [tensor, self.constant(axes, np.int64)], keepdims=keepdims)
+
+    def distance(self, vectors: str, fitted: Gaussian) -> str:
+        """The distance of each vector (n, features), (n,)."""
+        scaled = self.add("Mul", [self.add("Sub", [vectors, self.constant(fitted.mean)]), self.constant(fitted.scale)])
+        along = self.add("MatMul", [scaled, self.constant(fitted.directions)])
+        whole = self.add("Mul", [self.reduced("ReduceSumSquare", scaled, [1]), self.constant(fitted.spherical)])
+        squared = self.add("Sub", [whole, self.reduced("ReduceSumSquare", along, [1])])
+        return self.add("Sqrt", [self.add("Max", [squared, self.constant(0.0)])])
+
+    def map_statistics(self, feature: Feature, fitted: Whitening, rank: int) -> str:
+        """Three numbers per image (n, 3) of the distances of its positions."""
+        if feature.axis == 1:
+            weights = fitted.weights.T[:, :, None, None]
+            white = self.add("Conv", [feature.tensor, self.constant(weights), self.constant(fitted.bias)])
+        else:
+            product = self.add("MatMul", [feature.tensor, self.constant(fitted.weights)])
+            white = self.add("Add", [product, self.constant(fitted.bias)])
+        squared = self.reduced("ReduceSumSquare", white, [feature.axis], keepdims=1)
+        distances = self.add("Reshape", [squared, self.constant([0, -1], np.int64)])
+        floored = self.add("Max", [distances, self.constant(_LEAST_DISTANCE)])
+        return self.add(
+            "Concat",
+            [
+                self.add("Log", [self.reduced("ReduceMean", floored, [1], keepdims=1)]),
+                self.reduced("ReduceMean", self.add("Log", [floored]), [1], keepdims=1),
+                self.add("Log", [self.reduced("ReduceMax", floored, [1], keepdims=1)]),
+            ],
+            axis=1,
+        )
+
+    def values(self, tensors: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """What the tensors are for these images. Side effect: writes a file beside the variant's while it runs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        model.graph.node.extend(self.nodes)
+        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.constants.items())
+        del model.graph.output[:]
+        model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+        file = self.context.out / "features.onnx"
+        save_graph(model, file)
+        options = quiet_options()
+        options.intra_op_num_threads = usable_threads(self.context.recipe.qualify.threads)
+        session = cpu_session(file, options)
+        file.unlink()
+        name = session.get_inputs()[0].name
+        parts = [session.run(list(tensors), {name: batch}) for batch in batches(images, self.batch_size)]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
