@@ -34,9 +34,9 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
     """Returns the head that fits a network's form; `raw` is what the network answers to one image."""
     match network.form:
         case "logits":
-            return ClassifyHead(task.top_k, "sigmoid" if task.multi_label else "softmax")
+            return ClassifyHead(task.top_k, "sigmoid" if task.multi_label else "softmax", task.temperature)
         case "probabilities":
-            return ClassifyHead(task.top_k, "none")
+            return ClassifyHead(task.top_k, "none", task.temperature)
         case "dense_logits":
             height, width = flat_outputs(raw)[0].shape[2:]
             return SegmentHead((height, width), (preprocess.height, preprocess.width))
@@ -51,16 +51,23 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
 
 
 class ClassifyHead(nn.Module):
-    """Turns scores (n, classes) into the best `top_k` classes as probabilities; `none`: they are some already."""
+    """Turns scores (n, classes) into the best `top_k` classes as probabilities; `none`: they are some already.
 
-    def __init__(self, top_k: int, activation: Literal["softmax", "sigmoid", "none"]) -> None:
+    A temperature other than 1 divides the logits, as Guo et al. (2017) do: it changes scores, and no order of them.
+    """
+
+    def __init__(self, top_k: int, activation: Literal["softmax", "sigmoid", "none"], temperature: float = 1.0) -> None:
         super().__init__()
         self.top_k = top_k
         self.activation = activation
+        self.temperature = temperature
 
     def forward(self, raw: Any) -> tuple[Tensor, Tensor]:
         found = flat_outputs(raw)[0]
-        if self.activation != "none":
+        if self.temperature != 1.0:
+            logits = found.clamp_min(LEAST_NUMBER).log() if self.activation == "none" else found
+            found = functional.softmax(logits / self.temperature, dim=1)
+        elif self.activation != "none":
             found = torch.sigmoid(found) if self.activation == "sigmoid" else functional.softmax(found, dim=1)
         scores, class_ids = torch.topk(found, self.top_k, dim=1)
         return scores, class_ids.to(torch.int32)

@@ -18,11 +18,19 @@ class ConstantFeatures(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gaussian:
+class Whitening:
+    """The squared distance of x is |x · weights + bias|²; it is about 1 for samples like those that were fitted."""
+
+    weights: FloatArray  # (features, directions)
+    bias: FloatArray  # (directions,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
     """The squared distance of x is `spherical` · |z|² - |z · directions|², where z = (x - mean) · scale.
 
-    Per feature: it is 1 on average. That is the Mahalanobis distance, with one variance for all directions but the
-    widest, as in the probabilistic principal component analysis of Tipping and Bishop (1999).
+    All directions but the widest share one variance, as in the probabilistic principal component analysis of Tipping
+    and Bishop (1999).
     """
 
     mean: FloatArray  # (features,)
@@ -31,28 +39,21 @@ class Gaussian:
     spherical: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Whitening:
-    """The squared distance of x is |x · weights + bias|², per direction; fit for many samples, as at each position."""
-
-    weights: FloatArray  # (features, directions)
-    bias: FloatArray  # (directions,)
-
-
-def fit_gaussian(samples: FloatArray) -> Gaussian:
+def fit_vectors(samples: FloatArray) -> Whitening | LowRank:
     """Fits samples (n, features), which may be fewer than features. Raises ConstantFeatures."""
     _ensure_varied(samples)
-    mean, spread = samples.mean(0), samples.std(0)
+    mean, spread, features = samples.mean(0), samples.std(0), samples.shape[1]
     scale = 1.0 / (spread + _LEAST_SPREAD * spread.mean())
     values, vectors = _axes((samples - mean) * scale)
-    kept = min(len(values) - 1, _MOST_DIRECTIONS)
-    others = float(values[kept:].mean())
-    weights = np.sqrt(np.maximum(1.0 / others - 1.0 / values[:kept], 0.0))
-    features = samples.shape[1]
-    return Gaussian(mean, scale, vectors[:, :kept] * weights / np.sqrt(features), 1.0 / others / features)
+    if features <= _MOST_DIRECTIONS:
+        weights = scale[:, None] * vectors / np.sqrt(values * features)
+        return Whitening(weights, -mean @ weights)
+    others = float(values[_MOST_DIRECTIONS:].mean())
+    directions = vectors * np.sqrt(np.maximum(1.0 / others - 1.0 / values, 0.0) / features)
+    return LowRank(mean, scale, directions[:, :_MOST_DIRECTIONS], 1.0 / others / features)
 
 
-def fit_whitening(samples: FloatArray) -> Whitening:
+def fit_positions(samples: FloatArray) -> Whitening:
     """Fits samples (n, features), many more than features, along their widest directions. Raises ConstantFeatures."""
     _ensure_varied(samples)
     mean = samples.mean(0)

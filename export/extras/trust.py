@@ -1,14 +1,15 @@
 """How unlike its calibration pictures an image is, as an output of a variant's file: a Gaussian on deep features.
 
-A classifier's vector is compared as it is, as Lee et al. (2018) do. Of feature maps, the distance of every position to
-those of calibration pictures is taken first, and a picture is compared by the mean, the mean logarithm and the maximum
-over positions: a picture without any object lacks the large distances, which a mean of features would not show.
+A classifier's vector is compared as it is, as Lee et al. (2018) do. Of feature maps, the distance of each position to
+those of calibration pictures is taken first, and a picture is compared by the mean and the maximum of its logarithm.
+A picture without any object lacks the large distances, which a mean of features would not show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ from saccade.export.extras.deep_features import Feature, deepest, features_of, v
 from saccade.export.extras.gaussian import (
     ConstantFeatures,
     FloatArray,
-    Gaussian,
+    LowRank,
     Whitening,
-    fit_gaussian,
-    fit_whitening,
+    fit_positions,
+    fit_vectors,
 )
 from saccade.export.extras.marks import ExtraBranch, NoExtra
 from saccade.export.graph.large_files import save_graph
@@ -49,7 +50,7 @@ def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     graph = _Graph(model, context)
     try:
         statistics = _statistics(graph, fitted)
-        distance = graph.distance(statistics, fit_gaussian(graph.values([statistics], fitted)[0].astype(np.float64)))
+        distance = graph.distance(statistics, fit_vectors(graph.values([statistics], fitted)[0].astype(np.float64)))
     except ConstantFeatures as error:
         raise NoExtra(f"what is familiar cannot be told: {error}") from error
     threshold = float(np.quantile(graph.values([distance], held)[0], FAMILIAR_SHARE, method="higher"))
@@ -91,10 +92,10 @@ def _statistics(graph: _Graph, images: NDArray[np.uint8]) -> str:
         raise NoExtra("no layer of the network reads a feature map, from which unfamiliar pictures could be told")
     arrays = graph.values([each.tensor for each in maps], images[:_MAP_PICTURES])
     parts = [
-        graph.map_statistics(each, fit_whitening(_at_positions(array, each.axis)), array.ndim)
+        graph.map_statistics(each, fit_positions(_at_positions(array, each.axis)))
         for each, array in zip(maps, arrays, strict=True)
     ]
-    return graph.add("Concat", parts, axis=1)
+    return graph.add("Concat", [*chain.from_iterable(parts)], axis=1)
 
 
 def _at_positions(maps: NDArray[np.float32], axis: int) -> FloatArray:
@@ -117,7 +118,7 @@ class _Graph:
     def batch_size(self) -> int:
         return self.context.recipe.qualify.evaluate_batch_size
 
-    def add(self, op: str, inputs: Sequence[str], **attributes: int) -> str:
+    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         output = f"trust/{op}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
         return output
@@ -130,16 +131,19 @@ class _Graph:
     def reduced(self, op: str, tensor: str, axes: Sequence[int], keepdims: int = 0) -> str:
         return self.add(op, [tensor, self.constant(axes, np.int64)], keepdims=keepdims)
 
-    def distance(self, vectors: str, fitted: Gaussian) -> str:
+    def distance(self, vectors: str, fitted: Whitening | LowRank) -> str:
         """The distance of each vector (n, features), (n,)."""
+        if isinstance(fitted, Whitening):
+            white = self.add("Gemm", [vectors, self.constant(fitted.weights), self.constant(fitted.bias)])
+            return self.add("Sqrt", [self.reduced("ReduceSumSquare", white, [1])])
         scaled = self.add("Mul", [self.add("Sub", [vectors, self.constant(fitted.mean)]), self.constant(fitted.scale)])
         along = self.add("MatMul", [scaled, self.constant(fitted.directions)])
         whole = self.add("Mul", [self.reduced("ReduceSumSquare", scaled, [1]), self.constant(fitted.spherical)])
         squared = self.add("Sub", [whole, self.reduced("ReduceSumSquare", along, [1])])
         return self.add("Sqrt", [self.add("Max", [squared, self.constant(0.0)])])
 
-    def map_statistics(self, feature: Feature, fitted: Whitening, rank: int) -> str:
-        """Three numbers per image (n, 3) of the distances of its positions."""
+    def map_statistics(self, feature: Feature, fitted: Whitening) -> list[str]:
+        """The mean and the maximum, over positions, of the logarithm of the squared distance, each (n, 1)."""
         if feature.axis == 1:
             weights = fitted.weights.T[:, :, None, None]
             white = self.add("Conv", [feature.tensor, self.constant(weights), self.constant(fitted.bias)])
@@ -147,17 +151,9 @@ class _Graph:
             product = self.add("MatMul", [feature.tensor, self.constant(fitted.weights)])
             white = self.add("Add", [product, self.constant(fitted.bias)])
         squared = self.reduced("ReduceSumSquare", white, [feature.axis], keepdims=1)
-        distances = self.add("Reshape", [squared, self.constant([0, -1], np.int64)])
-        floored = self.add("Max", [distances, self.constant(_LEAST_DISTANCE)])
-        return self.add(
-            "Concat",
-            [
-                self.add("Log", [self.reduced("ReduceMean", floored, [1], keepdims=1)]),
-                self.reduced("ReduceMean", self.add("Log", [floored]), [1], keepdims=1),
-                self.add("Log", [self.reduced("ReduceMax", floored, [1], keepdims=1)]),
-            ],
-            axis=1,
-        )
+        flat = self.add("Reshape", [squared, self.constant([0, -1], np.int64)])
+        logarithms = self.add("Log", [self.add("Max", [flat, self.constant(_LEAST_DISTANCE)])])
+        return [self.reduced(op, logarithms, [1], keepdims=1) for op in ("ReduceMean", "ReduceMax")]
 
     def values(self, tensors: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """What the tensors are for these images. Side effect: writes a file beside the variant's while it runs."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saccade.export.convert.answer_heads import LEAST_NUMBER
 from saccade.export.convert.detection_heads import SCORE_FLOOR
 from saccade.export.convert.normalisation import flat_outputs
 from saccade.export.network import Network, Suppression
@@ -23,7 +24,10 @@ def plain_answer(network: Network, task: TaskSpec, preprocess: PreprocessSpec, r
     match network.form:
         case "logits" | "probabilities":
             scores = outputs[0]
-            if network.form == "logits":
+            if task.temperature != 1.0:
+                logits = scores if network.form == "logits" else scores.clamp_min(LEAST_NUMBER).log()
+                scores = functional.softmax(logits / task.temperature, dim=1)
+            elif network.form == "logits":
                 scores = torch.sigmoid(scores) if task.multi_label else functional.softmax(scores, dim=1)
             best, class_ids = torch.topk(scores, task.top_k, dim=1)
             return best, class_ids.to(torch.int32)

@@ -8,6 +8,7 @@ from saccade.export.precision.efficiency import Efficiency
 from saccade.export.qualification.curves import Curves
 from saccade.export.qualification.disagreements import Disagreements
 from saccade.export.qualification.retrieval import RetrievalFigure
+from saccade.export.qualification.trust_figures import ConfidenceFigure, TrustFigure
 from saccade.export.variants import Precision
 from saccade.models.contract.manifest import LatencyFigure, MeasuredDevice, MetricFigure, OperatingPoint
 from saccade.models.contract.paired_speed import PairedSpeed
@@ -207,3 +208,5 @@ class QualifyReport(Frozen):
     faults: tuple[str, ...] = ()  # why answers to the test images cannot be true
     explanation: ExplanationFigure | None = None  # None: the file or its runtime gives none
     retrieval: RetrievalFigure | None = None  # of embedders
+    trust: TrustFigure | None = None  # None: the file has no score of unfamiliarity; `detail` says why
+    confidence: ConfidenceFigure | None = None  # of classifiers with one label per picture

@@ -140,6 +140,8 @@ class TaskSpec(Frozen):
     # detections, and classify with multi_label: what a request gets when it does not say
     score_threshold: float = Field(default=0.25, ge=0.0, le=1.0)
     multi_label: bool = False  # classify: a picture shows any number of labels; the graph returns all, best first
+    # classify: logits are divided by it before the softmax, so that scores are the shares of right answers
+    temperature: float = Field(default=1.0, ge=0.05, le=20.0)
     background_id: int | None = None  # segment: the class that is never reported as a segment
     masks: MaskSpec | None = None  # segment-instances
     dim: int = Field(default=0, ge=0, le=65_536)  # embed: how many numbers a vector has
@@ -152,6 +154,11 @@ class TaskSpec(Frozen):
             raise ValueError("a detector needs max_detections ≥ 1")
         if self.multi_label and self.task is not Task.CLASSIFY:
             raise ValueError(f"multi_label belongs to task: classify, and this one is {self.task}")
+        if self.temperature != 1.0 and (self.task is not Task.CLASSIFY or self.multi_label):
+            raise ValueError(
+                f"temperature scales scores that add up to 1, of task: classify; this one is {self.task}"
+                f"{' with multi_label' if self.multi_label else ''}: leave it out"
+            )
         if (self.task is Task.INSTANCES) != (self.masks is not None):
             raise ValueError("masks belong to task: segment-instances, which needs them")
         if self.task is Task.EMBED and self.dim == 0:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
+from saccade.models.contract.extras import UNFAMILIAR_ABOVE, ExtraKind
 from saccade.models.contract.manifest import Manifest
 from saccade.models.contract.preprocessing import Geometry
 from saccade.models.contract.specs import Task
@@ -217,6 +218,9 @@ class Predictor:
         target.metrics.decoded[decoder].inc()
         inferred_s = time.perf_counter()
         prediction = await self._postprocess(permit, filled.geometry, request, cancellation)
+        if request.parameters.asked & ExtraKind.TRUST.bit:
+            outputs = permit.arena.views(permit.slot, target.layout.for_asked(request.parameters.asked)).outputs
+            target.metrics.count_trust(float(outputs[-1]) <= UNFAMILIAR_ABOVE)  # the last kind, so the last output
         if request.shadow is not None:
             self._shadows.offer(request.shadow, image, permit, filled)
         decode_s = decoded_s - start_s + done.decode_s

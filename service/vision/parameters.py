@@ -23,7 +23,8 @@ _NAMES_BY_TASK = {
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
     Task.EMBED: ("encoding", "embedding_dtype"),
 }
-_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain")
+_DEEDS = {ExtraKind.EXPLAIN: "explain its answers", ExtraKind.TRUST: "tell unfamiliar pictures"}
+_NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain", "trust")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +40,7 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: str | None = None
     allow_cheaper: bool | None = None
     explain: ExplainFormat | None = None
+    trust: bool | None = None
 
 
 NOTHING_GIVEN = GivenParameters()
@@ -121,18 +123,19 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
 
 def given_for(kinds: Iterable[ExtraKind]) -> dict[str, Any]:
     """The parameters that ask for these extra outputs, as a protocol without words of its own for them needs."""
-    words: dict[ExtraKind, dict[str, Any]] = {ExtraKind.EXPLAIN: {"explain": "grid"}}
+    words: dict[ExtraKind, dict[str, Any]] = {ExtraKind.EXPLAIN: {"explain": "grid"}, ExtraKind.TRUST: {"trust": True}}
     return {name: value for kind in kinds for name, value in words[kind].items()}
 
 
 def _asked(given: GivenParameters, manifest: Manifest) -> int:
     """The mask of what is asked for. Raises BadParameter where no variant of the version has it."""
     asked = ExtraKind.EXPLAIN.bit if given.explain is not None else 0
+    asked |= ExtraKind.TRUST.bit if given.trust else 0
     for kind in ExtraKind:
         if asked & kind.bit & ~mask_of(manifest.extras):
             reasons = {str(variant.detail.get(f"no_{kind}", "")) for variant in manifest.variants} - {""}
             why = "; ".join(sorted(reasons)) or "it was exported without it"
-            raise BadParameter(f"{manifest.model}/{manifest.version} cannot {kind} its answers: {why}")
+            raise BadParameter(f"{manifest.model}/{manifest.version} cannot {_DEEDS[kind]}: {why}")
     return asked
 
 

@@ -39,6 +39,9 @@ EXPLANATION = ExtraOutput(
     output=TensorSpec(name="explanation", dtype="float32", shape=(4, 4)),
     method="class activation",
 )
+UNFAMILIARITY = ExtraOutput(
+    kind=ExtraKind.TRUST, output=TensorSpec(name="unfamiliarity", dtype="float32", shape=()), method="gaussian"
+)
 DIGITS = tuple("0123456789")
 
 _SPECS = {

@@ -69,6 +69,7 @@ class PredictParameters(BaseModel):
     explain: Literal["grid", "png"] | None = Field(
         None, description="adds where the network looked: an 8-bit grid with its place, or a grey PNG over the picture"
     )
+    trust: bool | None = Field(None, description="true: adds how unlike the pictures of its export each picture is")
 
 
 class PredictRequest(BaseModel):
@@ -86,6 +87,14 @@ class ClassScore(BaseModel):
     label: str
     class_id: int
     score: float
+
+
+class Trust(BaseModel):
+    """How unlike the pictures of the version's export the picture is: 95 of 100 pictures like those are familiar."""
+
+    score: float = Field(description="distance of its features, from 0; scaled by the threshold")
+    threshold: float = Field(description="scores above it are unfamiliar")
+    familiar: bool = Field(description="false: the network was made for other pictures, so check the answer")
 
 
 class Explanation(BaseModel):
@@ -108,6 +117,7 @@ class ReadPicture(BaseModel):
     height: int
     warning: str | None = Field(None, description="only where the picture is damaged: why parts of it may be lost")
     explanation: Explanation | None = Field(None, description="only where the request said `explain`")
+    trust: Trust | None = Field(None, description="only where the request said `trust`")
 
 
 class Classification(ReadPicture):
