@@ -86,7 +86,8 @@ def _statistics(graph: _Graph, images: NDArray[np.uint8]) -> str:
         return graph.reduced("ReduceMean", vector.tensor, axes) if axes else vector.tensor
     found = features_of(graph.model)
     count = graph.batch_size if graph.batch_size == 1 else 2
-    shapes = [array.shape for array in graph.values([each.tensor for each in found], images[:count])]
+    read = graph.values([each.tensor for each in found], images[:count]) if found else []
+    shapes = [array.shape for array in read]
     maps = deepest(dict(zip(found, shapes, strict=True)), count)
     if not maps:
         raise NoExtra("no layer of the network reads a feature map, from which unfamiliar pictures could be told")
