@@ -12,7 +12,7 @@ from onnx import helper
 
 from saccade.export.extras.graph_view import GraphView
 
-_AXES_AS_INPUT = 18  # opset from which ReduceMean and ReduceMax take their axes as an input
+_AXES_AS_INPUT = 18  # opset from which reductions take their axes as an input
 
 
 class BranchNodes:
@@ -42,6 +42,9 @@ class BranchNodes:
 
     def maximum(self, tensor: str, axes: Sequence[int], *, keeps: bool = False) -> str:
         return self._reduced("ReduceMax", tensor, axes, keeps)
+
+    def squares(self, tensor: str, axes: Sequence[int], *, keeps: bool = False) -> str:
+        return self._reduced("ReduceSumSquare", tensor, axes, keeps)
 
     def _reduced(self, operator: str, tensor: str, axes: Sequence[int], keeps: bool) -> str:
         if self._opset < _AXES_AS_INPUT:

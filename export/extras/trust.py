@@ -8,7 +8,7 @@ A picture without any object lacks the large distances, which a mean of features
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from saccade.export.data.image_split import Split, batches
 from saccade.export.errors import DataRefused
+from saccade.export.extras.branch_nodes import BranchNodes
 from saccade.export.extras.deep_features import Feature, deepest, features_of, vector_of
 from saccade.export.extras.gaussian import (
     ConstantFeatures,
@@ -28,13 +29,14 @@ from saccade.export.extras.gaussian import (
     fit_positions,
     fit_vectors,
 )
+from saccade.export.extras.graph_view import GraphView
 from saccade.export.extras.marks import ExtraBranch, NoExtra
 from saccade.export.graph.large_files import save_graph
 from saccade.export.graph.sessions import cpu_session, quiet_options
 from saccade.export.qualification.benchmark import usable_threads
 from saccade.export.steps import StepContext
 from saccade.models.contract.extras import ExtraKind, ExtraOutput
-from saccade.models.contract.specs import TensorSpec
+from saccade.models.contract.specs import Task, TensorSpec
 
 FAMILIAR_SHARE = 0.95  # of the tuning pictures, which are not fitted, have scores up to 1
 _LEAST_FITTED, _MOST_FITTED = 32, 512  # calibration pictures
@@ -49,17 +51,17 @@ def trust_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
     held = _pictures(context, "tuning", _LEAST_HELD)[:_MOST_HELD]
     graph = _Graph(model, context)
     try:
-        statistics = _statistics(graph, fitted)
+        statistics = _statistics(graph, context.recipe.task.task, fitted)
         distance = graph.distance(statistics, fit_vectors(graph.values([statistics], fitted)[0].astype(np.float64)))
     except ConstantFeatures as error:
         raise NoExtra(f"what is familiar cannot be told: {error}") from error
     threshold = float(np.quantile(graph.values([distance], held)[0], FAMILIAR_SHARE, method="higher"))
     if not 0.0 < threshold < np.inf:
         raise NoExtra(f"what is familiar cannot be told: the distance of tuning pictures is {threshold}")
-    result = graph.add("Mul", [distance, graph.constant(1.0 / threshold)])
+    result = graph.branch.add("Mul", distance, graph.constant(1.0 / threshold))
     output = TensorSpec(name="unfamiliarity", dtype="float32", shape=())
     extra = ExtraOutput(kind=ExtraKind.TRUST, output=output, method="gaussian")
-    return ExtraBranch(extra, graph.nodes, result, graph.constants)
+    return ExtraBranch(extra, graph.branch.nodes, result, graph.branch.constants)
 
 
 def _pictures(context: StepContext, name: Split, least: int) -> NDArray[np.uint8]:
@@ -77,18 +79,19 @@ def _pictures(context: StepContext, name: Split, least: int) -> NDArray[np.uint8
     return split.images
 
 
-def _statistics(graph: _Graph, images: NDArray[np.uint8]) -> str:
+def _statistics(graph: _Graph, task: Task, images: NDArray[np.uint8]) -> str:
     """Adds nodes up to one vector per image, and returns its name. Raises NoExtra."""
-    vector = vector_of(graph.model, graph.context.recipe.task.task)
+    vector = vector_of(graph.model, task)
     if vector is not None:
+        vector = graph.read(vector)
         rank = graph.values([vector.tensor], images[:1])[0].ndim
         axes = [axis for axis in range(1, rank) if axis != vector.axis % rank]
-        return graph.reduced("ReduceMean", vector.tensor, axes) if axes else vector.tensor
+        return graph.branch.mean(vector.tensor, axes) if axes else vector.tensor
     found = features_of(graph.model)
     count = graph.batch_size if graph.batch_size == 1 else 2
     read = graph.values([each.tensor for each in found], images[:count]) if found else []
     shapes = [array.shape for array in read]
-    maps = deepest(dict(zip(found, shapes, strict=True)), count)
+    maps = [graph.read(each) for each in deepest(dict(zip(found, shapes, strict=True)), count)]
     if not maps:
         raise NoExtra("no layer of the network reads a feature map, from which unfamiliar pictures could be told")
     arrays = graph.values([each.tensor for each in maps], images[:_MAP_PICTURES])
@@ -96,7 +99,7 @@ def _statistics(graph: _Graph, images: NDArray[np.uint8]) -> str:
         graph.map_statistics(each, fit_positions(_at_positions(array, each.axis)))
         for each, array in zip(maps, arrays, strict=True)
     ]
-    return graph.add("Concat", [*chain.from_iterable(parts)], axis=1)
+    return graph.branch.add("Concat", *chain.from_iterable(parts), axis=1)
 
 
 def _at_positions(maps: NDArray[np.float32], axis: int) -> FloatArray:
@@ -106,68 +109,63 @@ def _at_positions(maps: NDArray[np.float32], axis: int) -> FloatArray:
     return rows[np.sort(chosen)].astype(np.float64)
 
 
-@dataclass(slots=True)
 class _Graph:
-    """Collects nodes on top of a variant's graph, and runs them on pictures as the file would."""
+    """Adds the nodes of a branch to a variant's graph, and runs them on pictures as the file would."""
 
-    model: onnx.ModelProto
-    context: StepContext
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-    @property
-    def batch_size(self) -> int:
-        return self.context.recipe.qualify.evaluate_batch_size
-
-    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
-        output = f"trust/{op}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
-        return output
+    def __init__(self, model: onnx.ModelProto, context: StepContext) -> None:
+        self.model = model
+        self.batch_size = context.recipe.qualify.evaluate_batch_size
+        self._context = context
+        self._view = GraphView(model)
+        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+        self.branch = BranchNodes(ExtraKind.TRUST, opset)
 
     def constant(self, values: Any, dtype: type[np.generic] = np.float32) -> str:
-        name = f"trust/constant_{len(self.constants)}"
-        self.constants[name] = np.asarray(values, dtype)
-        return name
+        return self.branch.constant(f"constant_{len(self.branch.constants)}", np.asarray(values, dtype))
 
-    def reduced(self, op: str, tensor: str, axes: Sequence[int], keepdims: int = 0) -> str:
-        return self.add(op, [tensor, self.constant(axes, np.int64)], keepdims=keepdims)
+    def read(self, feature: Feature) -> Feature:
+        """The same feature, read in nobody's way."""
+        return replace(feature, tensor=self.branch.float_side(self._view, feature.tensor))
 
     def distance(self, vectors: str, fitted: Whitening | LowRank) -> str:
         """The distance of each vector (n, features), (n,)."""
+        add, squares = self.branch.add, self.branch.squares
         if isinstance(fitted, Whitening):
-            white = self.add("Gemm", [vectors, self.constant(fitted.weights), self.constant(fitted.bias)])
-            return self.add("Sqrt", [self.reduced("ReduceSumSquare", white, [1])])
-        scaled = self.add("Mul", [self.add("Sub", [vectors, self.constant(fitted.mean)]), self.constant(fitted.scale)])
-        along = self.add("MatMul", [scaled, self.constant(fitted.directions)])
-        whole = self.add("Mul", [self.reduced("ReduceSumSquare", scaled, [1]), self.constant(fitted.spherical)])
-        squared = self.add("Sub", [whole, self.reduced("ReduceSumSquare", along, [1])])
-        return self.add("Sqrt", [self.add("Max", [squared, self.constant(0.0)])])
+            white = add("Gemm", vectors, self.constant(fitted.weights), self.constant(fitted.bias))
+            return add("Sqrt", squares(white, [1]))
+        scaled = add("Mul", add("Sub", vectors, self.constant(fitted.mean)), self.constant(fitted.scale))
+        along = add("MatMul", scaled, self.constant(fitted.directions))
+        whole = add("Mul", squares(scaled, [1]), self.constant(fitted.spherical))
+        return add("Sqrt", add("Max", add("Sub", whole, squares(along, [1])), self.constant(0.0)))
 
     def map_statistics(self, feature: Feature, fitted: Whitening) -> list[str]:
         """The mean and the maximum, over positions, of the logarithm of the squared distance, each (n, 1)."""
+        add = self.branch.add
         if feature.axis == 1:
             weights = fitted.weights.T[:, :, None, None]
-            white = self.add("Conv", [feature.tensor, self.constant(weights), self.constant(fitted.bias)])
+            white = add("Conv", feature.tensor, self.constant(weights), self.constant(fitted.bias))
         else:
-            product = self.add("MatMul", [feature.tensor, self.constant(fitted.weights)])
-            white = self.add("Add", [product, self.constant(fitted.bias)])
-        squared = self.reduced("ReduceSumSquare", white, [feature.axis], keepdims=1)
-        flat = self.add("Reshape", [squared, self.constant([0, -1], np.int64)])
-        logarithms = self.add("Log", [self.add("Max", [flat, self.constant(_LEAST_DISTANCE)])])
-        return [self.reduced(op, logarithms, [1], keepdims=1) for op in ("ReduceMean", "ReduceMax")]
+            product = add("MatMul", feature.tensor, self.constant(fitted.weights))
+            white = add("Add", product, self.constant(fitted.bias))
+        squared = self.branch.squares(white, [feature.axis], keeps=True)
+        flat = add("Reshape", squared, self.constant([0, -1], np.int64))
+        logarithms = add("Log", add("Max", flat, self.constant(_LEAST_DISTANCE)))
+        return [self.branch.mean(logarithms, [1], keeps=True), self.branch.maximum(logarithms, [1], keeps=True)]
 
     def values(self, tensors: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """What the tensors are for these images. Side effect: writes a file beside the variant's while it runs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        model.graph.node.extend(self.nodes)
-        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.constants.items())
+        model.graph.node.extend(self.branch.nodes)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in self.branch.constants.items()
+        )
         del model.graph.output[:]
         model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-        file = self.context.out / "features.onnx"
+        file = self._context.out / "features.onnx"
         save_graph(model, file)
         options = quiet_options()
-        options.intra_op_num_threads = usable_threads(self.context.recipe.qualify.threads)
+        options.intra_op_num_threads = usable_threads(self._context.recipe.qualify.threads)
         session = cpu_session(file, options)
         file.unlink()
         name = session.get_inputs()[0].name
