@@ -12,6 +12,7 @@ from saccade.service.client.answers import (
     Segment,
     Segmentation,
     Served,
+    Trust,
     Version,
 )
 from saccade.service.client.calls import Outcome
@@ -59,6 +60,7 @@ __all__ = [
     "Segmentation",
     "Served",
     "ServerFailed",
+    "Trust",
     "UnexpectedAnswer",
     "Unprocessable",
     "Version",

@@ -36,6 +36,15 @@ class Served:
     ladder_level: int | None  # which of a ladder's variants; 0 answers best, None without a ladder
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How unlike the pictures of the version's export a picture is."""
+
+    score: float
+    threshold: float
+    familiar: bool  # whether the score is at most the threshold
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What every task's answer has; `document` is the prediction's own JSON."""
@@ -45,6 +54,12 @@ class Prediction:
     warning: str  # why parts of a damaged picture may be lost; empty for a sound one
     served: Served
     document: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def trust(self) -> Trust | None:
+        """None where the request had no `trust`."""
+        found = self.document.get("trust")
+        return None if found is None else Trust(found["score"], found["threshold"], found["familiar"])
 
     @cached_property
     def explanation(self) -> HeatMap | None:

@@ -257,6 +257,12 @@ export function problemCard({ title, status, detail, request_id: requestId, retr
 
 /** One sentence on a prediction, for those who hear the page. */
 export function summaryOf(prediction, threshold) {
+  const summary = answerSummary(prediction, threshold);
+  const trust = prediction?.trust;
+  return trust ? `${summary}. ${trust.familiar ? "Familiar" : "Unfamiliar picture: check the answer"} (${trust.score.toFixed(2)})` : summary;
+}
+
+function answerSummary(prediction, threshold) {
   if (!prediction) return "Image without an answer yet";
   if (prediction.error) return `${prediction.error.title}: ${prediction.error.detail}`;
   if (prediction.classes) {

@@ -35,6 +35,7 @@ function parametersOf(task) {
   }
   if (["segment", "segment-instances"].includes(task)) add("mask_format", "mask-format");
   if (byId("explain").checked && !byId("explain-field").hidden) parameters.explain = "grid";
+  if (byId("trust").checked && !byId("trust-field").hidden) parameters.trust = true;
   add("deadline_ms", "deadline");
   return parameters;
 }

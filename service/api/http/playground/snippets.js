@@ -27,7 +27,7 @@ export function pythonProgram(page, ask, hasKey) {
   );
   const texts = { ...named, ...Object.fromEntries(words) };
   const options = [...Object.entries(texts).map(([key, text]) => [key, python(text)]), ...numbers];
-  const given = options.map(([key, value]) => `${key}=${value}`).join(", ");
+  const given = options.map(([key, value]) => `${key}=${value === true ? "True" : value}`).join(", ");
   const files = ask.files.map((file) => python(file.name));
   const shown = ask.task === "embed" ? "print(answer.vector)" : `answer.draw(${files[0]}).save("answer.png")`;
   const asking =

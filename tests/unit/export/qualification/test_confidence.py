@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from scipy.special import softmax
 
-from saccade.export.convert.answer_heads import ClassifyHead
+from saccade.export.convert.answer_heads import ClassifyHead, answer_head
 from saccade.export.data.foreign import damaged, foreign_pictures
 from saccade.export.network import Network
 from saccade.export.qualification.confidence import best_temperature, calibration_error
@@ -51,9 +51,11 @@ def test_the_reference_is_scaled_as_the_graph_is() -> None:
     raw = torch.tensor(LOGITS[:50], dtype=torch.float32)
     spec = TaskSpec(task=Task.CLASSIFY, top_k=3, temperature=0.5)
     network = Network(torch.nn.Identity(), "logits")
-    scores, _ = plain_answer(network, spec, PreprocessSpec(width=8, height=8, fit="stretch"), raw)
+    size = PreprocessSpec(width=8, height=8, fit="stretch")
+    scores, _ = plain_answer(network, spec, size, raw)
 
-    assert torch.allclose(scores, ClassifyHead(3, "softmax", 0.5)(raw)[0])
+    assert torch.allclose(scores, answer_head(network, spec, 5, size, raw)(raw)[0])
+    assert not torch.allclose(scores, ClassifyHead(3, "softmax")(raw)[0])
 
 
 @pytest.mark.parametrize(

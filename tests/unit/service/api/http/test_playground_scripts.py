@@ -176,7 +176,16 @@ def test_words_are_quoted_in_programs(folder: Path) -> None:
         "target": {"model": "m", "kind": "policy", "name": ""},
         "files": [{"name": "a.png"}],
         "task": "classify",
-        "parameters": {"top_k": "3", "explain": "grid"},
+        "parameters": {"top_k": "3", "explain": "grid", "trust": True},
     }
     program = called(folder, "snippets.js", f"m.pythonProgram('http://h/', {json.dumps(ask)}, false)")
-    assert 'client.predict("a.png", model="m", explain="grid", top_k=3)' in program
+    assert 'client.predict("a.png", model="m", explain="grid", top_k=3, trust=True)' in program
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [(0.5, "No class. Familiar (0.50)"), (1.5, "No class. Unfamiliar picture: check the answer (1.50)")],
+)
+def test_the_summary_says_whether_the_picture_is_familiar(folder: Path, score: float, told: str) -> None:
+    trust = {"score": score, "threshold": 1.0, "familiar": score <= 1}
+    assert called(folder, "panels.js", f"m.summaryOf({json.dumps({'classes': [], 'trust': trust})}, 0)") == told
