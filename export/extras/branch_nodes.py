@@ -44,7 +44,8 @@ class BranchNodes:
         return self._reduced("ReduceMax", tensor, axes, keeps)
 
     def squares(self, tensor: str, axes: Sequence[int], *, keeps: bool = False) -> str:
-        return self._reduced("ReduceSumSquare", tensor, axes, keeps)
+        """The sum of squares, without ReduceSumSquare: ONNX Runtime has no fast kernel of it over channels."""
+        return self._reduced("ReduceSum", self.add("Mul", tensor, tensor), axes, keeps)
 
     def _reduced(self, operator: str, tensor: str, axes: Sequence[int], keeps: bool) -> str:
         if self._opset < _AXES_AS_INPUT:

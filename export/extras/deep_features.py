@@ -11,8 +11,8 @@ import onnx
 from saccade.export.graph.onnx_graph import WEIGHTED_OPS, network_nodes, network_outputs
 from saccade.models.contract.specs import Task
 
-_MOST_MAPS = 3  # the coarsest resolutions; finer maps cost more and say less
-LEAST_POSITIONS = 64  # of a map: on fewer of them, its statistics are noise
+_MOST_MAPS = 2  # resolutions; each costs seven small operators, which a small network notices
+_LEAST_POSITIONS = 128  # of a map: on fewer of them, its statistics are noise
 _PASSED_THROUGH = frozenset({"DequantizeLinear", "QuantizeLinear", "Cast", "Transpose", "Reshape", "Identity"})
 
 
@@ -54,7 +54,7 @@ def deepest(shapes: Mapping[Feature, tuple[int, ...]], images: int) -> tuple[Fea
         # Windows of attention lie in the batch dimension: they are no maps of an image.
         if len(shape) in (3, 4) and shape[0] == images:
             positions = prod(shape[1:]) // shape[feature.axis]
-            if positions >= LEAST_POSITIONS:
+            if positions >= _LEAST_POSITIONS:
                 by_positions[positions] = feature
     return tuple(by_positions[positions] for positions in sorted(by_positions)[:_MOST_MAPS])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _MOST_DIRECTIONS = 256  # a distance costs features x directions multiplications and weights; others share one variance
+_LEAST_DISTANCE = 1e-6  # squared, of a position: keeps its logarithm finite
 _LEAST_SPREAD = 0.01  # of the mean spread: a feature that hardly varies must not outweigh all others
 
 
@@ -54,13 +55,16 @@ def fit_vectors(samples: FloatArray) -> Whitening | LowRank:
 
 
 def fit_positions(samples: FloatArray) -> Whitening:
-    """Fits samples (n, features), many more than features, along their widest directions. Raises ConstantFeatures."""
+    """Fits samples (n, features), many more than features, along their widest directions. Raises ConstantFeatures.
+
+    One direction more is the same for all, so that no distance is 0.
+    """
     _ensure_varied(samples)
     mean = samples.mean(0)
     values, vectors = _axes(samples - mean)
     kept = min(len(values), _MOST_DIRECTIONS)
-    weights = vectors[:, :kept] / np.sqrt(values[:kept] * kept)
-    return Whitening(weights, -mean @ weights)
+    weights = np.pad(vectors[:, :kept] / np.sqrt(values[:kept] * kept), ((0, 0), (0, 1)))
+    return Whitening(weights, np.append(-mean @ weights[:, :-1], np.sqrt(_LEAST_DISTANCE)))
 
 
 def _ensure_varied(samples: FloatArray) -> None:
