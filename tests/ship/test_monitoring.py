@@ -63,6 +63,7 @@ def labels_by_sample() -> dict[str, set[str]]:
         metrics.shed_total.labels("m", "slots")
         ShadowMetrics(metrics, "m", 1, 2)
         metrics.answers_by_variant_total.labels("m", "1", "fp32")
+        metrics.unfamiliar_ratio.labels("m", "1")
         metrics.brownout_rung.labels("m")
         metrics.count_traces(1, 1)
         metrics.processes = (ProcessUse("api", 1.0, 1, 1),)
