@@ -17,7 +17,7 @@ import orjson
 
 from saccade.service.api.http.answer_writing import answer_headers
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
-from saccade.service.api.http.one_write import OneWriteProtocol
+from saccade.service.api.http.half_closed import HalfClosed
 from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.api.refusal_log import RefusalLog
 
@@ -32,7 +32,7 @@ class _HeadTooLarge(Exception):
     """Ends the parsing; llhttp knows no such limits."""
 
 
-class LimitedHeads(OneWriteProtocol):
+class LimitedHeads(HalfClosed):
     """uvicorn's protocol with limits on size and time of each head."""
 
     def __init__(

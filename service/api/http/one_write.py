@@ -15,18 +15,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class OneWriteTransport:
     """A transport whose writes of one turn are one; everything else is passed on."""
 
-    __slots__ = ("_held", "_loop", "_transport", "is_closing")
+    __slots__ = ("_ahead_bytes", "_held", "_loop", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.is_closing = transport.is_closing  # asked several times a request, so not by __getattr__
         self._loop = asyncio.get_running_loop()
         self._held: list[bytes] = []
+        self._ahead_bytes = 0
 
     def write(self, data: bytes) -> None:
         if not self._held:
             self._loop.call_soon(self._flush)
+        if self._ahead_bytes:
+            data, self._ahead_bytes = data[self._ahead_bytes :], 0
         self._held.append(data)
+
+    def write_ahead(self, data: bytes) -> None:
+        """Sends what the next write begins with, now."""
+        self._ahead_bytes += len(data)
+        self._transport.write(data)
 
     def close(self) -> None:
         """After what was written."""
