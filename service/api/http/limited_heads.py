@@ -17,7 +17,7 @@ import orjson
 
 from saccade.service.api.http.answer_writing import answer_headers
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem
-from saccade.service.api.http.half_closed import HalfClosed
+from saccade.service.api.http.taken_answers import TakenAnswers
 from saccade.service.api.http.vision_routes import request_id_of
 from saccade.service.api.refusal_log import RefusalLog
 
@@ -32,16 +32,14 @@ class _HeadTooLarge(Exception):
     """Ends the parsing; llhttp knows no such limits."""
 
 
-class LimitedHeads(HalfClosed):
+class LimitedHeads(TakenAnswers):
     """uvicorn's protocol with limits on size and time of each head."""
 
     def __init__(
         self, *, timeout_s: float, refusals: RefusalLog, early: EarlyRefusals | None = None, **given: Any
     ) -> None:
         """`timeout_s` is how long a head may take to arrive; the rest is uvicorn's."""
-        super().__init__(**given)
-        self._timeout_s = timeout_s
-        self._refusals = refusals
+        super().__init__(timeout_s=timeout_s, refusals=refusals, **given)
         self._early = early
         self._is_dropped = False  # this request was refused early
         self._is_head_open = False  # a head has begun, and is not complete
