@@ -96,7 +96,7 @@ def tried(fault: Fault, work: Path) -> Trial:
             time.sleep(max(0.0, done_s + _AFTER_S - time.monotonic()))
             entries = ended()
         exit_code = server.stop()
-    return Trial(entries, at_s, _left_by(server), exit_code)
+    return Trial(entries, at_s, left_by(server), exit_code)
 
 
 def told_to_end(work: Path) -> list[str]:
@@ -118,7 +118,7 @@ def told_to_end(work: Path) -> list[str]:
     told = [f"{len(lost)} requests lost"] if lost else []
     told += [f"{len(wrong)} wrong or without an outcome"] if wrong else []
     told += [f"ended with {exit_code}"] if exit_code else []
-    left = _left_by(server)
+    left = left_by(server)
     told += [f"left in shared memory: {', '.join(left)}"] if left else []
     print(f"  SIGTERM: ended after {gone_s - at_s:.1f} s; {counts(entries)}", flush=True)
     return told
@@ -137,7 +137,7 @@ def without_supervisor(work: Path) -> list[str]:
         again_s = time.monotonic() - start_s
         told = [] if server.predict(TARGET, red_png(7)).status_code == 200 else ["the next server does not answer"]
     told += [f"{len(alive)} children stay"] if alive else []
-    left = [*_left_by(killed), *_left_by(server)]
+    left = [*left_by(killed), *left_by(server)]
     told += [f"left in shared memory: {', '.join(left)}"] if left else []
     print(f"  supervisor killed: children gone after {seconds:.1f} s, the next one serves after {again_s:.1f} s")
     return told
@@ -157,7 +157,7 @@ def _plan(server: Server) -> Plan:
     return Plan(server.base_url, known, CONNECTIONS)
 
 
-def _left_by(server: Server) -> list[str]:
+def left_by(server: Server) -> list[str]:
     """Names in shared memory; tensor slots are files of the runtime folder too."""
     return sorted(path.name for path in _SHARED_MEMORY.glob(f"*saccade-{server.process.pid}-*"))
 

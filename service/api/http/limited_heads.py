@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 100
+_MAX_AHEAD = 100  # requests that wait for the answer to an earlier one; 40 bytes become some KB each
 
 
 class _HeadTooLarge(Exception):
     """Ends the parsing; llhttp knows no such limits."""
+
+
+class _TooFarAhead(Exception):
+    """Ends the parsing, and the connection, of a client that sends without waiting for answers."""
 
 
 class LimitedHeads(TakenAnswers):
@@ -48,6 +53,7 @@ class LimitedHeads(TakenAnswers):
         self._unread_bytes = 0  # in pieces that neither completed a head nor held any of a body
         self._had_progress = False
         self._is_too_large = False
+        self._is_refused = False  # what follows belongs to no request
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
@@ -61,10 +67,12 @@ class LimitedHeads(TakenAnswers):
 
     def data_received(self, data: bytes) -> None:
         """Refuses what is too large as far as it was read: a field without an end reaches no callback of the parser."""
+        if self._is_refused:
+            return
         was_open = self._is_message_open
         self._had_progress = False
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_refused:
             return
         if not self._is_message_open:
             if not self._is_answering and self.timeout_keep_alive_task is None:
@@ -87,6 +95,8 @@ class LimitedHeads(TakenAnswers):
 
     def on_headers_complete(self) -> None:
         self._ensure_small()
+        if len(self.pipeline) >= _MAX_AHEAD:
+            raise _TooFarAhead
         self._fields = len(self.headers)
         self._is_head_open, self._had_progress = False, True
         self._forget_timer()
@@ -111,8 +121,7 @@ class LimitedHeads(TakenAnswers):
         if self._is_too_large:
             self._refuse_size()
         else:
-            self._refusals.note("HTTP 400", HTTPStatus.BAD_REQUEST, msg, request_id_of({}))
-            super().send_400_response(msg)
+            self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
     def _is_refused(self, early: EarlyRefusals) -> bool:
         """Sends the refusal of a request without room; False for others, and for all that are no plain POST."""
@@ -148,10 +157,13 @@ class LimitedHeads(TakenAnswers):
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"URL, headers and trailers are too large; {allowed}")
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answers where this request's answer is the next one to send, and closes."""
+        """Answers where this request's answer is the next one to send, and closes; earlier requests are answered."""
         self._forget_timer()
-        is_next = not (self._is_answering if self._is_head_open else self.cycle.response_started or self.pipeline)
-        if is_next:
+        if self._is_head_open and self._is_answering:
+            self._is_refused = True
+            self.cycle.keep_alive = False  # the last one that is answered
+            return
+        if self._is_head_open or self.cycle is None or not (self.cycle.response_started or self.pipeline):
             request_id = request_id_of({})
             self._refusals.note(f"HTTP {status.value}", status.value, detail, request_id)
             body = orjson.dumps(problem(status.value, status.phrase, detail, request_id))

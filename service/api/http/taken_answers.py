@@ -6,6 +6,8 @@ uvicorn waits for ever until a client has read, also of one that takes a byte pe
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +15,7 @@ from saccade.service.api.http.half_closed import HalfClosed
 from saccade.service.api.refusal_log import RefusalLog
 
 _LEAST_BYTES = 64 * 1024  # within the time limit, or all that is left: 3 KiB/s by default
+_RESET = struct.pack("ii", 1, 0)  # close, and wait for nothing
 
 
 class TakenAnswers(HalfClosed):
@@ -61,4 +64,6 @@ class TakenAnswers(HalfClosed):
             return
         detail = f"of its answer, the client took less than {_LEAST_BYTES:,} bytes in {self._timeout_s:g} s"
         self._refusals.note("answer not taken", HTTPStatus.REQUEST_TIMEOUT, detail, "")
+        # A reset, so that the kernel does not keep what the client did not take either.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
