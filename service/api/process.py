@@ -249,6 +249,7 @@ def _http_server(
         forwarded_allow_ips=settings.forwarded_allow_ips,
         http=protocol,  # type: ignore[arg-type]  # made like a class
         loop="none",
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,

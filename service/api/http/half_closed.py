@@ -27,9 +27,9 @@ class HalfClosed(OneWriteProtocol):
 
     def _send_later(self, letter: int) -> None:
         if letter < len(_START):
-            self.loop.call_later(_FIRST_AFTER_S * 2**letter, self._send, letter)
+            self.loop.call_later(_FIRST_AFTER_S * 2**letter, self._send_letter, letter)
 
-    def _send(self, letter: int) -> None:
+    def _send_letter(self, letter: int) -> None:
         if not self.transport.is_closing() and not self.cycle.response_started and not self.pipeline:
             cast("OneWriteTransport", self.transport).write_ahead(_START[letter : letter + 1])
             self._send_later(letter + 1)

@@ -1,4 +1,4 @@
-"""Bounds the heads of requests in the parser, before any key is asked. Promises: 431 or 408, and the connection ends.
+"""Refuses heads in the parser, before any key is asked. Promises: 431, 408, 400, 501 or 505, and the connection ends.
 
 Under overload it also sends the refusals of `EarlyRefusals`, whose connections go on; their bodies are dropped.
 
@@ -9,10 +9,12 @@ was read in one piece, a connection holds no more than the limit.
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 import orjson
 
 from saccade.service.api.http.answer_writing import answer_headers
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 100
+_VERSIONS = ("1.1", "1.0")
+_TOO_LARGE = (
+    f"URL, headers and trailers are too large; at most {MAX_HEAD_BYTES:,} bytes and {MAX_FIELDS} fields are allowed"
+)
 _MAX_AHEAD = 100  # requests that wait for the answer to an earlier one; 40 bytes become some KB each
 
 
-class _HeadTooLarge(Exception):
-    """Ends the parsing; llhttp knows no such limits."""
-
-
-class _TooFarAhead(Exception):
-    """Ends the parsing, and the connection, of a client that sends without waiting for answers."""
+class _Refused(Exception):
+    """Ends the parsing; llhttp knows no such limits and rules."""
 
 
 class LimitedHeads(TakenAnswers):
@@ -52,8 +54,10 @@ class LimitedHeads(TakenAnswers):
         self._fields = 0  # of the head
         self._unread_bytes = 0  # in pieces that neither completed a head nor held any of a body
         self._had_progress = False
-        self._is_too_large = False
+        self._refusal: tuple[HTTPStatus, str] | None = None  # why the parsing was ended
         self._is_refused = False  # what follows belongs to no request
+        self._is_upgrade = False  # the parser takes what follows for another protocol
+        self._piece = b""
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
@@ -71,6 +75,7 @@ class LimitedHeads(TakenAnswers):
             return
         was_open = self._is_message_open
         self._had_progress = False
+        self._piece = data
         super().data_received(data)
         if self.transport.is_closing() or self._is_refused:
             return
@@ -83,7 +88,7 @@ class LimitedHeads(TakenAnswers):
         else:
             self._unread_bytes += len(data)
             if self._unread_bytes > MAX_HEAD_BYTES:
-                self._refuse_size()
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
                 return
         if self._is_head_open and self._head_timer is None:
             self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
@@ -95,12 +100,18 @@ class LimitedHeads(TakenAnswers):
 
     def on_headers_complete(self) -> None:
         self._ensure_small()
+        if self.parser.get_method() == b"CONNECT":
+            raise self._refused(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy, and takes no CONNECT")
+        if self.parser.should_upgrade():
+            self._is_upgrade = True
+            return
+        self._ensure_http()
         if len(self.pipeline) >= _MAX_AHEAD:
-            raise _TooFarAhead
+            raise self._refused(HTTPStatus.BAD_REQUEST, f"more than {_MAX_AHEAD} requests wait for their answers")
         self._fields = len(self.headers)
         self._is_head_open, self._had_progress = False, True
         self._forget_timer()
-        if self._early is None or not self._early.is_on or not self._is_refused(self._early):
+        if self._early is None or not self._early.is_on or not self._refused_early(self._early):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -109,6 +120,8 @@ class LimitedHeads(TakenAnswers):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._is_upgrade:
+            return
         if len(self.headers) > self._fields:  # there were trailers
             self._ensure_small()
         self._is_message_open = False
@@ -117,13 +130,34 @@ class LimitedHeads(TakenAnswers):
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for whatever ended the parsing."""
-        self._forget_timer()
-        if self._is_too_large:
-            self._refuse_size()
-        else:
-            self._refuse(HTTPStatus.BAD_REQUEST, msg)
+        self._refuse(*self._refusal or (HTTPStatus.BAD_REQUEST, msg))
 
-    def _is_refused(self, early: EarlyRefusals) -> bool:
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called by uvicorn where the parser stopped: the request goes on as if it had asked for no other protocol."""
+        self._is_upgrade = False
+        (offset,) = cast("httptools.HttpParserUpgrade", sys.exception()).args
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([line, *fields, b"", b""]) + self._piece[offset:])
+
+    def _ensure_http(self) -> None:
+        """What RFC 9112 has servers refuse, and the parser does not."""
+        version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
+        if version not in _VERSIONS:
+            raise self._refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "this server speaks HTTP/1.1 and HTTP/1.0")
+        if names.count(b"host") != 1 and (version != "1.0" or b"host" in names):
+            raise self._refused(HTTPStatus.BAD_REQUEST, "a request of HTTP/1.1 has one Host, and no more")
+        if b"transfer-encoding" in names:
+            (coding,) = [value for name, value in self.headers if name == b"transfer-encoding"][-1:]
+            if coding.strip().lower() != b"chunked":
+                raise self._refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer coding that is read is chunked")
+
+    def _refused(self, status: HTTPStatus, detail: str) -> _Refused:
+        self._refusal = status, detail
+        return _Refused()
+
+    def _refused_early(self, early: EarlyRefusals) -> bool:
         """Sends the refusal of a request without room; False for others, and for all that are no plain POST."""
         parser = self.parser
         if self._is_answering or self.flow.write_paused or self.expect_100_continue or parser.should_upgrade():
@@ -142,8 +176,7 @@ class LimitedHeads(TakenAnswers):
     def _ensure_small(self) -> None:
         size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if len(self.headers) > MAX_FIELDS or size > MAX_HEAD_BYTES:
-            self._is_too_large = True
-            raise _HeadTooLarge
+            raise self._refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
 
     def _head_is_late(self) -> None:
         self._head_timer = None
@@ -151,10 +184,6 @@ class LimitedHeads(TakenAnswers):
             self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
         elif not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {self._timeout_s:g} s")
-
-    def _refuse_size(self) -> None:
-        allowed = f"at most {MAX_HEAD_BYTES:,} bytes and {MAX_FIELDS} fields are allowed"
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"URL, headers and trailers are too large; {allowed}")
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answers where this request's answer is the next one to send, and closes; earlier requests are answered."""
