@@ -14,8 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -72,6 +73,8 @@ def complaints(fault: Fault, trial: Trial) -> list[str]:
         told.append(f"{found['silent']} requests without an outcome")
     if found.get("broken") and not fault.breaks:
         told.append(f"{found['broken']} connections ended without an answer")
+    if found.get("unreachable"):
+        told.append(f"{found['unreachable']} connections could not be made")
     if trial.back_s > fault.right_again_s:
         told.append(f"right again after {trial.back_s:.1f} s, asked {fault.right_again_s:g}")
     if not fault.is_felt and trial.slower > MOST_P99:
@@ -99,12 +102,15 @@ def tried(fault: Fault, work: Path) -> Trial:
     return Trial(entries, at_s, left_by(server), exit_code)
 
 
-def told_to_end(work: Path) -> list[str]:
-    """SIGTERM under load. Returns what was lost, in words."""
+def told_to_end(work: Path, *, keeps_alive: bool = True) -> list[str]:
+    """SIGTERM under load. Returns what was lost, in words.
+
+    A request of the last moment meets a port that nobody listens on any more, which a balancer sends elsewhere.
+    """
     repository = _published(work)
     with (
         running_server(repository, work, api_processes=2, drain_delay_ms=1000) as server,
-        asking(_plan(server), work) as ended,
+        asking(replace(_plan(server), keeps_alive=keeps_alive), work) as ended,
     ):
         time.sleep(_CALM_S)
         at_s = time.monotonic()
@@ -112,8 +118,7 @@ def told_to_end(work: Path) -> list[str]:
         exit_code = server.wait()
         gone_s = time.monotonic()
         entries = ended()
-    # A request of the last moment meets a port that nobody listens on any more, which a balancer sends elsewhere.
-    lost = [each for each in entries if each.outcome == "broken" and each.sent_s < at_s]
+    lost = [each for each in entries if each.outcome == "broken"]
     wrong = [each for each in entries if each.outcome in ("wrong", "silent")]
     told = [f"{len(lost)} requests lost"] if lost else []
     told += [f"{len(wrong)} wrong or without an outcome"] if wrong else []
@@ -184,7 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "times that before",
                 flush=True,
             )
-    for name, ending in (("SIGTERM", told_to_end), ("supervisor killed", without_supervisor)):
+    without_keep_alive = partial(told_to_end, keeps_alive=False)
+    endings = {
+        "SIGTERM": told_to_end,
+        "SIGTERM, a connection per request": without_keep_alive,
+        "supervisor killed": without_supervisor,
+    }
+    for name, ending in endings.items():
         for _ in range(given.times if fnmatch(name, given.only) else 0):
             with tempfile.TemporaryDirectory() as folder:
                 told = ending(Path(folder))
