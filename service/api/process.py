@@ -7,11 +7,12 @@ import asyncio
 import gc
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -28,7 +29,7 @@ from saccade.service.core import VersionKey
 from saccade.service.ipc import messages
 from saccade.service.ipc.child import ControlConnection, ignore_terminal_signals
 from saccade.service.ipc.child_process import inherited_environment
-from saccade.service.ipc.listening import listen
+from saccade.service.ipc.listening import accepted, listen
 from saccade.service.logs import configure_logs, set_level
 from saccade.service.settings import Settings
 
@@ -47,11 +48,22 @@ _KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so 
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the supervisor."""
+    """A uvicorn server that leaves signals to the supervisor, and resets no connection when it ends."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes the connections along that wait to be accepted; closing the port would reset them."""
+        waiting = [connection for listener in sockets or () for connection in accepted(listener)]
+        for server in self.servers:
+            server.close()
+        given: dict[str, Any] = {"config": self.config, "server_state": self.server_state, "app_state": {}}
+        protocol = partial(self.config.http_protocol_class, **given)
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        await super().shutdown(sockets)
 
 
 class ApiProcess:

@@ -32,6 +32,7 @@ _VERSIONS = ("1.1", "1.0")
 _TOO_LARGE = (
     f"URL, headers and trailers are too large; at most {MAX_HEAD_BYTES:,} bytes and {MAX_FIELDS} fields are allowed"
 )
+_LAST_REQUEST_S = 0.5  # may still come on a connection that is open when the server is to end
 _MAX_AHEAD = 100  # requests that wait for the answer to an earlier one; 40 bytes become some KB each
 
 
@@ -92,6 +93,13 @@ class LimitedHeads(TakenAnswers):
                 return
         if self._is_head_open and self._head_timer is None:
             self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
+
+    def shutdown(self) -> None:
+        """Called when the server is to end. A request that is on its way is taken: to close before it is a reset."""
+        if self._is_answering:
+            super().shutdown()
+        else:
+            self.loop.call_later(_LAST_REQUEST_S, super().shutdown)
 
     def on_message_begin(self) -> None:
         self._is_head_open = self._is_message_open = self._had_progress = True
