@@ -1,7 +1,8 @@
-"""Crowds of slow clients beside good traffic: `python -m tests.load.slow_clients`. Exit code 1: a bound is missed.
+"""Crowds of bad clients beside good traffic: `python -m tests.load.slow_clients`. Exit code 1: a bound is missed.
 
-1,000 connections whose head never ends, 1,000 whose body never ends, 3,000 that say nothing and 100 that take a byte of
-their answers per second, each crowd on a server of its own, while eight connections ask and a probe looks at health.
+1,000 connections whose head never ends, 1,000 whose body never ends, 3,000 that say nothing, 100 that take a byte of
+their answers per second, and 32 that send a picture of 49 megapixels in 2 KB at the same moment, each crowd on a server
+of its own, while eight connections ask and a probe looks at health.
 Good requests may take 1.5 times as long as before, health 50 ms, and every slow connection must end by the server's own
 limits. What the server's memory grows by is told per connection.
 """
@@ -21,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -28,16 +30,18 @@ import psutil
 
 from saccade.service.bench.statistics import percentiles
 from tests.load.ledger import Entry, Plan, asking, counts, known_answers, p99_ms
-from tests.support.images import red_png
+from tests.support.images import encoded, image_of, red_png
 from tests.support.server import ROOT, Server, clean_environment, running_server
 from tests.support.versions import publish_fake
 
 MOST_P99, MOST_HEALTH_MS = 1.5, 50.0
 _MOST_KIB = 128.0  # of the server's memory for a slow connection
+_MOST_PICTURES_MIB = 2048.0  # of all pictures together: what a pod has
 _LIMIT_S = 5.0  # SACCADE_BODY_TIMEOUT_MS; 20 s by default
 _IDLE_S = 75.0  # what the server allows between requests
 _LATE_S = 5.0  # on busy cores
 _CALM_S = 10.0
+_DEADLINE_S = 10.0  # SACCADE_DEFAULT_DEADLINE_MS
 _MODEL = "classifier"
 _PROBE_S = 0.1
 _ANSWERS, _LONGEST_S, _TCP_CLOSED = 40, 100, 7  # answers of 110 KB: more than the kernel's 4 MB
@@ -56,6 +60,7 @@ CROWDS = {
     "heads": Crowd(1000, _LIMIT_S),
     "bodies": Crowd(1000, _LIMIT_S),
     "idle": Crowd(3000, _IDLE_S),
+    "pictures": Crowd(32, 2 * _DEADLINE_S),
     "readers": Crowd(100, 2 * _LIMIT_S),  # it is looked again and again at what was taken
 }
 
@@ -71,6 +76,21 @@ async def _body(stream: Stream) -> None:
 
 async def _idle(stream: Stream) -> None:
     await stream[0].read()
+
+
+@cache
+def _flat_picture() -> bytes:
+    return encoded(image_of((200, 100, 200), 7000, 7000), "WEBP", method=0)
+
+
+async def _send_picture(stream: Stream) -> None:
+    """A flat WebP: next to no bytes, and as much memory as any picture takes."""
+    reader, writer = stream
+    picture = _flat_picture()
+    head = f"POST /v1/models/{_MODEL}/predict HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture)
+    while await reader.read(65_536):
+        pass
 
 
 async def _read_slowly(stream: Stream) -> None:
@@ -100,6 +120,7 @@ _SPEAK: dict[str, Callable[[Stream], Awaitable[None]]] = {
     "heads": _head,
     "bodies": _body,
     "idle": _idle,
+    "pictures": _send_picture,
     "readers": _read_slowly,
 }
 
@@ -215,7 +236,10 @@ def complaints(seen: Seen) -> list[str]:
         told.append(f"p99 {seen.slower:.2f} times that before, asked {MOST_P99}")
     if seen.health_p99_ms(is_during=True) > MOST_HEALTH_MS:
         told.append(f"health {seen.health_p99_ms(is_during=True):.0f} ms, asked {MOST_HEALTH_MS:g}")
-    if seen.grown_mib * 1024 / seen.crowd.count > _MOST_KIB:
+    if seen.crowd is CROWDS["pictures"]:
+        if seen.grown_mib > _MOST_PICTURES_MIB:
+            told.append(f"{seen.grown_mib:.0f} MiB more memory, asked {_MOST_PICTURES_MIB:g}")
+    elif seen.grown_mib * 1024 / seen.crowd.count > _MOST_KIB:
         told.append(f"{seen.grown_mib * 1024 / seen.crowd.count:.0f} KiB a connection, asked {_MOST_KIB:g}")
     if len(seen.lasted_s) < seen.crowd.count:
         told.append("not every connection was ended")

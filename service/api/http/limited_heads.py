@@ -59,7 +59,7 @@ class LimitedHeads(TakenAnswers):
         self._is_refused = False  # what follows belongs to no request
         self._is_upgrade = False  # the parser takes what follows for another protocol
         self._piece = b""
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None  # also of the rest of a body that was answered already
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(transport)
@@ -91,8 +91,10 @@ class LimitedHeads(TakenAnswers):
             if self._unread_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
                 return
-        if self._is_head_open and self._head_timer is None:
+        if self._head_timer is None and self._is_head_open:
             self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
+        elif self._head_timer is None and self.cycle.response_complete:  # the rest is dropped as it comes
+            self._head_timer = self.loop.call_later(self._timeout_s, self.transport.close)
 
     def shutdown(self) -> None:
         """Called when the server is to end. A request that is on its way is taken: to close before it is a reset."""
@@ -133,6 +135,7 @@ class LimitedHeads(TakenAnswers):
         if len(self.headers) > self._fields:  # there were trailers
             self._ensure_small()
         self._is_message_open = False
+        self._forget_timer()
         if not self._is_dropped:
             super().on_message_complete()
 

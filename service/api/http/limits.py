@@ -49,11 +49,11 @@ class Body:
         self._limits = limits
         self._taken_bytes = 0
         self._made_bytes = 0
-        self._is_begun = False
+        self._is_begun = self._is_late = False
 
     def can_be_dropped(self, content_length: bytes | None) -> bool:
         """Whether the connection may go on after an answer to a body that was not read: it is dropped as it comes."""
-        return self._is_begun or can_be_dropped(content_length, self._limits)
+        return not self._is_late and (self._is_begun or can_be_dropped(content_length, self._limits))
 
     async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. Raises PayloadTooLarge before reading when the length is declared, BadRequest, ClientLeft."""
@@ -69,6 +69,7 @@ class Body:
                     return content
                 return await self._read_on(first, receive)
         except TimeoutError as error:
+            self._is_late = True
             raise BadRequest(f"the body did not arrive within {self._limits.timeout_s:g} s") from error
 
     async def _read_on(self, message: MutableMapping[str, Any], receive: Receive) -> bytes:
