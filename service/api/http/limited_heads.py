@@ -93,7 +93,7 @@ class LimitedHeads(TakenAnswers):
                 return
         if self._head_timer is None and self._is_head_open:
             self._head_timer = self.loop.call_later(self._timeout_s, self._head_is_late)
-        elif self._head_timer is None and self.cycle.response_complete:  # the rest is dropped as it comes
+        elif self._head_timer is None and not self._is_answering:  # the rest is dropped as it comes
             self._head_timer = self.loop.call_later(self._timeout_s, self.transport.close)
 
     def shutdown(self) -> None:
