@@ -20,7 +20,7 @@ from saccade.export.data.label_names import ensure_labels_differ, ensure_no_back
 from saccade.export.errors import DataRefused, RecipeError
 from saccade.export.gate.limits import GateThresholds
 from saccade.export.network import NetworkRequest, SourceFacts
-from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_task
+from saccade.export.recipe_gaps import MISSING, OTHER_NAMES, READY, SIZE_MISSING, completed, said_picture, said_task
 from saccade.export.sources.onnx_words import TOP_WORDS, FileWords
 from saccade.export.sources.specs import SourceSpec
 from saccade.export.variants import VariantKind
@@ -36,15 +36,13 @@ _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class DigitScenes(Frozen):
-    """Generated pictures of handwritten digits; no digit occurs in two splits.
-
-    `train` is used by recovery and is optional.
-    """
+    """Generated pictures of handwritten digits; no digit occurs in two splits. `train`, for recovery, is optional."""
 
     dataset: Literal["digit_scenes"]
     seed: int = Field(default=0, ge=0)
     test_seed: int | None = Field(default=None, ge=0)  # of the test split, so that it can be renewed alone; null: seed
     images: dict[Split, Annotated[int, Field(ge=1)]]
+    noise: float = Field(default=0.0, ge=0, le=255)  # task image: as of a folder
 
     @model_validator(mode="after")
     def _every_split_counted(self) -> DigitScenes:
@@ -75,6 +73,7 @@ class FolderData(Frozen):
     path: str  # relative to the recipe
     # limit per split; a missing split is read whole
     max_images: dict[Split, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    noise: float = Field(default=0.0, ge=0, le=255)  # task image: levels of noise that is added to clean pictures
     order: Literal["name", "sorted"] = "name"  # sorted: the sorted folders or categories are classes 0, 1, ...
     limits: DataLimits = DataLimits()
 
@@ -204,6 +203,7 @@ class Recipe(Frozen):
             if not label.strip() or not _TURNS.isdisjoint(label) or _breaks(label):
                 raise ValueError(f"labels.{number} is {label!r}: write a name of letters that can be shown in one line")
         self.task.ensure_fits(len(self.labels))
+        self.task.ensure_shown_whole(self.preprocess)
         return self
 
 
@@ -296,7 +296,7 @@ def load_recipe(path: Path) -> LoadedRecipe:
     try:
         source: SourceSpec = _SOURCE.validate_python(document.get("source"))
         file = (path.parent / weights).resolve() if isinstance(weights, str) else None
-        facts = source_facts(source, file, said_task(document))
+        facts = source_facts(source, file, said_task(document), said_picture(document))
         recipe = Recipe.model_validate(completed(document, source, facts, path.parent))
     except ValidationError as error:
         section = ("source",) if error.title != "Recipe" else ()

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saccade.export.convert.bilinear import bilinear_matrix
 from saccade.export.convert.detection_heads import BoxesHead, CandidatesHead, InstancesHead
 from saccade.export.convert.normalisation import flat_outputs
+from saccade.export.convert.picture_head import PictureHead
 from saccade.export.network import Network
 from saccade.models.contract.specs import PreprocessSpec, TaskSpec
 
@@ -26,6 +28,7 @@ RAW_TENSORS = {
     "prototype_masks": 5,
     "box_masks": 4,
     "vectors": 1,
+    "pixels": 1,
 }  # names of a network's outputs, by form
 LEAST_NUMBER = 2.0**-14  # half precision's smallest normal number: a vector of smaller ones has no direction there
 
@@ -48,6 +51,9 @@ def answer_head(network: Network, task: TaskSpec, classes: int, preprocess: Prep
             return InstancesHead(RAW_TENSORS[network.form], task.max_detections, classes, network.suppression)
         case "vectors":
             return EmbedHead()
+        case "pixels":
+            found_height, found_width = flat_outputs(raw)[0].shape[-2:]
+            return PictureHead(task, preprocess, (found_height, found_width))
 
 
 class ClassifyHead(nn.Module):
@@ -104,10 +110,3 @@ class SegmentHead(nn.Module):
         if not self.is_full_size:
             logits = torch.matmul(self.rows, torch.matmul(logits, self.columns))
         return (logits.argmax(dim=1).to(torch.uint8),)
-
-
-def bilinear_matrix(source: int, target: int) -> Tensor:
-    """Returns (target, source): the matrix of `interpolate(mode="bilinear", align_corners=False)` along one axis."""
-    identity = torch.eye(source).unsqueeze(0)
-    resized = functional.interpolate(identity, size=target, mode="linear", align_corners=False)
-    return resized[0].T.contiguous()

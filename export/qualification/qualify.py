@@ -14,7 +14,7 @@ from saccade.export.graph.large_files import load_graph, weight_files
 from saccade.export.graph.onnx_graph import MODEL_FILE
 from saccade.export.precision.emulation import measured_through
 from saccade.export.precision.files import BARE_FILE
-from saccade.export.qualification.accuracy import answers_of, evidence_of, retrieval_of
+from saccade.export.qualification.accuracy import answers_of, evidence_of, pictures_of, retrieval_of
 from saccade.export.qualification.answer_measurements import (
     batch_invariance,
     equal_runs,
@@ -114,6 +114,7 @@ def run_qualify(context: StepContext) -> Detail:
         explanation=explanation,
         trust=trust,
         confidence=None if tuning is None else confidence_figure(file, recipe, tuning, split),
+        pictures=pictures_of(answers, split, recipe.task),
     )
     (context.out / REPORT_FILE).write_text(report.model_dump_json(indent=2))
     return _facts(report, needs_labels=recipe.gate.needs_labels)

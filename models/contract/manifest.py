@@ -54,7 +54,7 @@ class FileEntry(Frozen):
         return path
 
 
-MetricName = Literal["top1", "map", "miou", "label_map", "mask_map", "recall_at_1"]
+MetricName = Literal["top1", "map", "miou", "label_map", "mask_map", "recall_at_1", "ssim", "depth_accuracy"]
 
 
 class MetricFigure(Frozen):
@@ -217,6 +217,9 @@ class Manifest(Frozen):
                 raise ValueError(f"judged is {self.judged}, and the gate of variant {variant.name!r} says otherwise")
         if self.input != input_tensor(self.preprocess):
             raise ValueError("input must be the uint8 image that preprocess describes")
+        self.task.ensure_shown_whole(self.preprocess)
+        if self.preprocess.fit == "tile" and self.preprocess.margin is None:
+            raise ValueError("preprocess of fit: tile needs its margin, as the exporter measures it")
         answer = output_tensors(self.task, self.preprocess)
         if self.outputs[: len(answer)] != answer:
             raise ValueError(f"outputs must begin with the {self.task.task} answer: {[item.name for item in answer]}")

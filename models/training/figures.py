@@ -20,7 +20,7 @@ TARGETS = {"digits-classifier": 0.98, "digits-detector": 0.60, "digits-segmenter
 class TrainingFigure:
     """One network's entry in figures.json."""
 
-    metric: Literal["top1", "map", "miou"]
+    metric: Literal["top1", "map", "miou", "psnr"]
     value: float  # the metric on the test split
     test_images: int
     tuning_value: float

@@ -52,6 +52,7 @@ from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Shadows
 from saccade.service.api.slot_filling import SlotFilling
 from saccade.service.api.slots import Slots, SlotsInUse, a_moment_later
+from saccade.service.api.tiled_predictor import TiledPredictor, TileLimits
 from saccade.service.api.tracing.setup import recorder_from
 from saccade.service.api.worker_client import WorkerClient
 from saccade.service.core import VersionKey
@@ -121,12 +122,13 @@ def build_api(
     disagreements = Disagreements(settings.repository, settings.shadow_pictures)
     shadows = Shadows(catalog, admission, filling, threads, metrics, disagreements)
     predictor = Predictor(admission, fallback, filling, threads, lag, shadows)
+    tiled = TiledPredictor(predictor, threads, TileLimits(limits, settings.max_tiles, settings.decode_threads))
     keys = ApiKeys.from_file(settings.api_keys_file)
     switch = AdmissionSwitch()
     predict_limits = _limits(settings)
     refusals = RefusalLog()
     held = (UploadBudget(predict_limits.body), KeyLimits(predict_limits.max_concurrent_per_key), refusals)
-    parts = (catalog, predictor, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
+    parts = (catalog, predictor, tiled, predict_limits, keys, metrics, switch, cold_starts, lag, *held)
     answering = PredictEndpoint(*parts)
     predict: ASGIApp = answering
     infer: ASGIApp = InferEndpoint(*parts)

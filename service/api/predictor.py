@@ -284,8 +284,8 @@ class Predictor:
 
 def _is_cheap(task: Task, parameters: Parameters, geometry: Geometry) -> bool:
     """Whether an answer is rendered within a few milliseconds, so that it may be in the event loop."""
-    if task is Task.INSTANCES:
-        return False  # every object takes about a millisecond
+    if task in (Task.INSTANCES, Task.IMAGE):
+        return False  # every object takes about a millisecond, and a picture is written
     pixels = geometry.source_width * geometry.source_height
     is_cheap_mask = parameters.mask_format in ("rle", "none") and pixels <= _INLINE_MASK_PIXELS
     return task is not Task.SEGMENT or is_cheap_mask

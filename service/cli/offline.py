@@ -32,6 +32,7 @@ from saccade.service.settings import Settings
 from saccade.service.vision.answers import not_finite, prediction_of
 from saccade.service.vision.image_decoder import ImageLimits, read_image
 from saccade.service.vision.parameters import Parameters
+from saccade.service.vision.tiles import ensure_one_tile
 
 
 class Source(Protocol):
@@ -166,6 +167,7 @@ class OfflineModel:
     def _decode(self, source: Source, row: UInt8Array) -> _Place | SaccadeError:
         try:
             read = read_image(source.read(), self._limits.for_network(self.manifest.preprocess))
+            ensure_one_tile(read.pixels, self.manifest.preprocess)
             return _Place(preprocess_into(read.pixels, self.manifest.preprocess, row), read.damage)
         except SaccadeError as error:
             return error

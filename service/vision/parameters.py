@@ -14,6 +14,7 @@ from saccade.models.contract.specs import Task, TaskSpec
 from saccade.service.errors import BadParameter
 from saccade.service.vision.embedding import VectorEncoding, VectorType
 from saccade.service.vision.explanation import ExplainFormat
+from saccade.service.vision.produced import ImageFormat
 from saccade.service.vision.segmentation import MaskFormat
 
 _NAMES_BY_TASK = {
@@ -22,6 +23,7 @@ _NAMES_BY_TASK = {
     Task.SEGMENT: ("mask_format",),
     Task.INSTANCES: ("score_threshold", "max_detections", "mask_format"),
     Task.EMBED: ("encoding", "embedding_dtype"),
+    Task.IMAGE: ("image_format",),
 }
 _DEEDS = {ExtraKind.EXPLAIN: "explain its answers", ExtraKind.TRUST: "tell unfamiliar pictures"}
 _NAMES_OF_ALL = ("deadline_ms", "variant", "allow_cheaper", "explain", "trust")
@@ -36,6 +38,7 @@ class GivenParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mask_format: MaskFormat | None = None
     encoding: VectorEncoding | None = None
     embedding_dtype: VectorType | None = None
+    image_format: ImageFormat | None = None
     deadline_ms: float | None = None
     variant: str | None = None
     allow_cheaper: bool | None = None
@@ -62,6 +65,7 @@ class Parameters:
     embedding_dtype: VectorType = "float32"
     asked: int = 0  # mask of the extra outputs that the answer has, see models/contract/extras.py
     explain: ExplainFormat = "grid"
+    image_format: ImageFormat = "png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ def complete(given: GivenParameters, manifest: Manifest, rule: DeadlineRule) -> 
         embedding_dtype=given.embedding_dtype or "float32",
         asked=_asked(given, manifest),
         explain=given.explain or "grid",
+        image_format=given.image_format or "png",
     )
 
 
@@ -144,7 +149,7 @@ def _ensure_applicable(given: GivenParameters, spec: TaskSpec) -> None:
     allowed = (*names, *_NAMES_OF_ALL)
     for name in GivenParameters.__struct_fields__:
         if getattr(given, name) is not None and name not in allowed:
-            article = "an" if spec.task is Task.EMBED else "a"
+            article = "an" if spec.task in (Task.EMBED, Task.IMAGE) else "a"
             raise BadParameter(
                 f"{name!r} does not apply to {article} {spec.task} model; its parameters are: {', '.join(allowed)}"
             )

@@ -246,6 +246,10 @@ def transformers_class(name: str, task: Task) -> str:
         Task.DETECT: modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
         Task.SEGMENT: segmenters,
         Task.INSTANCES: segmenters,
+        Task.IMAGE: {
+            **modeling_auto.MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES,
+            **modeling_auto.MODEL_FOR_IMAGE_TO_IMAGE_MAPPING_NAMES,
+        },
         Task.EMBED: {
             **modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES,
             **modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,

@@ -63,6 +63,9 @@ class PredictParameters(BaseModel):
     embedding_dtype: Literal["float32", "float16"] | None = Field(
         None, description="embed: type of the vector's numbers, little-endian in base64"
     )
+    image_format: Literal["png", "webp", "raw"] | None = Field(
+        None, description="image: how the picture is written; raw: its numbers' bytes, rows first, colours last"
+    )
     deadline_ms: float | None = Field(None, ge=0, description="answer within this time or 504")
     variant: str | None = Field(None, description="pins the variant; any that is loaded")
     allow_cheaper: bool | None = Field(None, description="false: never a cheaper variant, however long the wait")
@@ -186,6 +189,38 @@ class Embedding(ReadPicture):
     embedding: Vector
 
 
+class WrittenImage(BaseModel):
+    """The picture that the network made, `base64` of a file in `format`."""
+
+    width: int
+    height: int
+    format: Literal["png", "webp", "raw"]
+    base64: str
+    dtype: Literal["uint8"] | None = Field(None, description="raw: type of the numbers")
+    shape: list[int] | None = Field(None, description="raw: rows, columns and colours")
+
+
+class WrittenDepth(BaseModel):
+    """A number per pixel. Of a PNG's 16-bit samples it is `offset + scale * sample`."""
+
+    width: int
+    height: int
+    format: Literal["png", "raw"]
+    base64: str
+    scale: float | None = Field(None, description="png")
+    offset: float | None = Field(None, description="png")
+    dtype: Literal["float32"] | None = Field(None, description="raw: type of the numbers, little-endian")
+    shape: list[int] | None = Field(None, description="raw: rows and columns")
+
+
+class MadePicture(ReadPicture):
+    image: WrittenImage
+
+
+class MadeDepth(ReadPicture):
+    depth: WrittenDepth
+
+
 class TimingsMs(BaseModel):
     decode: float
     queue: float
@@ -202,7 +237,9 @@ class PredictAnswer(BaseModel):
     variant: str
     request_id: str
     # Instances before Detection: generated clients take the first that fits.
-    predictions: list[Classification | Instances | Detection | Segmentation | Embedding | FailedImage]
+    predictions: list[
+        Classification | Instances | Detection | Segmentation | Embedding | MadePicture | MadeDepth | FailedImage
+    ]
     timings_ms: TimingsMs
 
 
@@ -333,7 +370,7 @@ class ServingInfo(BaseModel):
 
 class ModelInfo(BaseModel):
     name: str
-    task: Literal["classify", "detect", "segment", "segment-instances", "embed"] | None
+    task: Literal["classify", "detect", "segment", "segment-instances", "embed", "image"] | None
     labels: dict[str, str] = Field(description="traffic labels and the versions they name")
     class_labels: list[str]
     default_version: str | None

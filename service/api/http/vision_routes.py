@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from saccade.service.api.catalog import ServingCatalog, ServingTarget
 from saccade.service.api.cold_starts import ColdStarts
 from saccade.service.api.event_loop_lag import EventLoopLag
-from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer
+from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.client_watch import DisconnectWatch
 from saccade.service.api.http.content_encoding import decoded_body
 from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, status_of
@@ -31,11 +31,13 @@ from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_fr
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
 from saccade.service.api.http.predict_shortcut import PathNames
+from saccade.service.api.http.picture_bodies import accepted_picture, as_accepted, picture_headers, picture_type
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
 from saccade.service.api.shadows import Asked
 from saccade.service.api.slot_filling import Image
+from saccade.service.api.tiled_predictor import TiledPredictor
 from saccade.service.api.tracing.request_trace import TRACE_SCOPE
 from saccade.service.core import Outcome
 from saccade.service.errors import (
@@ -53,7 +55,7 @@ from saccade.service.ipc.api_keys import ApiKeys
 from saccade.service.ipc.api_keys import Scope as KeyScope
 from saccade.service.logs import is_debug
 from saccade.service.metrics import Metrics
-from saccade.service.vision.answers import json_of
+from saccade.service.vision.answers import json_of, picture_of
 from saccade.service.vision.parameters import (
     NOTHING_GIVEN,
     DeadlineRule,
@@ -63,6 +65,7 @@ from saccade.service.vision.parameters import (
     merged,
     parse_given,
 )
+from saccade.service.vision.produced import Produced
 
 log = structlog.get_logger()
 
@@ -90,6 +93,7 @@ class PredictCall(msgspec.Struct, frozen=True):
     parameters: Parameters
     priority: Priority
     render: Render = json_of
+    is_whole: bool = True  # images are pictures, to be cut into tiles where the network takes tiles
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -126,6 +130,7 @@ class PredictEndpoint:
         self,
         catalog: ServingCatalog,
         predictor: Predictor,
+        tiled: TiledPredictor,
         limits: PredictLimits,
         keys: ApiKeys,
         metrics: Metrics,
@@ -140,6 +145,7 @@ class PredictEndpoint:
         self._cold_starts = cold_starts
         self._lag = lag
         self._predictor = predictor
+        self._tiled = tiled
         self._limits = limits
         self._keys = keys
         self._metrics = metrics
@@ -207,7 +213,8 @@ class PredictEndpoint:
                 content = await decoded_body(content, headers[b"content-encoding"], body.take)
             call = await self._call(content, media_type, headers, query, target, priority)
             deadline_s = time.monotonic() + call.parameters.deadline_ms / 1000 - waited_s - lag_s
-            answers = await self._predictor.predict(
+            cuts_tiles = call.is_whole and target.manifest.preprocess.fit == "tile"
+            answers = await (self._tiled if cuts_tiles else self._predictor).predict(
                 call.images,
                 target,
                 call.parameters,
@@ -277,14 +284,25 @@ class PredictEndpoint:
     ) -> PredictCall:
         """What the body asks for. Raises BadRequest or one of its kind."""
         given = await images_from(content, media_type, headers.get(b"content-type"), self._limits.max_images)
-        return PredictCall(given.images, self._complete(merged(query, given.parameters), target), priority)
+        parameters = self._complete(merged(query, given.parameters), target)
+        accepted = accepted_picture(headers.get(b"accept", b""), target.manifest.task.task)
+        if accepted is None:
+            return PredictCall(given.images, parameters, priority)
+        return PredictCall(given.images, as_accepted(accepted, parameters, len(given.images)), priority, picture_of)
 
     def _rendered(
         self, call: PredictCall, target: ServingTarget, request_id: str, answers: list[ImageAnswer], total_s: float
     ) -> Rendered:
-        document, timing = document_of(target, request_id, answers, total_s)
         level = answers[0].ladder_level
-        return Rendered(_JSON, document, timing, [] if level is None else [(b"x-saccade-rung", b"%d" % level)])
+        rung = [] if level is None else [(b"x-saccade-rung", b"%d" % level)]
+        picture = answers[0].prediction
+        if isinstance(picture, Produced):
+            timing = server_timing(timings_of(answers, total_s))
+            return Rendered(
+                picture_type(picture), picture.data, timing, rung + picture_headers(picture, answers[0], target)
+            )
+        document, timing = document_of(target, request_id, answers, total_s)
+        return Rendered(_JSON, document, timing, rung)
 
     async def _refuse(self, send: Send, error: SaccadeError, request_id: str, must_close: bool) -> None:
         await _send_problem(send, error, request_id, must_close)

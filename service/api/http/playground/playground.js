@@ -253,6 +253,7 @@ function showScene() {
     room: { width: byId("canvas-frame").clientWidth / (rival ? 2 : 1), height: Math.max(260, window.innerHeight * 0.62) },
     threshold: threshold(),
     opacity: Number(byId("opacity").value),
+    split: Number(byId("split").value),
     highlight: state.highlight,
   };
   if (!rival) return drawScene(byId("canvas"), image.bitmap, prediction, layers[0], view);
@@ -375,6 +376,7 @@ function wire() {
     showSliders();
     showScene();
   });
+  byId("split").addEventListener("input", showScene);
   wireLoad(byId("load-fold"), () => metricsText(byId("key").value), (load, rates) => {
     byId("load").replaceChildren(...loadFigures(load));
     byId("load-line").setAttribute("points", linePoints(rates));
