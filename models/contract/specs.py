@@ -180,9 +180,7 @@ class TaskSpec(Frozen):
         if self.task is not Task.EMBED and self.dim:
             raise ValueError(f"dim belongs to task: embed, and this one is {self.task}")
         if self.task is Task.IMAGE and self.picture is None:
-            raise ValueError(
-                "task: image needs what its pictures show, as in {task: image, picture: rgb}: rgb, grey, depth"
-            )
+            raise ValueError("task: image needs picture: rgb, grey or depth, as in {task: image, picture: rgb}")
         if self.task is not Task.IMAGE and (self.picture or self.scale > 1 or self.values != (0.0, 1.0)):
             raise ValueError(f"picture, scale and values belong to task: image, and this one is {self.task}")
         if not self.values[0] < self.values[1]:
