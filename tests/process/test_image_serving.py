@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from saccade.client import Client, ProducedPicture
 from saccade.models.contract.specs import PreprocessSpec, Task, TaskSpec
+from saccade.service.cli.predict import predict
 from tests.support.graphs import depth_graph, image_graph
 from tests.support.images import json_body
+from tests.support.requests import at_once
 from tests.support.server import Server, running_server
 from tests.support.versions import SIDE, publish_fake
 
@@ -170,3 +175,40 @@ def test_the_open_protocol_gives_the_tensor(server: Server) -> None:
 
     assert (found["name"], found["datatype"], found["shape"]) == ("image", "FP32", [1, SIDE, SIDE, 3])
     assert np.array(found["data"]).reshape(pixels.shape) * 255 == pytest.approx(blurred(pixels), abs=0.01)
+
+
+def test_the_client_has_the_pixels_and_draws_the_answer(server: Server) -> None:
+    pixels = scene(70, 45)
+    with Client(str(server.client.base_url)) as client:
+        found = client.predict(pixels, model="blur", image_format="raw")
+        depth = client.predict(pixels, model="depth")
+
+    assert isinstance(found, ProducedPicture)
+    assert not found.is_depth
+    assert (np.abs(found.pixels - blurred(pixels)) <= 1.0).mean() >= 0.999
+    assert found.draw(png(pixels)).size == (70, 45)
+    assert isinstance(depth, ProducedPicture)
+    assert depth.is_depth
+    assert (depth.pixels.dtype, depth.image.size) == (np.float32, (70, 45))
+
+
+def test_the_command_writes_the_picture(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(png(scene(40, 50)))
+    ask = [str(server.client.base_url), "enlarge", str(tmp_path / "in.png")]
+
+    shown = CliRunner().invoke(predict, [*ask, "--draw", str(tmp_path / "out")])
+    refused = CliRunner().invoke(predict, [*ask, "--format", "coco"])
+
+    assert shown.exit_code == 0, shown.output
+    assert opened((tmp_path / "out" / "in.png").read_bytes()).shape == (100, 80, 3)
+    assert "COCO has no place for pictures that a network made; take --draw DIR or json" in refused.output
+
+
+def test_a_deadline_and_many_requests_leave_no_slot_taken(server: Server) -> None:
+    late = server.predict("blur", png(scene(200, 150)), params={"deadline_ms": "1"})
+    statuses = at_once(lambda number: server.predict("blur", png(scene(100 + number, 90))).status_code, range(24), 8)
+
+    assert late.status_code in (429, 504)
+    assert set(statuses) <= {200, 429}
+    assert statuses.count(200) >= 8
+    assert server.predict("blur", png(scene(60, 60))).status_code == 200
