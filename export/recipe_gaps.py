@@ -55,7 +55,10 @@ def completed(
     whole.setdefault("model", _model_name(source, document.get("weights")))
     said = said_task(document)
     is_embedder = said == Task.EMBED or (said is None and facts.is_embedder)
-    if facts.labels is not None and not is_embedder:
+    is_picture = said == Task.IMAGE or (said is None and facts.task is not None and facts.task.task is Task.IMAGE)
+    if is_picture:
+        whole.setdefault("labels", PICTURES)
+    elif facts.labels is not None and not is_embedder:
         whole.setdefault("labels", facts.labels)
     if facts.quantized:
         whole.setdefault("variants", list(READY))
@@ -74,16 +77,20 @@ def completed(
         _fit_vectors(whole, facts)
         if "labels" not in document and (found := labels_of_folders(document.get("data"), beside)):
             whole["labels"] = found
-    if _task_of(whole) == Task.IMAGE:
-        whole.setdefault("labels", PICTURES)
+    if is_picture and (facts.task is None or facts.task.task is not Task.IMAGE):
+        _fit_tiles(whole, document.get("preprocess"))
     _fit_top_k_to_labels(whole, document.get("task"))
     _fit_multi_label(whole, facts, document.get("task"))
     return whole
 
 
-def _task_of(whole: dict[str, Any]) -> object:
-    task = whole.get("task")
-    return task.get("task") if isinstance(task, dict) else None
+def _fit_tiles(whole: dict[str, Any], given: object) -> None:
+    """Never resizes pictures by default for a network that the source knows as another kind: `wrap` refuses tiles that
+    would show seams."""
+    preprocess = whole.get("preprocess")
+    if isinstance(preprocess, dict) and not (isinstance(given, dict) and "fit" in given):
+        sides = {name: preprocess[name] for name in ("width", "height", "channel_order") if name in preprocess}
+        whole["preprocess"] = {**sides, "fit": "tile"}
 
 
 def said_task(document: dict[str, Any]) -> str | None:

@@ -21,11 +21,11 @@ from saccade.export.convert.padding import padded_network
 from saccade.export.convert.tile_margin import tile_margin
 from saccade.export.convert.trace import Trace, traced
 from saccade.export.errors import SourceError
-from saccade.export.network import Network
+from saccade.export.network import FORMS_BY_TASK, Network
 from saccade.export.recipe import Recipe
 from saccade.export.sources import load_network
 from saccade.export.steps import StepContext
-from saccade.models.contract.specs import TensorSpec, input_tensor, output_tensors
+from saccade.models.contract.specs import Task, TensorSpec, input_tensor, output_tensors
 
 DEPLOY_FILE = "deploy.pt2"
 FACTS_FILE = "wrap.json"
@@ -90,6 +90,11 @@ def deployable_network(network: Network, recipe: Recipe) -> Deployable:
     Raises SourceError when the network is not what the recipe's task needs, GraphError when a fold is not exact.
     """
     preprocess = recipe.preprocess
+    if (network.form == "pixels") != (recipe.task.task is Task.IMAGE):
+        raise SourceError(
+            f"source: {type(network.module).__name__} gives {network.form}, and task: {recipe.task.task} needs "
+            f"{' or '.join(FORMS_BY_TASK[recipe.task.task])}"
+        )
     module, folds = _folded_layers(network, recipe)
     parameters = sum(parameter.numel() for parameter in module.parameters()) + _parameters_in_files(module)
     if network.zero_bars or network.takes_padding_mask:

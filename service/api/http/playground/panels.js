@@ -5,7 +5,7 @@ import { reportPath } from "./api.js";
 import { classColour } from "./drawing.js";
 import { likenesses, numbersOf, vectorStrip } from "./vectors.js";
 
-const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label", recall_at_1: "recall@1" };
+const METRIC_NAMES = { top1: "top-1", map: "mAP", miou: "mIoU", mask_map: "mask mAP", label_map: "mAP per label", recall_at_1: "recall@1", ssim: "SSIM", depth_accuracy: "depth accuracy" };
 const STAGES = ["decode", "queue", "infer", "postprocess", "rest"];
 
 /** An element with attributes and children; `null` and `false` children are left out. */

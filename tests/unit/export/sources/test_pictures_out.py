@@ -155,6 +155,26 @@ def test_networks_of_transformers_need_their_name_alone(tmp_path: Path, name: st
     assert recipe.recipe.task.picture == ("rgb" if name == "swin2sr" else "depth")
 
 
+def test_a_program_is_read_in_tiles_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
+    layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+    batch = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    torch.export.save(
+        torch.export.export(layer, (torch.zeros(2, 3, SIDE, SIDE),), dynamic_shapes=batch), tmp_path / "n.pt2"
+    )
+
+    recipe = loaded(tmp_path, source="pt2", weights="n.pt2", task={"task": "image", "picture": "rgb"})
+
+    assert (recipe.recipe.preprocess.fit, recipe.recipe.labels) == ("tile", ("pictures",))
+    assert answered(recipe) == (1, SIDE, SIDE, 3)
+
+
+def test_a_classifier_makes_no_pictures(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path, source="timm/resnet18", task={"task": "image", "picture": "rgb"})
+
+    with pytest.raises(SourceError, match="gives logits, and task: image needs pixels"):
+        answered(recipe)
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
