@@ -123,9 +123,10 @@ def _margin(deployable: Deployable, recipe: Recipe) -> int | None:
     measured = tile_margin(answer, spec.width, spec.height, recipe.task.scale, is_depth=is_depth)
     if 4 * measured > min(spec.width, spec.height):
         raise SourceError(
-            f"preprocess: tiles of {spec.width}x{spec.height} would show seams: what lies beyond their border changes "
-            f"answers {measured} pixels inside. Write a width and height of {4 * measured} or more; or, where every "
-            "pixel depends on the whole picture, `fit: stretch`, which resizes pictures"
+            f"preprocess: tiles of {spec.width}x{spec.height} would show seams: what lies beyond their border, or "
+            f"where in them a pixel lies, changes answers {measured} pixels inside. Write a width and height of "
+            f"{4 * measured} or more; or, where every pixel depends on the whole picture, `fit: stretch`, which "
+            "resizes pictures"
         )
     if spec.margin is not None and spec.margin < measured:
         raise SourceError(

@@ -62,6 +62,13 @@ class Centred(nn.Module):
         return images - images.mean((2, 3), keepdim=True)
 
 
+class Placed(nn.Module):
+    """Brighter from left to right, whatever it is shown."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * torch.linspace(0.5, 1.0, SIDE)
+
+
 @pytest.mark.parametrize(
     ("network", "scale", "margin"),
     [
@@ -70,6 +77,7 @@ class Centred(nn.Module):
         (nn.Sequential(blur(3), blur(5)), 1, 3),
         (nn.Sequential(blur(5), nn.Upsample(scale_factor=2)), 2, 2),
         (Centred(), 1, SIDE // 2),
+        (Placed(), 1, SIDE // 2),
     ],
 )
 def test_the_margin_is_how_far_a_pixel_is_seen(network: nn.Module, scale: int, margin: int) -> None:
