@@ -136,6 +136,8 @@ def _asked(given: GivenParameters, manifest: Manifest) -> int:
     """The mask of what is asked for. Raises BadParameter where no variant of the version has it."""
     asked = ExtraKind.EXPLAIN.bit if given.explain is not None else 0
     asked |= ExtraKind.TRUST.bit if given.trust else 0
+    if asked and manifest.task.task is Task.IMAGE:  # each tile would have its own
+        raise BadParameter("explain and trust do not apply to an image model: its answer is the picture")
     for kind in ExtraKind:
         if asked & kind.bit & ~mask_of(manifest.extras):
             reasons = {str(variant.detail.get(f"no_{kind}", "")) for variant in manifest.variants} - {""}

@@ -140,6 +140,7 @@ def test_depth_is_16_bits_with_their_scale(server: Server) -> None:
     assert np.abs(offset + scale * samples - exact).max() <= 0.51 * scale
     assert exact[20, 5] == pytest.approx(0.0, abs=1e-4)
     assert exact[20, 45] == pytest.approx(20.0, abs=1e-3)
+    assert "its answer is the picture" in server.predict("depth", png(pixels), params={"explain": "grid"}).text
     refused = server.predict("depth", png(pixels), headers={"accept": "image/webp"})
     assert (refused.status_code, refused.json()["title"]) == (422, "Bad parameter")
 
