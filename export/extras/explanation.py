@@ -42,7 +42,7 @@ _LEAST = 1e-30
 
 
 def explanation_branch(model: onnx.ModelProto, context: StepContext) -> ExtraBranch:
-    """The map of the best method. Raises NoExtra for a network without a map, and for segmenters and makers of pictures."""
+    """The map of the best method. Raises NoExtra for networks without a map, and those of masks or pictures."""
     task = context.recipe.task
     if task.task is Task.SEGMENT:
         raise NoExtra("a segmenter's mask says itself where it looked")

@@ -101,7 +101,8 @@ def _starts(side: int, tile: int, margin: int) -> tuple[int, ...]:
     if side <= tile:
         return (0,)
     step = tile - 2 * margin - _fading(tile)
-    step = step // _STRIDE * _STRIDE or step
+    stride = min(_STRIDE, 2 ** (step.bit_length() - 1))  # of small tiles, a smaller power of two
+    step -= step % stride
     return (*range(0, side - tile, step), side - tile)
 
 
