@@ -30,8 +30,8 @@ from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, s
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
-from saccade.service.api.http.predict_shortcut import PathNames
 from saccade.service.api.http.picture_bodies import accepted_picture, as_accepted, picture_headers, picture_type
+from saccade.service.api.http.predict_shortcut import PathNames
 from saccade.service.api.predictor import ImageAnswer, Predictor, Render
 from saccade.service.api.priority import Priority, priority_from
 from saccade.service.api.refusal_log import RefusalLog
