@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     publish_fake(root, "enlarge", 1, Task.IMAGE, image_graph(scale=2), spec=double, preprocess=TILES)
     publish_fake(root, "style", 1, Task.IMAGE, image_graph(), spec=rgb, preprocess=WHOLE)
     publish_fake(root, "depth", 1, Task.IMAGE, depth_graph(), spec=depth, preprocess=WHOLE)
-    settings = {"max_tiles": 64, "max_pixels": 60_000}
+    settings = {"max_tiles": 150, "max_pixels": 60_000}
     with running_server(root, tmp_path_factory.mktemp("server"), backend="onnxruntime", **settings) as running:
         yield running
 
@@ -150,7 +150,7 @@ def test_too_many_tiles_and_too_large_answers_are_named(server: Server) -> None:
     large = server.predict("enlarge", png(scene(130, 130)))
 
     assert (many.status_code, large.status_code) == (413, 413)
-    assert "tiles of 32x32, and at most 64 are allowed" in many.json()["detail"]
+    assert "tiles of 32x32, and at most 150 are allowed" in many.json()["detail"]
     assert "would have 67,600 pixels, and at most 60,000" in large.json()["detail"]
 
 

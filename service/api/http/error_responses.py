@@ -14,8 +14,10 @@ from saccade.service.errors import (
     BadRequest,
     ClientLeft,
     DeadlineExceeded,
+    Draining,
     InferenceFailed,
     NotFound,
+    NotReady,
     Overloaded,
     PayloadTooLarge,
     PictureTooLarge,
@@ -94,3 +96,18 @@ def retry_after(error: SaccadeError) -> str | None:
     if isinstance(error, Overloaded | Unavailable):
         return str(max(1, math.ceil(error.retry_after_s)))
     return None
+
+
+def shed_reason(error: SaccadeError) -> str | None:
+    """Why a request was refused for want of room or readiness, as metrics name it; None for other errors."""
+    match error:
+        case Overloaded():
+            return error.what
+        case DeadlineExceeded():
+            return "deadline"
+        case Draining():
+            return "draining"
+        case NotReady():
+            return "not_ready"
+        case _:
+            return None

@@ -26,7 +26,7 @@ from saccade.service.api.event_loop_lag import EventLoopLag
 from saccade.service.api.http.answer_writing import document_of, refusal_headers, send_answer, server_timing, timings_of
 from saccade.service.api.http.client_watch import DisconnectWatch
 from saccade.service.api.http.content_encoding import decoded_body
-from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, status_of
+from saccade.service.api.http.error_responses import PROBLEM_TYPE, problem_of, shed_reason, status_of
 from saccade.service.api.http.image_bodies import FORM_TYPE, RAW_TYPE, images_from, media_type_of
 from saccade.service.api.http.key_limits import KeyLimits
 from saccade.service.api.http.limits import Body, BodyLimits, UploadBudget
@@ -43,10 +43,8 @@ from saccade.service.core import Outcome
 from saccade.service.errors import (
     BadParameter,
     ClientLeft,
-    DeadlineExceeded,
     Draining,
     NotLoaded,
-    NotReady,
     Overloaded,
     SaccadeError,
     WorkerLost,
@@ -295,8 +293,7 @@ class PredictEndpoint:
     ) -> Rendered:
         level = answers[0].ladder_level
         rung = [] if level is None else [(b"x-saccade-rung", b"%d" % level)]
-        picture = answers[0].prediction
-        if isinstance(picture, Produced):
+        if isinstance(picture := answers[0].prediction, Produced):
             timing = server_timing(timings_of(answers, total_s))
             return Rendered(
                 picture_type(picture), picture.data, timing, rung + picture_headers(picture, answers[0], target)
@@ -364,7 +361,7 @@ class PredictEndpoint:
             self._metrics.requests_total.labels("unknown", "", outcome.value).inc()
         if isinstance(error, Overloaded) and error.what in ("wait", "slots"):
             self._refused_s = time.monotonic()
-        reason = _shed_reason(error)
+        reason = shed_reason(error)
         if reason is not None:
             # Only known models become labels: clients must not be able to invent them.
             model = target.key.model if target else "unknown"
@@ -395,20 +392,6 @@ def _raise_if_nobody_waits(answers: list[ImageAnswer]) -> None:
     for answer in answers:
         if answer.error is not None and (len(answers) == 1 or isinstance(answer.error, ClientLeft)):
             raise answer.error
-
-
-def _shed_reason(error: SaccadeError) -> str | None:
-    match error:
-        case Overloaded():
-            return error.what
-        case DeadlineExceeded():
-            return "deadline"
-        case Draining():
-            return "draining"
-        case NotReady():
-            return "not_ready"
-        case _:
-            return None
 
 
 async def _send_problem(send: Send, error: SaccadeError, request_id: str, must_close: bool = False) -> None:
